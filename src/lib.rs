@@ -1,1 +1,5 @@
 //! koregate
+
+pub mod clock;
+pub mod config;
+pub mod window;

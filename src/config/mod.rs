@@ -1,0 +1,231 @@
+//! What the operator decides: the types of the configuration, one struct a section of the file.
+//!
+//! Durations are written `"30s"`, `"24h"`, `"400d"`; sizes `"256MiB"`. How a file and the environment become these
+//! types, and how a mistake is traced to its line, is in `load`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// The whole configuration, valid: nothing that holds one needs to check it again.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The two listeners.
+    pub server: Server,
+    /// Kore's side.
+    pub upstream: Upstream,
+    /// The Kore accounts, at least one, each `account_id` once.
+    pub accounts: Vec<Account>,
+    /// How time is cut and when it is closed.
+    pub window: Window,
+    /// How callers share the quota.
+    pub quota: Quota,
+    /// Where chunks are kept.
+    pub cache: Cache,
+    /// Who may call; empty only while `server.listen` is on loopback.
+    pub callers: Vec<Caller>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where callers come in.
+    pub listen: SocketAddr,
+    /// Where operators come in.
+    pub admin_listen: SocketAddr,
+    /// TLS for callers; `None` is plain HTTP.
+    pub tls: Option<ServerTls>,
+    /// How long requests under way may take to end after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// `server.tls`
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// PEM file with the certificate chain.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+    /// PEM file with the authorities of client certificates; `Some` makes TLS mutual.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Scheme and authority, without a path; `http` only for loopback.
+    pub base_url: http::Uri,
+    /// The longest that one call may take, from connecting to the last byte.
+    pub timeout: Duration,
+    /// How many calls may be under way at once, for each account.
+    pub max_concurrency: usize,
+    /// PEM file with private authorities, beside those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One `[[accounts]]`
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Kore's `accountId`.
+    pub account_id: Arc<str>,
+    /// The claim `appId` of the token.
+    pub client_id: String,
+    /// What signs the token. Never printed.
+    pub client_secret: SecretString,
+    /// The streams that may be asked for.
+    pub streams: Names,
+    /// How tokens are made.
+    pub token: Token,
+    /// The rolling limits of the account, at least one, each with a `per` of its own.
+    pub limits: Vec<Limit>,
+}
+
+/// `accounts.token`
+#[derive(Clone, Copy, Debug)]
+pub struct Token {
+    /// From `iat` to `exp`.
+    pub lifetime: Duration,
+    /// How long before `exp` a new one is made; shorter than `lifetime`.
+    pub refresh_ahead: Duration,
+    /// How the `auth` header carries it.
+    pub scheme: Scheme,
+    /// Whether each call needs a token of its own.
+    pub jti: Jti,
+}
+
+/// How the `auth` header carries the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheme {
+    /// The token alone, as every known client sends it.
+    Bare,
+    /// `Bearer <token>`, as Kore's table says.
+    Bearer,
+}
+
+/// Whether each call needs a token of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Jti {
+    /// One token serves all calls until it is refreshed.
+    Off,
+    /// The app enforces JTI: a fresh token with a fresh `jti` for every call.
+    PerRequest,
+}
+
+/// One rolling limit: at most `requests` in any span of length `per`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Calls; at least one.
+    pub requests: u32,
+    /// Length of the rolling window; more than zero.
+    pub per: Duration,
+}
+
+/// `["*"]`, or a list of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// `"*"` was among them.
+    All,
+    /// These and no other.
+    Only(Vec<String>),
+}
+
+impl Names {
+    /// Whether `name` is among them.
+    pub fn allow(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|allowed| allowed == name),
+        }
+    }
+}
+
+/// `[window]`
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// The member of an item that holds the timestamp the upstream selects on.
+    pub field: Arc<str>,
+    /// Whether an item exactly at `to` belongs to the window.
+    pub upper_bound: UpperBound,
+    /// What is older than this is closed.
+    pub settle_after: Duration,
+    /// How old a copy of younger data may be: ascending in both members.
+    pub freshness: Vec<Freshness>,
+    /// The longest chunk, in whole seconds.
+    pub chunk: Duration,
+    /// The longest window that may be asked for.
+    pub max_span: Duration,
+}
+
+/// Whether the upstream counts an item exactly at `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpperBound {
+    /// It does.
+    Inclusive,
+    /// It does not.
+    Exclusive,
+}
+
+/// One rung of the ladder: a copy of what is younger than `younger_than` may be served until it is `max_age` old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// Age of the data.
+    pub younger_than: Duration,
+    /// Age of the copy.
+    pub max_age: Duration,
+}
+
+/// `[quota]`
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    /// The longest that a fetch waits for its turn.
+    pub queue_timeout: Duration,
+    /// The share of each limit, from 0 to 1, that background work leaves alone.
+    pub interactive_reserve: f64,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Bytes of memory for chunks, index included.
+    pub memory: u64,
+    /// The tier that replicas share.
+    pub redis: Option<Redis>,
+}
+
+/// `cache.redis`
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// May carry a password, so it is a secret.
+    pub url: SecretString,
+    /// Prefix of all keys.
+    pub prefix: String,
+    /// How long a chunk is kept.
+    pub ttl: Duration,
+    /// The longest that a call to Redis may take.
+    pub timeout: Duration,
+    /// Seals the values.
+    pub encryption_key: Option<SecretString>,
+}
+
+/// One `[[callers]]`
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The label in logs and metrics.
+    pub name: Arc<str>,
+    /// SHA-256 of the API key.
+    pub api_key_sha256: [u8; 32],
+    /// The accounts it may see.
+    pub accounts: Names,
+    /// The streams it may see.
+    pub streams: Names,
+    /// Its own limit.
+    pub requests_per_minute: std::num::NonZeroU32,
+    /// Its share when callers compete for the quota; at least 1.
+    pub weight: u32,
+}
