@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use crate::window::{Freshness, UpperBound};
+
 /// The whole configuration, valid: nothing that holds one needs to check it again.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -159,25 +161,6 @@ pub struct Window {
     pub chunk: Duration,
     /// The longest window that may be asked for.
     pub max_span: Duration,
-}
-
-/// Whether the upstream counts an item exactly at `to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum UpperBound {
-    /// It does.
-    Inclusive,
-    /// It does not.
-    Exclusive,
-}
-
-/// One rung of the ladder: a copy of what is younger than `younger_than` may be served until it is `max_age` old.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Freshness {
-    /// Age of the data.
-    pub younger_than: Duration,
-    /// Age of the copy.
-    pub max_age: Duration,
 }
 
 /// `[quota]`
