@@ -2,4 +2,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod quota;
+pub mod repage;
+pub mod retry;
+pub mod telemetry;
+pub mod token;
+pub mod upstream;
 pub mod window;

@@ -1,9 +1,18 @@
-//! Time, and nothing else: no I/O and no clock, `now` is an argument.
+//! Time, and nothing else: spans and their spelling, the grid of chunks, what is settled or fresh, and the plan of a
+//! window. No I/O and no clock: `now` is an argument.
 
 mod bounds;
+mod coverage;
 mod freshness;
+mod grid;
 mod moment;
+mod plan;
+mod span;
 
-pub use bounds::UpperBound;
-pub use freshness::Freshness;
+pub use bounds::{Bound, QueryBounds, UpperBound};
+pub use coverage::Coverage;
+pub use freshness::{Freshness, Ladder};
+pub use grid::Grid;
 pub use moment::Moment;
+pub use plan::{Copied, Plan};
+pub use span::{Span, SpanSet};

@@ -1,0 +1,362 @@
+//! The repage stage: walks a run in pages until it is whole, or fails. Nobody above it sees a page.
+
+mod item;
+mod walk;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc};
+use tower::{Layer, Service, ServiceExt as _};
+
+pub use item::Item;
+pub use walk::{Broken, Order, Placed, Walk, Watch};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::quota::{Exhausted, QuotaError};
+use crate::telemetry;
+use crate::upstream::{PAGE_LIMIT, Page, PageRequest, Series, Spent};
+use crate::window::{Moment, QueryBounds, Span};
+
+/// A walk that holds more than this is cut: what is proven whole is handed on, and a new walk begins behind it.
+const WALK_BYTES: usize = 512 << 20;
+/// A walk that broke is tried again once; then the span is halved.
+const WALKS_BEFORE_HALVING: u32 = 2;
+/// What cannot be halved (a second, or a window that must stay exact) is walked this often.
+const WALKS_OF_THE_INDIVISIBLE: u32 = 5;
+/// The longest that a run which has begun waits for the quota; an hourly limit clears within it.
+const LONGEST_HOLD: Duration = Duration::from_mins(61);
+
+/// A piece of time to fetch, whole.
+#[derive(Debug)]
+pub struct Run {
+    /// Which rows.
+    pub series: Arc<Series>,
+    /// Of which time; not empty.
+    pub span: Span,
+    /// Whether the answer may be cut by the items' timestamps.
+    pub placed: Placed,
+    /// Where its calls are counted.
+    pub spent: Spent,
+    /// Takes what becomes of it, as it becomes known.
+    pub deliver: mpsc::UnboundedSender<Delivery>,
+}
+
+/// What a run has to tell.
+#[derive(Debug)]
+pub enum Delivery {
+    /// A part of the run is whole. The parts of a run that succeeds tile it.
+    Stretch(Stretch),
+    /// The quota holds the run up for so long; it goes on by itself.
+    Held(Exhausted),
+    /// It goes on.
+    Resumed,
+}
+
+/// A part of a run, with all its items.
+#[derive(Debug)]
+pub struct Stretch {
+    /// Of which time.
+    pub span: Span,
+    /// All its items, in the order of the contract.
+    pub items: Vec<Item>,
+    /// When the walk that brought it began.
+    pub fetched_at: Moment,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RepageError {
+    /// A page could not be fetched.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// No place for another run came free within the queue's deadline.
+    #[error("too many runs are under way")]
+    NoPlace(Exhausted),
+    /// The items do not lie where they were asked for.
+    #[error("the upstream does not select on the timestamp that window.field names")]
+    WindowField,
+    /// The rows moved under the paging, again and again.
+    #[error("the upstream's rows moved while they were paged")]
+    Torn,
+}
+
+/// Re-pages, with places for so many runs at a time in each account.
+#[derive(Clone, Debug)]
+pub struct RepageLayer {
+    window: config::Window,
+    clock: Clock,
+    queue_timeout: Duration,
+    places: Arc<HashMap<Arc<str>, Arc<Semaphore>>>,
+}
+
+impl RepageLayer {
+    /// A run holds one of `max_concurrency` places of its account from its first call to its last: those who have begun
+    /// are few, so their turns come often enough for each of them to end.
+    pub fn new(config: &config::Config, clock: &Clock) -> Self {
+        let places = |account: &config::Account| {
+            (account.account_id.clone(), Arc::new(Semaphore::new(config.upstream.max_concurrency)))
+        };
+        Self {
+            window: config.window.clone(),
+            clock: clock.clone(),
+            queue_timeout: config.quota.queue_timeout,
+            places: Arc::new(config.accounts.iter().map(places).collect()),
+        }
+    }
+}
+
+impl<S> Layer<S> for RepageLayer {
+    type Service = RepageStage<S>;
+
+    fn layer(&self, below: S) -> RepageStage<S> {
+        RepageStage { settings: self.clone(), below }
+    }
+}
+
+/// See [`RepageLayer`].
+#[derive(Clone, Debug)]
+pub struct RepageStage<S> {
+    settings: RepageLayer,
+    below: S,
+}
+
+impl<S> Service<Run> for RepageStage<S>
+where
+    S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    type Response = ();
+    type Error = RepageError;
+    type Future = BoxFuture<'static, Result<(), RepageError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), RepageError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, run: Run) -> Self::Future {
+        let stage = self.clone();
+        Box::pin(async move {
+            let places = stage.settings.places.get(&run.series.account).cloned();
+            let _place = match places {
+                None => None,
+                Some(places) => {
+                    let exhausted = Exhausted { retry_after: stage.settings.queue_timeout };
+                    let place = tokio::time::timeout(stage.settings.queue_timeout, places.acquire_owned()).await;
+                    Some(place.map_err(|_| RepageError::NoPlace(exhausted))?)
+                }
+            };
+            let mut pager = Pager { stage: &stage, run: &run, begun: false };
+            match run.placed {
+                Placed::Checked => pager.fetch(run.span).await,
+                // What is served only as a whole is fetched as a whole.
+                Placed::Unchecked => pager.fetch_indivisible(run.span).await,
+            }
+        })
+    }
+}
+
+/// How a walk ended.
+enum Walked {
+    Whole(Walk),
+    /// It is whole on one side of a line; the rest is still to be walked.
+    Part {
+        walk: Walk,
+        whole: Span,
+        rest: Span,
+    },
+    Broken(Broken),
+    /// Too many bytes, in no order that could be cut.
+    TooLarge,
+}
+
+struct Pager<'a, S> {
+    stage: &'a RepageStage<S>,
+    run: &'a Run,
+    /// Whether a page has come: from then on, giving up would waste what was spent.
+    begun: bool,
+}
+
+impl<S> Pager<'_, S>
+where
+    S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone,
+{
+    fn query_for(&self, span: Span) -> QueryBounds {
+        self.stage.settings.window.upper_bound.query_for(span)
+    }
+
+    fn new_walk(&self, span: Span, watch: Watch) -> Walk {
+        Walk::new(self.query_for(span), self.stage.settings.window.field.clone(), self.run.placed, watch)
+    }
+
+    fn now(&self) -> Moment {
+        self.stage.settings.clock.now()
+    }
+
+    /// Fetches `span`, halving it where its rows do not hold still.
+    async fn fetch(&mut self, span: Span) -> Result<(), RepageError> {
+        let mut todo = vec![(span, false)];
+        while let Some((span, halved)) = todo.pop() {
+            let Some((left, right)) = halve(span) else {
+                self.fetch_indivisible(span).await?;
+                continue;
+            };
+            let whole = if halved {
+                // One page cannot tear, and two might again: so a half is fetched only if it fits a page.
+                self.fetch_as_one_page(span).await?
+            } else {
+                match self.walk_again_and_again(span, WALKS_BEFORE_HALVING, Watch::Order).await? {
+                    Ok(rest) => {
+                        todo.extend(rest.map(|rest| (rest, false)));
+                        true
+                    }
+                    Err(broken) => {
+                        telemetry::torn(&self.run.series.account, &broken);
+                        false
+                    }
+                }
+            };
+            if !whole {
+                todo.extend([(right, true), (left, true)]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches what cannot be halved: a second, or a window that must stay as it is.
+    async fn fetch_indivisible(&mut self, span: Span) -> Result<(), RepageError> {
+        match self.walk_again_and_again(span, WALKS_OF_THE_INDIVISIBLE, Watch::Names).await? {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) | Err(_) => Err(RepageError::Torn),
+        }
+    }
+
+    /// Fetches `span` if it fits a page; says whether it did.
+    async fn fetch_as_one_page(&mut self, span: Span) -> Result<bool, RepageError> {
+        let begun_at = self.now();
+        let mut walk = self.new_walk(span, Watch::Names);
+        let page = self.page(self.query_for(span), 0, PAGE_LIMIT).await?;
+        match walk.take(page) {
+            Ok(()) if walk.next_offset().is_none() => self.deliver(span, walk, begun_at),
+            Err(Broken::OutOfPlace) => return Err(RepageError::WindowField),
+            Ok(()) | Err(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Walks `span` until it is whole, at most `times`. `Some` is the rest of a walk that was cut.
+    async fn walk_again_and_again(
+        &mut self,
+        span: Span,
+        times: u32,
+        watch: Watch,
+    ) -> Result<Result<Option<Span>, Broken>, RepageError> {
+        let mut last = Broken::NothingCame;
+        for _ in 0..times {
+            let begun_at = self.now();
+            match self.walk(span, watch).await? {
+                Walked::Whole(walk) => {
+                    self.deliver(span, walk, begun_at);
+                    return Ok(Ok(None));
+                }
+                Walked::Part { walk, whole, rest } => {
+                    self.deliver(whole, walk, begun_at);
+                    return Ok(Ok(Some(rest)));
+                }
+                Walked::Broken(broken) => last = broken,
+                Walked::TooLarge => break,
+            }
+        }
+        // Out of place once may be a freak; again and again, it is how this upstream selects.
+        if last == Broken::OutOfPlace { Err(RepageError::WindowField) } else { Ok(Err(last)) }
+    }
+
+    async fn walk(&mut self, span: Span, watch: Watch) -> Result<Walked, RepageError> {
+        let bounds = self.query_for(span);
+        let mut walk = self.new_walk(span, watch);
+        let mut cut_beyond = WALK_BYTES;
+        while let Some(offset) = walk.next_offset() {
+            if walk.bytes() > cut_beyond && self.run.placed == Placed::Checked {
+                cut_beyond += WALK_BYTES;
+                match self.cut(&walk, span).await? {
+                    Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
+                    None if walk.order() == Order::Other => return Ok(Walked::TooLarge),
+                    None => {}
+                }
+            }
+            let page = self.page(bounds, offset, PAGE_LIMIT).await?;
+            let Err(broken) = walk.take(page) else { continue };
+            let divisible = watch == Watch::Order && broken != Broken::OutOfPlace;
+            return Ok(match if divisible { self.cut(&walk, span).await? } else { None } {
+                Some((whole, rest)) => Walked::Part { walk, whole, rest },
+                None => Walked::Broken(broken),
+            });
+        }
+        Ok(Walked::Whole(walk))
+    }
+
+    /// Looks for a line on one side of which a walk has seen everything, and proves it with one call: a query for just
+    /// that side must have no row beyond those that were seen. Gives the whole side and the rest.
+    async fn cut(&mut self, walk: &Walk, span: Span) -> Result<Option<(Span, Span)>, RepageError> {
+        let Some(last) = walk.last() else { return Ok(None) };
+        let second = last.at.floor_second();
+        let (whole, rest) = match walk.order() {
+            Order::Ascending => span.split_at(second),
+            Order::Descending => {
+                let (rest, whole) = span.split_at(second + Duration::from_secs(1));
+                (whole, rest)
+            }
+            Order::Unknown | Order::Other => return Ok(None),
+        };
+        let bounds = self.query_for(whole);
+        let seen = walk.count_within(bounds);
+        // What a single call could fetch anyway is not worth a call to prove.
+        if whole.is_empty() || seen < u64::from(PAGE_LIMIT) {
+            return Ok(None);
+        }
+        let beyond = self.page(bounds, seen, 1).await?;
+        Ok((beyond.items.is_empty() && !beyond.has_more).then_some((whole, rest)))
+    }
+
+    /// Fetches a page. A run that has begun is not given up because the quota is spent: it is held, and says so.
+    async fn page(&mut self, bounds: QueryBounds, offset: u64, limit: u32) -> Result<Page, RepageError> {
+        let mut held = Duration::ZERO;
+        loop {
+            let series = self.run.series.clone();
+            let request = PageRequest { series, bounds, offset, limit, spent: self.run.spent.clone() };
+            match self.stage.below.clone().oneshot(request).await {
+                Ok(page) => {
+                    self.begun = true;
+                    return Ok(page);
+                }
+                Err(QuotaError::Exhausted(exhausted)) if self.begun && held + exhausted.retry_after < LONGEST_HOLD => {
+                    held += exhausted.retry_after;
+                    let _ = self.run.deliver.send(Delivery::Held(exhausted));
+                    tokio::time::sleep(exhausted.retry_after).await;
+                    let _ = self.run.deliver.send(Delivery::Resumed);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn deliver(&self, span: Span, walk: Walk, fetched_at: Moment) {
+        let stretch = Stretch { span, items: walk.into_items(span), fetched_at };
+        // The receiver outlives the run; were it gone, nobody would want the stretch.
+        let _ = self.run.deliver.send(Delivery::Stretch(stretch));
+    }
+}
+
+/// The two halves of a span, cut at a whole second; `None` if it is too short for that.
+fn halve(span: Span) -> Option<(Span, Span)> {
+    let middle = (span.start + span.length() / 2).floor_second();
+    let (left, right) = span.split_at(middle);
+    (!left.is_empty() && !right.is_empty()).then_some((left, right))
+}
+
+#[cfg(test)]
+mod tests;

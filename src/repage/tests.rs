@@ -1,0 +1,230 @@
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tower::service_fn;
+
+use super::*;
+use crate::upstream::Filter;
+use crate::window::{Bound, UpperBound};
+
+/// How the naive upstream orders its rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rows {
+    Ascending,
+    Descending,
+    /// Always the same, but by name.
+    ByName,
+    /// Ascending, but rows of one second change places at each call.
+    Ties,
+    /// Anything at each call.
+    Shuffled,
+}
+
+/// An upstream in one vector.
+#[derive(Debug)]
+struct Upstream {
+    rows: Vec<(Moment, String)>,
+    order: Rows,
+    bound: UpperBound,
+    page_limit: usize,
+    calls: u64,
+    /// At this call, before it is answered, these rows appear.
+    arrivals: Vec<(u64, Moment, String)>,
+    /// The items show another timestamp than the one that is selected on, an hour later.
+    misplaced: bool,
+}
+
+impl Upstream {
+    fn selected(&self, bounds: QueryBounds) -> Vec<(Moment, String)> {
+        let span = self.bound.enclosed(Bound::Second(bounds.from), bounds.to);
+        self.rows.iter().filter(|(at, _)| span.contains(*at)).cloned().collect()
+    }
+
+    fn answer(&mut self, request: &PageRequest) -> Page {
+        self.calls += 1;
+        let calls = self.calls;
+        let arrived = self.arrivals.extract_if(.., |(call, ..)| *call <= calls).map(|(_, at, name)| (at, name));
+        self.rows.extend(arrived);
+        let mut rows = self.selected(request.bounds);
+        let salted = |name: &str| xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), calls);
+        match self.order {
+            Rows::Ascending => rows.sort(),
+            Rows::Descending => rows.sort_by(|a, b| b.cmp(a)),
+            Rows::ByName => rows.sort_by_key(|(_, name)| salted_once(name)),
+            Rows::Ties => rows.sort_by_key(|(at, name)| (at.as_seconds(), salted(name))),
+            Rows::Shuffled => rows.sort_by_key(|(_, name)| salted(name)),
+        }
+        let offset = usize::try_from(request.offset).unwrap().min(rows.len());
+        let rest = &rows[offset..];
+        let items = &rest[..rest.len().min(self.page_limit).min(request.limit as usize)];
+        let shown = |(at, name): &(Moment, String)| {
+            let shown = if self.misplaced { *at + Duration::from_hours(1) } else { *at };
+            json(&(shown, name.clone()))
+        };
+        Page { items: items.iter().map(shown).collect(), has_more: items.len() < rest.len() }
+    }
+}
+
+fn salted_once(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes())
+}
+
+fn json((at, name): &(Moment, String)) -> Bytes {
+    format!(r#"{{"segmentID":"{name}","segmentStartTime":"{at}","n":1.0}}"#).into()
+}
+
+fn window(upper_bound: UpperBound) -> config::Window {
+    config::Window {
+        field: "segmentStartTime".into(),
+        upper_bound,
+        settle_after: Duration::ZERO,
+        freshness: Vec::new(),
+        chunk: Duration::from_hours(1),
+        max_span: Duration::MAX,
+    }
+}
+
+/// Runs one run against `upstream`: the stretches or the error, and the calls spent.
+fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, RepageError>, u64, Upstream) {
+    let shared = Arc::new(Mutex::new(upstream));
+    let below = service_fn({
+        let shared = shared.clone();
+        move |request: PageRequest| {
+            let page = shared.lock().unwrap().answer(&request);
+            async move { Ok::<_, QuotaError>(page) }
+        }
+    });
+    let settings = RepageLayer {
+        window: window(shared.lock().unwrap().bound),
+        clock: Clock::manual(Moment::from_seconds(0)),
+        queue_timeout: Duration::from_secs(1),
+        places: Arc::default(),
+    };
+    let series =
+        Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
+    let (deliver, mut delivered) = mpsc::unbounded_channel();
+    let run = Run { series: series.into(), span, placed, spent: Spent::default(), deliver };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let result = runtime.block_on(settings.layer(below).oneshot(run));
+    let mut stretches = Vec::new();
+    while let Ok(delivery) = delivered.try_recv() {
+        match delivery {
+            Delivery::Stretch(stretch) => stretches.push(stretch),
+            other => panic!("{other:?}"),
+        }
+    }
+    let upstream = Arc::try_unwrap(shared).unwrap().into_inner().unwrap();
+    (result.map(|()| stretches), upstream.calls, upstream)
+}
+
+/// Puts stretches together, which must tile `span`.
+fn together(mut stretches: Vec<Stretch>, span: Span) -> Vec<Bytes> {
+    stretches.sort_by_key(|stretch| stretch.span.start);
+    assert_eq!(stretches.first().map(|s| s.span.start), Some(span.start));
+    assert_eq!(stretches.last().map(|s| s.span.end), Some(span.end));
+    assert!(stretches.windows(2).all(|pair| pair[0].span.end == pair[1].span.start), "a hole between stretches");
+    stretches.into_iter().flat_map(|stretch| stretch.items).map(|item| item.json).collect()
+}
+
+fn expected(rows: &[(Moment, String)], span: Span) -> Vec<Bytes> {
+    let mut rows: Vec<_> = rows.iter().filter(|(at, _)| span.contains(*at)).collect();
+    rows.sort();
+    rows.into_iter().map(json).collect()
+}
+
+fn rows() -> impl Strategy<Value = Vec<(Moment, String)>> {
+    // Milliseconds in a few minutes, many of them shared, many on whole seconds.
+    let at = prop_oneof![3 => 0i64..400_000, 1 => (0i64..400).prop_map(|s| s * 1000), 1 => 7_000i64..7_020];
+    prop::collection::vec(at, 0..700).prop_map(|ats| {
+        ats.into_iter()
+            .enumerate()
+            .map(|(n, at)| (Moment::from_millis(at), format!("ac-{:05}", n * 7919 % 10007)))
+            .collect()
+    })
+}
+
+fn any_bound() -> impl Strategy<Value = UpperBound> {
+    prop_oneof![Just(UpperBound::Inclusive), Just(UpperBound::Exclusive)]
+}
+
+fn upstream(rows: Vec<(Moment, String)>, order: Rows, bound: UpperBound) -> Upstream {
+    Upstream { rows, order, bound, page_limit: 100, calls: 0, arrivals: Vec::new(), misplaced: false }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_run_over_rows_that_hold_still_is_whole_and_costs_no_call_too_many(
+        rows in rows(), bound in any_bound(), start in 0i64..300, length in 1i64..400, page_limit in 20usize..=100,
+        order in prop_oneof![Just(Rows::Ascending), Just(Rows::Descending), Just(Rows::ByName)]
+    ) {
+        let span = bound.enclosed(Bound::Second(Moment::from_seconds(start)), Bound::Second(Moment::from_seconds(start + length)));
+        let mut upstream = upstream(rows, order, bound);
+        upstream.page_limit = page_limit;
+        let (result, calls, upstream) = run(upstream, span, Placed::Checked);
+        let items = together(result.unwrap(), span);
+        prop_assert_eq!(&items, &expected(&upstream.rows, span));
+        prop_assert_eq!(calls, items.len().div_ceil(page_limit).max(1) as u64);
+    }
+
+    #[test]
+    fn rows_that_change_places_are_put_in_order(
+        rows in rows(), bound in any_bound(), order in prop_oneof![Just(Rows::Ties), Just(Rows::Shuffled)]
+    ) {
+        // At most 100 of these rows share a second: more of them would be refused, which is tested below.
+        let span = bound.enclosed(Bound::Second(Moment::from_seconds(0)), Bound::Second(Moment::from_seconds(400)));
+        let mut in_second = HashMap::<i64, usize>::new();
+        let rows: Vec<_> = rows.into_iter().filter(|(at, _)| {
+            let count = in_second.entry(at.as_seconds()).or_default();
+            *count += 1;
+            *count <= 50
+        }).collect();
+        let (result, _, upstream) = run(upstream(rows, order, bound), span, Placed::Checked);
+        prop_assert_eq!(together(result.unwrap(), span), expected(&upstream.rows, span));
+    }
+
+    /// Every row that was there from the beginning is in the answer once, whatever arrives meanwhile.
+    #[test]
+    fn rows_that_arrive_push_no_row_out(
+        rows in rows(), bound in any_bound(), arrivals in prop::collection::vec((1u64..8, 0i64..400_000), 1..6),
+        order in prop_oneof![Just(Rows::Ascending), Just(Rows::Descending), Just(Rows::ByName)]
+    ) {
+        let span = bound.enclosed(Bound::Second(Moment::from_seconds(0)), Bound::Second(Moment::from_seconds(400)));
+        let before = expected(&rows, span);
+        let mut upstream = upstream(rows, order, bound);
+        upstream.arrivals = arrivals.into_iter().enumerate()
+            .map(|(n, (call, at))| (call, Moment::from_millis(at), format!("late-{n}"))).collect();
+        let (result, ..) = run(upstream, span, Placed::Checked);
+        let mut items = together(result.unwrap(), span);
+        items.retain(|item| !item.windows(5).any(|five| five == b"late-"));
+        prop_assert_eq!(items, before);
+    }
+}
+
+#[test]
+fn a_second_that_never_holds_still_is_an_error_and_not_a_hole() {
+    let rows = (0..150).map(|n| (Moment::from_seconds(7), format!("ac-{n}"))).collect();
+    let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(60));
+    let (result, calls, _) = run(upstream(rows, Rows::Shuffled, UpperBound::Exclusive), span, Placed::Checked);
+    assert!(matches!(result, Err(RepageError::Torn)), "{result:?}");
+    assert!(calls < 40, "{calls} calls");
+}
+
+/// The items show a timestamp that is an hour off from the one the upstream selects on.
+#[test]
+fn items_out_of_place_are_not_cut_but_may_be_served_whole() {
+    let rows: Vec<_> = (0..50).map(|n| (Moment::from_seconds(n), format!("ac-{n}"))).collect();
+    let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(60));
+    let misplaced = |rows: Vec<(Moment, String)>| {
+        let mut upstream = upstream(rows, Rows::Ascending, UpperBound::Exclusive);
+        upstream.misplaced = true;
+        upstream
+    };
+    let (result, calls, _) = run(misplaced(rows.clone()), span, Placed::Checked);
+    assert!(matches!(result, Err(RepageError::WindowField)), "{result:?}");
+    assert_eq!(calls, 2, "a freak answer gets one more chance");
+    let (result, calls, _) = run(misplaced(rows), span, Placed::Unchecked);
+    assert_eq!((together(result.unwrap(), span).len(), calls), (50, 1));
+}

@@ -1,0 +1,164 @@
+//! One walk over the pages of a query. Pure: it is fed pages and says what it has found.
+//!
+//! Kore does not promise that paging by offset is stable. What makes a finished walk whole is not an order but counting:
+//! if every page began where the one before ended, the last one said that no more follow, and no `segmentID` came twice,
+//! then as many different items were seen as there were rows, so all of them were.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::item::Item;
+use crate::upstream::Page;
+use crate::window::{Moment, QueryBounds, Span};
+
+/// Why a walk cannot be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// An item came twice: the rows moved under the paging.
+    SeenTwice,
+    /// The order changed from one page to the next, though each page was in order.
+    OrderBroke,
+    /// More was promised, and nothing came.
+    NothingCame,
+    /// An item lies outside of what was asked for, or has no timestamp: `window.field` is wrong.
+    OutOfPlace,
+}
+
+/// The order in which the upstream brings its rows, as far as it has been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Too few items to tell.
+    Unknown,
+    /// By timestamp, upwards.
+    Ascending,
+    /// By timestamp, downwards.
+    Descending,
+    /// By something else.
+    Other,
+}
+
+/// A walk under way.
+#[derive(Debug)]
+pub struct Walk {
+    bounds: QueryBounds,
+    field: Arc<str>,
+    placed: Placed,
+    watch: Watch,
+    order: Order,
+    names: HashSet<Bytes>,
+    items: Vec<Item>,
+    bytes: usize,
+    done: bool,
+}
+
+/// Whether items must lie where they were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// They must: the answer is going to be cut by their timestamps.
+    Checked,
+    /// They need not: the answer is served only as a whole.
+    Unchecked,
+}
+
+/// Whether a break in the order counts as a sign that rows moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// It does.
+    Order,
+    /// Only an item that comes twice does.
+    Names,
+}
+
+impl Walk {
+    /// A walk that has seen nothing yet. `field` names the timestamp.
+    pub fn new(bounds: QueryBounds, field: Arc<str>, placed: Placed, watch: Watch) -> Self {
+        let (names, items) = Default::default();
+        Self { bounds, field, placed, watch, order: Order::Unknown, names, items, bytes: 0, done: false }
+    }
+
+    /// What to ask for next: how many items to skip. `None` when the walk is whole.
+    pub fn next_offset(&self) -> Option<u64> {
+        (!self.done).then_some(self.items.len() as u64)
+    }
+
+    /// Bytes of all items so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The order of the rows so far.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The last item that came.
+    pub fn last(&self) -> Option<&Item> {
+        self.items.last()
+    }
+
+    /// How many items a query with these bounds would bring, going by what was seen.
+    pub fn count_within(&self, bounds: QueryBounds) -> u64 {
+        self.items.iter().filter(|item| bounds.may_return(item.at)).count() as u64
+    }
+
+    /// Takes the page that was asked for at [`Walk::next_offset`].
+    ///
+    /// # Errors
+    /// [`Broken`] if the page contradicts what came before; the walk is of no use then.
+    pub fn take(&mut self, page: Page) -> Result<(), Broken> {
+        if page.items.is_empty() && !self.items.is_empty() {
+            return Err(Broken::NothingCame);
+        }
+        self.done = !page.has_more;
+        for (index, json) in page.items.into_iter().enumerate() {
+            self.take_item(json, index == 0)?;
+        }
+        Ok(())
+    }
+
+    fn take_item(&mut self, json: Bytes, first_of_page: bool) -> Result<(), Broken> {
+        let (at, id) = Item::read(&json, &self.field);
+        let at = match (at, self.placed) {
+            (Some(at), Placed::Checked) if self.bounds.may_return(at) => at,
+            (_, Placed::Checked) => return Err(Broken::OutOfPlace),
+            (at, Placed::Unchecked) => at.unwrap_or(Moment::MIN),
+        };
+        if !self.names.insert(id.clone()) {
+            return Err(Broken::SeenTwice);
+        }
+        if let Some(last) = self.items.last() {
+            let order = in_order(self.order, last.at, at);
+            let broke = first_of_page && order == Order::Other && self.order != Order::Other;
+            if broke && self.watch == Watch::Order {
+                return Err(Broken::OrderBroke);
+            }
+            self.order = order;
+        }
+        self.bytes += json.len();
+        self.items.push(Item { at, id, json });
+        Ok(())
+    }
+
+    /// The items that lie in `span`, in the order of the contract.
+    pub fn into_items(self, span: Span) -> Vec<Item> {
+        let mut items = self.items;
+        if self.placed == Placed::Checked {
+            items.retain(|item| span.contains(item.at));
+        }
+        Item::sort(&mut items);
+        items
+    }
+}
+
+/// The order after one more item.
+fn in_order(order: Order, last: Moment, next: Moment) -> Order {
+    match (order, last.cmp(&next)) {
+        (Order::Other, _) => Order::Other,
+        (order, std::cmp::Ordering::Equal) => order,
+        (Order::Unknown | Order::Ascending, std::cmp::Ordering::Less) => Order::Ascending,
+        (Order::Unknown | Order::Descending, std::cmp::Ordering::Greater) => Order::Descending,
+        _ => Order::Other,
+    }
+}

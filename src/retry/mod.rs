@@ -1,0 +1,148 @@
+//! The retry stage: what a second attempt can mend is tried again. It stands above the quota, so that each attempt
+//! spends a turn of its own.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures_util::future::BoxFuture;
+use tower::{Layer, Service, ServiceExt as _};
+
+use crate::quota::QuotaError;
+use crate::telemetry;
+use crate::upstream::{Again, Page, PageRequest};
+
+/// Attempts after the first one, at most.
+const RETRIES: usize = 2;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Tries again where that can help.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RetryLayer;
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = RetryStage<S>;
+
+    fn layer(&self, below: S) -> RetryStage<S> {
+        RetryStage { below }
+    }
+}
+
+/// See [`RetryLayer`].
+#[derive(Clone, Debug)]
+pub struct RetryStage<S> {
+    below: S,
+}
+
+impl<S> Service<PageRequest> for RetryStage<S>
+where
+    S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Page;
+    type Error = QuotaError;
+    type Future = BoxFuture<'static, Result<Page, QuotaError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), QuotaError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: PageRequest) -> Self::Future {
+        Box::pin(attempts(self.below.clone(), request))
+    }
+}
+
+async fn attempts<S>(below: S, request: PageRequest) -> Result<Page, QuotaError>
+where
+    S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone,
+{
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(FIRST_PAUSE)
+        .with_factor(4.0)
+        .with_jitter()
+        .with_max_times(RETRIES)
+        .build();
+    let mut tried_once_more = false;
+    loop {
+        let error = match below.clone().oneshot(request.clone()).await {
+            Ok(page) => return Ok(page),
+            Err(error) => error,
+        };
+        let Some(pause) = pauses.next() else { return Err(error) };
+        match error.again() {
+            Again::Once if !tried_once_more => tried_once_more = true,
+            Again::AfterPause => tokio::time::sleep(pause).await,
+            // No pause: the turn itself waits until the account opens, or says that this takes too long.
+            Again::WhenQuotaAllows => {}
+            Again::Once | Again::Never => return Err(error),
+        }
+        telemetry::retried(&request.series.account, &error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use tower::service_fn;
+
+    use super::*;
+    use crate::token::TokenError;
+    use crate::upstream::{BadPage, Spent, UpstreamError};
+
+    fn page() -> Result<Page, UpstreamError> {
+        Ok(Page { items: Vec::new(), has_more: false })
+    }
+
+    /// The outcome after these answers in turn, and how many of them were asked for.
+    async fn outcome(answers: Vec<Result<Page, UpstreamError>>) -> (bool, usize) {
+        let count = answers.len();
+        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+        let left = answers.clone();
+        let below = service_fn(move |_: PageRequest| {
+            let answer = answers.lock().unwrap().pop_front().expect("asked too often");
+            async move { answer.map_err(|error| QuotaError::Token(TokenError::Upstream(error))) }
+        });
+        let request = PageRequest {
+            series: Arc::new(crate::upstream::Series {
+                account: "a".into(),
+                stream: "s".into(),
+                filter: crate::upstream::Filter::None,
+                parameters: Vec::new(),
+                rich: false,
+            }),
+            bounds: crate::window::UpperBound::Inclusive.query_for(crate::window::Span::default()),
+            offset: 0,
+            limit: 100,
+            spent: Spent::default(),
+        };
+        let result = RetryLayer.layer(below).oneshot(request).await;
+        (result.is_ok(), count - left.lock().unwrap().len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_that_passes_is_mended() {
+        assert_eq!(outcome(vec![Err(UpstreamError::BrokenOff), page()]).await, (true, 2));
+        assert_eq!(outcome(vec![Err(BadPage::NotAPage.into()), Err(UpstreamError::Connect), page()]).await, (true, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_that_stays_is_told_after_three_calls() {
+        let broken = || Err(UpstreamError::BrokenOff);
+        assert_eq!(outcome(vec![broken(), broken(), broken(), page()]).await, (false, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_credential_is_tried_once_more_and_never_again() {
+        let refused = || Err(UpstreamError::Unauthorized { message: None });
+        assert_eq!(outcome(vec![refused(), page()]).await, (true, 2));
+        assert_eq!(outcome(vec![refused(), refused(), page()]).await, (false, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bad_question_is_not_asked_twice() {
+        let status = http::StatusCode::PRECONDITION_FAILED;
+        assert_eq!(outcome(vec![Err(UpstreamError::Status { status, message: None }), page()]).await, (false, 1));
+    }
+}

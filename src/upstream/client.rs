@@ -1,0 +1,150 @@
+//! The bottom of the stack: one HTTP call to Kore, and what its answer means.
+
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Method, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tower::Service;
+
+use super::error::UpstreamError;
+use super::page::Page;
+use super::{PageRequest, refusal, tls};
+use crate::clock::Clock;
+use crate::config;
+use crate::telemetry;
+
+/// A page has at most 100 items of some 30 KB; twenty times that is no page.
+const BODY_LIMIT: usize = 64 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What may stand in a path segment as it is (RFC 3986, 3.3, without the sub-delimiters).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A page to fetch, and the token to fetch it with.
+#[derive(Clone, Debug)]
+pub struct AuthorizedRequest {
+    /// What to fetch.
+    pub page: PageRequest,
+    /// The `auth` header; marked sensitive.
+    pub auth: HeaderValue,
+}
+
+/// Calls Kore over pooled connections.
+#[derive(Clone)]
+pub struct Client {
+    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    scheme: Scheme,
+    authority: Authority,
+    timeout: Duration,
+    clock: Clock,
+}
+
+impl Client {
+    /// A client for `config.base_url`.
+    ///
+    /// # Errors
+    /// If the trust anchors cannot be loaded, or the URL has no scheme and authority.
+    pub fn new(config: &config::Upstream, clock: Clock) -> anyhow::Result<Self> {
+        let parts = config.base_url.clone().into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+            anyhow::bail!("upstream.base_url: a scheme and a host are needed");
+        };
+        let tls = if scheme == Scheme::HTTP { tls::no_tls()? } else { tls::client_config(config.ca_file.as_deref())? };
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(config.timeout)));
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
+        let http = HyperClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        Ok(Self { http, scheme, authority, timeout: config.timeout, clock })
+    }
+
+    fn request(
+        &self,
+        AuthorizedRequest { page, auth }: AuthorizedRequest,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
+        let series = &page.series;
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("from", &super::Bound::Second(page.bounds.from).to_string());
+        query.append_pair("to", &page.bounds.to.to_string());
+        query.append_pair("offset", &page.offset.to_string());
+        query.append_pair("limit", &page.limit.to_string());
+        if series.rich {
+            query.append_pair("includeAgenticData", "true");
+        }
+        query.extend_pairs(&series.parameters);
+        let stream = utf8_percent_encode(&series.stream, SEGMENT);
+        let path = format!("/agentassist/api/v1/public/{stream}/v2/agentassistinteractions?{}", query.finish());
+        let uri = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()?;
+        let body = series.filter.body();
+        Request::builder()
+            // Kore's page: GET for complete data, POST for filtered data.
+            .method(if body.is_some() { Method::POST } else { Method::GET })
+            .uri(uri)
+            .header("accountId", series.account.as_ref())
+            .header("auth", auth)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("koregate/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(body.unwrap_or_default()))
+    }
+
+    async fn fetch(self, request: AuthorizedRequest) -> Result<Page, UpstreamError> {
+        let auth = request.auth.clone();
+        let token = auth.to_str().map(|value| value.trim_start_matches("Bearer ")).unwrap_or_default();
+        let request = self.request(request).map_err(|_| UpstreamError::Connect)?;
+        let response = self
+            .http
+            .request(request)
+            .await
+            .map_err(|error| if error.is_connect() { UpstreamError::Connect } else { UpstreamError::BrokenOff })?;
+        let (head, body) = response.into_parts();
+        let body = match Limited::new(body, BODY_LIMIT).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(UpstreamError::TooLarge),
+            Err(_) => return Err(UpstreamError::BrokenOff),
+        };
+        match refusal::classify(head.status, &head.headers, &body, token, self.clock.now()) {
+            Some(refused) => Err(refused),
+            None => Ok(Page::parse(&body)?),
+        }
+    }
+}
+
+impl Service<AuthorizedRequest> for Client {
+    type Response = Page;
+    type Error = UpstreamError;
+    type Future = BoxFuture<'static, Result<Page, UpstreamError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: AuthorizedRequest) -> Self::Future {
+        let client = self.clone();
+        Box::pin(async move {
+            let (account, timeout, begun) = (request.page.series.account.clone(), client.timeout, Instant::now());
+            let result =
+                tokio::time::timeout(timeout, client.fetch(request)).await.unwrap_or(Err(UpstreamError::Timeout));
+            let label = result.as_ref().map_or_else(UpstreamError::label, |_| "ok");
+            telemetry::upstream_call(&account, label, begun.elapsed());
+            result
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! What can go wrong on the way to the upstream and back.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::page::BadPage;
+use super::refusal::SpentLimit;
+
+/// Why a call brought no page.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection was opened, so the upstream counted nothing.
+    #[error("the upstream cannot be reached")]
+    Connect,
+    /// The connection broke off.
+    #[error("the connection to the upstream broke off")]
+    BrokenOff,
+    /// No whole answer within `upstream.timeout`.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+    /// A status other than 200.
+    #[error("the upstream answered {status}{}", quoted(.message.as_ref()))]
+    Status {
+        /// What it answered.
+        status: StatusCode,
+        /// Kore's message, without any token, shortened.
+        message: Option<String>,
+    },
+    /// 401: the token is refused.
+    #[error("the upstream refused the credential{}", quoted(.message.as_ref()))]
+    Unauthorized {
+        /// Kore's message, without any token, shortened.
+        message: Option<String>,
+    },
+    /// The quota is spent, by status or by message.
+    #[error("the upstream says that the quota is spent")]
+    RateLimited {
+        /// Which limit.
+        limit: SpentLimit,
+        /// What the upstream asked for.
+        retry_after: Option<Duration>,
+    },
+    /// 200, but not with a page.
+    #[error("the upstream answered 200 with {0}")]
+    BadPage(#[from] BadPage),
+    /// More bytes than a page can have.
+    #[error("the upstream's answer is too large")]
+    TooLarge,
+}
+
+/// How a failed call may be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It would fail again.
+    Never,
+    /// Once, with a fresh token.
+    Once,
+    /// After a pause: the upstream may have recovered.
+    AfterPause,
+    /// When the quota stage lets it: the account is closed until then.
+    WhenQuotaAllows,
+}
+
+impl UpstreamError {
+    /// Whether trying again can help.
+    pub fn again(&self) -> Again {
+        match self {
+            Self::Connect | Self::BrokenOff | Self::BadPage(_) => Again::AfterPause,
+            Self::Timeout | Self::Unauthorized { .. } => Again::Once,
+            Self::Status { status, .. } if status.is_server_error() => Again::AfterPause,
+            Self::Status { .. } | Self::TooLarge => Again::Never,
+            Self::RateLimited { .. } => Again::WhenQuotaAllows,
+        }
+    }
+
+    /// The label of the call in `koregate_upstream_calls_total`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::BrokenOff => "broken_off",
+            Self::Timeout => "timeout",
+            Self::Status { .. } => "status",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::BadPage(_) => "bad_page",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+fn quoted(message: Option<&String>) -> String {
+    message.map(|message| format!(": \"{message}\"")).unwrap_or_default()
+}

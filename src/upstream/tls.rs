@@ -1,0 +1,47 @@
+//! TLS towards the upstream: the one place that names rustls on this side.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::Verifier;
+
+/// How the upstream proves who it is: the system's roots, and those of `ca_file` beside them.
+///
+/// # Errors
+/// If `ca_file` cannot be read or holds no certificate, or the system has no usable roots.
+pub(super) fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let private = match ca_file {
+        None => Vec::new(),
+        Some(file) => certificates(file).with_context(|| format!("upstream.ca_file: {}", file.display()))?,
+    };
+    let verifier =
+        Verifier::new_with_extra_roots(private, provider.clone()).context("the system's root certificates")?;
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
+}
+
+/// For an upstream on loopback that speaks plain HTTP: trusts nobody, so it can never be used by mistake.
+///
+/// # Errors
+/// Never in practice: the provider supports the default protocol versions.
+pub(super) fn no_tls() -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>()?;
+    anyhow::ensure!(!certificates.is_empty(), "no certificate in it");
+    Ok(certificates)
+}

@@ -1,0 +1,104 @@
+//! Where chunks are cut: at the lines of a grid, finer where a stream is dense.
+
+use std::time::Duration;
+
+use super::{Moment, Span};
+
+/// The lines that no chunk crosses: multiples of the longest chunk, and halves of halves between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    longest: Duration,
+}
+
+impl Grid {
+    /// A grid whose widest cells are `longest`: whole seconds, at least one.
+    pub fn new(longest: Duration) -> Self {
+        Self { longest: longest.max(Duration::from_secs(1)) }
+    }
+
+    /// The widest cell that `moment` lies in.
+    pub fn cell(&self, moment: Moment) -> Span {
+        let start = moment.floor_to(self.longest);
+        Span::new(start, start + self.longest)
+    }
+
+    /// Cuts `span` into chunks, ascending: at each line of the grid, and where `fits` is false for a piece, at the
+    /// middle of its cell, again and again until it fits or its cell is a second long.
+    ///
+    /// The lines depend on the grid alone, so two spans that overlap are cut at the same places.
+    pub fn cut(&self, span: Span, mut fits: impl FnMut(Span) -> bool) -> Vec<Span> {
+        let mut chunks = Vec::new();
+        let mut start = span.start;
+        while start < span.end {
+            let cell = self.cell(start);
+            halve(cell, span, &mut fits, &mut chunks);
+            start = cell.end;
+        }
+        chunks
+    }
+}
+
+fn halve(cell: Span, span: Span, fits: &mut impl FnMut(Span) -> bool, chunks: &mut Vec<Span>) {
+    let piece = cell.intersection(span);
+    if piece.is_empty() {
+        return;
+    }
+    let middle = (cell.start + cell.length() / 2).floor_second();
+    if middle == cell.start || fits(piece) {
+        chunks.push(piece);
+    } else {
+        let (left, right) = cell.split_at(middle);
+        halve(left, span, fits, chunks);
+        halve(right, span, fits, chunks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seconds(start: i64, end: i64) -> Span {
+        Span::new(Moment::from_seconds(start), Moment::from_seconds(end))
+    }
+
+    #[test]
+    fn a_sparse_span_is_cut_at_the_hours() {
+        let grid = Grid::new(Duration::from_hours(1));
+        assert_eq!(
+            grid.cut(seconds(1800, 9000), |_| true),
+            [seconds(1800, 3600), seconds(3600, 7200), seconds(7200, 9000)]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_pieces_tile_the_span_and_fit(start in -9000i64..9000, length in 1i64..20_000, chunk in 1u64..4000, fit in 1u64..500) {
+            let grid = Grid::new(Duration::from_secs(chunk));
+            let span = seconds(start, start + length);
+            let pieces = grid.cut(span, |piece| piece.length() <= Duration::from_secs(fit));
+            prop_assert_eq!(pieces.first().map(|p| p.start), Some(span.start));
+            prop_assert_eq!(pieces.last().map(|p| p.end), Some(span.end));
+            prop_assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
+            for piece in pieces {
+                prop_assert!(!piece.is_empty() && piece.length() <= Duration::from_secs(fit.max(1)));
+                prop_assert!(piece.end <= grid.cell(piece.start).end, "{:?} crosses a line", piece);
+            }
+        }
+
+        #[test]
+        fn overlapping_spans_are_cut_at_the_same_lines(a in 0i64..5000, b in 5000i64..9000, c in 9000i64..12_000) {
+            let grid = Grid::new(Duration::from_hours(1));
+            let fits = |piece: Span| piece.length() <= Duration::from_mins(10);
+            let lines = |span: Span| -> Vec<Moment> {
+                grid.cut(span, fits).iter().map(|piece| piece.start).filter(|line| *line > seconds(b, b).start).collect()
+            };
+            let (short, long) = (lines(seconds(b, c)), lines(seconds(a, c)));
+            // Whether a cut piece fits may differ where one span begins, so only cells behind that one are compared.
+            let after = grid.cell(Moment::from_seconds(b)).end;
+            let tail = |lines: Vec<Moment>| lines.into_iter().filter(|line| *line >= after).collect::<Vec<_>>();
+            prop_assert_eq!(tail(short), tail(long));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The window plan: what of a window can be served from copies, and what is missing.
+
+use super::{Coverage, Ladder, Moment, Span, SpanSet};
+
+/// What the plan needs to know of a copy.
+pub trait Copied {
+    /// When the fetch that made it began.
+    fn fetched_at(&self) -> Moment;
+}
+
+/// How a window is going to be answered.
+#[derive(Clone, Debug)]
+pub struct Plan<V> {
+    /// Parts of the window with the copy that serves each, in no promised order; they do not overlap.
+    pub hits: Vec<(Span, V)>,
+    /// What no copy may serve.
+    pub missing: SpanSet,
+}
+
+impl<V: Clone + Copied> Plan<V> {
+    /// A plan in which all of `window` is still missing.
+    pub fn new(window: Span) -> Self {
+        Self { hits: Vec::new(), missing: window.into() }
+    }
+
+    /// Takes from `copies` what may be served at `now`, where the plan has nothing yet.
+    ///
+    /// A copy fetched at or after `fresh_since` is always good enough: whoever asked before it was fetched cannot
+    /// want a newer one.
+    pub fn take(&mut self, copies: &Coverage<V>, ladder: &Ladder, now: Moment, fresh_since: Moment) {
+        for gap in std::mem::take(&mut self.missing).spans() {
+            let mut left = SpanSet::from(*gap);
+            for (part, copy) in copies.within(*gap) {
+                let mut servable = SpanSet::from(part);
+                if copy.fetched_at() < fresh_since {
+                    ladder.due(part, copy.fetched_at(), now).for_each(|due| servable.remove(due));
+                }
+                for span in servable.spans() {
+                    left.remove(*span);
+                    self.hits.push((*span, copy.clone()));
+                }
+            }
+            left.spans().iter().for_each(|span| self.missing.insert(*span));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Fetched(i64);
+
+    impl Copied for Fetched {
+        fn fetched_at(&self) -> Moment {
+            Moment::from_seconds(self.0)
+        }
+    }
+
+    fn seconds(start: i64, end: i64) -> Span {
+        Span::new(Moment::from_seconds(start), Moment::from_seconds(end))
+    }
+
+    proptest! {
+        /// Every second is served by a copy that covers it and is not due, or it is missing; never both, never neither.
+        #[test]
+        fn a_plan_tiles_its_window(
+            copies in prop::collection::vec((0i64..100, 1i64..30, 0i64..150), 0..12),
+            start in 0i64..100, length in 1i64..60, now in 100i64..200, since in 90i64..200, settle in 1u64..90
+        ) {
+            let ladder = Ladder::new(Duration::from_secs(settle), vec![]);
+            let mut coverage = Coverage::default();
+            for (start, length, fetched) in copies {
+                coverage.insert(seconds(start, start + length), Fetched(fetched.min(now)));
+            }
+            let window = seconds(start, start + length);
+            let mut plan = Plan::new(window);
+            plan.take(&coverage, &ladder, Moment::from_seconds(now), Moment::from_seconds(since));
+            for second in start..start + length {
+                let moment = Moment::from_seconds(second);
+                let hits: Vec<_> = plan.hits.iter().filter(|(span, _)| span.contains(moment)).collect();
+                let missing = plan.missing.spans().iter().any(|span| span.contains(moment));
+                prop_assert_eq!(hits.len() + usize::from(missing), 1);
+                let one = Span::new(moment, moment.next_tick());
+                let servable = coverage.within(one).next().map(|(_, copy)| copy).filter(|copy| {
+                    copy.0 >= since || ladder.due(one, copy.fetched_at(), Moment::from_seconds(now)).next().is_none()
+                });
+                prop_assert_eq!(hits.first().map(|(_, copy)| copy), servable);
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A half-open piece of the time line.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Moment;
+
+/// The moments `t` with `start <= t < end`. A span whose `end` is not after its `start` is empty.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Span {
+    /// The first moment inside.
+    pub start: Moment,
+    /// The first moment after.
+    pub end: Moment,
+}
+
+impl Span {
+    /// The span from `start` up to, but without, `end`.
+    pub const fn new(start: Moment, end: Moment) -> Self {
+        Self { start, end }
+    }
+
+    /// Whether no moment lies inside.
+    pub fn is_empty(self) -> bool {
+        self.end <= self.start
+    }
+
+    /// Whether `moment` lies inside.
+    pub fn contains(self, moment: Moment) -> bool {
+        self.start <= moment && moment < self.end
+    }
+
+    /// How long it is; zero if empty.
+    pub fn length(self) -> Duration {
+        self.end.since(self.start)
+    }
+
+    /// What the two have in common; may be empty.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self { start: self.start.max(other.start), end: self.end.min(other.end) }
+    }
+
+    /// Whether they share a moment.
+    pub fn overlaps(self, other: Self) -> bool {
+        !self.intersection(other).is_empty()
+    }
+
+    /// The part before `moment` and the part from it on; either may be empty.
+    pub fn split_at(self, moment: Moment) -> (Self, Self) {
+        let moment = moment.clamp(self.start, self.end.max(self.start));
+        (Self::new(self.start, moment), Self::new(moment, self.end))
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {})", self.start, self.end)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A set of moments, as ascending spans that neither overlap nor touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpanSet(Vec<Span>);
+
+impl SpanSet {
+    /// The spans, ascending.
+    pub fn spans(&self) -> &[Span] {
+        &self.0
+    }
+
+    /// Whether no moment is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds the moments of `span`, melting it together with what it overlaps or touches.
+    pub fn insert(&mut self, span: Span) {
+        if span.is_empty() {
+            return;
+        }
+        let first = self.0.partition_point(|s| s.end < span.start);
+        let last = self.0.partition_point(|s| s.start <= span.end);
+        let melted =
+            self.0[first..last].iter().fold(span, |all, s| Span::new(all.start.min(s.start), all.end.max(s.end)));
+        self.0.splice(first..last, [melted]);
+    }
+
+    /// Takes the moments of `span` out.
+    pub fn remove(&mut self, span: Span) {
+        if span.is_empty() {
+            return;
+        }
+        let first = self.0.partition_point(|s| s.end <= span.start);
+        let last = self.0.partition_point(|s| s.start < span.end);
+        let rests: Vec<Span> = self.0[first..last]
+            .iter()
+            .flat_map(|s| [s.split_at(span.start).0, s.split_at(span.end).1])
+            .filter(|s| !s.is_empty())
+            .collect();
+        self.0.splice(first..last, rests);
+    }
+}
+
+impl From<Span> for SpanSet {
+    fn from(span: Span) -> Self {
+        let mut set = Self::default();
+        set.insert(span);
+        set
+    }
+}
+
+impl FromIterator<Span> for SpanSet {
+    fn from_iter<I: IntoIterator<Item = Span>>(spans: I) -> Self {
+        let mut set = Self::default();
+        spans.into_iter().for_each(|span| set.insert(span));
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn span(start: i64, end: i64) -> Span {
+        Span::new(Moment::from_nanos(start), Moment::from_nanos(end))
+    }
+
+    proptest! {
+        /// The naive model is a set of single moments.
+        #[test]
+        fn a_span_set_is_a_set_of_moments(edits in prop::collection::vec((any::<bool>(), 0i64..60, 0i64..12), 0..40)) {
+            let mut set = SpanSet::default();
+            let mut model = BTreeSet::new();
+            for (insert, start, length) in edits {
+                if insert {
+                    set.insert(span(start, start + length));
+                    model.extend(start..start + length);
+                } else {
+                    set.remove(span(start, start + length));
+                    model.retain(|m| !(start..start + length).contains(m));
+                }
+            }
+            let moments: BTreeSet<i64> =
+                set.spans().iter().flat_map(|s| s.start.as_nanos()..s.end.as_nanos()).collect();
+            prop_assert_eq!(moments, model);
+            prop_assert!(set.spans().iter().all(|s| !s.is_empty()));
+            prop_assert!(set.spans().windows(2).all(|pair| pair[0].end < pair[1].start), "spans touch: {:?}", set);
+        }
+    }
+}
