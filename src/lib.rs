@@ -1,5 +1,6 @@
 //! koregate
 
+pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod quota;

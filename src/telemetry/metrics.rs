@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 
 /// One call to the upstream ended.
 pub fn upstream_call(account: &str, result: &'static str, took: Duration) {
@@ -36,4 +36,25 @@ pub fn retried(account: &str, error: &dyn Display) {
 pub fn torn(account: &str, why: &dyn std::fmt::Debug) {
     counter!("koregate_runs_torn_total", "account" => account.to_owned()).increment(1);
     tracing::warn!(account, ?why, "the upstream's rows moved while they were paged: the span is halved");
+}
+
+/// A run failed; its waiters are told.
+pub fn run_failed(account: &str, error: &dyn Display) {
+    counter!("koregate_runs_failed_total", "account" => account.to_owned()).increment(1);
+    tracing::warn!(account, %error, "a run failed");
+}
+
+/// Fetched items were not kept.
+pub fn not_stored(reason: &'static str) {
+    counter!("koregate_not_stored_total", "reason" => reason).increment(1);
+}
+
+/// The upstream selects on another timestamp than `window.field` names.
+pub fn window_field_wrong(account: &str) {
+    gauge!("koregate_window_field_wrong", "account" => account.to_owned()).set(1.0);
+    tracing::error!(
+        account,
+        "the upstream does not select on the timestamp that window.field names: windows of this account are no longer \
+         cut, and only exact windows are served; set window.field to the timestamp that the upstream selects on"
+    );
 }

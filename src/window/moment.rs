@@ -19,6 +19,8 @@ pub struct Moment(i64);
 impl Moment {
     /// The earliest moment there is.
     pub const MIN: Self = Self(i64::MIN);
+    /// The latest moment there is.
+    pub const MAX: Self = Self(i64::MAX);
 
     /// A moment from nanoseconds since the epoch.
     pub const fn from_nanos(nanos: i64) -> Self {

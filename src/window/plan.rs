@@ -11,33 +11,49 @@ pub trait Copied {
 /// How a window is going to be answered.
 #[derive(Clone, Debug)]
 pub struct Plan<V> {
-    /// Parts of the window with the copy that serves each, in no promised order; they do not overlap.
+    /// Parts of the window with what serves each, in no promised order; they do not overlap.
     pub hits: Vec<(Span, V)>,
-    /// What no copy may serve.
+    /// What nothing may serve.
     pub missing: SpanSet,
+    /// Whether a part is missing although there is a copy, because the copy is too old.
+    pub stale: bool,
 }
 
-impl<V: Clone + Copied> Plan<V> {
+impl<V> Plan<V> {
     /// A plan in which all of `window` is still missing.
     pub fn new(window: Span) -> Self {
-        Self { hits: Vec::new(), missing: window.into() }
+        Self { hits: Vec::new(), missing: window.into(), stale: false }
     }
 
-    /// Takes from `copies` what may be served at `now`, where the plan has nothing yet.
+    /// Takes from `copies` what may be served at `now`, where the plan has nothing yet. `open` gives what a copy stands
+    /// for, or `None` if that is gone.
     ///
     /// A copy fetched at or after `fresh_since` is always good enough: whoever asked before it was fetched cannot
     /// want a newer one.
-    pub fn take(&mut self, copies: &Coverage<V>, ladder: &Ladder, now: Moment, fresh_since: Moment) {
+    pub fn take<C: Clone + Copied>(
+        &mut self,
+        copies: &Coverage<C>,
+        ladder: &Ladder,
+        now: Moment,
+        fresh_since: Moment,
+        mut open: impl FnMut(&C) -> Option<V>,
+    ) where
+        V: Clone,
+    {
         for gap in std::mem::take(&mut self.missing).spans() {
             let mut left = SpanSet::from(*gap);
             for (part, copy) in copies.within(*gap) {
                 let mut servable = SpanSet::from(part);
                 if copy.fetched_at() < fresh_since {
-                    ladder.due(part, copy.fetched_at(), now).for_each(|due| servable.remove(due));
+                    for due in ladder.due(part, copy.fetched_at(), now) {
+                        servable.remove(due);
+                        self.stale = true;
+                    }
                 }
+                let Some(value) = (if servable.is_empty() { None } else { open(copy) }) else { continue };
                 for span in servable.spans() {
                     left.remove(*span);
-                    self.hits.push((*span, copy.clone()));
+                    self.hits.push((*span, value.clone()));
                 }
             }
             left.spans().iter().for_each(|span| self.missing.insert(*span));
@@ -80,7 +96,7 @@ mod tests {
             }
             let window = seconds(start, start + length);
             let mut plan = Plan::new(window);
-            plan.take(&coverage, &ladder, Moment::from_seconds(now), Moment::from_seconds(since));
+            plan.take(&coverage, &ladder, Moment::from_seconds(now), Moment::from_seconds(since), |copy| Some(copy.clone()));
             for second in start..start + length {
                 let moment = Moment::from_seconds(second);
                 let hits: Vec<_> = plan.hits.iter().filter(|(span, _)| span.contains(moment)).collect();

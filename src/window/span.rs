@@ -15,6 +15,9 @@ pub struct Span {
 }
 
 impl Span {
+    /// All of time.
+    pub const EVER: Self = Self::new(Moment::MIN, Moment::MAX);
+
     /// The span from `start` up to, but without, `end`.
     pub const fn new(start: Moment, end: Moment) -> Self {
         Self { start, end }

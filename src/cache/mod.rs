@@ -1,0 +1,149 @@
+//! The cache stage: serves a window from chunks, and asks below for the missing runs only.
+
+mod chunk;
+mod fetch;
+mod fields;
+mod flight;
+mod member;
+mod memory;
+mod outcome;
+mod serve;
+mod shelf;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service};
+
+pub use chunk::{Chunk, Damaged, Slice};
+pub use fields::WindowFields;
+pub use memory::Memory;
+pub use outcome::{NotStored, Outcome};
+
+use self::fetch::Fetcher;
+use self::shelf::Shelves;
+use crate::clock::Clock;
+use crate::config;
+use crate::quota::Exhausted;
+use crate::repage::{RepageError, Run};
+use crate::upstream::Series;
+use crate::window::{Grid, Ladder, Moment, Span};
+
+/// A window that somebody asks for.
+#[derive(Clone, Debug)]
+pub struct WindowQuery {
+    /// Which rows.
+    pub series: Arc<Series>,
+    /// Of which time, cut at now.
+    pub span: Span,
+    /// When it was asked for.
+    pub asked_at: Moment,
+}
+
+/// A whole window.
+#[derive(Clone, Debug)]
+pub struct WindowAnswer {
+    /// All its items, in order: the rows of each slice follow those of the one before.
+    pub slices: Vec<Slice>,
+    /// Whether it can never change again.
+    pub settled: bool,
+    /// When the oldest copy that it was served from was fetched; `None` if all of it was fetched for this answer.
+    pub oldest_copy: Option<Moment>,
+    /// How it was answered.
+    pub outcome: Outcome,
+    /// How many pieces of chunks it is made of.
+    pub chunks: usize,
+    /// How many of these were there already.
+    pub hits: usize,
+    /// The upstream calls that were made for it, and are told of in no other answer.
+    pub calls: u32,
+}
+
+/// Why a window cannot be answered.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CacheError {
+    /// A run failed.
+    #[error(transparent)]
+    Repage(RepageError),
+    /// The quota holds up a run that has begun; it goes on, so asking again later will find it further.
+    #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
+    Held(Exhausted),
+    /// The task of a run ended without a word.
+    #[error("a fetch was lost")]
+    Lost,
+    /// Items kept moving from one chunk to another while the window was put together.
+    #[error("the window's items kept moving")]
+    Restless,
+    /// A chunk does not read back.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+}
+
+/// Puts a cache before the stages below.
+#[derive(Clone, Debug)]
+pub struct CacheLayer {
+    window: config::Window,
+    memory: Memory,
+    fields: WindowFields,
+    clock: Clock,
+}
+
+impl CacheLayer {
+    /// An empty cache with the room that `cache` gives it.
+    pub fn new(cache: &config::Cache, window: &config::Window, clock: &Clock) -> Self {
+        let (memory, fields) = (Memory::new(cache.memory), WindowFields::default());
+        Self { window: window.clone(), memory, fields, clock: clock.clone() }
+    }
+
+    /// The memory tier, to look at.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The accounts with a wrong `window.field`, to look at.
+    pub fn fields(&self) -> &WindowFields {
+        &self.fields
+    }
+}
+
+impl<S> Layer<S> for CacheLayer
+where
+    S: Service<Run, Response = (), Error = RepageError> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    type Service = CacheStage;
+
+    fn layer(&self, below: S) -> CacheStage {
+        CacheStage(Arc::new(Fetcher {
+            below: BoxCloneSyncService::new(below),
+            memory: self.memory.clone(),
+            shelves: Shelves::default(),
+            ladder: Ladder::new(self.window.settle_after, self.window.freshness.clone()),
+            grid: Grid::new(self.window.chunk),
+            clock: self.clock.clone(),
+            fields: self.fields.clone(),
+            stored: AtomicU64::new(0),
+        }))
+    }
+}
+
+/// See [`CacheLayer`].
+#[derive(Clone)]
+pub struct CacheStage(Arc<Fetcher>);
+
+impl Service<WindowQuery> for CacheStage {
+    type Response = WindowAnswer;
+    type Error = CacheError;
+    type Future = BoxFuture<'static, Result<WindowAnswer, CacheError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CacheError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, query: WindowQuery) -> Self::Future {
+        Box::pin(serve::answer(self.0.clone(), query))
+    }
+}

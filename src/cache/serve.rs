@@ -1,0 +1,303 @@
+//! Puts an answer together: copies that may be served, and flights for what is missing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::chunk::{Chunk, Damaged, Slice};
+use super::fetch::Fetcher;
+use super::flight::Flight;
+use super::shelf::{Copy, SharedShelf, Shelf};
+use super::{CacheError, Outcome, WindowAnswer, WindowQuery, member};
+use crate::repage::{Placed, RepageError};
+use crate::upstream::{Filter, KnownFilter, Series};
+use crate::window::{Copied, Coverage, Moment, Plan, Span};
+
+/// A window is looked at so often before it is given up; most rounds wait for flights to begin or to land.
+const ROUNDS: usize = 16;
+/// What a rich item has and a plain one has not.
+const RICH_MEMBER: &str = "agenticActivities";
+
+/// What serves a part of the window.
+#[derive(Clone, Debug)]
+struct Held {
+    chunk: Arc<Chunk>,
+    /// What must be done to its items first.
+    change: Change,
+    /// Whether it was there before this window was asked for.
+    copy: bool,
+}
+
+/// How the items of another series become those of the one that was asked for.
+#[derive(Clone, Debug)]
+struct Change {
+    strip: bool,
+    filter: Option<Box<KnownFilter>>,
+}
+
+impl Change {
+    fn is_none(&self) -> bool {
+        !self.strip && self.filter.is_none()
+    }
+
+    fn apply(&self, item: Bytes) -> Option<Bytes> {
+        if self.filter.as_ref().is_some_and(|filter| !filter.passes(&item)) {
+            return None;
+        }
+        if self.strip { Some(member::without(&item, RICH_MEMBER).unwrap_or(item)) } else { Some(item) }
+    }
+}
+
+/// A chunk that a flight has brought for this answer.
+#[derive(Clone, Debug)]
+struct Brought {
+    chunk: Arc<Chunk>,
+    rich: bool,
+}
+
+impl Copied for Brought {
+    fn fetched_at(&self) -> Moment {
+        self.chunk.fetched_at()
+    }
+}
+
+/// A part of the window with what serves it.
+struct Part {
+    span: Span,
+    slice: Slice,
+    /// When it was fetched, if it was there before.
+    copied: Option<Moment>,
+}
+
+/// What one request has gathered so far.
+struct Request {
+    fetcher: Arc<Fetcher>,
+    series: Arc<Series>,
+    span: Span,
+    asked_at: Moment,
+    /// Copies fetched since then are good enough.
+    fresh_since: Moment,
+    shelf: SharedShelf,
+    flights: Vec<Arc<Flight>>,
+    brought: Coverage<Brought>,
+    stale: bool,
+}
+
+/// What there is to do next.
+enum Next {
+    Serve(Vec<(Span, Held)>),
+    AwaitBeginning(watch::Receiver<()>),
+    AwaitFlights,
+}
+
+/// Answers `query`.
+pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
+    let WindowQuery { series, span, asked_at } = query;
+    let mut request = Request {
+        shelf: fetcher.shelves.of(&series),
+        fetcher,
+        series,
+        span,
+        asked_at,
+        fresh_since: asked_at,
+        flights: Vec::new(),
+        brought: Coverage::default(),
+        stale: false,
+    };
+    if request.span.is_empty() {
+        return Ok(request.answer(Vec::new(), Outcome::Hit));
+    }
+    if !request.fetcher.fields.is_wrong(&request.series.account) {
+        match request.answer_from_chunks().await {
+            // The field has just been found wrong: from now on, nothing is cut.
+            Err(CacheError::Repage(RepageError::WindowField)) => {}
+            result => return result,
+        }
+    }
+    request.answer_exactly().await
+}
+
+impl Request {
+    async fn answer_from_chunks(&mut self) -> Result<WindowAnswer, CacheError> {
+        for _ in 0..ROUNDS {
+            match self.survey() {
+                Next::Serve(held) => {
+                    let parts = parts(held).await?;
+                    let moved = twice(&parts);
+                    if moved.is_empty() {
+                        let outcome = self.outcome(&parts);
+                        return Ok(self.answer(parts, outcome));
+                    }
+                    self.forget(&moved);
+                }
+                Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
+                Next::AwaitFlights => self.await_flights().await?,
+            }
+        }
+        Err(CacheError::Restless)
+    }
+
+    /// Looks what serves the window now, and sees to it that what does not is on its way.
+    fn survey(&mut self) -> Next {
+        let mut plan = Plan::new(self.span);
+        plan.take(&self.brought, &self.fetcher.ladder, self.asked_at, Moment::MIN, |brought| {
+            let change = Change { strip: brought.rich && !self.series.rich, filter: None };
+            Some(Held { chunk: brought.chunk.clone(), change, copy: false })
+        });
+        if !plan.missing.is_empty()
+            && let Filter::Known(filter) = &self.series.filter
+        {
+            // First what is kept filtered, then what this filter can be applied to.
+            self.take_copies(&mut plan, &self.shelf.lock(), None);
+            let unfiltered = Series { filter: Filter::None, ..Series::clone(&self.series) };
+            let unfiltered = self.fetcher.shelves.of(&unfiltered);
+            self.take_copies(&mut plan, &unfiltered.lock(), Some(filter));
+        }
+        // From here on the lock is kept: what is missing now is asked for before anybody else can find it missing.
+        let mut shelf = self.shelf.lock();
+        self.take_copies(&mut plan, &shelf, None);
+        self.stale |= plan.stale;
+        if plan.missing.is_empty() {
+            return Next::Serve(plan.hits);
+        }
+        let mut unasked = plan.missing.clone();
+        for flight in &shelf.flights {
+            if plan.missing.spans().iter().any(|gap| flight.serves(*gap, self.series.rich)) {
+                unasked.remove(flight.span);
+                if !self.flights.iter().any(|known| Arc::ptr_eq(known, flight)) {
+                    self.flights.push(flight.clone());
+                }
+            }
+        }
+        if unasked.is_empty() {
+            Next::AwaitFlights
+        } else {
+            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, &unasked))
+        }
+    }
+
+    fn take_copies(&self, plan: &mut Plan<Held>, shelf: &Shelf, filter: Option<&Box<KnownFilter>>) {
+        let open = |copy: &Copy, strip| {
+            let chunk = self.fetcher.memory.get(copy.id)?;
+            Some(Held { chunk, change: Change { strip, filter: filter.cloned() }, copy: true })
+        };
+        let (ladder, rich) = (&self.fetcher.ladder, self.series.rich);
+        if !rich {
+            plan.take(&shelf.copies.plain, ladder, self.asked_at, self.fresh_since, |copy| open(copy, false));
+        }
+        plan.take(&shelf.copies.rich, ladder, self.asked_at, self.fresh_since, |copy| open(copy, !rich));
+    }
+
+    /// Waits until all known flights have landed, and takes what they bring.
+    async fn await_flights(&mut self) -> Result<(), CacheError> {
+        for flight in &self.flights {
+            for chunk in flight.landed().await?.iter() {
+                self.brought.insert(chunk.span(), Brought { chunk: chunk.clone(), rich: flight.rich });
+            }
+            // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
+            self.fresh_since = self.fresh_since.min(flight.began_at);
+        }
+        Ok(())
+    }
+
+    /// Forgets spans whose copies are older than what an item has done since.
+    fn forget(&mut self, moved: &[Span]) {
+        let mut shelf = self.shelf.lock();
+        for span in moved {
+            self.brought.remove(*span);
+            shelf.copies.plain.remove(*span);
+            shelf.copies.rich.remove(*span);
+        }
+    }
+
+    fn outcome(&self, parts: &[Part]) -> Outcome {
+        if self.flights.is_empty() {
+            Outcome::Hit
+        } else if self.flights.iter().all(|flight| flight.is_charged()) {
+            Outcome::Collapsed
+        } else if self.stale {
+            Outcome::Stale
+        } else if parts.iter().any(|part| part.copied.is_some()) {
+            Outcome::Partial
+        } else {
+            Outcome::Miss
+        }
+    }
+
+    fn answer(&self, parts: Vec<Part>, outcome: Outcome) -> WindowAnswer {
+        let copied = parts.iter().filter_map(|part| part.copied);
+        WindowAnswer {
+            settled: !parts.is_empty() && self.span.end <= self.fetcher.ladder.settled_before(self.asked_at),
+            oldest_copy: copied.clone().min(),
+            outcome,
+            chunks: parts.len(),
+            hits: copied.count(),
+            calls: self.flights.iter().filter_map(|flight| flight.charge()).sum(),
+            slices: parts.into_iter().map(|part| part.slice).collect(),
+        }
+    }
+
+    /// Answers with exactly what the upstream says to this window, cut by nobody.
+    async fn answer_exactly(&mut self) -> Result<WindowAnswer, CacheError> {
+        let key = (self.span, self.series.rich);
+        let found = {
+            let mut shelf = self.shelf.lock();
+            match shelf.exact.get(&key).and_then(|copy| self.fetcher.memory.get(copy.id)) {
+                Some(chunk) => Ok(chunk),
+                None => Err(shelf
+                    .flights
+                    .iter()
+                    .find(|flight| (flight.span, flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
+                    .cloned()
+                    .unwrap_or_else(|| self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span))),
+            }
+        };
+        let (chunk, copied) = match found {
+            Ok(chunk) => (chunk.clone(), Some(chunk.fetched_at())),
+            Err(flight) => {
+                self.flights = vec![flight.clone()];
+                (flight.landed().await?.first().cloned().ok_or(CacheError::Lost)?, None)
+            }
+        };
+        let slice = Slice { rows: 0..chunk.len(), chunk };
+        let outcome = if copied.is_some() { Outcome::Hit } else { Outcome::Bypass };
+        Ok(self.answer(vec![Part { span: self.span, slice, copied }], outcome))
+    }
+}
+
+/// Cuts what is held to the window, in time order; items of other series are changed first.
+async fn parts(mut held: Vec<(Span, Held)>) -> Result<Vec<Part>, Damaged> {
+    held.sort_by_key(|(span, _)| span.start);
+    let changes = held.iter().any(|(_, held)| !held.change.is_none());
+    let cut = move || held.into_iter().map(|(span, held)| part(span, held)).collect();
+    // Changing items parses them, which takes long enough to hold up others of this thread.
+    if changes { tokio::task::spawn_blocking(cut).await.unwrap_or(Err(Damaged)) } else { cut() }
+}
+
+fn part(span: Span, held: Held) -> Result<Part, Damaged> {
+    let copied = held.copy.then(|| held.chunk.fetched_at());
+    let chunk = match held.change.is_none() {
+        true => held.chunk,
+        false => Arc::new(held.chunk.derive(|item| held.change.apply(item))?),
+    };
+    let slice = Slice { rows: chunk.rows_within(span), chunk };
+    Ok(Part { span, slice, copied })
+}
+
+/// The spans whose items have moved elsewhere since they were fetched: an item that is not settled and stands in two
+/// parts has left the one that was fetched first.
+fn twice(parts: &[Part]) -> Vec<Span> {
+    let mut seen: HashMap<u64, &Part> = HashMap::new();
+    let mut moved = Vec::new();
+    for part in parts {
+        for name in part.slice.chunk.names(part.slice.rows.clone()) {
+            if let Some(other) = seen.insert(*name, part) {
+                let older = if other.slice.chunk.fetched_at() <= part.slice.chunk.fetched_at() { other } else { part };
+                moved.push(older.span);
+            }
+        }
+    }
+    moved
+}

@@ -1,0 +1,145 @@
+//! Where the copies of a series lie, and what is on its way to them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::flight::Flight;
+use super::memory::{ChunkId, Memory};
+use crate::upstream::Series;
+use crate::window::{Copied, Coverage, Moment, Span, SpanSet};
+
+/// A chunk that has been kept, and may have gone since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copy {
+    pub(super) id: ChunkId,
+    /// The whole span of the chunk; the copy may cover only a part of it.
+    pub(super) chunk: Span,
+    pub(super) fetched_at: Moment,
+}
+
+impl Copied for Copy {
+    fn fetched_at(&self) -> Moment {
+        self.fetched_at
+    }
+}
+
+/// One of two things for items with `agenticActivities` and for those without.
+#[derive(Debug, Default)]
+pub(super) struct ByRichness<T> {
+    pub(super) plain: T,
+    pub(super) rich: T,
+}
+
+impl<T> ByRichness<T> {
+    pub(super) fn of(&mut self, rich: bool) -> &mut T {
+        if rich { &mut self.rich } else { &mut self.plain }
+    }
+}
+
+/// What is known of one series. Held for lookups and bookkeeping only, never across an await: whoever finds something
+/// missing asks for it under the same lock, so nobody asks twice.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    pub(super) copies: ByRichness<Coverage<Copy>>,
+    /// Windows of an account whose items cannot be cut by time, each with its whole answer.
+    pub(super) exact: HashMap<(Span, bool), Copy>,
+    pub(super) flights: Vec<Arc<Flight>>,
+    pub(super) gathering: Option<Gathering>,
+}
+
+/// Spans that are missing, gathered for a moment before they are fetched: what is asked for at the same instant, by
+/// however many callers, becomes as few runs as can be.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    pub(super) wanted: ByRichness<SpanSet>,
+    /// Closed when the flights have begun.
+    pub(super) begun: watch::Receiver<()>,
+}
+
+impl Shelf {
+    /// Puts a copy on the shelf in place of what it replaces, and lets go of chunks that nothing refers to any more.
+    /// `false` if what is there is newer.
+    pub(super) fn put(&mut self, rich: bool, copy: Copy, memory: &Memory) -> bool {
+        let copies = self.copies.of(rich);
+        let old: Vec<Copy> = copies.within(copy.chunk).map(|(_, old)| *old).collect();
+        if old.iter().any(|old| old.fetched_at > copy.fetched_at) {
+            return false;
+        }
+        copies.insert(copy.chunk, copy);
+        for old in old {
+            if !copies.within(old.chunk).any(|(_, still)| still.id == old.id) {
+                memory.drop_chunk(old.id);
+            }
+        }
+        true
+    }
+
+    /// Forgets the copies of chunks that have gone from memory.
+    fn sweep(&mut self, memory: &Memory) {
+        for rich in [false, true] {
+            self.copies.of(rich).retain(|_, copy| memory.holds(copy.id));
+        }
+        self.exact.retain(|_, copy| memory.holds(copy.id));
+    }
+
+    fn is_idle(&self) -> bool {
+        let ByRichness { plain, rich } = &self.copies;
+        plain.is_empty()
+            && rich.is_empty()
+            && self.exact.is_empty()
+            && self.flights.is_empty()
+            && self.gathering.is_none()
+    }
+}
+
+/// The shelf of each series. The two kinds of richness share one, so `Series::rich` is always false in its key.
+#[derive(Debug, Default)]
+pub(super) struct Shelves(Mutex<HashMap<Series, SharedShelf>>);
+
+/// A shelf that many hold.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharedShelf(Arc<Mutex<Shelf>>);
+
+impl SharedShelf {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelves {
+    /// The shelf of a series, made if it is new.
+    pub(super) fn of(&self, series: &Series) -> SharedShelf {
+        let key = Series { rich: false, ..series.clone() };
+        self.lock().entry(key).or_default().clone()
+    }
+
+    /// Forgets all that was kept for an account.
+    pub(super) fn clear(&self, account: &str, memory: &Memory) {
+        let shelves: Vec<SharedShelf> = self
+            .lock()
+            .iter()
+            .filter(|(series, _)| *series.account == *account)
+            .map(|(_, shelf)| shelf.clone())
+            .collect();
+        for shelf in shelves {
+            let copies = std::mem::take(&mut shelf.lock().copies);
+            for coverage in [copies.plain, copies.rich] {
+                coverage.within(Span::EVER).for_each(|(_, copy)| memory.drop_chunk(copy.id));
+            }
+        }
+    }
+
+    /// Forgets what has gone from memory, and shelves that hold nothing and that nobody uses.
+    pub(super) fn sweep(&self, memory: &Memory) {
+        self.lock().retain(|_, shelf| {
+            shelf.lock().sweep(memory);
+            Arc::strong_count(&shelf.0) > 1 || !shelf.lock().is_idle()
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Series, SharedShelf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
