@@ -1,7 +1,24 @@
 //! What the operator decides: the types of the configuration, one struct a section of the file.
 //!
 //! Durations are written `"30s"`, `"24h"`, `"400d"`; sizes `"256MiB"`. How a file and the environment become these
-//! types, and how a mistake is traced to its line, is in `load`.
+//! types, and how a mistake is traced to its line, goes from file to file like this: `load` merges the sources into one
+//! tree of `node`s that know where they were written; `section` and `read` take it apart key by key; `validate` and
+//! `accounts` know which keys there are, what they default to, and what makes sense together.
+
+mod accounts;
+mod error;
+mod keys;
+mod load;
+mod node;
+mod read;
+mod render;
+mod secret;
+mod section;
+#[cfg(test)]
+mod tests;
+mod units;
+mod url;
+mod validate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+pub use error::ConfigError;
+pub use load::process_environment;
 
 pub use crate::window::{Freshness, UpperBound};
 
@@ -99,8 +119,7 @@ pub struct Token {
 }
 
 /// How the `auth` header carries the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// The token alone, as every known client sends it.
     Bare,
@@ -109,8 +128,7 @@ pub enum Scheme {
 }
 
 /// Whether each call needs a token of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Jti {
     /// One token serves all calls until it is refreshed.
     Off,

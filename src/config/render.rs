@@ -1,0 +1,148 @@
+//! The effective configuration as TOML, for people: every key, secrets redacted.
+
+use std::fmt::{Display, Write as _};
+use std::path::Path;
+
+use secrecy::ExposeSecret as _;
+
+use super::read::Word as _;
+use super::units::{print_duration, print_size};
+use super::{Account, Caller, Config, Names, Redis, ServerTls, url};
+
+const REDACTED: &str = "[redacted]";
+
+impl Config {
+    /// TOML with every key that is in force, defaults included. Secrets and the password of Redis read `[redacted]`,
+    /// and of the digest of an API key the first eight digits are shown; so it does not load as it stands.
+    pub fn render(&self) -> String {
+        let Self { server, upstream, accounts, window, quota, cache, callers } = self;
+        let mut out = Out(String::new());
+
+        out.line("[server]");
+        out.key("listen", text(server.listen));
+        out.key("admin_listen", text(server.admin_listen));
+        if let Some(tls) = &server.tls {
+            out.key("tls", inline_tls(tls));
+        }
+        out.key("drain_timeout", text(print_duration(server.drain_timeout)));
+
+        out.line("\n[upstream]");
+        out.key("base_url", text(upstream.base_url.to_string().trim_end_matches('/')));
+        out.key("timeout", text(print_duration(upstream.timeout)));
+        out.key("max_concurrency", upstream.max_concurrency);
+        if let Some(file) = &upstream.ca_file {
+            out.key("ca_file", path(file));
+        }
+
+        for account in accounts {
+            out.account(account);
+        }
+
+        out.line("\n[window]");
+        out.key("field", text(&window.field));
+        out.key("upper_bound", text(window.upper_bound.word()));
+        out.key("settle_after", text(print_duration(window.settle_after)));
+        let rungs = window.freshness.iter().map(|rung| {
+            let younger_than = text(print_duration(rung.younger_than));
+            format!("{{ younger_than = {younger_than}, max_age = {} }}", text(print_duration(rung.max_age)))
+        });
+        out.key("freshness", list(rungs));
+        out.key("chunk", text(print_duration(window.chunk)));
+        out.key("max_span", text(print_duration(window.max_span)));
+
+        out.line("\n[quota]");
+        out.key("queue_timeout", text(print_duration(quota.queue_timeout)));
+        // `{:?}`, for a share of zero is still a float.
+        out.key("interactive_reserve", format!("{:?}", quota.interactive_reserve));
+
+        out.line("\n[cache]");
+        out.key("memory", text(print_size(cache.memory)));
+        if let Some(redis) = &cache.redis {
+            out.key("redis", inline_redis(redis));
+        }
+
+        for caller in callers {
+            out.caller(caller);
+        }
+        out.0
+    }
+}
+
+/// TOML under construction.
+struct Out(String);
+
+impl Out {
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    fn key(&mut self, key: &str, value: impl Display) {
+        writeln!(self.0, "{key} = {value}").expect("a String takes all that is written to it");
+    }
+
+    fn account(&mut self, account: &Account) {
+        let Account { account_id, client_id, client_secret: _, streams, token, limits } = account;
+        self.line("\n[[accounts]]");
+        self.key("account_id", text(account_id));
+        self.key("client_id", text(client_id));
+        self.key("client_secret", text(REDACTED));
+        self.key("streams", names(streams));
+        let [lifetime, refresh_ahead] = [token.lifetime, token.refresh_ahead].map(|time| text(print_duration(time)));
+        let [scheme, jti] = [token.scheme.word(), token.jti.word()].map(text);
+        self.key(
+            "token",
+            format!("{{ lifetime = {lifetime}, refresh_ahead = {refresh_ahead}, scheme = {scheme}, jti = {jti} }}"),
+        );
+        let limits = limits
+            .iter()
+            .map(|limit| format!("{{ requests = {}, per = {} }}", limit.requests, text(print_duration(limit.per))));
+        self.key("quota", format!("{{ limits = {} }}", list(limits)));
+    }
+
+    fn caller(&mut self, caller: &Caller) {
+        let Caller { name, api_key_sha256, accounts, streams, requests_per_minute, weight } = caller;
+        self.line("\n[[callers]]");
+        self.key("name", text(name));
+        let [a, b, c, d, ..] = api_key_sha256;
+        self.key("api_key_sha256", text(format!("{a:02x}{b:02x}{c:02x}{d:02x}…")));
+        self.key("accounts", names(accounts));
+        self.key("streams", names(streams));
+        self.key("requests_per_minute", requests_per_minute);
+        self.key("weight", weight);
+    }
+}
+
+fn inline_tls(tls: &ServerTls) -> String {
+    let ServerTls { cert, key, client_ca } = tls;
+    let client_ca = client_ca.as_ref().map(|file| format!(", client_ca = {}", path(file))).unwrap_or_default();
+    format!("{{ cert = {}, key = {}{client_ca} }}", path(cert), path(key))
+}
+
+fn inline_redis(redis: &Redis) -> String {
+    let Redis { url, prefix, ttl, timeout, encryption_key } = redis;
+    let url = text(url::redact(url.expose_secret()));
+    let [ttl, timeout] = [ttl, timeout].map(|time| text(print_duration(*time)));
+    let key = encryption_key.as_ref().map(|_| format!(", encryption_key = {}", text(REDACTED))).unwrap_or_default();
+    format!("{{ url = {url}, prefix = {}, ttl = {ttl}, timeout = {timeout}{key} }}", text(prefix))
+}
+
+/// A TOML string, quoted and escaped.
+fn text(value: impl Display) -> String {
+    toml::Value::String(value.to_string()).to_string()
+}
+
+fn path(path: &Path) -> String {
+    text(path.display())
+}
+
+fn names(names: &Names) -> String {
+    match names {
+        Names::All => list([text("*")]),
+        Names::Only(names) => list(names.iter().map(text)),
+    }
+}
+
+fn list(items: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,177 @@
+//! The two URLs: Kore's, and that of Redis. Either may have been given a password, so no error quotes one.
+
+use std::net::IpAddr;
+
+use http::Uri;
+use http::uri::{Authority, Scheme};
+
+/// Whether `host` can only be this machine: 127.0.0.0/8, ::1 or localhost.
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Splits off the authority, which must have a host, and a port that is one if it has any.
+fn checked(authority: &Authority) -> Result<(), String> {
+    let after_host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+    let after_host = after_host.strip_prefix(authority.host()).unwrap_or_default();
+    if authority.host().is_empty() {
+        return Err("names no host".to_owned());
+    }
+    if !after_host.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err("has a port that is none".to_owned());
+    }
+    Ok(())
+}
+
+/// Kore's address: `https://` and a host, maybe a port; `http://` only for loopback. The path of the result is `/`.
+pub(super) fn base_url(text: &str) -> Result<Uri, String> {
+    const EXPECTED: &str = "write it like \"https://platform.kore.ai\"";
+    let uri: Uri = text.parse().map_err(|_| format!("is not a URL; {EXPECTED}"))?;
+    let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+        return Err(format!("has no scheme or no host; {EXPECTED}"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(format!("holds a user or a password; {EXPECTED}"));
+    }
+    checked(authority).map_err(|message| format!("{message}; {EXPECTED}"))?;
+    // `Uri` drops a fragment silently, so it is looked for in the text.
+    if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
+        return Err(format!("holds more than a host; {EXPECTED}, without a path or a query"));
+    }
+    match scheme.as_str() {
+        "https" => {}
+        "http" if is_loopback(authority.host()) => {}
+        "http" => {
+            return Err("is http, which would show the token to the network; write https (http is only for loopback)"
+                .to_owned());
+        }
+        _ => return Err(format!("has a scheme that is not https; {EXPECTED}")),
+    }
+    Ok(uri)
+}
+
+/// `KORE_HOST`: a URL, or a bare host, which means https unless it is loopback.
+pub(super) fn from_host(host: &str) -> String {
+    if host.contains("://") {
+        return host.to_owned();
+    }
+    let loopback = host.parse::<Authority>().is_ok_and(|authority| is_loopback(authority.host()));
+    let scheme = if loopback { Scheme::HTTP } else { Scheme::HTTPS };
+    format!("{scheme}://{host}")
+}
+
+/// `redis://` or `rediss://`, maybe a user and a password, a host, maybe a port and the number of a database.
+pub(super) fn check_redis(text: &str) -> Result<(), String> {
+    const EXPECTED: &str = "write it like \"redis://127.0.0.1:6379\" or \"rediss://user:password@host:6379/0\", with \
+                            signs other than letters and digits in the password percent-encoded";
+    let uri: Uri = text.parse().map_err(|_| format!("is not a URL; {EXPECTED}"))?;
+    if !matches!(uri.scheme_str(), Some("redis" | "rediss")) {
+        return Err(format!("has a scheme that is neither redis nor rediss; {EXPECTED}"));
+    }
+    let authority = uri.authority().ok_or_else(|| format!("names no host; {EXPECTED}"))?;
+    checked(authority).map_err(|message| format!("{message}; {EXPECTED}"))?;
+    let database = uri.path().strip_prefix('/').unwrap_or_default();
+    if !database.bytes().all(|byte| byte.is_ascii_digit()) || uri.query().is_some() || text.contains('#') {
+        return Err(format!("holds more after the host than the number of a database; {EXPECTED}"));
+    }
+    Ok(())
+}
+
+/// A URL that [`check_redis`] let pass, with `[redacted]` for its password.
+pub(super) fn redact(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return "[redacted]".to_owned() };
+    // The last `@` ends the password, so that none that holds an `@` is shown in part.
+    let Some((login, host)) = rest.rsplit_once('@') else { return text.to_owned() };
+    let user = login.split_once(':').map_or("", |(user, _)| user);
+    format!("{scheme}://{user}:[redacted]@{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_may_go_without_tls() {
+        for good in [
+            "https://platform.kore.ai",
+            "https://platform.kore.ai/",
+            "https://kore.example:8443",
+            "http://127.0.0.1:9000",
+            "http://127.8.9.10",
+            "http://[::1]:9000",
+            "http://LocalHost:9000/",
+        ] {
+            let uri = base_url(good).unwrap();
+            assert_eq!((uri.path(), uri.to_string().trim_end_matches('/')), ("/", good.trim_end_matches('/')));
+        }
+        for (bad, says) in [
+            ("platform.kore.ai", "no scheme"),
+            ("", "not a URL"),
+            ("ftp://platform.kore.ai", "not https"),
+            ("http://platform.kore.ai", "show the token"),
+            ("http://10.0.0.1", "show the token"),
+            ("http://localhost.example.com", "show the token"),
+            ("http://127.0.0.1.example.com", "show the token"),
+            ("http://[::2]", "show the token"),
+            ("https://kore.example/api", "more than a host"),
+            ("https://kore.example/?a=b", "more than a host"),
+            ("https://kore.example#a", "more than a host"),
+            ("https://kore.example:99999", "port"),
+            ("https://kore.example:0", "port"),
+            ("https://kore.example:", "port"),
+            ("https://me:hunter2@kore.example", "user or a password"),
+            ("https://me:hunter2@kore.example:99999", "user or a password"),
+            ("https://me:hun ter2@kore.example", "not a URL"),
+        ] {
+            let error = base_url(bad).unwrap_err();
+            assert!(error.contains(says), "{bad}: {error}");
+            assert!(!error.contains("ter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bare_host_means_https_unless_it_is_this_machine() {
+        for (host, url) in [
+            ("platform.kore.ai", "https://platform.kore.ai"),
+            ("kore.example:8443", "https://kore.example:8443"),
+            ("127.0.0.1:9000", "http://127.0.0.1:9000"),
+            ("[::1]:9000", "http://[::1]:9000"),
+            ("localhost", "http://localhost"),
+            ("https://localhost:9000", "https://localhost:9000"),
+            ("http://kore.example", "http://kore.example"),
+        ] {
+            assert_eq!(from_host(host), url);
+        }
+    }
+
+    #[test]
+    fn a_redis_url_is_checked_and_its_password_never_shown() {
+        for (good, shown) in [
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("rediss://cache.example/2", "rediss://cache.example/2"),
+            ("redis://:hunter2@cache.example:6379/0", "redis://:[redacted]@cache.example:6379/0"),
+            ("redis://me:hunter2@cache.example", "redis://me:[redacted]@cache.example"),
+            ("redis://hunter2@cache.example", "redis://:[redacted]@cache.example"),
+            ("redis://me:a%40hunter2@cache.example/", "redis://me:[redacted]@cache.example/"),
+        ] {
+            check_redis(good).unwrap();
+            assert_eq!(redact(good), shown);
+        }
+        for bad in [
+            "http://me:hunter2@cache.example",
+            "redis://me:hunter2@",
+            "redis://me:hunter2@cache.example:port",
+            "redis://me:hunter2@cache.example/zero",
+            "redis://me:hunter2@cache.example/0?a=b",
+            "redis://me:hunter2@cache.example/0#insecure",
+            "redis://me:hun/ter2@cache.example",
+            "redis://me:hun ter2@cache.example",
+            "cache.example:6379",
+        ] {
+            let error = check_redis(bad).unwrap_err();
+            assert!(error.contains("redis://"), "{bad}: {error}");
+            assert!(!error.contains("ter2"), "{error}");
+        }
+    }
+}

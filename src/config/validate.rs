@@ -1,0 +1,157 @@
+//! From the merged tree to a [`Config`]: which keys there are, what they default to, and what makes sense together.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use http::Uri;
+
+use super::node::Node;
+use super::read::Word;
+use super::section::{Reader, Section};
+use super::{
+    Cache, Config, Freshness, Quota, Redis, Server, ServerTls, UpperBound, Upstream, Window, accounts, read, url,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+impl Word for UpperBound {
+    const WORDS: &'static [(&'static str, Self)] = &[("inclusive", Self::Inclusive), ("exclusive", Self::Exclusive)];
+}
+
+/// The configuration that `root` describes. What is wrong with it is noted with the reader; after a fault, the answer
+/// is `None` or of no use.
+pub(super) fn config(reader: &Reader, root: Node) -> Option<Config> {
+    let mut root = Section::new(reader, String::new(), root);
+    let mut server_section = root.section("server");
+    let server = server(&mut server_section);
+    let upstream = upstream(root.section("upstream"));
+    let accounts = accounts::accounts(&mut root);
+    let window = window(root.section("window"));
+    let quota = quota(root.section("quota"));
+    let cache = cache(root.section("cache"));
+    let callers = accounts::callers(&mut root, accounts.as_deref());
+    if callers.as_ref().is_some_and(Vec::is_empty) && !server.listen.ip().is_loopback() {
+        server_section.fail(
+            "listen",
+            format!(
+                "{} is open to the network, and there are no callers; add [[callers]], or listen on loopback \
+                 (\"127.0.0.1:8080\")",
+                server.listen
+            ),
+        );
+    }
+    server_section.done();
+    root.done();
+    Some(Config { server, upstream, accounts: accounts?, window, quota, cache: cache?, callers: callers? })
+}
+
+fn server(section: &mut Section<'_>) -> Server {
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listen = section.or("listen", loopback(8080), read::address);
+    let admin_listen = section.or("admin_listen", loopback(9090), read::address);
+    // Port 0 is any free one, so two of them never meet.
+    if listen == admin_listen && listen.port() != 0 && section.is_clean() {
+        section.fail("admin_listen", "is the address of `listen`; the admin plane has a listener of its own");
+    }
+    let tls = section.optional_section("tls").and_then(|mut tls| {
+        let cert = tls.required("cert", read::path);
+        let key = tls.required("key", read::path);
+        let client_ca = tls.optional("client_ca", read::path);
+        tls.done();
+        Some(ServerTls { cert: cert?, key: key?, client_ca })
+    });
+    Server { listen, admin_listen, tls, drain_timeout: section.or("drain_timeout", 30 * SECOND, read::duration) }
+}
+
+fn upstream(mut section: Section<'_>) -> Upstream {
+    let base_url = section.or("base_url", Uri::from_static("https://platform.kore.ai"), |node| {
+        url::base_url(read::text(node, "a URL such as \"https://platform.kore.ai\"")?)
+    });
+    let timeout = section.or("timeout", 30 * SECOND, read::positive_duration);
+    // More than a server would bear, and far less than a semaphore can count.
+    let max_concurrency = section.or("max_concurrency", 8, read::integer(1..=10_000));
+    let ca_file = section.optional("ca_file", read::path);
+    section.done();
+    Upstream { base_url, timeout, max_concurrency: max_concurrency as usize, ca_file }
+}
+
+fn window(mut section: Section<'_>) -> Window {
+    let window = Window {
+        field: section.or("field", "segmentStartTime".into(), |node| read::label(node).map(Into::into)),
+        upper_bound: section.or("upper_bound", UpperBound::Inclusive, read::word),
+        settle_after: section.or("settle_after", DAY, read::duration),
+        freshness: freshness(&mut section),
+        chunk: section.or("chunk", HOUR, |node| {
+            let chunk = read::whole_seconds(node)?;
+            // Chunks are counted from midnight, so that a day is always made of whole ones.
+            if chunk > DAY || !DAY.as_secs().is_multiple_of(chunk.as_secs()) {
+                return Err("must divide a day into equal parts, such as \"15m\", \"1h\" or \"24h\"".to_owned());
+            }
+            Ok(chunk)
+        }),
+        max_span: section.or("max_span", 366 * DAY, read::positive_duration),
+    };
+    section.done();
+    window
+}
+
+fn freshness(section: &mut Section<'_>) -> Vec<Freshness> {
+    let Some(sections) = section.sections("freshness") else {
+        return vec![
+            Freshness { younger_than: HOUR, max_age: 30 * SECOND },
+            Freshness { younger_than: 6 * HOUR, max_age: 5 * MINUTE },
+            Freshness { younger_than: DAY, max_age: HOUR },
+        ];
+    };
+    let mut rungs: Vec<Freshness> = Vec::new();
+    for mut item in sections {
+        let younger_than = item.required("younger_than", read::positive_duration);
+        let max_age = item.required("max_age", read::duration);
+        if let (Some(younger_than), Some(max_age)) = (younger_than, max_age) {
+            if let Some(last) = rungs.last() {
+                if younger_than <= last.younger_than {
+                    item.fail("younger_than", "must be more than that of the entry before it");
+                }
+                if max_age < last.max_age {
+                    item.fail("max_age", "must not be less than that of the entry before it");
+                }
+            }
+            rungs.push(Freshness { younger_than, max_age });
+        }
+        item.done();
+    }
+    rungs
+}
+
+fn quota(mut section: Section<'_>) -> Quota {
+    let quota = Quota {
+        queue_timeout: section.or("queue_timeout", 30 * SECOND, read::duration),
+        // With a reserve of 1, background work would wait for ever.
+        interactive_reserve: section.or("interactive_reserve", 0.2, read::share(0.0..=0.9)),
+    };
+    section.done();
+    quota
+}
+
+fn cache(mut section: Section<'_>) -> Option<Cache> {
+    let memory = section.or("memory", 256 << 20, read::size);
+    let redis = section.optional_section("redis").map(redis);
+    section.done();
+    match redis {
+        None => Some(Cache { memory, redis: None }),
+        Some(redis) => Some(Cache { memory, redis: Some(redis?) }),
+    }
+}
+
+fn redis(mut section: Section<'_>) -> Option<Redis> {
+    let url = section.required_redis_url("url");
+    let prefix = section.or("prefix", "koregate".to_owned(), read::name);
+    let ttl = section.or("ttl", 400 * DAY, read::positive_duration);
+    let timeout = section.or("timeout", Duration::from_millis(250), read::positive_duration);
+    let encryption_key = section.optional_secret("encryption_key");
+    section.done();
+    Some(Redis { url: url?, prefix, ttl, timeout, encryption_key })
+}
