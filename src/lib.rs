@@ -1,5 +1,6 @@
 //! koregate
 
+pub mod api;
 pub mod cache;
 pub mod clock;
 pub mod config;

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Decompress, FlushDecompress, Status};
 use xxhash_rust::xxh3::xxh3_64;
@@ -89,7 +89,7 @@ impl Chunk {
     ///
     /// # Errors
     /// [`Damaged`] if a block does not inflate.
-    pub fn derive<'a, F>(&'a self, mut change: F) -> Result<Self, Damaged>
+    pub fn derive<F>(&self, mut change: F) -> Result<Self, Damaged>
     where
         F: FnMut(Bytes) -> Option<Bytes>,
     {
@@ -156,12 +156,28 @@ impl Chunk {
         total
     }
 
-    /// The text of `rows`: for each block that they touch, its items with commas between them, and how many there are.
-    pub fn text(self: Arc<Self>, rows: Range<usize>) -> impl Iterator<Item = Result<(Bytes, usize), Damaged>> {
+    /// The text of `rows`: for each block that they touch, its items with commas between them.
+    pub fn text(self: Arc<Self>, rows: Range<usize>) -> impl Iterator<Item = Result<Bytes, Damaged>> {
         let blocks: Vec<_> = self.blocks_of(rows).collect();
         blocks.into_iter().map(move |(block, rows)| {
             let text = self.blocks[block].inflate()?;
-            Ok((text.slice(self.text_range(block, &rows)), rows.len()))
+            Ok(text.slice(self.text_range(block, &rows)))
+        })
+    }
+
+    /// The lines of `rows`: for each block that they touch, its items, each ended by a line feed.
+    pub fn lines(self: Arc<Self>, rows: Range<usize>) -> impl Iterator<Item = Result<Bytes, Damaged>> {
+        let blocks: Vec<_> = self.blocks_of(rows).collect();
+        blocks.into_iter().map(move |(block, rows)| {
+            let range = self.text_range(block, &rows);
+            let mut lines = BytesMut::with_capacity(range.len() + 1);
+            lines.extend_from_slice(&self.blocks[block].inflate()?[range.clone()]);
+            lines.put_u8(b'\n');
+            // What stands between two items is one byte, here as there.
+            for row in rows {
+                lines[self.rows[row].end as usize - range.start] = b'\n';
+            }
+            Ok(lines.freeze())
         })
     }
 
@@ -311,9 +327,9 @@ mod tests {
             let read: Vec<_> = chunk.read(rows.clone()).map(|row| row.unwrap().1).collect();
             prop_assert_eq!(&read, &wanted);
             let texts: Vec<_> = chunk.clone().text(rows.clone()).map(|text| text.unwrap()).collect();
-            prop_assert_eq!(texts.iter().map(|(_, items)| items).sum::<usize>(), rows.len());
-            let joined = texts.iter().map(|(text, _)| text.as_ref()).collect::<Vec<_>>().join(&b","[..]);
-            prop_assert_eq!(joined, wanted.join(&b","[..]));
+            prop_assert_eq!(texts.join(&b","[..]), wanted.join(&b","[..]));
+            let lines: Vec<_> = chunk.clone().lines(rows.clone()).map(|lines| lines.unwrap()).collect();
+            prop_assert_eq!(lines.concat(), wanted.iter().flat_map(|json| [*json, b"\n"]).collect::<Vec<_>>().concat());
             prop_assert_eq!(chunk.text_len(rows.clone()), wanted.iter().map(|json| json.len() as u64).sum::<u64>());
             let part = rows.start + rows.len() / 2;
             prop_assert_eq!(chunk.sum(rows.clone()), chunk.sum(rows.start..part).wrapping_add(chunk.sum(part..rows.end)));

@@ -171,7 +171,7 @@ impl Fetcher {
         // Deflating megabytes would hold up every other request of this thread.
         let cut = tokio::task::spawn_blocking(move || match placed {
             Placed::Checked => fetcher.cut(&stretch),
-            Placed::Unchecked => vec![fetcher.whole(&stretch)],
+            Placed::Unchecked => vec![whole(&stretch)],
         });
         let chunks = cut.await.unwrap_or_default();
         let mut shelf = errand.shelf.lock();
@@ -221,10 +221,10 @@ impl Fetcher {
             })
             .collect()
     }
+}
 
-    fn whole(&self, stretch: &Stretch) -> Arc<Chunk> {
-        Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items))
-    }
+fn whole(stretch: &Stretch) -> Arc<Chunk> {
+    Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items))
 }
 
 fn items_within(items: &[Item], span: Span) -> &[Item] {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 /// `item` without its member `name`, as if the upstream had never written it: the comma goes with it, all else stays.
 ///
 /// `None` if `item` is not a JSON object.
-pub fn without(item: &Bytes, name: &str) -> Option<Bytes> {
+pub(super) fn without(item: &Bytes, name: &str) -> Option<Bytes> {
     let text = std::str::from_utf8(item).ok()?;
     let members = serde_json::Deserializer::from_str(text).deserialize_map(Members(text)).ok()?;
     if members.iter().all(|member| member.name != name) {
@@ -19,11 +19,9 @@ pub fn without(item: &Bytes, name: &str) -> Option<Bytes> {
     let first = members.first()?;
     rest.extend_from_slice(&item[..first.start]);
     // Each member is kept with what stands before it, but the first that is kept goes without the comma.
-    let mut kept = 0;
-    for member in members.iter().filter(|member| member.name != name) {
+    for (kept, member) in members.iter().filter(|member| member.name != name).enumerate() {
         let from = if kept == 0 { member.after_comma } else { member.start };
         rest.extend_from_slice(&item[from..member.end]);
-        kept += 1;
     }
     rest.extend_from_slice(&item[members.last()?.end..]);
     Some(rest.freeze())

@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
-pub use chunk::{Chunk, Damaged, Slice};
+pub use chunk::{Chunk, Damaged, Settled, Slice};
 pub use fields::WindowFields;
 pub use memory::Memory;
 pub use outcome::{NotStored, Outcome};

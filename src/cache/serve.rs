@@ -34,7 +34,7 @@ struct Held {
 #[derive(Clone, Debug)]
 struct Change {
     strip: bool,
-    filter: Option<Box<KnownFilter>>,
+    filter: Option<KnownFilter>,
 }
 
 impl Change {
@@ -178,7 +178,7 @@ impl Request {
         }
     }
 
-    fn take_copies(&self, plan: &mut Plan<Held>, shelf: &Shelf, filter: Option<&Box<KnownFilter>>) {
+    fn take_copies(&self, plan: &mut Plan<Held>, shelf: &Shelf, filter: Option<&KnownFilter>) {
         let open = |copy: &Copy, strip| {
             let chunk = self.fetcher.memory.get(copy.id)?;
             Some(Held { chunk, change: Change { strip, filter: filter.cloned() }, copy: true })
@@ -278,10 +278,8 @@ async fn parts(mut held: Vec<(Span, Held)>) -> Result<Vec<Part>, Damaged> {
 
 fn part(span: Span, held: Held) -> Result<Part, Damaged> {
     let copied = held.copy.then(|| held.chunk.fetched_at());
-    let chunk = match held.change.is_none() {
-        true => held.chunk,
-        false => Arc::new(held.chunk.derive(|item| held.change.apply(item))?),
-    };
+    let chunk =
+        if held.change.is_none() { held.chunk } else { Arc::new(held.chunk.derive(|item| held.change.apply(item))?) };
     let slice = Slice { rows: chunk.rows_within(span), chunk };
     Ok(Part { span, slice, copied })
 }

@@ -271,7 +271,7 @@ mod tests {
         let begun = Instant::now();
         drop(turns.take().await.unwrap());
         assert_eq!(begun.elapsed(), Duration::from_secs(7));
-        assert_eq!(turns.close(SpentLimit::Minute, None), Duration::from_secs(60));
+        assert_eq!(turns.close(SpentLimit::Minute, None), Duration::from_mins(1));
         assert!(turns.take().await.unwrap_err().retry_after > Duration::from_secs(59));
         assert_eq!(turns.remaining()[0].1, 0);
     }

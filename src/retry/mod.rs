@@ -91,9 +91,7 @@ mod tests {
     use crate::token::TokenError;
     use crate::upstream::{BadPage, Spent, UpstreamError};
 
-    fn page() -> Result<Page, UpstreamError> {
-        Ok(Page { items: Vec::new(), has_more: false })
-    }
+    const PAGE: Result<Page, UpstreamError> = Ok(Page { items: Vec::new(), has_more: false });
 
     /// The outcome after these answers in turn, and how many of them were asked for.
     async fn outcome(answers: Vec<Result<Page, UpstreamError>>) -> (bool, usize) {
@@ -123,26 +121,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_fault_that_passes_is_mended() {
-        assert_eq!(outcome(vec![Err(UpstreamError::BrokenOff), page()]).await, (true, 2));
-        assert_eq!(outcome(vec![Err(BadPage::NotAPage.into()), Err(UpstreamError::Connect), page()]).await, (true, 3));
+        assert_eq!(outcome(vec![Err(UpstreamError::BrokenOff), PAGE]).await, (true, 2));
+        assert_eq!(outcome(vec![Err(BadPage::NotAPage.into()), Err(UpstreamError::Connect), PAGE]).await, (true, 3));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fault_that_stays_is_told_after_three_calls() {
         let broken = || Err(UpstreamError::BrokenOff);
-        assert_eq!(outcome(vec![broken(), broken(), broken(), page()]).await, (false, 3));
+        assert_eq!(outcome(vec![broken(), broken(), broken(), PAGE]).await, (false, 3));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_credential_is_tried_once_more_and_never_again() {
         let refused = || Err(UpstreamError::Unauthorized { message: None });
-        assert_eq!(outcome(vec![refused(), page()]).await, (true, 2));
-        assert_eq!(outcome(vec![refused(), refused(), page()]).await, (false, 2));
+        assert_eq!(outcome(vec![refused(), PAGE]).await, (true, 2));
+        assert_eq!(outcome(vec![refused(), refused(), PAGE]).await, (false, 2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bad_question_is_not_asked_twice() {
         let status = http::StatusCode::PRECONDITION_FAILED;
-        assert_eq!(outcome(vec![Err(UpstreamError::Status { status, message: None }), page()]).await, (false, 1));
+        assert_eq!(outcome(vec![Err(UpstreamError::Status { status, message: None }), PAGE]).await, (false, 1));
     }
 }

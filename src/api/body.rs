@@ -1,0 +1,221 @@
+//! Writes an answer as a body, block by block: no more of it lies in memory than the caller takes.
+
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body::{Body, Frame, SizeHint};
+
+use super::representation::{Coding, Format, Representation};
+use crate::cache::{Damaged, Slice};
+
+/// The items of one answer: some rows of a window.
+#[derive(Debug)]
+pub(super) struct Items {
+    pub(super) slices: Vec<Slice>,
+    pub(super) count: u64,
+    /// Whether the window holds items behind these.
+    pub(super) has_more: bool,
+}
+
+impl Items {
+    /// The items of a window from `offset` on, at most `limit`.
+    pub(super) fn page(window: Vec<Slice>, offset: u64, limit: Option<u64>) -> Self {
+        let total: u64 = window.iter().map(|slice| slice.rows.len() as u64).sum();
+        let start = offset.min(total);
+        let end = start.saturating_add(limit.unwrap_or(u64::MAX)).min(total);
+        let mut before = 0;
+        let mut slices = Vec::new();
+        for Slice { chunk, rows } in window {
+            let here = before..before + rows.len() as u64;
+            before = here.end;
+            let wanted = start.max(here.start)..end.min(here.end);
+            if wanted.start < wanted.end {
+                let row = |position: u64| rows.start + usize::try_from(position - here.start).unwrap_or(usize::MAX);
+                slices.push(Slice { rows: row(wanted.start)..row(wanted.end), chunk });
+            }
+        }
+        Self { slices, count: end - start, has_more: end < total }
+    }
+
+    /// A number that depends on the items and nothing else, however they lie in chunks.
+    pub(super) fn sum(&self) -> u64 {
+        self.slices.iter().fold(0, |sum, slice| sum.wrapping_add(slice.chunk.sum(slice.rows.clone())))
+    }
+
+    fn text_len(&self) -> u64 {
+        self.slices.iter().map(|slice| slice.chunk.text_len(slice.rows.clone())).sum()
+    }
+
+    fn envelope(&self) -> String {
+        format!(r#"{{"numResults":{},"hasMore":{},"data":["#, self.count, self.has_more)
+    }
+
+    /// How long the body is before any content coding.
+    pub(super) fn body_len(&self, format: Format) -> u64 {
+        match format {
+            Format::Ndjson => self.text_len() + self.count,
+            Format::Json => {
+                let commas = self.count.saturating_sub(1);
+                self.envelope().len() as u64 + self.text_len() + commas + ENVELOPE_END.len() as u64
+            }
+        }
+    }
+
+    /// The body, piece by piece.
+    fn pieces(self, format: Format) -> Pieces {
+        match format {
+            Format::Ndjson => Box::new(self.slices.into_iter().flat_map(|slice| slice.chunk.lines(slice.rows))),
+            Format::Json => {
+                let begin = Bytes::from(self.envelope());
+                let mut first = true;
+                let items =
+                    self.slices.into_iter().flat_map(|slice| slice.chunk.text(slice.rows)).flat_map(move |text| {
+                        let comma = (!std::mem::take(&mut first)).then_some(Ok(Bytes::from_static(b",")));
+                        comma.into_iter().chain([text])
+                    });
+                Box::new([Ok(begin)].into_iter().chain(items).chain([Ok(Bytes::from_static(ENVELOPE_END))]))
+            }
+        }
+    }
+}
+
+const ENVELOPE_END: &[u8] = b"]}";
+
+type Pieces = Box<dyn Iterator<Item = Result<Bytes, Damaged>> + Send + Sync>;
+
+/// The body of a window.
+pub struct WindowBody {
+    pieces: Pieces,
+    gzip: Option<GzEncoder<Vec<u8>>>,
+    /// Bytes still to come, where that is known.
+    left: Option<u64>,
+    done: bool,
+}
+
+impl WindowBody {
+    pub(super) fn new(items: Items, representation: Representation) -> Self {
+        let (left, gzip) = match representation.coding {
+            Coding::Identity => (Some(items.body_len(representation.format)), None),
+            Coding::Gzip => (None, Some(GzEncoder::new(Vec::new(), Compression::fast()))),
+        };
+        Self { pieces: items.pieces(representation.format), gzip, left, done: false }
+    }
+
+    /// The next bytes to send; `None` at the end. An error breaks the answer off.
+    fn next(&mut self) -> Option<Result<Bytes, Damaged>> {
+        loop {
+            let piece = match self.pieces.next() {
+                Some(Ok(piece)) => piece,
+                Some(Err(damaged)) => return Some(Err(damaged)),
+                None => {
+                    let end = self.gzip.take()?.finish().map_err(|_| Damaged);
+                    return Some(end.map(Bytes::from));
+                }
+            };
+            let Some(gzip) = &mut self.gzip else { return Some(Ok(piece)) };
+            if gzip.write_all(&piece).is_err() {
+                return Some(Err(Damaged));
+            }
+            // The encoder gathers; there is nothing to send before it has filled a block.
+            if !gzip.get_ref().is_empty() {
+                return Some(Ok(std::mem::take(gzip.get_mut()).into()));
+            }
+        }
+    }
+}
+
+impl Body for WindowBody {
+    type Data = Bytes;
+    type Error = Damaged;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Damaged>>> {
+        let this = self.get_mut();
+        if this.done {
+            return Poll::Ready(None);
+        }
+        let next = this.next();
+        this.done = !matches!(next, Some(Ok(_)));
+        if let (Some(Ok(bytes)), Some(left)) = (&next, &mut this.left) {
+            *left = left.saturating_sub(bytes.len() as u64);
+        }
+        Poll::Ready(next.map(|bytes| bytes.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt as _;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::Chunk;
+    use crate::repage::Item;
+    use crate::window::{Moment, Span};
+
+    /// Chunks of so many items each, and all items.
+    fn window(sizes: &[usize]) -> (Vec<Slice>, Vec<String>) {
+        let mut all = Vec::new();
+        let slices = sizes.iter().map(|size| {
+            let items: Vec<Item> = (0..*size)
+                .map(|n| {
+                    let json = format!(r#"{{"n":{},"text":"{}"}}"#, all.len(), "ä".repeat(n * 997 % 3000));
+                    all.push(json.clone());
+                    Item { at: Moment::from_nanos(0), id: Bytes::new(), json: json.into() }
+                })
+                .collect();
+            let chunk = Chunk::new(Span::EVER, Moment::from_nanos(0), crate::cache::Settled::Yes, &items);
+            Slice { rows: 0..chunk.len(), chunk: Arc::new(chunk) }
+        });
+        (slices.collect(), all)
+    }
+
+    fn body(items: Items, format: Format, coding: Coding) -> Vec<u8> {
+        let body = WindowBody::new(items, Representation { format, coding });
+        let hint = body.size_hint().exact();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let bytes = runtime.block_on(body.collect()).unwrap().to_bytes();
+        assert!(hint.is_none_or(|hint| hint == bytes.len() as u64), "{hint:?} and {} bytes", bytes.len());
+        match coding {
+            Coding::Identity => bytes.to_vec(),
+            Coding::Gzip => {
+                let mut plain = Vec::new();
+                flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
+                plain
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_page_of_any_size_is_what_the_upstream_would_say(
+            sizes in prop::collection::vec(0usize..60, 0..6), offset in 0u64..200, limit in prop::option::of(0u64..200), gzip: bool
+        ) {
+            let (slices, all) = window(&sizes);
+            let coding = if gzip { Coding::Gzip } else { Coding::Identity };
+            let start = usize::try_from(offset).unwrap().min(all.len());
+            let end = limit.map_or(all.len(), |limit| (start + usize::try_from(limit).unwrap()).min(all.len()));
+            let wanted = &all[start..end];
+            let json = format!(r#"{{"numResults":{},"hasMore":{},"data":[{}]}}"#, wanted.len(), end < all.len(), wanted.join(","));
+            let answered = body(Items::page(slices.clone(), offset, limit), Format::Json, coding);
+            prop_assert_eq!(String::from_utf8(answered).unwrap(), json);
+            let lines: String = wanted.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
+            let answered = body(Items::page(slices, offset, limit), Format::Ndjson, coding);
+            prop_assert_eq!(String::from_utf8(answered).unwrap(), lines);
+        }
+    }
+}
