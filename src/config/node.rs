@@ -49,7 +49,7 @@ impl Node {
             // Only `message` is safe to show: the full rendering quotes the line, and a secret may stand on it.
             let start = error.span().map(|span| span.start);
             let key = start.and_then(|start| keys::last_before(text, start)).unwrap_or_default();
-            Problem { origin: at(start), key: key.to_owned(), message: error.message().to_owned() }
+            Problem { origin: at(start), key, message: error.message().to_owned() }
         })?;
         Ok(Self { origin: at(None), value: convert_table(table.get_ref(), &|offset| at(Some(offset))) })
     }

@@ -1,5 +1,9 @@
 //! What a configuration may be, and what each fault says.
 
+mod environment;
+mod faults;
+mod secrets;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -10,7 +14,7 @@ use tempfile::TempDir;
 use super::keys::KEYS;
 use super::*;
 
-const DOCUMENTED: &str = include_str!("../../config/koregate.toml");
+const DOCUMENTED: &str = include_str!("../../../config/koregate.toml");
 
 /// The least that loads: four lines, so that what a test adds begins on line 5.
 const MINIMAL: &str =
@@ -32,17 +36,6 @@ fn load_with(toml: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
 fn load(toml: &str) -> Result<Config, String> {
     load_with(toml, &[])
 }
-
-fn load_env(variables: &[(&str, &str)]) -> Result<Config, String> {
-    Config::load(None, env(variables)).map_err(|error| error.to_string())
-}
-
-const KORE: [(&str, &str); 4] = [
-    ("KORE_HOST", "platform.kore.ai"),
-    ("KORE_ACCOUNT_ID", "acc-1"),
-    ("KORE_CLIENT_ID", "cs-1"),
-    ("KORE_CLIENT_SECRET", "s3cr3t"),
-];
 
 /// The documented file with what is commented out put in force, and secrets from the environment.
 fn documented_in_full() -> String {
@@ -111,4 +104,110 @@ fn the_contract_s_defaults() {
     assert_eq!(config.window.freshness.len(), 3);
     assert_eq!(config.cache.memory, 256 << 20);
     assert!(config.cache.redis.is_none() && config.callers.is_empty());
+}
+
+/// Every enum's words and every kind of value, none of them a default.
+const UNUSUAL: &str = r#"
+streams = ["st-1", "st-2"]
+token = { lifetime = "59m", refresh_ahead = "0s", scheme = "bearer", jti = "per-request" }
+quota = { limits = [{ requests = 18000, per = "1h" }] }
+
+[server]
+listen = "[::1]:0"
+admin_listen = "0.0.0.0:0"
+tls = { cert = "a \"quoted\" path", key = "k.pem" }
+drain_timeout = "1500ms"
+
+[upstream]
+base_url = "http://[::1]:9000/"
+timeout = "90s"
+max_concurrency = 1
+ca_file = "ca.pem"
+
+[window]
+field = "metrics.start"
+upper_bound = "exclusive"
+settle_after = "0s"
+freshness = []
+chunk = "24h"
+max_span = "36500d"
+
+[quota]
+queue_timeout = "0s"
+interactive_reserve = 0
+
+[cache]
+memory = 1000000
+redis = { url = "redis://:hunter2@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", encryption_key = { env = "SECRET" } }
+
+[[callers]]
+name = "Berichte für alle"
+api_key_sha256 = "ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef0123456789"
+accounts = ["acc-1"]
+streams = ["st-9", "*"]
+requests_per_minute = 1
+weight = 3
+"#;
+
+#[test]
+fn what_is_in_force_is_told_without_secrets_and_reads_back() {
+    let rendered = load(&format!("{MINIMAL}{UNUSUAL}")).unwrap().render();
+    assert_eq!(
+        rendered,
+        r#"[server]
+listen = "[::1]:0"
+admin_listen = "0.0.0.0:0"
+tls = { cert = 'a "quoted" path', key = "k.pem" }
+drain_timeout = "1500ms"
+
+[upstream]
+base_url = "http://[::1]:9000"
+timeout = "90s"
+max_concurrency = 1
+ca_file = "ca.pem"
+
+[[accounts]]
+account_id = "acc-1"
+client_id = "cs-1"
+client_secret = "[redacted]"
+streams = ["st-1", "st-2"]
+token = { lifetime = "59m", refresh_ahead = "0s", scheme = "bearer", jti = "per-request" }
+quota = { limits = [{ requests = 18000, per = "1h" }] }
+
+[window]
+field = "metrics.start"
+upper_bound = "exclusive"
+settle_after = "0s"
+freshness = []
+chunk = "1d"
+max_span = "36500d"
+
+[quota]
+queue_timeout = "0s"
+interactive_reserve = 0.0
+
+[cache]
+memory = "1000000"
+redis = { url = "redis://:[redacted]@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", encryption_key = "[redacted]" }
+
+[[callers]]
+name = "Berichte für alle"
+api_key_sha256 = "abcdef01…"
+accounts = ["acc-1"]
+streams = ["*"]
+requests_per_minute = 1
+weight = 3
+"#
+    );
+    let restored = rendered
+        .replace("\"[redacted]\"", "{ env = \"SECRET\" }")
+        .replace("[redacted]", "hunter2")
+        .replace('…', &"0".repeat(56));
+    assert_eq!(load(&restored).unwrap().render(), rendered);
+}
+
+#[test]
+fn the_debug_form_shows_no_secret() {
+    let shown = format!("{:?}", load(&format!("{MINIMAL}{UNUSUAL}")).unwrap());
+    assert!(!shown.contains("s3cr3t") && !shown.contains("hunter2"), "{shown}");
 }

@@ -1,0 +1,369 @@
+//! `koregate token`: makes a token, or tells what one says.
+
+use std::fmt::{self, Write as _};
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::config::{self, Account, Config};
+use crate::token::mint::mint;
+use crate::window::Moment;
+
+/// Mints a token for an account, or explains one.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TokenArgs {
+    /// The configuration; without it, the environment alone.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The account; needed to mint where there are several.
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// A token to explain, or `-` to read it from stdin, where other users of the machine cannot see it.
+    pub token: Option<SecretString>,
+}
+
+/// Without a token, mints one: the bare token on stdout, what it says on stderr. With one, explains it on stdout; its
+/// signature is checked if there is a configuration. The secret is never printed.
+///
+/// Exit code 2 if the configuration is at fault or the account is not in it, 1 if the token is no JWT.
+pub fn run(args: &TokenArgs) -> ExitCode {
+    let environment = config::process_environment().collect();
+    let given = match args.token.as_ref().map(SecretString::expose_secret) {
+        Some("-") => {
+            let mut text = String::new();
+            if let Err(error) = std::io::stdin().read_to_string(&mut text) {
+                eprintln!("the token cannot be read from stdin: {error}");
+                return ExitCode::FAILURE;
+            }
+            Some(text)
+        }
+        given => given.map(ToOwned::to_owned),
+    };
+    match token(args, given.as_deref(), environment, Clock::system().now()) {
+        Ok(Said { stdout, stderr }) => {
+            eprint!("{stderr}");
+            // A reader that has seen enough and hangs up is no failure.
+            let _ = std::io::stdout().write_all(stdout.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(Failed { code, message }) => {
+            eprintln!("{message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// What goes where.
+struct Said {
+    stdout: String,
+    stderr: String,
+}
+
+/// Why there is nothing to say.
+#[derive(Debug)]
+struct Failed {
+    code: u8,
+    message: String,
+}
+
+impl Failed {
+    fn config(message: &dyn fmt::Display) -> Self {
+        Self { code: 2, message: message.to_string() }
+    }
+
+    fn token(message: &dyn fmt::Display) -> Self {
+        Self { code: 1, message: message.to_string() }
+    }
+}
+
+fn token(
+    args: &TokenArgs,
+    given: Option<&str>,
+    environment: Vec<(String, String)>,
+    now: Moment,
+) -> Result<Said, Failed> {
+    let config = Config::load(args.config.as_deref(), environment);
+    let Some(given) = given else {
+        let config = config.map_err(|error| Failed::config(&error))?;
+        let account = only(&chosen(&config, args)?)?;
+        let minted = mint(account, now).map_err(|error| Failed::token(&error))?;
+        let token = minted.token.expose_secret();
+        let stderr = explain(token, Some(&[account]), now).map_err(|error| Failed::token(&error))?;
+        return Ok(Said { stdout: format!("{token}\n"), stderr });
+    };
+    let stdout = match config {
+        Ok(config) => explain(given, Some(&chosen(&config, args)?), now),
+        // Whoever names a configuration wants it used.
+        Err(error) if args.config.is_some() || args.account.is_some() => return Err(Failed::config(&error)),
+        Err(_) => explain(given, None, now),
+    };
+    Ok(Said { stdout: stdout.map_err(|error| Failed::token(&error))?, stderr: String::new() })
+}
+
+/// The account that was asked for, or all.
+fn chosen<'a>(config: &'a Config, args: &TokenArgs) -> Result<Vec<&'a Account>, Failed> {
+    let wanted = |account: &&Account| args.account.as_deref().is_none_or(|id| *account.account_id == *id);
+    let accounts: Vec<_> = config.accounts.iter().filter(wanted).collect();
+    if accounts.is_empty() { Err(Failed::config(&"no account of this id is configured")) } else { Ok(accounts) }
+}
+
+fn only<'a>(accounts: &[&'a Account]) -> Result<&'a Account, Failed> {
+    let [account] = accounts else {
+        let ids: Vec<&str> = accounts.iter().map(|account| &*account.account_id).collect();
+        let message = format!("there are several accounts; choose one with --account: {}", ids.join(", "));
+        return Err(Failed::config(&message));
+    };
+    Ok(account)
+}
+
+/// What `token` says, in lines; `accounts` are those whose secret may have signed it, `None` if that is not known.
+/// The error does not quote the token.
+fn explain(token: &str, accounts: Option<&[&Account]>, now: Moment) -> Result<String, &'static str> {
+    const NO_JWT: &str = "this is not a JWT: three parts in base64url, parted by dots, the first two JSON objects";
+    let token = token.trim();
+    let token = match token.split_at_checked("Bearer ".len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("Bearer ") => rest.trim(),
+        _ => token,
+    };
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else { return Err(NO_JWT) };
+    let (header, claims) = json(header).zip(json(payload)).ok_or(NO_JWT)?;
+
+    let mut out = String::new();
+    let mut line = |name: &str, text: &str| {
+        writeln!(out, "{name:<10} {text}").expect("a String takes all that is written to it");
+    };
+    match header["alg"].as_str() {
+        Some("HS256") => line("algorithm", "HS256"),
+        Some(other) => line("algorithm", &format!("{other:?}; Kore expects HS256")),
+        None => line("algorithm", "none is named; Kore expects HS256"),
+    }
+    line("claims", &format!("{claims:#}"));
+    if !claims["appId"].is_string() {
+        line("", "the claim appId is missing, without which Kore refuses it");
+    }
+    line("issued", &issued(&claims["iat"], now));
+    line("expires", &expires(&claims["exp"], now));
+    line(
+        "jti",
+        if claims["jti"].is_null() {
+            "none; an app that enforces JTI refuses it"
+        } else {
+            "yes; if the app enforces JTI, it serves one call"
+        },
+    );
+    let message = &token[..token.len() - signature.len() - 1];
+    line("signature", &verdict(message, signature, accounts));
+    Ok(out)
+}
+
+/// One part of a JWT as a JSON object.
+fn json(part: &str) -> Option<Value> {
+    // Neither header nor claims have to be such as the library knows, so either is read as if it were the claims.
+    jsonwebtoken::dangerous::insecure_decode_claims::<Value>(format!(".{part}.")).ok().filter(Value::is_object)
+}
+
+fn issued(iat: &Value, now: Moment) -> String {
+    match (iat, moment(iat)) {
+        (Value::Null, _) => "not stated (no iat)".to_owned(),
+        (_, None) => "iat is no number of seconds".to_owned(),
+        (_, Some(at)) if at > now => format!("{at}, in {}: a clock is wrong", words(at.since(now))),
+        (_, Some(at)) => format!("{at}, {} ago", words(now.since(at))),
+    }
+}
+
+fn expires(exp: &Value, now: Moment) -> String {
+    match (exp, moment(exp)) {
+        (Value::Null, _) => "never (no exp)".to_owned(),
+        (_, None) => "exp is no number of seconds".to_owned(),
+        (_, Some(at)) if at > now => format!("{at}, in {}", words(at.since(now))),
+        (_, Some(at)) => format!("{at}, EXPIRED {} ago", words(now.since(at))),
+    }
+}
+
+/// A NumericDate of a JWT: seconds, maybe with a fraction, which is left out.
+fn moment(seconds: &Value) -> Option<Moment> {
+    #[expect(clippy::cast_possible_truncation, reason = "a float beyond an i64 saturates, as a moment does")]
+    let seconds = seconds.as_i64().or_else(|| seconds.as_f64().map(|seconds| seconds as i64))?;
+    Some(Moment::from_seconds(seconds))
+}
+
+/// `1d 2h`, `5m 3s`: the two largest units, which is as exact as one cares to read.
+fn words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(units.len() - 1);
+    let shown = units.iter().skip(first).take(2).filter(|(count, unit)| *count > 0 || *unit == units[first].1);
+    shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Whose secret signed it.
+fn verdict(message: &str, signature: &str, accounts: Option<&[&Account]>) -> String {
+    let Some(accounts) = accounts else {
+        return "not checked, for want of a configuration".to_owned();
+    };
+    let signed = |account: &&&Account| {
+        let key = DecodingKey::from_secret(account.client_secret.expose_secret().as_bytes());
+        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key, Algorithm::HS256).unwrap_or(false)
+    };
+    match (accounts.iter().find(signed), accounts) {
+        (Some(account), _) => format!("good: made with the secret of account {}", account.account_id),
+        (None, [account]) => format!("BAD: not made with the secret of account {}", account.account_id),
+        (None, _) => "BAD: not made with the secret of any configured account".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment::from_seconds(1_700_000_000);
+
+    fn environment(secret: &str) -> Vec<(String, String)> {
+        let variables = [
+            ("KORE_HOST", "platform.kore.ai"),
+            ("KORE_ACCOUNT_ID", "acc-1"),
+            ("KORE_CLIENT_ID", "cs-1"),
+            ("KORE_CLIENT_SECRET", secret),
+        ];
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn with(mut environment: Vec<(String, String)>, name: &str, value: &str) -> Vec<(String, String)> {
+        environment.push((name.to_owned(), value.to_owned()));
+        environment
+    }
+
+    const NO_ARGS: TokenArgs = TokenArgs { config: None, account: None, token: None };
+
+    fn minted() -> String {
+        token(&NO_ARGS, None, environment("hunter2"), NOW).unwrap().stdout.trim_end().to_owned()
+    }
+
+    fn explained(given: &str, environment: Vec<(String, String)>, after: Duration) -> String {
+        let said = token(&NO_ARGS, Some(given), environment, NOW + after).unwrap();
+        assert_eq!(said.stderr, "");
+        assert!(!said.stdout.contains("hunter2"), "{}", said.stdout);
+        said.stdout
+    }
+
+    /// A token of these parts, its signature made up.
+    fn forged(header: &Value, claims: &Value) -> String {
+        let key = jsonwebtoken::EncodingKey::from_secret(b"other");
+        let part = |value| {
+            let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), value, &key).unwrap();
+            token.split('.').nth(1).unwrap().to_owned()
+        };
+        format!("{}.{}.c2lnbmF0dXJl", part(header), part(claims))
+    }
+
+    fn line<'a>(explained: &'a str, name: &str) -> &'a str {
+        explained.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {explained}"))
+    }
+
+    #[test]
+    fn mints_the_bare_token_and_notes_what_it_says() {
+        let said = token(&NO_ARGS, None, environment("hunter2"), NOW).unwrap();
+        assert_eq!(said.stdout.matches('.').count(), 2);
+        assert_eq!(said.stdout.lines().count(), 1);
+        assert!(said.stderr.contains("\"appId\": \"cs-1\""), "{}", said.stderr);
+        assert_eq!(line(&said.stderr, "issued"), "issued     2023-11-14T22:13:20Z, 0s ago");
+        assert_eq!(line(&said.stderr, "expires"), "expires    2023-11-14T23:13:20Z, in 1h");
+        assert!(!said.stderr.contains("hunter2") && !said.stdout.contains("hunter2"));
+    }
+
+    #[test]
+    fn explains_age_expiry_and_signature() {
+        let token = minted();
+        let later = Duration::from_secs(303);
+        let good = explained(&format!("bearer {token}\n"), environment("hunter2"), later);
+        assert_eq!(line(&good, "algorithm"), "algorithm  HS256");
+        assert_eq!(line(&good, "issued"), "issued     2023-11-14T22:13:20Z, 5m 3s ago");
+        assert_eq!(line(&good, "expires"), "expires    2023-11-14T23:13:20Z, in 54m 57s");
+        assert!(line(&good, "jti").contains("none"));
+        assert_eq!(line(&good, "signature"), "signature  good: made with the secret of account acc-1");
+
+        let other = explained(&token, environment("another"), Duration::from_secs(90_061));
+        assert_eq!(line(&other, "expires"), "expires    2023-11-14T23:13:20Z, EXPIRED 1d ago");
+        assert_eq!(line(&other, "signature"), "signature  BAD: not made with the secret of account acc-1");
+
+        let unchecked = explained(&token, Vec::new(), later);
+        assert_eq!(line(&unchecked, "signature"), "signature  not checked, for want of a configuration");
+    }
+
+    #[test]
+    fn a_token_that_was_tampered_with_is_bad() {
+        let token = minted();
+        let (_, signature) = token.rsplit_once('.').unwrap();
+        let raised = forged(&serde_json::json!({"alg": "HS256"}), &serde_json::json!({"appId": "cs-1"}));
+        let tampered = raised.replace("c2lnbmF0dXJl", signature);
+        assert!(line(&explained(&tampered, environment("hunter2"), Duration::ZERO), "signature").contains("BAD"));
+    }
+
+    #[test]
+    fn explains_what_kore_would_not_take() {
+        let strange =
+            forged(&serde_json::json!({"alg": "none"}), &serde_json::json!({"appid": 1, "jti": "a", "iat": "x"}));
+        let said = explained(&strange, environment("hunter2"), Duration::ZERO);
+        assert!(line(&said, "algorithm").contains("\"none\"; Kore expects HS256"));
+        assert!(said.contains("appId is missing"), "{said}");
+        assert!(line(&said, "issued").contains("no number"));
+        assert!(line(&said, "expires").contains("never"));
+        assert!(line(&said, "jti").contains("yes"));
+        assert!(line(&said, "signature").contains("BAD"));
+        let float = forged(&serde_json::json!({}), &serde_json::json!({"exp": 1_700_000_061.9}));
+        assert!(line(&explained(&float, Vec::new(), Duration::ZERO), "expires").ends_with("in 1m 1s"));
+    }
+
+    #[test]
+    fn what_is_no_jwt_is_refused_without_quoting_it() {
+        for given in ["hunter2", "", "hunter2.a.b", "a.b", "Bearer ", "bearer", "e30.W10.a", "e30.e30.a.b", "é.é.é"]
+        {
+            let failed = token(&NO_ARGS, Some(given), Vec::new(), NOW).err().unwrap();
+            assert_eq!(failed.code, 1, "{given}");
+            assert!(failed.message.contains("not a JWT") && !failed.message.contains("hunter2"), "{failed:?}");
+        }
+    }
+
+    #[test]
+    fn among_several_accounts_one_must_be_chosen() {
+        let accounts = "[{ account_id = \"acc-1\", client_id = \"cs-1\", client_secret = { env = \"A\" } }, \
+                        { account_id = \"acc-2\", client_id = \"cs-2\", client_secret = { env = \"B\" } }]";
+        let two = with(with(Vec::new(), "A", "hunter2"), "B", "hunter22");
+        let two = with(two, "KOREGATE__ACCOUNTS", accounts);
+        let failed = token(&NO_ARGS, None, two.clone(), NOW).err().unwrap();
+        assert_eq!((failed.code, failed.message.contains("acc-1, acc-2")), (2, true));
+
+        let args = TokenArgs { account: Some("acc-2".to_owned()), ..NO_ARGS };
+        let minted = token(&args, None, two.clone(), NOW).unwrap();
+        assert!(minted.stderr.contains("\"appId\": \"cs-2\""));
+        let said = explained(&minted.stdout, two.clone(), Duration::ZERO);
+        assert_eq!(line(&said, "signature"), "signature  good: made with the secret of account acc-2");
+
+        let args = TokenArgs { account: Some("acc-3".to_owned()), ..NO_ARGS };
+        for given in [None, Some("e30.e30.")] {
+            let failed = token(&args, given, two.clone(), NOW).err().unwrap();
+            assert_eq!((failed.code, failed.message.contains("no account")), (2, true));
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_is_named_must_be_good() {
+        let args = TokenArgs { config: Some("no-such-file.toml".into()), ..NO_ARGS };
+        let failed = token(&args, Some("e30.e30."), Vec::new(), NOW).err().unwrap();
+        assert_eq!((failed.code, failed.message.contains("no-such-file.toml")), (2, true));
+        assert_eq!(token(&NO_ARGS, None, Vec::new(), NOW).err().unwrap().code, 2);
+    }
+
+    #[test]
+    fn times_are_told_in_two_units() {
+        for (seconds, said) in [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m 1s"), (3605, "1h"), (90_000, "1d 1h")] {
+            assert_eq!(words(Duration::from_secs(seconds)), said);
+        }
+    }
+}
