@@ -1,5 +1,6 @@
 //! koregate
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod simulator;
