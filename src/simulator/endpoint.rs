@@ -11,15 +11,15 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as _, Incoming};
 
 use super::answer::{self, HTML, JSON, Refusal};
+use super::auth;
 use super::body::Script;
-use super::data::{self, Filter, Selection, Stream};
+use super::data::{self, Filter, Selection, Stream, mix};
 use super::faults::{Fault, FaultPlan};
 use super::ledger::{Call, Ledger, Outcome};
 use super::limits::{self, Exceeded};
 use super::profile::Profile;
 use super::query::{Query, RawQuery};
 use super::shared::{Shared, UnderWay};
-use super::{auth, data::mix};
 
 /// Larger bodies are refused.
 const BODY_LIMIT: usize = 1 << 20;

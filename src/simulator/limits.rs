@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn both_limits_are_exact_at_their_edges() {
-        let limits = [Limit::new(2, Duration::from_secs(10)), Limit::new(3, Duration::from_secs(60))];
+        let limits = [Limit::new(2, Duration::from_secs(10)), Limit::new(3, Duration::from_mins(1))];
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut log = RollingLog::default();
@@ -85,7 +85,7 @@ mod tests {
         let minute = Exceeded { per: Duration::from_secs(10), clears_in: Duration::from_secs(1) };
         assert_eq!(arrive(9), Err(minute));
         assert_eq!(arrive(10), Ok(()), "the first has left exactly now");
-        let hour = Exceeded { per: Duration::from_secs(60), clears_in: Duration::from_secs(1) };
+        let hour = Exceeded { per: Duration::from_mins(1), clears_in: Duration::from_secs(1) };
         assert_eq!(arrive(59), Err(hour));
         assert_eq!(arrive(60), Ok(()));
     }

@@ -62,7 +62,8 @@ pub struct Profile {
     pub late: f64,
     /// How much later.
     pub late_by: Duration,
-    /// The share of items, 0 to 1, whose bytes change until they are `changes_until` old.
+    /// The share of items, 0 to 1, whose bytes change until they are `changes_until` old: their end time is null at
+    /// first. The others have their last bytes as soon as they can be seen, even an end time that is still to come.
     pub changing: f64,
     /// The age, from the start of the segment, at which changing items are final.
     pub changes_until: Duration,

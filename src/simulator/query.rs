@@ -53,7 +53,7 @@ impl RawQuery {
     pub(super) fn read(&self, profile: &Profile) -> Option<Query> {
         let (from, _) = moment(self.from.as_deref()?)?;
         let (to, whole_day) = moment(self.to.as_deref()?)?;
-        let to = if whole_day { to + (DAY - Duration::from_millis(1)) } else { to };
+        let to = if whole_day { (to + DAY) - Duration::from_millis(1) } else { to };
         let too_long = profile.longest_span.is_some_and(|longest| to.since(from) > longest);
         if from > to || too_long {
             return None;
@@ -121,7 +121,7 @@ mod tests {
         for upper_bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
             let profile = Profile { upper_bound, ..Profile::default() };
             let query = read("from=2026-02-25&to=2026-02-25", &profile).expect("valid");
-            let last = query.from + (DAY - Duration::from_millis(1));
+            let last = (query.from + DAY) - Duration::from_millis(1);
             assert_eq!(query.end, last.next_tick());
         }
     }

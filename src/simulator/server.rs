@@ -145,7 +145,8 @@ async fn connection(stream: TcpStream, control: Control, finish: CancellationTok
             pinned.await
         }
     };
-    let reset = ended.err().is_some_and(|error| error.source().is_some_and(|source| source.is::<Reset>()));
+    let reset =
+        ended.err().is_some_and(|error| error.source().and_then(|source| source.downcast_ref::<Reset>()).is_some());
     if reset {
         let stream = connection.into_parts().io.into_inner();
         // Makes the close that follows a reset.

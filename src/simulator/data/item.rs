@@ -13,7 +13,7 @@ use crate::window::Moment;
 pub(super) const LONGEST: Duration = Duration::from_hours(2);
 
 /// How many times the bytes of a changing item change before they are final.
-pub(in crate::simulator) const VERSIONS: u32 = 4;
+const VERSIONS: u32 = 4;
 
 /// A changing item of a lower version has no end time yet.
 const ENDED: u32 = 2;
@@ -44,7 +44,7 @@ impl Item {
     /// How long the segment lasts, in milliseconds; `None`: it never got an end.
     pub(super) fn lasts(self, seed: u64) -> Option<i64> {
         let dice = mix(seed ^ 0x656e_6473, self.key);
-        if dice % 50 == 0 {
+        if dice.is_multiple_of(50) {
             return None;
         }
         // Most take minutes, some more than an hour: a draw that is squared falls low more often than high.
@@ -88,7 +88,7 @@ impl Item {
     pub(super) fn session_id(self, seed: u64) -> Option<String> {
         let high = mix(seed ^ 0x7365_7373, self.conversation());
         let low = mix(seed ^ 0x6c6f_7765, self.conversation()) >> 32;
-        (high % 12 != 0).then(|| format!("{high:016x}{low:08x}"))
+        (!high.is_multiple_of(12)).then(|| format!("{high:016x}{low:08x}"))
     }
 
     /// `channel`

@@ -28,6 +28,8 @@ pub(super) struct Seen {
     pub(super) at: i64,
     pub(super) item: Item,
     pub(super) version: u32,
+    /// How many times it was changed by hand.
+    pub(super) edits: u32,
 }
 
 /// One window of one stream, as asked for.

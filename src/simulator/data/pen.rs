@@ -121,7 +121,7 @@ impl<'a> Pen<'a> {
         let [hour, minute, second] = [millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60].map(two);
         let [tenth, rest] = [millis % 1_000 / 100, millis % 100].map(two);
         self.quoted(|pen| {
-            let out = &mut pen.out;
+            let out = &mut *pen.out;
             out.extend_from_slice(&date);
             out.extend_from_slice(&hour);
             out.push(b':');

@@ -2,19 +2,21 @@
 
 use fastrand::Rng;
 
-use super::item::{Item, VERSIONS, agent_id};
+use super::Seen;
+use super::item::{Item, agent_id};
 use super::pen::Pen;
 use super::text::Language;
 use super::{actions, extras, mix, words};
 
 /// Appends one item. `rich` puts `agenticActivities` in and leaves every other byte as it is.
-pub(super) fn item(seed: u64, item: Item, version: u32, rich: bool, out: &mut Vec<u8>) {
+pub(super) fn item(seed: u64, state: Seen, rich: bool, out: &mut Vec<u8>) {
+    let Seen { item, version, edits, .. } = state;
     let own = mix(seed ^ 0x6279_7465, item.key);
     let language = Language::draw(own);
-    let loose = own >> 32 & 31 == 0;
+    let loose = (own >> 32).is_multiple_of(32);
     let begin = out.len();
     let mut pen = Pen::new(out, Rng::with_seed(own), language, loose);
-    let facts = Facts { seed, item, version, size: size(&mut pen.rng), begin };
+    let facts = Facts { seed, item, version, edits, size: size(&mut pen.rng), begin };
     let middle = write(&mut pen, &facts);
 
     if rich {
@@ -23,7 +25,7 @@ pub(super) fn item(seed: u64, item: Item, version: u32, rich: bool, out: &mut Ve
         activities.push(b',');
         let mut pen = Pen::new(&mut activities, Rng::with_seed(!own), language, loose);
         extras::agentic_activities(&mut pen, &facts);
-        let in_the_middle = own >> 40 & 3 == 0;
+        let in_the_middle = (own >> 40).is_multiple_of(4);
         let at = if in_the_middle { middle } else { out.len().saturating_sub(1) };
         out.splice(at..at, activities);
     }
@@ -33,7 +35,8 @@ pub(super) fn item(seed: u64, item: Item, version: u32, rich: bool, out: &mut Ve
 pub(super) struct Facts {
     pub(super) seed: u64,
     pub(super) item: Item,
-    pub(super) version: u32,
+    version: u32,
+    edits: u32,
     /// Where in the buffer the item begins.
     begin: usize,
     /// Bytes to aim at.
@@ -159,12 +162,12 @@ fn undocumented(pen: &mut Pen<'_>, facts: &Facts) {
     if pen.once_in(3) {
         pen.key("summary").talk(400);
     }
-    let version = facts.version;
+    let Facts { version, edits, .. } = *facts;
     pen.key("appInfo").object(|pen| {
         let host = pen.pick(&["widget", "Genesys", "Zendesk", "Salesforce", "NICE CXone"]);
         pen.key("host").string(host);
-        // The one member that tells versions of an item apart; one digit, so that the sizes are the same.
-        pen.key("revision").number(version);
+        // With the end time, what tells versions of an item apart.
+        pen.key("revision").number(version + edits);
         if pen.once_in(2) {
             pen.key("score").raw("1.0");
             pen.key("weight").raw("1e2");
@@ -178,7 +181,7 @@ fn undocumented(pen: &mut Pen<'_>, facts: &Facts) {
             pen.key("").raw("{}");
         }
     });
-    if version > VERSIONS {
-        pen.key("agenticFeedback").number(version - VERSIONS);
+    if edits > 0 {
+        pen.key("agenticFeedback").number(edits);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::item::{Item, VERSIONS};
+use super::item::Item;
 use super::timeline::{self, DAY_MS};
 use super::{Seen, Selection, mix, reach, render, visible_from};
 use crate::simulator::profile::{Profile, SelectOn, StreamProfile};
@@ -74,13 +74,13 @@ impl Stream {
             && visible_from(profile, self.seed, item.key, moment) <= selection.now
             && !state.removed.contains(&item.key)
             && selection.filter.admits(self.seed, item);
-        let touched = state.touched.get(&item.key).copied().unwrap_or_default();
-        wanted.then_some(Seen { at, item, version: version + touched })
+        let edits = state.touched.get(&item.key).copied().unwrap_or_default();
+        wanted.then_some(Seen { at, item, version, edits })
     }
 
     /// Appends the bytes of an item.
     pub(in crate::simulator) fn render(&self, seen: Seen, rich: bool, out: &mut Vec<u8>) {
-        render::item(self.seed, seen.item, seen.version, rich, out);
+        render::item(self.seed, seen, rich, out);
     }
 
     /// The `segmentID` of an item.
@@ -137,5 +137,3 @@ impl Stream {
 fn place(seed: u64, item: Item) -> (i64, u64) {
     (item.start, mix(seed ^ 0x7469_6573, item.key))
 }
-
-const _: () = assert!(VERSIONS > 0, "a version counts up from the final one when touched");

@@ -1,105 +1,16 @@
-//! The simulator over real sockets, held against its own truth.
+//! The wire: paging, refusals, limits and faults, over real sockets.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::*;
+use super::{DAY, NOW, Page, Rig, STREAM, at, small};
 use crate::clock::Clock;
-use crate::window::{Moment, UpperBound};
-
-const NOW: &str = "2026-02-25T12:00:00Z";
-const STREAM: &str = "st-test";
-const DAY: &str = "from=2026-02-24&to=2026-02-24";
-
-fn at(spelled: &str) -> Moment {
-    spelled.parse::<jiff::Timestamp>().expect("a timestamp").into()
-}
-
-fn small() -> Profile {
-    Profile { streams: vec![StreamProfile::new(STREAM, 240)], days: 3, ..Profile::default() }
-}
-
-struct Rig {
-    simulator: Simulator,
-    control: Control,
-    client: Client<HttpConnector, Full<Bytes>>,
-    token: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    num_results: usize,
-    has_more: bool,
-    data: Vec<Box<RawValue>>,
-}
-
-impl Rig {
-    async fn start(profile: Profile) -> Self {
-        let simulator = Simulator::start(profile, Clock::manual(at(NOW))).await.expect("a free port");
-        let control = simulator.control();
-        let token = control.token().expect("a token");
-        Self { simulator, control, client: Client::builder(TokioExecutor::new()).build_http(), token }
-    }
-
-    fn request(&self, query: &str) -> http::request::Builder {
-        let base = self.simulator.base_url();
-        Request::get(format!("{base}/agentassist/api/v1/public/{STREAM}/v2/agentassistinteractions?{query}"))
-            .header("accountId", "664b33a620bd0892e0000001")
-            .header("auth", &self.token)
-    }
-
-    async fn send(
-        &self,
-        request: http::request::Builder,
-        body: &str,
-    ) -> anyhow::Result<(http::response::Parts, Bytes)> {
-        let request = request.body(Full::from(body.to_owned()))?;
-        let (parts, body) = self.client.request(request).await?.into_parts();
-        Ok((parts, body.collect().await?.to_bytes()))
-    }
-
-    async fn get(&self, query: &str) -> anyhow::Result<(http::response::Parts, Bytes)> {
-        self.send(self.request(query), "").await
-    }
-
-    async fn page(&self, query: &str, body: &str) -> Page {
-        let (parts, body) = self.send(self.request(query), body).await.expect("an answer");
-        assert_eq!(parts.status, StatusCode::OK);
-        let page: Page = serde_json::from_slice(&body).expect("a page");
-        assert_eq!(page.num_results, page.data.len());
-        page
-    }
-
-    /// All pages of a window, put together.
-    async fn window(&self, query: &str) -> Vec<String> {
-        let mut items = Vec::new();
-        loop {
-            let page = self.page(&format!("{query}&offset={}", items.len()), "").await;
-            items.extend(page.data.iter().map(|item| item.get().to_owned()));
-            if !page.has_more {
-                return items;
-            }
-        }
-    }
-
-    /// The truth of a whole UTC day.
-    fn day(&self, day: &str, rich: bool, filter: &Filter) -> Vec<(String, String)> {
-        let from = at(&format!("{day}T00:00:00Z"));
-        let truth = self.control.expected_until(STREAM, from, from + Duration::from_hours(24), rich, filter);
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        truth.into_iter().map(|(id, bytes)| (id, text(bytes))).collect()
-    }
-}
+use crate::simulator::{
+    Counts, Credential, Envelope, Fault, FaultPlan, Filter, Limit, Order, Outcome, Profile, SelectOn, StreamProfile,
+};
+use crate::window::UpperBound;
 
 fn bodies(truth: &[(String, String)]) -> Vec<String> {
     truth.iter().map(|(_, item)| item.clone()).collect()
@@ -108,71 +19,6 @@ fn bodies(truth: &[(String, String)]) -> Vec<String> {
 fn sorted(mut items: Vec<String>) -> Vec<String> {
     items.sort_unstable();
     items
-}
-
-#[derive(Deserialize)]
-struct Known {
-    #[serde(rename = "segmentID")]
-    segment_id: String,
-    #[serde(rename = "segmentStartTime")]
-    start: String,
-    #[serde(rename = "segmentEndTime")]
-    end: Option<String>,
-}
-
-#[tokio::test]
-async fn the_same_seed_gives_the_same_bytes() {
-    let (one, same) = (Rig::start(small()).await, Rig::start(Profile { days: 9, ..small() }).await);
-    let other = Rig::start(Profile { seed: 2, ..small() }).await;
-    let day = |rig: &Rig| rig.day("2026-02-24", true, &Filter::default());
-    assert!(day(&one) == day(&same), "whatever the length of the timeline");
-    assert!(day(&one) != day(&other));
-}
-
-#[tokio::test]
-async fn items_are_valid_unique_and_as_said() {
-    let profile =
-        Profile { streams: vec![StreamProfile { exact: true, ..StreamProfile::new(STREAM, 1_700) }], ..small() };
-    let rig = Rig::start(profile).await;
-    let truth = rig.day("2026-02-24", false, &Filter::default());
-    assert_eq!(truth.len(), 1_700);
-    let mut ids = HashSet::new();
-    let mut last = (String::new(), String::new());
-    for (id, item) in &truth {
-        let known: Known = serde_json::from_str(item).expect("valid JSON");
-        assert_eq!(&known.segment_id, id);
-        assert!(id.starts_with("ac-") && id.len() == 39, "{id}");
-        assert!(ids.insert(id.clone()), "{id} twice");
-        let place = (known.start.clone(), id.clone());
-        assert!(last < place, "{last:?} before {place:?}");
-        assert!(known.start.starts_with("2026-02-24T") && known.start.len() == 24, "{}", known.start);
-        assert!(known.end.is_none_or(|end| end > known.start));
-        assert!((1_900..31_000).contains(&item.len()), "{} bytes", item.len());
-        last = place;
-    }
-    let usual = truth.iter().filter(|(_, item)| (4_000..8_500).contains(&item.len())).count();
-    assert!(usual * 100 > truth.len() * 65, "{usual} of {} are of the usual size", truth.len());
-    let has = |part: &str| truth.iter().any(|(_, item)| item.contains(part));
-    for part in
-        ["\"segmentEndTime\":null", ":1.0,", ":1e2,", ":12345678901234567890", ":-0", "\\u00e9", "😀", "T10:00:00.000Z"]
-    {
-        assert!(has(part), "no item has {part}");
-    }
-}
-
-#[tokio::test]
-async fn agentic_data_changes_nothing_else() {
-    let rig = Rig::start(small()).await;
-    let (plain, rich) =
-        (rig.day("2026-02-24", false, &Filter::default()), rig.day("2026-02-24", true, &Filter::default()));
-    for ((_, plain), (_, rich)) in plain.iter().zip(&rich) {
-        serde_json::from_str::<&RawValue>(rich).expect("valid JSON");
-        let begin = rich.find(",\"agenticActivities\"").expect("the member");
-        let length = rich.len() - plain.len();
-        assert_eq!(&[&rich[..begin], &rich[begin + length..]].concat(), plain);
-    }
-    assert!(rich.iter().any(|(_, item)| item.ends_with("]}")), "sometimes last");
-    assert!(rig.page(&format!("{DAY}&includeAgenticData=true"), "").await.data[0].get().contains("agenticActivities"));
 }
 
 #[tokio::test]
@@ -360,37 +206,6 @@ async fn faults_are_what_they_claim() {
 }
 
 #[tokio::test]
-async fn data_moves_with_the_clock() {
-    let clock = Clock::manual(at(NOW));
-    let changing = Profile { changing: 0.5, late: 0.3, ..small() };
-    let simulator = Simulator::start(changing, clock.clone()).await.expect("a free port");
-    let control = simulator.control();
-    let window = || {
-        control.expected_until(
-            STREAM,
-            at("2026-02-25T00:00:00Z"),
-            at("2026-02-25T12:00:00Z"),
-            false,
-            &Filter::default(),
-        )
-    };
-    let early = window();
-    assert!(early.iter().all(|(_, item)| item.starts_with(b"{")));
-    clock.set(at("2026-02-25T18:00:00Z"));
-    let settled = window();
-    assert!(early.len() < settled.len(), "late items have come");
-    assert!(early.iter().any(|item| !settled.contains(item)), "changing items have changed");
-    clock.set(at("2026-02-28T00:00:00Z"));
-    assert!(window() == settled, "and then nothing changes");
-
-    let id = settled[0].0.clone();
-    assert!(control.touch(STREAM, &id) && !control.touch(STREAM, "ac-none"));
-    assert!(window()[0] != settled[0]);
-    assert!(control.remove(STREAM, &id));
-    assert!(window() == settled[1..]);
-}
-
-#[tokio::test]
 async fn the_switchboard_is_no_call() {
     let rig = Rig::start(small()).await;
     let base = rig.simulator.base_url();
@@ -412,13 +227,46 @@ async fn the_switchboard_is_no_call() {
     assert!(rig.client.get(base.parse().expect("a URI")).await.is_err());
 }
 
-/// A guard against rendering that becomes slow by an order of magnitude; the aim is a tenth of this bound.
 #[tokio::test]
-async fn rendering_is_quick() {
-    let rig = Rig::start(Profile { streams: vec![StreamProfile::new(STREAM, 1_700)], ..small() }).await;
-    let begin = Instant::now();
-    let items = rig.day("2026-02-24", true, &Filter::default()).len();
-    let each = begin.elapsed() / u32::try_from(items).expect("few");
-    eprintln!("{each:?} for each of {items} items");
-    assert!(each < Duration::from_millis(1), "{each:?} for each item");
+async fn ties_of_an_unstable_order_move() {
+    let rig = Rig::start(Profile { order: Order::Unstable, ..small() }).await;
+    for _ in 0..6 {
+        rig.control.insert(STREAM, at("2026-02-24T03:00:07.500Z"));
+    }
+    let second = "from=2026-02-24-03:00:07&to=2026-02-24-03:00:08";
+    let first = rig.window(second).await;
+    assert!(first.len() >= 6);
+    let mut moved = false;
+    for _ in 0..8 {
+        let again = rig.window(second).await;
+        moved |= again != first;
+        assert!(sorted(again) == sorted(first.clone()));
+    }
+    assert!(moved, "eight times the same order");
+}
+
+#[tokio::test]
+async fn accounts_have_streams_and_limits_of_their_own() {
+    let other = Credential { account_id: "other".into(), client_id: "cs-other".into(), client_secret: "o".repeat(32) };
+    let stream = StreamProfile { account_id: Some("other".into()), ..StreamProfile::new("st-other", 10) };
+    let profile = Profile {
+        more_accounts: vec![other.clone()],
+        streams: vec![StreamProfile::new(STREAM, 10), stream],
+        limits: vec![Limit::new(1, Duration::from_mins(1))],
+        ..small()
+    };
+    let rig = Rig::start(profile).await;
+    let token = other.token(at(NOW), None).expect("a token");
+    let base = rig.simulator.base_url();
+    let call = async |stream: &str| {
+        let path = format!("{base}/agentassist/api/v1/public/{stream}/v2/agentassistinteractions?{DAY}");
+        let request = Request::get(path).header("accountId", "other").header("auth", &token);
+        rig.send(request, "").await.expect("an answer").0.status.as_u16()
+    };
+    assert_eq!(rig.get(DAY).await.expect("an answer").0.status, StatusCode::OK);
+    assert_eq!(call(STREAM).await, 401, "a stream of another account");
+    assert_eq!(call("st-other").await, 200, "its limit is not that of the first account");
+    assert_eq!(call("st-other").await, 429);
+    let outcomes: Vec<_> = rig.control.calls().iter().map(|call| call.outcome).collect();
+    assert!(matches!(outcomes[..], [Outcome::Ok { .. }, Outcome::Refused, Outcome::Ok { .. }, Outcome::Limited]));
 }
