@@ -8,6 +8,7 @@ pub mod config;
 pub mod quota;
 pub mod repage;
 pub mod retry;
+pub mod simulator;
 pub mod telemetry;
 pub mod token;
 pub mod upstream;

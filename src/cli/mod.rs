@@ -1,4 +1,5 @@
 //! The commands.
 
 pub mod check;
+pub mod simulate;
 pub mod token;
