@@ -1,5 +1,59 @@
 //! The commands.
 
 pub mod check;
+pub mod serve;
 pub mod simulate;
 pub mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+use crate::telemetry;
+
+/// One Kore.ai credential and one quota for all services of a company.
+#[derive(Debug, Parser)]
+#[command(name = "koregate", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// How much to log: off, error, warn, info, debug or trace.
+    #[arg(long, global = true, env = "KOREGATE_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log: LevelFilter,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    Serve(serve::ServeArgs),
+    /// Check a configuration, and print what is in effect with all secrets left out.
+    Check(check::CheckArgs),
+    /// Mint a token for an account, or explain one.
+    Token(token::TokenArgs),
+    /// Run a simulator of the upstream.
+    Simulate(Box<simulate::SimulateArgs>),
+}
+
+/// Does what the command line says.
+pub async fn run(cli: Cli) -> ExitCode {
+    telemetry::init_logs(cli.log);
+    match cli.command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Check(args) => check::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Simulate(args) => finish(simulate::run(*args).await),
+    }
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("koregate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! The pace of an account: governor's token bucket, so that a burst leaves nobody waiting too long behind it.
+//! The pace of an account or a caller. The one file that names governor.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -47,9 +47,9 @@ impl Clock for TokioClock {
     }
 }
 
-/// Lets calls through at the pace of the tightest limit.
+/// A token bucket: lets calls through at a steady pace, with a burst.
 #[derive(Debug)]
-pub(super) struct Pace(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Elapsed>>);
+pub struct Pace(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Elapsed>>);
 
 impl Pace {
     /// The pace of the shortest of `limits`, counted from `epoch`.
@@ -57,18 +57,23 @@ impl Pace {
     /// A burst of the whole limit would make the next call wait for nearly the whole window; the burst is cut to what
     /// leaves that wait within two thirds of `queue_timeout`, so that a run of many pages is never turned away halfway.
     /// The pace costs no quota: in a standing demand the ledger, not the pace, is what calls wait for.
-    pub(super) fn new(limits: &[Limit], queue_timeout: Duration, epoch: Instant) -> Option<Self> {
+    pub fn bearable(limits: &[Limit], queue_timeout: Duration, epoch: Instant) -> Option<Self> {
         let limit = limits.iter().min_by_key(|limit| limit.per)?;
-        let requests = NonZeroU32::new(limit.requests)?;
         let bearable = limit.per.min(queue_timeout * 2 / 3);
         let burst = u128::from(limit.requests) * bearable.as_nanos() / limit.per.as_nanos().max(1);
-        let burst = NonZeroU32::new(u32::try_from(burst).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
+        Self::with_burst(*limit, u32::try_from(burst).unwrap_or(u32::MAX), epoch)
+    }
+
+    /// The pace of `limit` with a burst of its own, at least one call; `None` if the limit lets nothing through.
+    pub fn with_burst(limit: Limit, burst: u32, epoch: Instant) -> Option<Self> {
+        let requests = NonZeroU32::new(limit.requests)?;
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::with_period(limit.per / requests.get())?.allow_burst(burst);
         Some(Self(RateLimiter::direct_with_clock(quota, TokioClock(epoch))))
     }
 
-    /// Lets one call through now, or says when it may come again.
-    pub(super) fn admit(&self, now: Tick) -> Result<(), Tick> {
+    /// Lets one call through at `now`, or says when it may come again.
+    pub fn admit(&self, now: Tick) -> Result<(), Tick> {
         self.0.check().map_err(|not_yet| now + not_yet.wait_time_from(Elapsed(now)))
     }
 }

@@ -66,7 +66,7 @@ impl Turns {
     pub fn new(limits: Vec<Limit>, quota: &Quota) -> Arc<Self> {
         let epoch = Instant::now();
         Arc::new(Self {
-            pace: Pace::new(&limits, quota.queue_timeout, epoch),
+            pace: Pace::bearable(&limits, quota.queue_timeout, epoch),
             queue_timeout: quota.queue_timeout,
             epoch,
             state: Mutex::new(State {

@@ -1,9 +1,115 @@
 //! The metrics, each named and labelled in one place.
 
 use std::fmt::Display;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// Upper bounds in seconds: from a hit in memory to a long wait for the quota.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+
+/// Begins to count. Once a process: later calls give the same handle.
+pub fn init_metrics() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).unwrap_or_default();
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        // Were another recorder there already, these metrics would stay empty; nothing else in this program makes one.
+        let _ = metrics::set_global_recorder(recorder);
+        describe();
+        handle
+    })
+}
+
+fn describe() {
+    describe_counter!("koregate_requests_total", "Requests that were answered, by how");
+    describe_counter!("koregate_upstream_calls_total", "Calls to the upstream, by result");
+    describe_counter!("koregate_upstream_calls_avoided_total", "Calls that callers would have made without koregate");
+    describe_counter!("koregate_upstream_retries_total", "Calls to the upstream that were tried again");
+    describe_counter!("koregate_account_closed_total", "Times the upstream said that the quota is spent");
+    describe_counter!("koregate_runs_torn_total", "Runs whose rows moved while they were paged");
+    describe_counter!("koregate_runs_failed_total", "Runs that failed");
+    describe_counter!("koregate_not_stored_total", "Fetches that were not kept, by reason");
+    describe_gauge!("koregate_quota_remaining", "Calls that each rolling limit leaves now");
+    describe_gauge!("koregate_quota_waiting", "Calls that wait for their turn");
+    describe_gauge!("koregate_cache_bytes", Unit::Bytes, "Bytes that the cache holds");
+    describe_gauge!(
+        "koregate_window_field_wrong",
+        "1 if the account's window.field is not what the upstream selects on"
+    );
+    describe_histogram!("koregate_request_duration_seconds", Unit::Seconds, "From a request to the head of its answer");
+    describe_histogram!("koregate_upstream_duration_seconds", Unit::Seconds, "From a call to the end of its answer");
+    describe_histogram!("koregate_quota_wait_seconds", Unit::Seconds, "How long calls waited for their turn");
+}
+
+/// What is told of a request when its answer's head is ready.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who asked.
+    pub caller: &'a str,
+    /// Kore's account; only of requests that were answered, so that nobody can invent labels.
+    pub account: &'a str,
+    /// Kore's stream; as above.
+    pub stream: &'a str,
+    /// How it was answered, or the kind of problem.
+    pub outcome: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// The problem in words.
+    pub problem: Option<&'a str>,
+    /// Items in the answer.
+    pub items: u64,
+    /// Upstream calls that were made for it.
+    pub calls: u32,
+    /// Upstream calls that the caller would have made beyond those.
+    pub avoided: u64,
+    /// From the request to the head of its answer.
+    pub took: Duration,
+}
+
+/// A request was answered, or refused.
+pub fn request(told: &Request<'_>) {
+    let Request { caller, account, stream, outcome, status, problem, items, calls, avoided, took } = *told;
+    let labels = [
+        ("account", account.to_owned()),
+        ("stream", stream.to_owned()),
+        ("caller", caller.to_owned()),
+        ("outcome", outcome.to_owned()),
+    ];
+    counter!("koregate_requests_total", &labels).increment(1);
+    histogram!("koregate_request_duration_seconds").record(took.as_secs_f64());
+    if avoided > 0 {
+        let labels = [("account", account.to_owned()), ("caller", caller.to_owned())];
+        counter!("koregate_upstream_calls_avoided_total", &labels).increment(avoided);
+    }
+    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match problem {
+        Some(problem) if status >= 500 => tracing::warn!(status, outcome, caller, problem, milliseconds, "request"),
+        Some(problem) => tracing::info!(status, outcome, caller, problem, milliseconds, "request"),
+        None => tracing::info!(status, outcome, caller, account, stream, items, calls, milliseconds, "request"),
+    }
+}
+
+/// What the quota of an account leaves.
+pub fn quota_remaining(account: &str, window: Duration, left: u32) {
+    let labels = [("account", account.to_owned()), ("window", format!("{}s", window.as_secs()))];
+    gauge!("koregate_quota_remaining", &labels).set(f64::from(left));
+}
+
+/// How many calls of an account wait for their turn.
+pub fn quota_waiting(account: &str, waiting: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a queue is far shorter than 2^52")]
+    gauge!("koregate_quota_waiting", "account" => account.to_owned()).set(waiting as f64);
+}
+
+/// How much a tier of the cache holds.
+pub fn cache_bytes(tier: &'static str, bytes: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "memory is far smaller than 2^52 bytes")]
+    gauge!("koregate_cache_bytes", "tier" => tier).set(bytes as f64);
+}
 
 /// One call to the upstream ended.
 pub fn upstream_call(account: &str, result: &'static str, took: Duration) {

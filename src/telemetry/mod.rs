@@ -1,5 +1,7 @@
 //! What the operator sees: log lines and metrics. Seen by all stages, sees none of them.
 
+mod logs;
 mod metrics;
 
+pub use self::logs::init as init_logs;
 pub use self::metrics::*;

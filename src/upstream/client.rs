@@ -67,6 +67,8 @@ impl Client {
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
+            // hyper would send a call again by itself when a pooled connection dies, past the ledger; our retry does it.
+            .retry_canceled_requests(false)
             .build(connector);
         Ok(Self { http, scheme, authority, timeout: config.timeout, clock })
     }

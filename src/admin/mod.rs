@@ -1,0 +1,245 @@
+//! The admin plane: health, metrics, and a status page, on a listener of their own.
+
+mod page;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Ready, ready};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use tower::Service;
+
+use crate::cache::{Memory, WindowFields};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::quota::Quotas;
+use crate::stack::Stack;
+use crate::telemetry;
+use crate::window::Moment;
+
+/// What the process is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    Starting,
+    Ready,
+    Draining,
+}
+
+/// What operators may look at. Cheap to clone; all clones see the same.
+#[derive(Clone)]
+pub struct Admin(Arc<Inner>);
+
+struct Inner {
+    phase: AtomicU8,
+    started: Moment,
+    clock: Clock,
+    quotas: Quotas,
+    memory: Memory,
+    memory_limit: u64,
+    fields: WindowFields,
+    metrics: &'static PrometheusHandle,
+}
+
+impl Admin {
+    /// Looks at a stack.
+    pub fn new(stack: &Stack, config: &Config, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            phase: AtomicU8::new(Phase::Starting as u8),
+            started: clock.now(),
+            clock,
+            quotas: stack.quotas.clone(),
+            memory: stack.memory.clone(),
+            memory_limit: config.cache.memory,
+            fields: stack.fields.clone(),
+            metrics: telemetry::init_metrics(),
+        }))
+    }
+
+    /// From now on the process serves.
+    pub fn set_ready(&self) {
+        self.0.phase.store(Phase::Ready as u8, Ordering::SeqCst);
+    }
+
+    /// From now on no new work should come here.
+    pub fn set_draining(&self) {
+        self.0.phase.store(Phase::Draining as u8, Ordering::SeqCst);
+    }
+
+    fn phase(&self) -> Phase {
+        match self.0.phase.load(Ordering::SeqCst) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+
+    fn status(&self) -> Status {
+        let wrong = self.0.fields.wrong();
+        let problems = wrong.iter().map(|account| {
+            format!(
+                "account {account}: window.field is not the timestamp that the upstream selects on; only exact windows are \
+                 served"
+            )
+        });
+        Status {
+            word: match self.phase() {
+                Phase::Starting => "starting",
+                Phase::Ready if wrong.is_empty() => "ready",
+                Phase::Ready => "degraded",
+                Phase::Draining => "draining",
+            },
+            problems: problems.collect(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: self.0.clock.now().since(self.0.started).as_secs(),
+            cache: CacheStatus { memory_bytes: self.0.memory.bytes(), memory_limit_bytes: self.0.memory_limit },
+            accounts: self
+                .0
+                .quotas
+                .iter()
+                .map(|(account, turns)| AccountStatus {
+                    account_id: account.to_string(),
+                    waiting: turns.waiting(),
+                    quota: turns
+                        .remaining()
+                        .into_iter()
+                        .map(|(limit, left)| QuotaStatus {
+                            requests: limit.requests,
+                            per_seconds: limit.per.as_secs(),
+                            remaining: left,
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }
+    }
+
+    /// The metrics in Prometheus' text format, gauges as they are now.
+    fn metrics(&self) -> String {
+        for (account, turns) in self.0.quotas.iter() {
+            for (limit, left) in turns.remaining() {
+                telemetry::quota_remaining(account, limit.per, left);
+            }
+            telemetry::quota_waiting(account, turns.waiting());
+        }
+        telemetry::cache_bytes("memory", self.0.memory.bytes());
+        self.0.metrics.run_upkeep();
+        self.0.metrics.render()
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let paths = ["/", "/livez", "/readyz", "/startupz", "/metrics", "/api/v1/status"];
+        if !paths.contains(&path) {
+            return text(StatusCode::NOT_FOUND, "text/plain", "no such path\n");
+        }
+        if method != Method::GET && method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET is served here\n");
+        }
+        match path {
+            "/startupz" if self.phase() == Phase::Starting => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "starting\n")
+            }
+            "/livez" | "/startupz" => text(StatusCode::OK, "text/plain", "ok\n"),
+            "/readyz" => {
+                let ready = if self.phase() == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                let Status { word: status, problems, .. } = self.status();
+                json(ready, &Readiness { status, problems })
+            }
+            "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
+            "/" => text(StatusCode::OK, "text/html; charset=utf-8", page::render(&self.status())),
+            _ => json(StatusCode::OK, &self.status()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    status: &'static str,
+    problems: Vec<String>,
+}
+
+/// All that the status page shows.
+#[derive(Serialize)]
+struct Status {
+    #[serde(rename = "status")]
+    word: &'static str,
+    problems: Vec<String>,
+    version: &'static str,
+    uptime_seconds: u64,
+    cache: CacheStatus,
+    accounts: Vec<AccountStatus>,
+}
+
+#[derive(Serialize)]
+struct CacheStatus {
+    memory_bytes: u64,
+    memory_limit_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct AccountStatus {
+    account_id: String,
+    waiting: usize,
+    quota: Vec<QuotaStatus>,
+}
+
+#[derive(Serialize)]
+struct QuotaStatus {
+    requests: u32,
+    per_seconds: u64,
+    remaining: u32,
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    text(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The admin plane as a service.
+#[derive(Clone)]
+pub struct AdminService(Admin);
+
+impl AdminService {
+    /// Serves what `admin` sees.
+    pub fn new(admin: Admin) -> Self {
+        Self(admin)
+    }
+}
+
+impl<B> Service<Request<B>> for AdminService {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Full<Bytes>>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ready(Ok(self.0.answer(request.method(), request.uri().path())))
+    }
+}
+
+/// How a span of time reads: "1 min", "1 h".
+fn spelled(per_seconds: u64) -> String {
+    match Duration::from_secs(per_seconds).as_secs() {
+        seconds if seconds % 3600 == 0 => format!("{} h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}

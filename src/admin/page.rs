@@ -1,0 +1,50 @@
+//! The status page: one page of HTML without script, which asks for itself again.
+
+use std::fmt::Write as _;
+
+use super::{Status, spelled};
+
+/// The page for `status`.
+pub(super) fn render(status: &Status) -> String {
+    let mut rows = String::new();
+    for account in &status.accounts {
+        for quota in &account.quota {
+            let _ = write!(
+                rows,
+                "<tr><td>{}</td><td>{} / {}</td><td><meter max={} value={}></meter> {} left</td><td>{}</td></tr>",
+                escaped(&account.account_id),
+                quota.requests,
+                spelled(quota.per_seconds),
+                quota.requests,
+                quota.remaining,
+                quota.remaining,
+                account.waiting,
+            );
+        }
+    }
+    let mut problems = String::new();
+    for problem in &status.problems {
+        let _ = write!(problems, "<p class=problem>{}</p>", escaped(problem));
+    }
+    let (held, room) = (status.cache.memory_bytes, status.cache.memory_limit_bytes);
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>\
+         <meta name=viewport content=\"width=device-width\"><title>koregate</title>\
+         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem;\
+         color-scheme:light dark}}table{{border-collapse:collapse;width:100%}}td,th{{text-align:left;padding:.3rem .6rem;\
+         border-bottom:1px solid #8884}}meter{{width:8rem}}.problem{{border-left:4px solid #c33;padding-left:.6rem}}</style>\
+         <h1>koregate is {}</h1>{problems}\
+         <p>Version {}, up for {} s. <a href=metrics>Metrics</a>, <a href=api/v1/status>status as JSON</a>.</p>\
+         <h2>Quota</h2><table><tr><th>Account<th>Limit<th>Left<th>Waiting</tr>{rows}</table>\
+         <h2>Memory</h2><p><meter max={room} value={held}></meter> {} of {} MiB</p></html>",
+        status.word,
+        status.version,
+        status.uptime_seconds,
+        held >> 20,
+        room >> 20,
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}

@@ -1,0 +1,72 @@
+//! `koregate serve`: the gateway, until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::Clock;
+use crate::config::{Config, process_environment};
+use crate::server::Gateway;
+
+/// The flags of `serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// The configuration file; without one, the environment alone must be enough.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Serves until SIGTERM or Ctrl-C, then drains. The exit code is 2 if the configuration is at fault, 1 if the gateway
+/// cannot start, and 0 after a drain, whether or not all answers ended in time.
+pub async fn run(args: ServeArgs) -> ExitCode {
+    let config = match Config::load(args.config.as_deref(), process_environment()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    if config.cache.redis.is_some() {
+        tracing::warn!("cache.redis is configured, but this version keeps chunks in memory only");
+    }
+    match serve(&config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    let mut stop = stop_signal()?;
+    let gateway = Gateway::start(config, Clock::system()).await?;
+    stop.recv().await;
+    tokio::select! {
+        _ = gateway.drain() => {}
+        // Whoever asks twice does not want to wait.
+        () = stop.recv() => {}
+    }
+    Ok(())
+}
+
+/// SIGTERM or Ctrl-C, as often as they come.
+pub(super) fn stop_signal() -> std::io::Result<StopSignal> {
+    Ok(StopSignal { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+}
+
+pub(super) struct StopSignal {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignal {
+    /// Waits for the next one.
+    pub(super) async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The edge stage: names each request, lets in who may, and turns every failure into a response.
+
+mod caller;
+mod problem;
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Body;
+use http_body_util::{Either, Full};
+use tokio::sync::Semaphore;
+use tower::{Layer, Service, ServiceExt as _};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use self::caller::Callers;
+use crate::api::{ApiBody, ApiError, Caller, Report};
+use crate::config;
+use crate::telemetry::{self, Request as Told};
+
+pub use self::problem::{EdgeError, Kind};
+
+/// So many requests may be under way at once; each costs little while it waits.
+const MOST_REQUESTS: usize = 16_384;
+const REQUEST_ID: &str = "x-request-id";
+
+/// A window's body, or a problem.
+pub type EdgeBody = Either<ApiBody, Full<Bytes>>;
+
+/// Stands between the socket and the api.
+#[derive(Clone, Debug)]
+pub struct EdgeLayer {
+    callers: Callers,
+    room: Arc<Semaphore>,
+}
+
+impl EdgeLayer {
+    /// Lets in these callers; anybody, if there are none.
+    pub fn new(callers: &[config::Caller]) -> Self {
+        Self { callers: Callers::new(callers), room: Arc::new(Semaphore::new(MOST_REQUESTS)) }
+    }
+}
+
+impl<S> Layer<S> for EdgeLayer {
+    type Service = EdgeStage<S>;
+
+    fn layer(&self, below: S) -> EdgeStage<S> {
+        EdgeStage { edge: self.clone(), below }
+    }
+}
+
+/// See [`EdgeLayer`].
+#[derive(Clone, Debug)]
+pub struct EdgeStage<S> {
+    edge: EdgeLayer,
+    below: S,
+}
+
+impl<S, B> Service<Request<B>> for EdgeStage<S>
+where
+    S: Service<Request<B>, Response = Response<ApiBody>, Error = ApiError> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Response = Response<EdgeBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<EdgeBody>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let EdgeStage { edge, below } = self.clone();
+        Box::pin(async move {
+            let begun = Instant::now();
+            let id = request_id(request.headers());
+            let span = tracing::info_span!("request", id);
+            let (caller, result) = edge.answer(below, request).instrument(span.clone()).await;
+            let (mut response, problem) = match result {
+                Ok(response) => (response.map(Either::Left), None),
+                Err(error) => {
+                    let (response, kind) = problem::respond(&error, &id);
+                    (response.map(Either::Right), Some((kind, error.to_string())))
+                }
+            };
+            if let Ok(id) = HeaderValue::try_from(id) {
+                response.headers_mut().insert(REQUEST_ID, id);
+            }
+            let report = response.extensions().get::<Report>();
+            span.in_scope(|| {
+                telemetry::request(&Told {
+                    caller: caller.as_ref().map_or("-", |caller| &caller.name),
+                    account: report.map_or("-", |report| &report.account),
+                    stream: report.map_or("-", |report| &report.stream),
+                    outcome: problem
+                        .as_ref()
+                        .map_or_else(|| report.map_or("-", |report| report.outcome.label()), |(kind, _)| kind.label()),
+                    status: response.status().as_u16(),
+                    problem: problem.as_ref().map(|(_, words)| words.as_str()),
+                    items: report.map_or(0, |report| report.items),
+                    calls: report.map_or(0, |report| report.calls),
+                    avoided: report.map_or(0, |report| report.avoided),
+                    took: begun.elapsed(),
+                });
+            });
+            Ok(response)
+        })
+    }
+}
+
+impl EdgeLayer {
+    async fn answer<S, B>(
+        self,
+        below: S,
+        mut request: Request<B>,
+    ) -> (Option<Caller>, Result<Response<ApiBody>, EdgeError>)
+    where
+        S: Service<Request<B>, Response = Response<ApiBody>, Error = ApiError>,
+    {
+        let Ok(_room) = self.room.try_acquire() else { return (None, Err(EdgeError::Overloaded)) };
+        let caller = match self.callers.admit(request.headers()) {
+            Ok(caller) => caller,
+            Err(error) => return (None, Err(error)),
+        };
+        if let Some(caller) = caller.clone() {
+            request.extensions_mut().insert(caller);
+        }
+        // A defect must cost one answer, not the connection: what was under way in it is dropped whole.
+        let result = match AssertUnwindSafe(below.oneshot(request)).catch_unwind().await {
+            Ok(result) => result.map_err(EdgeError::Api),
+            Err(_) => Err(EdgeError::Internal),
+        };
+        (caller, result)
+    }
+}
+
+/// The caller's own name for the request if it is harmless, or a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let harmless = |id: &&str| {
+        (1..=128).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    headers
+        .get(REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .filter(harmless)
+        .map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::service_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_defect_costs_one_answer() {
+        let below = service_fn(|request: Request<Full<Bytes>>| async move {
+            assert!(request.uri().path() == "/sound", "a defect");
+            Err::<Response<ApiBody>, ApiError>(ApiError::NotFound)
+        });
+        let request = Request::builder().header(REQUEST_ID, "mine-1").body(Full::<Bytes>::default()).unwrap();
+        let response = EdgeLayer::new(&[]).layer(below).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[REQUEST_ID], "mine-1");
+    }
+
+    #[test]
+    fn a_name_that_could_forge_a_log_line_is_not_taken() {
+        for id in ["a b", "", "x\u{7f}", &"x".repeat(129)] {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(id.as_bytes()) {
+                headers.insert(REQUEST_ID, value);
+            }
+            assert_ne!(request_id(&headers), id);
+        }
+    }
+}

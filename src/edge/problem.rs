@@ -1,0 +1,243 @@
+//! The one place where an error becomes a response: its status, its words, and when to come again.
+//!
+//! The body is a problem document (RFC 9457) with Kore's `errors` as a member, so that clients written for Kore
+//! understand it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::api::ApiError;
+use crate::cache::CacheError;
+use crate::quota::{Exhausted, QuotaError};
+use crate::repage::RepageError;
+use crate::token::TokenError;
+use crate::upstream::UpstreamError;
+
+/// Why a request is turned away before anything is asked for it, or fails.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// No API key, or one that nobody has.
+    #[error("an API key is required, as x-api-key or as authorization: Bearer")]
+    UnknownCaller,
+    /// The caller's own limit is hit.
+    #[error("your own limit of requests is hit")]
+    TooManyRequests {
+        /// When the next request will be let in.
+        retry_after: Duration,
+    },
+    /// More requests are under way than the process can hold.
+    #[error("too many requests are under way")]
+    Overloaded,
+    /// A defect of the gateway.
+    #[error("an internal error")]
+    Internal,
+    /// The request made no sense, or could not be answered.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+/// What kind of failure it is: the type of the problem, the label in logs and metrics, and the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 400
+    BadRequest,
+    /// 401
+    Unauthorized,
+    /// 403
+    Forbidden,
+    /// 404
+    NotFound,
+    /// 405
+    MethodNotAllowed,
+    /// 413
+    BodyTooLarge,
+    /// 429
+    TooManyRequests,
+    /// 500
+    Internal,
+    /// 502
+    UpstreamFailed,
+    /// 503, because the quota is spent.
+    QuotaSpent,
+    /// 503, because of too many requests.
+    Overloaded,
+    /// 504
+    UpstreamTimeout,
+}
+
+impl Kind {
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::QuotaSpent | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The word for it in logs, metrics and the problem's type.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTooLarge => "body_too_large",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Internal => "internal",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::QuotaSpent => "quota_spent",
+            Self::Overloaded => "overloaded",
+            Self::UpstreamTimeout => "upstream_timeout",
+        }
+    }
+
+    /// The `code` that Kore gives to such a case, where it has one; the status elsewhere.
+    const fn kore_code(self) -> u16 {
+        match self {
+            Self::BadRequest => 412,
+            Self::Unauthorized => 4002,
+            other => other.status().as_u16(),
+        }
+    }
+}
+
+/// What kind an error is of, and when it is worth trying again.
+pub(super) fn judge(error: &EdgeError) -> (Kind, Option<Duration>) {
+    match error {
+        EdgeError::UnknownCaller => (Kind::Unauthorized, None),
+        EdgeError::TooManyRequests { retry_after } => (Kind::TooManyRequests, Some(*retry_after)),
+        EdgeError::Overloaded => (Kind::Overloaded, Some(Duration::from_secs(1))),
+        EdgeError::Internal => (Kind::Internal, None),
+        EdgeError::Api(error) => judge_api(error),
+    }
+}
+
+fn judge_api(error: &ApiError) -> (Kind, Option<Duration>) {
+    match error {
+        ApiError::BadParameter { .. } | ApiError::NoAccount | ApiError::BadBody | ApiError::BodyBrokeOff => {
+            (Kind::BadRequest, None)
+        }
+        ApiError::BodyTooLarge { .. } => (Kind::BodyTooLarge, None),
+        ApiError::NotFound => (Kind::NotFound, None),
+        ApiError::MethodNotAllowed => (Kind::MethodNotAllowed, None),
+        ApiError::Forbidden => (Kind::Forbidden, None),
+        ApiError::Cache(error) => judge_cache(error),
+    }
+}
+
+fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
+    let spent = |exhausted: &Exhausted| (Kind::QuotaSpent, Some(exhausted.retry_after));
+    match error {
+        CacheError::Held(exhausted) => spent(exhausted),
+        CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
+        CacheError::Restless => (Kind::UpstreamFailed, None),
+        CacheError::Repage(error) => match error {
+            RepageError::NoPlace(exhausted) | RepageError::Quota(QuotaError::Exhausted(exhausted)) => spent(exhausted),
+            RepageError::WindowField | RepageError::Torn => (Kind::UpstreamFailed, None),
+            RepageError::Quota(QuotaError::Token(error)) => match error {
+                TokenError::UnknownAccount | TokenError::Mint(_) => (Kind::Internal, None),
+                TokenError::Upstream(UpstreamError::Timeout) => (Kind::UpstreamTimeout, None),
+                TokenError::Upstream(UpstreamError::RateLimited { retry_after, .. }) => {
+                    (Kind::QuotaSpent, Some(retry_after.unwrap_or(Duration::from_mins(1))))
+                }
+                TokenError::Upstream(_) => (Kind::UpstreamFailed, None),
+            },
+        },
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+    errors: [KoreError<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct KoreError<'a> {
+    msg: &'a str,
+    code: u16,
+}
+
+/// The response that tells of an error.
+pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Bytes>>, Kind) {
+    let (kind, retry_after) = judge(error);
+    let status = kind.status();
+    let detail = error.to_string();
+    let problem = Problem {
+        r#type: format!("urn:koregate:problem:{}", kind.label().replace('_', "-")),
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        detail: &detail,
+        request_id,
+        errors: [KoreError { msg: &detail, code: kind.kore_code() }],
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(wait) = retry_after {
+        // Rounded up: whoever comes at the very second must not come too early.
+        headers.insert(
+            header::RETRY_AFTER,
+            wait.as_millis().div_ceil(1000).max(1).to_string().try_into().unwrap_or(HeaderValue::from_static("1")),
+        );
+    }
+    match kind {
+        Kind::MethodNotAllowed => drop(headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST"))),
+        Kind::Unauthorized => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        _ => {}
+    }
+    (response, kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: &EdgeError) -> (u16, Option<String>) {
+        let (response, _) = respond(error, "r-1");
+        let retry_after = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), retry_after)
+    }
+
+    fn upstream(error: UpstreamError) -> EdgeError {
+        let error = RepageError::Quota(QuotaError::Token(TokenError::Upstream(error)));
+        EdgeError::Api(ApiError::Cache(CacheError::Repage(error)))
+    }
+
+    #[test]
+    fn each_failure_has_its_status() {
+        let exhausted = Exhausted { retry_after: Duration::from_millis(7001) };
+        for (error, expected) in [
+            (EdgeError::UnknownCaller, (401, None)),
+            (EdgeError::TooManyRequests { retry_after: Duration::from_millis(10) }, (429, Some("1".to_owned()))),
+            (EdgeError::Api(ApiError::BadBody), (400, None)),
+            (EdgeError::Api(ApiError::BodyTooLarge { limit: 1 }), (413, None)),
+            (EdgeError::Api(ApiError::Cache(CacheError::Held(exhausted))), (503, Some("8".to_owned()))),
+            (upstream(UpstreamError::Timeout), (504, None)),
+            (upstream(UpstreamError::Connect), (502, None)),
+            (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),
+        ] {
+            assert_eq!(told(&error), expected, "{error}");
+        }
+    }
+}

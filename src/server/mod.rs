@@ -1,0 +1,89 @@
+//! The listeners: brings the stack up on its sockets, and down again without breaking an answer.
+
+mod listener;
+mod tls;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::listener::Listener;
+use crate::admin::{Admin, AdminService};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::stack::Stack;
+
+/// A gateway that runs until it is drained.
+pub struct Gateway {
+    addr: SocketAddr,
+    admin_addr: SocketAddr,
+    admin: Admin,
+    drain_timeout: Duration,
+    data: Side,
+    operators: Side,
+}
+
+/// One listener's connections, and what ends them.
+#[derive(Default)]
+struct Side {
+    closing: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl Side {
+    async fn listen(&self, key: &str, addr: SocketAddr) -> anyhow::Result<Listener> {
+        let socket = TcpListener::bind(addr).await.with_context(|| format!("{key}: {addr} cannot be listened on"))?;
+        Ok(Listener { socket, tls: None, closing: self.closing.clone(), tracker: self.connections.clone() })
+    }
+}
+
+impl Gateway {
+    /// Builds the stack, binds both listeners, and serves.
+    ///
+    /// # Errors
+    /// If a socket cannot be bound, or certificates cannot be loaded.
+    pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+        let (data, operators) = (Side::default(), Side::default());
+        let stack = Stack::new(config, &clock)?;
+        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let listener = Listener { tls, ..data.listen("server.listen", config.server.listen).await? };
+        let admin_listener = operators.listen("server.admin_listen", config.server.admin_listen).await?;
+        let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
+        let admin = Admin::new(&stack, config, clock);
+        tokio::spawn(admin_listener.serve(AdminService::new(admin.clone())));
+        tokio::spawn(listener.serve(stack.service));
+        admin.set_ready();
+        tracing::info!(%addr, %admin_addr, "listening");
+        Ok(Self { addr, admin_addr, admin, drain_timeout: config.server.drain_timeout, data, operators })
+    }
+
+    /// Where callers come in.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where operators come in.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// Takes no more connections in, and waits for the answers under way, at most `server.drain_timeout`. True if all
+    /// of them ended.
+    pub async fn drain(self) -> bool {
+        self.admin.set_draining();
+        self.data.closing.cancel();
+        self.data.connections.close();
+        tracing::info!(connections = self.data.connections.len(), "draining");
+        let drained = tokio::time::timeout(self.drain_timeout, self.data.connections.wait()).await.is_ok();
+        if !drained {
+            tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
+        }
+        // Operators can look until the end.
+        self.operators.closing.cancel();
+        drained
+    }
+}

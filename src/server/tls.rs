@@ -1,0 +1,44 @@
+//! TLS towards callers: the one place that names rustls on this side.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::ServerTls;
+
+/// What proves who the gateway is, and, with `client_ca`, asks the same of callers.
+///
+/// # Errors
+/// If a file cannot be read, or the key does not fit the certificate.
+pub(super) fn acceptor(config: &ServerTls) -> anyhow::Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain = certificates(&config.cert).with_context(|| format!("server.tls.cert: {}", config.cert.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&config.key)
+        .with_context(|| format!("server.tls.key: {}", config.key.display()))?;
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match &config.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(file).with_context(|| format!("server.tls.client_ca: {}", file.display()))? {
+                roots.add(authority)?;
+            }
+            builder
+                .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build()?)
+        }
+    };
+    let config = builder.with_single_cert(chain, key).context("server.tls: the key does not fit the certificate")?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>()?;
+    anyhow::ensure!(!certificates.is_empty(), "no certificate in it");
+    Ok(certificates)
+}

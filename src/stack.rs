@@ -1,0 +1,67 @@
+//! The way of a request, from the socket to Kore.
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tower::ServiceBuilder;
+use tower::util::BoxCloneSyncService;
+
+use crate::api::ApiLayer;
+use crate::cache::{CacheLayer, Memory, WindowFields};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::edge::{EdgeBody, EdgeLayer};
+use crate::quota::{QuotaLayer, Quotas};
+use crate::repage::RepageLayer;
+use crate::retry::RetryLayer;
+use crate::token::TokenLayer;
+use crate::upstream::Client;
+
+/// Answers requests; never fails, for every failure is an answer.
+pub type GatewayService = BoxCloneSyncService<Request<Incoming>, Response<EdgeBody>, Infallible>;
+
+/// The stages, and what of them the admin plane looks at.
+#[derive(Clone)]
+pub struct Stack {
+    /// The way in.
+    pub service: GatewayService,
+    /// The ledgers of all accounts.
+    pub quotas: Quotas,
+    /// The memory tier.
+    pub memory: Memory,
+    /// The accounts whose windows cannot be cut.
+    pub fields: WindowFields,
+}
+
+impl Stack {
+    /// Builds the stages in the order in which a request meets them.
+    ///
+    /// # Errors
+    /// If the trust anchors for the upstream cannot be loaded.
+    pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
+        let quotas = Quotas::new(&config.accounts, &config.quota);
+        let cache = CacheLayer::new(&config.cache, &config.window, clock);
+        let (memory, fields) = (cache.memory().clone(), cache.fields().clone());
+
+        let service = ServiceBuilder::new()
+            // Names the request, lets in who may call, and turns every failure into a response.
+            .layer(EdgeLayer::new(&config.callers))
+            // From Kore's path and parameters to a window; from a window to Kore's answer, of any size.
+            .layer(ApiLayer::new(&config.accounts, &config.window, clock))
+            // Serves chunks from memory; asks below only for the missing runs, once for all who wait.
+            .layer(cache)
+            // Walks pages of 100 until the run is whole, or fails.
+            .layer(RepageLayer::new(config, clock))
+            // Tries again what a second attempt can mend; above the quota, so that each attempt takes a turn.
+            .layer(RetryLayer)
+            // Waits for the account's turn: no rolling limit is ever passed.
+            .layer(QuotaLayer(quotas.clone()))
+            // A fresh JWT in `auth`.
+            .layer(TokenLayer::new(&config.accounts, clock))
+            // One call to Kore, within its deadline.
+            .service(Client::new(&config.upstream, clock.clone())?);
+
+        Ok(Self { service: BoxCloneSyncService::new(service), quotas, memory, fields })
+    }
+}
