@@ -84,7 +84,7 @@ where
         Box::pin(async move {
             let begun = Instant::now();
             let id = request_id(request.headers());
-            let span = tracing::info_span!("request", id);
+            let span = tracing::info_span!("request", request_id = id);
             let (caller, result) = edge.answer(below, request).instrument(span.clone()).await;
             let (mut response, problem) = match result {
                 Ok(response) => (response.map(Either::Left), None),

@@ -15,6 +15,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 pub fn init(level: LevelFilter) {
     let filter = Targets::new().with_target("koregate", level).with_default(LevelFilter::WARN.min(level));
     let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_target(false);
-    let lines = if stderr().is_terminal() { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
+    let lines = if stderr().is_terminal() {
+        lines.boxed()
+    } else {
+        lines.json().flatten_event(true).with_span_list(false).boxed()
+    };
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
