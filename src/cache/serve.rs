@@ -17,6 +17,8 @@ use crate::window::{Copied, Coverage, Moment, Plan, Span};
 
 /// A window is looked at so often before it is given up; most rounds wait for flights to begin or to land.
 const ROUNDS: usize = 16;
+/// So often copies are fetched again because an item has moved out of them; each time costs calls.
+const MOVES: usize = 2;
 /// What a rich item has and a plain one has not.
 const RICH_MEMBER: &str = "agenticActivities";
 
@@ -121,6 +123,7 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
 
 impl Request {
     async fn answer_from_chunks(&mut self) -> Result<WindowAnswer, CacheError> {
+        let mut moves = 0;
         for _ in 0..ROUNDS {
             match self.survey() {
                 Next::Serve(held) => {
@@ -129,6 +132,10 @@ impl Request {
                     if moved.is_empty() {
                         let outcome = self.outcome(&parts);
                         return Ok(self.answer(parts, outcome));
+                    }
+                    moves += 1;
+                    if moves > MOVES {
+                        break;
                     }
                     self.forget(&moved);
                 }
