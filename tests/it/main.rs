@@ -5,8 +5,10 @@
 //! simulator says ([`koregate::simulator::Control::expected`]); what was spent, it counts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod faults;
 mod imports;
 mod support;
+mod tap;
 
 /// The least that must work, so that a failure elsewhere is not the harness's.
 #[tokio::test]
