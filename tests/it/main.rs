@@ -7,6 +7,7 @@
 
 mod faults;
 mod imports;
+mod quota;
 mod support;
 mod tap;
 
