@@ -98,16 +98,21 @@ pub struct RepageLayer {
 impl RepageLayer {
     /// A run holds one of `max_concurrency` places of its account from its first call to its last: those who have begun
     /// are few, so their turns come often enough for each of them to end.
-    pub fn new(config: &config::Config, clock: &Clock) -> Self {
-        let places = |account: &config::Account| {
-            (account.account_id.clone(), Arc::new(Semaphore::new(config.upstream.max_concurrency)))
-        };
+    pub fn new(
+        accounts: &[config::Account],
+        window: &config::Window,
+        quota: &config::Quota,
+        max_concurrency: usize,
+        clock: &Clock,
+    ) -> Self {
+        let places =
+            |account: &config::Account| (account.account_id.clone(), Arc::new(Semaphore::new(max_concurrency)));
         Self {
-            window: config.window.clone(),
+            window: window.clone(),
             clock: clock.clone(),
-            queue_timeout: config.quota.queue_timeout,
+            queue_timeout: quota.queue_timeout,
             walk_bytes: WALK_BYTES,
-            places: Arc::new(config.accounts.iter().map(places).collect()),
+            places: Arc::new(accounts.iter().map(places).collect()),
         }
     }
 }

@@ -1,0 +1,40 @@
+//! What every test needs: a simulator and a gateway that stand, a client that asks, and answers that can be compared.
+
+mod client;
+mod rig;
+mod settings;
+mod time;
+
+pub(crate) use client::{Answer, Ask, Client, Page};
+pub(crate) use rig::{Door, Rig};
+pub(crate) use settings::Settings;
+pub(crate) use time::{NOW, at, seconds_of, spelled};
+
+use std::time::{Duration, Instant};
+
+use koregate::simulator::{Profile, StreamProfile};
+
+/// The account of the simulator's default profile.
+pub(crate) const ACCOUNT: &str = "664b33a620bd0892e0000001";
+/// The stream that [`profile`] has.
+pub(crate) const STREAM: &str = "st-test";
+
+/// A simulator with `days` UTC days of one stream, up to the end of the day of "now".
+pub(crate) fn profile(items_per_day: u32, days: u32) -> Profile {
+    Profile { streams: vec![StreamProfile::new(STREAM, items_per_day)], days, ..Profile::default() }
+}
+
+/// The same, with exactly so many items on each day.
+pub(crate) fn exact_profile(items_per_day: u32, days: u32) -> Profile {
+    let stream = StreamProfile { exact: true, ..StreamProfile::new(STREAM, items_per_day) };
+    Profile { streams: vec![stream], days, ..Profile::default() }
+}
+
+/// Waits until `condition` holds, letting all else run: for what another task is about to do.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+        tokio::task::yield_now().await;
+    }
+}

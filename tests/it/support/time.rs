@@ -1,0 +1,24 @@
+//! Moments, written as a test reads best.
+
+use jiff::tz::TimeZone;
+use koregate::window::Moment;
+
+/// "Now" where a test does not say otherwise: no whole second, so that what is cut at now is cut inside of one.
+pub(crate) const NOW: &str = "2026-02-25T12:34:56.789Z";
+
+/// A moment from RFC 3339, or from a date alone (its midnight, UTC).
+pub(crate) fn at(spelled: &str) -> Moment {
+    let midnight = if spelled.len() == 10 { "T00:00:00Z" } else { "" };
+    format!("{spelled}{midnight}").parse::<jiff::Timestamp>().unwrap().into()
+}
+
+/// The whole second of a moment, as seconds since the epoch: what a seeded test draws its bounds from.
+pub(crate) fn seconds_of(spelled: &str) -> i64 {
+    at(spelled).as_seconds()
+}
+
+/// A whole second in one of Kore's spellings, escaped for a query: `format` is jiff's, as in `%Y-%m-%d-%H:%M:%S`.
+pub(crate) fn spelled(moment: Moment, format: &str) -> String {
+    let civil = TimeZone::UTC.to_datetime(moment.to_timestamp());
+    form_urlencoded::byte_serialize(civil.strftime(format).to_string().as_bytes()).collect()
+}
