@@ -5,11 +5,16 @@
 //! simulator says ([`koregate::simulator::Control::expected`]); what was spent, it counts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod callers;
 mod faults;
 mod imports;
+mod operations;
+mod process;
 mod quota;
+mod secrets;
 mod support;
 mod tap;
+mod tls;
 
 /// The least that must work, so that a failure elsewhere is not the harness's.
 #[tokio::test]
