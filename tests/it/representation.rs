@@ -22,6 +22,16 @@ fn inflated(answer: &Answer) -> Vec<u8> {
     plain
 }
 
+/// One item a line: where an item has line breaks between its tokens, blanks stand in their place.
+fn ndjson(items: &[Vec<u8>]) -> Vec<u8> {
+    let line = |item: &Vec<u8>| {
+        let mut line: Vec<u8> = item.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
+        line.push(b'\n');
+        line
+    };
+    items.iter().flat_map(line).collect()
+}
+
 #[tokio::test]
 async fn json_ndjson_and_gzip_are_the_same_items() {
     let rig = rig().await;
@@ -36,12 +46,11 @@ async fn json_ndjson_and_gzip_are_the_same_items() {
 
     let lines = rig.ask(&Ask::get(DAY).header("accept", "application/x-ndjson")).await;
     assert_eq!(lines.header("content-type"), Some("application/x-ndjson"));
-    let expected: Vec<u8> = truth.iter().flat_map(|item| [item.as_slice(), b"\n"].concat()).collect();
-    assert!(lines.body == expected);
+    assert!(truth.iter().any(|item| item.contains(&b'\n')), "some items come in several lines");
+    assert!(lines.body == ndjson(&truth));
     let page = format!("{DAY}&offset=200&limit=20");
     let page = rig.ask(&Ask::get(page).header("accept", "application/x-ndjson")).await;
-    let expected: Vec<u8> = truth[200..220].iter().flat_map(|item| [item.as_slice(), b"\n"].concat()).collect();
-    assert!(page.body == expected);
+    assert!(page.body == ndjson(&truth[200..220]));
 
     let zipped = Ask::get(DAY).header("accept-encoding", "br, gzip");
     let answer = rig.ask(&zipped).await;
@@ -271,12 +280,7 @@ async fn a_window_without_a_limit_is_streamed_whole() {
     assert_items(&rig.get(query).await.page(), &truth, "warm");
     let lines =
         rig.ask(&Ask::get(query).header("accept", "application/x-ndjson").header("accept-encoding", "gzip")).await;
-    assert!(
-        inflated(&lines)
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .eq(truth.iter().map(Vec::as_slice))
-    );
+    assert!(inflated(&lines) == ndjson(&truth));
 }
 
 #[tokio::test]
