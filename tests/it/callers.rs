@@ -9,9 +9,10 @@ const DAY: &str = "from=2026-02-23&to=2026-02-23";
 const OTHER_ACCOUNT: &str = "664b33a620bd0892e0000002";
 const OTHER_STREAM: &str = "st-other";
 
-fn caller(name: &str, key: &str, lines: &str) -> String {
-    let hash: String = digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("[[callers]]\nname = '{name}'\napi_key_sha256 = '{hash}'\n{lines}\n")
+/// A caller as an operator writes it down, with more `lines`.
+pub(crate) fn caller(name: &str, key: &str, lines: &str) -> String {
+    let hash: Vec<String> = digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("[[callers]]\nname = '{name}'\napi_key_sha256 = '{}'\n{lines}\n", hash.concat())
 }
 
 /// Two accounts, two streams of the first, and callers that may see less than all of it.

@@ -63,7 +63,7 @@ impl Running {
             let (printed, sender) = (printed.clone(), sender.clone());
             std::thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    *printed.lock().unwrap() += &format!("{line}\n");
+                    printed.lock().unwrap().extend([line.as_str(), "\n"]);
                     let _ = sender.send(line);
                 }
             })

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use koregate::clock::Clock;
 use koregate::simulator::{Control, Credential, Fault, FaultPlan, Filter, Profile, Simulator};
 use serde_json::Value;
 
+use crate::callers::caller;
 use crate::process::Running;
 use crate::support::{ACCOUNT, Answer, Ask, Client, STREAM, at, exact_profile};
 use crate::tap::Tap;
@@ -38,13 +38,13 @@ const FAULTS: [Fault; 15] = [
 
 fn configuration(base_url: &str) -> String {
     let Credential { account_id, client_id, .. } = Credential::default();
-    let hash: String = digest(&SHA256, KEY.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
         "[server]\nlisten = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n[upstream]\nbase_url = '{base_url}'\n\
          timeout = '1s'\n[[accounts]]\naccount_id = '{account_id}'\nclient_id = '{client_id}'\n\
          client_secret = {{ env = 'KORE_CLIENT_SECRET' }}\n\
          quota = {{ limits = [{{ requests = 1000, per = '1s' }}] }}\n\
-         [[callers]]\nname = 'bi-etl'\napi_key_sha256 = '{hash}'\nstreams = ['{STREAM}']\n"
+         {}",
+        caller("bi-etl", KEY, &format!("streams = ['{STREAM}']"))
     )
 }
 
@@ -71,15 +71,15 @@ fn item_texts(control: &Control) -> BTreeSet<String> {
 struct Snoop {
     addr: SocketAddr,
     client: Client,
-    seen: String,
+    seen: Vec<String>,
 }
 
 impl Snoop {
     async fn ask(&mut self, ask: Ask) -> Answer {
         let answer = self.client.send(self.addr, &ask.header("auth", CALLERS_AUTH)).await.unwrap();
-        self.seen += &format!("{:?}\n", answer.headers);
+        self.seen.push(format!("{:?}", answer.headers));
         if answer.status != 200 {
-            self.seen += &format!("{}\n", String::from_utf8_lossy(&answer.body));
+            self.seen.push(String::from_utf8_lossy(&answer.body).into_owned());
         }
         answer
     }
@@ -110,7 +110,7 @@ async fn no_output_shows_a_secret_a_key_a_filter_or_an_item() {
     let arguments = ["serve", "--log", "trace", "--config", file.to_str().unwrap()];
     let mut gateway = Running::start(&arguments, &[("KORE_CLIENT_SECRET", secret.clone())]);
     let (addr, operators) = gateway.listening().await;
-    let mut snoop = Snoop { addr, client: Client::default(), seen: String::new() };
+    let mut snoop = Snoop { addr, client: Client::default(), seen: Vec::new() };
 
     let day = "from=2026-02-23&to=2026-02-23";
     let [session, conversation, unknown, parameter] = FILTERS;
@@ -146,7 +146,7 @@ async fn no_output_shows_a_secret_a_key_a_filter_or_an_item() {
     control.clear_faults();
     for path in ["/metrics", "/", "/api/v1/status", "/readyz", "/nothing"] {
         let answer = snoop.client.send(operators, &Ask::get("").path(path)).await.unwrap();
-        snoop.seen += &format!("{:?}\n{}\n", answer.headers, answer.text());
+        snoop.seen.push(format!("{:?}\n{}", answer.headers, answer.text()));
     }
     gateway.terminate();
     let (code, printed) = gateway.ended().await;
@@ -160,7 +160,7 @@ async fn no_output_shows_a_secret_a_key_a_filter_or_an_item() {
     assert!(!tokens.is_empty() && tokens.iter().all(|token| token.starts_with("eyJ")), "{}", tokens.len());
     let texts = item_texts(&control);
     assert!(texts.len() > 1000, "{} texts", texts.len());
-    let seen = format!("{printed}\n{}", snoop.seen);
+    let seen = format!("{printed}\n{}", snoop.seen.join("\n"));
     let secrets = [secret.as_str(), "eyJ", KEY, WRONG_KEY, CALLERS_AUTH].into_iter().chain(FILTERS);
     let texts = texts.iter().map(String::as_str);
     for hidden in secrets.chain(tokens.iter().flat_map(|token| token.split('.'))).chain(texts) {
