@@ -165,13 +165,19 @@ impl Chunk {
         })
     }
 
-    /// The lines of `rows`: for each block that they touch, its items, each ended by a line feed.
+    /// The lines of `rows`: for each block that they touch, its items, each ended by a line feed and free of others.
+    ///
+    /// A line break inside of an item is white space between its tokens, for no JSON string can hold one; it becomes a
+    /// blank.
     pub fn lines(self: Arc<Self>, rows: Range<usize>) -> impl Iterator<Item = Result<Bytes, Damaged>> {
         let blocks: Vec<_> = self.blocks_of(rows).collect();
         blocks.into_iter().map(move |(block, rows)| {
             let range = self.text_range(block, &rows);
             let mut lines = BytesMut::with_capacity(range.len() + 1);
             lines.extend_from_slice(&self.blocks[block].inflate()?[range.clone()]);
+            for byte in lines.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+                *byte = b' ';
+            }
             lines.put_u8(b'\n');
             // What stands between two items is one byte, here as there.
             for row in rows {
@@ -344,6 +350,15 @@ mod tests {
                 prop_assert_eq!(rows.contains(&row), span.contains(item.at));
             }
         }
+    }
+
+    #[test]
+    fn an_item_of_several_lines_becomes_one_line() {
+        let json = Bytes::from_static(b"{\"a\":\"\\n\",\r\n \"b\":1\n}");
+        let several = |n| Item { at: Moment::from_nanos(n), id: format!("{n}").into(), json: json.clone() };
+        let lines: Vec<_> = chunk(&[several(0), several(1)]).lines(0..2).map(|lines| lines.unwrap()).collect();
+        let line = r#"{"a":"\n",   "b":1 }"#;
+        assert_eq!(lines.concat(), format!("{line}\n{line}\n").as_bytes());
     }
 
     #[test]

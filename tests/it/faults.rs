@@ -289,7 +289,9 @@ fn faulted(rig: &Rig) -> Option<Call> {
 /// Waits until the gateway knows that its account is closed.
 async fn until_closed(rig: &Rig) {
     until("a call is refused", || faulted(rig).is_some()).await;
-    while rig.door.admin("/api/v1/status").await.json()["accounts"][0]["quota"][0]["remaining"] != 0 {}
+    let closed =
+        async { while rig.door.admin("/api/v1/status").await.json()["accounts"][0]["quota"][0]["remaining"] != 0 {} };
+    tokio::time::timeout(Duration::from_secs(30), closed).await.expect("the account stays open");
 }
 
 #[tokio::test]

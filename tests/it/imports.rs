@@ -235,15 +235,12 @@ fn tree<'a>(code: &'a str, prefix: &mut Vec<String>, found: &mut Vec<Vec<String>
     }
     prefix.push(name.to_owned());
     let trimmed = rest.trim_start();
-    let behind = match trimmed.strip_prefix("::") {
-        Some(further) => tree(further, prefix, found),
-        None => {
-            found.push(prefix.clone());
-            match trimmed.strip_prefix("as ") {
-                Some(alias) => alias.trim_start().trim_start_matches(is_word),
-                None => rest,
-            }
-        }
+    let behind = if let Some(further) = trimmed.strip_prefix("::") {
+        tree(further, prefix, found)
+    } else {
+        found.push(prefix.clone());
+        let alias = trimmed.strip_prefix("as ");
+        alias.map_or(rest, |alias| alias.trim_start().trim_start_matches(is_word))
     };
     prefix.pop();
     behind

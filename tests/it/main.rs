@@ -5,18 +5,20 @@
 //! simulator says ([`koregate::simulator::Control::expected`]); what was spent, it counts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod answers;
+mod callers;
+mod calls;
+mod density;
 mod faults;
+mod filters;
 mod imports;
+mod operations;
+mod process;
 mod quota;
+mod replay;
+mod representation;
+mod secrets;
 mod support;
 mod tap;
-
-/// The least that must work, so that a failure elsewhere is not the harness's.
-#[tokio::test]
-async fn a_day_comes_through_whole() {
-    let rig = support::Rig::start(support::exact_profile(120, 3), &support::Settings::default()).await;
-    let page = rig.get("from=2026-02-24&to=2026-02-24").await.page();
-    let truth = rig.truth(support::at("2026-02-24"), support::at("2026-02-25"));
-    assert!(!page.has_more && page.items().eq(truth.iter().map(Vec::as_slice)));
-    assert_eq!(rig.calls(), 2);
-}
+mod tls;
+mod window_field;

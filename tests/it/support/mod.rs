@@ -4,11 +4,13 @@ mod client;
 mod rig;
 mod settings;
 mod time;
+mod window;
 
 pub(crate) use client::{Answer, Ask, Client, Page};
 pub(crate) use rig::{Door, Rig};
 pub(crate) use settings::Settings;
-pub(crate) use time::{NOW, at, seconds_of, spelled};
+pub(crate) use time::{DAY, HOUR, NOW, at, spelled};
+pub(crate) use window::{Window, assert_items, check_pages};
 
 use std::time::{Duration, Instant};
 

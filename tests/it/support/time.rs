@@ -1,20 +1,20 @@
 //! Moments, written as a test reads best.
 
+use std::time::Duration;
+
 use jiff::tz::TimeZone;
 use koregate::window::Moment;
 
 /// "Now" where a test does not say otherwise: no whole second, so that what is cut at now is cut inside of one.
 pub(crate) const NOW: &str = "2026-02-25T12:34:56.789Z";
 
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const DAY: Duration = Duration::from_hours(24);
+
 /// A moment from RFC 3339, or from a date alone (its midnight, UTC).
 pub(crate) fn at(spelled: &str) -> Moment {
     let midnight = if spelled.len() == 10 { "T00:00:00Z" } else { "" };
     format!("{spelled}{midnight}").parse::<jiff::Timestamp>().unwrap().into()
-}
-
-/// The whole second of a moment, as seconds since the epoch: what a seeded test draws its bounds from.
-pub(crate) fn seconds_of(spelled: &str) -> i64 {
-    at(spelled).as_seconds()
 }
 
 /// A whole second in one of Kore's spellings, escaped for a query: `format` is jiff's, as in `%Y-%m-%d-%H:%M:%S`.

@@ -1,0 +1,241 @@
+//! What is missing costs the least calls that can fetch it, once, whoever asks.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use koregate::simulator::{Fault, FaultPlan, Profile};
+use koregate::window::{Moment, UpperBound};
+
+use super::support::{
+    Ask, DAY, HOUR, NOW, Rig, STREAM, Settings, Window, assert_items, at, check_pages, exact_profile, profile, until,
+};
+
+fn pages(items: usize) -> u64 {
+    items.div_ceil(100).max(1) as u64
+}
+
+fn hours(from: &str, to: &str) -> Window {
+    let second = |time| at(&format!("2026-02-23T{time}Z"));
+    Window::seconds(second(from), second(to), UpperBound::Inclusive)
+}
+
+/// Opens so many connections, so that requests of one instant are not kept apart by the opening of theirs.
+async fn connect(rig: &Rig, connections: usize) {
+    let asks = vec![Ask::get("from=2030-01-01&to=2030-01-01"); connections];
+    rig.door.ask_at_once(&asks).await;
+    assert_eq!(rig.calls(), 0, "the future is empty, and nobody need be asked for it");
+}
+
+#[tokio::test]
+async fn a_cold_settled_day_of_1700_items_costs_17_calls_with_either_bound() {
+    for (bound, name) in [(UpperBound::Inclusive, "inclusive"), (UpperBound::Exclusive, "exclusive")] {
+        let profile = Profile { upper_bound: bound, ..exact_profile(1_700, 4) };
+        let rig = Rig::start(profile, &Settings::default().section("window", &format!("upper_bound = '{name}'"))).await;
+        for calls in [17, 0] {
+            rig.control.reset_counts();
+            assert_eq!(rig.get("from=2026-02-23&to=2026-02-23").await.page().num_results, 1_700);
+            assert_eq!(rig.calls(), calls, "{name}");
+        }
+        // The days beside it are whole runs of their own: the midnight between costs nothing twice.
+        rig.control.reset_counts();
+        assert_eq!(rig.get("from=2026-02-22&to=2026-02-23").await.page().num_results, 3_400);
+        assert_eq!(rig.calls(), 17, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_cold_week_costs_its_pages_whoever_asks_and_however_many() {
+    let week = Window::days("2026-02-16", "2026-02-22");
+    let rig = Rig::start(profile(1_700, 12), &Settings::default()).await;
+    let truth = rig.truth(week.from, week.end);
+    // Each asks for a page of its own of the same week, at the same instant.
+    let ask = |caller: usize| Ask::get(format!("{}&offset={}&limit=50", week.query, caller * 50));
+    let answers = rig.door.ask_at_once(&(0..200).map(ask).collect::<Vec<_>>()).await;
+    for (caller, answer) in answers.iter().enumerate() {
+        let offset = caller * 50;
+        assert_items(&answer.page(), &truth[offset..offset + 50], &format!("caller {caller}"));
+    }
+    assert_eq!(rig.calls(), pages(truth.len()));
+    rig.control.reset_counts();
+    assert_items(&rig.get(&week.query).await.page(), &truth, "the week as a whole");
+    assert_eq!(rig.calls(), 0);
+}
+
+#[tokio::test]
+async fn overlapping_windows_of_one_instant_cost_what_their_union_costs() {
+    for windows in [
+        vec![hours("00:00:00", "13:59:59"), hours("09:00:00", "23:59:59")],
+        (0..10).map(|n| hours(&format!("{:02}:10:00", n), &format!("{:02}:40:17", n + 9))).collect(),
+    ] {
+        let rig = Rig::start(exact_profile(1_700, 4), &Settings::default()).await;
+        connect(&rig, windows.len()).await;
+        let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
+        let answers = rig.door.ask_at_once(&asks).await;
+        for (window, answer) in windows.iter().zip(&answers) {
+            assert_items(&answer.page(), &rig.truth(window.from, window.end), &window.query);
+        }
+        let from = windows.iter().map(|window| window.from).min().unwrap();
+        let end = windows.iter().map(|window| window.end).max().unwrap();
+        assert_eq!(rig.calls(), pages(rig.truth(from, end).len()), "{} windows", windows.len());
+    }
+}
+
+#[tokio::test]
+async fn a_gap_between_what_is_there_is_all_that_is_fetched() {
+    let rig = Rig::start(exact_profile(1_700, 4), &Settings::default()).await;
+    for part in [hours("00:00:00", "07:59:59"), hours("16:00:00", "23:59:59")] {
+        check_pages(&rig, &part, 10_000).await;
+    }
+    rig.control.reset_counts();
+    let day = check_pages(&rig, &Window::days("2026-02-23", "2026-02-23"), 10_000).await;
+    assert!(day.cache_status().contains("fwd=partial"), "{}", day.cache_status());
+    let from = at("2026-02-23T07:59:59Z");
+    assert_eq!(rig.calls(), pages(rig.truth(from, at("2026-02-23T16:00:00Z").next_tick()).len()));
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_does_not_stop_the_fetch() {
+    let rig = Rig::start(exact_profile(1_700, 4), &Settings::default()).await;
+    let ask = Ask::get("from=2026-02-23&to=2026-02-23");
+    let mut socket = TcpStream::connect(rig.door.addr()).unwrap();
+    socket.write_all(&ask.wire(rig.door.addr())).unwrap();
+    until("the first upstream call", || rig.calls() > 0).await;
+    drop(socket);
+    assert!(rig.calls() < 17, "the fetch was over before its caller left");
+    until("the fetch to end without its caller", || rig.control.counts().ok == 17).await;
+    assert_items(&rig.ask(&ask).await.page(), &rig.truth(at("2026-02-23"), at("2026-02-24")), "the day");
+    assert_eq!(rig.calls(), 17);
+}
+
+#[tokio::test]
+async fn settled_windows_outlive_the_upstream() {
+    let mut rig = Rig::start(exact_profile(300, 4), &Settings::default()).await;
+    let day = Window::days("2026-02-23", "2026-02-23");
+    let truth = rig.truth(day.from, day.end);
+    rig.get(&day.query).await.page();
+    rig.stop_upstream().await;
+    rig.clock.set(at("2026-09-01"));
+    for _ in 0..2 {
+        let answer = rig.get(&day.query).await;
+        assert_items(&answer.page(), &truth, "the day");
+        assert!(answer.cache_status().starts_with("koregate; hit"), "{}", answer.cache_status());
+    }
+    // What was never fetched cannot be served, and is not served as empty.
+    assert_eq!(rig.get("from=2026-02-22&to=2026-02-22").await.status, 502);
+    assert_eq!(rig.get("from=2026-02-22&to=2026-02-23").await.status, 502);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_and_not_kept() {
+    let rig = Rig::start(exact_profile(300, 4), &Settings::default()).await;
+    let day = Window::days("2026-02-23", "2026-02-23");
+    for fault in [Fault::Html200, Fault::TruncatedJson, Fault::WrongCount] {
+        // It fails on its second page: what the first one brought must not pass for the day.
+        rig.control.set_faults(FaultPlan::always(fault).after(1));
+        let failed = rig.get(&day.query).await;
+        assert_eq!(failed.status, 502, "{fault:?}");
+        rig.control.clear_faults();
+    }
+    rig.control.reset_counts();
+    check_pages(&rig, &day, 10_000).await;
+    assert_eq!(rig.calls(), 3);
+}
+
+/// The first and the last second that were asked for upstream since the last look, and in how many calls.
+fn asked_for(rig: &Rig) -> Option<(String, String, usize)> {
+    let calls = rig.control.calls();
+    let bounds = (
+        calls.iter().filter_map(|call| call.from.clone()).min(),
+        calls.iter().filter_map(|call| call.to.clone()).max(),
+    );
+    rig.control.reset_counts();
+    Some((bounds.0?, bounds.1?, calls.len()))
+}
+
+#[tokio::test]
+async fn open_data_is_fetched_again_only_where_the_ladder_says_so_and_settled_data_never() {
+    let now = at("2026-02-25T12:00:00Z");
+    let rig = Rig::start(exact_profile(480, 5), &Settings::default()).await;
+    rig.clock.set(now);
+    // From 12:00 two days ago up to now, in one window that does not move.
+    let window = Window::seconds(now - DAY * 2, now - Duration::from_secs(1), UpperBound::Inclusive);
+    let look = |after: Duration| {
+        rig.clock.set(now + after);
+        rig.control.reset_counts();
+    };
+    let to = "2026-02-25-11:59:59";
+    for (after, from) in [
+        (0, Some("2026-02-23-12:00:00")),
+        // Younger than an hour: at most 30 seconds old.
+        (30, None),
+        (31, Some("2026-02-25-11:00:31")),
+        (61, None),
+        (62, Some("2026-02-25-11:01:02")),
+        // Younger than six hours: at most five minutes. The hour before the last is from the first fetch still.
+        (300, Some("2026-02-25-11:05:00")),
+        (301, Some("2026-02-25-06:05:01")),
+    ] {
+        look(Duration::from_secs(after));
+        rig_answers(&rig, &window).await;
+        let asked = asked_for(&rig).map(|(from, last, _)| (from, last));
+        assert_eq!(asked, from.map(|from| (from.to_owned(), to.to_owned())), "after {after} s");
+    }
+    // An hour on, all that is open is due; what was settled at first is not.
+    look(Duration::from_secs(3_601));
+    rig_answers(&rig, &window).await;
+    assert_eq!(asked_for(&rig).map(|(from, last, _)| (from, last)), Some(("2026-02-24-12:00:00".into(), to.into())));
+    // Two days on, what has settled since is fetched one last time, and from then on never.
+    look(DAY * 2);
+    rig_answers(&rig, &window).await;
+    let (from, last, calls) = asked_for(&rig).unwrap();
+    assert_eq!((from.as_str(), last.as_str()), ("2026-02-24-13:00:01", to));
+    assert!(calls as u64 <= pages(rig.truth(now - DAY, now).len()));
+    for days in [2, 3, 30, 365] {
+        look(DAY * days + HOUR);
+        rig_answers(&rig, &window).await;
+        assert_eq!(asked_for(&rig), None, "after {days} days");
+    }
+}
+
+async fn rig_answers(rig: &Rig, window: &Window) {
+    let page = rig.get(&window.query).await.page();
+    assert_items(&page, &rig.truth(window.from, window.end), &window.query);
+}
+
+/// Items that change their bytes until they settle are served as they last were, and kept as they finally are.
+#[tokio::test]
+async fn what_settles_is_fetched_a_last_time_and_kept_as_it_is_then() {
+    let rig = Rig::start(exact_profile(300, 4), &Settings::default()).await;
+    let window = Window::seconds(at("2026-02-25T06:00:00Z"), at("2026-02-25T08:00:00Z"), UpperBound::Inclusive);
+    rig_answers(&rig, &window).await;
+    let before = rig.truth(window.from, window.end);
+    let (id, _) = rig.control.expected_until(STREAM, window.from, window.end, false, &Default::default()).remove(0);
+    assert!(rig.control.touch(STREAM, &id));
+    assert_items(&rig.get(&window.query).await.page(), &before, "still fresh enough");
+    rig.clock.set(at(NOW) + DAY);
+    rig_answers(&rig, &window).await;
+    // Whatever happens after it has settled is not looked for.
+    let settled: Vec<Vec<u8>> = rig.truth(window.from, window.end);
+    assert!(settled != before && rig.control.touch(STREAM, &id));
+    rig.clock.set(at(NOW) + DAY * 100);
+    assert_items(&rig.get(&window.query).await.page(), &settled, "settled");
+}
+
+/// What is asked for up to now grows by what has come since, and by that alone.
+#[tokio::test]
+async fn a_growing_window_asks_for_its_growth_only() {
+    let settings = Settings::default().section("window", "freshness = [{ younger_than = '24h', max_age = '24h' }]");
+    let rig = Rig::start(exact_profile(1_700, 4), &settings).await;
+    let mut now: Moment = at("2026-02-25T10:00:00Z");
+    rig.clock.set(now);
+    check_pages(&rig, &Window::days("2026-02-25", "2026-02-25"), 10_000).await;
+    for minutes in [5, 5, 60, 1] {
+        let grown = now;
+        now = now + Duration::from_mins(minutes);
+        rig.clock.set(now);
+        rig.control.reset_counts();
+        check_pages(&rig, &Window::days("2026-02-25", "2026-02-25"), 10_000).await;
+        assert_eq!(rig.calls(), pages(rig.truth(grown, now).len()), "{minutes} minutes later");
+    }
+}

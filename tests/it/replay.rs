@@ -1,0 +1,108 @@
+//! A day as a company lives it, told again: polls, pulls and questions, and what they cost upstream.
+
+use std::time::Duration;
+
+use koregate::window::{Moment, Span, SpanSet, UpperBound};
+
+use super::support::{Ask, DAY, HOUR, Rig, Settings, Window, at, profile, spelled};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const SETTLE_AFTER: Duration = Duration::from_mins(15);
+
+/// Somebody asks at this time for this window.
+struct Request {
+    when: Moment,
+    window: Window,
+}
+
+/// The day's requests, in the order of time.
+fn requests(begin: Moment) -> Vec<Request> {
+    let mut requests = Vec::new();
+    let mut ask = |when: Moment, from: Moment, to: Moment| {
+        requests.push(Request { when, window: Window::seconds(from, to, UpperBound::Inclusive) });
+    };
+    // None of them on the full second: people and schedulers are late by some milliseconds.
+    let late = Duration::from_millis(137);
+    for poll in 0..288 {
+        let when = begin + MINUTE * 5 * poll;
+        ask(when + late, when - HOUR, when);
+    }
+    for pull in 0..24 {
+        let when = begin + HOUR * pull + MINUTE * 7;
+        ask(when + late, when - DAY * 7, when);
+    }
+    let mut rng = fastrand::Rng::with_seed(2_026);
+    for _ in 0..200 {
+        let when = begin + Duration::from_millis(rng.u64(0..86_400_000));
+        let longest = [3_600, 86_400, 7 * 86_400][rng.usize(..3)];
+        let length = rng.i64(1..longest);
+        let first = (when - DAY * 30).as_seconds() + 1;
+        let from = rng.i64(first..when.as_seconds() - length);
+        ask(when, Moment::from_seconds(from), Moment::from_seconds(from + length));
+    }
+    let morning = begin + HOUR * 6;
+    let yesterday = spelled(begin - DAY, "%Y-%m-%d");
+    requests.push(Request { when: morning + late, window: Window::days(&yesterday, &yesterday) });
+    requests.sort_by_key(|request| request.when);
+    requests
+}
+
+/// What nobody could do with less: settled moments are fetched once, and open ones whenever they are asked for.
+#[derive(Default)]
+struct Naive {
+    kept: SpanSet,
+    calls: u64,
+}
+
+impl Naive {
+    fn ask(&mut self, request: &Request, times: &[Moment]) {
+        let span = Span::new(request.window.from, request.window.end.min(request.when));
+        let mut gaps = SpanSet::from(span);
+        self.kept.spans().iter().for_each(|kept| gaps.remove(*kept));
+        for gap in gaps.spans() {
+            let before = |moment| times.partition_point(|time| *time < moment);
+            let items = before(gap.end) - before(gap.start);
+            self.calls += items.div_ceil(100).max(1) as u64;
+            self.kept.insert(gap.split_at((request.when - SETTLE_AFTER).floor_second()).0);
+        }
+    }
+}
+
+/// The timestamps of all items, day by day, so that a month of them need not be in memory at once.
+fn times(rig: &Rig, begin: Moment, days: u32) -> Vec<Moment> {
+    let of = |item: &[u8]| {
+        let item: serde_json::Value = serde_json::from_slice(item).unwrap();
+        at(item["segmentStartTime"].as_str().unwrap())
+    };
+    let day = |day| rig.truth(begin + DAY * day, begin + DAY * (day + 1));
+    (0..days).flat_map(|number| day(number).iter().map(|item| of(item)).collect::<Vec<_>>()).collect()
+}
+
+#[tokio::test]
+async fn a_replayed_day_costs_what_a_naive_lower_bound_costs() {
+    let begin = at("2026-02-24");
+    let window = "settle_after = '15m'\nfreshness = []";
+    // Enough memory for the month: what is bought twice because it was evicted is another subject.
+    let settings = Settings::default().section("window", window).section("cache", "memory = '1GiB'");
+    let rig = Rig::start(profile(1_700, 33), &settings).await;
+    rig.clock.set(begin + DAY);
+    let times = times(&rig, begin - DAY * 31, 32);
+    assert!(times.is_sorted());
+
+    let mut naive = Naive::default();
+    let requests = requests(begin);
+    for request in &requests {
+        rig.clock.set(request.when);
+        naive.ask(request, &times);
+        // Few items of it are looked at; the window is fetched whole all the same.
+        let page = rig.ask(&Ask::get(format!("{}&limit=3", request.window.query))).await.page();
+        let end = request.window.end.min(request.when);
+        let before = |moment| times.partition_point(|time| *time < moment);
+        let items = before(end) - before(request.window.from);
+        assert_eq!((page.num_results, page.has_more), (items.min(3), items > 3), "{}", request.window.query);
+    }
+    let (calls, bound) = (rig.calls(), naive.calls);
+    println!("{} requests: {calls} upstream calls, where the lower bound is {bound}", requests.len());
+    assert!(calls * 100 <= bound * 105, "{calls} calls, more than 5 % above {bound}");
+    assert!(calls * 100 >= bound * 95, "{calls} calls, far below {bound}: the model is wrong");
+}
