@@ -138,6 +138,10 @@ impl Body for WindowBody {
             return Poll::Ready(None);
         }
         let next = this.next();
+        if let Some(Err(damaged)) = &next {
+            // The head has been sent: all that is left is to break the answer off, and to say so.
+            tracing::error!(error = %damaged, "an answer is broken off");
+        }
         this.done = !matches!(next, Some(Ok(_)));
         if let (Some(Ok(bytes)), Some(left)) = (&next, &mut this.left) {
             *left = left.saturating_sub(bytes.len() as u64);

@@ -48,7 +48,8 @@ fn stream_of(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/agentassist/api/v1/public/")?;
     let stream = rest.strip_suffix("/v2/agentassistinteractions")?;
     let stream = percent_decode_str(stream).decode_utf8().ok().filter(|_| !stream.contains('/'))?;
-    (!stream.is_empty()).then(|| stream.into_owned())
+    // A segment of dots would name another path of the upstream's.
+    (!matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
 }
 
 /// The stream that a request is about.
@@ -312,6 +313,8 @@ mod tests {
         let head = [("accountId", "a1")];
         for path in [
             "/",
+            &PATH.replace("st-1", "%2E%2e"),
+            &PATH.replace("st-1", "."),
             "/agentassist/api/v1/public//v2/agentassistinteractions",
             &format!("{PATH}/"),
             &PATH.replace("st-1", "a/b"),

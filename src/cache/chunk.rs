@@ -94,13 +94,16 @@ impl Chunk {
         F: FnMut(Bytes) -> Option<Bytes>,
     {
         let mut derived = Builder::default();
+        let mut names = Vec::new();
         for row in self.read(0..self.rows.len()) {
             let (row, json) = row?;
             if let Some(json) = change(json) {
                 derived.push(self.rows[row].at, &json);
+                names.extend(self.names.get(row));
             }
         }
-        Ok(derived.finish(self.span, self.fetched_at, |text| Text::Plain(text.into())))
+        let derived = derived.finish(self.span, self.fetched_at, |text| Text::Plain(text.into()));
+        Ok(Self { names: names.into(), ..derived })
     }
 
     /// Of which time.
@@ -362,11 +365,13 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_chunk_keeps_the_times() {
+    fn a_derived_chunk_keeps_times_and_names() {
         let items = items(&[1, 2, 3, 4]);
         let derived = chunk(&items).derive(|json| (json != items[1].json).then(|| Bytes::from_static(b"{}"))).unwrap();
         let (third, fourth) = (items[2].at, items[3].at.next_tick());
         assert_eq!(derived.rows_within(Span::new(third, fourth)), 1..3);
+        let whole = chunk(&items);
+        assert_eq!(derived.names(1..3), whole.names(2..4), "items that may still move keep their names");
         assert!(derived.read(0..3).all(|row| row.unwrap().1 == "{}"));
     }
 

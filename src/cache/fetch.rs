@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
+use super::CacheError;
 use super::chunk::{Chunk, Settled};
 use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
@@ -100,17 +101,23 @@ impl Fetcher {
         tokio::spawn(self.clone().fly_together(flights));
     }
 
-    /// Flies one run ahead of the others: if the upstream refuses that one, the others need not ask.
+    /// Flies one run ahead of the others until the upstream has answered it with a page: if it refuses that one, the
+    /// others need not ask.
     async fn fly_together(self: Arc<Self>, flights: Vec<(Errand, watch::Sender<Progress>)>) {
         let mut flights = flights.into_iter();
         let Some((first, tell)) = flights.next() else { return };
-        let failed = self.clone().fly(first, tell).await.err();
+        let (begin, begun) = oneshot::channel();
+        let first = tokio::spawn(self.clone().fly(first, tell, Some(begin)));
+        let refused = match begun.await {
+            Ok(()) => None,
+            Err(_) => first.await.unwrap_or(Err(CacheError::Lost)).err(),
+        };
         for (errand, tell) in flights {
-            match &failed {
-                Some(error @ (RepageError::Quota(_) | RepageError::NoPlace(_))) => {
+            match &refused {
+                Some(error @ CacheError::Repage(RepageError::Quota(_) | RepageError::NoPlace(_))) => {
                     self.land(&errand, &tell, Err(error.clone()));
                 }
-                _ => drop(tokio::spawn(self.clone().fly(errand, tell))),
+                _ => drop(tokio::spawn(self.clone().fly(errand, tell, None))),
             }
         }
     }
@@ -126,46 +133,60 @@ impl Fetcher {
         let (flight, tell) = Flight::begin(span, series.rich, Placed::Unchecked, self.clock.now());
         shelf.flights.push(flight.clone());
         let errand = Errand { series: series.clone(), shelf: of.clone(), flight: flight.clone() };
-        tokio::spawn(self.clone().fly(errand, tell));
+        tokio::spawn(self.clone().fly(errand, tell, None));
         flight
     }
 
-    /// Flies one run to its end.
-    async fn fly(self: Arc<Self>, errand: Errand, tell: watch::Sender<Progress>) -> Result<(), RepageError> {
+    /// Flies one run to its end. `begin` is told when the upstream has answered with a first page.
+    async fn fly(
+        self: Arc<Self>,
+        errand: Errand,
+        tell: watch::Sender<Progress>,
+        mut begin: Option<oneshot::Sender<()>>,
+    ) -> Result<(), CacheError> {
         let (deliver, mut deliveries) = mpsc::unbounded_channel();
         let (series, flight) = (errand.series.clone(), &errand.flight);
         let run = Run { series, span: flight.span, placed: flight.placed, spent: flight.spent.clone(), deliver };
         let run = tokio::spawn(self.below.clone().oneshot(run));
-        let mut chunks = Vec::new();
+        let mut chunks = Ok(Vec::new());
         while let Some(delivery) = deliveries.recv().await {
             match delivery {
-                Delivery::Stretch(stretch) => chunks.extend(self.clone().store(errand.clone(), stretch).await),
+                Delivery::Begun => drop(begin.take().map(|begin| begin.send(()))),
+                Delivery::Stretch(stretch) => match (self.clone().store(errand.clone(), stretch).await, &mut chunks) {
+                    (Ok(stored), Ok(chunks)) => chunks.extend(stored),
+                    (Err(error), _) => chunks = Err(error),
+                    (Ok(_), Err(_)) => {}
+                },
                 Delivery::Held(held) => drop(tell.send(Progress::Held(Instant::now() + held.retry_after))),
                 Delivery::Resumed => drop(tell.send(Progress::Flying)),
             }
         }
-        let result = run.await.unwrap_or(Err(RepageError::Torn));
-        self.land(&errand, &tell, result.clone().map(|()| chunks));
-        result
+        let ended = run.await.map_or(Err(CacheError::Lost), |result| result.map_err(CacheError::Repage));
+        let result = ended.and(chunks);
+        let told = result.as_ref().map(drop).map_err(Clone::clone);
+        self.land(&errand, &tell, result);
+        told
     }
 
     /// Takes a flight off the shelf and tells those who wait.
-    fn land(&self, errand: &Errand, tell: &watch::Sender<Progress>, result: Result<Vec<Arc<Chunk>>, RepageError>) {
+    fn land(&self, errand: &Errand, tell: &watch::Sender<Progress>, result: Result<Vec<Arc<Chunk>>, CacheError>) {
         if let Err(error) = &result {
             let account = &errand.series.account;
             telemetry::run_failed(account, error);
             telemetry::not_stored(not_stored(error).label());
-            if matches!(error, RepageError::WindowField) && self.fields.found_wrong(account) {
+            let wrong_field = matches!(error, CacheError::Repage(RepageError::WindowField));
+            if wrong_field && self.fields.found_wrong(account) {
                 // What was cut by a wrong timestamp is worth nothing.
                 self.shelves.clear(account, &self.memory);
             }
         }
         errand.shelf.lock().flights.retain(|flight| !Arc::ptr_eq(flight, &errand.flight));
+        self.shelves.tidy(&errand.series, &errand.shelf);
         let _ = tell.send(Progress::Landed(result.map(Arc::from)));
     }
 
     /// Cuts a stretch into chunks and keeps those that are worth it.
-    async fn store(self: Arc<Self>, errand: Errand, stretch: Stretch) -> Vec<Arc<Chunk>> {
+    async fn store(self: Arc<Self>, errand: Errand, stretch: Stretch) -> Result<Vec<Arc<Chunk>>, CacheError> {
         let fetcher = self.clone();
         let placed = errand.flight.placed;
         // Deflating megabytes would hold up every other request of this thread.
@@ -173,7 +194,7 @@ impl Fetcher {
             Placed::Checked => fetcher.cut(&stretch),
             Placed::Unchecked => vec![whole(&stretch)],
         });
-        let chunks = cut.await.unwrap_or_default();
+        let chunks = cut.await.map_err(|_| CacheError::Lost)?;
         let mut shelf = errand.shelf.lock();
         for chunk in chunks.iter().chain(&self.nothing_ahead(&errand)) {
             if self.put(&errand, &mut shelf, chunk).is_err_and(|why| {
@@ -187,7 +208,7 @@ impl Fetcher {
                 drop(tokio::task::spawn_blocking(move || fetcher.shelves.sweep(&fetcher.memory)));
             }
         }
-        chunks
+        Ok(chunks)
     }
 
     /// What a run that reached up to now has learnt besides: that nothing lay ahead. So one who asks a moment later, up
@@ -246,12 +267,16 @@ fn text_len(items: &[Item]) -> usize {
     items.iter().map(|item| item.json.len()).sum()
 }
 
-fn not_stored(error: &RepageError) -> NotStored {
+fn not_stored(error: &CacheError) -> NotStored {
     use crate::quota::QuotaError;
     match error {
-        RepageError::Quota(QuotaError::Exhausted(_)) | RepageError::NoPlace(_) => NotStored::QuotaSpent,
-        RepageError::Quota(QuotaError::Token(_)) => NotStored::UpstreamFailed,
-        RepageError::Torn => NotStored::RowsMoved,
-        RepageError::WindowField => NotStored::WrongWindowField,
+        CacheError::Held(_)
+        | CacheError::Repage(RepageError::Quota(QuotaError::Exhausted(_)) | RepageError::NoPlace(_)) => {
+            NotStored::QuotaSpent
+        }
+        CacheError::Repage(RepageError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
+        CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
+        CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
+        CacheError::Lost | CacheError::Damaged(_) => NotStored::Lost,
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::CacheError;
 use super::chunk::Chunk;
 use crate::quota::Exhausted;
-use crate::repage::{Placed, RepageError};
+use crate::repage::Placed;
 use crate::upstream::Spent;
 use crate::window::{Moment, Span};
 
@@ -21,7 +21,7 @@ pub(super) enum Progress {
     /// The quota holds it up until then; those who wait are told to come again.
     Held(Instant),
     /// It ended, with all its chunks or none.
-    Landed(Result<Arc<[Arc<Chunk>]>, RepageError>),
+    Landed(Result<Arc<[Arc<Chunk>]>, CacheError>),
 }
 
 /// A run on its way.
@@ -55,7 +55,7 @@ impl Flight {
         let mut progress = self.progress.clone();
         let over = progress.wait_for(|progress| !matches!(progress, Progress::Flying)).await;
         match over.as_deref() {
-            Ok(Progress::Landed(result)) => result.clone().map_err(CacheError::Repage),
+            Ok(Progress::Landed(result)) => result.clone(),
             Ok(Progress::Held(until)) => {
                 Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
             }

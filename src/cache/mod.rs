@@ -50,7 +50,7 @@ pub struct WindowAnswer {
     pub slices: Vec<Slice>,
     /// Whether it can never change again.
     pub settled: bool,
-    /// When the oldest copy that it was served from was fetched; `None` if all of it was fetched for this answer.
+    /// When the oldest part of it was fetched; `None` if all of it was fetched since it was asked for.
     pub oldest_copy: Option<Moment>,
     /// How it was answered.
     pub outcome: Outcome,

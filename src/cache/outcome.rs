@@ -46,6 +46,8 @@ pub enum NotStored {
     WrongWindowField,
     /// Something newer came first.
     Outdated,
+    /// A defect of the gateway.
+    Lost,
 }
 
 impl NotStored {
@@ -58,6 +60,7 @@ impl NotStored {
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
             Self::Outdated => "outdated",
+            Self::Lost => "lost",
         }
     }
 }

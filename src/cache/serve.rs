@@ -69,8 +69,10 @@ impl Copied for Brought {
 struct Part {
     span: Span,
     slice: Slice,
-    /// When it was fetched, if it was there before.
-    copied: Option<Moment>,
+    /// When it was fetched.
+    fetched_at: Moment,
+    /// Whether it was there before.
+    copy: bool,
 }
 
 /// What one request has gathered so far.
@@ -119,6 +121,12 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
         }
     }
     request.answer_exactly().await
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.fetcher.shelves.tidy(&self.series, &self.shelf);
+    }
 }
 
 impl Request {
@@ -226,7 +234,7 @@ impl Request {
             Outcome::Collapsed
         } else if self.stale {
             Outcome::Stale
-        } else if parts.iter().any(|part| part.copied.is_some()) {
+        } else if parts.iter().any(|part| part.copy) {
             Outcome::Partial
         } else {
             Outcome::Miss
@@ -234,13 +242,14 @@ impl Request {
     }
 
     fn answer(&self, parts: Vec<Part>, outcome: Outcome) -> WindowAnswer {
-        let copied = parts.iter().filter_map(|part| part.copied);
+        // A flight that was on its way already has seen what was there when it began.
+        let aged = parts.iter().filter(|part| part.copy || part.fetched_at < self.asked_at);
         WindowAnswer {
             settled: !parts.is_empty() && self.span.end <= self.fetcher.ladder.settled_before(self.asked_at),
-            oldest_copy: copied.clone().min(),
+            oldest_copy: aged.map(|part| part.fetched_at).min(),
             outcome,
             chunks: parts.len(),
-            hits: copied.count(),
+            hits: parts.iter().filter(|part| part.copy).count(),
             calls: self.flights.iter().filter_map(|flight| flight.charge()).sum(),
             slices: parts.into_iter().map(|part| part.slice).collect(),
         }
@@ -261,16 +270,16 @@ impl Request {
                     .unwrap_or_else(|| self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span))),
             }
         };
-        let (chunk, copied) = match found {
-            Ok(chunk) => (chunk.clone(), Some(chunk.fetched_at())),
+        let (chunk, outcome) = match found {
+            Ok(chunk) => (chunk, Outcome::Hit),
             Err(flight) => {
                 self.flights = vec![flight.clone()];
-                (flight.landed().await?.first().cloned().ok_or(CacheError::Lost)?, None)
+                (flight.landed().await?.first().cloned().ok_or(CacheError::Lost)?, Outcome::Bypass)
             }
         };
+        let (fetched_at, copy) = (chunk.fetched_at(), outcome == Outcome::Hit);
         let slice = Slice { rows: 0..chunk.len(), chunk };
-        let outcome = if copied.is_some() { Outcome::Hit } else { Outcome::Bypass };
-        Ok(self.answer(vec![Part { span: self.span, slice, copied }], outcome))
+        Ok(self.answer(vec![Part { span: self.span, slice, fetched_at, copy }], outcome))
     }
 }
 
@@ -284,11 +293,11 @@ async fn parts(mut held: Vec<(Span, Held)>) -> Result<Vec<Part>, Damaged> {
 }
 
 fn part(span: Span, held: Held) -> Result<Part, Damaged> {
-    let copied = held.copy.then(|| held.chunk.fetched_at());
+    let (fetched_at, copy) = (held.chunk.fetched_at(), held.copy);
     let chunk =
         if held.change.is_none() { held.chunk } else { Arc::new(held.chunk.derive(|item| held.change.apply(item))?) };
     let slice = Slice { rows: chunk.rows_within(span), chunk };
-    Ok(Part { span, slice, copied })
+    Ok(Part { span, slice, fetched_at, copy })
 }
 
 /// The spans whose items have moved elsewhere since they were fetched: an item that is not settled and stands in two

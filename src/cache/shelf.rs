@@ -115,6 +115,15 @@ impl Shelves {
         self.lock().entry(key).or_default().clone()
     }
 
+    /// Takes the shelf of a series down if nothing lies on it and nobody but the caller, who holds it, uses it: series
+    /// that only ever fail leave nothing behind.
+    pub(super) fn tidy(&self, series: &Series, held: &SharedShelf) {
+        let mut shelves = self.lock();
+        if Arc::strong_count(&held.0) == 2 && held.lock().is_idle() {
+            shelves.remove(&Series { rich: false, ..series.clone() });
+        }
+    }
+
     /// Forgets all that was kept for an account.
     pub(super) fn clear(&self, account: &str, memory: &Memory) {
         let shelves: Vec<SharedShelf> = self

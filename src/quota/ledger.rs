@@ -57,6 +57,11 @@ impl Ledger {
         self.ended.len() - self.ended.partition_point(|ended| *ended + window <= now)
     }
 
+    /// Whether [`Ledger::free_at`] is exact: no call is under way that could yet be refunded.
+    pub fn is_exact(&self) -> bool {
+        self.under_way == 0
+    }
+
     /// How many calls each limit leaves at `now`, with the limit, in the order of the configuration.
     pub fn remaining(&self, now: Tick) -> impl Iterator<Item = (Limit, u32)> + '_ {
         self.limits.iter().map(move |limit| {

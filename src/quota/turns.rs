@@ -125,7 +125,8 @@ impl Turns {
         let free = state.ledger.free_at(now, 0);
         let until = free.max(state.closed_until);
         if until > now {
-            return (Next::Wait { until, certain: true }, now);
+            let certain = state.ledger.is_exact() || until == state.closed_until;
+            return (Next::Wait { until, certain }, now);
         }
         if let Some(Err(paced)) = self.pace.as_ref().map(|pace| pace.admit(now)) {
             return (Next::Wait { until: paced, certain: false }, now);

@@ -49,6 +49,8 @@ pub struct Run {
 /// What a run has to tell.
 #[derive(Debug)]
 pub enum Delivery {
+    /// The upstream has answered with a first page: it is there, and takes the credential.
+    Begun,
     /// A part of the run is whole. The parts of a run that succeeds tile it.
     Stretch(Stretch),
     /// The quota holds the run up for so long; it goes on by itself.
@@ -251,7 +253,7 @@ where
         let page = self.page(self.query_for(span), 0, PAGE_LIMIT).await?;
         match walk.take(page) {
             Ok(()) if walk.next_offset().is_none() => self.deliver(span, walk, begun_at),
-            Err(Broken::OutOfPlace) => return Err(RepageError::WindowField),
+            // Halving goes on until an indivisible piece shows whether that was a freak.
             Ok(()) | Err(_) => return Ok(false),
         }
         Ok(true)
@@ -354,7 +356,9 @@ where
             let request = PageRequest { series, bounds, offset, limit, spent: self.run.spent.clone() };
             match self.stage.below.clone().oneshot(request).await {
                 Ok(page) => {
-                    self.begun = true;
+                    if !std::mem::replace(&mut self.begun, true) {
+                        let _ = self.run.deliver.send(Delivery::Begun);
+                    }
                     return Ok(page);
                 }
                 Err(QuotaError::Exhausted(exhausted)) if self.begun && held + exhausted.retry_after < LONGEST_HOLD => {

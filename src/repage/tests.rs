@@ -118,6 +118,7 @@ fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, 
     while let Ok(delivery) = delivered.try_recv() {
         match delivery {
             Delivery::Stretch(stretch) => stretches.push(stretch),
+            Delivery::Begun => {}
             other => panic!("{other:?}"),
         }
     }

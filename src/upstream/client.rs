@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
@@ -122,9 +122,14 @@ impl Client {
             Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(UpstreamError::TooLarge),
             Err(_) => return Err(UpstreamError::BrokenOff),
         };
-        match refusal::classify(head.status, &head.headers, &body, token, self.clock.now()) {
-            Some(refused) => Err(refused),
-            None => Ok(Page::parse(&body)?),
+        let page = Page::parse(&body);
+        match (head.status, page) {
+            (StatusCode::OK, Ok(page)) => Ok(page),
+            // Not a page: perhaps a refusal, whatever its status.
+            (status, page) => match refusal::classify(status, &head.headers, &body, token, self.clock.now()) {
+                Some(refused) => Err(refused),
+                None => Ok(page?),
+            },
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Which rows are asked for: all that identifies an answer besides its time.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// One series of items: two requests that differ in any member never share an answer by chance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,43 +86,27 @@ impl Filter {
     }
 }
 
-/// The members of an item that the filters look at.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Filterable<'a> {
-    #[serde(borrow, rename = "botSessionID")]
-    bot_session_id: Option<Text<'a>>,
-    #[serde(borrow, rename = "conversationID")]
-    conversation_id: Option<Text<'a>>,
-    #[serde(borrow)]
-    channel: Option<Text<'a>>,
-    #[serde(borrow)]
-    agent: Option<Agent<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Agent<'a> {
-    #[serde(borrow)]
-    agent_id: Option<Text<'a>>,
-}
-
-/// A string, unescaped; borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
-
 impl KnownFilter {
-    /// Whether an item, given as JSON, passes. An item whose members are not of the documented kind does not.
+    /// Whether an item, given as JSON, passes. A member that is missing, or not a string, passes no filter on it.
     pub fn passes(&self, item: &[u8]) -> bool {
-        let Ok(item) = serde_json::from_slice::<Filterable<'_>>(item) else { return false };
-        let among = |wanted: &BTreeSet<String>, text: Option<Text<'_>>| {
-            wanted.is_empty() || text.is_some_and(|text| wanted.contains(text.0.as_ref()))
+        let Some(item) = members(item) else { return false };
+        let among = |wanted: &BTreeSet<String>, members: &Members<'_>, name: &str| {
+            let text = || serde_json::from_str::<String>(members.get(name)?.get()).ok();
+            wanted.is_empty() || text().is_some_and(|text| wanted.contains(&text))
         };
-        among(&self.session_ids, item.bot_session_id)
-            && among(&self.conversation_ids, item.conversation_id)
-            && among(&self.channels, item.channel)
-            && among(&self.agent_ids, item.agent.and_then(|agent| agent.agent_id))
+        let agent = item.get("agent").and_then(|agent| members(agent.get().as_bytes())).unwrap_or_default();
+        among(&self.session_ids, &item, "botSessionID")
+            && among(&self.conversation_ids, &item, "conversationID")
+            && among(&self.channels, &item, "channel")
+            && among(&self.agent_ids, &agent, "agentId")
     }
+}
+
+/// The members of a JSON object; of a name that stands twice, the last one.
+type Members<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
+fn members(object: &[u8]) -> Option<Members<'_>> {
+    serde_json::from_slice(object).ok()
 }
 
 #[cfg(test)]
@@ -167,5 +153,15 @@ mod tests {
         assert!(passes(r#"{"agentIds":["a1","a2"],"channels":["voice","chat"]}"#));
         assert!(!passes(r#"{"agentIds":["a1"],"channels":["voice"]}"#));
         assert!(!passes(r#"{"sessionIds":["null"]}"#));
+    }
+
+    #[test]
+    fn one_odd_member_spoils_no_other() {
+        let item =
+            br#"{"channel":7,"conversationID":"a","conversationID":"b","agent":{"agentId":"a1","agentId":"a2"}}"#;
+        let passes = |body| matches!(parse(body), Filter::Known(known) if known.passes(item));
+        assert!(passes(r#"{"agentIds":["a2"],"conversationIds":["b"]}"#));
+        assert!(!passes(r#"{"agentIds":["a1"]}"#));
+        assert!(!passes(r#"{"channels":["7"]}"#));
     }
 }
