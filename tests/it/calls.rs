@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use koregate::simulator::{Fault, FaultPlan, Filter, Profile};
-use koregate::window::{Moment, UpperBound};
+use koregate::window::{Bound, Moment, UpperBound};
 
 use super::support::{
     Ask, DAY, HOUR, NOW, Rig, STREAM, Settings, Window, assert_items, at, check_pages, exact_profile, profile, until,
@@ -201,6 +201,27 @@ async fn the_settling_line_leaves_nothing_behind_that_was_fetched_too_early() {
         check_whole(&rig, &window).await;
         let asked = asked.map(|(from, to): (&str, &str)| (from.to_owned(), to.to_owned()));
         assert_eq!(asked_for(&rig), asked, "after {after} s");
+    }
+}
+
+/// Copies of many ages lie side by side where a window is polled: fetching them again piece by piece would cost a call
+/// for each piece.
+#[tokio::test]
+async fn a_polled_window_is_not_fetched_in_splinters() {
+    let rig = Rig::start(profile(1_700, 9), &Settings::default()).await;
+    for poll in 0..100 {
+        let now = at("2026-02-25T03:00:00Z") + Duration::from_mins(5) * poll;
+        rig.clock.set(now);
+        rig.control.reset_counts();
+        let week = Window::seconds(now - DAY * 7, now, UpperBound::Inclusive);
+        rig.get(format!("{}&limit=1", week.query)).await.page();
+        // What has settled since the last poll is a run of its own, far from what is open.
+        let settling = Bound::Second(now - DAY).to_string();
+        let calls = rig.control.calls();
+        let open: Vec<_> = calls.iter().filter(|call| call.to.as_ref().is_some_and(|to| *to > settling)).collect();
+        let first = open.iter().filter_map(|call| Bound::parse(call.from.as_ref()?)).map(Bound::start).min().unwrap();
+        let items = rig.truth(first, now).len();
+        assert!(open.len() as u64 <= pages(items) + 1, "{now}: {} calls for {items} items", open.len());
     }
 }
 
