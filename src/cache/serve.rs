@@ -12,13 +12,16 @@ use super::flight::Flight;
 use super::shelf::{Copy, SharedShelf, Shelf};
 use super::{CacheError, Outcome, WindowAnswer, WindowQuery, member};
 use crate::repage::{Placed, RepageError};
-use crate::upstream::{Filter, KnownFilter, Series};
+use crate::upstream::{Filter, KnownFilter, PAGE_LIMIT, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span};
 
 /// A window is looked at so often before it is given up; most rounds wait for flights to begin or to land.
 const ROUNDS: usize = 16;
 /// So often copies are fetched again because an item has moved out of them; each time costs calls.
 const MOVES: usize = 2;
+/// A run is ended by a gap of this many items, at which leaving them out saves as much, on the average, as the last page
+/// of a run wastes.
+const WORTH_A_RUN: usize = PAGE_LIMIT as usize / 2;
 /// What a rich item has and a plain one has not.
 const RICH_MEMBER: &str = "agenticActivities";
 
@@ -189,8 +192,17 @@ impl Request {
         if unasked.is_empty() {
             Next::AwaitFlights
         } else {
+            let unasked = plan.bridge(&unasked, WORTH_A_RUN, |span, held| self.open_items(span, held));
             Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, &unasked))
         }
+    }
+
+    /// How many items of a copy lie in `span`, if they may be fetched again before they are due: what has settled may
+    /// not, and what has just been fetched need not.
+    fn open_items(&self, span: Span, held: &Held) -> Option<usize> {
+        let fetched_at = held.chunk.fetched_at();
+        let open = span.start >= self.fetcher.ladder.settled_before(fetched_at);
+        (held.copy && open && fetched_at < self.fresh_since).then(|| held.chunk.rows_within(span).len())
     }
 
     fn take_copies(&self, plan: &mut Plan<Held>, shelf: &Shelf, filter: Option<&KnownFilter>) {

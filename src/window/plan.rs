@@ -59,6 +59,29 @@ impl<V> Plan<V> {
             left.spans().iter().for_each(|span| self.missing.insert(*span));
         }
     }
+
+    /// `asked`, with those of its spans joined between which there are hits of less than `most` items only.
+    ///
+    /// Each span is a run, and a run costs a call however little it brings: where copies of many ages lie side by side,
+    /// fetching the few items between two gaps again is cheaper than leaving them out. `items` gives how many lie in a
+    /// part of a hit, or `None` where it must not be fetched again.
+    pub fn bridge(&self, asked: &SpanSet, most: usize, items: impl Fn(Span, &V) -> Option<usize>) -> SpanSet {
+        let mut bridged = asked.clone();
+        for pair in asked.spans().windows(2) {
+            let between = Span::new(pair[0].end, pair[1].start);
+            let mut uncovered = SpanSet::from(between);
+            let mut weight = Some(0);
+            for (span, value) in self.hits.iter().filter(|(span, _)| span.overlaps(between)) {
+                let part = span.intersection(between);
+                uncovered.remove(part);
+                weight = weight.zip(items(part, value)).map(|(weight, items)| weight + items);
+            }
+            if uncovered.is_empty() && weight.is_some_and(|weight| weight < most) {
+                bridged.insert(between);
+            }
+        }
+        bridged
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +103,24 @@ mod tests {
 
     fn seconds(start: i64, end: i64) -> Span {
         Span::new(Moment::from_seconds(start), Moment::from_seconds(end))
+    }
+
+    #[test]
+    fn gaps_are_joined_across_few_items_that_may_be_fetched_again() {
+        let hits = vec![
+            (seconds(10, 20), Some(3)),
+            (seconds(30, 35), Some(2)),
+            (seconds(35, 40), Some(2)),
+            (seconds(50, 60), None),
+            (seconds(70, 80), Some(5)),
+            // From 90 to 95 somebody else is fetching.
+            (seconds(95, 100), Some(1)),
+        ];
+        let plan = Plan { hits, missing: seconds(0, 200).into(), stale: true };
+        let gaps = [(0, 10), (20, 30), (40, 50), (60, 70), (80, 90), (100, 110)];
+        let asked: SpanSet = gaps.map(|(start, end)| seconds(start, end)).into_iter().collect();
+        let bridged = plan.bridge(&asked, 5, |_, items| *items);
+        assert_eq!(bridged.spans(), [seconds(0, 50), seconds(60, 70), seconds(80, 90), seconds(100, 110)]);
     }
 
     proptest! {

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use koregate::simulator::{Fault, FaultPlan, Profile};
-use koregate::window::{Moment, UpperBound};
+use koregate::simulator::{Fault, FaultPlan, Filter, Profile};
+use koregate::window::{Bound, Moment, UpperBound};
 
 use super::support::{
     Ask, DAY, HOUR, NOW, Rig, STREAM, Settings, Window, assert_items, at, check_pages, exact_profile, profile, until,
@@ -66,7 +66,7 @@ async fn a_cold_week_costs_its_pages_whoever_asks_and_however_many() {
 async fn overlapping_windows_of_one_instant_cost_what_their_union_costs() {
     for windows in [
         vec![hours("00:00:00", "13:59:59"), hours("09:00:00", "23:59:59")],
-        (0..10).map(|n| hours(&format!("{:02}:10:00", n), &format!("{:02}:40:17", n + 9))).collect(),
+        (0..10).map(|n| hours(&format!("{n:02}:10:00"), &format!("{:02}:40:17", n + 9))).collect(),
     ] {
         let rig = Rig::start(exact_profile(1_700, 4), &Settings::default()).await;
         connect(&rig, windows.len()).await;
@@ -84,7 +84,9 @@ async fn overlapping_windows_of_one_instant_cost_what_their_union_costs() {
 #[tokio::test]
 async fn a_gap_between_what_is_there_is_all_that_is_fetched() {
     let rig = Rig::start(exact_profile(1_700, 4), &Settings::default()).await;
-    for part in [hours("00:00:00", "07:59:59"), hours("16:00:00", "23:59:59")] {
+    let midnight = at("2026-02-24");
+    let evening = Window::seconds(at("2026-02-23T16:00:00Z"), midnight, UpperBound::Inclusive);
+    for part in [hours("00:00:00", "07:59:59"), evening] {
         check_pages(&rig, &part, 10_000).await;
     }
     rig.control.reset_counts();
@@ -142,63 +144,88 @@ async fn a_failure_is_told_and_not_kept() {
     assert_eq!(rig.calls(), 3);
 }
 
-/// The first and the last second that were asked for upstream since the last look, and in how many calls.
-fn asked_for(rig: &Rig) -> Option<(String, String, usize)> {
+/// The first and the last second that were asked for upstream since the last reset.
+fn asked_for(rig: &Rig) -> Option<(String, String)> {
     let calls = rig.control.calls();
-    let bounds = (
-        calls.iter().filter_map(|call| call.from.clone()).min(),
-        calls.iter().filter_map(|call| call.to.clone()).max(),
-    );
-    rig.control.reset_counts();
-    Some((bounds.0?, bounds.1?, calls.len()))
+    let from = calls.iter().filter_map(|call| call.from.clone()).min()?;
+    Some((from, calls.iter().filter_map(|call| call.to.clone()).max()?))
 }
 
 #[tokio::test]
 async fn open_data_is_fetched_again_only_where_the_ladder_says_so_and_settled_data_never() {
     let now = at("2026-02-25T12:00:00Z");
     let rig = Rig::start(exact_profile(480, 5), &Settings::default()).await;
-    rig.clock.set(now);
-    // From 12:00 two days ago up to now, in one window that does not move.
-    let window = Window::seconds(now - DAY * 2, now - Duration::from_secs(1), UpperBound::Inclusive);
-    let look = |after: Duration| {
-        rig.clock.set(now + after);
-        rig.control.reset_counts();
-    };
-    let to = "2026-02-25-11:59:59";
-    for (after, from) in [
-        (0, Some("2026-02-23-12:00:00")),
-        // Younger than an hour: at most 30 seconds old.
+    // From 16:00 yesterday up to now, in one window that does not move; none of it is settled yet.
+    let window = Window::seconds(now - HOUR * 20, now - Duration::from_secs(1), UpperBound::Inclusive);
+    for (after, asked) in [
+        (0, Some(("2026-02-24-16:00:00", "2026-02-25-11:59:59"))),
+        // What is younger than an hour may be thirty seconds old.
         (30, None),
-        (31, Some("2026-02-25-11:00:31")),
+        (31, Some(("2026-02-25-11:00:31", "2026-02-25-11:59:59"))),
         (61, None),
-        (62, Some("2026-02-25-11:01:02")),
-        // Younger than six hours: at most five minutes. The hour before the last is from the first fetch still.
-        (300, Some("2026-02-25-11:05:00")),
-        (301, Some("2026-02-25-06:05:01")),
+        (62, Some(("2026-02-25-11:01:02", "2026-02-25-11:59:59"))),
+        (300, Some(("2026-02-25-11:05:00", "2026-02-25-11:59:59"))),
+        // What is younger than six hours, five minutes; the last hour has just been fetched.
+        (301, Some(("2026-02-25-06:05:01", "2026-02-25-11:00:31"))),
+        // All the rest, an hour.
+        (3_601, Some(("2026-02-24-16:00:00", "2026-02-25-11:59:59"))),
+        // It has settled since, so it is fetched one last time.
+        (2 * 86_400, Some(("2026-02-24-16:00:00", "2026-02-25-11:59:59"))),
+        (2 * 86_400 + 3_601, None),
+        (365 * 86_400, None),
     ] {
-        look(Duration::from_secs(after));
-        rig_answers(&rig, &window).await;
-        let asked = asked_for(&rig).map(|(from, last, _)| (from, last));
-        assert_eq!(asked, from.map(|from| (from.to_owned(), to.to_owned())), "after {after} s");
-    }
-    // An hour on, all that is open is due; what was settled at first is not.
-    look(Duration::from_secs(3_601));
-    rig_answers(&rig, &window).await;
-    assert_eq!(asked_for(&rig).map(|(from, last, _)| (from, last)), Some(("2026-02-24-12:00:00".into(), to.into())));
-    // Two days on, what has settled since is fetched one last time, and from then on never.
-    look(DAY * 2);
-    rig_answers(&rig, &window).await;
-    let (from, last, calls) = asked_for(&rig).unwrap();
-    assert_eq!((from.as_str(), last.as_str()), ("2026-02-24-13:00:01", to));
-    assert!(calls as u64 <= pages(rig.truth(now - DAY, now).len()));
-    for days in [2, 3, 30, 365] {
-        look(DAY * days + HOUR);
-        rig_answers(&rig, &window).await;
-        assert_eq!(asked_for(&rig), None, "after {days} days");
+        rig.clock.set(now + Duration::from_secs(after));
+        rig.control.reset_counts();
+        check_whole(&rig, &window).await;
+        let asked = asked.map(|(from, to)| (from.to_owned(), to.to_owned()));
+        assert_eq!(asked_for(&rig), asked, "after {after} s");
     }
 }
 
-async fn rig_answers(rig: &Rig, window: &Window) {
+/// The line between settled and open moves through a window: what it has passed since the last look is fetched a last
+/// time, and that alone.
+#[tokio::test]
+async fn the_settling_line_leaves_nothing_behind_that_was_fetched_too_early() {
+    let now = at("2026-02-25T12:00:00Z");
+    let rig = Rig::start(exact_profile(480, 5), &Settings::default()).await;
+    let window = Window::seconds(now - DAY * 2, now - HOUR * 20, UpperBound::Inclusive);
+    for (after, asked) in [
+        (0, Some(("2026-02-23-12:00:00", "2026-02-24-16:00:00"))),
+        (0, None),
+        (30, Some(("2026-02-24-12:00:00", "2026-02-24-12:00:30"))),
+        (30, None),
+        (600, Some(("2026-02-24-12:00:30", "2026-02-24-12:10:00"))),
+    ] {
+        rig.clock.set(now + Duration::from_secs(after));
+        rig.control.reset_counts();
+        check_whole(&rig, &window).await;
+        let asked = asked.map(|(from, to): (&str, &str)| (from.to_owned(), to.to_owned()));
+        assert_eq!(asked_for(&rig), asked, "after {after} s");
+    }
+}
+
+/// Copies of many ages lie side by side where a window is polled: fetching them again piece by piece would cost a call
+/// for each piece.
+#[tokio::test]
+async fn a_polled_window_is_not_fetched_in_splinters() {
+    let rig = Rig::start(profile(1_700, 9), &Settings::default()).await;
+    for poll in 0..100 {
+        let now = at("2026-02-25T03:00:00Z") + Duration::from_mins(5) * poll;
+        rig.clock.set(now);
+        rig.control.reset_counts();
+        let week = Window::seconds(now - DAY * 7, now, UpperBound::Inclusive);
+        rig.get(format!("{}&limit=1", week.query)).await.page();
+        // What has settled since the last poll is a run of its own, far from what is open.
+        let settling = Bound::Second(now - DAY).to_string();
+        let calls = rig.control.calls();
+        let open: Vec<_> = calls.iter().filter(|call| call.to.as_ref().is_some_and(|to| *to > settling)).collect();
+        let first = open.iter().filter_map(|call| Bound::parse(call.from.as_ref()?)).map(Bound::start).min().unwrap();
+        let items = rig.truth(first, now).len();
+        assert!(open.len() as u64 <= pages(items) + 1, "{now}: {} calls for {items} items", open.len());
+    }
+}
+
+async fn check_whole(rig: &Rig, window: &Window) {
     let page = rig.get(&window.query).await.page();
     assert_items(&page, &rig.truth(window.from, window.end), &window.query);
 }
@@ -208,13 +235,13 @@ async fn rig_answers(rig: &Rig, window: &Window) {
 async fn what_settles_is_fetched_a_last_time_and_kept_as_it_is_then() {
     let rig = Rig::start(exact_profile(300, 4), &Settings::default()).await;
     let window = Window::seconds(at("2026-02-25T06:00:00Z"), at("2026-02-25T08:00:00Z"), UpperBound::Inclusive);
-    rig_answers(&rig, &window).await;
+    check_whole(&rig, &window).await;
     let before = rig.truth(window.from, window.end);
-    let (id, _) = rig.control.expected_until(STREAM, window.from, window.end, false, &Default::default()).remove(0);
+    let (id, _) = rig.control.expected_until(STREAM, window.from, window.end, false, &Filter::default()).remove(0);
     assert!(rig.control.touch(STREAM, &id));
     assert_items(&rig.get(&window.query).await.page(), &before, "still fresh enough");
     rig.clock.set(at(NOW) + DAY);
-    rig_answers(&rig, &window).await;
+    check_whole(&rig, &window).await;
     // Whatever happens after it has settled is not looked for.
     let settled: Vec<Vec<u8>> = rig.truth(window.from, window.end);
     assert!(settled != before && rig.control.touch(STREAM, &id));

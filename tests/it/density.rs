@@ -56,7 +56,8 @@ async fn a_year_of_twenty_items_a_day_costs_its_pages_and_not_one_call_for_each_
 
 #[tokio::test]
 async fn an_empty_settled_window_costs_one_call_once() {
-    let rig = Rig::start(profile(100, 2), &Settings::default()).await;
+    // With a quota of one call, a second one would be refused.
+    let rig = Rig::start(profile(100, 2), &Settings::default().limits("[{ requests = 1, per = '1h' }]")).await;
     for calls in [1, 0] {
         rig.control.reset_counts();
         let page = rig.get("from=2026-01-01&to=2026-01-31").await.page();

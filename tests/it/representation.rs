@@ -215,7 +215,8 @@ async fn a_bad_parameter_is_named() {
 
 #[tokio::test]
 async fn what_is_not_served_is_refused_in_a_body_that_kores_clients_understand() {
-    let rig = rig().await;
+    let settings = Settings::default().account("streams = ['st-test']");
+    let rig = Rig::start(exact_profile(250, 4), &settings).await;
     for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
         let answer = rig.ask(&Ask::get(DAY).method(method)).await;
         assert_problem(&answer, 405, "GET and POST");
@@ -236,10 +237,33 @@ async fn what_is_not_served_is_refused_in_a_body_that_kores_clients_understand()
     for body in ["[1]", "nothing", r#"{"channels":["chat"]"#] {
         assert_problem(&rig.ask(&Ask::post(DAY, body)).await, 400, "body");
     }
-    assert_problem(&rig.ask(&Ask::get(DAY).header("accountId", "another")).await, 403, "not allowed");
+    for ask in [Ask::get(DAY).header("accountId", "another"), Ask::get(DAY).stream("st-other")] {
+        assert_problem(&rig.ask(&ask).await, 403, "not allowed");
+    }
     assert_eq!(rig.calls(), 0);
     // With one account there is no need to name it.
     assert_eq!(rig.ask(&Ask::get(DAY).header("accountId", "")).await.page().num_results, 250);
+}
+
+#[tokio::test]
+async fn a_caller_without_a_key_or_beyond_its_own_limit_is_told_so() {
+    // SHA-256 of "abc", as FIPS 180-2 gives it.
+    let callers = "[[callers]]\nname = 'bi'\nrequests_per_minute = 2\n\
+        api_key_sha256 = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'\nstreams = ['st-test']";
+    let rig = Rig::start(exact_profile(250, 4), &Settings::default().tables(callers)).await;
+    for ask in
+        [Ask::get(DAY), Ask::get(DAY).header("x-api-key", "abd"), Ask::get(DAY).header("authorization", "Basic abc")]
+    {
+        let answer = rig.ask(&ask).await;
+        assert_problem(&answer, 401, "API key");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    }
+    assert_eq!(rig.ask(&Ask::get(DAY).header("authorization", "Bearer abc")).await.page().num_results, 250);
+    let known = Ask::get(DAY).header("x-api-key", "abc");
+    assert_problem(&rig.ask(&known.clone().stream("st-other")).await, 403, "not allowed");
+    let answer = rig.ask(&known).await;
+    assert_problem(&answer, 429, "limit");
+    assert!(answer.header("retry-after").unwrap().parse::<u64>().is_ok_and(|seconds| (1..=30).contains(&seconds)));
 }
 
 #[tokio::test]

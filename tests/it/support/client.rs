@@ -1,5 +1,6 @@
 //! A caller: asks as a service would, and keeps what it gets as bytes.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -78,9 +79,9 @@ impl Ask {
         let Self { method, path, query, headers, body } = self;
         let mut head = format!("{method} {path}?{query} HTTP/1.1\r\nhost: {addr}\r\n");
         for (name, value) in headers {
-            head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+            write!(head, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
         }
-        head += &format!("content-length: {}\r\n\r\n", body.len());
+        write!(head, "content-length: {}\r\n\r\n", body.len()).unwrap();
         [head.as_bytes(), body].concat()
     }
 

@@ -10,7 +10,7 @@ pub(crate) use client::{Answer, Ask, Client, Page};
 pub(crate) use rig::{Door, Rig};
 pub(crate) use settings::Settings;
 pub(crate) use time::{DAY, HOUR, NOW, at, spelled};
-pub(crate) use window::{Window, assert_items, check_pages};
+pub(crate) use window::{Window, assert_items, check_pages, check_pages_against};
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,7 @@
 //! The configuration of a test, as an operator would write it: TOML text, read by the code that reads an operator's.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use koregate::config::Config;
 use koregate::simulator::Profile;
@@ -13,6 +14,7 @@ use koregate::simulator::Profile;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     account: String,
+    limits: String,
     sections: BTreeMap<&'static str, String>,
     tail: String,
 }
@@ -21,13 +23,13 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             account: String::new(),
+            limits: "[{ requests = 1_000_000, per = '1m' }]".to_owned(),
             sections: BTreeMap::from([
                 ("server", "listen = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n".to_owned()),
                 ("upstream", String::new()),
             ]),
             tail: String::new(),
         }
-        .limits("[{ requests = 1_000_000, per = '1m' }]")
     }
 }
 
@@ -41,10 +43,8 @@ impl Settings {
     }
 
     /// The limits of each account, as a TOML array; replaces those from before.
-    pub(crate) fn limits(mut self, limits: &str) -> Self {
-        let others = self.account.lines().filter(|line| !line.starts_with("quota"));
-        self.account = others.map(|line| format!("{line}\n")).collect();
-        self.account(&format!("quota = {{ limits = {limits} }}"))
+    pub(crate) fn limits(self, limits: &str) -> Self {
+        Self { limits: limits.to_owned(), ..self }
     }
 
     /// Adds lines to each account.
@@ -67,16 +67,18 @@ impl Settings {
         let mut environment = Vec::new();
         for (number, known) in std::iter::once(&profile.account).chain(&profile.more_accounts).enumerate() {
             let (account_id, client_id) = (&known.account_id, &known.client_id);
-            text += &format!(
+            let (lines, limits) = (&self.account, &self.limits);
+            write!(
+                text,
                 "[[accounts]]\naccount_id = '{account_id}'\nclient_id = '{client_id}'\n\
-                 client_secret = {{ env = 'SECRET_{number}' }}\n{}",
-                self.account
-            );
+                 client_secret = {{ env = 'SECRET_{number}' }}\nquota = {{ limits = {limits} }}\n{lines}"
+            )
+            .unwrap();
             environment.push((format!("SECRET_{number}"), known.client_secret.clone()));
         }
         for (name, lines) in &self.sections {
             let base_url = if *name == "upstream" { format!("base_url = '{base_url}'\n") } else { String::new() };
-            text += &format!("[{name}]\n{base_url}{lines}");
+            write!(text, "[{name}]\n{base_url}{lines}").unwrap();
         }
         text += &self.tail;
         let dir = tempfile::tempdir().unwrap();

@@ -44,9 +44,14 @@ pub(crate) fn assert_items(page: &Page, truth: &[Vec<u8>], what: &str) {
     );
 }
 
-/// Asks for a whole window in pages of `size`, and holds each page against the truth; the last page's answer.
+/// Asks for a whole window in pages of `size`, and holds each page against the simulator's truth; the last answer.
 pub(crate) async fn check_pages(rig: &Rig, window: &Window, size: usize) -> Answer {
     let truth = rig.truth(window.from, window.end.min(rig.clock.now()));
+    check_pages_against(rig, window, size, &truth).await
+}
+
+/// The same against a truth that is known already.
+pub(crate) async fn check_pages_against(rig: &Rig, window: &Window, size: usize, truth: &[Vec<u8>]) -> Answer {
     let mut offset = 0;
     loop {
         let answer = rig.get(format!("{}&offset={offset}&limit={size}", window.query)).await;
