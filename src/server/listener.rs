@@ -63,10 +63,11 @@ impl Listener {
             self.tracker.spawn(async move {
                 let _ = stream.set_nodelay(true);
                 let Some(tls) = tls else { return serve_connection(stream, service, closing).await };
-                if let Some(stream) = shake_hands(tls, stream).await {
-                    serve_connection(stream, service, closing).await;
-                } else {
-                    tracing::debug!("a TLS handshake failed");
+                // One who has not shaken hands has asked for nothing, so a drain does not wait for it.
+                match closing.run_until_cancelled(shake_hands(tls, stream)).await {
+                    Some(Some(stream)) => serve_connection(stream, service, closing).await,
+                    Some(None) => tracing::debug!("a TLS handshake failed"),
+                    None => {}
                 }
             });
         }

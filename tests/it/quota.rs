@@ -150,3 +150,15 @@ async fn calls_that_are_tried_again_count_against_the_limits_too() {
     assert_eq!(rig.calls(), 3, "one more than the limit lets through at once");
     limits.assert_kept(&rig);
 }
+
+#[tokio::test]
+async fn so_many_runs_are_under_way_at_once_as_are_allowed_and_no_more() {
+    let settings = Settings::default().section("upstream", "max_concurrency = 3");
+    let rig = Rig::start(exact_profile(480, 20), &settings).await;
+    rig.control.set_latency(Duration::from_millis(20), Duration::ZERO);
+    let windows = ColdWindows::default();
+    // Every other window, for neighbours are fetched as one.
+    let asks: Vec<Ask> = std::iter::repeat_with(|| windows.next().0).step_by(2).take(12).collect();
+    assert!(rig.door.ask_at_once(&asks).await.iter().all(|answer| answer.status == 200));
+    assert_eq!((rig.calls(), rig.control.counts().max_concurrent), (12, 3));
+}

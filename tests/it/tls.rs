@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Ask, Rig, STREAM, Settings, at, exact_profile};
@@ -154,4 +155,16 @@ async fn the_token_goes_only_to_an_upstream_that_proves_who_it_is() {
             assert!(tap.auths().is_empty() && rig.calls() == 0, "{name}: the token was shown");
         }
     }
+}
+
+#[tokio::test]
+async fn one_who_connects_and_says_nothing_does_not_hold_up_a_drain() {
+    let authority = Authority::new();
+    let settings = authority.sign("localhost").server(None).section("server", "drain_timeout = '10s'");
+    let rig = Rig::start(exact_profile(150, 4), &settings).await;
+    let silent = TcpStream::connect(rig.door.addr()).await.unwrap();
+    // Whoever comes later is taken in later: so the silent one has been taken in.
+    assert_eq!(get(rig.door.addr(), authority.client(None)).await.unwrap(), (200, 150));
+    assert!(rig.door.gateway.drain().await, "it was waited for in vain");
+    drop(silent);
 }
