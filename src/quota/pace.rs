@@ -56,12 +56,16 @@ impl Pace {
     ///
     /// A burst of the whole limit would make the next call wait for nearly the whole window; the burst is cut to what
     /// leaves that wait within two thirds of `queue_timeout`, so that a run of many pages is never turned away halfway.
+    /// Where even one call's share of the window is longer than that, no pace could help, and there is none.
     /// The pace costs no quota: in a standing demand the ledger, not the pace, is what calls wait for.
     pub fn bearable(limits: &[Limit], queue_timeout: Duration, epoch: Instant) -> Option<Self> {
         let limit = limits.iter().min_by_key(|limit| limit.per)?;
         let bearable = limit.per.min(queue_timeout * 2 / 3);
         let burst = u128::from(limit.requests) * bearable.as_nanos() / limit.per.as_nanos().max(1);
-        Self::with_burst(*limit, u32::try_from(burst).unwrap_or(u32::MAX), epoch)
+        match u32::try_from(burst).unwrap_or(u32::MAX) {
+            0 => None,
+            burst => Self::with_burst(*limit, burst, epoch),
+        }
     }
 
     /// The pace of `limit` with a burst of its own, at least one call; `None` if the limit lets nothing through.

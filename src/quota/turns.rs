@@ -254,6 +254,16 @@ mod tests {
         assert!(600.0 / 60.0 / minutes >= 0.95, "{minutes} minutes for 600 calls");
     }
 
+    /// One call a minute on the average, and a queue in which nobody waits for a minute.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_limit_is_not_paced() {
+        let turns = turns(&[(60, 3600)], 30);
+        for _ in 0..60 {
+            drop(turns.take().await.expect("there is quota left"));
+        }
+        assert!(turns.take().await.is_err());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_spent_hour_is_said_at_once() {
         let turns = turns(&[(100, 60), (2, 3600)], 30);

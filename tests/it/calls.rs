@@ -225,6 +225,26 @@ async fn a_polled_window_is_not_fetched_in_splinters() {
     }
 }
 
+/// A client that pages through today asks up to another now with each page; the ladder says how long the first answer's
+/// end is good enough.
+#[tokio::test]
+async fn the_moment_between_two_nows_costs_no_call_before_the_ladder_says_so() {
+    let rig = Rig::start(exact_profile(1_700, 4), &Settings::default()).await;
+    let begin = at("2026-02-25T10:00:00Z");
+    let calls_at = async |seconds: u64| {
+        rig.clock.set(begin + Duration::from_secs(seconds));
+        rig.control.reset_counts();
+        rig.get("from=2026-02-25T09:30:00&to=2026-02-25&limit=10").await.page();
+        rig.calls()
+    };
+    assert!(calls_at(0).await > 0);
+    for seconds in [1, 7, 30] {
+        assert_eq!(calls_at(seconds).await, 0, "{seconds} s later");
+    }
+    assert_eq!(calls_at(31).await, 1);
+    assert_eq!(calls_at(61).await, 0);
+}
+
 async fn check_whole(rig: &Rig, window: &Window) {
     let page = rig.get(&window.query).await.page();
     assert_items(&page, &rig.truth(window.from, window.end), &window.query);
@@ -249,10 +269,13 @@ async fn what_settles_is_fetched_a_last_time_and_kept_as_it_is_then() {
     assert_items(&rig.get(&window.query).await.page(), &settled, "settled");
 }
 
-/// What is asked for up to now grows by what has come since, and by that alone.
+/// What is asked for up to now, and always afresh at its very end, grows by what has come since, and by that alone.
 #[tokio::test]
 async fn a_growing_window_asks_for_its_growth_only() {
-    let settings = Settings::default().section("window", "freshness = [{ younger_than = '24h', max_age = '24h' }]");
+    let settings = Settings::default().section(
+        "window",
+        "freshness = [{ younger_than = '1s', max_age = '0s' }, { younger_than = '24h', max_age = '24h' }]",
+    );
     let rig = Rig::start(exact_profile(1_700, 4), &settings).await;
     let mut now: Moment = at("2026-02-25T10:00:00Z");
     rig.clock.set(now);

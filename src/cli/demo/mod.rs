@@ -94,7 +94,7 @@ fn free(port: u16) -> SocketAddr {
 
 /// Lets the three services ask, and shows how it goes.
 async fn play(url: &str, upstream: &Control, screen: &mut Screen) -> anyhow::Result<()> {
-    let services = services(Timestamp::now());
+    let services = services(Clock::system().now().to_timestamp());
     let mut running: Vec<_> =
         services.iter().map(|service| tokio::spawn(service.clone().run(url.to_owned()))).collect();
     let pause = if screen.is_live() { BLINK } else { LINE_EVERY };
@@ -159,5 +159,6 @@ fn services(now: Timestamp) -> [Arc<Service>; 3] {
 }
 
 fn yesterday() -> String {
-    (Timestamp::now() - SignedDuration::from_hours(24)).strftime("%Y-%m-%d").to_string()
+    let yesterday = Clock::system().now() - Duration::from_hours(24);
+    yesterday.to_timestamp().strftime("%Y-%m-%d").to_string()
 }
