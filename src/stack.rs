@@ -52,7 +52,13 @@ impl Stack {
             // Serves chunks from memory; asks below only for the missing runs, once for all who wait.
             .layer(cache)
             // Walks pages of 100 until the run is whole, or fails.
-            .layer(RepageLayer::new(config, clock))
+            .layer(RepageLayer::new(
+                &config.accounts,
+                &config.window,
+                &config.quota,
+                config.upstream.max_concurrency,
+                clock,
+            ))
             // Tries again what a second attempt can mend; above the quota, so that each attempt takes a turn.
             .layer(RetryLayer)
             // Waits for the account's turn: no rolling limit is ever passed.

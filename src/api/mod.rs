@@ -109,8 +109,9 @@ where
             let question = question::read(&head, &body, caller, &api.accounts, &api.window, now)?;
             let Question { query, offset, limit, representation } = question;
             let series = query.series.clone();
-            let window = below.oneshot(query).await?;
-            let report = |items: &Items| Report {
+            let mut window = below.oneshot(query).await?;
+            let items = Items::page(std::mem::take(&mut window.slices), offset, limit);
+            let report = Report {
                 account: series.account.clone(),
                 stream: series.stream.clone(),
                 outcome: window.outcome,
@@ -118,8 +119,6 @@ where
                 calls: window.calls,
                 avoided: items.count.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(window.calls)),
             };
-            let items = Items::page(window.slices.clone(), offset, limit);
-            let report = report(&items);
             let mut response = render(items, representation, &window, head.headers.get(header::IF_NONE_MATCH));
             let headers = response.headers_mut();
             headers.insert("cache-status", cache_status(&window));

@@ -175,7 +175,7 @@ impl Fetcher {
         });
         let chunks = cut.await.unwrap_or_default();
         let mut shelf = errand.shelf.lock();
-        for chunk in &chunks {
+        for chunk in chunks.iter().chain(&self.nothing_ahead(&errand)) {
             if self.put(&errand, &mut shelf, chunk).is_err_and(|why| {
                 telemetry::not_stored(why.label());
                 true
@@ -188,6 +188,15 @@ impl Fetcher {
             }
         }
         chunks
+    }
+
+    /// What a run that reached up to now has learnt besides: that nothing lay ahead. So one who asks a moment later, up
+    /// to a now that is a moment later, need not ask for that moment before the ladder says so.
+    fn nothing_ahead(&self, errand: &Errand) -> Option<Arc<Chunk>> {
+        let flight = &errand.flight;
+        let ahead = self.ladder.ahead_of(flight.span.end);
+        let is_news = flight.placed == Placed::Checked && ahead.contains(flight.began_at);
+        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[])))
     }
 
     fn put(&self, errand: &Errand, shelf: &mut Shelf, chunk: &Arc<Chunk>) -> Result<(), NotStored> {

@@ -20,6 +20,8 @@ const ROUNDS: usize = 16;
 /// A run is ended by a gap of this many items, at which leaving them out saves as much, on the average, as the last page
 /// of a run wastes.
 const WORTH_A_RUN: usize = PAGE_LIMIT as usize / 2;
+/// So often copies are fetched again because an item has moved out of them; each time costs calls.
+const MOVES: usize = 2;
 /// What a rich item has and a plain one has not.
 const RICH_MEMBER: &str = "agenticActivities";
 
@@ -124,6 +126,7 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
 
 impl Request {
     async fn answer_from_chunks(&mut self) -> Result<WindowAnswer, CacheError> {
+        let mut moves = 0;
         for _ in 0..ROUNDS {
             match self.survey() {
                 Next::Serve(held) => {
@@ -132,6 +135,10 @@ impl Request {
                     if moved.is_empty() {
                         let outcome = self.outcome(&parts);
                         return Ok(self.answer(parts, outcome));
+                    }
+                    moves += 1;
+                    if moves > MOVES {
+                        break;
                     }
                     self.forget(&moved);
                 }

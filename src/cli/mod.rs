@@ -1,6 +1,7 @@
 //! The commands.
 
 pub mod check;
+pub mod demo;
 pub mod serve;
 pub mod simulate;
 pub mod token;
@@ -17,8 +18,10 @@ use crate::telemetry;
 #[command(name = "koregate", version, about, arg_required_else_help = true)]
 pub struct Cli {
     /// How much to log: off, error, warn, info, debug or trace.
-    #[arg(long, global = true, env = "KOREGATE_LOG", default_value = "info", value_name = "LEVEL")]
-    pub log: LevelFilter,
+    ///
+    /// The default is info, and warn for the demo, whose screen is its own.
+    #[arg(long, global = true, env = "KOREGATE_LOG", value_name = "LEVEL")]
+    pub log: Option<LevelFilter>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -27,6 +30,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show what koregate does, with a simulated Kore; needs nothing.
+    Demo(demo::DemoArgs),
     /// Run the gateway.
     Serve(serve::ServeArgs),
     /// Check a configuration, and print what is in effect with all secrets left out.
@@ -39,8 +44,10 @@ pub enum Command {
 
 /// Does what the command line says.
 pub async fn run(cli: Cli) -> ExitCode {
-    telemetry::init_logs(cli.log);
+    let usual = if matches!(cli.command, Command::Demo(_)) { LevelFilter::WARN } else { LevelFilter::INFO };
+    telemetry::init_logs(cli.log.unwrap_or(usual));
     match cli.command {
+        Command::Demo(args) => finish(demo::run(args).await),
         Command::Serve(args) => serve::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Token(args) => token::run(&args),

@@ -1,5 +1,13 @@
 //! The names of all keys, for errors that must name one before anything could be read.
 
+/// Begins the name of every variable that stands for a key.
+pub(super) const PREFIX: &str = "KOREGATE__";
+
+/// The variable that stands for `key`: `KOREGATE__ACCOUNTS__0__CLIENT_ID` for `accounts[0].client_id`.
+pub(super) fn variable(key: &str) -> String {
+    PREFIX.to_owned() + &key.replace('[', "__").replace(']', "").replace('.', "__").to_uppercase()
+}
+
 /// Every word that is a key somewhere in the file.
 pub(super) const KEYS: [&str; 52] = [
     "server",

@@ -5,12 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::{Origin, Problem};
+use super::keys::PREFIX;
 use super::node::{Node, Table, Value};
 use super::section::Reader;
 use super::{Config, ConfigError, url, validate};
-
-/// Begins the name of every variable that stands for a key.
-const PREFIX: &str = "KOREGATE__";
 
 impl Config {
     /// The configuration of `file`, if there is one, as changed by `environment` (names and values; the caller passes
@@ -56,11 +54,6 @@ impl Config {
 /// The environment of this process, for [`Config::load`]. What is not UTF-8 is replaced, and refused where it matters.
 pub fn process_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-}
-
-/// The variable that stands for `key`: `KOREGATE__ACCOUNTS__0__CLIENT_ID` for `accounts[0].client_id`.
-pub(super) fn variable(key: &str) -> String {
-    PREFIX.to_owned() + &key.replace('[', "__").replace(']', "").replace('.', "__").to_uppercase()
 }
 
 fn read_file(file: &Path) -> Result<Node, ConfigError> {

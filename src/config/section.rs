@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::error::{Origin, Problem};
 use super::keys;
-use super::load::variable;
+use super::keys::variable;
 use super::node::{Node, Table, Value};
 
 /// What reading needs and what it finds.

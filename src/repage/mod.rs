@@ -20,7 +20,7 @@ use crate::config;
 use crate::quota::{Exhausted, QuotaError};
 use crate::telemetry;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest, Series, Spent};
-use crate::window::{Moment, QueryBounds, Span};
+use crate::window::{Bound, Moment, QueryBounds, Span};
 
 /// A walk that holds more than this is cut: what is proven whole is handed on, and a new walk begins behind it.
 const WALK_BYTES: usize = 512 << 20;
@@ -91,21 +91,28 @@ pub struct RepageLayer {
     window: config::Window,
     clock: Clock,
     queue_timeout: Duration,
+    walk_bytes: usize,
     places: Arc<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 
 impl RepageLayer {
     /// A run holds one of `max_concurrency` places of its account from its first call to its last: those who have begun
     /// are few, so their turns come often enough for each of them to end.
-    pub fn new(config: &config::Config, clock: &Clock) -> Self {
-        let places = |account: &config::Account| {
-            (account.account_id.clone(), Arc::new(Semaphore::new(config.upstream.max_concurrency)))
-        };
+    pub fn new(
+        accounts: &[config::Account],
+        window: &config::Window,
+        quota: &config::Quota,
+        max_concurrency: usize,
+        clock: &Clock,
+    ) -> Self {
+        let places =
+            |account: &config::Account| (account.account_id.clone(), Arc::new(Semaphore::new(max_concurrency)));
         Self {
-            window: config.window.clone(),
+            window: window.clone(),
             clock: clock.clone(),
-            queue_timeout: config.quota.queue_timeout,
-            places: Arc::new(config.accounts.iter().map(places).collect()),
+            queue_timeout: quota.queue_timeout,
+            walk_bytes: WALK_BYTES,
+            places: Arc::new(accounts.iter().map(places).collect()),
         }
     }
 }
@@ -169,6 +176,8 @@ enum Walked {
         whole: Span,
         rest: Span,
     },
+    /// More was promised, but nothing came: either rows have gone, or the promise is kept loosely.
+    Ended(Walk),
     Broken(Broken),
     /// Too many bytes, in no order that could be cut.
     TooLarge,
@@ -256,6 +265,7 @@ where
         watch: Watch,
     ) -> Result<Result<Option<Span>, Broken>, RepageError> {
         let mut last = Broken::NothingCame;
+        let mut ended_with = None;
         for _ in 0..times {
             let begun_at = self.now();
             match self.walk(span, watch).await? {
@@ -266,6 +276,15 @@ where
                 Walked::Part { walk, whole, rest } => {
                     self.deliver(whole, walk, begun_at);
                     return Ok(Ok(Some(rest)));
+                }
+                // The same rows once more, and again nothing behind them: so this upstream promises too much.
+                Walked::Ended(walk) if ended_with == Some(walk.len()) => {
+                    self.deliver(span, walk, begun_at);
+                    return Ok(Ok(None));
+                }
+                Walked::Ended(walk) => {
+                    last = Broken::NothingCame;
+                    ended_with = Some(walk.len());
                 }
                 Walked::Broken(broken) => last = broken,
                 Walked::TooLarge => break,
@@ -278,10 +297,11 @@ where
     async fn walk(&mut self, span: Span, watch: Watch) -> Result<Walked, RepageError> {
         let bounds = self.query_for(span);
         let mut walk = self.new_walk(span, watch);
-        let mut cut_beyond = WALK_BYTES;
+        let walk_bytes = self.stage.settings.walk_bytes;
+        let mut cut_beyond = walk_bytes;
         while let Some(offset) = walk.next_offset() {
             if walk.bytes() > cut_beyond && self.run.placed == Placed::Checked {
-                cut_beyond += WALK_BYTES;
+                cut_beyond += walk_bytes;
                 match self.cut(&walk, span).await? {
                     Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
                     None if walk.order() == Order::Other => return Ok(Walked::TooLarge),
@@ -290,6 +310,9 @@ where
             }
             let page = self.page(bounds, offset, PAGE_LIMIT).await?;
             let Err(broken) = walk.take(page) else { continue };
+            if broken == Broken::NothingCame {
+                return Ok(Walked::Ended(walk));
+            }
             let divisible = watch == Watch::Order && broken != Broken::OutOfPlace;
             return Ok(match if divisible { self.cut(&walk, span).await? } else { None } {
                 Some((whole, rest)) => Walked::Part { walk, whole, rest },
@@ -313,7 +336,8 @@ where
             Order::Unknown | Order::Other => return Ok(None),
         };
         let bounds = self.query_for(whole);
-        let seen = walk.count_within(bounds);
+        let asked = self.stage.settings.window.upper_bound.enclosed(Bound::Second(bounds.from), bounds.to);
+        let seen = walk.count_within(asked);
         // What a single call could fetch anyway is not worth a call to prove.
         if whole.is_empty() || seen < u64::from(PAGE_LIMIT) {
             return Ok(None);

@@ -98,9 +98,19 @@ impl Walk {
         self.items.last()
     }
 
-    /// How many items a query with these bounds would bring, going by what was seen.
-    pub fn count_within(&self, bounds: QueryBounds) -> u64 {
-        self.items.iter().filter(|item| bounds.may_return(item.at)).count() as u64
+    /// How many items were seen in `span`.
+    pub fn count_within(&self, span: Span) -> u64 {
+        self.items.iter().filter(|item| span.contains(item.at)).count() as u64
+    }
+
+    /// How many items were seen.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether no item was seen.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 
     /// Takes the page that was asked for at [`Walk::next_offset`].

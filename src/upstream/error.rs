@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::page::BadPage;
-use super::refusal::SpentLimit;
 
 /// Why a call brought no page.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,6 +46,17 @@ pub enum UpstreamError {
     /// More bytes than a page can have.
     #[error("the upstream's answer is too large")]
     TooLarge,
+}
+
+/// Which of the upstream's rolling limits is spent, as far as it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpentLimit {
+    /// The one for a minute.
+    Minute,
+    /// The one for an hour: every call is refused until it clears.
+    Hour,
+    /// It does not say.
+    Unnamed,
 }
 
 /// How a failed call may be tried again.

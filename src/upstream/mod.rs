@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use client::{AuthorizedRequest, Client};
-pub use error::{Again, UpstreamError};
+pub use error::{Again, SpentLimit, UpstreamError};
 pub use page::{BadPage, Page};
-pub use refusal::SpentLimit;
 pub use series::{Filter, KnownFilter, Series};
 
 use crate::window::{Bound, QueryBounds};

@@ -5,19 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
-use super::error::UpstreamError;
+use super::error::{SpentLimit, UpstreamError};
 use crate::window::Moment;
-
-/// Which of the upstream's rolling limits is spent, as far as it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpentLimit {
-    /// The one for a minute.
-    Minute,
-    /// The one for an hour: every call is refused until it clears.
-    Hour,
-    /// It does not say.
-    Unnamed,
-}
 
 #[derive(Default, Deserialize)]
 struct Errors {

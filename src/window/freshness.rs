@@ -55,6 +55,13 @@ impl Ladder {
         [settled_since, expired].into_iter().filter(|span| !span.is_empty())
     }
 
+    /// The time that lies ahead of `now`: nothing is there yet, and that may be served for as long as a copy of the
+    /// youngest data may. Empty where open data is always asked for afresh.
+    pub fn ahead_of(&self, now: Moment) -> Span {
+        let max_age = self.rungs.iter().map(|rung| rung.max_age).max().unwrap_or_default();
+        Span::new(now, now + max_age)
+    }
+
     /// Whether a copy fetched at `fetched_at` can serve anybody later: false for open data that is always asked for
     /// afresh.
     pub fn worth_keeping(&self, copy: Span, fetched_at: Moment) -> bool {
@@ -100,6 +107,17 @@ mod tests {
         assert_eq!(due(31), vec![Span::new(at(99 * HOUR + 31), copy.end)]);
         assert_eq!(due(301), vec![Span::new(at(94 * HOUR + 301), copy.end)]);
         assert_eq!(due(3601), vec![copy]);
+    }
+
+    #[test]
+    fn that_nothing_was_there_yet_is_known_for_a_while() {
+        let ladder = default_ladder();
+        let fetched = at(100 * HOUR);
+        let ahead = ladder.ahead_of(fetched);
+        let due_before = |now: Moment| ladder.due(ahead, fetched, now).any(|due| due.start < now);
+        assert!(!due_before(fetched + Duration::from_secs(30)));
+        assert!(due_before(fetched + Duration::from_secs(31)));
+        assert!(Ladder::new(Duration::from_mins(15), vec![]).ahead_of(fetched).is_empty());
     }
 
     #[test]

@@ -6,10 +6,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod answers;
+mod callers;
 mod calls;
 mod density;
+mod faults;
 mod filters;
+mod imports;
+mod operations;
+mod process;
+mod quota;
 mod replay;
 mod representation;
+mod secrets;
 mod support;
+mod tap;
+mod tls;
 mod window_field;

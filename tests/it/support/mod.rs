@@ -7,7 +7,7 @@ mod time;
 mod window;
 
 pub(crate) use client::{Answer, Ask, Client, Page};
-pub(crate) use rig::Rig;
+pub(crate) use rig::{Door, Rig};
 pub(crate) use settings::Settings;
 pub(crate) use time::{DAY, HOUR, NOW, at, spelled};
 pub(crate) use window::{Window, assert_items, check_pages, check_pages_against};

@@ -1,0 +1,28 @@
+# Short names for the commands of the README. `just` alone lists them.
+
+_list:
+    @just --list
+
+# Simulator and gateway on loopback, with a trace that shows what the cache saves
+demo:
+    cargo run --locked -- demo
+
+# Every check, as continuous integration runs it
+test:
+    ./test
+
+# Format all code
+fmt:
+    cargo fmt
+
+# Lints, warnings being errors
+lint:
+    cargo clippy --all-targets --locked -- -D warnings
+
+# Build the documentation of the code and open it
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --open
+
+# Bans, licences and sources of all dependencies (needs cargo-deny)
+deny:
+    cargo deny --locked check bans licenses sources

@@ -1,0 +1,111 @@
+//! Who may call, what each caller may see, and how often.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use koregate::simulator::{Credential, Profile, StreamProfile};
+
+use crate::support::{ACCOUNT, Answer, Ask, Rig, STREAM, Settings, exact_profile};
+
+const DAY: &str = "from=2026-02-23&to=2026-02-23";
+const OTHER_ACCOUNT: &str = "664b33a620bd0892e0000002";
+const OTHER_STREAM: &str = "st-other";
+
+/// A caller as an operator writes it down, with more `lines`.
+pub(crate) fn caller(name: &str, key: &str, lines: &str) -> String {
+    let hash: Vec<String> = digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("[[callers]]\nname = '{name}'\napi_key_sha256 = '{}'\n{lines}\n", hash.concat())
+}
+
+/// Two accounts, two streams of the first, and callers that may see less than all of it.
+async fn rig() -> Rig {
+    let other = Credential {
+        account_id: OTHER_ACCOUNT.to_owned(),
+        client_id: "cs-2".to_owned(),
+        client_secret: "another-secret-of-no-worth".to_owned(),
+    };
+    let mut profile = Profile { more_accounts: vec![other], ..exact_profile(50, 4) };
+    profile.streams.push(StreamProfile::new(OTHER_STREAM, 50));
+    let callers = [
+        caller("all", "key-of-all", ""),
+        caller("one", "key-of-one", &format!("accounts = ['{ACCOUNT}']\nstreams = ['{STREAM}']")),
+        caller("few", "key-of-few", "requests_per_minute = 3"),
+    ];
+    Rig::start(profile, &Settings::default().tables(&callers.concat())).await
+}
+
+#[track_caller]
+fn assert_problem(answer: &Answer, status: u16) {
+    assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    assert_eq!(answer.json()["status"], status);
+}
+
+#[tokio::test]
+async fn without_a_key_that_somebody_has_nothing_is_asked_for() {
+    let rig = rig().await;
+    let ask = Ask::get(DAY);
+    for ask in [
+        ask.clone(),
+        ask.clone().header("x-api-key", "key-of-nobody"),
+        ask.clone().header("authorization", "Bearer key-of-nobody"),
+        ask.clone().header("authorization", "Basic key-of-all"),
+        ask.clone().header("auth", "key-of-all"),
+        // One wrong key is not mended by another that is right.
+        ask.header("x-api-key", "key-of-nobody").header("authorization", "Bearer key-of-all"),
+    ] {
+        let answer = rig.ask(&ask).await;
+        assert_problem(&answer, 401);
+        assert_eq!(answer.json()["errors"][0]["code"], 4002, "as Kore says it");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        assert!(!answer.text().contains("key-of"), "{}", answer.text());
+    }
+    assert_eq!(rig.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_key_works_in_either_header() {
+    let rig = rig().await;
+    rig.ask(&Ask::get(DAY).header("x-api-key", "key-of-one")).await.page();
+    rig.ask(&Ask::get(DAY).header("authorization", "Bearer key-of-one")).await.page();
+    rig.ask(&Ask::get(DAY).header("authorization", "bearer key-of-all")).await.page();
+    assert_eq!(rig.calls(), 1, "what one caller fetched serves the others");
+}
+
+#[tokio::test]
+async fn a_caller_sees_its_own_accounts_and_streams_only() {
+    let rig = rig().await;
+    let ask = Ask::get(DAY).header("x-api-key", "key-of-one");
+    rig.ask(&ask.clone().header("x-api-key", "key-of-all").stream(OTHER_STREAM)).await.page();
+    let spent = rig.calls();
+    let mut told = Vec::new();
+    for ask in [
+        ask.clone().stream(OTHER_STREAM),
+        ask.clone().header("accountId", OTHER_ACCOUNT),
+        ask.clone().header("accountId", OTHER_ACCOUNT).stream(OTHER_STREAM),
+        ask.clone().header("accountId", "no-account"),
+        ask.clone().stream("st-none"),
+        // What the caller may not see is not hinted at by what else is wrong.
+        Ask::get("from=never").header("x-api-key", "key-of-one").stream(OTHER_STREAM),
+    ] {
+        let answer = rig.ask(&ask).await;
+        assert_problem(&answer, 403);
+        told.push(answer.json()["detail"].clone());
+    }
+    told.dedup();
+    assert_eq!(told.len(), 1, "one answer for all, so that it tells nothing of what exists: {told:?}");
+    assert_eq!(rig.calls(), spent, "not even what is cached already costs or shows anything");
+    assert_problem(&rig.ask(&ask.header("accountId", "")).await, 400);
+}
+
+#[tokio::test]
+async fn a_caller_that_asks_too_often_is_told_when_to_come_again() {
+    let rig = rig().await;
+    let ask = Ask::get(DAY).header("x-api-key", "key-of-few");
+    for _ in 0..3 {
+        rig.ask(&ask).await.page();
+    }
+    let answer = rig.ask(&ask).await;
+    assert_problem(&answer, 429);
+    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=20).contains(&wait), "a third of a minute at most: {wait}");
+    rig.ask(&ask.header("x-api-key", "key-of-all")).await.page();
+}

@@ -1,0 +1,125 @@
+//! The real binary as a child process: what it prints, where it listens, and how it ends.
+
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use koregate::simulator::Credential;
+use tokio::sync::mpsc;
+
+/// The environment that is enough for one account.
+pub(crate) fn environment(base_url: &str) -> Vec<(&'static str, String)> {
+    let Credential { account_id, client_id, client_secret } = Credential::default();
+    vec![
+        ("KORE_HOST", base_url.to_owned()),
+        ("KORE_ACCOUNT_ID", account_id),
+        ("KORE_CLIENT_ID", client_id),
+        ("KORE_CLIENT_SECRET", client_secret),
+        ("KOREGATE__SERVER__LISTEN", "127.0.0.1:0".to_owned()),
+        ("KOREGATE__SERVER__ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+    ]
+}
+
+/// The binary, with nothing of this process's environment.
+fn koregate(arguments: &[&str], environment: &[(&'static str, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_koregate"));
+    command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (*name, value)));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(arguments: &[&str], environment: &[(&'static str, String)], stdin: &str) -> Output {
+    let mut child = koregate(arguments, environment).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Either of the two outputs as text.
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// A command that runs until it is told to end. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    /// All that it has printed so far, on either output.
+    printed: Arc<Mutex<String>>,
+    lines: mpsc::UnboundedReceiver<String>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    pub(crate) fn start(arguments: &[&str], environment: &[(&'static str, String)]) -> Self {
+        let mut child = koregate(arguments, environment).spawn().unwrap();
+        let printed = Arc::<Mutex<String>>::default();
+        let (sender, lines) = mpsc::unbounded_channel();
+        let outputs: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let reader = |output| {
+            let (printed, sender) = (printed.clone(), sender.clone());
+            std::thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    printed.lock().unwrap().extend([line.as_str(), "\n"]);
+                    let _ = sender.send(line);
+                }
+            })
+        };
+        let readers = outputs.map(reader).into();
+        Self { child, printed, lines, readers }
+    }
+
+    /// The next line that `wanted` picks something from.
+    pub(crate) async fn line<T>(&mut self, wanted: impl Fn(&str) -> Option<T>) -> T {
+        while let Some(line) = self.lines.recv().await {
+            if let Some(found) = wanted(&line) {
+                return found;
+            }
+        }
+        panic!("it ended without the line: {}", self.printed())
+    }
+
+    /// Where a gateway listens: for callers and for operators.
+    pub(crate) async fn listening(&mut self) -> (SocketAddr, SocketAddr) {
+        self.line(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            let addr = |name: &str| line[name].as_str()?.parse().ok();
+            (line["message"] == "listening").then(|| addr("addr").zip(addr("admin_addr")))?
+        })
+        .await
+    }
+
+    /// All that it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        self.printed.lock().unwrap().clone()
+    }
+
+    /// Sends SIGTERM, as Kubernetes does.
+    pub(crate) fn terminate(&self) {
+        let killed = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// Waits for its end: the exit code, and all that it has printed.
+    pub(crate) async fn ended(mut self) -> (Option<i32>, String) {
+        tokio::task::spawn_blocking(move || {
+            let status = self.child.wait().unwrap();
+            for reader in self.readers.drain(..) {
+                reader.join().unwrap();
+            }
+            (status.code(), self.printed())
+        })
+        .await
+        .unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
