@@ -13,7 +13,7 @@ use super::shelf::{Copy, SharedShelf, Shelf};
 use super::{CacheError, Outcome, WindowAnswer, WindowQuery, member};
 use crate::repage::{Placed, RepageError};
 use crate::upstream::{Filter, KnownFilter, PAGE_LIMIT, Series};
-use crate::window::{Copied, Coverage, Moment, Plan, Span};
+use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
 /// A window is looked at so often before it is given up; most rounds wait for flights to begin or to land.
 const ROUNDS: usize = 16;
@@ -193,7 +193,13 @@ impl Request {
             Next::AwaitFlights
         } else {
             let unasked = plan.bridge(&unasked, WORTH_A_RUN, |span, held| self.open_items(span, held));
-            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, &unasked))
+            // The rest of a last second is fetched along, so that whoever spells the same day otherwise does not pay a
+            // call for less than a second. What is open is cut at now, and no second of it is rounded.
+            let settled = self.fetcher.ladder.settled_before(self.asked_at);
+            let full = unasked.spans().iter().map(|span| span.to_full_minute());
+            let full: SpanSet =
+                unasked.spans().iter().copied().chain(full.filter(|span| span.end <= settled)).collect();
+            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, &full))
         }
     }
 

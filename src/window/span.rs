@@ -49,6 +49,15 @@ impl Span {
         !self.intersection(other).is_empty()
     }
 
+    /// This span up to the next full minute, if it ends with the first tick of a minute's last second, as a window does
+    /// whose inclusive end was spelled `23:59:59`: what was meant is the whole minute, hour or day. Otherwise as it is.
+    #[must_use]
+    pub fn to_full_minute(self) -> Self {
+        let (second, next) = (self.end.previous_tick(), self.end.floor_second() + Duration::from_secs(1));
+        let ends_with_its_first_tick = second == second.floor_second() && next.as_seconds() % 60 == 0;
+        if self.is_empty() || !ends_with_its_first_tick { self } else { Self::new(self.start, next) }
+    }
+
     /// The part before `moment` and the part from it on; either may be empty.
     pub fn split_at(self, moment: Moment) -> (Self, Self) {
         let moment = moment.clamp(self.start, self.end.max(self.start));
@@ -137,6 +146,17 @@ mod tests {
 
     fn span(start: i64, end: i64) -> Span {
         Span::new(Moment::from_nanos(start), Moment::from_nanos(end))
+    }
+
+    #[test]
+    fn only_an_end_in_a_last_second_is_meant_as_a_full_minute() {
+        let seconds = |end: i64| Span::new(Moment::from_seconds(0), Moment::from_seconds(end));
+        let inclusive = |end: i64| Span::new(Moment::from_seconds(0), Moment::from_seconds(end).next_tick());
+        assert_eq!(inclusive(3599).to_full_minute(), seconds(3600));
+        assert_eq!(inclusive(59).to_full_minute(), seconds(60));
+        for other in [inclusive(3600), inclusive(3598), seconds(3599), seconds(3600), Span::default()] {
+            assert_eq!(other.to_full_minute(), other);
+        }
     }
 
     proptest! {

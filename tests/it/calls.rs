@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use koregate::simulator::{Fault, FaultPlan, Filter, Profile};
-use koregate::window::{Bound, Moment, UpperBound};
+use koregate::window::{Bound, UpperBound};
 
 use super::support::{
     Ask, DAY, HOUR, NOW, Rig, STREAM, Settings, Window, assert_items, at, check_pages, exact_profile, profile, until,
@@ -225,24 +225,19 @@ async fn a_polled_window_is_not_fetched_in_splinters() {
     }
 }
 
-/// A client that pages through today asks up to another now with each page; the ladder says how long the first answer's
-/// end is good enough.
+/// Two services mean the same days, and spell them otherwise.
 #[tokio::test]
-async fn the_moment_between_two_nows_costs_no_call_before_the_ladder_says_so() {
-    let rig = Rig::start(exact_profile(1_700, 4), &Settings::default()).await;
-    let begin = at("2026-02-25T10:00:00Z");
-    let calls_at = async |seconds: u64| {
-        rig.clock.set(begin + Duration::from_secs(seconds));
-        rig.control.reset_counts();
-        rig.get("from=2026-02-25T09:30:00&to=2026-02-25&limit=10").await.page();
-        rig.calls()
-    };
-    assert!(calls_at(0).await > 0);
-    for seconds in [1, 7, 30] {
-        assert_eq!(calls_at(seconds).await, 0, "{seconds} s later");
+async fn a_day_up_to_its_last_second_is_the_day() {
+    let rig = Rig::start(exact_profile(1_700, 6), &Settings::default()).await;
+    let days = ["2026-02-21", "2026-02-22", "2026-02-23"];
+    for day in days {
+        rig.get(format!("from={day}&to={day}T23:59:59&limit=1")).await.page();
     }
-    assert_eq!(calls_at(31).await, 1);
-    assert_eq!(calls_at(61).await, 0);
+    assert_eq!(rig.calls(), 3 * 17);
+    for day in days {
+        check_pages(&rig, &Window::days(day, day), 1_000).await;
+    }
+    assert_eq!(rig.calls(), 3 * 17);
 }
 
 async fn check_whole(rig: &Rig, window: &Window) {
@@ -269,23 +264,26 @@ async fn what_settles_is_fetched_a_last_time_and_kept_as_it_is_then() {
     assert_items(&rig.get(&window.query).await.page(), &settled, "settled");
 }
 
-/// What is asked for up to now, and always afresh at its very end, grows by what has come since, and by that alone.
+/// What comes while a copy is fresh enough is not asked for before the copy no longer is, and `Age` says how old it is.
 #[tokio::test]
-async fn a_growing_window_asks_for_its_growth_only() {
-    let settings = Settings::default().section(
-        "window",
-        "freshness = [{ younger_than = '1s', max_age = '0s' }, { younger_than = '24h', max_age = '24h' }]",
-    );
-    let rig = Rig::start(exact_profile(1_700, 4), &settings).await;
-    let mut now: Moment = at("2026-02-25T10:00:00Z");
-    rig.clock.set(now);
-    check_pages(&rig, &Window::days("2026-02-25", "2026-02-25"), 10_000).await;
-    for minutes in [5, 5, 60, 1] {
-        let grown = now;
-        now = now + Duration::from_mins(minutes);
-        rig.clock.set(now);
+async fn a_growing_window_is_asked_for_its_growth_when_the_ladder_says_so() {
+    let rig = Rig::start(exact_profile(1_700, 4), &Settings::default()).await;
+    let begin = at("2026-02-25T10:00:00Z");
+    let today = Window::days("2026-02-25", "2026-02-25");
+    rig.clock.set(begin);
+    check_pages(&rig, &today, 10_000).await;
+    let before = rig.truth(today.from, begin);
+    rig.control.insert(STREAM, begin + Duration::from_secs(10)).unwrap();
+    for (after, age) in [(20, "20"), (30, "30")] {
+        rig.clock.set(begin + Duration::from_secs(after));
         rig.control.reset_counts();
-        check_pages(&rig, &Window::days("2026-02-25", "2026-02-25"), 10_000).await;
-        assert_eq!(rig.calls(), pages(rig.truth(grown, now).len()), "{minutes} minutes later");
+        let answer = rig.get(&today.query).await;
+        assert_items(&answer.page(), &before, "while it is fresh");
+        assert_eq!((rig.calls(), answer.header("age")), (0, Some(age)));
     }
+    let now = begin + Duration::from_secs(31);
+    rig.clock.set(now);
+    rig.control.reset_counts();
+    check_pages(&rig, &today, 10_000).await;
+    assert_eq!(rig.calls(), pages(rig.truth(now - HOUR, now).len()), "the last hour, and what has come since");
 }
