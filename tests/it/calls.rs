@@ -170,7 +170,7 @@ async fn open_data_is_fetched_again_only_where_the_ladder_says_so_and_settled_da
         // All the rest, an hour.
         (3_601, Some(("2026-02-24-16:00:00", "2026-02-25-11:59:59"))),
         // It has settled since, so it is fetched one last time.
-        (2 * 86_400, Some(("2026-02-24-16:00:00", "2026-02-25-11:59:59"))),
+        (2 * 86_400, Some(("2026-02-24-16:00:00", "2026-02-25-12:00:00"))),
         (2 * 86_400 + 3_601, None),
         (365 * 86_400, None),
     ] {
