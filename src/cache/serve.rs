@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::chunk::{Chunk, Damaged, Slice};
@@ -225,8 +226,10 @@ impl Request {
 
     /// Waits until all known flights have landed, and takes what they bring.
     async fn await_flights(&mut self) -> Result<(), CacheError> {
-        for flight in &self.flights {
-            for chunk in flight.landed().await?.iter() {
+        // All at once: one that the quota holds is not found out only when a longer one has landed.
+        let landed = try_join_all(self.flights.iter().map(|flight| flight.landed())).await?;
+        for (flight, chunks) in self.flights.iter().zip(landed) {
+            for chunk in chunks.iter() {
                 self.brought.insert(chunk.span(), Brought { chunk: chunk.clone(), rich: flight.rich });
             }
             // Whoever waits for a flight is content with what it saw, though it began a moment earlier.

@@ -48,7 +48,7 @@ struct ColdWindows(AtomicU64);
 impl ColdWindows {
     fn next(&self) -> (Ask, Moment, Moment) {
         let from = at("2026-02-08") + Duration::from_secs(1800 * self.0.fetch_add(1, Ordering::Relaxed));
-        let to = from + Duration::from_secs(1740);
+        let to = from + Duration::from_mins(29);
         let [first, last] = [from, to].map(|at| at.to_string().trim_end_matches('Z').to_owned());
         (Ask::get(format!("from={first}&to={last}")), from, to.next_tick())
     }
