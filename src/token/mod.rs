@@ -5,6 +5,7 @@ pub mod mint;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
@@ -46,13 +47,23 @@ impl TokenError {
     }
 }
 
+/// The resolution of `iat` and `exp`.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// The token of one account.
 #[derive(Debug)]
 struct TokenSource {
     account: config::Account,
     clock: Clock,
     /// Held while a token is signed, which takes microseconds: of a herd that finds the token due, one makes the next.
-    current: Mutex<Option<Current>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<Current>,
+    /// The last token that the upstream refused: one made in the same second would be that very token again.
+    refused: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -68,12 +79,16 @@ impl TokenSource {
         if self.account.token.jti == Jti::PerRequest {
             return self.mint(now).map(|current| current.header);
         }
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let due = |current: &Current| current.minted.expires - self.account.token.refresh_ahead <= now;
-        match current.as_ref().filter(|current| !due(current)) {
-            Some(current) => Ok(current.header.clone()),
-            None => Ok(current.insert(self.mint(now)?).header.clone()),
+        if let Some(current) = state.current.as_ref().filter(|current| !due(current)) {
+            return Ok(current.header.clone());
         }
+        let mut next = self.mint(now)?;
+        if state.refused.as_ref() == Some(&next.header) {
+            next = self.mint(now - SECOND)?;
+        }
+        Ok(state.current.insert(next).header.clone())
     }
 
     fn mint(&self, now: crate::window::Moment) -> Result<Current, MintError> {
@@ -89,9 +104,10 @@ impl TokenSource {
 
     /// The upstream refused this token: the next call gets another. A token made since then stays.
     fn forget(&self, refused: &HeaderValue) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| current.header == refused) {
-            *current = None;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.current.as_ref().is_some_and(|current| current.header == refused) {
+            state.current = None;
+            state.refused = Some(refused.clone());
         }
     }
 }
@@ -106,7 +122,7 @@ impl TokenLayer {
         let source = |account: &config::Account| TokenSource {
             account: account.clone(),
             clock: clock.clone(),
-            current: Mutex::new(None),
+            state: Mutex::default(),
         };
         Self(Arc::new(accounts.iter().map(|a| (a.account_id.clone(), Arc::new(source(a)))).collect()))
     }
@@ -152,5 +168,104 @@ where
             }
             Ok(result?)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::service_fn;
+
+    use super::*;
+    use crate::upstream::{Filter, Series, Spent};
+    use crate::window::{Moment, Span, UpperBound};
+
+    /// An upstream that notes each token and refuses those in `refused`.
+    #[derive(Clone, Default)]
+    struct Upstream {
+        seen: Arc<Mutex<Vec<HeaderValue>>>,
+        refused: Arc<Mutex<Vec<HeaderValue>>>,
+    }
+
+    impl Upstream {
+        fn behind(
+            &self,
+            jti: Jti,
+            scheme: Scheme,
+            clock: &Clock,
+        ) -> impl Service<PageRequest, Response = Page, Error = TokenError> + Clone + use<> {
+            let upstream = self.clone();
+            let token =
+                config::Token { lifetime: Duration::from_hours(1), refresh_ahead: Duration::from_mins(5), scheme, jti };
+            let account = config::Account {
+                account_id: "a".into(),
+                client_id: "cs-1".to_owned(),
+                client_secret: "secret".into(),
+                streams: config::Names::All,
+                token,
+                limits: Vec::new(),
+            };
+            TokenLayer::new(&[account], clock).layer(service_fn(move |request: AuthorizedRequest| {
+                let refused = upstream.refused.lock().unwrap().contains(&request.auth);
+                upstream.seen.lock().unwrap().push(request.auth);
+                let page = Page { items: Vec::new(), has_more: false };
+                async move { if refused { Err(UpstreamError::Unauthorized { message: None }) } else { Ok(page) } }
+            }))
+        }
+
+        /// How many different tokens came since the last look, of how many.
+        fn tokens(&self) -> (usize, usize) {
+            let seen = std::mem::take(&mut *self.seen.lock().unwrap());
+            (seen.iter().map(HeaderValue::as_bytes).collect::<std::collections::HashSet<_>>().len(), seen.len())
+        }
+    }
+
+    fn request(account: &str) -> PageRequest {
+        let (account, stream, filter, parameters) = (account.into(), "s".into(), Filter::None, Vec::new());
+        PageRequest {
+            series: Arc::new(Series { account, stream, filter, parameters, rich: false }),
+            bounds: UpperBound::Inclusive.query_for(Span::default()),
+            offset: 0,
+            limit: 100,
+            spent: Spent::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_token_serves_all_calls_until_it_is_due() {
+        let (upstream, clock) = (Upstream::default(), Clock::manual(Moment::from_seconds(0)));
+        let stage = upstream.behind(Jti::Off, Scheme::Bare, &clock);
+        let call = async || drop(stage.clone().oneshot(request("a")).await.unwrap());
+        call().await;
+        clock.set(Moment::from_seconds(55 * 60 - 1));
+        futures_util::future::join_all((0..50).map(|_| call())).await;
+        assert_eq!(upstream.tokens(), (1, 51));
+        // Refreshed ahead of its end, and once for the herd.
+        clock.set(Moment::from_seconds(55 * 60));
+        futures_util::future::join_all((0..50).map(|_| call())).await;
+        assert_eq!(upstream.tokens(), (1, 50));
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_is_not_used_again() {
+        let (upstream, clock) = (Upstream::default(), Clock::manual(Moment::from_seconds(0)));
+        let stage = upstream.behind(Jti::Off, Scheme::Bearer, &clock);
+        stage.clone().oneshot(request("a")).await.unwrap();
+        let token = upstream.seen.lock().unwrap()[0].clone();
+        assert!(token.as_bytes().starts_with(b"Bearer ey") && token.is_sensitive());
+        upstream.refused.lock().unwrap().push(token);
+        // In the very second in which it was made.
+        assert!(stage.clone().oneshot(request("a")).await.is_err());
+        stage.clone().oneshot(request("a")).await.expect("a new token");
+    }
+
+    #[tokio::test]
+    async fn each_call_has_its_own_token_where_jti_is_enforced() {
+        let (upstream, clock) = (Upstream::default(), Clock::manual(Moment::from_seconds(0)));
+        let stage = upstream.behind(Jti::PerRequest, Scheme::Bare, &clock);
+        for _ in 0..5 {
+            stage.clone().oneshot(request("a")).await.unwrap();
+        }
+        assert_eq!(upstream.tokens(), (5, 5));
+        assert!(matches!(stage.clone().oneshot(request("b")).await, Err(TokenError::UnknownAccount)));
     }
 }
