@@ -48,7 +48,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         result = play(&url, &upstream, &mut screen) => result?,
         () = stop.recv() => return Ok(()),
     }
-    screen.invite(&url, &yesterday(), gateway.admin_addr());
+    screen.invite(&url, &closed_day(), gateway.admin_addr());
     if !args.once {
         tokio::select! {
             () = watch(&upstream, &mut screen) => {}
@@ -147,18 +147,19 @@ fn services(now: Timestamp) -> [Arc<Service>; 3] {
             "qa-dashboard",
             "the last hour over and over, and 40 hours here and there",
             random_hours.flat_map(|hour| [last_hour, hour]).collect(),
-            Duration::from_millis(150),
+            Duration::from_millis(60),
         ),
         Service::new(
             "compliance-export",
             "each day of the last week, whole",
             days.collect(),
-            Duration::from_millis(500),
+            Duration::from_millis(300),
         ),
     ]
 }
 
-fn yesterday() -> String {
-    let yesterday = Clock::system().now() - Duration::from_hours(24);
-    yesterday.to_timestamp().strftime("%Y-%m-%d").to_string()
+/// The day before yesterday: all of it has settled, whatever the time of day.
+fn closed_day() -> String {
+    let day = Clock::system().now() - Duration::from_hours(48);
+    day.to_timestamp().strftime("%Y-%m-%d").to_string()
 }

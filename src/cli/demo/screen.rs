@@ -95,10 +95,10 @@ impl Screen {
         ));
     }
 
-    pub(super) fn invite(&mut self, url: &str, yesterday: &str, admin: SocketAddr) {
+    pub(super) fn invite(&mut self, url: &str, day: &str, admin: SocketAddr) {
         self.line(&format!(
-            "\nTry it: no token, any page size, and no call to Kore, since yesterday is known by now:\n\n  \
-             curl -i '{url}?from={yesterday}&to={yesterday}&limit=2'\n\n\
+            "\nTry it: no token, any page size, and no call to Kore, since that day is closed and known:\n\n  \
+             curl -i '{url}?from={day}&to={day}&limit=2'\n\n\
              Status page: http://{admin}/\nCtrl-C stops the demo.\n"
         ));
     }
