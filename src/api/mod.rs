@@ -8,6 +8,7 @@ mod representation;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -29,6 +30,8 @@ pub use self::question::Caller;
 
 /// The most that a body of filters may weigh, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
+/// The longest that such a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Below this a body gains nothing by a content coding.
 const WORTH_CODING: u64 = 512;
 
@@ -136,10 +139,10 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge { limit: BODY_LIMIT }),
-        Err(_) => Err(ApiError::BodyBrokeOff),
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge { limit: BODY_LIMIT }),
+        Ok(Err(_)) | Err(_) => Err(ApiError::BodyBrokeOff),
     }
 }
 

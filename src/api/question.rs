@@ -48,8 +48,9 @@ fn stream_of(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/agentassist/api/v1/public/")?;
     let stream = rest.strip_suffix("/v2/agentassistinteractions")?;
     let stream = percent_decode_str(stream).decode_utf8().ok().filter(|_| !stream.contains('/'))?;
-    // A segment of dots would name another path of the upstream's.
-    (!matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
+    // A segment of dots, or one that somebody on the way takes for two, would name another path of the upstream's.
+    let is_one_segment = !stream.contains(['/', '\\']) && !stream.contains(char::is_control);
+    (is_one_segment && !matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
 }
 
 /// The stream that a request is about.
@@ -315,13 +316,15 @@ mod tests {
             "/",
             &PATH.replace("st-1", "%2E%2e"),
             &PATH.replace("st-1", "."),
+            &PATH.replace("st-1", "a%2fb"),
+            &PATH.replace("st-1", "a%00"),
             "/agentassist/api/v1/public//v2/agentassistinteractions",
             &format!("{PATH}/"),
             &PATH.replace("st-1", "a/b"),
         ] {
             assert!(matches!(ask(path, &head, ""), Err(ApiError::NotFound)), "{path}");
         }
-        assert_eq!(stream_of(&PATH.replace("st-1", "a%2Fb%20")).as_deref(), Some("a/b "));
+        assert_eq!(stream_of(&PATH.replace("st-1", "a%20b%c3%a9")).as_deref(), Some("a bé"));
         let target = format!("{PATH}?from=2026-11-20&to=2026-11-20");
         assert!(matches!(ask(&target, &head, "[1]"), Err(ApiError::BadBody)));
     }

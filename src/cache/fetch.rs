@@ -277,6 +277,7 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
         CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
         CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
+        CacheError::Repage(RepageError::Unplaced) => NotStored::NoTimestamp,
         CacheError::Lost | CacheError::Damaged(_) => NotStored::Lost,
     }
 }

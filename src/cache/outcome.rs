@@ -44,6 +44,8 @@ pub enum NotStored {
     RowsMoved,
     /// The items do not lie where they were asked for.
     WrongWindowField,
+    /// An item has no timestamp, so the run could not be cut.
+    NoTimestamp,
     /// Something newer came first.
     Outdated,
     /// A defect of the gateway.
@@ -59,6 +61,7 @@ impl NotStored {
             Self::QuotaSpent => "quota_spent",
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
+            Self::NoTimestamp => "no_timestamp",
             Self::Outdated => "outdated",
             Self::Lost => "lost",
         }

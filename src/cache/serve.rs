@@ -119,8 +119,8 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
     }
     if !request.fetcher.fields.is_wrong(&request.series.account) {
         match request.answer_from_chunks().await {
-            // The field has just been found wrong: from now on, nothing is cut.
-            Err(CacheError::Repage(RepageError::WindowField)) => {}
+            // The field has just been found wrong, and from now on nothing is cut; or this one window cannot be.
+            Err(CacheError::Repage(RepageError::WindowField | RepageError::Unplaced)) => {}
             result => return result,
         }
     }
@@ -194,14 +194,23 @@ impl Request {
             Next::AwaitFlights
         } else {
             let unasked = plan.bridge(&unasked, WORTH_A_RUN, |span, held| self.open_items(span, held));
-            // The rest of a last second is fetched along, so that whoever spells the same day otherwise does not pay a
-            // call for less than a second. What is open is cut at now, and no second of it is rounded.
-            let settled = self.fetcher.ladder.settled_before(self.asked_at);
-            let full = unasked.spans().iter().map(|span| span.to_full_minute());
-            let full: SpanSet =
-                unasked.spans().iter().copied().chain(full.filter(|span| span.end <= settled)).collect();
+            let full = self.full(&unasked);
             Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, &full))
         }
+    }
+
+    /// Spans to fetch, with the parts of seconds at their edges that come at no cost.
+    fn full(&self, spans: &SpanSet) -> SpanSet {
+        let settled = self.fetcher.ladder.settled_before(self.asked_at);
+        let full = |span: &Span| {
+            // A copy that ends with the tick of an inclusive `to` has it only if the upstream's bound is what the
+            // configuration says. The query from that second on brings it in any case, so it is taken from there.
+            let span = Span::new(span.start.floor_second(), span.end);
+            // The rest of a last second is fetched along, so that whoever spells the same day otherwise does not pay a
+            // call for less than a second. What is open is cut at now, and no second of it is rounded.
+            Some(span.to_full_minute()).filter(|full| full.end <= settled).unwrap_or(span)
+        };
+        spans.spans().iter().map(full).collect()
     }
 
     /// How many items of a copy lie in `span`, if they may be fetched again before they are due: what has settled may

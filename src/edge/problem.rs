@@ -146,7 +146,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::Restless => (Kind::UpstreamFailed, None),
         CacheError::Repage(error) => match error {
             RepageError::NoPlace(exhausted) | RepageError::Quota(QuotaError::Exhausted(exhausted)) => spent(exhausted),
-            RepageError::WindowField | RepageError::Torn => (Kind::UpstreamFailed, None),
+            RepageError::WindowField | RepageError::Unplaced | RepageError::Torn => (Kind::UpstreamFailed, None),
             RepageError::Quota(QuotaError::Token(error)) => match error {
                 TokenError::UnknownAccount | TokenError::Mint(_) => (Kind::Internal, None),
                 TokenError::Upstream(UpstreamError::Timeout) => (Kind::UpstreamTimeout, None),

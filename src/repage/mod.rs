@@ -20,7 +20,7 @@ use crate::config;
 use crate::quota::{Exhausted, QuotaError};
 use crate::telemetry;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest, Series, Spent};
-use crate::window::{Bound, Moment, QueryBounds, Span};
+use crate::window::{Bound, Moment, QueryBounds, Span, UpperBound};
 
 /// A walk that holds more than this is cut: what is proven whole is handed on, and a new walk begins behind it.
 const WALK_BYTES: usize = 512 << 20;
@@ -82,6 +82,9 @@ pub enum RepageError {
     /// The items do not lie where they were asked for.
     #[error("the upstream does not select on the timestamp that window.field names")]
     WindowField,
+    /// Some item has no timestamp, so the run cannot be cut; it can be served as a whole.
+    #[error("an item has no timestamp to place it by")]
+    Unplaced,
     /// The rows moved under the paging, again and again.
     #[error("the upstream's rows moved while they were paged")]
     Torn,
@@ -292,8 +295,12 @@ where
                 Walked::TooLarge => break,
             }
         }
-        // Out of place once may be a freak; again and again, it is how this upstream selects.
-        if last == Broken::OutOfPlace { Err(RepageError::WindowField) } else { Ok(Err(last)) }
+        match last {
+            // Out of place once may be a freak; again and again, it is how this upstream selects.
+            Broken::OutOfPlace => Err(RepageError::WindowField),
+            Broken::Unplaced => Err(RepageError::Unplaced),
+            last => Ok(Err(last)),
+        }
     }
 
     async fn walk(&mut self, span: Span, watch: Watch) -> Result<Walked, RepageError> {
@@ -302,7 +309,8 @@ where
         let walk_bytes = self.stage.settings.walk_bytes;
         let mut cut_beyond = walk_bytes;
         while let Some(offset) = walk.next_offset() {
-            if walk.bytes() > cut_beyond && self.run.placed == Placed::Checked {
+            // What cannot be halved cannot be cut either; it is walked to its end, however large.
+            if walk.bytes() > cut_beyond && watch == Watch::Order {
                 cut_beyond += walk_bytes;
                 match self.cut(&walk, span).await? {
                     Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
@@ -315,7 +323,7 @@ where
             if broken == Broken::NothingCame {
                 return Ok(Walked::Ended(walk));
             }
-            let divisible = watch == Watch::Order && broken != Broken::OutOfPlace;
+            let divisible = watch == Watch::Order && !matches!(broken, Broken::OutOfPlace | Broken::Unplaced);
             return Ok(match if divisible { self.cut(&walk, span).await? } else { None } {
                 Some((whole, rest)) => Walked::Part { walk, whole, rest },
                 None => Walked::Broken(broken),
@@ -338,7 +346,8 @@ where
             Order::Unknown | Order::Other => return Ok(None),
         };
         let bounds = self.query_for(whole);
-        let asked = self.stage.settings.window.upper_bound.enclosed(Bound::Second(bounds.from), bounds.to);
+        // Without what lies exactly at `to`: should the upstream count that, the proof fails, which is the safe side.
+        let asked = UpperBound::Exclusive.enclosed(Bound::Second(bounds.from), bounds.to);
         let seen = walk.count_within(asked);
         // What a single call could fetch anyway is not worth a call to prove.
         if whole.is_empty() || seen < u64::from(PAGE_LIMIT) {

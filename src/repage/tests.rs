@@ -37,6 +37,8 @@ struct Upstream {
     promises_too_much: bool,
     /// Walks that hold more are cut.
     walk_bytes: usize,
+    /// The row at this second shows no timestamp.
+    timeless_at: Option<i64>,
 }
 
 impl Upstream {
@@ -63,6 +65,9 @@ impl Upstream {
         let rest = &rows[offset..];
         let items = &rest[..rest.len().min(self.page_limit).min(request.limit as usize)];
         let shown = |(at, name): &(Moment, String)| {
+            if self.timeless_at == Some(at.as_seconds()) {
+                return format!(r#"{{"segmentID":"{name}","segmentStartTime":null}}"#).into();
+            }
             let shown = if self.misplaced { *at + Duration::from_hours(1) } else { *at };
             json(&(shown, name.clone()))
         };
@@ -167,6 +172,7 @@ fn upstream(rows: Vec<(Moment, String)>, order: Rows, bound: UpperBound) -> Upst
         misplaced: false,
         promises_too_much: false,
         walk_bytes: usize::MAX,
+        timeless_at: None,
     }
 }
 
@@ -245,6 +251,16 @@ fn items_out_of_place_are_not_cut_but_may_be_served_whole() {
     assert_eq!(calls, 2, "a freak answer gets one more chance");
     let (result, calls, _) = run(misplaced(rows), span, Placed::Unchecked);
     assert_eq!((together(result.unwrap(), span).len(), calls), (50, 1));
+}
+
+#[test]
+fn an_item_without_a_timestamp_spoils_its_run_and_no_account() {
+    let rows: Vec<_> = (0..50).map(|n| (Moment::from_seconds(n), format!("ac-{n}"))).collect();
+    let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(60));
+    let mut upstream = upstream(rows, Rows::Ascending, UpperBound::Exclusive);
+    upstream.timeless_at = Some(30);
+    let (result, ..) = run(upstream, span, Placed::Checked);
+    assert!(matches!(result, Err(RepageError::Unplaced)), "{result:?}");
 }
 
 #[test]

@@ -22,8 +22,10 @@ pub enum Broken {
     OrderBroke,
     /// More was promised, and nothing came.
     NothingCame,
-    /// An item lies outside of what was asked for, or has no timestamp: `window.field` is wrong.
+    /// An item lies outside of what was asked for, or none has a timestamp: `window.field` is wrong.
     OutOfPlace,
+    /// An item among others has no timestamp: where it belongs is not to be told.
+    Unplaced,
 }
 
 /// The order in which the upstream brings its rows, as far as it has been seen.
@@ -122,14 +124,18 @@ impl Walk {
             return Err(Broken::NothingCame);
         }
         self.done = !page.has_more;
-        for (index, json) in page.items.into_iter().enumerate() {
-            self.take_item(json, index == 0)?;
+        let read: Vec<_> = page.items.iter().map(|json| Item::read(json, &self.field)).collect();
+        let some_are_placed = !self.items.is_empty() || read.iter().any(|(at, _)| at.is_some());
+        if self.placed == Placed::Checked && some_are_placed && read.iter().any(|(at, _)| at.is_none()) {
+            return Err(Broken::Unplaced);
+        }
+        for (index, (json, (at, id))) in page.items.into_iter().zip(read).enumerate() {
+            self.take_item(json, at, id, index == 0)?;
         }
         Ok(())
     }
 
-    fn take_item(&mut self, json: Bytes, first_of_page: bool) -> Result<(), Broken> {
-        let (at, id) = Item::read(&json, &self.field);
+    fn take_item(&mut self, json: Bytes, at: Option<Moment>, id: Bytes, first_of_page: bool) -> Result<(), Broken> {
         let at = match (at, self.placed) {
             (Some(at), Placed::Checked) if self.bounds.may_return(at) => at,
             (_, Placed::Checked) => return Err(Broken::OutOfPlace),

@@ -287,3 +287,23 @@ async fn a_growing_window_is_asked_for_its_growth_when_the_ladder_says_so() {
     check_pages(&rig, &today, 10_000).await;
     assert_eq!(rig.calls(), pages(rig.truth(now - HOUR, now).len()), "the last hour, and what has come since");
 }
+
+/// Whether the upstream counts an item exactly at `to` is a setting, and may be set wrong: that can shift the edge of one
+/// answer, but tears no hole between two that were fetched apart.
+#[tokio::test]
+async fn a_wrong_upper_bound_tears_no_hole_between_two_windows() {
+    for (real, set) in [("exclusive", "inclusive"), ("inclusive", "exclusive")] {
+        let mut profile = exact_profile(480, 4);
+        profile.upper_bound = if real == "inclusive" { UpperBound::Inclusive } else { UpperBound::Exclusive };
+        let rig = Rig::start(profile, &Settings::default().section("window", &format!("upper_bound = '{set}'"))).await;
+        let edge = at("2026-02-22T05:00:00Z");
+        rig.control.insert(STREAM, edge).unwrap();
+        let hours = |from: u32, to: u32| format!("from=2026-02-22T{from:02}:00:00&to=2026-02-22T{to:02}:00:00");
+        rig.get(hours(0, 5)).await.page();
+        for _ in 0..2 {
+            let page = rig.get(hours(4, 6)).await.page();
+            let truth = rig.truth(at("2026-02-22T04:00:00Z"), at("2026-02-22T05:30:00Z"));
+            assert!(page.items().take(truth.len()).eq(truth.iter().map(Vec::as_slice)), "{real}, set to {set}");
+        }
+    }
+}
