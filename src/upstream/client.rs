@@ -108,8 +108,6 @@ impl Client {
     }
 
     async fn fetch(self, request: AuthorizedRequest) -> Result<Page, UpstreamError> {
-        let auth = request.auth.clone();
-        let token = auth.to_str().map(|value| value.trim_start_matches("Bearer ")).unwrap_or_default();
         let request = self.request(request).map_err(|_| UpstreamError::Connect)?;
         let response = self
             .http
@@ -126,7 +124,7 @@ impl Client {
         match (head.status, page) {
             (StatusCode::OK, Ok(page)) => Ok(page),
             // Not a page: perhaps a refusal, whatever its status.
-            (status, page) => match refusal::classify(status, &head.headers, &body, token, self.clock.now()) {
+            (status, page) => match refusal::classify(status, &head.headers, &body, self.clock.now()) {
                 Some(refused) => Err(refused),
                 None => Ok(page?),
             },

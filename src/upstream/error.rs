@@ -19,18 +19,18 @@ pub enum UpstreamError {
     #[error("the upstream did not answer in time")]
     Timeout,
     /// A status other than 200.
-    #[error("the upstream answered {status}{}", quoted(.message.as_ref()))]
+    #[error("the upstream answered {status}{}", quoted(*.message))]
     Status {
         /// What it answered.
         status: StatusCode,
-        /// Kore's message, without any token, shortened.
-        message: Option<String>,
+        /// Kore's message, if it is one that is known.
+        message: Option<&'static str>,
     },
     /// 401: the token is refused.
-    #[error("the upstream refused the credential{}", quoted(.message.as_ref()))]
+    #[error("the upstream refused the credential{}", quoted(*.message))]
     Unauthorized {
-        /// Kore's message, without any token, shortened.
-        message: Option<String>,
+        /// Kore's message, if it is one that is known.
+        message: Option<&'static str>,
     },
     /// The quota is spent, by status or by message.
     #[error("the upstream says that the quota is spent")]
@@ -99,6 +99,6 @@ impl UpstreamError {
     }
 }
 
-fn quoted(message: Option<&String>) -> String {
+fn quoted(message: Option<&'static str>) -> String {
     message.map(|message| format!(": \"{message}\"")).unwrap_or_default()
 }
