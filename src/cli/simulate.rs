@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::simulator::{
@@ -236,7 +235,7 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
         control.set_faults(plan);
     }
     greet(&simulator, &control);
-    stopped().await?;
+    super::serve::stop_signal()?.recv().await;
     simulator.shutdown().await;
     println!("{}", serde_json::to_string_pretty(&control.counts())?);
     Ok(())
@@ -264,14 +263,6 @@ fn greet(simulator: &Simulator, control: &Control) {
     }
     println!("\nsteer: GET {base}/simulator/counts, POST {base}/simulator/reset,");
     println!("       POST {base}/simulator/faults with {{\"kind\": \"status-500\", \"times\": 3, \"after\": 0}}");
-}
-
-async fn stopped() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
-    }
 }
 
 fn stream(text: &str) -> Result<StreamProfile, String> {
