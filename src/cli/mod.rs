@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod key;
 pub mod serve;
 pub mod simulate;
 pub mod token;
@@ -38,6 +39,8 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Mint a token for an account, or explain one.
     Token(token::TokenArgs),
+    /// Make an API key for a caller, and its hash for the configuration.
+    Key(key::KeyArgs),
     /// Run a simulator of the upstream.
     Simulate(Box<simulate::SimulateArgs>),
 }
@@ -51,6 +54,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => serve::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Simulate(args) => finish(simulate::run(*args).await),
     }
 }

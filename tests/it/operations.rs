@@ -228,6 +228,29 @@ async fn token_mints_what_the_upstream_accepts_and_explains_it() {
 }
 
 #[tokio::test]
+async fn key_makes_a_key_that_its_hash_lets_in() {
+    let made = run(&["key", "--log", "trace"], &[], "");
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let (header, hash) = text(&made.stdout).split_once('\n').unwrap();
+    let key = header.strip_prefix("x-api-key: ").unwrap();
+    assert!(text(&made.stderr).contains("[[callers]]") && !text(&made.stderr).contains(key));
+
+    let hashed = run(&["key", "--hash"], &[], &format!("{key}\n"));
+    assert_eq!((hashed.status.code(), text(&hashed.stdout), text(&hashed.stderr)), (Some(0), hash, ""));
+    assert_eq!(run(&["key", "--hash"], &[], "\n").status.code(), Some(1));
+
+    let (simulator, control) = simulator().await;
+    let value = hash.trim_end().strip_prefix("api_key_sha256 = ").unwrap().trim_matches('"');
+    let mut environment = environment(&simulator.base_url());
+    environment.push(("KOREGATE__CALLERS__0__NAME", "etl".to_owned()));
+    environment.push(("KOREGATE__CALLERS__0__API_KEY_SHA256", value.to_owned()));
+    let mut gateway = Running::start(&["serve"], &environment);
+    let (addr, _) = gateway.listening().await;
+    assert_eq!(ask(addr, &Ask::get(DAY)).await.status, 401);
+    assert_whole(&ask(addr, &Ask::get(DAY).header("x-api-key", key)).await, &control);
+}
+
+#[tokio::test]
 async fn simulate_plays_an_upstream_that_a_gateway_can_stand_before() {
     let arguments = [
         "simulate",

@@ -1,0 +1,125 @@
+//! `koregate key`: makes the API key of a caller, or hashes one that there is already.
+
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand;
+use http::HeaderValue;
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// So many random bytes that nobody can guess a key, or find one that belongs to a hash.
+const KEY_BYTES: usize = 32;
+
+const HINT: &str = "\
+The first line is the caller's: the header that it sends with each request. It is a password, and not shown again.
+The second line goes into the caller's [[callers]] table: koregate keeps the hash only.
+While a key is being changed, api_key_sha256 = [\"OLD\", \"NEW\"] lets both in.
+";
+
+/// Makes an API key for a caller, and the hash that goes into the configuration.
+#[derive(Clone, Debug, clap::Args)]
+pub struct KeyArgs {
+    /// Make no key: read one from stdin, and print its hash only.
+    #[arg(long)]
+    pub hash: bool,
+}
+
+/// Without `--hash`, makes a key: the header and the hash on stdout, what they are for on stderr. With it, prints the
+/// hash of the key on stdin, of which one newline at the end is no part.
+///
+/// Exit code 1 if the key on stdin could not be sent in a header, or no key could be made.
+pub fn run(args: &KeyArgs) -> ExitCode {
+    let said = if args.hash {
+        read_key().and_then(|text| given(&text)).map(|key| hash_line(&key))
+    } else {
+        made().map(|key| {
+            eprint!("{HINT}");
+            format!("x-api-key: {}\n{}", key.expose_secret(), hash_line(&key))
+        })
+    };
+    match said {
+        Ok(lines) => {
+            // A reader that has seen enough and hangs up is no failure.
+            let _ = std::io::stdout().write_all(lines.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A new key. The prefix tells those who find one, and programs that look for leaked ones, what it is.
+fn made() -> Result<SecretString, String> {
+    let mut bytes = [0; KEY_BYTES];
+    rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
+    Ok(format!("kg_{}", hex(&bytes)).into())
+}
+
+fn read_key() -> Result<SecretString, String> {
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map_err(|error| format!("the key cannot be read from stdin: {error}"))?;
+    Ok(text.into())
+}
+
+/// The key that `text` holds. The error does not quote it.
+fn given(text: &SecretString) -> Result<SecretString, String> {
+    let text = text.expose_secret();
+    let key = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    if key.is_empty() {
+        return Err("there is no key on stdin".to_owned());
+    }
+    // Its hash would be of no use: what comes in could never be the same.
+    if key.trim() != key || HeaderValue::from_str(key).is_err() {
+        return Err(
+            "no header can carry this key: it has a space at an end, or a sign that is not printable ASCII".to_owned()
+        );
+    }
+    Ok(key.into())
+}
+
+fn hash_line(key: &SecretString) -> String {
+    format!("api_key_sha256 = \"{}\"\n", hex(digest(&SHA256, key.expose_secret().as_bytes()).as_ref()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_key_is_another_and_can_be_sent() {
+        let keys: HashSet<String> = (0..100).map(|_| made().unwrap().expose_secret().to_owned()).collect();
+        assert_eq!(keys.len(), 100);
+        for key in keys {
+            assert_eq!((key.len(), &key[..3]), (67, "kg_"));
+            assert_eq!(given(&key.clone().into()).unwrap().expose_secret(), key);
+        }
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_key_without_its_newline() {
+        // SHA-256 of "abc", as FIPS 180-2 gives it.
+        let expected = "api_key_sha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
+        for text in ["abc", "abc\n", "abc\r\n"] {
+            assert_eq!(hash_line(&given(&text.into()).unwrap()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_header_can_carry_is_refused_without_quoting_it() {
+        for text in ["", "\n", "\r\n", "hunter2\n\n", " hunter2", "hunter2\t", "hun\nter2", "hunter2\u{7f}"] {
+            let message = given(&text.into()).unwrap_err();
+            assert!(!message.contains("ter2"), "{text:?}: {message}");
+        }
+        assert!(given(&"two words".into()).is_ok());
+    }
+}
