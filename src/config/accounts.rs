@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::node::{Node, Value};
 use super::read::Word;
 use super::section::Section;
 use super::{Account, Caller, Jti, Limit, Names, Scheme, Token, keys, read};
@@ -126,8 +127,8 @@ fn caller(
     {
         section.fail("name", format!("{name:?} is another caller's too"));
     }
-    let api_key_sha256 = section.required("api_key_sha256", |node| digest(read::text(node, DIGEST)?));
-    if api_key_sha256.is_some_and(|key| !keys.insert(key)) {
+    let api_key_sha256 = section.required("api_key_sha256", digests);
+    if api_key_sha256.iter().flatten().any(|key| !keys.insert(*key)) {
         section.fail("api_key_sha256", "is another caller's too, and nothing else could tell them apart");
     }
     let accounts = section.or("accounts", Names::All, read::names);
@@ -154,10 +155,28 @@ fn caller(
     })
 }
 
-const DIGEST: &str = "the SHA-256 of the API key in 64 hex digits, as `printf %s \"$KEY\" | sha256sum` prints it";
+const DIGEST: &str = "the SHA-256 of the API key in 64 hex digits, as `koregate key` prints it, or a list of them";
+
+/// One digest, or a list of different ones: while a key is being changed, the old and the new are both good.
+fn digests(node: &Node) -> Result<Vec<[u8; 32]>, String> {
+    // A text that begins no list is the digest itself.
+    let is_list = matches!(&node.value, Value::Raw(text) if text.trim_start().starts_with('['));
+    let structured = if is_list { Some(node.clone().structured()?) } else { None };
+    let node = structured.as_ref().unwrap_or(node);
+    let Value::Array(items) = &node.value else { return Ok(vec![digest(node)?]) };
+    let digests = items.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
+    if digests.is_empty() {
+        return Err(format!("is empty; it must be {DIGEST}"));
+    }
+    if digests.iter().collect::<HashSet<_>>().len() < digests.len() {
+        return Err("holds the same digest twice".to_owned());
+    }
+    Ok(digests)
+}
 
 /// 64 hex digits. What is none is not quoted: it may be the key itself.
-fn digest(text: &str) -> Result<[u8; 32], String> {
+fn digest(node: &Node) -> Result<[u8; 32], String> {
+    let text = read::text(node, DIGEST)?;
     let mut digest = [0; 32];
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("must be {DIGEST}"));

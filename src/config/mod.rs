@@ -219,8 +219,8 @@ pub struct Redis {
 pub struct Caller {
     /// The label in logs and metrics.
     pub name: Arc<str>,
-    /// SHA-256 of the API key.
-    pub api_key_sha256: [u8; 32],
+    /// SHA-256 of each of its API keys: at least one, and none that stands elsewhere too.
+    pub api_key_sha256: Vec<[u8; 32]>,
     /// The accounts it may see.
     pub accounts: Names,
     /// The streams it may see.

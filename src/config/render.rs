@@ -13,7 +13,7 @@ const REDACTED: &str = "[redacted]";
 
 impl Config {
     /// TOML with every key that is in force, defaults included. Secrets and the password of Redis read `[redacted]`,
-    /// and of the digest of an API key the first eight digits are shown; so it does not load as it stands.
+    /// and of the digests of API keys the first eight digits are shown; so it does not load as it stands.
     pub fn render(&self) -> String {
         let Self { server, upstream, accounts, window, quota, cache, callers } = self;
         let mut out = Out(String::new());
@@ -104,13 +104,20 @@ impl Out {
         let Caller { name, api_key_sha256, accounts, streams, requests_per_minute, weight } = caller;
         self.line("\n[[callers]]");
         self.key("name", text(name));
-        let [a, b, c, d, ..] = api_key_sha256;
-        self.key("api_key_sha256", text(format!("{a:02x}{b:02x}{c:02x}{d:02x}…")));
+        match api_key_sha256.as_slice() {
+            [one] => self.key("api_key_sha256", digest(one)),
+            several => self.key("api_key_sha256", list(several.iter().map(digest))),
+        }
         self.key("accounts", names(accounts));
         self.key("streams", names(streams));
         self.key("requests_per_minute", requests_per_minute);
         self.key("weight", weight);
     }
+}
+
+/// Enough of a digest to know it by.
+fn digest([a, b, c, d, ..]: &[u8; 32]) -> String {
+    text(format!("{a:02x}{b:02x}{c:02x}{d:02x}…"))
 }
 
 fn inline_tls(tls: &ServerTls) -> String {

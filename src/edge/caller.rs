@@ -23,7 +23,8 @@ pub(super) struct Callers {
 #[derive(Debug)]
 struct Known {
     caller: Caller,
-    api_key_sha256: [u8; 32],
+    /// Of each of its keys.
+    api_key_sha256: Vec<[u8; 32]>,
     pace: Option<Pace>,
 }
 
@@ -38,7 +39,7 @@ impl Callers {
                     accounts: caller.accounts.clone(),
                     streams: caller.streams.clone(),
                 },
-                api_key_sha256: caller.api_key_sha256,
+                api_key_sha256: caller.api_key_sha256.clone(),
                 pace: Pace::with_burst(limit, limit.requests, epoch),
             }
         };
@@ -53,8 +54,9 @@ impl Callers {
         }
         let key = api_key(headers).ok_or(EdgeError::UnknownCaller)?;
         let hash = digest(&SHA256, key);
-        // Each one is compared, whole and in constant time, so that time tells nothing of any key.
-        let matching = |known: &&Known| verify_slices_are_equal(&known.api_key_sha256, hash.as_ref()).is_ok();
+        // Each one is compared, whole and in constant time, so that time tells nothing of any key: `|` skips none.
+        let same = |known: &[u8; 32]| verify_slices_are_equal(known, hash.as_ref()).is_ok();
+        let matching = |known: &&Known| known.api_key_sha256.iter().fold(false, |found, key| found | same(key));
         let known = self.known.iter().filter(matching).last().ok_or(EdgeError::UnknownCaller)?;
         let now = self.epoch.elapsed();
         match known.pace.as_ref().map_or(Ok(()), |pace| pace.admit(now)) {
@@ -80,15 +82,16 @@ mod tests {
     use crate::config::Names;
 
     fn callers() -> Callers {
-        let caller = |name: &str, key: &str, rate| config::Caller {
+        let hash = |key: &&str| digest(&SHA256, key.as_bytes()).as_ref().try_into().unwrap();
+        let caller = |name: &str, keys: &[&str], rate| config::Caller {
             name: name.into(),
-            api_key_sha256: digest(&SHA256, key.as_bytes()).as_ref().try_into().unwrap(),
+            api_key_sha256: keys.iter().map(hash).collect(),
             accounts: Names::All,
             streams: Names::All,
             requests_per_minute: NonZeroU32::new(rate).unwrap(),
             weight: 1,
         };
-        Callers::new(&[caller("bi", "key-1", 600), caller("qa", "key-2", 2)])
+        Callers::new(&[caller("bi", &["key-1"], 600), caller("qa", &["key-2", "key-2-new"], 2)])
     }
 
     fn admit(callers: &Callers, name: &'static str, value: &'static str) -> Result<String, EdgeError> {
@@ -102,6 +105,7 @@ mod tests {
         let callers = callers();
         assert_eq!(admit(&callers, "x-api-key", "key-1").unwrap(), "bi");
         assert_eq!(admit(&callers, "authorization", "bearer key-2").unwrap(), "qa");
+        assert_eq!(admit(&callers, "x-api-key", "key-2-new").unwrap(), "qa");
         for (name, value) in
             [("x-api-key", "key-3"), ("authorization", "Basic key-1"), ("accept", "key-1"), ("x-api-key", "")]
         {
@@ -112,7 +116,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_caller_has_a_limit_of_its_own() {
         let callers = callers();
-        assert!(admit(&callers, "x-api-key", "key-2").is_ok() && admit(&callers, "x-api-key", "key-2").is_ok());
+        // Both of its keys are the same caller's.
+        assert!(admit(&callers, "x-api-key", "key-2").is_ok() && admit(&callers, "x-api-key", "key-2-new").is_ok());
         let Err(EdgeError::TooManyRequests { retry_after }) = admit(&callers, "x-api-key", "key-2") else { panic!() };
         assert!(admit(&callers, "x-api-key", "key-1").is_ok());
         tokio::time::advance(retry_after).await;

@@ -62,6 +62,7 @@ fn a_variable_wins_over_the_file() {
     assert_eq!((&*account.account_id, &*account.client_id, account.token.scheme), ("acc-1", "cs-9", Scheme::Bearer));
     assert_eq!(account.streams, Names::Only(vec!["st-1".to_owned()]));
     assert_eq!(&*config.callers[0].name, "etl");
+    assert_eq!(config.callers[0].api_key_sha256, [[0; 32]]);
     assert_eq!(config.callers[0].streams, Names::Only(vec!["st-1".to_owned(), "st-2".to_owned()]));
 }
 
@@ -76,6 +77,22 @@ fn a_part_changes_the_whole_that_another_variable_sets() {
     );
     let token = config.unwrap().accounts[0].token;
     assert_eq!((token.lifetime, token.scheme), (Duration::from_mins(20), Scheme::Bearer));
+}
+
+#[test]
+fn several_keys_of_a_caller_are_written_as_a_list_or_one_by_one() {
+    let [zeros, ones] = ["0".repeat(64), "01".repeat(32)];
+    for keys in [
+        vec![("KOREGATE__CALLERS__0__API_KEY_SHA256", format!(" [\"{zeros}\", '{ones}']"))],
+        vec![
+            ("KOREGATE__CALLERS__0__API_KEY_SHA256__0", zeros.clone()),
+            ("KOREGATE__CALLERS__0__API_KEY_SHA256__1", ones.clone()),
+        ],
+    ] {
+        let variables: Vec<_> = keys.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let config = load_with(MINIMAL, &[&[("KOREGATE__CALLERS__0__NAME", "etl")], &variables[..]].concat());
+        assert_eq!(config.unwrap().callers[0].api_key_sha256, [[0; 32], [1; 32]]);
+    }
 }
 
 #[test]
@@ -110,6 +127,8 @@ fn a_fault_names_its_variable() {
         ("KOREGATE__ACCOUNTS__0__STREAMS", "*", "accounts[0].streams: is not a TOML value: "),
         ("KOREGATE__ACCOUNTS__2__CLIENT_ID", "cs-2", "accounts[2].client_id: there is no number 1 before it"),
         ("KOREGATE__CALLERS__0__API_KEY_SHA256", "aa", "callers[0].api_key_sha256: must be the SHA-256"),
+        ("KOREGATE__CALLERS__0__API_KEY_SHA256", "[]", "callers[0].api_key_sha256: is empty"),
+        ("KOREGATE__CALLERS__0__API_KEY_SHA256", "[aa", "callers[0].api_key_sha256: is not a TOML value: "),
     ] {
         let error = load_with(MINIMAL, &[(name, value)]).expect_err(name);
         let expected = format!("environment {name}: {expected}");

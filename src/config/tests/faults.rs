@@ -9,7 +9,7 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         "is not a duration (at most \"36500d\"); write it like \"250ms\", \"30s\", \"5m\" or \"24h\"";
     const NAMES: &str = "write [\"*\"] for all, or a list of names";
     let chunk = "must divide a day into equal parts, such as \"15m\", \"1h\" or \"24h\"";
-    let digest = "must be the SHA-256 of the API key in 64 hex digits, as `printf %s \"$KEY\" | sha256sum` prints it";
+    let digest = "must be the SHA-256 of the API key in 64 hex digits, as `koregate key` prints it, or a list of them";
     for (added, expected) in [
         // Types and units.
         ("[server]\nlisten = \"localhost:8080\"", "6: server.listen: \"localhost:8080\" is not an address and a port; write it like \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned()),
@@ -71,12 +71,18 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         ("[server]\nlisten = \"0.0.0.0:8080\"", "6: server.listen: 0.0.0.0:8080 is open to the network, and there are no callers; add [[callers]], or listen on loopback (\"127.0.0.1:8080\")".to_owned()),
         ("[[callers]]\nname = \"etl\"", "5: callers[0].api_key_sha256: is missing".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"abc\"", format!("7: callers[0].api_key_sha256: {digest}")),
+        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = 5", format!("7: callers[0].api_key_sha256: is an integer; it {digest}")),
+        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = []", format!("7: callers[0].api_key_sha256: is empty; it {digest}")),
+        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", \"abc\"]", format!("7: callers[0].api_key_sha256: {digest}")),
+        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", [\"@B\"]]", format!("7: callers[0].api_key_sha256: is a list; it {digest}")),
+        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", \"@B\", \"@A\"]", "7: callers[0].api_key_sha256: holds the same digest twice".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nweight = 0", "8: callers[0].weight: is 0; it must be a whole number from 1 to 4294967295".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nrequests_per_minute = 0", "8: callers[0].requests_per_minute: is 0; it must be a whole number from 1 to 4294967295".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\naccounts = [\"acc-1\", \"acc-9\"]", "8: callers[0].accounts: \"acc-9\" is no configured account; did you mean \"acc-1\"?".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\naccounts = [\"elsewhere\"]", "8: callers[0].accounts: \"elsewhere\" is no configured account".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@B\"", "9: callers[1].name: \"etl\" is another caller's too".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"bi\"\napi_key_sha256 = \"@A\"", "10: callers[1].api_key_sha256: is another caller's too, and nothing else could tell them apart".to_owned()),
+        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"bi\"\napi_key_sha256 = [\"@B\", \"@A\"]", "10: callers[1].api_key_sha256: is another caller's too, and nothing else could tell them apart".to_owned()),
         // Unknown keys.
         ("[servre]\nlisten = 1", "5: servre: unknown key; did you mean `server`?".to_owned()),
         ("[server]\nlistn = 1", "6: server.listn: unknown key; did you mean `listen`?".to_owned()),

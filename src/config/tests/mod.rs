@@ -147,6 +147,13 @@ accounts = ["acc-1"]
 streams = ["st-9", "*"]
 requests_per_minute = 1
 weight = 3
+
+[[callers]]
+name = "rotating"
+api_key_sha256 = [
+  "1111111111111111111111111111111111111111111111111111111111111111",
+  "2222222222222222222222222222222222222222222222222222222222222222",
+]
 "#;
 
 #[test]
@@ -197,6 +204,14 @@ accounts = ["acc-1"]
 streams = ["*"]
 requests_per_minute = 1
 weight = 3
+
+[[callers]]
+name = "rotating"
+api_key_sha256 = ["11111111…", "22222222…"]
+accounts = ["*"]
+streams = ["*"]
+requests_per_minute = 600
+weight = 1
 "#
     );
     let restored = rendered

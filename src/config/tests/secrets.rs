@@ -93,6 +93,8 @@ fn no_error_shows_what_stands_where_a_secret_belongs() {
         "[upstream]\nbase_url = \"https://me:hunter2 @kore.example\"".to_owned(),
         format!("{digest}\"hunter2\""),
         format!("{digest}{{ env = \"hunter2\" }}"),
+        format!("{digest}[\"{}\", \"hunter2\"]", "0".repeat(64)),
+        format!("{digest}[hunter2]"),
     ] {
         let error = load(&format!("{MINIMAL}{added}\n")).expect_err(&added);
         assert!(!error.contains("hunter2"), "{added}: {error}");
@@ -108,6 +110,8 @@ fn no_error_shows_what_stands_where_a_secret_belongs() {
         ("KOREGATE__CACHE__REDIS__URL", "redis://:hunter2@h:port"),
         ("KOREGATE__CACHE__REDIS", "redis://:hunter2@h"),
         ("KOREGATE__CALLERS__0__API_KEY_SHA256", "hunter2"),
+        ("KOREGATE__CALLERS__0__API_KEY_SHA256", "[hunter2]"),
+        ("KOREGATE__CALLERS__0__API_KEY_SHA256", "[\"hunter2\"]"),
     ] {
         let error = load_with(MINIMAL, &[(name, value)]).expect_err(name);
         assert!(error.contains(&format!("environment {name}: ")) && !error.contains("hunter2"), "{name}: {error}");
