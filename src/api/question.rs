@@ -25,7 +25,8 @@ pub(super) struct Question {
     pub(super) representation: Representation,
 }
 
-/// What one caller may see.
+/// Who asks, and what it may see: an extension of each request, beside the [`Standing`](crate::quota::Standing) of its
+/// bucket; of none where no callers are configured.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The label in logs and metrics.
@@ -34,6 +35,8 @@ pub struct Caller {
     pub accounts: Names,
     /// The streams it may see.
     pub streams: Names,
+    /// Its share when callers compete for the quota; at least 1.
+    pub weight: u32,
 }
 
 /// An account that may be asked for.
@@ -215,8 +218,8 @@ mod tests {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let account = |id: &str, streams| Account { id: id.into(), streams };
         let accounts = [account("a1", Names::All), account("a2", Names::Only(vec!["st-2".to_owned()]))];
-        let caller =
-            Caller { name: "c".into(), accounts: Names::All, streams: Names::Only(vec!["st-1".into(), "st-2".into()]) };
+        let streams = Names::Only(vec!["st-1".into(), "st-2".into()]);
+        let caller = Caller { name: "c".into(), accounts: Names::All, streams, weight: 1 };
         let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
         read(&head, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &window(), now)
     }

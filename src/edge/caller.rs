@@ -1,68 +1,71 @@
 //! Who calls, and whether it may call now.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, header};
-use tokio::time::Instant;
 
 use super::problem::EdgeError;
 use crate::api::Caller;
-use crate::config::{self, Limit};
-use crate::quota::Pace;
+use crate::config;
+use crate::quota::{Bucket, Standing};
 
 /// The callers that are configured.
 #[derive(Clone, Debug)]
-pub(super) struct Callers {
-    known: Arc<[Known]>,
-    epoch: Instant,
-}
+pub(super) struct Callers(Arc<[Known]>);
 
 #[derive(Debug)]
 struct Known {
     caller: Caller,
     /// Of each of its keys.
     api_key_sha256: Vec<[u8; 32]>,
-    pace: Option<Pace>,
+    /// What it may still ask, with whichever key.
+    bucket: Bucket,
+}
+
+/// A caller that is known, and how it stands after this request.
+#[derive(Clone, Debug)]
+pub(super) struct Visit {
+    pub(super) caller: Caller,
+    pub(super) standing: Standing,
 }
 
 impl Callers {
     pub(super) fn new(callers: &[config::Caller]) -> Self {
-        let epoch = Instant::now();
-        let known = |caller: &config::Caller| {
-            let limit = Limit { requests: caller.requests_per_minute.get(), per: Duration::from_mins(1) };
-            Known {
-                caller: Caller {
-                    name: caller.name.clone(),
-                    accounts: caller.accounts.clone(),
-                    streams: caller.streams.clone(),
-                },
-                api_key_sha256: caller.api_key_sha256.clone(),
-                pace: Pace::with_burst(limit, limit.requests, epoch),
-            }
+        let known = |caller: &config::Caller| Known {
+            caller: Caller {
+                name: caller.name.clone(),
+                accounts: caller.accounts.clone(),
+                streams: caller.streams.clone(),
+                weight: caller.weight,
+            },
+            api_key_sha256: caller.api_key_sha256.clone(),
+            bucket: Bucket::per_minute(caller.requests_per_minute),
         };
-        Self { known: callers.iter().map(known).collect(), epoch }
+        Self(callers.iter().map(known).collect())
     }
 
-    /// The caller whose key the request carries; `None` where no callers are configured, and anybody on this machine
-    /// may call.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Option<Caller>, EdgeError> {
-        if self.known.is_empty() {
-            return Ok(None);
+    /// Whether the request may come in, and whose key it carries, also if it may not; `None` where no callers are
+    /// configured, and anybody on this machine may call.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> (Option<Visit>, Result<(), EdgeError>) {
+        if self.0.is_empty() {
+            return (None, Ok(()));
         }
-        let key = api_key(headers).ok_or(EdgeError::UnknownCaller)?;
-        let hash = digest(&SHA256, key);
-        // Each one is compared, whole and in constant time, so that time tells nothing of any key: `|` skips none.
+        let Some(known) = self.find(headers) else { return (None, Err(EdgeError::UnknownCaller)) };
+        let (taken, standing) = known.bucket.take();
+        let visit = Visit { caller: known.caller.clone(), standing };
+        (Some(visit), taken.map_err(|retry_after| EdgeError::TooManyRequests { retry_after }))
+    }
+
+    /// The caller whose key it is.
+    fn find(&self, headers: &HeaderMap) -> Option<&Known> {
+        let hash = digest(&SHA256, api_key(headers)?);
+        // Each one is compared, whole and in constant time, so that time tells nothing of any key. A search that ends
+        // when it has found would skip some, so this is a fold, and `|` is no `||`.
         let same = |known: &[u8; 32]| verify_slices_are_equal(known, hash.as_ref()).is_ok();
-        let matching = |known: &&Known| known.api_key_sha256.iter().fold(false, |found, key| found | same(key));
-        let known = self.known.iter().filter(matching).last().ok_or(EdgeError::UnknownCaller)?;
-        let now = self.epoch.elapsed();
-        match known.pace.as_ref().map_or(Ok(()), |pace| pace.admit(now)) {
-            Ok(()) => Ok(Some(known.caller.clone())),
-            Err(at) => Err(EdgeError::TooManyRequests { retry_after: at.saturating_sub(now) }),
-        }
+        let owns = |known: &Known| known.api_key_sha256.iter().fold(false, |found, key| found | same(key));
+        self.0.iter().fold(None, |found, known| if owns(known) { Some(known) } else { found })
     }
 }
 
@@ -77,6 +80,7 @@ fn api_key(headers: &HeaderMap) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
+    use std::time::Duration;
 
     use super::*;
     use crate::config::Names;
@@ -94,10 +98,15 @@ mod tests {
         Callers::new(&[caller("bi", &["key-1"], 600), caller("qa", &["key-2", "key-2-new"], 2)])
     }
 
-    fn admit(callers: &Callers, name: &'static str, value: &'static str) -> Result<String, EdgeError> {
+    fn knock(callers: &Callers, name: &'static str, value: &'static str) -> (Option<Visit>, Result<(), EdgeError>) {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
-        callers.admit(&headers).map(|caller| caller.unwrap().name.to_string())
+        callers.admit(&headers)
+    }
+
+    fn admit(callers: &Callers, name: &'static str, value: &'static str) -> Result<String, EdgeError> {
+        let (visit, admitted) = knock(callers, name, value);
+        admitted.map(|()| visit.unwrap().caller.name.to_string())
     }
 
     #[tokio::test(start_paused = true)]
@@ -109,7 +118,8 @@ mod tests {
         for (name, value) in
             [("x-api-key", "key-3"), ("authorization", "Basic key-1"), ("accept", "key-1"), ("x-api-key", "")]
         {
-            assert!(matches!(admit(&callers, name, value), Err(EdgeError::UnknownCaller)), "{name}: {value}");
+            let (visit, admitted) = knock(&callers, name, value);
+            assert!(visit.is_none() && matches!(admitted, Err(EdgeError::UnknownCaller)), "{name}: {value}");
         }
     }
 
@@ -122,5 +132,21 @@ mod tests {
         assert!(admit(&callers, "x-api-key", "key-1").is_ok());
         tokio::time::advance(retry_after).await;
         assert!(admit(&callers, "x-api-key", "key-2").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_is_refused_is_known_and_how_it_stands() {
+        let callers = callers();
+        let standing = || {
+            let (visit, admitted) = knock(&callers, "x-api-key", "key-2");
+            let Standing { limit, left, full_in } = visit.unwrap().standing;
+            (admitted.is_ok(), limit, left, full_in.as_secs())
+        };
+        assert_eq!(standing(), (true, 2, 1, 30));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(standing(), (true, 2, 0, 50));
+        assert_eq!(standing(), (false, 2, 0, 50));
+        let nobody = Callers::new(&[]).admit(&HeaderMap::new());
+        assert!(matches!(nobody, (None, Ok(()))));
     }
 }

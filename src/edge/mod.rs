@@ -1,6 +1,7 @@
 //! The edge stage: names each request, lets in who may, and turns every failure into a response.
 
 mod caller;
+mod fields;
 mod problem;
 
 use std::convert::Infallible;
@@ -21,8 +22,8 @@ use tower::{Layer, Service, ServiceExt as _};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use self::caller::Callers;
-use crate::api::{ApiBody, ApiError, Caller, Report};
+use self::caller::{Callers, Visit};
+use crate::api::{ApiBody, ApiError, Report};
 use crate::config;
 use crate::telemetry::{self, Request as Told};
 
@@ -85,7 +86,7 @@ where
             let begun = Instant::now();
             let id = request_id(request.headers());
             let span = tracing::info_span!("request", request_id = id);
-            let (caller, result) = edge.answer(below, request).instrument(span.clone()).await;
+            let (visit, result) = edge.answer(below, request).instrument(span.clone()).await;
             let (mut response, problem) = match result {
                 Ok(response) => (response.map(Either::Left), None),
                 Err(error) => {
@@ -96,10 +97,13 @@ where
             if let Ok(id) = HeaderValue::try_from(id) {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
+            if let Some(visit) = &visit {
+                fields::tell(response.headers_mut(), visit.standing);
+            }
             let report = response.extensions().get::<Report>();
             span.in_scope(|| {
                 telemetry::request(&Told {
-                    caller: caller.as_ref().map_or("-", |caller| &caller.name),
+                    caller: visit.as_ref().map_or("-", |visit| &visit.caller.name),
                     account: report.map_or("-", |report| &report.account),
                     stream: report.map_or("-", |report| &report.stream),
                     outcome: problem
@@ -119,28 +123,30 @@ where
 }
 
 impl EdgeLayer {
+    /// The answer, and the caller if it is known, whatever became of its request.
     async fn answer<S, B>(
         self,
         below: S,
         mut request: Request<B>,
-    ) -> (Option<Caller>, Result<Response<ApiBody>, EdgeError>)
+    ) -> (Option<Visit>, Result<Response<ApiBody>, EdgeError>)
     where
         S: Service<Request<B>, Response = Response<ApiBody>, Error = ApiError>,
     {
-        let Ok(_room) = self.room.try_acquire() else { return (None, Err(EdgeError::Overloaded)) };
-        let caller = match self.callers.admit(request.headers()) {
-            Ok(caller) => caller,
-            Err(error) => return (None, Err(error)),
-        };
-        if let Some(caller) = caller.clone() {
+        let (visit, admitted) = self.callers.admit(request.headers());
+        if let Err(error) = admitted {
+            return (visit, Err(error));
+        }
+        let Ok(_room) = self.room.try_acquire() else { return (visit, Err(EdgeError::Overloaded)) };
+        if let Some(Visit { caller, standing }) = visit.clone() {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(standing);
         }
         // A defect must cost one answer, not the connection: what was under way in it is dropped whole.
         let result = match AssertUnwindSafe(below.oneshot(request)).catch_unwind().await {
             Ok(result) => result.map_err(EdgeError::Api),
             Err(_) => Err(EdgeError::Internal),
         };
-        (caller, result)
+        (visit, result)
     }
 }
 
@@ -159,9 +165,13 @@ fn request_id(headers: &HeaderMap) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest::{SHA256, digest};
     use tower::service_fn;
 
     use super::*;
+    use crate::api::Caller;
+    use crate::config::Names;
+    use crate::quota::Standing;
 
     #[tokio::test]
     async fn a_defect_costs_one_answer() {
@@ -173,6 +183,31 @@ mod tests {
         let response = EdgeLayer::new(&[]).layer(below).oneshot(request).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[REQUEST_ID], "mine-1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn below_it_is_known_who_asks_and_how_it_stands_and_a_defect_does_not_hide_it() {
+        let below = service_fn(|request: Request<Full<Bytes>>| async move {
+            assert!(request.uri().path() == "/sound", "a defect");
+            assert_eq!(request.extensions().get::<Caller>().unwrap().weight, 3);
+            assert_eq!(request.extensions().get::<Standing>().unwrap().left, 8);
+            Err::<Response<ApiBody>, ApiError>(ApiError::NotFound)
+        });
+        let caller = config::Caller {
+            name: "bi".into(),
+            api_key_sha256: vec![digest(&SHA256, b"key").as_ref().try_into().unwrap()],
+            accounts: Names::All,
+            streams: Names::All,
+            requests_per_minute: 10.try_into().unwrap(),
+            weight: 3,
+        };
+        let mut edge = EdgeLayer::new(&[caller]).layer(below);
+        for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=12")] {
+            let request =
+                Request::builder().uri(path).header("x-api-key", "key").body(Full::<Bytes>::default()).unwrap();
+            let response = edge.ready().await.unwrap().call(request).await.unwrap();
+            assert_eq!((response.status().as_u16(), response.headers()["ratelimit"].to_str().unwrap()), (status, left));
+        }
     }
 
     #[test]

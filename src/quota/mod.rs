@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
 
 pub use ledger::{Ledger, Tick};
-pub use pace::Pace;
+pub use pace::{Bucket, Pace, Standing};
 pub use turns::{Exhausted, Turn, Turns};
 
 use crate::config;

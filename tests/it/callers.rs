@@ -1,7 +1,8 @@
 //! Who may call, what each caller may see, and how often.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use koregate::simulator::{Credential, Profile, StreamProfile};
+use http::Method;
+use koregate::simulator::{Credential, Fault, FaultPlan, Profile, StreamProfile};
 
 use crate::support::{ACCOUNT, Answer, Ask, Rig, STREAM, Settings, exact_profile};
 
@@ -9,10 +10,14 @@ const DAY: &str = "from=2026-02-23&to=2026-02-23";
 const OTHER_ACCOUNT: &str = "664b33a620bd0892e0000002";
 const OTHER_STREAM: &str = "st-other";
 
+fn hash(key: &str) -> String {
+    let hash: Vec<String> = digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    hash.concat()
+}
+
 /// A caller as an operator writes it down, with more `lines`.
 pub(crate) fn caller(name: &str, key: &str, lines: &str) -> String {
-    let hash: Vec<String> = digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("[[callers]]\nname = '{name}'\napi_key_sha256 = '{}'\n{lines}\n", hash.concat())
+    format!("[[callers]]\nname = '{name}'\napi_key_sha256 = '{}'\n{lines}\n", hash(key))
 }
 
 /// Two accounts, two streams of the first, and callers that may see less than all of it.
@@ -108,4 +113,79 @@ async fn a_caller_that_asks_too_often_is_told_when_to_come_again() {
     let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=20).contains(&wait), "a third of a minute at most: {wait}");
     rig.ask(&ask.header("x-api-key", "key-of-all")).await.page();
+}
+
+/// What a caller reads of its own limit: `q` of the policy, `r` and `t`; `None` if nothing is said of it.
+fn limit(answer: &Answer) -> Option<(u32, u32, u64)> {
+    let policy = answer.header("ratelimit-policy");
+    let Some(left) = answer.header("ratelimit") else {
+        assert_eq!(policy, None);
+        return None;
+    };
+    let limit = policy.unwrap().strip_prefix("\"caller\";q=").unwrap().strip_suffix(";w=60").unwrap();
+    let (left, full_in) = left.strip_prefix("\"caller\";r=").unwrap().split_once(";t=").unwrap();
+    Some((limit.parse().unwrap(), left.parse().unwrap(), full_in.parse().unwrap()))
+}
+
+#[tokio::test]
+async fn a_caller_reads_what_is_left_of_its_limit() {
+    let rig = rig().await;
+    let ask = Ask::get(DAY).header("x-api-key", "key-of-few");
+    for (ask, status, left) in
+        [(ask.clone(), 200, 2), (ask.clone().header("accountId", "another"), 403, 1), (ask.clone().path("/"), 404, 0)]
+    {
+        let answer = rig.ask(&ask).await;
+        let (limit, told, full_in) = limit(&answer).unwrap();
+        assert_eq!((answer.status.as_u16(), limit, told), (status, 3, left));
+        // A third of a minute for each request that was made, less what has passed since.
+        let at_most = 20 * u64::from(3 - left);
+        assert!((at_most - 19..=at_most).contains(&full_in), "{full_in} of {at_most}");
+    }
+    let answer = rig.ask(&ask).await;
+    assert_problem(&answer, 429);
+    let (limit, left, full_in) = limit(&answer).unwrap();
+    assert_eq!((limit, left), (3, 0));
+    assert!((answer.header("retry-after").unwrap().parse().unwrap()..=60).contains(&full_in), "{full_in}");
+}
+
+#[tokio::test]
+async fn whatever_becomes_of_a_request_its_caller_is_told_its_limit() {
+    let rig = rig().await;
+    let ask = Ask::get(DAY).header("x-api-key", "key-of-all");
+    let etag = rig.ask(&ask).await.header("etag").unwrap().to_owned();
+    let other_day = Ask::get("from=2026-02-22&to=2026-02-22").header("x-api-key", "key-of-all");
+    for (ask, status, fault) in [
+        (ask.clone(), 200, None),
+        (ask.clone().header("if-none-match", &etag), 304, None),
+        (ask.clone().and("limit=ten"), 400, None),
+        (ask.clone().header("accountId", "another"), 403, None),
+        (ask.clone().path("/"), 404, None),
+        (ask.clone().method(Method::DELETE), 405, None),
+        (ask.body(vec![b' '; (1 << 20) + 1]), 413, None),
+        (other_day.clone(), 502, Some(Fault::Unauthorized)),
+        (other_day, 503, Some(Fault::TooMany)),
+    ] {
+        if let Some(fault) = fault {
+            rig.control.set_faults(FaultPlan::always(fault));
+        }
+        let answer = rig.ask(&ask).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+        let (limit, left, full_in) = limit(&answer).unwrap();
+        assert!(limit == 600 && left < 600 && (1..=2).contains(&full_in), "{status}: {limit} {left} {full_in}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_else_is_told_of_a_limit() {
+    let rig = rig().await;
+    for ask in [Ask::get(DAY), Ask::get(DAY).header("x-api-key", "key-of-nobody")] {
+        let answer = rig.ask(&ask).await;
+        assert_problem(&answer, 401);
+        assert_eq!(limit(&answer), None);
+    }
+    let open = Rig::start(exact_profile(50, 4), &Settings::default()).await;
+    let answer = open.ask(&Ask::get(DAY).header("x-api-key", "key-of-all")).await;
+    answer.page();
+    assert_eq!(limit(&answer), None);
+    assert_eq!(limit(&open.ask(&Ask::get(DAY).path("/")).await), None);
 }
