@@ -189,3 +189,19 @@ async fn nobody_else_is_told_of_a_limit() {
     assert_eq!(limit(&answer), None);
     assert_eq!(limit(&open.ask(&Ask::get(DAY).path("/")).await), None);
 }
+
+#[tokio::test]
+async fn while_a_key_is_changed_the_old_and_the_new_are_one_caller() {
+    let keys = format!("api_key_sha256 = ['{}', '{}']\nrequests_per_minute = 2", hash("old"), hash("new"));
+    let callers = format!("[[callers]]\nname = 'etl'\n{keys}\n");
+    let rig = Rig::start(exact_profile(50, 4), &Settings::default().tables(&callers)).await;
+    let with = |key| Ask::get(DAY).header("x-api-key", key);
+    rig.ask(&with("old")).await.page();
+    rig.ask(&with("new")).await.page();
+    assert_problem(&rig.ask(&with("old")).await, 429);
+    assert_problem(&rig.ask(&with("new")).await, 429);
+    assert_problem(&rig.ask(&with("none")).await, 401);
+    let metrics = rig.door.admin("/metrics").await;
+    let refused = |line: &str| line.contains("caller=\"etl\",outcome=\"too_many_requests\"} 2");
+    assert!(metrics.text().lines().any(refused), "what is refused is counted as its own: {}", metrics.text());
+}
