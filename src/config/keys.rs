@@ -9,7 +9,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 52] = [
+pub(super) const KEYS: [&str; 53] = [
     "server",
     "listen",
     "admin_listen",
@@ -50,6 +50,7 @@ pub(super) const KEYS: [&str; 52] = [
     "max_span",
     "queue_timeout",
     "interactive_reserve",
+    "state_file",
     "cache",
     "memory",
     "redis",

@@ -182,12 +182,14 @@ pub struct Window {
 }
 
 /// `[quota]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Quota {
     /// The longest that a fetch waits for its turn.
     pub queue_timeout: Duration,
     /// The share of each limit, from 0 to 1, that background work leaves alone.
     pub interactive_reserve: f64,
+    /// Where calls are written down before they are made; `None` keeps them in memory only.
+    pub state_file: Option<PathBuf>,
 }
 
 /// `[cache]`

@@ -54,6 +54,9 @@ impl Config {
         out.key("queue_timeout", text(print_duration(quota.queue_timeout)));
         // `{:?}`, for a share of zero is still a float.
         out.key("interactive_reserve", format!("{:?}", quota.interactive_reserve));
+        if let Some(file) = &quota.state_file {
+            out.key("state_file", path(file));
+        }
 
         out.line("\n[cache]");
         out.key("memory", text(print_size(cache.memory)));

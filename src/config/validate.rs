@@ -131,6 +131,7 @@ fn quota(mut section: Section<'_>) -> Quota {
         queue_timeout: section.or("queue_timeout", 30 * SECOND, read::duration),
         // With a reserve of 1, background work would wait for ever.
         interactive_reserve: section.or("interactive_reserve", 0.2, read::share(0.0..=0.9)),
+        state_file: section.optional("state_file", read::path),
     };
     section.done();
     quota

@@ -237,7 +237,8 @@ mod tests {
 
     fn turns(limits: &[(u32, u64)], queue_seconds: u64) -> Arc<Turns> {
         let limits = limits.iter().map(|(requests, per)| Limit { requests: *requests, per: Duration::from_secs(*per) });
-        let quota = Quota { queue_timeout: Duration::from_secs(queue_seconds), interactive_reserve: 0.0 };
+        let queue_timeout = Duration::from_secs(queue_seconds);
+        let quota = Quota { queue_timeout, interactive_reserve: 0.0, state_file: None };
         Turns::new(limits.collect(), &quota)
     }
 

@@ -32,6 +32,7 @@ fn a_variable_wins_over_the_file() {
             ("KOREGATE__WINDOW__FRESHNESS", "[{younger_than=\"1h\",max_age=\"30s\"}]"),
             ("KOREGATE__SERVER__LISTEN", "127.0.0.1:1"),
             ("KOREGATE__QUOTA__INTERACTIVE_RESERVE", "0.5"),
+            ("KOREGATE__QUOTA__STATE_FILE", "/data/quota"),
             ("KOREGATE__UPSTREAM__MAX_CONCURRENCY", "3"),
             ("KOREGATE__CACHE__MEMORY", "1000000"),
             ("KOREGATE__CACHE__REDIS__URL", "redis://127.0.0.1"),
@@ -56,6 +57,7 @@ fn a_variable_wins_over_the_file() {
     assert_eq!(window.freshness, [rung]);
     assert_eq!(config.server.listen.port(), 1);
     assert!((config.quota.interactive_reserve - 0.5).abs() < f64::EPSILON);
+    assert_eq!(config.quota.state_file, Some("/data/quota".into()));
     assert_eq!((config.upstream.max_concurrency, config.cache.memory), (3, 1_000_000));
     assert_eq!(config.cache.redis.unwrap().url.expose_secret(), "redis://127.0.0.1");
     let account = &config.accounts[0];

@@ -61,6 +61,8 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         ("[quota]\ninteractive_reserve = 1.0", "6: quota.interactive_reserve: is 1; it must be a number from 0 to 0.9".to_owned()),
         ("[quota]\ninteractive_reserve = -1", "6: quota.interactive_reserve: is -1; it must be a number from 0 to 0.9".to_owned()),
         ("[quota]\ninteractive_reserve = nan", "6: quota.interactive_reserve: is NaN; it must be a number from 0 to 0.9".to_owned()),
+        ("[quota]\nstate_file = \"\"", "6: quota.state_file: is empty; it must be the path of a file".to_owned()),
+        ("[quota]\nstate_file = true", "6: quota.state_file: is a boolean; it must be the path of a file".to_owned()),
         ("[cache]\nmemory = \"256MB\"", "6: cache.memory: \"256MB\" is not a size; write it like \"64KiB\", \"256MiB\", \"1GiB\" or \"1000000\"".to_owned()),
         ("[cache]\nmemory = 0", "6: cache.memory: must be more than zero".to_owned()),
         ("[cache]\nmemory = -1", "6: cache.memory: must be more than zero".to_owned()),

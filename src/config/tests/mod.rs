@@ -64,6 +64,7 @@ fn the_documented_file_holds_the_defaults() {
         + &format!("[[callers]]\nname = \"bi-etl\"\napi_key_sha256 = \"{}\"\n", "0".repeat(64))
         + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
+        + "[quota]\nstate_file = \"/var/lib/koregate/quota\"\n"
         + "[cache.redis]\nurl = \"redis://127.0.0.1:6379\"\nencryption_key = { env = \"SECRET\" }\n";
     let in_full = load(&documented_in_full()).unwrap();
     assert_eq!(in_full.render(), load(&required).unwrap().render());
@@ -103,7 +104,7 @@ fn the_contract_s_defaults() {
     assert_eq!(config.window.upper_bound, UpperBound::Inclusive);
     assert_eq!(config.window.freshness.len(), 3);
     assert_eq!(config.cache.memory, 256 << 20);
-    assert!(config.cache.redis.is_none() && config.callers.is_empty());
+    assert!(config.cache.redis.is_none() && config.quota.state_file.is_none() && config.callers.is_empty());
 }
 
 /// Every enum's words and every kind of value, none of them a default.
@@ -135,6 +136,7 @@ max_span = "36500d"
 [quota]
 queue_timeout = "0s"
 interactive_reserve = 0
+state_file = "state/quota"
 
 [cache]
 memory = 1000000
@@ -192,6 +194,7 @@ max_span = "36500d"
 [quota]
 queue_timeout = "0s"
 interactive_reserve = 0.0
+state_file = "state/quota"
 
 [cache]
 memory = "1000000"
