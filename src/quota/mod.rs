@@ -107,7 +107,7 @@ where
                     spent.take_back();
                     turn.refund();
                 }
-                Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after })) => {
+                Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after, .. })) => {
                     let closed_for = turns.close(*limit, *retry_after);
                     telemetry::account_closed(&account, closed_for);
                 }

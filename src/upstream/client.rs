@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tower::Service;
 
+use super::allowance::Allowance;
 use super::error::UpstreamError;
 use super::page::Page;
 use super::{PageRequest, refusal, tls};
@@ -122,7 +123,9 @@ impl Client {
         };
         let page = Page::parse(&body);
         match (head.status, page) {
-            (StatusCode::OK, Ok(page)) => Ok(page),
+            (StatusCode::OK, Ok(page)) => {
+                Ok(Page { allowance: Allowance::read(&head.headers, self.clock.now()), ..page })
+            }
             // Not a page: perhaps a refusal, whatever its status.
             (status, page) => match refusal::classify(status, &head.headers, &body, self.clock.now()) {
                 Some(refused) => Err(refused),
