@@ -1,5 +1,6 @@
 //! The quota stage: a call goes on when its account's turn has come, and never passes a rolling limit.
 
+mod budget;
 mod ledger;
 mod pace;
 mod turns;
@@ -12,7 +13,8 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
 
-pub use ledger::{Ledger, Tick};
+pub use budget::Budget;
+pub use ledger::{Ledger, Shrunk, Standing, Tick};
 pub use pace::Pace;
 pub use turns::{Exhausted, Turn, Turns};
 

@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn a_refusal_without_retry_after_is_waited_for_as_its_allowance_says() {
         let waits = |headers: &[(&'static str, &'static str)]| {
-            let headers = headers.iter().map(|(name, value)| {
-                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
-            });
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
             match classify(StatusCode::TOO_MANY_REQUESTS, &headers.collect(), b"", Moment::default()) {
                 Some(UpstreamError::RateLimited { retry_after, allowance: Some(_), .. }) => retry_after,
                 other => panic!("{other:?}"),
