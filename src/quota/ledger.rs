@@ -1,5 +1,6 @@
 //! The exact account of calls against all rolling limits. Pure: time is an argument.
 
+mod forecast;
 #[cfg(test)]
 mod sharing;
 #[cfg(test)]
