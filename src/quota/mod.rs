@@ -1,6 +1,7 @@
 //! The quota stage: a call goes on when its account's turn has come, and never passes a rolling limit.
 
 mod budget;
+mod journal;
 mod ledger;
 mod pace;
 mod turns;
@@ -14,6 +15,7 @@ use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
 
 pub use budget::Budget;
+pub use journal::{Journal, JournalError, Restored, Slot};
 pub use ledger::{Ledger, Shrunk, Standing, Tick};
 pub use pace::Pace;
 pub use turns::{Exhausted, Turn, Turns};
