@@ -116,6 +116,10 @@ pub struct SimulateArgs {
     #[arg(long)]
     pub count_refused: bool,
 
+    /// Tell in X-RateLimit-* on every answer how the shortest limit stands
+    #[arg(long)]
+    pub rate_limit_headers: bool,
+
     /// How long each call takes
     #[arg(long, default_value = "120ms", value_parser = duration)]
     pub latency: Duration,
@@ -201,6 +205,7 @@ impl SimulateArgs {
             limit_status: self.limit_status,
             retry_after: self.retry_after,
             count_refused: self.count_refused,
+            rate_limit_headers: self.rate_limit_headers,
             latency: Latency { fixed: self.latency, jitter: self.jitter },
             visibility_delay: self.visibility_delay,
             late: self.late,

@@ -1,14 +1,25 @@
 //! The exact account of calls against all rolling limits. Pure: time is an argument.
 
+mod forecast;
+#[cfg(test)]
+mod sharing;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::budget::Budget;
 use crate::config::Limit;
+use crate::upstream::{Allowance, SpentLimit};
 
 /// Added to each window, for upstreams that count in coarse ticks of a clock of their own.
 const GUARD: Duration = Duration::from_millis(20);
 
 /// A point in monotonic time: how long after the ledger's own beginning.
+///
+/// It cannot lie before that, so a ledger that is to be restored must begin its longest limit before now.
 pub type Tick = Duration;
 
 /// Knows every call that may still count in one of the rolling windows.
@@ -16,58 +27,126 @@ pub type Tick = Duration;
 /// When the upstream counts a call is not known, only that it does so between the call's beginning and its end. So a
 /// call that is under way takes a place in every window, and one that has ended is taken to have counted at its end:
 /// whenever it really counted, no rolling window can hold more calls than its limit.
+///
+/// Each limit has a [`Budget`], which is what others leave of it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    limits: Vec<Limit>,
+    /// In the order of the configuration.
+    budgets: Vec<Budget>,
     under_way: u32,
-    /// When each ended call ended, ascending; only those that the longest window still holds.
-    ended: VecDeque<Tick>,
+    /// The calls that have ended, by their end, ascending; only those that the longest window still holds.
+    ended: VecDeque<Stamp>,
+}
+
+/// A call that has ended.
+#[derive(Clone, Debug)]
+struct Stamp {
+    at: Tick,
+    /// The caller that caused it.
+    by: Arc<str>,
+}
+
+/// How one limit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitStanding {
+    /// The limit.
+    pub limit: Limit,
+    /// How many calls its window may hold now: the limit, or less while somebody else spends it too.
+    pub budget: u32,
+    /// How many of them are left.
+    pub left: u32,
+}
+
+/// A limit of which we may have less than we thought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shrunk {
+    /// The limit.
+    pub limit: Limit,
+    /// How many calls its window may hold now.
+    pub budget: u32,
 }
 
 impl Ledger {
     /// An empty ledger: nothing has been spent.
     pub fn new(limits: Vec<Limit>) -> Self {
-        Self { limits, under_way: 0, ended: VecDeque::new() }
+        Self { budgets: limits.into_iter().map(Budget::new).collect(), under_way: 0, ended: VecDeque::new() }
+    }
+
+    /// A call that ended at `at`, before this ledger was made. They may come in any order.
+    pub fn restore(&mut self, at: Tick, by: &Arc<str>) {
+        let place = self.ended.partition_point(|stamp| stamp.at <= at);
+        self.ended.insert(place, Stamp { at, by: by.clone() });
     }
 
     /// The earliest time, not before `now`, at which one more call may begin after `ahead` others have begun.
     ///
-    /// A lower bound while calls are under way, for nobody knows when they end; exact otherwise.
-    pub fn free_at(&self, now: Tick, ahead: u32) -> Tick {
-        self.limits.iter().map(|limit| self.limit_free_at(limit, now, ahead)).max().unwrap_or(now)
+    /// `reserve`, from 0 to 1, is the share of each budget that the call leaves alone: more than 0 for background work.
+    /// One call is left to it in any case. A lower bound while calls are under way, for nobody knows when they end, and
+    /// while budgets grow, for a refusal may come between; exact otherwise.
+    pub fn free_at(&self, now: Tick, ahead: u32, reserve: f64) -> Tick {
+        self.budgets.iter().map(|budget| self.budget_free_at(budget, now, ahead, reserve)).max().unwrap_or(now)
     }
 
-    fn limit_free_at(&self, limit: &Limit, now: Tick, ahead: u32) -> Tick {
-        let window = limit.per + GUARD;
+    fn budget_free_at(&self, budget: &Budget, now: Tick, ahead: u32, reserve: f64) -> Tick {
+        let window = budget.limit().per + GUARD;
         let counted = self.counted(window, now);
         let wanted = counted + self.under_way as usize + ahead as usize + 1;
-        let must_leave = wanted.saturating_sub(limit.requests as usize);
-        match must_leave.checked_sub(1) {
-            None => now,
-            Some(last) => self
-                .ended
-                .get(self.ended.len() - counted + last)
-                .filter(|_| last < counted)
-                .map_or(now + window, |ended| *ended + window),
+        // The more calls leave the window, the less the budget must have grown.
+        let left = |leaving: usize| match leaving {
+            0 => now,
+            _ if leaving <= counted => self.ended[self.ended.len() - counted + leaving - 1].at + window,
+            // One of those that have not ended yet.
+            _ => now + window,
+        };
+        let grown = |leaving: usize| match wanted - leaving {
+            _ if leaving > counted => Tick::ZERO,
+            staying => grown_to(budget, u32::try_from(staying).unwrap_or(u32::MAX), reserve),
+        };
+        let (mut fewest, mut enough) = (0, counted + 1);
+        while fewest < enough {
+            let middle = fewest.midpoint(enough);
+            if left(middle) < grown(middle) { fewest = middle + 1 } else { enough = middle }
         }
+        // With so many leaving, the budget is there first; with one less, the budget is what is waited for.
+        enough.checked_sub(1).map_or(now, |one_less| left(enough).min(grown(one_less)))
     }
 
     /// How many ended calls a window of this length, ending at `now`, still holds.
     fn counted(&self, window: Duration, now: Tick) -> usize {
-        self.ended.len() - self.ended.partition_point(|ended| *ended + window <= now)
+        self.ended.len() - self.ended.partition_point(|stamp| stamp.at + window <= now)
     }
 
-    /// Whether [`Ledger::free_at`] is exact: no call is under way that could yet be refunded.
-    pub fn is_exact(&self) -> bool {
-        self.under_way == 0
+    /// How many ended calls the window of `budget` holds at `now`.
+    fn own(&self, budget: &Budget, now: Tick) -> u32 {
+        u32::try_from(self.counted(budget.limit().per + GUARD, now)).unwrap_or(u32::MAX)
     }
 
-    /// How many calls each limit leaves at `now`, with the limit, in the order of the configuration.
-    pub fn remaining(&self, now: Tick) -> impl Iterator<Item = (Limit, u32)> + '_ {
-        self.limits.iter().map(move |limit| {
-            let counted = u32::try_from(self.counted(limit.per + GUARD, now)).unwrap_or(u32::MAX);
-            (*limit, limit.requests.saturating_sub(counted.saturating_add(self.under_way)))
+    /// Whether [`Ledger::free_at`] is exact: no call is under way that could yet be refunded, and no budget grows.
+    pub fn is_exact(&self, now: Tick) -> bool {
+        self.under_way == 0 && self.budgets.iter().all(|budget| budget.is_whole(now))
+    }
+
+    /// How many calls have begun and not ended.
+    pub fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
+    /// How each limit stands at `now`, in the order of the configuration.
+    pub fn remaining(&self, now: Tick) -> impl Iterator<Item = LimitStanding> + '_ {
+        self.budgets.iter().map(move |own| {
+            let (limit, budget) = (own.limit(), own.at(now));
+            let spent = self.own(own, now).saturating_add(self.under_way);
+            LimitStanding { limit, budget, left: budget.saturating_sub(spent) }
         })
+    }
+
+    /// How many ended calls of `caller` the window of each limit holds at `now`, in the order of the configuration.
+    pub fn spent_by(&self, now: Tick, caller: &str) -> Vec<(Limit, u32)> {
+        let spent = |limit: Limit| {
+            let held = self.ended.range(self.ended.len() - self.counted(limit.per + GUARD, now)..);
+            u32::try_from(held.filter(|stamp| *stamp.by == *caller).count()).unwrap_or(u32::MAX)
+        };
+        self.budgets.iter().map(Budget::limit).map(|limit| (limit, spent(limit))).collect()
     }
 
     /// A call begins. The caller has made sure that [`Ledger::free_at`] is now.
@@ -75,13 +154,13 @@ impl Ledger {
         self.under_way += 1;
     }
 
-    /// A call ended at `now`: it has counted at some time since it began.
-    pub fn end(&mut self, now: Tick) {
+    /// A call that was made for `by` ended at `now`: it has counted at some time since it began.
+    pub fn end(&mut self, now: Tick, by: &Arc<str>) {
         self.under_way = self.under_way.saturating_sub(1);
-        let now = self.ended.back().map_or(now, |last| now.max(*last));
-        self.ended.push_back(now);
-        let longest = self.limits.iter().map(|limit| limit.per).max().unwrap_or_default() + GUARD;
-        while self.ended.front().is_some_and(|ended| *ended + longest <= now) {
+        let at = self.ended.back().map_or(now, |last| now.max(last.at));
+        self.ended.push_back(Stamp { at, by: by.clone() });
+        let longest = self.budgets.iter().map(|budget| budget.limit().per).max().unwrap_or_default() + GUARD;
+        while self.ended.front().is_some_and(|stamp| stamp.at + longest <= at) {
             self.ended.pop_front();
         }
     }
@@ -90,107 +169,79 @@ impl Ledger {
     pub fn refund(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
+
+    /// The upstream refused a call for its quota. The call began at `began` and has ended, as the last one.
+    ///
+    /// `None`: that is no news, for the call began before the last refusal was weighed.
+    pub fn refused(&mut self, now: Tick, began: Tick, named: SpentLimit) -> Option<Shrunk> {
+        let place = match named {
+            SpentLimit::Minute => self.by_length().next(),
+            SpentLimit::Hour => self.by_length().last(),
+            SpentLimit::Unnamed => self.likeliest(now),
+        }?;
+        // Without the refused call itself, which `end` has counted.
+        let own = self.own(&self.budgets[place], now).saturating_sub(1);
+        let budget = &mut self.budgets[place];
+        budget.shrink(now, began, own).then(|| Shrunk { limit: budget.limit(), budget: budget.at(now) })
+    }
+
+    /// The places of the budgets, the shortest limit first.
+    fn by_length(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut places: Vec<usize> = (0..self.budgets.len()).collect();
+        places.sort_by_key(|place| self.budgets[*place].limit().per);
+        places.into_iter()
+    }
+
+    /// The budget that a refusal which names none most likely concerns: the one that we have used most of.
+    ///
+    /// One that is down to a single call cannot be it: were that the wall, we had stopped meeting it. Then it is the
+    /// next longer one.
+    fn likeliest(&self, now: Tick) -> Option<usize> {
+        let used = |place: usize| {
+            let budget = &self.budgets[place];
+            f64::from(self.own(budget, now)) / f64::from(budget.limit().requests.max(1))
+        };
+        // Of two that are used alike the shorter one, which costs less if it is the wrong one.
+        let most = self.by_length().reduce(|most, place| if used(place) > used(most) { place } else { most })?;
+        let longer = || self.by_length().skip_while(|place| *place != most);
+        longer().find(|place| self.budgets[*place].at(now) > 1).or(Some(most))
+    }
+
+    /// The upstream said, with the answer to a call that has ended, how many calls are left.
+    ///
+    /// It means the limit of which it named the calls, or else the shortest. Calls that are under way are not added to
+    /// what we have: whether it had counted them is not known.
+    pub fn told(&mut self, now: Tick, allowance: &Allowance) {
+        let named = self.budgets.iter().position(|budget| Some(budget.limit().requests) == allowance.limit);
+        if let Some(place) = named.or_else(|| self.by_length().next()) {
+            let own = self.own(&self.budgets[place], now);
+            self.budgets[place].told(now, own, allowance.remaining);
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn limit(requests: u32, seconds: u64) -> Limit {
-        Limit { requests, per: Duration::from_secs(seconds) }
+/// When `budget`, less its reserve, has room for `wanted` calls; never, if even the whole limit has not.
+fn grown_to(budget: &Budget, wanted: u32, reserve: f64) -> Tick {
+    let limit = budget.limit().requests;
+    if wanted > usable(limit, reserve) {
+        return Tick::MAX;
     }
-
-    #[test]
-    fn an_hour_that_is_spent_says_when_it_clears() {
-        let mut ledger = Ledger::new(vec![limit(2, 60), limit(3, 3600)]);
-        for second in [0, 1, 100] {
-            ledger.begin();
-            ledger.end(Duration::from_secs(second));
-        }
-        let free = |ahead| ledger.free_at(Duration::from_secs(170), ahead).saturating_sub(GUARD);
-        assert_eq!([free(0), free(1), free(2)], [3600, 3601, 3700].map(Duration::from_secs));
+    let (mut fewest, mut enough) = (1, limit);
+    while fewest < enough {
+        let middle = fewest.midpoint(enough);
+        if usable(middle, reserve) < wanted { fewest = middle + 1 } else { enough = middle }
     }
+    budget.reaches(enough)
+}
 
-    #[derive(Clone, Debug)]
-    struct Call {
-        wait: u64,
-        travel: u64,
-        counts_after: u64,
-        refused: bool,
+/// What is left of a budget without its reserve, rounded down, but at least one call.
+fn usable(budget: u32, reserve: f64) -> u32 {
+    // So that 60 less a tenth is 54, however the tenth is rounded.
+    const ROUNDING: f64 = 1e-6;
+    if reserve <= 0.0 {
+        return budget.max(1);
     }
-
-    fn calls() -> impl Strategy<Value = Vec<Call>> {
-        let call = (0u64..4000, 0u64..9000, any::<prop::sample::Index>(), prop::bool::weighted(0.1)).prop_map(
-            |(wait, travel, at, refused)| Call {
-                wait,
-                travel,
-                counts_after: at.index(usize::try_from(travel).unwrap() + 1) as u64,
-                refused,
-            },
-        );
-        prop::collection::vec(call, 1..160)
-    }
-
-    proptest! {
-        /// The naive model is the list of times at which the upstream counted; every window that ends at one is checked.
-        #[test]
-        fn no_rolling_window_is_ever_passed(calls in calls(), few in 1u32..6, many in 4u32..20, lanes in 1usize..5) {
-            let limits = vec![limit(few, 10), limit(many, 60)];
-            let mut ledger = Ledger::new(limits.clone());
-            let millis = Duration::from_millis;
-            let mut now = Duration::ZERO;
-            // (end, refunded), of those under way.
-            let mut under_way: Vec<(Tick, bool)> = Vec::new();
-            let mut counted: Vec<Tick> = Vec::new();
-            for call in calls {
-                now += millis(call.wait);
-                loop {
-                    under_way.sort_by_key(|(end, _)| std::cmp::Reverse(*end));
-                    while under_way.last().is_some_and(|(end, _)| *end <= now) {
-                        match under_way.pop() {
-                            Some((_, true)) => ledger.refund(),
-                            Some((end, false)) => ledger.end(end),
-                            None => {}
-                        }
-                    }
-                    let free = ledger.free_at(now, 0);
-                    if free <= now && under_way.len() < lanes {
-                        break;
-                    }
-                    let next_end = under_way.last().map_or(Tick::MAX, |(end, _)| *end);
-                    now = if free > now { free.min(next_end) } else { next_end };
-                }
-                ledger.begin();
-                under_way.push((now + millis(call.travel), call.refused));
-                if !call.refused {
-                    counted.push(now + millis(call.counts_after));
-                }
-            }
-            counted.sort();
-            for limit in limits {
-                for end in &counted {
-                    let held = counted.iter().filter(|at| **at <= *end && **at + limit.per > *end).count();
-                    prop_assert!(held <= limit.requests as usize, "{} in {:?}", held, limit);
-                }
-            }
-        }
-
-        /// With standing demand and quick answers at least 95 % of the tightest limit is used.
-        #[test]
-        fn standing_demand_uses_the_quota(requests in 1u32..80, travel in 0u64..400) {
-            let mut ledger = Ledger::new(vec![limit(requests, 60)]);
-            let (mut now, mut calls) = (Duration::ZERO, 0u32);
-            let horizon = Duration::from_mins(20);
-            while now < horizon {
-                now = ledger.free_at(now, 0);
-                ledger.begin();
-                calls += 1;
-                now += Duration::from_millis(travel).min(Duration::from_mins(1) / requests / 2);
-                ledger.end(now);
-            }
-            prop_assert!(f64::from(calls) >= 0.95 * 20.0 * f64::from(requests), "{} calls", calls);
-        }
-    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and `budget`")]
+    let usable = (f64::from(budget) * (1.0 - reserve.min(1.0)) + ROUNDING) as u32;
+    usable.max(1)
 }

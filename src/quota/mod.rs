@@ -1,5 +1,7 @@
 //! The quota stage: a call goes on when its account's turn has come, and never passes a rolling limit.
 
+mod budget;
+mod journal;
 mod ledger;
 mod pace;
 mod turns;
@@ -12,7 +14,9 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
 
-pub use ledger::{Ledger, Tick};
+pub use budget::Budget;
+pub use journal::{Journal, JournalError, Restored, Slot};
+pub use ledger::{Ledger, LimitStanding, Shrunk, Tick};
 pub use pace::{Bucket, Pace, Standing};
 pub use turns::{Exhausted, Turn, Turns};
 
@@ -107,7 +111,7 @@ where
                     spent.take_back();
                     turn.refund();
                 }
-                Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after })) => {
+                Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after, .. })) => {
                     let closed_for = turns.close(*limit, *retry_after);
                     telemetry::account_closed(&account, closed_for);
                 }

@@ -122,10 +122,10 @@ impl Turns {
             let closed = state.closed_until;
             return (if closed > now { Next::Wait { until: closed, certain: true } } else { Next::Behind }, now);
         }
-        let free = state.ledger.free_at(now, 0);
+        let free = state.ledger.free_at(now, 0, 0.0);
         let until = free.max(state.closed_until);
         if until > now {
-            let certain = state.ledger.is_exact() || until == state.closed_until;
+            let certain = state.ledger.is_exact(now) || until == state.closed_until;
             return (Next::Wait { until, certain }, now);
         }
         if let Some(Err(paced)) = self.pace.as_ref().map(|pace| pace.admit(now)) {
@@ -141,7 +141,7 @@ impl Turns {
     fn estimate(&self, place: &Place<'_>, now: Tick) -> Duration {
         let state = self.lock();
         let ahead = state.queue.range(..place.ticket).count();
-        let free = state.ledger.free_at(now, u32::try_from(ahead).unwrap_or(u32::MAX)).max(state.closed_until);
+        let free = state.ledger.free_at(now, u32::try_from(ahead).unwrap_or(u32::MAX), 0.0).max(state.closed_until);
         // Those ahead go at the pace of the shortest limit even where the ledger has room.
         let paced = self.limits.iter().map(|limit| limit.per / limit.requests).min().unwrap_or_default();
         free.saturating_sub(now).max(paced * u32::try_from(ahead).unwrap_or(u32::MAX))
@@ -167,7 +167,7 @@ impl Turns {
         let state = self.lock();
         let now = self.now();
         let closed = state.closed_until > now;
-        state.ledger.remaining(now).map(|(limit, left)| (limit, if closed { 0 } else { left })).collect()
+        state.ledger.remaining(now).map(|of| (of.limit, if closed { 0 } else { of.left })).collect()
     }
 
     /// How many wait.
@@ -225,7 +225,7 @@ impl Drop for Turn {
         if self.open {
             let now = self.turns.now();
             let mut state = self.turns.lock();
-            state.ledger.end(now);
+            state.ledger.end(now, &"".into());
             state.wake_first();
         }
     }

@@ -72,7 +72,8 @@ impl Upstream {
             json(&(shown, name.clone()))
         };
         let full = self.promises_too_much && items.len() == self.page_limit;
-        Page { items: items.iter().map(shown).collect(), has_more: full || items.len() < rest.len() }
+        let items = items.iter().map(shown).collect::<Vec<_>>();
+        Page { has_more: full || items.len() < rest.len(), items, allowance: None }
     }
 }
 

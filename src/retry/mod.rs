@@ -91,7 +91,7 @@ mod tests {
     use crate::token::TokenError;
     use crate::upstream::{BadPage, Spent, UpstreamError};
 
-    const PAGE: Result<Page, UpstreamError> = Ok(Page { items: Vec::new(), has_more: false });
+    const PAGE: Result<Page, UpstreamError> = Ok(Page { items: Vec::new(), has_more: false, allowance: None });
 
     /// The outcome after these answers in turn, and how many of them were asked for.
     async fn outcome(answers: Vec<Result<Page, UpstreamError>>) -> (bool, usize) {

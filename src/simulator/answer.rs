@@ -1,11 +1,14 @@
 //! What goes back: refusals in Kore's words, pages in its envelope.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use super::body::Script;
+use super::limits::Standing;
 use super::profile::{Envelope, Profile};
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -49,6 +52,19 @@ impl Refusal {
         }
         response
     }
+}
+
+/// Says how the shortest limit stands; when there is more, in seconds from now.
+pub(super) fn tell_standing(response: &mut Response<Script>, standing: Standing) {
+    let headers = response.headers_mut();
+    headers.insert("x-ratelimit-limit", standing.requests.into());
+    headers.insert("x-ratelimit-remaining", standing.remaining.into());
+    headers.insert("x-ratelimit-reset", whole_seconds(standing.more_in).into());
+}
+
+/// Rounded up: whoever waits so long passes.
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 /// An answer of one piece.

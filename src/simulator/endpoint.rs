@@ -16,7 +16,7 @@ use super::body::Script;
 use super::data::{self, Filter, Selection, Stream, mix};
 use super::faults::{Fault, FaultPlan};
 use super::ledger::{Call, Ledger, Outcome};
-use super::limits::{self, Exceeded};
+use super::limits::{self, Exceeded, Standing};
 use super::profile::Profile;
 use super::query::{Query, RawQuery};
 use super::shared::{Shared, UnderWay};
@@ -45,12 +45,13 @@ pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Re
     let stream = stream_id(parts.uri.path()).map(str::to_owned);
 
     // Arrival: under one lock, so that the limits see the calls in the order of their instants.
-    let (number, admitted) = {
+    let (number, admitted, standing) = {
         let mut ledger = shared.ledger();
         let call = arrival(&shared, &parts, &query, stream.as_deref(), has_body);
         let arrived = call.arrived;
         let number = ledger.open(call);
-        (number, admit(&shared, &profile, &mut ledger, &parts, stream.as_deref(), arrived))
+        let admitted = admit(&shared, &profile, &mut ledger, &parts, stream.as_deref(), arrived);
+        (number, admitted, standing(&profile, &mut ledger, &parts, arrived))
     };
     let under_way = UnderWay::new(Arc::clone(&shared));
 
@@ -75,14 +76,29 @@ pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Re
                 let page = Page::of(&shared, &profile, stream, query, &filter);
                 let plan = shared.ledger().next_fault();
                 if let Some(plan) = plan {
-                    return faulted(&shared, &profile, number, page, plan, under_way).await;
+                    let reply = faulted(&shared, &profile, number, page, plan, under_way).await?;
+                    return Ok(told(reply, standing));
                 }
                 close(StatusCode::OK, Outcome::Ok { items: page.count });
                 answer::page(StatusCode::OK, JSON, page.whole(&profile))
             }
         },
     };
-    Ok(reply.map(|script| script.ending_with(Box::new(under_way))))
+    Ok(told(reply.map(|script| script.ending_with(Box::new(under_way))), standing))
+}
+
+/// What the answer is to tell of the limits, if it is to.
+fn standing(profile: &Profile, ledger: &mut Ledger, parts: &Parts, arrived: tokio::time::Instant) -> Option<Standing> {
+    let account = parts.headers.get("accountId").and_then(|value| value.to_str().ok());
+    let credential = account.and_then(|id| profile.credential(id)).filter(|_| profile.rate_limit_headers)?;
+    ledger.logs.entry(credential.account_id.clone()).or_default().standing(arrived, &profile.limits)
+}
+
+fn told(mut reply: Response<Script>, standing: Option<Standing>) -> Response<Script> {
+    if let Some(standing) = standing {
+        answer::tell_standing(&mut reply, standing);
+    }
+    reply
 }
 
 /// The `{streamId}` of the path, if it is Kore's path.
@@ -150,9 +166,7 @@ async fn latency(profile: &Profile, number: u64) {
 fn too_many(profile: &Profile, exceeded: Exceeded) -> (Refusal, Option<u64>) {
     let status = StatusCode::from_u16(profile.limit_status).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
     let refusal = Refusal::new(status, limits::message(exceeded.per), u32::from(status.as_u16()));
-    // Rounded up: whoever waits so long passes.
-    let seconds = exceeded.clears_in.as_millis().div_ceil(1_000).max(1);
-    (refusal, profile.retry_after.then(|| u64::try_from(seconds).unwrap_or(u64::MAX)))
+    (refusal, profile.retry_after.then(|| answer::whole_seconds(exceeded.clears_in).max(1)))
 }
 
 async fn arguments(profile: &Profile, query: &RawQuery, body: Incoming) -> Option<(Query, Filter)> {

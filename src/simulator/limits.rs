@@ -23,6 +23,15 @@ pub(super) struct Exceeded {
     pub(super) clears_in: Duration,
 }
 
+/// How a limit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) requests: usize,
+    pub(super) remaining: usize,
+    /// How long until there are more; zero if there cannot be.
+    pub(super) more_in: Duration,
+}
+
 impl RollingLog {
     /// Counts an arrival at `now`: it passes if, with it, no span of any limit's length holds more than its `requests`.
     ///
@@ -41,6 +50,16 @@ impl RollingLog {
             self.0.push_back(now);
         }
         worst.map_or(Ok(()), Err)
+    }
+
+    /// How the shortest of `limits` stands at `now`.
+    pub(super) fn standing(&self, now: Instant, limits: &[Limit]) -> Option<Standing> {
+        let limit = *limits.iter().min_by_key(|limit| limit.per)?;
+        let gone = self.0.partition_point(|arrived| now.duration_since(*arrived) >= limit.per);
+        let oldest = self.0.get(gone).map(|arrived| limit.per.saturating_sub(now.duration_since(*arrived)));
+        let more_in = self.exceeded(now, limit).map(|exceeded| exceeded.clears_in).or(oldest).unwrap_or_default();
+        let remaining = limit.requests.saturating_sub(self.0.len() - gone);
+        Some(Standing { requests: limit.requests, remaining, more_in })
     }
 
     fn exceeded(&self, now: Instant, limit: Limit) -> Option<Exceeded> {
@@ -88,6 +107,25 @@ mod tests {
         let hour = Exceeded { per: Duration::from_mins(1), clears_in: Duration::from_secs(1) };
         assert_eq!(arrive(59), Err(hour));
         assert_eq!(arrive(60), Ok(()));
+    }
+
+    #[test]
+    fn the_shortest_limit_says_how_it_stands() {
+        let limits = [Limit::new(3, Duration::from_mins(1)), Limit::new(2, Duration::from_secs(10))];
+        let start = Instant::now();
+        let mut log = RollingLog::default();
+        let mut stands = |arrives, seconds| {
+            let now = start + Duration::from_secs(seconds);
+            if arrives {
+                log.arrive(now, &limits, true).ok();
+            }
+            log.standing(now, &limits).map(|standing| (standing.remaining, standing.more_in.as_secs()))
+        };
+        assert_eq!(stands(false, 0), Some((2, 0)));
+        assert_eq!([stands(true, 0), stands(true, 3)], [Some((1, 10)), Some((0, 7))]);
+        assert_eq!(stands(true, 4), Some((0, 9)), "of three, two must leave");
+        assert_eq!(stands(false, 11), Some((0, 2)));
+        assert_eq!(RollingLog::default().standing(start, &[]), None);
     }
 
     #[test]

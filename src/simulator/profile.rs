@@ -54,6 +54,8 @@ pub struct Profile {
     pub retry_after: bool,
     /// Whether a call refused for a limit counts against the limits all the same.
     pub count_refused: bool,
+    /// Whether every answer to a known account tells in `X-RateLimit-*` how the shortest limit stands.
+    pub rate_limit_headers: bool,
     /// How long each call takes.
     pub latency: Latency,
     /// How long after its timestamp an item can be seen.
@@ -93,6 +95,7 @@ impl Default for Profile {
             limit_status: 429,
             retry_after: false,
             count_refused: false,
+            rate_limit_headers: false,
             latency: Latency::default(),
             visibility_delay: Duration::ZERO,
             late: 0.0,

@@ -30,6 +30,7 @@ fn describe() {
     describe_counter!("koregate_upstream_calls_avoided_total", "Calls that callers would have made without koregate");
     describe_counter!("koregate_upstream_retries_total", "Calls to the upstream that were tried again");
     describe_counter!("koregate_account_closed_total", "Times the upstream said that the quota is spent");
+    describe_counter!("koregate_quota_state_failed_total", "Writes to the state file of the quota that failed");
     describe_counter!("koregate_runs_torn_total", "Runs whose rows moved while they were paged");
     describe_counter!("koregate_runs_failed_total", "Runs that failed");
     describe_counter!("koregate_not_stored_total", "Fetches that were not kept, by reason");
@@ -130,6 +131,17 @@ pub fn account_closed(account: &str, closed_for: Duration) {
         seconds = closed_for.as_secs(),
         "the upstream says that the quota is spent: the account is closed"
     );
+}
+
+/// The state file of the quota could not be written; only the `first` time is worth a line in the log.
+pub fn journal_failed(error: &dyn Display, first: bool) {
+    counter!("koregate_quota_state_failed_total").increment(1);
+    if first {
+        tracing::error!(
+            %error,
+            "the state file of the quota cannot be written: after a restart, calls may be missing from the account"
+        );
+    }
 }
 
 /// A failed call is tried again.

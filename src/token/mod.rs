@@ -207,7 +207,7 @@ mod tests {
             TokenLayer::new(&[account], clock).layer(service_fn(move |request: AuthorizedRequest| {
                 let refused = upstream.refused.lock().unwrap().contains(&request.auth);
                 upstream.seen.lock().unwrap().push(request.auth);
-                let page = Page { items: Vec::new(), has_more: false };
+                let page = Page { items: Vec::new(), has_more: false, allowance: None };
                 async move { if refused { Err(UpstreamError::Unauthorized { message: None }) } else { Ok(page) } }
             }))
         }

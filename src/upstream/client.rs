@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tower::Service;
 
+use super::allowance::Allowance;
 use super::error::UpstreamError;
 use super::page::Page;
 use super::{PageRequest, refusal, tls};
@@ -122,7 +123,9 @@ impl Client {
         };
         let page = Page::parse(&body);
         match (head.status, page) {
-            (StatusCode::OK, Ok(page)) => Ok(page),
+            (StatusCode::OK, Ok(page)) => {
+                Ok(Page { allowance: Allowance::read(&head.headers, self.clock.now()), ..page })
+            }
             // Not a page: perhaps a refusal, whatever its status.
             (status, page) => match refusal::classify(status, &head.headers, &body, self.clock.now()) {
                 Some(refused) => Err(refused),
@@ -151,5 +154,50 @@ impl Service<AuthorizedRequest> for Client {
             telemetry::upstream_call(&account, label, begun.elapsed());
             result
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::simulator::{Limit, Profile, Simulator};
+    use crate::upstream::{Allowance, Filter, Series, Spent};
+    use crate::window::{Bound, Moment, QueryBounds};
+
+    #[tokio::test]
+    async fn what_the_upstream_says_of_the_quota_comes_with_its_answer() {
+        let limits = vec![Limit::new(2, Duration::from_mins(1))];
+        let clock = Clock::manual(Moment::from_seconds(1_795_341_600));
+        let profile = Profile { limits, rate_limit_headers: true, days: 1, ..Profile::default() };
+        let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
+        let simulator = Simulator::start(profile, clock.clone()).await.unwrap();
+        let config = config::Upstream {
+            base_url: simulator.base_url().parse().unwrap(),
+            timeout: Duration::from_secs(10),
+            max_concurrency: 1,
+            ca_file: None,
+        };
+        let client = Client::new(&config, clock.clone()).unwrap();
+        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), rich: false };
+        let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
+        let page = PageRequest { series: Arc::new(series), bounds, offset: 0, limit: 1, spent: Spent::default() };
+        let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
+        let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
+        let told = |allowance: Option<Allowance>| allowance.map(|told| (told.limit, told.remaining));
+
+        assert_eq!(told(fetch().await.unwrap().allowance), Some((Some(2), 1)));
+        assert_eq!(told(fetch().await.unwrap().allowance), Some((Some(2), 0)));
+        match fetch().await {
+            Err(UpstreamError::RateLimited { allowance, retry_after: Some(wait), .. }) => {
+                assert_eq!(told(allowance), Some((Some(2), 0)));
+                assert!((50..=60).contains(&wait.as_secs()), "{wait:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        simulator.control().change(|profile| profile.rate_limit_headers = false);
+        simulator.control().set_limits(Vec::new());
+        assert_eq!(fetch().await.unwrap().allowance, None);
     }
 }

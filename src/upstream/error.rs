@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::allowance::Allowance;
 use super::page::BadPage;
 
 /// Why a call brought no page.
@@ -39,6 +40,8 @@ pub enum UpstreamError {
         limit: SpentLimit,
         /// What the upstream asked for.
         retry_after: Option<Duration>,
+        /// What it said of the quota beside it.
+        allowance: Option<Allowance>,
     },
     /// 200, but not with a page.
     #[error("the upstream answered 200 with {0}")]

@@ -1,5 +1,6 @@
 //! Kore's side: what is asked of it, one call at a time, and what it answers.
 
+mod allowance;
 mod client;
 mod error;
 mod page;
@@ -10,6 +11,7 @@ mod tls;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use allowance::Allowance;
 pub use client::{AuthorizedRequest, Client};
 pub use error::{Again, SpentLimit, UpstreamError};
 pub use page::{BadPage, Page};

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::allowance::Allowance;
+
 /// One page as it came: items as slices of the body, byte for byte.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -11,6 +13,8 @@ pub struct Page {
     pub items: Vec<Bytes>,
     /// Whether the upstream says that more follow.
     pub has_more: bool,
+    /// What the upstream said of the quota beside it.
+    pub allowance: Option<Allowance>,
 }
 
 /// Why a body is not a page.
@@ -46,7 +50,7 @@ struct Envelope<'a> {
 }
 
 impl Page {
-    /// Cuts a body into its items, which share the body's memory.
+    /// Cuts a body into its items, which share the body's memory. The allowance stands in no body.
     ///
     /// # Errors
     /// [`BadPage`] if anything about it contradicts the documented shape.
@@ -66,7 +70,7 @@ impl Page {
             return Err(BadPage::NotAnItem);
         }
         let items = envelope.data.iter().map(|item| body.slice_ref(item.get().as_bytes())).collect();
-        Ok(Self { items, has_more: envelope.has_more })
+        Ok(Self { items, has_more: envelope.has_more, allowance: None })
     }
 }
 

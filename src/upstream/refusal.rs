@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
+use super::allowance::Allowance;
 use super::error::{SpentLimit, UpstreamError};
 use crate::window::Moment;
 
@@ -44,7 +45,9 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now
     let limit = message.and_then(spent_limit);
     if limit.is_some() || status == StatusCode::TOO_MANY_REQUESTS {
         let limit = limit.unwrap_or(SpentLimit::Unnamed);
-        return Some(UpstreamError::RateLimited { limit, retry_after: retry_after(headers, now) });
+        let allowance = Allowance::read(headers, now);
+        let retry_after = retry_after(headers, now).or_else(|| allowance?.wait());
+        return Some(UpstreamError::RateLimited { limit, retry_after, allowance });
     }
     let message =
         message.and_then(|message| KNOWN_MESSAGES.into_iter().find(|known| known.eq_ignore_ascii_case(message)));
@@ -124,12 +127,29 @@ mod tests {
             ),
         ] {
             match classified(status, after, body) {
-                Some(UpstreamError::RateLimited { limit: found, retry_after }) => {
+                Some(UpstreamError::RateLimited { limit: found, retry_after, allowance: None }) => {
                     assert_eq!((found, retry_after), (limit, wait.map(Duration::from_secs)), "{body}");
                 }
                 other => panic!("{body}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_refusal_without_retry_after_is_waited_for_as_its_allowance_says() {
+        let waits = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+            match classify(StatusCode::TOO_MANY_REQUESTS, &headers.collect(), b"", Moment::default()) {
+                Some(UpstreamError::RateLimited { retry_after, allowance: Some(_), .. }) => retry_after,
+                other => panic!("{other:?}"),
+            }
+        };
+        let spent = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "9")];
+        assert_eq!(waits(&spent), Some(Duration::from_secs(9)));
+        assert_eq!(waits(&[spent[0], spent[1], ("retry-after", "7")]), Some(Duration::from_secs(7)));
+        assert_eq!(waits(&[("x-ratelimit-remaining", "3"), spent[1]]), None);
     }
 
     #[test]

@@ -155,6 +155,28 @@ async fn limits_are_held_and_counted() {
 }
 
 #[tokio::test]
+async fn only_where_it_is_switched_on_every_answer_tells_what_is_left() {
+    let limits = vec![Limit::new(100, Duration::from_hours(1)), Limit::new(2, Duration::from_mins(1))];
+    let rig = Rig::start(Profile { limits, ..small() }).await;
+    let told = async || {
+        let (parts, _) = rig.get(DAY).await.expect("an answer");
+        let told =
+            |name| parts.headers.get(name).map(|value| value.to_str().expect("ASCII").parse().expect("a number"));
+        ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"].map(told)
+    };
+    assert_eq!(told().await, [None, None, None]);
+    rig.control.change(|profile| profile.rate_limit_headers = true);
+    for call in ["answered", "refused"] {
+        let [limit, remaining, reset] = told().await;
+        assert_eq!((limit, remaining), (Some(2), Some(0)), "{call}");
+        assert!(reset.is_some_and(|reset: u64| (50..=60).contains(&reset)), "{reset:?}");
+    }
+    rig.control.set_faults(FaultPlan::always(Fault::Status500));
+    rig.control.set_limits(vec![Limit::new(9, Duration::from_mins(1))]);
+    assert_eq!(told().await[1], Some(6), "a fault is no exception, and the refused call did not count");
+}
+
+#[tokio::test]
 async fn faults_are_what_they_claim() {
     let rig = Rig::start(small()).await;
     let truth = rig.get(DAY).await.expect("the truth").1;

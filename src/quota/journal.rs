@@ -1,0 +1,255 @@
+//! The state file: what a process that was killed has spent, for the one that comes after it.
+//!
+//! One line of text for each call that may still count, all of one width, overwritten in place. So the file is never
+//! half rewritten, needs no clearing up, and is as small as the most calls that ever counted at once. No line crosses
+//! the border of a memory page, and each is written in one go: a process that is killed leaves it old or new, never
+//! mixed. It is not synced to disk: what dies is the process. After a power failure it may know less than it should.
+
+mod boot;
+mod line;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use boot::Boot;
+use line::{Account, HEADER, Line, Stamp, State, WIDTH};
+
+use crate::clock::Clock;
+use crate::telemetry;
+use crate::window::Moment;
+
+/// Both clocks tell time in steps; no age is taken for longer than it is by one of them.
+const STEP: Duration = Duration::from_millis(10);
+
+/// Why the state file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It cannot be opened, read or written.
+    #[error("{}: {error}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        error: io::Error,
+    },
+    /// Two processes that share a quota must not share its state.
+    #[error("{}: another process uses this state file", .0.display())]
+    InUse(PathBuf),
+    /// It is left as it is.
+    #[error("{}: not a state file of koregate's; it is not overwritten", .0.display())]
+    NotOurs(PathBuf),
+}
+
+/// The state file, for all accounts of the process; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Journal(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Locked until the process ends, however it ends.
+    file: File,
+    keep: Duration,
+    clock: Clock,
+    boot: Boot,
+    /// The calls of processes before this one, with their age when the file was opened.
+    found: Vec<(Account, Duration)>,
+    /// The uptime at that moment.
+    opened: Duration,
+    /// Held for arithmetic only, never while writing: a slot belongs to one call.
+    slots: Mutex<Slots>,
+    /// Writing has failed once already; more of it would only fill the log.
+    failed: AtomicBool,
+}
+
+/// Which lines are whose, by their place in the file.
+#[derive(Debug, Default)]
+struct Slots {
+    /// How many there are.
+    count: u64,
+    free: Vec<u64>,
+    /// Those of ended calls, oldest first, with the uptime at which they may be used again.
+    ended: VecDeque<(Duration, u64)>,
+}
+
+/// A call that has begun, and its line. It must be ended or refunded; else its line stays taken.
+#[derive(Debug)]
+#[must_use = "a slot that is dropped is never used again"]
+pub struct Slot {
+    place: u64,
+    account: Account,
+}
+
+/// A call of a process before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// How long ago it ended, at most: never longer than is true, as far as the clocks can tell.
+    pub age: Duration,
+}
+
+impl Journal {
+    /// Opens the state file at `path`, or makes it, and reads what it knows. Calls are forgotten when they are older
+    /// than `keep`: the longest limit, and what the ledger adds to it.
+    ///
+    /// # Errors
+    /// [`JournalError`], if another process uses the file, if it is something else, or cannot be read and written.
+    pub fn open(path: &Path, keep: Duration, clock: &Clock) -> Result<Self, JournalError> {
+        Self::open_at(path, keep, clock, Boot::of_this_machine())
+    }
+
+    fn open_at(path: &Path, keep: Duration, clock: &Clock, boot: Boot) -> Result<Self, JournalError> {
+        let failed = |error| JournalError::Io { path: path.to_owned(), error };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(JournalError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let text = read_all(&file).map_err(failed)?;
+        let lines = match text.split_at_checked(WIDTH) {
+            Some((header, lines)) if header == HEADER => lines,
+            // Killed while it was made.
+            None if HEADER.starts_with(&text) => {
+                file.write_all_at(HEADER, 0).map_err(failed)?;
+                &[]
+            }
+            _ => return Err(JournalError::NotOurs(path.to_owned())),
+        };
+        let mut reading = Reading { now: stamp(&boot, clock), boot: &boot, clock, keep, ended: Vec::new() };
+        let mut slots = Slots::default();
+        // What is left over is a line that was being added when the process was killed. Its call never began, for it
+        // waited for the line.
+        for chunk in lines.chunks_exact(WIDTH) {
+            if let Some(rewritten) = reading.take(slots.count, chunk, &mut slots.free) {
+                file.write_all_at(&rewritten.text(), offset(slots.count)).map_err(failed)?;
+            }
+            slots.count += 1;
+        }
+        let opened = boot.uptime();
+        reading.ended.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
+        slots.ended =
+            reading.ended.iter().map(|(age, _, place)| (opened + keep.saturating_sub(*age), *place)).collect();
+        let found = reading.ended.into_iter().map(|(age, account, _)| (account, age)).collect();
+        let (clock, slots, failed) = (clock.clone(), Mutex::new(slots), AtomicBool::new(false));
+        Ok(Self(Arc::new(Inner { file, keep, clock, boot, found, opened, slots, failed })))
+    }
+
+    /// The calls of `account` that processes before this one made, and that may still count.
+    pub fn restored(&self, account: &str) -> Vec<Restored> {
+        let since = self.0.boot.uptime().saturating_sub(self.0.opened);
+        let account = Account::of(account);
+        let calls = self.0.found.iter().filter(|(of, _)| of.may_be(account));
+        calls.map(|(_, age)| Restored { age: *age + since }).filter(|call| call.age <= self.0.keep).collect()
+    }
+
+    /// A call of `account` begins: that stands in the file before this returns.
+    pub fn begin(&self, account: &str) -> Slot {
+        let slot = Slot { place: self.lock().next(self.0.boot.uptime()), account: Account::of(account) };
+        self.write(&slot, State::Open);
+        slot
+    }
+
+    /// The call ended, and counts from now on until it is too old.
+    #[expect(clippy::needless_pass_by_value, reason = "a slot is given back once")]
+    pub fn end(&self, slot: Slot) {
+        self.write(&slot, State::Ended);
+        let reusable = self.0.boot.uptime() + self.0.keep + STEP;
+        self.lock().ended.push_back((reusable, slot.place));
+    }
+
+    /// The call never reached the upstream.
+    #[expect(clippy::needless_pass_by_value, reason = "a slot is given back once")]
+    pub fn refund(&self, slot: Slot) {
+        self.write(&slot, State::Free);
+        self.lock().free.push(slot.place);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, slot: &Slot, state: State) {
+        let line = Line { state, account: slot.account, stamp: stamp(&self.0.boot, &self.0.clock) };
+        if let Err(error) = self.0.file.write_all_at(&line.text(), offset(slot.place)) {
+            // The quota is still kept by this process; only the next one may not know.
+            telemetry::journal_failed(&error, !self.0.failed.swap(true, Ordering::Relaxed));
+        }
+    }
+}
+
+impl Slots {
+    /// The line for the next call.
+    fn next(&mut self, now: Duration) -> u64 {
+        let aged = || self.ended.pop_front_if(|(reusable, _)| *reusable <= now).map(|(_, place)| place);
+        self.free.pop().or_else(aged).unwrap_or_else(|| {
+            self.count += 1;
+            self.count - 1
+        })
+    }
+}
+
+/// What is made of the lines of a process before this one.
+struct Reading<'a> {
+    now: Stamp,
+    boot: &'a Boot,
+    clock: &'a Clock,
+    keep: Duration,
+    /// Age, account and place of the calls that may still count.
+    ended: Vec<(Duration, Account, u64)>,
+}
+
+impl Reading<'_> {
+    /// Takes in one line. Returns what it is to be replaced by, if what it says now would be misread next time.
+    fn take(&mut self, place: u64, text: &[u8], free: &mut Vec<u64>) -> Option<Line> {
+        let (account, age) = match Line::read(text) {
+            Some(Line { state: State::Free, .. }) => {
+                free.push(place);
+                return None;
+            }
+            Some(Line { state: State::Ended, account, stamp }) => (account, self.age(stamp)),
+            // Whoever made it is dead, and it may have reached the upstream until then.
+            Some(Line { state: State::Open, account, .. }) => (account, None),
+            // Somebody's call, most likely. To count one too many for an hour costs less than to miss one.
+            None => (Account::ANY, None),
+        };
+        if age.is_some_and(|age| age > self.keep) {
+            free.push(place);
+            return None;
+        }
+        self.ended.push((age.unwrap_or_default(), account, place));
+        age.is_none().then_some(Line { state: State::Ended, account, stamp: self.now })
+    }
+
+    /// How old what was written at `stamp` is; `None` if it would be from the future.
+    fn age(&self, stamp: Stamp) -> Option<Duration> {
+        let age = if stamp.boot == self.boot.mark() && stamp.boot.is_some() {
+            self.now.uptime.checked_sub(stamp.uptime)
+        } else {
+            let wall = Moment::from_millis(stamp.wall);
+            (wall <= self.clock.now()).then(|| self.clock.now().since(wall))
+        };
+        age.map(|age| age.saturating_sub(STEP))
+    }
+}
+
+fn stamp(boot: &Boot, clock: &Clock) -> Stamp {
+    Stamp { wall: clock.now().as_nanos().div_euclid(1_000_000), uptime: boot.uptime(), boot: boot.mark() }
+}
+
+fn offset(place: u64) -> u64 {
+    (place + 1) * WIDTH as u64
+}
+
+fn read_all(file: &File) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    io::Read::read_to_end(&mut &*file, &mut text)?;
+    Ok(text)
+}
