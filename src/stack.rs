@@ -38,10 +38,10 @@ impl Stack {
     /// Builds the stages in the order in which a request meets them.
     ///
     /// # Errors
-    /// If the trust anchors for the upstream cannot be loaded.
+    /// If the trust anchors for the upstream cannot be loaded, or the state file of the quota cannot be used.
     pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
-        let quotas = Quotas::new(&config.accounts, &config.quota);
-        let cache = CacheLayer::new(&config.cache, &config.window, clock);
+        let quotas = Quotas::new(&config.accounts, &config.quota, config.upstream.max_concurrency, clock)?;
+        let cache = CacheLayer::new(&config.cache, &config.window, &config.quota, clock);
         let (memory, fields) = (cache.memory().clone(), cache.fields().clone());
 
         let service = ServiceBuilder::new()

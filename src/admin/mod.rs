@@ -110,10 +110,11 @@ impl Admin {
                     quota: turns
                         .remaining()
                         .into_iter()
-                        .map(|(limit, left)| QuotaStatus {
-                            requests: limit.requests,
-                            per_seconds: limit.per.as_secs(),
-                            remaining: left,
+                        .map(|standing| QuotaStatus {
+                            requests: standing.limit.requests,
+                            per_seconds: standing.limit.per.as_secs(),
+                            budget: standing.budget,
+                            remaining: standing.left,
                         })
                         .collect(),
                 })
@@ -124,8 +125,9 @@ impl Admin {
     /// The metrics in Prometheus' text format, gauges as they are now.
     fn metrics(&self) -> String {
         for (account, turns) in self.0.quotas.iter() {
-            for (limit, left) in turns.remaining() {
-                telemetry::quota_remaining(account, limit.per, left);
+            for standing in turns.remaining() {
+                telemetry::quota_remaining(account, standing.limit.per, standing.left);
+                telemetry::quota_budget(account, standing.limit.per, standing.budget);
             }
             telemetry::quota_waiting(account, turns.waiting());
         }
@@ -194,6 +196,8 @@ struct AccountStatus {
 struct QuotaStatus {
     requests: u32,
     per_seconds: u64,
+    /// Less than `requests` while somebody else spends the same quota.
+    budget: u32,
     remaining: u32,
 }
 

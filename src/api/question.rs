@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::representation::Representation;
 use crate::cache::WindowQuery;
 use crate::config::{self, Names};
-use crate::upstream::{Filter, Series};
+use crate::upstream::{Asker, Class, Filter, Series};
 use crate::window::{Bound, Moment, Span};
 
 /// A request that makes sense.
@@ -92,11 +92,35 @@ pub(super) fn read(
     };
     Ok(Question {
         // What lies in the future is empty.
-        query: WindowQuery { series: series.into(), span: span.split_at(now).0, asked_at: now },
+        query: WindowQuery {
+            series: series.into(),
+            span: span.split_at(now).0,
+            asked_at: now,
+            asker: asker(head, caller),
+        },
         offset: number("offset", parameters.offset.as_deref())?.unwrap_or(0),
         limit: number("limit", parameters.limit.as_deref())?,
         representation: Representation::negotiate(&head.headers),
     })
+}
+
+/// Who asks. Where no callers are configured, all are one.
+fn asker(head: &Parts, caller: Option<&Caller>) -> Asker {
+    let (caller, weight) = caller.map_or((Arc::from("-"), 1), |caller| (caller.name.clone(), caller.weight));
+    Asker { caller, weight, class: class_of(&head.headers) }
+}
+
+/// How urgent a request is, by the urgency of `Priority` (RFC 9218, 4.1): 7 is for background tasks, 3 is the default.
+fn class_of(headers: &HeaderMap) -> Class {
+    let members =
+        headers.get_all("priority").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    // Of a member that stands twice, the last counts (RFC 8941, 3.2).
+    let urgency = members.filter_map(|member| member.trim().strip_prefix("u=")).next_back();
+    match urgency.map(|urgency| urgency.split(';').next().unwrap_or_default().trim()) {
+        Some("7") => Class::Background,
+        Some("5" | "6") => Class::Refresh,
+        _ => Class::Interactive,
+    }
 }
 
 fn account_of<'a>(headers: &HeaderMap, accounts: &'a [Account]) -> Result<&'a Account, ApiError> {
@@ -283,6 +307,24 @@ mod tests {
         let question = query("from=2026-11-20&to=2026-11-20&offset=10&limit=99999999999999999999999").unwrap();
         assert_eq!((question.offset, question.limit), (10, Some(u64::MAX)));
         assert_eq!(query("from=2026-11-20&to=2026-11-20").unwrap().limit, None);
+    }
+
+    #[test]
+    fn urgency_is_told_by_the_priority_field() {
+        let target = format!("{PATH}?from=2026-11-20&to=2026-11-20");
+        for (priority, class) in [
+            ("u=7", Class::Background),
+            ("i, u=7", Class::Background),
+            ("u=6;x=1", Class::Refresh),
+            ("u=5", Class::Refresh),
+            ("u=7, u=0", Class::Interactive),
+            ("u=77", Class::Interactive),
+            ("i", Class::Interactive),
+        ] {
+            let question = ask(&target, &[("accountId", "a1"), ("priority", priority)], "").unwrap();
+            assert_eq!(question.query.asker.class, class, "{priority}");
+            assert_eq!(&*question.query.asker.caller, "c");
+        }
     }
 
     #[test]

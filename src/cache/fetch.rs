@@ -15,11 +15,14 @@ use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
 use super::memory::Memory;
 use super::outcome::NotStored;
-use super::shelf::{ByRichness, Copy, Gathering, SharedShelf, Shelf, Shelves};
+use super::runs::{Cause, gathered};
+use super::seat::Seat;
+use super::shelf::{Copy, Gathering, SharedShelf, Shelf, Shelves, Want};
 use crate::clock::Clock;
+use crate::quota::QuotaError;
 use crate::repage::{Delivery, Item, Placed, RepageError, Run, Stretch};
 use crate::telemetry;
-use crate::upstream::Series;
+use crate::upstream::{Asker, Demand, Series};
 use crate::window::{Grid, Ladder, Span, SpanSet};
 
 /// How long missing spans are gathered before they are fetched. Short against any upstream call, long against the time
@@ -41,6 +44,8 @@ pub(super) struct Fetcher {
     pub(super) ladder: Ladder,
     pub(super) grid: Grid,
     pub(super) clock: Clock,
+    /// How long a request waits for the quota.
+    pub(super) queue_timeout: Duration,
     pub(super) fields: WindowFields,
     pub(super) stored: AtomicU64,
 }
@@ -53,6 +58,43 @@ struct Errand {
     flight: Arc<Flight>,
 }
 
+impl Errand {
+    /// Puts a new flight on the shelf, with those who wait for it: who is known to it before the shelf's lock is let go
+    /// cannot be taken for gone.
+    fn new(
+        series: &Arc<Series>,
+        of: &SharedShelf,
+        shelf: &mut Shelf,
+        flight: Arc<Flight>,
+        seats: &[(Arc<Seat>, Span)],
+    ) -> Self {
+        for (seat, need) in seats {
+            seat.wait_for(&flight, *need);
+        }
+        shelf.flights.push(flight.clone());
+        let rich = flight.rich;
+        let series =
+            if series.rich == rich { series.clone() } else { Arc::new(Series { rich, ..Series::clone(series) }) };
+        Self { series, shelf: of.clone(), flight }
+    }
+
+    /// Lands the flight with the chunks that it has brought so far. Its run goes on with `rest`, on another flight.
+    fn hand_over(
+        self,
+        tell: &watch::Sender<Progress>,
+        brought: Vec<Arc<Chunk>>,
+        rest: Span,
+    ) -> (Self, watch::Sender<Progress>) {
+        let mut shelf = self.shelf.lock();
+        let (next, tell_next) = self.flight.go_on_with(rest);
+        shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &self.flight));
+        shelf.flights.push(next.clone());
+        let _ = tell.send(Progress::Landed(Ok(Arc::from(brought))));
+        drop(shelf);
+        (Self { flight: next, ..self }, tell_next)
+    }
+}
+
 impl Fetcher {
     /// Adds spans to what is being gathered for a series. What is returned closes when their flights have begun.
     ///
@@ -62,7 +104,8 @@ impl Fetcher {
         series: &Arc<Series>,
         of: &SharedShelf,
         shelf: &mut Shelf,
-        missing: &SpanSet,
+        spans: SpanSet,
+        seat: &Arc<Seat>,
     ) -> watch::Receiver<()> {
         let gathering = shelf.gathering.get_or_insert_with(|| {
             let (begin, begun) = watch::channel(());
@@ -72,46 +115,49 @@ impl Fetcher {
                 fetcher.begin_gathered(&series, &shelf);
                 drop(begin);
             });
-            Gathering { wanted: ByRichness::default(), begun }
+            Gathering { wants: Vec::new(), begun }
         });
-        let wanted = gathering.wanted.of(series.rich);
-        missing.spans().iter().for_each(|span| wanted.insert(*span));
+        gathering.wants.push(Want { spans, rich: series.rich, seat: Arc::downgrade(seat) });
         gathering.begun.clone()
     }
 
     /// Begins a flight for each run of what was gathered.
     fn begin_gathered(self: &Arc<Self>, series: &Arc<Series>, of: &SharedShelf) {
-        let now = self.clock.now();
         let mut shelf = of.lock();
-        let Some(Gathering { mut wanted, .. }) = shelf.gathering.take() else { return };
-        // What is fetched with richness serves those who want none as well.
-        wanted.rich.spans().iter().for_each(|span| wanted.plain.remove(*span));
-        let rich = wanted.rich.spans().iter().map(|span| (*span, true));
-        let runs = rich.chain(wanted.plain.spans().iter().map(|span| (*span, false)));
-        let mut flights: Vec<_> = runs
-            .map(|(span, rich)| {
-                let (flight, tell) = Flight::begin(span, rich, Placed::Checked, now);
-                shelf.flights.push(flight.clone());
-                let series = Arc::new(Series { rich, ..Series::clone(series) });
-                (Errand { series, shelf: of.clone(), flight }, tell)
-            })
-            .collect();
+        let Some(Gathering { wants, .. }) = shelf.gathering.take() else { return };
+        let mut parties: Vec<(Asker, Vec<_>)> = Vec::new();
+        for (span, rich, Cause { asker, seats }) in gathered(&wants) {
+            let demand = Demand::new(asker.clone());
+            let (flight, tell) = Flight::begin(span, rich, Placed::Checked, self.clock.now(), demand);
+            let errand = (Errand::new(series, of, &mut shelf, flight, &seats), tell);
+            match parties.iter_mut().find(|(party, _)| *party == asker) {
+                Some((_, flights)) => flights.push(errand),
+                None => parties.push((asker, vec![errand])),
+            }
+        }
         drop(shelf);
-        flights.sort_by_key(|(errand, _)| errand.flight.span.length());
-        tokio::spawn(self.clone().fly_together(flights));
+        for (_, mut flights) in parties {
+            flights.sort_by_key(|(errand, _)| errand.flight.span().length());
+            tokio::spawn(self.clone().fly_together(flights));
+        }
     }
 
     /// Flies one run ahead of the others until the upstream has answered it with a page: if it refuses that one, the
     /// others need not ask.
     async fn fly_together(self: Arc<Self>, flights: Vec<(Errand, watch::Sender<Progress>)>) {
         let mut flights = flights.into_iter();
-        let Some((first, tell)) = flights.next() else { return };
-        let (begin, begun) = oneshot::channel();
-        let first = tokio::spawn(self.clone().fly(first, tell, Some(begin)));
-        let refused = match begun.await {
-            Ok(()) => None,
-            Err(_) => first.await.unwrap_or(Err(CacheError::Lost)).err(),
-        };
+        let mut refused = None;
+        for (first, tell) in flights.by_ref() {
+            let (begin, begun) = oneshot::channel();
+            let first = tokio::spawn(self.clone().fly(first, tell, Some(begin)));
+            if begun.await.is_err() {
+                refused = first.await.unwrap_or(Err(CacheError::Lost)).err();
+            }
+            // One that nobody wanted any more has learnt nothing: the next one flies ahead.
+            if !matches!(refused, Some(CacheError::Repage(RepageError::Quota(QuotaError::Unwanted)))) {
+                break;
+            }
+        }
         for (errand, tell) in flights {
             match &refused {
                 Some(error @ CacheError::Repage(RepageError::Quota(_) | RepageError::NoPlace(_))) => {
@@ -129,10 +175,11 @@ impl Fetcher {
         of: &SharedShelf,
         shelf: &mut Shelf,
         span: Span,
+        seat: &Arc<Seat>,
     ) -> Arc<Flight> {
-        let (flight, tell) = Flight::begin(span, series.rich, Placed::Unchecked, self.clock.now());
-        shelf.flights.push(flight.clone());
-        let errand = Errand { series: series.clone(), shelf: of.clone(), flight: flight.clone() };
+        let demand = Demand::new(seat.asker.clone());
+        let (flight, tell) = Flight::begin(span, series.rich, Placed::Unchecked, self.clock.now(), demand);
+        let errand = Errand::new(series, of, shelf, flight.clone(), &[(seat.clone(), span)]);
         tokio::spawn(self.clone().fly(errand, tell, None));
         flight
     }
@@ -140,24 +187,39 @@ impl Fetcher {
     /// Flies one run to its end. `begin` is told when the upstream has answered with a first page.
     async fn fly(
         self: Arc<Self>,
-        errand: Errand,
-        tell: watch::Sender<Progress>,
+        mut errand: Errand,
+        mut tell: watch::Sender<Progress>,
         mut begin: Option<oneshot::Sender<()>>,
     ) -> Result<(), CacheError> {
         let (deliver, mut deliveries) = mpsc::unbounded_channel();
-        let (series, flight) = (errand.series.clone(), &errand.flight);
-        let run = Run { series, span: flight.span, placed: flight.placed, spent: flight.spent.clone(), deliver };
+        let Flight { placed, demand, .. } = &*errand.flight;
+        let span = errand.flight.span();
+        let run = Run { series: errand.series.clone(), span, placed: *placed, demand: demand.clone(), deliver };
         let run = tokio::spawn(self.below.clone().oneshot(run));
+        let mut to_come = SpanSet::from(span);
         let mut chunks = Ok(Vec::new());
         while let Some(delivery) = deliveries.recv().await {
             match delivery {
                 Delivery::Begun => drop(begin.take().map(|begin| begin.send(()))),
-                Delivery::Stretch(stretch) => match (self.clone().store(errand.clone(), stretch).await, &mut chunks) {
-                    (Ok(stored), Ok(chunks)) => chunks.extend(stored),
-                    (Err(error), _) => chunks = Err(error),
-                    (Ok(_), Err(_)) => {}
-                },
-                Delivery::Held(held) => drop(tell.send(Progress::Held(Instant::now() + held.retry_after))),
+                Delivery::Stretch(stretch) => {
+                    to_come.remove(stretch.span);
+                    match (self.clone().store(errand.clone(), stretch).await, &mut chunks) {
+                        (Ok(stored), Ok(chunks)) => chunks.extend(stored),
+                        (Err(error), _) => chunks = Err(error),
+                        (Ok(_), Err(_)) => {}
+                    }
+                    // Whoever needs no more than what is there need not wait for the rest.
+                    if let (Ok(brought), [rest]) = (&mut chunks, to_come.spans()) {
+                        (errand, tell) = errand.hand_over(&tell, std::mem::take(brought), *rest);
+                    }
+                }
+                Delivery::Parted { rest, wanted } => {
+                    to_come.remove(rest);
+                    self.part(&errand, &tell, rest, wanted);
+                }
+                Delivery::Held(held, class) => {
+                    drop(tell.send(Progress::Held(Instant::now() + held.retry_after, class)));
+                }
                 Delivery::Resumed => drop(tell.send(Progress::Flying)),
             }
         }
@@ -168,9 +230,38 @@ impl Fetcher {
         told
     }
 
+    /// Begins flights for the end of a run that it leaves to others: what somebody waits for, and what is left then,
+    /// which goes on in the name of the one who wanted all of it.
+    fn part(self: &Arc<Self>, errand: &Errand, tell: &watch::Sender<Progress>, rest: Span, wanted: Span) {
+        let Errand { series, shelf: of, flight } = errand;
+        let mut shelf = of.lock();
+        let span = flight.span();
+        let kept = if rest.start <= span.start { span.split_at(rest.end).1 } else { span.split_at(rest.start).0 };
+        flight.shorten(kept);
+        let mut left = SpanSet::from(rest);
+        left.remove(wanted);
+        let pieces = std::iter::once((wanted, true)).chain(left.spans().iter().map(|span| (*span, false)));
+        for (piece, is_wanted) in pieces.filter(|(piece, _)| !piece.is_empty()) {
+            let needs = flight.seats().into_iter().map(|(seat, need)| (seat, need.intersection(piece)));
+            let seats: Vec<_> = needs.filter(|(_, need)| !need.is_empty()).collect();
+            let most_urgent = seats.iter().map(|(seat, _)| &seat.asker).min_by_key(|asker| asker.class);
+            let demand = match most_urgent {
+                Some(asker) if is_wanted => Demand::new(asker.clone()),
+                _ => Demand::going_on(flight.demand.cause().clone()),
+            };
+            let (next, tell) = Flight::begin(piece, flight.rich, flight.placed, self.clock.now(), demand);
+            let errand = Errand::new(series, of, &mut shelf, next, &seats);
+            tokio::spawn(self.clone().fly(errand, tell, None));
+        }
+        // Those who wait look again.
+        tell.send_modify(|_| {});
+    }
+
     /// Takes a flight off the shelf and tells those who wait.
     fn land(&self, errand: &Errand, tell: &watch::Sender<Progress>, result: Result<Vec<Arc<Chunk>>, CacheError>) {
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && !errand.flight.demand.is_abandoned()
+        {
             let account = &errand.series.account;
             telemetry::run_failed(account, error);
             telemetry::not_stored(not_stored(error).label());
@@ -215,7 +306,7 @@ impl Fetcher {
     /// to a now that is a moment later, need not ask for that moment before the ladder says so.
     fn nothing_ahead(&self, errand: &Errand) -> Option<Arc<Chunk>> {
         let flight = &errand.flight;
-        let ahead = self.ladder.ahead_of(flight.span.end);
+        let ahead = self.ladder.ahead_of(flight.span().end);
         let is_news = flight.placed == Placed::Checked && ahead.contains(flight.began_at);
         is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[])))
     }
@@ -268,13 +359,13 @@ fn text_len(items: &[Item]) -> usize {
 }
 
 fn not_stored(error: &CacheError) -> NotStored {
-    use crate::quota::QuotaError;
     match error {
         CacheError::Held(_)
-        | CacheError::Repage(RepageError::Quota(QuotaError::Exhausted(_)) | RepageError::NoPlace(_)) => {
-            NotStored::QuotaSpent
-        }
+        | CacheError::Repage(
+            RepageError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused(_)) | RepageError::NoPlace(_),
+        ) => NotStored::QuotaSpent,
         CacheError::Repage(RepageError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
+        CacheError::Repage(RepageError::Quota(QuotaError::Unwanted)) => NotStored::Unwanted,
         CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
         CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
         CacheError::Repage(RepageError::Unplaced) => NotStored::NoTimestamp,

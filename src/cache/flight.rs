@@ -1,16 +1,17 @@
 //! A fetch under way. It belongs to nobody: whoever waits may leave, and the others still get what they wait for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::CacheError;
 use super::chunk::Chunk;
+use super::seat::Seat;
 use crate::quota::Exhausted;
 use crate::repage::Placed;
-use crate::upstream::Spent;
+use crate::upstream::{Class, Demand};
 use crate::window::{Moment, Span};
 
 /// How far a flight has come.
@@ -18,45 +19,106 @@ use crate::window::{Moment, Span};
 pub(super) enum Progress {
     /// It goes on.
     Flying,
-    /// The quota holds it up until then; those who wait are told to come again.
-    Held(Instant),
+    /// The quota holds it up until then; those who wait, and are no more urgent than this, are told to come again.
+    Held(Instant, Class),
     /// It ended, with all its chunks or none.
     Landed(Result<Arc<[Arc<Chunk>]>, CacheError>),
 }
 
-/// A run on its way.
+/// What one who waited for a flight gets.
+#[derive(Debug)]
+pub(super) enum Landing {
+    /// All its chunks; they may be of a part of its span only, when the rest goes on on another flight.
+    Chunks(Arc<[Arc<Chunk>]>),
+    /// It has become shorter: what it has lost is on other flights now.
+    Parted,
+}
+
+/// A run on its way, or a part of one.
 #[derive(Debug)]
 pub(super) struct Flight {
-    pub(super) span: Span,
     pub(super) rich: bool,
     pub(super) placed: Placed,
     pub(super) began_at: Moment,
-    pub(super) spent: Spent,
+    pub(super) demand: Arc<Demand>,
+    route: Mutex<Route>,
     progress: watch::Receiver<Progress>,
     /// Whether somebody's answer has told of its calls: they are told of once.
     charged: AtomicBool,
 }
 
+/// What changes of a flight while the shelf's lock is held; its own lock is held for a look only.
+#[derive(Debug)]
+struct Route {
+    span: Span,
+    /// Who waits for it, and what each needs of it.
+    seats: Vec<(Weak<Seat>, Span)>,
+}
+
 impl Flight {
     /// A flight that begins now, and the end that tells of its progress.
-    pub(super) fn begin(span: Span, rich: bool, placed: Placed, now: Moment) -> (Arc<Self>, watch::Sender<Progress>) {
+    pub(super) fn begin(
+        span: Span,
+        rich: bool,
+        placed: Placed,
+        now: Moment,
+        demand: Arc<Demand>,
+    ) -> (Arc<Self>, watch::Sender<Progress>) {
         let (tell, progress) = watch::channel(Progress::Flying);
-        let (spent, charged) = Default::default();
-        (Arc::new(Self { span, rich, placed, began_at: now, spent, progress, charged }), tell)
+        let (route, charged) = (Mutex::new(Route { span, seats: Vec::new() }), AtomicBool::default());
+        (Arc::new(Self { rich, placed, began_at: now, demand, route, progress, charged }), tell)
+    }
+
+    /// The flight on which its run goes on with `rest`, for those who need some of it.
+    pub(super) fn go_on_with(&self, rest: Span) -> (Arc<Self>, watch::Sender<Progress>) {
+        let (next, tell) = Self::begin(rest, self.rich, self.placed, self.began_at, self.demand.clone());
+        let seats = self.route(|route| route.seats.clone());
+        next.route(|route| route.seats.extend(seats.into_iter().filter(|(_, need)| need.overlaps(rest))));
+        (next, tell)
+    }
+
+    fn route<T>(&self, look: impl FnOnce(&mut Route) -> T) -> T {
+        look(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What it brings.
+    pub(super) fn span(&self) -> Span {
+        self.route(|route| route.span)
+    }
+
+    /// From now on it brings only this.
+    pub(super) fn shorten(&self, span: Span) {
+        self.route(|route| route.span = span);
+    }
+
+    /// Somebody waits for `need` of it.
+    pub(super) fn remember(&self, seat: &Arc<Seat>, need: Span) {
+        self.route(|route| route.seats.push((Arc::downgrade(seat), need)));
+    }
+
+    /// Those who still wait, with what each needs of it.
+    pub(super) fn seats(&self) -> Vec<(Arc<Seat>, Span)> {
+        self.route(|route| route.seats.iter().filter_map(|(seat, need)| Some((seat.upgrade()?, *need))).collect())
     }
 
     /// Whether one who wants `span` with or without richness can wait for it.
     pub(super) fn serves(&self, span: Span, rich: bool) -> bool {
-        self.placed == Placed::Checked && (self.rich || !rich) && self.span.overlaps(span)
+        self.placed == Placed::Checked && (self.rich || !rich) && self.span().overlaps(span)
     }
 
-    /// Its chunks, when it has landed.
-    pub(super) async fn landed(&self) -> Result<Arc<[Arc<Chunk>]>, CacheError> {
+    /// Its chunks, when it has landed; `known` is the span that it had when the waiting was decided upon. An error if it
+    /// is held beyond `patience`.
+    pub(super) async fn landed(&self, known: Span, class: Class, patience: Instant) -> Result<Landing, CacheError> {
         let mut progress = self.progress.clone();
-        let over = progress.wait_for(|progress| !matches!(progress, Progress::Flying)).await;
-        match over.as_deref() {
-            Ok(Progress::Landed(result)) => result.clone(),
-            Ok(Progress::Held(until)) => {
+        let over = progress.wait_for(|progress| match progress {
+            Progress::Flying => self.span() != known,
+            Progress::Held(until, held) => (*held <= class && *until > patience) || self.span() != known,
+            Progress::Landed(_) => true,
+        });
+        match over.await.as_deref() {
+            Ok(Progress::Landed(result)) => result.clone().map(Landing::Chunks),
+            Ok(_) if self.span() != known => Ok(Landing::Parted),
+            Ok(Progress::Held(until, _)) => {
                 Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
             }
             // The task that told of it is gone without a word.
@@ -71,6 +133,6 @@ impl Flight {
 
     /// The calls it spent, for the first who asks; nothing for all others.
     pub(super) fn charge(&self) -> Option<u32> {
-        (!self.charged.swap(true, Ordering::Relaxed)).then(|| self.spent.calls())
+        (!self.charged.swap(true, Ordering::Relaxed)).then(|| self.demand.charge())
     }
 }

@@ -7,12 +7,15 @@ mod flight;
 mod member;
 mod memory;
 mod outcome;
+mod runs;
+mod seat;
 mod serve;
 mod shelf;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tower::util::BoxCloneSyncService;
@@ -29,7 +32,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::quota::Exhausted;
 use crate::repage::{RepageError, Run};
-use crate::upstream::Series;
+use crate::upstream::{Asker, Series};
 use crate::window::{Grid, Ladder, Moment, Span};
 
 /// A window that somebody asks for.
@@ -41,6 +44,8 @@ pub struct WindowQuery {
     pub span: Span,
     /// When it was asked for.
     pub asked_at: Moment,
+    /// Who asks, and how urgently.
+    pub asker: Asker,
 }
 
 /// A whole window.
@@ -88,14 +93,16 @@ pub struct CacheLayer {
     window: config::Window,
     memory: Memory,
     fields: WindowFields,
+    queue_timeout: Duration,
     clock: Clock,
 }
 
 impl CacheLayer {
     /// An empty cache with the room that `cache` gives it.
-    pub fn new(cache: &config::Cache, window: &config::Window, clock: &Clock) -> Self {
+    pub fn new(cache: &config::Cache, window: &config::Window, quota: &config::Quota, clock: &Clock) -> Self {
         let (memory, fields) = (Memory::new(cache.memory), WindowFields::default());
-        Self { window: window.clone(), memory, fields, clock: clock.clone() }
+        let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
+        Self { window, memory, fields, queue_timeout, clock: clock.clone() }
     }
 
     /// The memory tier, to look at.
@@ -124,6 +131,7 @@ where
             ladder: Ladder::new(self.window.settle_after, self.window.freshness.clone()),
             grid: Grid::new(self.window.chunk),
             clock: self.clock.clone(),
+            queue_timeout: self.queue_timeout,
             fields: self.fields.clone(),
             stored: AtomicU64::new(0),
         }))

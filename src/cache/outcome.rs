@@ -40,6 +40,8 @@ pub enum NotStored {
     UpstreamFailed,
     /// The quota could not serve the run.
     QuotaSpent,
+    /// Nobody wanted it any more before it had begun.
+    Unwanted,
     /// The rows moved while they were paged.
     RowsMoved,
     /// The items do not lie where they were asked for.
@@ -59,6 +61,7 @@ impl NotStored {
             Self::AlwaysAskedAfresh => "always_asked_afresh",
             Self::UpstreamFailed => "upstream_failed",
             Self::QuotaSpent => "quota_spent",
+            Self::Unwanted => "unwanted",
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
             Self::NoTimestamp => "no_timestamp",

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::chunk::{Chunk, Damaged, Slice};
 use super::fetch::Fetcher;
-use super::flight::Flight;
+use super::flight::{Flight, Landing};
+use super::runs::need;
+use super::seat::Seat;
 use super::shelf::{Copy, SharedShelf, Shelf};
 use super::{CacheError, Outcome, WindowAnswer, WindowQuery, member};
 use crate::repage::{Placed, RepageError};
 use crate::upstream::{Filter, KnownFilter, PAGE_LIMIT, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
-/// A window is looked at so often before it is given up; most rounds wait for flights to begin or to land.
-const ROUNDS: usize = 16;
+/// A window is looked at so often before it is given up. Each round waits for flights to begin, to land or to part.
+const ROUNDS: usize = 1000;
 /// So often copies are fetched again because an item has moved out of them; each time costs calls.
 const MOVES: usize = 2;
 /// A run is ended by a gap of this many items, at which leaving them out saves as much, on the average, as the last page
@@ -88,6 +91,11 @@ struct Request {
     /// Copies fetched since then are good enough.
     fresh_since: Moment,
     shelf: SharedShelf,
+    /// What is held beyond this is not waited for.
+    patience: Instant,
+    /// It waits here, as long as somebody waits for it.
+    seat: Arc<Seat>,
+    /// Those that have brought something for it.
     flights: Vec<Arc<Flight>>,
     brought: Coverage<Brought>,
     stale: bool,
@@ -97,12 +105,14 @@ struct Request {
 enum Next {
     Serve(Vec<(Span, Held)>),
     AwaitBeginning(watch::Receiver<()>),
-    AwaitFlights,
+    /// Flights, each with the span that it had when it was found.
+    AwaitFlights(Vec<(Arc<Flight>, Span)>),
 }
 
 /// Answers `query`.
 pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
-    let WindowQuery { series, span, asked_at } = query;
+    let WindowQuery { series, span, asked_at, asker } = query;
+    let patience = Instant::now() + fetcher.queue_timeout;
     let mut request = Request {
         shelf: fetcher.shelves.of(&series),
         fetcher,
@@ -110,6 +120,8 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
         span,
         asked_at,
         fresh_since: asked_at,
+        patience,
+        seat: Seat::new(asker),
         flights: Vec::new(),
         brought: Coverage::default(),
         stale: false,
@@ -152,7 +164,7 @@ impl Request {
                     self.forget(&moved);
                 }
                 Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
-                Next::AwaitFlights => self.await_flights().await?,
+                Next::AwaitFlights(flights) => self.await_flights(flights).await?,
             }
         }
         Err(CacheError::Restless)
@@ -182,20 +194,25 @@ impl Request {
             return Next::Serve(plan.hits);
         }
         let mut unasked = plan.missing.clone();
+        let mut flights = Vec::new();
         for flight in &shelf.flights {
-            if plan.missing.spans().iter().any(|gap| flight.serves(*gap, self.series.rich)) {
-                unasked.remove(flight.span);
-                if !self.flights.iter().any(|known| Arc::ptr_eq(known, flight)) {
-                    self.flights.push(flight.clone());
-                }
+            let span = flight.span();
+            let Some(need) = need(&plan.missing, span).filter(|_| flight.serves(span, self.series.rich)) else {
+                continue;
+            };
+            // One that everybody has just left is not going to bring anything.
+            if self.seat.wait_for(flight, need) {
+                unasked.remove(span);
+                flights.push((flight.clone(), span));
             }
         }
+        self.seat.wait_only_for(&flights);
         if unasked.is_empty() {
-            Next::AwaitFlights
+            Next::AwaitFlights(flights)
         } else {
             let unasked = plan.bridge(&unasked, WORTH_A_RUN, |span, held| self.open_items(span, held));
             let full = self.full(&unasked);
-            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, &full))
+            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, full, &self.seat))
         }
     }
 
@@ -233,16 +250,20 @@ impl Request {
         plan.take(&shelf.copies.rich, ladder, self.asked_at, self.fresh_since, |copy| open(copy, !rich));
     }
 
-    /// Waits until all known flights have landed, and takes what they bring.
-    async fn await_flights(&mut self) -> Result<(), CacheError> {
+    /// Waits until these flights have landed, and takes what they bring.
+    async fn await_flights(&mut self, flights: Vec<(Arc<Flight>, Span)>) -> Result<(), CacheError> {
+        let class = self.seat.asker.class;
         // All at once: one that the quota holds is not found out only when a longer one has landed.
-        let landed = try_join_all(self.flights.iter().map(|flight| flight.landed())).await?;
-        for (flight, chunks) in self.flights.iter().zip(landed) {
+        let landings =
+            try_join_all(flights.iter().map(|(flight, span)| flight.landed(*span, class, self.patience))).await?;
+        for ((flight, _), landing) in flights.into_iter().zip(landings) {
+            let Landing::Chunks(chunks) = landing else { continue };
             for chunk in chunks.iter() {
                 self.brought.insert(chunk.span(), Brought { chunk: chunk.clone(), rich: flight.rich });
             }
             // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
             self.fresh_since = self.fresh_since.min(flight.began_at);
+            self.flights.push(flight);
         }
         Ok(())
     }
@@ -295,16 +316,21 @@ impl Request {
                 None => Err(shelf
                     .flights
                     .iter()
-                    .find(|flight| (flight.span, flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
+                    .filter(|flight| (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
+                    .find(|flight| self.seat.wait_for(flight, self.span))
                     .cloned()
-                    .unwrap_or_else(|| self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span))),
+                    .unwrap_or_else(|| {
+                        self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span, &self.seat)
+                    })),
             }
         };
         let (chunk, outcome) = match found {
             Ok(chunk) => (chunk, Outcome::Hit),
             Err(flight) => {
-                self.flights = vec![flight.clone()];
-                (flight.landed().await?.first().cloned().ok_or(CacheError::Lost)?, Outcome::Bypass)
+                let landing = flight.landed(self.span, self.seat.asker.class, self.patience).await?;
+                self.flights = vec![flight];
+                let Landing::Chunks(chunks) = landing else { return Err(CacheError::Lost) };
+                (chunks.first().cloned().ok_or(CacheError::Lost)?, Outcome::Bypass)
             }
         };
         let (fetched_at, copy) = (chunk.fetched_at(), outcome == Outcome::Hit);

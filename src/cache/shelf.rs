@@ -1,12 +1,13 @@
 //! Where the copies of a series lie, and what is on its way to them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
 use super::flight::Flight;
 use super::memory::{ChunkId, Memory};
+use super::seat::Seat;
 use crate::upstream::Series;
 use crate::window::{Copied, Coverage, Moment, Span, SpanSet};
 
@@ -53,9 +54,18 @@ pub(super) struct Shelf {
 /// however many callers, becomes as few runs as can be.
 #[derive(Debug)]
 pub(super) struct Gathering {
-    pub(super) wanted: ByRichness<SpanSet>,
+    pub(super) wants: Vec<Want>,
     /// Closed when the flights have begun.
     pub(super) begun: watch::Receiver<()>,
+}
+
+/// What one request wants of a gathering.
+#[derive(Debug)]
+pub(super) struct Want {
+    pub(super) spans: SpanSet,
+    pub(super) rich: bool,
+    /// Who wants it, if still somebody does.
+    pub(super) seat: Weak<Seat>,
 }
 
 impl Shelf {

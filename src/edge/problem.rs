@@ -145,14 +145,14 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
         CacheError::Restless => (Kind::UpstreamFailed, None),
         CacheError::Repage(error) => match error {
-            RepageError::NoPlace(exhausted) | RepageError::Quota(QuotaError::Exhausted(exhausted)) => spent(exhausted),
+            RepageError::NoPlace(exhausted)
+            | RepageError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
+            // Nobody waits for such an answer.
+            RepageError::Quota(QuotaError::Unwanted) => (Kind::Internal, None),
             RepageError::WindowField | RepageError::Unplaced | RepageError::Torn => (Kind::UpstreamFailed, None),
             RepageError::Quota(QuotaError::Token(error)) => match error {
                 TokenError::UnknownAccount | TokenError::Mint(_) => (Kind::Internal, None),
                 TokenError::Upstream(UpstreamError::Timeout) => (Kind::UpstreamTimeout, None),
-                TokenError::Upstream(UpstreamError::RateLimited { retry_after, .. }) => {
-                    (Kind::QuotaSpent, Some(retry_after.unwrap_or(Duration::from_mins(1))))
-                }
                 TokenError::Upstream(_) => (Kind::UpstreamFailed, None),
             },
         },

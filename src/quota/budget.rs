@@ -18,7 +18,7 @@ const GROWTH: Duration = Duration::from_mins(20);
 /// faster the longer nobody refuses. So what another client leaves is used but for a few calls, and is all ours soon
 /// after it has gone.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub(super) struct Budget {
     limit: Limit,
     /// What it was at `since`,
     base: u32,
@@ -30,17 +30,17 @@ pub struct Budget {
 
 impl Budget {
     /// The whole limit.
-    pub fn new(limit: Limit) -> Self {
+    pub(super) fn new(limit: Limit) -> Self {
         Self { limit, base: limit.requests, since: None, shrunk: None }
     }
 
     /// The limit that it is a part of.
-    pub fn limit(&self) -> Limit {
+    pub(super) fn limit(&self) -> Limit {
         self.limit
     }
 
     /// How many calls the window may hold at `now`: at least 1, so that we ever find out more, and at most the limit.
-    pub fn at(&self, now: Tick) -> u32 {
+    pub(super) fn at(&self, now: Tick) -> u32 {
         let Some(since) = self.since else { return self.limit.requests };
         let (time, all) = (now.saturating_sub(since).as_micros(), self.growth());
         let grown = if time >= all { u128::MAX } else { u128::from(self.limit.requests) * time * time / (all * all) };
@@ -49,7 +49,7 @@ impl Budget {
     }
 
     /// The earliest time at which [`Budget::at`] is `wanted` or more, if nobody refuses; `wanted` is at most the limit.
-    pub fn reaches(&self, wanted: u32) -> Tick {
+    pub(super) fn reaches(&self, wanted: u32) -> Tick {
         let Some(since) = self.since else { return Tick::ZERO };
         let missing = wanted.min(self.limit.requests).saturating_sub(self.base);
         if missing == 0 {
@@ -63,7 +63,7 @@ impl Budget {
     }
 
     /// Whether it is the whole limit.
-    pub fn is_whole(&self, now: Tick) -> bool {
+    pub(super) fn is_whole(&self, now: Tick) -> bool {
         self.at(now) >= self.limit.requests
     }
 
@@ -74,7 +74,7 @@ impl Budget {
     ///
     /// Returns whether that was news. Several calls under way meet the same wall: what began before the last refusal
     /// was weighed has been weighed with it.
-    pub fn shrink(&mut self, now: Tick, began: Tick, own: u32) -> bool {
+    pub(super) fn shrink(&mut self, now: Tick, began: Tick, own: u32) -> bool {
         if self.shrunk.is_some_and(|last| began < last) {
             return false;
         }
@@ -89,7 +89,7 @@ impl Budget {
     ///
     /// It knows, and we only guess: the budget is what it said, be that more or less. From there it grows, for the
     /// calls of others leave the window too.
-    pub fn told(&mut self, now: Tick, own: u32, remaining: u32) {
+    pub(super) fn told(&mut self, now: Tick, own: u32, remaining: u32) {
         self.base = own.saturating_add(remaining).min(self.limit.requests).max(1);
         self.since = Some(now);
     }

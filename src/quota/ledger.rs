@@ -15,7 +15,7 @@ use crate::config::Limit;
 use crate::upstream::{Allowance, SpentLimit};
 
 /// Added to each window, for upstreams that count in coarse ticks of a clock of their own.
-const GUARD: Duration = Duration::from_millis(20);
+pub(super) const GUARD: Duration = Duration::from_millis(20);
 
 /// A point in monotonic time: how long after the ledger's own beginning.
 ///

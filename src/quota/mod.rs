@@ -4,22 +4,22 @@ mod budget;
 mod journal;
 mod ledger;
 mod pace;
+mod shares;
 mod turns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
 
-pub use budget::Budget;
-pub use journal::{Journal, JournalError, Restored, Slot};
-pub use ledger::{Ledger, LimitStanding, Shrunk, Tick};
+pub use journal::{Journal, JournalError};
+pub use ledger::{Ledger, LimitStanding, Tick};
 pub use pace::{Bucket, Pace, Standing};
-pub use turns::{Exhausted, Turn, Turns};
+pub use turns::{Exhausted, NoTurn, Refused, Turn, Turns};
 
+use crate::clock::Clock;
 use crate::config;
 use crate::telemetry;
 use crate::token::TokenError;
@@ -31,6 +31,12 @@ pub enum QuotaError {
     /// The quota cannot serve the call within `quota.queue_timeout`.
     #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
     Exhausted(Exhausted),
+    /// The upstream says that the quota is spent, in spite of the ledger.
+    #[error("the upstream says that the quota is spent, for another {} s", .0.retry_after.as_secs())]
+    Refused(Exhausted),
+    /// Nobody wants the call any more, and its run has not begun.
+    #[error("nobody wants it any more")]
+    Unwanted,
     /// The call was made, or could not be authorized.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -40,7 +46,8 @@ impl QuotaError {
     /// Whether trying again can help.
     pub fn again(&self) -> Again {
         match self {
-            Self::Exhausted(_) => Again::Never,
+            Self::Exhausted(_) | Self::Unwanted => Again::Never,
+            Self::Refused(_) => Again::WhenQuotaAllows,
             Self::Token(error) => error.again(),
         }
     }
@@ -51,10 +58,31 @@ impl QuotaError {
 pub struct Quotas(Arc<HashMap<Arc<str>, Arc<Turns>>>);
 
 impl Quotas {
-    /// One queue for each account.
-    pub fn new(accounts: &[config::Account], quota: &config::Quota) -> Self {
-        let turns = accounts.iter().map(|a| (a.account_id.clone(), Turns::new(a.limits.clone(), quota)));
-        Self(Arc::new(turns.collect()))
+    /// One queue for each account, with at most `max_concurrency` calls under way in each.
+    ///
+    /// # Errors
+    /// If there is a `quota.state_file`, and it cannot be used.
+    pub fn new(
+        accounts: &[config::Account],
+        quota: &config::Quota,
+        max_concurrency: usize,
+        clock: &Clock,
+    ) -> Result<Self, JournalError> {
+        let longest = accounts.iter().flat_map(|account| &account.limits).map(|limit| limit.per).max();
+        let keep = longest.unwrap_or_default() + ledger::GUARD;
+        let journal = quota.state_file.as_deref().map(|path| Journal::open(path, keep, clock));
+        let journal = journal.transpose()?;
+        let most = u32::try_from(max_concurrency).unwrap_or(u32::MAX);
+        let turns = accounts.iter().map(|account| {
+            let (id, limits) = (&account.account_id, account.limits.clone());
+            (id.clone(), Turns::new(id, limits, quota, most, journal.as_ref()))
+        });
+        Ok(Self(Arc::new(turns.collect())))
+    }
+
+    /// The queue of an account.
+    pub fn of(&self, account: &str) -> Option<&Arc<Turns>> {
+        self.0.get(account)
     }
 
     /// Each account with its queue.
@@ -100,24 +128,38 @@ where
         let below = self.below.clone();
         Box::pin(async move {
             let turns = turns.ok_or(TokenError::UnknownAccount)?;
-            let asked = Instant::now();
-            let turn = turns.take().await.map_err(QuotaError::Exhausted)?;
-            telemetry::quota_wait(asked.elapsed());
-            let (account, spent) = (request.series.account.clone(), request.spent.clone());
-            spent.add();
+            let demand = request.demand.clone();
+            let turn = turns.take(&demand).await.map_err(|no_turn| match no_turn {
+                NoTurn::Exhausted(exhausted) => QuotaError::Exhausted(exhausted),
+                NoTurn::Unwanted => QuotaError::Unwanted,
+            })?;
+            telemetry::quota_wait(demand.class().label(), demand.last_wait());
+            let account = request.series.account.clone();
             let result = below.oneshot(request).await;
+            if !never_left(&result) {
+                telemetry::call_spent(&account, &demand.cause().caller);
+            }
             match &result {
-                Err(TokenError::Upstream(UpstreamError::Connect) | TokenError::Mint(_)) => {
-                    spent.take_back();
+                Ok(page) => turn.answered(page.allowance.as_ref()),
+                _ if never_left(&result) => {
+                    demand.take_back();
                     turn.refund();
                 }
-                Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after, .. })) => {
-                    let closed_for = turns.close(*limit, *retry_after);
-                    telemetry::account_closed(&account, closed_for);
+                Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after, allowance })) => {
+                    let Refused { closed_for, shrunk } = turn.refused(*limit, *retry_after, allowance.as_ref());
+                    let shrunk = shrunk.map(|shrunk| (shrunk.limit.per, shrunk.budget));
+                    telemetry::quota_refused(&account, closed_for, shrunk);
+                    return Err(QuotaError::Refused(Exhausted { retry_after: closed_for }));
                 }
-                _ => {}
+                // Whether the upstream has counted it is not known: it counts.
+                Err(_) => drop(turn),
             }
             Ok(result?)
         })
     }
+}
+
+/// Whether the upstream cannot have seen the call: no connection was opened for it.
+fn never_left(result: &Result<Page, TokenError>) -> bool {
+    matches!(result, Err(TokenError::Upstream(UpstreamError::Connect) | TokenError::Mint(_)))
 }

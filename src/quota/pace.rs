@@ -9,7 +9,7 @@ use governor::clock::{Clock, Reference};
 use governor::middleware::{NoOpMiddleware, StateInformationMiddleware};
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
-use governor::{Quota, RateLimiter};
+use governor::{InsufficientCapacity, Quota, RateLimiter};
 use tokio::time::Instant;
 
 use super::ledger::Tick;
@@ -49,9 +49,32 @@ impl Clock for TokioClock {
     }
 }
 
-/// A token bucket: lets the calls of an account through at a steady pace, with a burst.
+/// Tokens that one call takes while the whole limit is ours: fine enough for a budget that is any part of it.
+const TOKENS: u32 = 16;
+
+/// Spreads the calls of an account over the window of its shortest limit.
+///
+/// The first calls of a window go at once; the rest go through a token bucket, at the pace of the limit. A bucket alone
+/// would fill while the ledger holds everybody back, and let the same burst through in each window, and behind it the
+/// same long wait.
 #[derive(Debug)]
-pub struct Pace(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Elapsed>>);
+pub struct Pace {
+    limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Elapsed>>,
+    limit: Limit,
+    /// So many calls in a window go at once.
+    at_once: u32,
+    /// So many more the bucket lets through before it holds them to the pace.
+    burst: u32,
+}
+
+/// How the shortest limit of an account stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    /// Calls that its window holds, those under way included.
+    pub spent: u32,
+    /// Calls that it may hold, for whoever asks.
+    pub budget: u32,
+}
 
 impl Pace {
     /// The pace of the shortest of `limits`, counted from `epoch`.
@@ -61,26 +84,43 @@ impl Pace {
     /// Where even one call's share of the window is longer than that, no pace could help, and there is none.
     /// The pace costs no quota: in a standing demand the ledger, not the pace, is what calls wait for.
     pub fn bearable(limits: &[Limit], queue_timeout: Duration, epoch: Instant) -> Option<Self> {
-        let limit = limits.iter().min_by_key(|limit| limit.per)?;
+        let limit = *limits.iter().min_by_key(|limit| limit.per)?;
         let bearable = limit.per.min(queue_timeout * 2 / 3);
-        let burst = u128::from(limit.requests) * bearable.as_nanos() / limit.per.as_nanos().max(1);
-        match u32::try_from(burst).unwrap_or(u32::MAX) {
-            0 => None,
-            burst => Self::with_burst(*limit, burst, epoch),
-        }
-    }
-
-    /// The pace of `limit` with a burst of its own, at least one call; `None` if the limit lets nothing through.
-    fn with_burst(limit: Limit, burst: u32, epoch: Instant) -> Option<Self> {
-        let requests = NonZeroU32::new(limit.requests)?;
-        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::with_period(limit.per / requests.get())?.allow_burst(burst);
-        Some(Self(RateLimiter::direct_with_clock(quota, TokioClock(epoch))))
+        let most = u128::from(limit.requests) * bearable.as_nanos() / limit.per.as_nanos().max(1);
+        let most = u32::try_from(most).unwrap_or(u32::MAX).min(u32::MAX / TOKENS);
+        let burst = most.div_ceil(10);
+        let tokens = NonZeroU32::new(burst * TOKENS)?;
+        let quota = Quota::with_period(limit.per / limit.requests / TOKENS)?.allow_burst(tokens);
+        let limiter = RateLimiter::direct_with_clock(quota, TokioClock(epoch));
+        Some(Self { limiter, limit, at_once: most - burst, burst })
     }
 
     /// Lets one call through at `now`, or says when it may come again.
-    pub fn admit(&self, now: Tick) -> Result<(), Tick> {
-        self.0.check().map_err(|not_yet| now + not_yet.wait_time_from(Elapsed(now)))
+    pub fn admit(&self, now: Tick, fill: Fill) -> Result<(), Tick> {
+        if fill.spent < self.at_once(fill) {
+            return Ok(());
+        }
+        // With half of the limit, each call takes twice the tokens; no more than there can be.
+        let tokens = u64::from(TOKENS) * u64::from(self.limit.requests) / u64::from(fill.budget.max(1));
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX).clamp(TOKENS, self.burst * TOKENS);
+        let tokens = NonZeroU32::new(tokens).unwrap_or(NonZeroU32::MIN);
+        match self.limiter.check_n(tokens) {
+            Ok(Err(not_yet)) => Err(now + not_yet.wait_time_from(Elapsed(now))),
+            // There are never more than fit.
+            Ok(Ok(())) | Err(InsufficientCapacity(_)) => Ok(()),
+        }
+    }
+
+    /// How long from now the `nth` call may go at the earliest, counted from 0, if the bucket is full now.
+    pub fn offset(&self, nth: u32, fill: Fill) -> Duration {
+        let unhindered = self.at_once(fill).saturating_sub(fill.spent).saturating_add(self.burst);
+        let paced = (nth + 1).saturating_sub(unhindered);
+        (self.limit.per / fill.budget.max(1)).saturating_mul(paced)
+    }
+
+    fn at_once(&self, fill: Fill) -> u32 {
+        let part = u64::from(self.at_once) * u64::from(fill.budget) / u64::from(self.limit.requests.max(1));
+        u32::try_from(part).unwrap_or(u32::MAX).min(self.at_once)
     }
 }
 

@@ -1,16 +1,21 @@
 //! The queue of one account: who may call the upstream, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::ledger::{Ledger, Tick};
-use super::pace::Pace;
-use crate::config::{Limit, Quota};
-use crate::upstream::SpentLimit;
+use super::journal::{Journal, Slot};
+use super::ledger::{Ledger, LimitStanding, Shrunk, Tick};
+use super::pace::{Fill, Pace};
+use super::shares::{Mark, Shares};
+use crate::config::{self, Limit};
+use crate::upstream::{Allowance, Asker, Class, Demand, SpentLimit};
+
+/// However many calls a limit allows, an upstream that refuses one is left alone for so long.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The quota cannot serve a call within the queue's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,61 +24,149 @@ pub struct Exhausted {
     pub retry_after: Duration,
 }
 
-/// The calls of one account, in the order in which they asked.
+/// Why there is no turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTurn {
+    /// The quota has no room within the queue's deadline.
+    Exhausted(Exhausted),
+    /// Nobody wants the call any more, and its run has not begun.
+    Unwanted,
+}
+
+/// The calls of one account: the most urgent first, then by the shares of the callers, then in the order in which they
+/// asked.
 #[derive(Debug)]
 pub struct Turns {
+    account: Arc<str>,
     limits: Vec<Limit>,
     queue_timeout: Duration,
+    max_concurrency: u32,
+    /// The share of everything that background work leaves alone.
+    reserve: f64,
     pace: Option<Pace>,
+    background_pace: Option<Pace>,
     /// Monotonic time is counted from here, so no step of the wall clock can bend the ledger.
     epoch: Instant,
-    /// Held for arithmetic only, never across an await.
+    /// The tick of the epoch: what an earlier process did lies before it.
+    past: Tick,
+    journal: Option<Journal>,
+    /// Held for arithmetic only, and for a line in the journal; never across an await.
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     ledger: Ledger,
+    shares: Shares,
     /// The upstream said that the quota is spent: nobody calls before this.
     closed_until: Tick,
-    /// Those who wait, by ticket; the first one is the only one that may go.
-    queue: BTreeMap<u64, Arc<Notify>>,
+    /// How often it said so since it last answered with a page.
+    refusals: u32,
+    /// Those who wait, by ticket. The first by rank is the only one that may go.
+    queue: BTreeMap<u64, InLine>,
     next_ticket: u64,
+    /// All calls so far, by the caller who is charged for them.
+    spent: HashMap<Arc<str>, u64>,
+}
+
+#[derive(Debug)]
+struct InLine {
+    called: Arc<Notify>,
+    demand: Arc<Demand>,
+}
+
+/// The order of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    class: Class,
+    mark: Mark,
+    ticket: u64,
 }
 
 impl State {
+    fn rank(&self, ticket: u64, waiting: &InLine) -> Rank {
+        let (class, mark) = waiting.demand.rank(|asker| self.shares.mark(asker));
+        Rank { class, mark, ticket }
+    }
+
+    fn ranks(&self) -> impl Iterator<Item = Rank> {
+        self.queue.iter().map(|(ticket, waiting)| self.rank(*ticket, waiting))
+    }
+
+    /// How the shortest limit stands, for one who leaves this share of it alone.
+    fn fill(&self, now: Tick, reserve: f64) -> Fill {
+        let shortest = self.ledger.remaining(now).min_by_key(|standing| standing.limit.per);
+        shortest.map_or(Fill { spent: 0, budget: 1 }, |LimitStanding { budget, left, .. }| Fill {
+            spent: budget.saturating_sub(left),
+            budget: without(reserve, budget),
+        })
+    }
+
     fn wake_first(&self) {
-        if let Some(first) = self.queue.values().next() {
-            first.notify_one();
+        if let Some(first) = self.ranks().min() {
+            self.queue[&first.ticket].called.notify_one();
         }
     }
 }
 
 /// What one who waits does next.
 enum Next {
-    Go,
-    /// Not before this; `certain` if no refund and no shorter queue can make it earlier.
+    Go(Turn),
+    Unwanted,
+    /// Not before this; `certain` if nothing can make it earlier.
     Wait {
         until: Tick,
         certain: bool,
     },
-    /// Others are before it.
+    /// Others are before it, or as many calls are under way as may be.
     Behind,
 }
 
+/// What came of a refusal by the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// For how long nobody calls.
+    pub closed_for: Duration,
+    /// The limit whose budget has shrunk; `None` if the refusal told nothing new.
+    pub shrunk: Option<Shrunk>,
+}
+
 impl Turns {
-    /// An account that has spent nothing yet.
-    pub fn new(limits: Vec<Limit>, quota: &Quota) -> Arc<Self> {
+    /// An account that has spent nothing yet, but for what the journal knows.
+    pub fn new(
+        account: &Arc<str>,
+        limits: Vec<Limit>,
+        quota: &config::Quota,
+        max_concurrency: u32,
+        journal: Option<&Journal>,
+    ) -> Arc<Self> {
         let epoch = Instant::now();
+        let past = limits.iter().map(|limit| limit.per).max().unwrap_or_default() * 2;
+        let mut ledger = Ledger::new(limits.clone());
+        let nobody = Arc::from("");
+        for restored in journal.map(|journal| journal.restored(account)).unwrap_or_default() {
+            ledger.restore(past.saturating_sub(restored.age), &nobody);
+        }
+        let reserve = quota.interactive_reserve;
+        let left_over = limits.iter().map(|limit| Limit { requests: without(reserve, limit.requests), ..*limit });
         Arc::new(Self {
-            pace: Pace::bearable(&limits, quota.queue_timeout, epoch),
+            account: account.clone(),
             queue_timeout: quota.queue_timeout,
+            max_concurrency,
+            reserve,
+            pace: Pace::bearable(&limits, quota.queue_timeout, epoch),
+            background_pace: Pace::bearable(&left_over.collect::<Vec<_>>(), quota.queue_timeout, epoch),
             epoch,
+            past,
+            journal: journal.cloned(),
             state: Mutex::new(State {
-                ledger: Ledger::new(limits.clone()),
+                ledger,
+                shares: Shares::default(),
                 closed_until: Tick::ZERO,
+                refusals: 0,
                 queue: BTreeMap::new(),
                 next_ticket: 0,
+                spent: HashMap::new(),
             }),
             limits,
         })
@@ -84,90 +177,131 @@ impl Turns {
     }
 
     fn now(&self) -> Tick {
-        self.epoch.elapsed()
+        self.past + self.epoch.elapsed()
     }
 
-    /// Waits for a turn, at most `queue_timeout`.
+    fn instant(&self, tick: Tick) -> Instant {
+        self.epoch + tick.saturating_sub(self.past)
+    }
+
+    /// Waits for a turn for one call of a run, at most `queue_timeout`.
     ///
     /// # Errors
-    /// [`Exhausted`] when the deadline has come, or at once when it is certain that the turn lies behind it.
-    pub async fn take(self: &Arc<Self>) -> Result<Turn, Exhausted> {
-        let deadline = self.now() + self.queue_timeout;
-        let place = Place::join(self);
+    /// [`NoTurn::Exhausted`] when the deadline has come, or at once when it is certain that the turn lies behind it;
+    /// [`NoTurn::Unwanted`] when nobody waits for a run any more that has not begun.
+    pub async fn take(self: &Arc<Self>, demand: &Arc<Demand>) -> Result<Turn, NoTurn> {
+        let asked = self.now();
+        let deadline = asked + self.queue_timeout;
+        let place = Place::join(self, demand);
         loop {
-            let (next, now) = self.next_for(&place);
-            let until = match next {
-                Next::Go => return Ok(Turn { turns: self.clone(), open: true }),
+            let now = self.now();
+            let until = match self.next_for(&place, asked, now) {
+                Next::Go(turn) => return Ok(turn),
+                Next::Unwanted => return Err(NoTurn::Unwanted),
                 Next::Wait { until, certain } if certain && until > deadline => {
-                    return Err(Exhausted { retry_after: until.saturating_sub(now) });
+                    return Err(NoTurn::Exhausted(Exhausted { retry_after: until.saturating_sub(now) }));
                 }
                 Next::Wait { until, .. } => until.min(deadline),
                 Next::Behind => deadline,
             };
             if now >= deadline {
-                return Err(Exhausted { retry_after: self.estimate(&place, now) });
+                return Err(NoTurn::Exhausted(Exhausted { retry_after: self.estimate(&place, now) }));
             }
             tokio::select! {
-                () = tokio::time::sleep_until(self.epoch + until) => {}
+                () = tokio::time::sleep_until(self.instant(until)) => {}
                 () = place.called.notified() => {}
+                () = demand.changed() => {}
             }
         }
     }
 
-    fn next_for(&self, place: &Place<'_>) -> (Next, Tick) {
+    fn next_for(self: &Arc<Self>, place: &Place<'_>, asked: Tick, now: Tick) -> Next {
         let mut state = self.lock();
-        let now = self.now();
-        if state.queue.keys().next() != Some(&place.ticket) {
+        if place.demand.is_abandoned() {
+            return Next::Unwanted;
+        }
+        let Some(first) = state.ranks().min() else { return Next::Behind };
+        if first.ticket != place.ticket {
+            // It may have become the first only now, by what has brought this one here.
+            state.queue[&first.ticket].called.notify_one();
             // Whoever is first cannot go before this either.
             let closed = state.closed_until;
-            return (if closed > now { Next::Wait { until: closed, certain: true } } else { Next::Behind }, now);
+            return if closed > now { Next::Wait { until: closed, certain: true } } else { Next::Behind };
         }
-        let free = state.ledger.free_at(now, 0, 0.0);
-        let until = free.max(state.closed_until);
+        let (reserve, pace) = self.terms(first.class);
+        if state.ledger.under_way() >= without(reserve, self.max_concurrency) {
+            return Next::Behind;
+        }
+        let until = state.ledger.free_at(now, 0, reserve).max(state.closed_until);
         if until > now {
             let certain = state.ledger.is_exact(now) || until == state.closed_until;
-            return (Next::Wait { until, certain }, now);
+            return Next::Wait { until, certain };
         }
-        if let Some(Err(paced)) = self.pace.as_ref().map(|pace| pace.admit(now)) {
-            return (Next::Wait { until: paced, certain: false }, now);
+        let fill = state.fill(now, reserve);
+        if let Some(Err(paced)) = pace.map(|pace| pace.admit(now.saturating_sub(self.past), fill)) {
+            return Next::Wait { until: paced + self.past, certain: false };
         }
+        if !place.demand.begin(now.saturating_sub(asked)) {
+            return Next::Unwanted;
+        }
+        let cause = place.demand.cause().clone();
         state.ledger.begin();
+        state.shares.charge(first.mark, &cause);
+        *state.spent.entry(cause.caller.clone()).or_default() += 1;
+        // Written down before the call is made: whatever happens to this process, the next one knows of it.
+        let slot = self.journal.as_ref().map(|journal| journal.begin(&self.account));
         state.queue.remove(&place.ticket);
         state.wake_first();
-        (Next::Go, now)
+        Next::Go(Turn { turns: self.clone(), cause, began: now, slot, open: true })
+    }
+
+    /// What a class leaves alone, and the pace it goes at. Background work has a pace of its own, so that it takes none
+    /// of the bursts that callers may make.
+    fn terms(&self, class: Class) -> (f64, Option<&Pace>) {
+        match class {
+            Class::Interactive | Class::Refresh => (0.0, self.pace.as_ref()),
+            Class::Background => (self.reserve, self.background_pace.as_ref()),
+        }
     }
 
     /// When a turn could come for one who gives up now.
     fn estimate(&self, place: &Place<'_>, now: Tick) -> Duration {
         let state = self.lock();
-        let ahead = state.queue.range(..place.ticket).count();
-        let free = state.ledger.free_at(now, u32::try_from(ahead).unwrap_or(u32::MAX), 0.0).max(state.closed_until);
+        let Some(mine) = state.queue.get(&place.ticket).map(|waiting| state.rank(place.ticket, waiting)) else {
+            return Duration::ZERO;
+        };
+        let ahead = u32::try_from(state.ranks().filter(|rank| *rank < mine).count()).unwrap_or(u32::MAX);
+        let free = state.ledger.free_at(now, ahead, self.terms(mine.class).0).max(state.closed_until);
         // Those ahead go at the pace of the shortest limit even where the ledger has room.
         let paced = self.limits.iter().map(|limit| limit.per / limit.requests).min().unwrap_or_default();
-        free.saturating_sub(now).max(paced * u32::try_from(ahead).unwrap_or(u32::MAX))
-    }
-
-    /// The upstream said that the quota is spent: nobody calls until it can have cleared.
-    pub fn close(&self, limit: SpentLimit, retry_after: Option<Duration>) -> Duration {
-        let lengths = self.limits.iter().map(|limit| limit.per);
-        let window = match limit {
-            SpentLimit::Hour => lengths.max(),
-            SpentLimit::Minute | SpentLimit::Unnamed => lengths.min(),
-        };
-        let closed_for = retry_after.or(window).unwrap_or_default();
-        let mut state = self.lock();
-        state.closed_until = state.closed_until.max(self.now() + closed_for);
-        // All who wait look again: for some the deadline now lies before the turn.
-        state.queue.values().for_each(|waiting| waiting.notify_one());
-        closed_for
+        free.saturating_sub(now).max(paced.saturating_mul(ahead))
     }
 
     /// What each limit leaves now; nothing while the account is closed.
-    pub fn remaining(&self) -> Vec<(Limit, u32)> {
+    pub fn remaining(&self) -> Vec<LimitStanding> {
+        let (state, now) = (self.lock(), self.now());
+        let closed = state.closed_until > now;
+        let standing =
+            |standing: LimitStanding| LimitStanding { left: if closed { 0 } else { standing.left }, ..standing };
+        state.ledger.remaining(now).map(standing).collect()
+    }
+
+    /// How many calls were made and charged to `caller`, in all and in each limit's window.
+    pub fn spent(&self, caller: &str) -> (u64, Vec<(Limit, u32)>) {
+        let (state, now) = (self.lock(), self.now());
+        (state.spent.get(caller).copied().unwrap_or_default(), state.ledger.spent_by(now, caller))
+    }
+
+    /// How long so many calls of this class would take from now on, if nobody asked for more than waits already.
+    pub fn forecast(&self, calls: u32, class: Class) -> Duration {
         let state = self.lock();
         let now = self.now();
-        let closed = state.closed_until > now;
-        state.ledger.remaining(now).map(|of| (of.limit, if closed { 0 } else { of.left })).collect()
+        let before = u32::try_from(state.ranks().filter(|rank| rank.class <= class).count()).unwrap_or(u32::MAX);
+        let (reserve, pace) = self.terms(class);
+        let fill = state.fill(now, reserve);
+        let paced = |nth| pace.map_or(Duration::ZERO, |pace| pace.offset(nth, fill));
+        let forecast = state.ledger.forecast(now, calls.saturating_add(before), reserve, paced);
+        if calls == 0 { Duration::ZERO } else { forecast.max(state.closed_until.saturating_sub(now)) }
     }
 
     /// How many wait.
@@ -176,21 +310,29 @@ impl Turns {
     }
 }
 
+/// What is left of `whole` without this share of it; at least one.
+fn without(share: f64, whole: u32) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a u32 is one")]
+    let left = (f64::from(whole) * (1.0 - share.clamp(0.0, 1.0))) as u32;
+    left.max(1)
+}
+
 /// A place in the queue; given back when dropped, by one who gives up or hangs up.
 struct Place<'a> {
     turns: &'a Turns,
     ticket: u64,
     called: Arc<Notify>,
+    demand: &'a Arc<Demand>,
 }
 
 impl<'a> Place<'a> {
-    fn join(turns: &'a Turns) -> Self {
+    fn join(turns: &'a Turns, demand: &'a Arc<Demand>) -> Self {
         let called = Arc::new(Notify::new());
         let mut state = turns.lock();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        state.queue.insert(ticket, called.clone());
-        Self { turns, ticket, called }
+        state.queue.insert(ticket, InLine { called: called.clone(), demand: demand.clone() });
+        Self { turns, ticket, called, demand }
     }
 }
 
@@ -207,6 +349,9 @@ impl Drop for Place<'_> {
 #[derive(Debug)]
 pub struct Turn {
     turns: Arc<Turns>,
+    cause: Asker,
+    began: Tick,
+    slot: Option<Slot>,
     open: bool,
 }
 
@@ -214,108 +359,98 @@ impl Turn {
     /// The call never reached the upstream.
     pub fn refund(mut self) {
         self.open = false;
-        let mut state = self.turns.lock();
+        let turns = self.turns.clone();
+        let mut state = turns.lock();
         state.ledger.refund();
+        state.shares.refund(&self.cause);
+        if let Some(spent) = state.spent.get_mut(&self.cause.caller) {
+            *spent = spent.saturating_sub(1);
+        }
+        if let Some((journal, slot)) = turns.journal.as_ref().zip(self.slot.take()) {
+            journal.refund(slot);
+        }
         state.wake_first();
+    }
+
+    /// The upstream answered with a page, and perhaps with what is left.
+    pub fn answered(mut self, allowance: Option<&Allowance>) {
+        let turns = self.turns.clone();
+        let (mut state, now) = (turns.lock(), turns.now());
+        self.end(&mut state, now);
+        state.refusals = 0;
+        if let Some(allowance) = allowance {
+            turns.told(&mut state, now, allowance);
+        }
+        state.wake_first();
+    }
+
+    /// The upstream said that the quota is spent, in spite of the ledger: somebody else spends the same quota. The budget
+    /// shrinks, and nobody calls for a while: for as long as the upstream asks, or else for a call's share of the window,
+    /// and for twice as long each time that it says so again.
+    pub fn refused(
+        mut self,
+        named: SpentLimit,
+        retry_after: Option<Duration>,
+        allowance: Option<&Allowance>,
+    ) -> Refused {
+        let turns = self.turns.clone();
+        let (mut state, now) = (turns.lock(), turns.now());
+        self.end(&mut state, now);
+        let shrunk = state.ledger.refused(now, self.began, named);
+        if shrunk.is_some() {
+            state.refusals = state.refusals.saturating_add(1);
+        }
+        let limit =
+            shrunk.map(|shrunk| shrunk.limit).or_else(|| turns.limits.iter().min_by_key(|limit| limit.per).copied());
+        let guess = limit.map_or(Duration::ZERO, |limit| {
+            let doubled = 1 << state.refusals.saturating_sub(1).min(20);
+            (limit.per / limit.requests).max(SHORTEST_PAUSE).saturating_mul(doubled).min(limit.per)
+        });
+        let closed_for = match retry_after {
+            Some(asked) if state.refusals <= 1 => asked,
+            Some(asked) => asked.max(guess),
+            None => guess,
+        };
+        state.closed_until = state.closed_until.max(now + closed_for);
+        if let Some(allowance) = allowance {
+            turns.told(&mut state, now, allowance);
+        }
+        // All who wait look again: for some the deadline now lies before the turn.
+        state.queue.values().for_each(|waiting| waiting.called.notify_one());
+        Refused { closed_for, shrunk }
+    }
+
+    fn end(&mut self, state: &mut State, now: Tick) {
+        self.open = false;
+        state.ledger.end(now, &self.cause.caller);
+        if let Some((journal, slot)) = self.turns.journal.as_ref().zip(self.slot.take()) {
+            journal.end(slot);
+        }
+    }
+}
+
+impl Turns {
+    /// The upstream itself says what is left: it knows better than the ledger.
+    fn told(&self, state: &mut State, now: Tick, allowance: &Allowance) {
+        state.ledger.told(now, allowance);
+        if let (0, Some(reset)) = (allowance.remaining, allowance.reset) {
+            // What it calls a reset cannot lie further away than its longest window.
+            let longest = self.limits.iter().map(|limit| limit.per).max().unwrap_or_default();
+            state.closed_until = state.closed_until.max(now + reset.min(longest));
+        }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.open {
-            let now = self.turns.now();
-            let mut state = self.turns.lock();
-            state.ledger.end(now, &"".into());
+            let turns = self.turns.clone();
+            let (mut state, now) = (turns.lock(), turns.now());
+            self.end(&mut state, now);
             state.wake_first();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn turns(limits: &[(u32, u64)], queue_seconds: u64) -> Arc<Turns> {
-        let limits = limits.iter().map(|(requests, per)| Limit { requests: *requests, per: Duration::from_secs(*per) });
-        let queue_timeout = Duration::from_secs(queue_seconds);
-        let quota = Quota { queue_timeout, interactive_reserve: 0.0, state_file: None };
-        Turns::new(limits.collect(), &quota)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_long_run_never_waits_longer_than_the_queue_allows() {
-        let turns = turns(&[(60, 60), (1800, 3600)], 30);
-        let begun = Instant::now();
-        for _ in 0..600 {
-            let turn = turns.take().await.expect("paced");
-            tokio::time::sleep(Duration::from_millis(150)).await;
-            drop(turn);
-        }
-        let minutes = begun.elapsed().as_secs_f64() / 60.0;
-        assert!(600.0 / 60.0 / minutes >= 0.95, "{minutes} minutes for 600 calls");
-    }
-
-    /// One call a minute on the average, and a queue in which nobody waits for a minute.
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_limit_is_not_paced() {
-        let turns = turns(&[(60, 3600)], 30);
-        for _ in 0..60 {
-            drop(turns.take().await.expect("there is quota left"));
-        }
-        assert!(turns.take().await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_spent_hour_is_said_at_once() {
-        let turns = turns(&[(100, 60), (2, 3600)], 30);
-        drop(turns.take().await.unwrap());
-        drop(turns.take().await.unwrap());
-        let begun = Instant::now();
-        let exhausted = turns.take().await.unwrap_err();
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        assert!(exhausted.retry_after > Duration::from_secs(3590), "{exhausted:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_closed_account_is_left_alone_until_it_opens() {
-        let turns = turns(&[(60, 60)], 30);
-        turns.close(SpentLimit::Unnamed, Some(Duration::from_secs(7)));
-        let begun = Instant::now();
-        drop(turns.take().await.unwrap());
-        assert_eq!(begun.elapsed(), Duration::from_secs(7));
-        assert_eq!(turns.close(SpentLimit::Minute, None), Duration::from_mins(1));
-        assert!(turns.take().await.unwrap_err().retry_after > Duration::from_secs(59));
-        assert_eq!(turns.remaining()[0].1, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_who_hangs_up_gives_its_place_back() {
-        let turns = turns(&[(1, 10)], 60);
-        let first = turns.take().await.unwrap();
-        let (second, third) = (
-            tokio::spawn({
-                let t = turns.clone();
-                async move { t.take().await }
-            }),
-            tokio::spawn({
-                let t = turns.clone();
-                async move { t.take().await }
-            }),
-        );
-        tokio::task::yield_now().await;
-        assert_eq!(turns.waiting(), 2);
-        second.abort();
-        drop(first);
-        assert!(third.await.unwrap().is_ok());
-        assert_eq!(turns.waiting(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_never_left_costs_nothing() {
-        let turns = turns(&[(1, 10)], 60);
-        for _ in 0..5 {
-            turns.take().await.unwrap().refund();
-        }
-        assert_eq!(turns.remaining()[0].1, 1);
-    }
-}
+mod tests;

@@ -1,25 +1,32 @@
 //! The repage stage: walks a run in pages until it is whole, or fails. Nobody above it sees a page.
 
 mod item;
+mod parting;
+mod places;
 mod walk;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt as _};
 
 pub use item::Item;
 pub use walk::{Broken, Order, Placed, Walk, Watch};
 
+use self::parting::{Parting, Position};
+use self::places::{Place, Places};
+
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Exhausted, QuotaError};
 use crate::telemetry;
-use crate::upstream::{PAGE_LIMIT, Page, PageRequest, Series, Spent};
+use crate::upstream::{Class, Demand, PAGE_LIMIT, Page, PageRequest, Series};
 use crate::window::{Bound, Moment, QueryBounds, Span, UpperBound};
 
 /// A walk that holds more than this is cut: what is proven whole is handed on, and a new walk begins behind it.
@@ -40,8 +47,8 @@ pub struct Run {
     pub span: Span,
     /// Whether the answer may be cut by the items' timestamps.
     pub placed: Placed,
-    /// Where its calls are counted.
-    pub spent: Spent,
+    /// Who wants it, and where its calls are counted.
+    pub demand: Arc<Demand>,
     /// Takes what becomes of it, as it becomes known.
     pub deliver: mpsc::UnboundedSender<Delivery>,
 }
@@ -51,10 +58,17 @@ pub struct Run {
 pub enum Delivery {
     /// The upstream has answered with a first page: it is there, and takes the credential.
     Begun,
-    /// A part of the run is whole. The parts of a run that succeeds tile it.
+    /// A part of the run is whole. The parts of a run that succeeds tile it, but for what it has left to others.
     Stretch(Stretch),
-    /// The quota holds the run up for so long; it goes on by itself.
-    Held(Exhausted),
+    /// The run leaves `rest`, one of its ends, to other runs, because somebody waits for `wanted`, which may be empty.
+    Parted {
+        /// What it will not fetch.
+        rest: Span,
+        /// What of it somebody waits for.
+        wanted: Span,
+    },
+    /// The quota holds the run up for so long, since no more urgent a class waits for it; it goes on by itself.
+    Held(Exhausted, Class),
     /// It goes on.
     Resumed,
 }
@@ -90,19 +104,18 @@ pub enum RepageError {
     Torn,
 }
 
-/// Re-pages, with places for so many runs at a time in each account.
+/// Re-pages, with places for so many runs of each caller at a time in each account.
 #[derive(Clone, Debug)]
 pub struct RepageLayer {
     window: config::Window,
     clock: Clock,
     queue_timeout: Duration,
     walk_bytes: usize,
-    places: Arc<HashMap<Arc<str>, Arc<Semaphore>>>,
+    places: Arc<HashMap<Arc<str>, Arc<Places>>>,
 }
 
 impl RepageLayer {
-    /// A run holds one of `max_concurrency` places of its account from its first call to its last: those who have begun
-    /// are few, so their turns come often enough for each of them to end.
+    /// A run holds one of `max_concurrency` places from its first call to its last; see [`places`].
     pub fn new(
         accounts: &[config::Account],
         window: &config::Window,
@@ -110,8 +123,7 @@ impl RepageLayer {
         max_concurrency: usize,
         clock: &Clock,
     ) -> Self {
-        let places =
-            |account: &config::Account| (account.account_id.clone(), Arc::new(Semaphore::new(max_concurrency)));
+        let places = |account: &config::Account| (account.account_id.clone(), Places::new(max_concurrency));
         Self {
             window: window.clone(),
             clock: clock.clone(),
@@ -153,22 +165,48 @@ where
     fn call(&mut self, run: Run) -> Self::Future {
         let stage = self.clone();
         Box::pin(async move {
-            let places = stage.settings.places.get(&run.series.account).cloned();
-            let _place = match places {
-                None => None,
-                Some(places) => {
-                    let exhausted = Exhausted { retry_after: stage.settings.queue_timeout };
-                    let place = tokio::time::timeout(stage.settings.queue_timeout, places.acquire_owned()).await;
-                    Some(place.map_err(|_| RepageError::NoPlace(exhausted))?)
-                }
-            };
-            let mut pager = Pager { stage: &stage, run: &run, begun: false };
+            let _place = stage.place(&run).await?;
+            let mut pager = Pager { stage: &stage, run: &run, begun: run.demand.has_begun() };
             match run.placed {
                 Placed::Checked => pager.fetch(run.span).await,
                 // What is served only as a whole is fetched as a whole.
                 Placed::Unchecked => pager.fetch_indivisible(run.span).await,
             }
         })
+    }
+}
+
+impl<S> RepageStage<S> {
+    /// Waits for a place, as long as somebody wants the run.
+    async fn place(&self, run: &Run) -> Result<Option<Place>, RepageError> {
+        let Some(places) = self.settings.places.get(&run.series.account) else { return Ok(None) };
+        let (demand, patience) = (&run.demand, self.settings.queue_timeout);
+        let mut place = pin!(places.take(demand.cause()));
+        let mut held = false;
+        let mut deadline = Instant::now() + patience;
+        loop {
+            tokio::select! {
+                place = &mut place => {
+                    if held {
+                        let _ = run.deliver.send(Delivery::Resumed);
+                    }
+                    return Ok(Some(place));
+                }
+                () = demand.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    let exhausted = Exhausted { retry_after: patience };
+                    if !demand.has_begun() {
+                        return Err(RepageError::NoPlace(exhausted));
+                    }
+                    held = true;
+                    deadline += patience;
+                    let _ = run.deliver.send(Delivery::Held(exhausted, demand.class()));
+                }
+            }
+            if demand.is_abandoned() {
+                return Err(RepageError::Quota(QuotaError::Unwanted));
+            }
+        }
     }
 }
 
@@ -214,16 +252,16 @@ where
     /// Fetches `span`, halving it where its rows do not hold still.
     async fn fetch(&mut self, span: Span) -> Result<(), RepageError> {
         let mut todo = vec![(span, false)];
-        while let Some((span, halved)) = todo.pop() {
-            let Some((left, right)) = halve(span) else {
+        while let Some((mut span, halved)) = todo.pop() {
+            if halve(span).is_none() {
                 self.fetch_indivisible(span).await?;
                 continue;
-            };
+            }
             let whole = if halved {
                 // One page cannot tear, and two might again: so a half is fetched only if it fits a page.
                 self.fetch_as_one_page(span).await?
             } else {
-                match self.walk_again_and_again(span, WALKS_BEFORE_HALVING, Watch::Order).await? {
+                match self.walk_again_and_again(&mut span, WALKS_BEFORE_HALVING, Watch::Order).await? {
                     Ok(rest) => {
                         todo.extend(rest.map(|rest| (rest, false)));
                         true
@@ -234,7 +272,7 @@ where
                     }
                 }
             };
-            if !whole {
+            if !whole && let Some((left, right)) = halve(span) {
                 todo.extend([(right, true), (left, true)]);
             }
         }
@@ -242,8 +280,8 @@ where
     }
 
     /// Fetches what cannot be halved: a second, or a window that must stay as it is.
-    async fn fetch_indivisible(&mut self, span: Span) -> Result<(), RepageError> {
-        match self.walk_again_and_again(span, WALKS_OF_THE_INDIVISIBLE, Watch::Names).await? {
+    async fn fetch_indivisible(&mut self, mut span: Span) -> Result<(), RepageError> {
+        match self.walk_again_and_again(&mut span, WALKS_OF_THE_INDIVISIBLE, Watch::Names).await? {
             Ok(None) => Ok(()),
             Ok(Some(_)) | Err(_) => Err(RepageError::Torn),
         }
@@ -262,10 +300,11 @@ where
         Ok(true)
     }
 
-    /// Walks `span` until it is whole, at most `times`. `Some` is the rest of a walk that was cut.
+    /// Walks `span` until it is whole, at most `times`. `Some` is the rest of a walk that was cut. `span` gets shorter if
+    /// an end of it is left to other runs.
     async fn walk_again_and_again(
         &mut self,
-        span: Span,
+        span: &mut Span,
         times: u32,
         watch: Watch,
     ) -> Result<Result<Option<Span>, Broken>, RepageError> {
@@ -275,7 +314,7 @@ where
             let begun_at = self.now();
             match self.walk(span, watch).await? {
                 Walked::Whole(walk) => {
-                    self.deliver(span, walk, begun_at);
+                    self.deliver(*span, walk, begun_at);
                     return Ok(Ok(None));
                 }
                 Walked::Part { walk, whole, rest } => {
@@ -284,7 +323,7 @@ where
                 }
                 // The same rows once more, and again nothing behind them: so this upstream promises too much.
                 Walked::Ended(walk) if ended_with == Some(walk.len()) => {
-                    self.deliver(span, walk, begun_at);
+                    self.deliver(*span, walk, begun_at);
                     return Ok(Ok(None));
                 }
                 Walked::Ended(walk) => {
@@ -303,33 +342,62 @@ where
         }
     }
 
-    async fn walk(&mut self, span: Span, watch: Watch) -> Result<Walked, RepageError> {
-        let bounds = self.query_for(span);
-        let mut walk = self.new_walk(span, watch);
+    async fn walk(&mut self, span: &mut Span, watch: Watch) -> Result<Walked, RepageError> {
+        let mut walk = self.new_walk(*span, watch);
         let walk_bytes = self.stage.settings.walk_bytes;
         let mut cut_beyond = walk_bytes;
+        let mut may_hand_over = true;
         while let Some(offset) = walk.next_offset() {
             // What cannot be halved cannot be cut either; it is walked to its end, however large.
             if walk.bytes() > cut_beyond && watch == Watch::Order {
                 cut_beyond += walk_bytes;
-                match self.cut(&walk, span).await? {
+                match self.cut(&walk, *span).await? {
                     Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
                     None if walk.order() == Order::Other => return Ok(Walked::TooLarge),
                     None => {}
                 }
             }
-            let page = self.page(bounds, offset, PAGE_LIMIT).await?;
+            match self.parting(&walk, *span, watch) {
+                Some(Parting::HandOver) if may_hand_over => {
+                    // A proof that fails once is not paid for again.
+                    may_hand_over = false;
+                    if let Some((whole, rest)) = self.cut(&walk, *span).await? {
+                        return Ok(Walked::Part { walk, whole, rest });
+                    }
+                }
+                Some(Parting::GiveUp { kept, wanted }) => {
+                    self.leave_to_others(*span, kept, wanted);
+                    *span = kept;
+                    walk.narrow(self.query_for(kept));
+                }
+                Some(Parting::HandOver) | None => {}
+            }
+            let page = self.page(self.query_for(*span), offset, PAGE_LIMIT).await?;
             let Err(broken) = walk.take(page) else { continue };
             if broken == Broken::NothingCame {
                 return Ok(Walked::Ended(walk));
             }
             let divisible = watch == Watch::Order && !matches!(broken, Broken::OutOfPlace | Broken::Unplaced);
-            return Ok(match if divisible { self.cut(&walk, span).await? } else { None } {
+            return Ok(match if divisible { self.cut(&walk, *span).await? } else { None } {
                 Some((whole, rest)) => Walked::Part { walk, whole, rest },
                 None => Walked::Broken(broken),
             });
         }
         Ok(Walked::Whole(walk))
+    }
+
+    /// What to do about those who need only a part of this walk.
+    fn parting(&self, walk: &Walk, span: Span, watch: Watch) -> Option<Parting> {
+        let last = walk.last().filter(|_| watch == Watch::Order)?;
+        let last_wait = self.run.demand.last_wait();
+        let position = Position { span, order: walk.order(), at: last.at, seen: walk.len(), last_wait };
+        position.part(&self.run.demand.needs())
+    }
+
+    fn leave_to_others(&self, span: Span, kept: Span, wanted: Span) {
+        let (before, after) = (span.split_at(kept.start).0, span.split_at(kept.end).1);
+        let rest = if before.is_empty() { after } else { before };
+        let _ = self.run.deliver.send(Delivery::Parted { rest, wanted });
     }
 
     /// Looks for a line on one side of which a walk has seen everything, and proves it with one call: a query for just
@@ -361,8 +429,8 @@ where
     async fn page(&mut self, bounds: QueryBounds, offset: u64, limit: u32) -> Result<Page, RepageError> {
         let mut held = Duration::ZERO;
         loop {
-            let series = self.run.series.clone();
-            let request = PageRequest { series, bounds, offset, limit, spent: self.run.spent.clone() };
+            let (series, demand) = (self.run.series.clone(), self.run.demand.clone());
+            let request = PageRequest { series, bounds, offset, limit, demand };
             match self.stage.below.clone().oneshot(request).await {
                 Ok(page) => {
                     if !std::mem::replace(&mut self.begun, true) {
@@ -370,15 +438,32 @@ where
                     }
                     return Ok(page);
                 }
-                Err(QuotaError::Exhausted(exhausted)) if self.begun && held + exhausted.retry_after < LONGEST_HOLD => {
-                    held += exhausted.retry_after;
-                    let _ = self.run.deliver.send(Delivery::Held(exhausted));
-                    tokio::time::sleep(exhausted.retry_after).await;
-                    let _ = self.run.deliver.send(Delivery::Resumed);
+                Err(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted))
+                    if self.begun && held + exhausted.retry_after < LONGEST_HOLD =>
+                {
+                    held += self.hold(exhausted).await;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Waits until the quota is said to have room, or until somebody more urgent waits for the run. Gives how long.
+    async fn hold(&self, exhausted: Exhausted) -> Duration {
+        let (begun, demand) = (Instant::now(), &self.run.demand);
+        let class = demand.class();
+        let _ = self.run.deliver.send(Delivery::Held(exhausted, class));
+        let more_urgent = async {
+            while demand.class() >= class {
+                demand.changed().await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(exhausted.retry_after) => {}
+            () = more_urgent => {}
+        }
+        let _ = self.run.deliver.send(Delivery::Resumed);
+        begun.elapsed()
     }
 
     fn deliver(&self, span: Span, walk: Walk, fetched_at: Moment) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tower::service_fn;
 
 use super::*;
-use crate::upstream::Filter;
+use crate::upstream::{Asker, Filter};
 use crate::window::{Bound, UpperBound};
 
 /// How the naive upstream orders its rows.
@@ -117,7 +117,8 @@ fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, 
     let series =
         Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
     let (deliver, mut delivered) = mpsc::unbounded_channel();
-    let run = Run { series: series.into(), span, placed, spent: Spent::default(), deliver };
+    let demand = Demand::new(Asker::anyone());
+    let run = Run { series: series.into(), span, placed, demand, deliver };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let result = runtime.block_on(settings.layer(below).oneshot(run));
     let mut stretches = Vec::new();

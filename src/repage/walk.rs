@@ -85,6 +85,12 @@ impl Walk {
         (!self.done).then_some(self.items.len() as u64)
     }
 
+    /// Goes on with a part of its span, which holds all that it has seen. What was counted stays counted: the pages to
+    /// come begin where the last one ended, and the proof is about the part.
+    pub fn narrow(&mut self, bounds: QueryBounds) {
+        self.bounds = bounds;
+    }
+
     /// Bytes of all items so far.
     pub fn bytes(&self) -> usize {
         self.bytes

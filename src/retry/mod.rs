@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::token::TokenError;
-    use crate::upstream::{BadPage, Spent, UpstreamError};
+    use crate::upstream::{Asker, BadPage, Demand, UpstreamError};
 
     const PAGE: Result<Page, UpstreamError> = Ok(Page { items: Vec::new(), has_more: false, allowance: None });
 
@@ -113,7 +113,7 @@ mod tests {
             bounds: crate::window::UpperBound::Inclusive.query_for(crate::window::Span::default()),
             offset: 0,
             limit: 100,
-            spent: Spent::default(),
+            demand: Demand::new(Asker::anyone()),
         };
         let result = RetryLayer.layer(below).oneshot(request).await;
         (result.is_ok(), count - left.lock().unwrap().len())

@@ -29,12 +29,14 @@ fn describe() {
     describe_counter!("koregate_upstream_calls_total", "Calls to the upstream, by result");
     describe_counter!("koregate_upstream_calls_avoided_total", "Calls that callers would have made without koregate");
     describe_counter!("koregate_upstream_retries_total", "Calls to the upstream that were tried again");
-    describe_counter!("koregate_account_closed_total", "Times the upstream said that the quota is spent");
+    describe_counter!("koregate_upstream_calls_spent_total", "Calls to the upstream, by the caller who is charged");
+    describe_counter!("koregate_quota_refused_total", "Calls that the upstream refused in spite of the ledger");
     describe_counter!("koregate_quota_state_failed_total", "Writes to the state file of the quota that failed");
     describe_counter!("koregate_runs_torn_total", "Runs whose rows moved while they were paged");
     describe_counter!("koregate_runs_failed_total", "Runs that failed");
     describe_counter!("koregate_not_stored_total", "Fetches that were not kept, by reason");
     describe_gauge!("koregate_quota_remaining", "Calls that each rolling limit leaves now");
+    describe_gauge!("koregate_quota_budget", "Calls of each rolling limit that are not left to somebody else");
     describe_gauge!("koregate_quota_waiting", "Calls that wait for their turn");
     describe_gauge!("koregate_cache_bytes", Unit::Bytes, "Bytes that the cache holds");
     describe_gauge!(
@@ -118,19 +120,38 @@ pub fn upstream_call(account: &str, result: &'static str, took: Duration) {
     histogram!("koregate_upstream_duration_seconds").record(took.as_secs_f64());
 }
 
-/// A call waited this long for its turn.
-pub fn quota_wait(waited: Duration) {
-    histogram!("koregate_quota_wait_seconds").record(waited.as_secs_f64());
+/// A call of this class waited this long for its turn.
+pub fn quota_wait(class: &'static str, waited: Duration) {
+    histogram!("koregate_quota_wait_seconds", "class" => class).record(waited.as_secs_f64());
 }
 
-/// The upstream said that the quota is spent.
-pub fn account_closed(account: &str, closed_for: Duration) {
-    counter!("koregate_account_closed_total", "account" => account.to_owned()).increment(1);
-    tracing::warn!(
-        account,
-        seconds = closed_for.as_secs(),
-        "the upstream says that the quota is spent: the account is closed"
-    );
+/// A call was made that is charged to this caller.
+pub fn call_spent(account: &str, caller: &str) {
+    let labels = [("account", account.to_owned()), ("caller", caller.to_owned())];
+    counter!("koregate_upstream_calls_spent_total", &labels).increment(1);
+}
+
+/// The upstream said that the quota is spent, in spite of the ledger. `shrunk` is the limit's window and what is left of
+/// the limit, if it has told something new.
+pub fn quota_refused(account: &str, closed_for: Duration, shrunk: Option<(Duration, u32)>) {
+    counter!("koregate_quota_refused_total", "account" => account.to_owned()).increment(1);
+    let milliseconds = u64::try_from(closed_for.as_millis()).unwrap_or(u64::MAX);
+    // A call that was under way when the last refusal came tells nothing new.
+    if let Some((window, budget)) = shrunk {
+        tracing::warn!(
+            account,
+            milliseconds,
+            window_seconds = window.as_secs(),
+            budget,
+            "the upstream says that the quota is spent: somebody else spends it too, so the budget shrinks for a while"
+        );
+    }
+}
+
+/// What of a limit is budgeted: less than the limit while somebody else spends the same quota.
+pub fn quota_budget(account: &str, window: Duration, budget: u32) {
+    let labels = [("account", account.to_owned()), ("window", format!("{}s", window.as_secs()))];
+    gauge!("koregate_quota_budget", &labels).set(f64::from(budget));
 }
 
 /// The state file of the quota could not be written; only the `first` time is worth a line in the log.

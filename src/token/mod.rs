@@ -176,7 +176,7 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
-    use crate::upstream::{Filter, Series, Spent};
+    use crate::upstream::{Asker, Demand, Filter, Series};
     use crate::window::{Moment, Span, UpperBound};
 
     /// An upstream that notes each token and refuses those in `refused`.
@@ -226,7 +226,7 @@ mod tests {
             bounds: UpperBound::Inclusive.query_for(Span::default()),
             offset: 0,
             limit: 100,
-            spent: Spent::default(),
+            demand: Demand::new(Asker::anyone()),
         }
     }
 

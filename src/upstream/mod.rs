@@ -2,6 +2,7 @@
 
 mod allowance;
 mod client;
+mod demand;
 mod error;
 mod page;
 mod refusal;
@@ -9,10 +10,10 @@ mod series;
 mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use allowance::Allowance;
 pub use client::{AuthorizedRequest, Client};
+pub use demand::{Asker, Class, Demand, Waiting};
 pub use error::{Again, SpentLimit, UpstreamError};
 pub use page::{BadPage, Page};
 pub use series::{Filter, KnownFilter, Series};
@@ -33,27 +34,6 @@ pub struct PageRequest {
     pub offset: u64,
     /// How many to bring, at most [`PAGE_LIMIT`].
     pub limit: u32,
-    /// Where its calls are counted.
-    pub spent: Spent,
-}
-
-/// Counts the upstream calls that a run spends, retries included.
-#[derive(Clone, Debug, Default)]
-pub struct Spent(Arc<AtomicU32>);
-
-impl Spent {
-    /// One more call is made.
-    pub fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One call never left: take it back.
-    pub fn take_back(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// How many calls were made.
-    pub fn calls(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
+    /// Who wants it, and where its calls are counted.
+    pub demand: Arc<Demand>,
 }

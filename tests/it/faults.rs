@@ -44,8 +44,17 @@ fn settings() -> Settings {
 }
 
 async fn rig_for(fault: Fault) -> Rig {
-    let slow = matches!(fault, Fault::Slow | Fault::SlowBody);
-    Rig::start(profile(), &if slow { settings().section("upstream", "timeout = '3s'") } else { settings() }).await
+    let settings = match fault {
+        Fault::Slow | Fault::SlowBody => settings().section("upstream", "timeout = '3s'"),
+        // A run that has begun is held for so long.
+        _ if is_refusal(fault) => settings().section("quota", "queue_timeout = '4s'"),
+        _ => settings(),
+    };
+    Rig::start(profile(), &settings).await
+}
+
+fn is_refusal(fault: Fault) -> bool {
+    matches!(fault, Fault::TooMany | Fault::TooManySilent)
 }
 
 fn day(rig: &Rig) -> Vec<Vec<u8>> {
@@ -102,7 +111,9 @@ async fn a_fault_that_lasts_is_told_and_leaves_nothing_behind() {
         let rig = rig_for(fault).await;
         rig.control.set_faults(FaultPlan::always(fault).after(good));
         assert_problem(&rig.get(DAY).await, status, &told);
-        assert_eq!(rig.calls(), good + calls, "{told}");
+        // What had begun is held and goes on, which may cost a call more every second.
+        let more = if is_refusal(fault) && good > 0 { 4 } else { 0 };
+        assert!((good + calls..=good + calls + more).contains(&rig.calls()), "{told}: {} calls", rig.calls());
 
         rig.control.clear_faults();
         assert_whole(&rig.get(NOON).await, &rig.truth(at("2026-02-23T09:00:00Z"), end_of(NOON)), &told);

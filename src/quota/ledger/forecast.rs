@@ -13,8 +13,8 @@ impl Ledger {
     /// How long from `now` until `calls` calls could have begun one after another, the last one included.
     ///
     /// Each ends at once, those under way end now, and nobody refuses. `pace` says how long after `now` a call, counted
-    /// from 0, may begin at the earliest. Beyond 20,000 calls the rest is estimated by the slowest limit.
-    pub fn forecast(&self, now: Tick, calls: u32, pace: impl Fn(u32) -> Duration) -> Duration {
+    /// from 0, may begin at the earliest; `reserve` is what they leave alone. Beyond 20,000 calls the rest is estimated by the slowest limit.
+    pub fn forecast(&self, now: Tick, calls: u32, reserve: f64, pace: impl Fn(u32) -> Duration) -> Duration {
         let Some(last) = calls.checked_sub(1) else { return Duration::ZERO };
         let mut ledger = self.clone();
         let nobody: Arc<str> = "".into();
@@ -23,7 +23,7 @@ impl Ledger {
         }
         let mut begins = now;
         for call in 0..calls.min(PLAYED) {
-            begins = ledger.free_at(begins.max(now + pace(call)), 0, 0.0);
+            begins = ledger.free_at(begins.max(now + pace(call)), 0, reserve);
             ledger.begin();
             ledger.end(begins, &nobody);
         }

@@ -96,14 +96,14 @@ fn each_caller_s_calls_are_counted_in_each_window() {
 fn a_forecast_is_what_the_calls_would_meet() {
     let mut ledger = spent(vec![limit(2, 60), limit(5, 3600)], &[0, 1]);
     ledger.begin();
-    let forecast = |calls| ledger.forecast(seconds(2), calls, |_| Duration::ZERO).as_secs();
+    let forecast = |calls| ledger.forecast(seconds(2), calls, 0.0, |_| Duration::ZERO).as_secs();
     assert_eq!([0, 1, 2, 3].map(forecast), [0, 59, 60, 3598]);
-    let paced = ledger.forecast(seconds(2), 2, |call| seconds(100) * call);
+    let paced = ledger.forecast(seconds(2), 2, 0.0, |call| seconds(100) * call);
     assert_eq!(paced, seconds(100));
     let kore = Ledger::new(vec![limit(60, 60), limit(1800, 3600)]);
-    let hours = kore.forecast(Tick::ZERO, 1_800_000, |_| Duration::ZERO).as_secs_f64() / 3600.0;
+    let hours = kore.forecast(Tick::ZERO, 1_800_000, 0.0, |_| Duration::ZERO).as_secs_f64() / 3600.0;
     assert!((999.0..1001.0).contains(&hours), "{hours}");
-    kore.forecast(Tick::ZERO, u32::MAX, |_| Duration::ZERO);
+    kore.forecast(Tick::ZERO, u32::MAX, 0.0, |_| Duration::ZERO);
 }
 
 /// When calls come.
