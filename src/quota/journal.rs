@@ -26,6 +26,9 @@ use crate::clock::Clock;
 use crate::telemetry;
 use crate::window::Moment;
 
+/// A million calls that count at once.
+const MOST_BYTES: u64 = 64 << 20;
+
 /// Both clocks tell time in steps; no age is taken for longer than it is by one of them.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -112,6 +115,11 @@ impl Journal {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(JournalError::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // A device would be read for ever, and no state file grows so large.
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() || metadata.len() > MOST_BYTES {
+            return Err(JournalError::NotOurs(path.to_owned()));
         }
         let text = read_all(&file).map_err(failed)?;
         let lines = match text.split_at_checked(WIDTH) {

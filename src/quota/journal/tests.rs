@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
@@ -152,6 +153,10 @@ fn what_is_not_ours_is_left_as_it_is() {
         fs::write(machine.path(), text).unwrap();
         assert!(matches!(machine.try_open(), Err(JournalError::NotOurs(_))), "{text}");
         assert_eq!(fs::read_to_string(machine.path()).unwrap(), text);
+    }
+    // Were they read to their end, the process would be out of memory before.
+    for device in ["/dev/full", "/dev/zero"] {
+        assert!(matches!(Journal::open(Path::new(device), KEEP, &machine.clock), Err(JournalError::NotOurs(_))));
     }
     let nowhere = machine.folder.path().join("nowhere/quota.state");
     assert!(matches!(Journal::open(&nowhere, KEEP, &machine.clock), Err(JournalError::Io { .. })));
