@@ -16,6 +16,8 @@ use crate::upstream::{Allowance, Asker, Class, Demand, SpentLimit};
 
 /// However many calls a limit allows, an upstream that refuses one is left alone for so long.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// One that refuses for an hour is asked now and then, for nobody says when it will have had enough.
+const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 
 /// The quota cannot serve a call within the queue's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ struct State {
     closed_until: Tick,
     /// How often it said so since it last answered with a page.
     refusals: u32,
+    /// When it last said so.
+    refused_at: Tick,
     /// Those who wait, by ticket. The first by rank is the only one that may go.
     queue: BTreeMap<u64, InLine>,
     next_ticket: u64,
@@ -164,6 +168,7 @@ impl Turns {
                 shares: Shares::default(),
                 closed_until: Tick::ZERO,
                 refusals: 0,
+                refused_at: Tick::ZERO,
                 queue: BTreeMap::new(),
                 next_ticket: 0,
                 spent: HashMap::new(),
@@ -377,7 +382,9 @@ impl Turn {
         let turns = self.turns.clone();
         let (mut state, now) = (turns.lock(), turns.now());
         self.end(&mut state, now);
-        state.refusals = 0;
+        if self.began >= state.refused_at {
+            state.refusals = 0;
+        }
         if let Some(allowance) = allowance {
             turns.told(&mut state, now, allowance);
         }
@@ -396,16 +403,16 @@ impl Turn {
         let turns = self.turns.clone();
         let (mut state, now) = (turns.lock(), turns.now());
         self.end(&mut state, now);
-        let shrunk = state.ledger.refused(now, self.began, named);
-        if shrunk.is_some() {
+        // A call that was under way when the last refusal came has met the same wall. And one refusal after the other,
+        // with no answer between, says that there is nothing to be had now, not that there is less: so the budget
+        // shrinks once, and is still there when the wall is gone.
+        let is_news = self.began >= state.refused_at;
+        let shrunk = (is_news && state.refusals == 0).then(|| state.ledger.refused(now, self.began, named)).flatten();
+        if is_news {
             state.refusals = state.refusals.saturating_add(1);
+            state.refused_at = now;
         }
-        let limit =
-            shrunk.map(|shrunk| shrunk.limit).or_else(|| turns.limits.iter().min_by_key(|limit| limit.per).copied());
-        let guess = limit.map_or(Duration::ZERO, |limit| {
-            let doubled = 1 << state.refusals.saturating_sub(1).min(20);
-            (limit.per / limit.requests).max(SHORTEST_PAUSE).saturating_mul(doubled).min(limit.per)
-        });
+        let guess = turns.pause(named, state.refusals);
         let closed_for = match retry_after {
             Some(asked) if state.refusals <= 1 => asked,
             Some(asked) => asked.max(guess),
@@ -430,6 +437,18 @@ impl Turn {
 }
 
 impl Turns {
+    /// How long nobody calls after so many refusals in a row.
+    fn pause(&self, named: SpentLimit, refusals: u32) -> Duration {
+        let by_length = |limit: &&Limit| limit.per;
+        let limit = match named {
+            SpentLimit::Hour => self.limits.iter().max_by_key(by_length),
+            SpentLimit::Minute | SpentLimit::Unnamed => self.limits.iter().min_by_key(by_length),
+        };
+        let Some(limit) = limit else { return SHORTEST_PAUSE };
+        let share = (limit.per / limit.requests).max(SHORTEST_PAUSE);
+        share.saturating_mul(1 << refusals.saturating_sub(1).min(20)).min(limit.per).min(LONGEST_PAUSE)
+    }
+
     /// The upstream itself says what is left: it knows better than the ledger.
     fn told(&self, state: &mut State, now: Tick, allowance: &Allowance) {
         state.ledger.told(now, allowance);

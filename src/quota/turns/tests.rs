@@ -92,6 +92,19 @@ async fn without_a_word_an_account_is_left_alone_for_longer_and_longer() {
     assert_eq!(closed, [1, 2, 4, 8, 16, 32]);
 }
 
+/// A wall that nothing gets through is not a wall that less gets through.
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_the_quota_is_there_again() {
+    let turns = turns(&[(60, 60)], 300);
+    for _ in 0..8 {
+        turns.take(&wanted()).await.unwrap().refused(SpentLimit::Unnamed, None, None);
+    }
+    call(&turns, &wanted()).await.unwrap();
+    assert!((42..=45).contains(&turns.remaining()[0].budget), "one step down, and a little of it back");
+    turns.take(&wanted()).await.unwrap().refused(SpentLimit::Unnamed, None, None);
+    assert!(turns.remaining()[0].budget < 42, "somebody else takes more");
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_who_hangs_up_gives_its_place_back() {
     let turns = turns(&[(1, 10)], 60);
