@@ -17,6 +17,9 @@ use crate::upstream::{Allowance, SpentLimit};
 /// Added to each window, for upstreams that count in coarse ticks of a clock of their own.
 pub(super) const GUARD: Duration = Duration::from_millis(20);
 
+/// In a window with more calls than this, one call more or less makes no difference to the pace.
+const MOST_LOOKED_AT: usize = 4096;
+
 /// A point in monotonic time: how long after the ledger's own beginning.
 ///
 /// It cannot lie before that, so a ledger that is to be restored must begin its longest limit before now.
@@ -55,6 +58,19 @@ pub struct LimitStanding {
     pub budget: u32,
     /// How many of them are left.
     pub left: u32,
+}
+
+/// What the shortest limit has in store for one who leaves some of it alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook {
+    /// The shortest limit.
+    pub limit: Limit,
+    /// Calls that its window holds, those under way included.
+    pub spent: u32,
+    /// Calls that it may hold.
+    pub usable: u32,
+    /// The shortest interval at which calls can go on for a whole window without being held back in between.
+    pub even: Duration,
 }
 
 /// A limit of which we may have less than we thought.
@@ -109,6 +125,31 @@ impl Ledger {
         }
         // With so many leaving, the budget is there first; with one less, the budget is what is waited for.
         enough.checked_sub(1).map_or(now, |one_less| left(enough).min(grown(one_less)))
+    }
+
+    /// What the shortest limit has in store for one who leaves `reserve` of it alone.
+    pub fn outlook(&self, now: Tick, reserve: f64) -> Outlook {
+        let Some(budget) = self.budgets.iter().min_by_key(|budget| budget.limit().per) else {
+            let limit = Limit { requests: u32::MAX, per: Duration::from_secs(1) };
+            return Outlook { limit, spent: 0, usable: u32::MAX, even: Duration::ZERO };
+        };
+        let limit = budget.limit();
+        let usable = usable(budget.at(now), reserve);
+        let spent = self.own(budget, now).saturating_add(self.under_way);
+        Outlook { limit, spent, usable, even: self.even(limit.per + GUARD, now, usable, usable.saturating_sub(spent)) }
+    }
+
+    /// Until the next ended call leaves the window there are `left` calls to make, and another one when it leaves; until
+    /// the one after it there is one more, and so on. The slowest pace that any of these stretches asks for is one that
+    /// all of them allow.
+    fn even(&self, window: Duration, now: Tick, usable: u32, left: u32) -> Duration {
+        let evenly = window / usable.max(1);
+        let counted = self.counted(window, now);
+        if counted > MOST_LOOKED_AT {
+            return evenly;
+        }
+        let leave = self.ended.range(self.ended.len() - counted..).map(|stamp| (stamp.at + window).saturating_sub(now));
+        leave.zip(left.saturating_add(1)..).map(|(until, calls)| until / calls).fold(evenly, Duration::max)
     }
 
     /// How many ended calls a window of this length, ending at `now`, still holds.

@@ -1,5 +1,6 @@
 //! The quota stage: a call goes on when its account's turn has come, and never passes a rolling limit.
 
+mod bucket;
 mod budget;
 mod journal;
 mod ledger;
@@ -14,9 +15,9 @@ use std::task::{Context, Poll};
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
 
+pub use bucket::{Bucket, Standing};
 pub use journal::{Journal, JournalError};
-pub use ledger::{Ledger, LimitStanding, Tick};
-pub use pace::{Bucket, Pace, Standing};
+pub use ledger::{Ledger, LimitStanding, Outlook, Tick};
 pub use turns::{Exhausted, NoTurn, Refused, Turn, Turns};
 
 use crate::clock::Clock;

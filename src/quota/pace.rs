@@ -1,236 +1,124 @@
-//! The pace of an account, and the bucket of a caller. The one file that names governor.
+//! The pace of an account. Pure: time is an argument.
 
-use std::convert::Infallible;
-use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::{Clock, Reference};
-use governor::middleware::{NoOpMiddleware, StateInformationMiddleware};
-use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed, StateStore};
-use governor::{InsufficientCapacity, Quota, RateLimiter};
-use tokio::time::Instant;
-
-use super::ledger::Tick;
+use super::ledger::{Outlook, Tick};
 use crate::config::Limit;
 
-/// Governor's view of tokio's clock, which tests can pause.
-#[derive(Clone, Copy, Debug)]
-struct TokioClock(Instant);
-
-/// Time since the clock was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Elapsed(Duration);
-
-impl Reference for Elapsed {
-    fn duration_since(&self, earlier: Self) -> Nanos {
-        self.0.saturating_sub(earlier.0).into()
-    }
-
-    fn saturating_sub(&self, duration: Nanos) -> Self {
-        Self(self.0.saturating_sub(duration.into()))
-    }
-}
-
-impl std::ops::Add<Nanos> for Elapsed {
-    type Output = Self;
-
-    fn add(self, duration: Nanos) -> Self {
-        Self(self.0 + Duration::from(duration))
-    }
-}
-
-impl Clock for TokioClock {
-    type Instant = Elapsed;
-
-    fn now(&self) -> Elapsed {
-        Elapsed(self.0.elapsed())
-    }
-}
-
-/// Tokens that one call takes while the whole limit is ours: fine enough for a budget that is any part of it.
-const TOKENS: u32 = 16;
+/// Fewer calls than this in a window are not spread.
+const FEW: u32 = 6;
+/// So many calls may go at once where they were slower before.
+const RIPPLE: u32 = 2;
 
 /// Spreads the calls of an account over the window of its shortest limit.
 ///
-/// The first calls of a window go at once; the rest go through a token bucket, at the pace of the limit. A bucket alone
-/// would fill while the ledger holds everybody back, and let the same burst through in each window, and behind it the
-/// same long wait.
-#[derive(Debug)]
-pub struct Pace {
-    limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Elapsed>>,
+/// The first calls of a window go at once. The rest go as evenly as the ledger allows, so that it never has to hold all
+/// of them back until a burst leaves the window: nobody waits long, and who comes with a single call finds a turn soon.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
     limit: Limit,
     /// So many calls in a window go at once.
     at_once: u32,
-    /// So many more the bucket lets through before it holds them to the pace.
-    burst: u32,
-}
-
-/// How the shortest limit of an account stands.
-#[derive(Clone, Copy, Debug)]
-pub struct Fill {
-    /// Calls that its window holds, those under way included.
-    pub spent: u32,
-    /// Calls that it may hold, for whoever asks.
-    pub budget: u32,
+    /// When the next call is due, if all come evenly.
+    due: Tick,
 }
 
 impl Pace {
-    /// The pace of the shortest of `limits`, counted from `epoch`.
+    /// The pace of the shortest of `limits`.
     ///
-    /// A burst of the whole limit would make the next call wait for nearly the whole window; the burst is cut to what
-    /// leaves that wait within two thirds of `queue_timeout`, so that a run of many pages is never turned away halfway.
-    /// Where even one call's share of the window is longer than that, no pace could help, and there is none.
-    /// The pace costs no quota: in a standing demand the ledger, not the pace, is what calls wait for.
-    pub fn bearable(limits: &[Limit], queue_timeout: Duration, epoch: Instant) -> Option<Self> {
-        let limit = *limits.iter().min_by_key(|limit| limit.per)?;
+    /// So many calls go at once as could go in two thirds of `queue_timeout`. Where even one call's share of the window
+    /// is longer than that, no pace could help, and there is none; and so few calls that there is nothing to spread have
+    /// none either.
+    pub(super) fn bearable(limits: &[Limit], queue_timeout: Duration) -> Option<Self> {
+        let limit = *limits.iter().min_by_key(|limit| limit.per).filter(|limit| limit.requests >= FEW)?;
         let bearable = limit.per.min(queue_timeout * 2 / 3);
-        let most = u128::from(limit.requests) * bearable.as_nanos() / limit.per.as_nanos().max(1);
-        let most = u32::try_from(most).unwrap_or(u32::MAX).min(u32::MAX / TOKENS);
-        let burst = most.div_ceil(10);
-        let tokens = NonZeroU32::new(burst * TOKENS)?;
-        let quota = Quota::with_period(limit.per / limit.requests / TOKENS)?.allow_burst(tokens);
-        let limiter = RateLimiter::direct_with_clock(quota, TokioClock(epoch));
-        Some(Self { limiter, limit, at_once: most - burst, burst })
+        let at_once = u128::from(limit.requests) * bearable.as_nanos() / limit.per.as_nanos().max(1);
+        // With more than half of them, each window would be as the one before: a burst, and a long silence.
+        let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).min(limit.requests.div_ceil(2));
+        (at_once > 0).then_some(Self { limit, at_once, due: Tick::ZERO })
     }
 
-    /// Lets one call through at `now`, or says when it may come again.
-    pub fn admit(&self, now: Tick, fill: Fill) -> Result<(), Tick> {
-        if fill.spent < self.at_once(fill) {
-            return Ok(());
+    /// When the next call may go.
+    pub(super) fn admits_at(&self, outlook: Outlook) -> Tick {
+        if outlook.spent < self.at_once(outlook) {
+            return Tick::ZERO;
         }
-        // With half of the limit, each call takes twice the tokens; no more than there can be.
-        let tokens = u64::from(TOKENS) * u64::from(self.limit.requests) / u64::from(fill.budget.max(1));
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX).clamp(TOKENS, self.burst * TOKENS);
-        let tokens = NonZeroU32::new(tokens).unwrap_or(NonZeroU32::MIN);
-        match self.limiter.check_n(tokens) {
-            Ok(Err(not_yet)) => Err(now + not_yet.wait_time_from(Elapsed(now))),
-            // There are never more than fit.
-            Ok(Ok(())) | Err(InsufficientCapacity(_)) => Ok(()),
-        }
+        self.due.saturating_sub(outlook.even * (RIPPLE - 1))
     }
 
-    /// How long from now the `nth` call may go at the earliest, counted from 0, if the bucket is full now.
-    pub fn offset(&self, nth: u32, fill: Fill) -> Duration {
-        let unhindered = self.at_once(fill).saturating_sub(fill.spent).saturating_add(self.burst);
-        let paced = (nth + 1).saturating_sub(unhindered);
-        (self.limit.per / fill.budget.max(1)).saturating_mul(paced)
+    /// A call goes at `now`; `outlook` is how it looks with this call under way.
+    pub(super) fn begin(&mut self, now: Tick, outlook: Outlook) {
+        let paced = outlook.spent > self.at_once(outlook);
+        self.due = if paced { self.due.max(now) + outlook.even } else { now };
     }
 
-    fn at_once(&self, fill: Fill) -> u32 {
-        let part = u64::from(self.at_once) * u64::from(fill.budget) / u64::from(self.limit.requests.max(1));
-        u32::try_from(part).unwrap_or(u32::MAX).min(self.at_once)
-    }
-}
-
-/// A token bucket for the requests of one caller: as many as its limit at once, and then at the limit's pace.
-///
-/// There is one for each caller that is configured and none for anybody else, so buckets cannot pile up, whatever keys
-/// come in.
-#[derive(Debug)]
-pub struct Bucket {
-    limiter: RateLimiter<NotKeyed, Shared, TokioClock, StateInformationMiddleware>,
-    /// The same state as the limiter's, which it does not show.
-    state: Shared,
-    /// Requests a minute.
-    limit: NonZeroU32,
-}
-
-/// How a caller's bucket stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// What the full bucket holds: the requests that the caller may make in a minute.
-    pub limit: u32,
-    /// The requests that it still holds.
-    pub left: u32,
-    /// How long it takes to be full again, if nothing is taken from it.
-    pub full_in: Duration,
-}
-
-impl Bucket {
-    /// A full one, for this many requests a minute.
-    pub fn per_minute(limit: NonZeroU32) -> Self {
-        let state = Shared::default();
-        let limiter = RateLimiter::new(Quota::per_minute(limit), state.clone(), TokioClock(Instant::now()));
-        Self { limiter, state, limit }
+    /// How long from now the `nth` call may go at the earliest, counted from 0.
+    pub(super) fn offset(&self, nth: u32, outlook: Outlook) -> Duration {
+        let unhindered = self.at_once(outlook).saturating_sub(outlook.spent).saturating_add(RIPPLE);
+        let paced = nth.saturating_add(1).saturating_sub(unhindered);
+        (outlook.limit.per / outlook.usable.max(1)).saturating_mul(paced)
     }
 
-    /// Takes one request out, or says how long to wait until there is one; and how the bucket stands after that.
-    pub fn take(&self) -> (Result<(), Duration>, Standing) {
-        let checked = self.limiter.check();
-        let now = self.limiter.clock().now();
-        let (result, left) = match checked {
-            Ok(after) => (Ok(()), after.remaining_burst_capacity()),
-            Err(not_yet) => (Err(not_yet.wait_time_from(now)), 0),
-        };
-        let full_in = self.state.full_at().saturating_sub(now.0).max(result.err().unwrap_or_default());
-        (result, Standing { limit: self.limit.get(), left, full_in })
-    }
-}
-
-/// What governor remembers of a bucket, where it can be looked at too.
-#[derive(Clone, Debug, Default)]
-struct Shared(Arc<InMemoryState>);
-
-impl Shared {
-    /// When the bucket will be full, counted from its beginning.
-    fn full_at(&self) -> Tick {
-        // An error leaves the state as it is, so this only looks.
-        let Err(full_at) = self.0.measure_and_replace(&NotKeyed::NonKey, Err::<(Infallible, Nanos), _>);
-        full_at.map_or(Tick::ZERO, Into::into)
-    }
-}
-
-impl StateStore for Shared {
-    type Key = NotKeyed;
-
-    fn measure_and_replace<T, F, E>(&self, key: &NotKeyed, f: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        self.0.measure_and_replace(key, f)
+    /// With half of the limit, half of the burst.
+    fn at_once(&self, outlook: Outlook) -> u32 {
+        let part = u64::from(self.at_once) * u64::from(outlook.usable) / u64::from(self.limit.requests.max(1));
+        u32::try_from(part).unwrap_or(u32::MAX)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::advance;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
 
     use super::*;
+    use crate::quota::Ledger;
 
-    fn bucket(limit: u32) -> Bucket {
-        Bucket::per_minute(NonZeroU32::new(limit).unwrap())
+    /// When calls go if somebody always waits, each taking 200 ms, until `end`.
+    fn standing_demand(limit: Limit, queue_timeout: Duration, end: Tick) -> Vec<Tick> {
+        let mut ledger = Ledger::new(vec![limit]);
+        let mut pace = Pace::bearable(&[limit], queue_timeout).unwrap();
+        let (mut now, mut begun) = (Tick::ZERO, Vec::new());
+        let caller: Arc<str> = "c".into();
+        loop {
+            let free = ledger.free_at(now, 0, 0.0).max(pace.admits_at(ledger.outlook(now, 0.0)));
+            if free > end {
+                return begun;
+            }
+            now = now.max(free);
+            if free <= now && ledger.free_at(now, 0, 0.0) <= now {
+                ledger.begin();
+                pace.begin(now, ledger.outlook(now, 0.0));
+                begun.push(now);
+                now += Duration::from_millis(200).min(limit.per / limit.requests / 2);
+                ledger.end(now, &caller);
+            }
+        }
     }
 
-    fn standing(limit: u32, left: u32, full_in: u64) -> Standing {
-        Standing { limit, left, full_in: Duration::from_secs(full_in) }
+    #[test]
+    fn after_a_burst_calls_go_evenly() {
+        let minute = Duration::from_mins(1);
+        let begun = standing_demand(Limit { requests: 60, per: minute }, Duration::from_secs(30), minute * 10);
+        let at_once =
+            begun.windows(2).take_while(|pair| pair[1].saturating_sub(pair[0]).as_millis() == 200).count() + 1;
+        assert!((20..=22).contains(&at_once), "{at_once} at the beginning");
+        let longest = begun.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap();
+        assert!(longest <= Duration::from_secs(2), "nobody calls for {longest:?}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_bucket_tells_what_it_holds_and_when_it_is_full() {
-        let bucket = bucket(3);
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 2, 20)));
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 1, 40)));
-        advance(Duration::from_secs(5)).await;
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 55)));
-        assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
-        // What is refused costs nothing.
-        assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
-        advance(Duration::from_secs(15)).await;
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 60)));
-        advance(Duration::from_hours(1)).await;
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 2, 20)));
-    }
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
-    #[tokio::test(start_paused = true)]
-    async fn the_smallest_and_the_largest_limit_hold_too() {
-        let one = bucket(1);
-        assert_eq!(one.take(), (Ok(()), standing(1, 0, 60)));
-        assert_eq!(one.take(), (Err(Duration::from_mins(1)), standing(1, 0, 60)));
-        let many = bucket(u32::MAX);
-        let (result, standing) = many.take();
-        assert_eq!((result, standing.left), (Ok(()), u32::MAX - 1));
-        assert!(standing.full_in > Duration::ZERO);
+        /// It costs no quota.
+        #[test]
+        fn standing_demand_uses_the_quota(requests in 6u32..80, queue in 5u64..120) {
+            let limit = Limit { requests, per: Duration::from_mins(1) };
+            prop_assume!(Pace::bearable(&[limit], Duration::from_secs(queue)).is_some());
+            let begun = standing_demand(limit, Duration::from_secs(queue), limit.per * 10);
+            let calls = u32::try_from(begun.len()).unwrap();
+            prop_assert!(f64::from(calls) >= 0.95 * 10.0 * f64::from(requests), "{} calls", calls);
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::journal::{Journal, Slot};
 use super::ledger::{Ledger, LimitStanding, Shrunk, Tick};
-use super::pace::{Fill, Pace};
+use super::pace::Pace;
 use super::shares::{Mark, Shares};
 use crate::config::{self, Limit};
 use crate::upstream::{Allowance, Asker, Class, Demand, SpentLimit};
@@ -45,8 +45,6 @@ pub struct Turns {
     max_concurrency: u32,
     /// The share of everything that background work leaves alone.
     reserve: f64,
-    pace: Option<Pace>,
-    background_pace: Option<Pace>,
     /// Monotonic time is counted from here, so no step of the wall clock can bend the ledger.
     epoch: Instant,
     /// The tick of the epoch: what an earlier process did lies before it.
@@ -59,6 +57,9 @@ pub struct Turns {
 #[derive(Debug)]
 struct State {
     ledger: Ledger,
+    pace: Option<Pace>,
+    /// Background work has a pace of its own, so that it takes none of the bursts that callers may make.
+    background_pace: Option<Pace>,
     shares: Shares,
     /// The upstream said that the quota is spent: nobody calls before this.
     closed_until: Tick,
@@ -97,13 +98,11 @@ impl State {
         self.queue.iter().map(|(ticket, waiting)| self.rank(*ticket, waiting))
     }
 
-    /// How the shortest limit stands, for one who leaves this share of it alone.
-    fn fill(&self, now: Tick, reserve: f64) -> Fill {
-        let shortest = self.ledger.remaining(now).min_by_key(|standing| standing.limit.per);
-        shortest.map_or(Fill { spent: 0, budget: 1 }, |LimitStanding { budget, left, .. }| Fill {
-            spent: budget.saturating_sub(left),
-            budget: without(reserve, budget),
-        })
+    fn pace(&mut self, class: Class) -> Option<&mut Pace> {
+        match class {
+            Class::Interactive | Class::Refresh => self.pace.as_mut(),
+            Class::Background => self.background_pace.as_mut(),
+        }
     }
 
     fn wake_first(&self) {
@@ -158,13 +157,13 @@ impl Turns {
             queue_timeout: quota.queue_timeout,
             max_concurrency,
             reserve,
-            pace: Pace::bearable(&limits, quota.queue_timeout, epoch),
-            background_pace: Pace::bearable(&left_over.collect::<Vec<_>>(), quota.queue_timeout, epoch),
             epoch,
             past,
             journal: journal.cloned(),
             state: Mutex::new(State {
                 ledger,
+                pace: Pace::bearable(&limits, quota.queue_timeout),
+                background_pace: Pace::bearable(&left_over.collect::<Vec<_>>(), quota.queue_timeout),
                 shares: Shares::default(),
                 closed_until: Tick::ZERO,
                 refusals: 0,
@@ -233,7 +232,7 @@ impl Turns {
             let closed = state.closed_until;
             return if closed > now { Next::Wait { until: closed, certain: true } } else { Next::Behind };
         }
-        let (reserve, pace) = self.terms(first.class);
+        let reserve = self.reserve(first.class);
         if state.ledger.under_way() >= without(reserve, self.max_concurrency) {
             return Next::Behind;
         }
@@ -242,15 +241,20 @@ impl Turns {
             let certain = state.ledger.is_exact(now) || until == state.closed_until;
             return Next::Wait { until, certain };
         }
-        let fill = state.fill(now, reserve);
-        if let Some(Err(paced)) = pace.map(|pace| pace.admit(now.saturating_sub(self.past), fill)) {
-            return Next::Wait { until: paced + self.past, certain: false };
+        let outlook = state.ledger.outlook(now, reserve);
+        let paced = state.pace(first.class).map_or(now, |pace| pace.admits_at(outlook));
+        if paced > now {
+            return Next::Wait { until: paced, certain: false };
         }
         if !place.demand.begin(now.saturating_sub(asked)) {
             return Next::Unwanted;
         }
         let cause = place.demand.cause().clone();
         state.ledger.begin();
+        let outlook = state.ledger.outlook(now, reserve);
+        if let Some(pace) = state.pace(first.class) {
+            pace.begin(now, outlook);
+        }
         state.shares.charge(first.mark, &cause);
         *state.spent.entry(cause.caller.clone()).or_default() += 1;
         // Written down before the call is made: whatever happens to this process, the next one knows of it.
@@ -260,12 +264,11 @@ impl Turns {
         Next::Go(Turn { turns: self.clone(), cause, began: now, slot, open: true })
     }
 
-    /// What a class leaves alone, and the pace it goes at. Background work has a pace of its own, so that it takes none
-    /// of the bursts that callers may make.
-    fn terms(&self, class: Class) -> (f64, Option<&Pace>) {
+    /// The share of everything that a class leaves alone.
+    fn reserve(&self, class: Class) -> f64 {
         match class {
-            Class::Interactive | Class::Refresh => (0.0, self.pace.as_ref()),
-            Class::Background => (self.reserve, self.background_pace.as_ref()),
+            Class::Interactive | Class::Refresh => 0.0,
+            Class::Background => self.reserve,
         }
     }
 
@@ -276,7 +279,7 @@ impl Turns {
             return Duration::ZERO;
         };
         let ahead = u32::try_from(state.ranks().filter(|rank| *rank < mine).count()).unwrap_or(u32::MAX);
-        let free = state.ledger.free_at(now, ahead, self.terms(mine.class).0).max(state.closed_until);
+        let free = state.ledger.free_at(now, ahead, self.reserve(mine.class)).max(state.closed_until);
         // Those ahead go at the pace of the shortest limit even where the ledger has room.
         let paced = self.limits.iter().map(|limit| limit.per / limit.requests).min().unwrap_or_default();
         free.saturating_sub(now).max(paced.saturating_mul(ahead))
@@ -299,14 +302,23 @@ impl Turns {
 
     /// How long so many calls of this class would take from now on, if nobody asked for more than waits already.
     pub fn forecast(&self, calls: u32, class: Class) -> Duration {
-        let state = self.lock();
+        let mut state = self.lock();
         let now = self.now();
         let before = u32::try_from(state.ranks().filter(|rank| rank.class <= class).count()).unwrap_or(u32::MAX);
-        let (reserve, pace) = self.terms(class);
-        let fill = state.fill(now, reserve);
-        let paced = |nth| pace.map_or(Duration::ZERO, |pace| pace.offset(nth, fill));
+        let reserve = self.reserve(class);
+        let (outlook, pace) = (state.ledger.outlook(now, reserve), state.pace(class).copied());
+        let paced = |nth| pace.map_or(Duration::ZERO, |pace| pace.offset(nth, outlook));
         let forecast = state.ledger.forecast(now, calls.saturating_add(before), reserve, paced);
         if calls == 0 { Duration::ZERO } else { forecast.max(state.closed_until.saturating_sub(now)) }
+    }
+
+    /// Whether callers compete: a call that asked now would not go at once.
+    pub fn is_contended(&self) -> bool {
+        let mut state = self.lock();
+        let now = self.now();
+        let outlook = state.ledger.outlook(now, 0.0);
+        let paced = state.pace(Class::Interactive).map_or(now, |pace| pace.admits_at(outlook));
+        !state.queue.is_empty() || state.ledger.free_at(now, 0, 0.0).max(state.closed_until).max(paced) > now
     }
 
     /// How many wait.

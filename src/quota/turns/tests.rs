@@ -177,7 +177,7 @@ async fn callers_that_compete_get_their_shares() {
     for workers in [1, 2, 10] {
         let got = shares(&turns(&[(60, 60), (1800, 3600)], 30), &[1, 1, 2], workers, 2).await;
         let all: u64 = got.iter().sum();
-        assert!(all >= 120, "{got:?}");
+        assert!(all >= 116, "{got:?}");
         for (got, share) in got.iter().zip([0.25, 0.25, 0.5]) {
             #[expect(clippy::cast_precision_loss, reason = "a few hundred calls")]
             let off = *got as f64 / all as f64 / share;
@@ -196,10 +196,10 @@ async fn one_page_now_and_then_does_not_wait_behind_a_backlog() {
         let turns = turns.clone();
         async move { shares(&turns, &[1, 1, 2], 5, 4).await }
     });
-    tokio::time::sleep(Duration::from_secs(59)).await;
-    for _ in 0..10 {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for _ in 0..15 {
         let waited = call(&turns, &Demand::new(asker("now-and-then", 1, Class::Interactive))).await.unwrap();
-        // Two turns that the bucket has let through at once, and one of its own.
+        // A turn that has just gone, and its own.
         assert!(waited <= Duration::from_secs(3), "{waited:?}");
         tokio::time::sleep(Duration::from_secs(13)).await;
     }
