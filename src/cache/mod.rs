@@ -4,6 +4,7 @@ mod chunk;
 mod fetch;
 mod fields;
 mod flight;
+mod look;
 mod member;
 mod memory;
 mod outcome;

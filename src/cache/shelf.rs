@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
+use super::chunk::Chunk;
 use super::flight::Flight;
 use super::memory::{ChunkId, Memory};
 use super::seat::Seat;
@@ -12,12 +13,25 @@ use crate::upstream::Series;
 use crate::window::{Copied, Coverage, Moment, Span, SpanSet};
 
 /// A chunk that has been kept, and may have gone since.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Copy {
     pub(super) id: ChunkId,
     /// The whole span of the chunk; the copy may cover only a part of it.
     pub(super) chunk: Span,
     pub(super) fetched_at: Moment,
+}
+
+impl Copy {
+    /// Puts a chunk into memory.
+    pub(super) fn keep(chunk: &Arc<Chunk>, memory: &Memory) -> Self {
+        let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
+        Self { id: memory.keep(chunk.clone()), chunk: span, fetched_at }
+    }
+
+    /// The chunk, if it is still there; it counts as used.
+    pub(super) fn use_chunk(&self, memory: &Memory) -> Option<Arc<Chunk>> {
+        memory.get(self.id)
+    }
 }
 
 impl Copied for Copy {
@@ -73,7 +87,7 @@ impl Shelf {
     /// `false` if what is there is newer.
     pub(super) fn put(&mut self, rich: bool, copy: Copy, memory: &Memory) -> bool {
         let copies = self.copies.of(rich);
-        let old: Vec<Copy> = copies.within(copy.chunk).map(|(_, old)| *old).collect();
+        let old: Vec<Copy> = copies.within(copy.chunk).map(|(_, old)| old.clone()).collect();
         if old.iter().any(|old| old.fetched_at > copy.fetched_at) {
             return false;
         }
@@ -123,6 +137,12 @@ impl Shelves {
     pub(super) fn of(&self, series: &Series) -> SharedShelf {
         let key = Series { rich: false, ..series.clone() };
         self.lock().entry(key).or_default().clone()
+    }
+
+    /// The shelf of a series, if there is one.
+    pub(super) fn find(&self, series: &Series) -> Option<SharedShelf> {
+        let key = Series { rich: false, ..series.clone() };
+        self.lock().get(&key).cloned()
     }
 
     /// Takes the shelf of a series down if nothing lies on it and nobody but the caller, who holds it, uses it: series
