@@ -19,18 +19,25 @@ pub(super) struct Copy {
     /// The whole span of the chunk; the copy may cover only a part of it.
     pub(super) chunk: Span,
     pub(super) fetched_at: Moment,
+    /// The chunk itself, for a look that is no use of it: memory tells no look from a use.
+    kept: Weak<Chunk>,
 }
 
 impl Copy {
     /// Puts a chunk into memory.
     pub(super) fn keep(chunk: &Arc<Chunk>, memory: &Memory) -> Self {
         let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
-        Self { id: memory.keep(chunk.clone()), chunk: span, fetched_at }
+        Self { id: memory.keep(chunk.clone()), chunk: span, fetched_at, kept: Arc::downgrade(chunk) }
     }
 
     /// The chunk, if it is still there; it counts as used.
     pub(super) fn use_chunk(&self, memory: &Memory) -> Option<Arc<Chunk>> {
         memory.get(self.id)
+    }
+
+    /// The chunk, if it is still there; it does not count as used.
+    pub(super) fn peek(&self, memory: &Memory) -> Option<Arc<Chunk>> {
+        self.kept.upgrade().filter(|_| memory.holds(self.id))
     }
 }
 
