@@ -43,12 +43,13 @@ impl Stack {
         let quotas = Quotas::new(&config.accounts, &config.quota, config.upstream.max_concurrency, clock)?;
         let cache = CacheLayer::new(&config.cache, &config.window, &config.quota, clock);
         let (memory, fields) = (cache.memory().clone(), cache.fields().clone());
+        let api = ApiLayer::new(&config.accounts, &config.window, &quotas, clock);
 
         let service = ServiceBuilder::new()
             // Names the request, lets in who may call, and turns every failure into a response.
             .layer(EdgeLayer::new(&config.callers))
             // From Kore's path and parameters to a window; from a window to Kore's answer, of any size.
-            .layer(ApiLayer::new(&config.accounts, &config.window, clock))
+            .layer(api)
             // Serves chunks from memory; asks below only for the missing runs, once for all who wait.
             .layer(cache)
             // Walks pages of 100 until the run is whole, or fails.

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
+use super::prefer;
 use super::representation::Representation;
 use crate::cache::WindowQuery;
 use crate::config::{self, Names};
@@ -23,6 +24,8 @@ pub(super) struct Question {
     /// How many to answer with at most; `None` is all.
     pub(super) limit: Option<u64>,
     pub(super) representation: Representation,
+    /// Not the window is wanted, but what it would cost.
+    pub(super) dry_run: bool,
 }
 
 /// Who asks, and what it may see: an extension of each request, beside the [`Standing`](crate::quota::Standing) of its
@@ -60,21 +63,21 @@ fn stream_of(path: &str) -> Option<String> {
 ///
 /// # Errors
 /// If the path or the method is not served: then its body is not worth reading.
-pub(super) fn check_target(head: &Parts) -> Result<String, ApiError> {
+pub(super) fn target(head: &Parts) -> Result<String, ApiError> {
     let stream = stream_of(head.uri.path()).ok_or(ApiError::NotFound)?;
     if head.method == Method::GET || head.method == Method::POST { Ok(stream) } else { Err(ApiError::MethodNotAllowed) }
 }
 
-/// Reads a request that came at `now`. The body has been read whole.
+/// Reads a request for a window of `stream` that came at `now`. The body has been read whole.
 pub(super) fn read(
     head: &Parts,
+    stream: String,
     body: &Bytes,
     caller: Option<&Caller>,
     accounts: &[Account],
     window: &config::Window,
     now: Moment,
 ) -> Result<Question, ApiError> {
-    let stream = check_target(head)?;
     // What a caller may see is settled before anything else about the request is looked at.
     let account = account_of(&head.headers, accounts)?;
     let caller_may = |caller: &Caller| caller.accounts.allow(&account.id) && caller.streams.allow(&stream);
@@ -101,6 +104,7 @@ pub(super) fn read(
         offset: number("offset", parameters.offset.as_deref())?.unwrap_or(0),
         limit: number("limit", parameters.limit.as_deref())?,
         representation: Representation::negotiate(&head.headers),
+        dry_run: prefer::is_dry_run(&head.headers),
     })
 }
 
@@ -234,8 +238,8 @@ mod tests {
         }
     }
 
-    fn ask(target: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Question, ApiError> {
-        let mut request = Request::builder().uri(target);
+    fn ask(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Question, ApiError> {
+        let mut request = Request::builder().uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -245,7 +249,8 @@ mod tests {
         let streams = Names::Only(vec!["st-1".into(), "st-2".into()]);
         let caller = Caller { name: "c".into(), accounts: Names::All, streams, weight: 1 };
         let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
-        read(&head, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &window(), now)
+        let stream = target(&head)?;
+        read(&head, stream, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &window(), now)
     }
 
     fn query(query: &str) -> Result<Question, ApiError> {

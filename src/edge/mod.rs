@@ -108,7 +108,7 @@ where
                     stream: report.map_or("-", |report| &report.stream),
                     outcome: problem
                         .as_ref()
-                        .map_or_else(|| report.map_or("-", |report| report.outcome.label()), |(kind, _)| kind.label()),
+                        .map_or_else(|| report.map_or("-", |report| report.outcome), |(kind, _)| kind.label()),
                     status: response.status().as_u16(),
                     problem: problem.as_ref().map(|(_, words)| words.as_str()),
                     items: report.map_or(0, |report| report.items),

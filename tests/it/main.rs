@@ -9,6 +9,7 @@ mod answers;
 mod callers;
 mod calls;
 mod density;
+mod dry_run;
 mod faults;
 mod filters;
 mod imports;
