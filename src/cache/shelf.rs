@@ -189,3 +189,37 @@ impl Shelves {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Settled;
+
+    #[test]
+    fn a_look_does_not_keep_a_chunk_from_being_the_next_to_go() {
+        let chunk = || Arc::new(Chunk::new(Span::default(), Moment::from_nanos(0), Settled::Yes, &[]));
+        let survives = |open: fn(&Copy, &Memory) -> Option<Arc<Chunk>>| {
+            let memory = Memory::new(10_000);
+            let first = Copy::keep(&chunk(), &memory);
+            for _ in 0..100 {
+                assert!(memory.bytes() <= 10_000);
+                drop(open(&first, &memory));
+                Copy::keep(&chunk(), &memory);
+            }
+            memory.bytes();
+            first.use_chunk(&memory).is_some()
+        };
+        assert!(survives(Copy::use_chunk));
+        assert!(!survives(Copy::peek));
+    }
+
+    #[test]
+    fn what_has_gone_from_memory_is_gone_though_an_answer_still_holds_it() {
+        let memory = Memory::new(10_000);
+        let held = Arc::new(Chunk::new(Span::default(), Moment::from_nanos(0), Settled::Yes, &[]));
+        let copy = Copy::keep(&held, &memory);
+        assert!(copy.peek(&memory).is_some());
+        memory.drop_chunk(copy.id);
+        assert!(copy.peek(&memory).is_none());
+    }
+}
