@@ -6,6 +6,7 @@ mod error;
 mod prefer;
 mod question;
 mod representation;
+mod usage;
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
@@ -23,16 +25,17 @@ use tower::{Layer, Service, ServiceExt as _};
 
 use self::body::{Items, WindowBody};
 use self::cost::CostBody;
-use self::question::{Account, Question};
+use self::question::{Account, NOBODY, Question, Target};
 use self::representation::{Coding, Format, Representation};
 use crate::cache::{CacheError, Cost, CostQuery, Outcome, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
-use crate::quota::Quotas;
+use crate::quota::{Quotas, Standing};
 use crate::upstream::{PAGE_LIMIT, Series};
 
 pub use self::error::ApiError;
 pub use self::question::Caller;
+pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
 
 /// The most that a body of filters may weigh, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -67,19 +70,32 @@ pub struct ApiLayer {
     accounts: Arc<[Account]>,
     window: config::Window,
     quotas: Quotas,
+    usage: Usage,
     clock: Clock,
 }
 
 impl ApiLayer {
-    /// For the streams of these accounts, what calls will take, the quotas say.
-    pub fn new(accounts: &[config::Account], window: &config::Window, quotas: &Quotas, clock: &Clock) -> Self {
+    /// For the streams of these accounts, asked for by these callers; what calls will take, the quotas say.
+    pub fn new(
+        accounts: &[config::Account],
+        callers: &[config::Caller],
+        window: &config::Window,
+        quotas: &Quotas,
+        clock: &Clock,
+    ) -> Self {
         let account = |a: &config::Account| Account { id: a.account_id.clone(), streams: a.streams.clone() };
         Self {
             accounts: accounts.iter().map(account).collect(),
             window: window.clone(),
             quotas: quotas.clone(),
+            usage: Usage::new(callers, accounts, quotas),
             clock: clock.clone(),
         }
+    }
+
+    /// What each caller had, to look at.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 }
 
@@ -119,7 +135,10 @@ where
         let ApiStage { api, below } = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let stream = question::target(&head)?;
+            let stream = match question::target(&head)? {
+                Target::Usage => return Ok(api.own_usage(&head)),
+                Target::Stream(stream) => stream,
+            };
             let body = read_body(body).await?;
             let caller = head.extensions.get::<Caller>();
             let now = api.clock.now();
@@ -129,7 +148,7 @@ where
                 return Ok(api.tell_cost(&cost, &question.query));
             }
             let Question { query, offset, limit, representation, .. } = question;
-            let series = query.series.clone();
+            let (series, asker) = (query.series.clone(), query.asker.clone());
             let mut window = below.oneshot(query).await?;
             let items = Items::page(std::mem::take(&mut window.slices), offset, limit);
             let count = items.count;
@@ -142,6 +161,7 @@ where
                 calls: window.calls,
                 avoided: count.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(window.calls)),
             };
+            api.usage.count(&asker.caller, &report);
             let headers = response.headers_mut();
             headers.insert("cache-status", cache_status(&window));
             if let Some(fetched_at) = window.oldest_copy {
@@ -154,6 +174,14 @@ where
 }
 
 impl ApiLayer {
+    fn own_usage(&self, head: &Parts) -> Response<ApiBody> {
+        let standing = head.extensions.get::<Standing>().copied();
+        let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
+        let nobody = || Arc::from(NOBODY);
+        let report = Report { account: nobody(), stream: nobody(), outcome: "usage", items: 0, calls: 0, avoided: 0 };
+        say(&usage, report)
+    }
+
     fn tell_cost(&self, cost: &Cost, query: &WindowQuery) -> Response<ApiBody> {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.asker.class);

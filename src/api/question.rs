@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::request::Parts;
-use http::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
@@ -27,6 +27,20 @@ pub(super) struct Question {
     /// Not the window is wanted, but what it would cost.
     pub(super) dry_run: bool,
 }
+
+/// What a request is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A window of this stream.
+    Stream(String),
+    /// What the caller itself had so far.
+    Usage,
+}
+
+/// The caller's name where none are configured.
+pub(super) const NOBODY: &str = "-";
+/// Where a caller learns what it had.
+const USAGE: &str = "/koregate/v1/usage";
 
 /// Who asks, and what it may see: an extension of each request, beside the [`Standing`](crate::quota::Standing) of its
 /// bucket; of none where no callers are configured.
@@ -59,13 +73,18 @@ fn stream_of(path: &str) -> Option<String> {
     (is_one_segment && !matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
 }
 
-/// The stream that a request is about.
+/// What a request is about.
 ///
 /// # Errors
 /// If the path or the method is not served: then its body is not worth reading.
-pub(super) fn target(head: &Parts) -> Result<String, ApiError> {
-    let stream = stream_of(head.uri.path()).ok_or(ApiError::NotFound)?;
-    if head.method == Method::GET || head.method == Method::POST { Ok(stream) } else { Err(ApiError::MethodNotAllowed) }
+pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
+    let path = head.uri.path();
+    let (target, allowed): (_, &[&str]) = if path == USAGE {
+        (Target::Usage, &["GET"])
+    } else {
+        (Target::Stream(stream_of(path).ok_or(ApiError::NotFound)?), &["GET", "POST"])
+    };
+    if allowed.contains(&head.method.as_str()) { Ok(target) } else { Err(ApiError::MethodNotAllowed { allowed }) }
 }
 
 /// Reads a request for a window of `stream` that came at `now`. The body has been read whole.
@@ -110,7 +129,7 @@ pub(super) fn read(
 
 /// Who asks. Where no callers are configured, all are one.
 fn asker(head: &Parts, caller: Option<&Caller>) -> Asker {
-    let (caller, weight) = caller.map_or((Arc::from("-"), 1), |caller| (caller.name.clone(), caller.weight));
+    let (caller, weight) = caller.map_or((Arc::from(NOBODY), 1), |caller| (caller.name.clone(), caller.weight));
     Asker { caller, weight, class: class_of(&head.headers) }
 }
 
@@ -249,7 +268,7 @@ mod tests {
         let streams = Names::Only(vec!["st-1".into(), "st-2".into()]);
         let caller = Caller { name: "c".into(), accounts: Names::All, streams, weight: 1 };
         let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
-        let stream = target(&head)?;
+        let Target::Stream(stream) = target(&head)? else { panic!("no window") };
         read(&head, stream, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &window(), now)
     }
 
@@ -357,6 +376,27 @@ mod tests {
             }
         }
         assert!(matches!(ask(&target("st-1"), &[], ""), Err(ApiError::NoAccount)));
+    }
+
+    #[test]
+    fn each_path_has_its_methods() {
+        let target = |method: &str, path: &str| {
+            let (head, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
+            target(&head)
+        };
+        assert_eq!(target("POST", PATH).unwrap(), Target::Stream("st-1".to_owned()));
+        assert_eq!(target("GET", "/koregate/v1/usage?x=1").unwrap(), Target::Usage);
+        for (method, path, expected) in [
+            ("HEAD", PATH, &["GET", "POST"][..]),
+            ("POST", "/koregate/v1/usage", &["GET"]),
+            ("HEAD", "/koregate/v1/usage", &["GET"]),
+        ] {
+            let Err(ApiError::MethodNotAllowed { allowed }) = target(method, path) else { panic!("{method} {path}") };
+            assert_eq!(allowed, expected);
+        }
+        for path in ["/koregate/v1/", "/koregate/v1/usage/", "/koregate/v1/Usage", "/koregate/v1/callers"] {
+            assert!(matches!(target("GET", path), Err(ApiError::NotFound)), "{path}");
+        }
     }
 
     #[test]

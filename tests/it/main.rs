@@ -22,4 +22,5 @@ mod secrets;
 mod support;
 mod tap;
 mod tls;
+mod usage;
 mod window_field;
