@@ -28,7 +28,7 @@ pub type Tick = Duration;
 /// call that is under way takes a place in every window, and one that has ended is taken to have counted at its end:
 /// whenever it really counted, no rolling window can hold more calls than its limit.
 ///
-/// Each limit has a [`Budget`], which is what others leave of it.
+/// Each limit has a `Budget`, which is what others leave of it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     /// In the order of the configuration.

@@ -115,7 +115,7 @@ pub struct RepageLayer {
 }
 
 impl RepageLayer {
-    /// A run holds one of `max_concurrency` places from its first call to its last; see [`places`].
+    /// A run holds one of `max_concurrency` places from its first call to its last; see `places`.
     pub fn new(
         accounts: &[config::Account],
         window: &config::Window,
