@@ -7,11 +7,11 @@ use hyper::body::Incoming;
 use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
 
-use crate::api::ApiLayer;
+use crate::api::{ApiLayer, Usage};
 use crate::cache::{CacheLayer, Memory, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::edge::{EdgeBody, EdgeLayer};
+use crate::edge::{Callers, EdgeBody, EdgeLayer};
 use crate::quota::{QuotaLayer, Quotas};
 use crate::repage::RepageLayer;
 use crate::retry::RetryLayer;
@@ -32,6 +32,10 @@ pub struct Stack {
     pub memory: Memory,
     /// The accounts whose windows cannot be cut.
     pub fields: WindowFields,
+    /// What each caller had.
+    pub usage: Usage,
+    /// How the callers' own limits stand.
+    pub callers: Callers,
 }
 
 impl Stack {
@@ -43,12 +47,15 @@ impl Stack {
         let quotas = Quotas::new(&config.accounts, &config.quota, config.upstream.max_concurrency, clock)?;
         let cache = CacheLayer::new(&config.cache, &config.window, &config.quota, clock);
         let (memory, fields) = (cache.memory().clone(), cache.fields().clone());
+        let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &quotas, clock);
+        let edge = EdgeLayer::new(&config.callers);
+        let (usage, callers) = (api.usage().clone(), edge.callers().clone());
 
         let service = ServiceBuilder::new()
             // Names the request, lets in who may call, and turns every failure into a response.
-            .layer(EdgeLayer::new(&config.callers))
+            .layer(edge)
             // From Kore's path and parameters to a window; from a window to Kore's answer, of any size.
-            .layer(ApiLayer::new(&config.accounts, &config.window, clock))
+            .layer(api)
             // Serves chunks from memory; asks below only for the missing runs, once for all who wait.
             .layer(cache)
             // Walks pages of 100 until the run is whole, or fails.
@@ -68,6 +75,6 @@ impl Stack {
             // One call to Kore, within its deadline.
             .service(Client::new(&config.upstream, clock.clone())?);
 
-        Ok(Self { service: BoxCloneSyncService::new(service), quotas, memory, fields })
+        Ok(Self { service: BoxCloneSyncService::new(service), quotas, memory, fields, usage, callers })
     }
 }

@@ -16,9 +16,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tower::Service;
 
+use crate::api::{CallerUsage, Usage};
 use crate::cache::{Memory, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::edge::Callers;
 use crate::quota::Quotas;
 use crate::stack::Stack;
 use crate::telemetry;
@@ -45,6 +47,8 @@ struct Inner {
     memory: Memory,
     memory_limit: u64,
     fields: WindowFields,
+    usage: Usage,
+    callers: Callers,
     metrics: &'static PrometheusHandle,
 }
 
@@ -59,6 +63,8 @@ impl Admin {
             memory: stack.memory.clone(),
             memory_limit: config.cache.memory,
             fields: stack.fields.clone(),
+            usage: stack.usage.clone(),
+            callers: stack.callers.clone(),
             metrics: telemetry::init_metrics(),
         }))
     }
@@ -122,6 +128,10 @@ impl Admin {
         }
     }
 
+    fn callers(&self) -> Vec<CallerUsage> {
+        self.0.usage.all(|caller| self.0.callers.standing(caller))
+    }
+
     /// The metrics in Prometheus' text format, gauges as they are now.
     fn metrics(&self) -> String {
         for (account, turns) in self.0.quotas.iter() {
@@ -137,7 +147,7 @@ impl Admin {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let paths = ["/", "/livez", "/readyz", "/startupz", "/metrics", "/api/v1/status"];
+        let paths = ["/", "/livez", "/readyz", "/startupz", "/metrics", "/api/v1/status", "/api/v1/callers"];
         if !paths.contains(&path) {
             return text(StatusCode::NOT_FOUND, "text/plain", "no such path\n");
         }
@@ -155,7 +165,8 @@ impl Admin {
                 json(ready, &Readiness { status, problems })
             }
             "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
-            "/" => text(StatusCode::OK, "text/html; charset=utf-8", page::render(&self.status())),
+            "/" => text(StatusCode::OK, "text/html; charset=utf-8", page::render(&self.status(), &self.callers())),
+            "/api/v1/callers" => json(StatusCode::OK, &CallersStatus { callers: self.callers() }),
             _ => json(StatusCode::OK, &self.status()),
         }
     }
@@ -167,7 +178,12 @@ struct Readiness {
     problems: Vec<String>,
 }
 
-/// All that the status page shows.
+#[derive(Serialize)]
+struct CallersStatus {
+    callers: Vec<CallerUsage>,
+}
+
+/// All that the status page shows but for the callers.
 #[derive(Serialize)]
 struct Status {
     #[serde(rename = "status")]

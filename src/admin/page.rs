@@ -2,25 +2,30 @@
 
 use std::fmt::Write as _;
 
-use super::{Status, spelled};
+use super::{CallerUsage, QuotaStatus, Status, spelled};
 
-/// The page for `status`.
-pub(super) fn render(status: &Status) -> String {
+/// The page for `status`, and what its callers had.
+pub(super) fn render(status: &Status, callers: &[CallerUsage]) -> String {
     let mut rows = String::new();
     for account in &status.accounts {
         for quota in &account.quota {
             let _ = write!(
                 rows,
-                "<tr><td>{}</td><td>{} / {}</td><td><meter max={} value={}></meter> {} left</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td><meter max={} value={}></meter> {} left</td><td>{}</td></tr>",
                 escaped(&account.account_id),
-                quota.requests,
-                spelled(quota.per_seconds),
+                limit(quota),
                 quota.requests,
                 quota.remaining,
                 quota.remaining,
                 account.waiting,
             );
         }
+    }
+    let mut callers_rows = String::new();
+    for caller in callers {
+        let (requests, spent, saved) = caller.total();
+        let name = escaped(&caller.caller);
+        let _ = write!(callers_rows, "<tr><td>{name}</td><td>{requests}</td><td>{spent}</td><td>{saved}</td></tr>");
     }
     let mut problems = String::new();
     for problem in &status.problems {
@@ -34,8 +39,10 @@ pub(super) fn render(status: &Status) -> String {
          color-scheme:light dark}}table{{border-collapse:collapse;width:100%}}td,th{{text-align:left;padding:.3rem .6rem;\
          border-bottom:1px solid #8884}}meter{{width:8rem}}.problem{{border-left:4px solid #c33;padding-left:.6rem}}</style>\
          <h1>koregate is {}</h1>{problems}\
-         <p>Version {}, up for {} s. <a href=metrics>Metrics</a>, <a href=api/v1/status>status as JSON</a>.</p>\
+         <p>Version {}, up for {} s. <a href=metrics>Metrics</a>, <a href=api/v1/status>status</a> and \
+         <a href=api/v1/callers>callers</a> as JSON.</p>\
          <h2>Quota</h2><table><tr><th>Account<th>Limit<th>Left<th>Waiting</tr>{rows}</table>\
+         <h2>Callers</h2><table><tr><th>Caller<th>Requests<th>Calls spent<th>Calls saved</tr>{callers_rows}</table>\
          <h2>Memory</h2><p><meter max={room} value={held}></meter> {} of {} MiB</p></html>",
         status.word,
         status.version,
@@ -43,6 +50,12 @@ pub(super) fn render(status: &Status) -> String {
         held >> 20,
         room >> 20,
     )
+}
+
+/// A limit, and what of it is budgeted where somebody else has a part of it.
+fn limit(quota: &QuotaStatus) -> String {
+    let budget = if quota.budget < quota.requests { format!(", {} of them ours", quota.budget) } else { String::new() };
+    format!("{} / {}{budget}", quota.requests, spelled(quota.per_seconds))
 }
 
 fn escaped(text: &str) -> String {

@@ -32,8 +32,11 @@ pub enum ApiError {
     #[error("no such path")]
     NotFound,
     /// The path is served, but not with this method.
-    #[error("only GET and POST are served here")]
-    MethodNotAllowed,
+    #[error("nothing but {} is served here", .allowed.join(" and "))]
+    MethodNotAllowed {
+        /// The methods that are.
+        allowed: &'static [&'static str],
+    },
     /// The account or the stream is not configured, or not for this caller. One answer for all of these, so that it
     /// tells nothing of what exists.
     #[error("this account or stream is not allowed")]

@@ -1,10 +1,14 @@
 //! The api stage: reads a request, asks for its window, writes the answer.
 
 mod body;
+mod cost;
 mod error;
+mod prefer;
 mod question;
 mod representation;
+mod usage;
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,21 +16,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
-use http_body_util::{BodyExt as _, Either, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
+use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
 use self::body::{Items, WindowBody};
-use self::question::{Account, Question};
+use self::cost::CostBody;
+use self::question::{Account, NOBODY, Question, Target};
 use self::representation::{Coding, Format, Representation};
-use crate::cache::{CacheError, Outcome, WindowAnswer, WindowQuery};
+use crate::cache::{CacheError, Cost, CostQuery, Outcome, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
-use crate::upstream::PAGE_LIMIT;
+use crate::quota::{Quotas, Standing};
+use crate::upstream::{PAGE_LIMIT, Series};
 
 pub use self::error::ApiError;
 pub use self::question::Caller;
+pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
 
 /// The most that a body of filters may weigh, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -35,18 +44,18 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Below this a body gains nothing by a content coding.
 const WORTH_CODING: u64 = 512;
 
-/// A window's body, or none (304).
-pub type ApiBody = Either<WindowBody, Empty<Bytes>>;
+/// A window's body, or a short text: none of a 304, or what the gateway says of itself.
+pub type ApiBody = Either<WindowBody, Full<Bytes>>;
 
 /// What became of a request, for whoever reports it: an extension of each answer.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Kore's account.
+    /// Kore's account; `-` if it is about none.
     pub account: Arc<str>,
-    /// Kore's stream.
+    /// Kore's stream; as above.
     pub stream: Arc<str>,
-    /// How the window was answered.
-    pub outcome: Outcome,
+    /// The word for how it was answered.
+    pub outcome: &'static str,
     /// Items in the answer.
     pub items: u64,
     /// Upstream calls that were made for it.
@@ -60,14 +69,33 @@ pub struct Report {
 pub struct ApiLayer {
     accounts: Arc<[Account]>,
     window: config::Window,
+    quotas: Quotas,
+    usage: Usage,
     clock: Clock,
 }
 
 impl ApiLayer {
-    /// For the streams of these accounts.
-    pub fn new(accounts: &[config::Account], window: &config::Window, clock: &Clock) -> Self {
+    /// For the streams of these accounts, asked for by these callers; what calls will take, the quotas say.
+    pub fn new(
+        accounts: &[config::Account],
+        callers: &[config::Caller],
+        window: &config::Window,
+        quotas: &Quotas,
+        clock: &Clock,
+    ) -> Self {
         let account = |a: &config::Account| Account { id: a.account_id.clone(), streams: a.streams.clone() };
-        Self { accounts: accounts.iter().map(account).collect(), window: window.clone(), clock: clock.clone() }
+        Self {
+            accounts: accounts.iter().map(account).collect(),
+            window: window.clone(),
+            quotas: quotas.clone(),
+            usage: Usage::new(callers, accounts, quotas),
+            clock: clock.clone(),
+        }
+    }
+
+    /// What each caller had, to look at.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 }
 
@@ -88,8 +116,10 @@ pub struct ApiStage<S> {
 
 impl<S, B> Service<Request<B>> for ApiStage<S>
 where
-    S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
+    S: Service<CostQuery, Response = Cost, Error = Infallible> + Clone + Send + 'static,
+    <S as Service<WindowQuery>>::Future: Send,
+    <S as Service<CostQuery>>::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
@@ -105,24 +135,33 @@ where
         let ApiStage { api, below } = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            question::check_target(&head)?;
+            let stream = match question::target(&head)? {
+                Target::Usage => return Ok(api.own_usage(&head)),
+                Target::Stream(stream) => stream,
+            };
             let body = read_body(body).await?;
             let caller = head.extensions.get::<Caller>();
             let now = api.clock.now();
-            let question = question::read(&head, &body, caller, &api.accounts, &api.window, now)?;
-            let Question { query, offset, limit, representation } = question;
-            let series = query.series.clone();
+            let question = question::read(&head, stream, &body, caller, &api.accounts, &api.window, now)?;
+            if question.dry_run {
+                let Ok(cost) = below.oneshot(CostQuery(question.query.clone())).await;
+                return Ok(api.tell_cost(&cost, &question.query));
+            }
+            let Question { query, offset, limit, representation, .. } = question;
+            let (series, asker) = (query.series.clone(), query.asker.clone());
             let mut window = below.oneshot(query).await?;
             let items = Items::page(std::mem::take(&mut window.slices), offset, limit);
+            let count = items.count;
+            let mut response = render(items, representation, &window, head.headers.get(header::IF_NONE_MATCH));
             let report = Report {
                 account: series.account.clone(),
                 stream: series.stream.clone(),
-                outcome: window.outcome,
-                items: items.count,
+                outcome: window.outcome.label(),
+                items: if response.status() == StatusCode::NOT_MODIFIED { 0 } else { count },
                 calls: window.calls,
-                avoided: items.count.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(window.calls)),
+                avoided: count.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(window.calls)),
             };
-            let mut response = render(items, representation, &window, head.headers.get(header::IF_NONE_MATCH));
+            api.usage.count(&asker.caller, &report);
             let headers = response.headers_mut();
             headers.insert("cache-status", cache_status(&window));
             if let Some(fetched_at) = window.oldest_copy {
@@ -132,6 +171,42 @@ where
             Ok(response)
         })
     }
+}
+
+impl ApiLayer {
+    fn own_usage(&self, head: &Parts) -> Response<ApiBody> {
+        let standing = head.extensions.get::<Standing>().copied();
+        let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
+        let nobody = || Arc::from(NOBODY);
+        let report = Report { account: nobody(), stream: nobody(), outcome: "usage", items: 0, calls: 0, avoided: 0 };
+        say(&usage, report)
+    }
+
+    fn tell_cost(&self, cost: &Cost, query: &WindowQuery) -> Response<ApiBody> {
+        let Series { account, stream, .. } = &*query.series;
+        let body = CostBody::new(cost, &self.quotas, account, query.asker.class);
+        let (account, stream) = (account.clone(), stream.clone());
+        let report = Report { account, stream, outcome: "dry_run", items: 0, calls: 0, avoided: 0 };
+        let mut response = say(&body, report);
+        response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
+        response
+    }
+}
+
+/// What the gateway says of itself: true at this moment, and to nobody else.
+fn say(what: &impl Serialize, report: Report) -> Response<ApiBody> {
+    let body = serde_json::to_vec(what).unwrap_or_default();
+    let mut response = Response::new(Either::Right(Full::from(body)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.extensions_mut().insert(report);
+    response
+}
+
+/// Seconds for people to read, to the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
 
 async fn read_body<B>(body: B) -> Result<Bytes, ApiError>
@@ -158,7 +233,7 @@ fn render(
     let etag = window.settled.then(|| etag(&items, representation));
     let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
     let mut response = if known {
-        let mut response = Response::new(Either::Right(Empty::new()));
+        let mut response = Response::new(Either::Right(Full::default()));
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
@@ -176,7 +251,7 @@ fn render(
     let headers = response.headers_mut();
     // Conversations are personal data: no cache on the way may keep them, and the caller's own asks again.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding, accountid"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding, accountid, prefer"));
     if let Some(etag) = etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
         headers.insert(header::ETAG, etag);
     }

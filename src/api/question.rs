@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::request::Parts;
-use http::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
+use super::prefer;
 use super::representation::Representation;
 use crate::cache::WindowQuery;
 use crate::config::{self, Names};
@@ -23,7 +24,23 @@ pub(super) struct Question {
     /// How many to answer with at most; `None` is all.
     pub(super) limit: Option<u64>,
     pub(super) representation: Representation,
+    /// Not the window is wanted, but what it would cost.
+    pub(super) dry_run: bool,
 }
+
+/// What a request is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A window of this stream.
+    Stream(String),
+    /// What the caller itself had so far.
+    Usage,
+}
+
+/// The caller's name where none are configured.
+pub(super) const NOBODY: &str = "-";
+/// Where a caller learns what it had.
+const USAGE: &str = "/koregate/v1/usage";
 
 /// Who asks, and what it may see: an extension of each request, beside the [`Standing`](crate::quota::Standing) of its
 /// bucket; of none where no callers are configured.
@@ -56,25 +73,30 @@ fn stream_of(path: &str) -> Option<String> {
     (is_one_segment && !matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
 }
 
-/// The stream that a request is about.
+/// What a request is about.
 ///
 /// # Errors
 /// If the path or the method is not served: then its body is not worth reading.
-pub(super) fn check_target(head: &Parts) -> Result<String, ApiError> {
-    let stream = stream_of(head.uri.path()).ok_or(ApiError::NotFound)?;
-    if head.method == Method::GET || head.method == Method::POST { Ok(stream) } else { Err(ApiError::MethodNotAllowed) }
+pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
+    let path = head.uri.path();
+    let (target, allowed): (_, &[&str]) = if path == USAGE {
+        (Target::Usage, &["GET"])
+    } else {
+        (Target::Stream(stream_of(path).ok_or(ApiError::NotFound)?), &["GET", "POST"])
+    };
+    if allowed.contains(&head.method.as_str()) { Ok(target) } else { Err(ApiError::MethodNotAllowed { allowed }) }
 }
 
-/// Reads a request that came at `now`. The body has been read whole.
+/// Reads a request for a window of `stream` that came at `now`. The body has been read whole.
 pub(super) fn read(
     head: &Parts,
+    stream: String,
     body: &Bytes,
     caller: Option<&Caller>,
     accounts: &[Account],
     window: &config::Window,
     now: Moment,
 ) -> Result<Question, ApiError> {
-    let stream = check_target(head)?;
     // What a caller may see is settled before anything else about the request is looked at.
     let account = account_of(&head.headers, accounts)?;
     let caller_may = |caller: &Caller| caller.accounts.allow(&account.id) && caller.streams.allow(&stream);
@@ -101,12 +123,13 @@ pub(super) fn read(
         offset: number("offset", parameters.offset.as_deref())?.unwrap_or(0),
         limit: number("limit", parameters.limit.as_deref())?,
         representation: Representation::negotiate(&head.headers),
+        dry_run: prefer::is_dry_run(&head.headers),
     })
 }
 
 /// Who asks. Where no callers are configured, all are one.
 fn asker(head: &Parts, caller: Option<&Caller>) -> Asker {
-    let (caller, weight) = caller.map_or((Arc::from("-"), 1), |caller| (caller.name.clone(), caller.weight));
+    let (caller, weight) = caller.map_or((Arc::from(NOBODY), 1), |caller| (caller.name.clone(), caller.weight));
     Asker { caller, weight, class: class_of(&head.headers) }
 }
 
@@ -234,8 +257,8 @@ mod tests {
         }
     }
 
-    fn ask(target: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Question, ApiError> {
-        let mut request = Request::builder().uri(target);
+    fn ask(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Question, ApiError> {
+        let mut request = Request::builder().uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -245,7 +268,8 @@ mod tests {
         let streams = Names::Only(vec!["st-1".into(), "st-2".into()]);
         let caller = Caller { name: "c".into(), accounts: Names::All, streams, weight: 1 };
         let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
-        read(&head, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &window(), now)
+        let Target::Stream(stream) = target(&head)? else { panic!("no window") };
+        read(&head, stream, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &window(), now)
     }
 
     fn query(query: &str) -> Result<Question, ApiError> {
@@ -352,6 +376,27 @@ mod tests {
             }
         }
         assert!(matches!(ask(&target("st-1"), &[], ""), Err(ApiError::NoAccount)));
+    }
+
+    #[test]
+    fn each_path_has_its_methods() {
+        let target = |method: &str, path: &str| {
+            let (head, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
+            target(&head)
+        };
+        assert_eq!(target("POST", PATH).unwrap(), Target::Stream("st-1".to_owned()));
+        assert_eq!(target("GET", "/koregate/v1/usage?x=1").unwrap(), Target::Usage);
+        for (method, path, expected) in [
+            ("HEAD", PATH, &["GET", "POST"][..]),
+            ("POST", "/koregate/v1/usage", &["GET"]),
+            ("HEAD", "/koregate/v1/usage", &["GET"]),
+        ] {
+            let Err(ApiError::MethodNotAllowed { allowed }) = target(method, path) else { panic!("{method} {path}") };
+            assert_eq!(allowed, expected);
+        }
+        for path in ["/koregate/v1/", "/koregate/v1/usage/", "/koregate/v1/Usage", "/koregate/v1/callers"] {
+            assert!(matches!(target("GET", path), Err(ApiError::NotFound)), "{path}");
+        }
     }
 
     #[test]

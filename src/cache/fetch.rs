@@ -319,11 +319,12 @@ impl Fetcher {
         if !settled && (exact || !self.ladder.worth_keeping(span, fetched_at)) {
             return Err(NotStored::AlwaysAskedAfresh);
         }
-        let copy = Copy { id: self.memory.keep(chunk.clone()), chunk: span, fetched_at };
+        let copy = Copy::keep(chunk, &self.memory);
+        let id = copy.id;
         if exact {
             shelf.exact.insert((span, errand.flight.rich), copy);
         } else if !shelf.put(errand.flight.rich, copy, &self.memory) {
-            self.memory.drop_chunk(copy.id);
+            self.memory.drop_chunk(id);
             return Err(NotStored::Outdated);
         }
         Ok(())

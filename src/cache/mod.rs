@@ -1,9 +1,12 @@
 //! The cache stage: serves a window from chunks, and asks below for the missing runs only.
 
 mod chunk;
+mod cost;
+mod estimate;
 mod fetch;
 mod fields;
 mod flight;
+mod look;
 mod member;
 mod memory;
 mod outcome;
@@ -12,16 +15,18 @@ mod seat;
 mod serve;
 mod shelf;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Ready, ready};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
 pub use chunk::{Chunk, Damaged, Settled, Slice};
+pub use cost::{Basis, Known};
 pub use fields::WindowFields;
 pub use memory::Memory;
 pub use outcome::{NotStored, Outcome};
@@ -65,6 +70,27 @@ pub struct WindowAnswer {
     pub hits: usize,
     /// The upstream calls that were made for it, and are told of in no other answer.
     pub calls: u32,
+}
+
+/// What the same window would cost if it were asked for now; to ask this costs nothing and begins nothing.
+#[derive(Clone, Debug)]
+pub struct CostQuery(pub WindowQuery);
+
+/// What a window would cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// The runs that would be asked for, ascending. Each is a call at least.
+    pub runs: Vec<Span>,
+    /// How many calls they would take, as far as is known; `None` if nothing is.
+    pub expected: Option<u64>,
+    /// What of the window is being fetched already, ascending: it costs nobody anything more, but must be waited for.
+    pub under_way: Vec<Span>,
+    /// How many pieces of chunks the answer would be made of; more if the stream turns out to be dense.
+    pub chunks: usize,
+    /// How many of these are there already.
+    pub hits: usize,
+    /// What `expected` comes from.
+    pub basis: Basis,
 }
 
 /// Why a window cannot be answered.
@@ -153,5 +179,19 @@ impl Service<WindowQuery> for CacheStage {
 
     fn call(&mut self, query: WindowQuery) -> Self::Future {
         Box::pin(serve::answer(self.0.clone(), query))
+    }
+}
+
+impl Service<CostQuery> for CacheStage {
+    type Response = Cost;
+    type Error = Infallible;
+    type Future = Ready<Result<Cost, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, CostQuery(query): CostQuery) -> Self::Future {
+        ready(Ok(cost::cost(&self.0, &query)))
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -11,53 +10,19 @@ use tokio::time::Instant;
 use super::chunk::{Chunk, Damaged, Slice};
 use super::fetch::Fetcher;
 use super::flight::{Flight, Landing};
+use super::look::{Change, Held, Look};
 use super::runs::need;
 use super::seat::Seat;
-use super::shelf::{Copy, SharedShelf, Shelf};
-use super::{CacheError, Outcome, WindowAnswer, WindowQuery, member};
+use super::shelf::{Copy, SharedShelf};
+use super::{CacheError, Outcome, WindowAnswer, WindowQuery};
 use crate::repage::{Placed, RepageError};
-use crate::upstream::{Filter, KnownFilter, PAGE_LIMIT, Series};
-use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
+use crate::upstream::Series;
+use crate::window::{Copied, Coverage, Moment, Plan, Span};
 
 /// A window is looked at so often before it is given up. Each round waits for flights to begin, to land or to part.
 const ROUNDS: usize = 1000;
 /// So often copies are fetched again because an item has moved out of them; each time costs calls.
 const MOVES: usize = 2;
-/// A run is ended by a gap of this many items, at which leaving them out saves as much, on the average, as the last page
-/// of a run wastes.
-const WORTH_A_RUN: usize = PAGE_LIMIT as usize / 2;
-/// What a rich item has and a plain one has not.
-const RICH_MEMBER: &str = "agenticActivities";
-
-/// What serves a part of the window.
-#[derive(Clone, Debug)]
-struct Held {
-    chunk: Arc<Chunk>,
-    /// What must be done to its items first.
-    change: Change,
-    /// Whether it was there before this window was asked for.
-    copy: bool,
-}
-
-/// How the items of another series become those of the one that was asked for.
-#[derive(Clone, Debug)]
-struct Change {
-    strip: bool,
-    filter: Option<KnownFilter>,
-}
-
-impl Change {
-    fn is_none(&self) -> bool {
-        !self.strip && self.filter.is_none()
-    }
-
-    fn apply(&self, item: Bytes) -> Option<Bytes> {
-        if self.filter.as_ref().is_some_and(|filter| !filter.passes(&item)) {
-            return None;
-        }
-        if self.strip { Some(member::without(&item, RICH_MEMBER).unwrap_or(item)) } else { Some(item) }
-    }
-}
 
 /// A chunk that a flight has brought for this answer.
 #[derive(Clone, Debug)]
@@ -170,6 +135,11 @@ impl Request {
         Err(CacheError::Restless)
     }
 
+    fn look(&self) -> Look<'_> {
+        let (fetcher, series) = (&*self.fetcher, &*self.series);
+        Look { fetcher, series, asked_at: self.asked_at, fresh_since: self.fresh_since, open: Copy::use_chunk }
+    }
+
     /// Looks what serves the window now, and sees to it that what does not is on its way.
     fn survey(&mut self) -> Next {
         let mut plan = Plan::new(self.span);
@@ -177,18 +147,8 @@ impl Request {
             let change = Change { strip: brought.rich && !self.series.rich, filter: None };
             Some(Held { chunk: brought.chunk.clone(), change, copy: false })
         });
-        if !plan.missing.is_empty()
-            && let Filter::Known(filter) = &self.series.filter
-        {
-            // First what is kept filtered, then what this filter can be applied to.
-            self.take_copies(&mut plan, &self.shelf.lock(), None);
-            let unfiltered = Series { filter: Filter::None, ..Series::clone(&self.series) };
-            let unfiltered = self.fetcher.shelves.of(&unfiltered);
-            self.take_copies(&mut plan, &unfiltered.lock(), Some(filter));
-        }
         // From here on the lock is kept: what is missing now is asked for before anybody else can find it missing.
-        let mut shelf = self.shelf.lock();
-        self.take_copies(&mut plan, &shelf, None);
+        let mut shelf = self.look().take(&mut plan, &self.shelf);
         self.stale |= plan.stale;
         if plan.missing.is_empty() {
             return Next::Serve(plan.hits);
@@ -210,44 +170,9 @@ impl Request {
         if unasked.is_empty() {
             Next::AwaitFlights(flights)
         } else {
-            let unasked = plan.bridge(&unasked, WORTH_A_RUN, |span, held| self.open_items(span, held));
-            let full = self.full(&unasked);
-            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, full, &self.seat))
+            let runs = self.look().runs(&plan, &unasked);
+            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, runs, &self.seat))
         }
-    }
-
-    /// Spans to fetch, with the parts of seconds at their edges that come at no cost.
-    fn full(&self, spans: &SpanSet) -> SpanSet {
-        let settled = self.fetcher.ladder.settled_before(self.asked_at);
-        let full = |span: &Span| {
-            // A copy that ends with the tick of an inclusive `to` has it only if the upstream's bound is what the
-            // configuration says. The query from that second on brings it in any case, so it is taken from there.
-            let span = Span::new(span.start.floor_second(), span.end);
-            // The rest of a last second is fetched along, so that whoever spells the same day otherwise does not pay a
-            // call for less than a second. What is open is cut at now, and no second of it is rounded.
-            Some(span.to_full_minute()).filter(|full| full.end <= settled).unwrap_or(span)
-        };
-        spans.spans().iter().map(full).collect()
-    }
-
-    /// How many items of a copy lie in `span`, if they may be fetched again before they are due: what has settled may
-    /// not, and what has just been fetched need not.
-    fn open_items(&self, span: Span, held: &Held) -> Option<usize> {
-        let fetched_at = held.chunk.fetched_at();
-        let open = span.start >= self.fetcher.ladder.settled_before(fetched_at);
-        (held.copy && open && fetched_at < self.fresh_since).then(|| held.chunk.rows_within(span).len())
-    }
-
-    fn take_copies(&self, plan: &mut Plan<Held>, shelf: &Shelf, filter: Option<&KnownFilter>) {
-        let open = |copy: &Copy, strip| {
-            let chunk = self.fetcher.memory.get(copy.id)?;
-            Some(Held { chunk, change: Change { strip, filter: filter.cloned() }, copy: true })
-        };
-        let (ladder, rich) = (&self.fetcher.ladder, self.series.rich);
-        if !rich {
-            plan.take(&shelf.copies.plain, ladder, self.asked_at, self.fresh_since, |copy| open(copy, false));
-        }
-        plan.take(&shelf.copies.rich, ladder, self.asked_at, self.fresh_since, |copy| open(copy, !rich));
     }
 
     /// Waits until these flights have landed, and takes what they bring.
@@ -311,7 +236,7 @@ impl Request {
         let key = (self.span, self.series.rich);
         let found = {
             let mut shelf = self.shelf.lock();
-            match shelf.exact.get(&key).and_then(|copy| self.fetcher.memory.get(copy.id)) {
+            match shelf.exact.get(&key).and_then(|copy| copy.use_chunk(&self.fetcher.memory)) {
                 Some(chunk) => Ok(chunk),
                 None => Err(shelf
                     .flights

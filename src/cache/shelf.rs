@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
+use super::chunk::Chunk;
 use super::flight::Flight;
 use super::memory::{ChunkId, Memory};
 use super::seat::Seat;
@@ -12,12 +13,32 @@ use crate::upstream::Series;
 use crate::window::{Copied, Coverage, Moment, Span, SpanSet};
 
 /// A chunk that has been kept, and may have gone since.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Copy {
     pub(super) id: ChunkId,
     /// The whole span of the chunk; the copy may cover only a part of it.
     pub(super) chunk: Span,
     pub(super) fetched_at: Moment,
+    /// The chunk itself, for a look that is no use of it: memory tells no look from a use.
+    kept: Weak<Chunk>,
+}
+
+impl Copy {
+    /// Puts a chunk into memory.
+    pub(super) fn keep(chunk: &Arc<Chunk>, memory: &Memory) -> Self {
+        let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
+        Self { id: memory.keep(chunk.clone()), chunk: span, fetched_at, kept: Arc::downgrade(chunk) }
+    }
+
+    /// The chunk, if it is still there; it counts as used.
+    pub(super) fn use_chunk(&self, memory: &Memory) -> Option<Arc<Chunk>> {
+        memory.get(self.id)
+    }
+
+    /// The chunk, if it is still there; it does not count as used.
+    pub(super) fn peek(&self, memory: &Memory) -> Option<Arc<Chunk>> {
+        self.kept.upgrade().filter(|_| memory.holds(self.id))
+    }
 }
 
 impl Copied for Copy {
@@ -73,7 +94,7 @@ impl Shelf {
     /// `false` if what is there is newer.
     pub(super) fn put(&mut self, rich: bool, copy: Copy, memory: &Memory) -> bool {
         let copies = self.copies.of(rich);
-        let old: Vec<Copy> = copies.within(copy.chunk).map(|(_, old)| *old).collect();
+        let old: Vec<Copy> = copies.within(copy.chunk).map(|(_, old)| old.clone()).collect();
         if old.iter().any(|old| old.fetched_at > copy.fetched_at) {
             return false;
         }
@@ -125,6 +146,12 @@ impl Shelves {
         self.lock().entry(key).or_default().clone()
     }
 
+    /// The shelf of a series, if there is one.
+    pub(super) fn find(&self, series: &Series) -> Option<SharedShelf> {
+        let key = Series { rich: false, ..series.clone() };
+        self.lock().get(&key).cloned()
+    }
+
     /// Takes the shelf of a series down if nothing lies on it and nobody but the caller, who holds it, uses it: series
     /// that only ever fail leave nothing behind.
     pub(super) fn tidy(&self, series: &Series, held: &SharedShelf) {
@@ -160,5 +187,39 @@ impl Shelves {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Series, SharedShelf>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Settled;
+
+    #[test]
+    fn a_look_does_not_keep_a_chunk_from_being_the_next_to_go() {
+        let chunk = || Arc::new(Chunk::new(Span::default(), Moment::from_nanos(0), Settled::Yes, &[]));
+        let survives = |open: fn(&Copy, &Memory) -> Option<Arc<Chunk>>| {
+            let memory = Memory::new(10_000);
+            let first = Copy::keep(&chunk(), &memory);
+            for _ in 0..100 {
+                assert!(memory.bytes() <= 10_000);
+                drop(open(&first, &memory));
+                Copy::keep(&chunk(), &memory);
+            }
+            memory.bytes();
+            first.use_chunk(&memory).is_some()
+        };
+        assert!(survives(Copy::use_chunk));
+        assert!(!survives(Copy::peek));
+    }
+
+    #[test]
+    fn what_has_gone_from_memory_is_gone_though_an_answer_still_holds_it() {
+        let memory = Memory::new(10_000);
+        let held = Arc::new(Chunk::new(Span::default(), Moment::from_nanos(0), Settled::Yes, &[]));
+        let copy = Copy::keep(&held, &memory);
+        assert!(copy.peek(&memory).is_some());
+        memory.drop_chunk(copy.id);
+        assert!(copy.peek(&memory).is_none());
     }
 }

@@ -11,9 +11,9 @@ use crate::api::Caller;
 use crate::config;
 use crate::quota::{Bucket, Standing};
 
-/// The callers that are configured.
+/// The callers that are configured. Cheap to clone; all clones see the same.
 #[derive(Clone, Debug)]
-pub(super) struct Callers(Arc<[Known]>);
+pub struct Callers(Arc<[Known]>);
 
 #[derive(Debug)]
 struct Known {
@@ -44,6 +44,11 @@ impl Callers {
             bucket: Bucket::per_minute(caller.requests_per_minute),
         };
         Self(callers.iter().map(known).collect())
+    }
+
+    /// How the limit of the caller of this name stands.
+    pub fn standing(&self, name: &str) -> Option<Standing> {
+        self.0.iter().find(|known| *known.caller.name == *name).map(|known| known.bucket.standing())
     }
 
     /// Whether the request may come in, and whose key it carries, also if it may not; `None` where no callers are

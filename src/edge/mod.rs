@@ -22,11 +22,12 @@ use tower::{Layer, Service, ServiceExt as _};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use self::caller::{Callers, Visit};
+use self::caller::Visit;
 use crate::api::{ApiBody, ApiError, Report};
 use crate::config;
 use crate::telemetry::{self, Request as Told};
 
+pub use self::caller::Callers;
 pub use self::problem::{EdgeError, Kind};
 
 /// So many requests may be under way at once; each costs little while it waits.
@@ -47,6 +48,11 @@ impl EdgeLayer {
     /// Lets in these callers; anybody, if there are none.
     pub fn new(callers: &[config::Caller]) -> Self {
         Self { callers: Callers::new(callers), room: Arc::new(Semaphore::new(MOST_REQUESTS)) }
+    }
+
+    /// The callers, to look at how their limits stand.
+    pub fn callers(&self) -> &Callers {
+        &self.callers
     }
 }
 
@@ -108,7 +114,7 @@ where
                     stream: report.map_or("-", |report| &report.stream),
                     outcome: problem
                         .as_ref()
-                        .map_or_else(|| report.map_or("-", |report| report.outcome.label()), |(kind, _)| kind.label()),
+                        .map_or_else(|| report.map_or("-", |report| report.outcome), |(kind, _)| kind.label()),
                     status: response.status().as_u16(),
                     problem: problem.as_ref().map(|(_, words)| words.as_str()),
                     items: report.map_or(0, |report| report.items),

@@ -132,7 +132,7 @@ fn judge_api(error: &ApiError) -> (Kind, Option<Duration>) {
         }
         ApiError::BodyTooLarge { .. } => (Kind::BodyTooLarge, None),
         ApiError::NotFound => (Kind::NotFound, None),
-        ApiError::MethodNotAllowed => (Kind::MethodNotAllowed, None),
+        ApiError::MethodNotAllowed { .. } => (Kind::MethodNotAllowed, None),
         ApiError::Forbidden => (Kind::Forbidden, None),
         ApiError::Cache(error) => judge_cache(error),
     }
@@ -201,10 +201,13 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
             wait.as_millis().div_ceil(1000).max(1).to_string().try_into().unwrap_or(HeaderValue::from_static("1")),
         );
     }
-    match kind {
-        Kind::MethodNotAllowed => drop(headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST"))),
-        Kind::Unauthorized => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-        _ => {}
+    if let EdgeError::Api(ApiError::MethodNotAllowed { allowed }) = error
+        && let Ok(allowed) = HeaderValue::try_from(allowed.join(", "))
+    {
+        headers.insert(header::ALLOW, allowed);
+    }
+    if kind == Kind::Unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     (response, kind)
 }

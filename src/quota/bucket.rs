@@ -48,6 +48,8 @@ impl Clock for TokioClock {
     }
 }
 
+const MINUTE: Duration = Duration::from_mins(1);
+
 /// A token bucket for the requests of one caller: as many as its limit at once, and then at the limit's pace.
 ///
 /// There is one for each caller that is configured and none for anybody else, so buckets cannot pile up, whatever keys
@@ -90,6 +92,14 @@ impl Bucket {
         };
         let full_in = self.state.full_at().saturating_sub(now.0).max(result.err().unwrap_or_default());
         (result, Standing { limit: self.limit.get(), left, full_in })
+    }
+
+    /// How the bucket stands; nothing is taken out.
+    pub fn standing(&self) -> Standing {
+        let full_in = self.state.full_at().saturating_sub(self.limiter.clock().now().0);
+        let share = (MINUTE / self.limit.get()).as_nanos().max(1);
+        let missing = u32::try_from(full_in.as_nanos().div_ceil(share)).unwrap_or(u32::MAX);
+        Standing { limit: self.limit.get(), left: self.limit.get().saturating_sub(missing), full_in }
     }
 }
 
@@ -136,14 +146,18 @@ mod tests {
         let bucket = bucket(3);
         assert_eq!(bucket.take(), (Ok(()), standing(3, 2, 20)));
         assert_eq!(bucket.take(), (Ok(()), standing(3, 1, 40)));
+        assert_eq!(bucket.standing(), standing(3, 1, 40), "to look takes nothing out");
         advance(Duration::from_secs(5)).await;
+        assert_eq!(bucket.standing(), standing(3, 1, 35));
         assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 55)));
+        assert_eq!(bucket.standing(), standing(3, 0, 55));
         assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
         // What is refused costs nothing.
         assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
         advance(Duration::from_secs(15)).await;
         assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 60)));
         advance(Duration::from_hours(1)).await;
+        assert_eq!(bucket.standing(), standing(3, 3, 0));
         assert_eq!(bucket.take(), (Ok(()), standing(3, 2, 20)));
     }
 

@@ -302,14 +302,20 @@ impl Turns {
 
     /// How long so many calls of this class would take from now on, if nobody asked for more than waits already.
     pub fn forecast(&self, calls: u32, class: Class) -> Duration {
+        if calls == 0 {
+            return Duration::ZERO;
+        }
         let mut state = self.lock();
         let now = self.now();
         let before = u32::try_from(state.ranks().filter(|rank| rank.class <= class).count()).unwrap_or(u32::MAX);
         let reserve = self.reserve(class);
         let (outlook, pace) = (state.ledger.outlook(now, reserve), state.pace(class).copied());
+        let (ledger, closed_until) = (state.ledger.clone(), state.closed_until);
+        // Playing thousands of calls takes longer than those who wait for a turn should wait for this lock.
+        drop(state);
         let paced = |nth| pace.map_or(Duration::ZERO, |pace| pace.offset(nth, outlook));
-        let forecast = state.ledger.forecast(now, calls.saturating_add(before), reserve, paced);
-        if calls == 0 { Duration::ZERO } else { forecast.max(state.closed_until.saturating_sub(now)) }
+        let forecast = ledger.forecast(now, calls.saturating_add(before), reserve, paced);
+        forecast.max(closed_until.saturating_sub(now))
     }
 
     /// Whether callers compete: a call that asked now would not go at once.

@@ -1,0 +1,51 @@
+//! `Prefer` (RFC 7240): what a caller would like, and is told whether it got.
+
+use http::HeaderMap;
+
+/// Asks what a window would cost, in place of the window.
+const DRY_RUN: &str = "dry-run";
+
+/// Whether the caller prefers to be told what the window would cost. A value or parameters change nothing about it.
+pub(super) fn is_dry_run(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    fields.flat_map(unquoted).any(|name| name.eq_ignore_ascii_case(DRY_RUN))
+}
+
+/// The names of the preferences of one field; what stands in quotes is part of a value.
+fn unquoted(field: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let preferences = field.split(move |char| {
+        let separates = char == ',' && !quoted;
+        (quoted, escaped) = match char {
+            '"' if !escaped => (!quoted, false),
+            '\\' if quoted => (quoted, !escaped),
+            _ => (quoted, false),
+        };
+        separates
+    });
+    preferences.filter_map(|preference| preference.split(['=', ';']).next()).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_is_one_preference_among_others() {
+        for (fields, expected) in [
+            (vec![], false),
+            (vec!["dry-run"], true),
+            (vec!["respond-async, wait=10;x , Dry-Run"], true),
+            (vec!["wait=10", "dry-run; why=\"a, b\""], true),
+            (vec!["handling=\"a\\\", dry-run, b\""], false),
+            (vec!["handling=\"\\\\\", dry-run"], true),
+            (vec!["dry-running", "x=dry-run, x;dry-run"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in &fields {
+                headers.append("prefer", field.parse().unwrap());
+            }
+            assert_eq!(is_dry_run(&headers), expected, "{fields:?}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What a window would cost if it were asked for now. Nothing is begun for it, and nothing counts as used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::estimate::Density;
+use super::fetch::Fetcher;
+use super::flight::Flight;
+use super::look::{Held, Look};
+use super::runs::{gathered, need};
+use super::shelf::{ByRichness, Copy, SharedShelf, Shelf};
+use super::{Cost, WindowQuery};
+use crate::repage::Placed;
+use crate::upstream::Filter;
+use crate::window::{Plan, Span, SpanSet};
+
+/// What the number of calls is estimated by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// Whose items.
+    pub of: Known,
+    /// How many of them are cached.
+    pub items: u64,
+    /// In how much time.
+    pub length: Duration,
+}
+
+/// Whose density is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// That of the very series.
+    Series,
+    /// Only that of all the items that its filter chooses from: there are at most as many.
+    Unfiltered,
+    /// Nothing is cached to go by.
+    Nothing,
+}
+
+impl Known {
+    /// The word for it in answers.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Series => "series",
+            Self::Unfiltered => "unfiltered",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+/// What `query` would cost now.
+pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
+    let own = fetcher.shelves.find(&query.series).unwrap_or_default();
+    let look = Look {
+        fetcher,
+        series: &query.series,
+        asked_at: query.asked_at,
+        fresh_since: query.asked_at,
+        open: Copy::peek,
+    };
+    let mut found = Found::default();
+    if query.span.is_empty() {
+        // Nobody need be asked for what is still to come.
+    } else if fetcher.fields.is_wrong(&query.series.account) {
+        found.look_for_exactly(&look, &own.lock(), query.span);
+    } else {
+        found.look_for_chunks(&look, &own, query.span);
+    }
+    let (density, of) = density(&look, &own);
+    fetcher.shelves.tidy(&query.series, &own);
+    let (seen, runs) = (density.seen(), found.runs.spans().to_vec());
+    Cost {
+        expected: density.calls(&runs),
+        runs,
+        under_way: found.under_way.spans().to_vec(),
+        chunks: found.chunks,
+        hits: found.hits,
+        basis: Basis { of, items: seen.items, length: seen.length },
+    }
+}
+
+/// How a window would be answered.
+#[derive(Debug, Default)]
+struct Found {
+    runs: SpanSet,
+    /// What of the window is being fetched already.
+    under_way: SpanSet,
+    chunks: usize,
+    hits: usize,
+}
+
+impl Found {
+    /// As `Request::survey` finds it.
+    fn look_for_chunks(&mut self, look: &Look<'_>, own: &SharedShelf, window: Span) {
+        let mut plan = Plan::new(window);
+        let shelf = look.take(&mut plan, own);
+        let rich = look.series.rich;
+        let flights =
+            shelf.flights.iter().filter(|flight| !flight.demand.is_abandoned() && flight.serves(window, rich));
+        // What is still being gathered for somebody is as good as on its way.
+        let gathered = shelf.gathering.as_ref().map(|gathering| gathered(&gathering.wants)).unwrap_or_default();
+        let gathered = gathered.into_iter().filter(|(_, gathered_rich, _)| *gathered_rich || !rich);
+        let mut unasked = plan.missing.clone();
+        for span in flights.map(|flight| flight.span()).chain(gathered.map(|(span, ..)| span)) {
+            if need(&unasked, span).is_some() {
+                unasked.remove(span);
+                self.under_way.insert(span.intersection(window));
+            }
+        }
+        drop(shelf);
+        self.runs = look.runs(&plan, &unasked);
+        self.count(look, &plan.hits, window);
+    }
+
+    /// Counts the pieces of the answer: what comes takes the place of copies, and is cut where it is settled and where
+    /// the grid says. Where the stream is dense, it will be cut further.
+    fn count(&mut self, look: &Look<'_>, hits: &[(Span, Held)], window: Span) {
+        let coming: SpanSet =
+            self.runs.spans().iter().chain(self.under_way.spans()).map(|span| span.intersection(window)).collect();
+        let stay = |span: Span| {
+            let mut left = SpanSet::from(span);
+            coming.spans().iter().for_each(|coming| left.remove(*coming));
+            left.spans().len()
+        };
+        self.hits = hits.iter().map(|(span, _)| stay(*span)).sum();
+        let settled_before = look.fetcher.ladder.settled_before(look.asked_at);
+        let pieces = |span: &Span| {
+            let (settled, open) = span.split_at(settled_before);
+            [settled, open].map(|part| look.fetcher.grid.cut(part, |_| true).len()).into_iter().sum::<usize>()
+        };
+        self.chunks = self.hits + coming.spans().iter().map(pieces).sum::<usize>();
+    }
+
+    /// As `Request::answer_exactly` finds it.
+    fn look_for_exactly(&mut self, look: &Look<'_>, shelf: &Shelf, window: Span) {
+        let key = (window, look.series.rich);
+        self.chunks = 1;
+        let flies = |flight: &Arc<Flight>| {
+            (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked)
+                && !flight.demand.is_abandoned()
+        };
+        if shelf.exact.get(&key).is_some_and(|copy| copy.peek(&look.fetcher.memory).is_some()) {
+            self.hits = 1;
+        } else if shelf.flights.iter().any(flies) {
+            self.under_way.insert(window);
+        } else {
+            self.runs.insert(window);
+        }
+    }
+}
+
+/// How dense the series is, or else all that its filter chooses from.
+fn density(look: &Look<'_>, own: &SharedShelf) -> (Density, Known) {
+    let of_series = of_shelf(look, &own.lock());
+    if !of_series.seen().length.is_zero() {
+        return (of_series, Known::Series);
+    }
+    let filtered = matches!(look.series.filter, Filter::Known(_));
+    let unfiltered = if filtered { look.unfiltered() } else { None };
+    let unfiltered = unfiltered.map(|shelf| of_shelf(look, &shelf.lock())).unwrap_or_default();
+    let of = if unfiltered.seen().length.is_zero() { Known::Nothing } else { Known::Unfiltered };
+    (unfiltered, of)
+}
+
+fn of_shelf(look: &Look<'_>, shelf: &Shelf) -> Density {
+    let peek = |copy: &Copy| copy.peek(&look.fetcher.memory);
+    let mut density = Density::default();
+    let ByRichness { plain, rich } = &shelf.copies;
+    for (span, copy) in plain.within(Span::EVER).chain(rich.within(Span::EVER)) {
+        // That nothing lay ahead of a fetch tells nothing of what will lie there.
+        let is_past = copy.chunk.start < copy.fetched_at;
+        if let Some(chunk) = peek(copy).filter(|_| is_past) {
+            density.add(span, |part| chunk.rows_within(part).len());
+        }
+    }
+    for ((span, _), copy) in &shelf.exact {
+        // Its items cannot be placed: that is why it is kept whole.
+        if let Some(chunk) = peek(copy) {
+            density.add_somewhere(span.length(), chunk.len());
+        }
+    }
+    density
+}
