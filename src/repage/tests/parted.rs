@@ -191,3 +191,21 @@ fn nothing_is_walked_twice_if_nothing_lies_between_the_walk_and_what_is_wanted()
     assert_eq!(told.left, [(seconds(1_000, 5_000), seconds(1_000, 1_100))]);
     assert_eq!(told.calls, 6, "five pages, and one that says that nothing more is there");
 }
+
+#[test]
+fn what_is_wanted_of_the_first_page_is_handed_over_as_soon_as_it_can_be_proven() {
+    let upstream = upstream(each_second(0..0), Rows::Ascending, UpperBound::Exclusive);
+    let told = run_visited(upstream, seconds(0, 5_000), vec![visit(1, seconds(10, 20))]);
+    assert_eq!(told.stretches[0].span, seconds(0, 199), "behind the second page");
+    assert_eq!(told.stretches.len(), 2);
+}
+
+#[test]
+fn one_who_cannot_be_served_does_not_stand_in_another_s_way() {
+    let mut upstream = upstream(each_second(0..0), Rows::Ascending, UpperBound::Exclusive);
+    // What the first of them waits for cannot be proven whole: something has arrived.
+    upstream.arrivals = vec![(7, Moment::from_millis(38_500), "late".to_owned())];
+    let visits = vec![visit(6, seconds(0, 10)), visit(6, seconds(1_000, 1_100))];
+    let told = run_visited(upstream, seconds(0, 5_000), visits);
+    assert_eq!(told.left.first(), Some(&(seconds(1_000, 5_000), seconds(1_000, 1_100))));
+}
