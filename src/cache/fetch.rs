@@ -89,6 +89,12 @@ impl Errand {
         let (next, tell_next) = self.flight.go_on_with(rest);
         shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &self.flight));
         shelf.flights.push(next.clone());
+        for (seat, need) in self.flight.seats() {
+            let need = need.intersection(rest);
+            if !need.is_empty() {
+                seat.wait_for(&next, need);
+            }
+        }
         let _ = tell.send(Progress::Landed(Ok(Arc::from(brought))));
         drop(shelf);
         (Self { flight: next, ..self }, tell_next)
@@ -271,9 +277,12 @@ impl Fetcher {
                 self.shelves.clear(account, &self.memory);
             }
         }
-        errand.shelf.lock().flights.retain(|flight| !Arc::ptr_eq(flight, &errand.flight));
-        self.shelves.tidy(&errand.series, &errand.shelf);
+        let mut shelf = errand.shelf.lock();
+        shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &errand.flight));
+        // Under the lock: whoever does not find it on the shelf any more finds that it has landed.
         let _ = tell.send(Progress::Landed(result.map(Arc::from)));
+        drop(shelf);
+        self.shelves.tidy(&errand.series, &errand.shelf);
     }
 
     /// Cuts a stretch into chunks and keeps those that are worth it.

@@ -11,6 +11,8 @@ mod runs;
 mod seat;
 mod serve;
 mod shelf;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

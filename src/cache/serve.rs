@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::select_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::chunk::{Chunk, Damaged, Slice};
 use super::fetch::Fetcher;
-use super::flight::{Flight, Landing};
+use super::flight::Flight;
 use super::runs::need;
 use super::seat::Seat;
 use super::shelf::{Copy, SharedShelf, Shelf};
@@ -19,7 +19,8 @@ use crate::repage::{Placed, RepageError};
 use crate::upstream::{Filter, KnownFilter, PAGE_LIMIT, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
-/// A window is looked at so often before it is given up. Each round waits for flights to begin, to land or to part.
+/// A window is looked at so often without anything having landed for it before it is given up. Each round waits for a
+/// flight to begin, to land or to part.
 const ROUNDS: usize = 1000;
 /// So often copies are fetched again because an item has moved out of them; each time costs calls.
 const MOVES: usize = 2;
@@ -147,9 +148,12 @@ impl Drop for Request {
 
 impl Request {
     async fn answer_from_chunks(&mut self) -> Result<WindowAnswer, CacheError> {
-        let mut moves = 0;
-        for _ in 0..ROUNDS {
-            match self.survey() {
+        let (mut moves, mut rounds) = (0, 0);
+        while rounds < ROUNDS {
+            let landed = self.flights.len();
+            let next = self.survey()?;
+            rounds = if self.flights.len() > landed { 0 } else { rounds + 1 };
+            match next {
                 Next::Serve(held) => {
                     let parts = parts(held).await?;
                     let moved = twice(&parts);
@@ -164,19 +168,16 @@ impl Request {
                     self.forget(&moved);
                 }
                 Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
-                Next::AwaitFlights(flights) => self.await_flights(flights).await?,
+                Next::AwaitFlights(flights) => self.await_flights(&flights).await?,
             }
         }
         Err(CacheError::Restless)
     }
 
     /// Looks what serves the window now, and sees to it that what does not is on its way.
-    fn survey(&mut self) -> Next {
+    fn survey(&mut self) -> Result<Next, CacheError> {
         let mut plan = Plan::new(self.span);
-        plan.take(&self.brought, &self.fetcher.ladder, self.asked_at, Moment::MIN, |brought| {
-            let change = Change { strip: brought.rich && !self.series.rich, filter: None };
-            Some(Held { chunk: brought.chunk.clone(), change, copy: false })
-        });
+        self.take_brought(&mut plan);
         if !plan.missing.is_empty()
             && let Filter::Known(filter) = &self.series.filter
         {
@@ -187,11 +188,15 @@ impl Request {
             self.take_copies(&mut plan, &unfiltered.lock(), Some(filter));
         }
         // From here on the lock is kept: what is missing now is asked for before anybody else can find it missing.
-        let mut shelf = self.shelf.lock();
+        let shelf = self.shelf.clone();
+        let mut shelf = shelf.lock();
+        // And what has landed now is not on its way any more.
+        self.take_landed(&plan.missing)?;
+        self.take_brought(&mut plan);
         self.take_copies(&mut plan, &shelf, None);
         self.stale |= plan.stale;
         if plan.missing.is_empty() {
-            return Next::Serve(plan.hits);
+            return Ok(Next::Serve(plan.hits));
         }
         let mut unasked = plan.missing.clone();
         let mut flights = Vec::new();
@@ -208,12 +213,36 @@ impl Request {
         }
         self.seat.wait_only_for(&flights);
         if unasked.is_empty() {
-            Next::AwaitFlights(flights)
-        } else {
-            let unasked = plan.bridge(&unasked, WORTH_A_RUN, |span, held| self.open_items(span, held));
-            let full = self.full(&unasked);
-            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, full, &self.seat))
+            return Ok(Next::AwaitFlights(flights));
         }
+        let unasked = plan.bridge(&unasked, WORTH_A_RUN, |span, held| self.open_items(span, held));
+        let full = self.full(&unasked);
+        Ok(Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, full, &self.seat)))
+    }
+
+    /// Takes what the flights that it waits for have brought. An error if one has failed that was to bring what is missing.
+    fn take_landed(&mut self, missing: &SpanSet) -> Result<(), CacheError> {
+        for (flight, brought) in self.seat.landed() {
+            let chunks = match brought {
+                Ok(chunks) => chunks,
+                Err(error) if need(missing, flight.span()).is_some() => return Err(error),
+                Err(_) => continue,
+            };
+            for chunk in chunks.iter() {
+                self.brought.insert(chunk.span(), Brought { chunk: chunk.clone(), rich: flight.rich });
+            }
+            // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
+            self.fresh_since = self.fresh_since.min(flight.began_at);
+            self.flights.push(flight);
+        }
+        Ok(())
+    }
+
+    fn take_brought(&self, plan: &mut Plan<Held>) {
+        plan.take(&self.brought, &self.fetcher.ladder, self.asked_at, Moment::MIN, |brought| {
+            let change = Change { strip: brought.rich && !self.series.rich, filter: None };
+            Some(Held { chunk: brought.chunk.clone(), change, copy: false })
+        });
     }
 
     /// Spans to fetch, with the parts of seconds at their edges that come at no cost.
@@ -250,22 +279,12 @@ impl Request {
         plan.take(&shelf.copies.rich, ladder, self.asked_at, self.fresh_since, |copy| open(copy, !rich));
     }
 
-    /// Waits until these flights have landed, and takes what they bring.
-    async fn await_flights(&mut self, flights: Vec<(Arc<Flight>, Span)>) -> Result<(), CacheError> {
+    /// Waits until there is news of one of these flights.
+    async fn await_flights(&self, flights: &[(Arc<Flight>, Span)]) -> Result<(), CacheError> {
         let class = self.seat.asker.class;
+        let news = flights.iter().map(|(flight, span)| Box::pin(flight.news(*span, class, self.patience)));
         // All at once: one that the quota holds is not found out only when a longer one has landed.
-        let landings =
-            try_join_all(flights.iter().map(|(flight, span)| flight.landed(*span, class, self.patience))).await?;
-        for ((flight, _), landing) in flights.into_iter().zip(landings) {
-            let Landing::Chunks(chunks) = landing else { continue };
-            for chunk in chunks.iter() {
-                self.brought.insert(chunk.span(), Brought { chunk: chunk.clone(), rich: flight.rich });
-            }
-            // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
-            self.fresh_since = self.fresh_since.min(flight.began_at);
-            self.flights.push(flight);
-        }
-        Ok(())
+        select_all(news).await.0
     }
 
     /// Forgets spans whose copies are older than what an item has done since.
@@ -327,9 +346,9 @@ impl Request {
         let (chunk, outcome) = match found {
             Ok(chunk) => (chunk, Outcome::Hit),
             Err(flight) => {
-                let landing = flight.landed(self.span, self.seat.asker.class, self.patience).await?;
+                flight.news(self.span, self.seat.asker.class, self.patience).await?;
+                let chunks = flight.brought().ok_or(CacheError::Lost)??;
                 self.flights = vec![flight];
-                let Landing::Chunks(chunks) = landing else { return Err(CacheError::Lost) };
                 (chunks.first().cloned().ok_or(CacheError::Lost)?, Outcome::Bypass)
             }
         };
