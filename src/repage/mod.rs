@@ -6,7 +6,6 @@ mod places;
 mod walk;
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,7 +25,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Exhausted, QuotaError};
 use crate::telemetry;
-use crate::upstream::{Class, Demand, PAGE_LIMIT, Page, PageRequest, Series};
+use crate::upstream::{Asker, Class, Demand, PAGE_LIMIT, Page, PageRequest, Series};
 use crate::window::{Bound, Moment, QueryBounds, Span, UpperBound};
 
 /// A walk that holds more than this is cut: what is proven whole is handed on, and a new walk begins behind it.
@@ -177,11 +176,16 @@ where
 }
 
 impl<S> RepageStage<S> {
-    /// Waits for a place, as long as somebody wants the run.
+    /// Waits for a place, as long as somebody wants the run: in the line of the most urgent who waits for it.
     async fn place(&self, run: &Run) -> Result<Option<Place>, RepageError> {
         let Some(places) = self.settings.places.get(&run.series.account) else { return Ok(None) };
         let (demand, patience) = (&run.demand, self.settings.queue_timeout);
-        let mut place = pin!(places.take(demand.cause()));
+        let in_line = |class| {
+            let asker = Asker { class, ..demand.cause().clone() };
+            Box::pin(async move { places.take(&asker).await })
+        };
+        let mut class = demand.class();
+        let mut place = in_line(class);
         let mut held = false;
         let mut deadline = Instant::now() + patience;
         loop {
@@ -205,6 +209,10 @@ impl<S> RepageStage<S> {
             }
             if demand.is_abandoned() {
                 return Err(RepageError::Quota(QuotaError::Unwanted));
+            }
+            if demand.class() < class {
+                class = demand.class();
+                place = in_line(class);
             }
         }
     }
