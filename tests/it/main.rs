@@ -17,6 +17,7 @@ mod process;
 mod quota;
 mod replay;
 mod representation;
+mod restarts;
 mod secrets;
 mod support;
 mod tap;
