@@ -327,6 +327,20 @@ async fn one_who_leaves_while_it_is_gathered_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn if_one_of_two_leaves_the_other_is_served_by_the_same_run() {
+    let mut rig = Rig::new();
+    let leaves = rig.ask(0, 100, Class::Interactive).await;
+    let run = rig.run().await;
+    let stays = rig.ask(0, 100, Class::Background).await;
+    hang_up(leaves).await;
+    assert_eq!(run.run.demand.class(), Class::Background, "it is no longer urgent");
+    run.succeed();
+    assert_whole(&answered(stays).await, 0, 100);
+    rig.no_run().await;
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_who_needs_only_what_is_kept_waits_for_no_other_part() {
     let mut rig = Rig::new();
     let all = rig.ask(0, 100, Class::Background).await;

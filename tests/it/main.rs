@@ -19,6 +19,7 @@ mod replay;
 mod representation;
 mod restarts;
 mod secrets;
+mod sharing;
 mod support;
 mod tap;
 mod tls;
