@@ -1,9 +1,11 @@
 //! Brings what is missing: runs are begun here, cut into chunks as they come, and put on their shelf.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -89,6 +91,12 @@ impl Errand {
         let (next, tell_next) = self.flight.go_on_with(rest);
         shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &self.flight));
         shelf.flights.push(next.clone());
+        for (seat, need) in self.flight.seats() {
+            let need = need.intersection(rest);
+            if !need.is_empty() {
+                seat.wait_for(&next, need);
+            }
+        }
         let _ = tell.send(Progress::Landed(Ok(Arc::from(brought))));
         drop(shelf);
         (Self { flight: next, ..self }, tell_next)
@@ -125,34 +133,42 @@ impl Fetcher {
     fn begin_gathered(self: &Arc<Self>, series: &Arc<Series>, of: &SharedShelf) {
         let mut shelf = of.lock();
         let Some(Gathering { wants, .. }) = shelf.gathering.take() else { return };
-        let mut parties: Vec<(Asker, Vec<_>)> = Vec::new();
+        let mut parties: Vec<(Asker, VecDeque<_>)> = Vec::new();
         for (span, rich, Cause { asker, seats }) in gathered(&wants) {
             let demand = Demand::new(asker.clone());
             let (flight, tell) = Flight::begin(span, rich, Placed::Checked, self.clock.now(), demand);
             let errand = (Errand::new(series, of, &mut shelf, flight, &seats), tell);
             match parties.iter_mut().find(|(party, _)| *party == asker) {
-                Some((_, flights)) => flights.push(errand),
-                None => parties.push((asker, vec![errand])),
+                Some((_, flights)) => flights.push_back(errand),
+                None => parties.push((asker, VecDeque::from([errand]))),
             }
         }
         drop(shelf);
         for (_, mut flights) in parties {
-            flights.sort_by_key(|(errand, _)| errand.flight.span().length());
+            flights.make_contiguous().sort_by_key(|(errand, _)| errand.flight.span().length());
             tokio::spawn(self.clone().fly_together(flights));
         }
     }
 
     /// Flies one run ahead of the others until the upstream has answered it with a page: if it refuses that one, the
-    /// others need not ask.
-    async fn fly_together(self: Arc<Self>, flights: Vec<(Errand, watch::Sender<Progress>)>) {
-        let mut flights = flights.into_iter();
+    /// others need not ask. One for which somebody more urgent comes to wait meanwhile does not stay behind.
+    async fn fly_together(self: Arc<Self>, mut flights: VecDeque<(Errand, watch::Sender<Progress>)>) {
         let mut refused = None;
-        for (first, tell) in flights.by_ref() {
-            let (begin, begun) = oneshot::channel();
+        while let Some((first, tell)) = flights.pop_front() {
+            let demand = first.flight.demand.clone();
+            let (begin, mut begun) = oneshot::channel();
             let first = tokio::spawn(self.clone().fly(first, tell, Some(begin)));
-            if begun.await.is_err() {
-                refused = first.await.unwrap_or(Err(CacheError::Lost)).err();
-            }
+            let begun = loop {
+                tokio::select! {
+                    begun = &mut begun => break begun.is_ok(),
+                    place = more_urgent(&flights, &demand) => {
+                        if let Some((errand, tell)) = flights.remove(place) {
+                            tokio::spawn(self.clone().fly(errand, tell, None));
+                        }
+                    }
+                }
+            };
+            refused = if begun { None } else { first.await.unwrap_or(Err(CacheError::Lost)).err() };
             // One that nobody wanted any more has learnt nothing: the next one flies ahead.
             if !matches!(refused, Some(CacheError::Repage(RepageError::Quota(QuotaError::Unwanted)))) {
                 break;
@@ -271,9 +287,12 @@ impl Fetcher {
                 self.shelves.clear(account, &self.memory);
             }
         }
-        errand.shelf.lock().flights.retain(|flight| !Arc::ptr_eq(flight, &errand.flight));
-        self.shelves.tidy(&errand.series, &errand.shelf);
+        let mut shelf = errand.shelf.lock();
+        shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &errand.flight));
+        // Under the lock: whoever does not find it on the shelf any more finds that it has landed.
         let _ = tell.send(Progress::Landed(result.map(Arc::from)));
+        drop(shelf);
+        self.shelves.tidy(&errand.series, &errand.shelf);
     }
 
     /// Cuts a stretch into chunks and keeps those that are worth it.
@@ -342,6 +361,18 @@ impl Fetcher {
                 Arc::new(Chunk::new(piece, stretch.fetched_at, settled, items_within(&stretch.items, piece)))
             })
             .collect()
+    }
+}
+
+/// Ends when one of `flights`, which have not left yet, is more urgent than `ahead`: gives its place among them.
+async fn more_urgent(flights: &VecDeque<(Errand, watch::Sender<Progress>)>, ahead: &Demand) -> usize {
+    loop {
+        let is_more_urgent = |(errand, _): &(Errand, _)| errand.flight.demand.class() < ahead.class();
+        if let Some(place) = flights.iter().position(is_more_urgent) {
+            return place;
+        }
+        let changed = flights.iter().map(|(errand, _)| Box::pin(errand.flight.demand.changed()));
+        if flights.is_empty() { std::future::pending().await } else { drop(select_all(changed).await) }
     }
 }
 

@@ -25,15 +25,6 @@ pub(super) enum Progress {
     Landed(Result<Arc<[Arc<Chunk>]>, CacheError>),
 }
 
-/// What one who waited for a flight gets.
-#[derive(Debug)]
-pub(super) enum Landing {
-    /// All its chunks; they may be of a part of its span only, when the rest goes on on another flight.
-    Chunks(Arc<[Arc<Chunk>]>),
-    /// It has become shorter: what it has lost is on other flights now.
-    Parted,
-}
-
 /// A run on its way, or a part of one.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -69,12 +60,9 @@ impl Flight {
         (Arc::new(Self { rich, placed, began_at: now, demand, route, progress, charged }), tell)
     }
 
-    /// The flight on which its run goes on with `rest`, for those who need some of it.
+    /// The flight on which its run goes on with `rest`.
     pub(super) fn go_on_with(&self, rest: Span) -> (Arc<Self>, watch::Sender<Progress>) {
-        let (next, tell) = Self::begin(rest, self.rich, self.placed, self.began_at, self.demand.clone());
-        let seats = self.route(|route| route.seats.clone());
-        next.route(|route| route.seats.extend(seats.into_iter().filter(|(_, need)| need.overlaps(rest))));
-        (next, tell)
+        Self::begin(rest, self.rich, self.placed, self.began_at, self.demand.clone())
     }
 
     fn route<T>(&self, look: impl FnOnce(&mut Route) -> T) -> T {
@@ -106,18 +94,27 @@ impl Flight {
         self.placed == Placed::Checked && (self.rich || !rich) && self.span().overlaps(span)
     }
 
-    /// Its chunks, when it has landed; `known` is the span that it had when the waiting was decided upon. An error if it
-    /// is held beyond `patience`.
-    pub(super) async fn landed(&self, known: Span, class: Class, patience: Instant) -> Result<Landing, CacheError> {
+    /// What it brought, if it has landed: all its chunks. They may be of a part of its span only, when the rest goes on on
+    /// another flight.
+    pub(super) fn brought(&self) -> Option<Result<Arc<[Arc<Chunk>]>, CacheError>> {
+        match &*self.progress.borrow() {
+            Progress::Landed(result) => Some(result.clone()),
+            Progress::Flying | Progress::Held(..) => None,
+        }
+    }
+
+    /// Ends when it has landed, or has become shorter than `known`, the span that it had when the waiting was decided
+    /// upon. An error if it is held beyond `patience`.
+    pub(super) async fn news(&self, known: Span, class: Class, patience: Instant) -> Result<(), CacheError> {
         let mut progress = self.progress.clone();
-        let over = progress.wait_for(|progress| match progress {
+        let news = progress.wait_for(|progress| match progress {
             Progress::Flying => self.span() != known,
             Progress::Held(until, held) => (*held <= class && *until > patience) || self.span() != known,
             Progress::Landed(_) => true,
         });
-        match over.await.as_deref() {
-            Ok(Progress::Landed(result)) => result.clone().map(Landing::Chunks),
-            Ok(_) if self.span() != known => Ok(Landing::Parted),
+        match news.await.as_deref() {
+            Ok(Progress::Landed(_)) => Ok(()),
+            Ok(_) if self.span() != known => Ok(()),
             Ok(Progress::Held(until, _)) => {
                 Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
             }

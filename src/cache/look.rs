@@ -60,21 +60,24 @@ pub(super) struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Takes what the shelves have for the plan. The series' own is still locked then, so that what is missing can be
-    /// asked for before anybody else finds it missing.
+    /// Takes what the shelves have for the plan. The series' own is still locked then.
     pub(super) fn take<'s>(&self, plan: &mut Plan<Held>, own: &'s SharedShelf) -> MutexGuard<'s, Shelf> {
+        self.take_filterable(plan, own);
+        let own = own.lock();
+        self.take_copies(plan, &own, None);
+        own
+    }
+
+    /// Takes what the filter of the series can be applied to, where nothing is kept filtered.
+    pub(super) fn take_filterable(&self, plan: &mut Plan<Held>, own: &SharedShelf) {
         if !plan.missing.is_empty()
             && let Filter::Known(filter) = &self.series.filter
         {
-            // First what is kept filtered, then what this filter can be applied to.
             self.take_copies(plan, &own.lock(), None);
             if let Some(unfiltered) = self.unfiltered() {
                 self.take_copies(plan, &unfiltered.lock(), Some(filter));
             }
         }
-        let own = own.lock();
-        self.take_copies(plan, &own, None);
-        own
     }
 
     /// The shelf of all items that the filter chooses from.
@@ -82,7 +85,8 @@ impl Look<'_> {
         self.fetcher.shelves.find(&Series { filter: Filter::None, ..self.series.clone() })
     }
 
-    fn take_copies(&self, plan: &mut Plan<Held>, shelf: &Shelf, filter: Option<&KnownFilter>) {
+    /// Takes the copies of a shelf, to which `filter` is to be applied.
+    pub(super) fn take_copies(&self, plan: &mut Plan<Held>, shelf: &Shelf, filter: Option<&KnownFilter>) {
         let open = |copy: &Copy, strip| {
             let chunk = (self.open)(copy, &self.fetcher.memory)?;
             Some(Held { chunk, change: Change { strip, filter: filter.cloned() }, copy: true })

@@ -14,6 +14,8 @@ mod runs;
 mod seat;
 mod serve;
 mod shelf;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::sync::Arc;

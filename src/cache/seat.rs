@@ -1,17 +1,23 @@
 //! Somebody who waits: for spans that are being gathered, and for flights. It is gone when the request is.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::CacheError;
+use super::chunk::Chunk;
 use super::flight::Flight;
 use crate::upstream::{Asker, Waiting};
 use crate::window::Span;
+
+/// What a flight that has ended has brought.
+pub(super) type Landed = (Arc<Flight>, Result<Arc<[Arc<Chunk>]>, CacheError>);
 
 /// One request's seat: as long as it is there, somebody wants what it waits for.
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) asker: Asker,
-    /// Held for bookkeeping only, never across an await.
-    waiting: Mutex<Vec<Waiting>>,
+    /// The flights that it waits for. They are kept until somebody looks, so that nothing that they bring is missed: what
+    /// is not kept in memory is nowhere else. Held for bookkeeping only, never across an await.
+    waiting: Mutex<Vec<(Arc<Flight>, Waiting)>>,
 }
 
 impl Seat {
@@ -19,21 +25,31 @@ impl Seat {
         Arc::new(Self { asker, waiting: Mutex::default() })
     }
 
+    fn lock(&self) -> MutexGuard<'_, Vec<(Arc<Flight>, Waiting)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on waits for this flight too, for `need` of it. `false` if nobody wanted it just now, and it has gone.
-    pub(super) fn wait_for(self: &Arc<Self>, flight: &Flight, need: Span) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.iter().any(|waiting| waiting.is_for(&flight.demand)) {
+    pub(super) fn wait_for(self: &Arc<Self>, flight: &Arc<Flight>, need: Span) -> bool {
+        let mut waiting = self.lock();
+        if waiting.iter().any(|(known, _)| Arc::ptr_eq(known, flight)) {
             return true;
         }
         let Some(joined) = flight.demand.join(self.asker.clone(), need) else { return false };
         flight.remember(self, need);
-        waiting.push(joined);
+        waiting.push((flight.clone(), joined));
         true
     }
 
     /// Waits for these flights only.
     pub(super) fn wait_only_for(&self, flights: &[(Arc<Flight>, Span)]) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|waiting| flights.iter().any(|(flight, _)| waiting.is_for(&flight.demand)));
+        self.lock().retain(|(known, _)| flights.iter().any(|(flight, _)| Arc::ptr_eq(known, flight)));
+    }
+
+    /// Those that have ended since the last look; it does not wait for them any more.
+    pub(super) fn landed(&self) -> Vec<Landed> {
+        let landed = |(flight, _): &mut (Arc<Flight>, Waiting)| flight.brought().is_some();
+        let landed: Vec<_> = self.lock().extract_if(.., landed).collect();
+        landed.into_iter().filter_map(|(flight, _)| flight.brought().map(|brought| (flight, brought))).collect()
     }
 }

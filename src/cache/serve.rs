@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::select_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::chunk::{Chunk, Damaged, Slice};
 use super::fetch::Fetcher;
-use super::flight::{Flight, Landing};
+use super::flight::Flight;
 use super::look::{Change, Held, Look};
 use super::runs::need;
 use super::seat::Seat;
@@ -17,9 +17,10 @@ use super::shelf::{Copy, SharedShelf};
 use super::{CacheError, Outcome, WindowAnswer, WindowQuery};
 use crate::repage::{Placed, RepageError};
 use crate::upstream::Series;
-use crate::window::{Copied, Coverage, Moment, Plan, Span};
+use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
-/// A window is looked at so often before it is given up. Each round waits for flights to begin, to land or to part.
+/// A window is looked at so often without anything having landed for it before it is given up. Each round waits for a
+/// flight to begin, to land or to part.
 const ROUNDS: usize = 1000;
 /// So often copies are fetched again because an item has moved out of them; each time costs calls.
 const MOVES: usize = 2;
@@ -112,9 +113,12 @@ impl Drop for Request {
 
 impl Request {
     async fn answer_from_chunks(&mut self) -> Result<WindowAnswer, CacheError> {
-        let mut moves = 0;
-        for _ in 0..ROUNDS {
-            match self.survey() {
+        let (mut moves, mut rounds) = (0, 0);
+        while rounds < ROUNDS {
+            let landed = self.flights.len();
+            let next = self.survey()?;
+            rounds = if self.flights.len() > landed { 0 } else { rounds + 1 };
+            match next {
                 Next::Serve(held) => {
                     let parts = parts(held).await?;
                     let moved = twice(&parts);
@@ -129,7 +133,7 @@ impl Request {
                     self.forget(&moved);
                 }
                 Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
-                Next::AwaitFlights(flights) => self.await_flights(flights).await?,
+                Next::AwaitFlights(flights) => self.await_flights(&flights).await?,
             }
         }
         Err(CacheError::Restless)
@@ -141,17 +145,20 @@ impl Request {
     }
 
     /// Looks what serves the window now, and sees to it that what does not is on its way.
-    fn survey(&mut self) -> Next {
+    fn survey(&mut self) -> Result<Next, CacheError> {
         let mut plan = Plan::new(self.span);
-        plan.take(&self.brought, &self.fetcher.ladder, self.asked_at, Moment::MIN, |brought| {
-            let change = Change { strip: brought.rich && !self.series.rich, filter: None };
-            Some(Held { chunk: brought.chunk.clone(), change, copy: false })
-        });
+        self.take_brought(&mut plan);
+        self.look().take_filterable(&mut plan, &self.shelf);
         // From here on the lock is kept: what is missing now is asked for before anybody else can find it missing.
-        let mut shelf = self.look().take(&mut plan, &self.shelf);
+        let shelf = self.shelf.clone();
+        let mut shelf = shelf.lock();
+        // And what has landed now is not on its way any more.
+        self.take_landed(&plan.missing)?;
+        self.take_brought(&mut plan);
+        self.look().take_copies(&mut plan, &shelf, None);
         self.stale |= plan.stale;
         if plan.missing.is_empty() {
-            return Next::Serve(plan.hits);
+            return Ok(Next::Serve(plan.hits));
         }
         let mut unasked = plan.missing.clone();
         let mut flights = Vec::new();
@@ -168,21 +175,20 @@ impl Request {
         }
         self.seat.wait_only_for(&flights);
         if unasked.is_empty() {
-            Next::AwaitFlights(flights)
-        } else {
-            let runs = self.look().runs(&plan, &unasked);
-            Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, runs, &self.seat))
+            return Ok(Next::AwaitFlights(flights));
         }
+        let runs = self.look().runs(&plan, &unasked);
+        Ok(Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, runs, &self.seat)))
     }
 
-    /// Waits until these flights have landed, and takes what they bring.
-    async fn await_flights(&mut self, flights: Vec<(Arc<Flight>, Span)>) -> Result<(), CacheError> {
-        let class = self.seat.asker.class;
-        // All at once: one that the quota holds is not found out only when a longer one has landed.
-        let landings =
-            try_join_all(flights.iter().map(|(flight, span)| flight.landed(*span, class, self.patience))).await?;
-        for ((flight, _), landing) in flights.into_iter().zip(landings) {
-            let Landing::Chunks(chunks) = landing else { continue };
+    /// Takes what the flights that it waits for have brought. An error if one has failed that was to bring what is missing.
+    fn take_landed(&mut self, missing: &SpanSet) -> Result<(), CacheError> {
+        for (flight, brought) in self.seat.landed() {
+            let chunks = match brought {
+                Ok(chunks) => chunks,
+                Err(error) if need(missing, flight.span()).is_some() => return Err(error),
+                Err(_) => continue,
+            };
             for chunk in chunks.iter() {
                 self.brought.insert(chunk.span(), Brought { chunk: chunk.clone(), rich: flight.rich });
             }
@@ -191,6 +197,21 @@ impl Request {
             self.flights.push(flight);
         }
         Ok(())
+    }
+
+    fn take_brought(&self, plan: &mut Plan<Held>) {
+        plan.take(&self.brought, &self.fetcher.ladder, self.asked_at, Moment::MIN, |brought| {
+            let change = Change { strip: brought.rich && !self.series.rich, filter: None };
+            Some(Held { chunk: brought.chunk.clone(), change, copy: false })
+        });
+    }
+
+    /// Waits until there is news of one of these flights.
+    async fn await_flights(&self, flights: &[(Arc<Flight>, Span)]) -> Result<(), CacheError> {
+        let class = self.seat.asker.class;
+        let news = flights.iter().map(|(flight, span)| Box::pin(flight.news(*span, class, self.patience)));
+        // All at once: one that the quota holds is not found out only when a longer one has landed.
+        select_all(news).await.0
     }
 
     /// Forgets spans whose copies are older than what an item has done since.
@@ -252,9 +273,9 @@ impl Request {
         let (chunk, outcome) = match found {
             Ok(chunk) => (chunk, Outcome::Hit),
             Err(flight) => {
-                let landing = flight.landed(self.span, self.seat.asker.class, self.patience).await?;
+                flight.news(self.span, self.seat.asker.class, self.patience).await?;
+                let chunks = flight.brought().ok_or(CacheError::Lost)??;
                 self.flights = vec![flight];
-                let Landing::Chunks(chunks) = landing else { return Err(CacheError::Lost) };
                 (chunks.first().cloned().ok_or(CacheError::Lost)?, Outcome::Bypass)
             }
         };

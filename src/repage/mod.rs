@@ -6,7 +6,6 @@ mod places;
 mod walk;
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,7 +25,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Exhausted, QuotaError};
 use crate::telemetry;
-use crate::upstream::{Class, Demand, PAGE_LIMIT, Page, PageRequest, Series};
+use crate::upstream::{Asker, Class, Demand, PAGE_LIMIT, Page, PageRequest, Series};
 use crate::window::{Bound, Moment, QueryBounds, Span, UpperBound};
 
 /// A walk that holds more than this is cut: what is proven whole is handed on, and a new walk begins behind it.
@@ -177,11 +176,16 @@ where
 }
 
 impl<S> RepageStage<S> {
-    /// Waits for a place, as long as somebody wants the run.
+    /// Waits for a place, as long as somebody wants the run: in the line of the most urgent who waits for it.
     async fn place(&self, run: &Run) -> Result<Option<Place>, RepageError> {
         let Some(places) = self.settings.places.get(&run.series.account) else { return Ok(None) };
         let (demand, patience) = (&run.demand, self.settings.queue_timeout);
-        let mut place = pin!(places.take(demand.cause()));
+        let in_line = |class| {
+            let asker = Asker { class, ..demand.cause().clone() };
+            Box::pin(async move { places.take(&asker).await })
+        };
+        let mut class = demand.class();
+        let mut place = in_line(class);
         let mut held = false;
         let mut deadline = Instant::now() + patience;
         loop {
@@ -205,6 +209,10 @@ impl<S> RepageStage<S> {
             }
             if demand.is_abandoned() {
                 return Err(RepageError::Quota(QuotaError::Unwanted));
+            }
+            if demand.class() < class {
+                class = demand.class();
+                place = in_line(class);
             }
         }
     }
@@ -357,8 +365,8 @@ where
                     None => {}
                 }
             }
-            match self.parting(&walk, *span, watch) {
-                Some(Parting::HandOver) if may_hand_over => {
+            match self.parting(&walk, *span, watch, may_hand_over) {
+                Some(Parting::HandOver) => {
                     // A proof that fails once is not paid for again.
                     may_hand_over = false;
                     if let Some((whole, rest)) = self.cut(&walk, *span).await? {
@@ -370,7 +378,7 @@ where
                     *span = kept;
                     walk.narrow(self.query_for(kept));
                 }
-                Some(Parting::HandOver) | None => {}
+                None => {}
             }
             let page = self.page(self.query_for(*span), offset, PAGE_LIMIT).await?;
             let Err(broken) = walk.take(page) else { continue };
@@ -387,11 +395,15 @@ where
     }
 
     /// What to do about those who need only a part of this walk.
-    fn parting(&self, walk: &Walk, span: Span, watch: Watch) -> Option<Parting> {
+    fn parting(&self, walk: &Walk, span: Span, watch: Watch, may_hand_over: bool) -> Option<Parting> {
         let last = walk.last().filter(|_| watch == Watch::Order)?;
-        let last_wait = self.run.demand.last_wait();
+        let (last_wait, needs) = (self.run.demand.last_wait(), self.run.demand.needs());
         let position = Position { span, order: walk.order(), at: last.at, seen: walk.len(), last_wait };
-        position.part(&self.run.demand.needs())
+        match position.part(&needs, may_hand_over) {
+            // Too little has been seen to prove it: behind the next page, perhaps. Until then somebody else is served.
+            Some(Parting::HandOver) if self.provable(walk, span).is_none() => position.part(&needs, false),
+            parting => parting,
+        }
     }
 
     fn leave_to_others(&self, span: Span, kept: Span, wanted: Span) {
@@ -403,26 +415,28 @@ where
     /// Looks for a line on one side of which a walk has seen everything, and proves it with one call: a query for just
     /// that side must have no row beyond those that were seen. Gives the whole side and the rest.
     async fn cut(&mut self, walk: &Walk, span: Span) -> Result<Option<(Span, Span)>, RepageError> {
-        let Some(last) = walk.last() else { return Ok(None) };
-        let second = last.at.floor_second();
+        let Some((whole, rest, seen)) = self.provable(walk, span) else { return Ok(None) };
+        let beyond = self.page(self.query_for(whole), seen, 1).await?;
+        Ok((beyond.items.is_empty() && !beyond.has_more).then_some((whole, rest)))
+    }
+
+    /// The side of a walk on which it should have seen everything, the rest, and how many rows were seen on that side.
+    fn provable(&self, walk: &Walk, span: Span) -> Option<(Span, Span, u64)> {
+        let second = walk.last()?.at.floor_second();
         let (whole, rest) = match walk.order() {
             Order::Ascending => span.split_at(second),
             Order::Descending => {
                 let (rest, whole) = span.split_at(second + Duration::from_secs(1));
                 (whole, rest)
             }
-            Order::Unknown | Order::Other => return Ok(None),
+            Order::Unknown | Order::Other => return None,
         };
         let bounds = self.query_for(whole);
         // Without what lies exactly at `to`: should the upstream count that, the proof fails, which is the safe side.
         let asked = UpperBound::Exclusive.enclosed(Bound::Second(bounds.from), bounds.to);
         let seen = walk.count_within(asked);
         // What a single call could fetch anyway is not worth a call to prove.
-        if whole.is_empty() || seen < u64::from(PAGE_LIMIT) {
-            return Ok(None);
-        }
-        let beyond = self.page(bounds, seen, 1).await?;
-        Ok((beyond.items.is_empty() && !beyond.has_more).then_some((whole, rest)))
+        (!whole.is_empty() && seen >= u64::from(PAGE_LIMIT)).then_some((whole, rest, seen))
     }
 
     /// Fetches a page. A run that has begun is not given up because the quota is spent: it is held, and says so.

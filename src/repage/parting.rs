@@ -56,8 +56,8 @@ impl Position {
         }
     }
 
-    /// Whether the walk should be parted for one of `needs`.
-    pub(super) fn part(&self, needs: &[Span]) -> Option<Parting> {
+    /// Whether the walk should be parted for one of `needs`; for one that has been seen only if it may be handed over.
+    pub(super) fn part(&self, needs: &[Span], may_hand_over: bool) -> Option<Parting> {
         let ahead = self.ahead()?;
         let walked = self.span.length().saturating_sub(ahead.length());
         if walked.is_zero() {
@@ -75,7 +75,8 @@ impl Position {
         };
         // Who has most to gain; a need that is no longer in this walk is somebody else's.
         let needs = needs.iter().map(|need| whole_seconds(need.intersection(self.span)));
-        let gains = needs.filter(|need| !need.is_empty()).filter_map(|need| Some((spared(&need)?, need)));
+        let needs = needs.filter(|need| !need.is_empty() && (may_hand_over || need.overlaps(ahead)));
+        let gains = needs.filter_map(|need| Some((spared(&need)?, need)));
         let (_, need) = gains.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
         Some(self.part_for(need, ahead))
     }
@@ -131,31 +132,32 @@ mod tests {
     fn what_lies_further_on_is_left_to_another_run() {
         let wanted = days(60, 61);
         let kept = Some(Parting::GiveUp { kept: days(0, 60), wanted });
-        assert_eq!(at(10, Order::Ascending).part(&[days(0, 100), wanted]), kept);
+        assert_eq!(at(10, Order::Ascending).part(&[days(0, 100), wanted], true), kept);
         let kept = Some(Parting::GiveUp { kept: days(61, 100), wanted });
-        assert_eq!(at(90, Order::Descending).part(&[wanted]), kept);
+        assert_eq!(at(90, Order::Descending).part(&[wanted], true), kept);
     }
 
     #[test]
     fn a_walk_in_the_middle_of_what_is_wanted_goes_on_to_its_end() {
         let kept = |kept| Some(Parting::GiveUp { kept, wanted: Span::default() });
-        assert_eq!(at(10, Order::Ascending).part(&[days(5, 15)]), kept(days(0, 15)));
-        assert_eq!(at(90, Order::Descending).part(&[days(85, 95)]), kept(days(85, 100)));
+        assert_eq!(at(10, Order::Ascending).part(&[days(5, 15)], true), kept(days(0, 15)));
+        assert_eq!(at(90, Order::Descending).part(&[days(85, 95)], true), kept(days(85, 100)));
     }
 
     #[test]
     fn what_has_been_walked_is_handed_over() {
-        assert_eq!(at(10, Order::Ascending).part(&[days(2, 3)]), Some(Parting::HandOver));
-        assert_eq!(at(90, Order::Descending).part(&[days(95, 96)]), Some(Parting::HandOver));
+        assert_eq!(at(10, Order::Ascending).part(&[days(2, 3)], true), Some(Parting::HandOver));
+        assert_eq!(at(90, Order::Descending).part(&[days(95, 96)], true), Some(Parting::HandOver));
+        assert_eq!(at(10, Order::Ascending).part(&[days(2, 3)], false), None, "no proof");
     }
 
     #[test]
     fn what_spares_little_is_not_worth_a_cut() {
-        assert_eq!(at(10, Order::Ascending).part(&[days(0, 100)]), None, "all of it is needed");
-        assert_eq!(at(99, Order::Ascending).part(&[days(2, 3)]), None, "it has nearly ended");
-        assert_eq!(at(10, Order::Other).part(&[days(2, 3)]), None, "nobody knows what lies ahead");
+        assert_eq!(at(10, Order::Ascending).part(&[days(0, 100)], true), None, "all of it is needed");
+        assert_eq!(at(99, Order::Ascending).part(&[days(2, 3)], true), None, "it has nearly ended");
+        assert_eq!(at(10, Order::Other).part(&[days(2, 3)], true), None, "nobody knows what lies ahead");
         let quick = Position { last_wait: Duration::from_millis(1), ..at(10, Order::Ascending) };
-        assert_eq!(quick.part(&[days(2, 3)]), None, "the quota does not hold it up");
-        assert_eq!(at(10, Order::Ascending).part(&[days(200, 201)]), None, "it is in another run by now");
+        assert_eq!(quick.part(&[days(2, 3)], true), None, "the quota does not hold it up");
+        assert_eq!(at(10, Order::Ascending).part(&[days(200, 201)], true), None, "it is in another run by now");
     }
 }

@@ -8,6 +8,9 @@ use super::*;
 use crate::upstream::{Asker, Filter};
 use crate::window::{Bound, UpperBound};
 
+mod lines;
+mod parted;
+
 /// How the naive upstream orders its rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rows {

@@ -52,6 +52,8 @@ pub struct Walk {
     names: HashSet<Bytes>,
     items: Vec<Item>,
     bytes: usize,
+    /// Whether the last page said that more follow of what is asked for now.
+    promised: bool,
     done: bool,
 }
 
@@ -77,7 +79,18 @@ impl Walk {
     /// A walk that has seen nothing yet. `field` names the timestamp.
     pub fn new(bounds: QueryBounds, field: Arc<str>, placed: Placed, watch: Watch) -> Self {
         let (names, items) = Default::default();
-        Self { bounds, field, placed, watch, order: Order::Unknown, names, items, bytes: 0, done: false }
+        Self {
+            bounds,
+            field,
+            placed,
+            watch,
+            order: Order::Unknown,
+            names,
+            items,
+            bytes: 0,
+            promised: false,
+            done: false,
+        }
     }
 
     /// What to ask for next: how many items to skip. `None` when the walk is whole.
@@ -89,6 +102,8 @@ impl Walk {
     /// come begin where the last one ended, and the proof is about the part.
     pub fn narrow(&mut self, bounds: QueryBounds) {
         self.bounds = bounds;
+        // What was promised may lie in the other part.
+        self.promised = false;
     }
 
     /// Bytes of all items so far.
@@ -126,7 +141,8 @@ impl Walk {
     /// # Errors
     /// [`Broken`] if the page contradicts what came before; the walk is of no use then.
     pub fn take(&mut self, page: Page) -> Result<(), Broken> {
-        if page.items.is_empty() && !self.items.is_empty() {
+        let promised = std::mem::replace(&mut self.promised, page.has_more);
+        if page.items.is_empty() && !self.items.is_empty() && (promised || page.has_more) {
             return Err(Broken::NothingCame);
         }
         self.done = !page.has_more;

@@ -196,13 +196,6 @@ pub struct Waiting {
     ticket: u64,
 }
 
-impl Waiting {
-    /// For which run.
-    pub fn is_for(&self, demand: &Arc<Demand>) -> bool {
-        Arc::ptr_eq(&self.demand, demand)
-    }
-}
-
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.demand.lock();
