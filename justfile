@@ -23,6 +23,10 @@ lint:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --open
 
+# Check the manifests, the image, the compose file and the unit
+deploy:
+    deploy/check
+
 # Bans, licences and sources of all dependencies (needs cargo-deny)
 deny:
     cargo deny --locked check bans licenses sources
