@@ -44,8 +44,11 @@ impl Stack {
     /// # Errors
     /// If the trust anchors for the upstream cannot be loaded, or the state file of the quota cannot be used.
     pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
-        let quotas = Quotas::new(&config.accounts, &config.quota, config.upstream.max_concurrency, clock)?;
-        let cache = CacheLayer::new(&config.cache, &config.window, &config.quota, clock);
+        let quotas = {
+            let upstream = &config.upstream;
+            Quotas::new(&config.accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?
+        };
+        let cache = CacheLayer::new(&config.cache, &config.window, &config.quota, &quotas, clock);
         let (memory, fields) = (cache.memory().clone(), cache.fields().clone());
         let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &quotas, clock);
         let edge = EdgeLayer::new(&config.callers);

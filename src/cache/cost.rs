@@ -97,7 +97,7 @@ impl Found {
         let flights =
             shelf.flights.iter().filter(|flight| !flight.demand.is_abandoned() && flight.serves(window, rich));
         // What is still being gathered for somebody is as good as on its way.
-        let gathered = shelf.gathering.as_ref().map(|gathering| gathered(&gathering.wants)).unwrap_or_default();
+        let gathered = shelf.gathering.as_ref().map(|gathering| gathered(&gathering.wants, false)).unwrap_or_default();
         let gathered = gathered.into_iter().filter(|(_, gathered_rich, _)| *gathered_rich || !rich);
         let mut unasked = plan.missing.clone();
         for span in flights.map(|flight| flight.span()).chain(gathered.map(|(span, ..)| span)) {

@@ -21,7 +21,7 @@ use super::runs::{Cause, gathered};
 use super::seat::Seat;
 use super::shelf::{Copy, Gathering, SharedShelf, Shelf, Shelves, Want};
 use crate::clock::Clock;
-use crate::quota::QuotaError;
+use crate::quota::{QuotaError, Quotas};
 use crate::repage::{Delivery, Item, Placed, RepageError, Run, Stretch};
 use crate::telemetry;
 use crate::upstream::{Asker, Demand, Series};
@@ -46,6 +46,8 @@ pub(super) struct Fetcher {
     pub(super) ladder: Ladder,
     pub(super) grid: Grid,
     pub(super) clock: Clock,
+    /// To look whether callers compete.
+    pub(super) quotas: Quotas,
     /// How long a request waits for the quota.
     pub(super) queue_timeout: Duration,
     pub(super) fields: WindowFields,
@@ -131,10 +133,11 @@ impl Fetcher {
 
     /// Begins a flight for each run of what was gathered.
     fn begin_gathered(self: &Arc<Self>, series: &Arc<Series>, of: &SharedShelf) {
+        let by_caller = self.quotas.of(&series.account).is_some_and(|turns| turns.is_contended());
         let mut shelf = of.lock();
         let Some(Gathering { wants, .. }) = shelf.gathering.take() else { return };
         let mut parties: Vec<(Asker, VecDeque<_>)> = Vec::new();
-        for (span, rich, Cause { asker, seats }) in gathered(&wants) {
+        for (span, rich, Cause { asker, seats }) in gathered(&wants, by_caller) {
             let demand = Demand::new(asker.clone());
             let (flight, tell) = Flight::begin(span, rich, Placed::Checked, self.clock.now(), demand);
             let errand = (Errand::new(series, of, &mut shelf, flight, &seats), tell);

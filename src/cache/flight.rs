@@ -91,7 +91,9 @@ impl Flight {
 
     /// Whether one who wants `span` with or without richness can wait for it.
     pub(super) fn serves(&self, span: Span, rich: bool) -> bool {
-        self.placed == Placed::Checked && (self.rich || !rich) && self.span().overlaps(span)
+        // One whose task is gone without a word would keep everybody waiting for nothing.
+        let is_lost = self.progress.has_changed().is_err();
+        self.placed == Placed::Checked && (self.rich || !rich) && self.span().overlaps(span) && !is_lost
     }
 
     /// What it brought, if it has landed: all its chunks. They may be of a part of its span only, when the rest goes on on

@@ -37,7 +37,7 @@ use self::fetch::Fetcher;
 use self::shelf::Shelves;
 use crate::clock::Clock;
 use crate::config;
-use crate::quota::Exhausted;
+use crate::quota::{Exhausted, Quotas};
 use crate::repage::{RepageError, Run};
 use crate::upstream::{Asker, Series};
 use crate::window::{Grid, Ladder, Moment, Span};
@@ -121,16 +121,23 @@ pub struct CacheLayer {
     window: config::Window,
     memory: Memory,
     fields: WindowFields,
+    quotas: Quotas,
     queue_timeout: Duration,
     clock: Clock,
 }
 
 impl CacheLayer {
     /// An empty cache with the room that `cache` gives it.
-    pub fn new(cache: &config::Cache, window: &config::Window, quota: &config::Quota, clock: &Clock) -> Self {
+    pub fn new(
+        cache: &config::Cache,
+        window: &config::Window,
+        quota: &config::Quota,
+        quotas: &Quotas,
+        clock: &Clock,
+    ) -> Self {
         let (memory, fields) = (Memory::new(cache.memory), WindowFields::default());
         let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
-        Self { window, memory, fields, queue_timeout, clock: clock.clone() }
+        Self { window, memory, fields, quotas: quotas.clone(), queue_timeout, clock: clock.clone() }
     }
 
     /// The memory tier, to look at.
@@ -159,6 +166,7 @@ where
             ladder: Ladder::new(self.window.settle_after, self.window.freshness.clone()),
             grid: Grid::new(self.window.chunk),
             clock: self.clock.clone(),
+            quotas: self.quotas.clone(),
             queue_timeout: self.queue_timeout,
             fields: self.fields.clone(),
             stored: AtomicU64::new(0),

@@ -17,30 +17,49 @@ pub(super) struct Cause {
     pub(super) seats: Vec<(Arc<Seat>, Span)>,
 }
 
-/// The runs that bring all that is wanted: adjacent spans as one, whoever wants them, but what is urgent apart from what
-/// is not. Each is a span, whether it is fetched rich, and why. What nobody wants any more is left out.
-pub(super) fn gathered(wants: &[Want]) -> Vec<(Span, bool, Cause)> {
+/// The runs that bring all that is wanted: adjacent spans as one, but what is urgent apart from what is not. Each is a
+/// span, whether it is fetched rich, and why. What nobody wants any more is left out.
+///
+/// `by_caller`: callers compete for the quota, and each is to have runs of its own. Were neighbours one run, whoever asks
+/// for less would be served with whoever asks for more, at the expense of one of them, and again each time that they get
+/// their answers together. What they have in common is fetched for the first of them.
+pub(super) fn gathered(wants: &[Want], by_caller: bool) -> Vec<(Span, bool, Cause)> {
     let wants: Vec<(Arc<Seat>, &Want)> = wants.iter().filter_map(|want| Some((want.seat.upgrade()?, want))).collect();
-    let mut runs: Vec<(Span, bool)> = Vec::new();
+    let mut parties: Vec<Option<&str>> = Vec::new();
+    for (seat, _) in &wants {
+        let party = by_caller.then_some(&*seat.asker.caller);
+        if !parties.contains(&party) {
+            parties.push(party);
+        }
+    }
+    let mut runs: Vec<(Span, bool, Option<&str>)> = Vec::new();
     for class in [Class::Interactive, Class::Refresh, Class::Background] {
         // First what is rich: it serves those who want none as well.
         for rich in [true, false] {
-            let of_this = wants.iter().filter(|(seat, want)| seat.asker.class == class && want.rich == rich);
-            let mut left: SpanSet = of_this.flat_map(|(_, want)| want.spans.spans().iter().copied()).collect();
-            runs.iter().filter(|(_, taken)| *taken || !rich).for_each(|(span, _)| left.remove(*span));
-            runs.extend(left.spans().iter().map(|span| (*span, rich)));
+            for party in &parties {
+                let of_this = wants
+                    .iter()
+                    .filter(|(seat, want)| (seat.asker.class, want.rich) == (class, rich) && belongs(seat, *party));
+                let mut left: SpanSet = of_this.flat_map(|(_, want)| want.spans.spans().iter().copied()).collect();
+                runs.iter().filter(|(_, taken, _)| *taken || !rich).for_each(|(span, ..)| left.remove(*span));
+                runs.extend(left.spans().iter().map(|span| (*span, rich, *party)));
+            }
         }
     }
-    runs.into_iter().filter_map(|(span, rich)| Some((span, rich, cause(&wants, span, rich)?))).collect()
+    runs.into_iter().filter_map(|(span, rich, party)| Some((span, rich, cause(&wants, span, rich, party)?))).collect()
 }
 
-/// Those who wait for a run; of the most urgent of them, the one who needs most of it is its cause.
-fn cause(wants: &[(Arc<Seat>, &Want)], span: Span, rich: bool) -> Option<Cause> {
+fn belongs(seat: &Seat, party: Option<&str>) -> bool {
+    party.is_none_or(|caller| *seat.asker.caller == *caller)
+}
+
+/// Those who wait for a run; of the most urgent of its party, the one who needs most of it is its cause.
+fn cause(wants: &[(Arc<Seat>, &Want)], span: Span, rich: bool, party: Option<&str>) -> Option<Cause> {
     let served = wants.iter().filter(|(_, want)| rich || !want.rich);
     let served = served.filter_map(|(seat, want)| Some((seat, want.rich, need(&want.spans, span)?)));
     let (cause, ..) = served.clone().min_by_key(|(seat, asked_rich, need)| {
         // What is rich is there because somebody asked for it.
-        (seat.asker.class, *asked_rich != rich, Reverse(need.length()))
+        (!belongs(seat, party), seat.asker.class, *asked_rich != rich, Reverse(need.length()))
     })?;
     let seats = served.map(|(seat, _, need)| (seat.clone(), need)).collect();
     Some(Cause { asker: cause.asker.clone(), seats })
@@ -71,7 +90,11 @@ mod tests {
 
     /// Each run with its cause and how many wait.
     fn told(wants: &[Want]) -> Vec<(Span, bool, String, usize)> {
-        let runs = gathered(wants).into_iter();
+        told_of(gathered(wants, false))
+    }
+
+    fn told_of(runs: Vec<(Span, bool, Cause)>) -> Vec<(Span, bool, String, usize)> {
+        let runs = runs.into_iter();
         runs.map(|(span, rich, cause)| (span, rich, cause.asker.caller.to_string(), cause.seats.len())).collect()
     }
 
@@ -82,6 +105,15 @@ mod tests {
         assert_eq!(told(&wants), [(span(0, 40), false, "b".to_owned(), 2)]);
         drop(b);
         assert_eq!(told(&wants), [(span(0, 10), false, "a".to_owned(), 1)], "nobody wants the rest any more");
+    }
+
+    #[test]
+    fn callers_that_compete_have_runs_of_their_own() {
+        let (a, b) = (seat("a", Class::Interactive), seat("b", Class::Interactive));
+        let wants = [want(&a, 0, 10, false), want(&b, 5, 40, false), want(&a, 40, 50, false), want(&a, 10, 12, false)];
+        let runs = [(0, 12, "a", 3), (40, 50, "a", 1), (12, 40, "b", 1)];
+        let runs = runs.map(|(start, end, who, wait)| (span(start, end), false, who.to_owned(), wait));
+        assert_eq!(told_of(gathered(&wants, true)), runs);
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Rig {
         let cache = config::Cache { memory: 1 << 30, redis: None };
         let quota =
             config::Quota { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
+        let quotas = Quotas::new(&[], &quota, 8, Duration::ZERO, &Clock::system()).unwrap();
         let (send, runs) = mpsc::unbounded_channel();
         let below = service_fn(move |run: Run| {
             let (end, ended) = oneshot::channel();
@@ -103,7 +104,7 @@ impl Rig {
             }
         });
         let clock = Clock::manual(at(5_000));
-        Self { stage: CacheLayer::new(&cache, &window, &quota, &clock).layer(below), runs }
+        Self { stage: CacheLayer::new(&cache, &window, &quota, &quotas, &clock).layer(below), runs }
     }
 
     /// Somebody asks; it waits by the time this returns.

@@ -62,8 +62,8 @@ struct Inner {
     keep: Duration,
     clock: Clock,
     boot: Boot,
-    /// The calls of processes before this one, with their age when the file was opened.
-    found: Vec<(Account, Duration)>,
+    /// The calls of processes before this one, as they stood when the file was opened.
+    found: Vec<(Account, Restored)>,
     /// The uptime at that moment.
     opened: Duration,
     /// Held for arithmetic only, never while writing: a slot belongs to one call.
@@ -95,19 +95,22 @@ pub struct Slot {
 pub struct Restored {
     /// How long ago it ended, at most: never longer than is true, as far as the clocks can tell.
     pub age: Duration,
+    /// How long it may yet be until it counts: its process died with it under way.
+    pub ahead: Duration,
 }
 
 impl Journal {
     /// Opens the state file at `path`, or makes it, and reads what it knows. Calls are forgotten when they are older
-    /// than `keep`: the longest limit, and what the ledger adds to it.
+    /// than `keep`: the longest limit, and what the ledger adds to it. One whose process died with it under way may have
+    /// counted until `linger` after it began.
     ///
     /// # Errors
     /// [`JournalError`], if another process uses the file, if it is something else, or cannot be read and written.
-    pub fn open(path: &Path, keep: Duration, clock: &Clock) -> Result<Self, JournalError> {
-        Self::open_at(path, keep, clock, Boot::of_this_machine())
+    pub fn open(path: &Path, keep: Duration, linger: Duration, clock: &Clock) -> Result<Self, JournalError> {
+        Self::open_at(path, keep, linger, clock, Boot::of_this_machine())
     }
 
-    fn open_at(path: &Path, keep: Duration, clock: &Clock, boot: Boot) -> Result<Self, JournalError> {
+    fn open_at(path: &Path, keep: Duration, linger: Duration, clock: &Clock, boot: Boot) -> Result<Self, JournalError> {
         let failed = |error| JournalError::Io { path: path.to_owned(), error };
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
@@ -131,7 +134,7 @@ impl Journal {
             }
             _ => return Err(JournalError::NotOurs(path.to_owned())),
         };
-        let mut reading = Reading { now: stamp(&boot, clock), boot: &boot, clock, keep, ended: Vec::new() };
+        let mut reading = Reading { now: stamp(&boot, clock), boot: &boot, clock, keep, linger, ended: Vec::new() };
         let mut slots = Slots::default();
         // What is left over is a line that was being added when the process was killed. Its call never began, for it
         // waited for the line.
@@ -142,10 +145,10 @@ impl Journal {
             slots.count += 1;
         }
         let opened = boot.uptime();
-        reading.ended.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
-        slots.ended =
-            reading.ended.iter().map(|(age, _, place)| (opened + keep.saturating_sub(*age), *place)).collect();
-        let found = reading.ended.into_iter().map(|(age, account, _)| (account, age)).collect();
+        let usable = |call: &Restored| (opened + keep + call.ahead).saturating_sub(call.age);
+        reading.ended.sort_by_key(|(call, ..)| usable(call));
+        slots.ended = reading.ended.iter().map(|(call, _, place)| (usable(call), *place)).collect();
+        let found = reading.ended.into_iter().map(|(call, account, _)| (account, call)).collect();
         let (clock, slots, failed) = (clock.clone(), Mutex::new(slots), AtomicBool::new(false));
         Ok(Self(Arc::new(Inner { file, keep, clock, boot, found, opened, slots, failed })))
     }
@@ -155,7 +158,11 @@ impl Journal {
         let since = self.0.boot.uptime().saturating_sub(self.0.opened);
         let account = Account::of(account);
         let calls = self.0.found.iter().filter(|(of, _)| of.may_be(account));
-        calls.map(|(_, age)| Restored { age: *age + since }).filter(|call| call.age <= self.0.keep).collect()
+        let aged = calls.map(|(_, call)| Restored {
+            age: (call.age + since).saturating_sub(call.ahead),
+            ahead: call.ahead.saturating_sub(call.age + since),
+        });
+        aged.filter(|call| call.age <= self.0.keep).collect()
     }
 
     /// A call of `account` begins: that stands in the file before this returns.
@@ -210,30 +217,35 @@ struct Reading<'a> {
     boot: &'a Boot,
     clock: &'a Clock,
     keep: Duration,
-    /// Age, account and place of the calls that may still count.
-    ended: Vec<(Duration, Account, u64)>,
+    linger: Duration,
+    /// The calls that may still count, with their account and place.
+    ended: Vec<(Restored, Account, u64)>,
 }
 
 impl Reading<'_> {
     /// Takes in one line. Returns what it is to be replaced by, if what it says now would be misread next time.
     fn take(&mut self, place: u64, text: &[u8], free: &mut Vec<u64>) -> Option<Line> {
-        let (account, age) = match Line::read(text) {
+        let (state, account, age, linger) = match Line::read(text) {
             Some(Line { state: State::Free, .. }) => {
                 free.push(place);
                 return None;
             }
-            Some(Line { state: State::Ended, account, stamp }) => (account, self.age(stamp)),
-            // Whoever made it is dead, and it may have reached the upstream until then.
-            Some(Line { state: State::Open, account, .. }) => (account, None),
+            Some(Line { state: State::Ended, account, stamp }) => {
+                (State::Ended, account, self.age(stamp), Duration::ZERO)
+            }
+            // Whoever made it is dead, but the upstream may have taken it in until it would have timed out.
+            Some(Line { state: State::Open, account, stamp }) => (State::Open, account, self.age(stamp), self.linger),
             // Somebody's call, most likely. To count one too many for an hour costs less than to miss one.
-            None => (Account::ANY, None),
+            None => (State::Ended, Account::ANY, None, Duration::ZERO),
         };
-        if age.is_some_and(|age| age > self.keep) {
+        if age.is_some_and(|age| age > self.keep + linger) {
             free.push(place);
             return None;
         }
-        self.ended.push((age.unwrap_or_default(), account, place));
-        age.is_none().then_some(Line { state: State::Ended, account, stamp: self.now })
+        let since = age.unwrap_or_default();
+        let call = Restored { age: since.saturating_sub(linger), ahead: linger.saturating_sub(since) };
+        self.ended.push((call, account, place));
+        age.is_none().then_some(Line { state, account, stamp: self.now })
     }
 
     /// How old what was written at `stamp` is; `None` if it would be from the future.

@@ -88,7 +88,8 @@ impl Ledger {
         Self { budgets: limits.into_iter().map(Budget::new).collect(), under_way: 0, ended: VecDeque::new() }
     }
 
-    /// A call that ended at `at`, before this ledger was made. They may come in any order.
+    /// A call that ended at `at`, before this ledger was made; or that may have counted until then, which may lie ahead.
+    /// They may come in any order.
     pub fn restore(&mut self, at: Tick, by: &Arc<str>) {
         let place = self.ended.partition_point(|stamp| stamp.at <= at);
         self.ended.insert(place, Stamp { at, by: by.clone() });
@@ -198,10 +199,9 @@ impl Ledger {
     /// A call that was made for `by` ended at `now`: it has counted at some time since it began.
     pub fn end(&mut self, now: Tick, by: &Arc<str>) {
         self.under_way = self.under_way.saturating_sub(1);
-        let at = self.ended.back().map_or(now, |last| now.max(last.at));
-        self.ended.push_back(Stamp { at, by: by.clone() });
+        self.restore(now, by);
         let longest = self.budgets.iter().map(|budget| budget.limit().per).max().unwrap_or_default() + GUARD;
-        while self.ended.front().is_some_and(|stamp| stamp.at + longest <= at) {
+        while self.ended.front().is_some_and(|stamp| stamp.at + longest <= now) {
             self.ended.pop_front();
         }
     }

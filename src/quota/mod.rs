@@ -11,6 +11,7 @@ mod turns;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
@@ -59,7 +60,7 @@ impl QuotaError {
 pub struct Quotas(Arc<HashMap<Arc<str>, Arc<Turns>>>);
 
 impl Quotas {
-    /// One queue for each account, with at most `max_concurrency` calls under way in each.
+    /// One queue for each account, with at most `max_concurrency` calls under way in each, none longer than `timeout`.
     ///
     /// # Errors
     /// If there is a `quota.state_file`, and it cannot be used.
@@ -67,11 +68,12 @@ impl Quotas {
         accounts: &[config::Account],
         quota: &config::Quota,
         max_concurrency: usize,
+        timeout: Duration,
         clock: &Clock,
     ) -> Result<Self, JournalError> {
         let longest = accounts.iter().flat_map(|account| &account.limits).map(|limit| limit.per).max();
         let keep = longest.unwrap_or_default() + ledger::GUARD;
-        let journal = quota.state_file.as_deref().map(|path| Journal::open(path, keep, clock));
+        let journal = quota.state_file.as_deref().map(|path| Journal::open(path, keep, timeout, clock));
         let journal = journal.transpose()?;
         let most = u32::try_from(max_concurrency).unwrap_or(u32::MAX);
         let turns = accounts.iter().map(|account| {

@@ -148,7 +148,7 @@ impl Turns {
         let mut ledger = Ledger::new(limits.clone());
         let nobody = Arc::from("");
         for restored in journal.map(|journal| journal.restored(account)).unwrap_or_default() {
-            ledger.restore(past.saturating_sub(restored.age), &nobody);
+            ledger.restore((past + restored.ahead).saturating_sub(restored.age), &nobody);
         }
         let reserve = quota.interactive_reserve;
         let left_over = limits.iter().map(|limit| Limit { requests: without(reserve, limit.requests), ..*limit });
