@@ -4,13 +4,11 @@
 //! between two of them, so a piece of a block is a piece of an answer's `data`. Each block is deflated (RFC 1951) on its
 //! own, so a page inflates no more than it touches.
 
-use std::io::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use flate2::write::DeflateEncoder;
-use flate2::{Compression, Decompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::repage::Item;
@@ -74,6 +72,11 @@ pub enum Settled {
 impl Chunk {
     /// A chunk of `items`, which are in order and lie in `span`.
     pub fn new(span: Span, fetched_at: Moment, settled: Settled, items: &[Item]) -> Self {
+        Self::deflated(span, fetched_at, settled, items, &mut Deflater::default())
+    }
+
+    /// The same for one of many: they share a deflater.
+    pub fn deflated(span: Span, fetched_at: Moment, settled: Settled, items: &[Item], deflater: &mut Deflater) -> Self {
         let mut chunk = Builder::default();
         for item in items {
             chunk.push(item.at, &item.json);
@@ -82,7 +85,7 @@ impl Chunk {
             Settled::Yes => Vec::new(),
             Settled::No => items.iter().map(|item| xxh3_64(&item.id)).collect(),
         };
-        Self { names: names.into(), ..chunk.finish(span, fetched_at, Text::deflated) }
+        Self { names: names.into(), ..chunk.finish(span, fetched_at, |text| deflater.text(text)) }
     }
 
     /// A chunk for one answer: what `change` makes of each item of this one, `None` leaving it out. It is not deflated.
@@ -222,20 +225,35 @@ impl Chunk {
     }
 }
 
-impl Text {
-    fn deflated(text: Vec<u8>) -> Self {
+/// Deflates blocks, one after the other.
+///
+/// Its state is a quarter of a mebibyte. Made anew for each block, and let go, it would leave holes between the blocks
+/// that stay, and a process that keeps thousands of small ones would take a hundred times what they hold.
+#[derive(Default)]
+pub struct Deflater {
+    /// Made when it is first needed: many chunks are empty.
+    state: Option<Compress>,
+    /// What a block deflates into, before it is known how long that is.
+    room: Vec<u8>,
+}
+
+impl Deflater {
+    fn text(&mut self, text: Vec<u8>) -> Text {
         // A fast level: the text is large, repetitive JSON, where slower ones gain little.
-        let mut encoder = DeflateEncoder::new(Vec::with_capacity(text.len() / 4), Compression::new(4));
-        match encoder.write_all(&text).and_then(|()| encoder.finish()) {
-            Ok(mut deflated) => {
-                deflated.shrink_to_fit();
-                Self::Deflated(deflated.into())
-            }
+        let state = self.state.get_or_insert_with(|| Compress::new(Compression::new(4), false));
+        state.reset();
+        self.room.clear();
+        // Deflate never needs more than this: five bytes for each block that is stored as it is, and some for the end.
+        self.room.reserve(text.len() + text.len() / 1000 + 64);
+        match state.compress_vec(&text, &mut self.room, FlushCompress::Finish) {
+            Ok(Status::StreamEnd) => Text::Deflated(Bytes::copy_from_slice(&self.room)),
             // Writing to memory does not fail; were it to, the text itself is as good.
-            Err(_) => Self::Plain(text.into()),
+            _ => Text::Plain(text.into()),
         }
     }
+}
 
+impl Text {
     fn len(&self) -> usize {
         match self {
             Self::Deflated(bytes) | Self::Plain(bytes) => bytes.len(),
@@ -280,14 +298,14 @@ impl Builder {
         self.rows.push(Row { at, sum: xxh3_64(json), end });
     }
 
-    fn finish(self, span: Span, fetched_at: Moment, text_of: impl Fn(Vec<u8>) -> Text) -> Chunk {
-        let block =
+    fn finish(self, span: Span, fetched_at: Moment, mut text_of: impl FnMut(Vec<u8>) -> Text) -> Chunk {
+        let mut block =
             |(first_row, text): (usize, Vec<u8>)| Block { first_row, text_len: text.len(), text: text_of(text) };
         Chunk {
             span,
             fetched_at,
             rows: self.rows.into(),
-            blocks: self.blocks.into_iter().map(block).collect(),
+            blocks: self.blocks.into_iter().map(&mut block).collect(),
             names: Box::default(),
         }
     }

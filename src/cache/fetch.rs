@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::CacheError;
-use super::chunk::{Chunk, Settled};
+use super::chunk::{Chunk, Deflater, Settled};
 use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
 use super::memory::Memory;
@@ -354,6 +354,7 @@ impl Fetcher {
 
     fn cut(&self, stretch: &Stretch) -> Vec<Arc<Chunk>> {
         let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
+        let mut deflater = Deflater::default();
         [(settled, Settled::Yes), (open, Settled::No)]
             .into_iter()
             .flat_map(|(span, settled)| {
@@ -361,7 +362,8 @@ impl Fetcher {
                 pieces.into_iter().map(move |piece| (piece, settled))
             })
             .map(|(piece, settled)| {
-                Arc::new(Chunk::new(piece, stretch.fetched_at, settled, items_within(&stretch.items, piece)))
+                let items = items_within(&stretch.items, piece);
+                Arc::new(Chunk::deflated(piece, stretch.fetched_at, settled, items, &mut deflater))
             })
             .collect()
     }

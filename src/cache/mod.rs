@@ -27,7 +27,7 @@ use futures_util::future::{BoxFuture, Ready, ready};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
-pub use chunk::{Chunk, Damaged, Settled, Slice};
+pub use chunk::{Chunk, Damaged, Deflater, Settled, Slice};
 pub use cost::{Basis, Known};
 pub use fields::WindowFields;
 pub use memory::Memory;

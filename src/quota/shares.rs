@@ -34,17 +34,17 @@ impl Shares {
         self.marks.get(&asker.caller).map_or(least, |mark| least.max(*mark))
     }
 
-    /// A call goes, at `mark`, that of the one who is served by it, and is charged to `cause`.
-    pub(super) fn charge(&mut self, mark: Mark, cause: &Asker) {
+    /// A call goes for `asker`.
+    pub(super) fn charge(&mut self, asker: &Asker) {
+        let mark = self.mark(asker);
         self.reached = self.reached.max(mark);
-        let charged = self.mark(cause) + step(cause);
-        self.marks.insert(cause.caller.clone(), charged);
+        self.marks.insert(asker.caller.clone(), mark + step(asker));
     }
 
-    /// The last call that was charged to `cause` never left.
-    pub(super) fn refund(&mut self, cause: &Asker) {
-        if let Some(mark) = self.marks.get_mut(&cause.caller) {
-            *mark = mark.saturating_sub(step(cause));
+    /// The last call that went for `asker` never left.
+    pub(super) fn refund(&mut self, asker: &Asker) {
+        if let Some(mark) = self.marks.get_mut(&asker.caller) {
+            *mark = mark.saturating_sub(step(asker));
         }
     }
 }
@@ -72,7 +72,7 @@ mod tests {
         for turn in 0..turns {
             let waiting = (0..askers.len()).filter(|caller| waits(turn, *caller));
             let Some(next) = waiting.min_by_key(|caller| shares.mark(&askers[*caller])) else { continue };
-            shares.charge(shares.mark(&askers[next]), &askers[next]);
+            shares.charge(&askers[next]);
             got[next] += 1;
         }
         got
@@ -109,11 +109,11 @@ mod tests {
         let mut shares = Shares::default();
         let (stayed, away) = (asker(0, 1), asker(1, 1));
         for _ in 0..1000 {
-            shares.charge(shares.mark(&stayed), &stayed);
+            shares.charge(&stayed);
         }
         let mut turns = 0;
         while shares.mark(&away) < shares.mark(&stayed) {
-            shares.charge(shares.mark(&away), &away);
+            shares.charge(&away);
             turns += 1;
         }
         assert!((10..=11).contains(&turns), "{turns}");
@@ -123,9 +123,9 @@ mod tests {
     fn a_refund_takes_nothing_from_a_share() {
         let mut shares = Shares::default();
         let one = asker(0, 3);
-        shares.charge(0, &one);
+        shares.charge(&one);
         let before = shares.mark(&one);
-        shares.charge(before, &one);
+        shares.charge(&one);
         shares.refund(&one);
         assert_eq!(shares.mark(&one), before);
     }

@@ -90,7 +90,7 @@ struct Rank {
 
 impl State {
     fn rank(&self, ticket: u64, waiting: &InLine) -> Rank {
-        let (class, mark) = waiting.demand.rank(|asker| self.shares.mark(asker));
+        let (mark, Asker { class, .. }) = waiting.demand.first(|asker| self.shares.mark(asker));
         Rank { class, mark, ticket }
     }
 
@@ -255,13 +255,16 @@ impl Turns {
         if let Some(pace) = state.pace(first.class) {
             pace.begin(now, outlook);
         }
-        state.shares.charge(first.mark, &cause);
+        // Whoever it is served for moves on in the line, even where another is charged: else one who only ever joins what
+        // others have caused would always be the first.
+        let (_, served) = place.demand.first(|asker| state.shares.mark(asker));
+        state.shares.charge(&served);
         *state.spent.entry(cause.caller.clone()).or_default() += 1;
         // Written down before the call is made: whatever happens to this process, the next one knows of it.
         let slot = self.journal.as_ref().map(|journal| journal.begin(&self.account));
         state.queue.remove(&place.ticket);
         state.wake_first();
-        Next::Go(Turn { turns: self.clone(), cause, began: now, slot, open: true })
+        Next::Go(Turn { turns: self.clone(), cause, served, began: now, slot, open: true })
     }
 
     /// The share of everything that a class leaves alone.
@@ -372,7 +375,10 @@ impl Drop for Place<'_> {
 #[derive(Debug)]
 pub struct Turn {
     turns: Arc<Turns>,
+    /// Who is charged.
     cause: Asker,
+    /// Whose place in the line it was.
+    served: Asker,
     began: Tick,
     slot: Option<Slot>,
     open: bool,
@@ -385,7 +391,7 @@ impl Turn {
         let turns = self.turns.clone();
         let mut state = turns.lock();
         state.ledger.refund();
-        state.shares.refund(&self.cause);
+        state.shares.refund(&self.served);
         if let Some(spent) = state.spent.get_mut(&self.cause.caller) {
             *spent = spent.saturating_sub(1);
         }

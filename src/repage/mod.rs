@@ -18,7 +18,7 @@ use tower::{Layer, Service, ServiceExt as _};
 pub use item::Item;
 pub use walk::{Broken, Order, Placed, Walk, Watch};
 
-use self::parting::{Parting, Position};
+use self::parting::{Need, Parting, Position};
 use self::places::{Place, Places};
 
 use crate::clock::Clock;
@@ -165,7 +165,8 @@ where
         let stage = self.clone();
         Box::pin(async move {
             let _place = stage.place(&run).await?;
-            let mut pager = Pager { stage: &stage, run: &run, begun: run.demand.has_begun() };
+            let mut pager =
+                Pager { stage: &stage, run: &run, begun: run.demand.has_begun(), last_page: Duration::ZERO };
             match run.placed {
                 Placed::Checked => pager.fetch(run.span).await,
                 // What is served only as a whole is fetched as a whole.
@@ -239,6 +240,8 @@ struct Pager<'a, S> {
     run: &'a Run,
     /// Whether a page has come: from then on, giving up would waste what was spent.
     begun: bool,
+    /// How long the last page took, with its wait for the quota.
+    last_page: Duration,
 }
 
 impl<S> Pager<'_, S>
@@ -397,8 +400,11 @@ where
     /// What to do about those who need only a part of this walk.
     fn parting(&self, walk: &Walk, span: Span, watch: Watch, may_hand_over: bool) -> Option<Parting> {
         let last = walk.last().filter(|_| watch == Watch::Order)?;
-        let (last_wait, needs) = (self.run.demand.last_wait(), self.run.demand.needs());
-        let position = Position { span, order: walk.order(), at: last.at, seen: walk.len(), last_wait };
+        let demand = &self.run.demand;
+        let (last_wait, last_page, class) = (demand.last_wait(), self.last_page, demand.cause().class);
+        let need = |(span, of): (Span, Class)| Need { span, urgent: of < class };
+        let needs: Vec<Need> = demand.needs().into_iter().map(need).collect();
+        let position = Position { span, order: walk.order(), at: last.at, seen: walk.len(), last_wait, last_page };
         match position.part(&needs, may_hand_over) {
             // Too little has been seen to prove it: behind the next page, perhaps. Until then somebody else is served.
             Some(Parting::HandOver) if self.provable(walk, span).is_none() => position.part(&needs, false),
@@ -424,7 +430,10 @@ where
     fn provable(&self, walk: &Walk, span: Span) -> Option<(Span, Span, u64)> {
         let second = walk.last()?.at.floor_second();
         let (whole, rest) = match walk.order() {
-            Order::Ascending => span.split_at(second),
+            Order::Ascending => span.split_at(match self.stage.settings.window.upper_bound {
+                UpperBound::Inclusive => walk.line_before(second),
+                UpperBound::Exclusive => second,
+            }),
             Order::Descending => {
                 let (rest, whole) = span.split_at(second + Duration::from_secs(1));
                 (whole, rest)
@@ -445,8 +454,10 @@ where
         loop {
             let (series, demand) = (self.run.series.clone(), self.run.demand.clone());
             let request = PageRequest { series, bounds, offset, limit, demand };
+            let asked = Instant::now();
             match self.stage.below.clone().oneshot(request).await {
                 Ok(page) => {
+                    self.last_page = asked.elapsed();
                     if !std::mem::replace(&mut self.begun, true) {
                         let _ = self.run.deliver.send(Delivery::Begun);
                     }

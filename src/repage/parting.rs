@@ -13,7 +13,9 @@ use crate::window::{Moment, Span};
 
 /// A cut costs about a call, so it must spare so many pages of waiting to be worth it.
 const WORTH_A_CUT: f64 = 20.0;
-/// Where the quota lets the pages come quickly, there is nothing to spare.
+/// For somebody more urgent than the run itself, fewer will do.
+const WORTH_A_CUT_TO_THE_URGENT: f64 = 5.0;
+/// Where the pages come quickly, there is nothing to spare.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far a walk has come.
@@ -29,6 +31,16 @@ pub(super) struct Position {
     pub(super) seen: usize,
     /// How long its last call waited for the quota.
     pub(super) last_wait: Duration,
+    /// How long its last page took, with that wait.
+    pub(super) last_page: Duration,
+}
+
+/// What somebody needs of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    pub(super) span: Span,
+    /// Whether that is more urgent than the run itself would be.
+    pub(super) urgent: bool,
 }
 
 /// What to do about those who need only a part of a run.
@@ -57,7 +69,7 @@ impl Position {
     }
 
     /// Whether the walk should be parted for one of `needs`; for one that has been seen only if it may be handed over.
-    pub(super) fn part(&self, needs: &[Span], may_hand_over: bool) -> Option<Parting> {
+    pub(super) fn part(&self, needs: &[Need], may_hand_over: bool) -> Option<Parting> {
         let ahead = self.ahead()?;
         let walked = self.span.length().saturating_sub(ahead.length());
         if walked.is_zero() {
@@ -69,14 +81,20 @@ impl Position {
             let pages = self.seen as f64 / f64::from(PAGE_LIMIT);
             pages * length.as_secs_f64() / walked.as_secs_f64()
         };
-        let spared = |need: &Span| {
+        let spared = |need: Span, urgent: bool| {
             let pages = pages_in(ahead.length().saturating_sub(need.intersection(ahead).length()));
-            (pages >= WORTH_A_CUT && self.last_wait.as_secs_f64() * pages >= PATIENCE.as_secs_f64()).then_some(pages)
+            // Among equals only the quota counts: a slow upstream is slow for all, and least calls are worth the wait.
+            let (worth, page) = if urgent {
+                (WORTH_A_CUT_TO_THE_URGENT, self.last_page.max(self.last_wait))
+            } else {
+                (WORTH_A_CUT, self.last_wait)
+            };
+            (pages >= worth && page.as_secs_f64() * pages >= PATIENCE.as_secs_f64()).then_some(pages)
         };
         // Who has most to gain; a need that is no longer in this walk is somebody else's.
-        let needs = needs.iter().map(|need| whole_seconds(need.intersection(self.span)));
-        let needs = needs.filter(|need| !need.is_empty() && (may_hand_over || need.overlaps(ahead)));
-        let gains = needs.filter_map(|need| Some((spared(&need)?, need)));
+        let needs = needs.iter().map(|need| (whole_seconds(need.span.intersection(self.span)), need.urgent));
+        let needs = needs.filter(|(need, _)| !need.is_empty() && (may_hand_over || need.overlaps(ahead)));
+        let gains = needs.filter_map(|(need, urgent)| Some((spared(need, urgent)?, need)));
         let (_, need) = gains.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
         Some(self.part_for(need, ahead))
     }
@@ -125,39 +143,52 @@ mod tests {
             at: Moment::from_seconds(day * DAY),
             seen: usize::try_from(walked * 1000).unwrap(),
             last_wait: Duration::from_secs(1),
+            last_page: Duration::from_secs(1),
         }
+    }
+
+    fn needs<const N: usize>(spans: [Span; N]) -> [Need; N] {
+        spans.map(|span| Need { span, urgent: false })
     }
 
     #[test]
     fn what_lies_further_on_is_left_to_another_run() {
         let wanted = days(60, 61);
         let kept = Some(Parting::GiveUp { kept: days(0, 60), wanted });
-        assert_eq!(at(10, Order::Ascending).part(&[days(0, 100), wanted], true), kept);
+        assert_eq!(at(10, Order::Ascending).part(&needs([days(0, 100), wanted]), true), kept);
         let kept = Some(Parting::GiveUp { kept: days(61, 100), wanted });
-        assert_eq!(at(90, Order::Descending).part(&[wanted], true), kept);
+        assert_eq!(at(90, Order::Descending).part(&needs([wanted]), true), kept);
     }
 
     #[test]
     fn a_walk_in_the_middle_of_what_is_wanted_goes_on_to_its_end() {
         let kept = |kept| Some(Parting::GiveUp { kept, wanted: Span::default() });
-        assert_eq!(at(10, Order::Ascending).part(&[days(5, 15)], true), kept(days(0, 15)));
-        assert_eq!(at(90, Order::Descending).part(&[days(85, 95)], true), kept(days(85, 100)));
+        assert_eq!(at(10, Order::Ascending).part(&needs([days(5, 15)]), true), kept(days(0, 15)));
+        assert_eq!(at(90, Order::Descending).part(&needs([days(85, 95)]), true), kept(days(85, 100)));
     }
 
     #[test]
     fn what_has_been_walked_is_handed_over() {
-        assert_eq!(at(10, Order::Ascending).part(&[days(2, 3)], true), Some(Parting::HandOver));
-        assert_eq!(at(90, Order::Descending).part(&[days(95, 96)], true), Some(Parting::HandOver));
-        assert_eq!(at(10, Order::Ascending).part(&[days(2, 3)], false), None, "no proof");
+        assert_eq!(at(10, Order::Ascending).part(&needs([days(2, 3)]), true), Some(Parting::HandOver));
+        assert_eq!(at(90, Order::Descending).part(&needs([days(95, 96)]), true), Some(Parting::HandOver));
+        assert_eq!(at(10, Order::Ascending).part(&needs([days(2, 3)]), false), None, "no proof");
     }
 
     #[test]
     fn what_spares_little_is_not_worth_a_cut() {
-        assert_eq!(at(10, Order::Ascending).part(&[days(0, 100)], true), None, "all of it is needed");
-        assert_eq!(at(99, Order::Ascending).part(&[days(2, 3)], true), None, "it has nearly ended");
-        assert_eq!(at(10, Order::Other).part(&[days(2, 3)], true), None, "nobody knows what lies ahead");
+        assert_eq!(at(10, Order::Ascending).part(&needs([days(0, 100)]), true), None, "all of it is needed");
+        assert_eq!(at(99, Order::Ascending).part(&needs([days(2, 3)]), true), None, "it has nearly ended");
+        assert_eq!(at(10, Order::Other).part(&needs([days(2, 3)]), true), None, "nobody knows what lies ahead");
         let quick = Position { last_wait: Duration::from_millis(1), ..at(10, Order::Ascending) };
-        assert_eq!(quick.part(&[days(2, 3)], true), None, "the quota does not hold it up");
-        assert_eq!(at(10, Order::Ascending).part(&[days(200, 201)], true), None, "it is in another run by now");
+        assert_eq!(quick.part(&needs([days(2, 3)]), true), None, "the quota does not hold it up");
+        assert_eq!(at(10, Order::Ascending).part(&needs([days(200, 201)]), true), None, "it is in another run by now");
+    }
+
+    #[test]
+    fn for_somebody_urgent_a_slow_upstream_counts_too() {
+        let slow = Position { last_wait: Duration::ZERO, ..at(99, Order::Ascending) };
+        let need = |urgent| [Need { span: days(2, 3), urgent }];
+        assert_eq!(slow.part(&need(false), true), None);
+        assert_eq!(slow.part(&need(true), true), Some(Parting::HandOver));
     }
 }

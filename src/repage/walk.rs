@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -119,6 +120,15 @@ impl Walk {
     /// The last item that came.
     pub fn last(&self) -> Option<&Item> {
         self.items.last()
+    }
+
+    /// The last whole second up to `line` on which no item lies exactly: where the upper bound is inclusive, a query that
+    /// ends on one brings what lies there, and that is not counted, for the bound might be another than it is said to be.
+    pub fn line_before(&self, line: Moment) -> Moment {
+        self.items
+            .iter()
+            .rev()
+            .fold(line, |line, item| if item.at == line { line - Duration::from_secs(1) } else { line })
     }
 
     /// How many items were seen in `span`.

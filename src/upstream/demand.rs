@@ -166,21 +166,22 @@ impl Demand {
         self.changed.notified().await;
     }
 
-    /// The class of the most urgent who waits, and the least of what `rank` gives to those of that class.
-    pub fn rank<T: Ord>(&self, rank: impl Fn(&Asker) -> T) -> (Class, T) {
+    /// Of the most urgent who wait, the one to whom `rank` gives the least, with what it gives; if nobody waits, the cause.
+    pub fn first<T: Ord>(&self, rank: impl Fn(&Asker) -> T) -> (T, Asker) {
         let state = self.lock();
-        let waiting = state.waiting.iter().map(|(_, asker, _)| (asker.class, rank(asker)));
-        waiting.min().unwrap_or_else(|| (self.cause.class, rank(&self.cause)))
+        let waiting = state.waiting.iter().map(|(_, asker, _)| asker);
+        let first = waiting.min_by_key(|asker| (asker.class, rank(asker))).unwrap_or(&self.cause);
+        (rank(first), first.clone())
     }
 
     /// The class of the most urgent who waits.
     pub fn class(&self) -> Class {
-        self.rank(|_| ()).0
+        self.first(|_| ()).1.class
     }
 
-    /// What each who waits needs of it.
-    pub fn needs(&self) -> Vec<Span> {
-        self.lock().waiting.iter().map(|(_, _, need)| *need).collect()
+    /// What each who waits needs of it, and how urgently.
+    pub fn needs(&self) -> Vec<(Span, Class)> {
+        self.lock().waiting.iter().map(|(_, asker, need)| (*need, asker.class)).collect()
     }
 
     /// How long its last call waited for its turn.
@@ -223,7 +224,7 @@ mod tests {
         assert_eq!(demand.class(), Class::Background);
         let b = demand.join(asker("b", Class::Interactive), Span::EVER);
         let c = demand.join(asker("c", Class::Interactive), Span::EVER);
-        assert_eq!(demand.rank(|asker| asker.caller.clone()), (Class::Interactive, "b".into()));
+        assert_eq!(demand.first(|asker| asker.caller.clone()).1, asker("b", Class::Interactive));
         drop((b, c));
         assert_eq!(demand.class(), Class::Background);
         assert_eq!(&*demand.cause().caller, "a");

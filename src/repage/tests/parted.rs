@@ -200,6 +200,15 @@ fn what_is_wanted_of_the_first_page_is_handed_over_as_soon_as_it_can_be_proven()
     assert_eq!(told.stretches.len(), 2);
 }
 
+/// Whole seconds, as many systems write them: a line through an item could not be proven where the bound is inclusive.
+#[test]
+fn items_on_whole_seconds_are_handed_over_too() {
+    let rows = each_second(0..0).into_iter().step_by(3).collect();
+    let upstream = upstream(rows, Rows::Ascending, UpperBound::Inclusive);
+    let told = run_visited(upstream, seconds(0, 15_000), vec![visit(2, seconds(10, 20))]);
+    assert_eq!(told.stretches[0].span, seconds(0, 596), "the last of 200 items lies at 597");
+}
+
 #[test]
 fn one_who_cannot_be_served_does_not_stand_in_another_s_way() {
     let mut upstream = upstream(each_second(0..0), Rows::Ascending, UpperBound::Exclusive);
