@@ -1,6 +1,7 @@
 //! The repage stage: walks a run in pages until it is whole, or fails. Nobody above it sees a page.
 
 mod item;
+mod pager;
 mod parting;
 mod places;
 mod walk;
@@ -13,29 +14,22 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tower::{Layer, Service, ServiceExt as _};
+use tower::{Layer, Service};
 
 pub use item::Item;
 pub use walk::{Broken, Order, Placed, Walk, Watch};
 
-use self::parting::{Need, Parting, Position};
+use self::pager::Pager;
 use self::places::{Place, Places};
 
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Exhausted, QuotaError};
-use crate::telemetry;
-use crate::upstream::{Asker, Class, Demand, PAGE_LIMIT, Page, PageRequest, Series};
-use crate::window::{Bound, Moment, QueryBounds, Span, UpperBound};
+use crate::upstream::{Asker, Class, Demand, Page, PageRequest, Series};
+use crate::window::{Moment, Span};
 
 /// A walk that holds more than this is cut: what is proven whole is handed on, and a new walk begins behind it.
 const WALK_BYTES: usize = 512 << 20;
-/// A walk that broke is tried again once; then the span is halved.
-const WALKS_BEFORE_HALVING: u32 = 2;
-/// What cannot be halved (a second, or a window that must stay exact) is walked this often.
-const WALKS_OF_THE_INDIVISIBLE: u32 = 5;
-/// The longest that a run which has begun waits for the quota; an hourly limit clears within it.
-const LONGEST_HOLD: Duration = Duration::from_mins(61);
 
 /// A piece of time to fetch, whole.
 #[derive(Debug)]
@@ -165,8 +159,7 @@ where
         let stage = self.clone();
         Box::pin(async move {
             let _place = stage.place(&run).await?;
-            let mut pager =
-                Pager { stage: &stage, run: &run, begun: run.demand.has_begun(), last_page: Duration::ZERO };
+            let mut pager = Pager::new(&stage, &run);
             match run.placed {
                 Placed::Checked => pager.fetch(run.span).await,
                 // What is served only as a whole is fetched as a whole.
@@ -217,292 +210,6 @@ impl<S> RepageStage<S> {
             }
         }
     }
-}
-
-/// How a walk ended.
-enum Walked {
-    Whole(Walk),
-    /// It is whole on one side of a line; the rest is still to be walked.
-    Part {
-        walk: Walk,
-        whole: Span,
-        rest: Span,
-    },
-    /// More was promised, but nothing came: either rows have gone, or the promise is kept loosely.
-    Ended(Walk),
-    Broken(Broken),
-    /// Too many bytes, in no order that could be cut.
-    TooLarge,
-}
-
-struct Pager<'a, S> {
-    stage: &'a RepageStage<S>,
-    run: &'a Run,
-    /// Whether a page has come: from then on, giving up would waste what was spent.
-    begun: bool,
-    /// How long the last page took, with its wait for the quota.
-    last_page: Duration,
-}
-
-impl<S> Pager<'_, S>
-where
-    S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone,
-{
-    fn query_for(&self, span: Span) -> QueryBounds {
-        self.stage.settings.window.upper_bound.query_for(span)
-    }
-
-    fn new_walk(&self, span: Span, watch: Watch) -> Walk {
-        Walk::new(self.query_for(span), self.stage.settings.window.field.clone(), self.run.placed, watch)
-    }
-
-    fn now(&self) -> Moment {
-        self.stage.settings.clock.now()
-    }
-
-    /// Fetches `span`, halving it where its rows do not hold still.
-    async fn fetch(&mut self, span: Span) -> Result<(), RepageError> {
-        let mut todo = vec![(span, false)];
-        while let Some((mut span, halved)) = todo.pop() {
-            if halve(span).is_none() {
-                self.fetch_indivisible(span).await?;
-                continue;
-            }
-            let whole = if halved {
-                // One page cannot tear, and two might again: so a half is fetched only if it fits a page.
-                self.fetch_as_one_page(span).await?
-            } else {
-                match self.walk_again_and_again(&mut span, WALKS_BEFORE_HALVING, Watch::Order).await? {
-                    Ok(rest) => {
-                        todo.extend(rest.map(|rest| (rest, false)));
-                        true
-                    }
-                    Err(broken) => {
-                        telemetry::torn(&self.run.series.account, &broken);
-                        false
-                    }
-                }
-            };
-            if !whole && let Some((left, right)) = halve(span) {
-                todo.extend([(right, true), (left, true)]);
-            }
-        }
-        Ok(())
-    }
-
-    /// Fetches what cannot be halved: a second, or a window that must stay as it is.
-    async fn fetch_indivisible(&mut self, mut span: Span) -> Result<(), RepageError> {
-        match self.walk_again_and_again(&mut span, WALKS_OF_THE_INDIVISIBLE, Watch::Names).await? {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) | Err(_) => Err(RepageError::Torn),
-        }
-    }
-
-    /// Fetches `span` if it fits a page; says whether it did.
-    async fn fetch_as_one_page(&mut self, span: Span) -> Result<bool, RepageError> {
-        let begun_at = self.now();
-        let mut walk = self.new_walk(span, Watch::Names);
-        let page = self.page(self.query_for(span), 0, PAGE_LIMIT).await?;
-        match walk.take(page) {
-            Ok(()) if walk.next_offset().is_none() => self.deliver(span, walk, begun_at),
-            // Halving goes on until an indivisible piece shows whether that was a freak.
-            Ok(()) | Err(_) => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    /// Walks `span` until it is whole, at most `times`. `Some` is the rest of a walk that was cut. `span` gets shorter if
-    /// an end of it is left to other runs.
-    async fn walk_again_and_again(
-        &mut self,
-        span: &mut Span,
-        times: u32,
-        watch: Watch,
-    ) -> Result<Result<Option<Span>, Broken>, RepageError> {
-        let mut last = Broken::NothingCame;
-        let mut ended_with = None;
-        for _ in 0..times {
-            let begun_at = self.now();
-            match self.walk(span, watch).await? {
-                Walked::Whole(walk) => {
-                    self.deliver(*span, walk, begun_at);
-                    return Ok(Ok(None));
-                }
-                Walked::Part { walk, whole, rest } => {
-                    self.deliver(whole, walk, begun_at);
-                    return Ok(Ok(Some(rest)));
-                }
-                // The same rows once more, and again nothing behind them: so this upstream promises too much.
-                Walked::Ended(walk) if ended_with == Some(walk.len()) => {
-                    self.deliver(*span, walk, begun_at);
-                    return Ok(Ok(None));
-                }
-                Walked::Ended(walk) => {
-                    last = Broken::NothingCame;
-                    ended_with = Some(walk.len());
-                }
-                Walked::Broken(broken) => last = broken,
-                Walked::TooLarge => break,
-            }
-        }
-        match last {
-            // Out of place once may be a freak; again and again, it is how this upstream selects.
-            Broken::OutOfPlace => Err(RepageError::WindowField),
-            Broken::Unplaced => Err(RepageError::Unplaced),
-            last => Ok(Err(last)),
-        }
-    }
-
-    async fn walk(&mut self, span: &mut Span, watch: Watch) -> Result<Walked, RepageError> {
-        let mut walk = self.new_walk(*span, watch);
-        let walk_bytes = self.stage.settings.walk_bytes;
-        let mut cut_beyond = walk_bytes;
-        let mut may_hand_over = true;
-        while let Some(offset) = walk.next_offset() {
-            // What cannot be halved cannot be cut either; it is walked to its end, however large.
-            if walk.bytes() > cut_beyond && watch == Watch::Order {
-                cut_beyond += walk_bytes;
-                match self.cut(&walk, *span).await? {
-                    Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
-                    None if walk.order() == Order::Other => return Ok(Walked::TooLarge),
-                    None => {}
-                }
-            }
-            match self.parting(&walk, *span, watch, may_hand_over) {
-                Some(Parting::HandOver) => {
-                    // A proof that fails once is not paid for again.
-                    may_hand_over = false;
-                    if let Some((whole, rest)) = self.cut(&walk, *span).await? {
-                        return Ok(Walked::Part { walk, whole, rest });
-                    }
-                }
-                Some(Parting::GiveUp { kept, wanted }) => {
-                    self.leave_to_others(*span, kept, wanted);
-                    *span = kept;
-                    walk.narrow(self.query_for(kept));
-                }
-                None => {}
-            }
-            let page = self.page(self.query_for(*span), offset, PAGE_LIMIT).await?;
-            let Err(broken) = walk.take(page) else { continue };
-            if broken == Broken::NothingCame {
-                return Ok(Walked::Ended(walk));
-            }
-            let divisible = watch == Watch::Order && !matches!(broken, Broken::OutOfPlace | Broken::Unplaced);
-            return Ok(match if divisible { self.cut(&walk, *span).await? } else { None } {
-                Some((whole, rest)) => Walked::Part { walk, whole, rest },
-                None => Walked::Broken(broken),
-            });
-        }
-        Ok(Walked::Whole(walk))
-    }
-
-    /// What to do about those who need only a part of this walk.
-    fn parting(&self, walk: &Walk, span: Span, watch: Watch, may_hand_over: bool) -> Option<Parting> {
-        let last = walk.last().filter(|_| watch == Watch::Order)?;
-        let demand = &self.run.demand;
-        let (last_wait, last_page, class) = (demand.last_wait(), self.last_page, demand.cause().class);
-        let need = |(span, of): (Span, Class)| Need { span, urgent: of < class };
-        let needs: Vec<Need> = demand.needs().into_iter().map(need).collect();
-        let position = Position { span, order: walk.order(), at: last.at, seen: walk.len(), last_wait, last_page };
-        match position.part(&needs, may_hand_over) {
-            // Too little has been seen to prove it: behind the next page, perhaps. Until then somebody else is served.
-            Some(Parting::HandOver) if self.provable(walk, span).is_none() => position.part(&needs, false),
-            parting => parting,
-        }
-    }
-
-    fn leave_to_others(&self, span: Span, kept: Span, wanted: Span) {
-        let (before, after) = (span.split_at(kept.start).0, span.split_at(kept.end).1);
-        let rest = if before.is_empty() { after } else { before };
-        let _ = self.run.deliver.send(Delivery::Parted { rest, wanted });
-    }
-
-    /// Looks for a line on one side of which a walk has seen everything, and proves it with one call: a query for just
-    /// that side must have no row beyond those that were seen. Gives the whole side and the rest.
-    async fn cut(&mut self, walk: &Walk, span: Span) -> Result<Option<(Span, Span)>, RepageError> {
-        let Some((whole, rest, seen)) = self.provable(walk, span) else { return Ok(None) };
-        let beyond = self.page(self.query_for(whole), seen, 1).await?;
-        Ok((beyond.items.is_empty() && !beyond.has_more).then_some((whole, rest)))
-    }
-
-    /// The side of a walk on which it should have seen everything, the rest, and how many rows were seen on that side.
-    fn provable(&self, walk: &Walk, span: Span) -> Option<(Span, Span, u64)> {
-        let second = walk.last()?.at.floor_second();
-        let (whole, rest) = match walk.order() {
-            Order::Ascending => span.split_at(match self.stage.settings.window.upper_bound {
-                UpperBound::Inclusive => walk.line_before(second),
-                UpperBound::Exclusive => second,
-            }),
-            Order::Descending => {
-                let (rest, whole) = span.split_at(second + Duration::from_secs(1));
-                (whole, rest)
-            }
-            Order::Unknown | Order::Other => return None,
-        };
-        let bounds = self.query_for(whole);
-        // Without what lies exactly at `to`: should the upstream count that, the proof fails, which is the safe side.
-        let asked = UpperBound::Exclusive.enclosed(Bound::Second(bounds.from), bounds.to);
-        let seen = walk.count_within(asked);
-        // What a single call could fetch anyway is not worth a call to prove.
-        (!whole.is_empty() && seen >= u64::from(PAGE_LIMIT)).then_some((whole, rest, seen))
-    }
-
-    /// Fetches a page. A run that has begun is not given up because the quota is spent: it is held, and says so.
-    async fn page(&mut self, bounds: QueryBounds, offset: u64, limit: u32) -> Result<Page, RepageError> {
-        let mut held = Duration::ZERO;
-        loop {
-            let (series, demand) = (self.run.series.clone(), self.run.demand.clone());
-            let request = PageRequest { series, bounds, offset, limit, demand };
-            let asked = Instant::now();
-            match self.stage.below.clone().oneshot(request).await {
-                Ok(page) => {
-                    self.last_page = asked.elapsed();
-                    if !std::mem::replace(&mut self.begun, true) {
-                        let _ = self.run.deliver.send(Delivery::Begun);
-                    }
-                    return Ok(page);
-                }
-                Err(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted))
-                    if self.begun && held + exhausted.retry_after < LONGEST_HOLD =>
-                {
-                    held += self.hold(exhausted).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Waits until the quota is said to have room, or until somebody more urgent waits for the run. Gives how long.
-    async fn hold(&self, exhausted: Exhausted) -> Duration {
-        let (begun, demand) = (Instant::now(), &self.run.demand);
-        let class = demand.class();
-        let _ = self.run.deliver.send(Delivery::Held(exhausted, class));
-        let more_urgent = async {
-            while demand.class() >= class {
-                demand.changed().await;
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(exhausted.retry_after) => {}
-            () = more_urgent => {}
-        }
-        let _ = self.run.deliver.send(Delivery::Resumed);
-        begun.elapsed()
-    }
-
-    fn deliver(&self, span: Span, walk: Walk, fetched_at: Moment) {
-        let stretch = Stretch { span, items: walk.into_items(span), fetched_at };
-        // The receiver outlives the run; were it gone, nobody would want the stretch.
-        let _ = self.run.deliver.send(Delivery::Stretch(stretch));
-    }
-}
-
-/// The two halves of a span, cut at a whole second; `None` if it is too short for that.
-fn halve(span: Span) -> Option<(Span, Span)> {
-    let middle = (span.start + span.length() / 2).floor_second();
-    let (left, right) = span.split_at(middle);
-    (!left.is_empty() && !right.is_empty()).then_some((left, right))
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tower::service_fn;
+use tower::{ServiceExt as _, service_fn};
 
 use super::*;
 use crate::upstream::{Asker, Filter};
-use crate::window::{Bound, UpperBound};
+use crate::window::{Bound, QueryBounds, UpperBound};
 
 mod lines;
 mod parted;

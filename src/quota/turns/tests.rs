@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Quota;
+use crate::upstream::SpentLimit;
 use crate::window::Span;
 
 fn turns_with(limits: &[(u32, u64)], queue_seconds: u64, reserve: f64) -> Arc<Turns> {
