@@ -69,6 +69,8 @@ fn read_key() -> Result<SecretString, String> {
 fn given(text: &SecretString) -> Result<SecretString, String> {
     let text = text.expose_secret();
     let key = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    // Whoever pastes the line that this command has printed means the key in it.
+    let key = key.strip_prefix("x-api-key: ").unwrap_or(key);
     if key.is_empty() {
         return Err("there is no key on stdin".to_owned());
     }
@@ -109,7 +111,7 @@ mod tests {
     fn the_hash_is_that_of_the_key_without_its_newline() {
         // SHA-256 of "abc", as FIPS 180-2 gives it.
         let expected = "api_key_sha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
-        for text in ["abc", "abc\n", "abc\r\n"] {
+        for text in ["abc", "abc\n", "abc\r\n", "x-api-key: abc\n"] {
             assert_eq!(hash_line(&given(&text.into()).unwrap()), expected, "{text:?}");
         }
     }
