@@ -12,7 +12,7 @@ use crate::upstream::PAGE_LIMIT;
 use crate::window::{Moment, Span};
 
 /// A cut costs about a call, so it must spare so many pages of waiting to be worth it.
-const WORTH_A_CUT: f64 = 20.0;
+const WORTH_A_CUT: f64 = 12.0;
 /// For somebody more urgent than the run itself, fewer will do.
 const WORTH_A_CUT_TO_THE_URGENT: f64 = 5.0;
 /// Where the pages come quickly, there is nothing to spare.
