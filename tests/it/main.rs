@@ -12,6 +12,7 @@ mod density;
 mod faults;
 mod filters;
 mod imports;
+mod link;
 mod operations;
 mod process;
 mod quota;
