@@ -5,8 +5,9 @@
 //! [`retry`] mends what can be mended, [`quota`] makes it wait for its turn, [`token`] signs it, and [`upstream`] makes
 //! the call. [`window`] is the time they all speak of, without I/O or a clock.
 //!
-//! Beside the way stand [`config`] (what the operator decides), [`server`] (listeners, TLS, drain), [`admin`] (what the
-//! operator looks at), [`telemetry`] (logs and metrics), [`simulator`] (an upstream for tests and the demo) and [`cli`].
+//! Beside the way stand [`config`] (what the operator decides), [`fleet`] (the way to Redis, for what replicas share),
+//! [`server`] (listeners, TLS, drain), [`admin`] (what the operator looks at), [`telemetry`] (logs and metrics),
+//! [`simulator`] (an upstream for tests and the demo) and [`cli`].
 
 pub mod admin;
 pub mod api;
@@ -15,6 +16,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
+pub mod fleet;
 pub mod quota;
 pub mod repage;
 pub mod retry;

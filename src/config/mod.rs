@@ -11,6 +11,7 @@ mod keys;
 mod load;
 mod node;
 mod read;
+mod redis_url;
 mod render;
 mod secret;
 mod section;
@@ -29,6 +30,7 @@ use secrecy::SecretString;
 
 pub use error::ConfigError;
 pub use load::process_environment;
+pub use redis_url::{RedisKind, RedisUrl};
 
 pub use crate::window::{Freshness, UpperBound};
 
@@ -204,7 +206,7 @@ pub struct Cache {
 /// `cache.redis`
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// May carry a password, so it is a secret.
+    /// May carry a password, so it is a secret; what it says, [`RedisUrl::parse`] tells.
     pub url: SecretString,
     /// Prefix of all keys.
     pub prefix: String,

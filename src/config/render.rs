@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use super::read::Word as _;
 use super::units::{print_duration, print_size};
-use super::{Account, Caller, Config, Names, Redis, ServerTls, url};
+use super::{Account, Caller, Config, Names, Redis, ServerTls, redis_url};
 
 const REDACTED: &str = "[redacted]";
 
@@ -131,7 +131,7 @@ fn inline_tls(tls: &ServerTls) -> String {
 
 fn inline_redis(redis: &Redis) -> String {
     let Redis { url, prefix, ttl, timeout, encryption_key } = redis;
-    let url = text(url::redact(url.expose_secret()));
+    let url = text(redis_url::redact(url.expose_secret()));
     let [ttl, timeout] = [ttl, timeout].map(|time| text(print_duration(*time)));
     let key = encryption_key.as_ref().map(|_| format!(", encryption_key = {}", text(REDACTED))).unwrap_or_default();
     format!("{{ url = {url}, prefix = {}, ttl = {ttl}, timeout = {timeout}{key} }}", text(prefix))

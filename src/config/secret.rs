@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use super::error::Origin;
 use super::node::{Node, Value};
 use super::section::{Reader, Section};
-use super::{read, url};
+use super::{RedisUrl, read};
 
 const INSTEAD: &str = "write { file = \"/path/of/the/secret\" } or { env = \"NAME_OF_A_VARIABLE\" }";
 
@@ -46,7 +46,7 @@ impl Section<'_> {
         } else {
             self.reference(key, node)?
         };
-        let checked = url::check_redis(secrecy::ExposeSecret::expose_secret(&url));
+        let checked = RedisUrl::parse(secrecy::ExposeSecret::expose_secret(&url));
         checked.map_err(|message| self.fail(key, message)).ok()?;
         Some(url)
     }

@@ -1,4 +1,4 @@
-//! The two URLs: Kore's, and that of Redis. Either may have been given a password, so no error quotes one.
+//! Kore's URL. It may have been given a password, so no error quotes one.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Splits off the authority, which must have a host, and a port that is one if it has any.
-fn checked(authority: &Authority) -> Result<(), String> {
+pub(super) fn checked(authority: &Authority) -> Result<(), String> {
     let after_host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
     let after_host = after_host.strip_prefix(authority.host()).unwrap_or_default();
     if authority.host().is_empty() {
@@ -59,32 +59,6 @@ pub(super) fn from_host(host: &str) -> String {
     let loopback = host.parse::<Authority>().is_ok_and(|authority| is_loopback(authority.host()));
     let scheme = if loopback { Scheme::HTTP } else { Scheme::HTTPS };
     format!("{scheme}://{host}")
-}
-
-/// `redis://` or `rediss://`, maybe a user and a password, a host, maybe a port and the number of a database.
-pub(super) fn check_redis(text: &str) -> Result<(), String> {
-    const EXPECTED: &str = "write it like \"redis://127.0.0.1:6379\" or \"rediss://user:password@host:6379/0\", with \
-                            signs other than letters and digits in the password percent-encoded";
-    let uri: Uri = text.parse().map_err(|_| format!("is not a URL; {EXPECTED}"))?;
-    if !matches!(uri.scheme_str(), Some("redis" | "rediss")) {
-        return Err(format!("has a scheme that is neither redis nor rediss; {EXPECTED}"));
-    }
-    let authority = uri.authority().ok_or_else(|| format!("names no host; {EXPECTED}"))?;
-    checked(authority).map_err(|message| format!("{message}; {EXPECTED}"))?;
-    let database = uri.path().strip_prefix('/').unwrap_or_default();
-    if !database.bytes().all(|byte| byte.is_ascii_digit()) || uri.query().is_some() || text.contains('#') {
-        return Err(format!("holds more after the host than the number of a database; {EXPECTED}"));
-    }
-    Ok(())
-}
-
-/// A URL that [`check_redis`] let pass, with `[redacted]` for its password.
-pub(super) fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return "[redacted]".to_owned() };
-    // The last `@` ends the password, so that none that holds an `@` is shown in part.
-    let Some((login, host)) = rest.rsplit_once('@') else { return text.to_owned() };
-    let user = login.split_once(':').map_or("", |(user, _)| user);
-    format!("{scheme}://{user}:[redacted]@{host}")
 }
 
 #[cfg(test)]
@@ -142,36 +116,6 @@ mod tests {
             ("http://kore.example", "http://kore.example"),
         ] {
             assert_eq!(from_host(host), url);
-        }
-    }
-
-    #[test]
-    fn a_redis_url_is_checked_and_its_password_never_shown() {
-        for (good, shown) in [
-            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
-            ("rediss://cache.example/2", "rediss://cache.example/2"),
-            ("redis://:hunter2@cache.example:6379/0", "redis://:[redacted]@cache.example:6379/0"),
-            ("redis://me:hunter2@cache.example", "redis://me:[redacted]@cache.example"),
-            ("redis://hunter2@cache.example", "redis://:[redacted]@cache.example"),
-            ("redis://me:a%40hunter2@cache.example/", "redis://me:[redacted]@cache.example/"),
-        ] {
-            check_redis(good).unwrap();
-            assert_eq!(redact(good), shown);
-        }
-        for bad in [
-            "http://me:hunter2@cache.example",
-            "redis://me:hunter2@",
-            "redis://me:hunter2@cache.example:port",
-            "redis://me:hunter2@cache.example/zero",
-            "redis://me:hunter2@cache.example/0?a=b",
-            "redis://me:hunter2@cache.example/0#insecure",
-            "redis://me:hun/ter2@cache.example",
-            "redis://me:hun ter2@cache.example",
-            "cache.example:6379",
-        ] {
-            let error = check_redis(bad).unwrap_err();
-            assert!(error.contains("redis://"), "{bad}: {error}");
-            assert!(!error.contains("ter2"), "{error}");
         }
     }
 }

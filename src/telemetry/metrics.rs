@@ -34,10 +34,12 @@ fn describe() {
     describe_counter!("koregate_quota_state_failed_total", "Writes to the state file of the quota that failed");
     describe_counter!("koregate_runs_torn_total", "Runs whose rows moved while they were paged");
     describe_counter!("koregate_runs_failed_total", "Runs that failed");
+    describe_counter!("koregate_redis_calls_total", "Calls to Redis, by result");
     describe_counter!("koregate_not_stored_total", "Fetches that were not kept, by reason");
     describe_gauge!("koregate_quota_remaining", "Calls that each rolling limit leaves now");
     describe_gauge!("koregate_quota_budget", "Calls of each rolling limit that are not left to somebody else");
     describe_gauge!("koregate_quota_waiting", "Calls that wait for their turn");
+    describe_gauge!("koregate_redis_up", "1 if Redis answers on this connection, 0 while it is left alone");
     describe_gauge!("koregate_cache_bytes", Unit::Bytes, "Bytes that the cache holds");
     describe_gauge!(
         "koregate_window_field_wrong",
@@ -45,6 +47,7 @@ fn describe() {
     );
     describe_histogram!("koregate_request_duration_seconds", Unit::Seconds, "From a request to the head of its answer");
     describe_histogram!("koregate_upstream_duration_seconds", Unit::Seconds, "From a call to the end of its answer");
+    describe_histogram!("koregate_redis_duration_seconds", Unit::Seconds, "From a call to Redis to its replies");
     describe_histogram!("koregate_quota_wait_seconds", Unit::Seconds, "How long calls waited for their turn");
 }
 
@@ -196,4 +199,31 @@ pub fn window_field_wrong(account: &str) {
         "the upstream does not select on the timestamp that window.field names: windows of this account are no longer \
          cut, and only exact windows are served; set window.field to the timestamp that the upstream selects on"
     );
+}
+
+/// One call to Redis ended; `None` if it was not let through.
+pub fn redis_call(result: &'static str, took: Option<Duration>) {
+    counter!("koregate_redis_calls_total", "result" => result).increment(1);
+    if let Some(took) = took {
+        histogram!("koregate_redis_duration_seconds").record(took.as_secs_f64());
+    }
+}
+
+/// Redis has failed several times in a row on this connection, and is left alone.
+pub fn redis_down(connection: &'static str, error: &dyn Display) {
+    gauge!("koregate_redis_up", "connection" => connection).set(0.0);
+    tracing::warn!(connection, %error, "Redis fails: koregate goes on without it until it answers again");
+}
+
+/// Redis has answered on this connection; `again` if it was left alone before.
+pub fn redis_up(connection: &'static str, again: bool) {
+    gauge!("koregate_redis_up", "connection" => connection).set(1.0);
+    if again {
+        tracing::info!(connection, "Redis answers again");
+    }
+}
+
+/// Redis is set up in a way that will do harm.
+pub fn redis_memory(harm: &'static str) {
+    tracing::warn!(harm, "the memory of Redis has no good bounds");
 }

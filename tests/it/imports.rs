@@ -12,17 +12,22 @@ const STAGES: [&str; 9] = ["edge", "api", "cache", "repage", "retry", "quota", "
 /// What any stage but `window` may name beside the stages behind it.
 const BESIDE: [&str; 3] = ["config", "clock", "telemetry"];
 
+/// The stages that share something with other replicas, and so may name the way to it.
+const SHARE: [&str; 2] = ["cache", "quota"];
+
 /// What each module beside the stages may name, beside itself.
-const OTHERS: [(&str, &[&str]); 9] = [
+const OTHERS: [(&str, &[&str]); 10] = [
     // Counts and logs what it is told; seen by all, sees nobody.
     ("telemetry", &[]),
     ("clock", &["window"]),
     ("config", &["window"]),
     // Shares no code with the gateway but time itself: an upstream that shared a mistake could not show it.
     ("simulator", &["clock", "window"]),
+    // The way to Redis; knows nothing of what goes over it.
+    ("fleet", &["config", "clock", "telemetry"]),
     // Puts the stages together.
-    ("stack", &["stages", "config", "clock", "telemetry"]),
-    ("admin", &["stack", "stages", "config", "clock", "telemetry"]),
+    ("stack", &["stages", "fleet", "config", "clock", "telemetry"]),
+    ("admin", &["stack", "stages", "fleet", "config", "clock", "telemetry"]),
     ("server", &["admin", "stack", "stages", "config", "clock", "telemetry"]),
     ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "simulator"]),
     ("lib", &[]),
@@ -151,7 +156,8 @@ fn allowed(top: &str) -> Option<Vec<&'static str>> {
         return Some(Vec::new());
     }
     if let Some(place) = STAGES.iter().position(|stage| *stage == top) {
-        return Some(STAGES[place + 1..].iter().chain(&BESIDE).copied().collect());
+        let fleet = SHARE.contains(&top).then_some("fleet");
+        return Some(STAGES[place + 1..].iter().chain(&BESIDE).copied().chain(fleet).collect());
     }
     let (_, named) = OTHERS.iter().find(|(module, _)| *module == top)?;
     Some(named.iter().flat_map(|name| if *name == "stages" { STAGES.to_vec() } else { vec![*name] }).collect())
@@ -425,6 +431,8 @@ mod the_checker {
             ("api/mod.rs", "let status = StatusCode::BAD_REQUEST;", "StatusCode::BAD_REQUEST"),
             ("edge/mod.rs", "let status = http::StatusCode::OK;", "StatusCode::OK"),
             ("main.rs", "use koregate::{cli, server::Gateway};", "koregate::server"),
+            ("repage/mod.rs", "use crate::fleet::Link;", "crate::fleet"),
+            ("fleet/link.rs", "use crate::cache::Memory;", "crate::cache"),
             ("warm/mod.rs", "use crate::stack::Stack;", "no rule"),
         ] {
             let found = wrong(path, text);
@@ -437,6 +445,7 @@ mod the_checker {
         for (path, text) in [
             ("quota/turns.rs", "use crate::{config::{self, Limit}, token, upstream::*, window::Span};"),
             ("quota/turns.rs", "use super::ledger::Ledger;\nuse crate::quota::Pace;"),
+            ("quota/turns.rs", "use crate::fleet::Link;"),
             ("api/mod.rs", "*status = StatusCode::NOT_MODIFIED;"),
             ("edge/problem.rs", "StatusCode::NOT_FOUND"),
             ("window/span.rs", "use std::{fmt, time::Duration};"),
@@ -496,7 +505,8 @@ mod the_checker {
     #[test]
     fn sees_the_crates_that_are_contained_now() {
         let sources = read_sources();
-        for (name, file) in [("moka", "cache/memory.rs"), ("governor", "quota/bucket.rs")] {
+        let contained = [("moka", "cache/memory.rs"), ("governor", "quota/bucket.rs"), ("redis", "fleet/wire.rs")];
+        for (name, file) in contained {
             let named = sources.iter().filter(|source| !paths(&source.code, name).is_empty());
             assert_eq!(named.map(|source| source.path.as_str()).collect::<Vec<_>>(), [file]);
         }

@@ -13,6 +13,7 @@ mod dry_run;
 mod faults;
 mod filters;
 mod imports;
+mod link;
 mod operations;
 mod process;
 mod quota;

@@ -188,7 +188,7 @@ fn accounts_of_their_own_need_none_of_the_four() {
         ("KORE_ACCOUNT_ID", "not used"),
     ]);
     let ids: Vec<_> = config.unwrap().accounts.into_iter().map(|account| account.account_id).collect();
-    assert_eq!(ids, ["acc-1".into(), "acc-2".into()]);
+    assert_eq!(ids.iter().map(|id| &**id).collect::<Vec<_>>(), ["acc-1", "acc-2"]);
     let error = load_env(&[("KOREGATE__ACCOUNTS__0__ACCOUNT_ID", "acc-1")]).unwrap_err();
     assert!(
         error.contains("environment KOREGATE__ACCOUNTS__0__CLIENT_ID: accounts[0].client_id: is missing"),

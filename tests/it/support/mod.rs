@@ -1,11 +1,13 @@
 //! What every test needs: a simulator and a gateway that stand, a client that asks, and answers that can be compared.
 
 mod client;
+mod redis;
 mod rig;
 mod settings;
 mod time;
 mod window;
 
+pub(crate) use self::redis::{RedisCluster, RedisServer, Sentinels, free_port, text, wait_for};
 pub(crate) use client::{Answer, Ask, Client, Page};
 pub(crate) use rig::{Door, Rig};
 pub(crate) use settings::Settings;

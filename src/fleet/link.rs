@@ -1,0 +1,104 @@
+//! The way to Redis, for all who share something through it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::lane::Lane;
+use super::wire::Wire;
+use super::{Command, LinkError, Reply, Script, Subscription};
+use crate::config;
+
+/// Whether Redis can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Yes, as far as is known.
+    Up,
+    /// No: it has failed several times in a row.
+    Down {
+        /// When that began.
+        since: Instant,
+        /// How it failed last.
+        why: LinkError,
+    },
+}
+
+/// The way to Redis. Cheap to clone; all clones share the same connections.
+///
+/// Each call ends within `cache.redis.timeout`, whatever Redis does, and fails at once while the breaker is open. No
+/// call is ever made twice: after [`LinkError::TimedOut`] or [`LinkError::Broken`] it is not known whether Redis has
+/// done it.
+///
+/// The methods need a tokio runtime around them; [`Link::new`] does not.
+#[derive(Clone)]
+pub struct Link {
+    /// What everybody waits for.
+    small: Arc<Lane>,
+    /// Big values, which would delay what stands behind them on the same connection.
+    bulk: Arc<Lane>,
+    wire: Wire,
+}
+
+impl Link {
+    /// A way that has not been gone yet: it connects with the first call.
+    ///
+    /// # Errors
+    /// If the URL is none, which a configuration that was loaded cannot have.
+    pub fn new(config: &config::Redis) -> Result<Self, LinkError> {
+        let wire = Wire::new(config)?;
+        let lane = |name| Lane::new(name, wire.clone(), config.timeout, &config.prefix);
+        Ok(Self { small: lane("small"), bulk: lane("bulk"), wire })
+    }
+
+    /// Runs commands in one go, but not as one: others may come in between, and one that fails leaves the others be. In
+    /// a Cluster each goes to its own node, so their order holds only for each node.
+    ///
+    /// # Errors
+    /// If no command was answered. Where some were, the others have a [`Reply::Error`].
+    pub async fn run(&self, commands: Vec<Command>) -> Result<Vec<Reply>, LinkError> {
+        self.small.run(&commands, self.small.deadline()).await
+    }
+
+    /// The same for big values, over a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Link::run`].
+    pub async fn bulk(&self, commands: Vec<Command>) -> Result<Vec<Reply>, LinkError> {
+        self.bulk.run(&commands, self.bulk.deadline()).await
+    }
+
+    /// Runs a script, all in one; in a Cluster, all keys must lie in one slot.
+    ///
+    /// # Errors
+    /// As [`Link::run`]. An error of the script itself, or that scripts are forbidden, is a [`Reply::Error`].
+    pub async fn script(&self, script: &Script, keys: &[Bytes], arguments: &[Bytes]) -> Result<Reply, LinkError> {
+        let deadline = self.small.deadline();
+        let run = async |command| {
+            let replies = self.small.run(&[command], deadline).await?;
+            replies.into_iter().next().ok_or(LinkError::Nonsense)
+        };
+        let reply = run(script.by_name(keys, arguments)).await?;
+        if reply.is_error("NOSCRIPT") { run(script.by_text(keys, arguments)).await } else { Ok(reply) }
+    }
+
+    /// Listens to channels from now on, until the subscription is dropped.
+    pub fn listen(&self, channels: Vec<String>) -> Subscription {
+        Subscription::start(self.wire.clone(), channels)
+    }
+
+    /// Whether Redis can be asked, as far as the last calls tell.
+    pub fn health(&self) -> Health {
+        match self.small.health() {
+            Health::Up => self.bulk.health(),
+            down @ Health::Down { .. } => down,
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("health", &self.health()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,18 @@
+//! What replicas share: the way to Redis.
+//!
+//! [`Link`] is the whole of it for the rest of koregate: it takes [`Command`]s and gives [`Reply`]s, and each call ends
+//! in time whatever Redis does. Below it, a `lane` is one connection with its breaker, and `wire` is the one file that
+//! names the crate `redis`.
+
+mod breaker;
+mod command;
+mod error;
+mod lane;
+mod link;
+mod subscription;
+mod wire;
+
+pub use command::{Command, Reply, Script};
+pub use error::LinkError;
+pub use link::{Health, Link};
+pub use subscription::{Event, Subscription};

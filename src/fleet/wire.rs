@@ -1,0 +1,387 @@
+//! What goes over the wire. The one file that names the crate redis.
+//!
+//! Nothing of the crate that tries again by itself is used, for it does not know which command may run twice: of a
+//! Cluster's redirections only those are followed that say that the command has not run.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::{join_all, select_ok};
+use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub, PubSubSink, PubSubStream};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
+    RedisConnectionInfo, RedisError, ServerErrorKind, Value, cmd,
+};
+use secrecy::ExposeSecret as _;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::{Command, LinkError, Reply};
+use crate::config::{self, RedisKind, RedisUrl};
+
+/// How long each step of connecting may take: as long as a call, but enough for TLS and not for ever.
+const STEP: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+/// How often a subscription is asked whether it still lives.
+const ASKED: Duration = Duration::from_secs(3);
+/// How often a Cluster may send a command on.
+const REDIRECTIONS: u32 = 5;
+/// How long to wait where a Cluster's map is being drawn anew.
+const REDRAWN: Duration = Duration::from_millis(20);
+
+/// Where Redis is, and how to speak to it.
+#[derive(Clone)]
+pub(super) struct Wire(Arc<Place>);
+
+struct Place {
+    url: RedisUrl,
+    /// User, password and database.
+    login: RedisConnectionInfo,
+    step: Duration,
+}
+
+/// A connection; its clones share it.
+#[derive(Clone)]
+pub(super) enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Wire {
+    pub(super) fn new(config: &config::Redis) -> Result<Self, LinkError> {
+        let url = RedisUrl::parse(config.url.expose_secret()).map_err(LinkError::Url)?;
+        let mut login = no_login().set_db(i64::from(url.database));
+        if let Some(username) = &url.username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &url.password {
+            login = login.set_password(password.expose_secret());
+        }
+        let step = config.timeout.clamp(STEP[0], STEP[1]);
+        Ok(Self(Arc::new(Place { url, login, step })))
+    }
+
+    /// A new connection. Takes some steps at the most.
+    pub(super) async fn connect(&self) -> Result<Connection, LinkError> {
+        let place = &self.0;
+        match &place.url.kind {
+            RedisKind::Cluster => place.cluster().await.map(Connection::Cluster),
+            _ => place.open(&place.single().await?).await.map(Connection::Single),
+        }
+    }
+
+    /// Listens to channels, over a connection of its own. In a Cluster any node will do.
+    pub(super) async fn subscribe(&self, channels: &[String]) -> Result<Feed, LinkError> {
+        let place = &self.0;
+        if place.url.kind != RedisKind::Cluster {
+            return place.subscribe(&place.single().await?, channels).await;
+        }
+        let nodes: Vec<_> = place.nodes(&place.login).collect::<Result<_, _>>()?;
+        let feeds = nodes.iter().map(|node| Box::pin(place.subscribe(node, channels)));
+        select_ok(feeds).await.map(|(feed, _)| feed)
+    }
+}
+
+impl Place {
+    /// The nodes of the URL.
+    fn nodes(&self, login: &RedisConnectionInfo) -> impl Iterator<Item = Result<ConnectionInfo, LinkError>> {
+        self.url.nodes.iter().map(|(host, port)| self.node(host.clone(), *port, login))
+    }
+
+    fn node(&self, host: String, port: u16, login: &RedisConnectionInfo) -> Result<ConnectionInfo, LinkError> {
+        let addr = if self.url.tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        let info = addr.into_connection_info().map_err(|error| fault(&error))?;
+        Ok(info.set_redis_settings(login.clone()).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+    }
+
+    /// Where the one server is.
+    async fn single(&self) -> Result<ConnectionInfo, LinkError> {
+        match &self.url.kind {
+            RedisKind::Sentinel(master) => self.master(master).await,
+            _ => self.nodes(&self.login).next().ok_or(LinkError::NoMaster)?,
+        }
+    }
+
+    /// Asks all Sentinels at once, for some may be gone, and takes the first answer that is true.
+    async fn master(&self, name: &str) -> Result<ConnectionInfo, LinkError> {
+        let sentinels: Vec<_> = self.nodes(&no_login()).collect::<Result<_, _>>()?;
+        let answers = sentinels.iter().map(|sentinel| Box::pin(self.master_by(sentinel, name)));
+        // The Sentinels' own errors are of no use to anybody: each may have failed in another way.
+        select_ok(answers).await.map(|(master, _)| master).map_err(|error| match error {
+            LinkError::Credentials => error,
+            _ => LinkError::NoMaster,
+        })
+    }
+
+    async fn master_by(&self, sentinel: &ConnectionInfo, name: &str) -> Result<ConnectionInfo, LinkError> {
+        let ask = async |sentinel: &ConnectionInfo| {
+            let mut connection = self.open(sentinel).await?;
+            let question = cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).to_owned();
+            bounded(self.step, connection.req_packed_command(&question)).await.map(reply)
+        };
+        let mut answer = ask(sentinel).await?;
+        if answer.is_error("NOAUTH") {
+            let login = self.login.clone().set_db(0);
+            answer = ask(&sentinel.clone().set_redis_settings(login)).await?;
+        }
+        let Reply::Array(parts) = answer else { return Err(LinkError::NoMaster) };
+        let [Reply::Bytes(host), Reply::Bytes(port)] = parts.as_slice() else { return Err(LinkError::NoMaster) };
+        let text = |bytes: &Bytes| std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| LinkError::NoMaster);
+        let port = text(port)?.parse().map_err(|_| LinkError::NoMaster)?;
+        let master = self.node(text(host)?, port, &self.login)?;
+        // In a failover, a Sentinel may name for a while what is a master no more.
+        let mut connection = self.open(&master).await?;
+        let role = reply(bounded(self.step, connection.req_packed_command(&cmd("ROLE"))).await?);
+        match role {
+            Reply::Array(parts) if parts.first() != Some(&Reply::Bytes("master".into())) => Err(LinkError::NoMaster),
+            // Who may not ask for it, takes the Sentinel's word.
+            _ => Ok(master),
+        }
+    }
+
+    async fn open(&self, node: &ConnectionInfo) -> Result<MultiplexedConnection, LinkError> {
+        let client = Client::open(node.clone()).map_err(|error| fault(&error))?;
+        // Calls have deadlines of their own.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        bounded(self.step, client.get_multiplexed_async_connection_with_config(&config))
+            .await
+            .map_err(LinkError::before_a_call)
+    }
+
+    async fn cluster(&self) -> Result<ClusterConnection, LinkError> {
+        let nodes: Vec<_> = self.nodes(&self.login).collect::<Result<_, _>>()?;
+        let builder = ClusterClient::builder(nodes)
+            .retries(0)
+            .connection_timeout(self.step)
+            .response_timeout(self.step)
+            .overall_response_timeout(None)
+            .tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = builder.build().map_err(|error| fault(&error))?;
+        // A node that is silent is waited for twice: as one that the URL names, and as one that the Cluster names.
+        bounded(3 * self.step, client.get_async_connection()).await.map_err(LinkError::before_a_call)
+    }
+
+    async fn subscribe(&self, node: &ConnectionInfo, channels: &[String]) -> Result<Feed, LinkError> {
+        let client = Client::open(node.clone()).map_err(|error| fault(&error))?;
+        let mut connection: PubSub = bounded(self.step, client.get_async_pubsub()).await?;
+        bounded(self.step, connection.subscribe(channels)).await?;
+        let (sink, stream) = connection.split();
+        Ok(Feed { sink, stream, step: self.step })
+    }
+}
+
+/// Does not tell Redis the name of the library: it is one more command that an ACL would have to allow.
+fn no_login() -> RedisConnectionInfo {
+    RedisConnectionInfo::default().set_skip_set_lib_name()
+}
+
+async fn bounded<T>(time: Duration, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T, LinkError> {
+    match timeout(time, call).await {
+        Ok(result) => result.map_err(|error| fault(&error)),
+        Err(_) => Err(LinkError::TimedOut),
+    }
+}
+
+impl Connection {
+    /// Runs all commands, and ends by the deadline.
+    ///
+    /// # Errors
+    /// If none was answered.
+    pub(super) async fn run(&self, commands: &[Command], deadline: Instant) -> Result<Vec<Reply>, LinkError> {
+        match self {
+            Self::Single(connection) => {
+                let mut pipeline = redis::Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    pipeline.add_command(packed(command));
+                }
+                let mut connection = connection.clone();
+                let call = connection.req_packed_commands(&pipeline, 0, commands.len());
+                let values = timeout_at(deadline, call).await.map_err(|_| LinkError::TimedOut)?;
+                let replies: Vec<_> = values.map_err(|error| fault(&error))?.into_iter().map(reply).collect();
+                if replies.len() == commands.len() { Ok(replies) } else { Err(LinkError::Nonsense) }
+            }
+            Self::Cluster(connection) => {
+                let calls = commands.iter().map(|command| routed(connection.clone(), packed(command), deadline));
+                let ended = join_all(calls).await;
+                if let Some(Err(error)) = ended.first()
+                    && ended.iter().all(Result::is_err)
+                {
+                    return Err(error.clone());
+                }
+                let reply = |ended: Result<_, _>| ended.unwrap_or_else(|error| Reply::Error(format!("LINK {error}")));
+                Ok(ended.into_iter().map(reply).collect())
+            }
+        }
+    }
+
+    /// Whether it finds its way again after a failure, in part at least, so that it is better than none.
+    pub(super) fn mends_itself(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
+    /// `maxmemory` and `maxmemory-policy`, if they can be found out. Of a Cluster any node tells for all.
+    pub(super) async fn memory(&self, deadline: Instant) -> Option<(u64, String)> {
+        let ask = async |command: redis::Cmd| {
+            let call = async {
+                match self.clone() {
+                    Self::Single(mut connection) => connection.req_packed_command(&command).await,
+                    Self::Cluster(mut connection) => {
+                        let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary);
+                        connection.route_command(command, any).await
+                    }
+                }
+            };
+            timeout_at(deadline, call).await.ok()?.ok().map(reply)
+        };
+        let setting = async |name: &str| match ask(cmd("CONFIG").arg("GET").arg(name).to_owned()).await? {
+            Reply::Array(parts) => match parts.into_iter().nth(1)? {
+                Reply::Bytes(value) => Some(String::from_utf8_lossy(&value).into_owned()),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(limit) = setting("maxmemory").await {
+            return Some((limit.parse().ok()?, setting("maxmemory-policy").await?));
+        }
+        let Reply::Bytes(info) = ask(cmd("INFO").arg("memory").to_owned()).await? else { return None };
+        let info = String::from_utf8_lossy(&info);
+        let member = |name| info.lines().find_map(|line| line.strip_prefix(name));
+        Some((member("maxmemory:")?.parse().ok()?, member("maxmemory_policy:")?.to_owned()))
+    }
+}
+
+/// One command in a Cluster. Goes where it is sent on to; each of those answers says that it has not run.
+async fn routed(mut connection: ClusterConnection, command: redis::Cmd, deadline: Instant) -> Result<Reply, LinkError> {
+    let going = async {
+        let mut ended = connection.req_packed_command(&command).await;
+        for _ in 0..REDIRECTIONS {
+            let Err(error) = &ended else { break };
+            let to = error.redirect_node().and_then(|(address, _)| {
+                let (host, port) = address.rsplit_once(':')?;
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                Some(SingleNodeRoutingInfo::ByAddress { host, port: port.parse().ok()? })
+            });
+            ended = match (error.kind(), to) {
+                (ErrorKind::Server(ServerErrorKind::Moved), Some(to)) => {
+                    connection.route_command(command.clone(), RoutingInfo::SingleNode(to)).await
+                }
+                (ErrorKind::Server(ServerErrorKind::Ask), Some(to)) => {
+                    let mut pipeline = redis::Pipeline::new();
+                    pipeline.add_command(cmd("ASKING")).add_command(command.clone());
+                    let values = connection.route_pipeline(pipeline, 0, 2, to).await;
+                    values.map(|mut values| values.pop().unwrap_or(Value::Nil))
+                }
+                // There was no connection to the node, so nothing was sent. The crate asks for the map again by itself.
+                (ErrorKind::ClusterConnectionNotFound, _) => {
+                    sleep(REDRAWN).await;
+                    connection.req_packed_command(&command).await
+                }
+                _ => break,
+            };
+        }
+        ended
+    };
+    match timeout_at(deadline, going).await {
+        Err(_) => Err(LinkError::TimedOut),
+        Ok(Ok(value)) => Ok(reply(value)),
+        Ok(Err(error)) => match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension => {
+                Ok(Reply::Error(told(error.code().unwrap_or("ERR"), error.detail())))
+            }
+            _ => Err(fault(&error)),
+        },
+    }
+}
+
+/// Messages as they come in.
+pub(super) struct Feed {
+    sink: PubSubSink,
+    stream: PubSubStream,
+    step: Duration,
+}
+
+impl Feed {
+    /// The next message; `None` if the connection is gone. One that went without a word is found out by asking.
+    pub(super) async fn next(&mut self) -> Option<(String, Bytes)> {
+        loop {
+            match timeout(ASKED, self.stream.next()).await {
+                Ok(message) => {
+                    let message = message?;
+                    return Some((message.get_channel_name().to_owned(), message.get_payload_bytes().to_vec().into()));
+                }
+                Err(_) => match bounded(self.step, self.sink.ping::<Value>()).await {
+                    // Whoever says that this is forbidden lives.
+                    Ok(_) | Err(LinkError::NotReady(_)) => {}
+                    Err(_) => return None,
+                },
+            }
+        }
+    }
+}
+
+fn packed(command: &Command) -> redis::Cmd {
+    let mut packed = cmd(command.name);
+    for argument in &command.arguments {
+        packed.arg(argument.as_ref());
+    }
+    packed
+}
+
+fn reply(value: Value) -> Reply {
+    match value {
+        Value::Nil => Reply::Nil,
+        Value::Int(number) => Reply::Integer(number),
+        Value::BulkString(bytes) => Reply::Bytes(bytes.into()),
+        Value::Okay => Reply::Status("OK".to_owned()),
+        Value::SimpleString(word) => Reply::Status(word),
+        Value::Array(values) => Reply::Array(values.into_iter().map(reply).collect()),
+        Value::ServerError(error) => Reply::Error(told(error.code(), error.details())),
+        // The rest is of RESP3, which is not asked for.
+        _ => Reply::Error("LINK a reply of an unknown kind".to_owned()),
+    }
+}
+
+/// Redis's words, up to where it quotes the arguments of a command that it does not know.
+fn told(code: &str, details: Option<&str>) -> String {
+    let details = details.unwrap_or_default();
+    let details = details.find("with args beginning with").map_or(details, |at| &details[..at]);
+    format!("{code} {details}").trim_end_matches([' ', ',']).to_owned()
+}
+
+/// Our words for what the crate says: its own may quote what came over the wire.
+fn fault(error: &RedisError) -> LinkError {
+    match error.kind() {
+        ErrorKind::Io if error.is_timeout() => LinkError::TimedOut,
+        // From the system or from TLS, neither of which has seen a value.
+        ErrorKind::Io => LinkError::Broken(match error.source() {
+            Some(source) => source.to_string(),
+            None => "it was closed".to_owned(),
+        }),
+        ErrorKind::AuthenticationFailed => LinkError::Credentials,
+        ErrorKind::ClusterConnectionNotFound => LinkError::Unreachable("no node of the Cluster is there".to_owned()),
+        ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
+            Some("WRONGPASS") => LinkError::Credentials,
+            code => LinkError::NotReady(code.unwrap_or("ERR").to_owned()),
+        },
+        _ => LinkError::Nonsense,
+    }
+}
+
+impl LinkError {
+    /// A connection that broke before it was there was none.
+    fn before_a_call(self) -> Self {
+        match self {
+            Self::Broken(why) => Self::Unreachable(why),
+            other => other,
+        }
+    }
+}
