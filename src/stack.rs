@@ -12,6 +12,7 @@ use crate::cache::{CacheLayer, Memory, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::{Callers, EdgeBody, EdgeLayer};
+use crate::fleet::Link;
 use crate::quota::{QuotaLayer, Quotas};
 use crate::repage::RepageLayer;
 use crate::retry::RetryLayer;
@@ -32,6 +33,8 @@ pub struct Stack {
     pub memory: Memory,
     /// The accounts whose windows cannot be cut.
     pub fields: WindowFields,
+    /// The way to what replicas share.
+    pub link: Option<Link>,
     /// What each caller had.
     pub usage: Usage,
     /// How the callers' own limits stand.
@@ -48,7 +51,8 @@ impl Stack {
             let upstream = &config.upstream;
             Quotas::new(&config.accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?
         };
-        let cache = CacheLayer::new(&config.cache, &config.window, &config.quota, &quotas, clock);
+        let link = config.cache.redis.as_ref().map(Link::new).transpose()?;
+        let cache = CacheLayer::new(&config.cache, link.as_ref(), &config.window, &config.quota, &quotas, clock);
         let (memory, fields) = (cache.memory().clone(), cache.fields().clone());
         let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &quotas, clock);
         let edge = EdgeLayer::new(&config.callers);
@@ -59,7 +63,7 @@ impl Stack {
             .layer(edge)
             // From Kore's path and parameters to a window; from a window to Kore's answer, of any size.
             .layer(api)
-            // Serves chunks from memory; asks below only for the missing runs, once for all who wait.
+            // Serves chunks from memory, then Redis; asks below only for the missing runs, once for all who wait.
             .layer(cache)
             // Walks pages of 100 until the run is whole, or fails.
             .layer(RepageLayer::new(
@@ -78,6 +82,6 @@ impl Stack {
             // One call to Kore, within its deadline.
             .service(Client::new(&config.upstream, clock.clone())?);
 
-        Ok(Self { service: BoxCloneSyncService::new(service), quotas, memory, fields, usage, callers })
+        Ok(Self { service: BoxCloneSyncService::new(service), quotas, memory, fields, link, usage, callers })
     }
 }

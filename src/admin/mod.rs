@@ -21,6 +21,7 @@ use crate::cache::{Memory, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::Callers;
+use crate::fleet::{Health, Link};
 use crate::quota::Quotas;
 use crate::stack::Stack;
 use crate::telemetry;
@@ -47,6 +48,7 @@ struct Inner {
     memory: Memory,
     memory_limit: u64,
     fields: WindowFields,
+    link: Option<Link>,
     usage: Usage,
     callers: Callers,
     metrics: &'static PrometheusHandle,
@@ -63,6 +65,7 @@ impl Admin {
             memory: stack.memory.clone(),
             memory_limit: config.cache.memory,
             fields: stack.fields.clone(),
+            link: stack.link.clone(),
             usage: stack.usage.clone(),
             callers: stack.callers.clone(),
             metrics: telemetry::init_metrics(),
@@ -89,20 +92,25 @@ impl Admin {
 
     fn status(&self) -> Status {
         let wrong = self.0.fields.wrong();
-        let problems = wrong.iter().map(|account| {
+        let wrong = wrong.iter().map(|account| {
             format!(
                 "account {account}: window.field is not the timestamp that the upstream selects on; only exact windows are \
                  served"
             )
         });
+        let redis = self.0.link.as_ref().and_then(|link| match link.health() {
+            Health::Up => None,
+            Health::Down { why, .. } => Some(format!("{why}; chunks are neither read from there nor written")),
+        });
+        let problems: Vec<String> = wrong.chain(redis).collect();
         Status {
             word: match self.phase() {
                 Phase::Starting => "starting",
-                Phase::Ready if wrong.is_empty() => "ready",
+                Phase::Ready if problems.is_empty() => "ready",
                 Phase::Ready => "degraded",
                 Phase::Draining => "draining",
             },
-            problems: problems.collect(),
+            problems,
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.0.clock.now().since(self.0.started).as_secs(),
             cache: CacheStatus { memory_bytes: self.0.memory.bytes(), memory_limit_bytes: self.0.memory_limit },

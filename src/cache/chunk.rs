@@ -4,6 +4,8 @@
 //! between two of them, so a piece of a block is a piece of an answer's `data`. Each block is deflated (RFC 1951) on its
 //! own, so a page inflates no more than it touches.
 
+mod wire;
+
 use std::ops::Range;
 use std::sync::Arc;
 

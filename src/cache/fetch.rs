@@ -20,12 +20,13 @@ use super::outcome::NotStored;
 use super::runs::{Cause, gathered};
 use super::seat::Seat;
 use super::shelf::{Copy, Gathering, SharedShelf, Shelf, Shelves, Want};
+use super::tier::Tier;
 use crate::clock::Clock;
 use crate::quota::{QuotaError, Quotas};
 use crate::repage::{Delivery, Item, Placed, RepageError, Run, Stretch};
 use crate::telemetry;
 use crate::upstream::{Asker, Demand, Series};
-use crate::window::{Grid, Ladder, Span, SpanSet};
+use crate::window::{Grid, Ladder, Moment, Span, SpanSet};
 
 /// How long missing spans are gathered before they are fetched. Short against any upstream call, long against the time
 /// in which callers who were woken by the same clock arrive.
@@ -42,6 +43,8 @@ pub(super) type Below = BoxCloneSyncService<Run, (), RepageError>;
 pub(super) struct Fetcher {
     pub(super) below: Below,
     pub(super) memory: Memory,
+    /// What replicas share; `None` if there is no Redis.
+    pub(super) tier: Option<Tier>,
     pub(super) shelves: Shelves,
     pub(super) ladder: Ladder,
     pub(super) grid: Grid,
@@ -115,6 +118,7 @@ impl Fetcher {
         of: &SharedShelf,
         shelf: &mut Shelf,
         spans: SpanSet,
+        fresh_since: Moment,
         seat: &Arc<Seat>,
     ) -> watch::Receiver<()> {
         let gathering = shelf.gathering.get_or_insert_with(|| {
@@ -122,12 +126,21 @@ impl Fetcher {
             let (fetcher, series, shelf) = (self.clone(), series.clone(), of.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(GATHER).await;
+                if let Some(tier) = &fetcher.tier {
+                    fetcher.look_in(tier, &series, &shelf).await;
+                }
                 fetcher.begin_gathered(&series, &shelf);
                 drop(begin);
             });
             Gathering { wants: Vec::new(), begun }
         });
-        gathering.wants.push(Want { spans, rich: series.rich, seat: Arc::downgrade(seat) });
+        gathering.wants.push(Want {
+            spans,
+            rich: series.rich,
+            seat: Arc::downgrade(seat),
+            fresh_since,
+            looked_up: false,
+        });
         gathering.begun.clone()
     }
 
@@ -288,6 +301,9 @@ impl Fetcher {
             if wrong_field && self.fields.found_wrong(account) {
                 // What was cut by a wrong timestamp is worth nothing.
                 self.shelves.clear(account, &self.memory);
+                if let Some(tier) = &self.tier {
+                    tier.give_up(account);
+                }
             }
         }
         let mut shelf = errand.shelf.lock();
@@ -343,6 +359,9 @@ impl Fetcher {
         }
         let copy = Copy::keep(chunk, &self.memory);
         let id = copy.id;
+        if let Some(tier) = self.tier.as_ref().filter(|_| !exact) {
+            tier.keep(&errand.series, chunk);
+        }
         if exact {
             shelf.exact.insert((span, errand.flight.rich), copy);
         } else if !shelf.put(errand.flight.rich, copy, &self.memory) {

@@ -7,15 +7,18 @@ mod fetch;
 mod fields;
 mod flight;
 mod look;
+mod lookup;
 mod member;
 mod memory;
 mod outcome;
 mod runs;
+mod seal;
 mod seat;
 mod serve;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod tier;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,8 +38,10 @@ pub use outcome::{NotStored, Outcome};
 
 use self::fetch::Fetcher;
 use self::shelf::Shelves;
+use self::tier::Tier;
 use crate::clock::Clock;
 use crate::config;
+use crate::fleet::Link;
 use crate::quota::{Exhausted, Quotas};
 use crate::repage::{RepageError, Run};
 use crate::upstream::{Asker, Series};
@@ -120,6 +125,7 @@ pub enum CacheError {
 pub struct CacheLayer {
     window: config::Window,
     memory: Memory,
+    redis: Option<(config::Redis, Link)>,
     fields: WindowFields,
     quotas: Quotas,
     queue_timeout: Duration,
@@ -127,9 +133,10 @@ pub struct CacheLayer {
 }
 
 impl CacheLayer {
-    /// An empty cache with the room that `cache` gives it.
+    /// An empty cache with the room that `cache` gives it, before what replicas share behind `link`.
     pub fn new(
         cache: &config::Cache,
+        link: Option<&Link>,
         window: &config::Window,
         quota: &config::Quota,
         quotas: &Quotas,
@@ -137,7 +144,8 @@ impl CacheLayer {
     ) -> Self {
         let (memory, fields) = (Memory::new(cache.memory), WindowFields::default());
         let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
-        Self { window, memory, fields, quotas: quotas.clone(), queue_timeout, clock: clock.clone() }
+        let redis = cache.redis.clone().zip(link.cloned());
+        Self { window, memory, redis, fields, quotas: quotas.clone(), queue_timeout, clock: clock.clone() }
     }
 
     /// The memory tier, to look at.
@@ -159,12 +167,14 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
+        let grid = Grid::new(self.window.chunk);
         CacheStage(Arc::new(Fetcher {
+            tier: self.redis.as_ref().and_then(|(redis, link)| Tier::new(redis, link.clone(), &self.window)),
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
             shelves: Shelves::default(),
             ladder: Ladder::new(self.window.settle_after, self.window.freshness.clone()),
-            grid: Grid::new(self.window.chunk),
+            grid,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             queue_timeout: self.queue_timeout,

@@ -85,7 +85,13 @@ mod tests {
     }
 
     fn want(seat: &Arc<Seat>, start: i64, end: i64, rich: bool) -> Want {
-        Want { spans: span(start, end).into(), rich, seat: Arc::downgrade(seat) }
+        Want {
+            spans: span(start, end).into(),
+            rich,
+            seat: Arc::downgrade(seat),
+            fresh_since: Moment::MIN,
+            looked_up: false,
+        }
     }
 
     /// Each run with its cause and how many wait.

@@ -178,7 +178,14 @@ impl Request {
             return Ok(Next::AwaitFlights(flights));
         }
         let runs = self.look().runs(&plan, &unasked);
-        Ok(Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, runs, &self.seat)))
+        Ok(Next::AwaitBeginning(self.fetcher.gather(
+            &self.series,
+            &self.shelf,
+            &mut shelf,
+            runs,
+            self.fresh_since,
+            &self.seat,
+        )))
     }
 
     /// Takes what the flights that it waits for have brought. An error if one has failed that was to bring what is missing.

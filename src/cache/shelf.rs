@@ -87,6 +87,10 @@ pub(super) struct Want {
     pub(super) rich: bool,
     /// Who wants it, if still somebody does.
     pub(super) seat: Weak<Seat>,
+    /// Copies fetched since then are good enough for it.
+    pub(super) fresh_since: Moment,
+    /// Whether the second tier was asked for it.
+    pub(super) looked_up: bool,
 }
 
 impl Shelf {

@@ -104,7 +104,7 @@ impl Rig {
             }
         });
         let clock = Clock::manual(at(5_000));
-        Self { stage: CacheLayer::new(&cache, &window, &quota, &quotas, &clock).layer(below), runs }
+        Self { stage: CacheLayer::new(&cache, None, &window, &quota, &quotas, &clock).layer(below), runs }
     }
 
     /// Somebody asks; it waits by the time this returns.

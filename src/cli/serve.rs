@@ -28,7 +28,7 @@ pub async fn run(args: ServeArgs) -> ExitCode {
         }
     };
     if config.cache.redis.is_some() {
-        tracing::warn!("cache.redis is configured, but this version keeps chunks in memory only");
+        tracing::warn!("cache.redis shares chunks among replicas, but not the quota: each spends its own quota.limits");
     }
     match serve(&config).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 53] = [
+pub(super) const KEYS: [&str; 54] = [
     "server",
     "listen",
     "admin_listen",
@@ -58,6 +58,7 @@ pub(super) const KEYS: [&str; 53] = [
     "prefix",
     "ttl",
     "encryption_key",
+    "previous_encryption_key",
     "callers",
     "name",
     "api_key_sha256",

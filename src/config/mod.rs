@@ -216,6 +216,8 @@ pub struct Redis {
     pub timeout: Duration,
     /// Seals the values.
     pub encryption_key: Option<SecretString>,
+    /// Opens those that were sealed before the key was changed; only beside `encryption_key`.
+    pub previous_encryption_key: Option<SecretString>,
 }
 
 /// One `[[callers]]`

@@ -186,6 +186,27 @@ pub fn run_failed(account: &str, error: &dyn Display) {
     tracing::warn!(account, %error, "a run failed");
 }
 
+/// What became of a value of the second tier.
+pub fn tier_read(result: &'static str) {
+    counter!("koregate_redis_reads_total", "result" => result).increment(1);
+}
+
+/// What became of a write to the second tier.
+pub fn tier_write(result: &'static str) {
+    counter!("koregate_redis_writes_total", "result" => result).increment(1);
+}
+
+/// A value of the second tier was sealed with a key that is not here.
+pub fn tier_wrong_key() {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    tier_read("wrong_key");
+    TOLD.call_once(|| {
+        tracing::error!(
+            "values in Redis were sealed with another key than cache.redis.encryption_key: they are misses"
+        );
+    });
+}
+
 /// Fetched items were not kept.
 pub fn not_stored(reason: &'static str) {
     counter!("koregate_not_stored_total", "reason" => reason).increment(1);

@@ -24,6 +24,7 @@ fn link(url: &str) -> Link {
         ttl: Duration::from_mins(1),
         timeout: TIMEOUT,
         encryption_key: None,
+        previous_encryption_key: None,
     };
     Link::new(&config).unwrap()
 }

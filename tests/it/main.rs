@@ -12,6 +12,7 @@ mod density;
 mod dry_run;
 mod faults;
 mod filters;
+mod fleet;
 mod imports;
 mod link;
 mod operations;

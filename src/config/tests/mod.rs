@@ -47,9 +47,11 @@ fn documented_in_full() -> String {
 }
 
 fn with_secret(toml: &str) -> String {
-    ["/run/secrets/kore/client-secret", "/run/secrets/koregate/encryption-key"]
+    ["kore/client-secret", "koregate/encryption-key", "koregate/previous-encryption-key"]
         .iter()
-        .fold(toml.to_owned(), |toml, path| toml.replace(&format!("file = \"{path}\""), "env = \"SECRET\""))
+        .fold(toml.to_owned(), |toml, path| {
+            toml.replace(&format!("file = \"/run/secrets/{path}\""), "env = \"SECRET\"")
+        })
 }
 
 #[test]
@@ -65,7 +67,8 @@ fn the_documented_file_holds_the_defaults() {
         + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
         + "[quota]\nstate_file = \"/var/lib/koregate/quota\"\n"
-        + "[cache.redis]\nurl = \"redis://127.0.0.1:6379\"\nencryption_key = { env = \"SECRET\" }\n";
+        + "[cache.redis]\nurl = \"redis://127.0.0.1:6379\"\nencryption_key = { env = \"SECRET\" }\n"
+        + "previous_encryption_key = { env = \"SECRET\" }\n";
     let in_full = load(&documented_in_full()).unwrap();
     assert_eq!(in_full.render(), load(&required).unwrap().render());
     assert_ne!(in_full.render(), documented.render());

@@ -1,0 +1,208 @@
+//! A chunk as bytes, for a tier outside of this process.
+//!
+//! Version 1, all numbers little-endian:
+//!
+//! ```text
+//! magic "kgc1"
+//! span.start  span.end  fetched_at          i64 nanoseconds
+//! settled                                   u8, 0 or 1
+//! rows  blocks                              u32 each
+//! a row:    at i64, sum u64, end u32
+//! a block:  first_row u32, text_len u32, len u32
+//! a name:   u64; one a row if it is not settled, none if it is
+//! the blocks' bytes, deflated, one after the other
+//! checksum  of all that stands before, and of the name that it is kept under
+//! ```
+//!
+//! Whatever does not read back exactly is a miss: the checksum covers each byte, and the name, so that a value that was
+//! put under another name is none.
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{Block, Chunk, Row, Settled, Text};
+use crate::window::{Moment, Span};
+
+const MAGIC: &[u8; 4] = b"kgc1";
+/// From the magic to the count of blocks.
+const HEAD: usize = 4 + 3 * 8 + 1 + 2 * 4;
+const ROW: usize = 8 + 8 + 4;
+const BLOCK: usize = 3 * 4;
+const CHECKSUM: usize = 16;
+
+impl Chunk {
+    /// The chunk as bytes that are kept under `name`; `None` for one that lives for one answer only.
+    pub fn to_bytes(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let texts: Option<Vec<&Bytes>> = self.blocks.iter().map(Block::deflated).collect();
+        let texts = texts?;
+        let text_len: usize = texts.iter().map(|text| text.len()).sum();
+        let index = HEAD + self.rows.len() * ROW + self.blocks.len() * BLOCK + self.names.len() * 8;
+        let mut bytes = Vec::with_capacity(index + text_len + CHECKSUM);
+        bytes.put_slice(MAGIC);
+        for moment in [self.span.start, self.span.end, self.fetched_at] {
+            bytes.put_i64_le(moment.as_nanos());
+        }
+        bytes.put_u8(u8::from(self.settled() == Settled::Yes));
+        bytes.put_u32_le(u32::try_from(self.rows.len()).ok()?);
+        bytes.put_u32_le(u32::try_from(self.blocks.len()).ok()?);
+        for row in &self.rows {
+            bytes.put_i64_le(row.at.as_nanos());
+            bytes.put_u64_le(row.sum);
+            bytes.put_u32_le(row.end);
+        }
+        for (block, text) in self.blocks.iter().zip(&texts) {
+            for number in [block.first_row, block.text_len, text.len()] {
+                bytes.put_u32_le(u32::try_from(number).ok()?);
+            }
+        }
+        self.names.iter().for_each(|name| bytes.put_u64_le(*name));
+        for text in texts {
+            bytes.put_slice(text);
+        }
+        let checksum = checksum(&bytes, name);
+        bytes.put_u128_le(checksum);
+        Some(bytes)
+    }
+
+    /// Reads what [`Chunk::to_bytes`] wrote under the same name; `None` for anything else.
+    pub fn from_bytes(bytes: &Bytes, name: &[u8]) -> Option<Self> {
+        let (covered, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM)?)?;
+        (checksum(covered, name).to_le_bytes() == *sum).then_some(())?;
+        let mut rest = bytes.slice(..covered.len());
+        (rest.len() >= HEAD && rest.split_to(4) == MAGIC[..]).then_some(())?;
+        let mut moment = || Moment::from_nanos(rest.get_i64_le());
+        let (span, fetched_at) = (Span::new(moment(), moment()), moment());
+        let settled = rest.get_u8() == 1;
+        let (rows, blocks) = (rest.get_u32_le() as usize, rest.get_u32_le() as usize);
+        let names = if settled { 0 } else { rows };
+        let index = rows.checked_mul(ROW + 8)?.checked_add(blocks.checked_mul(BLOCK)?)?;
+        (rest.len() >= index.checked_sub(if settled { rows * 8 } else { 0 })?).then_some(())?;
+        let rows: Box<[Row]> = (0..rows)
+            .map(|_| Row { at: Moment::from_nanos(rest.get_i64_le()), sum: rest.get_u64_le(), end: rest.get_u32_le() })
+            .collect();
+        let lengths: Vec<[usize; 3]> = (0..blocks).map(|_| [(); 3].map(|()| rest.get_u32_le() as usize)).collect();
+        let names = (0..names).map(|_| rest.get_u64_le()).collect();
+        let mut texts = Vec::with_capacity(blocks);
+        for [first_row, text_len, len] in lengths {
+            (rest.len() >= len).then_some(())?;
+            texts.push(Block { first_row, text_len, text: Text::Deflated(rest.split_to(len)) });
+        }
+        let chunk = Self { span, fetched_at, rows, blocks: texts.into(), names };
+        (rest.is_empty() && chunk.makes_sense()).then_some(chunk)
+    }
+
+    /// Whether the index can be used without a look beyond its bounds.
+    fn makes_sense(&self) -> bool {
+        let in_order = self.rows.is_sorted_by_key(|row| row.at);
+        let inside = self.rows.iter().all(|row| self.span.contains(row.at));
+        let mut first_rows = self.blocks.iter().map(|block| block.first_row);
+        let starts = first_rows.next() == (!self.rows.is_empty()).then_some(0);
+        let ascend = self.blocks.windows(2).all(|pair| pair[0].first_row < pair[1].first_row);
+        let within = self.blocks.last().is_none_or(|last| last.first_row < self.rows.len());
+        starts && ascend && within && inside && in_order && (0..self.blocks.len()).all(|block| self.ends_fit(block))
+    }
+
+    /// Whether the items of a block fill its text, with a comma between two of them.
+    fn ends_fit(&self, block: usize) -> bool {
+        let end = self.blocks.get(block + 1).map_or(self.rows.len(), |next| next.first_row);
+        let rows = &self.rows[self.blocks[block].first_row..end];
+        let ascend = rows.windows(2).all(|pair| pair[0].end < pair[1].end);
+        ascend && rows.last().is_some_and(|last| last.end as usize == self.blocks[block].text_len)
+    }
+
+    fn settled(&self) -> Settled {
+        if self.names.is_empty() && !self.rows.is_empty() { Settled::Yes } else { Settled::No }
+    }
+}
+
+impl Block {
+    fn deflated(&self) -> Option<&Bytes> {
+        match &self.text {
+            Text::Deflated(text) => Some(text),
+            Text::Plain(_) => None,
+        }
+    }
+}
+
+fn checksum(bytes: &[u8], name: &[u8]) -> u128 {
+    let mut hash = Xxh3::new();
+    hash.update(name);
+    hash.update(bytes);
+    hash.digest128()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::repage::Item;
+
+    const NAME: &[u8] = b"a name";
+
+    fn chunk(count: usize, settled: Settled) -> Chunk {
+        let item = |n: usize| Item {
+            at: Moment::from_nanos(i64::try_from(n / 2).unwrap()),
+            id: format!("{n}").into(),
+            json: format!(r#"{{"n":{n},"text":"{}"}}"#, "words and words ".repeat(n * 100)).into(),
+        };
+        let items: Vec<Item> = (0..count).map(item).collect();
+        let span = Span::new(Moment::from_nanos(0), Moment::from_nanos(1000));
+        Chunk::new(span, Moment::from_nanos(77), settled, &items)
+    }
+
+    fn read(chunk: &Chunk) -> Vec<Bytes> {
+        chunk.read(0..chunk.len()).map(|row| row.unwrap().1).collect()
+    }
+
+    #[test]
+    fn a_chunk_comes_back_as_it_was() {
+        for (count, settled) in
+            [(0, Settled::No), (0, Settled::Yes), (1, Settled::Yes), (30, Settled::No), (30, Settled::Yes)]
+        {
+            let chunk = chunk(count, settled);
+            let back = Chunk::from_bytes(&chunk.to_bytes(NAME).unwrap().into(), NAME).unwrap();
+            assert_eq!((back.span(), back.fetched_at(), back.len()), (chunk.span(), chunk.fetched_at(), count));
+            assert_eq!(read(&back), read(&chunk));
+            assert_eq!(back.names(0..count), chunk.names(0..count));
+            assert_eq!((back.sum(0..count), back.weight()), (chunk.sum(0..count), chunk.weight()));
+        }
+    }
+
+    #[test]
+    fn a_derived_chunk_is_not_kept() {
+        assert!(chunk(2, Settled::No).derive(Some).unwrap().to_bytes(NAME).is_none());
+    }
+
+    #[test]
+    fn every_byte_counts_and_so_does_the_name() {
+        let bytes = chunk(12, Settled::No).to_bytes(NAME).unwrap();
+        for place in 0..bytes.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[place] ^= flip;
+                assert!(Chunk::from_bytes(&damaged.into(), NAME).is_none(), "byte {place} of {}", bytes.len());
+            }
+            assert!(Chunk::from_bytes(&bytes[..place].to_vec().into(), NAME).is_none(), "cut at {place}");
+        }
+        assert!(Chunk::from_bytes(&bytes.into(), b"another name").is_none());
+    }
+
+    proptest! {
+        /// Even a value with a right checksum cannot make an answer look beyond its bounds.
+        #[test]
+        fn nonsense_with_a_right_checksum_is_a_miss_or_harmless(place in any::<prop::sample::Index>(), byte in any::<u8>(), settled in any::<bool>()) {
+            let chunk = chunk(12, if settled { Settled::Yes } else { Settled::No });
+            let mut bytes = chunk.to_bytes(NAME).unwrap();
+            let covered = bytes.len() - CHECKSUM;
+            bytes[place.index(covered)] = byte;
+            let sum = checksum(&bytes[..covered], NAME).to_le_bytes();
+            bytes[covered..].copy_from_slice(&sum);
+            if let Some(back) = Chunk::from_bytes(&bytes.into(), NAME) {
+                let _ = back.read(0..back.len()).count();
+                let _ = back.text_len(0..back.len());
+                let _ = back.rows_within(back.span());
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The second tier: chunks in Redis, which all replicas share.
+//!
+//! Chunks are cut by the timestamp that `window.field` names, at a bound that `window.upper_bound` names: another setting
+//! is another name. Where the setting is found wrong, a mark says so to all replicas, and to those that come after them:
+//! then nothing that stands under the name is read or written any more.
+//!
+//! One hash for each widest cell of the grid of a series, with one field for each chunk of it. So what a window needs is
+//! known without an index that could be wrong, and each cell ages by itself. Nothing here is trusted: a value that does
+//! not open, does not read back, or stands under another name is a miss.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::mpsc;
+
+use super::chunk::Chunk;
+use super::seal::{Seal, Unopened};
+use crate::config;
+use crate::fleet::{Command, Link, LinkError, Reply};
+use crate::telemetry;
+use crate::upstream::Series;
+use crate::window::{Grid, Moment, Span, SpanSet, UpperBound};
+
+/// The version of what stands in Redis; another version is another name.
+const FORMAT: &str = "c1";
+/// So many cells are asked for at once: few enough for their values to come within the timeout.
+const CELLS_AT_ONCE: usize = 32;
+/// Values that wait to be written; what comes when so many do is not kept.
+const WRITES_WAITING: usize = 1024;
+/// A value of this many bytes is not kept: it would hold up all others.
+const MOST_BYTES: usize = 32 << 20;
+
+/// Reads and writes chunks in Redis. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Tier {
+    inner: Arc<Inner>,
+    writes: mpsc::Sender<Write>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    link: Link,
+    prefix: String,
+    ttl: Duration,
+    grid: Grid,
+    seal: Seal,
+    /// How chunks are cut.
+    cut: String,
+}
+
+/// A chunk to be written.
+#[derive(Debug)]
+struct Write {
+    account: Arc<str>,
+    cell: String,
+    chunk: Arc<Chunk>,
+}
+
+impl Tier {
+    /// The tier behind `link`. Must be called on a runtime, on which it writes.
+    pub(super) fn new(redis: &config::Redis, link: Link, window: &config::Window) -> Option<Self> {
+        let seal = Seal::new(redis.encryption_key.iter().chain(&redis.previous_encryption_key))?;
+        let bound = match window.upper_bound {
+            UpperBound::Inclusive => "inclusive",
+            UpperBound::Exclusive => "exclusive",
+        };
+        let cut = format!("{}:{bound}", encoded(&window.field));
+        let grid = Grid::new(window.chunk);
+        let inner = Arc::new(Inner { link, prefix: redis.prefix.clone(), ttl: redis.ttl, grid, seal, cut });
+        let (writes, waiting) = mpsc::channel(WRITES_WAITING);
+        tokio::spawn(inner.clone().write_all(waiting));
+        Some(Self { inner, writes })
+    }
+
+    /// Keeps a chunk of a series, soon. Nobody waits for it.
+    pub(super) fn keep(&self, series: &Series, chunk: &Arc<Chunk>) {
+        let cell = cell_name(&self.inner.series_name(series), self.inner.grid.cell(chunk.span().start));
+        let account = series.account.clone();
+        if self.writes.try_send(Write { account, cell, chunk: chunk.clone() }).is_err() {
+            telemetry::tier_write("full");
+        }
+    }
+
+    /// The items of an account do not lie where they were asked for: what was cut is worth nothing, to nobody.
+    pub(super) fn give_up(&self, account: &str) {
+        let (inner, mark) = (self.inner.clone(), self.inner.mark_name(account));
+        tokio::spawn(async move {
+            // As long as it takes: what is not marked would be served by the next process.
+            while !inner.marked(&mark).await {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+
+    /// The chunks of a series that are kept for any of `spans`, oldest first. What cannot be had is left out.
+    pub(super) async fn look_up(&self, series: &Series, spans: &SpanSet) -> Vec<Chunk> {
+        let inner = &self.inner;
+        if !inner.is_good(&series.account).await {
+            return Vec::new();
+        }
+        let series = inner.series_name(series);
+        let cells: Vec<String> = inner.cells(spans).map(|cell| cell_name(&series, cell)).collect();
+        let mut chunks = Vec::new();
+        for cells in cells.chunks(CELLS_AT_ONCE) {
+            let ask = cells.iter().map(|cell| Command::new("HGETALL").arg(cell.clone())).collect();
+            let Ok(replies) = inner.link.bulk(ask).await else {
+                telemetry::tier_read("failed");
+                break;
+            };
+            for (cell, reply) in cells.iter().zip(replies) {
+                chunks.extend(inner.read(cell, reply).filter(|chunk| overlaps(chunk, spans)));
+            }
+        }
+        chunks.sort_by_key(Chunk::fetched_at);
+        chunks
+    }
+}
+
+fn overlaps(chunk: &Chunk, spans: &SpanSet) -> bool {
+    spans.spans().iter().any(|span| span.overlaps(chunk.span()))
+}
+
+impl Inner {
+    fn mark_name(&self, account: &str) -> String {
+        format!("{}:{FORMAT}:{}:{}:wrong", self.prefix, encoded(account), self.cut)
+    }
+
+    async fn marked(&self, mark: &str) -> bool {
+        let replies = self.link.run(vec![Command::new("SET").arg(mark.to_owned()).arg("1")]).await;
+        replies.is_ok_and(|replies| matches!(replies[..], [Reply::Status(_)]))
+    }
+
+    /// Whether what is kept of an account may be used: nobody has found that it was cut wrongly.
+    async fn is_good(&self, account: &str) -> bool {
+        let mark = Command::new("GET").arg(self.mark_name(account));
+        self.link.run(vec![mark]).await.is_ok_and(|replies| replies == [Reply::Nil])
+    }
+
+    /// Everything that identifies a series, in a name that nobody else's can be: what callers choose freely is hashed.
+    fn series_name(&self, series: &Series) -> String {
+        // Taken apart, so that a new member cannot be forgotten.
+        let Series { account, stream, filter, parameters, rich } = series;
+        let mut hash = Context::new(&SHA256);
+        let mut add = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        add(&filter.body().unwrap_or_default());
+        for (name, value) in parameters {
+            add(name.as_bytes());
+            add(value.as_bytes());
+        }
+        let rest = hash.finish().as_ref().iter().take(16).fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        let [account, stream] = [account, stream].map(|name| encoded(name));
+        let rich = if *rich { "rich" } else { "plain" };
+        format!("{}:{FORMAT}:{account}:{}:{stream}:{rich}:{rest}", self.prefix, self.cut)
+    }
+
+    fn cells(&self, spans: &SpanSet) -> impl Iterator<Item = Span> {
+        let mut cells = BTreeMap::new();
+        for span in spans.spans() {
+            let mut at = span.start;
+            while at < span.end {
+                let cell = self.grid.cell(at);
+                cells.insert(cell.start, cell);
+                at = cell.end;
+            }
+        }
+        cells.into_values()
+    }
+
+    /// The chunks that a cell holds.
+    fn read(&self, cell: &str, reply: Reply) -> impl Iterator<Item = Chunk> {
+        let Reply::Array(fields) = reply else { return Vec::new().into_iter() };
+        let mut chunks = Vec::new();
+        let mut fields = fields.into_iter();
+        while let (Some(Reply::Bytes(field)), Some(Reply::Bytes(value))) = (fields.next(), fields.next()) {
+            match self.decode(cell, &field, value) {
+                Ok(chunk) => {
+                    telemetry::tier_read("hit");
+                    chunks.push(chunk);
+                }
+                Err(Unopened::WrongKey) => telemetry::tier_wrong_key(),
+                Err(Unopened::Damaged) => telemetry::tier_read("damaged"),
+            }
+        }
+        chunks.into_iter()
+    }
+
+    fn decode(&self, cell: &str, field: &[u8], value: Bytes) -> Result<Chunk, Unopened> {
+        let name = value_name(cell, field);
+        let value = self.seal.open(value, &name)?;
+        let chunk = Chunk::from_bytes(&value, &name).ok_or(Unopened::Damaged)?;
+        (field_name(&chunk).as_bytes() == field).then_some(chunk).ok_or(Unopened::Damaged)
+    }
+
+    async fn write_all(self: Arc<Self>, mut waiting: mpsc::Receiver<Write>) {
+        let mut writes = Vec::new();
+        while waiting.recv_many(&mut writes, CELLS_AT_ONCE).await > 0 {
+            let inner = self.clone();
+            let taken = std::mem::take(&mut writes);
+            let result = inner.write(taken).await;
+            telemetry::tier_write(if result.is_ok() { "ok" } else { "failed" });
+        }
+    }
+
+    /// Writes chunks into their cells, in place of those that they cover.
+    async fn write(&self, mut writes: Vec<Write>) -> Result<(), LinkError> {
+        let accounts: HashSet<Arc<str>> = writes.iter().map(|write| write.account.clone()).collect();
+        for account in accounts {
+            if !self.is_good(&account).await {
+                writes.retain(|write| write.account != account);
+            }
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let ask = writes.iter().map(|write| Command::new("HKEYS").arg(write.cell.clone())).collect();
+        let there = self.link.run(ask).await?;
+        let ttl = self.ttl.as_secs().max(1).to_string();
+        let mut commands = Vec::new();
+        for (Write { cell, chunk, .. }, there) in writes.iter().zip(there) {
+            let field = field_name(chunk);
+            let name = value_name(cell, field.as_bytes());
+            let sealed = chunk.to_bytes(&name).and_then(|bytes| self.seal.seal(bytes, &name));
+            let Some(value) = sealed.filter(|value| value.len() <= MOST_BYTES) else { continue };
+            let covered = covered(chunk, there);
+            commands.push(Command::new("HSET").arg(cell.clone()).arg(field).arg(value));
+            commands.push(Command::new("EXPIRE").arg(cell.clone()).arg(ttl.clone()));
+            if !covered.is_empty() {
+                commands.push(Command::new("HDEL").arg(cell.clone()).args(covered));
+            }
+        }
+        self.link.bulk(commands).await.map(drop)
+    }
+}
+
+/// No sign in it that parts names, or that a pattern could mean.
+fn encoded(name: &str) -> String {
+    utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
+}
+
+fn cell_name(series: &str, cell: Span) -> String {
+    format!("{series}:{}:{}", cell.start.as_seconds(), cell.length().as_secs())
+}
+
+/// What a chunk is called in its cell: of which time it is, and when it was fetched.
+fn field_name(chunk: &Chunk) -> String {
+    let Span { start, end } = chunk.span();
+    format!("{}_{}_{}", start.as_nanos(), end.as_nanos(), chunk.fetched_at().as_nanos())
+}
+
+fn read_field(field: &[u8]) -> Option<(Span, Moment)> {
+    let text = std::str::from_utf8(field).ok()?;
+    let mut numbers = text.split('_').map(|number| number.parse().ok().map(Moment::from_nanos));
+    Some((Span::new(numbers.next()??, numbers.next()??), numbers.next()??))
+}
+
+/// The fields whose chunks lie within `chunk` and were fetched before it.
+fn covered(chunk: &Chunk, there: Reply) -> Vec<Bytes> {
+    let Reply::Array(fields) = there else { return Vec::new() };
+    let fields = fields.into_iter().filter_map(|field| match field {
+        Reply::Bytes(field) => Some(field),
+        _ => None,
+    });
+    let covered = |field: &Bytes| {
+        let Some((span, fetched_at)) = read_field(field) else { return true };
+        span.intersection(chunk.span()) == span && fetched_at < chunk.fetched_at()
+    };
+    fields.filter(covered).collect()
+}
+
+/// A value is bound to where it stands.
+fn value_name(cell: &str, field: &[u8]) -> Vec<u8> {
+    [cell.as_bytes(), b"\0", field].concat()
+}
