@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -30,8 +31,8 @@ use crate::window::{Grid, Moment, Span, SpanSet, UpperBound};
 const FORMAT: &str = "c1";
 /// So many cells are asked for at once: few enough for their values to come within the timeout.
 const CELLS_AT_ONCE: usize = 32;
-/// Values that wait to be written; what comes when so many do is not kept.
-const WRITES_WAITING: usize = 1024;
+/// Bytes of chunks that wait to be written; what comes when so many do is not kept.
+const MOST_WAITING: usize = 64 << 20;
 /// A value of this many bytes is not kept: it would hold up all others.
 const MOST_BYTES: usize = 32 << 20;
 
@@ -39,7 +40,7 @@ const MOST_BYTES: usize = 32 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Tier {
     inner: Arc<Inner>,
-    writes: mpsc::Sender<Write>,
+    writes: mpsc::UnboundedSender<Write>,
 }
 
 #[derive(Debug)]
@@ -51,6 +52,8 @@ struct Inner {
     seal: Seal,
     /// How chunks are cut.
     cut: String,
+    /// Bytes of chunks that wait to be written.
+    waiting: AtomicUsize,
 }
 
 /// A chunk to be written.
@@ -71,19 +74,24 @@ impl Tier {
         };
         let cut = format!("{}:{bound}", encoded(&window.field));
         let grid = Grid::new(window.chunk);
-        let inner = Arc::new(Inner { link, prefix: redis.prefix.clone(), ttl: redis.ttl, grid, seal, cut });
-        let (writes, waiting) = mpsc::channel(WRITES_WAITING);
+        let (prefix, waiting) = (redis.prefix.clone(), AtomicUsize::default());
+        let inner = Arc::new(Inner { link, prefix, ttl: redis.ttl, grid, seal, cut, waiting });
+        let (writes, waiting) = mpsc::unbounded_channel();
         tokio::spawn(inner.clone().write_all(waiting));
         Some(Self { inner, writes })
     }
 
     /// Keeps a chunk of a series, soon. Nobody waits for it.
     pub(super) fn keep(&self, series: &Series, chunk: &Arc<Chunk>) {
-        let cell = cell_name(&self.inner.series_name(series), self.inner.grid.cell(chunk.span().start));
-        let account = series.account.clone();
-        if self.writes.try_send(Write { account, cell, chunk: chunk.clone() }).is_err() {
+        let weight = chunk.weight();
+        if self.inner.waiting.fetch_add(weight, Ordering::Relaxed) > MOST_WAITING {
+            self.inner.waiting.fetch_sub(weight, Ordering::Relaxed);
             telemetry::tier_write("full");
+            return;
         }
+        let cell = cell_name(&self.inner.series_name(series), self.inner.grid.cell(chunk.span().start));
+        // The writer ends with the last tier.
+        let _ = self.writes.send(Write { account: series.account.clone(), cell, chunk: chunk.clone() });
     }
 
     /// The items of an account do not lie where they were asked for: what was cut is worth nothing, to nobody.
@@ -202,12 +210,13 @@ impl Inner {
         (field_name(&chunk).as_bytes() == field).then_some(chunk).ok_or(Unopened::Damaged)
     }
 
-    async fn write_all(self: Arc<Self>, mut waiting: mpsc::Receiver<Write>) {
+    async fn write_all(self: Arc<Self>, mut waiting: mpsc::UnboundedReceiver<Write>) {
         let mut writes = Vec::new();
         while waiting.recv_many(&mut writes, CELLS_AT_ONCE).await > 0 {
-            let inner = self.clone();
             let taken = std::mem::take(&mut writes);
-            let result = inner.write(taken).await;
+            let weight: usize = taken.iter().map(|write: &Write| write.chunk.weight()).sum();
+            let result = self.write(taken).await;
+            self.waiting.fetch_sub(weight, Ordering::Relaxed);
             telemetry::tier_write(if result.is_ok() { "ok" } else { "failed" });
         }
     }

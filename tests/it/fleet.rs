@@ -272,3 +272,16 @@ async fn what_a_clock_that_is_wrong_has_settled_is_not_believed() {
     right.get(open).await.page();
     assert!(right.calls() > 0);
 }
+
+#[tokio::test]
+async fn a_long_window_is_shared_whole() {
+    let redis = RedisServer::start();
+    let rig = Rig::start(exact_profile(2, 60), &settings(&redis)).await;
+    let months = "from=2025-12-29&to=2026-02-23";
+    rig.get(months).await.page();
+    until_written(&redis, 57 * CELLS).await;
+    let spent = rig.calls();
+    let other = rig.another_door(&settings(&redis)).await;
+    assert_whole(&other.ask(&Ask::get(months)).await, &rig.truth(at("2025-12-29"), at("2026-02-24")));
+    assert_eq!(rig.calls(), spent);
+}
