@@ -17,6 +17,9 @@ impl Fetcher {
     /// Takes from the second tier what is there of what is being gathered. What comes to be wanted meanwhile is looked for
     /// too, so that nothing is asked of the upstream that has not been looked for.
     pub(super) async fn look_in(&self, tier: &Tier, series: &Arc<Series>, of: &SharedShelf) {
+        if !tier.is_good(&series.account).await {
+            return;
+        }
         loop {
             let mut wanted = ByRichness::<SpanSet>::default();
             {

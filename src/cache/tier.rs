@@ -9,7 +9,6 @@
 //! not open, does not read back, or stands under another name is a miss.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -105,12 +104,14 @@ impl Tier {
         });
     }
 
+    /// Whether what is kept of an account may be read.
+    pub(super) async fn is_good(&self, account: &str) -> bool {
+        self.inner.is_good(account).await
+    }
+
     /// The chunks of a series that are kept for any of `spans`, oldest first. What cannot be had is left out.
     pub(super) async fn look_up(&self, series: &Series, spans: &SpanSet) -> Vec<Chunk> {
         let inner = &self.inner;
-        if !inner.is_good(&series.account).await {
-            return Vec::new();
-        }
         let series = inner.series_name(series);
         let cells: Vec<String> = inner.cells(spans).map(|cell| cell_name(&series, cell)).collect();
         let mut chunks = Vec::new();
@@ -163,13 +164,11 @@ impl Inner {
             add(name.as_bytes());
             add(value.as_bytes());
         }
-        let rest = hash.finish().as_ref().iter().take(16).fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
+        let hash = hash.finish();
+        let rest = u128::from_be_bytes(*hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes"));
         let [account, stream] = [account, stream].map(|name| encoded(name));
         let rich = if *rich { "rich" } else { "plain" };
-        format!("{}:{FORMAT}:{account}:{}:{stream}:{rich}:{rest}", self.prefix, self.cut)
+        format!("{}:{FORMAT}:{account}:{}:{stream}:{rich}:{rest:032x}", self.prefix, self.cut)
     }
 
     fn cells(&self, spans: &SpanSet) -> impl Iterator<Item = Span> {

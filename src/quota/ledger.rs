@@ -276,7 +276,7 @@ fn grown_to(budget: &Budget, wanted: u32, reserve: f64) -> Tick {
 }
 
 /// What is left of a budget without its reserve, rounded down, but at least one call.
-fn usable(budget: u32, reserve: f64) -> u32 {
+pub(super) fn usable(budget: u32, reserve: f64) -> u32 {
     // So that 60 less a tenth is 54, however the tenth is rounded.
     const ROUNDING: f64 = 1e-6;
     if reserve <= 0.0 {

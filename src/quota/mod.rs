@@ -127,7 +127,7 @@ where
     }
 
     fn call(&mut self, request: PageRequest) -> Self::Future {
-        let turns = self.quotas.0.get(&request.series.account).cloned();
+        let turns = self.quotas.of(&request.series.account).cloned();
         let below = self.below.clone();
         Box::pin(async move {
             let turns = turns.ok_or(TokenError::UnknownAccount)?;

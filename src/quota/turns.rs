@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::journal::Journal;
-use super::ledger::{Ledger, LimitStanding, Tick};
+use super::ledger::{Ledger, LimitStanding, Tick, usable};
 use super::pace::Pace;
 use super::shares::{Mark, Shares};
 use crate::config::{self, Limit};
@@ -141,7 +141,7 @@ impl Turns {
             ledger.restore((past + restored.ahead).saturating_sub(restored.age), &nobody);
         }
         let reserve = quota.interactive_reserve;
-        let left_over = limits.iter().map(|limit| Limit { requests: without(reserve, limit.requests), ..*limit });
+        let left_over = limits.iter().map(|limit| Limit { requests: usable(limit.requests, reserve), ..*limit });
         Arc::new(Self {
             account: account.clone(),
             queue_timeout: quota.queue_timeout,
@@ -223,7 +223,7 @@ impl Turns {
             return if closed > now { Next::Wait { until: closed, certain: true } } else { Next::Behind };
         }
         let reserve = self.reserve(first.class);
-        if state.ledger.under_way() >= without(reserve, self.max_concurrency) {
+        if state.ledger.under_way() >= usable(self.max_concurrency, reserve) {
             return Next::Behind;
         }
         let until = state.ledger.free_at(now, 0, reserve).max(state.closed_until);
@@ -324,13 +324,6 @@ impl Turns {
     pub fn waiting(&self) -> usize {
         self.lock().queue.len()
     }
-}
-
-/// What is left of `whole` without this share of it; at least one.
-fn without(share: f64, whole: u32) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a u32 is one")]
-    let left = (f64::from(whole) * (1.0 - share.clamp(0.0, 1.0))) as u32;
-    left.max(1)
 }
 
 /// A place in the queue; given back when dropped, by one who gives up or hangs up.
