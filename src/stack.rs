@@ -12,7 +12,7 @@ use crate::cache::{CacheLayer, Memory, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::{Callers, EdgeBody, EdgeLayer};
-use crate::fleet::Link;
+use crate::fleet::{Link, Post};
 use crate::quota::{QuotaLayer, Quotas};
 use crate::repage::RepageLayer;
 use crate::retry::RetryLayer;
@@ -33,8 +33,8 @@ pub struct Stack {
     pub memory: Memory,
     /// The accounts whose windows cannot be cut.
     pub fields: WindowFields,
-    /// The way to what replicas share.
-    pub link: Option<Link>,
+    /// The way to the other replicas.
+    pub post: Option<Post>,
     /// What each caller had.
     pub usage: Usage,
     /// How the callers' own limits stand.
@@ -47,12 +47,15 @@ impl Stack {
     /// # Errors
     /// If the trust anchors for the upstream cannot be loaded, or the state file of the quota cannot be used.
     pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
+        let post = match &config.cache.redis {
+            Some(redis) => Some(Post::new(Link::new(redis)?, &redis.prefix)),
+            None => None,
+        };
         let quotas = {
             let upstream = &config.upstream;
             Quotas::new(&config.accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?
         };
-        let link = config.cache.redis.as_ref().map(Link::new).transpose()?;
-        let cache = CacheLayer::new(&config.cache, link.as_ref(), &config.window, &config.quota, &quotas, clock);
+        let cache = CacheLayer::new(&config.cache, post.as_ref(), &config.window, &config.quota, &quotas, clock);
         let (memory, fields) = (cache.memory().clone(), cache.fields().clone());
         let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &quotas, clock);
         let edge = EdgeLayer::new(&config.callers);
@@ -82,6 +85,6 @@ impl Stack {
             // One call to Kore, within its deadline.
             .service(Client::new(&config.upstream, clock.clone())?);
 
-        Ok(Self { service: BoxCloneSyncService::new(service), quotas, memory, fields, link, usage, callers })
+        Ok(Self { service: BoxCloneSyncService::new(service), quotas, memory, fields, post, usage, callers })
     }
 }

@@ -21,7 +21,7 @@ use crate::cache::{Memory, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::Callers;
-use crate::fleet::{Health, Link};
+use crate::fleet::{Health, Post};
 use crate::quota::Quotas;
 use crate::stack::Stack;
 use crate::telemetry;
@@ -48,7 +48,7 @@ struct Inner {
     memory: Memory,
     memory_limit: u64,
     fields: WindowFields,
-    link: Option<Link>,
+    post: Option<Post>,
     usage: Usage,
     callers: Callers,
     metrics: &'static PrometheusHandle,
@@ -65,7 +65,7 @@ impl Admin {
             memory: stack.memory.clone(),
             memory_limit: config.cache.memory,
             fields: stack.fields.clone(),
-            link: stack.link.clone(),
+            post: stack.post.clone(),
             usage: stack.usage.clone(),
             callers: stack.callers.clone(),
             metrics: telemetry::init_metrics(),
@@ -98,7 +98,7 @@ impl Admin {
                  served"
             )
         });
-        let redis = self.0.link.as_ref().and_then(|link| match link.health() {
+        let redis = self.0.post.as_ref().and_then(|post| match post.link().health() {
             Health::Up => None,
             Health::Down { why, .. } => Some(format!("{why}; chunks are neither read from there nor written")),
         });

@@ -421,7 +421,7 @@ fn not_stored(error: &CacheError) -> NotStored {
             RepageError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused(_)) | RepageError::NoPlace(_),
         ) => NotStored::QuotaSpent,
         CacheError::Repage(RepageError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
-        CacheError::Repage(RepageError::Quota(QuotaError::Unwanted)) => NotStored::Unwanted,
+        CacheError::Repage(RepageError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere)) => NotStored::Unwanted,
         CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
         CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
         CacheError::Repage(RepageError::Unplaced) => NotStored::NoTimestamp,

@@ -41,7 +41,7 @@ use self::shelf::Shelves;
 use self::tier::Tier;
 use crate::clock::Clock;
 use crate::config;
-use crate::fleet::Link;
+use crate::fleet::Post;
 use crate::quota::{Exhausted, Quotas};
 use crate::repage::{RepageError, Run};
 use crate::upstream::{Asker, Series};
@@ -125,7 +125,7 @@ pub enum CacheError {
 pub struct CacheLayer {
     window: config::Window,
     memory: Memory,
-    redis: Option<(config::Redis, Link)>,
+    redis: Option<(config::Redis, Post)>,
     fields: WindowFields,
     quotas: Quotas,
     queue_timeout: Duration,
@@ -133,10 +133,10 @@ pub struct CacheLayer {
 }
 
 impl CacheLayer {
-    /// An empty cache with the room that `cache` gives it, before what replicas share behind `link`.
+    /// An empty cache with the room that `cache` gives it, before what replicas share by `post`.
     pub fn new(
         cache: &config::Cache,
-        link: Option<&Link>,
+        post: Option<&Post>,
         window: &config::Window,
         quota: &config::Quota,
         quotas: &Quotas,
@@ -144,7 +144,7 @@ impl CacheLayer {
     ) -> Self {
         let (memory, fields) = (Memory::new(cache.memory), WindowFields::default());
         let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
-        let redis = cache.redis.clone().zip(link.cloned());
+        let redis = cache.redis.clone().zip(post.cloned());
         Self { window, memory, redis, fields, quotas: quotas.clone(), queue_timeout, clock: clock.clone() }
     }
 
@@ -169,7 +169,7 @@ where
     fn layer(&self, below: S) -> CacheStage {
         let grid = Grid::new(self.window.chunk);
         CacheStage(Arc::new(Fetcher {
-            tier: self.redis.as_ref().and_then(|(redis, link)| Tier::new(redis, link.clone(), &self.window)),
+            tier: self.redis.as_ref().and_then(|(redis, post)| Tier::new(redis, post.link().clone(), &self.window)),
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
             shelves: Shelves::default(),

@@ -148,7 +148,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
             RepageError::NoPlace(exhausted)
             | RepageError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
             // Nobody waits for such an answer.
-            RepageError::Quota(QuotaError::Unwanted) => (Kind::Internal, None),
+            RepageError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere) => (Kind::Internal, None),
             RepageError::WindowField | RepageError::Unplaced | RepageError::Torn => (Kind::UpstreamFailed, None),
             RepageError::Quota(QuotaError::Token(error)) => match error {
                 TokenError::UnknownAccount | TokenError::Mint(_) => (Kind::Internal, None),

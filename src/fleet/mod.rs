@@ -9,10 +9,12 @@ mod command;
 mod error;
 mod lane;
 mod link;
+mod post;
 mod subscription;
 mod wire;
 
 pub use command::{Command, Reply, Script};
 pub use error::LinkError;
 pub use link::{Health, Link};
+pub use post::{Mail, Post, ReplicaId, To, Topic};
 pub use subscription::{Event, Subscription};

@@ -5,6 +5,7 @@ mod budget;
 mod journal;
 mod ledger;
 mod pace;
+mod role;
 mod shares;
 mod turns;
 
@@ -19,6 +20,7 @@ use tower::{Layer, Service, ServiceExt as _};
 pub use bucket::{Bucket, Standing};
 pub use journal::{Journal, JournalError};
 pub use ledger::{Ledger, LimitStanding, Outlook, Tick};
+pub use role::Role;
 pub use turns::{Exhausted, NoTurn, Refused, Turn, Turns};
 
 use crate::clock::Clock;
@@ -39,6 +41,9 @@ pub enum QuotaError {
     /// Nobody wants the call any more, and its run has not begun.
     #[error("nobody wants it any more")]
     Unwanted,
+    /// Another replica makes the calls of the account now.
+    #[error("another replica makes the calls of this account now")]
+    Elsewhere,
     /// The call was made, or could not be authorized.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -48,7 +53,7 @@ impl QuotaError {
     /// Whether trying again can help.
     pub fn again(&self) -> Again {
         match self {
-            Self::Exhausted(_) | Self::Unwanted => Again::Never,
+            Self::Exhausted(_) | Self::Unwanted | Self::Elsewhere => Again::Never,
             Self::Refused(_) => Again::WhenQuotaAllows,
             Self::Token(error) => error.again(),
         }
@@ -135,6 +140,7 @@ where
             let turn = turns.take(&demand).await.map_err(|no_turn| match no_turn {
                 NoTurn::Exhausted(exhausted) => QuotaError::Exhausted(exhausted),
                 NoTurn::Unwanted => QuotaError::Unwanted,
+                NoTurn::Elsewhere => QuotaError::Elsewhere,
             })?;
             telemetry::quota_wait(demand.class().label(), demand.last_wait());
             let account = request.series.account.clone();

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::ledger::{Ledger, LimitStanding, Tick, usable};
 use super::pace::Pace;
+use super::role::Role;
 use super::shares::{Mark, Shares};
 use crate::config::{self, Limit};
 use crate::upstream::{Asker, Class, Demand};
@@ -32,6 +33,8 @@ pub enum NoTurn {
     Exhausted(Exhausted),
     /// Nobody wants the call any more, and its run has not begun.
     Unwanted,
+    /// Another replica makes the calls of the account now.
+    Elsewhere,
 }
 
 /// The calls of one account: the most urgent first, then by the shares of the callers, then in the order in which they
@@ -49,6 +52,7 @@ pub struct Turns {
     /// The tick of the epoch: what an earlier process did lies before it.
     past: Tick,
     journal: Option<Journal>,
+    role: watch::Sender<Role>,
     /// Held for arithmetic only, and for a line in the journal; never across an await.
     state: Mutex<State>,
 }
@@ -150,6 +154,7 @@ impl Turns {
             epoch,
             past,
             journal: journal.cloned(),
+            role: watch::Sender::new(Role::Calls),
             state: Mutex::new(State {
                 ledger,
                 pace: Pace::bearable(&limits, quota.queue_timeout),
@@ -318,6 +323,11 @@ impl Turns {
         let outlook = state.ledger.outlook(now, 0.0);
         let paced = state.pace(Class::Interactive).map_or(now, |pace| pace.admits_at(outlook));
         !state.queue.is_empty() || state.ledger.free_at(now, 0, 0.0).max(state.closed_until).max(paced) > now
+    }
+
+    /// Who makes the calls of the account, now and from now on.
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
     }
 
     /// How many wait.

@@ -87,7 +87,7 @@ async fn without_a_word_an_account_is_left_alone_for_longer_and_longer() {
         match turns.take(&wanted()).await {
             Ok(turn) => closed.push(turn.refused(SpentLimit::Minute, None, None).closed_for.as_secs()),
             Err(NoTurn::Exhausted(exhausted)) => break assert!(exhausted.retry_after > Duration::from_secs(30)),
-            Err(NoTurn::Unwanted) => panic!("it is wanted"),
+            Err(NoTurn::Unwanted | NoTurn::Elsewhere) => panic!("it is wanted"),
         }
     }
     assert_eq!(closed, [1, 2, 4, 8, 16, 32]);
