@@ -15,6 +15,7 @@ use self::listener::Listener;
 use crate::admin::{Admin, AdminService};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::quota::Quotas;
 use crate::stack::Stack;
 
 /// A gateway that runs until it is drained.
@@ -22,6 +23,7 @@ pub struct Gateway {
     addr: SocketAddr,
     admin_addr: SocketAddr,
     admin: Admin,
+    quotas: Quotas,
     drain_timeout: Duration,
     data: Side,
     operators: Side,
@@ -53,12 +55,13 @@ impl Gateway {
         let listener = Listener { tls, ..data.listen("server.listen", config.server.listen).await? };
         let admin_listener = operators.listen("server.admin_listen", config.server.admin_listen).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
+        let quotas = stack.quotas.clone();
         let admin = Admin::new(&stack, config, clock);
         tokio::spawn(admin_listener.serve(AdminService::new(admin.clone())));
         tokio::spawn(listener.serve(stack.service));
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
-        Ok(Self { addr, admin_addr, admin, drain_timeout: config.server.drain_timeout, data, operators })
+        Ok(Self { addr, admin_addr, admin, quotas, drain_timeout: config.server.drain_timeout, data, operators })
     }
 
     /// Where callers come in.
@@ -82,6 +85,8 @@ impl Gateway {
         if !drained {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
         }
+        // Nobody here asks for anything any more, so another replica may make the calls.
+        self.quotas.leave().await;
         // Operators can look until the end.
         self.operators.closing.cancel();
         drained
