@@ -277,7 +277,7 @@ proptest! {
     /// Whatever happens to Redis and to replicas, as long as it happens to all who are there alike.
     #[test]
     fn no_window_is_ever_passed(
-        replicas in 1usize..6, dice in any::<u64>(), events in prop::collection::vec((0u64..15_000, event()), 0..14),
+        replicas in 1usize..6, dice in any::<u64>(), events in prop::collection::vec((0u64..15_000, event()), 0..8),
     ) {
         let mut fleet = Fleet::new(replicas, dice);
         for (wait, event) in events {
