@@ -19,6 +19,7 @@ mod operations;
 mod process;
 mod quota;
 mod replay;
+mod replicas;
 mod representation;
 mod restarts;
 mod secrets;
