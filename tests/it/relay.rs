@@ -312,6 +312,23 @@ async fn when_the_one_who_calls_is_gone_the_next_one_goes_on() {
 }
 
 #[tokio::test]
+async fn when_redis_goes_away_meanwhile_the_one_who_follows_fetches_by_itself() {
+    for how in [RedisServer::kill as fn(&mut RedisServer), |redis| redis.stop()] {
+        let mut replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
+        replicas.rig.control.set_latency(Duration::from_mins(1), Duration::from_mins(1));
+        let asking = spawn(&replicas.others[0], DAY);
+        until("the first call is under way", || replicas.rig.calls() == 1).await;
+        replicas.rig.control.set_latency(Duration::ZERO, Duration::ZERO);
+        how(&mut replicas.redis);
+        // As each replica finds by itself that it has lost the others.
+        set_role(&replicas.others[0], Role::Calls);
+        let answer = asking.await.unwrap();
+        assert_whole(&answer, &day(&replicas.rig));
+        assert_eq!((replicas.rig.calls(), calls_told(&answer)), (4, 3));
+    }
+}
+
+#[tokio::test]
 async fn what_has_gone_from_redis_before_it_was_read_is_handed_over_anew() {
     let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
     let rig = &replicas.rig;

@@ -18,6 +18,7 @@ use crate::cache::shelf::{SharedShelf, Shelf};
 use crate::cache::work::Work;
 use crate::quota::{QuotaError, Role};
 use crate::repage::{Placed, RepageError};
+use crate::telemetry;
 use crate::upstream::Series;
 use crate::window::{Moment, Span, SpanSet};
 
@@ -184,12 +185,19 @@ impl Fetcher {
     async fn fly_elsewhere(self: Arc<Self>, work: Work, tell: watch::Sender<Progress>, mut awaited: Awaited) {
         let result = match self.brought(&work, &mut awaited).await {
             Ok(chunks) => {
+                telemetry::errand("asked", "landed");
                 self.shelve(&work, &chunks);
                 Ok(chunks)
             }
             // Those who wait look again: then what they want is gathered, and fetched from here.
-            Err(Left::CallsHere) => Ok(Vec::new()),
-            Err(Left::Failed(error)) => Err(error),
+            Err(Left::CallsHere) => {
+                telemetry::errand("asked", "left");
+                Ok(Vec::new())
+            }
+            Err(Left::Failed(error)) => {
+                telemetry::errand("asked", if work.flight.demand.is_abandoned() { "unwanted" } else { "failed" });
+                Err(error)
+            }
         };
         self.land(&work, &tell, result);
     }

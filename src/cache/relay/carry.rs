@@ -16,14 +16,16 @@ use crate::cache::{CacheError, Outcome, WindowQuery};
 use crate::fleet::ReplicaId;
 use crate::quota::Role;
 use crate::repage::{Placed, RepageError};
+use crate::telemetry;
 use crate::upstream::{Asker, Series};
 
 /// An errand that was not heard of for so long is dropped: who has sent it is gone.
 const SILENCE: Duration = Duration::from_secs(5);
 /// For so long it is known what became of an errand, should the letter that told of it be lost.
 const REMEMBERED: Duration = Duration::from_mins(1);
-/// Of so many errands at the most.
+/// Of so many errands at the most, and so many pieces, each a few dozen bytes.
 const MOST_REMEMBERED: usize = 4096;
+const MOST_PIECES: usize = 500_000;
 /// So often Redis is asked to take what was brought, with a pause between.
 const HAND_OVERS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -54,17 +56,18 @@ impl Relay {
             State::UnderWay { .. } => carried.heard.elapsed() < SILENCE,
             State::Landed { at, .. } => at.elapsed() < REMEMBERED,
         });
-        let mut landed: Vec<_> = carried
-            .iter()
-            .filter_map(|(name, carried)| match &carried.state {
-                State::UnderWay { .. } => None,
-                State::Landed { at, .. } => Some((*at, name.clone())),
-            })
-            .collect();
-        let surplus = landed.len().saturating_sub(MOST_REMEMBERED);
-        landed.sort_unstable();
-        for (_, name) in landed.into_iter().take(surplus) {
-            carried.remove(&name);
+        let landed = carried.iter().filter_map(|(name, carried)| match &carried.state {
+            State::UnderWay { .. } => None,
+            State::Landed { at, letter } => Some((*at, letter.pieces(), name.clone())),
+        });
+        let mut landed: Vec<_> = landed.collect();
+        landed.sort_unstable_by_key(|(at, ..)| std::cmp::Reverse(*at));
+        let mut pieces = 0;
+        for (place, (_, more, name)) in landed.into_iter().enumerate() {
+            pieces += more;
+            if place >= MOST_REMEMBERED || pieces > MOST_PIECES {
+                carried.remove(&name);
+            }
         }
     }
 
@@ -86,6 +89,7 @@ impl Relay {
 
     fn lands(&self, from: &ReplicaId, errand: &Errand, result: Result<Brought, CacheError>) {
         let (id, attempt) = (errand.id, errand.attempt);
+        telemetry::errand("carried", if result.is_ok() { "landed" } else { "failed" });
         let result = result.map_err(|error| (&error).into());
         let letter = Arc::new(Letter::Landed(Landed { id, attempt, result }));
         let mut carried = self.carried();
@@ -141,7 +145,10 @@ impl Fetcher {
         tokio::select! {
             result = self.answer(&relay, &from, series, &errand, arrival) => relay.lands(&from, &errand, result),
             // The other one is asked for it.
-            _ = role.wait_for(|role| *role != Role::Calls) => drop(relay.carried().remove(&(from, errand.id))),
+            _ = role.wait_for(|role| *role != Role::Calls) => {
+                telemetry::errand("carried", "left");
+                relay.carried().remove(&(from, errand.id));
+            }
         }
     }
 

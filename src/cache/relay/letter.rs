@@ -106,6 +106,13 @@ fn between(from: &ReplicaId, to: &ReplicaId) -> Vec<u8> {
     format!("letter\0{from}\0{to}").into_bytes()
 }
 
+impl Letter {
+    /// How many pieces it names.
+    pub(super) fn pieces(&self) -> usize {
+        if let Self::Landed(Landed { result: Ok(brought), .. }) = self { brought.pieces.len() } else { 0 }
+    }
+}
+
 impl Errand {
     pub(super) fn span(&self) -> Span {
         Span::new(Moment::from_nanos(self.span.0), Moment::from_nanos(self.span.1))
