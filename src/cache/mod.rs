@@ -11,6 +11,7 @@ mod lookup;
 mod member;
 mod memory;
 mod outcome;
+mod relay;
 mod runs;
 mod seal;
 mod seat;
@@ -19,6 +20,7 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 mod tier;
+mod work;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub use memory::Memory;
 pub use outcome::{NotStored, Outcome};
 
 use self::fetch::Fetcher;
+use self::relay::Relay;
 use self::shelf::Shelves;
 use self::tier::Tier;
 use crate::clock::Clock;
@@ -118,6 +121,10 @@ pub enum CacheError {
     /// A chunk does not read back.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// Another replica makes the calls of the account, but does not know the account, cuts chunks otherwise, or has
+    /// another time of day.
+    #[error("the replica that makes the calls of this account is configured otherwise than this one")]
+    Foreign,
 }
 
 /// Puts a cache before the stages below.
@@ -168,8 +175,15 @@ where
 
     fn layer(&self, below: S) -> CacheStage {
         let grid = Grid::new(self.window.chunk);
-        CacheStage(Arc::new(Fetcher {
-            tier: self.redis.as_ref().and_then(|(redis, post)| Tier::new(redis, post.link().clone(), &self.window)),
+        let shared = self.redis.as_ref().and_then(|(redis, post)| {
+            let tier = Tier::new(redis, post.link().clone(), &self.window)?;
+            let relay = Relay::new(post, &tier, &self.quotas, &self.clock);
+            Some((tier, relay))
+        });
+        let (tier, relay) = shared.unzip();
+        let fetcher = Arc::new(Fetcher {
+            tier,
+            relay,
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
             shelves: Shelves::default(),
@@ -180,7 +194,11 @@ where
             queue_timeout: self.queue_timeout,
             fields: self.fields.clone(),
             stored: AtomicU64::new(0),
-        }))
+        });
+        if let Some(relay) = &fetcher.relay {
+            relay.open(&fetcher);
+        }
+        CacheStage(fetcher)
     }
 }
 

@@ -8,6 +8,8 @@
 //! known without an index that could be wrong, and each cell ages by itself. Nothing here is trusted: a value that does
 //! not open, does not read back, or stands under another name is a miss.
 
+mod handover;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +20,13 @@ use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc;
 
+pub(super) use self::handover::{NotHanded, Piece};
+
 use super::chunk::Chunk;
 use super::seal::{Seal, Unopened};
 use crate::config;
 use crate::fleet::{Command, Link, LinkError, Reply};
+use crate::repage::Placed;
 use crate::telemetry;
 use crate::upstream::Series;
 use crate::window::{Grid, Moment, Span, SpanSet, UpperBound};
@@ -102,6 +107,17 @@ impl Tier {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
+    }
+
+    /// What seals and opens what leaves the process.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.inner.seal
+    }
+
+    /// How chunks are cut: replicas that cut otherwise have nothing to say to each other.
+    pub(super) fn cut(&self) -> String {
+        let cell = self.inner.grid.cell(Moment::from_nanos(0));
+        format!("{}:{}", self.inner.cut, cell.length().as_secs())
     }
 
     /// Whether what is kept of an account may be read.
@@ -190,9 +206,10 @@ impl Inner {
         let mut chunks = Vec::new();
         let mut fields = fields.into_iter();
         while let (Some(Reply::Bytes(field)), Some(Reply::Bytes(value))) = (fields.next(), fields.next()) {
-            match self.decode(cell, &field, value) {
+            match self.decode(cell, &field, value, Placed::Checked) {
                 Ok(chunk) => {
                     telemetry::tier_read("hit");
+                    chunk.set_shared();
                     chunks.push(chunk);
                 }
                 Err(Unopened::WrongKey) => telemetry::tier_wrong_key(),
@@ -202,11 +219,15 @@ impl Inner {
         chunks.into_iter()
     }
 
-    fn decode(&self, cell: &str, field: &[u8], value: Bytes) -> Result<Chunk, Unopened> {
+    fn decode(&self, cell: &str, field: &[u8], value: Bytes, placed: Placed) -> Result<Chunk, Unopened> {
         let name = value_name(cell, field);
         let value = self.seal.open(value, &name)?;
-        let chunk = Chunk::from_bytes(&value, &name).ok_or(Unopened::Damaged)?;
-        (field_name(&chunk).as_bytes() == field).then_some(chunk).ok_or(Unopened::Damaged)
+        let chunk = match placed {
+            Placed::Checked => Chunk::from_bytes(&value, &name),
+            Placed::Unchecked => Chunk::from_bytes_uncut(&value, &name),
+        };
+        let chunk = chunk.ok_or(Unopened::Damaged)?;
+        (field_name(chunk.span(), chunk.fetched_at()).as_bytes() == field).then_some(chunk).ok_or(Unopened::Damaged)
     }
 
     async fn write_all(self: Arc<Self>, mut waiting: mpsc::UnboundedReceiver<Write>) {
@@ -220,34 +241,53 @@ impl Inner {
         }
     }
 
-    /// Writes chunks into their cells, in place of those that they cover.
+    /// Writes those chunks of whose account something may be written, and that are not there already.
     async fn write(&self, mut writes: Vec<Write>) -> Result<(), LinkError> {
+        writes.retain(|write| !write.chunk.is_shared());
         let accounts: HashSet<Arc<str>> = writes.iter().map(|write| write.account.clone()).collect();
         for account in accounts {
             if !self.is_good(&account).await {
                 writes.retain(|write| write.account != account);
             }
         }
+        let chunks = writes.iter().map(|write| (write.cell.as_str(), &write.chunk)).collect();
+        self.write_into_cells(chunks).await
+    }
+
+    /// Writes chunks into their cells, in place of those that they cover.
+    async fn write_into_cells(&self, writes: Vec<(&str, &Arc<Chunk>)>) -> Result<(), LinkError> {
         if writes.is_empty() {
             return Ok(());
         }
-        let ask = writes.iter().map(|write| Command::new("HKEYS").arg(write.cell.clone())).collect();
+        let ask = writes.iter().map(|(cell, _)| Command::new("HKEYS").arg((*cell).to_owned())).collect();
         let there = self.link.run(ask).await?;
         let ttl = self.ttl.as_secs().max(1).to_string();
-        let mut commands = Vec::new();
-        for (Write { cell, chunk, .. }, there) in writes.iter().zip(there) {
-            let field = field_name(chunk);
-            let name = value_name(cell, field.as_bytes());
-            let sealed = chunk.to_bytes(&name).and_then(|bytes| self.seal.seal(bytes, &name));
-            let Some(value) = sealed.filter(|value| value.len() <= MOST_BYTES) else { continue };
+        let (mut commands, mut written) = (Vec::new(), Vec::new());
+        for ((cell, chunk), there) in writes.into_iter().zip(there) {
+            let Some((field, value)) = self.encode(cell, chunk) else { continue };
             let covered = covered(chunk, there);
-            commands.push(Command::new("HSET").arg(cell.clone()).arg(field).arg(value));
-            commands.push(Command::new("EXPIRE").arg(cell.clone()).arg(ttl.clone()));
+            written.push((commands.len(), chunk));
+            commands.push(Command::new("HSET").arg(cell.to_owned()).arg(field).arg(value));
+            commands.push(Command::new("EXPIRE").arg(cell.to_owned()).arg(ttl.clone()));
             if !covered.is_empty() {
-                commands.push(Command::new("HDEL").arg(cell.clone()).args(covered));
+                commands.push(Command::new("HDEL").arg(cell.to_owned()).args(covered));
             }
         }
-        self.link.bulk(commands).await.map(drop)
+        let replies = self.link.bulk(commands).await?;
+        for (place, chunk) in written {
+            if let Some(Reply::Integer(_)) = replies.get(place) {
+                chunk.set_shared();
+            }
+        }
+        Ok(())
+    }
+
+    /// The field and the value of a chunk, unless it is too large.
+    fn encode(&self, cell: &str, chunk: &Chunk) -> Option<(String, Vec<u8>)> {
+        let field = field_name(chunk.span(), chunk.fetched_at());
+        let name = value_name(cell, field.as_bytes());
+        let value = chunk.to_bytes(&name).and_then(|bytes| self.seal.seal(bytes, &name))?;
+        (value.len() <= MOST_BYTES).then_some((field, value))
     }
 }
 
@@ -261,9 +301,8 @@ fn cell_name(series: &str, cell: Span) -> String {
 }
 
 /// What a chunk is called in its cell: of which time it is, and when it was fetched.
-fn field_name(chunk: &Chunk) -> String {
-    let Span { start, end } = chunk.span();
-    format!("{}_{}_{}", start.as_nanos(), end.as_nanos(), chunk.fetched_at().as_nanos())
+fn field_name(Span { start, end }: Span, fetched_at: Moment) -> String {
+    format!("{}_{}_{}", start.as_nanos(), end.as_nanos(), fetched_at.as_nanos())
 }
 
 fn read_field(field: &[u8]) -> Option<(Span, Moment)> {

@@ -15,15 +15,14 @@ use self::listener::Listener;
 use crate::admin::{Admin, AdminService};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::quota::Quotas;
 use crate::stack::Stack;
 
 /// A gateway that runs until it is drained.
 pub struct Gateway {
     addr: SocketAddr,
     admin_addr: SocketAddr,
+    stack: Stack,
     admin: Admin,
-    quotas: Quotas,
     drain_timeout: Duration,
     data: Side,
     operators: Side,
@@ -55,13 +54,12 @@ impl Gateway {
         let listener = Listener { tls, ..data.listen("server.listen", config.server.listen).await? };
         let admin_listener = operators.listen("server.admin_listen", config.server.admin_listen).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
-        let quotas = stack.quotas.clone();
         let admin = Admin::new(&stack, config, clock);
         tokio::spawn(admin_listener.serve(AdminService::new(admin.clone())));
-        tokio::spawn(listener.serve(stack.service));
+        tokio::spawn(listener.serve(stack.service.clone()));
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
-        Ok(Self { addr, admin_addr, admin, quotas, drain_timeout: config.server.drain_timeout, data, operators })
+        Ok(Self { addr, admin_addr, stack, admin, drain_timeout: config.server.drain_timeout, data, operators })
     }
 
     /// Where callers come in.
@@ -72,6 +70,12 @@ impl Gateway {
     /// Where operators come in.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// The stages, for a test that has its hand on them.
+    #[doc(hidden)]
+    pub fn stack(&self) -> &Stack {
+        &self.stack
     }
 
     /// Takes no more connections in, and waits for the answers under way, at most `server.drain_timeout`. True if all
@@ -86,7 +90,7 @@ impl Gateway {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
         }
         // Nobody here asks for anything any more, so another replica may make the calls.
-        self.quotas.leave().await;
+        self.stack.quotas.leave().await;
         // Operators can look until the end.
         self.operators.closing.cancel();
         drained

@@ -34,6 +34,7 @@ fn describe() {
     describe_counter!("koregate_quota_state_failed_total", "Writes to the state file of the quota that failed");
     describe_counter!("koregate_runs_torn_total", "Runs whose rows moved while they were paged");
     describe_counter!("koregate_runs_failed_total", "Runs that failed");
+    describe_counter!("koregate_errands_total", "Windows that one replica brings for another, by side and result");
     describe_counter!("koregate_redis_calls_total", "Calls to Redis, by result");
     describe_counter!("koregate_not_stored_total", "Fetches that were not kept, by reason");
     describe_gauge!("koregate_quota_remaining", "Calls that each rolling limit leaves now");
@@ -230,6 +231,11 @@ pub fn tier_wrong_key() {
             "values in Redis were sealed with another key than cache.redis.encryption_key: they are misses"
         );
     });
+}
+
+/// What became of a window that one replica was to bring for another: `asked` by this one, or `carried` by it.
+pub fn errand(side: &'static str, result: &'static str) {
+    counter!("koregate_errands_total", "side" => side, "result" => result).increment(1);
 }
 
 /// Fetched items were not kept.

@@ -18,6 +18,7 @@ mod link;
 mod operations;
 mod process;
 mod quota;
+mod relay;
 mod replay;
 mod replicas;
 mod representation;
