@@ -127,3 +127,43 @@ impl Fetcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica() -> ReplicaId {
+        ReplicaId::read(b"0123456789abcdef").unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_announced_is_waited_for_until_it_is_there() {
+        let (coming, begun) = (Coming::default(), Instant::now());
+        coming.announced(&replica(), 1, "a");
+        coming.announced(&replica(), 2, "a");
+        coming.announced(&replica(), 3, "b");
+        let arrive = async {
+            for gathering in [1, 2] {
+                sleep(Duration::from_millis(50)).await;
+                coming.arrived(&replica(), gathering);
+                // What comes to be announced is for the next gathering.
+                coming.announced(&replica(), 10 + gathering, "a");
+            }
+        };
+        tokio::join!(coming.wait("a"), arrive);
+        assert_eq!(begun.elapsed().as_millis(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_has_announced_something_and_is_gone_is_not_waited_for_long() {
+        let (coming, begun) = (Coming::default(), Instant::now());
+        coming.announced(&replica(), 1, "a");
+        sleep(Duration::from_millis(100)).await;
+        coming.wait("a").await;
+        assert_eq!(begun.elapsed().as_millis(), 250, "from when it was announced");
+        coming.wait("a").await;
+        assert_eq!(begun.elapsed().as_millis(), 250);
+        coming.tidy();
+        assert!(coming.0.borrow().is_empty());
+    }
+}
