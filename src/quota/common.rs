@@ -271,6 +271,16 @@ impl Common {
         name
     }
 
+    /// A call begins with a turn of another replica, which has entered it.
+    pub(super) fn borrow(&mut self, now: Tick, name: Name, by: Arc<str>) {
+        self.book.begin(name, by, now + HOLD + self.call, false);
+    }
+
+    /// How long a call may be under way.
+    pub(super) fn longest_call(&self) -> Duration {
+        self.call
+    }
+
     /// A call has ended.
     pub(super) fn end(&mut self, now: Tick, name: &str) {
         self.book.end(name, now);

@@ -101,8 +101,8 @@ impl Quotas {
     pub fn shared(self, post: &Post, assumed: usize, call: Duration) -> Self {
         let mut met = Vec::new();
         for (account, turns) in self.iter() {
-            turns.share(post.me(), assumed, call);
             let meeting = Meeting::new(post, account);
+            turns.share(post.me(), &meeting, assumed, call);
             met.push((meeting.clone(), Arc::downgrade(turns)));
             tokio::spawn(common::drive(Arc::downgrade(turns), meeting));
         }

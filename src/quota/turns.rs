@@ -1,16 +1,17 @@
 //! The queue of one account: who may call the upstream, and when.
 
 mod in_common;
+mod loans;
 mod turn;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::common::{Common, Name, Pass};
+use super::common::{Common, Meeting, Name, Pass};
 use super::journal::Journal;
 use super::ledger::{Ledger, LimitStanding, Tick, usable};
 use super::pace::Pace;
@@ -20,6 +21,8 @@ use crate::config::{self, Limit};
 use crate::fleet::ReplicaId;
 use crate::upstream::{Asker, Class, Demand};
 
+use self::loans::Loans;
+pub(super) use self::loans::Word;
 pub use self::turn::{Refused, Turn};
 
 /// The quota cannot serve a call within the queue's deadline.
@@ -61,6 +64,10 @@ pub struct Turns {
     role: watch::Sender<Role>,
     /// Somebody waits for an exchange with the other replicas.
     exchange: Arc<Notify>,
+    /// Where the other replicas are met; empty if there are none.
+    meeting: OnceLock<Meeting>,
+    /// Held for bookkeeping only.
+    loans: Mutex<Loans>,
     /// Held for arithmetic only, and for a line in the journal; never across an await.
     state: Mutex<State>,
 }
@@ -85,6 +92,8 @@ struct State {
     spent: HashMap<Arc<str>, u64>,
     /// This replica's part in the quota that all have in common; `None` if it shares it with nobody.
     common: Option<Common>,
+    /// The one who calls, if what it brings cannot be read here: then this replica calls too, with turns of that one.
+    apart: Option<ReplicaId>,
     /// Among how many the quota is divided, as was last told.
     divided_by: Option<usize>,
 }
@@ -132,6 +141,8 @@ enum Next {
     Go(Turn),
     Unwanted,
     Elsewhere,
+    /// With a turn of this replica's.
+    Borrow(ReplicaId),
     /// Not before this; `certain` if nothing can make it earlier.
     Wait {
         until: Tick,
@@ -169,6 +180,8 @@ impl Turns {
             journal: journal.cloned(),
             role: watch::Sender::new(Role::Calls),
             exchange: Arc::default(),
+            meeting: OnceLock::new(),
+            loans: Mutex::default(),
             state: Mutex::new(State {
                 ledger,
                 pace,
@@ -181,6 +194,7 @@ impl Turns {
                 next_ticket: 0,
                 spent: HashMap::new(),
                 common: None,
+                apart: None,
                 divided_by: None,
             }),
             limits,
@@ -189,8 +203,9 @@ impl Turns {
 
     /// From now on shares its quota with other replicas, as `me`. No call takes longer than `call`; until others have been
     /// heard of, `assumed` replicas are taken to be there.
-    pub(super) fn share(&self, me: &ReplicaId, assumed: usize, call: Duration) {
+    pub(super) fn share(&self, me: &ReplicaId, meeting: &Meeting, assumed: usize, call: Duration) {
         let (mut state, now) = (self.lock(), self.now());
+        let _ = self.meeting.set(meeting.clone());
         let past = state.ledger.stamps().collect();
         state.common = Some(Common::new(me.clone(), self.limits.clone(), assumed, call, now, past));
         self.role.send_replace(Role::Unknown);
@@ -198,6 +213,10 @@ impl Turns {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loans(&self) -> MutexGuard<'_, Loans> {
+        self.loans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Tick {
@@ -223,6 +242,11 @@ impl Turns {
                 Next::Go(turn) => return Ok(turn),
                 Next::Unwanted => return Err(NoTurn::Unwanted),
                 Next::Elsewhere => return Err(NoTurn::Elsewhere),
+                Next::Borrow(lender) => {
+                    // Those behind it ask for turns of their own.
+                    drop(place);
+                    return self.borrow(lender, demand, asked).await;
+                }
                 Next::Wait { until, certain } if certain && until > deadline => {
                     return Err(NoTurn::Exhausted(Exhausted { retry_after: until.saturating_sub(now) }));
                 }
@@ -246,9 +270,9 @@ impl Turns {
             return Next::Unwanted;
         }
         if let Some(common) = &state.common
-            && let Role::Follows(_) = common.role(now)
+            && let Role::Follows(caller) = common.role(now)
         {
-            return Next::Elsewhere;
+            return if state.apart.as_ref() == Some(&caller) { Next::Borrow(caller) } else { Next::Elsewhere };
         }
         let Some(first) = state.ranks().min() else { return Next::Behind };
         if first.ticket != place.ticket {

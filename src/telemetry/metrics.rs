@@ -40,6 +40,10 @@ fn describe() {
     describe_gauge!("koregate_quota_remaining", "Calls that each rolling limit leaves now");
     describe_gauge!("koregate_quota_budget", "Calls of each rolling limit that are not left to somebody else");
     describe_gauge!("koregate_fleet_role", "1 for how this replica stands among those that share an account's quota");
+    describe_counter!(
+        "koregate_fleet_apart_total",
+        "Times that this replica found that the one who calls is set otherwise"
+    );
     describe_counter!("koregate_fleet_exchanges_failed_total", "Exchanges with the other replicas that failed");
     describe_gauge!("koregate_quota_waiting", "Calls that wait for their turn");
     describe_gauge!("koregate_redis_up", "1 if Redis answers on this connection, 0 while it is left alone");
@@ -123,6 +127,16 @@ pub fn fleet_role(account: &str, role: &'static str, divided_by: Option<usize>) 
         ),
         None => tracing::info!(account, role, "who makes the upstream calls of this account"),
     }
+}
+
+/// The replica that makes the calls of an account cannot bring what this one can read.
+pub fn fleet_apart(account: &str) {
+    counter!("koregate_fleet_apart_total", "account" => account.to_owned()).increment(1);
+    tracing::warn!(
+        account,
+        "the replica that makes the calls of this account has another encryption_key, window.field, upper_bound or chunk, \
+         or another time of day: this one fetches for itself, with turns from that one"
+    );
 }
 
 /// An exchange with the other replicas failed.

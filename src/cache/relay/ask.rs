@@ -214,7 +214,10 @@ impl Fetcher {
         loop {
             tokio::select! {
                 landed = awaited.landed.recv() => {
-                    let brought = landed.ok_or(CacheError::Lost)?.result.map_err(CacheError::from)?;
+                    let brought = match landed.ok_or(CacheError::Lost)?.result.map_err(CacheError::from) {
+                        Err(CacheError::Foreign) => return Err(awaited.stand_apart(account)),
+                        brought => brought?,
+                    };
                     told &= brought.collapsed;
                     work.flight.spent_elsewhere(brought.calls, told);
                     if let Some(chunks) = self.read(work, awaited, &brought, &mut role).await? {
@@ -267,7 +270,7 @@ impl Fetcher {
         // what was not.
         let now = self.clock.now();
         if pieces.iter().any(|piece| piece.fetched_at > now + SKEW) {
-            return Err(CacheError::Foreign.into());
+            return Err(awaited.stand_apart(&work.series.account));
         }
         let Some(passing) = awaited.passing() else { return Err(CacheError::Lost.into()) };
         let begun = Instant::now();
@@ -292,6 +295,18 @@ impl Awaited {
     fn passing(&self) -> Option<String> {
         let post = &self.relay.0.post;
         self.relay.asked().get(&self.id).map(|asked| asked.errand.passing(post.prefix(), post.me()))
+    }
+
+    /// What the one who calls brings is of no use here: from now on this replica fetches for itself.
+    fn stand_apart(&self, account: &str) -> Left {
+        match self.relay.caller_of(account) {
+            Some(caller) => {
+                self.relay.stand_apart(&caller);
+                Left::CallsHere
+            }
+            // It is another one by now.
+            None => Left::Failed(CacheError::Foreign),
+        }
     }
 
     /// Asks for it again, though it was brought.

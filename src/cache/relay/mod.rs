@@ -46,6 +46,8 @@ use crate::quota::{Quotas, Role};
 const AGAIN: Duration = Duration::from_secs(1);
 /// Errands in one letter.
 const ERRANDS: usize = 64;
+/// What is answered to a letter that cannot be read.
+const UNREADABLE: &[u8] = b"?";
 /// Letters that are sent at once.
 const LETTERS: usize = 64;
 
@@ -61,6 +63,8 @@ struct Inner {
     clock: Clock,
     /// Letters, in the order in which they are to be sent.
     outbox: mpsc::UnboundedSender<(ReplicaId, Arc<Letter>)>,
+    /// Those whose letters could not be read.
+    unreadable: mpsc::UnboundedSender<ReplicaId>,
     /// The name of the next errand or gathering.
     next: AtomicU64,
     /// The errands of this replica that have not landed yet. Held for bookkeeping only, as is the next one.
@@ -78,9 +82,11 @@ impl Relay {
     pub(super) fn new(post: &Post, tier: &Tier, quotas: &Quotas, clock: &Clock) -> Self {
         let (outbox, letters) = mpsc::unbounded_channel();
         tokio::spawn(send_all(post.clone(), tier.clone(), letters));
+        let (unreadable, writers) = mpsc::unbounded_channel();
+        tokio::spawn(tell_unreadable(post.clone(), writers));
         let (post, tier, quotas, clock) = (post.clone(), tier.clone(), quotas.clone(), clock.clone());
         let (next, asked, carried, coming, say_again) = Default::default();
-        Self(Arc::new(Inner { post, tier, quotas, clock, outbox, next, asked, carried, coming, say_again }))
+        Self(Arc::new(Inner { post, tier, quotas, clock, outbox, unreadable, next, asked, carried, coming, say_again }))
     }
 
     /// Takes in letters from now on, as long as `fetcher` is there to answer them.
@@ -114,13 +120,26 @@ impl Relay {
     }
 
     fn take(&self, fetcher: &Arc<Fetcher>, from: &ReplicaId, body: bytes::Bytes) {
+        if *body == *UNREADABLE {
+            return self.stand_apart(from);
+        }
         match Letter::read(body, self.0.tier.seal(), from, self.0.post.me()) {
             Some(Letter::Coming { account, gathering }) => self.0.coming.announced(from, gathering, &account),
             Some(Letter::Nothing { gathering }) => self.0.coming.arrived(from, gathering),
             Some(Letter::Errands { cut, errands, closes }) => fetcher.carry(self, from, &cut, errands, closes),
             Some(Letter::Gone { id }) => drop(self.carried().remove(&(from.clone(), id))),
             Some(Letter::Landed(landed)) => self.landed(landed),
-            None => {}
+            // It has another key, or none: whoever waits for an answer is told that there will be none.
+            None => drop(self.0.unreadable.send(from.clone())),
+        }
+    }
+
+    /// From now on fetches for itself what it would have to let `caller` bring.
+    fn stand_apart(&self, caller: &ReplicaId) {
+        for (account, turns) in self.0.quotas.iter() {
+            if self.caller_of(account).as_ref() == Some(caller) {
+                turns.stand_apart(caller);
+            }
         }
     }
 
@@ -194,5 +213,18 @@ async fn send_all(post: Post, tier: Tier, mut letters: mpsc::UnboundedReceiver<(
         });
         let bodies: Vec<_> = bodies.collect();
         join_all(bodies.iter().map(|(to, body)| post.send(to, Topic::Errand, body))).await;
+    }
+}
+
+/// Tells those whose letters cannot be read, each once for all that have come by then.
+async fn tell_unreadable(post: Post, mut writers: mpsc::UnboundedReceiver<ReplicaId>) {
+    while let Some(first) = writers.recv().await {
+        let mut told = std::collections::BTreeSet::from([first]);
+        while let Ok(more) = writers.try_recv() {
+            told.insert(more);
+        }
+        for writer in told {
+            let _ = post.send(&To::One(writer), Topic::Errand, UNREADABLE).await;
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::exchange::SCRIPT;
 use super::{Answer, Exchange};
 use crate::fleet::{Command, LinkError, Mail, Post, ReplicaId, Reply, To, Topic};
-use crate::quota::turns::Turns;
+use crate::quota::turns::{Turns, Word};
 use crate::telemetry;
 
 /// How often each replica shows that it is there.
@@ -42,6 +42,12 @@ impl Meeting {
             Reply::Error(error) => Err(LinkError::NotReady(error.split(' ').next().unwrap_or_default().to_owned())),
             reply => Answer::read(exchange, &reply).ok_or(LinkError::Nonsense),
         }
+    }
+
+    /// Writes to another replica.
+    pub(in crate::quota) async fn write(&self, to: &To, words: &str) {
+        // What is lost is said again.
+        let _ = self.post.send(to, Topic::Quota, format!("{}:{words}", self.account).as_bytes()).await;
     }
 
     /// Counts on, and looks how far the others have counted.
@@ -82,6 +88,7 @@ pub(in crate::quota) async fn drive(turns: Weak<Turns>, meeting: Meeting) {
         step(&turns, &meeting).await;
         if counted.is_none_or(|last| last.elapsed() >= COUNTED) {
             counted = Some(Instant::now());
+            turns.tidy_loans();
             // Only now: whoever is seen again after an outage has told of its calls.
             if let Some(counts) = meeting.count().await {
                 let gone = turns.in_common(|common, now| common.count(now, counts));
@@ -124,16 +131,19 @@ pub(in crate::quota) async fn listen(post: Post, turns: Vec<(Meeting, Weak<Turns
             }
             Mail::Letter { from, body } => {
                 let Ok(text) = std::str::from_utf8(&body) else { continue };
-                let mut words = text.split(':');
-                let account = words.next();
-                let of_this = |(meeting, _): &&(Meeting, _)| account == Some(&meeting.account);
+                let (account, words) = text.split_once(':').unwrap_or((text, ""));
+                let of_this = |(meeting, _): &&(Meeting, _)| account == meeting.account;
                 let Some(turns) = turns.iter().find(of_this).and_then(|(_, turns)| turns.upgrade()) else { continue };
-                match (words.next().map(str::parse), words.next().map(str::parse)) {
-                    (Some(Ok(first)), Some(Ok(granted))) => {
-                        turns.in_common(|common, now| ((), common.hear(now, &from, first, granted)));
-                    }
+                let granted = words
+                    .split_once(':')
+                    .and_then(|(first, granted)| Some((first.parse().ok()?, granted.parse().ok()?)));
+                if let Some((first, granted)) = granted {
+                    turns.in_common(|common, now| ((), common.hear(now, &from, first, granted)));
+                } else if let Some((number, word)) = Word::read(words) {
+                    turns.hear(&from, number, word);
+                } else {
                     // It has given the lease back.
-                    _ => turns.exchange_soon(),
+                    turns.exchange_soon();
                 }
             }
         }

@@ -43,7 +43,11 @@ impl Turns {
             self.make_ledger_anew(&mut state);
         }
         let common = state.common.as_ref()?;
-        let (role, divided_by) = (common.role(now), common.divided_by());
+        let divided_by = common.divided_by();
+        let role = match common.role(now) {
+            Role::Follows(caller) if state.apart.as_ref() == Some(&caller) => Role::Calls,
+            role => role,
+        };
         let is_news = self.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);
         if std::mem::replace(&mut state.divided_by, divided_by) != divided_by || is_news {
             telemetry::fleet_role(&self.account, role.label(divided_by), divided_by);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::loans::Borrowed;
 use super::{State, Turns};
 use crate::config::Limit;
 use crate::quota::common::Name;
@@ -36,6 +37,8 @@ pub struct Turn {
     slot: Option<Slot>,
     /// By which the other replicas know it.
     name: Option<Name>,
+    /// Of another replica.
+    borrowed: Option<Borrowed>,
     open: bool,
 }
 
@@ -48,7 +51,18 @@ impl Turn {
         slot: Option<Slot>,
         name: Option<Name>,
     ) -> Self {
-        Self { turns: turns.clone(), cause, served, began, slot, name, open: true }
+        Self { turns: turns.clone(), cause, served, began, slot, name, borrowed: None, open: true }
+    }
+
+    /// The same turn, on loan from another replica.
+    pub(super) fn on_loan(mut self, borrowed: Borrowed) -> Self {
+        self.borrowed = Some(borrowed);
+        self
+    }
+
+    /// By which the other replicas know the call.
+    pub(super) fn name(&self) -> Option<Name> {
+        self.name.clone()
     }
 
     /// The call never reached the upstream.
@@ -66,6 +80,9 @@ impl Turn {
         }
         if let Some((common, name)) = state.common.as_mut().zip(self.name.take()) {
             common.take_back(&name);
+        }
+        if let Some(borrowed) = self.borrowed.take() {
+            turns.give_back(&borrowed, false);
         }
         state.wake_first();
     }
@@ -128,6 +145,9 @@ impl Turn {
         }
         if let Some((common, name)) = state.common.as_mut().zip(self.name.take()) {
             common.end(now, &name);
+        }
+        if let Some(borrowed) = self.borrowed.take() {
+            self.turns.give_back(&borrowed, true);
         }
     }
 }
