@@ -31,8 +31,8 @@ use crate::fleet::ReplicaId;
 /// How long a lease lasts. Whoever dies with it holds up the others for so long; and whoever cannot reach Redis for so
 /// long may be sure that nobody holds one, if nobody reaches it.
 pub(super) const LEASE: Duration = Duration::from_millis(1250);
-/// So much sooner does its holder let go of it: the clocks of two machines do not run quite alike.
-const MARGIN: Duration = Duration::from_millis(150);
+/// Its holder lets go of it a little sooner: the clocks of two machines do not run quite alike.
+const HELD: Duration = Duration::from_millis(1100);
 /// Whoever takes the lease has been in touch for so long: after an outage, all have come back by then and have told of
 /// their calls. Each looks for Redis once a second.
 const SETTLED: Duration = Duration::from_millis(2500);
@@ -97,6 +97,7 @@ pub(super) struct Change {
 
 /// One replica's part in the quota of an account.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Common {
     me: ReplicaId,
     limits: Vec<Limit>,
@@ -449,7 +450,7 @@ impl Common {
     }
 
     fn lead(&mut self, now: Tick, sent: Tick, took: bool) {
-        let until = sent + LEASE - MARGIN;
+        let until = sent + HELD;
         let spends_from = match self.stance {
             Stance::Leading { until: before, spends_from } if !took || sent < before => spends_from,
             // All that has been spent stands there.

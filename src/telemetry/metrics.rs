@@ -119,13 +119,10 @@ pub fn fleet_role(account: &str, role: &'static str, divided_by: Option<usize>) 
         let labels = [("account", account.to_owned()), ("role", each.to_owned())];
         gauge!("koregate_fleet_role", &labels).set(f64::from(u8::from(each == role)));
     }
-    match divided_by {
-        Some(replicas) => tracing::warn!(
-            account,
-            replicas,
-            "the other replicas cannot be reached: making do with a share of the quota"
-        ),
-        None => tracing::info!(account, role, "who makes the upstream calls of this account"),
+    if let Some(replicas) = divided_by {
+        tracing::warn!(account, replicas, "the other replicas cannot be reached: making do with a share of the quota");
+    } else {
+        tracing::info!(account, role, "who makes the upstream calls of this account");
     }
 }
 

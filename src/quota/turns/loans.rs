@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Exhausted, NoTurn, Turn, Turns};
 use crate::fleet::{ReplicaId, To};
-use crate::quota::common::{Change, Name};
+use crate::quota::common::{Change, Common, Name};
 use crate::quota::ledger::Tick;
 use crate::quota::role::Role;
 use crate::telemetry;
@@ -195,11 +195,12 @@ impl Turns {
         let mut loans = self.loans();
         let key = (from.clone(), number);
         match word {
-            Word::Lent(name) => match loans.awaited.remove(&number) {
-                Some(awaited) => drop(awaited.send(Ok(name))),
-                // It was told twice, or nobody waits any more; the one who lends finds out by itself.
-                None => {}
-            },
+            Word::Lent(name) => {
+                // If it was told twice, or nobody waits any more, the one who lends finds out by itself.
+                if let Some(awaited) = loans.awaited.remove(&number) {
+                    let _ = awaited.send(Ok(name));
+                }
+            }
             Word::Spent(milliseconds) => {
                 if let Some(awaited) = loans.awaited.remove(&number) {
                     let retry_after = Duration::from_millis(milliseconds);
@@ -260,7 +261,7 @@ impl Turns {
 
     /// Takes back what nobody can still be using, and lets go of who does not ask any more.
     pub(in crate::quota) fn tidy_loans(&self) {
-        let call = self.lock().common.as_ref().map(|common| common.longest_call()).unwrap_or_default();
+        let call = self.lock().common.as_ref().map(Common::longest_call).unwrap_or_default();
         let is_over = |_: &(ReplicaId, u64), loan: &mut Loan| match loan {
             Loan::Waiting { heard, .. } => heard.elapsed() > SILENCE,
             Loan::Lent { at, .. } => at.elapsed() > call + SILENCE,
