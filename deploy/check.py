@@ -147,7 +147,7 @@ def running(koregate, manifests, workload):
     if state not in [mount["mountPath"] for mount in container["volumeMounts"]]:
         yield "quota.state_file is not in a volume"
 
-    # The truth about replicas: each counts for itself until they share the quota over Redis.
+    # Replicas share the quota over Redis; without it, each counts for itself.
     scaled = any(m["kind"] == "HorizontalPodAutoscaler" for m in manifests)
     redis = REDIS in [entry["name"] for entry in container.get("env", [])]
     if (scaled or workload["spec"].get("replicas") != 1) and not redis:
