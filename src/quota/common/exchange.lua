@@ -29,8 +29,10 @@ for _ = 1, tonumber(take()) do
     table.insert(limits, { requests = tonumber(take()), per = tonumber(take()) })
 end
 for _ = 1, tonumber(take()) do
-    local name = take()
-    redis.call('ZADD', ledger, whole(now - tonumber(take())), name)
+    local name, at = take(), now - tonumber(take())
+    -- Of its own calls each knows best; of those of others perhaps less than stands there: that a call has ended.
+    local known = string.sub(name, 1, #me + 1) ~= me .. ':' and redis.call('ZSCORE', ledger, name)
+    if not known or tonumber(known) > at then redis.call('ZADD', ledger, whole(at), name) end
 end
 for _ = 1, tonumber(take()) do
     redis.call('ZREM', ledger, take())

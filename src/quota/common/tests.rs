@@ -38,7 +38,10 @@ impl Redis {
         let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap();
         let time = ms(now);
         for (name, at) in &asked.tell {
-            self.ledger.insert(name.clone(), time - asked.age(*at).0);
+            let at = time - asked.age(*at).0;
+            let is_own = name.starts_with(&format!("{}:", asked.me));
+            let known = self.ledger.entry(name.clone()).or_insert(at);
+            *known = if is_own { at } else { at.min(*known) };
         }
         for name in &asked.take_out {
             self.ledger.remove(name);
