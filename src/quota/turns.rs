@@ -410,12 +410,6 @@ impl Turns {
         self.role.subscribe()
     }
 
-    /// Says who makes the calls from now on.
-    #[doc(hidden)]
-    pub fn set_role(&self, role: Role) {
-        self.role.send_replace(role);
-    }
-
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.lock().queue.len()

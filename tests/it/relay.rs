@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use koregate::quota::Role;
+use koregate::fleet::ReplicaId;
+use koregate::quota::{Role, Turns};
 use koregate::simulator::{Fault, FaultPlan, Filter, Limit, Profile, SelectOn};
 use koregate::window::UpperBound;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use crate::support::{
     ACCOUNT, Answer, Ask, Client, Door, RedisServer, Rig, Settings, Window, assert_items, at, exact_profile, text,
@@ -16,59 +19,145 @@ use crate::support::{
 const DAY: &str = "from=2026-02-23&to=2026-02-23";
 const DAY_OPEN: &str = "from=2026-02-25T11:00:00&to=2026-02-25T23:59:59";
 
-/// Replicas on one Redis: the first of them makes the calls.
+/// One more replica, on a runtime of its own.
+struct Replica {
+    door: Door,
+    runtime: Option<Runtime>,
+}
+
+impl Replica {
+    async fn start(rig: &Rig, settings: &Settings) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let door = rig.door_on(runtime.handle(), settings).await;
+        Self { door, runtime: Some(runtime) }
+    }
+
+    fn turns(&self) -> &Turns {
+        self.door.gateway.stack().quotas.of(ACCOUNT).unwrap()
+    }
+
+    fn role(&self) -> Role {
+        self.turns().role().borrow().clone()
+    }
+
+    fn is(&self, id: &ReplicaId) -> bool {
+        self.door.gateway.stack().post.as_ref().unwrap().me() == id
+    }
+
+    /// Ends as a process does that is killed.
+    fn die(&mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Replicas on one Redis. The rig's own door is none of them.
 struct Replicas {
     redis: RedisServer,
     rig: Rig,
-    others: Vec<Door>,
+    /// The first of them makes the calls.
+    all: Vec<Replica>,
 }
 
 impl Replicas {
     async fn start(profile: Profile, settings: Settings, count: usize) -> Self {
         let redis = RedisServer::start();
         let settings = with(&redis, settings);
-        let rig = Rig::start(profile, &settings).await;
-        let mut others = Vec::new();
-        for _ in 1..count {
-            others.push(rig.another_door(&settings).await);
+        Self::start_with(redis, profile, &vec![settings; count]).await
+    }
+
+    /// One with each of `settings`. The first one is alone until it makes the calls.
+    async fn start_with(redis: RedisServer, profile: Profile, settings: &[Settings]) -> Self {
+        let rig = Rig::start(profile, &Settings::default()).await;
+        let mut replicas = Self { redis, rig, all: Vec::new() };
+        for settings in settings {
+            let replica = Replica::start(&replicas.rig, settings).await;
+            replicas.all.push(replica);
+            if replicas.all.len() == 1 {
+                replicas.settle().await;
+            }
         }
-        let replicas = Self { redis, rig, others };
-        replicas.until_connected(count).await;
-        replicas.elect(0);
+        replicas.settle().await;
         replicas
     }
 
-    async fn until_connected(&self, count: usize) {
-        let listen = || text(&self.redis.admin(&["PUBSUB", "CHANNELS", "*:to:*"])).split_whitespace().count();
-        until("all listen", || listen() >= count).await;
+    /// All of them at once: any of them may be elected.
+    async fn start_at_once(profile: Profile, settings: Settings, count: usize) -> Self {
+        let redis = RedisServer::start();
+        let settings = with(&redis, settings);
+        let rig = Rig::start(profile, &Settings::default()).await;
+        let all = join_all((0..count).map(|_| Replica::start(&rig, &settings))).await;
+        let mut replicas = Self { redis, rig, all };
+        replicas.settle().await;
+        replicas
     }
 
-    fn doors(&self) -> Vec<&Door> {
-        std::iter::once(&self.rig.door).chain(&self.others).collect()
-    }
-
-    fn elect(&self, caller: usize) {
-        let doors = self.doors();
-        let id = doors[caller].gateway.stack().post.as_ref().unwrap().me().clone();
-        for (number, door) in doors.iter().enumerate() {
-            set_role(door, if number == caller { Role::Calls } else { Role::Follows(id.clone()) });
+    /// Waits until one makes the calls, and the others know it and listen; puts that one first.
+    async fn settle(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(20);
+        loop {
+            let first = self.all.iter().position(|replica| replica.role() == Role::Calls);
+            if let Some(first) = first
+                && self.follow(first)
+                && self.listening() >= self.all.len()
+            {
+                self.all.swap(0, first);
+                return;
+            }
+            assert!(Instant::now() < patience, "{:?}", self.all.iter().map(Replica::role).collect::<Vec<_>>());
+            sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Whether all others follow this one.
+    fn follow(&self, first: usize) -> bool {
+        let follows = |replica: &Replica| matches!(replica.role(), Role::Follows(id) if self.all[first].is(&id));
+        self.all.iter().enumerate().all(|(number, replica)| number == first || follows(replica))
+    }
+
+    fn listening(&self) -> usize {
+        text(&self.redis.admin(&["PUBSUB", "CHANNELS", "*:to:*"])).split_whitespace().count()
+    }
+
+    /// The one who makes the calls.
+    fn caller(&self) -> &Door {
+        &self.all[0].door
+    }
+
+    /// The first, the second … of the others.
+    fn follower(&self, number: usize) -> &Door {
+        &self.all[1 + number].door
+    }
+
+    fn waiting_for_a_turn(&self) -> usize {
+        self.all[0].turns().waiting()
     }
 
     /// Asks at the same instant, the first replica first, then the next one, and so on.
     async fn ask_all(&self, asks: &[Ask]) -> Vec<Answer> {
-        let doors = self.doors();
-        join_all(asks.iter().enumerate().map(|(n, ask)| doors[n % doors.len()].ask(ask))).await
+        join_all(asks.iter().enumerate().map(|(n, ask)| self.all[n % self.all.len()].door.ask(ask))).await
     }
 
     /// What Redis holds for a moment only.
     fn passing(&self) -> String {
         text(&self.redis.admin(&["KEYS", "*passing*"]))
     }
-}
 
-fn set_role(door: &Door, role: Role) {
-    door.gateway.stack().quotas.of(ACCOUNT).unwrap().set_role(role);
+    /// Runs `body` in Redis with each `key` that holds chunks.
+    fn for_each_chunk_key(&self, body: &str) -> String {
+        let script = format!(
+            "local n = 0 for _, pattern in ipairs({{'koregate:c*', '*:passing:*'}}) do \
+             for _, key in ipairs(redis.call('keys', pattern)) do n = n + 1 {body} end end return n"
+        );
+        text(&self.redis.admin(&["EVAL", &script, "0"]))
+    }
 }
 
 fn with(redis: &RedisServer, settings: Settings) -> Settings {
@@ -103,12 +192,12 @@ fn spawn(door: &Door, query: &str) -> JoinHandle<Answer> {
 async fn one_who_follows_gets_a_cold_window_for_the_calls_of_one_gateway_and_tells_them() {
     let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 3).await;
     let rig = &replicas.rig;
-    let answer = replicas.others[0].ask(&Ask::get(DAY)).await;
+    let answer = replicas.follower(0).ask(&Ask::get(DAY)).await;
     assert_whole(&answer, &day(rig));
     assert_eq!((rig.calls(), calls_told(&answer), fwd(&answer).as_str()), (3, 3, "fwd=miss"));
-    let again = replicas.others[0].ask(&Ask::get(DAY)).await;
+    let again = replicas.follower(0).ask(&Ask::get(DAY)).await;
     assert!(again.cache_status().starts_with("koregate; hit"), "{}", again.cache_status());
-    let other = replicas.others[1].ask(&Ask::get(DAY)).await;
+    let other = replicas.follower(1).ask(&Ask::get(DAY)).await;
     assert_whole(&other, &day(rig));
     assert!(other.cache_status().starts_with("koregate; hit"), "from Redis: {}", other.cache_status());
     assert_eq!((rig.calls(), replicas.passing()), (3, String::new()));
@@ -149,7 +238,7 @@ async fn two_hundred_callers_on_eight_replicas_cost_the_least_calls_that_there_a
     };
     let windows: Vec<Window> = (0..200).map(hours).collect();
     let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
-    let replicas = Replicas::start(exact_profile(600, 4), Settings::default(), 8).await;
+    let replicas = Replicas::start_at_once(exact_profile(600, 4), Settings::default(), 8).await;
     replicas.ask_all(&vec![Ask::get("from=2030-01-01&to=2030-01-01"); 200]).await;
     let answers = replicas.ask_all(&asks).await;
     for (window, answer) in windows.iter().zip(&answers) {
@@ -166,7 +255,7 @@ async fn what_is_always_asked_for_afresh_and_kept_by_nobody_reaches_the_one_who_
     let rig = &replicas.rig;
     let mut spent = 0;
     for _ in 0..2 {
-        let answer = replicas.others[0].ask(&Ask::get(DAY_OPEN)).await;
+        let answer = replicas.follower(0).ask(&Ask::get(DAY_OPEN)).await;
         assert_whole(&answer, &rig.truth(at("2026-02-25T11:00:00Z"), rig.clock.now()));
         assert_eq!((calls_told(&answer), answer.header("age")), (rig.calls() - spent, None));
         assert!(rig.calls() > spent, "it was not asked for afresh");
@@ -178,7 +267,7 @@ async fn what_is_always_asked_for_afresh_and_kept_by_nobody_reaches_the_one_who_
 #[tokio::test]
 async fn a_filter_and_rich_items_are_brought_as_well() {
     let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
-    let (rig, door) = (&replicas.rig, &replicas.others[0]);
+    let (rig, door) = (&replicas.rig, replicas.follower(0));
     let (from, end) = (at("2026-02-23"), at("2026-02-24"));
     let voice = Filter { channels: vec!["voice".to_owned()], ..Filter::default() };
     let body = r#"{"channels":["voice"]}"#;
@@ -198,14 +287,17 @@ async fn a_filter_and_rich_items_are_brought_as_well() {
     assert_whole(&answers[1], &rig.truth(from, end));
     assert_eq!(rig.calls(), spent + 3);
     let opaque = door.ask(&Ask::post(DAY, r#"{"channels":["voice"],"sessionIds":[]}"#)).await;
-    assert_eq!(opaque.status, rig.ask(&Ask::post(DAY, r#"{"channels":["voice"],"sessionIds":[]}"#)).await.status);
+    assert_eq!(
+        opaque.status,
+        replicas.caller().ask(&Ask::post(DAY, r#"{"channels":["voice"],"sessionIds":[]}"#)).await.status
+    );
 }
 
 #[tokio::test]
 async fn a_window_that_cannot_be_cut_is_brought_whole_and_every_replica_learns_why() {
     let profile = Profile { select_on: SelectOn::End, ..exact_profile(250, 4) };
     let replicas = Replicas::start(profile, Settings::default(), 2).await;
-    let (rig, door) = (&replicas.rig, &replicas.others[0]);
+    let (rig, door) = (&replicas.rig, replicas.follower(0));
     let sorted = |answer: &Answer| {
         let mut items: Vec<Vec<u8>> = answer.page().items().map(<[u8]>::to_vec).collect();
         items.sort_unstable();
@@ -216,7 +308,7 @@ async fn a_window_that_cannot_be_cut_is_brought_whole_and_every_replica_learns_w
     truth.sort_unstable();
     assert!(sorted(&answer) == truth, "the window as the upstream says it");
     assert_eq!(fwd(&answer), "fwd=bypass");
-    for door in replicas.doors() {
+    for Replica { door, .. } in &replicas.all {
         assert_eq!(door.admin("/readyz").await.json()["status"], "degraded");
     }
     let spent = rig.calls();
@@ -226,18 +318,19 @@ async fn a_window_that_cannot_be_cut_is_brought_whole_and_every_replica_learns_w
 
 #[tokio::test]
 async fn what_fails_on_the_one_who_calls_is_told_of_in_the_same_words() {
-    for fault in [Fault::Status500, Fault::Unauthorized, Fault::TooMany, Fault::Html200, Fault::WrongCount] {
-        let settings = Settings::default().limits("[{ requests = 1_000_000, per = '1s' }]");
-        let replicas =
-            Replicas::start(exact_profile(50, 4), settings.section("quota", "queue_timeout = '4s'"), 2).await;
+    let settings = Settings::default().limits("[{ requests = 1_000_000, per = '1s' }]");
+    let settings = settings.section("quota", "queue_timeout = '4s'");
+    let replicas = Replicas::start(exact_profile(50, 4), settings, 2).await;
+    let problem = |answer: &Answer| {
+        let mut problem = answer.json();
+        problem.as_object_mut().unwrap().remove("request_id");
+        (answer.status, answer.header("retry-after").is_some(), problem)
+    };
+    // The account is closed after the last one.
+    for fault in [Fault::Status500, Fault::Unauthorized, Fault::Html200, Fault::WrongCount, Fault::TooMany] {
         replicas.rig.control.set_faults(FaultPlan::always(fault));
-        let problem = |answer: &Answer| {
-            let mut problem = answer.json();
-            problem.as_object_mut().unwrap().remove("request_id");
-            (answer.status, answer.header("retry-after").is_some(), problem)
-        };
-        let told = problem(&replicas.others[0].ask(&Ask::get(DAY)).await);
-        let mut own = problem(&replicas.rig.get("from=2026-02-22&to=2026-02-22").await);
+        let told = problem(&replicas.follower(0).ask(&Ask::get(DAY)).await);
+        let mut own = problem(&replicas.caller().ask(&Ask::get("from=2026-02-22&to=2026-02-22")).await);
         if fault == Fault::TooMany {
             // How long it is closed grows with each refusal.
             own.2 = told.2.clone();
@@ -252,24 +345,18 @@ async fn busy() -> Replicas {
     let profile = Profile { limits: vec![limit], ..exact_profile(50, 20) };
     let settings = Settings::default().limits("[{ requests = 1, per = '2s' }]");
     let replicas = Replicas::start(profile, settings, 2).await;
-    replicas.rig.get("from=2026-02-10&to=2026-02-10").await.page();
+    replicas.caller().ask(&Ask::get("from=2026-02-10&to=2026-02-10")).await.page();
     replicas
-}
-
-impl Replicas {
-    fn waiting(&self, door: usize) -> usize {
-        self.doors()[door].gateway.stack().quotas.of(ACCOUNT).unwrap().waiting()
-    }
 }
 
 #[tokio::test]
 async fn who_hangs_up_at_one_who_follows_costs_no_call() {
     let replicas = busy().await;
-    let leaves = spawn(&replicas.others[0], "from=2026-02-12&to=2026-02-12");
-    until("it waits for its turn", || replicas.waiting(0) == 1).await;
+    let leaves = spawn(replicas.follower(0), "from=2026-02-12&to=2026-02-12");
+    until("it waits for its turn", || replicas.waiting_for_a_turn() == 1).await;
     leaves.abort();
-    until("nobody waits any more", || replicas.waiting(0) == 0).await;
-    replicas.others[0].ask(&Ask::get("from=2026-02-14&to=2026-02-14")).await.page();
+    until("nobody waits any more", || replicas.waiting_for_a_turn() == 0).await;
+    replicas.follower(0).ask(&Ask::get("from=2026-02-14&to=2026-02-14")).await.page();
     assert_eq!(replicas.rig.calls(), 2);
 }
 
@@ -278,36 +365,39 @@ async fn an_errand_of_a_replica_that_is_gone_is_dropped() {
     let mut replicas = busy().await;
     // It waits there for longer than the silence that is bearable.
     replicas.rig.control.set_latency(Duration::from_secs(20), Duration::from_secs(20));
-    let first = spawn(&replicas.rig.door, "from=2026-02-11&to=2026-02-11");
+    let first = spawn(replicas.caller(), "from=2026-02-11&to=2026-02-11");
     until("a call is under way", || replicas.rig.calls() == 2).await;
-    let asking = spawn(&replicas.others[0], "from=2026-02-12&to=2026-02-12");
-    until("it waits for its turn", || replicas.waiting(0) == 1).await;
-    // Its letters do not come any more.
-    set_role(&replicas.others[0], Role::Unknown);
-    until("it is dropped", || replicas.waiting(0) == 0).await;
+    let asking = spawn(replicas.follower(0), "from=2026-02-12&to=2026-02-12");
+    until("it waits for its turn", || replicas.waiting_for_a_turn() == 1).await;
+    replicas.all[1].die();
+    until("it is dropped", || replicas.waiting_for_a_turn() == 0).await;
     asking.abort();
     first.abort();
-    replicas.others.clear();
 }
 
 #[tokio::test]
 async fn when_the_one_who_calls_is_gone_the_next_one_goes_on() {
-    for next in [1, 2] {
-        let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 3).await;
-        let rig = &replicas.rig;
-        rig.control.set_latency(Duration::from_mins(1), Duration::from_mins(1));
-        let asking: Vec<_> = (0..4).map(|_| spawn(&replicas.others[0], DAY)).collect();
-        until("the first call is under way", || rig.calls() == 1).await;
-        rig.control.set_latency(Duration::ZERO, Duration::ZERO);
-        set_role(&replicas.others[0], Role::Unknown);
-        replicas.elect(next);
+    for dies in [true, false] {
+        let mut replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 4).await;
+        replicas.rig.control.set_latency(Duration::from_mins(1), Duration::from_mins(1));
+        // One of them will make the calls, so this asks both one that goes on following and one that does not.
+        let doors = [replicas.follower(0), replicas.follower(1), replicas.follower(2)];
+        let asking: Vec<_> = (0..6).map(|n| spawn(doors[n % 3], DAY)).collect();
+        until("the first call is under way", || replicas.rig.calls() == 1).await;
+        replicas.rig.control.set_latency(Duration::ZERO, Duration::ZERO);
+        let mut gone = replicas.all.remove(0);
+        if dies {
+            gone.die();
+        } else {
+            gone.door.gateway.stack().quotas.leave().await;
+        }
         let mut told = 0;
         for answer in join_all(asking).await {
             let answer = answer.unwrap();
-            assert_whole(&answer, &day(rig));
+            assert_whole(&answer, &day(&replicas.rig));
             told += calls_told(&answer);
         }
-        assert_eq!((rig.calls(), told), (1 + 3, 3), "fetched once, by replica {next}");
+        assert_eq!((replicas.rig.calls(), told), (1 + 3, 3), "fetched once; died: {dies}");
     }
 }
 
@@ -316,12 +406,10 @@ async fn when_redis_goes_away_meanwhile_the_one_who_follows_fetches_by_itself() 
     for how in [RedisServer::kill as fn(&mut RedisServer), |redis| redis.stop()] {
         let mut replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
         replicas.rig.control.set_latency(Duration::from_mins(1), Duration::from_mins(1));
-        let asking = spawn(&replicas.others[0], DAY);
+        let asking = spawn(replicas.follower(0), DAY);
         until("the first call is under way", || replicas.rig.calls() == 1).await;
         replicas.rig.control.set_latency(Duration::ZERO, Duration::ZERO);
         how(&mut replicas.redis);
-        // As each replica finds by itself that it has lost the others.
-        set_role(&replicas.others[0], Role::Calls);
         let answer = asking.await.unwrap();
         assert_whole(&answer, &day(&replicas.rig));
         assert_eq!((replicas.rig.calls(), calls_told(&answer)), (4, 3));
@@ -332,14 +420,14 @@ async fn when_redis_goes_away_meanwhile_the_one_who_follows_fetches_by_itself() 
 async fn what_has_gone_from_redis_before_it_was_read_is_handed_over_anew() {
     let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
     let rig = &replicas.rig;
-    rig.get(DAY).await.page();
+    replicas.caller().ask(&Ask::get(DAY)).await.page();
     let spent = rig.calls();
-    until("it is in Redis", || text(&replicas.redis.admin(&["DBSIZE"])) == "24").await;
+    until("it is in Redis", || replicas.for_each_chunk_key("") == "24").await;
     // The one who calls believes that all is there.
-    replicas.others[0].ask(&Ask::get("from=2026-02-22T01:00:00&to=2026-02-22T01:00:00")).await.page();
+    replicas.follower(0).ask(&Ask::get("from=2026-02-22T01:00:00&to=2026-02-22T01:00:00")).await.page();
     let spent = spent.max(rig.calls());
-    replicas.redis.admin(&["FLUSHALL"]);
-    let answer = replicas.others[0].ask(&Ask::get(DAY)).await;
+    replicas.for_each_chunk_key("redis.call('del', key)");
+    let answer = replicas.follower(0).ask(&Ask::get(DAY)).await;
     assert_whole(&answer, &day(rig));
     assert_eq!((rig.calls(), calls_told(&answer)), (spent, 0));
     assert!(replicas.passing().contains(":passing:"));
@@ -353,7 +441,7 @@ async fn letters_that_are_lost_are_written_again() {
     let kill = async {
         for _ in 0..30 {
             replicas.redis.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(10)).await;
         }
     };
     let (answers, ()) = tokio::join!(replicas.ask_all(&asks), kill);
@@ -372,29 +460,22 @@ async fn letters_and_what_is_handed_over_are_sealed() {
     let settings = Settings::default()
         .section("window", "freshness = []")
         .section("cache", &format!("redis = {{ url = '{}', timeout = '1s'{key} }}", redis.url()));
-    let rig = Rig::start(exact_profile(250, 4), &settings).await;
-    let others = vec![rig.another_door(&settings).await];
-    let replicas = Replicas { redis, rig, others };
-    replicas.until_connected(2).await;
-    replicas.elect(0);
-    let answer = replicas.others[0].ask(&Ask::get(DAY_OPEN)).await;
+    let replicas = Replicas::start_with(redis, exact_profile(250, 4), &[settings.clone(), settings]).await;
+    let answer = replicas.follower(0).ask(&Ask::get(DAY_OPEN)).await;
     assert_whole(&answer, &replicas.rig.truth(at("2026-02-25T11:00:00Z"), replicas.rig.clock.now()));
-    let shown = "local n = 0 for _, key in ipairs(redis.call('keys', '*')) do \
-        for _, value in ipairs(redis.call('hvals', key)) do n = n + 1 \
-        if value:sub(1, 4) ~= 'kgs1' then return 'shown' end end end return n";
-    let shown = text(&replicas.redis.admin(&["EVAL", shown, "0"]));
+    let shown = replicas.for_each_chunk_key(
+        "for _, value in ipairs(redis.call('hvals', key)) do if value:sub(1, 4) ~= 'kgs1' then return 'shown' end end",
+    );
     assert!(shown.parse::<u32>().is_ok_and(|values| values > 0), "{shown}");
 }
 
 #[tokio::test]
 async fn a_replica_that_cuts_otherwise_is_told_so() {
-    let replicas = Replicas::start(exact_profile(50, 4), Settings::default(), 1).await;
-    let settings = with(&replicas.redis, Settings::default().section("window", "chunk = '30m'"));
-    let others = vec![replicas.rig.another_door(&settings).await];
-    let replicas = Replicas { others, ..replicas };
-    replicas.until_connected(2).await;
-    replicas.elect(0);
-    let answer = replicas.others[0].ask(&Ask::get(DAY)).await;
+    let redis = RedisServer::start();
+    let one = with(&redis, Settings::default());
+    let other = with(&redis, Settings::default().section("window", "chunk = '30m'"));
+    let replicas = Replicas::start_with(redis, exact_profile(50, 4), &[one, other]).await;
+    let answer = replicas.follower(0).ask(&Ask::get(DAY)).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("10")), "{}", answer.text());
     assert_eq!(replicas.rig.calls(), 0);
 }

@@ -35,7 +35,7 @@ impl Meeting {
     }
 
     async fn exchange(&self, exchange: &Exchange) -> Result<Answer, LinkError> {
-        let keys = [self.key("lease"), self.key("ledger"), self.key("touched")];
+        let keys = [self.key("lease"), self.key("ledger")];
         let head = [self.post.head(Topic::Quota), self.account.clone().into_bytes()].concat();
         let arguments = exchange.arguments(&self.post.channel(&To::All), head);
         match self.post.link().script(&SCRIPT, &keys, &arguments).await? {

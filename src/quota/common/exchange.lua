@@ -2,8 +2,7 @@
 -- and hears of the calls of others.
 --
 -- KEYS: the lease (a replica's name); the ledger (a sorted set: the name of each call, by the time in ms at which it
--- counts at the latest; and `origin` at infinity, if nothing is missing in it); the time of the last exchange, which
--- nobody reads.
+-- counts at the latest; and `origin` at infinity, if nothing is missing in it).
 -- ARGV: who asks; how long the lease is to last (0: give it back); whether it may take it; whether it vouches that
 -- nothing is missing; how many calls it wants; the number of the first; how long each may take until it counts; how far
 -- it wants to look back (-1: not at all); how long calls are kept; the channel and the words that tell of granted
@@ -11,7 +10,7 @@
 -- age of each), and those to be taken out (their number; names). All times in ms.
 -- Returns who holds the lease, whether it was taken just now, whether nothing is missing, the time, how many calls are
 -- granted, and the calls that were looked for with their times.
-local lease, ledger, touched = KEYS[1], KEYS[2], KEYS[3]
+local lease, ledger = KEYS[1], KEYS[2]
 local me, ttl = ARGV[1], tonumber(ARGV[2])
 local want, base, latest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local back, keep = tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -26,7 +25,8 @@ local function take()
 end
 
 -- A Redis that takes no writes, if only because it is full, is as good as none: then this fails, whatever is to be done.
-redis.call('SET', touched, whole(now), 'PX', 60000)
+-- It changes nothing, and comes first, for a full Redis refuses nothing more once a script has written something.
+redis.call('ZADD', ledger, 'XX', '0', me)
 
 local limits = {}
 for _ = 1, tonumber(take()) do

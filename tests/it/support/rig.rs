@@ -7,6 +7,7 @@ use koregate::clock::Clock;
 use koregate::server::Gateway;
 use koregate::simulator::{Control, Filter, Profile, Simulator};
 use koregate::window::Moment;
+use tokio::runtime::Handle;
 
 use super::{Answer, Ask, Client, NOW, STREAM, Settings, at};
 
@@ -71,6 +72,13 @@ impl Rig {
     /// One more gateway before the same simulator: another replica.
     pub(crate) async fn another_door(&self, settings: &Settings) -> Door {
         open(&self.base_url, &self.control, settings, &self.clock).await
+    }
+
+    /// The same on a runtime of its own: as if it were a process of its own, which may die at any moment.
+    pub(crate) async fn door_on(&self, runtime: &Handle, settings: &Settings) -> Door {
+        let (base_url, control, clock, settings) =
+            (self.base_url.clone(), self.control.clone(), self.clock.clone(), settings.clone());
+        runtime.spawn(async move { open(&base_url, &control, &settings, &clock).await }).await.unwrap()
     }
 
     /// Stops the upstream: its port refuses connections from now on.
