@@ -25,7 +25,7 @@ impl ReplicaId {
         let mut lot = [0; ID / 2];
         // Without randomness there is no TLS either, so the process could not have come here.
         rand::fill(&mut lot).expect("the system's source of randomness works");
-        Self(lot.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+        Self(format!("{:016x}", u64::from_be_bytes(lot)).into())
     }
 
     /// A name that stands somewhere, if it is one.
