@@ -26,6 +26,8 @@ const OVERHEAD: usize = 512;
 pub struct Chunk {
     span: Span,
     fetched_at: Moment,
+    /// The last purge of its account that was known when its run began.
+    epoch: u64,
     rows: Box<[Row]>,
     blocks: Box<[Block]>,
     /// The hashes of the items' names, one a row; only of a chunk that is not settled, whose items may still move.
@@ -108,7 +110,19 @@ impl Chunk {
             }
         }
         let derived = derived.finish(self.span, self.fetched_at, |text| Text::Plain(text.into()));
-        Ok(Self { names: names.into(), ..derived })
+        Ok(Self { names: names.into(), epoch: self.epoch, ..derived })
+    }
+
+    /// The same, of a run that began when the last purge of its account that was known had this epoch. Without it, the
+    /// epoch is 0: any purge is later.
+    #[must_use]
+    pub fn with_epoch(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
+    }
+
+    /// See [`Chunk::with_epoch`].
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Of which time.
@@ -306,6 +320,7 @@ impl Builder {
         Chunk {
             span,
             fetched_at,
+            epoch: 0,
             rows: self.rows.into(),
             blocks: self.blocks.into_iter().map(&mut block).collect(),
             names: Box::default(),

@@ -17,6 +17,7 @@ use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
 use super::memory::Memory;
 use super::outcome::NotStored;
+use super::purge::Purges;
 use super::runs::{Cause, gathered};
 use super::seat::Seat;
 use super::shelf::{Copy, Gathering, SharedShelf, Shelf, Shelves, Want};
@@ -54,6 +55,7 @@ pub(super) struct Fetcher {
     /// How long a request waits for the quota.
     pub(super) queue_timeout: Duration,
     pub(super) fields: WindowFields,
+    pub(super) purges: Purges,
     pub(super) stored: AtomicU64,
 }
 
@@ -149,10 +151,11 @@ impl Fetcher {
         let by_caller = self.quotas.of(&series.account).is_some_and(|turns| turns.is_contended());
         let mut shelf = of.lock();
         let Some(Gathering { wants, .. }) = shelf.gathering.take() else { return };
+        let epoch = self.purges.epoch(&series.account);
         let mut parties: Vec<(Asker, VecDeque<_>)> = Vec::new();
         for (span, rich, Cause { asker, seats }) in gathered(&wants, by_caller) {
             let demand = Demand::new(asker.clone());
-            let (flight, tell) = Flight::begin(span, rich, Placed::Checked, self.clock.now(), demand);
+            let (flight, tell) = Flight::begin(span, rich, Placed::Checked, self.clock.now(), epoch, demand);
             let errand = (Errand::new(series, of, &mut shelf, flight, &seats), tell);
             match parties.iter_mut().find(|(party, _)| *party == asker) {
                 Some((_, flights)) => flights.push_back(errand),
@@ -210,7 +213,8 @@ impl Fetcher {
         seat: &Arc<Seat>,
     ) -> Arc<Flight> {
         let demand = Demand::new(seat.asker.clone());
-        let (flight, tell) = Flight::begin(span, series.rich, Placed::Unchecked, self.clock.now(), demand);
+        let (now, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
+        let (flight, tell) = Flight::begin(span, series.rich, Placed::Unchecked, now, epoch, demand);
         let errand = Errand::new(series, of, shelf, flight.clone(), &[(seat.clone(), span)]);
         tokio::spawn(self.clone().fly(errand, tell, None));
         flight
@@ -281,7 +285,9 @@ impl Fetcher {
                 Some(asker) if is_wanted => Demand::new(asker.clone()),
                 _ => Demand::going_on(flight.demand.cause().clone()),
             };
-            let (next, tell) = Flight::begin(piece, flight.rich, flight.placed, self.clock.now(), demand);
+            // A run of its own, which asks for each page anew: what was purged before now is not in it.
+            let (now, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
+            let (next, tell) = Flight::begin(piece, flight.rich, flight.placed, now, epoch, demand);
             let errand = Errand::new(series, of, &mut shelf, next, &seats);
             tokio::spawn(self.clone().fly(errand, tell, None));
         }
@@ -317,11 +323,11 @@ impl Fetcher {
     /// Cuts a stretch into chunks and keeps those that are worth it.
     async fn store(self: Arc<Self>, errand: Errand, stretch: Stretch) -> Result<Vec<Arc<Chunk>>, CacheError> {
         let fetcher = self.clone();
-        let placed = errand.flight.placed;
+        let (placed, epoch) = (errand.flight.placed, errand.flight.epoch);
         // Deflating megabytes would hold up every other request of this thread.
         let cut = tokio::task::spawn_blocking(move || match placed {
-            Placed::Checked => fetcher.cut(&stretch),
-            Placed::Unchecked => vec![whole(&stretch)],
+            Placed::Checked => fetcher.cut(&stretch, epoch),
+            Placed::Unchecked => vec![whole(&stretch, epoch)],
         });
         let chunks = cut.await.map_err(|_| CacheError::Lost)?;
         let mut shelf = errand.shelf.lock();
@@ -346,7 +352,7 @@ impl Fetcher {
         let flight = &errand.flight;
         let ahead = self.ladder.ahead_of(flight.span().end);
         let is_news = flight.placed == Placed::Checked && ahead.contains(flight.began_at);
-        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[])))
+        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(flight.epoch)))
     }
 
     fn put(&self, errand: &Errand, shelf: &mut Shelf, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
@@ -356,6 +362,10 @@ impl Fetcher {
         // An open window that cannot be cut is cut at now, and now never comes again.
         if !settled && (exact || !self.ladder.worth_keeping(span, fetched_at)) {
             return Err(NotStored::AlwaysAskedAfresh);
+        }
+        // Under the shelf's lock: a purge that comes now sweeps the shelf when this is on it, or is known already.
+        if self.purges.buries(&errand.series, chunk) {
+            return Err(NotStored::Purged);
         }
         let copy = Copy::keep(chunk, &self.memory);
         let id = copy.id;
@@ -371,7 +381,7 @@ impl Fetcher {
         Ok(())
     }
 
-    fn cut(&self, stretch: &Stretch) -> Vec<Arc<Chunk>> {
+    fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
         let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
         let mut deflater = Deflater::default();
         [(settled, Settled::Yes), (open, Settled::No)]
@@ -382,7 +392,8 @@ impl Fetcher {
             })
             .map(|(piece, settled)| {
                 let items = items_within(&stretch.items, piece);
-                Arc::new(Chunk::deflated(piece, stretch.fetched_at, settled, items, &mut deflater))
+                let chunk = Chunk::deflated(piece, stretch.fetched_at, settled, items, &mut deflater);
+                Arc::new(chunk.with_epoch(epoch))
             })
             .collect()
     }
@@ -400,8 +411,8 @@ async fn more_urgent(flights: &VecDeque<(Errand, watch::Sender<Progress>)>, ahea
     }
 }
 
-fn whole(stretch: &Stretch) -> Arc<Chunk> {
-    Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items))
+fn whole(stretch: &Stretch, epoch: u64) -> Arc<Chunk> {
+    Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items).with_epoch(epoch))
 }
 
 fn items_within(items: &[Item], span: Span) -> &[Item] {

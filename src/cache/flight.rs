@@ -31,6 +31,8 @@ pub(super) struct Flight {
     pub(super) rich: bool,
     pub(super) placed: Placed,
     pub(super) began_at: Moment,
+    /// The last purge of the account that was known when its run began.
+    pub(super) epoch: u64,
     pub(super) demand: Arc<Demand>,
     route: Mutex<Route>,
     progress: watch::Receiver<Progress>,
@@ -44,6 +46,8 @@ struct Route {
     span: Span,
     /// Who waits for it, and what each needs of it.
     seats: Vec<(Weak<Seat>, Span)>,
+    /// Whether something of what it brings was purged since it began: nobody else may wait for it.
+    closed: bool,
 }
 
 impl Flight {
@@ -53,16 +57,22 @@ impl Flight {
         rich: bool,
         placed: Placed,
         now: Moment,
+        epoch: u64,
         demand: Arc<Demand>,
     ) -> (Arc<Self>, watch::Sender<Progress>) {
         let (tell, progress) = watch::channel(Progress::Flying);
-        let (route, charged) = (Mutex::new(Route { span, seats: Vec::new() }), AtomicBool::default());
-        (Arc::new(Self { rich, placed, began_at: now, demand, route, progress, charged }), tell)
+        let (route, charged) = (Mutex::new(Route { span, seats: Vec::new(), closed: false }), AtomicBool::default());
+        (Arc::new(Self { rich, placed, began_at: now, epoch, demand, route, progress, charged }), tell)
     }
 
     /// The flight on which its run goes on with `rest`.
     pub(super) fn go_on_with(&self, rest: Span) -> (Arc<Self>, watch::Sender<Progress>) {
-        Self::begin(rest, self.rich, self.placed, self.began_at, self.demand.clone())
+        // Still the same run: what was purged since it began is not in what it has yet to bring either.
+        let (next, tell) = Self::begin(rest, self.rich, self.placed, self.began_at, self.epoch, self.demand.clone());
+        if self.is_closed() {
+            next.close();
+        }
+        (next, tell)
     }
 
     fn route<T>(&self, look: impl FnOnce(&mut Route) -> T) -> T {
@@ -77,6 +87,16 @@ impl Flight {
     /// From now on it brings only this.
     pub(super) fn shorten(&self, span: Span) {
         self.route(|route| route.span = span);
+    }
+
+    /// Lets nobody else wait for it. Those who do asked before, and still get what it brings.
+    pub(super) fn close(&self) {
+        self.route(|route| route.closed = true);
+    }
+
+    /// See [`Flight::close`].
+    pub(super) fn is_closed(&self) -> bool {
+        self.route(|route| route.closed)
     }
 
     /// Somebody waits for `need` of it.

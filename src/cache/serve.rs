@@ -168,7 +168,7 @@ impl Request {
                 continue;
             };
             // One that everybody has just left is not going to bring anything.
-            if self.seat.wait_for(flight, need) {
+            if self.seat.may_wait_for(flight) && self.seat.wait_for(flight, need) {
                 unasked.remove(span);
                 flights.push((flight.clone(), span));
             }
@@ -270,7 +270,7 @@ impl Request {
                     .flights
                     .iter()
                     .filter(|flight| (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
-                    .find(|flight| self.seat.wait_for(flight, self.span))
+                    .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight, self.span))
                     .cloned()
                     .unwrap_or_else(|| {
                         self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span, &self.seat)
