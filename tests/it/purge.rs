@@ -208,6 +208,51 @@ async fn a_replica_that_misses_the_letter_reads_nothing_that_was_purged_and_lear
 }
 
 #[tokio::test]
+async fn a_replica_that_misses_the_letter_writes_nothing_back() {
+    let redis = RedisServer::start();
+    let rig = rig(&settings(&redis)).await;
+    redis.admin(&["ACL", "SETUSER", "deaf", "on", ">pw", "~*", "+@all", "resetchannels"]);
+    let tap = Tap::start(rig.simulator.as_ref().unwrap().addr(), None).await;
+    let deaf = tap.door(&rig, &at_url(&redis.url_for("deaf:pw"), "")).await;
+    tap.hold_answers();
+    let old = day(&rig);
+    let asking = async { assert_whole(&get(&deaf).await, &old) };
+    let purging = async {
+        until("the first page was asked for", || rig.calls() > 0).await;
+        change(&rig);
+        done(&rig.door.purge("").await);
+        tap.release();
+    };
+    tokio::join!(asking, purging);
+    let fresh = rig.another_door(&settings(&redis)).await;
+    assert_whole(&get(&fresh).await, &day(&rig));
+    until_whole(&deaf, &day(&rig)).await;
+    until("what was fetched since is in Redis", || chunks(&redis, "if field:find('_0$') then return 99 end") == CELLS)
+        .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_forbids_to_look_for_keys_is_told_of() {
+    let redis = RedisServer::start();
+    // All that the README names, but for SCAN.
+    let may = "+get +set +hgetall +hkeys +hset +hsetnx +hdel +expire +exists +unlink +publish +subscribe +ping";
+    let user = ["ACL", "SETUSER", "narrow", "on", ">pw", "~koregate:*", "&koregate:*", "-@all"];
+    redis.admin(&user.into_iter().chain(may.split(' ')).collect::<Vec<_>>());
+    let rig = rig(&at_url(&redis.url_for("narrow:pw"), "")).await;
+    get(&rig.door).await.page();
+    until_written(&redis, CELLS).await;
+    change(&rig);
+    let told = done(&rig.door.purge("").await);
+    assert_eq!((&told["complete"], &told["redis_chunks"]), (&false.into(), &0.into()));
+    assert!(told["left"][0].as_str().unwrap().contains("NOPERM"), "{told}");
+    let fresh = rig.another_door(&settings(&redis)).await;
+    assert_whole(&get(&fresh).await, &day(&rig));
+    redis.admin(&["ACL", "SETUSER", "narrow", "+scan"]);
+    until("it is deleted when that is allowed", || chunks(&redis, "if field:find('_0$') then return 99 end") != 99)
+        .await;
+}
+
+#[tokio::test]
 async fn a_purge_survives_a_redis_that_was_emptied() {
     let redis = RedisServer::start();
     let rig = rig(&settings(&redis)).await;
