@@ -55,7 +55,11 @@ impl Stack {
         };
         let quotas = {
             let upstream = &config.upstream;
-            Quotas::new(&config.accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?
+            let own = Quotas::new(&config.accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?;
+            match (&post, &config.cache.redis) {
+                (Some(post), Some(redis)) => own.shared(post, redis.replicas, upstream.timeout),
+                _ => own,
+            }
         };
         let cache = CacheLayer::new(&config.cache, post.as_ref(), &config.window, &config.quota, &quotas, clock);
         let (memory, fields, purges) = (cache.memory().clone(), cache.fields().clone(), cache.purges().clone());

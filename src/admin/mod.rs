@@ -109,7 +109,11 @@ impl Admin {
             Health::Up => None,
             Health::Down { why, .. } => Some(format!("{why}; chunks are neither read from there nor written")),
         });
-        let problems: Vec<String> = wrong.chain(redis).collect();
+        let divided = self.0.quotas.iter().filter_map(|(account, turns)| {
+            let replicas = turns.divided_by()?;
+            Some(format!("account {account}: the replicas cannot reach each other; this one makes do with 1/{replicas} of the quota"))
+        });
+        let problems: Vec<String> = wrong.chain(redis).chain(divided).collect();
         Status {
             word: match self.phase() {
                 Phase::Starting => "starting",

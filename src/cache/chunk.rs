@@ -8,6 +8,7 @@ mod wire;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -32,6 +33,8 @@ pub struct Chunk {
     blocks: Box<[Block]>,
     /// The hashes of the items' names, one a row; only of a chunk that is not settled, whose items may still move.
     names: Box<[u64]>,
+    /// Whether it is known to stand where all replicas find it.
+    shared: AtomicBool,
 }
 
 /// One item of a chunk.
@@ -123,6 +126,31 @@ impl Chunk {
     /// See [`Chunk::with_epoch`].
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The same as one that lives longer: all its text is deflated.
+    ///
+    /// # Errors
+    /// [`Damaged`] if a block does not inflate.
+    pub fn packed(&self) -> Result<Self, Damaged> {
+        let mut packed = Builder::default();
+        for row in self.read(0..self.rows.len()) {
+            let (row, json) = row?;
+            packed.push(self.rows[row].at, &json);
+        }
+        let mut deflater = Deflater::default();
+        let packed = packed.finish(self.span, self.fetched_at, |text| deflater.text(text));
+        Ok(Self { names: self.names.clone(), epoch: self.epoch, ..packed })
+    }
+
+    /// Whether it is known to have been written where all replicas find it. It may have been evicted there since.
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// It has been written, or read, where all replicas find it.
+    pub fn set_shared(&self) {
+        self.shared.store(true, Ordering::Relaxed);
     }
 
     /// Of which time.
@@ -324,6 +352,7 @@ impl Builder {
             rows: self.rows.into(),
             blocks: self.blocks.into_iter().map(&mut block).collect(),
             names: Box::default(),
+            shared: AtomicBool::default(),
         }
     }
 }

@@ -18,10 +18,12 @@ use super::flight::{Flight, Progress};
 use super::memory::Memory;
 use super::outcome::NotStored;
 use super::purge::Purges;
+use super::relay::Relay;
 use super::runs::{Cause, gathered};
 use super::seat::Seat;
 use super::shelf::{Copy, Gathering, SharedShelf, Shelf, Shelves, Want};
 use super::tier::Tier;
+use super::work::Work;
 use crate::clock::Clock;
 use crate::quota::{QuotaError, Quotas};
 use crate::repage::{Delivery, Item, Placed, RepageError, Run, Stretch};
@@ -29,9 +31,6 @@ use crate::telemetry;
 use crate::upstream::{Asker, Demand, Series};
 use crate::window::{Grid, Ladder, Moment, Span, SpanSet};
 
-/// How long missing spans are gathered before they are fetched. Short against any upstream call, long against the time
-/// in which callers who were woken by the same clock arrive.
-const GATHER: Duration = Duration::from_millis(10);
 /// The bytes of items that one chunk holds at most, unless they all lie in one second.
 const CHUNK_TEXT: usize = 1 << 20;
 /// So many chunks are stored between two looks at what has gone from memory.
@@ -46,6 +45,8 @@ pub(super) struct Fetcher {
     pub(super) memory: Memory,
     /// What replicas share; `None` if there is no Redis.
     pub(super) tier: Option<Tier>,
+    /// The way to the other replicas; `None` if there is no Redis.
+    pub(super) relay: Option<Relay>,
     pub(super) shelves: Shelves,
     pub(super) ladder: Ladder,
     pub(super) grid: Grid,
@@ -57,57 +58,6 @@ pub(super) struct Fetcher {
     pub(super) fields: WindowFields,
     pub(super) purges: Purges,
     pub(super) stored: AtomicU64,
-}
-
-/// What one flight needs to know of its series.
-#[derive(Clone)]
-struct Errand {
-    series: Arc<Series>,
-    shelf: SharedShelf,
-    flight: Arc<Flight>,
-}
-
-impl Errand {
-    /// Puts a new flight on the shelf, with those who wait for it: who is known to it before the shelf's lock is let go
-    /// cannot be taken for gone.
-    fn new(
-        series: &Arc<Series>,
-        of: &SharedShelf,
-        shelf: &mut Shelf,
-        flight: Arc<Flight>,
-        seats: &[(Arc<Seat>, Span)],
-    ) -> Self {
-        for (seat, need) in seats {
-            seat.wait_for(&flight, *need);
-        }
-        shelf.flights.push(flight.clone());
-        let rich = flight.rich;
-        let series =
-            if series.rich == rich { series.clone() } else { Arc::new(Series { rich, ..Series::clone(series) }) };
-        Self { series, shelf: of.clone(), flight }
-    }
-
-    /// Lands the flight with the chunks that it has brought so far. Its run goes on with `rest`, on another flight.
-    fn hand_over(
-        self,
-        tell: &watch::Sender<Progress>,
-        brought: Vec<Arc<Chunk>>,
-        rest: Span,
-    ) -> (Self, watch::Sender<Progress>) {
-        let mut shelf = self.shelf.lock();
-        let (next, tell_next) = self.flight.go_on_with(rest);
-        shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &self.flight));
-        shelf.flights.push(next.clone());
-        for (seat, need) in self.flight.seats() {
-            let need = need.intersection(rest);
-            if !need.is_empty() {
-                seat.wait_for(&next, need);
-            }
-        }
-        let _ = tell.send(Progress::Landed(Ok(Arc::from(brought))));
-        drop(shelf);
-        (Self { flight: next, ..self }, tell_next)
-    }
 }
 
 impl Fetcher {
@@ -127,11 +77,15 @@ impl Fetcher {
             let (begin, begun) = watch::channel(());
             let (fetcher, series, shelf) = (self.clone(), series.clone(), of.clone());
             tokio::spawn(async move {
-                tokio::time::sleep(GATHER).await;
+                let announced = fetcher.announce(&series.account);
+                fetcher.let_gather(&series.account).await;
                 if let Some(tier) = &fetcher.tier {
                     fetcher.look_in(tier, &series, &shelf).await;
                 }
-                fetcher.begin_gathered(&series, &shelf);
+                match fetcher.elsewhere(&series.account) {
+                    None => fetcher.begin_gathered(&series, &shelf),
+                    Some(relay) => fetcher.ask_gathered(relay, &series, &shelf, announced),
+                }
                 drop(begin);
             });
             Gathering { wants: Vec::new(), begun }
@@ -156,22 +110,22 @@ impl Fetcher {
         for (span, rich, Cause { asker, seats }) in gathered(&wants, by_caller) {
             let demand = Demand::new(asker.clone());
             let (flight, tell) = Flight::begin(span, rich, Placed::Checked, self.clock.now(), epoch, demand);
-            let errand = (Errand::new(series, of, &mut shelf, flight, &seats), tell);
+            let work = (Work::new(series, of, &mut shelf, flight, &seats), tell);
             match parties.iter_mut().find(|(party, _)| *party == asker) {
-                Some((_, flights)) => flights.push_back(errand),
-                None => parties.push((asker, VecDeque::from([errand]))),
+                Some((_, flights)) => flights.push_back(work),
+                None => parties.push((asker, VecDeque::from([work]))),
             }
         }
         drop(shelf);
         for (_, mut flights) in parties {
-            flights.make_contiguous().sort_by_key(|(errand, _)| errand.flight.span().length());
+            flights.make_contiguous().sort_by_key(|(work, _)| work.flight.span().length());
             tokio::spawn(self.clone().fly_together(flights));
         }
     }
 
     /// Flies one run ahead of the others until the upstream has answered it with a page: if it refuses that one, the
     /// others need not ask. One for which somebody more urgent comes to wait meanwhile does not stay behind.
-    async fn fly_together(self: Arc<Self>, mut flights: VecDeque<(Errand, watch::Sender<Progress>)>) {
+    async fn fly_together(self: Arc<Self>, mut flights: VecDeque<(Work, watch::Sender<Progress>)>) {
         let mut refused = None;
         while let Some((first, tell)) = flights.pop_front() {
             let demand = first.flight.demand.clone();
@@ -181,8 +135,8 @@ impl Fetcher {
                 tokio::select! {
                     begun = &mut begun => break begun.is_ok(),
                     place = more_urgent(&flights, &demand) => {
-                        if let Some((errand, tell)) = flights.remove(place) {
-                            tokio::spawn(self.clone().fly(errand, tell, None));
+                        if let Some((work, tell)) = flights.remove(place) {
+                            tokio::spawn(self.clone().fly(work, tell, None));
                         }
                     }
                 }
@@ -193,12 +147,12 @@ impl Fetcher {
                 break;
             }
         }
-        for (errand, tell) in flights {
+        for (work, tell) in flights {
             match &refused {
                 Some(error @ CacheError::Repage(RepageError::Quota(_) | RepageError::NoPlace(_))) => {
-                    self.land(&errand, &tell, Err(error.clone()));
+                    self.land(&work, &tell, Err(error.clone()));
                 }
-                _ => drop(tokio::spawn(self.clone().fly(errand, tell, None))),
+                _ => drop(tokio::spawn(self.clone().fly(work, tell, None))),
             }
         }
     }
@@ -210,27 +164,31 @@ impl Fetcher {
         of: &SharedShelf,
         shelf: &mut Shelf,
         span: Span,
+        fresh_since: Moment,
         seat: &Arc<Seat>,
     ) -> Arc<Flight> {
+        if let Some(relay) = self.elsewhere(&series.account) {
+            return self.ask_exactly(relay, series, of, shelf, span, fresh_since, seat);
+        }
         let demand = Demand::new(seat.asker.clone());
         let (now, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
         let (flight, tell) = Flight::begin(span, series.rich, Placed::Unchecked, now, epoch, demand);
-        let errand = Errand::new(series, of, shelf, flight.clone(), &[(seat.clone(), span)]);
-        tokio::spawn(self.clone().fly(errand, tell, None));
+        let work = Work::new(series, of, shelf, flight.clone(), &[(seat.clone(), span)]);
+        tokio::spawn(self.clone().fly(work, tell, None));
         flight
     }
 
     /// Flies one run to its end. `begin` is told when the upstream has answered with a first page.
     async fn fly(
         self: Arc<Self>,
-        mut errand: Errand,
+        mut work: Work,
         mut tell: watch::Sender<Progress>,
         mut begin: Option<oneshot::Sender<()>>,
     ) -> Result<(), CacheError> {
         let (deliver, mut deliveries) = mpsc::unbounded_channel();
-        let Flight { placed, demand, .. } = &*errand.flight;
-        let span = errand.flight.span();
-        let run = Run { series: errand.series.clone(), span, placed: *placed, demand: demand.clone(), deliver };
+        let Flight { placed, demand, .. } = &*work.flight;
+        let span = work.flight.span();
+        let run = Run { series: work.series.clone(), span, placed: *placed, demand: demand.clone(), deliver };
         let run = tokio::spawn(self.below.clone().oneshot(run));
         let mut to_come = SpanSet::from(span);
         let mut chunks = Ok(Vec::new());
@@ -239,19 +197,19 @@ impl Fetcher {
                 Delivery::Begun => drop(begin.take().map(|begin| begin.send(()))),
                 Delivery::Stretch(stretch) => {
                     to_come.remove(stretch.span);
-                    match (self.clone().store(errand.clone(), stretch).await, &mut chunks) {
+                    match (self.clone().store(work.clone(), stretch).await, &mut chunks) {
                         (Ok(stored), Ok(chunks)) => chunks.extend(stored),
                         (Err(error), _) => chunks = Err(error),
                         (Ok(_), Err(_)) => {}
                     }
                     // Whoever needs no more than what is there need not wait for the rest.
                     if let (Ok(brought), [rest]) = (&mut chunks, to_come.spans()) {
-                        (errand, tell) = errand.hand_over(&tell, std::mem::take(brought), *rest);
+                        (work, tell) = work.hand_over(&tell, std::mem::take(brought), *rest);
                     }
                 }
                 Delivery::Parted { rest, wanted } => {
                     to_come.remove(rest);
-                    self.part(&errand, &tell, rest, wanted);
+                    self.part(&work, &tell, rest, wanted);
                 }
                 Delivery::Held(held, class) => {
                     drop(tell.send(Progress::Held(Instant::now() + held.retry_after, class)));
@@ -260,16 +218,15 @@ impl Fetcher {
             }
         }
         let ended = run.await.map_or(Err(CacheError::Lost), |result| result.map_err(CacheError::Repage));
-        let result = ended.and(chunks);
-        let told = result.as_ref().map(drop).map_err(Clone::clone);
-        self.land(&errand, &tell, result);
+        let told = ended.clone().and(chunks.as_ref().map(drop).map_err(Clone::clone));
+        self.land(&work, &tell, if is_elsewhere(&ended) { chunks } else { ended.and(chunks) });
         told
     }
 
     /// Begins flights for the end of a run that it leaves to others: what somebody waits for, and what is left then,
     /// which goes on in the name of the one who wanted all of it.
-    fn part(self: &Arc<Self>, errand: &Errand, tell: &watch::Sender<Progress>, rest: Span, wanted: Span) {
-        let Errand { series, shelf: of, flight } = errand;
+    fn part(self: &Arc<Self>, work: &Work, tell: &watch::Sender<Progress>, rest: Span, wanted: Span) {
+        let Work { series, shelf: of, flight } = work;
         let mut shelf = of.lock();
         let span = flight.span();
         let kept = if rest.start <= span.start { span.split_at(rest.end).1 } else { span.split_at(rest.start).0 };
@@ -288,21 +245,31 @@ impl Fetcher {
             // A run of its own, which asks for each page anew: what was purged before now is not in it.
             let (now, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
             let (next, tell) = Flight::begin(piece, flight.rich, flight.placed, now, epoch, demand);
-            let errand = Errand::new(series, of, &mut shelf, next, &seats);
-            tokio::spawn(self.clone().fly(errand, tell, None));
+            let work = Work::new(series, of, &mut shelf, next, &seats);
+            tokio::spawn(self.clone().fly(work, tell, None));
         }
         // Those who wait look again.
         tell.send_modify(|_| {});
     }
 
     /// Takes a flight off the shelf and tells those who wait.
-    fn land(&self, errand: &Errand, tell: &watch::Sender<Progress>, result: Result<Vec<Arc<Chunk>>, CacheError>) {
+    pub(super) fn land(
+        &self,
+        work: &Work,
+        tell: &watch::Sender<Progress>,
+        result: Result<Vec<Arc<Chunk>>, CacheError>,
+    ) {
+        // Another replica makes the calls now: those who wait look again, and ask that one.
+        let result = if is_elsewhere(&result) { Ok(Vec::new()) } else { result };
         if let Err(error) = &result
-            && !errand.flight.demand.is_abandoned()
+            && !work.flight.demand.is_abandoned()
         {
-            let account = &errand.series.account;
-            telemetry::run_failed(account, error);
-            telemetry::not_stored(not_stored(error).label());
+            let account = &work.series.account;
+            // What failed on another replica is told of there.
+            if !work.flight.is_elsewhere() {
+                telemetry::run_failed(account, error);
+                telemetry::not_stored(not_stored(error).label());
+            }
             let wrong_field = matches!(error, CacheError::Repage(RepageError::WindowField));
             if wrong_field && self.fields.found_wrong(account) {
                 // What was cut by a wrong timestamp is worth nothing.
@@ -312,27 +279,33 @@ impl Fetcher {
                 }
             }
         }
-        let mut shelf = errand.shelf.lock();
-        shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &errand.flight));
+        let mut shelf = work.shelf.lock();
+        shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &work.flight));
         // Under the lock: whoever does not find it on the shelf any more finds that it has landed.
         let _ = tell.send(Progress::Landed(result.map(Arc::from)));
         drop(shelf);
-        self.shelves.tidy(&errand.series, &errand.shelf);
+        self.shelves.tidy(&work.series, &work.shelf);
     }
 
     /// Cuts a stretch into chunks and keeps those that are worth it.
-    async fn store(self: Arc<Self>, errand: Errand, stretch: Stretch) -> Result<Vec<Arc<Chunk>>, CacheError> {
+    async fn store(self: Arc<Self>, work: Work, stretch: Stretch) -> Result<Vec<Arc<Chunk>>, CacheError> {
         let fetcher = self.clone();
-        let (placed, epoch) = (errand.flight.placed, errand.flight.epoch);
+        let (placed, epoch) = (work.flight.placed, work.flight.epoch);
         // Deflating megabytes would hold up every other request of this thread.
         let cut = tokio::task::spawn_blocking(move || match placed {
             Placed::Checked => fetcher.cut(&stretch, epoch),
             Placed::Unchecked => vec![whole(&stretch, epoch)],
         });
         let chunks = cut.await.map_err(|_| CacheError::Lost)?;
-        let mut shelf = errand.shelf.lock();
-        for chunk in chunks.iter().chain(&self.nothing_ahead(&errand)) {
-            if self.put(&errand, &mut shelf, chunk).is_err_and(|why| {
+        self.shelve(&work, &chunks);
+        Ok(chunks)
+    }
+
+    /// Keeps those chunks that are worth it.
+    pub(super) fn shelve(self: &Arc<Self>, work: &Work, chunks: &[Arc<Chunk>]) {
+        let mut shelf = work.shelf.lock();
+        for chunk in chunks.iter().chain(&self.nothing_ahead(work, chunks)) {
+            if self.put(work, &mut shelf, chunk).is_err_and(|why| {
                 telemetry::not_stored(why.label());
                 true
             }) {
@@ -343,42 +316,50 @@ impl Fetcher {
                 drop(tokio::task::spawn_blocking(move || fetcher.shelves.sweep(&fetcher.memory)));
             }
         }
-        Ok(chunks)
     }
 
     /// What a run that reached up to now has learnt besides: that nothing lay ahead. So one who asks a moment later, up
     /// to a now that is a moment later, need not ask for that moment before the ladder says so.
-    fn nothing_ahead(&self, errand: &Errand) -> Option<Arc<Chunk>> {
-        let flight = &errand.flight;
+    fn nothing_ahead(&self, work: &Work, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
+        let flight = &work.flight;
         let ahead = self.ladder.ahead_of(flight.span().end);
         let is_news = flight.placed == Placed::Checked && ahead.contains(flight.began_at);
-        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(flight.epoch)))
+        // What another replica has brought may be of a run that began before the errand did.
+        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(flight.epoch, u64::min);
+        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
     }
 
-    fn put(&self, errand: &Errand, shelf: &mut Shelf, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
-        let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
-        let exact = errand.flight.placed == Placed::Unchecked;
-        let settled = span.end <= self.ladder.settled_before(fetched_at);
-        // An open window that cannot be cut is cut at now, and now never comes again.
-        if !settled && (exact || !self.ladder.worth_keeping(span, fetched_at)) {
+    fn put(&self, work: &Work, shelf: &mut Shelf, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
+        let (span, placed) = (chunk.span(), work.flight.placed);
+        if !self.is_kept(chunk, placed) {
             return Err(NotStored::AlwaysAskedAfresh);
         }
         // Under the shelf's lock: a purge that comes now sweeps the shelf when this is on it, or is known already.
-        if self.purges.buries(&errand.series, chunk) {
+        if self.purges.buries(&work.series, chunk) {
             return Err(NotStored::Purged);
         }
+        let exact = placed == Placed::Unchecked;
         let copy = Copy::keep(chunk, &self.memory);
         let id = copy.id;
-        if let Some(tier) = self.tier.as_ref().filter(|_| !exact) {
-            tier.keep(&errand.series, chunk);
+        // What another replica has brought, that one has written.
+        if let Some(tier) = self.tier.as_ref().filter(|_| !exact && !work.flight.is_elsewhere()) {
+            tier.keep(&work.series, chunk);
         }
         if exact {
-            shelf.exact.insert((span, errand.flight.rich), copy);
-        } else if !shelf.put(errand.flight.rich, copy, &self.memory) {
+            shelf.exact.insert((span, work.flight.rich), copy);
+        } else if !shelf.put(work.flight.rich, copy, &self.memory) {
             self.memory.drop_chunk(id);
             return Err(NotStored::Outdated);
         }
         Ok(())
+    }
+
+    /// Whether a chunk can serve anybody later.
+    pub(super) fn is_kept(&self, chunk: &Chunk, placed: Placed) -> bool {
+        let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
+        let settled = span.end <= self.ladder.settled_before(fetched_at);
+        // An open window that cannot be cut is cut at now, and now never comes again.
+        settled || (placed == Placed::Checked && self.ladder.worth_keeping(span, fetched_at))
     }
 
     fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
@@ -400,15 +381,20 @@ impl Fetcher {
 }
 
 /// Ends when one of `flights`, which have not left yet, is more urgent than `ahead`: gives its place among them.
-async fn more_urgent(flights: &VecDeque<(Errand, watch::Sender<Progress>)>, ahead: &Demand) -> usize {
+async fn more_urgent(flights: &VecDeque<(Work, watch::Sender<Progress>)>, ahead: &Demand) -> usize {
     loop {
-        let is_more_urgent = |(errand, _): &(Errand, _)| errand.flight.demand.class() < ahead.class();
+        let is_more_urgent = |(work, _): &(Work, _)| work.flight.demand.class() < ahead.class();
         if let Some(place) = flights.iter().position(is_more_urgent) {
             return place;
         }
-        let changed = flights.iter().map(|(errand, _)| Box::pin(errand.flight.demand.changed()));
+        let changed = flights.iter().map(|(work, _)| Box::pin(work.flight.demand.changed()));
         if flights.is_empty() { std::future::pending().await } else { drop(select_all(changed).await) }
     }
+}
+
+/// Whether the calls were not made because another replica makes them now.
+fn is_elsewhere<T>(result: &Result<T, CacheError>) -> bool {
+    matches!(result, Err(CacheError::Repage(RepageError::Quota(QuotaError::Elsewhere))))
 }
 
 fn whole(stretch: &Stretch, epoch: u64) -> Arc<Chunk> {
@@ -436,6 +422,6 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
         CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
         CacheError::Repage(RepageError::Unplaced) => NotStored::NoTimestamp,
-        CacheError::Lost | CacheError::Damaged(_) => NotStored::Lost,
+        CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign => NotStored::Lost,
     }
 }

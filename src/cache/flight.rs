@@ -31,9 +31,13 @@ pub(super) struct Flight {
     pub(super) rich: bool,
     pub(super) placed: Placed,
     pub(super) began_at: Moment,
-    /// The last purge of the account that was known when its run began.
+    /// The last purge of the account that was known when its run began; of one that another replica is to bring, when it
+    /// was asked for.
     pub(super) epoch: u64,
     pub(super) demand: Arc<Demand>,
+    /// Of one that another replica is to bring: the only one who waits for it. Others send an errand of their own, and
+    /// the one who calls joins them, as it knows what each of them wants.
+    of: Option<Weak<Seat>>,
     route: Mutex<Route>,
     progress: watch::Receiver<Progress>,
     /// Whether somebody's answer has told of its calls: they are told of once.
@@ -60,9 +64,43 @@ impl Flight {
         epoch: u64,
         demand: Arc<Demand>,
     ) -> (Arc<Self>, watch::Sender<Progress>) {
+        Self::with(span, rich, placed, now, epoch, demand, None)
+    }
+
+    /// One that another replica is to bring, to this seat.
+    pub(super) fn begin_elsewhere(
+        span: Span,
+        rich: bool,
+        placed: Placed,
+        now: Moment,
+        epoch: u64,
+        seat: &Arc<Seat>,
+    ) -> (Arc<Self>, watch::Sender<Progress>) {
+        Self::with(span, rich, placed, now, epoch, Demand::new(seat.asker.clone()), Some(Arc::downgrade(seat)))
+    }
+
+    fn with(
+        span: Span,
+        rich: bool,
+        placed: Placed,
+        now: Moment,
+        epoch: u64,
+        demand: Arc<Demand>,
+        of: Option<Weak<Seat>>,
+    ) -> (Arc<Self>, watch::Sender<Progress>) {
         let (tell, progress) = watch::channel(Progress::Flying);
         let (route, charged) = (Mutex::new(Route { span, seats: Vec::new(), closed: false }), AtomicBool::default());
-        (Arc::new(Self { rich, placed, began_at: now, epoch, demand, route, progress, charged }), tell)
+        (Arc::new(Self { rich, placed, began_at: now, epoch, demand, of, route, progress, charged }), tell)
+    }
+
+    /// Whether another replica is to bring it.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.of.is_some()
+    }
+
+    /// Whether it is brought for this seat, or for whoever wants it.
+    pub(super) fn is_for(&self, seat: &Seat) -> bool {
+        self.of.as_ref().is_none_or(|of| std::ptr::eq(of.as_ptr(), seat))
     }
 
     /// The flight on which its run goes on with `rest`.
@@ -143,6 +181,13 @@ impl Flight {
             // The task that told of it is gone without a word.
             Ok(Progress::Flying) | Err(_) => Err(CacheError::Lost),
         }
+    }
+
+    /// Another replica has brought it, at the cost of so many calls; `told` if somebody's answer there has told of them
+    /// all.
+    pub(super) fn spent_elsewhere(&self, calls: u32, told: bool) {
+        self.demand.add(calls);
+        self.charged.store(told, Ordering::Relaxed);
     }
 
     /// Whether its calls have been told of.

@@ -11,7 +11,7 @@ use crate::upstream::{Filter, Series};
 use crate::window::SpanSet;
 
 /// How far the clocks of replicas may differ.
-const SKEW: Duration = Duration::from_mins(1);
+pub(super) const SKEW: Duration = Duration::from_mins(1);
 
 impl Fetcher {
     /// Takes from the second tier what is there of what is being gathered. What comes to be wanted meanwhile is looked for

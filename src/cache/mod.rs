@@ -12,6 +12,7 @@ mod member;
 mod memory;
 mod outcome;
 mod purge;
+mod relay;
 mod runs;
 mod seal;
 mod seat;
@@ -21,6 +22,7 @@ mod shelf;
 mod tests;
 mod tier;
 mod tombs;
+mod work;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ pub use outcome::{NotStored, Outcome};
 pub use purge::{Erased, Purge, Purged, Purges, Told};
 
 use self::fetch::Fetcher;
+use self::relay::Relay;
 use self::shelf::Shelves;
 use self::tier::Tier;
 use crate::clock::Clock;
@@ -121,6 +124,10 @@ pub enum CacheError {
     /// A chunk does not read back.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// Another replica makes the calls of the account, but does not know the account, cuts chunks otherwise, or has
+    /// another time of day.
+    #[error("the replica that makes the calls of this account is configured otherwise than this one")]
+    Foreign,
 }
 
 /// Puts a cache before the stages below.
@@ -183,11 +190,15 @@ where
 
     fn layer(&self, below: S) -> CacheStage {
         let grid = Grid::new(self.window.chunk);
-        CacheStage(Arc::new(Fetcher {
-            tier: self
-                .redis
-                .as_ref()
-                .and_then(|(redis, post)| Tier::new(redis, post.link().clone(), &self.window, &self.purges)),
+        let shared = self.redis.as_ref().and_then(|(redis, post)| {
+            let tier = Tier::new(redis, post.link().clone(), &self.window, &self.purges)?;
+            let relay = Relay::new(post, &tier, &self.quotas, &self.clock);
+            Some((tier, relay))
+        });
+        let (tier, relay) = shared.unzip();
+        let fetcher = Arc::new(Fetcher {
+            tier,
+            relay,
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
             shelves: self.shelves.clone(),
@@ -199,7 +210,11 @@ where
             fields: self.fields.clone(),
             purges: self.purges.clone(),
             stored: AtomicU64::new(0),
-        }))
+        });
+        if let Some(relay) = &fetcher.relay {
+            relay.open(&fetcher);
+        }
+        CacheStage(fetcher)
     }
 }
 

@@ -160,6 +160,18 @@ impl Purges {
         }
     }
 
+    /// Looks whether there is news of an account's purges, and learns what is new. `false` as with [`Purges::heard`].
+    pub(super) async fn catch_up(&self, account: &str) -> bool {
+        let Some(shared) = &self.0.shared else { return true };
+        let answers = shared.link().run(vec![shared.ask(account)]).await;
+        self.heard(account, answers.iter().flatten().next()).await
+    }
+
+    /// What is known to be purged of an account now, whatever comes to be known later.
+    pub(super) fn known(&self, account: &str) -> Arc<Tombs> {
+        self.tombs(account).unwrap_or_default()
+    }
+
     /// Takes what was purged off the shelves of an account and out of memory; how many chunks.
     async fn sweep(&self, account: &Arc<str>) -> usize {
         let (purges, account) = (self.clone(), account.clone());

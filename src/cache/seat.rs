@@ -41,9 +41,10 @@ impl Seat {
         true
     }
 
-    /// Whether it may wait for this flight: one that was closed by a purge is only for those who do already.
+    /// Whether it may wait for this flight: it is not somebody else's own, and one that was closed by a purge is only for
+    /// those who do already.
     pub(super) fn may_wait_for(&self, flight: &Arc<Flight>) -> bool {
-        !flight.is_closed() || self.lock().iter().any(|(known, _)| Arc::ptr_eq(known, flight))
+        flight.is_for(self) && (!flight.is_closed() || self.lock().iter().any(|(known, _)| Arc::ptr_eq(known, flight)))
     }
 
     /// Waits for these flights only.

@@ -11,6 +11,7 @@ use super::chunk::{Chunk, Damaged, Slice};
 use super::fetch::Fetcher;
 use super::flight::Flight;
 use super::look::{Change, Held, Look};
+use super::relay::Arrival;
 use super::runs::need;
 use super::seat::Seat;
 use super::shelf::{Copy, SharedShelf};
@@ -39,17 +40,19 @@ impl Copied for Brought {
 }
 
 /// A part of the window with what serves it.
-struct Part {
+pub(super) struct Part {
     span: Span,
-    slice: Slice,
+    pub(super) slice: Slice,
     /// When it was fetched.
     fetched_at: Moment,
     /// Whether it was there before.
     copy: bool,
+    /// Whether the chunk was made of another for this answer.
+    pub(super) derived: bool,
 }
 
 /// What one request has gathered so far.
-struct Request {
+pub(super) struct Request {
     fetcher: Arc<Fetcher>,
     series: Arc<Series>,
     span: Span,
@@ -61,9 +64,14 @@ struct Request {
     patience: Instant,
     /// It waits here, as long as somebody waits for it.
     seat: Arc<Seat>,
+    /// For another replica: dropped when it has been seen what there is to ask for.
+    arrival: Option<Arc<Arrival>>,
     /// Those that have brought something for it.
     flights: Vec<Arc<Flight>>,
     brought: Coverage<Brought>,
+    /// How many of them have brought anything. One that brought nothing was left when another replica came to make the
+    /// calls, or when the one that made them was gone.
+    news: usize,
     stale: bool,
 }
 
@@ -77,32 +85,20 @@ enum Next {
 
 /// Answers `query`.
 pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
-    let WindowQuery { series, span, asked_at, asker } = query;
     let patience = Instant::now() + fetcher.queue_timeout;
-    let mut request = Request {
-        shelf: fetcher.shelves.of(&series),
-        fetcher,
-        series,
-        span,
-        asked_at,
-        fresh_since: asked_at,
-        patience,
-        seat: Seat::new(asker),
-        flights: Vec::new(),
-        brought: Coverage::default(),
-        stale: false,
-    };
+    let mut request = Request::new(fetcher, query, patience, None);
     if request.span.is_empty() {
         return Ok(request.answer(Vec::new(), Outcome::Hit));
     }
     if !request.fetcher.fields.is_wrong(&request.series.account) {
-        match request.answer_from_chunks().await {
+        match request.gather_chunks().await {
             // The field has just been found wrong, and from now on nothing is cut; or this one window cannot be.
             Err(CacheError::Repage(RepageError::WindowField | RepageError::Unplaced)) => {}
-            result => return result,
+            result => return result.map(|(parts, outcome)| request.answer(parts, outcome)),
         }
     }
-    request.answer_exactly().await
+    let (parts, outcome) = request.gather_exactly().await?;
+    Ok(request.answer(parts, outcome))
 }
 
 impl Drop for Request {
@@ -112,19 +108,47 @@ impl Drop for Request {
 }
 
 impl Request {
-    async fn answer_from_chunks(&mut self) -> Result<WindowAnswer, CacheError> {
+    /// One that waits until `patience` for what the quota holds.
+    pub(super) fn new(
+        fetcher: Arc<Fetcher>,
+        query: WindowQuery,
+        patience: Instant,
+        arrival: Option<Arc<Arrival>>,
+    ) -> Self {
+        let WindowQuery { series, span, asked_at, asker } = query;
+        Self {
+            shelf: fetcher.shelves.of(&series),
+            fetcher,
+            series,
+            span,
+            asked_at,
+            fresh_since: asked_at,
+            patience,
+            seat: Seat::new(asker),
+            arrival,
+            flights: Vec::new(),
+            brought: Coverage::default(),
+            news: 0,
+            stale: false,
+        }
+    }
+
+    /// The whole window, cut from chunks.
+    pub(super) async fn gather_chunks(&mut self) -> Result<(Vec<Part>, Outcome), CacheError> {
         let (mut moves, mut rounds) = (0, 0);
         while rounds < ROUNDS {
-            let landed = self.flights.len();
-            let next = self.survey()?;
-            rounds = if self.flights.len() > landed { 0 } else { rounds + 1 };
+            let news = self.news;
+            let next = self.survey();
+            self.arrival = None;
+            let next = next?;
+            rounds = if self.news > news { 0 } else { rounds + 1 };
             match next {
                 Next::Serve(held) => {
                     let parts = parts(held).await?;
                     let moved = twice(&parts);
                     if moved.is_empty() {
                         let outcome = self.outcome(&parts);
-                        return Ok(self.answer(parts, outcome));
+                        return Ok((parts, outcome));
                     }
                     moves += 1;
                     if moves > MOVES {
@@ -197,8 +221,11 @@ impl Request {
                 Err(_) => continue,
             };
             for chunk in chunks.iter() {
-                self.brought.insert(chunk.span(), Brought { chunk: chunk.clone(), rich: flight.rich });
+                // What another replica cut its answer from may reach beyond it, where it was too old to be served.
+                let span = if flight.is_elsewhere() { chunk.span().intersection(flight.span()) } else { chunk.span() };
+                self.brought.insert(span, Brought { chunk: chunk.clone(), rich: flight.rich });
             }
+            self.news += usize::from(!chunks.is_empty());
             // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
             self.fresh_since = self.fresh_since.min(flight.began_at);
             self.flights.push(flight);
@@ -245,7 +272,8 @@ impl Request {
         }
     }
 
-    fn answer(&self, parts: Vec<Part>, outcome: Outcome) -> WindowAnswer {
+    /// The answer that is made of these parts; tells of the calls that were made for it.
+    pub(super) fn answer(&self, parts: Vec<Part>, outcome: Outcome) -> WindowAnswer {
         // A flight that was on its way already has seen what was there when it began.
         let aged = parts.iter().filter(|part| part.copy || part.fetched_at < self.asked_at);
         WindowAnswer {
@@ -259,36 +287,46 @@ impl Request {
         }
     }
 
-    /// Answers with exactly what the upstream says to this window, cut by nobody.
-    async fn answer_exactly(&mut self) -> Result<WindowAnswer, CacheError> {
+    /// Exactly what the upstream says to this window, cut by nobody.
+    pub(super) async fn gather_exactly(&mut self) -> Result<(Vec<Part>, Outcome), CacheError> {
+        self.flights.clear();
+        for _ in 0..ROUNDS {
+            let found = self.find_exactly();
+            self.arrival = None;
+            let (chunk, outcome) = match found {
+                Ok(chunk) => (chunk, Outcome::Hit),
+                Err(flight) => {
+                    flight.news(self.span, self.seat.asker.class, self.patience).await?;
+                    let chunks = flight.brought().ok_or(CacheError::Lost)??;
+                    self.flights.push(flight);
+                    // One that was left, as another replica makes the calls now, brings nothing.
+                    let Some(chunk) = chunks.first() else { continue };
+                    (chunk.clone(), Outcome::Bypass)
+                }
+            };
+            let (fetched_at, copy) = (chunk.fetched_at(), outcome == Outcome::Hit);
+            let slice = Slice { rows: 0..chunk.len(), chunk };
+            return Ok((vec![Part { span: self.span, slice, fetched_at, copy, derived: false }], outcome));
+        }
+        Err(CacheError::Lost)
+    }
+
+    /// The window as it is kept, or the flight that is going to bring it.
+    fn find_exactly(&self) -> Result<Arc<Chunk>, Arc<Flight>> {
         let key = (self.span, self.series.rich);
-        let found = {
-            let mut shelf = self.shelf.lock();
-            match shelf.exact.get(&key).and_then(|copy| copy.use_chunk(&self.fetcher.memory)) {
-                Some(chunk) => Ok(chunk),
-                None => Err(shelf
-                    .flights
-                    .iter()
-                    .filter(|flight| (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
-                    .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight, self.span))
-                    .cloned()
-                    .unwrap_or_else(|| {
-                        self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span, &self.seat)
-                    })),
-            }
-        };
-        let (chunk, outcome) = match found {
-            Ok(chunk) => (chunk, Outcome::Hit),
-            Err(flight) => {
-                flight.news(self.span, self.seat.asker.class, self.patience).await?;
-                let chunks = flight.brought().ok_or(CacheError::Lost)??;
-                self.flights = vec![flight];
-                (chunks.first().cloned().ok_or(CacheError::Lost)?, Outcome::Bypass)
-            }
-        };
-        let (fetched_at, copy) = (chunk.fetched_at(), outcome == Outcome::Hit);
-        let slice = Slice { rows: 0..chunk.len(), chunk };
-        Ok(self.answer(vec![Part { span: self.span, slice, fetched_at, copy }], outcome))
+        let mut shelf = self.shelf.lock();
+        if let Some(chunk) = shelf.exact.get(&key).and_then(|copy| copy.use_chunk(&self.fetcher.memory)) {
+            return Ok(chunk);
+        }
+        let flight = shelf
+            .flights
+            .iter()
+            .filter(|flight| (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
+            .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight, self.span))
+            .cloned();
+        Err(flight.unwrap_or_else(|| {
+            self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span, self.fresh_since, &self.seat)
+        }))
     }
 }
 
@@ -302,11 +340,10 @@ async fn parts(mut held: Vec<(Span, Held)>) -> Result<Vec<Part>, Damaged> {
 }
 
 fn part(span: Span, held: Held) -> Result<Part, Damaged> {
-    let (fetched_at, copy) = (held.chunk.fetched_at(), held.copy);
-    let chunk =
-        if held.change.is_none() { held.chunk } else { Arc::new(held.chunk.derive(|item| held.change.apply(item))?) };
+    let (fetched_at, copy, derived) = (held.chunk.fetched_at(), held.copy, !held.change.is_none());
+    let chunk = if derived { Arc::new(held.chunk.derive(|item| held.change.apply(item))?) } else { held.chunk };
     let slice = Slice { rows: chunk.rows_within(span), chunk };
-    Ok(Part { span, slice, fetched_at, copy })
+    Ok(Part { span, slice, fetched_at, copy, derived })
 }
 
 /// The spans whose items have moved elsewhere since they were fetched: an item that is not settled and stands in two

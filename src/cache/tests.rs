@@ -448,3 +448,45 @@ async fn one_who_is_more_urgent_is_not_told_of_a_hold_that_is_not_for_it() {
     assert_whole(&answered(urgent).await, 0, 100);
     rig.assert_nothing_left();
 }
+
+#[tokio::test(start_paused = true)]
+async fn when_another_replica_comes_to_make_the_calls_those_who_wait_look_again_and_keep_what_has_come() {
+    let mut rig = Rig::new();
+    let all = rig.ask(0, 100, Class::Interactive).await;
+    let other = rig.ask(200, 250, Class::Interactive).await;
+    let (short, elsewhere) = (rig.run().await, || Err(RepageError::Quota(QuotaError::Elsewhere)));
+    assert_eq!(short.span(), (200, 250));
+    short.end(elsewhere());
+    let short = rig.run().await;
+    assert_eq!(short.span(), (200, 250), "what had not flown yet is gathered again too");
+    short.begin();
+    let run = rig.run().await;
+    run.begin();
+    run.bring(0, 40);
+    run.end(elsewhere());
+    let rest = rig.run().await;
+    assert_eq!(rest.span(), (40, 100));
+    rest.succeed();
+    short.bring(200, 250);
+    short.end(Ok(()));
+    let all = answered(all).await;
+    assert_whole(&all, 0, 100);
+    assert_eq!((all.calls, all.outcome), (2, Outcome::Miss));
+    assert_whole(&answered(other).await, 200, 250);
+    rig.no_run().await;
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_always_told_to_ask_another_one_gives_up() {
+    let mut rig = Rig::new();
+    let asking = rig.ask(0, 100, Class::Interactive).await;
+    let mut runs = 0;
+    while !asking.is_finished() {
+        let Ok(Some(run)) = timeout(Duration::from_secs(1), rig.runs.recv()).await else { break };
+        run.end(Err(RepageError::Quota(QuotaError::Elsewhere)));
+        runs += 1;
+    }
+    assert!(matches!(asking.await.unwrap(), Err(CacheError::Restless)) && runs > 10, "{runs}");
+    rig.assert_nothing_left();
+}

@@ -9,6 +9,8 @@
 //! not open, does not read back, or stands under another name is a miss. So is what was purged since it was fetched; it
 //! is deleted where it is met.
 
+mod handover;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,11 +21,14 @@ use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc;
 
+pub(super) use self::handover::{NotHanded, Piece};
+
 use super::chunk::Chunk;
 use super::purge::Purges;
 use super::seal::{Seal, Unopened};
 use crate::config;
 use crate::fleet::{Command, Link, LinkError, Reply};
+use crate::repage::Placed;
 use crate::telemetry;
 use crate::upstream::Series;
 use crate::window::{Grid, Moment, Span, SpanSet, UpperBound};
@@ -107,6 +112,17 @@ impl Tier {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
+    }
+
+    /// What seals and opens what leaves the process.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.inner.seal
+    }
+
+    /// How chunks are cut: replicas that cut otherwise have nothing to say to each other.
+    pub(super) fn cut(&self) -> String {
+        let cell = self.inner.grid.cell(Moment::from_nanos(0));
+        format!("{}:{}", self.inner.cut, cell.length().as_secs())
     }
 
     /// Whether what is kept of an account may be read.
@@ -205,9 +221,10 @@ impl Inner {
         let mut chunks = Vec::new();
         let mut fields = fields.into_iter();
         while let (Some(Reply::Bytes(field)), Some(Reply::Bytes(value))) = (fields.next(), fields.next()) {
-            match self.decode(cell, &field, value) {
+            match self.decode(cell, &field, value, Placed::Checked) {
                 Ok(chunk) => {
                     telemetry::tier_read("hit");
+                    chunk.set_shared();
                     chunks.push(chunk);
                 }
                 Err(Unopened::WrongKey) => telemetry::tier_wrong_key(),
@@ -217,10 +234,14 @@ impl Inner {
         chunks.into_iter()
     }
 
-    fn decode(&self, cell: &str, field: &[u8], value: Bytes) -> Result<Chunk, Unopened> {
+    fn decode(&self, cell: &str, field: &[u8], value: Bytes, placed: Placed) -> Result<Chunk, Unopened> {
         let name = value_name(cell, field);
         let value = self.seal.open(value, &name)?;
-        let chunk = Chunk::from_bytes(&value, &name).ok_or(Unopened::Damaged)?;
+        let chunk = match placed {
+            Placed::Checked => Chunk::from_bytes(&value, &name),
+            Placed::Unchecked => Chunk::from_bytes_uncut(&value, &name),
+        };
+        let chunk = chunk.ok_or(Unopened::Damaged)?;
         (field_name(&chunk).as_bytes() == field).then_some(chunk).ok_or(Unopened::Damaged)
     }
 
@@ -249,39 +270,58 @@ impl Inner {
         }
     }
 
-    /// Writes chunks into their cells, in place of those that they cover.
+    /// Writes those chunks of whose account something may be written, and that are not there already.
     async fn write(&self, mut writes: Vec<Write>) -> Result<(), LinkError> {
+        writes.retain(|write| !write.chunk.is_shared());
         let accounts: HashSet<Arc<str>> = writes.iter().map(|write| write.account.clone()).collect();
         for account in accounts {
             if !self.is_good(&account).await {
                 writes.retain(|write| write.account != account);
             }
         }
+        self.write_into_cells(&writes).await
+    }
+
+    /// Writes chunks into their cells, in place of those that they cover; but nothing that was purged.
+    async fn write_into_cells(&self, writes: &[Write]) -> Result<(), LinkError> {
         if writes.is_empty() {
             return Ok(());
         }
         let ask = writes.iter().map(|write| Command::new("HKEYS").arg(write.cell.clone())).collect();
         let there = self.link.run(ask).await?;
         let ttl = self.ttl.as_secs().max(1).to_string();
-        let mut commands = Vec::new();
+        let (mut commands, mut written) = (Vec::new(), Vec::new());
         for (write, there) in writes.iter().zip(there).filter(|(write, _)| !self.is_buried(write)) {
             let Write { cell, chunk, .. } = write;
-            let field = field_name(chunk);
-            let name = value_name(cell, field.as_bytes());
-            let sealed = chunk.to_bytes(&name).and_then(|bytes| self.seal.seal(bytes, &name));
-            let Some(value) = sealed.filter(|value| value.len() <= MOST_BYTES) else { continue };
+            let Some((field, value)) = self.encode(cell, chunk) else { continue };
             let covered = covered(chunk, there);
+            written.push((commands.len(), write));
             commands.push(Command::new("HSET").arg(cell.clone()).arg(field).arg(value));
             commands.push(Command::new("EXPIRE").arg(cell.clone()).arg(ttl.clone()));
             if !covered.is_empty() {
                 commands.push(Command::new("HDEL").arg(cell.clone()).args(covered));
             }
         }
-        let written = self.link.bulk(commands).await.map(drop);
+        let replies = self.link.bulk(commands).await;
         // A purge that came meanwhile may have been here before the value was.
-        let late = writes.iter().filter(|write| self.is_buried(write));
-        let late = late.map(|Write { cell, chunk, .. }| Command::new("HDEL").arg(cell.clone()).arg(field_name(chunk)));
-        self.link.run(late.collect()).await.and(written)
+        let (late, good): (Vec<_>, Vec<_>) = written.into_iter().partition(|(_, write)| self.is_buried(write));
+        for (place, write) in good {
+            if let Ok(Some(Reply::Integer(_))) = replies.as_ref().map(|replies| replies.get(place)) {
+                write.chunk.set_shared();
+            }
+        }
+        let late = late
+            .into_iter()
+            .map(|(_, Write { cell, chunk, .. })| Command::new("HDEL").arg(cell.clone()).arg(field_name(chunk)));
+        self.link.run(late.collect()).await.and(replies.map(drop))
+    }
+
+    /// The field and the value of a chunk, unless it is too large.
+    fn encode(&self, cell: &str, chunk: &Chunk) -> Option<(String, Vec<u8>)> {
+        let field = field_name(chunk);
+        let name = value_name(cell, field.as_bytes());
+        let value = chunk.to_bytes(&name).and_then(|bytes| self.seal.seal(bytes, &name))?;
+        (value.len() <= MOST_BYTES).then_some((field, value))
     }
 }
 
@@ -294,11 +334,14 @@ fn cell_name(series: &str, cell: Span) -> String {
     format!("{series}:{}:{}", cell.start.as_seconds(), cell.length().as_secs())
 }
 
+fn field_name(chunk: &Chunk) -> String {
+    field_of(chunk.span(), chunk.fetched_at(), chunk.epoch())
+}
+
 /// What a chunk is called in its cell: of which time it is, when it was fetched, and the epoch of its run. So it can be
 /// told without its value whether it was purged.
-fn field_name(chunk: &Chunk) -> String {
-    let Span { start, end } = chunk.span();
-    format!("{}_{}_{}_{}", start.as_nanos(), end.as_nanos(), chunk.fetched_at().as_nanos(), chunk.epoch())
+fn field_of(Span { start, end }: Span, fetched_at: Moment, epoch: u64) -> String {
+    format!("{}_{}_{}_{epoch}", start.as_nanos(), end.as_nanos(), fetched_at.as_nanos())
 }
 
 /// The span, when it was fetched, and the epoch; before format c2, it was always 0.

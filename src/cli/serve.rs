@@ -27,9 +27,6 @@ pub async fn run(args: ServeArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if config.cache.redis.is_some() {
-        tracing::warn!("cache.redis shares chunks among replicas, but not the quota: each spends its own quota.limits");
-    }
     match serve(&config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

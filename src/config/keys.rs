@@ -9,7 +9,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 54] = [
+pub(super) const KEYS: [&str; 55] = [
     "server",
     "listen",
     "admin_listen",
@@ -57,6 +57,7 @@ pub(super) const KEYS: [&str; 54] = [
     "url",
     "prefix",
     "ttl",
+    "replicas",
     "encryption_key",
     "previous_encryption_key",
     "callers",

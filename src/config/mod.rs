@@ -214,6 +214,8 @@ pub struct Redis {
     pub ttl: Duration,
     /// The longest that a call to Redis may take.
     pub timeout: Duration,
+    /// How many replicas are taken to share the quota by one that cannot ask Redis since it began; at least 1.
+    pub replicas: usize,
     /// Seals the values.
     pub encryption_key: Option<SecretString>,
     /// Opens those that were sealed before the key was changed; only beside `encryption_key`.

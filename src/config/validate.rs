@@ -152,11 +152,20 @@ fn redis(mut section: Section<'_>) -> Option<Redis> {
     let prefix = section.or("prefix", "koregate".to_owned(), read::name);
     let ttl = section.or("ttl", 400 * DAY, read::positive_duration);
     let timeout = section.or("timeout", Duration::from_millis(250), read::positive_duration);
+    let replicas = section.or("replicas", 8, read::integer(1..=10_000));
     let encryption_key = section.optional_secret("encryption_key");
     let previous_encryption_key = section.optional_secret("previous_encryption_key");
     if previous_encryption_key.is_some() && encryption_key.is_none() && section.is_clean() {
         section.fail("previous_encryption_key", "is of no use without `encryption_key`");
     }
     section.done();
-    Some(Redis { url: url?, prefix, ttl, timeout, encryption_key, previous_encryption_key })
+    Some(Redis {
+        url: url?,
+        prefix,
+        ttl,
+        timeout,
+        replicas: replicas as usize,
+        encryption_key,
+        previous_encryption_key,
+    })
 }

@@ -65,6 +65,8 @@ pub enum Kind {
     QuotaSpent,
     /// 503, because of too many requests.
     Overloaded,
+    /// 503, because the replicas are not configured alike.
+    ReplicasDiffer,
     /// 504
     UpstreamTimeout,
 }
@@ -81,7 +83,7 @@ impl Kind {
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
-            Self::QuotaSpent | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::QuotaSpent | Self::Overloaded | Self::ReplicasDiffer => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -100,6 +102,7 @@ impl Kind {
             Self::UpstreamFailed => "upstream_failed",
             Self::QuotaSpent => "quota_spent",
             Self::Overloaded => "overloaded",
+            Self::ReplicasDiffer => "replicas_differ",
             Self::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -144,6 +147,8 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::Held(exhausted) => spent(exhausted),
         CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
         CacheError::Restless => (Kind::UpstreamFailed, None),
+        // Most likely a new configuration is being rolled out.
+        CacheError::Foreign => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
         CacheError::Repage(error) => match error {
             RepageError::NoPlace(exhausted)
             | RepageError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),

@@ -95,6 +95,22 @@ impl Ledger {
         self.ended.insert(place, Stamp { at, by: by.clone() });
     }
 
+    /// When each call that has ended counts, ascending.
+    pub(super) fn stamps(&self) -> impl Iterator<Item = Tick> + '_ {
+        self.ended.iter().map(|stamp| stamp.at)
+    }
+
+    /// Other calls are known, and perhaps other limits count, than before; `calls` are all that have ended, ascending, with
+    /// whom each is charged to. Gives whether the limits are others.
+    pub(super) fn replace(&mut self, limits: &[Limit], calls: Vec<(Tick, Arc<str>)>) -> bool {
+        self.ended = calls.into_iter().map(|(at, by)| Stamp { at, by }).collect();
+        let others = !self.budgets.iter().map(Budget::limit).eq(limits.iter().copied());
+        if others {
+            self.budgets = limits.iter().copied().map(Budget::new).collect();
+        }
+        others
+    }
+
     /// The earliest time, not before `now`, at which one more call may begin after `ahead` others have begun.
     ///
     /// `reserve`, from 0 to 1, is the share of each budget that the call leaves alone: more than 0 for background work.

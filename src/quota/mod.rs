@@ -2,6 +2,7 @@
 
 mod bucket;
 mod budget;
+mod common;
 mod journal;
 mod ledger;
 mod pace;
@@ -23,8 +24,10 @@ pub use ledger::{Ledger, LimitStanding, Outlook, Tick};
 pub use role::Role;
 pub use turns::{Exhausted, NoTurn, Refused, Turn, Turns};
 
+use self::common::Meeting;
 use crate::clock::Clock;
 use crate::config;
+use crate::fleet::Post;
 use crate::telemetry;
 use crate::token::TokenError;
 use crate::upstream::{Again, Page, PageRequest, UpstreamError};
@@ -62,7 +65,11 @@ impl QuotaError {
 
 /// The queues of all accounts; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Quotas(Arc<HashMap<Arc<str>, Arc<Turns>>>);
+pub struct Quotas {
+    turns: Arc<HashMap<Arc<str>, Arc<Turns>>>,
+    /// How the other replicas are met; `None` if there are none.
+    post: Option<Post>,
+}
 
 impl Quotas {
     /// One queue for each account, with at most `max_concurrency` calls under way in each, none longer than `timeout`.
@@ -85,17 +92,41 @@ impl Quotas {
             let (id, limits) = (&account.account_id, account.limits.clone());
             (id.clone(), Turns::new(id, limits, quota, most, journal.as_ref()))
         });
-        Ok(Self(Arc::new(turns.collect())))
+        Ok(Self { turns: Arc::new(turns.collect()), post: None })
+    }
+
+    /// From now on the replicas that write to each other by `post` have these quotas in common. No call takes longer than
+    /// `call`; until others have been heard of, `assumed` replicas are taken to be there. Must be called on a runtime.
+    #[must_use]
+    pub fn shared(self, post: &Post, assumed: usize, call: Duration) -> Self {
+        let mut met = Vec::new();
+        for (account, turns) in self.iter() {
+            turns.share(post.me(), assumed, call);
+            let meeting = Meeting::new(post, account);
+            met.push((meeting.clone(), Arc::downgrade(turns)));
+            tokio::spawn(common::drive(Arc::downgrade(turns), meeting));
+        }
+        tokio::spawn(common::listen(post.clone(), met));
+        Self { post: Some(post.clone()), ..self }
+    }
+
+    /// Leaves the calls to the other replicas, if there are any: this process is about to end.
+    pub async fn leave(&self) {
+        let Some(post) = &self.post else { return };
+        let leaving = self.iter().map(|(account, turns)| async move {
+            common::leave(turns, &Meeting::new(post, account)).await;
+        });
+        futures_util::future::join_all(leaving).await;
     }
 
     /// The queue of an account.
     pub fn of(&self, account: &str) -> Option<&Arc<Turns>> {
-        self.0.get(account)
+        self.turns.get(account)
     }
 
     /// Each account with its queue.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Turns>)> {
-        self.0.iter()
+        self.turns.iter()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ledger::{Outlook, Tick};
+use super::ledger::{Outlook, Tick, usable};
 use crate::config::Limit;
 
 /// Fewer calls than this in a window are not spread.
@@ -36,6 +36,13 @@ impl Pace {
         // With more than half of them, each window would be as the one before: a burst, and a long silence.
         let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).min(limit.requests.div_ceil(2));
         (at_once > 0).then_some(Self { limit, at_once, due: Tick::ZERO })
+    }
+
+    /// The pace of calls that may use all of `limits`, and of those that leave `reserve` alone.
+    pub(super) fn both(limits: &[Limit], reserve: f64, queue_timeout: Duration) -> (Option<Self>, Option<Self>) {
+        let left_over = limits.iter().map(|limit| Limit { requests: usable(limit.requests, reserve), ..*limit });
+        let left_over: Vec<_> = left_over.collect();
+        (Self::bearable(limits, queue_timeout), Self::bearable(&left_over, queue_timeout))
     }
 
     /// When the next call may go.

@@ -1,5 +1,6 @@
 //! The queue of one account: who may call the upstream, and when.
 
+mod in_common;
 mod turn;
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,12 +10,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::common::{Common, Name, Pass};
 use super::journal::Journal;
 use super::ledger::{Ledger, LimitStanding, Tick, usable};
 use super::pace::Pace;
 use super::role::Role;
 use super::shares::{Mark, Shares};
 use crate::config::{self, Limit};
+use crate::fleet::ReplicaId;
 use crate::upstream::{Asker, Class, Demand};
 
 pub use self::turn::{Refused, Turn};
@@ -25,6 +28,9 @@ pub struct Exhausted {
     /// When it could, as far as is known now.
     pub retry_after: Duration,
 }
+
+/// Where nothing of a limit is left for this replica, whoever asks may come again after this: another may be there then.
+const NO_SHARE: Duration = Duration::from_mins(1);
 
 /// Why there is no turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub struct Turns {
     past: Tick,
     journal: Option<Journal>,
     role: watch::Sender<Role>,
+    /// Somebody waits for an exchange with the other replicas.
+    exchange: Arc<Notify>,
     /// Held for arithmetic only, and for a line in the journal; never across an await.
     state: Mutex<State>,
 }
@@ -75,6 +83,10 @@ struct State {
     next_ticket: u64,
     /// All calls so far, by the caller who is charged for them.
     spent: HashMap<Arc<str>, u64>,
+    /// This replica's part in the quota that all have in common; `None` if it shares it with nobody.
+    common: Option<Common>,
+    /// Among how many the quota is divided, as was last told.
+    divided_by: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -119,6 +131,7 @@ impl State {
 enum Next {
     Go(Turn),
     Unwanted,
+    Elsewhere,
     /// Not before this; `certain` if nothing can make it earlier.
     Wait {
         until: Tick,
@@ -145,7 +158,7 @@ impl Turns {
             ledger.restore((past + restored.ahead).saturating_sub(restored.age), &nobody);
         }
         let reserve = quota.interactive_reserve;
-        let left_over = limits.iter().map(|limit| Limit { requests: usable(limit.requests, reserve), ..*limit });
+        let (pace, background_pace) = Pace::both(&limits, reserve, quota.queue_timeout);
         Arc::new(Self {
             account: account.clone(),
             queue_timeout: quota.queue_timeout,
@@ -155,10 +168,11 @@ impl Turns {
             past,
             journal: journal.cloned(),
             role: watch::Sender::new(Role::Calls),
+            exchange: Arc::default(),
             state: Mutex::new(State {
                 ledger,
-                pace: Pace::bearable(&limits, quota.queue_timeout),
-                background_pace: Pace::bearable(&left_over.collect::<Vec<_>>(), quota.queue_timeout),
+                pace,
+                background_pace,
                 shares: Shares::default(),
                 closed_until: Tick::ZERO,
                 refusals: 0,
@@ -166,9 +180,20 @@ impl Turns {
                 queue: BTreeMap::new(),
                 next_ticket: 0,
                 spent: HashMap::new(),
+                common: None,
+                divided_by: None,
             }),
             limits,
         })
+    }
+
+    /// From now on shares its quota with other replicas, as `me`. No call takes longer than `call`; until others have been
+    /// heard of, `assumed` replicas are taken to be there.
+    pub(super) fn share(&self, me: &ReplicaId, assumed: usize, call: Duration) {
+        let (mut state, now) = (self.lock(), self.now());
+        let past = state.ledger.stamps().collect();
+        state.common = Some(Common::new(me.clone(), self.limits.clone(), assumed, call, now, past));
+        self.role.send_replace(Role::Unknown);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -197,6 +222,7 @@ impl Turns {
             let until = match self.next_for(&place, asked, now) {
                 Next::Go(turn) => return Ok(turn),
                 Next::Unwanted => return Err(NoTurn::Unwanted),
+                Next::Elsewhere => return Err(NoTurn::Elsewhere),
                 Next::Wait { until, certain } if certain && until > deadline => {
                     return Err(NoTurn::Exhausted(Exhausted { retry_after: until.saturating_sub(now) }));
                 }
@@ -218,6 +244,11 @@ impl Turns {
         let mut state = self.lock();
         if place.demand.is_abandoned() {
             return Next::Unwanted;
+        }
+        if let Some(common) = &state.common
+            && let Role::Follows(_) = common.role(now)
+        {
+            return Next::Elsewhere;
         }
         let Some(first) = state.ranks().min() else { return Next::Behind };
         if first.ticket != place.ticket {
@@ -241,10 +272,19 @@ impl Turns {
         if paced > now {
             return Next::Wait { until: paced, certain: false };
         }
+        let cause = place.demand.cause().clone();
+        let name = match self.pass(&mut state, now, &cause.caller) {
+            Pass::Go(name) => name,
+            Pass::Wait(until) => return Next::Wait { until, certain: false },
+            Pass::Elsewhere => return Next::Elsewhere,
+            Pass::NoShare => return Next::Wait { until: now + NO_SHARE, certain: true },
+        };
         if !place.demand.begin(now.saturating_sub(asked)) {
+            if let Some((common, name)) = state.common.as_mut().zip(name) {
+                common.take_back(&name);
+            }
             return Next::Unwanted;
         }
-        let cause = place.demand.cause().clone();
         state.ledger.begin();
         let outlook = state.ledger.outlook(now, reserve);
         if let Some(pace) = state.pace(first.class) {
@@ -259,7 +299,23 @@ impl Turns {
         let slot = self.journal.as_ref().map(|journal| journal.begin(&self.account));
         state.queue.remove(&place.ticket);
         state.wake_first();
-        Next::Go(Turn::new(self, cause, served, now, slot))
+        Next::Go(Turn::new(self, cause, served, now, slot, name))
+    }
+
+    /// Whether the other replicas leave room for a call; under which name, if there are any.
+    fn pass(&self, state: &mut State, now: Tick, by: &Arc<str>) -> Pass<Option<Name>> {
+        let room = state.ledger.remaining(now).map(|standing| standing.left).min().unwrap_or(u32::MAX);
+        let Some(common) = &mut state.common else { return Pass::Go(None) };
+        let pass = common.pass(now, by, room);
+        if common.is_waited_for(now) {
+            self.exchange.notify_one();
+        }
+        match pass {
+            Pass::Go(name) => Pass::Go(Some(name)),
+            Pass::Wait(until) => Pass::Wait(until),
+            Pass::Elsewhere => Pass::Elsewhere,
+            Pass::NoShare => Pass::NoShare,
+        }
     }
 
     /// The share of everything that a class leaves alone.
@@ -328,6 +384,12 @@ impl Turns {
     /// Who makes the calls of the account, now and from now on.
     pub fn role(&self) -> watch::Receiver<Role> {
         self.role.subscribe()
+    }
+
+    /// Says who makes the calls from now on.
+    #[doc(hidden)]
+    pub fn set_role(&self, role: Role) {
+        self.role.send_replace(role);
     }
 
     /// How many wait.

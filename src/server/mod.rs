@@ -21,6 +21,7 @@ use crate::stack::Stack;
 pub struct Gateway {
     addr: SocketAddr,
     admin_addr: SocketAddr,
+    stack: Stack,
     admin: Admin,
     drain_timeout: Duration,
     data: Side,
@@ -55,10 +56,10 @@ impl Gateway {
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
         let admin = Admin::new(&stack, config, clock);
         tokio::spawn(admin_listener.serve(AdminService::new(admin.clone())));
-        tokio::spawn(listener.serve(stack.service));
+        tokio::spawn(listener.serve(stack.service.clone()));
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
-        Ok(Self { addr, admin_addr, admin, drain_timeout: config.server.drain_timeout, data, operators })
+        Ok(Self { addr, admin_addr, stack, admin, drain_timeout: config.server.drain_timeout, data, operators })
     }
 
     /// Where callers come in.
@@ -69,6 +70,12 @@ impl Gateway {
     /// Where operators come in.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// The stages, for a test that has its hand on them.
+    #[doc(hidden)]
+    pub fn stack(&self) -> &Stack {
+        &self.stack
     }
 
     /// Takes no more connections in, and waits for the answers under way, at most `server.drain_timeout`. True if all
@@ -82,6 +89,8 @@ impl Gateway {
         if !drained {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
         }
+        // Nobody here asks for anything any more, so another replica may make the calls.
+        self.stack.quotas.leave().await;
         // Operators can look until the end.
         self.operators.closing.cancel();
         drained

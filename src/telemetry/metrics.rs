@@ -34,11 +34,14 @@ fn describe() {
     describe_counter!("koregate_quota_state_failed_total", "Writes to the state file of the quota that failed");
     describe_counter!("koregate_runs_torn_total", "Runs whose rows moved while they were paged");
     describe_counter!("koregate_runs_failed_total", "Runs that failed");
+    describe_counter!("koregate_errands_total", "Windows that one replica brings for another, by side and result");
     describe_counter!("koregate_redis_calls_total", "Calls to Redis, by result");
     describe_counter!("koregate_purges_total", "Purges that operators asked for, by result");
     describe_counter!("koregate_not_stored_total", "Fetches that were not kept, by reason");
     describe_gauge!("koregate_quota_remaining", "Calls that each rolling limit leaves now");
     describe_gauge!("koregate_quota_budget", "Calls of each rolling limit that are not left to somebody else");
+    describe_gauge!("koregate_fleet_role", "1 for how this replica stands among those that share an account's quota");
+    describe_counter!("koregate_fleet_exchanges_failed_total", "Exchanges with the other replicas that failed");
     describe_gauge!("koregate_quota_waiting", "Calls that wait for their turn");
     describe_gauge!("koregate_redis_up", "1 if Redis answers on this connection, 0 while it is left alone");
     describe_gauge!("koregate_cache_bytes", Unit::Bytes, "Bytes that the cache holds");
@@ -104,6 +107,29 @@ pub fn request(told: &Request<'_>) {
 pub fn quota_remaining(account: &str, window: Duration, left: u32) {
     let labels = [("account", account.to_owned()), ("window", format!("{}s", window.as_secs()))];
     gauge!("koregate_quota_remaining", &labels).set(f64::from(left));
+}
+
+/// Who makes the calls of an account, now that it has changed; and among how many replicas its quota is divided, if they
+/// have lost each other.
+pub fn fleet_role(account: &str, role: &'static str, divided_by: Option<usize>) {
+    for each in ["unknown", "calls", "follows", "alone"] {
+        let labels = [("account", account.to_owned()), ("role", each.to_owned())];
+        gauge!("koregate_fleet_role", &labels).set(f64::from(u8::from(each == role)));
+    }
+    match divided_by {
+        Some(replicas) => tracing::warn!(
+            account,
+            replicas,
+            "the other replicas cannot be reached: making do with a share of the quota"
+        ),
+        None => tracing::info!(account, role, "who makes the upstream calls of this account"),
+    }
+}
+
+/// An exchange with the other replicas failed.
+pub fn fleet_exchange_failed(why: &str) {
+    counter!("koregate_fleet_exchanges_failed_total").increment(1);
+    tracing::debug!(why, "an exchange with the other replicas failed");
 }
 
 /// How many calls of an account wait for their turn.
@@ -269,6 +295,11 @@ pub fn purge(told: &Purge<'_>) {
 /// A purge that Redis did not take at first has been taken, and the others told.
 pub fn purge_made_up_for(account: &str, epoch: u64, confirmed: usize) {
     tracing::info!(account, epoch, confirmed, "a purge that Redis did not take at first is there now");
+}
+
+/// What became of a window that one replica was to bring for another: `asked` by this one, or `carried` by it.
+pub fn errand(side: &'static str, result: &'static str) {
+    counter!("koregate_errands_total", "side" => side, "result" => result).increment(1);
 }
 
 /// Fetched items were not kept.

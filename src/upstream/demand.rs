@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::window::Span;
 
 /// How urgent a fetch is. What comes first here goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Class {
     /// Somebody waits for the answer.
     Interactive,
@@ -141,6 +142,12 @@ impl Demand {
     pub fn take_back(&self) {
         let mut state = self.lock();
         state.calls = state.calls.saturating_sub(1);
+    }
+
+    /// Another replica has made so many calls for it.
+    pub fn add(&self, calls: u32) {
+        let mut state = self.lock();
+        state.calls = state.calls.saturating_add(calls);
     }
 
     /// The calls that no answer has told of yet; from now on they are told of.

@@ -16,6 +16,7 @@ pub use client::{AuthorizedRequest, Client};
 pub use demand::{Asker, Class, Demand, Waiting};
 pub use error::{Again, SpentLimit, UpstreamError};
 pub use page::{BadPage, Page};
+pub use refusal::known_message;
 pub use series::{Filter, KnownFilter, Series};
 
 use crate::window::{Bound, QueryBounds};

@@ -1,7 +1,7 @@
 //! One upstream answer, checked before anybody trusts it.
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::allowance::Allowance;
@@ -18,7 +18,7 @@ pub struct Page {
 }
 
 /// Why a body is not a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum BadPage {
     /// Nothing came.
     #[error("an empty body")]

@@ -49,12 +49,16 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now
         let retry_after = retry_after(headers, now).or_else(|| allowance?.wait());
         return Some(UpstreamError::RateLimited { limit, retry_after, allowance });
     }
-    let message =
-        message.and_then(|message| KNOWN_MESSAGES.into_iter().find(|known| known.eq_ignore_ascii_case(message)));
+    let message = message.and_then(known_message);
     Some(match status {
         StatusCode::UNAUTHORIZED => UpstreamError::Unauthorized { message },
         status => UpstreamError::Status { status, message },
     })
+}
+
+/// The message that is known, if it is one.
+pub fn known_message(message: &str) -> Option<&'static str> {
+    KNOWN_MESSAGES.into_iter().find(|known| known.eq_ignore_ascii_case(message))
 }
 
 fn spent_limit(message: &str) -> Option<SpentLimit> {

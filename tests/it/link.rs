@@ -23,6 +23,7 @@ fn link(url: &str) -> Link {
         prefix: "koregate".to_owned(),
         ttl: Duration::from_mins(1),
         timeout: TIMEOUT,
+        replicas: 8,
         encryption_key: None,
         previous_encryption_key: None,
     };

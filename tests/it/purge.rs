@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
+use koregate::quota::Role;
 use koregate::simulator::{Filter, StreamProfile};
 
 use crate::support::{
@@ -73,6 +74,21 @@ async fn until_written(redis: &RedisServer, count: usize) {
 async fn until_whole(door: &Door, truth: &[Vec<u8>]) {
     let asking = async { while !is_whole(&get(door).await, truth) {} };
     tokio::time::timeout(Duration::from_secs(30), asking).await.expect("it goes on serving what was purged");
+}
+
+/// Waits until a replica makes the calls of all; those that come later follow it.
+async fn until_calls(door: &Door) {
+    let mut role = door.gateway.stack().quotas.of(ACCOUNT).unwrap().role();
+    let calls = role.wait_for(|role| *role == Role::Calls);
+    tokio::time::timeout(Duration::from_secs(30), calls).await.expect("it does not come to make the calls").unwrap();
+}
+
+/// The field of a chunk that was fetched before the first purge.
+const OLD: &str = "field:find('_0$')";
+
+async fn until_written_anew(redis: &RedisServer) {
+    let script = format!("if {OLD} then return 99 end");
+    until("what was fetched since is in Redis, and nothing else", || chunks(redis, &script) == CELLS).await;
 }
 
 fn done(answer: &Answer) -> serde_json::Value {
@@ -154,9 +170,11 @@ async fn a_purge_at_one_replica_is_one_at_all() {
 #[tokio::test]
 async fn a_fetch_under_way_at_another_replica_brings_nothing_back() {
     let redis = RedisServer::start();
-    let rig = rig(&settings(&redis)).await;
+    let rig = rig(&Settings::default()).await;
     let tap = Tap::start(rig.simulator.as_ref().unwrap().addr(), None).await;
     let busy = tap.door(&rig, &settings(&redis)).await;
+    until_calls(&busy).await;
+    let other = rig.another_door(&settings(&redis)).await;
     until("both listen", || listening(&redis) == 2).await;
     tap.hold_answers();
     let old = day(&rig);
@@ -164,71 +182,120 @@ async fn a_fetch_under_way_at_another_replica_brings_nothing_back() {
     let purging = async {
         until("the first page was asked for", || rig.calls() > 0).await;
         change(&rig);
-        let told = done(&rig.door.purge("").await);
+        let told = done(&other.purge("").await);
         assert_eq!((&told["replicas"]["confirmed"], &told["complete"]), (&1.into(), &true.into()));
         // Whoever comes now does not wait for what began before.
         tap.release();
     };
     tokio::join!(asking, purging);
     assert_ne!(old, day(&rig));
-    for door in [&busy, &rig.door, &rig.another_door(&settings(&redis)).await] {
+    for door in [&busy, &other, &rig.another_door(&settings(&redis)).await] {
         assert_whole(&get(door).await, &day(&rig));
     }
 }
 
-/// A replica that may do everything but hear: no letter ever comes to it.
-async fn deaf_door(rig: &Rig, redis: &RedisServer) -> Door {
-    redis.admin(&["ACL", "SETUSER", "deaf", "on", ">pw", "~*", "+@all", "resetchannels"]);
-    rig.another_door(&at_url(&redis.url_for("deaf:pw"), "")).await
+#[tokio::test]
+async fn a_fetch_under_way_for_another_replica_brings_nothing_back_to_it() {
+    let redis = RedisServer::start();
+    let rig = rig(&Settings::default()).await;
+    let tap = Tap::start(rig.simulator.as_ref().unwrap().addr(), None).await;
+    let caller = tap.door(&rig, &settings(&redis)).await;
+    until_calls(&caller).await;
+    let [follower, third] = [rig.another_door(&settings(&redis)).await, rig.another_door(&settings(&redis)).await];
+    until("all listen", || listening(&redis) == 3).await;
+    tap.hold_answers();
+    let old = day(&rig);
+    let before = async { assert_whole(&get(&follower).await, &old) };
+    let purging = async {
+        until("the first page was asked for", || rig.calls() == 1).await;
+        change(&rig);
+        let told = done(&third.purge("").await);
+        assert_eq!((&told["replicas"]["confirmed"], &told["complete"]), (&2.into(), &true.into()));
+        let after = async { assert_whole(&get(&follower).await, &day(&rig)) };
+        let release = async {
+            until("it is asked for anew while the first is still under way", || rig.calls() == 2).await;
+            tap.release();
+        };
+        tokio::join!(after, release);
+    };
+    tokio::join!(before, purging);
+    assert_ne!(old, day(&rig));
+    until_written_anew(&redis).await;
+    let spent = rig.calls();
+    for door in [&follower, &caller, &third, &rig.another_door(&settings(&redis)).await] {
+        assert_whole(&get(door).await, &day(&rig));
+    }
+    assert_eq!(rig.calls(), spent, "what was fetched since is kept");
 }
 
-#[tokio::test]
-async fn a_replica_that_misses_the_letter_reads_nothing_that_was_purged_and_learns_of_it_soon() {
-    let redis = RedisServer::start();
-    let rig = rig(&settings(&redis)).await;
-    let (deaf, empty) = (deaf_door(&rig, &redis).await, deaf_door(&rig, &redis).await);
-    get(&rig.door).await.page();
-    until_written(&redis, CELLS).await;
-    get(&deaf).await.page();
-    // As if a replica had written it back that did not know better.
-    let saved = "redis.call('hset', 'saved:' .. key, field, value)";
-    assert_eq!(chunks(&redis, saved), CELLS);
-    change(&rig);
-    let told = done(&rig.door.purge("").await);
-    assert_eq!((&told["replicas"]["expected"], &told["redis_chunks"]), (&0.into(), &CELLS.into()));
+/// A replica whose letters nobody gets: what it purges, all others find out for themselves.
+async fn mute_door(rig: &Rig, redis: &RedisServer) -> Door {
+    redis.admin(&["ACL", "SETUSER", "mute", "on", ">pw", "~*", "+@all", "resetchannels"]);
+    rig.another_door(&at_url(&redis.url_for("mute:pw"), "")).await
+}
+
+/// Keeps what is in Redis for [`write_back`].
+fn save(redis: &RedisServer) {
+    assert_eq!(chunks(redis, "redis.call('hset', 'saved:' .. key, field, value)"), CELLS);
+}
+
+/// As if a replica had done so that did not know better.
+fn write_back(redis: &RedisServer) {
     let back = "for _, key in ipairs(redis.call('keys', 'saved:*')) do \
                 redis.call('rename', key, string.sub(key, 7)) end return 0";
     redis.admin(&["EVAL", back, "0"]);
-    assert_eq!(chunks(&redis, ""), CELLS);
+    assert_eq!(chunks(redis, ""), CELLS);
+}
+
+async fn until_deleted(redis: &RedisServer) {
+    let old = format!("if {OLD} then return 99 end");
+    until("what was met has been deleted", || chunks(redis, &old) != 99).await;
+}
+
+#[tokio::test]
+async fn replicas_that_miss_the_letter_read_nothing_that_was_purged_and_learn_of_it_soon() {
+    let redis = RedisServer::start();
+    let rig = rig(&settings(&redis)).await;
+    until_calls(&rig.door).await;
+    let [other, empty] = [rig.another_door(&settings(&redis)).await, rig.another_door(&settings(&redis)).await];
+    let mute = mute_door(&rig, &redis).await;
+    get(&rig.door).await.page();
+    until_written(&redis, CELLS).await;
+    get(&other).await.page();
+    save(&redis);
+    change(&rig);
+    let told = done(&mute.purge("").await);
+    assert_eq!((&told["replicas"]["expected"], &told["redis_chunks"]), (&serde_json::Value::Null, &CELLS.into()));
+    write_back(&redis);
+    // It finds out as it reads, and so does the one that it sends its errand to, which has the old chunks in memory.
     assert_whole(&get(&empty).await, &day(&rig));
     assert_whole(&get(&rig.door).await, &day(&rig));
-    until_whole(&deaf, &day(&rig)).await;
-    let old = "if field:find('_0$') then return 1 end";
-    until("what was met has been deleted", || chunks(&redis, old) != 1).await;
+    until_whole(&other, &day(&rig)).await;
+    until_deleted(&redis).await;
 }
 
 #[tokio::test]
 async fn a_replica_that_misses_the_letter_writes_nothing_back() {
     let redis = RedisServer::start();
-    let rig = rig(&settings(&redis)).await;
-    redis.admin(&["ACL", "SETUSER", "deaf", "on", ">pw", "~*", "+@all", "resetchannels"]);
+    let rig = rig(&Settings::default()).await;
     let tap = Tap::start(rig.simulator.as_ref().unwrap().addr(), None).await;
-    let deaf = tap.door(&rig, &at_url(&redis.url_for("deaf:pw"), "")).await;
+    let busy = tap.door(&rig, &settings(&redis)).await;
+    until_calls(&busy).await;
+    let mute = mute_door(&rig, &redis).await;
     tap.hold_answers();
     let old = day(&rig);
-    let asking = async { assert_whole(&get(&deaf).await, &old) };
+    let asking = async { assert_whole(&get(&busy).await, &old) };
     let purging = async {
         until("the first page was asked for", || rig.calls() > 0).await;
         change(&rig);
-        done(&rig.door.purge("").await);
+        done(&mute.purge("").await);
         tap.release();
     };
     tokio::join!(asking, purging);
     let fresh = rig.another_door(&settings(&redis)).await;
     assert_whole(&get(&fresh).await, &day(&rig));
-    until_whole(&deaf, &day(&rig)).await;
-    until("what was fetched since is in Redis", || chunks(&redis, "if field:find('_0$') then return 99 end") == CELLS)
-        .await;
+    until_whole(&busy, &day(&rig)).await;
+    until_written_anew(&redis).await;
 }
 
 #[tokio::test]
@@ -256,15 +323,17 @@ async fn a_redis_that_forbids_to_look_for_keys_is_told_of() {
 async fn a_purge_survives_a_redis_that_was_emptied() {
     let redis = RedisServer::start();
     let rig = rig(&settings(&redis)).await;
-    let deaf = deaf_door(&rig, &redis).await;
+    until_calls(&rig.door).await;
     get(&rig.door).await.page();
     until_written(&redis, CELLS).await;
-    get(&deaf).await.page();
+    save(&redis);
     change(&rig);
     let first = done(&rig.door.purge("").await);
-    redis.admin(&["FLUSHALL"]);
-    redis.admin(&["ACL", "SETUSER", "deaf", "on", ">pw", "~*", "+@all", "resetchannels"]);
-    until_whole(&deaf, &day(&rig)).await;
+    let empty = "for _, key in ipairs(redis.call('keys', '*')) do \
+                 if key:sub(1, 6) ~= 'saved:' then redis.call('del', key) end end return 0";
+    redis.admin(&["EVAL", empty, "0"]);
+    write_back(&redis);
+    until_whole(&rig.another_door(&settings(&redis)).await, &day(&rig)).await;
     let field = first["epoch"].to_string();
     let stands = || text(&redis.admin(&["HKEYS", &format!("koregate:p1:{{{ACCOUNT}}}:purges")])) == field;
     until("who knew of it has written it again", stands).await;

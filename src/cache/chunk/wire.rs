@@ -18,6 +18,8 @@
 //! Whatever does not read back exactly is a miss: the checksum covers each byte, and the name, so that a value that was
 //! put under another name is none.
 
+use std::sync::atomic::AtomicBool;
+
 use bytes::{Buf as _, BufMut as _, Bytes};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -66,8 +68,14 @@ impl Chunk {
         Some(bytes)
     }
 
-    /// Reads what [`Chunk::to_bytes`] wrote under the same name; `None` for anything else.
+    /// Reads what [`Chunk::to_bytes`] wrote under the same name; `None` for anything else, and for a chunk whose items do
+    /// not lie in its span, one after the other.
     pub fn from_bytes(bytes: &Bytes, name: &[u8]) -> Option<Self> {
+        Self::from_bytes_uncut(bytes, name).filter(Self::is_placed)
+    }
+
+    /// The same for a chunk that nobody is going to cut: its items may lie anywhere.
+    pub fn from_bytes_uncut(bytes: &Bytes, name: &[u8]) -> Option<Self> {
         let (covered, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM)?)?;
         (checksum(covered, name).to_le_bytes() == *sum).then_some(())?;
         let mut rest = bytes.slice(..covered.len());
@@ -90,19 +98,24 @@ impl Chunk {
             (rest.len() >= len).then_some(())?;
             texts.push(Block { first_row, text_len, text: Text::Deflated(rest.split_to(len)) });
         }
-        let chunk = Self { span, fetched_at, epoch, rows, blocks: texts.into(), names };
+        let blocks = texts.into();
+        let chunk = Self { span, fetched_at, epoch, rows, blocks, names, shared: AtomicBool::default() };
         (rest.is_empty() && chunk.makes_sense()).then_some(chunk)
+    }
+
+    /// Whether its items can be found by their time.
+    fn is_placed(&self) -> bool {
+        let in_order = self.rows.is_sorted_by_key(|row| row.at);
+        in_order && self.rows.iter().all(|row| self.span.contains(row.at))
     }
 
     /// Whether the index can be used without a look beyond its bounds.
     fn makes_sense(&self) -> bool {
-        let in_order = self.rows.is_sorted_by_key(|row| row.at);
-        let inside = self.rows.iter().all(|row| self.span.contains(row.at));
         let mut first_rows = self.blocks.iter().map(|block| block.first_row);
         let starts = first_rows.next() == (!self.rows.is_empty()).then_some(0);
         let ascend = self.blocks.windows(2).all(|pair| pair[0].first_row < pair[1].first_row);
         let within = self.blocks.last().is_none_or(|last| last.first_row < self.rows.len());
-        starts && ascend && within && inside && in_order && (0..self.blocks.len()).all(|block| self.ends_fit(block))
+        starts && ascend && within && (0..self.blocks.len()).all(|block| self.ends_fit(block))
     }
 
     /// Whether the items of a block fill its text, with a comma between two of them.
@@ -174,8 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_chunk_is_not_kept() {
-        assert!(chunk(2, Settled::No).derive(Some).unwrap().to_bytes(NAME).is_none());
+    fn a_derived_chunk_is_kept_only_when_it_is_packed() {
+        let derived = chunk(30, Settled::No).derive(Some).unwrap();
+        assert!(derived.to_bytes(NAME).is_none());
+        let back = Chunk::from_bytes(&derived.packed().unwrap().to_bytes(NAME).unwrap().into(), NAME).unwrap();
+        assert_eq!((read(&back), back.names(0..30)), (read(&derived), derived.names(0..30)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{State, Turns};
 use crate::config::Limit;
+use crate::quota::common::Name;
 use crate::quota::journal::Slot;
 use crate::quota::ledger::{Shrunk, Tick};
 use crate::upstream::{Allowance, Asker, SpentLimit};
@@ -33,12 +34,21 @@ pub struct Turn {
     served: Asker,
     began: Tick,
     slot: Option<Slot>,
+    /// By which the other replicas know it.
+    name: Option<Name>,
     open: bool,
 }
 
 impl Turn {
-    pub(super) fn new(turns: &Arc<Turns>, cause: Asker, served: Asker, began: Tick, slot: Option<Slot>) -> Self {
-        Self { turns: turns.clone(), cause, served, began, slot, open: true }
+    pub(super) fn new(
+        turns: &Arc<Turns>,
+        cause: Asker,
+        served: Asker,
+        began: Tick,
+        slot: Option<Slot>,
+        name: Option<Name>,
+    ) -> Self {
+        Self { turns: turns.clone(), cause, served, began, slot, name, open: true }
     }
 
     /// The call never reached the upstream.
@@ -53,6 +63,9 @@ impl Turn {
         }
         if let Some((journal, slot)) = turns.journal.as_ref().zip(self.slot.take()) {
             journal.refund(slot);
+        }
+        if let Some((common, name)) = state.common.as_mut().zip(self.name.take()) {
+            common.take_back(&name);
         }
         state.wake_first();
     }
@@ -112,6 +125,9 @@ impl Turn {
         state.ledger.end(now, &self.cause.caller);
         if let Some((journal, slot)) = self.turns.journal.as_ref().zip(self.slot.take()) {
             journal.end(slot);
+        }
+        if let Some((common, name)) = state.common.as_mut().zip(self.name.take()) {
+            common.end(now, &name);
         }
     }
 }

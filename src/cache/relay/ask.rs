@@ -1,0 +1,318 @@
+//! The side of the one who follows: flights that another replica is to bring.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use super::letter::{Brought, Errand, Landed, Letter};
+use super::{Announced, Relay};
+use crate::cache::CacheError;
+use crate::cache::chunk::Chunk;
+use crate::cache::fetch::Fetcher;
+use crate::cache::flight::{Flight, Progress};
+use crate::cache::lookup::SKEW;
+use crate::cache::seat::Seat;
+use crate::cache::shelf::{SharedShelf, Shelf};
+use crate::cache::tombs::Tombs;
+use crate::cache::work::Work;
+use crate::quota::{QuotaError, Role};
+use crate::repage::{Placed, RepageError};
+use crate::telemetry;
+use crate::upstream::Series;
+use crate::window::{Moment, Span, SpanSet};
+
+/// So often what was brought is asked for again because it cannot be found, or was purged before it was asked for.
+const ATTEMPTS: u8 = 2;
+/// How long it is tried to read what was brought while Redis cannot be asked; by then it is known who calls instead.
+const READING: Duration = Duration::from_secs(20);
+/// The pause between two such tries.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// An errand that has not landed yet.
+#[derive(Debug)]
+pub(super) struct Asked {
+    account: Arc<str>,
+    errand: Errand,
+    /// Copies fetched since then are good enough.
+    fresh_since: Moment,
+    landed: mpsc::UnboundedSender<Landed>,
+}
+
+impl Asked {
+    pub(super) fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// As it is sent now.
+    pub(super) fn errand(&self, now: Moment) -> Errand {
+        let asked_ago = u64::try_from(now.since(self.fresh_since).as_millis()).unwrap_or(u64::MAX);
+        Errand { asked_ago, ..self.errand.clone() }
+    }
+}
+
+/// The end of an errand at which it is waited for; dropped, nobody does any more.
+struct Awaited {
+    relay: Relay,
+    id: u64,
+    landed: mpsc::UnboundedReceiver<Landed>,
+    /// What was known to be purged when it was asked for: nothing of that will do, whatever the one who calls knows.
+    purged: Arc<Tombs>,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.relay.asked().remove(&self.id);
+    }
+}
+
+/// Why a flight ends with nothing.
+enum Left {
+    /// This replica makes the calls now.
+    CallsHere,
+    Failed(CacheError),
+}
+
+impl From<CacheError> for Left {
+    fn from(error: CacheError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Relay {
+    /// Remembers an errand, which is not sent yet; `purged` is known by now.
+    fn remember(&self, work: &Work, fresh_since: Moment, seat: &Seat, purged: Arc<Tombs>) -> Awaited {
+        let (id, span) = (self.name(), work.flight.span());
+        let errand = Errand {
+            id,
+            attempt: 0,
+            series: (&*work.series).into(),
+            span: (span.start.as_nanos(), span.end.as_nanos()),
+            exactly: work.flight.placed == Placed::Unchecked,
+            asker: (&seat.asker).into(),
+            asked_ago: 0,
+            epoch: purged.epoch(),
+        };
+        let (sender, landed) = mpsc::unbounded_channel();
+        let asked = Asked { account: work.series.account.clone(), errand, fresh_since, landed: sender };
+        self.asked().insert(id, asked);
+        Awaited { relay: self.clone(), id, landed, purged }
+    }
+
+    /// Sends errands for the first time; those that there is nobody for yet are sent when there is.
+    fn ask(&self, account: &str, ids: &[u64], announced: Option<Announced>) {
+        let Some(to) = self.caller_of(account) else { return };
+        let now = self.0.clock.now();
+        let errands: Vec<Errand> = {
+            let asked = self.asked();
+            ids.iter().filter_map(|id| asked.get(id)).map(|asked| asked.errand(now)).collect()
+        };
+        // Of a gathering that brings no errands, that is said when what announced it is dropped.
+        let closes = announced.filter(|_| !errands.is_empty()).and_then(|mut announced| announced.close(&to));
+        self.send_errands(&to, errands, closes);
+    }
+
+    /// An errand of this replica has landed.
+    pub(super) fn landed(&self, landed: Landed) {
+        if let Some(asked) = self.asked().get(&landed.id).filter(|asked| asked.errand.attempt == landed.attempt) {
+            let _ = asked.landed.send(landed);
+        }
+    }
+}
+
+impl Fetcher {
+    /// Begins a flight for each span that somebody wants of what was gathered, to be brought by the one who calls. It
+    /// gathers by itself, over all replicas: so here nothing is put together that it would have to take apart.
+    pub(in crate::cache) fn ask_gathered(
+        self: &Arc<Self>,
+        relay: &Relay,
+        series: &Arc<Series>,
+        of: &SharedShelf,
+        announced: Option<Announced>,
+    ) {
+        let mut ids = Vec::new();
+        let mut shelf = of.lock();
+        let Some(gathering) = shelf.gathering.take() else { return };
+        for want in &gathering.wants {
+            let Some(seat) = want.seat.upgrade() else { continue };
+            for span in want.spans.spans() {
+                let what = (*span, want.rich, Placed::Checked);
+                ids.push(self.wait_for(relay, series, of, &mut shelf, what, want.fresh_since, &seat).0);
+            }
+        }
+        drop(shelf);
+        relay.ask(&series.account, &ids, announced);
+    }
+
+    /// Begins a flight for exactly one window, to be brought by the one who calls. The caller holds the shelf's lock.
+    #[expect(clippy::too_many_arguments, reason = "as many as a flight has")]
+    pub(in crate::cache) fn ask_exactly(
+        self: &Arc<Self>,
+        relay: &Relay,
+        series: &Arc<Series>,
+        of: &SharedShelf,
+        shelf: &mut Shelf,
+        span: Span,
+        fresh_since: Moment,
+        seat: &Arc<Seat>,
+    ) -> Arc<Flight> {
+        let what = (span, series.rich, Placed::Unchecked);
+        let (id, flight) = self.wait_for(relay, series, of, shelf, what, fresh_since, seat);
+        relay.ask(&series.account, &[id], None);
+        flight
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as many as a flight has")]
+    fn wait_for(
+        self: &Arc<Self>,
+        relay: &Relay,
+        series: &Arc<Series>,
+        of: &SharedShelf,
+        shelf: &mut Shelf,
+        (span, rich, placed): (Span, bool, Placed),
+        fresh_since: Moment,
+        seat: &Arc<Seat>,
+    ) -> (u64, Arc<Flight>) {
+        // Under the shelf's lock, as the epoch of any flight.
+        let purged = self.purges.known(&series.account);
+        let (flight, tell) = Flight::begin_elsewhere(span, rich, placed, self.clock.now(), purged.epoch(), seat);
+        let work = Work::new(series, of, shelf, flight.clone(), &[(seat.clone(), span)]);
+        let awaited = relay.remember(&work, fresh_since, seat, purged);
+        let id = awaited.id;
+        tokio::spawn(self.clone().fly_elsewhere(work, tell, awaited));
+        (id, flight)
+    }
+
+    /// Waits until another replica has brought a flight, and lands it.
+    async fn fly_elsewhere(self: Arc<Self>, work: Work, tell: watch::Sender<Progress>, mut awaited: Awaited) {
+        let result = match self.brought(&work, &mut awaited).await {
+            Ok(chunks) => {
+                telemetry::errand("asked", "landed");
+                self.shelve(&work, &chunks);
+                Ok(chunks)
+            }
+            // Those who wait look again: then what they want is gathered, and fetched from here.
+            Err(Left::CallsHere) => {
+                telemetry::errand("asked", "left");
+                Ok(Vec::new())
+            }
+            Err(Left::Failed(error)) => {
+                telemetry::errand("asked", if work.flight.demand.is_abandoned() { "unwanted" } else { "failed" });
+                Err(error)
+            }
+        };
+        self.land(&work, &tell, result);
+    }
+
+    async fn brought(&self, work: &Work, awaited: &mut Awaited) -> Result<Vec<Arc<Chunk>>, Left> {
+        let Flight { demand, .. } = &*work.flight;
+        let account = &work.series.account;
+        let turns = self.quotas.of(account).ok_or(CacheError::Lost)?;
+        let mut role = turns.role();
+        role.mark_changed();
+        let mut asked_of = awaited.relay.caller_of(account);
+        // Until it was brought at somebody's cost.
+        let mut told = true;
+        loop {
+            tokio::select! {
+                landed = awaited.landed.recv() => {
+                    let brought = landed.ok_or(CacheError::Lost)?.result.map_err(CacheError::from)?;
+                    told &= brought.collapsed;
+                    work.flight.spent_elsewhere(brought.calls, told);
+                    if let Some(chunks) = self.read(work, awaited, &brought, &mut role).await? {
+                        return Ok(chunks);
+                    }
+                    awaited.ask_again(self.purges.known(account))?;
+                }
+                changed = role.changed() => {
+                    changed.map_err(|_| CacheError::Lost)?;
+                    let role = role.borrow_and_update().clone();
+                    match role {
+                        Role::Calls => return Err(Left::CallsHere),
+                        Role::Follows(caller) if asked_of.as_ref() != Some(&caller) => {
+                            asked_of = Some(caller);
+                            awaited.relay.0.say_again.notify_one();
+                        }
+                        Role::Follows(_) | Role::Unknown => {}
+                    }
+                }
+                () = demand.changed() => {
+                    if demand.is_abandoned() {
+                        if let Some(to) = awaited.relay.caller_of(account) {
+                            awaited.relay.send(&to, Letter::Gone { id: awaited.id });
+                        }
+                        return Err(CacheError::Repage(RepageError::Quota(QuotaError::Unwanted)).into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads from Redis what was brought; `None` if some of it is not there, or was purged before it was asked for.
+    async fn read(
+        &self,
+        work: &Work,
+        awaited: &Awaited,
+        brought: &Brought,
+        role: &mut watch::Receiver<Role>,
+    ) -> Result<Option<Vec<Arc<Chunk>>>, Left> {
+        let Brought { pieces, .. } = brought;
+        let span = work.flight.span();
+        let mut uncovered = SpanSet::from(span);
+        for piece in pieces {
+            uncovered.remove(piece.span);
+        }
+        if !uncovered.is_empty() {
+            return Err(CacheError::Lost.into());
+        }
+        // What was fetched in the future was fetched by a replica whose clock is wrong, and that may have taken for settled
+        // what was not.
+        let now = self.clock.now();
+        if pieces.iter().any(|piece| piece.fetched_at > now + SKEW) {
+            return Err(CacheError::Foreign.into());
+        }
+        let Some(passing) = awaited.passing() else { return Err(CacheError::Lost.into()) };
+        let begun = Instant::now();
+        let heard_of = self.purges.known(&work.series.account);
+        let will_do = |chunk: &Chunk| {
+            let buried_by = |tombs: &Tombs| tombs.buries(&work.series.stream, chunk.span(), chunk.epoch());
+            // Of a purge that was heard of while this was waited for, who waits has asked before. Of one that is learnt
+            // only by reading it cannot be told: the letter was missed.
+            !buried_by(&awaited.purged) && (buried_by(&heard_of) || !self.purges.buries(&work.series, chunk))
+        };
+        loop {
+            let (tier, placed) = (&awaited.relay.0.tier, work.flight.placed);
+            if let Ok(chunks) = tier.take_over(&work.series, &passing, pieces, placed).await {
+                let chunks = chunks.filter(|chunks| chunks.iter().all(will_do));
+                return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));
+            }
+            if begun.elapsed() > READING {
+                return Err(CacheError::Lost.into());
+            }
+            tokio::select! {
+                () = sleep(PAUSE) => {}
+                _ = role.wait_for(|role| *role == Role::Calls) => return Err(Left::CallsHere),
+            }
+        }
+    }
+}
+
+impl Awaited {
+    /// Where what the tier does not keep of it is handed over.
+    fn passing(&self) -> Option<String> {
+        let post = &self.relay.0.post;
+        self.relay.asked().get(&self.id).map(|asked| asked.errand.passing(post.prefix(), post.me()))
+    }
+
+    /// Asks for it again, though it was brought; `purged` is known by now.
+    fn ask_again(&mut self, purged: Arc<Tombs>) -> Result<(), CacheError> {
+        let mut all = self.relay.asked();
+        let asked = all.get_mut(&self.id).filter(|asked| asked.errand.attempt < ATTEMPTS).ok_or(CacheError::Lost)?;
+        asked.errand.attempt += 1;
+        asked.errand.epoch = purged.epoch();
+        self.purged = purged;
+        self.relay.0.say_again.notify_one();
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! The side of the one who calls: errands of other replicas are answered by the code that answers requests here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::letter::{Brought, Errand, Landed, Letter};
+use super::{Arrival, Relay};
+use crate::cache::chunk::{Chunk, Damaged};
+use crate::cache::fetch::Fetcher;
+use crate::cache::serve::{Part, Request};
+use crate::cache::tier::NotHanded;
+use crate::cache::{CacheError, Outcome, WindowQuery};
+use crate::fleet::ReplicaId;
+use crate::quota::Role;
+use crate::repage::{Placed, RepageError};
+use crate::telemetry;
+use crate::upstream::{Asker, Series};
+
+/// An errand that was not heard of for so long is dropped: who has sent it is gone.
+const SILENCE: Duration = Duration::from_secs(5);
+/// For so long it is known what became of an errand, should the letter that told of it be lost.
+const REMEMBERED: Duration = Duration::from_mins(1);
+/// Of so many errands at the most, and so many pieces, each a few dozen bytes.
+const MOST_REMEMBERED: usize = 4096;
+const MOST_PIECES: usize = 500_000;
+/// So often Redis is asked to take what was brought, with a pause between.
+const HAND_OVERS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// An errand of another replica.
+#[derive(Debug)]
+pub(super) struct Carried {
+    attempt: u8,
+    /// When it was last heard of.
+    heard: Instant,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It is being answered; dropped, it is not any more, and what it waits for knows.
+    UnderWay { _task: AbortOnDropHandle<()> },
+    /// It was answered with this letter.
+    Landed { at: Instant, letter: Arc<Letter> },
+}
+
+impl Relay {
+    /// Drops the errands of which nothing was heard for long, and what need not be remembered any more.
+    pub(super) fn tidy(&self) {
+        self.0.coming.tidy();
+        let mut carried = self.carried();
+        carried.retain(|_, carried| match &carried.state {
+            State::UnderWay { .. } => carried.heard.elapsed() < SILENCE,
+            State::Landed { at, .. } => at.elapsed() < REMEMBERED,
+        });
+        let landed = carried.iter().filter_map(|(name, carried)| match &carried.state {
+            State::UnderWay { .. } => None,
+            State::Landed { at, letter } => Some((*at, letter.pieces(), name.clone())),
+        });
+        let mut landed: Vec<_> = landed.collect();
+        landed.sort_unstable_by_key(|(at, ..)| std::cmp::Reverse(*at));
+        let mut pieces = 0;
+        for (place, (_, more, name)) in landed.into_iter().enumerate() {
+            pieces += more;
+            if place >= MOST_REMEMBERED || pieces > MOST_PIECES {
+                carried.remove(&name);
+            }
+        }
+    }
+
+    /// Whether an errand is known already: then it is kept alive, and told of if it has landed.
+    fn knows(&self, from: &ReplicaId, errand: &Errand) -> bool {
+        let mut carried = self.carried();
+        let Some(known) = carried.get_mut(&(from.clone(), errand.id)) else { return false };
+        if known.attempt < errand.attempt {
+            return false;
+        }
+        known.heard = Instant::now();
+        if let State::Landed { letter, .. } = &known.state
+            && known.attempt == errand.attempt
+        {
+            self.send(from, letter.clone());
+        }
+        true
+    }
+
+    fn lands(&self, from: &ReplicaId, errand: &Errand, result: Result<Brought, CacheError>) {
+        let (id, attempt) = (errand.id, errand.attempt);
+        telemetry::errand("carried", if result.is_ok() { "landed" } else { "failed" });
+        let result = result.map_err(|error| (&error).into());
+        let letter = Arc::new(Letter::Landed(Landed { id, attempt, result }));
+        let mut carried = self.carried();
+        // Whoever has dropped it, or has asked for it anew, does not wait for this.
+        if let Some(known) = carried.get_mut(&(from.clone(), id)).filter(|known| known.attempt == attempt) {
+            known.state = State::Landed { at: Instant::now(), letter: letter.clone() };
+            self.send(from, letter);
+        }
+    }
+}
+
+impl Fetcher {
+    /// Takes errands on, if this replica makes the calls; else whoever has sent them is going to hear who does.
+    pub(super) fn carry(
+        self: &Arc<Self>,
+        relay: &Relay,
+        from: &ReplicaId,
+        cut: &str,
+        errands: Vec<Errand>,
+        closes: Option<u64>,
+    ) {
+        let arrival = closes.map(|gathering| Arrival::new(relay, from, gathering));
+        let is_alike = cut == relay.0.tier.cut();
+        for errand in errands {
+            let series = Arc::new(Series::from(&errand.series));
+            if relay.role(&series.account) != Role::Calls || relay.knows(from, &errand) {
+                continue;
+            }
+            let name = (from.clone(), errand.id);
+            let is_known = is_alike && self.quotas.of(&series.account).is_some();
+            let (attempt, heard) = (errand.attempt, Instant::now());
+            // Held until it is in the table: it may end at once.
+            let mut carried = relay.carried();
+            let arrival = arrival.clone().filter(|_| is_known);
+            let carrying = self.clone().carry_one(relay.clone(), from.clone(), series, errand, is_known, arrival);
+            let state = State::UnderWay { _task: AbortOnDropHandle::new(tokio::spawn(carrying)) };
+            carried.insert(name, Carried { attempt, heard, state });
+        }
+    }
+
+    async fn carry_one(
+        self: Arc<Self>,
+        relay: Relay,
+        from: ReplicaId,
+        series: Arc<Series>,
+        errand: Errand,
+        is_known: bool,
+        arrival: Option<Arc<Arrival>>,
+    ) {
+        let turns = self.quotas.of(&series.account).filter(|_| is_known);
+        let Some(turns) = turns else { return relay.lands(&from, &errand, Err(CacheError::Foreign)) };
+        let mut role = turns.role();
+        tokio::select! {
+            result = self.answer(&relay, &from, series, &errand, arrival) => relay.lands(&from, &errand, result),
+            // The other one is asked for it.
+            _ = role.wait_for(|role| *role != Role::Calls) => {
+                telemetry::errand("carried", "left");
+                relay.carried().remove(&(from, errand.id));
+            }
+        }
+    }
+
+    /// Brings what an errand asks for, and puts it where the one who asks finds it.
+    async fn answer(
+        self: &Arc<Self>,
+        relay: &Relay,
+        from: &ReplicaId,
+        series: Arc<Series>,
+        errand: &Errand,
+        arrival: Option<Arc<Arrival>>,
+    ) -> Result<Brought, CacheError> {
+        // The one who asks takes nothing that was purged before it asked. If this replica has missed the letter, or what it
+        // brought was refused, it looks; if it cannot, the other one finds out.
+        if errand.attempt > 0 || errand.epoch > self.purges.epoch(&series.account) {
+            self.purges.catch_up(&series.account).await;
+        }
+        let waited = Duration::from_millis(errand.asked_ago);
+        let (span, asked_at) = (errand.span(), self.clock.now() - waited);
+        let query = WindowQuery { series: series.clone(), span, asked_at, asker: Asker::from(&errand.asker) };
+        let patience = Instant::now() + self.queue_timeout.saturating_sub(waited);
+        let mut request = Request::new(self.clone(), query, patience, arrival);
+        let placed = if errand.exactly { Placed::Unchecked } else { Placed::Checked };
+        let (parts, outcome) = match placed {
+            // Whoever has asked for a piece of its window asks for the whole of it then.
+            Placed::Checked if self.fields.is_wrong(&series.account) => {
+                return Err(CacheError::Repage(RepageError::WindowField));
+            }
+            Placed::Checked => request.gather_chunks().await?,
+            Placed::Unchecked => request.gather_exactly().await?,
+        };
+        let chunks = self.to_hand_over(&parts, placed).await?;
+        let passing = errand.passing(relay.0.post.prefix(), from);
+        let mut hand_overs = 0;
+        let pieces = loop {
+            hand_overs += 1;
+            match relay.0.tier.hand_over(&series, &passing, &chunks, errand.attempt > 0).await {
+                Ok(pieces) => break pieces,
+                Err(NotHanded::Refused) if hand_overs < HAND_OVERS => sleep(PAUSE).await,
+                Err(NotHanded::Refused | NotHanded::TooLarge) => return Err(CacheError::Lost),
+            }
+        };
+        let answer = request.answer(parts, outcome);
+        let collapsed = matches!(answer.outcome, Outcome::Hit | Outcome::Collapsed);
+        Ok(Brought { pieces, calls: answer.calls, collapsed })
+    }
+
+    /// The chunks that an answer is made of, each once, and whether the tier keeps it.
+    async fn to_hand_over(&self, parts: &[Part], placed: Placed) -> Result<Vec<(Arc<Chunk>, bool)>, CacheError> {
+        let mut chunks: Vec<(Arc<Chunk>, bool)> = Vec::with_capacity(parts.len());
+        for part in parts {
+            let chunk = &part.slice.chunk;
+            // The parts of one chunk need not be neighbours, but are hardly ever far from each other.
+            if chunks.iter().rev().take(8).any(|(known, _)| Arc::ptr_eq(known, chunk)) {
+                continue;
+            }
+            if part.derived {
+                let chunk = chunk.clone();
+                let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
+                chunks.push((Arc::new(packed), false));
+            } else {
+                let kept = placed == Placed::Checked && self.is_kept(chunk, placed);
+                chunks.push((chunk.clone(), kept));
+            }
+        }
+        Ok(chunks)
+    }
+}

@@ -1,0 +1,198 @@
+//! How replicas fetch as one: one of them makes all calls of an account, and the others send it what they miss.
+//!
+//! Each replica finds out for itself what it has and what stands in Redis. Where it follows another one, it sends what is
+//! missing then to that one, as *errands*; the one who calls treats an errand as it treats a request of its own, so what
+//! is asked for on many replicas becomes the runs that one gateway would have made. What it brings goes through Redis; the
+//! letters only tell where it is (`cache/tier/handover.rs`).
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `ask.rs` | the side of the one who follows: flights that another replica is to bring |
+//! | `carry.rs` | the side of the one who calls: errands that are answered |
+//! | `coming.rs` | that something is being gathered on other replicas |
+//! | `letter.rs`, `told.rs` | the words |
+//!
+//! Letters can be lost. So an errand is sent again each second until it has landed, which also says that somebody still
+//! waits; and one that was brought already is told of again.
+
+mod ask;
+mod carry;
+mod coming;
+mod letter;
+mod told;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+
+pub(super) use self::coming::{Announced, Arrival};
+
+use self::ask::Asked;
+use self::carry::Carried;
+use self::coming::Coming;
+use self::letter::{Errand, Letter};
+use super::fetch::Fetcher;
+use super::tier::Tier;
+use crate::clock::Clock;
+use crate::fleet::{Mail, Post, ReplicaId, To, Topic};
+use crate::quota::{Quotas, Role};
+
+/// How often what is outstanding is sent again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Errands in one letter.
+const ERRANDS: usize = 64;
+/// Letters that are sent at once.
+const LETTERS: usize = 64;
+
+/// The way to the other replicas. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Relay(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    post: Post,
+    tier: Tier,
+    quotas: Quotas,
+    clock: Clock,
+    /// Letters, in the order in which they are to be sent.
+    outbox: mpsc::UnboundedSender<(ReplicaId, Arc<Letter>)>,
+    /// The name of the next errand or gathering.
+    next: AtomicU64,
+    /// The errands of this replica that have not landed yet. Held for bookkeeping only, as is the next one.
+    asked: Mutex<BTreeMap<u64, Asked>>,
+    /// The errands of others that this replica answers, or has answered a moment ago.
+    carried: Mutex<HashMap<(ReplicaId, u64), Carried>>,
+    /// What is being gathered on other replicas.
+    coming: Coming,
+    /// Told when what is outstanding should be sent again without waiting for the next time.
+    say_again: Notify,
+}
+
+impl Relay {
+    /// The relay of a new replica. Must be called on a runtime, on which it writes.
+    pub(super) fn new(post: &Post, tier: &Tier, quotas: &Quotas, clock: &Clock) -> Self {
+        let (outbox, letters) = mpsc::unbounded_channel();
+        tokio::spawn(send_all(post.clone(), tier.clone(), letters));
+        let (post, tier, quotas, clock) = (post.clone(), tier.clone(), quotas.clone(), clock.clone());
+        let (next, asked, carried, coming, say_again) = Default::default();
+        Self(Arc::new(Inner { post, tier, quotas, clock, outbox, next, asked, carried, coming, say_again }))
+    }
+
+    /// Takes in letters from now on, as long as `fetcher` is there to answer them.
+    pub(super) fn open(&self, fetcher: &Arc<Fetcher>) {
+        tokio::spawn(self.clone().serve(self.0.post.take_in(Topic::Errand), Arc::downgrade(fetcher)));
+    }
+
+    async fn serve(self, mut mails: mpsc::UnboundedReceiver<Mail>, fetcher: Weak<Fetcher>) {
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                mail = mails.recv() => {
+                    // Without its fetcher nobody asks, and nobody can be answered.
+                    let (Some(mail), Some(fetcher)) = (mail, fetcher.upgrade()) else { return };
+                    match mail {
+                        Mail::Reconnected => self.ask_all(),
+                        Mail::Letter { from, body } => self.take(&fetcher, &from, body),
+                    }
+                }
+                () = self.0.say_again.notified() => self.ask_all(),
+                _ = again.tick() => {
+                    if fetcher.strong_count() == 0 {
+                        return;
+                    }
+                    self.ask_all();
+                    self.tidy();
+                }
+            }
+        }
+    }
+
+    fn take(&self, fetcher: &Arc<Fetcher>, from: &ReplicaId, body: bytes::Bytes) {
+        match Letter::read(body, self.0.tier.seal(), from, self.0.post.me()) {
+            Some(Letter::Coming { account, gathering }) => self.0.coming.announced(from, gathering, &account),
+            Some(Letter::Nothing { gathering }) => self.0.coming.arrived(from, gathering),
+            Some(Letter::Errands { cut, errands, closes }) => fetcher.carry(self, from, &cut, errands, closes),
+            Some(Letter::Gone { id }) => drop(self.carried().remove(&(from.clone(), id))),
+            Some(Letter::Landed(landed)) => self.landed(landed),
+            None => {}
+        }
+    }
+
+    fn send(&self, to: &ReplicaId, letter: impl Into<Arc<Letter>>) {
+        // It is sent as long as there is a relay.
+        let _ = self.0.outbox.send((to.clone(), letter.into()));
+    }
+
+    fn name(&self) -> u64 {
+        self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The one who makes the calls of an account, if that is another one, and who it is is known.
+    fn caller_of(&self, account: &str) -> Option<ReplicaId> {
+        match self.role(account) {
+            Role::Follows(caller) => Some(caller),
+            Role::Calls | Role::Unknown => None,
+        }
+    }
+
+    fn role(&self, account: &str) -> Role {
+        // One that is not configured is refused below.
+        self.0.quotas.of(account).map_or(Role::Calls, |turns| turns.role().borrow().clone())
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, Asked>> {
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carried(&self) -> MutexGuard<'_, HashMap<(ReplicaId, u64), Carried>> {
+        self.0.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends all errands that have not landed.
+    fn ask_all(&self) {
+        let mut letters: HashMap<ReplicaId, Vec<Errand>> = HashMap::new();
+        for asked in self.asked().values() {
+            if let Some(to) = self.caller_of(asked.account()) {
+                letters.entry(to).or_default().push(asked.errand(self.0.clock.now()));
+            }
+        }
+        for (to, errands) in letters {
+            self.send_errands(&to, errands, None);
+        }
+    }
+
+    fn send_errands(&self, to: &ReplicaId, mut errands: Vec<Errand>, closes: Option<u64>) {
+        while !errands.is_empty() {
+            let rest = errands.split_off(errands.len().min(ERRANDS));
+            let (cut, closes) = (self.0.tier.cut(), closes.filter(|_| rest.is_empty()));
+            self.send(to, Letter::Errands { cut, errands, closes });
+            errands = rest;
+        }
+    }
+}
+
+impl Fetcher {
+    /// The way to the one who makes the calls of an account, unless that is this replica. Who it is may not be known yet.
+    pub(super) fn elsewhere(&self, account: &str) -> Option<&Relay> {
+        self.relay.as_ref().filter(|relay| relay.role(account) != Role::Calls)
+    }
+}
+
+/// Sends letters as they come, until there is no relay any more. Those that Redis does not take are lost.
+async fn send_all(post: Post, tier: Tier, mut letters: mpsc::UnboundedReceiver<(ReplicaId, Arc<Letter>)>) {
+    let mut taken = Vec::new();
+    while letters.recv_many(&mut taken, LETTERS).await > 0 {
+        let bodies = taken.drain(..).filter_map(|(to, letter)| {
+            let body = letter.write(tier.seal(), post.me(), &to)?;
+            Some((To::One(to), body))
+        });
+        let bodies: Vec<_> = bodies.collect();
+        join_all(bodies.iter().map(|(to, body)| post.send(to, Topic::Errand, body))).await;
+    }
+}

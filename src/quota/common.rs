@@ -1,0 +1,579 @@
+//! The quota that all replicas have in common. Pure: time is an argument, and what goes to Redis and comes from it are
+//! values; `common/drive.rs` carries them.
+//!
+//! One replica makes all calls of an account, as long as it holds the lease. So its ledger, its queue and its pace are
+//! those of the fleet, and need to ask nobody. What stands in Redis is there for those who come after it: each call is
+//! entered there before it is made, and entered only if all rolling windows have room by what stands there. Whoever takes
+//! the lease reads it. Whoever does not hold the lease makes no call; but if nobody can hold one because Redis cannot be
+//! asked, each replica makes do with its share.
+
+mod book;
+mod drive;
+mod exchange;
+mod members;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::book::Book;
+pub(super) use self::book::Name;
+pub(super) use self::drive::{Meeting, drive, leave, listen};
+pub(super) use self::exchange::{Answer, Exchange};
+use self::members::Members;
+use super::ledger::{GUARD, Tick};
+use super::role::Role;
+use crate::config::Limit;
+use crate::fleet::ReplicaId;
+
+/// How long a lease lasts. Whoever dies with it holds up the others for so long; and whoever cannot reach Redis for so
+/// long may be sure that nobody holds one, if nobody reaches it.
+pub(super) const LEASE: Duration = Duration::from_millis(1250);
+/// So much sooner does its holder let go of it: the clocks of two machines do not run quite alike.
+const MARGIN: Duration = Duration::from_millis(150);
+/// Whoever takes the lease has been in touch for so long: after an outage, all have come back by then and have told of
+/// their calls. Each looks for Redis once a second.
+const SETTLED: Duration = Duration::from_millis(2500);
+/// The same for a replica that has seen nobody else.
+const SETTLED_ALONE: Duration = Duration::from_millis(1200);
+/// Whoever has not tried an exchange for so long has stood still.
+const STILL: Duration = Duration::from_secs(2);
+/// Calls that have been granted must begin within this.
+const HOLD: Duration = Duration::from_secs(2);
+/// Calls that are granted at once at the most: so many may be lost with a replica that dies.
+const BATCH: u32 = 8;
+/// When Redis grants nothing, it is left alone for so long.
+const PAUSE: Duration = Duration::from_millis(50);
+/// So much later than it was, a call's end may be told.
+const LATE: Duration = Duration::from_secs(5);
+/// Calls that one exchange tells of at the most.
+const TOLD_AT_ONCE: usize = 2000;
+
+/// How this replica stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stance {
+    /// Who makes the calls is being found out.
+    Joining,
+    /// This replica holds the lease: until then at least, and makes calls from then on.
+    Leading { until: Tick, spends_from: Tick },
+    /// Another holds it.
+    Following(ReplicaId),
+    /// Redis cannot be asked. Of each limit this replica has a share; of some perhaps nothing.
+    Alone { shares: Vec<Limit>, replicas: usize },
+}
+
+/// A time without Redis.
+#[derive(Clone, Debug)]
+struct Outage {
+    since: Tick,
+    /// Who was there when it began.
+    members: BTreeSet<ReplicaId>,
+    replicas: usize,
+}
+
+/// Whether a call may be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pass<N = Name> {
+    /// Yes, under this name.
+    Go(N),
+    /// Not before this, perhaps; something may make it earlier.
+    Wait(Tick),
+    /// Another replica makes the calls.
+    Elsewhere,
+    /// Redis is lost, and the limit is too small to be shared.
+    NoShare,
+}
+
+/// What has changed for the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Calls are known that were not, or the limits are others: the ledger is to be made anew.
+    pub(super) ledger: bool,
+    /// Those who wait are to look again.
+    pub(super) queue: bool,
+}
+
+/// One replica's part in the quota of an account.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    me: ReplicaId,
+    limits: Vec<Limit>,
+    /// Replicas that are taken to be there by one that has never heard of any.
+    assumed: usize,
+    /// How long a call may be under way.
+    call: Duration,
+    book: Book,
+    members: Members,
+    stance: Stance,
+    started: Tick,
+    /// When the last exchange began.
+    tried: Option<Tick>,
+    /// This process has stood still for so long that others may take it for dead, and has not been in touch since.
+    stood_still: bool,
+    /// When the last exchange began that was answered.
+    answered: Option<Tick>,
+    /// Since when all have been.
+    steady: Option<Tick>,
+    /// When the last reading of the calls of others began.
+    read: Option<Tick>,
+    outage: Option<Outage>,
+    /// The calls that are entered in the name of who has not come back from an outage.
+    ghosts: HashMap<ReplicaId, Vec<Name>>,
+    /// Granted calls that have not begun: the number of each, and until when it may.
+    granted: VecDeque<(u64, Tick)>,
+    next_number: u64,
+    /// Calls that somebody waits for.
+    wanted: u32,
+    not_before: Tick,
+    /// Calls that Redis knows of and that will not be made.
+    not_made: Vec<Name>,
+    /// An exchange is under way: alone, nothing is begun meanwhile, so that it tells of everything.
+    is_exchanging: bool,
+    /// Nothing is missing in what Redis knows.
+    is_known: bool,
+    is_leaving: bool,
+    /// It has been in touch for long enough to have seen all others.
+    has_seen_all: bool,
+    /// Calls of a process before this one: of use only where Redis does not know better.
+    past: Vec<Tick>,
+}
+
+impl Common {
+    /// A replica that begins at `now`. No call takes longer than `call`; `past` are calls of a process before this one.
+    pub(super) fn new(
+        me: ReplicaId,
+        limits: Vec<Limit>,
+        assumed: usize,
+        call: Duration,
+        now: Tick,
+        past: Vec<Tick>,
+    ) -> Self {
+        let mut book = Book::default();
+        for (number, at) in past.iter().enumerate() {
+            // Redis may know them under their own names: the first reading takes their place.
+            book.hear_of(format!("past:{number}").into(), *at, true);
+        }
+        Self {
+            me,
+            limits,
+            assumed,
+            call,
+            book,
+            members: Members::default(),
+            stance: Stance::Joining,
+            started: now,
+            tried: None,
+            stood_still: false,
+            answered: None,
+            steady: None,
+            read: None,
+            outage: None,
+            ghosts: HashMap::new(),
+            granted: VecDeque::new(),
+            next_number: 0,
+            wanted: 0,
+            not_before: Tick::ZERO,
+            not_made: Vec::new(),
+            is_exchanging: false,
+            is_known: false,
+            is_leaving: false,
+            has_seen_all: false,
+            past,
+        }
+    }
+
+    /// Who makes the calls.
+    pub(super) fn role(&self, now: Tick) -> Role {
+        match &self.stance {
+            Stance::Leading { until, .. } if now < *until => Role::Calls,
+            Stance::Alone { .. } => Role::Calls,
+            Stance::Following(replica) => Role::Follows(replica.clone()),
+            Stance::Joining | Stance::Leading { .. } => Role::Unknown,
+        }
+    }
+
+    /// The replicas among which the quota is divided; `None` while it is shared by one ledger.
+    pub(super) fn divided_by(&self) -> Option<usize> {
+        match &self.stance {
+            Stance::Alone { replicas, .. } => Some(*replicas),
+            _ => None,
+        }
+    }
+
+    /// The limits that count for this replica now.
+    pub(super) fn limits(&self) -> Vec<Limit> {
+        match &self.stance {
+            Stance::Alone { shares, .. } => shares.clone(),
+            _ => self.limits.clone(),
+        }
+    }
+
+    /// The calls that count against them, but for those that are under way here.
+    pub(super) fn stamps(&self) -> Vec<(Tick, Arc<str>)> {
+        match &self.stance {
+            Stance::Alone { replicas, .. } => self.book.share(*replicas),
+            _ => self.book.stamps(),
+        }
+    }
+
+    fn longest(&self) -> Duration {
+        self.limits.iter().map(|limit| limit.per).max().unwrap_or_default() + GUARD
+    }
+
+    /// A call is about to be made for `by`; as far as is known here, there is room for so many.
+    pub(super) fn pass(&mut self, now: Tick, by: &Arc<str>, room: u32) -> Pass {
+        match &self.stance {
+            Stance::Following(_) => Pass::Elsewhere,
+            Stance::Joining => Pass::Wait(now + PAUSE),
+            Stance::Alone { shares, .. } if shares.iter().any(|limit| limit.requests == 0) => Pass::NoShare,
+            // Soon over, one way or the other.
+            Stance::Alone { .. } if self.is_exchanging => Pass::Wait(now + PAUSE),
+            Stance::Alone { .. } => {
+                let number = self.number(1);
+                Pass::Go(self.begin(now, number, by, true))
+            }
+            Stance::Leading { until, spends_from } => {
+                if now >= *until {
+                    return Pass::Wait(now + PAUSE);
+                }
+                if now < *spends_from {
+                    return Pass::Wait(*spends_from);
+                }
+                self.let_lapse(now);
+                if let Some((number, _)) = self.granted.pop_front() {
+                    return Pass::Go(self.begin(now, number, by, false));
+                }
+                if now < self.not_before {
+                    return Pass::Wait(self.not_before);
+                }
+                // The less is left, the fewer are taken at once: each that dies with this replica is missed by all.
+                self.wanted = (room / BATCH).clamp(1, BATCH);
+                Pass::Wait(now + LEASE)
+            }
+        }
+    }
+
+    fn number(&mut self, count: u32) -> u64 {
+        let number = self.next_number;
+        self.next_number += u64::from(count);
+        number
+    }
+
+    fn name(&self, number: u64) -> Name {
+        format!("{}:{number}", self.me).into()
+    }
+
+    fn begin(&mut self, now: Tick, number: u64, by: &Arc<str>, is_alone: bool) -> Name {
+        let name = self.name(number);
+        self.book.begin(name.clone(), by.clone(), now + HOLD + self.call, is_alone);
+        name
+    }
+
+    /// A call has ended.
+    pub(super) fn end(&mut self, now: Tick, name: &str) {
+        self.book.end(name, now);
+    }
+
+    /// A call has never left.
+    pub(super) fn take_back(&mut self, name: &Name) {
+        self.book.take_back(name);
+        self.not_made.push(name.clone());
+    }
+
+    /// Granted calls that have not begun in time will not.
+    fn let_lapse(&mut self, now: Tick) {
+        while let Some((number, _)) = self.granted.pop_front_if(|(_, until)| *until <= now) {
+            let name = self.name(number);
+            self.not_made.push(name);
+        }
+    }
+
+    /// Whether somebody waits for an exchange.
+    pub(super) fn is_waited_for(&self, now: Tick) -> bool {
+        self.wanted > 0 && self.role(now) == Role::Calls
+    }
+
+    /// How long until the next exchange, if nobody waits for one.
+    pub(super) fn interval(&self) -> Duration {
+        match self.stance {
+            Stance::Leading { .. } => LEASE / 4,
+            Stance::Following(_) => LEASE / 3,
+            Stance::Joining | Stance::Alone { .. } => LEASE / 5,
+        }
+    }
+
+    /// The next exchange. It must be answered or failed before there is another.
+    pub(super) fn exchange(&mut self, now: Tick) -> Exchange {
+        self.is_exchanging = true;
+        self.let_lapse(now);
+        self.stood_still |= self.tried.is_some_and(|last| last + STILL <= now);
+        self.tried = Some(now);
+        if self.answered.is_some_and(|last| last + LEASE <= now) {
+            // Out of touch: by an outage, or because this process stood still.
+            self.steady = None;
+        }
+        self.book.forget_before(now.saturating_sub(self.longest()));
+        let (is_leading, spends) = match &self.stance {
+            Stance::Leading { until, spends_from } => (now < *until, *spends_from <= now),
+            _ => (false, false),
+        };
+        // A steady past does not say that this one will be answered.
+        let in_touch = self.steady.zip(self.answered).map(|(since, last)| last.saturating_sub(since));
+        let is_settled = in_touch.is_some_and(|time| time >= self.settling());
+        self.has_seen_all |= in_touch.is_some_and(|time| time >= SETTLED);
+        let tell = self.book.untold(TOLD_AT_ONCE);
+        let vouches = is_leading && spends && !self.is_known && tell.len() < TOLD_AT_ONCE;
+        let wants = if is_leading && spends { std::mem::take(&mut self.wanted) } else { 0 };
+        let first = self.number(wants);
+        let look_back = match (&self.stance, self.read) {
+            (Stance::Leading { .. }, Some(_)) if is_leading => None,
+            // All that may have changed; a call's end may be told a little late.
+            (Stance::Following(_), Some(read)) => Some(now.saturating_sub(read) + LATE),
+            _ => Some(self.longest()),
+        };
+        Exchange {
+            sent: now,
+            me: self.me.clone(),
+            lease: if self.is_leaving { Duration::ZERO } else { LEASE },
+            may_lead: (is_settled || is_leading) && !self.is_leaving,
+            vouches,
+            wants,
+            first,
+            latest: HOLD + self.call,
+            look_back,
+            keep: self.longest(),
+            limits: self.limits.clone(),
+            tell,
+            take_out: std::mem::take(&mut self.not_made),
+        }
+    }
+
+    fn settling(&self) -> Duration {
+        if self.outage.is_none() && self.members.there().len() <= 1 { SETTLED_ALONE } else { SETTLED }
+    }
+
+    /// Redis has answered an exchange, at `now`.
+    pub(super) fn answered(&mut self, now: Tick, exchange: &Exchange, answer: Answer) -> Change {
+        self.is_exchanging = false;
+        let sent = exchange.sent;
+        let before = (self.stance.clone(), self.role(now));
+        self.answered = Some(sent);
+        self.stood_still = false;
+        self.steady.get_or_insert(sent);
+        self.book.told(&exchange.tell);
+        let is_news = !answer.is_known && (self.is_known || answer.took);
+        self.is_known = answer.is_known;
+        let mut change = Change::default();
+        if let (Some(calls), Some(back)) = (answer.calls, exchange.look_back) {
+            let others = calls.into_iter().filter(|(name, _)| !self.is_mine(name));
+            let others: Vec<_> = others.map(|(name, age)| (name, age.before(now))).collect();
+            // What Redis has lost still counts.
+            let since = if answer.is_known { sent.saturating_sub(back) } else { Tick::MAX };
+            self.book.read(since, others);
+            self.read = Some(sent);
+            change.ledger = true;
+        }
+        for number in (exchange.first..).take(answer.granted as usize) {
+            self.granted.push_back((number, sent + HOLD));
+        }
+        if answer.granted > 0 {
+            change.queue = true;
+        } else if exchange.wants > 0 {
+            // It knows of calls that are not known here.
+            self.not_before = now + PAUSE;
+            self.read = None;
+            change.queue = true;
+        }
+        if !answer.is_known && answer.holder.as_ref() != Some(&self.me) {
+            // Whoever comes to hold the lease gathers what is known.
+            self.book.tell_again(false);
+        }
+        match answer.holder {
+            // There is more to tell of what was done alone.
+            _ if matches!(self.stance, Stance::Alone { .. }) && exchange.tell.len() >= TOLD_AT_ONCE => {}
+            Some(holder) if holder == self.me => {
+                if is_news {
+                    self.tell_all_again();
+                }
+                self.lead(now, sent, answer.took);
+            }
+            Some(holder) => {
+                self.let_go();
+                self.book.gather();
+                self.outage = None;
+                self.stance = Stance::Following(holder);
+            }
+            None => {
+                self.let_go();
+                self.stance = Stance::Joining;
+            }
+        }
+        let divided = |stance: &Stance| matches!(stance, Stance::Alone { .. });
+        change.ledger |= divided(&before.0) != divided(&self.stance);
+        change.queue |= self.role(now) != before.1 || before.0 != self.stance && self.is_new_lead(&before.0);
+        change
+    }
+
+    /// Redis has lost what it knew, or never knew it.
+    fn tell_all_again(&mut self) {
+        self.book.tell_again(true);
+        for (number, at) in std::mem::take(&mut self.past).into_iter().enumerate() {
+            self.book.hear_of(format!("past:{}:{number}", self.me).into(), at, false);
+        }
+    }
+
+    /// Letters may have been lost, and Redis may be another than before.
+    pub(super) fn reconnected(&mut self, now: Tick) {
+        let is_leading = matches!(self.stance, Stance::Leading { until, .. } if now < until);
+        self.book.tell_again(is_leading);
+    }
+
+    fn is_new_lead(&self, before: &Stance) -> bool {
+        matches!(self.stance, Stance::Leading { .. }) && !matches!(before, Stance::Leading { .. })
+    }
+
+    fn is_mine(&self, name: &str) -> bool {
+        name.strip_prefix(self.me.as_str()).is_some_and(|rest| rest.starts_with(':'))
+    }
+
+    fn lead(&mut self, now: Tick, sent: Tick, took: bool) {
+        let until = sent + LEASE - MARGIN;
+        let spends_from = match self.stance {
+            Stance::Leading { until: before, spends_from } if !took || sent < before => spends_from,
+            // All that has been spent stands there.
+            _ if self.is_known => now,
+            // Those who have been deposed by what Redis has lost tell of their calls first.
+            _ => now + LEASE,
+        };
+        self.stance = Stance::Leading { until, spends_from };
+        self.book.gather();
+        if let Some(outage) = self.outage.take() {
+            self.enter_ghosts(now, &outage);
+        }
+    }
+
+    /// Those who were there before an outage and have not come back may still be making calls, or have made some before
+    /// they died: they are taken to have used their whole share.
+    fn enter_ghosts(&mut self, now: Tick, outage: &Outage) {
+        let back = self.members.since(self.steady.unwrap_or(now));
+        let shortest = self.limits.iter().min_by_key(|limit| limit.per).copied();
+        let (Some(shortest), Some(most)) = (shortest, self.limits.iter().map(|limit| limit.requests).max()) else {
+            return;
+        };
+        let share = |requests: u32| requests as usize / outage.replicas.max(1);
+        for replica in outage.members.iter().filter(|replica| **replica != self.me && !back.contains(*replica)) {
+            let windows = 1 + now.saturating_sub(outage.since).as_nanos() / shortest.per.as_nanos().max(1);
+            let windows = u32::try_from(windows).unwrap_or(u32::MAX);
+            let all = (0..windows).flat_map(|window| {
+                (0..share(shortest.requests)).map(move |_| now.saturating_sub(shortest.per.saturating_mul(window)))
+            });
+            for (number, at) in all.take(share(most)).enumerate() {
+                let name: Name = format!("{replica}:ghost:{number}").into();
+                self.book.hear_of(name.clone(), at, false);
+                self.ghosts.entry(replica.clone()).or_default().push(name);
+            }
+        }
+    }
+
+    /// What was granted will not be used.
+    fn let_go(&mut self) {
+        self.let_lapse(Tick::MAX);
+        self.wanted = 0;
+    }
+
+    /// An exchange has failed.
+    pub(super) fn failed(&mut self, now: Tick, exchange: &Exchange) -> Change {
+        self.is_exchanging = false;
+        // It may have been granted what it wanted, all the same.
+        let lost = (exchange.first..).take(exchange.wants as usize).map(|number| self.name(number));
+        let lost: Vec<_> = lost.chain(exchange.take_out.iter().cloned()).collect();
+        self.not_made.extend(lost);
+        self.look(now)
+    }
+
+    /// Whether there is still a way to be found to make calls together.
+    fn look(&mut self, now: Tick) -> Change {
+        let role = self.role(now);
+        if matches!(self.stance, Stance::Alone { .. }) {
+            return Change::default();
+        }
+        let is_out = match self.answered {
+            Some(answered) => now >= answered + LEASE,
+            None => now >= self.started + LEASE,
+        };
+        if !is_out {
+            return Change { queue: role == Role::Unknown, ledger: false };
+        }
+        self.let_go();
+        let mut members = self.members.there();
+        members.insert(self.me.clone());
+        // If they have not found each other since the last outage, this is the same one.
+        let (since, members): (_, BTreeSet<_>) = match self.outage.take() {
+            Some(Outage { since, members: before, .. }) => (since, members.into_iter().chain(before).collect()),
+            None => (now, members),
+        };
+        let replicas = if self.has_seen_all { members.len() } else { members.len().max(self.assumed) };
+        // What the last holder of the lease was granted and nobody was told of.
+        if !matches!(self.stance, Stance::Leading { .. }) && self.answered.is_some() {
+            let room = self.limits.iter().map(|limit| limit.requests / BATCH).min().unwrap_or_default().clamp(1, BATCH);
+            for number in 0..room {
+                self.book.hear_of(format!("unheard:{number}").into(), now, true);
+            }
+        }
+        self.outage = Some(Outage { since, members, replicas });
+        // Those who take it for dead share the quota without it.
+        let share = if self.stood_still && self.answered.is_some() { usize::MAX } else { replicas };
+        self.stance = self.alone(share);
+        self.steady = None;
+        self.read = None;
+        Change { ledger: true, queue: true }
+    }
+
+    fn alone(&self, replicas: usize) -> Stance {
+        let among = u32::try_from(replicas).unwrap_or(u32::MAX).max(1);
+        let share = |limit: &Limit| Limit { requests: limit.requests / among, ..*limit };
+        Stance::Alone { shares: self.limits.iter().map(share).collect(), replicas }
+    }
+
+    /// How far each replica has counted. Gives those who are to be crossed out.
+    pub(super) fn count(&mut self, now: Tick, counts: Vec<(ReplicaId, i64)>) -> (Vec<ReplicaId>, Change) {
+        let gone = self.members.look(now, counts);
+        let mut change = Change::default();
+        let there = self.members.there().len();
+        // Where only scripts are forbidden, others may still come, and be seen.
+        if matches!(self.stance, Stance::Alone { replicas, .. } if replicas < there) {
+            self.stance = self.alone(there);
+            change = Change { ledger: true, queue: true };
+        }
+        if !self.ghosts.is_empty() {
+            let since = self.steady.unwrap_or(now);
+            for replica in self.members.since(since) {
+                // It has told of its calls by itself.
+                for name in self.ghosts.remove(&replica).unwrap_or_default() {
+                    self.book.forget(&name);
+                    self.not_made.push(name);
+                }
+            }
+        }
+        (gone, change)
+    }
+
+    /// Another replica was granted calls just now.
+    pub(super) fn hear(&mut self, now: Tick, from: &ReplicaId, first: u64, granted: u32) -> Change {
+        if *from == self.me {
+            return Change::default();
+        }
+        for number in (first..).take(granted as usize) {
+            self.book.hear_of(format!("{from}:{number}").into(), now + HOLD + self.call, true);
+        }
+        Change { ledger: true, queue: false }
+    }
+
+    /// From now on this replica does not take the lease any more, and gives it back.
+    pub(super) fn leave(&mut self) {
+        self.is_leaving = true;
+        self.let_go();
+    }
+}

@@ -1,0 +1,73 @@
+-- One exchange of a replica with its fleet, all in one: it tells of calls, keeps or takes the lease, is granted calls,
+-- and hears of the calls of others.
+--
+-- KEYS: the lease (a replica's name); the ledger (a sorted set: the name of each call, by the time in ms at which it
+-- counts at the latest; and `origin` at infinity, if nothing is missing in it).
+-- ARGV: who asks; how long the lease is to last (0: give it back); whether it may take it; whether it vouches that
+-- nothing is missing; how many calls it wants; the number of the first; how long each may take until it counts; how far
+-- it wants to look back (-1: not at all); how long calls are kept; the channel and the words that tell of granted
+-- calls; then the limits (their number; requests and window of each), the calls to be entered (their number; name and
+-- age of each), and those to be taken out (their number; names). All times in ms.
+-- Returns who holds the lease, whether it was taken just now, whether nothing is missing, the time, how many calls are
+-- granted, and the calls that were looked for with their times.
+local lease, ledger = KEYS[1], KEYS[2]
+local me, ttl = ARGV[1], tonumber(ARGV[2])
+local want, base, latest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local back, keep = tonumber(ARGV[8]), tonumber(ARGV[9])
+local next = 12
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local function whole(number) return string.format('%.0f', number) end
+local function take()
+    next = next + 1
+    return ARGV[next - 1]
+end
+
+local limits = {}
+for _ = 1, tonumber(take()) do
+    table.insert(limits, { requests = tonumber(take()), per = tonumber(take()) })
+end
+for _ = 1, tonumber(take()) do
+    local name = take()
+    redis.call('ZADD', ledger, whole(now - tonumber(take())), name)
+end
+for _ = 1, tonumber(take()) do
+    redis.call('ZREM', ledger, take())
+end
+
+local holder, took = redis.call('GET', lease), 0
+if holder == me and ttl == 0 then
+    redis.call('DEL', lease)
+    redis.call('PUBLISH', ARGV[10], ARGV[11])
+    holder = false
+elseif holder == me then
+    redis.call('PEXPIRE', lease, ttl)
+elseif not holder and ARGV[3] == '1' then
+    redis.call('SET', lease, me, 'PX', ttl)
+    holder, took = me, 1
+end
+
+if holder == me then
+    if ARGV[4] == '1' then redis.call('ZADD', ledger, '+inf', 'origin') end
+    redis.call('ZREMRANGEBYSCORE', ledger, '-inf', whole(now - keep))
+end
+redis.call('PEXPIRE', ledger, whole(2 * keep))
+local known = redis.call('ZSCORE', ledger, 'origin') and 1 or 0
+
+local granted = 0
+if holder == me and known == 1 and want > 0 then
+    granted = want
+    for _, limit in ipairs(limits) do
+        local spent = redis.call('ZCOUNT', ledger, '(' .. whole(now - limit.per), '(+inf')
+        granted = math.max(0, math.min(granted, limit.requests - spent))
+    end
+    for i = 0, granted - 1 do
+        redis.call('ZADD', ledger, whole(now + latest), me .. ':' .. whole(base + i))
+    end
+    if granted > 0 then redis.call('PUBLISH', ARGV[10], ARGV[11] .. ':' .. whole(base) .. ':' .. granted) end
+end
+
+local calls = {}
+if back >= 0 then calls = redis.call('ZRANGEBYSCORE', ledger, whole(now - back), '(+inf', 'WITHSCORES') end
+return { holder or '', took, known, whole(now), granted, calls }

@@ -1,0 +1,342 @@
+//! A fleet in miniature: replicas, a Redis that dies, forgets and comes back, and an upstream that counts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::exchange::Age;
+use super::{Answer, Common, Exchange, GUARD, Name, Pass};
+use crate::config::Limit;
+use crate::fleet::ReplicaId;
+use crate::quota::ledger::{Ledger, Tick};
+use crate::quota::role::Role;
+
+const LIMITS: [Limit; 2] =
+    [Limit { requests: 24, per: Duration::from_secs(4) }, Limit { requests: 120, per: Duration::from_secs(30) }];
+/// No call takes longer.
+const CALL: Duration = Duration::from_millis(800);
+const STEP: Duration = Duration::from_millis(25);
+
+/// What the script does, said once more.
+#[derive(Default)]
+struct Redis {
+    is_down: bool,
+    lease: Option<(ReplicaId, Tick)>,
+    ledger: BTreeMap<Name, i64>,
+    origin: bool,
+    members: HashMap<ReplicaId, i64>,
+}
+
+impl Redis {
+    fn flush(&mut self) {
+        *self = Self { is_down: self.is_down, ..Self::default() };
+    }
+
+    fn exchange(&mut self, now: Tick, asked: &Exchange) -> Answer {
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap();
+        let time = ms(now);
+        for (name, at) in &asked.tell {
+            self.ledger.insert(name.clone(), time - asked.age(*at).0);
+        }
+        for name in &asked.take_out {
+            self.ledger.remove(name);
+        }
+        self.lease.take_if(|(_, until)| *until <= now);
+        let mut took = false;
+        match &self.lease {
+            Some((holder, _)) if *holder == asked.me && asked.lease.is_zero() => self.lease = None,
+            Some((holder, _)) if *holder == asked.me => self.lease = Some((asked.me.clone(), now + asked.lease)),
+            None if asked.may_lead => {
+                self.lease = Some((asked.me.clone(), now + asked.lease));
+                took = true;
+            }
+            _ => {}
+        }
+        let holder = self.lease.as_ref().map(|(holder, _)| holder.clone());
+        let holds = holder.as_ref() == Some(&asked.me);
+        if holds {
+            self.origin |= asked.vouches;
+            self.ledger.retain(|_, at| *at > time - ms(asked.keep));
+        }
+        let mut granted = 0;
+        if holds && self.origin {
+            let room = asked.limits.iter().map(|limit| {
+                let spent = self.ledger.values().filter(|at| **at > time - ms(limit.per + GUARD)).count();
+                limit.requests.saturating_sub(u32::try_from(spent).unwrap())
+            });
+            granted = room.min().unwrap().min(asked.wants);
+            for number in (asked.first..).take(granted as usize) {
+                self.ledger.insert(format!("{}:{number}", asked.me).into(), time + ms(asked.latest));
+            }
+        }
+        let calls = asked.look_back.map(|back| {
+            let seen = self.ledger.iter().filter(|(_, at)| **at >= time - ms(back));
+            seen.map(|(name, at)| (name.clone(), Age(time - at))).collect()
+        });
+        Answer { holder, took, is_known: self.origin, granted, calls }
+    }
+}
+
+struct Replica {
+    common: Common,
+    ledger: Ledger,
+    under_way: Vec<(Name, Tick)>,
+    exchange_at: Tick,
+    paused_until: Tick,
+}
+
+impl Replica {
+    fn new(id: u64, now: Tick) -> Self {
+        let me = ReplicaId::read(format!("{id:016x}").as_bytes()).unwrap();
+        Self {
+            common: Common::new(me, LIMITS.to_vec(), 8, CALL, now, Vec::new()),
+            ledger: Ledger::new(LIMITS.to_vec()),
+            under_way: Vec::new(),
+            exchange_at: now,
+            paused_until: Tick::ZERO,
+        }
+    }
+
+    fn anew(&mut self) {
+        self.ledger.replace(&self.common.limits(), self.common.stamps());
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Down(u64),
+    Flush,
+    Kill(usize),
+    Pause(usize, u64),
+    Start,
+}
+
+struct Fleet {
+    now: Tick,
+    redis: Redis,
+    down_until: Tick,
+    replicas: Vec<Replica>,
+    born: u64,
+    /// When the upstream counted each call.
+    counted: Vec<Tick>,
+    dice: u64,
+    /// Of so many letters one is lost.
+    lost: u64,
+}
+
+impl Fleet {
+    fn new(replicas: usize, dice: u64) -> Self {
+        let (now, redis) = (Duration::from_secs(100), Redis::default());
+        let (down_until, counted) = (Tick::ZERO, Vec::new());
+        let mut fleet = Self { now, redis, down_until, replicas: Vec::new(), born: 0, counted, dice, lost: u64::MAX };
+        (0..replicas).for_each(|_| fleet.start());
+        fleet
+    }
+
+    fn start(&mut self) {
+        self.born += 1;
+        self.replicas.push(Replica::new(self.born, self.now));
+    }
+
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.dice >> 33) % sides
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match event {
+            // One that has only just begun takes a small share that those who have not seen it do not leave to it.
+            Event::Down(for_ms) if self.replicas.iter().all(|replica| replica.common.has_seen_all) => {
+                self.down_until = self.now + Duration::from_millis(*for_ms)
+            }
+            // What only one that stands still knows, nobody can know.
+            Event::Flush if self.replicas.iter().all(|replica| replica.paused_until <= self.now) => self.redis.flush(),
+            // One is left, and nobody comes who cannot know how many others there are.
+            Event::Kill(place) if self.replicas.len() > 1 => {
+                let place = place % self.replicas.len();
+                // What one has done that was never seen, and is not there any more, nobody can know either.
+                if self.now >= self.down_until || self.replicas[place].common.has_seen_all {
+                    self.replicas.remove(place);
+                }
+            }
+            Event::Pause(place, for_ms) if self.now >= self.down_until => {
+                let place = place % self.replicas.len();
+                self.replicas[place].paused_until = self.now + Duration::from_millis(*for_ms);
+            }
+            Event::Start if self.now >= self.down_until && self.replicas.len() < 6 => self.start(),
+            _ => {}
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += STEP;
+        let now = self.now;
+        self.redis.is_down = now < self.down_until;
+        for place in 0..self.replicas.len() {
+            self.end_calls(place);
+            if self.replicas[place].paused_until > now {
+                continue;
+            }
+            let (due, waits) = (self.replicas[place].exchange_at, self.replicas[place].common.is_waited_for(now));
+            if now >= due || waits {
+                self.exchange(place);
+            }
+            self.call(place);
+        }
+    }
+
+    fn end_calls(&mut self, place: usize) {
+        let now = self.now;
+        let replica = &mut self.replicas[place];
+        let ended: Vec<_> = replica.under_way.extract_if(.., |(_, until)| *until <= now).collect();
+        for (name, _) in ended {
+            replica.common.end(now, &name);
+            replica.ledger.end(now, &Arc::from(""));
+        }
+    }
+
+    fn exchange(&mut self, place: usize) {
+        let now = self.now;
+        let replica = &mut self.replicas[place];
+        let asked = replica.common.exchange(now);
+        let change = if self.redis.is_down {
+            replica.common.failed(now, &asked)
+        } else {
+            let answer = self.redis.exchange(now, &asked);
+            let (granted, me) = (answer.granted, asked.me.clone());
+            let change = replica.common.answered(now, &asked, answer);
+            *self.redis.members.entry(me.clone()).or_default() += 1;
+            let counts = self.redis.members.iter().map(|(replica, count)| (replica.clone(), *count)).collect();
+            let (gone, more) = replica.common.count(now, counts);
+            self.redis.members.retain(|replica, _| !gone.contains(replica));
+            for other in (0..self.replicas.len()).filter(|other| *other != place) {
+                if granted > 0 && self.roll(self.lost) > 0 {
+                    let other = &mut self.replicas[other];
+                    if other.common.hear(now, &me, asked.first, granted).ledger {
+                        other.anew();
+                    }
+                }
+            }
+            super::Change { ledger: change.ledger || more.ledger, queue: true }
+        };
+        let replica = &mut self.replicas[place];
+        if change.ledger {
+            replica.anew();
+        }
+        replica.exchange_at = now + replica.common.interval();
+    }
+
+    fn call(&mut self, place: usize) {
+        let now = self.now;
+        for _ in 0..3 {
+            let (takes, counts) = (1 + self.roll(CALL.as_millis() as u64), self.roll(1000));
+            let replica = &mut self.replicas[place];
+            if !matches!(replica.common.role(now), Role::Calls) || replica.ledger.free_at(now, 0, 0.0) > now {
+                return;
+            }
+            let room = replica.ledger.remaining(now).map(|standing| standing.left).min().unwrap();
+            let Pass::Go(name) = replica.common.pass(now, &Arc::from(""), room) else { return };
+            replica.ledger.begin();
+            replica.under_way.push((name, now + Duration::from_millis(takes)));
+            self.counted.push(now + Duration::from_millis(takes * counts / 1000));
+        }
+    }
+
+    /// The most that a rolling window of this length held.
+    fn most(&self, per: Duration) -> usize {
+        let mut counted = self.counted.clone();
+        counted.sort();
+        let held = |place: usize| counted[place..].partition_point(|at| *at < counted[place] + per);
+        (0..counted.len()).map(held).max().unwrap_or_default()
+    }
+
+    fn assert_within_limits(&self) -> Result<(), TestCaseError> {
+        for limit in LIMITS {
+            let most = self.most(limit.per);
+            prop_assert!(most <= limit.requests as usize, "{} of {} in {:?}", most, limit.requests, limit.per);
+        }
+        Ok(())
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => (100u64..40_000).prop_map(Event::Down),
+        1 => Just(Event::Flush),
+        3 => (0usize..6).prop_map(Event::Kill),
+        2 => ((0usize..6), 100u64..3000).prop_map(|(place, time)| Event::Pause(place, time)),
+        4 => Just(Event::Start),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever happens to Redis and to replicas, as long as it happens to all who are there alike.
+    #[test]
+    fn no_window_is_ever_passed(
+        replicas in 1usize..6, dice in any::<u64>(), events in prop::collection::vec((0u64..15_000, event()), 0..8),
+    ) {
+        let mut fleet = Fleet::new(replicas, dice);
+        for (wait, event) in events {
+            let until = fleet.now + Duration::from_millis(wait);
+            while fleet.now < until {
+                fleet.step();
+            }
+            fleet.happen(&event);
+        }
+        (0..2400).for_each(|_| fleet.step());
+        fleet.assert_within_limits()?;
+        prop_assert!(!fleet.counted.is_empty());
+    }
+
+    /// And replicas that come and go cost the others next to nothing.
+    #[test]
+    fn what_there_is_is_used(replicas in 2usize..6, dice in any::<u64>(), lost in 2u64..10) {
+        let mut fleet = Fleet::new(replicas, dice);
+        fleet.lost = lost;
+        for step in 0..8000u32 {
+            fleet.step();
+            if step % 300 == 299 {
+                let place = fleet.roll(6) as usize;
+                fleet.happen(&Event::Kill(place));
+                fleet.happen(&Event::Start);
+            }
+        }
+        fleet.assert_within_limits()?;
+        let from = Duration::from_secs(140);
+        let used = fleet.counted.iter().filter(|at| **at >= from).count();
+        let windows = fleet.now.saturating_sub(from).as_secs_f64() / LIMITS[1].per.as_secs_f64();
+        prop_assert!(used as f64 >= 0.95 * windows * f64::from(LIMITS[1].requests), "{} calls in {} windows", used, windows);
+    }
+}
+
+#[test]
+fn one_makes_the_calls_and_the_others_follow() {
+    let mut fleet = Fleet::new(4, 7);
+    (0..200).for_each(|_| fleet.step());
+    let now = fleet.now;
+    let roles: Vec<_> = fleet.replicas.iter().map(|replica| replica.common.role(now)).collect();
+    let calling = roles.iter().filter(|role| **role == Role::Calls).count();
+    let following = roles.iter().filter(|role| matches!(role, Role::Follows(_))).count();
+    assert_eq!((calling, following), (1, 3));
+}
+
+#[test]
+fn without_redis_each_has_its_share_and_afterwards_one_has_all() {
+    let mut fleet = Fleet::new(4, 7);
+    (0..400).for_each(|_| fleet.step());
+    fleet.happen(&Event::Down(60_000));
+    (0..200).for_each(|_| fleet.step());
+    let limits: Vec<u32> = fleet.replicas.iter().map(|replica| replica.common.limits()[0].requests).collect();
+    assert_eq!(limits, [6, 6, 6, 6]);
+    let before = fleet.counted.len();
+    (0..2000).for_each(|_| fleet.step());
+    assert!(fleet.counted.len() > before + 100, "they go on");
+    (0..400).for_each(|_| fleet.step());
+    let now = fleet.now;
+    assert_eq!(fleet.replicas.iter().filter(|replica| replica.common.role(now) == Role::Calls).count(), 1);
+    fleet.assert_within_limits().unwrap();
+}

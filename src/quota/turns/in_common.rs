@@ -1,0 +1,82 @@
+//! How a queue takes part in the quota that replicas have in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::{State, Turns};
+use crate::quota::common::{Change, Common, Exchange};
+use crate::quota::ledger::Tick;
+use crate::quota::pace::Pace;
+use crate::quota::role::Role;
+use crate::telemetry;
+
+impl Turns {
+    /// How long until the next exchange with the other replicas, and what makes it earlier.
+    pub(in crate::quota) fn next_exchange(&self) -> (Duration, Arc<Notify>) {
+        let (state, now) = (self.lock(), self.now());
+        let due = match &state.common {
+            Some(common) if common.is_waited_for(now) => Duration::ZERO,
+            Some(common) => common.interval(),
+            None => Duration::MAX,
+        };
+        (due, self.exchange.clone())
+    }
+
+    /// The next exchange is due now.
+    pub(in crate::quota) fn exchange_soon(&self) {
+        self.exchange.notify_one();
+    }
+
+    /// Begins an exchange; it must be answered or failed.
+    pub(in crate::quota) fn begin_exchange(&self) -> Option<Exchange> {
+        let (mut state, now) = (self.lock(), self.now());
+        state.common.as_mut().map(|common| common.exchange(now))
+    }
+
+    /// Does something to this replica's part in the common quota, and what follows from it. `None` if there is none.
+    pub(in crate::quota) fn in_common<T>(&self, act: impl FnOnce(&mut Common, Tick) -> (T, Change)) -> Option<T> {
+        let (mut state, now) = (self.lock(), self.now());
+        let (value, change) = act(state.common.as_mut()?, now);
+        if change.ledger {
+            self.make_ledger_anew(&mut state);
+        }
+        let common = state.common.as_ref()?;
+        let (role, divided_by) = (common.role(now), common.divided_by());
+        let is_news = self.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);
+        if std::mem::replace(&mut state.divided_by, divided_by) != divided_by || is_news {
+            telemetry::fleet_role(&self.account, role.label(divided_by), divided_by);
+        }
+        if change.queue || is_news {
+            state.queue.values().for_each(|waiting| waiting.called.notify_one());
+        }
+        Some(value)
+    }
+
+    fn make_ledger_anew(&self, state: &mut State) {
+        let Some(common) = &state.common else { return };
+        let limits = common.limits();
+        let calls = common.stamps();
+        if state.ledger.replace(&limits, calls) {
+            (state.pace, state.background_pace) = Pace::both(&limits, self.reserve, self.queue_timeout);
+        }
+    }
+
+    /// The replicas among which the quota is divided because they have lost each other; `None` while they have not.
+    pub fn divided_by(&self) -> Option<usize> {
+        self.lock().divided_by
+    }
+}
+
+impl Role {
+    /// The word in logs and metrics.
+    fn label(&self, divided_by: Option<usize>) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Calls if divided_by.is_some() => "alone",
+            Self::Calls => "calls",
+            Self::Follows(_) => "follows",
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Replicas of which one makes all calls: whoever is asked, on however many of them, it is as if there were one gateway.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use koregate::quota::Role;
+use koregate::simulator::{Fault, FaultPlan, Filter, Limit, Profile, SelectOn};
+use koregate::window::UpperBound;
+use tokio::task::JoinHandle;
+
+use crate::support::{
+    ACCOUNT, Answer, Ask, Client, Door, RedisServer, Rig, Settings, Window, assert_items, at, exact_profile, text,
+    until,
+};
+
+const DAY: &str = "from=2026-02-23&to=2026-02-23";
+const DAY_OPEN: &str = "from=2026-02-25T11:00:00&to=2026-02-25T23:59:59";
+
+/// Replicas on one Redis: the first of them makes the calls.
+struct Replicas {
+    redis: RedisServer,
+    rig: Rig,
+    others: Vec<Door>,
+}
+
+impl Replicas {
+    async fn start(profile: Profile, settings: Settings, count: usize) -> Self {
+        let redis = RedisServer::start();
+        let settings = with(&redis, settings);
+        let rig = Rig::start(profile, &settings).await;
+        let mut others = Vec::new();
+        for _ in 1..count {
+            others.push(rig.another_door(&settings).await);
+        }
+        let replicas = Self { redis, rig, others };
+        replicas.until_connected(count).await;
+        replicas.elect(0);
+        replicas
+    }
+
+    async fn until_connected(&self, count: usize) {
+        let listen = || text(&self.redis.admin(&["PUBSUB", "CHANNELS", "*:to:*"])).split_whitespace().count();
+        until("all listen", || listen() >= count).await;
+    }
+
+    fn doors(&self) -> Vec<&Door> {
+        std::iter::once(&self.rig.door).chain(&self.others).collect()
+    }
+
+    fn elect(&self, caller: usize) {
+        let doors = self.doors();
+        let id = doors[caller].gateway.stack().post.as_ref().unwrap().me().clone();
+        for (number, door) in doors.iter().enumerate() {
+            set_role(door, if number == caller { Role::Calls } else { Role::Follows(id.clone()) });
+        }
+    }
+
+    /// Asks at the same instant, the first replica first, then the next one, and so on.
+    async fn ask_all(&self, asks: &[Ask]) -> Vec<Answer> {
+        let doors = self.doors();
+        join_all(asks.iter().enumerate().map(|(n, ask)| doors[n % doors.len()].ask(ask))).await
+    }
+
+    /// What Redis holds for a moment only.
+    fn passing(&self) -> String {
+        text(&self.redis.admin(&["KEYS", "*passing*"]))
+    }
+}
+
+fn set_role(door: &Door, role: Role) {
+    door.gateway.stack().quotas.of(ACCOUNT).unwrap().set_role(role);
+}
+
+fn with(redis: &RedisServer, settings: Settings) -> Settings {
+    settings.section("cache", &format!("redis = {{ url = '{}', timeout = '1s' }}", redis.url()))
+}
+
+fn calls_told(answer: &Answer) -> u64 {
+    let (_, calls) = answer.cache_status().rsplit_once("calls=").unwrap_or_else(|| panic!("{}", answer.cache_status()));
+    calls.trim_end_matches('"').parse().unwrap()
+}
+
+fn fwd(answer: &Answer) -> String {
+    answer.cache_status().split(';').nth(1).unwrap_or_default().trim().to_owned()
+}
+
+#[track_caller]
+fn assert_whole(answer: &Answer, truth: &[Vec<u8>]) {
+    assert_items(&answer.page(), truth, "the window");
+}
+
+fn day(rig: &Rig) -> Vec<Vec<u8>> {
+    rig.truth(at("2026-02-23"), at("2026-02-24"))
+}
+
+/// A caller on a task of its own, over a connection of its own.
+fn spawn(door: &Door, query: &str) -> JoinHandle<Answer> {
+    let (addr, ask) = (door.addr(), Ask::get(query));
+    tokio::spawn(async move { Client::default().send(addr, &ask).await.unwrap() })
+}
+
+#[tokio::test]
+async fn one_who_follows_gets_a_cold_window_for_the_calls_of_one_gateway_and_tells_them() {
+    let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 3).await;
+    let rig = &replicas.rig;
+    let answer = replicas.others[0].ask(&Ask::get(DAY)).await;
+    assert_whole(&answer, &day(rig));
+    assert_eq!((rig.calls(), calls_told(&answer), fwd(&answer).as_str()), (3, 3, "fwd=miss"));
+    let again = replicas.others[0].ask(&Ask::get(DAY)).await;
+    assert!(again.cache_status().starts_with("koregate; hit"), "{}", again.cache_status());
+    let other = replicas.others[1].ask(&Ask::get(DAY)).await;
+    assert_whole(&other, &day(rig));
+    assert!(other.cache_status().starts_with("koregate; hit"), "from Redis: {}", other.cache_status());
+    assert_eq!((rig.calls(), replicas.passing()), (3, String::new()));
+}
+
+/// Windows of some hours that overlap.
+fn overlapping(count: u32) -> Vec<Window> {
+    let window = |n: u32| {
+        let from = at("2026-02-23") + Duration::from_mins(17) * n;
+        Window::seconds(from, from + Duration::from_hours(5), UpperBound::Inclusive)
+    };
+    (0..count).map(window).collect()
+}
+
+#[tokio::test]
+async fn windows_that_overlap_on_three_replicas_cost_what_they_cost_on_one() {
+    let windows = overlapping(40);
+    let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
+    let alone = Rig::start(exact_profile(900, 4), &Settings::default()).await;
+    alone.door.ask_at_once(&asks).await;
+    let replicas = Replicas::start(exact_profile(900, 4), Settings::default(), 3).await;
+    // Connections first: what is asked for must come in at the same instant.
+    replicas.ask_all(&vec![Ask::get("from=2030-01-01&to=2030-01-01"); 40]).await;
+    let answers = replicas.ask_all(&asks).await;
+    for (window, answer) in windows.iter().zip(&answers) {
+        assert_items(&answer.page(), &replicas.rig.truth(window.from, window.end), &window.query);
+    }
+    assert_eq!(replicas.rig.calls(), alone.calls());
+    assert_eq!(answers.iter().map(calls_told).sum::<u64>(), alone.calls(), "each call is told of once");
+    assert!(answers.iter().any(|answer| answer.cache_status().contains("collapsed")));
+}
+
+#[tokio::test]
+async fn two_hundred_callers_on_eight_replicas_cost_the_least_calls_that_there_are() {
+    let hours = |n: u32| {
+        let from = at("2026-02-23") + Duration::from_mins(5) * n;
+        Window::seconds(from, from + Duration::from_mins(59), UpperBound::Inclusive)
+    };
+    let windows: Vec<Window> = (0..200).map(hours).collect();
+    let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
+    let replicas = Replicas::start(exact_profile(600, 4), Settings::default(), 8).await;
+    replicas.ask_all(&vec![Ask::get("from=2030-01-01&to=2030-01-01"); 200]).await;
+    let answers = replicas.ask_all(&asks).await;
+    for (window, answer) in windows.iter().zip(&answers) {
+        assert_items(&answer.page(), &replicas.rig.truth(window.from, window.end), &window.query);
+    }
+    let pages = replicas.rig.truth(windows[0].from, windows[199].end).len().div_ceil(100) as u64;
+    assert_eq!((replicas.rig.calls(), answers.iter().map(calls_told).sum()), (pages, pages));
+}
+
+#[tokio::test]
+async fn what_is_always_asked_for_afresh_and_kept_by_nobody_reaches_the_one_who_asks() {
+    let settings = Settings::default().section("window", "freshness = []");
+    let replicas = Replicas::start(exact_profile(250, 4), settings, 2).await;
+    let rig = &replicas.rig;
+    let mut spent = 0;
+    for _ in 0..2 {
+        let answer = replicas.others[0].ask(&Ask::get(DAY_OPEN)).await;
+        assert_whole(&answer, &rig.truth(at("2026-02-25T11:00:00Z"), rig.clock.now()));
+        assert_eq!((calls_told(&answer), answer.header("age")), (rig.calls() - spent, None));
+        assert!(rig.calls() > spent, "it was not asked for afresh");
+        spent = rig.calls();
+        rig.clock.set(rig.clock.now() + Duration::from_secs(40));
+    }
+}
+
+#[tokio::test]
+async fn a_filter_and_rich_items_are_brought_as_well() {
+    let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
+    let (rig, door) = (&replicas.rig, &replicas.others[0]);
+    let (from, end) = (at("2026-02-23"), at("2026-02-24"));
+    let voice = Filter { channels: vec!["voice".to_owned()], ..Filter::default() };
+    let body = r#"{"channels":["voice"]}"#;
+    let answer = door.ask(&Ask::post(DAY, body)).await;
+    assert_whole(&answer, &rig.truth_of(from, end, false, &voice));
+    let rich = door.ask(&Ask::get(DAY).and("includeAgenticData=true")).await;
+    assert_whole(&rich, &rig.truth_of(from, end, true, &Filter::default()));
+    let spent = rig.calls();
+    assert_whole(&door.ask(&Ask::get(DAY)).await, &day(rig));
+    assert_eq!(rig.calls(), spent, "what is rich serves those who want none");
+    // Both on their way at once: the one who wants none is brought what is made of the other.
+    let other = "from=2026-02-22&to=2026-02-22";
+    let asks = [Ask::get(other).and("includeAgenticData=true"), Ask::get(other)];
+    let answers = join_all(asks.iter().map(|ask| door.ask(ask))).await;
+    let (from, end) = (at("2026-02-22"), at("2026-02-23"));
+    assert_whole(&answers[0], &rig.truth_of(from, end, true, &Filter::default()));
+    assert_whole(&answers[1], &rig.truth(from, end));
+    assert_eq!(rig.calls(), spent + 3);
+    let opaque = door.ask(&Ask::post(DAY, r#"{"channels":["voice"],"sessionIds":[]}"#)).await;
+    assert_eq!(opaque.status, rig.ask(&Ask::post(DAY, r#"{"channels":["voice"],"sessionIds":[]}"#)).await.status);
+}
+
+#[tokio::test]
+async fn a_window_that_cannot_be_cut_is_brought_whole_and_every_replica_learns_why() {
+    let profile = Profile { select_on: SelectOn::End, ..exact_profile(250, 4) };
+    let replicas = Replicas::start(profile, Settings::default(), 2).await;
+    let (rig, door) = (&replicas.rig, &replicas.others[0]);
+    let sorted = |answer: &Answer| {
+        let mut items: Vec<Vec<u8>> = answer.page().items().map(<[u8]>::to_vec).collect();
+        items.sort_unstable();
+        items
+    };
+    let answer = door.ask(&Ask::get(DAY)).await;
+    let mut truth = day(rig);
+    truth.sort_unstable();
+    assert!(sorted(&answer) == truth, "the window as the upstream says it");
+    assert_eq!(fwd(&answer), "fwd=bypass");
+    for door in replicas.doors() {
+        assert_eq!(door.admin("/readyz").await.json()["status"], "degraded");
+    }
+    let spent = rig.calls();
+    let again = door.ask(&Ask::get(DAY)).await;
+    assert!(sorted(&again) == truth && rig.calls() == spent, "it is settled, so it is kept: {}", again.cache_status());
+}
+
+#[tokio::test]
+async fn what_fails_on_the_one_who_calls_is_told_of_in_the_same_words() {
+    for fault in [Fault::Status500, Fault::Unauthorized, Fault::TooMany, Fault::Html200, Fault::WrongCount] {
+        let settings = Settings::default().limits("[{ requests = 1_000_000, per = '1s' }]");
+        let replicas =
+            Replicas::start(exact_profile(50, 4), settings.section("quota", "queue_timeout = '4s'"), 2).await;
+        replicas.rig.control.set_faults(FaultPlan::always(fault));
+        let problem = |answer: &Answer| {
+            let mut problem = answer.json();
+            problem.as_object_mut().unwrap().remove("request_id");
+            (answer.status, answer.header("retry-after").is_some(), problem)
+        };
+        let told = problem(&replicas.others[0].ask(&Ask::get(DAY)).await);
+        let mut own = problem(&replicas.rig.get("from=2026-02-22&to=2026-02-22").await);
+        if fault == Fault::TooMany {
+            // How long it is closed grows with each refusal.
+            own.2 = told.2.clone();
+        }
+        assert_eq!(told, own, "{fault:?}");
+    }
+}
+
+/// A quota of one call in two seconds, of which the first is spent.
+async fn busy() -> Replicas {
+    let limit = Limit::new(1, Duration::from_secs(2));
+    let profile = Profile { limits: vec![limit], ..exact_profile(50, 20) };
+    let settings = Settings::default().limits("[{ requests = 1, per = '2s' }]");
+    let replicas = Replicas::start(profile, settings, 2).await;
+    replicas.rig.get("from=2026-02-10&to=2026-02-10").await.page();
+    replicas
+}
+
+impl Replicas {
+    fn waiting(&self, door: usize) -> usize {
+        self.doors()[door].gateway.stack().quotas.of(ACCOUNT).unwrap().waiting()
+    }
+}
+
+#[tokio::test]
+async fn who_hangs_up_at_one_who_follows_costs_no_call() {
+    let replicas = busy().await;
+    let leaves = spawn(&replicas.others[0], "from=2026-02-12&to=2026-02-12");
+    until("it waits for its turn", || replicas.waiting(0) == 1).await;
+    leaves.abort();
+    until("nobody waits any more", || replicas.waiting(0) == 0).await;
+    replicas.others[0].ask(&Ask::get("from=2026-02-14&to=2026-02-14")).await.page();
+    assert_eq!(replicas.rig.calls(), 2);
+}
+
+#[tokio::test]
+async fn an_errand_of_a_replica_that_is_gone_is_dropped() {
+    let mut replicas = busy().await;
+    // It waits there for longer than the silence that is bearable.
+    replicas.rig.control.set_latency(Duration::from_secs(20), Duration::from_secs(20));
+    let first = spawn(&replicas.rig.door, "from=2026-02-11&to=2026-02-11");
+    until("a call is under way", || replicas.rig.calls() == 2).await;
+    let asking = spawn(&replicas.others[0], "from=2026-02-12&to=2026-02-12");
+    until("it waits for its turn", || replicas.waiting(0) == 1).await;
+    // Its letters do not come any more.
+    set_role(&replicas.others[0], Role::Unknown);
+    until("it is dropped", || replicas.waiting(0) == 0).await;
+    asking.abort();
+    first.abort();
+    replicas.others.clear();
+}
+
+#[tokio::test]
+async fn when_the_one_who_calls_is_gone_the_next_one_goes_on() {
+    for next in [1, 2] {
+        let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 3).await;
+        let rig = &replicas.rig;
+        rig.control.set_latency(Duration::from_mins(1), Duration::from_mins(1));
+        let asking: Vec<_> = (0..4).map(|_| spawn(&replicas.others[0], DAY)).collect();
+        until("the first call is under way", || rig.calls() == 1).await;
+        rig.control.set_latency(Duration::ZERO, Duration::ZERO);
+        set_role(&replicas.others[0], Role::Unknown);
+        replicas.elect(next);
+        let mut told = 0;
+        for answer in join_all(asking).await {
+            let answer = answer.unwrap();
+            assert_whole(&answer, &day(rig));
+            told += calls_told(&answer);
+        }
+        assert_eq!((rig.calls(), told), (1 + 3, 3), "fetched once, by replica {next}");
+    }
+}
+
+#[tokio::test]
+async fn when_redis_goes_away_meanwhile_the_one_who_follows_fetches_by_itself() {
+    for how in [RedisServer::kill as fn(&mut RedisServer), |redis| redis.stop()] {
+        let mut replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
+        replicas.rig.control.set_latency(Duration::from_mins(1), Duration::from_mins(1));
+        let asking = spawn(&replicas.others[0], DAY);
+        until("the first call is under way", || replicas.rig.calls() == 1).await;
+        replicas.rig.control.set_latency(Duration::ZERO, Duration::ZERO);
+        how(&mut replicas.redis);
+        // As each replica finds by itself that it has lost the others.
+        set_role(&replicas.others[0], Role::Calls);
+        let answer = asking.await.unwrap();
+        assert_whole(&answer, &day(&replicas.rig));
+        assert_eq!((replicas.rig.calls(), calls_told(&answer)), (4, 3));
+    }
+}
+
+#[tokio::test]
+async fn what_has_gone_from_redis_before_it_was_read_is_handed_over_anew() {
+    let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
+    let rig = &replicas.rig;
+    rig.get(DAY).await.page();
+    let spent = rig.calls();
+    until("it is in Redis", || text(&replicas.redis.admin(&["DBSIZE"])) == "24").await;
+    // The one who calls believes that all is there.
+    replicas.others[0].ask(&Ask::get("from=2026-02-22T01:00:00&to=2026-02-22T01:00:00")).await.page();
+    let spent = spent.max(rig.calls());
+    replicas.redis.admin(&["FLUSHALL"]);
+    let answer = replicas.others[0].ask(&Ask::get(DAY)).await;
+    assert_whole(&answer, &day(rig));
+    assert_eq!((rig.calls(), calls_told(&answer)), (spent, 0));
+    assert!(replicas.passing().contains(":passing:"));
+}
+
+#[tokio::test]
+async fn letters_that_are_lost_are_written_again() {
+    let replicas = Replicas::start(exact_profile(900, 4), Settings::default(), 3).await;
+    let windows = overlapping(24);
+    let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
+    let kill = async {
+        for _ in 0..30 {
+            replicas.redis.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (answers, ()) = tokio::join!(replicas.ask_all(&asks), kill);
+    for (window, answer) in windows.iter().zip(&answers) {
+        assert_items(&answer.page(), &replicas.rig.truth(window.from, window.end), &window.query);
+    }
+}
+
+#[tokio::test]
+async fn letters_and_what_is_handed_over_are_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "a secret of 32 random bytes or more").unwrap();
+    let redis = RedisServer::start();
+    let key = format!(", encryption_key = {{ file = '{}' }}", file.display());
+    let settings = Settings::default()
+        .section("window", "freshness = []")
+        .section("cache", &format!("redis = {{ url = '{}', timeout = '1s'{key} }}", redis.url()));
+    let rig = Rig::start(exact_profile(250, 4), &settings).await;
+    let others = vec![rig.another_door(&settings).await];
+    let replicas = Replicas { redis, rig, others };
+    replicas.until_connected(2).await;
+    replicas.elect(0);
+    let answer = replicas.others[0].ask(&Ask::get(DAY_OPEN)).await;
+    assert_whole(&answer, &replicas.rig.truth(at("2026-02-25T11:00:00Z"), replicas.rig.clock.now()));
+    let shown = "local n = 0 for _, key in ipairs(redis.call('keys', '*')) do \
+        for _, value in ipairs(redis.call('hvals', key)) do n = n + 1 \
+        if value:sub(1, 4) ~= 'kgs1' then return 'shown' end end end return n";
+    let shown = text(&replicas.redis.admin(&["EVAL", shown, "0"]));
+    assert!(shown.parse::<u32>().is_ok_and(|values| values > 0), "{shown}");
+}
+
+#[tokio::test]
+async fn a_replica_that_cuts_otherwise_is_told_so() {
+    let replicas = Replicas::start(exact_profile(50, 4), Settings::default(), 1).await;
+    let settings = with(&replicas.redis, Settings::default().section("window", "chunk = '30m'"));
+    let others = vec![replicas.rig.another_door(&settings).await];
+    let replicas = Replicas { others, ..replicas };
+    replicas.until_connected(2).await;
+    replicas.elect(0);
+    let answer = replicas.others[0].ask(&Ask::get(DAY)).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("10")), "{}", answer.text());
+    assert_eq!(replicas.rig.calls(), 0);
+}
