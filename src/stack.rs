@@ -8,7 +8,7 @@ use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
 
 use crate::api::{ApiLayer, Usage};
-use crate::cache::{CacheLayer, Memory, WindowFields};
+use crate::cache::{CacheLayer, Memory, Purges, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::{Callers, EdgeBody, EdgeLayer};
@@ -33,6 +33,8 @@ pub struct Stack {
     pub memory: Memory,
     /// The accounts whose windows cannot be cut.
     pub fields: WindowFields,
+    /// The hand that purges.
+    pub purges: Purges,
     /// The way to the other replicas.
     pub post: Option<Post>,
     /// What each caller had.
@@ -60,7 +62,7 @@ impl Stack {
             }
         };
         let cache = CacheLayer::new(&config.cache, post.as_ref(), &config.window, &config.quota, &quotas, clock);
-        let (memory, fields) = (cache.memory().clone(), cache.fields().clone());
+        let (memory, fields, purges) = (cache.memory().clone(), cache.fields().clone(), cache.purges().clone());
         let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &quotas, clock);
         let edge = EdgeLayer::new(&config.callers);
         let (usage, callers) = (api.usage().clone(), edge.callers().clone());
@@ -89,6 +91,7 @@ impl Stack {
             // One call to Kore, within its deadline.
             .service(Client::new(&config.upstream, clock.clone())?);
 
-        Ok(Self { service: BoxCloneSyncService::new(service), quotas, memory, fields, post, usage, callers })
+        let service = BoxCloneSyncService::new(service);
+        Ok(Self { service, quotas, memory, fields, purges, post, usage, callers })
     }
 }

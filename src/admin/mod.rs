@@ -1,23 +1,26 @@
-//! The admin plane: health, metrics, and a status page, on a listener of their own.
+//! The admin plane: health, metrics, a status page, and purges, on a listener of their own.
 
 mod page;
+mod purge;
 
 use std::convert::Infallible;
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Ready, ready};
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
 use http_body_util::Full;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tower::Service;
 
 use crate::api::{CallerUsage, Usage};
-use crate::cache::{Memory, WindowFields};
+use crate::cache::{Memory, Purges, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::Callers;
@@ -25,7 +28,7 @@ use crate::fleet::{Health, Post};
 use crate::quota::Quotas;
 use crate::stack::Stack;
 use crate::telemetry;
-use crate::window::Moment;
+use crate::window::{Moment, UpperBound};
 
 /// What the process is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ struct Inner {
     memory: Memory,
     memory_limit: u64,
     fields: WindowFields,
+    purges: Purges,
+    upper_bound: UpperBound,
     post: Option<Post>,
     usage: Usage,
     callers: Callers,
@@ -65,6 +70,8 @@ impl Admin {
             memory: stack.memory.clone(),
             memory_limit: config.cache.memory,
             fields: stack.fields.clone(),
+            purges: stack.purges.clone(),
+            upper_bound: config.window.upper_bound,
             post: stack.post.clone(),
             usage: stack.usage.clone(),
             callers: stack.callers.clone(),
@@ -159,6 +166,11 @@ impl Admin {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if path == purge::PATH {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only POST is served here\n");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
         let paths = ["/", "/livez", "/readyz", "/startupz", "/metrics", "/api/v1/status", "/api/v1/callers"];
         if !paths.contains(&path) {
             return text(StatusCode::NOT_FOUND, "text/plain", "no such path\n");
@@ -253,17 +265,28 @@ impl AdminService {
     }
 }
 
-impl<B> Service<Request<B>> for AdminService {
+impl<B> Service<Request<B>> for AdminService
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Ready<Result<Response<Full<Bytes>>, Infallible>>;
+    type Future = BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ready(Ok(self.0.answer(request.method(), request.uri().path())))
+        let admin = self.0.clone();
+        Box::pin(async move {
+            Ok(match (request.method(), request.uri().path()) {
+                (&Method::POST, purge::PATH) => admin.purge(request).await,
+                (method, path) => admin.answer(method, path),
+            })
+        })
     }
 }
 

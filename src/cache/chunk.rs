@@ -27,6 +27,8 @@ const OVERHEAD: usize = 512;
 pub struct Chunk {
     span: Span,
     fetched_at: Moment,
+    /// The last purge of its account that was known when its run began.
+    epoch: u64,
     rows: Box<[Row]>,
     blocks: Box<[Block]>,
     /// The hashes of the items' names, one a row; only of a chunk that is not settled, whose items may still move.
@@ -111,7 +113,19 @@ impl Chunk {
             }
         }
         let derived = derived.finish(self.span, self.fetched_at, |text| Text::Plain(text.into()));
-        Ok(Self { names: names.into(), ..derived })
+        Ok(Self { names: names.into(), epoch: self.epoch, ..derived })
+    }
+
+    /// The same, of a run that began when the last purge of its account that was known had this epoch. Without it, the
+    /// epoch is 0: any purge is later.
+    #[must_use]
+    pub fn with_epoch(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
+    }
+
+    /// See [`Chunk::with_epoch`].
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The same as one that lives longer: all its text is deflated.
@@ -126,7 +140,7 @@ impl Chunk {
         }
         let mut deflater = Deflater::default();
         let packed = packed.finish(self.span, self.fetched_at, |text| deflater.text(text));
-        Ok(Self { names: self.names.clone(), ..packed })
+        Ok(Self { names: self.names.clone(), epoch: self.epoch, ..packed })
     }
 
     /// Whether it is known to have been written where all replicas find it. It may have been evicted there since.
@@ -334,6 +348,7 @@ impl Builder {
         Chunk {
             span,
             fetched_at,
+            epoch: 0,
             rows: self.rows.into(),
             blocks: self.blocks.into_iter().map(&mut block).collect(),
             names: Box::default(),

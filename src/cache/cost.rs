@@ -88,14 +88,17 @@ struct Found {
     hits: usize,
 }
 
+fn can_be_joined(flight: &Flight) -> bool {
+    !flight.demand.is_abandoned() && !flight.is_closed()
+}
+
 impl Found {
     /// As `Request::survey` finds it.
     fn look_for_chunks(&mut self, look: &Look<'_>, own: &SharedShelf, window: Span) {
         let mut plan = Plan::new(window);
         let shelf = look.take(&mut plan, own);
         let rich = look.series.rich;
-        let flights =
-            shelf.flights.iter().filter(|flight| !flight.demand.is_abandoned() && flight.serves(window, rich));
+        let flights = shelf.flights.iter().filter(|flight| can_be_joined(flight) && flight.serves(window, rich));
         // What is still being gathered for somebody is as good as on its way.
         let gathered = shelf.gathering.as_ref().map(|gathering| gathered(&gathering.wants, false)).unwrap_or_default();
         let gathered = gathered.into_iter().filter(|(_, gathered_rich, _)| *gathered_rich || !rich);
@@ -135,8 +138,7 @@ impl Found {
         let key = (window, look.series.rich);
         self.chunks = 1;
         let flies = |flight: &Arc<Flight>| {
-            (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked)
-                && !flight.demand.is_abandoned()
+            (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked) && can_be_joined(flight)
         };
         if shelf.exact.get(&key).is_some_and(|copy| copy.peek(&look.fetcher.memory).is_some()) {
             self.hits = 1;

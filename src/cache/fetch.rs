@@ -17,6 +17,7 @@ use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
 use super::memory::Memory;
 use super::outcome::NotStored;
+use super::purge::Purges;
 use super::relay::Relay;
 use super::runs::{Cause, gathered};
 use super::seat::Seat;
@@ -55,6 +56,7 @@ pub(super) struct Fetcher {
     /// How long a request waits for the quota.
     pub(super) queue_timeout: Duration,
     pub(super) fields: WindowFields,
+    pub(super) purges: Purges,
     pub(super) stored: AtomicU64,
 }
 
@@ -103,10 +105,11 @@ impl Fetcher {
         let by_caller = self.quotas.of(&series.account).is_some_and(|turns| turns.is_contended());
         let mut shelf = of.lock();
         let Some(Gathering { wants, .. }) = shelf.gathering.take() else { return };
+        let epoch = self.purges.epoch(&series.account);
         let mut parties: Vec<(Asker, VecDeque<_>)> = Vec::new();
         for (span, rich, Cause { asker, seats }) in gathered(&wants, by_caller) {
             let demand = Demand::new(asker.clone());
-            let (flight, tell) = Flight::begin(span, rich, Placed::Checked, self.clock.now(), demand);
+            let (flight, tell) = Flight::begin(span, rich, Placed::Checked, self.clock.now(), epoch, demand);
             let work = (Work::new(series, of, &mut shelf, flight, &seats), tell);
             match parties.iter_mut().find(|(party, _)| *party == asker) {
                 Some((_, flights)) => flights.push_back(work),
@@ -168,7 +171,8 @@ impl Fetcher {
             return self.ask_exactly(relay, series, of, shelf, span, fresh_since, seat);
         }
         let demand = Demand::new(seat.asker.clone());
-        let (flight, tell) = Flight::begin(span, series.rich, Placed::Unchecked, self.clock.now(), demand);
+        let (now, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
+        let (flight, tell) = Flight::begin(span, series.rich, Placed::Unchecked, now, epoch, demand);
         let work = Work::new(series, of, shelf, flight.clone(), &[(seat.clone(), span)]);
         tokio::spawn(self.clone().fly(work, tell, None));
         flight
@@ -238,7 +242,9 @@ impl Fetcher {
                 Some(asker) if is_wanted => Demand::new(asker.clone()),
                 _ => Demand::going_on(flight.demand.cause().clone()),
             };
-            let (next, tell) = Flight::begin(piece, flight.rich, flight.placed, self.clock.now(), demand);
+            // A run of its own, which asks for each page anew: what was purged before now is not in it.
+            let (now, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
+            let (next, tell) = Flight::begin(piece, flight.rich, flight.placed, now, epoch, demand);
             let work = Work::new(series, of, &mut shelf, next, &seats);
             tokio::spawn(self.clone().fly(work, tell, None));
         }
@@ -284,11 +290,11 @@ impl Fetcher {
     /// Cuts a stretch into chunks and keeps those that are worth it.
     async fn store(self: Arc<Self>, work: Work, stretch: Stretch) -> Result<Vec<Arc<Chunk>>, CacheError> {
         let fetcher = self.clone();
-        let placed = work.flight.placed;
+        let (placed, epoch) = (work.flight.placed, work.flight.epoch);
         // Deflating megabytes would hold up every other request of this thread.
         let cut = tokio::task::spawn_blocking(move || match placed {
-            Placed::Checked => fetcher.cut(&stretch),
-            Placed::Unchecked => vec![whole(&stretch)],
+            Placed::Checked => fetcher.cut(&stretch, epoch),
+            Placed::Unchecked => vec![whole(&stretch, epoch)],
         });
         let chunks = cut.await.map_err(|_| CacheError::Lost)?;
         self.shelve(&work, &chunks);
@@ -298,7 +304,7 @@ impl Fetcher {
     /// Keeps those chunks that are worth it.
     pub(super) fn shelve(self: &Arc<Self>, work: &Work, chunks: &[Arc<Chunk>]) {
         let mut shelf = work.shelf.lock();
-        for chunk in chunks.iter().chain(&self.nothing_ahead(work)) {
+        for chunk in chunks.iter().chain(&self.nothing_ahead(work, chunks)) {
             if self.put(work, &mut shelf, chunk).is_err_and(|why| {
                 telemetry::not_stored(why.label());
                 true
@@ -314,17 +320,23 @@ impl Fetcher {
 
     /// What a run that reached up to now has learnt besides: that nothing lay ahead. So one who asks a moment later, up
     /// to a now that is a moment later, need not ask for that moment before the ladder says so.
-    fn nothing_ahead(&self, work: &Work) -> Option<Arc<Chunk>> {
+    fn nothing_ahead(&self, work: &Work, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
         let flight = &work.flight;
         let ahead = self.ladder.ahead_of(flight.span().end);
         let is_news = flight.placed == Placed::Checked && ahead.contains(flight.began_at);
-        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[])))
+        // What another replica has brought may be of a run that began before the errand did.
+        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(flight.epoch, u64::min);
+        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
     }
 
     fn put(&self, work: &Work, shelf: &mut Shelf, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
         let (span, placed) = (chunk.span(), work.flight.placed);
         if !self.is_kept(chunk, placed) {
             return Err(NotStored::AlwaysAskedAfresh);
+        }
+        // Under the shelf's lock: a purge that comes now sweeps the shelf when this is on it, or is known already.
+        if self.purges.buries(&work.series, chunk) {
+            return Err(NotStored::Purged);
         }
         let exact = placed == Placed::Unchecked;
         let copy = Copy::keep(chunk, &self.memory);
@@ -350,7 +362,7 @@ impl Fetcher {
         settled || (placed == Placed::Checked && self.ladder.worth_keeping(span, fetched_at))
     }
 
-    fn cut(&self, stretch: &Stretch) -> Vec<Arc<Chunk>> {
+    fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
         let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
         let mut deflater = Deflater::default();
         [(settled, Settled::Yes), (open, Settled::No)]
@@ -361,7 +373,8 @@ impl Fetcher {
             })
             .map(|(piece, settled)| {
                 let items = items_within(&stretch.items, piece);
-                Arc::new(Chunk::deflated(piece, stretch.fetched_at, settled, items, &mut deflater))
+                let chunk = Chunk::deflated(piece, stretch.fetched_at, settled, items, &mut deflater);
+                Arc::new(chunk.with_epoch(epoch))
             })
             .collect()
     }
@@ -384,8 +397,8 @@ fn is_elsewhere<T>(result: &Result<T, CacheError>) -> bool {
     matches!(result, Err(CacheError::Repage(RepageError::Quota(QuotaError::Elsewhere))))
 }
 
-fn whole(stretch: &Stretch) -> Arc<Chunk> {
-    Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items))
+fn whole(stretch: &Stretch, epoch: u64) -> Arc<Chunk> {
+    Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items).with_epoch(epoch))
 }
 
 fn items_within(items: &[Item], span: Span) -> &[Item] {

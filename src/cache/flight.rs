@@ -31,6 +31,9 @@ pub(super) struct Flight {
     pub(super) rich: bool,
     pub(super) placed: Placed,
     pub(super) began_at: Moment,
+    /// The last purge of the account that was known when its run began; of one that another replica is to bring, when it
+    /// was asked for.
+    pub(super) epoch: u64,
     pub(super) demand: Arc<Demand>,
     /// Of one that another replica is to bring: the only one who waits for it. Others send an errand of their own, and
     /// the one who calls joins them, as it knows what each of them wants.
@@ -47,6 +50,8 @@ struct Route {
     span: Span,
     /// Who waits for it, and what each needs of it.
     seats: Vec<(Weak<Seat>, Span)>,
+    /// Whether something of what it brings was purged since it began: nobody else may wait for it.
+    closed: bool,
 }
 
 impl Flight {
@@ -56,9 +61,10 @@ impl Flight {
         rich: bool,
         placed: Placed,
         now: Moment,
+        epoch: u64,
         demand: Arc<Demand>,
     ) -> (Arc<Self>, watch::Sender<Progress>) {
-        Self::with(span, rich, placed, now, demand, None)
+        Self::with(span, rich, placed, now, epoch, demand, None)
     }
 
     /// One that another replica is to bring, to this seat.
@@ -67,9 +73,10 @@ impl Flight {
         rich: bool,
         placed: Placed,
         now: Moment,
+        epoch: u64,
         seat: &Arc<Seat>,
     ) -> (Arc<Self>, watch::Sender<Progress>) {
-        Self::with(span, rich, placed, now, Demand::new(seat.asker.clone()), Some(Arc::downgrade(seat)))
+        Self::with(span, rich, placed, now, epoch, Demand::new(seat.asker.clone()), Some(Arc::downgrade(seat)))
     }
 
     fn with(
@@ -77,12 +84,13 @@ impl Flight {
         rich: bool,
         placed: Placed,
         now: Moment,
+        epoch: u64,
         demand: Arc<Demand>,
         of: Option<Weak<Seat>>,
     ) -> (Arc<Self>, watch::Sender<Progress>) {
         let (tell, progress) = watch::channel(Progress::Flying);
-        let (route, charged) = (Mutex::new(Route { span, seats: Vec::new() }), AtomicBool::default());
-        (Arc::new(Self { rich, placed, began_at: now, demand, of, route, progress, charged }), tell)
+        let (route, charged) = (Mutex::new(Route { span, seats: Vec::new(), closed: false }), AtomicBool::default());
+        (Arc::new(Self { rich, placed, began_at: now, epoch, demand, of, route, progress, charged }), tell)
     }
 
     /// Whether another replica is to bring it.
@@ -90,14 +98,19 @@ impl Flight {
         self.of.is_some()
     }
 
-    /// Whether one may wait for it.
-    pub(super) fn is_open_to(&self, seat: &Arc<Seat>) -> bool {
-        self.of.as_ref().is_none_or(|of| std::ptr::eq(of.as_ptr(), Arc::as_ptr(seat)))
+    /// Whether it is brought for this seat, or for whoever wants it.
+    pub(super) fn is_for(&self, seat: &Seat) -> bool {
+        self.of.as_ref().is_none_or(|of| std::ptr::eq(of.as_ptr(), seat))
     }
 
     /// The flight on which its run goes on with `rest`.
     pub(super) fn go_on_with(&self, rest: Span) -> (Arc<Self>, watch::Sender<Progress>) {
-        Self::begin(rest, self.rich, self.placed, self.began_at, self.demand.clone())
+        // Still the same run: what was purged since it began is not in what it has yet to bring either.
+        let (next, tell) = Self::begin(rest, self.rich, self.placed, self.began_at, self.epoch, self.demand.clone());
+        if self.is_closed() {
+            next.close();
+        }
+        (next, tell)
     }
 
     fn route<T>(&self, look: impl FnOnce(&mut Route) -> T) -> T {
@@ -112,6 +125,16 @@ impl Flight {
     /// From now on it brings only this.
     pub(super) fn shorten(&self, span: Span) {
         self.route(|route| route.span = span);
+    }
+
+    /// Lets nobody else wait for it. Those who do asked before, and still get what it brings.
+    pub(super) fn close(&self) {
+        self.route(|route| route.closed = true);
+    }
+
+    /// See [`Flight::close`].
+    pub(super) fn is_closed(&self) -> bool {
+        self.route(|route| route.closed)
     }
 
     /// Somebody waits for `need` of it.

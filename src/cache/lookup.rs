@@ -63,14 +63,20 @@ impl Fetcher {
         // What was fetched in the future was fetched by a replica whose clock is wrong, and that may have taken for settled
         // what was not.
         let sane = found.into_iter().filter(|chunk| chunk.fetched_at() <= now + SKEW);
-        let found: Vec<Arc<Chunk>> = sane.map(Arc::new).collect();
-        for chunk in &found {
+        let mut found: Vec<Arc<Chunk>> = sane.map(Arc::new).collect();
+        found.retain(|chunk| {
+            let mut shelf = shelf.lock();
+            // Under the lock: it may have been purged since it was read.
+            if self.purges.buries(series, chunk) {
+                return false;
+            }
             let copy = Copy::keep(chunk, &self.memory);
             let id = copy.id;
-            if !shelf.lock().put(series.rich, copy, &self.memory) {
+            if !shelf.put(series.rich, copy, &self.memory) {
                 self.memory.drop_chunk(id);
             }
-        }
+            true
+        });
         let mut shelf = gathering_of.lock();
         let Some(gathering) = &mut shelf.gathering else { return };
         for want in gathering.wants.iter_mut().filter(|want| want.looked_up && (series.rich || !want.rich)) {

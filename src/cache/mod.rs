@@ -11,6 +11,7 @@ mod lookup;
 mod member;
 mod memory;
 mod outcome;
+mod purge;
 mod relay;
 mod runs;
 mod seal;
@@ -20,6 +21,7 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 mod tier;
+mod tombs;
 mod work;
 
 use std::convert::Infallible;
@@ -37,6 +39,7 @@ pub use cost::{Basis, Known};
 pub use fields::WindowFields;
 pub use memory::Memory;
 pub use outcome::{NotStored, Outcome};
+pub use purge::{Erased, Purge, Purged, Purges, Told};
 
 use self::fetch::Fetcher;
 use self::relay::Relay;
@@ -134,13 +137,16 @@ pub struct CacheLayer {
     memory: Memory,
     redis: Option<(config::Redis, Post)>,
     fields: WindowFields,
+    shelves: Shelves,
+    purges: Purges,
     quotas: Quotas,
     queue_timeout: Duration,
     clock: Clock,
 }
 
 impl CacheLayer {
-    /// An empty cache with the room that `cache` gives it, before what replicas share by `post`.
+    /// An empty cache with the room that `cache` gives it, before what replicas share by `post`. With that, it must be
+    /// called on a runtime, on which it hears of purges.
     pub fn new(
         cache: &config::Cache,
         post: Option<&Post>,
@@ -149,15 +155,24 @@ impl CacheLayer {
         quotas: &Quotas,
         clock: &Clock,
     ) -> Self {
-        let (memory, fields) = (Memory::new(cache.memory), WindowFields::default());
+        let (memory, fields, shelves) = (Memory::new(cache.memory), WindowFields::default(), Shelves::default());
         let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
         let redis = cache.redis.clone().zip(post.cloned());
-        Self { window, memory, redis, fields, quotas: quotas.clone(), queue_timeout, clock: clock.clone() }
+        let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
+        let shared = redis.as_ref().map(|(redis, post)| (redis.prefix.as_str(), post.clone()));
+        let purges = Purges::new(shelves.clone(), memory.clone(), clock.clone(), accounts, shared);
+        let (quotas, clock) = (quotas.clone(), clock.clone());
+        Self { window, memory, redis, fields, shelves, purges, quotas, queue_timeout, clock }
     }
 
     /// The memory tier, to look at.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The hand that purges.
+    pub fn purges(&self) -> &Purges {
+        &self.purges
     }
 
     /// The accounts with a wrong `window.field`, to look at.
@@ -176,7 +191,7 @@ where
     fn layer(&self, below: S) -> CacheStage {
         let grid = Grid::new(self.window.chunk);
         let shared = self.redis.as_ref().and_then(|(redis, post)| {
-            let tier = Tier::new(redis, post.link().clone(), &self.window)?;
+            let tier = Tier::new(redis, post.link().clone(), &self.window, &self.purges)?;
             let relay = Relay::new(post, &tier, &self.quotas, &self.clock);
             Some((tier, relay))
         });
@@ -186,13 +201,14 @@ where
             relay,
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
-            shelves: Shelves::default(),
+            shelves: self.shelves.clone(),
             ladder: Ladder::new(self.window.settle_after, self.window.freshness.clone()),
             grid,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             queue_timeout: self.queue_timeout,
             fields: self.fields.clone(),
+            purges: self.purges.clone(),
             stored: AtomicU64::new(0),
         });
         if let Some(relay) = &fetcher.relay {

@@ -48,6 +48,8 @@ pub enum NotStored {
     WrongWindowField,
     /// An item has no timestamp, so the run could not be cut.
     NoTimestamp,
+    /// It was purged while it was fetched.
+    Purged,
     /// Something newer came first.
     Outdated,
     /// A defect of the gateway.
@@ -65,6 +67,7 @@ impl NotStored {
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
             Self::NoTimestamp => "no_timestamp",
+            Self::Purged => "purged",
             Self::Outdated => "outdated",
             Self::Lost => "lost",
         }

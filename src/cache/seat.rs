@@ -41,6 +41,12 @@ impl Seat {
         true
     }
 
+    /// Whether it may wait for this flight: it is not somebody else's own, and one that was closed by a purge is only for
+    /// those who do already.
+    pub(super) fn may_wait_for(&self, flight: &Arc<Flight>) -> bool {
+        flight.is_for(self) && (!flight.is_closed() || self.lock().iter().any(|(known, _)| Arc::ptr_eq(known, flight)))
+    }
+
     /// Waits for these flights only.
     pub(super) fn wait_only_for(&self, flights: &[(Arc<Flight>, Span)]) {
         self.lock().retain(|(known, _)| flights.iter().any(|(flight, _)| Arc::ptr_eq(known, flight)));

@@ -188,13 +188,11 @@ impl Request {
         let mut flights = Vec::new();
         for flight in &shelf.flights {
             let span = flight.span();
-            let Some(need) = need(&plan.missing, span)
-                .filter(|_| flight.serves(span, self.series.rich) && flight.is_open_to(&self.seat))
-            else {
+            let Some(need) = need(&plan.missing, span).filter(|_| flight.serves(span, self.series.rich)) else {
                 continue;
             };
             // One that everybody has just left is not going to bring anything.
-            if self.seat.wait_for(flight, need) {
+            if self.seat.may_wait_for(flight) && self.seat.wait_for(flight, need) {
                 unasked.remove(span);
                 flights.push((flight.clone(), span));
             }
@@ -324,7 +322,7 @@ impl Request {
             .flights
             .iter()
             .filter(|flight| (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
-            .find(|flight| flight.is_open_to(&self.seat) && self.seat.wait_for(flight, self.span))
+            .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight, self.span))
             .cloned();
         Err(flight.unwrap_or_else(|| {
             self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span, self.fresh_since, &self.seat)

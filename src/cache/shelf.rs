@@ -1,6 +1,6 @@
 //! Where the copies of a series lie, and what is on its way to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
@@ -19,6 +19,8 @@ pub(super) struct Copy {
     /// The whole span of the chunk; the copy may cover only a part of it.
     pub(super) chunk: Span,
     pub(super) fetched_at: Moment,
+    /// See [`Chunk::with_epoch`].
+    epoch: u64,
     /// The chunk itself, for a look that is no use of it: memory tells no look from a use.
     kept: Weak<Chunk>,
 }
@@ -27,7 +29,8 @@ impl Copy {
     /// Puts a chunk into memory.
     pub(super) fn keep(chunk: &Arc<Chunk>, memory: &Memory) -> Self {
         let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
-        Self { id: memory.keep(chunk.clone()), chunk: span, fetched_at, kept: Arc::downgrade(chunk) }
+        let epoch = chunk.epoch();
+        Self { id: memory.keep(chunk.clone()), chunk: span, fetched_at, epoch, kept: Arc::downgrade(chunk) }
     }
 
     /// The chunk, if it is still there; it counts as used.
@@ -111,6 +114,29 @@ impl Shelf {
         true
     }
 
+    /// Forgets the copies that `buried` says were purged, and closes the flights that bring such. How many chunks have
+    /// gone from memory for it.
+    pub(super) fn bury(&mut self, buried: impl Fn(Span, u64) -> bool, memory: &Memory) -> usize {
+        let mut gone = HashSet::new();
+        let mut keep = |copy: &Copy| {
+            let is_buried = buried(copy.chunk, copy.epoch);
+            // A chunk may have several copies, and memory may have let it go before.
+            if is_buried && memory.holds(copy.id) {
+                gone.insert(copy.id);
+            }
+            !is_buried
+        };
+        for rich in [false, true] {
+            self.copies.of(rich).retain(|_, copy| keep(copy));
+        }
+        self.exact.retain(|_, copy| keep(copy));
+        for id in &gone {
+            memory.drop_chunk(*id);
+        }
+        self.flights.iter().filter(|flight| buried(flight.span(), flight.epoch)).for_each(|flight| flight.close());
+        gone.len()
+    }
+
     /// Forgets the copies of chunks that have gone from memory.
     fn sweep(&mut self, memory: &Memory) {
         for rich in [false, true] {
@@ -130,8 +156,9 @@ impl Shelf {
 }
 
 /// The shelf of each series. The two kinds of richness share one, so `Series::rich` is always false in its key.
-#[derive(Debug, Default)]
-pub(super) struct Shelves(Mutex<HashMap<Series, SharedShelf>>);
+/// Cheap to clone; all clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shelves(Arc<Mutex<HashMap<Series, SharedShelf>>>);
 
 /// A shelf that many hold.
 #[derive(Clone, Debug, Default)]
@@ -167,18 +194,19 @@ impl Shelves {
 
     /// Forgets all that was kept for an account.
     pub(super) fn clear(&self, account: &str, memory: &Memory) {
-        let shelves: Vec<SharedShelf> = self
-            .lock()
-            .iter()
-            .filter(|(series, _)| *series.account == *account)
-            .map(|(_, shelf)| shelf.clone())
-            .collect();
-        for shelf in shelves {
+        for (_, shelf) in self.of_account(account) {
             let copies = std::mem::take(&mut shelf.lock().copies);
             for coverage in [copies.plain, copies.rich] {
                 coverage.within(Span::EVER).for_each(|(_, copy)| memory.drop_chunk(copy.id));
             }
         }
+    }
+
+    /// The shelves of an account, each with its stream.
+    pub(super) fn of_account(&self, account: &str) -> Vec<(Arc<str>, SharedShelf)> {
+        let shelves = self.lock();
+        let own = shelves.iter().filter(|(series, _)| *series.account == *account);
+        own.map(|(series, shelf)| (series.stream.clone(), shelf.clone())).collect()
     }
 
     /// Forgets what has gone from memory, and shelves that hold nothing and that nobody uses.

@@ -1,5 +1,7 @@
 //! Whoever waits gets what it waits for, however runs are handed over, parted and left. The runs are played by hand.
 
+mod purged;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -19,6 +21,10 @@ fn at(second: i64) -> Moment {
 
 fn span(start: i64, end: i64) -> Span {
     Span::new(at(start), at(end))
+}
+
+fn series() -> Series {
+    Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false }
 }
 
 /// A run that a test plays.
@@ -109,8 +115,11 @@ impl Rig {
 
     /// Somebody asks; it waits by the time this returns.
     async fn ask(&self, start: i64, end: i64, class: Class) -> Answering {
-        let series =
-            Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
+        self.ask_of(series(), start, end, class).await
+    }
+
+    /// The same for another series.
+    async fn ask_of(&self, series: Series, start: i64, end: i64, class: Class) -> Answering {
         let asker = Asker { class, ..Asker::anyone() };
         let query = WindowQuery { series: series.into(), span: span(start, end), asked_at: at(5_000), asker };
         let answering = tokio::spawn(self.stage.clone().oneshot(query));
@@ -120,9 +129,7 @@ impl Rig {
 
     /// Fails if anything is left of what has been asked for.
     fn assert_nothing_left(&self) {
-        let series =
-            Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
-        let shelf = self.stage.0.shelves.of(&series);
+        let shelf = self.stage.0.shelves.of(&series());
         let shelf = shelf.lock();
         assert!(shelf.flights.is_empty() && shelf.gathering.is_none(), "{:?}", shelf.flights);
     }

@@ -6,7 +6,8 @@
 //!
 //! One hash for each widest cell of the grid of a series, with one field for each chunk of it. So what a window needs is
 //! known without an index that could be wrong, and each cell ages by itself. Nothing here is trusted: a value that does
-//! not open, does not read back, or stands under another name is a miss.
+//! not open, does not read back, or stands under another name is a miss. So is what was purged since it was fetched; it
+//! is deleted where it is met.
 
 mod handover;
 
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 pub(super) use self::handover::{NotHanded, Piece};
 
 use super::chunk::Chunk;
+use super::purge::Purges;
 use super::seal::{Seal, Unopened};
 use crate::config;
 use crate::fleet::{Command, Link, LinkError, Reply};
@@ -32,7 +34,7 @@ use crate::upstream::Series;
 use crate::window::{Grid, Moment, Span, SpanSet, UpperBound};
 
 /// The version of what stands in Redis; another version is another name.
-const FORMAT: &str = "c1";
+const FORMAT: &str = "c2";
 /// So many cells are asked for at once: few enough for their values to come within the timeout.
 const CELLS_AT_ONCE: usize = 32;
 /// Bytes of chunks that wait to be written; what comes when so many do is not kept.
@@ -56,6 +58,7 @@ struct Inner {
     seal: Seal,
     /// How chunks are cut.
     cut: String,
+    purges: Purges,
     /// Bytes of chunks that wait to be written.
     waiting: AtomicUsize,
 }
@@ -64,13 +67,14 @@ struct Inner {
 #[derive(Debug)]
 struct Write {
     account: Arc<str>,
+    stream: Arc<str>,
     cell: String,
     chunk: Arc<Chunk>,
 }
 
 impl Tier {
     /// The tier behind `link`. Must be called on a runtime, on which it writes.
-    pub(super) fn new(redis: &config::Redis, link: Link, window: &config::Window) -> Option<Self> {
+    pub(super) fn new(redis: &config::Redis, link: Link, window: &config::Window, purges: &Purges) -> Option<Self> {
         let seal = Seal::new(redis.encryption_key.iter().chain(&redis.previous_encryption_key))?;
         let bound = match window.upper_bound {
             UpperBound::Inclusive => "inclusive",
@@ -78,8 +82,8 @@ impl Tier {
         };
         let cut = format!("{}:{bound}", encoded(&window.field));
         let grid = Grid::new(window.chunk);
-        let (prefix, waiting) = (redis.prefix.clone(), AtomicUsize::default());
-        let inner = Arc::new(Inner { link, prefix, ttl: redis.ttl, grid, seal, cut, waiting });
+        let (prefix, waiting, purges) = (redis.prefix.clone(), AtomicUsize::default(), purges.clone());
+        let inner = Arc::new(Inner { link, prefix, ttl: redis.ttl, grid, seal, cut, purges, waiting });
         let (writes, waiting) = mpsc::unbounded_channel();
         tokio::spawn(inner.clone().write_all(waiting));
         Some(Self { inner, writes })
@@ -95,7 +99,8 @@ impl Tier {
         }
         let cell = cell_name(&self.inner.series_name(series), self.inner.grid.cell(chunk.span().start));
         // The writer ends with the last tier.
-        let _ = self.writes.send(Write { account: series.account.clone(), cell, chunk: chunk.clone() });
+        let (account, stream) = (series.account.clone(), series.stream.clone());
+        let _ = self.writes.send(Write { account, stream, cell, chunk: chunk.clone() });
     }
 
     /// The items of an account do not lie where they were asked for: what was cut is worth nothing, to nobody.
@@ -128,17 +133,24 @@ impl Tier {
     /// The chunks of a series that are kept for any of `spans`, oldest first. What cannot be had is left out.
     pub(super) async fn look_up(&self, series: &Series, spans: &SpanSet) -> Vec<Chunk> {
         let inner = &self.inner;
-        let series = inner.series_name(series);
-        let cells: Vec<String> = inner.cells(spans).map(|cell| cell_name(&series, cell)).collect();
+        let name = inner.series_name(series);
+        let cells: Vec<String> = inner.cells(spans).map(|cell| cell_name(&name, cell)).collect();
         let mut chunks = Vec::new();
         for cells in cells.chunks(CELLS_AT_ONCE) {
-            let ask = cells.iter().map(|cell| Command::new("HGETALL").arg(cell.clone())).collect();
-            let Ok(replies) = inner.link.bulk(ask).await else {
+            let ask = cells.iter().map(|cell| Command::new("HGETALL").arg(cell.clone()));
+            let replies = inner.link.bulk(ask.chain(inner.purges.ask(&series.account)).collect()).await;
+            // Whether anything was purged is asked along with what is read, and known before that is used: somebody may
+            // have come to want it after a purge that this replica has not heard of.
+            let news = replies.as_ref().ok().and_then(|replies| replies.get(cells.len()));
+            let (Ok(replies), true) = (&replies, inner.purges.heard(&series.account, news).await) else {
                 telemetry::tier_read("failed");
                 break;
             };
             for (cell, reply) in cells.iter().zip(replies) {
-                chunks.extend(inner.read(cell, reply).filter(|chunk| overlaps(chunk, spans)));
+                let found = inner.read(cell, reply.clone());
+                let (buried, good): (Vec<_>, Vec<_>) = found.partition(|chunk| inner.purges.buries(series, chunk));
+                inner.delete(cell, &buried);
+                chunks.extend(good.into_iter().filter(|chunk| overlaps(chunk, spans)));
             }
         }
         chunks.sort_by_key(Chunk::fetched_at);
@@ -160,10 +172,13 @@ impl Inner {
         replies.is_ok_and(|replies| matches!(replies[..], [Reply::Status(_)]))
     }
 
-    /// Whether what is kept of an account may be used: nobody has found that it was cut wrongly.
+    /// Whether what is kept of an account may be used: nobody has found that it was cut wrongly. Then it is known, too,
+    /// what was purged of it.
     async fn is_good(&self, account: &str) -> bool {
         let mark = Command::new("GET").arg(self.mark_name(account));
-        self.link.run(vec![mark]).await.is_ok_and(|replies| replies == [Reply::Nil])
+        let ask = std::iter::once(mark).chain(self.purges.ask(account)).collect();
+        let Ok(replies) = self.link.run(ask).await else { return false };
+        replies.first() == Some(&Reply::Nil) && self.purges.heard(account, replies.get(1)).await
     }
 
     /// Everything that identifies a series, in a name that nobody else's can be: what callers choose freely is hashed.
@@ -227,7 +242,21 @@ impl Inner {
             Placed::Unchecked => Chunk::from_bytes_uncut(&value, &name),
         };
         let chunk = chunk.ok_or(Unopened::Damaged)?;
-        (field_name(chunk.span(), chunk.fetched_at()).as_bytes() == field).then_some(chunk).ok_or(Unopened::Damaged)
+        (field_name(&chunk).as_bytes() == field).then_some(chunk).ok_or(Unopened::Damaged)
+    }
+
+    /// Deletes what was purged, behind the back of whoever has met it.
+    fn delete(self: &Arc<Self>, cell: &str, buried: &[Chunk]) {
+        if !buried.is_empty() {
+            telemetry::tier_read("purged");
+            let fields = buried.iter().map(field_name);
+            let (link, delete) = (self.link.clone(), Command::new("HDEL").arg(cell.to_owned()).args(fields));
+            tokio::spawn(async move { link.run(vec![delete]).await });
+        }
+    }
+
+    fn is_buried(&self, Write { account, stream, chunk, .. }: &Write) -> bool {
+        self.purges.buries_of(account, stream, chunk.span(), chunk.epoch())
     }
 
     async fn write_all(self: Arc<Self>, mut waiting: mpsc::UnboundedReceiver<Write>) {
@@ -250,41 +279,46 @@ impl Inner {
                 writes.retain(|write| write.account != account);
             }
         }
-        let chunks = writes.iter().map(|write| (write.cell.as_str(), &write.chunk)).collect();
-        self.write_into_cells(chunks).await
+        self.write_into_cells(&writes).await
     }
 
-    /// Writes chunks into their cells, in place of those that they cover.
-    async fn write_into_cells(&self, writes: Vec<(&str, &Arc<Chunk>)>) -> Result<(), LinkError> {
+    /// Writes chunks into their cells, in place of those that they cover; but nothing that was purged.
+    async fn write_into_cells(&self, writes: &[Write]) -> Result<(), LinkError> {
         if writes.is_empty() {
             return Ok(());
         }
-        let ask = writes.iter().map(|(cell, _)| Command::new("HKEYS").arg((*cell).to_owned())).collect();
+        let ask = writes.iter().map(|write| Command::new("HKEYS").arg(write.cell.clone())).collect();
         let there = self.link.run(ask).await?;
         let ttl = self.ttl.as_secs().max(1).to_string();
         let (mut commands, mut written) = (Vec::new(), Vec::new());
-        for ((cell, chunk), there) in writes.into_iter().zip(there) {
+        for (write, there) in writes.iter().zip(there).filter(|(write, _)| !self.is_buried(write)) {
+            let Write { cell, chunk, .. } = write;
             let Some((field, value)) = self.encode(cell, chunk) else { continue };
             let covered = covered(chunk, there);
-            written.push((commands.len(), chunk));
-            commands.push(Command::new("HSET").arg(cell.to_owned()).arg(field).arg(value));
-            commands.push(Command::new("EXPIRE").arg(cell.to_owned()).arg(ttl.clone()));
+            written.push((commands.len(), write));
+            commands.push(Command::new("HSET").arg(cell.clone()).arg(field).arg(value));
+            commands.push(Command::new("EXPIRE").arg(cell.clone()).arg(ttl.clone()));
             if !covered.is_empty() {
-                commands.push(Command::new("HDEL").arg(cell.to_owned()).args(covered));
+                commands.push(Command::new("HDEL").arg(cell.clone()).args(covered));
             }
         }
-        let replies = self.link.bulk(commands).await?;
-        for (place, chunk) in written {
-            if let Some(Reply::Integer(_)) = replies.get(place) {
-                chunk.set_shared();
+        let replies = self.link.bulk(commands).await;
+        // A purge that came meanwhile may have been here before the value was.
+        let (late, good): (Vec<_>, Vec<_>) = written.into_iter().partition(|(_, write)| self.is_buried(write));
+        for (place, write) in good {
+            if let Ok(Some(Reply::Integer(_))) = replies.as_ref().map(|replies| replies.get(place)) {
+                write.chunk.set_shared();
             }
         }
-        Ok(())
+        let late = late
+            .into_iter()
+            .map(|(_, Write { cell, chunk, .. })| Command::new("HDEL").arg(cell.clone()).arg(field_name(chunk)));
+        self.link.run(late.collect()).await.and(replies.map(drop))
     }
 
     /// The field and the value of a chunk, unless it is too large.
     fn encode(&self, cell: &str, chunk: &Chunk) -> Option<(String, Vec<u8>)> {
-        let field = field_name(chunk.span(), chunk.fetched_at());
+        let field = field_name(chunk);
         let name = value_name(cell, field.as_bytes());
         let value = chunk.to_bytes(&name).and_then(|bytes| self.seal.seal(bytes, &name))?;
         (value.len() <= MOST_BYTES).then_some((field, value))
@@ -292,7 +326,7 @@ impl Inner {
 }
 
 /// No sign in it that parts names, or that a pattern could mean.
-fn encoded(name: &str) -> String {
+pub(super) fn encoded(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
 }
 
@@ -300,15 +334,22 @@ fn cell_name(series: &str, cell: Span) -> String {
     format!("{series}:{}:{}", cell.start.as_seconds(), cell.length().as_secs())
 }
 
-/// What a chunk is called in its cell: of which time it is, and when it was fetched.
-fn field_name(Span { start, end }: Span, fetched_at: Moment) -> String {
-    format!("{}_{}_{}", start.as_nanos(), end.as_nanos(), fetched_at.as_nanos())
+fn field_name(chunk: &Chunk) -> String {
+    field_of(chunk.span(), chunk.fetched_at(), chunk.epoch())
 }
 
-fn read_field(field: &[u8]) -> Option<(Span, Moment)> {
-    let text = std::str::from_utf8(field).ok()?;
-    let mut numbers = text.split('_').map(|number| number.parse().ok().map(Moment::from_nanos));
-    Some((Span::new(numbers.next()??, numbers.next()??), numbers.next()??))
+/// What a chunk is called in its cell: of which time it is, when it was fetched, and the epoch of its run. So it can be
+/// told without its value whether it was purged.
+fn field_of(Span { start, end }: Span, fetched_at: Moment, epoch: u64) -> String {
+    format!("{}_{}_{}_{epoch}", start.as_nanos(), end.as_nanos(), fetched_at.as_nanos())
+}
+
+/// The span, when it was fetched, and the epoch; before format c2, it was always 0.
+pub(super) fn read_field(field: &[u8]) -> Option<(Span, Moment, u64)> {
+    let mut numbers = std::str::from_utf8(field).ok()?.split('_');
+    let mut moment = || numbers.next()?.parse().ok().map(Moment::from_nanos);
+    let (span, fetched_at) = (Span::new(moment()?, moment()?), moment()?);
+    Some((span, fetched_at, numbers.next().map_or(Some(0), |epoch| epoch.parse().ok())?))
 }
 
 /// The fields whose chunks lie within `chunk` and were fetched before it.
@@ -319,7 +360,7 @@ fn covered(chunk: &Chunk, there: Reply) -> Vec<Bytes> {
         _ => None,
     });
     let covered = |field: &Bytes| {
-        let Some((span, fetched_at)) = read_field(field) else { return true };
+        let Some((span, fetched_at, _)) = read_field(field) else { return true };
         span.intersection(chunk.span()) == span && fetched_at < chunk.fetched_at()
     };
     fields.filter(covered).collect()

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+
+use super::LinkError;
 
 /// A command for Redis.
 ///
@@ -14,12 +17,21 @@ use bytes::Bytes;
 pub struct Command {
     pub(super) name: &'static str,
     pub(super) arguments: Vec<Bytes>,
+    /// The node of a Cluster that it is for, whatever its arguments.
+    pub(super) node: Option<Node>,
+}
+
+/// A node of a Cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) host: Arc<str>,
+    pub(super) port: u16,
 }
 
 impl Command {
     /// A command without arguments yet.
     pub fn new(name: &'static str) -> Self {
-        Self { name, arguments: Vec::new() }
+        Self { name, arguments: Vec::new(), node: None }
     }
 
     /// The same with one more argument.
@@ -27,6 +39,11 @@ impl Command {
     pub fn arg(mut self, argument: impl Into<Bytes>) -> Self {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// The same for one node of a Cluster; `None` leaves it to its key.
+    pub(super) fn at(self, node: Option<Node>) -> Self {
+        Self { node, ..self }
     }
 
     /// The same with more arguments.
@@ -66,6 +83,16 @@ impl Reply {
     /// Whether it is an error with this code.
     pub fn is_error(&self, code: &str) -> bool {
         matches!(self, Self::Error(text) if text.split(' ').next() == Some(code))
+    }
+}
+
+impl Reply {
+    /// What it is to one who cannot use it: an error of Redis's, or nonsense.
+    pub fn fault(&self) -> LinkError {
+        match self {
+            Self::Error(text) => LinkError::NotReady(text.split(' ').next().unwrap_or_default().to_owned()),
+            _ => LinkError::Nonsense,
+        }
     }
 }
 

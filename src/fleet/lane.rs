@@ -230,10 +230,9 @@ async fn look_at_memory(lane: Weak<Lane>, connection: Connection) {
     let Some((limit, policy)) = connection.memory(deadline).await else { return };
     let told = match (limit, policy.as_str()) {
         (0, _) => Some("no maxmemory is set, so it grows until the machine has none left: set maxmemory"),
-        (_, "noeviction") => Some(
-            "maxmemory-policy is noeviction, so it refuses writes once it is full: set it to volatile-lru or \
-             allkeys-lru",
-        ),
+        (_, "noeviction") => {
+            Some("maxmemory-policy is noeviction, so it refuses writes once it is full: set it to volatile-lru")
+        }
         _ => None,
     };
     let Some(lane) = lane.upgrade() else { return };

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::command::Node;
 use super::lane::Lane;
 use super::wire::Wire;
-use super::{Command, LinkError, Reply, Script, Subscription};
+use super::{Command, LinkError, Reply, Scan, Script, Subscription};
 use crate::config;
 
 /// Whether Redis can be asked.
@@ -81,6 +82,60 @@ impl Link {
         };
         let reply = run(script.by_name(keys, arguments)).await?;
         if reply.is_error("NOSCRIPT") { run(script.by_text(keys, arguments)).await } else { Ok(reply) }
+    }
+
+    /// Looks for all keys with these bytes in front, and more behind that a glob-style `pattern` of Redis tells.
+    pub fn scan(&self, prefix: &str, pattern: &str) -> Scan {
+        Scan::new(self.clone(), prefix, pattern)
+    }
+
+    /// How many listen to a channel, at whatever node; those at replicas of a Cluster's masters are not counted.
+    ///
+    /// # Errors
+    /// If a node cannot be asked, or does not allow it.
+    pub(super) async fn listeners(&self, channel: &str) -> Result<usize, LinkError> {
+        let ask = |node| Command::new("PUBSUB").arg("NUMSUB").arg(channel.to_owned()).at(node);
+        let replies = self.run(self.masters().await?.into_iter().map(ask).collect()).await?;
+        let count = |reply: &Reply| match reply {
+            Reply::Array(told) => match told.get(1) {
+                Some(Reply::Integer(count)) => usize::try_from(*count).map_err(|_| LinkError::Nonsense),
+                _ => Err(LinkError::Nonsense),
+            },
+            other => Err(other.fault()),
+        };
+        replies.iter().map(count).sum()
+    }
+
+    /// Whether there are several masters, each with its own keys.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.wire.is_cluster()
+    }
+
+    /// All masters that have keys: of a Cluster those that one of them names; otherwise there is one, without a name.
+    pub(super) async fn masters(&self) -> Result<Vec<Option<Node>>, LinkError> {
+        if !self.is_cluster() {
+            return Ok(vec![None]);
+        }
+        let replies = self.run(vec![Command::new("CLUSTER").arg("SLOTS")]).await?;
+        let Some(Reply::Array(ranges)) = replies.first() else {
+            return Err(replies.first().map_or(LinkError::Nonsense, Reply::fault));
+        };
+        let mut masters = Vec::new();
+        for range in ranges {
+            // From, to, the master, its replicas.
+            let Reply::Array(range) = range else { return Err(LinkError::Nonsense) };
+            let Some(Reply::Array(master)) = range.get(2) else { return Err(LinkError::Nonsense) };
+            // A node that does not know its own address gives none, and cannot be asked by it.
+            let (Some(Reply::Bytes(host)), Some(Reply::Integer(port))) = (master.first(), master.get(1)) else {
+                return Err(LinkError::Nonsense);
+            };
+            let host = String::from_utf8_lossy(host).into();
+            let node = Some(Node { host, port: u16::try_from(*port).map_err(|_| LinkError::Nonsense)? });
+            if !masters.contains(&node) {
+                masters.push(node);
+            }
+        }
+        Ok(masters)
     }
 
     /// Listens to channels from now on, until the subscription is dropped.

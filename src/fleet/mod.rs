@@ -10,6 +10,7 @@ mod error;
 mod lane;
 mod link;
 mod post;
+mod scan;
 mod subscription;
 mod wire;
 
@@ -17,4 +18,5 @@ pub use command::{Command, Reply, Script};
 pub use error::LinkError;
 pub use link::{Health, Link};
 pub use post::{Mail, Post, ReplicaId, To, Topic};
+pub use scan::Scan;
 pub use subscription::{Event, Subscription};

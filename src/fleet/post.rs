@@ -8,7 +8,7 @@ use aws_lc_rs::rand;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Command, Event, Link, LinkError, Subscription};
+use super::{Command, Event, Link, LinkError, Reply, Subscription};
 
 /// The version of what replicas say to each other; those of another version do not hear it.
 const FORMAT: &str = "f1";
@@ -157,6 +157,24 @@ impl Post {
         let letter = [self.head(topic).as_slice(), body].concat();
         let publish = Command::new("PUBLISH").arg(self.channel(to)).arg(letter);
         self.0.link.run(vec![publish]).await.map(drop)
+    }
+
+    /// Sends a letter to all; how many replicas hear it, this one included if it listens just now. Of a Cluster it may be
+    /// fewer than do.
+    ///
+    /// # Errors
+    /// As [`Post::send`].
+    pub async fn send_to_all(&self, topic: Topic, body: &[u8]) -> Result<usize, LinkError> {
+        let channel = self.channel(&To::All);
+        let letter = [self.head(topic).as_slice(), body].concat();
+        let replies = self.0.link.run(vec![Command::new("PUBLISH").arg(channel.clone()).arg(letter)]).await?;
+        let heard = match replies.first() {
+            Some(Reply::Integer(heard)) => usize::try_from(*heard).map_err(|_| LinkError::Nonsense)?,
+            other => return Err(other.map_or(LinkError::Nonsense, Reply::fault)),
+        };
+        // A node of a Cluster passes a letter on to all others, but counts only who listens at itself.
+        let elsewhere = if self.0.link.is_cluster() { self.0.link.listeners(&channel).await.ok() } else { None };
+        Ok(elsewhere.map_or(heard, |counted| counted.max(heard)))
     }
 
     /// Where letters to `to` go, for a script that sends one.

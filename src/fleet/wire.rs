@@ -22,6 +22,7 @@ use redis::{
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::command::Node;
 use super::{Command, LinkError, Reply};
 use crate::config::{self, RedisKind, RedisUrl};
 
@@ -64,6 +65,11 @@ impl Wire {
         }
         let step = config.timeout.clamp(STEP[0], STEP[1]);
         Ok(Self(Arc::new(Place { url, login, step })))
+    }
+
+    /// Whether there are several masters, each with its own keys.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.0.url.kind == RedisKind::Cluster
     }
 
     /// A new connection. Takes some steps at the most.
@@ -210,7 +216,7 @@ impl Connection {
                 if replies.len() == commands.len() { Ok(replies) } else { Err(LinkError::Nonsense) }
             }
             Self::Cluster(connection) => {
-                let calls = commands.iter().map(|command| routed(connection.clone(), packed(command), deadline));
+                let calls = commands.iter().map(|command| routed(connection.clone(), command, deadline));
                 let ended = join_all(calls).await;
                 if let Some(Err(error)) = ended.first()
                     && ended.iter().all(Result::is_err)
@@ -260,9 +266,17 @@ impl Connection {
 }
 
 /// One command in a Cluster. Goes where it is sent on to; each of those answers says that it has not run.
-async fn routed(mut connection: ClusterConnection, command: redis::Cmd, deadline: Instant) -> Result<Reply, LinkError> {
+async fn routed(mut connection: ClusterConnection, command: &Command, deadline: Instant) -> Result<Reply, LinkError> {
+    let (node, command) = (command.node.as_ref(), packed(command));
     let going = async {
-        let mut ended = connection.req_packed_command(&command).await;
+        let mut ended = match node {
+            // What is meant for one node can be done by no other.
+            Some(Node { host, port }) => {
+                let to = SingleNodeRoutingInfo::ByAddress { host: host.to_string(), port: *port };
+                return connection.route_command(command, RoutingInfo::SingleNode(to)).await;
+            }
+            None => connection.req_packed_command(&command).await,
+        };
         for _ in 0..REDIRECTIONS {
             let Err(error) = &ended else { break };
             let to = error.redirect_node().and_then(|(address, _)| {

@@ -36,6 +36,7 @@ fn describe() {
     describe_counter!("koregate_runs_failed_total", "Runs that failed");
     describe_counter!("koregate_errands_total", "Windows that one replica brings for another, by side and result");
     describe_counter!("koregate_redis_calls_total", "Calls to Redis, by result");
+    describe_counter!("koregate_purges_total", "Purges that operators asked for, by result");
     describe_counter!("koregate_not_stored_total", "Fetches that were not kept, by reason");
     describe_gauge!("koregate_quota_remaining", "Calls that each rolling limit leaves now");
     describe_gauge!("koregate_quota_budget", "Calls of each rolling limit that are not left to somebody else");
@@ -242,6 +243,69 @@ pub fn tier_wrong_key() {
             "values in Redis were sealed with another key than cache.redis.encryption_key: they are misses"
         );
     });
+}
+
+/// An operator has purged: what is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Purge<'a> {
+    /// Of which account.
+    pub account: &'a str,
+    /// Of which stream; `None` is of all.
+    pub stream: Option<&'a str>,
+    /// From when on, as it was spelled; `None` is from ever.
+    pub from: Option<&'a str>,
+    /// Until when, as it was spelled; `None` is for ever.
+    pub to: Option<&'a str>,
+    /// Its number.
+    pub epoch: u64,
+    /// How far it came, in a word.
+    pub result: &'static str,
+    /// Chunks that have left this replica's memory.
+    pub memory_chunks: usize,
+    /// Chunks that were deleted from Redis; `None` if nothing was to be deleted, or nothing could be.
+    pub redis_chunks: Option<u64>,
+    /// Replicas that have confirmed it.
+    pub confirmed: usize,
+    /// What has not been done.
+    pub left: Option<&'a str>,
+}
+
+/// An operator has purged.
+pub fn purge(told: &Purge<'_>) {
+    let Purge { account, stream, from, to, epoch, result, memory_chunks, redis_chunks, confirmed, left } = *told;
+    counter!("koregate_purges_total", "account" => account.to_owned(), "result" => result).increment(1);
+    match left {
+        None => tracing::info!(
+            account,
+            stream,
+            from,
+            to,
+            epoch,
+            result,
+            memory_chunks,
+            redis_chunks,
+            confirmed,
+            "an operator has purged"
+        ),
+        Some(left) => tracing::warn!(
+            account,
+            stream,
+            from,
+            to,
+            epoch,
+            result,
+            memory_chunks,
+            redis_chunks,
+            confirmed,
+            left,
+            "an operator has purged, but not all is done"
+        ),
+    }
+}
+
+/// A purge that Redis did not take at first has been taken, and the others told.
+pub fn purge_made_up_for(account: &str, epoch: u64, confirmed: usize) {
+    tracing::info!(account, epoch, confirmed, "a purge that Redis did not take at first is there now");
 }
 
 /// What became of a window that one replica was to bring for another: `asked` by this one, or `carried` by it.

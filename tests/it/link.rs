@@ -173,6 +173,33 @@ async fn big_values_go_over_a_connection_of_their_own() {
     assert_eq!(clients.lines().count(), 3, "{clients}");
 }
 
+/// All keys of a scan, each once.
+async fn scanned(link: &Link, prefix: &str, pattern: &str) -> std::collections::BTreeSet<String> {
+    let mut scan = link.scan(prefix, pattern);
+    let mut found = std::collections::BTreeSet::new();
+    while let Some(keys) = scan.next().await.unwrap() {
+        found.extend(keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()));
+    }
+    found
+}
+
+#[tokio::test]
+async fn all_keys_are_found_and_a_prefix_means_just_its_letters() {
+    let server = RedisServer::start();
+    let link = link(&server.url());
+    assert!(scanned(&link, "", "*").await.is_empty());
+    let keys: Vec<String> = (0..2_500).map(|number| format!("a-[b]*?\\^:{number}")).collect();
+    link.run(keys.iter().chain(&["a-bxy:1".to_owned(), "a-[b]".to_owned()]).map(|key| set(key, "")).collect())
+        .await
+        .unwrap();
+    assert!(scanned(&link, "a-[b]*?\\^:", "*").await.into_iter().eq({
+        let mut keys = keys.clone();
+        keys.sort();
+        keys
+    }));
+    assert_eq!(scanned(&link, "a-[b]*?\\^:", "24[0-9]8").await.len(), 10);
+}
+
 #[tokio::test]
 async fn a_number_of_a_database_and_an_acl_user_are_taken_from_the_url() {
     let server = RedisServer::start();

@@ -17,6 +17,7 @@ mod imports;
 mod link;
 mod operations;
 mod process;
+mod purge;
 mod quota;
 mod relay;
 mod replay;

@@ -1,4 +1,5 @@
-//! Stands between a gateway and its upstream: keeps the tokens that go by, holds calls back, and can speak TLS.
+//! Stands between a gateway and its upstream: keeps the tokens that go by, holds calls or answers back, and can speak
+//! TLS.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,7 @@ pub(crate) struct Tap {
     scheme: &'static str,
     auths: Arc<Mutex<Vec<String>>>,
     open: watch::Sender<bool>,
+    answers: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -35,6 +37,7 @@ struct Pipe {
     upstream: SocketAddr,
     auths: Arc<Mutex<Vec<String>>>,
     open: watch::Receiver<bool>,
+    answers: watch::Receiver<bool>,
     client: Client<HttpConnector, Incoming>,
 }
 
@@ -44,10 +47,11 @@ impl Tap {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (open, opened) = watch::channel(true);
+        let (answers, answered) = watch::channel(true);
         let auths = Arc::<Mutex<Vec<String>>>::default();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
-        let pipe = Pipe { upstream, auths: auths.clone(), open: opened, client };
+        let pipe = Pipe { upstream, auths: auths.clone(), open: opened, answers: answered, client };
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (pipe, tls) = (pipe.clone(), tls.clone());
@@ -63,7 +67,7 @@ impl Tap {
                 });
             }
         });
-        Self { addr, scheme, auths, open, task }
+        Self { addr, scheme, auths, open, answers, task }
     }
 
     /// What a gateway calls.
@@ -88,9 +92,15 @@ impl Tap {
         self.open.send_replace(false);
     }
 
+    /// From now on the upstream answers, but its answers go no further.
+    pub(crate) fn hold_answers(&self) {
+        self.answers.send_replace(false);
+    }
+
     /// Lets go of what was held.
     pub(crate) fn release(&self) {
         self.open.send_replace(true);
+        self.answers.send_replace(true);
     }
 }
 
@@ -113,6 +123,8 @@ impl Pipe {
         self.open.wait_for(|open| *open).await?;
         let (mut head, body) = request.into_parts();
         head.uri = format!("http://{}{}", self.upstream, head.uri).parse()?;
-        Ok(self.client.request(Request::from_parts(head, body)).await?)
+        let answer = self.client.request(Request::from_parts(head, body)).await?;
+        self.answers.wait_for(|open| *open).await?;
+        Ok(answer)
     }
 }

@@ -1,10 +1,11 @@
 //! A chunk as bytes, for a tier outside of this process.
 //!
-//! Version 1, all numbers little-endian:
+//! Version 2, all numbers little-endian:
 //!
 //! ```text
-//! magic "kgc1"
+//! magic "kgc2"
 //! span.start  span.end  fetched_at          i64 nanoseconds
+//! epoch                                     u64
 //! settled                                   u8, 0 or 1
 //! rows  blocks                              u32 each
 //! a row:    at i64, sum u64, end u32
@@ -25,9 +26,9 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{Block, Chunk, Row, Settled, Text};
 use crate::window::{Moment, Span};
 
-const MAGIC: &[u8; 4] = b"kgc1";
+const MAGIC: &[u8; 4] = b"kgc2";
 /// From the magic to the count of blocks.
-const HEAD: usize = 4 + 3 * 8 + 1 + 2 * 4;
+const HEAD: usize = 4 + 3 * 8 + 8 + 1 + 2 * 4;
 const ROW: usize = 8 + 8 + 4;
 const BLOCK: usize = 3 * 4;
 const CHECKSUM: usize = 16;
@@ -44,6 +45,7 @@ impl Chunk {
         for moment in [self.span.start, self.span.end, self.fetched_at] {
             bytes.put_i64_le(moment.as_nanos());
         }
+        bytes.put_u64_le(self.epoch);
         bytes.put_u8(u8::from(self.settled() == Settled::Yes));
         bytes.put_u32_le(u32::try_from(self.rows.len()).ok()?);
         bytes.put_u32_le(u32::try_from(self.blocks.len()).ok()?);
@@ -80,6 +82,7 @@ impl Chunk {
         (rest.len() >= HEAD && rest.split_to(4) == MAGIC[..]).then_some(())?;
         let mut moment = || Moment::from_nanos(rest.get_i64_le());
         let (span, fetched_at) = (Span::new(moment(), moment()), moment());
+        let epoch = rest.get_u64_le();
         let settled = rest.get_u8() == 1;
         let (rows, blocks) = (rest.get_u32_le() as usize, rest.get_u32_le() as usize);
         let names = if settled { 0 } else { rows };
@@ -96,7 +99,7 @@ impl Chunk {
             texts.push(Block { first_row, text_len, text: Text::Deflated(rest.split_to(len)) });
         }
         let blocks = texts.into();
-        let chunk = Self { span, fetched_at, rows, blocks, names, shared: AtomicBool::default() };
+        let chunk = Self { span, fetched_at, epoch, rows, blocks, names, shared: AtomicBool::default() };
         (rest.is_empty() && chunk.makes_sense()).then_some(chunk)
     }
 
@@ -161,7 +164,7 @@ mod tests {
         };
         let items: Vec<Item> = (0..count).map(item).collect();
         let span = Span::new(Moment::from_nanos(0), Moment::from_nanos(1000));
-        Chunk::new(span, Moment::from_nanos(77), settled, &items)
+        Chunk::new(span, Moment::from_nanos(77), settled, &items).with_epoch(1_789_000_000_000)
     }
 
     fn read(chunk: &Chunk) -> Vec<Bytes> {
@@ -176,6 +179,7 @@ mod tests {
             let chunk = chunk(count, settled);
             let back = Chunk::from_bytes(&chunk.to_bytes(NAME).unwrap().into(), NAME).unwrap();
             assert_eq!((back.span(), back.fetched_at(), back.len()), (chunk.span(), chunk.fetched_at(), count));
+            assert_eq!(back.epoch(), 1_789_000_000_000);
             assert_eq!(read(&back), read(&chunk));
             assert_eq!(back.names(0..count), chunk.names(0..count));
             assert_eq!((back.sum(0..count), back.weight()), (chunk.sum(0..count), chunk.weight()));

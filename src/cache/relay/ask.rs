@@ -15,6 +15,7 @@ use crate::cache::flight::{Flight, Progress};
 use crate::cache::lookup::SKEW;
 use crate::cache::seat::Seat;
 use crate::cache::shelf::{SharedShelf, Shelf};
+use crate::cache::tombs::Tombs;
 use crate::cache::work::Work;
 use crate::quota::{QuotaError, Role};
 use crate::repage::{Placed, RepageError};
@@ -22,7 +23,7 @@ use crate::telemetry;
 use crate::upstream::Series;
 use crate::window::{Moment, Span, SpanSet};
 
-/// So often what was brought is asked for again because it cannot be found.
+/// So often what was brought is asked for again because it cannot be found, or was purged before it was asked for.
 const ATTEMPTS: u8 = 2;
 /// How long it is tried to read what was brought while Redis cannot be asked; by then it is known who calls instead.
 const READING: Duration = Duration::from_secs(20);
@@ -56,6 +57,8 @@ struct Awaited {
     relay: Relay,
     id: u64,
     landed: mpsc::UnboundedReceiver<Landed>,
+    /// What was known to be purged when it was asked for: nothing of that will do, whatever the one who calls knows.
+    purged: Arc<Tombs>,
 }
 
 impl Drop for Awaited {
@@ -78,8 +81,8 @@ impl From<CacheError> for Left {
 }
 
 impl Relay {
-    /// Remembers an errand, which is not sent yet.
-    fn remember(&self, work: &Work, fresh_since: Moment, seat: &Seat) -> Awaited {
+    /// Remembers an errand, which is not sent yet; `purged` is known by now.
+    fn remember(&self, work: &Work, fresh_since: Moment, seat: &Seat, purged: Arc<Tombs>) -> Awaited {
         let (id, span) = (self.name(), work.flight.span());
         let errand = Errand {
             id,
@@ -89,11 +92,12 @@ impl Relay {
             exactly: work.flight.placed == Placed::Unchecked,
             asker: (&seat.asker).into(),
             asked_ago: 0,
+            epoch: purged.epoch(),
         };
         let (sender, landed) = mpsc::unbounded_channel();
         let asked = Asked { account: work.series.account.clone(), errand, fresh_since, landed: sender };
         self.asked().insert(id, asked);
-        Awaited { relay: self.clone(), id, landed }
+        Awaited { relay: self.clone(), id, landed, purged }
     }
 
     /// Sends errands for the first time; those that there is nobody for yet are sent when there is.
@@ -133,9 +137,8 @@ impl Fetcher {
         for want in &gathering.wants {
             let Some(seat) = want.seat.upgrade() else { continue };
             for span in want.spans.spans() {
-                let (rich, placed) = (want.rich, Placed::Checked);
-                let (flight, tell) = Flight::begin_elsewhere(*span, rich, placed, self.clock.now(), &seat);
-                ids.push(self.wait_for(relay, series, of, &mut shelf, flight, tell, want.fresh_since, &seat));
+                let what = (*span, want.rich, Placed::Checked);
+                ids.push(self.wait_for(relay, series, of, &mut shelf, what, want.fresh_since, &seat).0);
             }
         }
         drop(shelf);
@@ -154,9 +157,8 @@ impl Fetcher {
         fresh_since: Moment,
         seat: &Arc<Seat>,
     ) -> Arc<Flight> {
-        let (rich, placed) = (series.rich, Placed::Unchecked);
-        let (flight, tell) = Flight::begin_elsewhere(span, rich, placed, self.clock.now(), seat);
-        let id = self.wait_for(relay, series, of, shelf, flight.clone(), tell, fresh_since, seat);
+        let what = (span, series.rich, Placed::Unchecked);
+        let (id, flight) = self.wait_for(relay, series, of, shelf, what, fresh_since, seat);
         relay.ask(&series.account, &[id], None);
         flight
     }
@@ -168,17 +170,18 @@ impl Fetcher {
         series: &Arc<Series>,
         of: &SharedShelf,
         shelf: &mut Shelf,
-        flight: Arc<Flight>,
-        tell: watch::Sender<Progress>,
+        (span, rich, placed): (Span, bool, Placed),
         fresh_since: Moment,
         seat: &Arc<Seat>,
-    ) -> u64 {
-        let need = flight.span();
-        let work = Work::new(series, of, shelf, flight, &[(seat.clone(), need)]);
-        let awaited = relay.remember(&work, fresh_since, seat);
+    ) -> (u64, Arc<Flight>) {
+        // Under the shelf's lock, as the epoch of any flight.
+        let purged = self.purges.known(&series.account);
+        let (flight, tell) = Flight::begin_elsewhere(span, rich, placed, self.clock.now(), purged.epoch(), seat);
+        let work = Work::new(series, of, shelf, flight.clone(), &[(seat.clone(), span)]);
+        let awaited = relay.remember(&work, fresh_since, seat, purged);
         let id = awaited.id;
         tokio::spawn(self.clone().fly_elsewhere(work, tell, awaited));
-        id
+        (id, flight)
     }
 
     /// Waits until another replica has brought a flight, and lands it.
@@ -223,7 +226,7 @@ impl Fetcher {
                     if let Some(chunks) = self.read(work, awaited, &brought, &mut role).await? {
                         return Ok(chunks);
                     }
-                    awaited.ask_again()?;
+                    awaited.ask_again(self.purges.known(account))?;
                 }
                 changed = role.changed() => {
                     changed.map_err(|_| CacheError::Lost)?;
@@ -249,7 +252,7 @@ impl Fetcher {
         }
     }
 
-    /// Reads from Redis what was brought; `None` if some of it is not there.
+    /// Reads from Redis what was brought; `None` if some of it is not there, or was purged before it was asked for.
     async fn read(
         &self,
         work: &Work,
@@ -274,9 +277,17 @@ impl Fetcher {
         }
         let Some(passing) = awaited.passing() else { return Err(CacheError::Lost.into()) };
         let begun = Instant::now();
+        let heard_of = self.purges.known(&work.series.account);
+        let will_do = |chunk: &Chunk| {
+            let buried_by = |tombs: &Tombs| tombs.buries(&work.series.stream, chunk.span(), chunk.epoch());
+            // Of a purge that was heard of while this was waited for, who waits has asked before. Of one that is learnt
+            // only by reading it cannot be told: the letter was missed.
+            !buried_by(&awaited.purged) && (buried_by(&heard_of) || !self.purges.buries(&work.series, chunk))
+        };
         loop {
             let (tier, placed) = (&awaited.relay.0.tier, work.flight.placed);
             if let Ok(chunks) = tier.take_over(&work.series, &passing, pieces, placed).await {
+                let chunks = chunks.filter(|chunks| chunks.iter().all(will_do));
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));
             }
             if begun.elapsed() > READING {
@@ -309,11 +320,13 @@ impl Awaited {
         }
     }
 
-    /// Asks for it again, though it was brought.
-    fn ask_again(&self) -> Result<(), CacheError> {
+    /// Asks for it again, though it was brought; `purged` is known by now.
+    fn ask_again(&mut self, purged: Arc<Tombs>) -> Result<(), CacheError> {
         let mut all = self.relay.asked();
         let asked = all.get_mut(&self.id).filter(|asked| asked.errand.attempt < ATTEMPTS).ok_or(CacheError::Lost)?;
         asked.errand.attempt += 1;
+        asked.errand.epoch = purged.epoch();
+        self.purged = purged;
         self.relay.0.say_again.notify_one();
         Ok(())
     }

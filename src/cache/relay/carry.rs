@@ -161,6 +161,11 @@ impl Fetcher {
         errand: &Errand,
         arrival: Option<Arc<Arrival>>,
     ) -> Result<Brought, CacheError> {
+        // The one who asks takes nothing that was purged before it asked. If this replica has missed the letter, or what it
+        // brought was refused, it looks; if it cannot, the other one finds out.
+        if errand.attempt > 0 || errand.epoch > self.purges.epoch(&series.account) {
+            self.purges.catch_up(&series.account).await;
+        }
         let waited = Duration::from_millis(errand.asked_ago);
         let (span, asked_at) = (errand.span(), self.clock.now() - waited);
         let query = WindowQuery { series: series.clone(), span, asked_at, asker: Asker::from(&errand.asker) };

@@ -46,6 +46,8 @@ pub(super) struct Errand {
     pub(super) asker: AskerInWords,
     /// How long ago it was asked for, in milliseconds: clocks need not agree.
     pub(super) asked_ago: u64,
+    /// The last purge of the account that was known to the one who asks: what was fetched before is not wanted.
+    pub(super) epoch: u64,
 }
 
 /// What became of an errand.
@@ -204,15 +206,16 @@ mod tests {
     prop_compose! {
         fn errand()(
             series in series(), caller in ".*", weight in 1u32.., class in class(), span in any::<(i64, i64)>(),
-            id in any::<u64>(), attempt in any::<u8>(), exactly in any::<bool>(), asked_ago in any::<u64>(),
+            id in any::<u64>(), attempt in any::<u8>(), exactly in any::<bool>(),
+            asked_ago in any::<u64>(), epoch in any::<u64>(),
         ) -> Errand {
             let asker = (&Asker { caller: caller.into(), weight, class }).into();
-            Errand { id, attempt, series: (&series).into(), span, exactly, asker, asked_ago }
+            Errand { id, attempt, series: (&series).into(), span, exactly, asker, asked_ago, epoch }
         }
     }
 
     fn letter() -> impl Strategy<Value = Letter> {
-        let piece = any::<(i64, i64, i64, bool)>().prop_map(Piece::from);
+        let piece = any::<(i64, i64, i64, u64, bool)>().prop_map(Piece::from);
         let brought = (prop::collection::vec(piece, 0..5), any::<u32>(), any::<bool>())
             .prop_map(|(pieces, calls, collapsed)| Brought { pieces, calls, collapsed });
         prop_oneof![

@@ -1,14 +1,15 @@
 //! How one replica hands another the chunks that an answer is made of.
 //!
 //! What the tier keeps anyhow stands in its cell. What it does not keep (what is always asked for afresh, what cannot be
-//! cut, what was made for one answer) stands for a minute in a hash of its own, sealed and bound to its name all the same.
+//! cut, what was made for one answer, what was purged while it was fetched) stands for a minute in a hash of its own,
+//! sealed and bound to its name all the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CELLS_AT_ONCE, MOST_BYTES, Tier, cell_name, field_name};
+use super::{CELLS_AT_ONCE, MOST_BYTES, Tier, Write, cell_name, field_of};
 use crate::cache::chunk::Chunk;
 use crate::fleet::{Command, LinkError, Reply};
 use crate::repage::Placed;
@@ -22,24 +23,26 @@ const BYTES_AT_ONCE: usize = 4 << 20;
 
 /// Where a chunk of a series is to be found, without the name of the series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(i64, i64, i64, bool)", into = "(i64, i64, i64, bool)")]
+#[serde(from = "(i64, i64, i64, u64, bool)", into = "(i64, i64, i64, u64, bool)")]
 pub(in crate::cache) struct Piece {
     pub(in crate::cache) span: Span,
     pub(in crate::cache) fetched_at: Moment,
+    /// The last purge that the one who calls knew of when the chunk's run began.
+    pub(in crate::cache) epoch: u64,
     /// Whether it stands in the hash of this hand-over, and not in its cell.
     pub(in crate::cache) passing: bool,
 }
 
-impl From<(i64, i64, i64, bool)> for Piece {
-    fn from((start, end, fetched_at, passing): (i64, i64, i64, bool)) -> Self {
+impl From<(i64, i64, i64, u64, bool)> for Piece {
+    fn from((start, end, fetched_at, epoch, passing): (i64, i64, i64, u64, bool)) -> Self {
         let [start, end, fetched_at] = [start, end, fetched_at].map(Moment::from_nanos);
-        Self { span: Span::new(start, end), fetched_at, passing }
+        Self { span: Span::new(start, end), fetched_at, epoch, passing }
     }
 }
 
-impl From<Piece> for (i64, i64, i64, bool) {
-    fn from(Piece { span, fetched_at, passing }: Piece) -> Self {
-        (span.start.as_nanos(), span.end.as_nanos(), fetched_at.as_nanos(), passing)
+impl From<Piece> for (i64, i64, i64, u64, bool) {
+    fn from(Piece { span, fetched_at, epoch, passing }: Piece) -> Self {
+        (span.start.as_nanos(), span.end.as_nanos(), fetched_at.as_nanos(), epoch, passing)
     }
 }
 
@@ -60,7 +63,8 @@ impl From<LinkError> for NotHanded {
 
 impl Tier {
     /// Sees to it that chunks of a series can be taken over, those that are `kept` from their cells, the others from the
-    /// hash `passing`. With `anew`, all of them from there, whatever should be in the cells.
+    /// hash `passing`. With `anew`, all of them from there, whatever should be in the cells. What was purged since its run
+    /// began is not written into cells; whoever asked for it before may still have it.
     pub(in crate::cache) async fn hand_over(
         &self,
         series: &Series,
@@ -73,44 +77,51 @@ impl Tier {
         }
         let name = self.inner.series_name(series);
         let use_cells = !anew && self.is_good(&series.account).await;
-        let pieces: Vec<(Piece, String, &Arc<Chunk>)> = chunks
-            .iter()
-            .map(|(chunk, kept)| {
-                let (span, fetched_at, passes) = (chunk.span(), chunk.fetched_at(), !(*kept && use_cells));
-                let cell = cell_name(&name, self.inner.grid.cell(span.start));
-                let key = if passes { passing.to_owned() } else { cell };
-                (Piece { span, fetched_at, passing: passes }, key, chunk)
-            })
-            .collect();
-        let (passing, kept): (Vec<_>, Vec<_>) = pieces.iter().partition(|(piece, ..)| piece.passing);
-        let unwritten = kept.into_iter().filter(|(.., chunk)| !chunk.is_shared());
-        let unwritten: Vec<_> = unwritten.map(|(_, cell, chunk)| (cell.as_str(), (*chunk).clone())).collect();
+        let mut pieces = Vec::with_capacity(chunks.len());
+        let (mut passed, mut unwritten) = (Vec::new(), Vec::new());
+        for (chunk, kept) in chunks {
+            let (span, fetched_at, epoch) = (chunk.span(), chunk.fetched_at(), chunk.epoch());
+            let in_cell = *kept && use_cells && !self.inner.purges.buries(series, chunk);
+            pieces.push(Piece { span, fetched_at, epoch, passing: !in_cell });
+            let write = |cell| {
+                let (account, stream) = (series.account.clone(), series.stream.clone());
+                Write { account, stream, cell, chunk: chunk.clone() }
+            };
+            if !in_cell {
+                passed.push(write(passing.to_owned()));
+            } else if !chunk.is_shared() {
+                unwritten.push(write(cell_name(&name, self.inner.grid.cell(span.start))));
+            }
+        }
         for batch in batches(&unwritten) {
-            self.inner.write_into_cells(batch.iter().map(|(cell, chunk)| (*cell, chunk)).collect()).await?;
-            if !batch.iter().all(|(_, chunk)| chunk.is_shared()) {
+            self.inner.write_into_cells(batch).await?;
+            // What was purged meanwhile is not there either, and passes at the next try.
+            if !batch.iter().all(|write| write.chunk.is_shared()) {
                 return Err(NotHanded::Refused);
             }
         }
-        let passing: Vec<_> = passing.into_iter().map(|(_, key, chunk)| (key.as_str(), (*chunk).clone())).collect();
-        for batch in batches(&passing) {
+        for batch in batches(&passed) {
             self.pass(batch).await?;
         }
-        Ok(pieces.into_iter().map(|(piece, ..)| piece).collect())
+        Ok(pieces)
     }
 
-    async fn pass(&self, chunks: &[(&str, Arc<Chunk>)]) -> Result<(), NotHanded> {
-        let mut commands = Vec::with_capacity(2 * chunks.len());
-        for (key, chunk) in chunks {
+    /// Writes chunks where only the one who has asked for them reads them. That one tells by itself what of them may be
+    /// used for whom, so what was purged passes too.
+    async fn pass(&self, writes: &[Write]) -> Result<(), NotHanded> {
+        let mut commands = Vec::with_capacity(2 * writes.len());
+        for Write { cell: key, chunk, .. } in writes {
             let (field, value) = self.inner.encode(key, chunk).ok_or(NotHanded::TooLarge)?;
-            commands.push(Command::new("HSET").arg((*key).to_owned()).arg(field).arg(value));
-            commands.push(Command::new("EXPIRE").arg((*key).to_owned()).arg(PASSING));
+            commands.push(Command::new("HSET").arg(key.clone()).arg(field).arg(value));
+            commands.push(Command::new("EXPIRE").arg(key.clone()).arg(PASSING));
         }
         let replies = self.inner.link.bulk(commands).await?;
         let taken = replies.iter().all(|reply| matches!(reply, Reply::Integer(_)));
         if taken { Ok(()) } else { Err(NotHanded::Refused) }
     }
 
-    /// The chunks that were handed over, oldest first; `None` if one of them is not there any more.
+    /// The chunks that were handed over, oldest first; `None` if one of them is not there any more. It is known then what
+    /// was purged before they were read, but not looked whether they were: that depends on for whom they are.
     pub(in crate::cache) async fn take_over(
         &self,
         series: &Series,
@@ -125,12 +136,19 @@ impl Tier {
             for piece in pieces {
                 let cell = || cell_name(&name, self.inner.grid.cell(piece.span.start));
                 let key = if piece.passing { passing.to_owned() } else { cell() };
-                places.entry(key).or_default().push((field_name(piece.span, piece.fetched_at), piece.passing));
+                places
+                    .entry(key)
+                    .or_default()
+                    .push((field_of(piece.span, piece.fetched_at, piece.epoch), piece.passing));
             }
             let ask = places.iter().map(|(key, fields)| {
                 Command::new("HMGET").arg(key.clone()).args(fields.iter().map(|(field, _)| field.clone()))
             });
-            let replies = self.inner.link.bulk(ask.collect()).await?;
+            let purges = &self.inner.purges;
+            let replies = self.inner.link.bulk(ask.chain(purges.ask(&series.account)).collect()).await?;
+            if !purges.heard(&series.account, replies.get(places.len())).await {
+                return Err(LinkError::NotReady("it does not tell what was purged".to_owned()));
+            }
             for ((key, fields), reply) in places.iter().zip(replies) {
                 let values = match reply {
                     Reply::Array(values) => values,
@@ -153,16 +171,16 @@ impl Tier {
 }
 
 /// Few enough chunks at a time, and not too many bytes of them.
-fn batches<'a>(mut chunks: &'a [(&'a str, Arc<Chunk>)]) -> impl Iterator<Item = &'a [(&'a str, Arc<Chunk>)]> {
+fn batches(mut writes: &[Write]) -> impl Iterator<Item = &[Write]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
-        let fits = chunks.iter().take(CELLS_AT_ONCE).take_while(|(_, chunk)| {
+        let fits = writes.iter().take(CELLS_AT_ONCE).take_while(|write| {
             let before = bytes;
-            bytes += chunk.weight();
+            bytes += write.chunk.weight();
             before < BYTES_AT_ONCE
         });
-        let (batch, rest) = chunks.split_at(fits.count());
-        chunks = rest;
+        let (batch, rest) = writes.split_at(fits.count());
+        writes = rest;
         (!batch.is_empty()).then_some(batch)
     })
 }

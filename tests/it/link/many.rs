@@ -41,6 +41,17 @@ async fn a_cluster_is_asked_at_the_right_nodes_and_followed_where_slots_go() {
     let apart = link.script(&script, &[keys[0].clone().into(), keys[1].clone().into()], &[]).await;
     assert!(apart.unwrap().is_error("CROSSSLOT"));
 
+    // Keys are looked for at all masters.
+    let mut scan = link.scan("key", "-*");
+    let mut found = Vec::new();
+    while let Some(some) = scan.next().await.unwrap() {
+        found.extend(some.iter().map(|key| String::from_utf8_lossy(key).into_owned()));
+    }
+    found.sort();
+    let mut sorted = keys.to_vec();
+    sorted.sort();
+    assert_eq!(found, sorted);
+
     // Any node passes messages on.
     let mut subscription = link.listen(vec!["channel".to_owned()]);
     assert_eq!(subscription.next().await, Event::Connected);
@@ -105,6 +116,15 @@ async fn a_node_of_a_cluster_that_falls_silent_is_left_for_its_replica() {
     cluster.masters[0].stop();
     let replies = link.run(keys.iter().map(|key| get(key)).collect()).await.unwrap();
     assert!(replies[0].is_error("LINK"), "{replies:?}");
+    // One of the nodes that are asked does not answer, and so not all keys are known.
+    let mut scan = link.scan("key", "-*");
+    let ended = loop {
+        match scan.next().await {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(ended.is_err(), "{ended:?}");
     assert_eq!(replies[1..], [bytes("some"), bytes("some")]);
     eventually("writes", async || ask(&link, set(&keys[0], "other")).await == Ok(ok())).await;
     for key in &keys[1..] {

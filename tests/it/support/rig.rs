@@ -38,10 +38,19 @@ impl Door {
         join_all(asks.iter().map(|ask| self.ask(ask))).await
     }
 
+    /// Asks it to purge; `query` is escaped already.
+    pub(crate) async fn purge(&self, query: &str) -> Answer {
+        self.ask_admin(&Ask::get(query).method(http::Method::POST).path("/api/v1/purge")).await
+    }
+
+    /// What the admin plane says to any request.
+    pub(crate) async fn ask_admin(&self, ask: &Ask) -> Answer {
+        self.client.send(self.gateway.admin_addr(), ask).await.unwrap()
+    }
+
     /// What the admin plane says.
     pub(crate) async fn admin(&self, path: &str) -> Answer {
-        let ask = Ask::get("").path(path);
-        self.client.send(self.gateway.admin_addr(), &ask).await.unwrap()
+        self.ask_admin(&Ask::get("").path(path)).await
     }
 }
 

@@ -1,0 +1,274 @@
+//! `POST /api/v1/purge`: what operators want nobody to be served any more.
+
+mod asked;
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use serde::Serialize;
+
+use self::asked::{Asked, bad};
+use super::{Admin, json};
+use crate::cache::{Erased, Purge, Purged};
+use crate::telemetry;
+
+/// Where it is asked for.
+pub(super) const PATH: &str = "/api/v1/purge";
+/// Bytes of a body at most.
+const BODY_LIMIT: usize = 16 << 10;
+/// How long the body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why nothing was purged.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Refused {
+    #[error("{parameter}: {reason}")]
+    BadParameter { parameter: String, reason: &'static str },
+    #[error("the body is no JSON object with texts as members: {0}")]
+    BadBody(String),
+    #[error("the body broke off, or did not come within {} s", BODY_TIMEOUT.as_secs())]
+    BodyBrokeOff,
+    #[error("the body is larger than {BODY_LIMIT} bytes")]
+    BodyTooLarge,
+    #[error("this account is not configured")]
+    UnknownAccount,
+    #[error("a purge is not asked for by a web page: the request carries {0}")]
+    FromABrowser(&'static str),
+    #[error("an internal error; it may have been purged in part")]
+    Internal,
+}
+
+impl Refused {
+    /// The status, and the word for it in the problem's type.
+    const fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => {
+                (StatusCode::BAD_REQUEST, "bad-request")
+            }
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::UnknownAccount => (StatusCode::NOT_FOUND, "not-found"),
+            Self::FromABrowser(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+}
+
+/// The answer, when what was asked for was done, here at least.
+#[derive(Serialize)]
+struct Done {
+    account: String,
+    stream: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    epoch: u64,
+    /// Chunks that have left the memory of this replica.
+    memory_chunks: usize,
+    /// Chunks that were deleted from Redis; null without Redis.
+    redis_chunks: Option<u64>,
+    /// Null without Redis.
+    replicas: Option<Replicas>,
+    complete: bool,
+    /// What is not done, in words.
+    left: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Replicas {
+    confirmed: usize,
+    /// Null if it is not known.
+    expected: Option<usize>,
+}
+
+/// What is not as it should be, and how far it came none the less.
+#[derive(Serialize)]
+struct Problem {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(flatten)]
+    done: Option<Done>,
+}
+
+impl Admin {
+    /// Purges what a request asks for, and tells what has become of it.
+    pub(super) async fn purge<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        match self.try_purge(&head, body).await {
+            Ok(response) => response,
+            Err(refused) => {
+                let (status, word) = refused.kind();
+                problem(status, word, refused.to_string(), None)
+            }
+        }
+    }
+
+    async fn try_purge<B>(&self, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Refused>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        // There is nobody to tell apart from whoever else reaches this listener; but no page that an operator happens to
+        // look at is to spend quota.
+        if let Some(sign) = sign_of_a_browser(&head.headers) {
+            return Err(Refused::FromABrowser(sign));
+        }
+        let asked = Asked::read(head.uri.query().unwrap_or_default(), &read_body(body).await?)?;
+        let span = asked.span(self.0.upper_bound)?;
+        let account = self.account(asked.account.as_deref())?;
+        let stream = asked.stream.as_deref().map(Arc::from);
+        let (purges, purge) = (self.0.purges.clone(), Purge { account: account.clone(), stream, span });
+        // A task of its own: whoever hangs up has asked for it all the same.
+        let purged = tokio::spawn(async move { purges.purge(purge).await }).await.map_err(|_| Refused::Internal)?;
+        Ok(tell(&account, asked, &purged))
+    }
+
+    fn account(&self, name: Option<&str>) -> Result<Arc<str>, Refused> {
+        let mut accounts = self.0.quotas.iter().map(|(account, _)| account);
+        let found = match name {
+            Some(name) => accounts.find(|account| ***account == *name).ok_or(Refused::UnknownAccount)?,
+            None => match (accounts.next(), accounts.next()) {
+                (Some(only), None) => only,
+                _ => return Err(bad("account", "it is required, since more than one is configured")),
+            },
+        };
+        Ok(found.clone())
+    }
+}
+
+fn sign_of_a_browser(headers: &HeaderMap) -> Option<&'static str> {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if headers.contains_key(header::ORIGIN) {
+        Some("an Origin")
+    } else if site.is_some_and(|site| !matches!(site, b"none" | b"same-origin")) {
+        Some("the Sec-Fetch-Site of another site")
+    } else {
+        None
+    }
+}
+
+async fn read_body<B>(body: B) -> Result<Bytes, Refused>
+where
+    B: Body,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refused::BodyTooLarge),
+        Ok(Err(_)) | Err(_) => Err(Refused::BodyBrokeOff),
+    }
+}
+
+/// The answer to a purge, its line in the log and its count.
+fn tell(account: &str, asked: Asked, purged: &Purged) -> Response<Full<Bytes>> {
+    let (mut left, mut redis_chunks, mut replicas, mut unreachable) = (Vec::new(), None, None, false);
+    match &purged.shared {
+        None => {}
+        Some(Err(why)) => {
+            unreachable = true;
+            left.push(format!(
+                "Redis does not take it ({why}): other replicas do not know of it and go on serving what they have, and \
+                 what is in Redis stays there. This replica tries again for as long as it runs; ask again to know how far \
+                 it is"
+            ));
+        }
+        Some(Ok(told)) => {
+            replicas = Some(Replicas { confirmed: told.confirmed, expected: told.expected });
+            match told.expected {
+                Some(expected) if told.confirmed >= expected => {}
+                Some(expected) => left.push(format!(
+                    "{} of {expected} other replicas have not confirmed that it has left their memory. Each looks for \
+                     purges once a second, and before it reads anything from Redis; one that does not reach Redis serves \
+                     what it has until then",
+                    expected - told.confirmed
+                )),
+                None => left.push(
+                    "other replicas could not be told. Each looks for purges once a second, and before it reads anything \
+                     from Redis"
+                        .to_owned(),
+                ),
+            }
+            redis_chunks = Some(match &told.erased {
+                Erased::All(count) => *count,
+                Erased::SoFar(count) => {
+                    left.push("there is much to delete from Redis; it goes on. Nobody reads it there".to_owned());
+                    *count
+                }
+                Erased::Failed(count, why) => {
+                    left.push(format!(
+                        "not everything could be deleted from Redis ({why}); this replica tries again for as long as it \
+                         runs. Nobody reads it there"
+                    ));
+                    *count
+                }
+            });
+        }
+    }
+    telemetry::purge(&telemetry::Purge {
+        account,
+        stream: asked.stream.as_deref(),
+        from: asked.from.as_deref(),
+        to: asked.to.as_deref(),
+        epoch: purged.epoch,
+        result: match (unreachable, left.is_empty()) {
+            (true, _) => "here_only",
+            (false, false) => "incomplete",
+            (false, true) => "complete",
+        },
+        memory_chunks: purged.memory_chunks,
+        redis_chunks,
+        confirmed: replicas.as_ref().map_or(0, |replicas| replicas.confirmed),
+        left: (!left.is_empty()).then(|| left.join("; ")).as_deref(),
+    });
+    let Asked { stream, from, to, .. } = asked;
+    let (epoch, memory_chunks, complete) = (purged.epoch, purged.memory_chunks, left.is_empty());
+    let account = account.to_string();
+    let done = Done { account, stream, from, to, epoch, memory_chunks, redis_chunks, replicas, complete, left };
+    if !unreachable {
+        return json(StatusCode::OK, &done);
+    }
+    let detail = format!("it has left the memory of this replica, and no more: {}", done.left.join("; "));
+    problem(StatusCode::SERVICE_UNAVAILABLE, "purged-here-only", detail, Some(done))
+}
+
+fn problem(status: StatusCode, word: &str, detail: String, done: Option<Done>) -> Response<Full<Bytes>> {
+    let title = status.canonical_reason().unwrap_or_default();
+    let problem =
+        Problem { r#type: format!("urn:koregate:problem:{word}"), title, status: status.as_u16(), detail, done };
+    let mut response = json(status, &problem);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_web_page_sends_is_known_by_its_headers() {
+        for (name, value, refused) in [
+            ("origin", "null", true),
+            ("origin", "http://127.0.0.1:9090", true),
+            ("sec-fetch-site", "cross-site", true),
+            ("sec-fetch-site", "same-site", true),
+            ("sec-fetch-site", "same-origin", false),
+            ("sec-fetch-site", "none", false),
+            ("accept", "*/*", false),
+        ] {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+            let name: &http::HeaderName = headers.keys().next().unwrap();
+            assert_eq!(sign_of_a_browser(&headers).is_some(), refused, "{name}: {value}");
+        }
+    }
+}
