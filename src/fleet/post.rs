@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -112,6 +113,8 @@ struct Inner {
     me: ReplicaId,
     link: Link,
     prefix: String,
+    /// Whether letters come in.
+    is_listening: OnceLock<Arc<AtomicBool>>,
     /// Who takes in what; held for a look only.
     takers: Mutex<HashMap<Topic, mpsc::UnboundedSender<Mail>>>,
 }
@@ -119,10 +122,16 @@ struct Inner {
 impl Post {
     /// The post of a new replica, under the keys of `prefix`. Must be called on a runtime, on which it listens.
     pub fn new(link: Link, prefix: &str) -> Self {
-        let inner =
-            Inner { me: ReplicaId::draw(), link, prefix: format!("{prefix}:{FORMAT}"), takers: Mutex::default() };
+        let inner = Inner {
+            me: ReplicaId::draw(),
+            link,
+            prefix: format!("{prefix}:{FORMAT}"),
+            is_listening: OnceLock::new(),
+            takers: Mutex::default(),
+        };
         let post = Self(Arc::new(inner));
         let letters = post.0.link.listen(vec![post.channel(&To::All), post.channel(&To::One(post.me().clone()))]);
+        let _ = post.0.is_listening.set(letters.is_connected());
         tokio::spawn(hand_out(letters, Arc::downgrade(&post.0)));
         post
     }
@@ -130,6 +139,11 @@ impl Post {
     /// This replica.
     pub fn me(&self) -> &ReplicaId {
         &self.0.me
+    }
+
+    /// Whether letters come in now, as far as is known.
+    pub fn is_listening(&self) -> bool {
+        self.0.is_listening.get().is_some_and(|listening| listening.load(Ordering::Relaxed))
     }
 
     /// The way to Redis.

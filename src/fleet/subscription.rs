@@ -1,5 +1,7 @@
 //! Channels that are listened to, for ever.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,18 +43,26 @@ impl std::fmt::Debug for Event {
 #[derive(Debug)]
 pub struct Subscription {
     events: mpsc::Receiver<Event>,
+    is_connected: Arc<AtomicBool>,
 }
 
 impl Subscription {
     pub(super) fn start(wire: Wire, channels: Vec<String>) -> Self {
         let (sender, events) = mpsc::channel(WAITING);
+        let is_connected = Arc::new(AtomicBool::new(false));
+        let connected = is_connected.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = listen(&wire, &channels, &sender) => {}
+                () = listen(&wire, &channels, &sender, &connected) => {}
                 () = sender.closed() => {}
             }
         });
-        Self { events }
+        Self { events, is_connected }
+    }
+
+    /// Tells, from now on, whether messages are heard.
+    pub fn is_connected(&self) -> Arc<AtomicBool> {
+        self.is_connected.clone()
     }
 
     /// The next event. Nothing is lost if this is dropped while it waits.
@@ -66,11 +76,12 @@ impl Subscription {
 }
 
 /// Ends when nobody takes the events any more.
-async fn listen(wire: &Wire, channels: &[String], events: &mpsc::Sender<Event>) {
+async fn listen(wire: &Wire, channels: &[String], events: &mpsc::Sender<Event>, connected: &AtomicBool) {
     let mut pause = PAUSES[0];
     loop {
         if let Ok(mut feed) = wire.subscribe(channels).await {
             pause = PAUSES[0];
+            connected.store(true, Ordering::Relaxed);
             if events.send(Event::Connected).await.is_err() {
                 return;
             }
@@ -79,6 +90,7 @@ async fn listen(wire: &Wire, channels: &[String], events: &mpsc::Sender<Event>) 
                     return;
                 }
             }
+            connected.store(false, Ordering::Relaxed);
         }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES[1]);

@@ -339,9 +339,12 @@ impl Common {
         let wants = if is_leading && spends { std::mem::take(&mut self.wanted) } else { 0 };
         let first = self.number(wants);
         let look_back = match (&self.stance, self.read) {
-            (Stance::Leading { .. }, Some(_)) if is_leading => None,
+            // Those who called before tell of the end of what they had under way.
+            (Stance::Leading { .. }, Some(_)) if is_leading && !self.book.expects(now) => None,
             // All that may have changed; a call's end may be told a little late.
-            (Stance::Following(_), Some(read)) => Some(now.saturating_sub(read) + LATE),
+            (Stance::Leading { .. } | Stance::Following(_), Some(read)) if is_leading || !self.is_lead() => {
+                Some(now.saturating_sub(read) + LATE)
+            }
             _ => Some(self.longest()),
         };
         Exchange {
@@ -439,6 +442,10 @@ impl Common {
     pub(super) fn reconnected(&mut self, now: Tick) {
         let is_leading = matches!(self.stance, Stance::Leading { until, .. } if now < until);
         self.book.tell_again(is_leading);
+    }
+
+    fn is_lead(&self) -> bool {
+        matches!(self.stance, Stance::Leading { .. })
     }
 
     fn is_new_lead(&self, before: &Stance) -> bool {

@@ -133,7 +133,7 @@ pub fn fleet_apart(account: &str) {
     tracing::warn!(
         account,
         "the replica that makes the calls of this account has another encryption_key, window.field, upper_bound or chunk, \
-         or another time of day: this one fetches for itself, with turns from that one"
+         or another time of day, or has brought what is too large to be handed over: this one fetches for itself, with turns from that one"
     );
 }
 

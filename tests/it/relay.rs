@@ -470,12 +470,12 @@ async fn letters_and_what_is_handed_over_are_sealed() {
 }
 
 #[tokio::test]
-async fn a_replica_that_cuts_otherwise_is_told_so() {
+async fn a_replica_that_cuts_otherwise_fetches_for_itself_with_turns_of_the_one_who_calls() {
     let redis = RedisServer::start();
     let one = with(&redis, Settings::default());
     let other = with(&redis, Settings::default().section("window", "chunk = '30m'"));
     let replicas = Replicas::start_with(redis, exact_profile(50, 4), &[one, other]).await;
     let answer = replicas.follower(0).ask(&Ask::get(DAY)).await;
-    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("10")), "{}", answer.text());
-    assert_eq!(replicas.rig.calls(), 0);
+    assert_whole(&answer, &replicas.rig.truth(at("2026-02-23T00:00:00Z"), at("2026-02-24T00:00:00Z")));
+    assert_eq!(replicas.rig.calls(), 1);
 }

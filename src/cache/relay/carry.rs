@@ -14,7 +14,7 @@ use crate::cache::serve::{Part, Request};
 use crate::cache::tier::NotHanded;
 use crate::cache::{CacheError, Outcome, WindowQuery};
 use crate::fleet::ReplicaId;
-use crate::quota::Role;
+use crate::quota::{Exhausted, Role};
 use crate::repage::{Placed, RepageError};
 use crate::telemetry;
 use crate::upstream::{Asker, Series};
@@ -29,6 +29,8 @@ const MOST_PIECES: usize = 500_000;
 /// So often Redis is asked to take what was brought, with a pause between.
 const HAND_OVERS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(500);
+/// And when it has taken none of it, whoever asks may come again after this.
+const COME_AGAIN: Duration = Duration::from_secs(5);
 
 /// An errand of another replica.
 #[derive(Debug)]
@@ -188,7 +190,9 @@ impl Fetcher {
             match relay.0.tier.hand_over(&series, &passing, &chunks, errand.attempt > 0).await {
                 Ok(pieces) => break pieces,
                 Err(NotHanded::Refused) if hand_overs < HAND_OVERS => sleep(PAUSE).await,
-                Err(NotHanded::Refused | NotHanded::TooLarge) => return Err(CacheError::Lost),
+                Err(NotHanded::Refused) => return Err(CacheError::Held(Exhausted { retry_after: COME_AGAIN })),
+                // The one who asks fetches it for itself.
+                Err(NotHanded::TooLarge) => return Err(CacheError::Foreign),
             }
         };
         let answer = request.answer(parts, outcome);

@@ -68,6 +68,11 @@ impl Book {
         }
     }
 
+    /// Whether a call of somebody else's may have ended sooner than is known here.
+    pub(super) fn expects(&self, now: Tick) -> bool {
+        self.others.values().any(|call| call.at > now)
+    }
+
     /// A call of somebody else's does not count any more.
     pub(super) fn forget(&mut self, name: &str) {
         self.others.remove(name);

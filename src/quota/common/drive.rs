@@ -35,6 +35,10 @@ impl Meeting {
     }
 
     async fn exchange(&self, exchange: &Exchange) -> Result<Answer, LinkError> {
+        // Whoever hears nobody can neither make calls for the others nor have them made.
+        if !self.post.is_listening() {
+            return Err(LinkError::NotReady("no letters come in".to_owned()));
+        }
         let keys = [self.key("lease"), self.key("ledger")];
         let head = [self.post.head(Topic::Quota), self.account.clone().into_bytes()].concat();
         let arguments = exchange.arguments(&self.post.channel(&To::All), head);
