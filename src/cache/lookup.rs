@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::chunk::Chunk;
 use super::fetch::Fetcher;
+use super::seat::Found;
 use super::shelf::{ByRichness, Copy, SharedShelf};
 use super::tier::Tier;
 use crate::upstream::{Filter, Series};
@@ -77,6 +78,7 @@ impl Fetcher {
             }
             true
         });
+        let is_unfiltered = !shelf.is_same(gathering_of);
         let mut shelf = gathering_of.lock();
         let Some(gathering) = &mut shelf.gathering else { return };
         for want in gathering.wants.iter_mut().filter(|want| want.looked_up && (series.rich || !want.rich)) {
@@ -85,7 +87,14 @@ impl Fetcher {
                 if chunk.fetched_at() < want.fresh_since {
                     self.ladder.due(chunk.span(), chunk.fetched_at(), now).for_each(|due| servable.remove(due));
                 }
-                servable.spans().iter().for_each(|span| want.spans.remove(*span));
+                let serves = servable.spans().iter().flat_map(|span| want.spans.within(*span)).collect::<Vec<_>>();
+                for span in serves {
+                    want.spans.remove(span);
+                    if let Some(seat) = want.seat.upgrade() {
+                        let (chunk, rich) = (chunk.clone(), series.rich);
+                        seat.find(Found { span, chunk, rich, is_unfiltered });
+                    }
+                }
             }
         }
     }

@@ -18,11 +18,23 @@ pub(super) struct Seat {
     /// The flights that it waits for. They are kept until somebody looks, so that nothing that they bring is missed: what
     /// is not kept in memory is nowhere else. Held for bookkeeping only, never across an await.
     waiting: Mutex<Vec<(Arc<Flight>, Waiting)>>,
+    /// What was found for it in the second tier, and not looked at yet: memory may be too small to keep it until then.
+    found: Mutex<Vec<Found>>,
+}
+
+/// A chunk of the second tier, as far as it serves somebody.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) span: Span,
+    pub(super) chunk: Arc<Chunk>,
+    pub(super) rich: bool,
+    /// Whether the filter is still to be applied to it.
+    pub(super) is_unfiltered: bool,
 }
 
 impl Seat {
     pub(super) fn new(asker: Asker) -> Arc<Self> {
-        Arc::new(Self { asker, waiting: Mutex::default() })
+        Arc::new(Self { asker, waiting: Mutex::default(), found: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Arc<Flight>, Waiting)>> {
@@ -45,6 +57,16 @@ impl Seat {
     /// those who do already.
     pub(super) fn may_wait_for(&self, flight: &Arc<Flight>) -> bool {
         flight.is_for(self) && (!flight.is_closed() || self.lock().iter().any(|(known, _)| Arc::ptr_eq(known, flight)))
+    }
+
+    /// This was found for it.
+    pub(super) fn find(&self, found: Found) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).push(found);
+    }
+
+    /// What was found for it since the last look.
+    pub(super) fn found(&self) -> Vec<Found> {
+        std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits for these flights only.

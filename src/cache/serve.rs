@@ -13,11 +13,11 @@ use super::flight::Flight;
 use super::look::{Change, Held, Look};
 use super::relay::Arrival;
 use super::runs::need;
-use super::seat::Seat;
+use super::seat::{Found, Seat};
 use super::shelf::{Copy, SharedShelf};
 use super::{CacheError, Outcome, WindowAnswer, WindowQuery};
 use crate::repage::{Placed, RepageError};
-use crate::upstream::Series;
+use crate::upstream::{Filter, KnownFilter, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
 /// A window is looked at so often without anything having landed for it before it is given up. Each round waits for a
@@ -26,11 +26,14 @@ const ROUNDS: usize = 1000;
 /// So often copies are fetched again because an item has moved out of them; each time costs calls.
 const MOVES: usize = 2;
 
-/// A chunk that a flight has brought for this answer.
+/// A chunk that a flight has brought for this answer, or that was found for it.
 #[derive(Clone, Debug)]
 struct Brought {
     chunk: Arc<Chunk>,
     rich: bool,
+    is_unfiltered: bool,
+    /// Whether it was there before.
+    copy: bool,
 }
 
 impl Copied for Brought {
@@ -214,6 +217,9 @@ impl Request {
 
     /// Takes what the flights that it waits for have brought. An error if one has failed that was to bring what is missing.
     fn take_landed(&mut self, missing: &SpanSet) -> Result<(), CacheError> {
+        for Found { span, chunk, rich, is_unfiltered } in self.seat.found() {
+            self.brought.insert(span, Brought { chunk, rich, is_unfiltered, copy: true });
+        }
         for (flight, brought) in self.seat.landed() {
             let chunks = match brought {
                 Ok(chunks) => chunks,
@@ -223,7 +229,8 @@ impl Request {
             for chunk in chunks.iter() {
                 // What another replica cut its answer from may reach beyond it, where it was too old to be served.
                 let span = if flight.is_elsewhere() { chunk.span().intersection(flight.span()) } else { chunk.span() };
-                self.brought.insert(span, Brought { chunk: chunk.clone(), rich: flight.rich });
+                let (chunk, rich) = (chunk.clone(), flight.rich);
+                self.brought.insert(span, Brought { chunk, rich, is_unfiltered: false, copy: false });
             }
             self.news += usize::from(!chunks.is_empty());
             // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
@@ -235,8 +242,12 @@ impl Request {
 
     fn take_brought(&self, plan: &mut Plan<Held>) {
         plan.take(&self.brought, &self.fetcher.ladder, self.asked_at, Moment::MIN, |brought| {
-            let change = Change { strip: brought.rich && !self.series.rich, filter: None };
-            Some(Held { chunk: brought.chunk.clone(), change, copy: false })
+            let filter = match &self.series.filter {
+                Filter::Known(filter) if brought.is_unfiltered => Some(KnownFilter::clone(filter)),
+                _ => None,
+            };
+            let change = Change { strip: brought.rich && !self.series.rich, filter };
+            Some(Held { chunk: brought.chunk.clone(), change, copy: brought.copy })
         });
     }
 

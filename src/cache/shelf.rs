@@ -98,15 +98,25 @@ pub(super) struct Want {
 
 impl Shelf {
     /// Puts a copy on the shelf in place of what it replaces, and lets go of chunks that nothing refers to any more.
-    /// `false` if what is there is newer.
+    /// `false` if all that is there is newer.
     pub(super) fn put(&mut self, rich: bool, copy: Copy, memory: &Memory) -> bool {
         let copies = self.copies.of(rich);
-        let old: Vec<Copy> = copies.within(copy.chunk).map(|(_, old)| old.clone()).collect();
-        if old.iter().any(|old| old.fetched_at > copy.fetched_at) {
+        let (chunk, fetched_at) = (copy.chunk, copy.fetched_at);
+        let old: Vec<(Span, Copy)> = copies.within(chunk).map(|(span, old)| (span, old.clone())).collect();
+        let newer: Vec<_> = old.iter().filter(|(_, old)| old.fetched_at > fetched_at).cloned().collect();
+        let mut left = SpanSet::from(chunk);
+        for (span, _) in &newer {
+            left.remove(*span);
+        }
+        if left.is_empty() && !newer.is_empty() {
             return false;
         }
-        copies.insert(copy.chunk, copy);
-        for old in old {
+        copies.insert(chunk, copy);
+        // What is newer stays where it lies, and the new one comes around it.
+        for (span, newer) in newer {
+            copies.insert(span, newer);
+        }
+        for (_, old) in old {
             if !copies.within(old.chunk).any(|(_, still)| still.id == old.id) {
                 memory.drop_chunk(old.id);
             }
@@ -165,6 +175,11 @@ pub(super) struct Shelves(Arc<Mutex<HashMap<Series, SharedShelf>>>);
 pub(super) struct SharedShelf(Arc<Mutex<Shelf>>);
 
 impl SharedShelf {
+    /// Whether it is this very shelf.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -243,6 +258,26 @@ mod tests {
         };
         assert!(survives(Copy::use_chunk));
         assert!(!survives(Copy::peek));
+    }
+
+    #[test]
+    fn what_is_older_comes_around_what_is_newer() {
+        let memory = Memory::new(100_000);
+        let at = |seconds| Moment::from_seconds(seconds);
+        let keep = |from, to, fetched| {
+            let span = Span::new(at(from), at(to));
+            Copy::keep(&Arc::new(Chunk::new(span, at(fetched), Settled::Yes, &[])), &memory)
+        };
+        let mut shelf = Shelf::default();
+        let (newer, older) = (keep(3, 5, 100), keep(0, 10, 50));
+        assert!(shelf.put(false, newer.clone(), &memory));
+        assert!(shelf.put(false, older.clone(), &memory), "a part of it is news");
+        let lies = |shelf: &Shelf| -> Vec<_> {
+            shelf.copies.plain.within(Span::EVER).map(|(span, copy)| (span.start, span.end, copy.id)).collect()
+        };
+        assert_eq!(lies(&shelf), [(at(0), at(3), older.id), (at(3), at(5), newer.id), (at(5), at(10), older.id)]);
+        assert!(!shelf.put(false, keep(3, 5, 60), &memory), "all that is there is newer");
+        assert!(memory.holds(newer.id) && memory.holds(older.id));
     }
 
     #[test]

@@ -551,7 +551,12 @@ impl Common {
 
     fn alone(&self, replicas: usize) -> Stance {
         let among = u32::try_from(replicas).unwrap_or(u32::MAX).max(1);
-        let share = |limit: &Limit| Limit { requests: limit.requests / among, ..*limit };
+        // One share is left to those who begin meanwhile, and who cannot know of anybody.
+        let share = |requests: u32| match requests / among.saturating_add(1) {
+            0 => requests / among,
+            share => share,
+        };
+        let share = |limit: &Limit| Limit { requests: share(limit.requests), ..*limit };
         Stance::Alone { shares: self.limits.iter().map(share).collect(), replicas }
     }
 

@@ -92,6 +92,11 @@ impl SpanSet {
         self.0.is_empty()
     }
 
+    /// What of `span` it holds.
+    pub fn within(&self, span: Span) -> impl Iterator<Item = Span> {
+        self.0.iter().map(move |part| part.intersection(span)).filter(|part| !part.is_empty())
+    }
+
     /// Adds the moments of `span`, melting it together with what it overlaps or touches.
     pub fn insert(&mut self, span: Span) {
         if span.is_empty() {

@@ -308,3 +308,22 @@ async fn a_long_window_is_shared_whole() {
     assert_whole(&other.ask(&Ask::get(months)).await, &rig.truth(at("2025-12-29"), at("2026-02-24")));
     assert_eq!(rig.calls(), spent);
 }
+
+#[tokio::test]
+async fn what_stands_in_redis_serves_though_memory_is_too_small_to_keep_it() {
+    let redis = RedisServer::start();
+    let rig = rig(&settings(&redis)).await;
+    assert_whole(&rig.get(DAY).await, &day(&rig));
+    until_written(&redis, CELLS).await;
+    let spent = rig.calls();
+    let small = Settings::default()
+        .section("cache", &format!("memory = '1KiB'\nredis = {{ url = '{}', timeout = '1s' }}", redis.url()));
+    let other = rig.another_door(&small).await;
+    let answer = other.ask(&Ask::get(DAY)).await;
+    assert_whole(&answer, &day(&rig));
+    assert!(answer.cache_status().starts_with("koregate; hit"), "{}", answer.cache_status());
+    let filtered = other.ask(&Ask::post(DAY, r#"{"channels":["voice"]}"#)).await;
+    let filter = Filter { channels: vec!["voice".to_owned()], ..Filter::default() };
+    assert_whole(&filtered, &rig.truth_of(at("2026-02-23"), at("2026-02-24"), false, &filter));
+    assert_eq!(rig.calls(), spent);
+}

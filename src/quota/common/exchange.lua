@@ -32,12 +32,14 @@ local limits = {}
 for _ = 1, tonumber(take()) do
     table.insert(limits, { requests = tonumber(take()), per = tonumber(take()) })
 end
-for _ = 1, tonumber(take()) do
+local told = tonumber(take())
+for _ = 1, told do
     local name, at = take(), now - tonumber(take())
     -- Of its own calls each knows best; of those of others perhaps less than stands there: that a call has ended.
     local known = string.sub(name, 1, #me + 1) ~= me .. ':' and redis.call('ZSCORE', ledger, name)
     if not known or tonumber(known) > at then redis.call('ZADD', ledger, whole(at), name) end
 end
+if told > 0 then redis.call('PEXPIRE', ledger, whole(2 * keep)) end
 for _ = 1, tonumber(take()) do
     redis.call('ZREM', ledger, take())
 end
@@ -57,8 +59,8 @@ end
 if holder == me then
     if ARGV[4] == '1' then redis.call('ZADD', ledger, '+inf', 'origin') end
     redis.call('ZREMRANGEBYSCORE', ledger, '-inf', whole(now - keep))
+    redis.call('PEXPIRE', ledger, whole(2 * keep))
 end
-redis.call('PEXPIRE', ledger, whole(2 * keep))
 local known = redis.call('ZSCORE', ledger, 'origin') and 1 or 0
 
 local granted = 0

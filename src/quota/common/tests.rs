@@ -339,7 +339,7 @@ fn without_redis_each_has_its_share_and_afterwards_one_has_all() {
     fleet.happen(&Event::Down(60_000));
     (0..200).for_each(|_| fleet.step());
     let limits: Vec<u32> = fleet.replicas.iter().map(|replica| replica.common.limits()[0].requests).collect();
-    assert_eq!(limits, [6, 6, 6, 6]);
+    assert_eq!(limits, [4, 4, 4, 4], "one of five shares is left to those who begin meanwhile");
     let before = fleet.counted.len();
     (0..2000).for_each(|_| fleet.step());
     assert!(fleet.counted.len() > before + 100, "they go on");
