@@ -115,6 +115,8 @@ struct Inner {
     prefix: String,
     /// Whether letters come in.
     is_listening: OnceLock<Arc<AtomicBool>>,
+    /// Whether Redis has refused the last letter.
+    is_mute: AtomicBool,
     /// Who takes in what; held for a look only.
     takers: Mutex<HashMap<Topic, mpsc::UnboundedSender<Mail>>>,
 }
@@ -127,6 +129,7 @@ impl Post {
             link,
             prefix: format!("{prefix}:{FORMAT}"),
             is_listening: OnceLock::new(),
+            is_mute: AtomicBool::new(false),
             takers: Mutex::default(),
         };
         let post = Self(Arc::new(inner));
@@ -170,7 +173,15 @@ impl Post {
     pub async fn send(&self, to: &To, topic: Topic, body: &[u8]) -> Result<(), LinkError> {
         let letter = [self.head(topic).as_slice(), body].concat();
         let publish = Command::new("PUBLISH").arg(self.channel(to)).arg(letter);
-        self.0.link.run(vec![publish]).await.map(drop)
+        let replies = self.0.link.run(vec![publish]).await?;
+        let refused = replies.first().filter(|reply| matches!(reply, Reply::Error(_)));
+        self.0.is_mute.store(refused.is_some(), Ordering::Relaxed);
+        refused.map_or(Ok(()), |reply| Err(reply.fault()))
+    }
+
+    /// Whether the last letter was refused.
+    pub fn is_mute(&self) -> bool {
+        self.0.is_mute.load(Ordering::Relaxed)
     }
 
     /// Sends a letter to all; how many replicas hear it, this one included if it listens just now. Of a Cluster it may be

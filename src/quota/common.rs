@@ -7,6 +7,7 @@
 //! the lease reads it. Whoever does not hold the lease makes no call; but if nobody can hold one because Redis cannot be
 //! asked, each replica makes do with its share.
 
+mod alone;
 mod book;
 mod drive;
 mod exchange;
@@ -14,10 +15,11 @@ mod members;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::alone::Outage;
 use self::book::Book;
 pub(super) use self::book::Name;
 pub(super) use self::drive::{Meeting, drive, leave, listen};
@@ -62,15 +64,6 @@ enum Stance {
     Following(ReplicaId),
     /// Redis cannot be asked. Of each limit this replica has a share; of some perhaps nothing.
     Alone { shares: Vec<Limit>, replicas: usize },
-}
-
-/// A time without Redis.
-#[derive(Clone, Debug)]
-struct Outage {
-    since: Tick,
-    /// Who was there when it began.
-    members: BTreeSet<ReplicaId>,
-    replicas: usize,
 }
 
 /// Whether a call may be made.
@@ -472,115 +465,10 @@ impl Common {
         }
     }
 
-    /// Those who were there before an outage and have not come back may still be making calls, or have made some before
-    /// they died: they are taken to have used their whole share.
-    fn enter_ghosts(&mut self, now: Tick, outage: &Outage) {
-        let back = self.members.since(self.steady.unwrap_or(now));
-        let shortest = self.limits.iter().min_by_key(|limit| limit.per).copied();
-        let (Some(shortest), Some(most)) = (shortest, self.limits.iter().map(|limit| limit.requests).max()) else {
-            return;
-        };
-        let share = |requests: u32| requests as usize / outage.replicas.max(1);
-        for replica in outage.members.iter().filter(|replica| **replica != self.me && !back.contains(*replica)) {
-            let windows = 1 + now.saturating_sub(outage.since).as_nanos() / shortest.per.as_nanos().max(1);
-            let windows = u32::try_from(windows).unwrap_or(u32::MAX);
-            let all = (0..windows).flat_map(|window| {
-                (0..share(shortest.requests)).map(move |_| now.saturating_sub(shortest.per.saturating_mul(window)))
-            });
-            for (number, at) in all.take(share(most)).enumerate() {
-                let name: Name = format!("{replica}:ghost:{number}").into();
-                self.book.hear_of(name.clone(), at, false);
-                self.ghosts.entry(replica.clone()).or_default().push(name);
-            }
-        }
-    }
-
     /// What was granted will not be used.
     fn let_go(&mut self) {
         self.let_lapse(Tick::MAX);
         self.wanted = 0;
-    }
-
-    /// An exchange has failed.
-    pub(super) fn failed(&mut self, now: Tick, exchange: &Exchange) -> Change {
-        self.is_exchanging = false;
-        // It may have been granted what it wanted, all the same.
-        let lost = (exchange.first..).take(exchange.wants as usize).map(|number| self.name(number));
-        let lost: Vec<_> = lost.chain(exchange.take_out.iter().cloned()).collect();
-        self.not_made.extend(lost);
-        self.look(now)
-    }
-
-    /// Whether there is still a way to be found to make calls together.
-    fn look(&mut self, now: Tick) -> Change {
-        let role = self.role(now);
-        if matches!(self.stance, Stance::Alone { .. }) {
-            return Change::default();
-        }
-        let is_out = match self.answered {
-            Some(answered) => now >= answered + LEASE,
-            None => now >= self.started + LEASE,
-        };
-        if !is_out {
-            return Change { queue: role == Role::Unknown, ledger: false };
-        }
-        self.let_go();
-        let mut members = self.members.there();
-        members.insert(self.me.clone());
-        // If they have not found each other since the last outage, this is the same one.
-        let (since, members): (_, BTreeSet<_>) = match self.outage.take() {
-            Some(Outage { since, members: before, .. }) => (since, members.into_iter().chain(before).collect()),
-            None => (now, members),
-        };
-        let replicas = if self.has_seen_all { members.len() } else { members.len().max(self.assumed) };
-        // What the last holder of the lease was granted and nobody was told of.
-        if !matches!(self.stance, Stance::Leading { .. }) && self.answered.is_some() {
-            let room = self.limits.iter().map(|limit| limit.requests / BATCH).min().unwrap_or_default().clamp(1, BATCH);
-            for number in 0..room {
-                self.book.hear_of(format!("unheard:{number}").into(), now, true);
-            }
-        }
-        self.outage = Some(Outage { since, members, replicas });
-        // Those who take it for dead share the quota without it.
-        let share = if self.stood_still && self.answered.is_some() { usize::MAX } else { replicas };
-        self.stance = self.alone(share);
-        self.steady = None;
-        self.read = None;
-        Change { ledger: true, queue: true }
-    }
-
-    fn alone(&self, replicas: usize) -> Stance {
-        let among = u32::try_from(replicas).unwrap_or(u32::MAX).max(1);
-        // One share is left to those who begin meanwhile, and who cannot know of anybody.
-        let share = |requests: u32| match requests / among.saturating_add(1) {
-            0 => requests / among,
-            share => share,
-        };
-        let share = |limit: &Limit| Limit { requests: share(limit.requests), ..*limit };
-        Stance::Alone { shares: self.limits.iter().map(share).collect(), replicas }
-    }
-
-    /// How far each replica has counted. Gives those who are to be crossed out.
-    pub(super) fn count(&mut self, now: Tick, counts: Vec<(ReplicaId, i64)>) -> (Vec<ReplicaId>, Change) {
-        let gone = self.members.look(now, counts);
-        let mut change = Change::default();
-        let there = self.members.there().len();
-        // Where only scripts are forbidden, others may still come, and be seen.
-        if matches!(self.stance, Stance::Alone { replicas, .. } if replicas < there) {
-            self.stance = self.alone(there);
-            change = Change { ledger: true, queue: true };
-        }
-        if !self.ghosts.is_empty() {
-            let since = self.steady.unwrap_or(now);
-            for replica in self.members.since(since) {
-                // It has told of its calls by itself.
-                for name in self.ghosts.remove(&replica).unwrap_or_default() {
-                    self.book.forget(&name);
-                    self.not_made.push(name);
-                }
-            }
-        }
-        (gone, change)
     }
 
     /// Another replica was granted calls just now.

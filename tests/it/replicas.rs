@@ -202,6 +202,13 @@ async fn when_scripts_are_forbidden_each_has_its_share_until_they_are_allowed() 
 }
 
 #[tokio::test]
+async fn when_letters_are_forbidden_each_has_its_share_until_they_are_allowed() {
+    let allow =
+        |what: &'static str| async move |redis: &mut RedisServer| drop(redis.admin(&["ACL", "SETUSER", "kg", what]));
+    survive(allow("-@pubsub"), allow("+@pubsub"), true).await;
+}
+
+#[tokio::test]
 async fn what_redis_forgets_the_replicas_still_know() {
     let redis = RedisServer::start();
     let rig = rig(&redis.url()).await;

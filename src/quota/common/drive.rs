@@ -39,6 +39,9 @@ impl Meeting {
         if !self.post.is_listening() {
             return Err(LinkError::NotReady("no letters come in".to_owned()));
         }
+        if self.post.is_mute() {
+            self.post.send(&To::One(self.post.me().clone()), Topic::Quota, b"").await?;
+        }
         let keys = [self.key("lease"), self.key("ledger")];
         let head = [self.post.head(Topic::Quota), self.account.clone().into_bytes()].concat();
         let arguments = exchange.arguments(&self.post.channel(&To::All), head);
