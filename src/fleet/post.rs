@@ -179,7 +179,12 @@ impl Post {
         refused.map_or(Ok(()), |reply| Err(reply.fault()))
     }
 
-    /// Whether the last letter was refused.
+    /// Somebody else was refused something, perhaps a letter: the next one is going to tell.
+    pub fn doubt(&self) {
+        self.0.is_mute.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the last letter was refused, as far as is known.
     pub fn is_mute(&self) -> bool {
         self.0.is_mute.load(Ordering::Relaxed)
     }

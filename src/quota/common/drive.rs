@@ -46,7 +46,11 @@ impl Meeting {
         let head = [self.post.head(Topic::Quota), self.account.clone().into_bytes()].concat();
         let arguments = exchange.arguments(&self.post.channel(&To::All), head);
         match self.post.link().script(&SCRIPT, &keys, &arguments).await? {
-            Reply::Error(error) => Err(LinkError::NotReady(error.split(' ').next().unwrap_or_default().to_owned())),
+            Reply::Error(error) => {
+                // It may be the letter that tells of granted calls, and an exchange that wants none would not find out.
+                self.post.doubt();
+                Err(LinkError::NotReady(error.split(' ').next().unwrap_or_default().to_owned()))
+            }
             reply => Answer::read(exchange, &reply).ok_or(LinkError::Nonsense),
         }
     }
