@@ -1,8 +1,8 @@
 //! What replicas share: the way to Redis.
 //!
-//! [`Link`] is the whole of it for the rest of koregate: it takes [`Command`]s and gives [`Reply`]s, and each call ends
-//! in time whatever Redis does. Below it, a `lane` is one connection with its breaker, and `wire` is the one file that
-//! names the crate `redis`.
+//! [`Link`] takes [`Command`]s and gives [`Reply`]s, and each call ends in time whatever Redis does; [`Post`] carries
+//! letters between replicas over it. Below them, a `lane` is one connection with its breaker, and `wire` is the one file
+//! that names the crate `redis`.
 
 mod breaker;
 mod command;
