@@ -21,6 +21,8 @@ pub(super) struct Pace {
     at_once: u32,
     /// When the next call is due, if all come evenly.
     due: Tick,
+    /// So many calls may go at once all the same: nobody could call for a while, and they were due then.
+    missed: u32,
 }
 
 impl Pace {
@@ -35,7 +37,7 @@ impl Pace {
         let at_once = u128::from(limit.requests) * bearable.as_nanos() / limit.per.as_nanos().max(1);
         // With more than half of them, each window would be as the one before: a burst, and a long silence.
         let at_once = u32::try_from(at_once).unwrap_or(u32::MAX).min(limit.requests.div_ceil(2));
-        (at_once > 0).then_some(Self { limit, at_once, due: Tick::ZERO })
+        (at_once > 0).then_some(Self { limit, at_once, due: Tick::ZERO, missed: 0 })
     }
 
     /// The pace of calls that may use all of `limits`, and of those that leave `reserve` alone.
@@ -47,7 +49,7 @@ impl Pace {
 
     /// When the next call may go.
     pub(super) fn admits_at(&self, outlook: Outlook) -> Tick {
-        if outlook.spent < self.at_once(outlook) {
+        if outlook.spent < self.at_once(outlook) || self.missed > 0 {
             return Tick::ZERO;
         }
         self.due.saturating_sub(outlook.even * (RIPPLE - 1))
@@ -55,8 +57,15 @@ impl Pace {
 
     /// A call goes at `now`; `outlook` is how it looks with this call under way.
     pub(super) fn begin(&mut self, now: Tick, outlook: Outlook) {
+        self.missed = self.missed.saturating_sub(1);
         let paced = outlook.spent > self.at_once(outlook);
         self.due = if paced { self.due.max(now) + outlook.even } else { now };
+    }
+
+    /// For so long nobody could call: what would have gone then may go at once, as far as the ledger has room.
+    pub(super) fn make_up_for(&mut self, time: Duration) {
+        let evenly = (self.limit.per / self.limit.requests.max(1)).as_nanos().max(1);
+        self.missed = u32::try_from(time.as_nanos().div_ceil(evenly)).unwrap_or(u32::MAX).min(self.at_once);
     }
 
     /// How long from now the `nth` call may go at the earliest, counted from 0.
@@ -102,6 +111,23 @@ mod tests {
                 ledger.end(now, &caller);
             }
         }
+    }
+
+    #[test]
+    fn what_could_not_go_is_made_up_for_once() {
+        let limit = Limit { requests: 60, per: Duration::from_mins(1) };
+        let mut pace = Pace::bearable(&[limit], Duration::from_secs(30)).unwrap();
+        let outlook = Outlook { limit, spent: 40, usable: 60, even: Duration::from_secs(1) };
+        let now = Duration::from_secs(100);
+        pace.begin(now, outlook);
+        pace.begin(now, outlook);
+        assert!(pace.admits_at(outlook) > now);
+        pace.make_up_for(Duration::from_millis(2500));
+        for _ in 0..3 {
+            assert!(pace.admits_at(outlook) <= now);
+            pace.begin(now, outlook);
+        }
+        assert!(pace.admits_at(outlook) > now);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{State, Turns};
-use crate::quota::common::{Change, Common, Exchange};
+use crate::quota::common::{Change, Common, Exchange, LEASE};
 use crate::quota::ledger::Tick;
 use crate::quota::pace::Pace;
 use crate::quota::role::Role;
@@ -49,6 +49,13 @@ impl Turns {
             role => role,
         };
         let is_news = self.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);
+        if is_news && role == Role::Calls && divided_by.is_none() {
+            // Whoever called before has left it a while ago, and the lease had to run out.
+            let State { pace, background_pace, .. } = &mut *state;
+            for pace in pace.iter_mut().chain(background_pace) {
+                pace.make_up_for(LEASE * 2);
+            }
+        }
         if std::mem::replace(&mut state.divided_by, divided_by) != divided_by || is_news {
             telemetry::fleet_role(&self.account, role.label(divided_by), divided_by);
         }
