@@ -44,6 +44,9 @@ const SETTLED_ALONE: Duration = Duration::from_millis(1200);
 const STILL: Duration = Duration::from_secs(2);
 /// Calls that have been granted must begin within this.
 const HOLD: Duration = Duration::from_secs(2);
+/// A call whose replica says no word of it any more has counted within this, if it ever does. So long a replica may stand
+/// still with calls under way, or be cut off; and so long each that dies with it is missed by all.
+const UNHEARD: Duration = Duration::from_secs(5);
 /// Calls that are granted at once at the most: so many may be lost with a replica that dies.
 const BATCH: u32 = 8;
 /// When Redis grants nothing, it is left alone for so long.
@@ -261,13 +264,18 @@ impl Common {
 
     fn begin(&mut self, now: Tick, number: u64, by: &Arc<str>, is_alone: bool) -> Name {
         let name = self.name(number);
-        self.book.begin(name.clone(), by.clone(), now + HOLD + self.call, is_alone);
+        self.book.begin(name.clone(), by.clone(), now + self.latest(), is_alone);
         name
     }
 
     /// A call begins with a turn of another replica, which has entered it.
     pub(super) fn borrow(&mut self, now: Tick, name: Name, by: Arc<str>) {
-        self.book.begin(name, by, now + HOLD + self.call, false);
+        self.book.begin(name, by, now + self.latest(), false);
+    }
+
+    /// When a call that may begin until [`HOLD`] from now counts at the latest, unless more is heard of it.
+    fn latest(&self) -> Duration {
+        HOLD + UNHEARD.min(self.call)
     }
 
     /// How long a call may be under way.
@@ -319,6 +327,7 @@ impl Common {
             self.steady = None;
         }
         self.book.forget_before(now.saturating_sub(self.longest()));
+        self.book.stand_by_open(now + UNHEARD.min(self.call), now + self.latest());
         let (is_leading, spends) = match &self.stance {
             Stance::Leading { until, spends_from } => (now < *until, *spends_from <= now),
             _ => (false, false),
@@ -348,7 +357,7 @@ impl Common {
             vouches,
             wants,
             first,
-            latest: HOLD + self.call,
+            latest: self.latest(),
             look_back,
             keep: self.longest(),
             limits: self.limits.clone(),
@@ -477,7 +486,7 @@ impl Common {
             return Change::default();
         }
         for number in (first..).take(granted as usize) {
-            self.book.hear_of(format!("{from}:{number}").into(), now + HOLD + self.call, true);
+            self.book.hear_of(format!("{from}:{number}").into(), now + self.latest(), true);
         }
         Change { ledger: true, queue: false }
     }

@@ -158,14 +158,17 @@ impl Ledger {
 
     /// Until the next ended call leaves the window there are `left` calls to make, and another one when it leaves; until
     /// the one after it there is one more, and so on. The slowest pace that any of these stretches asks for is one that
-    /// all of them allow.
+    /// all of them allow. None looks further ahead than a window: what may count later than now is not waited for.
     fn even(&self, window: Duration, now: Tick, usable: u32, left: u32) -> Duration {
         let evenly = window / usable.max(1);
         let counted = self.counted(window, now);
         if counted > MOST_LOOKED_AT {
             return evenly;
         }
-        let leave = self.ended.range(self.ended.len() - counted..).map(|stamp| (stamp.at + window).saturating_sub(now));
+        let leave = self
+            .ended
+            .range(self.ended.len() - counted..)
+            .map(|stamp| (stamp.at.min(now) + window).saturating_sub(now));
         leave.zip(left.saturating_add(1)..).map(|(until, calls)| until / calls).fold(evenly, Duration::max)
     }
 

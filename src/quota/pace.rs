@@ -57,7 +57,12 @@ impl Pace {
 
     /// A call goes at `now`; `outlook` is how it looks with this call under way.
     pub(super) fn begin(&mut self, now: Tick, outlook: Outlook) {
-        self.missed = self.missed.saturating_sub(1);
+        if self.missed > 0 {
+            // It was due long ago, and does not delay those that are due now.
+            self.missed -= 1;
+            self.due = self.due.max(now);
+            return;
+        }
         let paced = outlook.spent > self.at_once(outlook);
         self.due = if paced { self.due.max(now) + outlook.even } else { now };
     }
@@ -128,6 +133,22 @@ mod tests {
             pace.begin(now, outlook);
         }
         assert!(pace.admits_at(outlook) > now);
+        // And what is due now is not put off by it.
+        assert!(pace.admits_at(outlook) <= now + Duration::from_secs(2));
+    }
+
+    #[test]
+    fn what_a_dead_replica_may_still_spend_slows_nobody_down() {
+        let limit = Limit { requests: 60, per: Duration::from_mins(1) };
+        let (mut ledger, caller) = (Ledger::new(vec![limit]), Arc::from("c"));
+        let now = Duration::from_secs(100);
+        for ago in 3..60 {
+            ledger.restore(now.saturating_sub(Duration::from_secs(ago)), &caller);
+        }
+        for ahead in 5..7 {
+            ledger.restore(now + Duration::from_secs(ahead), &caller);
+        }
+        assert!(ledger.outlook(now, 0.0).even < Duration::from_millis(1050), "{:?}", ledger.outlook(now, 0.0).even);
     }
 
     #[test]

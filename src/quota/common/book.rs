@@ -13,7 +13,7 @@ pub(in crate::quota) type Name = Arc<str>;
 struct Own {
     /// Whom it is charged to.
     by: Arc<str>,
-    /// When it counts at the latest: at its end, or as long after its beginning as it may take.
+    /// When it counts at the latest: at its end, or for now as long ahead as others may count on without a word of it.
     at: Tick,
     is_open: bool,
     /// Whether Redis knows as much.
@@ -39,7 +39,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// A call of this replica's begins, and ends before `latest`: one that was granted, or one out of its share.
+    /// A call of this replica's begins, and counts before `latest` unless it is said again: one that was granted, or one out of its share.
     pub(super) fn begin(&mut self, name: Name, by: Arc<str>, latest: Tick, is_alone: bool) {
         self.own.insert(name, Own { by, at: latest, is_open: true, is_told: !is_alone, is_alone });
     }
@@ -47,6 +47,13 @@ impl Book {
     /// All replicas have found each other: what each made out of its share, all know.
     pub(super) fn gather(&mut self) {
         self.own.values_mut().for_each(|call| call.is_alone = false);
+    }
+
+    /// Calls that are still under way, and would be taken to have counted by `due`, may do so until `latest`.
+    pub(super) fn stand_by_open(&mut self, due: Tick, latest: Tick) {
+        for call in self.own.values_mut().filter(|call| call.is_open && call.at < due) {
+            (call.at, call.is_told) = (latest, false);
+        }
     }
 
     /// It has ended.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::exchange::Age;
-use super::{Answer, Common, Exchange, GUARD, Name, Pass};
+use super::{Answer, Common, Exchange, GUARD, Name, Pass, UNHEARD};
 use crate::config::Limit;
 use crate::fleet::ReplicaId;
 use crate::quota::ledger::{Ledger, Tick};
@@ -15,8 +15,10 @@ use crate::quota::role::Role;
 
 const LIMITS: [Limit; 2] =
     [Limit { requests: 24, per: Duration::from_secs(4) }, Limit { requests: 120, per: Duration::from_secs(30) }];
-/// No call takes longer.
-const CALL: Duration = Duration::from_millis(800);
+/// No call takes longer, mostly,
+const SHORT: Duration = Duration::from_millis(800);
+/// and where the upstream is slow.
+const LONG: Duration = Duration::from_secs(9);
 const STEP: Duration = Duration::from_millis(25);
 
 /// What the script does, said once more.
@@ -85,16 +87,17 @@ impl Redis {
 struct Replica {
     common: Common,
     ledger: Ledger,
-    under_way: Vec<(Name, Tick)>,
+    /// When each ends, and which of those that are counted it is.
+    under_way: Vec<(Name, Tick, usize)>,
     exchange_at: Tick,
     paused_until: Tick,
 }
 
 impl Replica {
-    fn new(id: u64, now: Tick) -> Self {
+    fn new(id: u64, call: Duration, now: Tick) -> Self {
         let me = ReplicaId::read(format!("{id:016x}").as_bytes()).unwrap();
         Self {
-            common: Common::new(me, LIMITS.to_vec(), 8, CALL, now, Vec::new()),
+            common: Common::new(me, LIMITS.to_vec(), 8, call, now, Vec::new()),
             ledger: Ledger::new(LIMITS.to_vec()),
             under_way: Vec::new(),
             exchange_at: now,
@@ -124,23 +127,33 @@ struct Fleet {
     born: u64,
     /// When the upstream counted each call.
     counted: Vec<Tick>,
+    /// How long a call takes at the most.
+    call: Duration,
     dice: u64,
     /// Of so many letters one is lost.
     lost: u64,
 }
 
 impl Fleet {
-    fn new(replicas: usize, dice: u64) -> Self {
-        let (now, redis) = (Duration::from_secs(100), Redis::default());
-        let (down_until, counted) = (Tick::ZERO, Vec::new());
-        let mut fleet = Self { now, redis, down_until, replicas: Vec::new(), born: 0, counted, dice, lost: u64::MAX };
+    fn new(replicas: usize, call: Duration, dice: u64) -> Self {
+        let mut fleet = Self {
+            now: Duration::from_secs(100),
+            redis: Redis::default(),
+            down_until: Tick::ZERO,
+            replicas: Vec::new(),
+            born: 0,
+            counted: Vec::new(),
+            call,
+            dice,
+            lost: u64::MAX,
+        };
         (0..replicas).for_each(|_| fleet.start());
         fleet
     }
 
     fn start(&mut self) {
         self.born += 1;
-        self.replicas.push(Replica::new(self.born, self.now));
+        self.replicas.push(Replica::new(self.born, self.call, self.now));
     }
 
     fn roll(&mut self, sides: u64) -> u64 {
@@ -161,7 +174,9 @@ impl Fleet {
                 let place = place % self.replicas.len();
                 // What one has done that was never seen, and is not there any more, nobody can know either.
                 if self.now >= self.down_until || self.replicas[place].common.has_seen_all {
-                    self.replicas.remove(place);
+                    for (_, _, nth) in self.replicas.remove(place).under_way {
+                        self.counted[nth] = self.counted[nth].min(self.now + UNHEARD);
+                    }
                 }
             }
             Event::Pause(place, for_ms) if self.now >= self.down_until => {
@@ -193,8 +208,8 @@ impl Fleet {
     fn end_calls(&mut self, place: usize) {
         let now = self.now;
         let replica = &mut self.replicas[place];
-        let ended: Vec<_> = replica.under_way.extract_if(.., |(_, until)| *until <= now).collect();
-        for (name, _) in ended {
+        let ended: Vec<_> = replica.under_way.extract_if(.., |(_, until, _)| *until <= now).collect();
+        for (name, ..) in ended {
             replica.common.end(now, &name);
             replica.ledger.end(now, &Arc::from(""));
         }
@@ -232,9 +247,9 @@ impl Fleet {
     }
 
     fn call(&mut self, place: usize) {
-        let now = self.now;
+        let (now, longest) = (self.now, u64::try_from(self.call.as_millis()).unwrap());
         for _ in 0..3 {
-            let (takes, counts) = (1 + self.roll(800), self.roll(1000));
+            let (takes, counts) = (1 + self.roll(longest), self.roll(1000));
             let replica = &mut self.replicas[place];
             if !matches!(replica.common.role(now), Role::Calls) || replica.ledger.free_at(now, 0, 0.0) > now {
                 return;
@@ -242,7 +257,7 @@ impl Fleet {
             let room = replica.ledger.remaining(now).map(|standing| standing.left).min().unwrap();
             let Pass::Go(name) = replica.common.pass(now, &Arc::from(""), room) else { return };
             replica.ledger.begin();
-            replica.under_way.push((name, now + Duration::from_millis(takes)));
+            replica.under_way.push((name, now + Duration::from_millis(takes), self.counted.len()));
             self.counted.push(now + Duration::from_millis(takes * counts / 1000));
         }
     }
@@ -280,9 +295,10 @@ proptest! {
     /// Whatever happens to Redis and to replicas, as long as it happens to all who are there alike.
     #[test]
     fn no_window_is_ever_passed(
-        replicas in 1usize..6, dice in any::<u64>(), events in prop::collection::vec((0u64..15_000, event()), 0..8),
+        replicas in 1usize..6, is_slow in any::<bool>(), dice in any::<u64>(),
+        events in prop::collection::vec((0u64..15_000, event()), 0..8),
     ) {
-        let mut fleet = Fleet::new(replicas, dice);
+        let mut fleet = Fleet::new(replicas, if is_slow { LONG } else { SHORT }, dice);
         for (wait, event) in events {
             let until = fleet.now + Duration::from_millis(wait);
             while fleet.now < until {
@@ -302,7 +318,7 @@ proptest! {
     /// And replicas that come and go cost the others next to nothing.
     #[test]
     fn what_there_is_is_used(replicas in 2usize..6, dice in any::<u64>(), lost in 2u64..10) {
-        let mut fleet = Fleet::new(replicas, dice);
+        let mut fleet = Fleet::new(replicas, SHORT, dice);
         fleet.lost = lost;
         for step in 0..8000u32 {
             fleet.step();
@@ -323,7 +339,7 @@ proptest! {
 
 #[test]
 fn one_makes_the_calls_and_the_others_follow() {
-    let mut fleet = Fleet::new(4, 7);
+    let mut fleet = Fleet::new(4, SHORT, 7);
     (0..200).for_each(|_| fleet.step());
     let now = fleet.now;
     let roles: Vec<_> = fleet.replicas.iter().map(|replica| replica.common.role(now)).collect();
@@ -334,7 +350,7 @@ fn one_makes_the_calls_and_the_others_follow() {
 
 #[test]
 fn without_redis_each_has_its_share_and_afterwards_one_has_all() {
-    let mut fleet = Fleet::new(4, 7);
+    let mut fleet = Fleet::new(4, SHORT, 7);
     (0..400).for_each(|_| fleet.step());
     fleet.happen(&Event::Down(60_000));
     (0..200).for_each(|_| fleet.step());
