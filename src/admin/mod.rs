@@ -124,7 +124,10 @@ impl Admin {
             problems,
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.0.clock.now().since(self.0.started).as_secs(),
-            cache: CacheStatus { memory_bytes: self.0.memory.bytes(), memory_limit_bytes: self.0.memory_limit },
+            cache: CacheStatus {
+                memory_bytes: self.0.memory.bytes() + self.0.memory.hot_bytes(),
+                memory_limit_bytes: self.0.memory_limit,
+            },
             accounts: self
                 .0
                 .quotas
@@ -161,6 +164,7 @@ impl Admin {
             telemetry::quota_waiting(account, turns.waiting());
         }
         telemetry::cache_bytes("memory", self.0.memory.bytes());
+        telemetry::cache_bytes("hot", self.0.memory.hot_bytes());
         self.0.metrics.run_upkeep();
         self.0.metrics.render()
     }

@@ -1,4 +1,7 @@
 //! Writes an answer as a body, block by block: no more of it lies in memory than the caller takes.
+//!
+//! With gzip, JSON is put together from what lies deflated in the chunks. Lines are deflated as they are sent: what stands
+//! between them is not what stands between the items of a chunk.
 
 use std::io::Write as _;
 use std::pin::Pin;
@@ -9,8 +12,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body, Frame, SizeHint};
 
+use super::gzip::Member;
 use super::representation::{Coding, Format, Representation};
-use crate::cache::{Damaged, Slice};
+use crate::cache::{Damaged, Joint, Slice};
 
 /// The items of one answer: some rows of a window.
 #[derive(Debug)]
@@ -71,13 +75,27 @@ impl Items {
             Format::Ndjson => Box::new(self.slices.into_iter().flat_map(|slice| slice.chunk.lines(slice.rows))),
             Format::Json => {
                 let begin = Bytes::from(self.envelope());
-                let mut first = true;
-                let items =
-                    self.slices.into_iter().flat_map(|slice| slice.chunk.text(slice.rows)).flat_map(move |text| {
-                        let comma = (!std::mem::take(&mut first)).then_some(Ok(Bytes::from_static(b",")));
-                        comma.into_iter().chain([text])
-                    });
+                let mut is_first = true;
+                let items = self.slices.into_iter().flat_map(|slice| slice.chunk.text(slice.rows)).map(move |text| {
+                    // The first item has no comma before it.
+                    let skip = usize::from(std::mem::take(&mut is_first));
+                    text.map(|text| text.slice(skip..))
+                });
                 Box::new([Ok(begin)].into_iter().chain(items).chain([Ok(Bytes::from_static(ENVELOPE_END))]))
+            }
+        }
+    }
+
+    /// The body as a gzip member, piece by piece.
+    fn gzip_pieces(self, format: Format) -> Pieces {
+        match format {
+            Format::Ndjson => Box::new(Gzip { pieces: self.pieces(format), encoder: Some(encoder()) }),
+            Format::Json => {
+                let (mut member, envelope) = (Member::default(), self.envelope());
+                let begin = member.begin(envelope.as_bytes());
+                let starts = self.slices.into_iter().zip(std::iter::once(true).chain(std::iter::repeat(false)));
+                let joints = starts.flat_map(|(slice, is_first)| slice.chunk.joints(slice.rows, is_first));
+                Box::new(std::iter::once(Ok(begin)).chain(Joined { joints, member: Some(member) }.flatten()))
             }
         }
     }
@@ -87,10 +105,60 @@ const ENVELOPE_END: &[u8] = b"]}";
 
 type Pieces = Box<dyn Iterator<Item = Result<Bytes, Damaged>> + Send + Sync>;
 
+/// Deflated text as pieces of a gzip member, and its end.
+struct Joined<I> {
+    joints: I,
+    /// `None` when it has ended.
+    member: Option<Member>,
+}
+
+impl<I: Iterator<Item = Result<Joint, Damaged>>> Iterator for Joined<I> {
+    type Item = Vec<Result<Bytes, Damaged>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.joints.next() {
+            Some(Ok(joint)) => Some(self.member.as_mut()?.join(joint).into_iter().map(Ok).collect()),
+            Some(Err(damaged)) => Some(vec![Err(damaged)]),
+            None => Some(vec![Ok(self.member.take()?.end(ENVELOPE_END))]),
+        }
+    }
+}
+
+/// Plain pieces as a gzip member.
+struct Gzip {
+    pieces: Pieces,
+    /// `None` when it has ended.
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+fn encoder() -> GzEncoder<Vec<u8>> {
+    GzEncoder::new(Vec::new(), Compression::fast())
+}
+
+impl Iterator for Gzip {
+    type Item = Result<Bytes, Damaged>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(piece) = self.pieces.next() else {
+                return Some(self.encoder.take()?.finish().map(Bytes::from).map_err(|_| Damaged));
+            };
+            let encoder = self.encoder.as_mut()?;
+            match piece {
+                Ok(piece) if encoder.write_all(&piece).is_ok() => {}
+                Ok(_) | Err(Damaged) => return Some(Err(Damaged)),
+            }
+            // The encoder gathers; there is nothing to send before it has filled a block.
+            if !encoder.get_ref().is_empty() {
+                return Some(Ok(std::mem::take(encoder.get_mut()).into()));
+            }
+        }
+    }
+}
+
 /// The body of a window.
 pub struct WindowBody {
     pieces: Pieces,
-    gzip: Option<GzEncoder<Vec<u8>>>,
     /// Bytes still to come, where that is known.
     left: Option<u64>,
     done: bool,
@@ -98,33 +166,12 @@ pub struct WindowBody {
 
 impl WindowBody {
     pub(super) fn new(items: Items, representation: Representation) -> Self {
-        let (left, gzip) = match representation.coding {
-            Coding::Identity => (Some(items.body_len(representation.format)), None),
-            Coding::Gzip => (None, Some(GzEncoder::new(Vec::new(), Compression::fast()))),
+        let Representation { format, coding } = representation;
+        let (left, pieces) = match coding {
+            Coding::Identity => (Some(items.body_len(format)), items.pieces(format)),
+            Coding::Gzip => (None, items.gzip_pieces(format)),
         };
-        Self { pieces: items.pieces(representation.format), gzip, left, done: false }
-    }
-
-    /// The next bytes to send; `None` at the end. An error breaks the answer off.
-    fn next(&mut self) -> Option<Result<Bytes, Damaged>> {
-        loop {
-            let piece = match self.pieces.next() {
-                Some(Ok(piece)) => piece,
-                Some(Err(damaged)) => return Some(Err(damaged)),
-                None => {
-                    let end = self.gzip.take()?.finish().map_err(|_| Damaged);
-                    return Some(end.map(Bytes::from));
-                }
-            };
-            let Some(gzip) = &mut self.gzip else { return Some(Ok(piece)) };
-            if gzip.write_all(&piece).is_err() {
-                return Some(Err(Damaged));
-            }
-            // The encoder gathers; there is nothing to send before it has filled a block.
-            if !gzip.get_ref().is_empty() {
-                return Some(Ok(std::mem::take(gzip.get_mut()).into()));
-            }
-        }
+        Self { pieces, left, done: false }
     }
 }
 
@@ -137,7 +184,7 @@ impl Body for WindowBody {
         if this.done {
             return Poll::Ready(None);
         }
-        let next = this.next();
+        let next = this.pieces.next();
         if let Some(Err(damaged)) = &next {
             // The head has been sent: all that is left is to break the answer off, and to say so.
             tracing::error!(error = %damaged, "an answer is broken off");

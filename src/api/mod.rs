@@ -3,6 +3,7 @@
 mod body;
 mod cost;
 mod error;
+mod gzip;
 mod prefer;
 mod question;
 mod representation;

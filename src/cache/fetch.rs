@@ -364,7 +364,7 @@ impl Fetcher {
 
     fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
         let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
-        let mut deflater = Deflater::default();
+        let mut deflater = Deflater::for_chunks();
         [(settled, Settled::Yes), (open, Settled::No)]
             .into_iter()
             .flat_map(|(span, settled)| {

@@ -1,12 +1,22 @@
-//! The memory tier: chunks in moka, weighed in bytes. The one file that names moka.
+//! The memory tier: chunks in moka, weighed in bytes, and beside them what is hot. The one file that names moka.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::chunk::Chunk;
+use super::hot::{Hot, HotId};
+
+/// Of so many bytes, one is for what is hot.
+const HOT_SHARE: u64 = 8;
+/// What nobody has asked for for so long is not hot any more.
+const HOT_FOR: Duration = Duration::from_mins(1);
+/// What a hot piece costs besides its bytes.
+const HOT_OVERHEAD: usize = 256;
 
 /// The name of a chunk in memory; each is used once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,25 +26,57 @@ pub struct ChunkId(u64);
 #[derive(Clone, Debug)]
 pub struct Memory {
     chunks: Cache<ChunkId, Arc<Chunk>>,
+    hot: HotPieces,
     next: Arc<AtomicU64>,
+}
+
+/// Copies of what lies deflated in the chunks, or follows from it. They go when they are not used, and with their chunk.
+#[derive(Clone, Debug)]
+pub(super) struct HotPieces(Cache<HotId, Bytes>);
+
+impl HotPieces {
+    fn new(bytes: u64) -> Self {
+        let weight = |piece: &Bytes| u32::try_from(piece.len() + HOT_OVERHEAD).unwrap_or(u32::MAX);
+        let pieces = Cache::builder().max_capacity(bytes).weigher(move |_, piece: &Bytes| weight(piece));
+        // moka's default keeps what is used often, and one who takes a year does not push that out.
+        Self(pieces.time_to_idle(HOT_FOR).build())
+    }
+
+    pub(super) fn get(&self, id: &HotId) -> Option<Bytes> {
+        self.0.get(id)
+    }
+
+    pub(super) fn keep(&self, id: HotId, piece: Bytes) {
+        self.0.insert(id, piece);
+    }
+
+    fn forget(&self, chunk: ChunkId, blocks: usize) {
+        for block in 0..blocks {
+            self.0.invalidate(&HotId::text(chunk, block));
+        }
+    }
 }
 
 impl Memory {
     /// Room for `bytes`.
     pub fn new(bytes: u64) -> Self {
+        let hot = HotPieces::new(bytes / HOT_SHARE);
+        let hot_of = hot.clone();
         let chunks = Cache::builder()
-            .max_capacity(bytes)
+            .max_capacity(bytes - bytes / HOT_SHARE)
             .weigher(|_, chunk: &Arc<Chunk>| u32::try_from(chunk.weight()).unwrap_or(u32::MAX))
             // moka's default would keep what was used often before and turn newcomers away. Every chunk is a newcomer
             // once, under a name of its own, and it has just been paid for.
             .eviction_policy(EvictionPolicy::lru())
+            .eviction_listener(move |id: Arc<ChunkId>, chunk, _| hot_of.forget(*id, chunk.blocks()))
             .build();
-        Self { chunks, next: Arc::default() }
+        Self { chunks, hot, next: Arc::default() }
     }
 
     /// Keeps a chunk, and names it.
     pub fn keep(&self, chunk: Arc<Chunk>) -> ChunkId {
         let id = ChunkId(self.next.fetch_add(1, Ordering::Relaxed));
+        chunk.keep_hot_in(Hot::new(id, self.hot.clone()));
         self.chunks.insert(id, chunk);
         id
     }
@@ -54,10 +96,16 @@ impl Memory {
         self.chunks.invalidate(&id);
     }
 
-    /// Bytes held.
+    /// Bytes of chunks that are held.
     pub fn bytes(&self) -> u64 {
         self.chunks.run_pending_tasks();
         self.chunks.weighted_size()
+    }
+
+    /// Bytes of hot copies that are held.
+    pub fn hot_bytes(&self) -> u64 {
+        self.hot.0.run_pending_tasks();
+        self.hot.0.weighted_size()
     }
 }
 

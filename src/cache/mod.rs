@@ -6,6 +6,7 @@ mod estimate;
 mod fetch;
 mod fields;
 mod flight;
+mod hot;
 mod look;
 mod lookup;
 mod member;
@@ -34,7 +35,7 @@ use futures_util::future::{BoxFuture, Ready, ready};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
-pub use chunk::{Chunk, Damaged, Deflater, Settled, Slice};
+pub use chunk::{Chunk, Damaged, Deflater, Joint, Settled, Slice};
 pub use cost::{Basis, Known};
 pub use fields::WindowFields;
 pub use memory::Memory;

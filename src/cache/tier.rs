@@ -34,7 +34,7 @@ use crate::upstream::Series;
 use crate::window::{Grid, Moment, Span, SpanSet, UpperBound};
 
 /// The version of what stands in Redis; another version is another name.
-const FORMAT: &str = "c2";
+const FORMAT: &str = "c3";
 /// So many cells are asked for at once: few enough for their values to come within the timeout.
 const CELLS_AT_ONCE: usize = 32;
 /// Bytes of chunks that wait to be written; what comes when so many do is not kept.
@@ -344,7 +344,7 @@ fn field_of(Span { start, end }: Span, fetched_at: Moment, epoch: u64) -> String
     format!("{}_{}_{}_{epoch}", start.as_nanos(), end.as_nanos(), fetched_at.as_nanos())
 }
 
-/// The span, when it was fetched, and the epoch; before format c2, it was always 0.
+/// The span, when it was fetched, and the epoch; it is 0 where it does not say.
 pub(super) fn read_field(field: &[u8]) -> Option<(Span, Moment, u64)> {
     let mut numbers = std::str::from_utf8(field).ok()?.split('_');
     let mut moment = || numbers.next()?.parse().ok().map(Moment::from_nanos);

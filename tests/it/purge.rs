@@ -53,7 +53,7 @@ async fn get(door: &Door) -> Answer {
 /// How many chunks are in Redis; `body` may do something with `key`, `field` and `value` of each.
 fn chunks(redis: &RedisServer, body: &str) -> usize {
     let script = format!(
-        "local n = 0 for _, key in ipairs(redis.call('keys', 'koregate:c2:*')) do if redis.call('type', key).ok == 'hash' \
+        "local n = 0 for _, key in ipairs(redis.call('keys', 'koregate:c3:*')) do if redis.call('type', key).ok == 'hash' \
          then local all = redis.call('hgetall', key) for i = 1, #all, 2 do \
          local field, value = all[i], all[i + 1] n = n + 1 {body} end end end return n"
     );
@@ -418,7 +418,7 @@ async fn in_a_cluster_it_is_deleted_from_all_nodes() {
 
 /// The cells in one node of a Cluster.
 fn chunks_of(node: &RedisServer) -> usize {
-    let keys = text(&node.admin(&["KEYS", "koregate:c2:*"]));
+    let keys = text(&node.admin(&["KEYS", "koregate:c3:*"]));
     keys.split_whitespace().count()
 }
 
@@ -440,16 +440,16 @@ async fn of_a_cell_only_the_chunks_of_the_span_go_and_nothing_else_is_touched() 
     let (start, nanos) = (at("2026-02-23T09:00:00Z").as_seconds(), at("2026-02-23T09:00:00Z").as_nanos());
     let old = cell("c1", "st%2Dtest", &format!(":{start}:3600"));
     let others = [
-        cell("c2", "st%2Dother", &format!(":{start}:3600")),
-        cell("c2", "st%2Dtest", &format!(":{}:3600", start + 3600)),
-        cell("c2", "passing", ""),
-        cell("c2", "st%2Dtest", &format!(":{start}:3600")).replace(ACCOUNT, "another"),
+        cell("c3", "st%2Dother", &format!(":{start}:3600")),
+        cell("c3", "st%2Dtest", &format!(":{}:3600", start + 3600)),
+        cell("c3", "passing", ""),
+        cell("c3", "st%2Dtest", &format!(":{start}:3600")).replace(ACCOUNT, "another"),
     ];
     let field = format!("{nanos}_{}_{nanos}", nanos + 1);
     for key in others.iter().chain([&old]) {
         redis.admin(&["HSET", key, &field, "x"]);
     }
-    redis.admin(&["SET", &format!("koregate:c2:{ACCOUNT}:segmentStartTime:inclusive:wrong-not"), "1"]);
+    redis.admin(&["SET", &format!("koregate:c3:{ACCOUNT}:segmentStartTime:inclusive:wrong-not"), "1"]);
     let told = done(&rig.door.purge("stream=st-test&from=2026-02-23T09:00:00&to=2026-02-23T09:10:00").await);
     assert_eq!((&told["memory_chunks"], &told["redis_chunks"]), (&1.into(), &2.into()), "one of an older format too");
     assert_eq!(text(&redis.admin(&["EXISTS", &old])), "0");

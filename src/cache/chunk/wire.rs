@@ -1,46 +1,51 @@
 //! A chunk as bytes, for a tier outside of this process.
 //!
-//! Version 2, all numbers little-endian:
+//! Version 3, all numbers little-endian:
 //!
 //! ```text
-//! magic "kgc2"
+//! magic "kgc3"
 //! span.start  span.end  fetched_at          i64 nanoseconds
 //! epoch                                     u64
 //! settled                                   u8, 0 or 1
 //! rows  blocks                              u32 each
-//! a row:    at i64, sum u64, end u32
+//! a row:    at i64, sum u64, end u32, packed_end u32, crc u32
 //! a block:  first_row u32, text_len u32, len u32
 //! a name:   u64; one a row if it is not settled, none if it is
-//! the blocks' bytes, deflated, one after the other
+//! the blocks' bytes, one after the other
 //! checksum  of all that stands before, and of the name that it is kept under
 //! ```
+//!
+//! The text of a block is its items, each behind a comma. Its bytes are deflate blocks (RFC 1951): the first comma, stored
+//! (six bytes); the rest, which does not refer to that comma, with a byte boundary behind some items, the last one
+//! included; and an empty block that says that it is the last (two bytes). Of a row: `sum` is XXH3-64 of each item up to
+//! here, added up over the chunk; `end` is where it ends in the text of its block, `packed_end` where the bytes come to
+//! the boundary behind it, or 0, and `crc` CRC-32 of the block's text up to its end.
 //!
 //! Whatever does not read back exactly is a miss: the checksum covers each byte, and the name, so that a value that was
 //! put under another name is none.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::OnceLock;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::pack::{COMMA, LAST};
 use super::{Block, Chunk, Row, Settled, Text};
 use crate::window::{Moment, Span};
 
-const MAGIC: &[u8; 4] = b"kgc2";
+const MAGIC: &[u8; 4] = b"kgc3";
 /// From the magic to the count of blocks.
 const HEAD: usize = 4 + 3 * 8 + 8 + 1 + 2 * 4;
-const ROW: usize = 8 + 8 + 4;
+const ROW: usize = 8 + 8 + 3 * 4;
 const BLOCK: usize = 3 * 4;
 const CHECKSUM: usize = 16;
 
 impl Chunk {
     /// The chunk as bytes that are kept under `name`; `None` for one that lives for one answer only.
     pub fn to_bytes(&self, name: &[u8]) -> Option<Vec<u8>> {
-        let texts: Option<Vec<&Bytes>> = self.blocks.iter().map(Block::deflated).collect();
-        let texts = texts?;
-        let text_len: usize = texts.iter().map(|text| text.len()).sum();
+        let Text::Deflated(text) = &self.text else { return None };
         let index = HEAD + self.rows.len() * ROW + self.blocks.len() * BLOCK + self.names.len() * 8;
-        let mut bytes = Vec::with_capacity(index + text_len + CHECKSUM);
+        let mut bytes = Vec::with_capacity(index + text.len() + CHECKSUM);
         bytes.put_slice(MAGIC);
         for moment in [self.span.start, self.span.end, self.fetched_at] {
             bytes.put_i64_le(moment.as_nanos());
@@ -52,17 +57,17 @@ impl Chunk {
         for row in &self.rows {
             bytes.put_i64_le(row.at.as_nanos());
             bytes.put_u64_le(row.sum);
-            bytes.put_u32_le(row.end);
+            for number in [row.end, row.packed_end, row.crc] {
+                bytes.put_u32_le(number);
+            }
         }
-        for (block, text) in self.blocks.iter().zip(&texts) {
-            for number in [block.first_row, block.text_len, text.len()] {
+        for (number, block) in self.blocks.iter().enumerate() {
+            for number in [block.first_row, block.text_len, self.bytes_of(number).len()] {
                 bytes.put_u32_le(u32::try_from(number).ok()?);
             }
         }
         self.names.iter().for_each(|name| bytes.put_u64_le(*name));
-        for text in texts {
-            bytes.put_slice(text);
-        }
+        bytes.put_slice(text);
         let checksum = checksum(&bytes, name);
         bytes.put_u128_le(checksum);
         Some(bytes)
@@ -76,31 +81,41 @@ impl Chunk {
 
     /// The same for a chunk that nobody is going to cut: its items may lie anywhere.
     pub fn from_bytes_uncut(bytes: &Bytes, name: &[u8]) -> Option<Self> {
-        let (covered, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM)?)?;
-        (checksum(covered, name).to_le_bytes() == *sum).then_some(())?;
-        let mut rest = bytes.slice(..covered.len());
-        (rest.len() >= HEAD && rest.split_to(4) == MAGIC[..]).then_some(())?;
+        let (mut rest, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM)?)?;
+        (checksum(rest, name).to_le_bytes() == *sum).then_some(())?;
+        (rest.len() >= HEAD && rest.copy_to_bytes(4) == MAGIC[..]).then_some(())?;
         let mut moment = || Moment::from_nanos(rest.get_i64_le());
         let (span, fetched_at) = (Span::new(moment(), moment()), moment());
         let epoch = rest.get_u64_le();
         let settled = rest.get_u8() == 1;
         let (rows, blocks) = (rest.get_u32_le() as usize, rest.get_u32_le() as usize);
         let names = if settled { 0 } else { rows };
-        let index = rows.checked_mul(ROW + 8)?.checked_add(blocks.checked_mul(BLOCK)?)?;
-        (rest.len() >= index.checked_sub(if settled { rows * 8 } else { 0 })?).then_some(())?;
+        let index = rows.checked_mul(ROW)?.checked_add(blocks.checked_mul(BLOCK)?)?.checked_add(names * 8)?;
+        (rest.len() >= index).then_some(())?;
         let rows: Box<[Row]> = (0..rows)
-            .map(|_| Row { at: Moment::from_nanos(rest.get_i64_le()), sum: rest.get_u64_le(), end: rest.get_u32_le() })
+            .map(|_| Row {
+                at: Moment::from_nanos(rest.get_i64_le()),
+                sum: rest.get_u64_le(),
+                end: rest.get_u32_le(),
+                packed_end: rest.get_u32_le(),
+                crc: rest.get_u32_le(),
+            })
             .collect();
-        let lengths: Vec<[usize; 3]> = (0..blocks).map(|_| [(); 3].map(|()| rest.get_u32_le() as usize)).collect();
+        let mut start = 0;
+        let blocks: Box<[Block]> = (0..blocks)
+            .map(|_| {
+                let [first_row, text_len, len] = [(); 3].map(|()| rest.get_u32_le() as usize);
+                let block = Block { first_row, start, text_len, was_read: false.into() };
+                start += len;
+                block
+            })
+            .collect();
         let names = (0..names).map(|_| rest.get_u64_le()).collect();
-        let mut texts = Vec::with_capacity(blocks);
-        for [first_row, text_len, len] in lengths {
-            (rest.len() >= len).then_some(())?;
-            texts.push(Block { first_row, text_len, text: Text::Deflated(rest.split_to(len)) });
-        }
-        let blocks = texts.into();
-        let chunk = Self { span, fetched_at, epoch, rows, blocks, names, shared: AtomicBool::default() };
-        (rest.is_empty() && chunk.makes_sense()).then_some(chunk)
+        // What it was read from is let go of, index and all.
+        let text = (rest.len() == start).then(|| Text::Deflated(Bytes::copy_from_slice(rest)))?;
+        let (shared, hot) = (false.into(), OnceLock::new());
+        let chunk = Self { span, fetched_at, epoch, rows, blocks, text, names, shared, hot };
+        chunk.makes_sense().then_some(chunk)
     }
 
     /// Whether its items can be found by their time.
@@ -118,25 +133,24 @@ impl Chunk {
         starts && ascend && within && (0..self.blocks.len()).all(|block| self.ends_fit(block))
     }
 
-    /// Whether the items of a block fill its text, with a comma between two of them.
+    /// Whether the items of a block fill its text, each behind a comma, and its bytes.
     fn ends_fit(&self, block: usize) -> bool {
         let end = self.blocks.get(block + 1).map_or(self.rows.len(), |next| next.first_row);
         let rows = &self.rows[self.blocks[block].first_row..end];
-        let ascend = rows.windows(2).all(|pair| pair[0].end < pair[1].end);
-        ascend && rows.last().is_some_and(|last| last.end as usize == self.blocks[block].text_len)
+        let ascend = rows.is_sorted_by(|one, next| one.end < next.end) && rows.first().is_some_and(|row| row.end > 0);
+        let mut boundaries = rows.iter().map(|row| row.packed_end as usize).filter(|end| *end > 0);
+        let bytes_end = self.bytes_of(block).len().checked_sub(LAST.len());
+        let fits = boundaries.clone().is_sorted_by(|one, next| one < next)
+            && boundaries.next().is_some_and(|first| first >= COMMA.len());
+        let last = rows.last();
+        ascend
+            && fits
+            && last.is_some_and(|last| last.end as usize == self.blocks[block].text_len)
+            && last.map(|last| last.packed_end as usize) == bytes_end
     }
 
     fn settled(&self) -> Settled {
         if self.names.is_empty() && !self.rows.is_empty() { Settled::Yes } else { Settled::No }
-    }
-}
-
-impl Block {
-    fn deflated(&self) -> Option<&Bytes> {
-        match &self.text {
-            Text::Deflated(text) => Some(text),
-            Text::Plain(_) => None,
-        }
     }
 }
 

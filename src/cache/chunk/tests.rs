@@ -1,0 +1,150 @@
+use std::io::Read as _;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cache::Memory;
+
+fn items(sizes: &[usize]) -> Vec<Item> {
+    let json = |n: usize, size: usize| Bytes::from(format!(r#"{{"n":{n},"x":"{}"}}"#, "é,\\\"".repeat(size)));
+    let item = |(n, size): (usize, &usize)| Item {
+        at: Moment::from_nanos(i64::try_from(n / 2).unwrap()),
+        id: format!("{n}").into(),
+        json: json(n, *size),
+    };
+    sizes.iter().enumerate().map(item).collect()
+}
+
+/// What deflate blocks hold that end on a byte boundary, and are not the last.
+fn inflate(pieces: &[Bytes]) -> Vec<u8> {
+    let (mut text, mut pieces) = (Vec::new(), pieces.concat());
+    pieces.extend_from_slice(&[3, 0]);
+    flate2::read::DeflateDecoder::new(&pieces[..]).read_to_end(&mut text).unwrap();
+    text
+}
+
+fn chunk(items: &[Item]) -> Arc<Chunk> {
+    let span = Span::new(Moment::from_nanos(0), Moment::from_nanos(1000));
+    Arc::new(Chunk::new(span, Moment::from_nanos(0), Settled::No, items))
+}
+
+proptest! {
+    #[test]
+    fn any_rows_read_back_as_they_were(
+        sizes in prop::collection::vec(prop_oneof![0usize..50, 5_000usize..40_000], 0..24), a: prop::sample::Index, b: prop::sample::Index
+    ) {
+        let items = items(&sizes);
+        let chunk = chunk(&items);
+        let (a, b) = (a.index(items.len() + 1), b.index(items.len() + 1));
+        let rows = a.min(b)..a.max(b);
+        let wanted: Vec<&[u8]> = items[rows.clone()].iter().map(|item| item.json.as_ref()).collect();
+        let read: Vec<_> = chunk.read(rows.clone()).map(|row| row.unwrap().1).collect();
+        prop_assert_eq!(&read, &wanted);
+        let texts: Vec<_> = chunk.clone().text(rows.clone()).map(|text| text.unwrap()).collect();
+        let with_commas = wanted.iter().flat_map(|json| [&b","[..], json]).collect::<Vec<_>>().concat();
+        prop_assert_eq!(texts.concat(), with_commas.clone());
+        let lines: Vec<_> = chunk.clone().lines(rows.clone()).map(|lines| lines.unwrap()).collect();
+        prop_assert_eq!(lines.concat(), wanted.iter().flat_map(|json| [*json, b"\n"]).collect::<Vec<_>>().concat());
+        prop_assert_eq!(chunk.text_len(rows.clone()), wanted.iter().map(|json| json.len() as u64).sum::<u64>());
+        let part = rows.start + rows.len() / 2;
+        prop_assert_eq!(chunk.sum(rows.clone()), chunk.sum(rows.start..part).wrapping_add(chunk.sum(part..rows.end)));
+    }
+
+    /// Put together from what lies deflated, it is what the same rows are in plain text, wherever it begins and ends.
+    #[test]
+    fn joints_inflate_to_the_text(
+        sizes in prop::collection::vec(prop_oneof![4 => 0usize..50, 2 => 300usize..2_000, 1 => 5_000usize..40_000], 0..60),
+        a: prop::sample::Index, b: prop::sample::Index, is_first: bool, derived: bool, kept: bool,
+    ) {
+        let items = items(&sizes);
+        let mut chunk = chunk(&items);
+        if derived {
+            chunk = Arc::new(chunk.derive(Some).unwrap());
+        }
+        let memory = Memory::new(1 << 24);
+        if kept {
+            memory.keep(chunk.clone());
+        }
+        let (a, b) = (a.index(items.len() + 1), b.index(items.len() + 1));
+        let rows = a.min(b)..a.max(b);
+        let mut wanted = items[rows.clone()].iter().flat_map(|item| [&b","[..], &item.json]).collect::<Vec<_>>().concat();
+        if is_first && !wanted.is_empty() {
+            wanted.remove(0);
+        }
+        for _ in 0..3 {
+            let joints: Vec<_> = chunk.clone().joints(rows.clone(), is_first).map(|joint| joint.unwrap()).collect();
+            let (mut text, mut crc) = (Vec::new(), crc32fast::Hasher::new());
+            for joint in joints {
+                let part = inflate(&joint.pieces);
+                prop_assert_eq!((joint.len, joint.crc), (part.len() as u64, crc32fast::hash(&part)));
+                crc.combine(&crc32fast::Hasher::new_with_initial_len(joint.crc, joint.len));
+                text.extend(part);
+            }
+            prop_assert!(text == wanted);
+            prop_assert_eq!(crc.finalize(), crc32fast::hash(&wanted));
+        }
+    }
+
+    #[test]
+    fn rows_are_found_by_time(count in 0usize..30, start in 0i64..20, length in 0i64..20) {
+        let items = items(&vec![1; count]);
+        let span = Span::new(Moment::from_nanos(start), Moment::from_nanos(start + length));
+        let rows = chunk(&items).rows_within(span);
+        for (row, item) in items.iter().enumerate() {
+            prop_assert_eq!(rows.contains(&row), span.contains(item.at));
+        }
+    }
+}
+
+#[test]
+fn an_item_of_several_lines_becomes_one_line() {
+    let json = Bytes::from_static(b"{\"a\":\"\\n\",\r\n \"b\":1\n}");
+    let several = |n| Item { at: Moment::from_nanos(n), id: format!("{n}").into(), json: json.clone() };
+    let lines: Vec<_> = chunk(&[several(0), several(1)]).lines(0..2).map(|lines| lines.unwrap()).collect();
+    let line = r#"{"a":"\n",   "b":1 }"#;
+    assert_eq!(lines.concat(), format!("{line}\n{line}\n").as_bytes());
+}
+
+#[test]
+fn a_derived_chunk_keeps_times_and_names() {
+    let items = items(&[1, 2, 3, 4]);
+    let derived = chunk(&items).derive(|json| (json != items[1].json).then(|| Bytes::from_static(b"{}"))).unwrap();
+    let (third, fourth) = (items[2].at, items[3].at.next_tick());
+    assert_eq!(derived.rows_within(Span::new(third, fourth)), 1..3);
+    let whole = chunk(&items);
+    assert_eq!(derived.names(1..3), whole.names(2..4), "items that may still move keep their names");
+    assert!(derived.read(0..3).all(|row| row.unwrap().1 == "{}"));
+}
+
+#[test]
+fn a_damaged_block_is_never_served() {
+    let mut broken = Chunk::new(Span::default(), Moment::from_nanos(0), Settled::Yes, &items(&[500]));
+    let Text::Deflated(good) = &broken.text else { panic!("not deflated") };
+    let cut = good.slice(..good.len() / 2);
+    broken.text = Text::Deflated(cut);
+    assert_eq!(Arc::new(broken).text(0..1).next(), Some(Err(Damaged)));
+}
+
+#[test]
+fn what_is_read_again_is_kept_for_a_while_and_goes_with_its_chunk() {
+    let memory = Memory::new(1 << 20);
+    let chunk = chunk(&items(&[100; 20]));
+    let id = memory.keep(chunk.clone());
+    let read = || chunk.clone().text(3..9).map(|text| text.unwrap()).collect::<Vec<_>>();
+    let first = read();
+    assert_eq!(memory.hot_bytes(), 0, "it may have been somebody who reads everything once");
+    assert_eq!(read(), first);
+    let hot = memory.hot_bytes();
+    assert!(hot > chunk.text_len(0..20), "the whole block, and what it costs: {hot}");
+    assert_eq!(read(), first);
+    memory.drop_chunk(id);
+    memory.bytes();
+    assert_eq!(memory.hot_bytes(), 0);
+}
+
+#[test]
+fn weight_covers_text_and_index() {
+    let many = chunk(&items(&[100; 200]));
+    assert!(many.weight() > 200 * size_of::<Row>() + OVERHEAD);
+    assert!(chunk(&[]).weight() >= OVERHEAD);
+}
