@@ -26,25 +26,6 @@ pub(super) struct Items {
 }
 
 impl Items {
-    /// The items of a window from `offset` on, at most `limit`.
-    pub(super) fn page(window: Vec<Slice>, offset: u64, limit: Option<u64>) -> Self {
-        let total: u64 = window.iter().map(|slice| slice.rows.len() as u64).sum();
-        let start = offset.min(total);
-        let end = start.saturating_add(limit.unwrap_or(u64::MAX)).min(total);
-        let mut before = 0;
-        let mut slices = Vec::new();
-        for Slice { chunk, rows } in window {
-            let here = before..before + rows.len() as u64;
-            before = here.end;
-            let wanted = start.max(here.start)..end.min(here.end);
-            if wanted.start < wanted.end {
-                let row = |position: u64| rows.start + usize::try_from(position - here.start).unwrap_or(usize::MAX);
-                slices.push(Slice { rows: row(wanted.start)..row(wanted.end), chunk });
-            }
-        }
-        Self { slices, count: end - start, has_more: end < total }
-    }
-
     /// A number that depends on the items and nothing else, however they lie in chunks.
     pub(super) fn sum(&self) -> u64 {
         self.slices.iter().fold(0, |sum, slice| sum.wrapping_add(slice.chunk.sum(slice.rows.clone())))
@@ -214,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::Chunk;
+    use crate::cache::{Chunk, Excerpt, Excerpted};
     use crate::repage::Item;
     use crate::window::{Moment, Span};
 
@@ -233,6 +214,11 @@ mod tests {
             Slice { rows: 0..chunk.len(), chunk: Arc::new(chunk) }
         });
         (slices.collect(), all)
+    }
+
+    fn page(window: Vec<Slice>, offset: u64, limit: Option<u64>) -> Items {
+        let Excerpted { slices, count, has_more } = Excerpt { offset, limit }.of(window);
+        Items { slices, count, has_more }
     }
 
     fn body(items: Items, format: Format, coding: Coding) -> Vec<u8> {
@@ -262,10 +248,10 @@ mod tests {
             let end = limit.map_or(all.len(), |limit| (start + usize::try_from(limit).unwrap()).min(all.len()));
             let wanted = &all[start..end];
             let json = format!(r#"{{"numResults":{},"hasMore":{},"data":[{}]}}"#, wanted.len(), end < all.len(), wanted.join(","));
-            let answered = body(Items::page(slices.clone(), offset, limit), Format::Json, coding);
+            let answered = body(page(slices.clone(), offset, limit), Format::Json, coding);
             prop_assert_eq!(String::from_utf8(answered).unwrap(), json);
             let lines: String = wanted.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
-            let answered = body(Items::page(slices, offset, limit), Format::Ndjson, coding);
+            let answered = body(page(slices, offset, limit), Format::Ndjson, coding);
             prop_assert_eq!(String::from_utf8(answered).unwrap(), lines);
         }
     }

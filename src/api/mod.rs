@@ -148,11 +148,12 @@ where
                 let Ok(cost) = below.oneshot(CostQuery(question.query.clone())).await;
                 return Ok(api.tell_cost(&cost, &question.query));
             }
-            let Question { query, offset, limit, representation, .. } = question;
+            let Question { query, representation, .. } = question;
             let (series, asker) = (query.series.clone(), query.asker.clone());
             let mut window = below.oneshot(query).await?;
-            let items = Items::page(std::mem::take(&mut window.slices), offset, limit);
-            let count = items.count;
+            let count = window.items.count;
+            let slices = std::mem::take(&mut window.items.slices);
+            let items = Items { slices, count, has_more: window.items.has_more };
             let mut response = render(items, representation, &window, head.headers.get(header::IF_NONE_MATCH));
             let report = Report {
                 account: series.account.clone(),

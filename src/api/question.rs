@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use super::error::ApiError;
 use super::prefer;
 use super::representation::Representation;
-use crate::cache::WindowQuery;
+use crate::cache::{Excerpt, WindowQuery};
 use crate::config::{self, Names};
 use crate::upstream::{Asker, Class, Filter, Series};
 use crate::window::{Bound, Moment, Span};
@@ -19,10 +19,6 @@ use crate::window::{Bound, Moment, Span};
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) query: WindowQuery,
-    /// How many items of the window to skip.
-    pub(super) offset: u64,
-    /// How many to answer with at most; `None` is all.
-    pub(super) limit: Option<u64>,
     pub(super) representation: Representation,
     /// Not the window is wanted, but what it would cost.
     pub(super) dry_run: bool,
@@ -103,25 +99,24 @@ pub(super) fn read(
     if !account.streams.allow(&stream) || !caller.is_none_or(caller_may) {
         return Err(ApiError::Forbidden);
     }
-    let parameters = Parameters::read(head.uri.query().unwrap_or_default())?;
+    let mut parameters = Parameters::read(head.uri.query().unwrap_or_default())?;
     let span = parameters.span(window)?;
     let series = Series {
         account: account.id.clone(),
         stream: stream.into(),
         filter: Filter::parse(body).map_err(|_| ApiError::BadBody)?,
         rich: parameters.rich()?,
-        parameters: parameters.unknown,
+        parameters: std::mem::take(&mut parameters.unknown),
     };
     Ok(Question {
         // What lies in the future is empty.
         query: WindowQuery {
             series: series.into(),
             span: span.split_at(now).0,
+            excerpt: parameters.excerpt()?,
             asked_at: now,
             asker: asker(head, caller),
         },
-        offset: number("offset", parameters.offset.as_deref())?.unwrap_or(0),
-        limit: number("limit", parameters.limit.as_deref())?,
         representation: Representation::negotiate(&head.headers),
         dry_run: prefer::is_dry_run(&head.headers),
     })
@@ -201,6 +196,11 @@ impl Parameters {
             return Err(bad("to", format!("the window is longer than window.max_span, which is {longest} s")));
         }
         Ok(span)
+    }
+
+    fn excerpt(&self) -> Result<Excerpt, ApiError> {
+        let offset = number("offset", self.offset.as_deref())?.unwrap_or(0);
+        Ok(Excerpt { offset, limit: number("limit", self.limit.as_deref())? })
     }
 
     fn rich(&self) -> Result<bool, ApiError> {
@@ -328,9 +328,10 @@ mod tests {
 
     #[test]
     fn any_size_of_page_may_be_asked_for() {
-        let question = query("from=2026-11-20&to=2026-11-20&offset=10&limit=99999999999999999999999").unwrap();
-        assert_eq!((question.offset, question.limit), (10, Some(u64::MAX)));
-        assert_eq!(query("from=2026-11-20&to=2026-11-20").unwrap().limit, None);
+        let excerpt = |text| query(text).unwrap().query.excerpt;
+        let far = excerpt("from=2026-11-20&to=2026-11-20&offset=10&limit=99999999999999999999999");
+        assert_eq!(far, Excerpt { offset: 10, limit: Some(u64::MAX) });
+        assert_eq!(excerpt("from=2026-11-20&to=2026-11-20"), Excerpt::ALL);
     }
 
     #[test]

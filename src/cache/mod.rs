@@ -3,6 +3,7 @@
 mod chunk;
 mod cost;
 mod estimate;
+mod excerpt;
 mod fetch;
 mod fields;
 mod flight;
@@ -37,6 +38,7 @@ use tower::{Layer, Service};
 
 pub use chunk::{Chunk, Damaged, Deflater, Joint, Settled, Slice};
 pub use cost::{Basis, Known};
+pub use excerpt::{Excerpt, Excerpted};
 pub use fields::WindowFields;
 pub use memory::Memory;
 pub use outcome::{NotStored, Outcome};
@@ -61,24 +63,26 @@ pub struct WindowQuery {
     pub series: Arc<Series>,
     /// Of which time, cut at now.
     pub span: Span,
+    /// Which of its items.
+    pub excerpt: Excerpt,
     /// When it was asked for.
     pub asked_at: Moment,
     /// Who asks, and how urgently.
     pub asker: Asker,
 }
 
-/// A whole window.
+/// What is wanted of a window, which is there as a whole.
 #[derive(Clone, Debug)]
 pub struct WindowAnswer {
-    /// All its items, in order: the rows of each slice follow those of the one before.
-    pub slices: Vec<Slice>,
+    /// The items that are wanted.
+    pub items: Excerpted,
     /// Whether it can never change again.
     pub settled: bool,
     /// When the oldest part of it was fetched; `None` if all of it was fetched since it was asked for.
     pub oldest_copy: Option<Moment>,
     /// How it was answered.
     pub outcome: Outcome,
-    /// How many pieces of chunks it is made of.
+    /// How many pieces of chunks the window is made of.
     pub chunks: usize,
     /// How many of these were there already.
     pub hits: usize,

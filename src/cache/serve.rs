@@ -15,7 +15,7 @@ use super::relay::Arrival;
 use super::runs::need;
 use super::seat::{Found, Seat};
 use super::shelf::{Copy, SharedShelf};
-use super::{CacheError, Outcome, WindowAnswer, WindowQuery};
+use super::{CacheError, Excerpt, Outcome, WindowAnswer, WindowQuery};
 use crate::repage::{Placed, RepageError};
 use crate::upstream::{Filter, KnownFilter, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
@@ -59,6 +59,7 @@ pub(super) struct Request {
     fetcher: Arc<Fetcher>,
     series: Arc<Series>,
     span: Span,
+    excerpt: Excerpt,
     asked_at: Moment,
     /// Copies fetched since then are good enough.
     fresh_since: Moment,
@@ -118,12 +119,13 @@ impl Request {
         patience: Instant,
         arrival: Option<Arc<Arrival>>,
     ) -> Self {
-        let WindowQuery { series, span, asked_at, asker } = query;
+        let WindowQuery { series, span, excerpt, asked_at, asker } = query;
         Self {
             shelf: fetcher.shelves.of(&series),
             fetcher,
             series,
             span,
+            excerpt,
             asked_at,
             fresh_since: asked_at,
             patience,
@@ -294,7 +296,7 @@ impl Request {
             chunks: parts.len(),
             hits: parts.iter().filter(|part| part.copy).count(),
             calls: self.flights.iter().filter_map(|flight| flight.charge()).sum(),
-            slices: parts.into_iter().map(|part| part.slice).collect(),
+            items: self.excerpt.of(parts.into_iter().map(|part| part.slice).collect()),
         }
     }
 

@@ -121,7 +121,8 @@ impl Rig {
     /// The same for another series.
     async fn ask_of(&self, series: Series, start: i64, end: i64, class: Class) -> Answering {
         let asker = Asker { class, ..Asker::anyone() };
-        let query = WindowQuery { series: series.into(), span: span(start, end), asked_at: at(5_000), asker };
+        let (span, excerpt) = (span(start, end), Excerpt::ALL);
+        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker };
         let answering = tokio::spawn(self.stage.clone().oneshot(query));
         settle().await;
         answering
@@ -165,7 +166,7 @@ async fn answered(answering: Answering) -> WindowAnswer {
 
 /// The seconds whose items are in an answer.
 fn seconds(answer: &WindowAnswer) -> Vec<i64> {
-    let rows = answer.slices.iter().flat_map(|slice| slice.chunk.read(slice.rows.clone()));
+    let rows = answer.items.slices.iter().flat_map(|slice| slice.chunk.read(slice.rows.clone()));
     let number = |json: Bytes| -> i64 { std::str::from_utf8(&json[5..json.len() - 1]).unwrap().parse().unwrap() };
     rows.map(|row| number(row.unwrap().1)).collect()
 }

@@ -12,7 +12,7 @@ use crate::cache::chunk::{Chunk, Damaged};
 use crate::cache::fetch::Fetcher;
 use crate::cache::serve::{Part, Request};
 use crate::cache::tier::NotHanded;
-use crate::cache::{CacheError, Outcome, WindowQuery};
+use crate::cache::{CacheError, Excerpt, Outcome, WindowQuery};
 use crate::fleet::ReplicaId;
 use crate::quota::{Exhausted, Role};
 use crate::repage::{Placed, RepageError};
@@ -170,7 +170,8 @@ impl Fetcher {
         }
         let waited = Duration::from_millis(errand.asked_ago);
         let (span, asked_at) = (errand.span(), self.clock.now() - waited);
-        let query = WindowQuery { series: series.clone(), span, asked_at, asker: Asker::from(&errand.asker) };
+        let (excerpt, asker) = (Excerpt::ALL, Asker::from(&errand.asker));
+        let query = WindowQuery { series: series.clone(), span, excerpt, asked_at, asker };
         let patience = Instant::now() + self.queue_timeout.saturating_sub(waited);
         let mut request = Request::new(self.clone(), query, patience, arrival);
         let placed = if errand.exactly { Placed::Unchecked } else { Placed::Checked };

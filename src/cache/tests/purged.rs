@@ -61,13 +61,13 @@ async fn a_fetch_that_is_under_way_serves_those_who_waited_and_nobody_after_them
     old.succeed();
     let answer = answered(before).await;
     assert_old(&answer, 0, 100);
-    assert!(answer.slices.iter().all(|slice| slice.chunk.epoch() < purged.epoch));
+    assert!(answer.items.slices.iter().all(|slice| slice.chunk.epoch() < purged.epoch));
     settle().await;
     assert!(!after.is_finished(), "it waits for what was fetched since");
     assert_eq!(rig.stage.0.memory.bytes(), 0, "nothing of it is kept");
     new.succeed();
     let answer = answered(after).await;
-    assert!(answer.slices.iter().all(|slice| slice.chunk.epoch() == purged.epoch));
+    assert!(answer.items.slices.iter().all(|slice| slice.chunk.epoch() == purged.epoch));
     rig.hit(&series(), 0, 100).await;
     rig.assert_nothing_left();
 }
