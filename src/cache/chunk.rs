@@ -11,7 +11,7 @@ mod read;
 mod wire;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -65,8 +65,8 @@ struct Block {
     /// Where it begins in [`Text`]; it ends where the next one begins.
     start: usize,
     text_len: usize,
-    /// Whether its text has been read: the second time it may be worth to be kept.
-    was_read: AtomicBool,
+    /// When its text was last read, in seconds; see [`seconds`].
+    read_at: AtomicU32,
 }
 
 /// What the blocks are made of, one after the other.

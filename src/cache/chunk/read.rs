@@ -1,14 +1,26 @@
 //! Reads the text of a chunk.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 
 use bytes::{Bytes, BytesMut};
 use libdeflater::Decompressor;
+use tokio::time::Instant;
 
 use super::pack::LAST;
 use super::{Chunk, Damaged, Text};
+
+/// Whoever reads a block twice reads it soon again. One who takes a whole year comes by once, or much later.
+const SOON: u32 = 10;
+/// A block that has not been read yet.
+pub(super) const NEVER: u32 = u32::MAX;
+
+/// Seconds since the first reading of any block.
+fn seconds() -> u32 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u32::try_from(BEGAN.elapsed().as_secs()).unwrap_or(NEVER - 1)
+}
 
 impl Chunk {
     /// The text of `rows`: for each block that they touch, its items, each behind a comma.
@@ -66,8 +78,10 @@ impl Chunk {
         if let Some(text) = hot.text(block) {
             return Ok(text);
         }
-        // What is read but once, as by one who takes a whole year, is not worth the room.
-        if !self.blocks[block].was_read.swap(true, Ordering::Relaxed) {
+        let now = seconds();
+        let last = self.blocks[block].read_at.swap(now, Ordering::Relaxed);
+        // What is read but once is not worth the room.
+        if last == NEVER || now.saturating_sub(last) > SOON {
             return self.inflate_up_to(block, &bytes, end);
         }
         let text = inflate(&bytes, text_len)?;
