@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -14,7 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::gzip::Member;
 use super::representation::{Coding, Format, Representation};
-use crate::cache::{Damaged, Joint, Slice};
+use super::streamed::StreamedPieces;
+use crate::cache::{CacheError, Damaged, Joint, Slice};
 
 /// The items of one answer: some rows of a window.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ struct Gzip {
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
-fn encoder() -> GzEncoder<Vec<u8>> {
+pub(super) fn encoder() -> GzEncoder<Vec<u8>> {
     GzEncoder::new(Vec::new(), Compression::fast())
 }
 
@@ -139,10 +140,28 @@ impl Iterator for Gzip {
 
 /// The body of a window.
 pub struct WindowBody {
-    pieces: Pieces,
+    source: Source,
     /// Bytes still to come, where that is known.
     left: Option<u64>,
     done: bool,
+}
+
+enum Source {
+    /// All of it is there.
+    Pieces(Pieces),
+    /// It is coming.
+    Streamed(Box<StreamedPieces>),
+}
+
+/// Why an answer is broken off: its head has been sent, so that is all there is left to do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BrokenOff {
+    /// What is kept does not read back.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// What was still to come could not be had.
+    #[error(transparent)]
+    Failed(#[from] CacheError),
 }
 
 impl WindowBody {
@@ -152,23 +171,30 @@ impl WindowBody {
             Coding::Identity => (Some(items.body_len(format)), items.pieces(format)),
             Coding::Gzip => (None, items.gzip_pieces(format)),
         };
-        Self { pieces, left, done: false }
+        Self { source: Source::Pieces(pieces), left, done: false }
+    }
+
+    /// One that is sent as it comes.
+    pub(super) fn streamed(pieces: StreamedPieces) -> Self {
+        Self { source: Source::Streamed(Box::new(pieces)), left: None, done: false }
     }
 }
 
 impl Body for WindowBody {
     type Data = Bytes;
-    type Error = Damaged;
+    type Error = BrokenOff;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Damaged>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = self.get_mut();
         if this.done {
             return Poll::Ready(None);
         }
-        let next = this.pieces.next();
-        if let Some(Err(damaged)) = &next {
-            // The head has been sent: all that is left is to break the answer off, and to say so.
-            tracing::error!(error = %damaged, "an answer is broken off");
+        let next = match &mut this.source {
+            Source::Pieces(pieces) => pieces.next().map(|piece| piece.map_err(BrokenOff::from)),
+            Source::Streamed(pieces) => ready!(pieces.poll_next(context)),
+        };
+        if let Some(Err(why)) = &next {
+            tracing::error!(error = %why, "an answer is broken off");
         }
         this.done = !matches!(next, Some(Ok(_)));
         if let (Some(Ok(bytes)), Some(left)) = (&next, &mut this.left) {

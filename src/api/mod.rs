@@ -7,6 +7,7 @@ mod gzip;
 mod prefer;
 mod question;
 mod representation;
+mod streamed;
 mod usage;
 
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
 use serde::Serialize;
@@ -28,11 +29,12 @@ use self::body::{Items, WindowBody};
 use self::cost::CostBody;
 use self::question::{Account, NOBODY, Question, Target};
 use self::representation::{Coding, Format, Representation};
-use crate::cache::{CacheError, Cost, CostQuery, Outcome, WindowAnswer, WindowQuery};
+use self::streamed::StreamedPieces;
+use crate::cache::{CacheError, Cost, CostQuery, Outcome, Rest, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Quotas, Standing};
-use crate::upstream::{PAGE_LIMIT, Series};
+use crate::upstream::{Asker, PAGE_LIMIT, Series};
 
 pub use self::error::ApiError;
 pub use self::question::Caller;
@@ -151,6 +153,9 @@ where
             let Question { query, representation, .. } = question;
             let (series, asker) = (query.series.clone(), query.asker.clone());
             let mut window = below.oneshot(query).await?;
+            if let Some(rest) = window.rest.take() {
+                return Ok(api.stream(&window, rest, representation, &series, &asker));
+            }
             let count = window.items.count;
             let slices = std::mem::take(&mut window.items.slices);
             let items = Items { slices, count, has_more: window.items.has_more };
@@ -176,6 +181,31 @@ where
 }
 
 impl ApiLayer {
+    /// A window that is sent as it comes. How many items and calls it was is known, and counted, at its end.
+    fn stream(
+        &self,
+        window: &WindowAnswer,
+        rest: Rest,
+        representation: Representation,
+        series: &Series,
+        asker: &Asker,
+    ) -> Response<ApiBody> {
+        let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
+        let report = Report { account, stream, outcome, items: 0, calls: 0, avoided: 0 };
+        let (usage, caller, at_end) = (self.usage.clone(), asker.caller.clone(), report.clone());
+        let told = move |items: u64, calls: u32| {
+            let avoided = items.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(calls));
+            usage.count(&caller, &Report { items, calls, avoided, ..at_end });
+        };
+        let pieces = StreamedPieces::new(rest, representation, Box::new(told));
+        let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
+        describe(&mut response, representation);
+        let headers = response.headers_mut();
+        headers.insert("cache-status", HeaderValue::from_static("koregate; fwd=miss; detail=\"streamed\""));
+        response.extensions_mut().insert(report);
+        response
+    }
+
     fn own_usage(&self, head: &Parts) -> Response<ApiBody> {
         let standing = head.extensions.get::<Standing>().copied();
         let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
@@ -240,24 +270,35 @@ fn render(
         response
     } else {
         let mut response = Response::new(Either::Left(WindowBody::new(items, representation)));
-        let content_type = match representation.format {
-            Format::Json => "application/json",
-            Format::Ndjson => "application/x-ndjson",
-        };
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        if representation.coding == Coding::Gzip {
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
+        describe(&mut response, representation);
         response
     };
     let headers = response.headers_mut();
-    // Conversations are personal data: no cache on the way may keep them, and the caller's own asks again.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding, accountid, prefer"));
+    guard(headers);
     if let Some(etag) = etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
         headers.insert(header::ETAG, etag);
     }
     response
+}
+
+/// Says what the body is.
+fn describe(response: &mut Response<ApiBody>, representation: Representation) {
+    let content_type = match representation.format {
+        Format::Json => "application/json",
+        Format::Ndjson => "application/x-ndjson",
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if representation.coding == Coding::Gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    guard(headers);
+}
+
+/// Conversations are personal data: no cache on the way may keep them, and the caller's own asks again.
+fn guard(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding, accountid, prefer"));
 }
 
 /// A validator that is the same for the same items, whichever replica answers and however its chunks are cut. Without

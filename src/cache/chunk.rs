@@ -11,7 +11,7 @@ mod read;
 mod wire;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use self::join::Joint;
 pub use self::pack::Deflater;
 use self::pack::Packer;
+use self::read::Reads;
 use super::hot::Hot;
 use crate::repage::Item;
 use crate::window::{Moment, Span};
@@ -65,8 +66,7 @@ struct Block {
     /// Where it begins in [`Text`]; it ends where the next one begins.
     start: usize,
     text_len: usize,
-    /// When its text was last read, in seconds; see [`seconds`].
-    read_at: AtomicU32,
+    reads: Reads,
 }
 
 /// What the blocks are made of, one after the other.

@@ -21,7 +21,9 @@ use super::purge::Purges;
 use super::relay::Relay;
 use super::runs::{Cause, gathered};
 use super::seat::Seat;
+use super::seen::Seen;
 use super::shelf::{Copy, Gathering, SharedShelf, Shelf, Shelves, Want};
+use super::sight::Verdict;
 use super::tier::Tier;
 use super::work::Work;
 use crate::clock::Clock;
@@ -192,9 +194,37 @@ impl Fetcher {
         let run = tokio::spawn(self.below.clone().oneshot(run));
         let mut to_come = SpanSet::from(span);
         let mut chunks = Ok(Vec::new());
+        let mut seen = Vec::new();
         while let Some(delivery) = deliveries.recv().await {
             match delivery {
                 Delivery::Begun => drop(begin.take().map(|begin| begin.send(()))),
+                Delivery::Long => {
+                    work.flight.sight.set_long();
+                    tell.send_modify(|_| {});
+                }
+                Delivery::Seen(stretch, room) => match self.clone().keep_seen(&work, stretch).await {
+                    Ok(more) => {
+                        seen.extend(more);
+                        tell.send_modify(|_| {});
+                        work.flight.sight.make_room(&work.flight).await;
+                        drop(room);
+                    }
+                    Err(error) => chunks = Err(error),
+                },
+                Delivery::Refuted => {
+                    self.forget_seen(&work, &mut seen);
+                    tell.send_modify(|_| {});
+                }
+                Delivery::Proven => {
+                    for seen in &seen {
+                        to_come.remove(Seen::span(seen));
+                    }
+                    let proven = self.shelve_seen(&work, &mut seen);
+                    if let Ok(chunks) = &mut chunks {
+                        chunks.extend(proven);
+                    }
+                    work.flight.sight.conclude(Verdict::Proven);
+                }
                 Delivery::Stretch(stretch) => {
                     to_come.remove(stretch.span);
                     match (self.clone().store(work.clone(), stretch).await, &mut chunks) {
@@ -217,6 +247,7 @@ impl Fetcher {
                 Delivery::Resumed => drop(tell.send(Progress::Flying)),
             }
         }
+        self.forget_seen(&work, &mut seen);
         let ended = run.await.map_or(Err(CacheError::Lost), |result| result.map_err(CacheError::Repage));
         let told = ended.clone().and(chunks.as_ref().map(drop).map_err(Clone::clone));
         self.land(&work, &tell, if is_elsewhere(&ended) { chunks } else { ended.and(chunks) });
@@ -279,6 +310,7 @@ impl Fetcher {
                 }
             }
         }
+        work.flight.sight.conclude(if result.is_ok() { Verdict::Proven } else { Verdict::Refuted });
         let mut shelf = work.shelf.lock();
         shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &work.flight));
         // Under the lock: whoever does not find it on the shelf any more finds that it has landed.
@@ -305,7 +337,7 @@ impl Fetcher {
     pub(super) fn shelve(self: &Arc<Self>, work: &Work, chunks: &[Arc<Chunk>]) {
         let mut shelf = work.shelf.lock();
         for chunk in chunks.iter().chain(&self.nothing_ahead(work, chunks)) {
-            if self.put(work, &mut shelf, chunk).is_err_and(|why| {
+            if self.put(work, &mut shelf, chunk, None).is_err_and(|why| {
                 telemetry::not_stored(why.label());
                 true
             }) {
@@ -329,7 +361,14 @@ impl Fetcher {
         is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
     }
 
-    fn put(&self, work: &Work, shelf: &mut Shelf, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
+    /// Puts a chunk on its shelf; `kept` if it lies in memory already.
+    pub(super) fn put(
+        &self,
+        work: &Work,
+        shelf: &mut Shelf,
+        chunk: &Arc<Chunk>,
+        kept: Option<Copy>,
+    ) -> Result<(), NotStored> {
         let (span, placed) = (chunk.span(), work.flight.placed);
         if !self.is_kept(chunk, placed) {
             return Err(NotStored::AlwaysAskedAfresh);
@@ -339,7 +378,7 @@ impl Fetcher {
             return Err(NotStored::Purged);
         }
         let exact = placed == Placed::Unchecked;
-        let copy = Copy::keep(chunk, &self.memory);
+        let copy = kept.unwrap_or_else(|| Copy::keep(chunk, &self.memory));
         let id = copy.id;
         // What another replica has brought, that one has written.
         if let Some(tier) = self.tier.as_ref().filter(|_| !exact && !work.flight.is_elsewhere()) {
@@ -362,7 +401,7 @@ impl Fetcher {
         settled || (placed == Placed::Checked && self.ladder.worth_keeping(span, fetched_at))
     }
 
-    fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
+    pub(super) fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
         let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
         let mut deflater = Deflater::for_chunks();
         [(settled, Settled::Yes), (open, Settled::No)]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::CacheError;
 use super::chunk::Chunk;
 use super::seat::Seat;
+use super::sight::Sight;
 use crate::quota::Exhausted;
 use crate::repage::Placed;
 use crate::upstream::{Class, Demand};
@@ -42,6 +43,8 @@ pub(super) struct Flight {
     progress: watch::Receiver<Progress>,
     /// Whether somebody's answer has told of its calls: they are told of once.
     charged: AtomicBool,
+    /// What it has seen for those who stream.
+    pub(super) sight: Sight,
 }
 
 /// What changes of a flight while the shelf's lock is held; its own lock is held for a look only.
@@ -90,7 +93,8 @@ impl Flight {
     ) -> (Arc<Self>, watch::Sender<Progress>) {
         let (tell, progress) = watch::channel(Progress::Flying);
         let (route, charged) = (Mutex::new(Route { span, seats: Vec::new(), closed: false }), AtomicBool::default());
-        (Arc::new(Self { rich, placed, began_at: now, epoch, demand, of, route, progress, charged }), tell)
+        let sight = Sight::default();
+        (Arc::new(Self { rich, placed, began_at: now, epoch, demand, of, route, progress, charged, sight }), tell)
     }
 
     /// Whether another replica is to bring it.
@@ -163,18 +167,41 @@ impl Flight {
         }
     }
 
-    /// Ends when it has landed, or has become shorter than `known`, the span that it had when the waiting was decided
-    /// upon. An error if it is held beyond `patience`.
-    pub(super) async fn news(&self, known: Span, class: Class, patience: Instant) -> Result<(), CacheError> {
+    /// Ends when something has changed.
+    pub(super) fn changed(&self) -> watch::Receiver<Progress> {
         let mut progress = self.progress.clone();
+        progress.mark_unchanged();
+        progress
+    }
+
+    /// Until when the quota holds it up, for one of this class.
+    pub(super) fn held_until(&self, class: Class) -> Option<Instant> {
+        match &*self.progress.borrow() {
+            Progress::Held(until, held) if *held <= class => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// Ends when it has landed, or has become shorter than `known`, the span that it had when the waiting was decided
+    /// upon; or has turned out to be long, for one who `streams`. An error if it is held beyond `patience`.
+    pub(super) async fn news(
+        &self,
+        known: Span,
+        class: Class,
+        patience: Instant,
+        streams: bool,
+    ) -> Result<(), CacheError> {
+        let mut progress = self.progress.clone();
+        let is_long = || streams && self.sight.is_long();
         let news = progress.wait_for(|progress| match progress {
+            _ if is_long() => true,
             Progress::Flying => self.span() != known,
             Progress::Held(until, held) => (*held <= class && *until > patience) || self.span() != known,
             Progress::Landed(_) => true,
         });
         match news.await.as_deref() {
             Ok(Progress::Landed(_)) => Ok(()),
-            Ok(_) if self.span() != known => Ok(()),
+            Ok(_) if self.span() != known || is_long() => Ok(()),
             Ok(Progress::Held(until, _)) => {
                 Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
             }

@@ -14,7 +14,7 @@ use super::hot::{Hot, HotId};
 /// Of so many bytes, one is for what is hot.
 const HOT_SHARE: u64 = 8;
 /// What nobody has asked for for so long is not hot any more.
-const HOT_FOR: Duration = Duration::from_mins(1);
+const HOT_FOR: Duration = Duration::from_secs(30);
 /// What a hot piece costs besides its bytes.
 const HOT_OVERHEAD: usize = 256;
 

@@ -18,8 +18,11 @@ mod relay;
 mod runs;
 mod seal;
 mod seat;
+mod seen;
 mod serve;
 mod shelf;
+mod sight;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tier;
@@ -43,6 +46,7 @@ pub use fields::WindowFields;
 pub use memory::Memory;
 pub use outcome::{NotStored, Outcome};
 pub use purge::{Erased, Purge, Purged, Purges, Told};
+pub use stream::{Rest, Streamed};
 
 use self::fetch::Fetcher;
 use self::relay::Relay;
@@ -71,11 +75,13 @@ pub struct WindowQuery {
     pub asker: Asker,
 }
 
-/// What is wanted of a window, which is there as a whole.
-#[derive(Clone, Debug)]
+/// What is wanted of a window.
+#[derive(Debug)]
 pub struct WindowAnswer {
     /// The items that are wanted.
     pub items: Excerpted,
+    /// What is still to come: then nothing else is known yet.
+    pub rest: Option<Rest>,
     /// Whether it can never change again.
     pub settled: bool,
     /// When the oldest part of it was fetched; `None` if all of it was fetched since it was asked for.

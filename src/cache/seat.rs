@@ -6,7 +6,7 @@ use super::CacheError;
 use super::chunk::Chunk;
 use super::flight::Flight;
 use crate::upstream::{Asker, Waiting};
-use crate::window::Span;
+use crate::window::{Moment, Span};
 
 /// What a flight that has ended has brought.
 pub(super) type Landed = (Arc<Flight>, Result<Arc<[Arc<Chunk>]>, CacheError>);
@@ -18,6 +18,8 @@ pub(super) struct Seat {
     /// The flights that it waits for. They are kept until somebody looks, so that nothing that they bring is missed: what
     /// is not kept in memory is nowhere else. Held for bookkeeping only, never across an await.
     waiting: Mutex<Vec<(Arc<Flight>, Waiting)>>,
+    /// How far it has come, if it streams.
+    cursor: Mutex<Option<Moment>>,
     /// What was found for it in the second tier, and not looked at yet: memory may be too small to keep it until then.
     found: Mutex<Vec<Found>>,
 }
@@ -34,7 +36,7 @@ pub(super) struct Found {
 
 impl Seat {
     pub(super) fn new(asker: Asker) -> Arc<Self> {
-        Arc::new(Self { asker, waiting: Mutex::default(), found: Mutex::default() })
+        Arc::new(Self { asker, waiting: Mutex::default(), cursor: Mutex::default(), found: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Arc<Flight>, Waiting)>> {
@@ -57,6 +59,17 @@ impl Seat {
     /// those who do already.
     pub(super) fn may_wait_for(&self, flight: &Arc<Flight>) -> bool {
         flight.is_for(self) && (!flight.is_closed() || self.lock().iter().any(|(known, _)| Arc::ptr_eq(known, flight)))
+    }
+
+    /// From now on it takes what there is from `cursor` on, as it comes, and gives back what lies before.
+    pub(super) fn stream_from(&self, cursor: Moment) {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
+        self.lock().iter().for_each(|(flight, _)| flight.sight.taken());
+    }
+
+    /// How far it has come, if it streams.
+    pub(super) fn cursor(&self) -> Option<Moment> {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// This was found for it.

@@ -15,7 +15,7 @@ use super::relay::Arrival;
 use super::runs::need;
 use super::seat::{Found, Seat};
 use super::shelf::{Copy, SharedShelf};
-use super::{CacheError, Excerpt, Outcome, WindowAnswer, WindowQuery};
+use super::{CacheError, Excerpt, Outcome, WindowAnswer, WindowQuery, stream};
 use crate::repage::{Placed, RepageError};
 use crate::upstream::{Filter, KnownFilter, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
@@ -28,7 +28,7 @@ const MOVES: usize = 2;
 
 /// A chunk that a flight has brought for this answer, or that was found for it.
 #[derive(Clone, Debug)]
-struct Brought {
+pub(super) struct Brought {
     chunk: Arc<Chunk>,
     rich: bool,
     is_unfiltered: bool,
@@ -56,9 +56,9 @@ pub(super) struct Part {
 
 /// What one request has gathered so far.
 pub(super) struct Request {
-    fetcher: Arc<Fetcher>,
-    series: Arc<Series>,
-    span: Span,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) series: Arc<Series>,
+    pub(super) span: Span,
     excerpt: Excerpt,
     asked_at: Moment,
     /// Copies fetched since then are good enough.
@@ -67,12 +67,16 @@ pub(super) struct Request {
     /// What is held beyond this is not waited for.
     patience: Instant,
     /// It waits here, as long as somebody waits for it.
-    seat: Arc<Seat>,
+    pub(super) seat: Arc<Seat>,
     /// For another replica: dropped when it has been seen what there is to ask for.
     arrival: Option<Arc<Arrival>>,
     /// Those that have brought something for it.
-    flights: Vec<Arc<Flight>>,
-    brought: Coverage<Brought>,
+    pub(super) flights: Vec<Arc<Flight>>,
+    pub(super) brought: Coverage<Brought>,
+    /// Whether it may be answered piece by piece, if it takes long.
+    streams: bool,
+    /// What is there at its beginning, for one that is.
+    pub(super) ready: Vec<(Span, Held)>,
     /// How many of them have brought anything. One that brought nothing was left when another replica came to make the
     /// calls, or when the one that made them was gone.
     news: usize,
@@ -80,7 +84,7 @@ pub(super) struct Request {
 }
 
 /// What there is to do next.
-enum Next {
+pub(super) enum Next {
     Serve(Vec<(Span, Held)>),
     AwaitBeginning(watch::Receiver<()>),
     /// Flights, each with the span that it had when it was found.
@@ -95,10 +99,15 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
         return Ok(request.answer(Vec::new(), Outcome::Hit));
     }
     if !request.fetcher.fields.is_wrong(&request.series.account) {
+        let settled = request.span.end <= request.fetcher.ladder.settled_before(request.asked_at);
+        request.streams = settled && request.excerpt == Excerpt::ALL;
         match request.gather_chunks().await {
+            Ok(None) => return Ok(stream::begin(request)),
+
             // The field has just been found wrong, and from now on nothing is cut; or this one window cannot be.
             Err(CacheError::Repage(RepageError::WindowField | RepageError::Unplaced)) => {}
-            result => return result.map(|(parts, outcome)| request.answer(parts, outcome)),
+            Ok(Some((parts, outcome))) => return Ok(request.answer(parts, outcome)),
+            Err(error) => return Err(error),
         }
     }
     let (parts, outcome) = request.gather_exactly().await?;
@@ -133,13 +142,15 @@ impl Request {
             arrival,
             flights: Vec::new(),
             brought: Coverage::default(),
+            streams: false,
+            ready: Vec::new(),
             news: 0,
             stale: false,
         }
     }
 
-    /// The whole window, cut from chunks.
-    pub(super) async fn gather_chunks(&mut self) -> Result<(Vec<Part>, Outcome), CacheError> {
+    /// The whole window, cut from chunks; `None` if it takes long, and may be streamed.
+    pub(super) async fn gather_chunks(&mut self) -> Result<Option<(Vec<Part>, Outcome)>, CacheError> {
         let (mut moves, mut rounds) = (0, 0);
         while rounds < ROUNDS {
             let news = self.news;
@@ -153,7 +164,7 @@ impl Request {
                     let moved = twice(&parts);
                     if moved.is_empty() {
                         let outcome = self.outcome(&parts);
-                        return Ok((parts, outcome));
+                        return Ok(Some((parts, outcome)));
                     }
                     moves += 1;
                     if moves > MOVES {
@@ -162,7 +173,12 @@ impl Request {
                     self.forget(&moved);
                 }
                 Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
-                Next::AwaitFlights(flights) => self.await_flights(&flights).await?,
+                Next::AwaitFlights(flights) => {
+                    self.await_flights(&flights).await?;
+                    if self.streams && flights.iter().any(|(flight, _)| flight.sight.is_long()) {
+                        return Ok(None);
+                    }
+                }
             }
         }
         Err(CacheError::Restless)
@@ -174,7 +190,7 @@ impl Request {
     }
 
     /// Looks what serves the window now, and sees to it that what does not is on its way.
-    fn survey(&mut self) -> Result<Next, CacheError> {
+    pub(super) fn survey(&mut self) -> Result<Next, CacheError> {
         let mut plan = Plan::new(self.span);
         self.take_brought(&mut plan);
         self.look().take_filterable(&mut plan, &self.shelf);
@@ -188,6 +204,9 @@ impl Request {
         self.stale |= plan.stale;
         if plan.missing.is_empty() {
             return Ok(Next::Serve(plan.hits));
+        }
+        if self.seat.cursor().is_some() {
+            self.ready = beginning(self.span, plan.hits.clone());
         }
         let mut unasked = plan.missing.clone();
         let mut flights = Vec::new();
@@ -256,7 +275,8 @@ impl Request {
     /// Waits until there is news of one of these flights.
     async fn await_flights(&self, flights: &[(Arc<Flight>, Span)]) -> Result<(), CacheError> {
         let class = self.seat.asker.class;
-        let news = flights.iter().map(|(flight, span)| Box::pin(flight.news(*span, class, self.patience)));
+        let news =
+            flights.iter().map(|(flight, span)| Box::pin(flight.news(*span, class, self.patience, self.streams)));
         // All at once: one that the quota holds is not found out only when a longer one has landed.
         select_all(news).await.0
     }
@@ -296,6 +316,7 @@ impl Request {
             chunks: parts.len(),
             hits: parts.iter().filter(|part| part.copy).count(),
             calls: self.flights.iter().filter_map(|flight| flight.charge()).sum(),
+            rest: None,
             items: self.excerpt.of(parts.into_iter().map(|part| part.slice).collect()),
         }
     }
@@ -309,7 +330,7 @@ impl Request {
             let (chunk, outcome) = match found {
                 Ok(chunk) => (chunk, Outcome::Hit),
                 Err(flight) => {
-                    flight.news(self.span, self.seat.asker.class, self.patience).await?;
+                    flight.news(self.span, self.seat.asker.class, self.patience, false).await?;
                     let chunks = flight.brought().ok_or(CacheError::Lost)??;
                     self.flights.push(flight);
                     // One that was left, as another replica makes the calls now, brings nothing.
@@ -343,8 +364,16 @@ impl Request {
     }
 }
 
+/// What lies at the beginning of `span`, one behind the other.
+fn beginning(span: Span, mut hits: Vec<(Span, Held)>) -> Vec<(Span, Held)> {
+    hits.sort_by_key(|(span, _)| span.start);
+    let mut end = span.start;
+    let follows = |(span, _): &(Span, Held)| std::mem::replace(&mut end, span.end) == span.start;
+    hits.into_iter().take_while(follows).collect()
+}
+
 /// Cuts what is held to the window, in time order; items of other series are changed first.
-async fn parts(mut held: Vec<(Span, Held)>) -> Result<Vec<Part>, Damaged> {
+pub(super) async fn parts(mut held: Vec<(Span, Held)>) -> Result<Vec<Part>, Damaged> {
     held.sort_by_key(|(span, _)| span.start);
     let changes = held.iter().any(|(_, held)| !held.change.is_none());
     let cut = move || held.into_iter().map(|(span, held)| part(span, held)).collect();

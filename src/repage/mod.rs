@@ -1,5 +1,6 @@
 //! The repage stage: walks a run in pages until it is whole, or fails. Nobody above it sees a page.
 
+mod handing;
 mod item;
 mod pager;
 mod parting;
@@ -12,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -51,8 +52,17 @@ pub struct Run {
 pub enum Delivery {
     /// The upstream has answered with a first page: it is there, and takes the credential.
     Begun,
+    /// It is going to take so many pages that nobody should wait for the last one before seeing the first.
+    Long,
     /// A part of the run is whole. The parts of a run that succeeds tile it, but for what it has left to others.
     Stretch(Stretch),
+    /// The walk has seen all of this part, as far as its order tells. Whether that is so is known when it has ended.
+    /// There is no more of it before the permit is dropped.
+    Seen(Stretch, OwnedSemaphorePermit),
+    /// All that was seen is whole.
+    Proven,
+    /// It may not be: what was seen, and not proven since, is void. The walk begins again, or the run fails.
+    Refuted,
     /// The run leaves `rest`, one of its ends, to other runs, because somebody waits for `wanted`, which may be empty.
     Parted {
         /// What it will not fetch.

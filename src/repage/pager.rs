@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use super::handing::{Handing, may_hand_on};
 use super::parting::{Need, Parting, Position};
 use super::walk::{Broken, Order, Walk, Watch};
 use super::{Delivery, RepageError, RepageStage, Run, Stretch};
@@ -44,11 +45,20 @@ pub(super) struct Pager<'a, S> {
     begun: bool,
     /// How long the last page took, with its wait for the quota.
     last_page: Duration,
+    handing: Handing,
+    may_hand_on: bool,
 }
 
 impl<'a, S> Pager<'a, S> {
     pub(super) fn new(stage: &'a RepageStage<S>, run: &'a Run) -> Self {
-        Self { stage, run, begun: run.demand.has_begun(), last_page: Duration::ZERO }
+        Self {
+            stage,
+            run,
+            begun: run.demand.has_begun(),
+            last_page: Duration::ZERO,
+            may_hand_on: true,
+            handing: Handing::new(stage.settings.window.chunk),
+        }
     }
 }
 
@@ -131,7 +141,7 @@ where
         let mut ended_with = None;
         for _ in 0..times {
             let begun_at = self.now();
-            match self.walk(span, watch).await? {
+            match self.walk(span, watch, begun_at).await? {
                 Walked::Whole(walk) => {
                     self.deliver(*span, walk, begun_at);
                     return Ok(Ok(None));
@@ -150,8 +160,12 @@ where
                     ended_with = Some(walk.len());
                 }
                 Walked::Broken(broken) => last = broken,
-                Walked::TooLarge => break,
+                Walked::TooLarge => {
+                    self.refute();
+                    break;
+                }
             }
+            self.refute();
         }
         match last {
             // Out of place once may be a freak; again and again, it is how this upstream selects.
@@ -161,7 +175,7 @@ where
         }
     }
 
-    async fn walk(&mut self, span: &mut Span, watch: Watch) -> Result<Walked, RepageError> {
+    async fn walk(&mut self, span: &mut Span, watch: Watch, begun_at: Moment) -> Result<Walked, RepageError> {
         let mut walk = self.new_walk(*span, watch);
         let walk_bytes = self.stage.settings.walk_bytes;
         let mut cut_beyond = walk_bytes;
@@ -192,7 +206,10 @@ where
                 None => {}
             }
             let page = self.page(self.query_for(*span), offset, PAGE_LIMIT).await?;
-            let Err(broken) = walk.take(page) else { continue };
+            let Err(broken) = walk.take(page) else {
+                self.hand_on(&mut walk, *span, watch, begun_at).await;
+                continue;
+            };
             if broken == Broken::NothingCame {
                 return Ok(Walked::Ended(walk));
             }
@@ -205,6 +222,22 @@ where
         Ok(Walked::Whole(walk))
     }
 
+    /// Hands on what has been passed, if nothing of it can change any more.
+    async fn hand_on(&mut self, walk: &mut Walk, span: Span, watch: Watch, begun_at: Moment) {
+        let settled_before = begun_at - self.stage.settings.window.settle_after;
+        if !self.may_hand_on || !may_hand_on(span, self.run.placed, watch, settled_before) {
+            return;
+        }
+        let Some((_, line, _)) = self.line(walk, span) else { return };
+        self.handing.hand_on(self.run, walk, span, line, begun_at).await;
+    }
+
+    /// What was handed on of the last walk is void. The next one hands nothing on: what did not hold once may not again.
+    fn refute(&mut self) {
+        self.may_hand_on = false;
+        let _ = self.run.deliver.send(Delivery::Refuted);
+    }
+
     /// What to do about those who need only a part of this walk.
     fn parting(&self, walk: &Walk, span: Span, watch: Watch, may_hand_over: bool) -> Option<Parting> {
         let last = walk.last().filter(|_| watch == Watch::Order)?;
@@ -212,7 +245,7 @@ where
         let (last_wait, last_page, class) = (demand.last_wait(), self.last_page, demand.cause().class);
         let need = |(span, of): (Span, Class)| Need { span, urgent: of < class };
         let needs: Vec<Need> = demand.needs().into_iter().map(need).collect();
-        let position = Position { span, order: walk.order(), at: last.at, seen: walk.len(), last_wait, last_page };
+        let position = Position { span, order: walk.order(), at: last, seen: walk.len(), last_wait, last_page };
         match position.part(&needs, may_hand_over) {
             // Too little has been seen to prove it: behind the next page, perhaps. Until then somebody else is served.
             Some(Parting::HandOver) if self.provable(walk, span).is_none() => position.part(&needs, false),
@@ -236,24 +269,35 @@ where
 
     /// The side of a walk on which it should have seen everything, the rest, and how many rows were seen on that side.
     fn provable(&self, walk: &Walk, span: Span) -> Option<(Span, Span, u64)> {
-        let second = walk.last()?.at.floor_second();
-        let (whole, rest) = match walk.order() {
-            Order::Ascending => span.split_at(match self.stage.settings.window.upper_bound {
-                UpperBound::Inclusive => walk.line_before(second),
-                UpperBound::Exclusive => second,
-            }),
-            Order::Descending => {
-                let (rest, whole) = span.split_at(second + Duration::from_secs(1));
-                (whole, rest)
-            }
-            Order::Unknown | Order::Other => return None,
-        };
+        let (whole, _, rest) = self.line(walk, span)?;
         let bounds = self.query_for(whole);
         // Without what lies exactly at `to`: should the upstream count that, the proof fails, which is the safe side.
         let asked = UpperBound::Exclusive.enclosed(Bound::Second(bounds.from), bounds.to);
         let seen = walk.count_within(asked);
         // What a single call could fetch anyway is not worth a call to prove.
         (!whole.is_empty() && seen >= u64::from(PAGE_LIMIT)).then_some((whole, rest, seen))
+    }
+
+    /// The line nearest to where a walk has come, with the side on which it has seen everything, if its order holds, and
+    /// the other side.
+    fn line(&self, walk: &Walk, span: Span) -> Option<(Span, Moment, Span)> {
+        let second = walk.last()?.floor_second();
+        match walk.order() {
+            Order::Ascending => {
+                let line = match self.stage.settings.window.upper_bound {
+                    UpperBound::Inclusive => walk.line_before(second),
+                    UpperBound::Exclusive => second,
+                };
+                let (whole, rest) = span.split_at(line);
+                Some((whole, line, rest))
+            }
+            Order::Descending => {
+                let line = second + Duration::from_secs(1);
+                let (rest, whole) = span.split_at(line);
+                Some((whole, line, rest))
+            }
+            Order::Unknown | Order::Other => None,
+        }
     }
 
     /// Fetches a page. A run that has begun is not given up because the quota is spent: it is held, and says so.
@@ -300,6 +344,14 @@ where
     }
 
     fn deliver(&self, span: Span, walk: Walk, fetched_at: Moment) {
+        let before = walk.handed_on();
+        let span = if before.is_empty() {
+            span
+        } else {
+            let _ = self.run.deliver.send(Delivery::Proven);
+            // It was handed on from one end on.
+            if before.start == span.start { span.split_at(before.end).1 } else { span.split_at(before.start).0 }
+        };
         let stretch = Stretch { span, items: walk.into_items(span), fetched_at };
         // The receiver outlives the run; were it gone, nobody would want the stretch.
         let _ = self.run.deliver.send(Delivery::Stretch(stretch));

@@ -94,7 +94,8 @@ fn window(upper_bound: UpperBound) -> config::Window {
         upper_bound,
         settle_after: Duration::ZERO,
         freshness: Vec::new(),
-        chunk: Duration::from_hours(1),
+        // Short, so that much is handed on before a walk has ended.
+        chunk: Duration::from_secs(20),
         max_span: Duration::MAX,
     }
 }
@@ -112,28 +113,44 @@ fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, 
     });
     let settings = RepageLayer {
         window: window(bound),
-        clock: Clock::manual(Moment::from_seconds(0)),
+        clock: settled(),
         queue_timeout: Duration::from_secs(1),
         walk_bytes,
         places: Arc::default(),
     };
     let series =
         Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
-    let (deliver, mut delivered) = mpsc::unbounded_channel();
+    let (deliver, delivered) = mpsc::unbounded_channel();
     let demand = Demand::new(Asker::anyone());
     let run = Run { series: series.into(), span, placed, demand, deliver };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let result = runtime.block_on(settings.layer(below).oneshot(run));
-    let mut stretches = Vec::new();
-    while let Ok(delivery) = delivered.try_recv() {
+    let (result, (stretches, left)) =
+        runtime.block_on(async { tokio::join!(settings.layer(below).oneshot(run), take(delivered)) });
+    assert!(left.is_empty());
+    let upstream = Arc::try_unwrap(shared).unwrap().into_inner().unwrap();
+    (result.map(|()| stretches), upstream.calls, upstream)
+}
+
+/// A time at which all that the tests ask for has settled.
+fn settled() -> Clock {
+    Clock::manual(Moment::from_seconds(1_000_000_000))
+}
+
+/// What a run delivers: the stretches that are proven, and what it leaves to others.
+async fn take(mut delivered: mpsc::UnboundedReceiver<Delivery>) -> (Vec<Stretch>, Vec<(Span, Span)>) {
+    let (mut stretches, mut seen, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(delivery) = delivered.recv().await {
         match delivery {
             Delivery::Stretch(stretch) => stretches.push(stretch),
-            Delivery::Begun => {}
+            Delivery::Seen(stretch, _) => seen.push(stretch),
+            Delivery::Proven => stretches.append(&mut seen),
+            Delivery::Refuted => seen.clear(),
+            Delivery::Parted { rest, wanted } => left.push((rest, wanted)),
+            Delivery::Begun | Delivery::Long => {}
             other => panic!("{other:?}"),
         }
     }
-    let upstream = Arc::try_unwrap(shared).unwrap().into_inner().unwrap();
-    (result.map(|()| stretches), upstream.calls, upstream)
+    (stretches, left)
 }
 
 /// Puts stretches together, which must tile `span`.

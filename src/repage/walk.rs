@@ -51,8 +51,14 @@ pub struct Walk {
     watch: Watch,
     order: Order,
     names: HashSet<Bytes>,
+    /// When each item lies that was seen, in the order in which they came.
+    seen: Vec<Moment>,
+    /// Those that have not been handed on.
     items: Vec<Item>,
+    /// Of which time the others are.
+    handed_on: Span,
     bytes: usize,
+    held: usize,
     /// Whether the last page said that more follow of what is asked for now.
     promised: bool,
     done: bool,
@@ -79,7 +85,7 @@ pub enum Watch {
 impl Walk {
     /// A walk that has seen nothing yet. `field` names the timestamp.
     pub fn new(bounds: QueryBounds, field: Arc<str>, placed: Placed, watch: Watch) -> Self {
-        let (names, items) = Default::default();
+        let (names, seen, items, handed_on) = Default::default();
         Self {
             bounds,
             field,
@@ -87,8 +93,11 @@ impl Walk {
             watch,
             order: Order::Unknown,
             names,
+            seen,
             items,
+            handed_on,
             bytes: 0,
+            held: 0,
             promised: false,
             done: false,
         }
@@ -96,7 +105,7 @@ impl Walk {
 
     /// What to ask for next: how many items to skip. `None` when the walk is whole.
     pub fn next_offset(&self) -> Option<u64> {
-        (!self.done).then_some(self.items.len() as u64)
+        (!self.done).then_some(self.seen.len() as u64)
     }
 
     /// Goes on with a part of its span, which holds all that it has seen. What was counted stays counted: the pages to
@@ -117,33 +126,53 @@ impl Walk {
         self.order
     }
 
-    /// The last item that came.
-    pub fn last(&self) -> Option<&Item> {
-        self.items.last()
+    /// Where the last item lies that came.
+    pub fn last(&self) -> Option<Moment> {
+        self.seen.last().copied()
     }
 
     /// The last whole second up to `line` on which no item lies exactly: where the upper bound is inclusive, a query that
     /// ends on one brings what lies there, and that is not counted, for the bound might be another than it is said to be.
     pub fn line_before(&self, line: Moment) -> Moment {
-        self.items
-            .iter()
-            .rev()
-            .fold(line, |line, item| if item.at == line { line - Duration::from_secs(1) } else { line })
+        self.seen.iter().rev().fold(line, |line, at| if *at == line { line - Duration::from_secs(1) } else { line })
     }
 
     /// How many items were seen in `span`.
     pub fn count_within(&self, span: Span) -> u64 {
-        self.items.iter().filter(|item| span.contains(item.at)).count() as u64
+        self.seen.iter().filter(|at| span.contains(**at)).count() as u64
     }
 
     /// How many items were seen.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.seen.len()
     }
 
     /// Whether no item was seen.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.seen.is_empty()
+    }
+
+    /// Lets go of the items of `span`, in the order of the contract: on the side of the walk that it has seen, next to
+    /// what was handed on before. They still count; whether there are more of them is not proven before the walk ends.
+    pub fn hand_on(&mut self, span: Span) -> Vec<Item> {
+        let mut items: Vec<Item> = self.items.extract_if(.., |item| span.contains(item.at)).collect();
+        Item::sort(&mut items);
+        self.held -= items.iter().map(|item| item.json.len()).sum::<usize>();
+        self.handed_on = match self.handed_on {
+            before if before.is_empty() => span,
+            before => Span::new(before.start.min(span.start), before.end.max(span.end)),
+        };
+        items
+    }
+
+    /// Bytes of the items that have not been handed on.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// What has been handed on before the walk has ended; empty if nothing has.
+    pub fn handed_on(&self) -> Span {
+        self.handed_on
     }
 
     /// Takes the page that was asked for at [`Walk::next_offset`].
@@ -152,12 +181,12 @@ impl Walk {
     /// [`Broken`] if the page contradicts what came before; the walk is of no use then.
     pub fn take(&mut self, page: Page) -> Result<(), Broken> {
         let promised = std::mem::replace(&mut self.promised, page.has_more);
-        if page.items.is_empty() && !self.items.is_empty() && (promised || page.has_more) {
+        if page.items.is_empty() && !self.seen.is_empty() && (promised || page.has_more) {
             return Err(Broken::NothingCame);
         }
         self.done = !page.has_more;
         let read: Vec<_> = page.items.iter().map(|json| Item::read(json, &self.field)).collect();
-        let some_are_placed = !self.items.is_empty() || read.iter().any(|(at, _)| at.is_some());
+        let some_are_placed = !self.seen.is_empty() || read.iter().any(|(at, _)| at.is_some());
         if self.placed == Placed::Checked && some_are_placed && read.iter().any(|(at, _)| at.is_none()) {
             return Err(Broken::Unplaced);
         }
@@ -176,8 +205,12 @@ impl Walk {
         if !self.names.insert(id.clone()) {
             return Err(Broken::SeenTwice);
         }
-        if let Some(last) = self.items.last() {
-            let order = in_order(self.order, last.at, at);
+        if self.handed_on.contains(at) {
+            // It was taken for complete, by an order that does not hold.
+            return Err(Broken::OrderBroke);
+        }
+        if let Some(last) = self.seen.last() {
+            let order = in_order(self.order, *last, at);
             let broke = first_of_page && order == Order::Other && self.order != Order::Other;
             if broke && self.watch == Watch::Order {
                 return Err(Broken::OrderBroke);
@@ -185,11 +218,13 @@ impl Walk {
             self.order = order;
         }
         self.bytes += json.len();
+        self.held += json.len();
+        self.seen.push(at);
         self.items.push(Item { at, id, json });
         Ok(())
     }
 
-    /// The items that lie in `span`, in the order of the contract.
+    /// The items that lie in `span` and were not handed on, in the order of the contract.
     pub fn into_items(self, span: Span) -> Vec<Item> {
         let mut items = self.items;
         if self.placed == Placed::Checked {

@@ -26,6 +26,7 @@ mod representation;
 mod restarts;
 mod secrets;
 mod sharing;
+mod streaming;
 mod support;
 mod tap;
 mod tls;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::read::NEVER;
+use super::read::Reads;
 use super::{Block, Chunk, Row, Text};
 use crate::window::{Moment, Span};
 
@@ -50,7 +50,7 @@ impl<'a> Packer<'a> {
         if self.blocks.is_empty() || is_full {
             self.close();
             let (first_row, start) = (self.rows.len(), self.packed.len());
-            self.blocks.push(Block { first_row, start, text_len: 0, read_at: NEVER.into() });
+            self.blocks.push(Block { first_row, start, text_len: 0, reads: Reads::default() });
         }
         self.text.push(b',');
         self.text.extend_from_slice(json);

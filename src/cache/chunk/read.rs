@@ -1,7 +1,7 @@
 //! Reads the text of a chunk.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::{Bytes, BytesMut};
@@ -11,15 +11,34 @@ use tokio::time::Instant;
 use super::pack::LAST;
 use super::{Chunk, Damaged, Text};
 
-/// Whoever reads a block twice reads it soon again. One who takes a whole year comes by once, or much later.
+/// Whoever reads a block again and again reads it so soon again. One who takes a whole year comes by once, or much later.
 const SOON: u32 = 10;
-/// A block that has not been read yet.
-pub(super) const NEVER: u32 = u32::MAX;
+/// A block that has been read so often is hot: one who checks what it has taken reads it twice.
+const OFTEN: u32 = 3;
+
+/// How often a block has been read lately.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    count: AtomicU32,
+    /// When it was last, in seconds.
+    last: AtomicU32,
+}
+
+impl Reads {
+    /// It is read now: whether that is often. Readers at the same moment may go uncounted.
+    fn is_often(&self) -> bool {
+        let now = seconds();
+        let before = self.last.swap(now, Ordering::Relaxed);
+        let count = if now.saturating_sub(before) > SOON { 1 } else { self.count.load(Ordering::Relaxed) + 1 };
+        self.count.store(count.min(OFTEN), Ordering::Relaxed);
+        count >= OFTEN
+    }
+}
 
 /// Seconds since the first reading of any block.
 fn seconds() -> u32 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u32::try_from(BEGAN.elapsed().as_secs()).unwrap_or(NEVER - 1)
+    u32::try_from(BEGAN.elapsed().as_secs()).unwrap_or(u32::MAX)
 }
 
 impl Chunk {
@@ -78,10 +97,7 @@ impl Chunk {
         if let Some(text) = hot.text(block) {
             return Ok(text);
         }
-        let now = seconds();
-        let last = self.blocks[block].read_at.swap(now, Ordering::Relaxed);
-        // What is read but once is not worth the room.
-        if last == NEVER || now.saturating_sub(last) > SOON {
+        if !self.blocks[block].reads.is_often() {
             return self.inflate_up_to(block, &bytes, end);
         }
         let text = inflate(&bytes, text_len)?;

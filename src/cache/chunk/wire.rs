@@ -30,7 +30,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::pack::{COMMA, LAST};
-use super::read::NEVER;
+use super::read::Reads;
 use super::{Block, Chunk, Row, Settled, Text};
 use crate::window::{Moment, Span};
 
@@ -106,7 +106,7 @@ impl Chunk {
         let blocks: Box<[Block]> = (0..blocks)
             .map(|_| {
                 let [first_row, text_len, len] = [(); 3].map(|()| rest.get_u32_le() as usize);
-                let block = Block { first_row, start, text_len, read_at: NEVER.into() };
+                let block = Block { first_row, start, text_len, reads: Reads::default() };
                 start += len;
                 block
             })

@@ -180,7 +180,8 @@ impl Fetcher {
             Placed::Checked if self.fields.is_wrong(&series.account) => {
                 return Err(CacheError::Repage(RepageError::WindowField));
             }
-            Placed::Checked => request.gather_chunks().await?,
+            // What is carried is not streamed.
+            Placed::Checked => request.gather_chunks().await?.ok_or(CacheError::Lost)?,
             Placed::Unchecked => request.gather_exactly().await?,
         };
         let chunks = self.to_hand_over(&parts, placed).await?;

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -106,9 +107,14 @@ impl Default for Client {
 }
 
 impl Client {
+    /// The answer's head, and a body that is still to be read.
+    pub(crate) async fn open(&self, addr: SocketAddr, ask: &Ask) -> anyhow::Result<Response<Incoming>> {
+        Ok(self.0.request(ask.request(addr)).await?)
+    }
+
     /// The whole answer, or why there is none: a connection that broke, before or in the body.
     pub(crate) async fn send(&self, addr: SocketAddr, ask: &Ask) -> anyhow::Result<Answer> {
-        let (parts, body) = self.0.request(ask.request(addr)).await?.into_parts();
+        let (parts, body) = self.open(addr, ask).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }

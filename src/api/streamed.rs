@@ -1,0 +1,107 @@
+//! Writes a long window as it comes.
+
+use std::io::Write as _;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+
+use super::body::{BrokenOff, encoder};
+use super::representation::{Coding, Format, Representation};
+use crate::cache::{Damaged, Rest, Slice, Streamed};
+
+/// What becomes of an answer that has come to its end: its items, and the calls that were made for it.
+pub(super) type Told = Box<dyn FnOnce(u64, u32) + Send + Sync>;
+
+/// The pieces of an answer of which nobody knows yet how many items it has: that is said at its end.
+pub(super) struct StreamedPieces {
+    rest: Rest,
+    format: Format,
+    /// What of the slice that came last is still to be sent.
+    slice: Box<dyn Iterator<Item = Result<Bytes, Damaged>> + Send + Sync>,
+    count: u64,
+    state: State,
+    /// What is written goes through it, with gzip.
+    gzip: Option<GzEncoder<Vec<u8>>>,
+    told: Option<Told>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Begin,
+    Items,
+    End,
+}
+
+impl StreamedPieces {
+    pub(super) fn new(rest: Rest, representation: Representation, told: Told) -> Self {
+        let gzip = (representation.coding == Coding::Gzip).then(encoder);
+        let (slice, told) = (Box::new(std::iter::empty()), Some(told));
+        Self { rest, format: representation.format, slice, count: 0, state: State::Begin, gzip, told }
+    }
+
+    /// The next bytes to send; `None` at the end.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        loop {
+            let Some(piece) = ready!(self.poll_plain(context)) else {
+                let Some(gzip) = self.gzip.take() else { return Poll::Ready(None) };
+                return Poll::Ready(Some(gzip.finish().map(Bytes::from).map_err(|_| Damaged.into())));
+            };
+            let piece = piece?;
+            let Some(gzip) = &mut self.gzip else { return Poll::Ready(Some(Ok(piece))) };
+            // What has come is sent on, though it might be deflated better with what is still to come.
+            if gzip.write_all(&piece).and_then(|()| gzip.flush()).is_err() {
+                return Poll::Ready(Some(Err(Damaged.into())));
+            }
+            let deflated = std::mem::take(gzip.get_mut());
+            if !deflated.is_empty() {
+                return Poll::Ready(Some(Ok(deflated.into())));
+            }
+        }
+    }
+
+    fn poll_plain(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        loop {
+            if self.state == State::Begin {
+                self.state = State::Items;
+                if self.format == Format::Json {
+                    return Poll::Ready(Some(Ok(Bytes::from_static(b"{\"data\":["))));
+                }
+            }
+            if let Some(piece) = self.slice.next() {
+                return Poll::Ready(Some(piece.map_err(BrokenOff::from)));
+            }
+            if self.state == State::End {
+                return Poll::Ready(None);
+            }
+            match ready!(self.rest.poll_next(context)) {
+                Some(Ok(Streamed::Slice(slice))) => self.begin(slice),
+                Some(Ok(Streamed::End { calls })) => {
+                    self.state = State::End;
+                    if let Some(told) = self.told.take() {
+                        told(self.count, calls);
+                    }
+                    if self.format == Format::Json {
+                        let end = format!("],\"numResults\":{},\"hasMore\":false}}", self.count);
+                        return Poll::Ready(Some(Ok(end.into())));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                // Whoever was to bring the end is gone.
+                None => return Poll::Ready(Some(Err(Damaged.into()))),
+            }
+        }
+    }
+
+    fn begin(&mut self, Slice { chunk, rows }: Slice) {
+        // The first item of all has no comma before it.
+        let mut skip = usize::from(self.count == 0);
+        self.count += rows.len() as u64;
+        self.slice = match self.format {
+            Format::Ndjson => Box::new(chunk.lines(rows)),
+            Format::Json => {
+                Box::new(chunk.text(rows).map(move |text| text.map(|text| text.slice(std::mem::take(&mut skip)..))))
+            }
+        };
+    }
+}

@@ -1,0 +1,183 @@
+//! Sends a long window as it comes: its beginning is on its way to the caller while its end is still being fetched.
+//!
+//! What a walk has seen is proven only when it has ended. So what is streamed may turn out not to have been all there
+//! was; then the answer is broken off, and nobody can take it for whole. Only what is settled is streamed, whose rows
+//! hold still; and only whole windows, for whose end nothing at their beginning has to be known.
+
+use std::sync::Arc;
+
+use futures_util::future::select_all;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::chunk::Slice;
+use super::flight::Flight;
+use super::look::Held;
+use super::serve::{Next, Request, parts};
+use super::sight::Verdict;
+use super::{CacheError, Excerpted, Outcome, WindowAnswer};
+use crate::quota::Exhausted;
+use crate::repage::RepageError;
+use crate::window::Span;
+
+/// So many slices wait for the caller; the rest stays where it lies.
+const AHEAD: usize = 2;
+
+/// What is still to come of an answer. If it ends without an end, it is not whole.
+#[derive(Debug)]
+pub struct Rest(mpsc::Receiver<Result<Streamed, CacheError>>);
+
+/// What comes of it.
+#[derive(Debug)]
+pub enum Streamed {
+    /// The next items.
+    Slice(Slice),
+    /// That was all of it.
+    End {
+        /// The upstream calls that were made for it, and are told of in no other answer.
+        calls: u32,
+    },
+}
+
+impl Rest {
+    /// What comes next.
+    pub fn poll_next(
+        &mut self,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Streamed, CacheError>>> {
+        self.0.poll_recv(context)
+    }
+}
+
+/// Answers with what is there, and with what comes then.
+pub(super) fn begin(request: Request) -> WindowAnswer {
+    let (to, from) = mpsc::channel(AHEAD);
+    let answer = WindowAnswer {
+        items: Excerpted { slices: Vec::new(), count: 0, has_more: false },
+        rest: Some(Rest(from)),
+        settled: true,
+        oldest_copy: None,
+        outcome: Outcome::Miss,
+        chunks: 0,
+        hits: 0,
+        calls: 0,
+    };
+    tokio::spawn(async move {
+        let mut stream = Stream { request, to: to.clone(), unproven: Vec::new(), calls: 0 };
+        // A caller that has hung up wants nothing any more.
+        let end = tokio::select! {
+            end = stream.run() => end,
+            () = to.closed() => return,
+        };
+        let _ = to.send(end.map(|()| Streamed::End { calls: stream.calls })).await;
+    });
+    answer
+}
+
+struct Stream {
+    /// For what has not been sent yet.
+    request: Request,
+    to: mpsc::Sender<Result<Streamed, CacheError>>,
+    /// Flights of which something was sent before it was proven.
+    unproven: Vec<Arc<Flight>>,
+    calls: u32,
+}
+
+impl Stream {
+    async fn run(&mut self) -> Result<(), CacheError> {
+        self.request.seat.stream_from(self.request.span.start);
+        while !self.request.span.is_empty() {
+            let next = self.request.survey()?;
+            self.calls += self.request.flights.drain(..).filter_map(|flight| flight.charge()).sum::<u32>();
+            self.check()?;
+            match next {
+                Next::Serve(held) => self.send_all(held).await?,
+                Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
+                Next::AwaitFlights(flights) => {
+                    let ready = std::mem::take(&mut self.request.ready);
+                    if ready.is_empty() { self.take_or_wait(flights).await? } else { self.send_all(ready).await? }
+                }
+            }
+        }
+        self.prove().await
+    }
+
+    /// Sends what lies one behind the other, and goes on behind it.
+    async fn send_all(&mut self, mut held: Vec<(Span, Held)>) -> Result<(), CacheError> {
+        held.sort_by_key(|(span, _)| span.start);
+        for (span, held) in held {
+            for part in parts(vec![(span, held)]).await? {
+                self.send(part.slice, span).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, slice: Slice, span: Span) {
+        if !slice.rows.is_empty() {
+            // If nobody takes it, this task is about to end.
+            let _ = self.to.send(Ok(Streamed::Slice(slice))).await;
+        }
+        let request = &mut self.request;
+        request.brought.remove(span);
+        request.span = request.span.split_at(span.end).1;
+        request.seat.stream_from(span.end);
+    }
+
+    /// Takes what a flight has seen, or waits until there is something.
+    async fn take_or_wait(&mut self, flights: Vec<(Arc<Flight>, Span)>) -> Result<(), CacheError> {
+        let mut changed: Vec<_> = flights.iter().map(|(flight, _)| flight.changed()).collect();
+        let begun = self.request.span.start;
+        for (flight, _) in &flights {
+            let as_it_is = flight.rich == self.request.series.rich;
+            while let Some(chunk) = as_it_is.then(|| flight.sight.at(self.request.span.start)).flatten() {
+                if !self.unproven.iter().any(|known| Arc::ptr_eq(known, flight)) {
+                    self.unproven.push(flight.clone());
+                }
+                let span = chunk.span().intersection(self.request.span);
+                self.send(Slice { rows: chunk.rows_within(span), chunk }, span).await;
+                if self.request.span.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        // What has happened since they were looked at is not waited for.
+        if self.request.span.start > begun
+            || flights.iter().any(|(flight, known)| flight.brought().is_some() || flight.span() != *known)
+        {
+            return Ok(());
+        }
+        let patience = Instant::now() + self.request.fetcher.queue_timeout;
+        let class = self.request.seat.asker.class;
+        if let Some(until) =
+            flights.iter().find_map(|(flight, _)| flight.held_until(class).filter(|until| *until > patience))
+        {
+            return Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }));
+        }
+        // One that is gone without a word is found out by the next look.
+        drop(select_all(changed.iter_mut().map(|changed| Box::pin(changed.changed()))).await);
+        Ok(())
+    }
+
+    /// Whether nothing is known against what was sent.
+    fn check(&self) -> Result<(), CacheError> {
+        let refuted = self.unproven.iter().any(|flight| flight.sight.verdict() == Verdict::Refuted);
+        if refuted { Err(CacheError::Repage(RepageError::Torn)) } else { Ok(()) }
+    }
+
+    /// Waits until all that was sent is proven.
+    async fn prove(&mut self) -> Result<(), CacheError> {
+        for flight in std::mem::take(&mut self.unproven) {
+            loop {
+                let mut changed = flight.changed();
+                match flight.sight.verdict() {
+                    Verdict::Proven => break,
+                    Verdict::Refuted => return Err(CacheError::Repage(RepageError::Torn)),
+                    Verdict::Open => changed.changed().await.map_err(|_| CacheError::Lost)?,
+                }
+            }
+            self.calls += flight.charge().unwrap_or_default();
+        }
+        Ok(())
+    }
+}
