@@ -144,6 +144,7 @@ impl Flight {
     /// Somebody waits for `need` of it.
     pub(super) fn remember(&self, seat: &Arc<Seat>, need: Span) {
         self.route(|route| route.seats.push((Arc::downgrade(seat), need)));
+        self.sight.look_again();
     }
 
     /// Those who still wait, with what each needs of it.

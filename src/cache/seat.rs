@@ -64,7 +64,7 @@ impl Seat {
     /// From now on it takes what there is from `cursor` on, as it comes, and gives back what lies before.
     pub(super) fn stream_from(&self, cursor: Moment) {
         *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
-        self.lock().iter().for_each(|(flight, _)| flight.sight.taken());
+        self.lock().iter().for_each(|(flight, _)| flight.sight.look_again());
     }
 
     /// How far it has come, if it streams.

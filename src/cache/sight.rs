@@ -19,7 +19,7 @@ const MOST: usize = 4 << 20;
 pub(super) struct Sight {
     seen: Mutex<Seen>,
     is_long: AtomicBool,
-    taken: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -92,15 +92,15 @@ impl Sight {
         self.lock().verdict
     }
 
-    /// Somebody who streams has come to `cursor`.
-    pub(super) fn taken(&self) {
-        self.taken.notify_one();
+    /// Somebody who streams has come further, or somebody else has come.
+    pub(super) fn look_again(&self) {
+        self.changed.notify_one();
     }
 
     /// Lets go of what those who wait for `flight` have taken, and waits while there is too much for those who stream.
     pub(super) async fn make_room(&self, flight: &Flight) {
         loop {
-            let (taken, gone) = (self.taken.notified(), flight.demand.changed());
+            let changed = self.changed.notified();
             let cursors: Option<Vec<Moment>> = flight.seats().into_iter().map(|(seat, _)| seat.cursor()).collect();
             // Somebody wants all of it at once: holding it up would help nobody.
             let Some(cursors) = cursors else { return };
@@ -113,10 +113,92 @@ impl Sight {
             if held <= MOST || self.at(first).is_none() {
                 return;
             }
-            tokio::select! {
-                () = taken => {}
-                () = gone => {}
-            }
+            changed.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::cache::Settled;
+    use crate::cache::seat::Seat;
+    use crate::repage::{Item, Placed};
+    use crate::upstream::{Asker, Demand};
+
+    fn hours(start: i64, end: i64) -> Span {
+        Span::new(Moment::from_seconds(start * 3600), Moment::from_seconds(end * 3600))
+    }
+
+    /// A chunk of an hour, of a mebibyte that does not deflate.
+    fn chunk(hour: i64) -> Arc<Chunk> {
+        let mut noise = fastrand::Rng::with_seed(7);
+        let json: Bytes = (0..1 << 20).map(|_| noise.u8(..)).collect();
+        let item = Item { at: hours(hour, hour + 1).start, id: Bytes::new(), json };
+        Arc::new(Chunk::new(hours(hour, hour + 1), Moment::from_seconds(0), Settled::Yes, &[item]))
+    }
+
+    fn flight() -> Arc<Flight> {
+        let demand = Demand::new(Asker::anyone());
+        Flight::begin(hours(0, 24), false, Placed::Checked, Moment::from_seconds(0), 0, demand).0
+    }
+
+    fn wait(flight: &Arc<Flight>, cursor: Option<Moment>) -> Arc<Seat> {
+        let seat = Seat::new(Asker::anyone());
+        assert!(seat.wait_for(flight, hours(0, 24)));
+        if let Some(cursor) = cursor {
+            seat.stream_from(cursor);
+        }
+        seat
+    }
+
+    #[test]
+    fn a_flight_waits_for_those_who_stream_and_for_nobody_else() {
+        let flight = flight();
+        let slow = wait(&flight, Some(hours(0, 0).start));
+        for hour in 0..3 {
+            flight.sight.show(hours(0, 24), &[chunk(hour)]);
+            assert!(flight.sight.make_room(&flight).now_or_never().is_some(), "there is room");
+        }
+        flight.sight.show(hours(0, 24), &[chunk(3), chunk(4)]);
+        let mut room = Box::pin(flight.sight.make_room(&flight));
+        assert!(room.as_mut().now_or_never().is_none());
+        slow.stream_from(hours(2, 2).start);
+        assert!(room.as_mut().now_or_never().is_some());
+        assert!(flight.sight.at(hours(1, 1).start).is_none(), "what all have taken is let go of");
+
+        flight.sight.show(hours(0, 24), &[chunk(5), chunk(6)]);
+        let mut room = Box::pin(flight.sight.make_room(&flight));
+        assert!(room.as_mut().now_or_never().is_none());
+        let _whole = wait(&flight, None);
+        assert!(room.as_mut().now_or_never().is_some(), "somebody wants all of it, and streams nothing");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_has_gone_or_waits_for_something_else() {
+        let flight = flight();
+        let seat = wait(&flight, Some(hours(0, 0).start));
+        flight.sight.show(hours(0, 24), &(0..6).map(chunk).collect::<Vec<_>>());
+        let _ahead = wait(&flight, Some(hours(12, 12).start));
+        assert!(flight.sight.make_room(&flight).now_or_never().is_none());
+        drop(seat);
+        assert!(flight.sight.make_room(&flight).now_or_never().is_some());
+    }
+
+    #[test]
+    fn only_what_follows_from_the_beginning_is_shown_and_nothing_that_is_refuted() {
+        let flight = flight();
+        flight.sight.show(hours(0, 24), &[chunk(23)]);
+        assert!(flight.sight.at(hours(23, 23).start).is_none());
+        flight.sight.show(hours(0, 24), &[chunk(0)]);
+        assert!(flight.sight.at(hours(0, 0).start).is_some());
+        flight.sight.conclude(Verdict::Refuted);
+        flight.sight.show(hours(0, 24), &[chunk(1)]);
+        assert_eq!((flight.sight.verdict(), flight.sight.at(hours(1, 1).start).is_none()), (Verdict::Refuted, true));
+        flight.sight.conclude(Verdict::Proven);
+        assert_eq!(flight.sight.verdict(), Verdict::Refuted);
     }
 }

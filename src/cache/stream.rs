@@ -18,7 +18,7 @@ use super::sight::Verdict;
 use super::{CacheError, Excerpted, Outcome, WindowAnswer};
 use crate::quota::Exhausted;
 use crate::repage::RepageError;
-use crate::window::Span;
+use crate::window::{Moment, Span};
 
 /// So many slices wait for the caller; the rest stays where it lies.
 const AHEAD: usize = 2;
@@ -81,6 +81,13 @@ struct Stream {
     /// Flights of which something was sent before it was proven.
     unproven: Vec<Arc<Flight>>,
     calls: u32,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Nothing is kept for it any more, and nobody waits until it has taken it.
+        self.request.seat.stream_from(Moment::MAX);
+    }
 }
 
 impl Stream {
