@@ -261,7 +261,7 @@ where
         let mut held = Duration::ZERO;
         loop {
             let (series, demand) = (self.run.series.clone(), self.run.demand.clone());
-            let request = PageRequest { series, bounds, offset, limit, demand };
+            let request = PageRequest { series, bounds, offset, limit, demand, ahead: false };
             let asked = Instant::now();
             match self.stage.below.clone().oneshot(request).await {
                 Ok(page) => {
