@@ -37,7 +37,7 @@ pub(super) struct Density {
 impl Density {
     /// A stretch of time was seen; `items` gives how many lie in a part of it.
     pub(super) fn add(&mut self, seen: Span, items: impl Fn(Span) -> usize) {
-        for (hour, part) in by_hour(seen) {
+        for (hour, part) in seen.by_hour() {
             let (items, length) = (items(part), part.length());
             self.all.add(items, length);
             self.hours[hour].add(items, length);
@@ -63,7 +63,7 @@ impl Density {
     }
 
     fn items(&self, run: Span) -> u64 {
-        let items: f64 = by_hour(run).map(|(hour, part)| self.per_second(hour) * part.length().as_secs_f64()).sum();
+        let items: f64 = run.by_hour().map(|(hour, part)| self.per_second(hour) * part.length().as_secs_f64()).sum();
         // Rounded, so that what comes out even on paper is no page more for the last digit of a fraction.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
         let items = items.round() as u64;
@@ -74,18 +74,6 @@ impl Density {
         let of_this_hour = self.hours[hour];
         if of_this_hour.length >= HOUR { of_this_hour.per_second() } else { self.all.per_second() }
     }
-}
-
-/// A span cut at the full hours, each part with its hour of the day.
-fn by_hour(span: Span) -> impl Iterator<Item = (usize, Span)> {
-    let mut left = span;
-    std::iter::from_fn(move || {
-        let first = (!left.is_empty()).then_some(left.start)?;
-        let (part, rest) = left.split_at(first.floor_to(HOUR) + HOUR);
-        left = rest;
-        let hour = first.as_seconds().div_euclid(3600).rem_euclid(24);
-        Some((usize::try_from(hour).unwrap_or_default(), part))
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The queue of one account: who may call the upstream, and when.
 
+mod ahead;
 mod in_common;
 mod loans;
 mod turn;
@@ -296,34 +297,51 @@ impl Turns {
         if paced > now {
             return Next::Wait { until: paced, certain: false };
         }
-        let cause = place.demand.cause().clone();
-        let name = match self.pass(&mut state, now, &cause.caller) {
+        let name = match self.pass(&mut state, now, &place.demand.cause().caller) {
             Pass::Go(name) => name,
             Pass::Wait(until) => return Next::Wait { until, certain: false },
             Pass::Elsewhere => return Next::Elsewhere,
             Pass::NoShare => return Next::Wait { until: now + NO_SHARE, certain: true },
         };
-        if !place.demand.begin(now.saturating_sub(asked)) {
+        let waited = now.saturating_sub(asked);
+        let Some(turn) = self.begin(&mut state, place.demand, first.class, waited, now, name) else {
+            return Next::Unwanted;
+        };
+        state.queue.remove(&place.ticket);
+        state.wake_first();
+        Next::Go(turn)
+    }
+
+    /// Begins a call that may go now, under its `name` among replicas; `None` if nobody wants it any more.
+    fn begin(
+        self: &Arc<Self>,
+        state: &mut State,
+        demand: &Arc<Demand>,
+        class: Class,
+        waited: Duration,
+        now: Tick,
+        name: Option<Name>,
+    ) -> Option<Turn> {
+        if !demand.begin(waited) {
             if let Some((common, name)) = state.common.as_mut().zip(name) {
                 common.take_back(&name);
             }
-            return Next::Unwanted;
+            return None;
         }
         state.ledger.begin();
-        let outlook = state.ledger.outlook(now, reserve);
-        if let Some(pace) = state.pace(first.class) {
+        let outlook = state.ledger.outlook(now, self.reserve(class));
+        if let Some(pace) = state.pace(class) {
             pace.begin(now, outlook);
         }
+        let cause = demand.cause().clone();
         // Whoever it is served for moves on in the line, even where another is charged: else one who only ever joins what
         // others have caused would always be the first.
-        let (_, served) = place.demand.first(|asker| state.shares.mark(asker));
+        let (_, served) = demand.first(|asker| state.shares.mark(asker));
         state.shares.charge(&served);
         *state.spent.entry(cause.caller.clone()).or_default() += 1;
         // Written down before the call is made: whatever happens to this process, the next one knows of it.
         let slot = self.journal.as_ref().map(|journal| journal.begin(&self.account));
-        state.queue.remove(&place.ticket);
-        state.wake_first();
-        Next::Go(Turn::new(self, cause, served, now, slot, name))
+        Some(Turn::new(self, cause, served, now, slot, name))
     }
 
     /// Whether the other replicas leave room for a call; under which name, if there are any.

@@ -1,10 +1,12 @@
 //! The repage stage: walks a run in pages until it is whole, or fails. Nobody above it sees a page.
 
+mod ahead;
 mod handing;
 mod item;
 mod pager;
 mod parting;
 mod places;
+mod read_ahead;
 mod walk;
 
 use std::collections::HashMap;
@@ -168,8 +170,8 @@ where
     fn call(&mut self, run: Run) -> Self::Future {
         let stage = self.clone();
         Box::pin(async move {
-            let _place = stage.place(&run).await?;
-            let mut pager = Pager::new(&stage, &run);
+            let place = stage.place(&run).await?;
+            let mut pager = Pager::new(&stage, &run, place.as_ref());
             match run.placed {
                 Placed::Checked => pager.fetch(run.span).await,
                 // What is served only as a whole is fetched as a whole.

@@ -1,14 +1,19 @@
 //! One run, walked page by page: what is tried again, halved, cut, parted and held.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use super::handing::{Handing, may_hand_on};
 use super::parting::{Need, Parting, Position};
+use super::places::Place;
+use super::read_ahead::ReadAhead;
 use super::walk::{Broken, Order, Walk, Watch};
-use super::{Delivery, RepageError, RepageStage, Run, Stretch};
+use super::{Delivery, Placed, RepageError, RepageStage, Run, Stretch};
 use crate::quota::{Exhausted, QuotaError};
 use crate::telemetry;
 use crate::upstream::{Class, PAGE_LIMIT, Page, PageRequest};
@@ -41,19 +46,21 @@ enum Walked {
 pub(super) struct Pager<'a, S> {
     stage: &'a RepageStage<S>,
     run: &'a Run,
+    place: Option<&'a Place>,
     /// Whether a page has come: from then on, giving up would waste what was spent.
     begun: bool,
-    /// How long the last page took, with its wait for the quota.
+    /// How long the last page took, with its wait for the quota; only its part of that, if others came meanwhile.
     last_page: Duration,
     handing: Handing,
     may_hand_on: bool,
 }
 
 impl<'a, S> Pager<'a, S> {
-    pub(super) fn new(stage: &'a RepageStage<S>, run: &'a Run) -> Self {
+    pub(super) fn new(stage: &'a RepageStage<S>, run: &'a Run, place: Option<&'a Place>) -> Self {
         Self {
             stage,
             run,
+            place,
             begun: run.demand.has_begun(),
             last_page: Duration::ZERO,
             may_hand_on: true,
@@ -64,7 +71,8 @@ impl<'a, S> Pager<'a, S> {
 
 impl<S> Pager<'_, S>
 where
-    S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone,
+    S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + 'static,
+    S::Future: Send,
 {
     fn query_for(&self, span: Span) -> QueryBounds {
         self.stage.settings.window.upper_bound.query_for(span)
@@ -139,9 +147,11 @@ where
     ) -> Result<Result<Option<Span>, Broken>, RepageError> {
         let mut last = Broken::NothingCame;
         let mut ended_with = None;
-        for _ in 0..times {
+        for time in 0..times {
             let begun_at = self.now();
-            match self.walk(span, watch, begun_at).await? {
+            // Where rows have moved, pages that were asked for ahead would likely be of no use.
+            let reads_ahead = time == 0 && watch == Watch::Order && self.run.placed == Placed::Checked;
+            match self.walk(span, watch, reads_ahead, begun_at).await? {
                 Walked::Whole(walk) => {
                     self.deliver(*span, walk, begun_at);
                     return Ok(Ok(None));
@@ -175,14 +185,27 @@ where
         }
     }
 
-    async fn walk(&mut self, span: &mut Span, watch: Watch, begun_at: Moment) -> Result<Walked, RepageError> {
+    async fn walk(
+        &mut self,
+        span: &mut Span,
+        watch: Watch,
+        reads_ahead: bool,
+        begun_at: Moment,
+    ) -> Result<Walked, RepageError> {
         let mut walk = self.new_walk(*span, watch);
+        let place = self.place.filter(|_| reads_ahead);
+        let mut ahead = ReadAhead::new(&self.stage.below, self.run, place, &self.stage.settings.window.field, *span);
         let walk_bytes = self.stage.settings.walk_bytes;
         let mut cut_beyond = walk_bytes;
         let mut may_hand_over = true;
         while let Some(offset) = walk.next_offset() {
             // What cannot be halved cannot be cut either; it is walked to its end, however large.
-            if walk.bytes() > cut_beyond && watch == Watch::Order {
+            let is_large = walk.bytes() > cut_beyond && watch == Watch::Order;
+            let is_due = is_large || self.parting(&walk, *span, watch, may_hand_over).is_some();
+            // What was asked for ahead is paid for: it is used before the walk is cut or leaves something to others.
+            let is_put_off = is_due && ahead.is_reading();
+            ahead.hold_back(is_put_off);
+            if is_large && !is_put_off {
                 cut_beyond += walk_bytes;
                 match self.cut(&walk, *span).await? {
                     Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
@@ -190,7 +213,7 @@ where
                     None => {}
                 }
             }
-            match self.parting(&walk, *span, watch, may_hand_over) {
+            match self.parting(&walk, *span, watch, may_hand_over).filter(|_| !is_put_off) {
                 Some(Parting::HandOver) => {
                     // A proof that fails once is not paid for again.
                     may_hand_over = false;
@@ -202,10 +225,11 @@ where
                     self.leave_to_others(*span, kept, wanted);
                     *span = kept;
                     walk.narrow(self.query_for(kept));
+                    ahead.narrow(kept);
                 }
                 None => {}
             }
-            let page = self.page(self.query_for(*span), offset, PAGE_LIMIT).await?;
+            let page = self.next_page(&mut ahead, self.query_for(*span), offset).await?;
             let Err(broken) = walk.take(page) else {
                 self.hand_on(&mut walk, *span, watch, begun_at).await;
                 continue;
@@ -300,12 +324,53 @@ where
         }
     }
 
+    /// The next page of a walk: one that was asked for ahead, or one that is asked for now. While it is waited for, others
+    /// further on are asked for.
+    async fn next_page(
+        &mut self,
+        ahead: &mut ReadAhead<'_, S>,
+        bounds: QueryBounds,
+        offset: u64,
+    ) -> Result<Page, RepageError> {
+        loop {
+            if let Some((page, took)) = ahead.take(offset) {
+                self.last_page = took;
+                return Ok(page);
+            }
+            if !ahead.is_asked(offset) {
+                break;
+            }
+            ahead.ask(bounds, offset, 0);
+            ahead.land().await;
+        }
+        let page = {
+            let mut page = pin!(self.page(bounds, offset, PAGE_LIMIT));
+            // The walk's own call takes its place in the queue first.
+            let mut come = poll!(&mut page);
+            loop {
+                if let Poll::Ready(page) = come {
+                    break page?;
+                }
+                ahead.ask(bounds, offset, 1);
+                come = tokio::select! {
+                    page = &mut page => Poll::Ready(page),
+                    () = ahead.land(), if ahead.is_waiting() => Poll::Pending,
+                };
+            }
+        };
+        // How long the upstream took: what waits for the quota does not come sooner for being asked for ahead.
+        let took = self.last_page.saturating_sub(self.run.demand.last_wait());
+        self.last_page /= ahead.under_way() + 1;
+        ahead.saw(offset, &page, took);
+        Ok(page)
+    }
+
     /// Fetches a page. A run that has begun is not given up because the quota is spent: it is held, and says so.
     async fn page(&mut self, bounds: QueryBounds, offset: u64, limit: u32) -> Result<Page, RepageError> {
         let mut held = Duration::ZERO;
         loop {
             let (series, demand) = (self.run.series.clone(), self.run.demand.clone());
-            let request = PageRequest { series, bounds, offset, limit, demand };
+            let request = PageRequest { series, bounds, offset, limit, demand, ahead: false };
             let asked = Instant::now();
             match self.stage.below.clone().oneshot(request).await {
                 Ok(page) => {

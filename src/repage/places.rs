@@ -93,6 +93,20 @@ impl Runs {
 #[derive(Debug)]
 pub(super) struct Place(Option<(Arc<Places>, Party)>);
 
+impl Place {
+    /// How many calls its run may have under way at once: an equal part of what its caller has by its weight, among all
+    /// whose runs are under way and no less urgent.
+    pub(super) fn width(&self) -> usize {
+        let Some((places, party)) = &self.0 else { return 1 };
+        let parties = places.lock();
+        let others = parties.iter().filter(|((class, _), runs)| *class <= party.0 && runs.begun > 0);
+        let weights: u64 = others.map(|(_, runs)| u64::from(runs.weight)).sum();
+        let Some(own) = parties.get(party) else { return 1 };
+        let share = u64::from(places.most) * u64::from(own.weight) / weights.max(1);
+        usize::try_from(share / u64::from(own.begun.max(1))).unwrap_or(usize::MAX).max(1)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let Some((places, party)) = self.0.take() else { return };
@@ -140,6 +154,20 @@ mod tests {
         assert_eq!((a.len(), b.len(), c.len()), (8, 6, 8));
         drop(a);
         assert_eq!(take_all(&places, &asker("a", 1, Class::Interactive)).len(), 2, "a quarter, now that b is there");
+    }
+
+    #[tokio::test]
+    async fn what_a_run_may_do_at_once_is_its_part_of_its_callers_share() {
+        let places = Places::new(8);
+        let alone = places.take(&asker("a", 1, Class::Interactive)).await;
+        let in_the_background = places.take(&asker("b", 1, Class::Background)).await;
+        assert_eq!((alone.width(), in_the_background.width()), (8, 4), "what is more urgent is not held up");
+        let another = places.take(&asker("a", 1, Class::Interactive)).await;
+        assert_eq!((alone.width(), another.width()), (4, 4));
+        let of_weight = places.take(&asker("c", 3, Class::Interactive)).await;
+        assert_eq!((alone.width(), of_weight.width()), (1, 6));
+        drop((another, of_weight));
+        assert_eq!(alone.width(), 8);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use crate::window::{Bound, QueryBounds, UpperBound};
 
 mod lines;
 mod parted;
+mod side_by_side;
 
 /// How the naive upstream orders its rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +35,8 @@ struct Upstream {
     calls: u64,
     /// At this call, before it is answered, these rows appear.
     arrivals: Vec<(u64, Moment, String)>,
+    /// Before the page at this offset is answered for the first time, these rows appear.
+    arrivals_at: Vec<(u64, Moment, String)>,
     /// The items show another timestamp than the one that is selected on, an hour later.
     misplaced: bool,
     /// More is promised behind each full page, even the last.
@@ -42,6 +45,8 @@ struct Upstream {
     walk_bytes: usize,
     /// The row at this second shows no timestamp.
     timeless_at: Option<i64>,
+    /// The page at this offset holds fewer items than it could, and promises more.
+    short_page_at: Option<u64>,
 }
 
 impl Upstream {
@@ -55,6 +60,8 @@ impl Upstream {
         let calls = self.calls;
         let arrived = self.arrivals.extract_if(.., |(call, ..)| *call <= calls).map(|(_, at, name)| (at, name));
         self.rows.extend(arrived);
+        let arrived = self.arrivals_at.extract_if(.., |(offset, ..)| *offset == request.offset);
+        self.rows.extend(arrived.map(|(_, at, name)| (at, name)));
         let mut rows = self.selected(request.bounds);
         let salted = |name: &str| xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), calls);
         match self.order {
@@ -66,7 +73,8 @@ impl Upstream {
         }
         let offset = usize::try_from(request.offset).unwrap().min(rows.len());
         let rest = &rows[offset..];
-        let items = &rest[..rest.len().min(self.page_limit).min(request.limit as usize)];
+        let page_limit = if self.short_page_at == Some(request.offset) { self.page_limit / 2 } else { self.page_limit };
+        let items = &rest[..rest.len().min(page_limit).min(request.limit as usize)];
         let shown = |(at, name): &(Moment, String)| {
             if self.timeless_at == Some(at.as_seconds()) {
                 return format!(r#"{{"segmentID":"{name}","segmentStartTime":null}}"#).into();
@@ -191,10 +199,12 @@ fn upstream(rows: Vec<(Moment, String)>, order: Rows, bound: UpperBound) -> Upst
         page_limit: 100,
         calls: 0,
         arrivals: Vec::new(),
+        arrivals_at: Vec::new(),
         misplaced: false,
         promises_too_much: false,
         walk_bytes: usize::MAX,
         timeless_at: None,
+        short_page_at: None,
     }
 }
 

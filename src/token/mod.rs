@@ -227,6 +227,7 @@ mod tests {
             offset: 0,
             limit: 100,
             demand: Demand::new(Asker::anyone()),
+            ahead: false,
         }
     }
 

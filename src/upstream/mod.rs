@@ -37,4 +37,7 @@ pub struct PageRequest {
     pub limit: u32,
     /// Who wants it, and where its calls are counted.
     pub demand: Arc<Demand>,
+    /// Whether its walk has not got there yet. Such a call is made at once or not at all: it keeps nobody waiting, and is
+    /// not tried again.
+    pub ahead: bool,
 }

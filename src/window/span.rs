@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::Moment;
 
+const HOUR: Duration = Duration::from_hours(1);
+
 /// The moments `t` with `start <= t < end`. A span whose `end` is not after its `start` is empty.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Span {
@@ -47,6 +49,18 @@ impl Span {
     /// Whether they share a moment.
     pub fn overlaps(self, other: Self) -> bool {
         !self.intersection(other).is_empty()
+    }
+
+    /// This span cut at the full hours, each part with its hour of the UTC day.
+    pub fn by_hour(self) -> impl Iterator<Item = (usize, Self)> {
+        let mut left = self;
+        std::iter::from_fn(move || {
+            let first = (!left.is_empty()).then_some(left.start)?;
+            let (part, rest) = left.split_at(first.floor_to(HOUR) + HOUR);
+            left = rest;
+            let hour = first.as_seconds().div_euclid(3600).rem_euclid(24);
+            Some((usize::try_from(hour).unwrap_or_default(), part))
+        })
     }
 
     /// This span up to the next full minute, if it ends with the first tick of a minute's last second, as a window does
@@ -162,6 +176,15 @@ mod tests {
         for other in [inclusive(3600), inclusive(3598), seconds(3599), seconds(3600), Span::default()] {
             assert_eq!(other.to_full_minute(), other);
         }
+    }
+
+    #[test]
+    fn a_span_is_cut_at_the_full_hours_of_the_utc_day() {
+        let part = |hour, start, end| (hour, Span::new(Moment::from_seconds(start), Moment::from_seconds(end)));
+        let parts = |start, end| part(0, start, end).1.by_hour().collect::<Vec<_>>();
+        assert_eq!(parts(-1800, 3700), [part(23, -1800, 0), part(0, 0, 3600), part(1, 3600, 3700)]);
+        assert_eq!(parts(3600, 7200), [part(1, 3600, 7200)]);
+        assert_eq!(parts(5, 5), []);
     }
 
     proptest! {

@@ -26,6 +26,7 @@ mod representation;
 mod restarts;
 mod secrets;
 mod sharing;
+mod side_by_side;
 mod streaming;
 mod support;
 mod tap;

@@ -250,3 +250,71 @@ async fn what_somebody_comes_to_wait_for_goes_first() {
     assert_eq!(turns.spent("b").0, 1, "it is charged to who caused it");
     drop(waiting);
 }
+
+const PLENTY: (u32, u64) = (10_000, 60);
+
+/// Takes turns ahead until there is no more room.
+async fn take_ahead(turns: &Arc<Turns>, demand: &Arc<Demand>) -> Vec<Turn> {
+    let mut taken = Vec::new();
+    while let Ok(turn) = turns.take_ahead(demand).await {
+        taken.push(turn);
+    }
+    taken
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_ahead_goes_at_once_or_not_at_all() {
+    let turns = turns(&[PLENTY], 30);
+    let begun = Instant::now();
+    let taken = take_ahead(&turns, &wanted()).await;
+    assert_eq!((taken.len(), turns.waiting(), begun.elapsed()), (8, 0, Duration::ZERO), "as many as may be under way");
+    assert_eq!(turns.spent("c").0, 8, "each is counted as any other");
+    drop(taken);
+    assert_eq!(turns.remaining()[0].left, 10_000 - 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_has_the_next_turn_before_all_that_is_asked_for_ahead() {
+    let turns = turns(&[PLENTY], 30);
+    let mut taken = take_ahead(&turns, &wanted()).await;
+    for class in [Class::Interactive, Class::Background] {
+        let single = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.take(&Demand::new(asker("other", 1, class))).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(turns.waiting(), 1);
+        // One of the pages ahead comes, and its run asks for another at once.
+        taken.pop().unwrap().answered(None);
+        assert!(turns.take_ahead(&wanted()).await.is_err(), "somebody waits");
+        taken.push(single.await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_little_is_left_nothing_is_asked_for_ahead() {
+    // So few calls are not paced.
+    let few = turns(&[(5, 3600)], 30);
+    assert_eq!(take_ahead(&few, &wanted()).await.len(), 4, "a fifth is left alone");
+    drop(few.take(&wanted()).await.unwrap());
+    // The first twenty calls of a minute go at once, and the others one after the other.
+    let paced = turns(&[(60, 60)], 30);
+    for _ in 0..20 {
+        paced.take_ahead(&wanted()).await.unwrap().answered(None);
+    }
+    drop(take_ahead(&paced, &wanted()).await);
+    assert!(paced.spent("c").0 <= 22, "{:?}", paced.spent("c"));
+    let refused = turns(&[PLENTY], 30);
+    refused.take(&wanted()).await.unwrap().refused(SpentLimit::Unnamed, Some(Duration::from_secs(1)), None);
+    assert!(refused.take_ahead(&wanted()).await.is_err(), "the account is closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_ahead_in_the_background_leaves_the_reserve_alone() {
+    let turns = turns_with(&[PLENTY], 30, 0.5);
+    let background = Demand::new(asker("b", 1, Class::Background));
+    assert_eq!(take_ahead(&turns, &background).await.len(), 4);
+    let abandoned = wanted();
+    drop(abandoned.join(abandoned.cause().clone(), Span::EVER));
+    assert!(turns.take_ahead(&abandoned).await.is_err_and(|why| why == NoTurn::Unwanted));
+}
