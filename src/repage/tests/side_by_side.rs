@@ -54,7 +54,7 @@ impl Told {
 fn run_slowly(upstream: Upstream, span: Span, manner: &Manner) -> Told {
     let settings = RepageLayer {
         window: window(upstream.bound),
-        clock: Clock::manual(Moment::from_seconds(0)),
+        clock: settled(),
         queue_timeout: Duration::from_secs(1),
         walk_bytes: upstream.walk_bytes,
         places: Arc::new(HashMap::from([("a".into(), Places::new(AT_ONCE))])),
@@ -100,29 +100,21 @@ fn run_slowly(upstream: Upstream, span: Span, manner: &Manner) -> Told {
     });
     let series =
         Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
-    let (deliver, mut delivered) = mpsc::unbounded_channel();
+    let (deliver, delivered) = mpsc::unbounded_channel();
     let demand = Demand::new(Asker { class: Class::Background, ..Asker::anyone() });
     let run = Run { series: series.into(), span, placed: Placed::Checked, demand: demand.clone(), deliver };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let (result, took) = runtime.block_on(async {
+    let (result, took, (stretches, left)) = runtime.block_on(async {
         let begun = Instant::now();
-        let result = settings.layer(below).oneshot(run).await;
+        let (result, delivered) = tokio::join!(settings.layer(below).oneshot(run), take(delivered));
         let took = begun.elapsed();
         // What nobody waits for any more ends too.
         while under_way.load(Ordering::Relaxed) > 0 {
             sleep(PAGE).await;
         }
-        (result, took)
+        (result, took, delivered)
     });
-    let (mut stretches, mut left) = (Vec::new(), Vec::new());
-    while let Ok(delivery) = delivered.try_recv() {
-        match delivery {
-            Delivery::Stretch(stretch) => stretches.push(stretch),
-            Delivery::Parted { rest, .. } => left.push(rest),
-            Delivery::Begun => {}
-            other => panic!("{other:?}"),
-        }
-    }
+    let left = left.into_iter().map(|(rest, _)| rest).collect();
     let calls = *calls.lock().unwrap();
     Told { result, stretches, left, took, calls, at_once: most.load(Ordering::Relaxed), charged: demand.charge() }
 }
