@@ -63,11 +63,12 @@ def build_koregate():
     return target / "release" / "koregate"
 
 
-def build_tool(symbols=False):
-    """The helper of these commands. `symbols` keeps the names of its functions, without building anything else anew."""
+def build_tool():
+    """The helper of these commands."""
     say("build the helper (the first time, some minutes)")
-    command = ["cargo", "rustc" if symbols else "build", "--release", "--locked", "--bench", "tool"]
-    command += ["--message-format=json-render-diagnostics", *(["--", "-Cstrip=none"] if symbols else [])]
+    # It keeps the names of its functions, which callgrind looks for. Nothing else is built anew for that.
+    command = ["cargo", "rustc", "--release", "--locked", "--bench", "tool"]
+    command += ["--message-format=json-render-diagnostics", "--", "-Cstrip=none"]
     built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     for line in built.stdout.splitlines():
         message = json.loads(line)

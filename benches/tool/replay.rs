@@ -66,7 +66,8 @@ async fn rig(begin: Moment) -> anyhow::Result<Rig> {
 /// The upstream calls that koregate makes for all this, from an empty cache on.
 async fn tell(begin: Moment, asks: &[Ask]) -> anyhow::Result<u64> {
     let rig = rig(begin).await?;
-    let client = Client::builder(TokioExecutor::new()).build_http();
+    // No connection is kept: one that koregate closes for being idle could be the next one to be used.
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
     for together in asks.chunk_by(|a, b| a.when == b.when) {
         rig.clock.set(together[0].when);
         try_join_all(together.iter().map(|ask| send(&client, rig.addr(), ask))).await?;

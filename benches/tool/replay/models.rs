@@ -1,6 +1,7 @@
 //! What others would spend on the same requests. None of it shares code with koregate.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use koregate::window::Moment;
@@ -76,7 +77,7 @@ impl<'a> UrlCache<'a> {
     }
 }
 
-/// Knows each second: it fetches what no copy may serve, and nothing else, in runs that are as long as can be.
+/// Knows each second: it fetches what no copy may serve, with the fewest calls that can do it, request by request.
 pub(super) struct LowerBound<'a> {
     times: &'a [Moment],
     ladder: Ladder,
@@ -104,13 +105,33 @@ impl<'a> LowerBound<'a> {
         }
         missing.sort_unstable();
         missing.dedup();
-        for run in missing.chunk_by(|a, b| a + 1 == *b) {
-            let end = self.moment(run[run.len() - 1] + 1);
-            self.calls += calls(items(self.times, self.moment(run[0]), end.min(now)));
+        let gaps: Vec<_> = missing.chunk_by(|a, b| a + 1 == *b).map(|gap| gap[0]..gap[gap.len() - 1] + 1).collect();
+        for run in self.cheapest(&gaps, now) {
+            self.fetched[run].fill(Some(now));
         }
-        for second in missing {
-            self.fetched[second] = Some(now);
+    }
+
+    /// The runs that fetch all gaps with the fewest calls. Where it costs less to fetch again what lies between two gaps
+    /// than to go around it, they are one run.
+    fn cheapest(&mut self, gaps: &[Range<usize>], now: Moment) -> Vec<Range<usize>> {
+        // For so many of the gaps: the fewest calls, and the first gap of the last run.
+        let mut best = vec![(0, 0)];
+        for last in 0..gaps.len() {
+            let end = self.moment(gaps[last].end).min(now);
+            let from = |first: usize| {
+                let run = calls(items(self.times, self.moment(gaps[first].start), end));
+                (best[first].0 + run, first)
+            };
+            best.push((0..=last).map(from).min().unwrap_or_default());
         }
+        self.calls += best[gaps.len()].0;
+        let (mut runs, mut left) = (Vec::new(), gaps.len());
+        while left > 0 {
+            let first = best[left].1;
+            runs.push(gaps[first].start..gaps[left - 1].end);
+            left = first;
+        }
+        runs
     }
 
     /// Whether there is a copy of this second that may be served.
