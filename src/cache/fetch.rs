@@ -13,6 +13,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::CacheError;
 use super::chunk::{Chunk, Deflater, Settled};
+use super::copies::Copy;
 use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
 use super::memory::Memory;
@@ -21,7 +22,7 @@ use super::purge::Purges;
 use super::relay::Relay;
 use super::runs::{Cause, gathered};
 use super::seat::Seat;
-use super::shelf::{Copy, Gathering, SharedShelf, Shelf, Shelves, Want};
+use super::shelf::{Gathering, SharedShelf, Shelf, Shelves, Want};
 use super::tier::Tier;
 use super::work::Work;
 use crate::clock::Clock;
