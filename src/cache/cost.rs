@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::copies::Copy;
 use super::estimate::Density;
 use super::fetch::Fetcher;
 use super::flight::Flight;
 use super::look::{Held, Look};
 use super::runs::{gathered, need};
-use super::shelf::{ByRichness, Copy, SharedShelf, Shelf};
+use super::shelf::{SharedShelf, Shelf};
 use super::{Cost, WindowQuery};
 use crate::repage::Placed;
 use crate::upstream::Filter;
@@ -166,8 +167,7 @@ fn density(look: &Look<'_>, own: &SharedShelf) -> (Density, Known) {
 fn of_shelf(look: &Look<'_>, shelf: &Shelf) -> Density {
     let peek = |copy: &Copy| copy.peek(&look.fetcher.memory);
     let mut density = Density::default();
-    let ByRichness { plain, rich } = &shelf.copies;
-    for (span, copy) in plain.within(Span::EVER).chain(rich.within(Span::EVER)) {
+    for (span, copy) in shelf.copies.all() {
         // That nothing lay ahead of a fetch tells nothing of what will lie there.
         let is_past = copy.chunk.start < copy.fetched_at;
         if let Some(chunk) = peek(copy).filter(|_| is_past) {

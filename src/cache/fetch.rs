@@ -13,6 +13,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::CacheError;
 use super::chunk::{Chunk, Deflater, Settled};
+use super::copies::Copy;
 use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
 use super::memory::Memory;
@@ -21,10 +22,10 @@ use super::purge::Purges;
 use super::relay::Relay;
 use super::runs::{Cause, gathered};
 use super::seat::Seat;
-use super::seen::Seen;
-use super::shelf::{Copy, Gathering, SharedShelf, Shelf, Shelves, Want};
+use super::shelf::{Gathering, SharedShelf, Shelf, Shelves, Want};
 use super::sight::Verdict;
 use super::tier::Tier;
+use super::unproven::Unproven;
 use super::work::Work;
 use crate::clock::Clock;
 use crate::quota::{QuotaError, Quotas};
@@ -217,7 +218,7 @@ impl Fetcher {
                 }
                 Delivery::Proven => {
                     for seen in &seen {
-                        to_come.remove(Seen::span(seen));
+                        to_come.remove(Unproven::span(seen));
                     }
                     let proven = self.shelve_seen(&work, &mut seen);
                     if let Ok(chunks) = &mut chunks {

@@ -5,10 +5,11 @@ use std::sync::{Arc, MutexGuard};
 use bytes::Bytes;
 
 use super::chunk::Chunk;
+use super::copies::Copy;
 use super::fetch::Fetcher;
 use super::member;
 use super::memory::Memory;
-use super::shelf::{Copy, SharedShelf, Shelf};
+use super::shelf::{SharedShelf, Shelf};
 use crate::upstream::{Filter, KnownFilter, PAGE_LIMIT, Series};
 use crate::window::{Moment, Plan, Span, SpanSet};
 
@@ -93,9 +94,9 @@ impl Look<'_> {
         };
         let (ladder, rich) = (&self.fetcher.ladder, self.series.rich);
         if !rich {
-            plan.take(&shelf.copies.plain, ladder, self.asked_at, self.fresh_since, |copy| open(copy, false));
+            plan.take(shelf.copies.of(false), ladder, self.asked_at, self.fresh_since, |copy| open(copy, false));
         }
-        plan.take(&shelf.copies.rich, ladder, self.asked_at, self.fresh_since, |copy| open(copy, !rich));
+        plan.take(shelf.copies.of(true), ladder, self.asked_at, self.fresh_since, |copy| open(copy, !rich));
     }
 
     /// The runs that bring `unasked`, which is missing in `plan`.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunk::Chunk;
+use super::copies::{ByRichness, Copy};
 use super::fetch::Fetcher;
 use super::seat::Found;
-use super::shelf::{ByRichness, Copy, SharedShelf};
+use super::shelf::SharedShelf;
 use super::tier::Tier;
 use crate::upstream::{Filter, Series};
 use crate::window::SpanSet;

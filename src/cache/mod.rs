@@ -1,12 +1,14 @@
 //! The cache stage: serves a window from chunks, and asks below for the missing runs only.
 
 mod chunk;
+mod copies;
 mod cost;
 mod estimate;
 mod excerpt;
 mod fetch;
 mod fields;
 mod flight;
+mod glance;
 mod hot;
 mod look;
 mod lookup;
@@ -18,15 +20,16 @@ mod relay;
 mod runs;
 mod seal;
 mod seat;
-mod seen;
 mod serve;
 mod shelf;
 mod sight;
 mod stream;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod tier;
 mod tombs;
+mod unproven;
 mod work;
 
 use std::convert::Infallible;
@@ -35,7 +38,7 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Ready, ready};
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
@@ -49,6 +52,7 @@ pub use purge::{Erased, Purge, Purged, Purges, Told};
 pub use stream::{Rest, Streamed};
 
 use self::fetch::Fetcher;
+use self::glance::Glance;
 use self::relay::Relay;
 use self::shelf::Shelves;
 use self::tier::Tier;
@@ -236,14 +240,18 @@ pub struct CacheStage(Arc<Fetcher>);
 impl Service<WindowQuery> for CacheStage {
     type Response = WindowAnswer;
     type Error = CacheError;
-    type Future = BoxFuture<'static, Result<WindowAnswer, CacheError>>;
+    type Future = Either<Ready<Result<WindowAnswer, CacheError>>, BoxFuture<'static, Result<WindowAnswer, CacheError>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CacheError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, query: WindowQuery) -> Self::Future {
-        Box::pin(serve::answer(self.0.clone(), query))
+        match Glance::at(&self.0, &query).map(Glance::answer) {
+            Some(Ok(answer)) => Either::Left(ready(Ok(answer))),
+            Some(Err(glance)) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),
+            None => Either::Right(Box::pin(serve::answer(self.0.clone(), query))),
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::chunk::{Chunk, Damaged, Slice};
+use super::copies::Copy;
 use super::fetch::Fetcher;
 use super::flight::Flight;
 use super::look::{Change, Held, Look};
 use super::relay::Arrival;
 use super::runs::need;
 use super::seat::{Found, Seat};
-use super::shelf::{Copy, SharedShelf};
+use super::shelf::SharedShelf;
 use super::{CacheError, Excerpt, Outcome, WindowAnswer, WindowQuery, stream};
 use crate::repage::{Placed, RepageError};
 use crate::upstream::{Filter, KnownFilter, Series};
@@ -44,12 +45,12 @@ impl Copied for Brought {
 
 /// A part of the window with what serves it.
 pub(super) struct Part {
-    span: Span,
+    pub(super) span: Span,
     pub(super) slice: Slice,
     /// When it was fetched.
-    fetched_at: Moment,
+    pub(super) fetched_at: Moment,
     /// Whether it was there before.
-    copy: bool,
+    pub(super) copy: bool,
     /// Whether the chunk was made of another for this answer.
     pub(super) derived: bool,
 }
@@ -286,8 +287,7 @@ impl Request {
         let mut shelf = self.shelf.lock();
         for span in moved {
             self.brought.remove(*span);
-            shelf.copies.plain.remove(*span);
-            shelf.copies.rich.remove(*span);
+            shelf.copies.remove(*span);
         }
     }
 
@@ -390,7 +390,7 @@ fn part(span: Span, held: Held) -> Result<Part, Damaged> {
 
 /// The spans whose items have moved elsewhere since they were fetched: an item that is not settled and stands in two
 /// parts has left the one that was fetched first.
-fn twice(parts: &[Part]) -> Vec<Span> {
+pub(super) fn twice(parts: &[Part]) -> Vec<Span> {
     let mut seen: HashMap<u64, &Part> = HashMap::new();
     let mut moved = Vec::new();
     for part in parts {

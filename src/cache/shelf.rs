@@ -1,73 +1,23 @@
 //! Where the copies of a series lie, and what is on its way to them.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use super::chunk::Chunk;
+use super::copies::{Copies, Copy};
 use super::flight::Flight;
-use super::memory::{ChunkId, Memory};
+use super::memory::Memory;
 use super::seat::Seat;
 use crate::upstream::Series;
-use crate::window::{Copied, Coverage, Moment, Span, SpanSet};
-
-/// A chunk that has been kept, and may have gone since.
-#[derive(Clone, Debug)]
-pub(super) struct Copy {
-    pub(super) id: ChunkId,
-    /// The whole span of the chunk; the copy may cover only a part of it.
-    pub(super) chunk: Span,
-    pub(super) fetched_at: Moment,
-    /// See [`Chunk::with_epoch`].
-    epoch: u64,
-    /// The chunk itself, for a look that is no use of it: memory tells no look from a use.
-    kept: Weak<Chunk>,
-}
-
-impl Copy {
-    /// Puts a chunk into memory.
-    pub(super) fn keep(chunk: &Arc<Chunk>, memory: &Memory) -> Self {
-        let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
-        let epoch = chunk.epoch();
-        Self { id: memory.keep(chunk.clone()), chunk: span, fetched_at, epoch, kept: Arc::downgrade(chunk) }
-    }
-
-    /// The chunk, if it is still there; it counts as used.
-    pub(super) fn use_chunk(&self, memory: &Memory) -> Option<Arc<Chunk>> {
-        memory.get(self.id)
-    }
-
-    /// The chunk, if it is still there; it does not count as used.
-    pub(super) fn peek(&self, memory: &Memory) -> Option<Arc<Chunk>> {
-        self.kept.upgrade().filter(|_| memory.holds(self.id))
-    }
-}
-
-impl Copied for Copy {
-    fn fetched_at(&self) -> Moment {
-        self.fetched_at
-    }
-}
-
-/// One of two things for items with `agenticActivities` and for those without.
-#[derive(Debug, Default)]
-pub(super) struct ByRichness<T> {
-    pub(super) plain: T,
-    pub(super) rich: T,
-}
-
-impl<T> ByRichness<T> {
-    pub(super) fn of(&mut self, rich: bool) -> &mut T {
-        if rich { &mut self.rich } else { &mut self.plain }
-    }
-}
+use crate::window::{Moment, Span, SpanSet};
 
 /// What is known of one series. Held for lookups and bookkeeping only, never across an await: whoever finds something
 /// missing asks for it under the same lock, so nobody asks twice.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    pub(super) copies: ByRichness<Coverage<Copy>>,
+    pub(super) copies: Copies,
     /// Windows of an account whose items cannot be cut by time, each with its whole answer.
     pub(super) exact: HashMap<(Span, bool), Copy>,
     pub(super) flights: Vec<Arc<Flight>>,
@@ -100,9 +50,9 @@ impl Shelf {
     /// Puts a copy on the shelf in place of what it replaces, and lets go of chunks that nothing refers to any more.
     /// `false` if all that is there is newer.
     pub(super) fn put(&mut self, rich: bool, copy: Copy, memory: &Memory) -> bool {
-        let copies = self.copies.of(rich);
         let (chunk, fetched_at) = (copy.chunk, copy.fetched_at);
-        let old: Vec<(Span, Copy)> = copies.within(chunk).map(|(span, old)| (span, old.clone())).collect();
+        let old: Vec<(Span, Copy)> =
+            self.copies.of(rich).within(chunk).map(|(span, old)| (span, old.clone())).collect();
         let newer: Vec<_> = old.iter().filter(|(_, old)| old.fetched_at > fetched_at).cloned().collect();
         let mut left = SpanSet::from(chunk);
         for (span, _) in &newer {
@@ -111,13 +61,13 @@ impl Shelf {
         if left.is_empty() && !newer.is_empty() {
             return false;
         }
-        copies.insert(chunk, copy);
+        self.copies.insert(rich, chunk, copy);
         // What is newer stays where it lies, and the new one comes around it.
         for (span, newer) in newer {
-            copies.insert(span, newer);
+            self.copies.insert(rich, span, newer);
         }
         for (_, old) in old {
-            if !copies.within(old.chunk).any(|(_, still)| still.id == old.id) {
+            if !self.copies.of(rich).within(old.chunk).any(|(_, still)| still.id == old.id) {
                 memory.drop_chunk(old.id);
             }
         }
@@ -136,9 +86,7 @@ impl Shelf {
             }
             !is_buried
         };
-        for rich in [false, true] {
-            self.copies.of(rich).retain(|_, copy| keep(copy));
-        }
+        self.copies.retain(&mut keep);
         self.exact.retain(|_, copy| keep(copy));
         for id in &gone {
             memory.drop_chunk(*id);
@@ -148,20 +96,13 @@ impl Shelf {
     }
 
     /// Forgets the copies of chunks that have gone from memory.
-    fn sweep(&mut self, memory: &Memory) {
-        for rich in [false, true] {
-            self.copies.of(rich).retain(|_, copy| memory.holds(copy.id));
-        }
+    pub(super) fn sweep(&mut self, memory: &Memory) {
+        self.copies.retain(|copy| memory.holds(copy.id));
         self.exact.retain(|_, copy| memory.holds(copy.id));
     }
 
     fn is_idle(&self) -> bool {
-        let ByRichness { plain, rich } = &self.copies;
-        plain.is_empty()
-            && rich.is_empty()
-            && self.exact.is_empty()
-            && self.flights.is_empty()
-            && self.gathering.is_none()
+        self.copies.is_empty() && self.exact.is_empty() && self.flights.is_empty() && self.gathering.is_none()
     }
 }
 
@@ -188,14 +129,17 @@ impl SharedShelf {
 impl Shelves {
     /// The shelf of a series, made if it is new.
     pub(super) fn of(&self, series: &Series) -> SharedShelf {
-        let key = Series { rich: false, ..series.clone() };
-        self.lock().entry(key).or_default().clone()
+        let key = key(series);
+        let mut shelves = self.lock();
+        match shelves.get(&*key) {
+            Some(shelf) => shelf.clone(),
+            None => shelves.entry(key.into_owned()).or_default().clone(),
+        }
     }
 
     /// The shelf of a series, if there is one.
     pub(super) fn find(&self, series: &Series) -> Option<SharedShelf> {
-        let key = Series { rich: false, ..series.clone() };
-        self.lock().get(&key).cloned()
+        self.lock().get(&*key(series)).cloned()
     }
 
     /// Takes the shelf of a series down if nothing lies on it and nobody but the caller, who holds it, uses it: series
@@ -203,7 +147,7 @@ impl Shelves {
     pub(super) fn tidy(&self, series: &Series, held: &SharedShelf) {
         let mut shelves = self.lock();
         if Arc::strong_count(&held.0) == 2 && held.lock().is_idle() {
-            shelves.remove(&Series { rich: false, ..series.clone() });
+            shelves.remove(&*key(series));
         }
     }
 
@@ -211,9 +155,7 @@ impl Shelves {
     pub(super) fn clear(&self, account: &str, memory: &Memory) {
         for (_, shelf) in self.of_account(account) {
             let copies = std::mem::take(&mut shelf.lock().copies);
-            for coverage in [copies.plain, copies.rich] {
-                coverage.within(Span::EVER).for_each(|(_, copy)| memory.drop_chunk(copy.id));
-            }
+            copies.all().for_each(|(_, copy)| memory.drop_chunk(copy.id));
         }
     }
 
@@ -237,10 +179,15 @@ impl Shelves {
     }
 }
 
+/// Under which the shelf of a series is found.
+fn key(series: &Series) -> Cow<'_, Series> {
+    if series.rich { Cow::Owned(Series { rich: false, ..series.clone() }) } else { Cow::Borrowed(series) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Settled;
+    use crate::cache::{Chunk, Settled};
 
     #[test]
     fn a_look_does_not_keep_a_chunk_from_being_the_next_to_go() {
@@ -273,7 +220,7 @@ mod tests {
         assert!(shelf.put(false, newer.clone(), &memory));
         assert!(shelf.put(false, older.clone(), &memory), "a part of it is news");
         let lies = |shelf: &Shelf| -> Vec<_> {
-            shelf.copies.plain.within(Span::EVER).map(|(span, copy)| (span.start, span.end, copy.id)).collect()
+            shelf.copies.of(false).within(Span::EVER).map(|(span, copy)| (span.start, span.end, copy.id)).collect()
         };
         assert_eq!(lies(&shelf), [(at(0), at(3), older.id), (at(3), at(5), newer.id), (at(5), at(10), older.id)]);
         assert!(!shelf.put(false, keep(3, 5, 60), &memory), "all that is there is newer");

@@ -30,13 +30,13 @@ impl<V> Plan<V> {
     ///
     /// A copy fetched at or after `fresh_since` is always good enough: whoever asked before it was fetched cannot
     /// want a newer one.
-    pub fn take<C: Clone + Copied>(
+    pub fn take<'c, C: Clone + Copied>(
         &mut self,
-        copies: &Coverage<C>,
+        copies: &'c Coverage<C>,
         ladder: &Ladder,
         now: Moment,
         fresh_since: Moment,
-        mut open: impl FnMut(&C) -> Option<V>,
+        mut open: impl FnMut(&'c C) -> Option<V>,
     ) where
         V: Clone,
     {

@@ -1,0 +1,239 @@
+//! Whatever happens to a shelf between two requests, a glance at it tells what a look at each of its chunks tells.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::cache::copies::Copy;
+use crate::cache::excerpt::Excerpt;
+use crate::cache::memory::ChunkId;
+use crate::cache::shelf::Shelf;
+use crate::cache::{Settled, WindowQuery};
+use crate::repage::Item;
+use crate::upstream::{Asker, Filter, Series};
+use crate::window::{Freshness, Grid, Ladder, Moment, Plan};
+
+/// The wall clock when it begins; data lies before and behind it.
+const NOW: i64 = 200;
+const CELL: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A fetch of so many seconds landed, so long ago.
+    Put {
+        start: i64,
+        length: i64,
+        rich: bool,
+        ago: i64,
+    },
+    /// Memory let one of its chunks go.
+    Evict(prop::sample::Index),
+    Purge {
+        start: i64,
+        length: i64,
+    },
+    /// An item has moved.
+    Forget {
+        start: i64,
+        length: i64,
+    },
+    /// What has gone from memory is forgotten.
+    Sweep,
+    /// Time passes.
+    Wait(i64),
+    Ask {
+        start: i64,
+        length: i64,
+        rich: bool,
+        excerpt: Excerpt,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let span = |longest| (0i64..NOW, 1i64..longest);
+    let excerpt =
+        (0u64..300, prop::option::weighted(0.9, 0u64..40)).prop_map(|(offset, limit)| Excerpt { offset, limit });
+    prop_oneof![
+        // The young ones are put in place of what is there, the others around it.
+        5 => (span(4), any::<bool>(), prop_oneof![3 => Just(0), 1 => 0i64..100])
+            .prop_map(|((start, length), rich, ago)| Step::Put { start, length, rich, ago }),
+        1 => (span(NOW), any::<bool>()).prop_map(|((start, length), rich)| Step::Put { start, length, rich, ago: 0 }),
+        2 => any::<prop::sample::Index>().prop_map(Step::Evict),
+        1 => (span(10), any::<bool>()).prop_map(|((start, length), is_purge)| {
+            if is_purge { Step::Purge { start, length } } else { Step::Forget { start, length } }
+        }),
+        1 => prop_oneof![Just(Step::Sweep), (0i64..20).prop_map(Step::Wait)],
+        10 => (span(NOW), any::<bool>(), excerpt)
+            .prop_map(|((start, length), rich, excerpt)| Step::Ask { start, length, rich, excerpt }),
+    ]
+}
+
+fn at(second: i64) -> Moment {
+    Moment::from_seconds(second)
+}
+
+fn seconds(start: i64, length: i64) -> Span {
+    Span::new(at(start), at(start + length))
+}
+
+/// A shelf, and all chunks that were ever put on it: the model never forgets one.
+struct World {
+    memory: Memory,
+    shelf: Shelf,
+    ladder: Ladder,
+    chunks: HashMap<ChunkId, Arc<Chunk>>,
+    now: i64,
+    puts: i64,
+}
+
+impl World {
+    fn new() -> Self {
+        let rung = |younger_than, max_age| Freshness {
+            younger_than: Duration::from_secs(younger_than),
+            max_age: Duration::from_secs(max_age),
+        };
+        let ladder = Ladder::new(Duration::from_secs(40), vec![rung(10, 10), rung(40, 30)]);
+        let (memory, shelf) = (Memory::new(1 << 30), Shelf::default());
+        let mut world = Self { memory, shelf, ladder, chunks: HashMap::new(), now: NOW, puts: 0 };
+        // Most of it is there to begin with.
+        world.put(0, NOW, false, 0);
+        world.put(0, NOW / 2, true, 0);
+        world
+    }
+
+    /// Each second has a few items, more or fewer by each fetch, by which they tell which it was.
+    fn put(&mut self, start: i64, length: i64, rich: bool, ago: i64) {
+        let (fetched, fetch) = (self.now - ago, self.puts);
+        self.puts += 1;
+        let Some(end) = Some((start + length).min(fetched)).filter(|end| *end > start) else { return };
+        let settled_before = self.ladder.settled_before(at(fetched));
+        let (old, open) = Span::new(at(start), at(end)).split_at(settled_before);
+        for (span, settled) in [(old, Settled::Yes), (open, Settled::No)] {
+            for piece in Grid::new(CELL).cut(span, |_| true) {
+                let items: Vec<Item> = (piece.start.as_seconds()..piece.end.as_seconds())
+                    .flat_map(|second| (0..(second * 7 + fetch) % 4).map(move |n| (second, n)))
+                    .map(|(second, n)| Item {
+                        at: at(second),
+                        // Now and then one has moved from another second.
+                        id: format!("{}-{n}", second - i64::from(fetch % 5 == 4 && second % 50 == 3)).into(),
+                        json: format!(r#"{{"n":"{second}-{n}","fetch":{fetch},"agenticActivities":[]}}"#).into(),
+                    })
+                    .collect();
+                let chunk = || Arc::new(Chunk::new(piece, at(fetched), settled, &items));
+                let copy = Copy::keep(&chunk(), &self.memory);
+                self.chunks.insert(copy.id, chunk());
+                self.shelf.put(rich, copy, &self.memory);
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Put { start, length, rich, ago } => self.put(*start, *length, *rich, *ago),
+            Step::Evict(which) => {
+                let mut lie: Vec<ChunkId> = self.shelf.copies.all().map(|(_, copy)| copy.id).collect();
+                lie.sort_unstable();
+                if !lie.is_empty() {
+                    self.memory.drop_chunk(*which.get(&lie));
+                }
+            }
+            Step::Purge { start, length } => {
+                let purged = seconds(*start, *length);
+                self.shelf.bury(|span, _| span.overlaps(purged), &self.memory);
+            }
+            Step::Forget { start, length } => self.shelf.copies.remove(seconds(*start, *length)),
+            Step::Sweep => self.shelf.sweep(&self.memory),
+            Step::Wait(seconds) => self.now += seconds,
+            Step::Ask { start, length, rich, excerpt } => return self.ask(seconds(*start, *length), *rich, *excerpt),
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, span: Span, rich: bool, excerpt: Excerpt) -> Result<(), TestCaseError> {
+        let series =
+            Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: Vec::new(), rich };
+        let asked_at = at(self.now);
+        let Some(span) = Some(span.split_at(asked_at).0).filter(|span| !span.is_empty()) else { return Ok(()) };
+        let query = WindowQuery { series: series.into(), span, excerpt, asked_at, asker: Asker::anyone() };
+        let expected = self.expected(&query);
+        let rules = Rules { ladder: &self.ladder, rich, asked_at, cell: CELL };
+        let glance = look(&mut self.shelf.copies, &self.memory, rules, &query);
+        let (Some((answer, texts, needed)), Some(glance)) = (&expected, &glance) else {
+            // If a chunk that must be opened has gone, it may all the same have been known before how much lay in it.
+            let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.holds(*id));
+            prop_assert!(glance.is_none() && !expected.as_ref().is_some_and(is_there));
+            return Ok(());
+        };
+        let mut slices = glance.answer.items.slices.clone();
+        for place in &glance.strip {
+            slices[*place].chunk = strip(&slices[*place].chunk).unwrap();
+        }
+        prop_assert_eq!(&texts_of(&slices), texts, "{:?}", needed);
+        let head = |answer: &WindowAnswer| {
+            let WindowAnswer { items, settled, oldest_copy, outcome, chunks, hits, calls, rest } = answer;
+            assert!(rest.is_none());
+            (items.count, items.has_more, *settled, *oldest_copy, *outcome, *chunks, *hits, *calls)
+        };
+        prop_assert_eq!(head(&glance.answer), head(answer));
+        Ok(())
+    }
+
+    /// The answer from a look at each chunk, its items, and the chunks that must be opened for it.
+    fn expected(&self, query: &WindowQuery) -> Option<(WindowAnswer, Vec<Bytes>, HashSet<ChunkId>)> {
+        let WindowQuery { series, span, asked_at, excerpt, .. } = query;
+        let mut plan = Plan::new(*span);
+        if !series.rich {
+            let plain = self.shelf.copies.of(false);
+            plan.take(plain, &self.ladder, *asked_at, *asked_at, |copy| Some((copy.id, false)));
+        }
+        let rich = self.shelf.copies.of(true);
+        plan.take(rich, &self.ladder, *asked_at, *asked_at, |copy| Some((copy.id, !series.rich)));
+        plan.hits.sort_by_key(|(span, _)| span.start);
+        let parts = plan.hits.iter().map(|(span, (id, is_strip))| {
+            let kept = &self.chunks[id];
+            let chunk = if *is_strip { strip(kept).unwrap() } else { kept.clone() };
+            let slice = Slice { rows: chunk.rows_within(*span), chunk };
+            Part { span: *span, slice, fetched_at: kept.fetched_at(), copy: true, derived: *is_strip }
+        });
+        let parts: Vec<Part> = parts.collect();
+        if !plan.missing.is_empty() || !twice(&parts).is_empty() {
+            return None;
+        }
+        let items = excerpt.of(parts.iter().map(|part| part.slice.clone()).collect());
+        let is_sent = |chunk: &Arc<Chunk>| items.slices.iter().any(|slice| Arc::ptr_eq(&slice.chunk, chunk));
+        let needed = plan.hits.iter().zip(&parts).filter(|((span, _), part)| {
+            let chunk = &part.slice.chunk;
+            is_sent(chunk) || *span != chunk.span() || !chunk.names(0..chunk.len()).is_empty()
+        });
+        let needed = needed.map(|((_, (id, _)), _)| *id).collect();
+        let texts = texts_of(&items.slices);
+        let answer = WindowAnswer {
+            items,
+            rest: None,
+            settled: span.end <= self.ladder.settled_before(*asked_at),
+            oldest_copy: parts.iter().map(|part| part.fetched_at).min(),
+            outcome: Outcome::Hit,
+            chunks: parts.len(),
+            hits: parts.len(),
+            calls: 0,
+        };
+        Some((answer, texts, needed))
+    }
+}
+
+fn texts_of(slices: &[Slice]) -> Vec<Bytes> {
+    slices.iter().flat_map(|slice| slice.chunk.read(slice.rows.clone())).map(|row| row.unwrap().1).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_glance_tells_what_a_look_at_each_chunk_tells(steps in prop::collection::vec(step(), 1..40)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step)?;
+        }
+    }
+}
