@@ -12,7 +12,8 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::CacheError;
-use super::chunk::{Chunk, Deflater, Settled};
+use super::chunk::{Chunk, Settled};
+use super::cut::cut;
 use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
 use super::memory::Memory;
@@ -26,13 +27,11 @@ use super::tier::Tier;
 use super::work::Work;
 use crate::clock::Clock;
 use crate::quota::{QuotaError, Quotas};
-use crate::repage::{Delivery, Item, Placed, RepageError, Run, Stretch};
+use crate::repage::{Delivery, Placed, RepageError, Run, Stretch};
 use crate::telemetry;
 use crate::upstream::{Asker, Demand, Series};
 use crate::window::{Grid, Ladder, Moment, Span, SpanSet};
 
-/// The bytes of items that one chunk holds at most, unless they all lie in one second.
-const CHUNK_TEXT: usize = 1 << 20;
 /// So many chunks are stored between two looks at what has gone from memory.
 const STORED_BETWEEN_SWEEPS: u64 = 4096;
 
@@ -292,11 +291,11 @@ impl Fetcher {
         let fetcher = self.clone();
         let (placed, epoch) = (work.flight.placed, work.flight.epoch);
         // Deflating megabytes would hold up every other request of this thread.
-        let cut = tokio::task::spawn_blocking(move || match placed {
-            Placed::Checked => fetcher.cut(&stretch, epoch),
+        let cutting = tokio::task::spawn_blocking(move || match placed {
+            Placed::Checked => cut(&stretch, epoch, fetcher.grid, &fetcher.ladder),
             Placed::Unchecked => vec![whole(&stretch, epoch)],
         });
-        let chunks = cut.await.map_err(|_| CacheError::Lost)?;
+        let chunks = cutting.await.map_err(|_| CacheError::Lost)?;
         self.shelve(&work, &chunks);
         Ok(chunks)
     }
@@ -361,23 +360,6 @@ impl Fetcher {
         // An open window that cannot be cut is cut at now, and now never comes again.
         settled || (placed == Placed::Checked && self.ladder.worth_keeping(span, fetched_at))
     }
-
-    fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
-        let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
-        let mut deflater = Deflater::default();
-        [(settled, Settled::Yes), (open, Settled::No)]
-            .into_iter()
-            .flat_map(|(span, settled)| {
-                let pieces = self.grid.cut(span, |piece| text_len(items_within(&stretch.items, piece)) <= CHUNK_TEXT);
-                pieces.into_iter().map(move |piece| (piece, settled))
-            })
-            .map(|(piece, settled)| {
-                let items = items_within(&stretch.items, piece);
-                let chunk = Chunk::deflated(piece, stretch.fetched_at, settled, items, &mut deflater);
-                Arc::new(chunk.with_epoch(epoch))
-            })
-            .collect()
-    }
 }
 
 /// Ends when one of `flights`, which have not left yet, is more urgent than `ahead`: gives its place among them.
@@ -399,16 +381,6 @@ fn is_elsewhere<T>(result: &Result<T, CacheError>) -> bool {
 
 fn whole(stretch: &Stretch, epoch: u64) -> Arc<Chunk> {
     Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items).with_epoch(epoch))
-}
-
-fn items_within(items: &[Item], span: Span) -> &[Item] {
-    let start = items.partition_point(|item| item.at < span.start);
-    let end = items.partition_point(|item| item.at < span.end);
-    &items[start..end]
-}
-
-fn text_len(items: &[Item]) -> usize {
-    items.iter().map(|item| item.json.len()).sum()
 }
 
 fn not_stored(error: &CacheError) -> NotStored {

@@ -2,6 +2,7 @@
 
 mod chunk;
 mod cost;
+mod cut;
 mod estimate;
 mod fetch;
 mod fields;
