@@ -19,9 +19,11 @@ const PAGES_LOOKED_BACK: usize = 512;
 const LATELY: Duration = Duration::from_hours(12);
 /// What is much more than usual now may soon be over.
 const MOST_ABOVE_USUAL: f64 = 1.2;
-/// An hour of the day that was not seen yet is taken for so much of the mean: it may be night. The next one is not, for
-/// what has just come goes on for a while.
+/// An hour of the day that was not seen yet is taken for so much of the mean: it may be night. So much less if no whole day
+/// lies ahead, for then it is near the end. The next one is not, if only some hours were seen: what has just come goes on
+/// for a while.
 const UNSEEN_HOUR: f64 = 0.5;
+const UNSEEN_LAST_HOUR: f64 = 0.1;
 const NEXT: Duration = Duration::from_hours(1);
 /// Off by this part may be what one page tells; what four tell, by half of it; but always by the least.
 const DOUBT: f64 = 0.3;
@@ -83,8 +85,10 @@ impl Course {
         }
         let next = ahead.intersection(near(NEXT));
         let (before, after) = (ahead.split_at(next.start).0, ahead.split_at(next.end).1);
-        let expected =
-            usual.expected(next, 1.0) + usual.expected(if before.is_empty() { after } else { before }, UNSEEN_HOUR);
+        let of_unseen = if ahead.length().as_secs_f64() < DAY { UNSEEN_LAST_HOUR } else { UNSEEN_HOUR };
+        let of_next = if usual.seconds.iter().sum::<f64>() < LATELY.as_secs_f64() { 1.0 } else { of_unseen };
+        let further = usual.expected(if before.is_empty() { after } else { before }, of_unseen);
+        let expected = usual.expected(next, of_next) + further;
         let expected = expected * usual.level_of(&lately).min(MOST_ABOVE_USUAL);
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let doubt = (DOUBT / (self.pages.len() as f64).sqrt()).max(LEAST_DOUBT);
