@@ -64,7 +64,7 @@ impl Stack {
         let cache = CacheLayer::new(&config.cache, post.as_ref(), &config.window, &config.quota, &quotas, clock);
         let (memory, fields, purges) = (cache.memory().clone(), cache.fields().clone(), cache.purges().clone());
         let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &quotas, clock);
-        let edge = EdgeLayer::new(&config.callers);
+        let edge = EdgeLayer::new(&config.callers, clock.clone());
         let (usage, callers) = (api.usage().clone(), edge.callers().clone());
 
         let service = ServiceBuilder::new()

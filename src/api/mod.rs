@@ -106,14 +106,15 @@ impl<S> Layer<S> for ApiLayer {
     type Service = ApiStage<S>;
 
     fn layer(&self, below: S) -> ApiStage<S> {
-        ApiStage { api: self.clone(), below }
+        ApiStage { api: Arc::new(self.clone()), below }
     }
 }
 
 /// See [`ApiLayer`].
 #[derive(Clone, Debug)]
 pub struct ApiStage<S> {
-    api: ApiLayer,
+    /// Shared, for the stage is cloned for each request.
+    api: Arc<ApiLayer>,
     below: S,
 }
 
@@ -246,6 +247,10 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    // Most requests have none, and need no timer for it.
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge { limit: BODY_LIMIT }),

@@ -176,6 +176,10 @@ impl Copies {
 
 fn see<'a>(lie: &'a ByRichness<Coverage<Copy>>, span: Span, rules: Rules<'_>) -> Option<Vec<(Span, Seen<'a>)>> {
     let Rules { ladder, rich, asked_at, .. } = rules;
+    // As a rule, one kind serves all of it.
+    if let Some(seen) = see_whole(if rich { &lie.rich } else { &lie.plain }, span, rules) {
+        return Some(seen);
+    }
     let mut plan = Plan::new(span);
     if !rich {
         plan.take(&lie.plain, ladder, asked_at, asked_at, |copy| Some(Seen { copy, strip: false }));
@@ -183,6 +187,22 @@ fn see<'a>(lie: &'a ByRichness<Coverage<Copy>>, span: Span, rules: Rules<'_>) ->
     plan.take(&lie.rich, ladder, asked_at, asked_at, |copy| Some(Seen { copy, strip: !rich }));
     plan.hits.sort_unstable_by_key(|(span, _)| span.start);
     plan.missing.is_empty().then_some(plan.hits)
+}
+
+/// What serves `span`, if these copies are enough, and none of them is due.
+fn see_whole<'a>(lie: &'a Coverage<Copy>, span: Span, rules: Rules<'_>) -> Option<Vec<(Span, Seen<'a>)>> {
+    let mut seen = Vec::new();
+    let mut end = span.start;
+    for (part, copy) in lie.within(span) {
+        let fetched_at = copy.fetched_at;
+        let is_due = || rules.ladder.due(part, fetched_at, rules.asked_at).next().is_some();
+        if part.start != end || (fetched_at < rules.asked_at && is_due()) {
+            return None;
+        }
+        end = part.end;
+        seen.push((part, Seen { copy, strip: false }));
+    }
+    (end == span.end).then_some(seen)
 }
 
 /// The tally of `span`, if time alone does not change what serves it.

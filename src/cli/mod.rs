@@ -49,14 +49,16 @@ pub enum Command {
 pub async fn run(cli: Cli) -> ExitCode {
     let usual = if matches!(cli.command, Command::Demo(_)) { LevelFilter::WARN } else { LevelFilter::INFO };
     telemetry::init_logs(cli.log.unwrap_or(usual));
-    match cli.command {
+    let code = match cli.command {
         Command::Demo(args) => finish(demo::run(args).await),
         Command::Serve(args) => serve::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Simulate(args) => finish(simulate::run(*args).await),
-    }
+    };
+    telemetry::write_out_logs();
+    code
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

@@ -20,12 +20,14 @@ use http_body_util::{Either, Full};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt as _};
 use tracing::Instrument as _;
-use uuid::Uuid;
+use uuid::Builder;
 
 use self::caller::Visit;
 use crate::api::{ApiBody, ApiError, Report};
+use crate::clock::Clock;
 use crate::config;
 use crate::telemetry::{self, Request as Told};
+use crate::window::Moment;
 
 pub use self::caller::Callers;
 pub use self::problem::{EdgeError, Kind};
@@ -42,12 +44,13 @@ pub type EdgeBody = Either<ApiBody, Full<Bytes>>;
 pub struct EdgeLayer {
     callers: Callers,
     room: Arc<Semaphore>,
+    clock: Clock,
 }
 
 impl EdgeLayer {
     /// Lets in these callers; anybody, if there are none.
-    pub fn new(callers: &[config::Caller]) -> Self {
-        Self { callers: Callers::new(callers), room: Arc::new(Semaphore::new(MOST_REQUESTS)) }
+    pub fn new(callers: &[config::Caller], clock: Clock) -> Self {
+        Self { callers: Callers::new(callers), room: Arc::new(Semaphore::new(MOST_REQUESTS)), clock }
     }
 
     /// The callers, to look at how their limits stand.
@@ -90,7 +93,7 @@ where
         let EdgeStage { edge, below } = self.clone();
         Box::pin(async move {
             let begun = Instant::now();
-            let id = request_id(request.headers());
+            let id = request_id(request.headers(), || edge.clock.now());
             let span = tracing::info_span!("request", request_id = id);
             let (visit, result) = edge.answer(below, request).instrument(span.clone()).await;
             let (mut response, problem) = match result {
@@ -157,16 +160,21 @@ impl EdgeLayer {
 }
 
 /// The caller's own name for the request if it is harmless, or a new one.
-fn request_id(headers: &HeaderMap) -> String {
+fn request_id(headers: &HeaderMap, now: impl FnOnce() -> Moment) -> String {
     let harmless = |id: &&str| {
         (1..=128).contains(&id.len())
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
-    headers
-        .get(REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
-        .filter(harmless)
-        .map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned)
+    let own = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(harmless);
+    own.map_or_else(|| new_id(now()), ToOwned::to_owned)
+}
+
+/// A UUID of version 7. Nobody gains by guessing it, so its random bits need no call of the system.
+fn new_id(now: Moment) -> String {
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    let millis = u64::try_from(now.as_nanos() / 1_000_000).unwrap_or_default();
+    Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string()
 }
 
 #[cfg(test)]
@@ -186,7 +194,7 @@ mod tests {
             Err::<Response<ApiBody>, ApiError>(ApiError::NotFound)
         });
         let request = Request::builder().header(REQUEST_ID, "mine-1").body(Full::<Bytes>::default()).unwrap();
-        let response = EdgeLayer::new(&[]).layer(below).oneshot(request).await.unwrap();
+        let response = EdgeLayer::new(&[], Clock::system()).layer(below).oneshot(request).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[REQUEST_ID], "mine-1");
     }
@@ -207,7 +215,7 @@ mod tests {
             requests_per_minute: 10.try_into().unwrap(),
             weight: 3,
         };
-        let mut edge = EdgeLayer::new(&[caller]).layer(below);
+        let mut edge = EdgeLayer::new(&[caller], Clock::system()).layer(below);
         for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=12")] {
             let request =
                 Request::builder().uri(path).header("x-api-key", "key").body(Full::<Bytes>::default()).unwrap();
@@ -223,7 +231,7 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(id.as_bytes()) {
                 headers.insert(REQUEST_ID, value);
             }
-            assert_ne!(request_id(&headers), id);
+            assert_ne!(request_id(&headers, Moment::default), id);
         }
     }
 }

@@ -1,11 +1,15 @@
 //! The metrics, each named and labelled in one place.
 
+mod request;
+
 use std::fmt::Display;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+pub use self::request::{Request, request};
 
 /// Upper bounds in seconds: from a hit in memory to a long wait for the quota.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
@@ -57,54 +61,6 @@ fn describe() {
     describe_histogram!("koregate_upstream_duration_seconds", Unit::Seconds, "From a call to the end of its answer");
     describe_histogram!("koregate_redis_duration_seconds", Unit::Seconds, "From a call to Redis to its replies");
     describe_histogram!("koregate_quota_wait_seconds", Unit::Seconds, "How long calls waited for their turn");
-}
-
-/// What is told of a request when its answer's head is ready.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// Who asked.
-    pub caller: &'a str,
-    /// Kore's account; only of requests that were answered, so that nobody can invent labels.
-    pub account: &'a str,
-    /// Kore's stream; as above.
-    pub stream: &'a str,
-    /// How it was answered, or the kind of problem.
-    pub outcome: &'static str,
-    /// The HTTP status.
-    pub status: u16,
-    /// The problem in words.
-    pub problem: Option<&'a str>,
-    /// Items in the answer.
-    pub items: u64,
-    /// Upstream calls that were made for it.
-    pub calls: u32,
-    /// Upstream calls that the caller would have made beyond those.
-    pub avoided: u64,
-    /// From the request to the head of its answer.
-    pub took: Duration,
-}
-
-/// A request was answered, or refused.
-pub fn request(told: &Request<'_>) {
-    let Request { caller, account, stream, outcome, status, problem, items, calls, avoided, took } = *told;
-    let labels = [
-        ("account", account.to_owned()),
-        ("stream", stream.to_owned()),
-        ("caller", caller.to_owned()),
-        ("outcome", outcome.to_owned()),
-    ];
-    counter!("koregate_requests_total", &labels).increment(1);
-    histogram!("koregate_request_duration_seconds").record(took.as_secs_f64());
-    if avoided > 0 {
-        let labels = [("account", account.to_owned()), ("caller", caller.to_owned())];
-        counter!("koregate_upstream_calls_avoided_total", &labels).increment(avoided);
-    }
-    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    match problem {
-        Some(problem) if status >= 500 => tracing::warn!(status, outcome, caller, problem, milliseconds, "request"),
-        Some(problem) => tracing::info!(status, outcome, caller, problem, milliseconds, "request"),
-        None => tracing::info!(status, outcome, caller, account, stream, items, calls, milliseconds, "request"),
-    }
 }
 
 /// What the quota of an account leaves.

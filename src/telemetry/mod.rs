@@ -3,5 +3,5 @@
 mod logs;
 mod metrics;
 
-pub use self::logs::init as init_logs;
+pub use self::logs::{init as init_logs, write_out as write_out_logs};
 pub use self::metrics::*;

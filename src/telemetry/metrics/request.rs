@@ -1,0 +1,115 @@
+//! What is told of each request. It is told on the way of each hit, so it looks up no metric that it has at hand.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, counter, histogram};
+
+/// A thread has the metrics of so many kinds of requests at hand.
+const AT_HAND: usize = 32;
+
+/// What is told of a request when its answer's head is ready.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who asked.
+    pub caller: &'a str,
+    /// Kore's account; only of requests that were answered, so that nobody can invent labels.
+    pub account: &'a str,
+    /// Kore's stream; as above.
+    pub stream: &'a str,
+    /// How it was answered, or the kind of problem.
+    pub outcome: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// The problem in words.
+    pub problem: Option<&'a str>,
+    /// Items in the answer.
+    pub items: u64,
+    /// Upstream calls that were made for it.
+    pub calls: u32,
+    /// Upstream calls that the caller would have made beyond those.
+    pub avoided: u64,
+    /// From the request to the head of its answer.
+    pub took: Duration,
+}
+
+/// The metrics of one kind of requests.
+struct Kind {
+    account: String,
+    stream: String,
+    caller: String,
+    outcome: &'static str,
+    requests: Counter,
+    took: Histogram,
+    /// Made when there is something to count.
+    avoided: Option<Counter>,
+}
+
+impl Kind {
+    fn new(told: &Request<'_>) -> Self {
+        let Request { account, stream, caller, outcome, .. } = *told;
+        let labels = [
+            ("account", account.to_owned()),
+            ("stream", stream.to_owned()),
+            ("caller", caller.to_owned()),
+            ("outcome", outcome.to_owned()),
+        ];
+        Self {
+            account: account.to_owned(),
+            stream: stream.to_owned(),
+            caller: caller.to_owned(),
+            outcome,
+            requests: counter!("koregate_requests_total", &labels),
+            took: histogram!("koregate_request_duration_seconds"),
+            avoided: None,
+        }
+    }
+
+    fn is_of(&self, told: &Request<'_>) -> bool {
+        let Request { account, stream, caller, outcome, .. } = *told;
+        self.outcome == outcome && self.stream == stream && self.caller == caller && self.account == account
+    }
+
+    fn count(&mut self, told: &Request<'_>) {
+        self.requests.increment(1);
+        self.took.record(told.took.as_secs_f64());
+        if told.avoided > 0 {
+            let avoided = self.avoided.get_or_insert_with(|| {
+                let labels = [("account", self.account.clone()), ("caller", self.caller.clone())];
+                counter!("koregate_upstream_calls_avoided_total", &labels)
+            });
+            avoided.increment(told.avoided);
+        }
+    }
+}
+
+thread_local! {
+    /// Those that were seen last, the newest at the end. Where requests are of many more kinds, metrics are looked up.
+    static KINDS: RefCell<Vec<Kind>> = const { RefCell::new(Vec::new()) };
+}
+
+fn count(told: &Request<'_>) {
+    KINDS.with_borrow_mut(|kinds| {
+        if let Some(kind) = kinds.iter_mut().rev().find(|kind| kind.is_of(told)) {
+            return kind.count(told);
+        }
+        if kinds.len() >= AT_HAND {
+            kinds.remove(0);
+        }
+        let mut kind = Kind::new(told);
+        kind.count(told);
+        kinds.push(kind);
+    });
+}
+
+/// A request was answered, or refused.
+pub fn request(told: &Request<'_>) {
+    count(told);
+    let Request { caller, account, stream, outcome, status, problem, items, calls, took, .. } = *told;
+    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match problem {
+        Some(problem) if status >= 500 => tracing::warn!(status, outcome, caller, problem, milliseconds, "request"),
+        Some(problem) => tracing::info!(status, outcome, caller, problem, milliseconds, "request"),
+        None => tracing::info!(status, outcome, caller, account, stream, items, calls, milliseconds, "request"),
+    }
+}
