@@ -30,3 +30,19 @@ deploy:
 # Bans, licences and sources of all dependencies (needs cargo-deny)
 deny:
     cargo deny --locked check bans licenses sources
+
+# What a request costs, beside nginx, HAProxy and Varnish (minutes; see benches/README.md)
+bench-peers *flags:
+    benches/peers {{flags}}
+
+# Instructions of the hot path, under callgrind
+bench-instructions *flags:
+    benches/instructions {{flags}}
+
+# Upstream calls for traces of callers
+bench-replay *flags:
+    benches/replay {{flags}}
+
+# Memory, and the time to ready
+bench-footprint *flags:
+    benches/footprint {{flags}}

@@ -312,10 +312,10 @@ def table(head, rows):
     return "\n".join([line(cells[0]), f"| {' | '.join(rule)} |", *map(line, cells[1:])])
 
 
-def machine():
-    """What the numbers were measured on."""
+def machine(given=None):
+    """What the numbers were measured on, and of what: this commit, or a binary that was given."""
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return f"{len(os.sched_getaffinity(0))} cores, {model[1] if model else os.uname().machine}, Linux " + (
-        f"{os.uname().release.split('-')[0]}; koregate at {commit.stdout.strip() or 'an unknown commit'}"
-    )
+    cores, linux = len(os.sched_getaffinity(0)), os.uname().release.split("-")[0]
+    what = f"the binary {given.name}" if given else f"koregate at {commit.stdout.strip() or 'an unknown commit'}"
+    return f"{cores} cores, {model[1] if model else os.uname().machine}, Linux {linux}; {what}"
