@@ -10,6 +10,7 @@ mod pack;
 mod read;
 mod wire;
 
+use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +19,6 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::join::Joint;
-pub use self::pack::Deflater;
 use self::pack::Packer;
 use self::read::Reads;
 use super::hot::Hot;
@@ -96,20 +96,16 @@ pub enum Settled {
 impl Chunk {
     /// A chunk of `items`, which are in order and lie in `span`.
     pub fn new(span: Span, fetched_at: Moment, settled: Settled, items: &[Item]) -> Self {
-        Self::deflated(span, fetched_at, settled, items, &mut Deflater::for_chunks())
-    }
-
-    /// The same for one of many: they share a deflater.
-    pub fn deflated(span: Span, fetched_at: Moment, settled: Settled, items: &[Item], deflater: &mut Deflater) -> Self {
-        let mut packer = Packer::deflating(deflater);
-        for item in items {
-            packer.push(item.at, &item.json);
-        }
+        let filled = Packer::deflate::<Infallible>(span, fetched_at, |packer| {
+            items.iter().for_each(|item| packer.push(item.at, &item.json));
+            Ok(())
+        });
+        let Ok(chunk) = filled;
         let names: Vec<u64> = match settled {
             Settled::Yes => Vec::new(),
             Settled::No => items.iter().map(|item| xxh3_64(&item.id)).collect(),
         };
-        Self { names: names.into(), ..packer.finish(span, fetched_at) }
+        Self { names: names.into(), ..chunk }
     }
 
     /// A chunk for one answer: what `change` makes of each item of this one, `None` leaving it out. It is not deflated.
@@ -129,7 +125,7 @@ impl Chunk {
                 names.extend(self.names.get(row));
             }
         }
-        Ok(Self { names: names.into(), epoch: self.epoch, ..derived.finish(self.span, self.fetched_at) })
+        Ok(Self { names: names.into(), epoch: self.epoch, ..derived.left_as_it_is(self.span, self.fetched_at) })
     }
 
     /// The same, of a run that began when the last purge of its account that was known had this epoch. Without it, the
@@ -149,13 +145,13 @@ impl Chunk {
     /// # Errors
     /// [`Damaged`] if a block does not inflate.
     pub fn packed(&self) -> Result<Self, Damaged> {
-        let mut deflater = Deflater::for_chunks();
-        let mut packed = Packer::deflating(&mut deflater);
-        for row in self.read(0..self.rows.len()) {
-            let (row, json) = row?;
-            packed.push(self.rows[row].at, &json);
-        }
-        let packed = packed.finish(self.span, self.fetched_at);
+        let packed = Packer::deflate(self.span, self.fetched_at, |packer| {
+            self.read(0..self.rows.len()).try_for_each(|row| {
+                let (row, json) = row?;
+                packer.push(self.rows[row].at, &json);
+                Ok(())
+            })
+        })?;
         Ok(Self { names: self.names.clone(), epoch: self.epoch, ..packed })
     }
 

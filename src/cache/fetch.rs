@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::CacheError;
-use super::chunk::{Chunk, Deflater, Settled};
+use super::chunk::{Chunk, Settled};
 use super::copies::Copy;
 use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
@@ -404,7 +404,6 @@ impl Fetcher {
 
     pub(super) fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
         let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
-        let mut deflater = Deflater::for_chunks();
         [(settled, Settled::Yes), (open, Settled::No)]
             .into_iter()
             .flat_map(|(span, settled)| {
@@ -413,7 +412,7 @@ impl Fetcher {
             })
             .map(|(piece, settled)| {
                 let items = items_within(&stretch.items, piece);
-                let chunk = Chunk::deflated(piece, stretch.fetched_at, settled, items, &mut deflater);
+                let chunk = Chunk::new(piece, stretch.fetched_at, settled, items);
                 Arc::new(chunk.with_epoch(epoch))
             })
             .collect()

@@ -42,7 +42,7 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
-pub use chunk::{Chunk, Damaged, Deflater, Joint, Settled, Slice};
+pub use chunk::{Chunk, Damaged, Joint, Settled, Slice};
 pub use cost::{Basis, Known};
 pub use excerpt::{Excerpt, Excerpted};
 pub use fields::WindowFields;

@@ -1,5 +1,7 @@
 //! Makes a chunk of its items.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 use xxhash_rust::xxh3::xxh3_64;
@@ -29,60 +31,92 @@ pub(super) struct Packer<'a> {
     deflater: Option<&'a mut Deflater>,
     rows: Vec<Row>,
     blocks: Vec<Block>,
+    scratch: Scratch,
+}
+
+/// Where a chunk is put together. It is used again and again: what is kept for long is copied out of it to where it fits,
+/// and what is needed for a moment leaves no holes between.
+#[derive(Debug, Default)]
+struct Scratch {
     /// Closed blocks.
     packed: Vec<u8>,
-    /// The text of the block that is not closed yet; all blocks, if they are left as they are.
+    /// The text of the block that is not closed yet.
     text: Vec<u8>,
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn deflating(deflater: &'a mut Deflater) -> Self {
-        Self { deflater: Some(deflater), ..Self::plain() }
+    /// One that leaves the items as they are.
+    pub(super) fn plain() -> Self {
+        Self { deflater: None, rows: Vec::new(), blocks: Vec::new(), scratch: Scratch::default() }
     }
 
-    pub(super) fn plain() -> Self {
-        Self { deflater: None, rows: Vec::new(), blocks: Vec::new(), packed: Vec::new(), text: Vec::new() }
+    /// Deflates what `fill` puts into it.
+    ///
+    /// # Errors
+    /// What `fill` fails with.
+    pub(super) fn deflate<E>(
+        span: Span,
+        fetched_at: Moment,
+        fill: impl FnOnce(&mut Packer<'_>) -> Result<(), E>,
+    ) -> Result<Chunk, E> {
+        thread_local! {
+            static ROOM: RefCell<(Deflater, Scratch)> = RefCell::new((Deflater::new(FOR_CHUNKS), Scratch::default()));
+        }
+        ROOM.with_borrow_mut(|(deflater, room)| {
+            let scratch = std::mem::take(room);
+            let mut packer = Packer { deflater: Some(deflater), scratch, ..Packer::plain() };
+            let filled = fill(&mut packer);
+            let (chunk, scratch) = packer.finish(span, fetched_at);
+            *room = scratch;
+            filled.map(|()| chunk)
+        })
     }
 
     /// Adds an item behind the others.
     pub(super) fn push(&mut self, at: Moment, json: &[u8]) {
-        let is_full = self.text.len() + json.len() > BLOCK_TEXT;
+        let is_full = self.scratch.text.len() + json.len() > BLOCK_TEXT;
         if self.blocks.is_empty() || is_full {
             self.close();
-            let (first_row, start) = (self.rows.len(), self.packed.len());
+            let (first_row, start) = (self.rows.len(), self.scratch.packed.len());
             self.blocks.push(Block { first_row, start, text_len: 0, reads: Reads::default() });
         }
-        self.text.push(b',');
-        self.text.extend_from_slice(json);
+        self.scratch.text.push(b',');
+        self.scratch.text.extend_from_slice(json);
         let sum = self.rows.last().map_or(0, |row| row.sum).wrapping_add(xxh3_64(json));
         // A block holds one item, or at most BLOCK_TEXT bytes; an item is at most an upstream body, which is limited.
-        let end = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
+        let end = u32::try_from(self.scratch.text.len()).unwrap_or(u32::MAX);
         self.rows.push(Row { at, sum, end, packed_end: 0, crc: 0 });
     }
 
     /// Closes the block that is open.
     fn close(&mut self) {
         let Some(block) = self.blocks.last_mut() else { return };
-        block.text_len = self.text.len();
+        let Scratch { packed, text } = &mut self.scratch;
+        block.text_len = text.len();
         let rows = &mut self.rows[block.first_row..];
         let mut crc = crc32fast::Hasher::new();
         let mut start = 0;
         for row in &mut *rows {
-            crc.update(&self.text[start..row.end as usize]);
+            crc.update(&text[start..row.end as usize]);
             row.crc = crc.clone().finalize();
             start = row.end as usize;
         }
         match &mut self.deflater {
-            Some(deflater) => deflater.block(&self.text, rows, &mut self.packed),
-            None => self.packed.extend_from_slice(&self.text),
+            Some(deflater) => deflater.block(text, rows, packed),
+            None => packed.extend_from_slice(text),
         }
-        self.text.clear();
+        text.clear();
     }
 
-    pub(super) fn finish(mut self, span: Span, fetched_at: Moment) -> Chunk {
+    /// The chunk for one answer.
+    pub(super) fn left_as_it_is(self, span: Span, fetched_at: Moment) -> Chunk {
+        self.finish(span, fetched_at).0
+    }
+
+    fn finish(mut self, span: Span, fetched_at: Moment) -> (Chunk, Scratch) {
         self.close();
-        let bytes = Bytes::from(self.packed.into_boxed_slice());
-        Chunk {
+        let bytes = Bytes::copy_from_slice(&self.scratch.packed);
+        let chunk = Chunk {
             span,
             fetched_at,
             epoch: 0,
@@ -92,7 +126,9 @@ impl<'a> Packer<'a> {
             names: Box::default(),
             shared: false.into(),
             hot: std::sync::OnceLock::new(),
-        }
+        };
+        self.scratch.packed.clear();
+        (chunk, self.scratch)
     }
 }
 
@@ -100,21 +136,20 @@ impl<'a> Packer<'a> {
 ///
 /// Its state is a quarter of a mebibyte. Made anew for each block, and let go, it would leave holes between the blocks
 /// that stay, and a process that keeps thousands of small ones would take a hundred times what they hold.
-pub struct Deflater {
+pub(super) struct Deflater {
     level: u32,
     /// Made when it is first needed: many chunks are empty.
     state: Option<Compress>,
 }
 
 impl Deflater {
-    /// For what is kept.
-    pub fn for_chunks() -> Self {
-        Self { level: FOR_CHUNKS, state: None }
+    fn new(level: u32) -> Self {
+        Self { level, state: None }
     }
 
     /// For what is sent and forgotten.
     pub(super) fn for_an_answer() -> Self {
-        Self { level: FOR_AN_ANSWER, state: None }
+        Self::new(FOR_AN_ANSWER)
     }
 
     fn begin(&mut self) -> &mut Compress {
