@@ -97,7 +97,9 @@ impl Chunk {
     /// A chunk of `items`, which are in order and lie in `span`.
     pub fn new(span: Span, fetched_at: Moment, settled: Settled, items: &[Item]) -> Self {
         let filled = Packer::deflate::<Infallible>(span, fetched_at, |packer| {
-            items.iter().for_each(|item| packer.push(item.at, &item.json));
+            for item in items {
+                packer.push(item.at, &item.json);
+            }
             Ok(())
         });
         let Ok(chunk) = filled;

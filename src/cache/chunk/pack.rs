@@ -44,7 +44,7 @@ struct Scratch {
     text: Vec<u8>,
 }
 
-impl<'a> Packer<'a> {
+impl Packer<'_> {
     /// One that leaves the items as they are.
     pub(super) fn plain() -> Self {
         Self { deflater: None, rows: Vec::new(), blocks: Vec::new(), scratch: Scratch::default() }

@@ -149,7 +149,7 @@ mod tests {
         let written = Written::default();
         let lines = Lines::new(written.clone());
         let line = [b'x'; 1 << 10];
-        (0..(MOST_WAITING >> 10) + 1).for_each(|_| lines.add(&line, false));
+        (0..=(MOST_WAITING >> 10)).for_each(|_| lines.add(&line, false));
         assert_eq!(lock(&written.0).iter().map(String::len).sum::<usize>(), MOST_WAITING);
         assert_eq!(lock(&lines.0.waiting).len(), line.len());
     }
