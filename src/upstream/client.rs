@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -16,6 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tower::Service;
 
 use super::allowance::Allowance;
+use super::body::{self, NoBody};
 use super::error::UpstreamError;
 use super::page::Page;
 use super::{PageRequest, refusal, tls};
@@ -23,8 +24,6 @@ use crate::clock::Clock;
 use crate::config;
 use crate::telemetry;
 
-/// A page has at most 100 items of some 30 KB; twenty times that is no page.
-const BODY_LIMIT: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What may stand in a path segment as it is (RFC 3986, 3.3, without the sub-delimiters).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -70,6 +69,8 @@ impl Client {
             .pool_idle_timeout(Duration::from_secs(30))
             // hyper would send a call again by itself when a pooled connection dies, past the ledger; our retry does it.
             .retry_canceled_requests(false)
+            // What is read is copied at once to where the whole body fits.
+            .http1_max_buf_size(64 << 10)
             .build(connector);
         Ok(Self { http, scheme, authority, timeout: config.timeout, clock })
     }
@@ -116,11 +117,10 @@ impl Client {
             .await
             .map_err(|error| if error.is_connect() { UpstreamError::Connect } else { UpstreamError::BrokenOff })?;
         let (head, body) = response.into_parts();
-        let body = match Limited::new(body, BODY_LIMIT).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(UpstreamError::TooLarge),
-            Err(_) => return Err(UpstreamError::BrokenOff),
-        };
+        let body = body::take(body).await.map_err(|why| match why {
+            NoBody::TooLarge => UpstreamError::TooLarge,
+            NoBody::BrokenOff => UpstreamError::BrokenOff,
+        })?;
         let page = Page::parse(&body);
         match (head.status, page) {
             (StatusCode::OK, Ok(page)) => {

@@ -1,6 +1,7 @@
 //! Kore's side: what is asked of it, one call at a time, and what it answers.
 
 mod allowance;
+mod body;
 mod client;
 mod demand;
 mod error;

@@ -154,20 +154,21 @@ mod tests {
         assert_eq!(lock(&lines.0.waiting).len(), line.len());
     }
 
+    struct Tell(std::sync::mpsc::Sender<Vec<u8>>);
+    impl Write for Tell {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.send(text.to_vec()).map_err(io::Error::other)?;
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_thread_writes_them_out_by_itself() {
         let (told, written) = std::sync::mpsc::channel();
-        struct Tell(std::sync::mpsc::Sender<Vec<u8>>);
-        impl Write for Tell {
-            fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-                self.0.send(text.to_vec()).map_err(io::Error::other)?;
-                Ok(text.len())
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let lines = Lines::to(Tell(told)).unwrap();
         for line in [b"one\n", b"two\n"] {
             lines.add(line, false);
