@@ -1,11 +1,27 @@
 //! `koregate`: reads the command line, runs the command, gives its exit code.
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use clap::Parser as _;
 use koregate::cli::{self, Cli};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::run(Cli::parse()).await
+/// Threads that wait for names to be looked up, besides those that deflate.
+const LOOKING_UP: usize = 2;
+
+fn main() -> ExitCode {
+    let command = Cli::parse();
+    let cores = available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Deflating keeps a core busy, so more threads gain nothing; and each has a heap of its own, with holes of its own.
+        .max_blocking_threads(cores + LOOKING_UP)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(cli::run(command)),
+        Err(error) => {
+            eprintln!("koregate cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

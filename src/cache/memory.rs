@@ -11,8 +11,10 @@ use moka::sync::Cache;
 use super::chunk::Chunk;
 use super::hot::{Hot, HotId};
 
-/// Of so many bytes, one is for what is hot.
+/// Of so many bytes, one is for what is hot,
 const HOT_SHARE: u64 = 8;
+/// and one for the pages of fetches under way, and for the holes that chunks leave where they lay.
+const PASSING_SHARE: u64 = 8;
 /// What nobody has asked for for so long is not hot any more.
 const HOT_FOR: Duration = Duration::from_secs(30);
 /// What a hot piece costs besides its bytes.
@@ -63,7 +65,7 @@ impl Memory {
         let hot = HotPieces::new(bytes / HOT_SHARE);
         let hot_of = hot.clone();
         let chunks = Cache::builder()
-            .max_capacity(bytes - bytes / HOT_SHARE)
+            .max_capacity(bytes - bytes / HOT_SHARE - bytes / PASSING_SHARE)
             .weigher(|_, chunk: &Arc<Chunk>| u32::try_from(chunk.weight()).unwrap_or(u32::MAX))
             // moka's default would keep what was used often before and turn newcomers away. Every chunk is a newcomer
             // once, under a name of its own, and it has just been paid for.
