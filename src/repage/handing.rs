@@ -13,8 +13,11 @@ use super::{Delivery, Run, Stretch};
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Moment, Span};
 
-/// A run of so many pages is long.
-const LONG: f64 = 12.0;
+/// A run of so many pages is long,
+const LONG: f64 = 60.0;
+/// and one of so many if it is of more than a day: a usual day is soon there, and is answered with a status and a length.
+const LONG_FOR_DAYS: f64 = 12.0;
+const DAY: Duration = Duration::from_hours(24);
 /// So many parts are on their way to who takes them.
 const ON_THE_WAY: usize = 2;
 /// More bytes than this go at the next second, and not only at the next line of the grid.
@@ -50,7 +53,8 @@ impl Handing {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let pages = walk.len() as f64 / f64::from(PAGE_LIMIT);
         // As dense as it was so far, it will be.
-        if pages * span.length().as_secs_f64() / walked.max(1.0) >= LONG {
+        let long = if span.length() > DAY { LONG_FOR_DAYS } else { LONG };
+        if pages * span.length().as_secs_f64() / walked.max(1.0) >= long {
             self.is_long = true;
             let _ = run.deliver.send(Delivery::Long);
         }
