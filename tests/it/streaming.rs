@@ -79,7 +79,7 @@ async fn what_is_short_or_wanted_in_part_or_comes_from_its_end_is_not_streamed()
     let rig = rig().await;
     assert!(rig.get(SHORT).await.cache_status().contains("calls=5"));
     let day =
-        Rig::start(exact_profile(1700, 3), &Settings::default().limits("[{ requests = 1_000_000, per = '1s' }]")).await;
+        Rig::start(exact_profile(1700, 6), &Settings::default().limits("[{ requests = 1_000_000, per = '1s' }]")).await;
     assert!(day.get("from=2026-02-22&to=2026-02-22").await.cache_status().contains("calls=17"));
     assert!(rig.get(format!("{LONG}&limit=1500")).await.cache_status().contains("calls=15"));
     let backwards = exact_profile(500, 6);
