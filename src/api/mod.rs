@@ -167,7 +167,7 @@ where
                 outcome: window.outcome.label(),
                 items: if response.status() == StatusCode::NOT_MODIFIED { 0 } else { count },
                 calls: window.calls,
-                avoided: count.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(window.calls)),
+                avoided: avoided(count, window.calls),
             };
             api.usage.count(&asker.caller, &report);
             let headers = response.headers_mut();
@@ -195,8 +195,7 @@ impl ApiLayer {
         let report = Report { account, stream, outcome, items: 0, calls: 0, avoided: 0 };
         let (usage, caller, at_end) = (self.usage.clone(), asker.caller.clone(), report.clone());
         let told = move |items: u64, calls: u32| {
-            let avoided = items.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(calls));
-            usage.count(&caller, &Report { items, calls, avoided, ..at_end });
+            usage.count(&caller, &Report { items, calls, avoided: avoided(items, calls), ..at_end });
         };
         let pieces = StreamedPieces::new(rest, representation, Box::new(told));
         let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
@@ -284,6 +283,11 @@ fn render(
         headers.insert(header::ETAG, etag);
     }
     response
+}
+
+/// The calls that the caller would have made itself for so many items, but for those that were made.
+fn avoided(items: u64, calls: u32) -> u64 {
+    items.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(calls))
 }
 
 /// Says what the body is.

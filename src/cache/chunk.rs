@@ -232,10 +232,14 @@ impl Chunk {
     fn blocks_of(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
         let first = self.blocks.partition_point(|block| block.first_row <= rows.start).saturating_sub(1);
         (first..self.blocks.len()).map_while(move |block| {
-            let end = self.blocks.get(block + 1).map_or(self.rows.len(), |next| next.first_row);
-            let within = self.blocks[block].first_row.max(rows.start)..end.min(rows.end);
+            let within = self.blocks[block].first_row.max(rows.start)..self.rows_end(block).min(rows.end);
             (!within.is_empty()).then_some((block, within))
         })
+    }
+
+    /// The row behind the last one of a block.
+    fn rows_end(&self, block: usize) -> usize {
+        self.blocks.get(block + 1).map_or(self.rows.len(), |next| next.first_row)
     }
 
     /// Where `rows`, which are some, lie in the text of their block, with the comma before the first.

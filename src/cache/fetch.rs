@@ -195,7 +195,7 @@ impl Fetcher {
         let run = tokio::spawn(self.below.clone().oneshot(run));
         let mut to_come = SpanSet::from(span);
         let mut chunks = Ok(Vec::new());
-        let mut seen = Vec::new();
+        let mut seen: Vec<Unproven> = Vec::new();
         while let Some(delivery) = deliveries.recv().await {
             match delivery {
                 Delivery::Begun => drop(begin.take().map(|begin| begin.send(()))),
@@ -218,7 +218,7 @@ impl Fetcher {
                 }
                 Delivery::Proven => {
                     for seen in &seen {
-                        to_come.remove(Unproven::span(seen));
+                        to_come.remove(seen.span());
                     }
                     let proven = self.shelve_seen(&work, &mut seen);
                     if let Ok(chunks) = &mut chunks {

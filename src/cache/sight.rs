@@ -61,11 +61,14 @@ impl Sight {
     /// streamed only when all are there.
     pub(super) fn show(&self, span: Span, chunks: &[Arc<Chunk>]) {
         let mut seen = self.lock();
+        if seen.verdict != Verdict::Open {
+            return;
+        }
         let mut end = seen.end.unwrap_or(span.start);
-        for chunk in chunks.iter().filter(|_| seen.verdict == Verdict::Open).cloned().collect::<Vec<_>>() {
+        for chunk in chunks {
             if chunk.span().start == end {
                 end = chunk.span().end;
-                seen.chunks.push_back(chunk);
+                seen.chunks.push_back(chunk.clone());
             }
         }
         seen.end = Some(end);

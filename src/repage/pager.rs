@@ -201,19 +201,20 @@ where
         while let Some(offset) = walk.next_offset() {
             // What cannot be halved cannot be cut either; it is walked to its end, however large.
             let is_large = walk.bytes() > cut_beyond && watch == Watch::Order;
-            let is_due = is_large || self.parting(&walk, *span, watch, may_hand_over).is_some();
+            let mut parting = self.parting(&walk, *span, watch, may_hand_over);
             // What was asked for ahead is paid for: it is used before the walk is cut or leaves something to others.
-            let is_put_off = is_due && ahead.is_reading();
+            let is_put_off = (is_large || parting.is_some()) && ahead.is_reading();
             ahead.hold_back(is_put_off);
             if is_large && !is_put_off {
                 cut_beyond += walk_bytes;
                 match self.cut(&walk, *span).await? {
                     Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
                     None if walk.order() == Order::Other => return Ok(Walked::TooLarge),
-                    None => {}
+                    // Meanwhile others may have come to wait.
+                    None => parting = self.parting(&walk, *span, watch, may_hand_over),
                 }
             }
-            match self.parting(&walk, *span, watch, may_hand_over).filter(|_| !is_put_off) {
+            match parting.filter(|_| !is_put_off) {
                 Some(Parting::HandOver) => {
                     // A proof that fails once is not paid for again.
                     may_hand_over = false;

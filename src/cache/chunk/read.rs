@@ -88,10 +88,10 @@ impl Chunk {
 
     /// The text of a block, at least up to the row before `end`.
     pub(super) fn text_of(&self, block: usize, end: usize) -> Result<Bytes, Damaged> {
-        let bytes = match &self.text {
-            Text::Plain(_) => return Ok(self.bytes_of(block)),
-            Text::Deflated(_) => self.bytes_of(block),
-        };
+        let bytes = self.bytes_of(block);
+        if let Text::Plain(_) = self.text {
+            return Ok(bytes);
+        }
         let text_len = self.blocks[block].text_len;
         let Some(hot) = self.hot.get() else { return self.inflate_up_to(block, &bytes, end) };
         if let Some(text) = hot.text(block) {
@@ -106,9 +106,8 @@ impl Chunk {
     }
 
     fn inflate_up_to(&self, block: usize, bytes: &Bytes, end: usize) -> Result<Bytes, Damaged> {
-        let rest = self.rows[end - 1..].iter();
-        let of_block = self.blocks.get(block + 1).map_or(self.rows.len(), |next| next.first_row);
-        let boundary = rest.take(of_block.saturating_sub(end - 1)).find(|row| row.packed_end > 0).ok_or(Damaged)?;
+        let mut rest = self.rows[end - 1..self.rows_end(block)].iter();
+        let boundary = rest.find(|row| row.packed_end > 0).ok_or(Damaged)?;
         if boundary.end as usize == self.blocks[block].text_len {
             return inflate(bytes, self.blocks[block].text_len);
         }

@@ -136,8 +136,7 @@ impl Chunk {
 
     /// Whether the items of a block fill its text, each behind a comma, and its bytes.
     fn ends_fit(&self, block: usize) -> bool {
-        let end = self.blocks.get(block + 1).map_or(self.rows.len(), |next| next.first_row);
-        let rows = &self.rows[self.blocks[block].first_row..end];
+        let rows = &self.rows[self.blocks[block].first_row..self.rows_end(block)];
         let ascend = rows.is_sorted_by(|one, next| one.end < next.end) && rows.first().is_some_and(|row| row.end > 0);
         let mut boundaries = rows.iter().map(|row| row.packed_end as usize).filter(|end| *end > 0);
         let bytes_end = self.bytes_of(block).len().checked_sub(LAST.len());
