@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
 
-use crate::api::{ApiLayer, Usage};
+use crate::api::{Answers, ApiLayer, Usage};
 use crate::cache::{CacheLayer, Memory, Purges, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -37,6 +37,8 @@ pub struct Stack {
     pub purges: Purges,
     /// The way to the other replicas.
     pub post: Option<Post>,
+    /// Answers that are given again and again.
+    pub answers: Answers,
     /// What each caller had.
     pub usage: Usage,
     /// How the callers' own limits stand.
@@ -63,9 +65,9 @@ impl Stack {
         };
         let cache = CacheLayer::new(&config.cache, post.as_ref(), &config.window, &config.quota, &quotas, clock);
         let (memory, fields, purges) = (cache.memory().clone(), cache.fields().clone(), cache.purges().clone());
-        let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &quotas, clock);
+        let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &config.cache, &quotas, clock);
         let edge = EdgeLayer::new(&config.callers, clock.clone());
-        let (usage, callers) = (api.usage().clone(), edge.callers().clone());
+        let (answers, usage, callers) = (api.answers().clone(), api.usage().clone(), edge.callers().clone());
 
         let service = ServiceBuilder::new()
             // Names the request, lets in who may call, and turns every failure into a response.
@@ -92,6 +94,6 @@ impl Stack {
             .service(Client::new(&config.upstream, clock.clone())?);
 
         let service = BoxCloneSyncService::new(service);
-        Ok(Self { service, quotas, memory, fields, purges, post, usage, callers })
+        Ok(Self { service, quotas, memory, fields, purges, post, answers, usage, callers })
     }
 }

@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tower::Service;
 
-use crate::api::{CallerUsage, Usage};
+use crate::api::{Answers, CallerUsage, Usage};
 use crate::cache::{Memory, Purges, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -49,6 +49,7 @@ struct Inner {
     clock: Clock,
     quotas: Quotas,
     memory: Memory,
+    answers: Answers,
     memory_limit: u64,
     fields: WindowFields,
     purges: Purges,
@@ -57,6 +58,13 @@ struct Inner {
     usage: Usage,
     callers: Callers,
     metrics: &'static PrometheusHandle,
+}
+
+impl Inner {
+    /// Copies of what lies in chunks, as blocks and as whole answers.
+    fn hot_bytes(&self) -> u64 {
+        self.memory.hot_bytes() + self.answers.bytes()
+    }
 }
 
 impl Admin {
@@ -68,6 +76,7 @@ impl Admin {
             clock,
             quotas: stack.quotas.clone(),
             memory: stack.memory.clone(),
+            answers: stack.answers.clone(),
             memory_limit: config.cache.memory,
             fields: stack.fields.clone(),
             purges: stack.purges.clone(),
@@ -125,7 +134,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.0.clock.now().since(self.0.started).as_secs(),
             cache: CacheStatus {
-                memory_bytes: self.0.memory.bytes() + self.0.memory.hot_bytes(),
+                memory_bytes: self.0.memory.bytes() + self.0.hot_bytes(),
                 memory_limit_bytes: self.0.memory_limit,
             },
             accounts: self
@@ -164,7 +173,7 @@ impl Admin {
             telemetry::quota_waiting(account, turns.waiting());
         }
         telemetry::cache_bytes("memory", self.0.memory.bytes());
-        telemetry::cache_bytes("hot", self.0.memory.hot_bytes());
+        telemetry::cache_bytes("hot", self.0.hot_bytes());
         self.0.metrics.run_upkeep();
         self.0.metrics.render()
     }

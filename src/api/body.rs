@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body, Frame, SizeHint};
@@ -172,6 +172,24 @@ impl WindowBody {
             Coding::Gzip => (None, items.gzip_pieces(format)),
         };
         Self { source: Source::Pieces(pieces), left, done: false }
+    }
+
+    /// All of it in one piece.
+    ///
+    /// # Errors
+    /// A body that breaks off, if what is kept does not read back.
+    pub(super) fn whole(self) -> Result<Bytes, Self> {
+        let Source::Pieces(mut pieces) = self.source else { return Err(self) };
+        let mut whole = BytesMut::with_capacity(self.left.and_then(|left| left.try_into().ok()).unwrap_or_default());
+        for piece in &mut pieces {
+            match piece {
+                Ok(piece) => whole.extend_from_slice(&piece),
+                Err(damaged) => {
+                    return Err(Self { source: Source::Pieces(Box::new(std::iter::once(Err(damaged)))), ..self });
+                }
+            }
+        }
+        Ok(whole.freeze())
     }
 
     /// One that is sent as it comes.

@@ -1,5 +1,6 @@
 //! The api stage: reads a request, asks for its window, writes the answer.
 
+mod again;
 mod body;
 mod cost;
 mod error;
@@ -17,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture, Ready, ready};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -25,6 +26,7 @@ use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
 use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
+use self::again::Asked;
 use self::body::{Items, WindowBody};
 use self::cost::CostBody;
 use self::question::{Account, NOBODY, Question, Target};
@@ -35,7 +37,9 @@ use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Quotas, Standing};
 use crate::upstream::{Asker, PAGE_LIMIT, Series};
+use crate::window::Moment;
 
+pub use self::again::Answers;
 pub use self::error::ApiError;
 pub use self::question::Caller;
 pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
@@ -74,15 +78,18 @@ pub struct ApiLayer {
     window: config::Window,
     quotas: Quotas,
     usage: Usage,
+    answers: Answers,
     clock: Clock,
 }
 
 impl ApiLayer {
-    /// For the streams of these accounts, asked for by these callers; what calls will take, the quotas say.
+    /// For the streams of these accounts, asked for by these callers; what calls will take, the quotas say. Of the room of
+    /// `cache`, answers that are given again and again get a part.
     pub fn new(
         accounts: &[config::Account],
         callers: &[config::Caller],
         window: &config::Window,
+        cache: &config::Cache,
         quotas: &Quotas,
         clock: &Clock,
     ) -> Self {
@@ -92,6 +99,7 @@ impl ApiLayer {
             window: window.clone(),
             quotas: quotas.clone(),
             usage: Usage::new(callers, accounts, quotas),
+            answers: Answers::new(cache.memory),
             clock: clock.clone(),
         }
     }
@@ -99,6 +107,11 @@ impl ApiLayer {
     /// What each caller had, to look at.
     pub fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    /// The answers that are given again and again, to look at.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
     }
 }
 
@@ -129,15 +142,22 @@ where
 {
     type Response = Response<ApiBody>;
     type Error = ApiError;
-    type Future = BoxFuture<'static, Result<Response<ApiBody>, ApiError>>;
+    type Future = future::Either<
+        Ready<Result<Response<ApiBody>, ApiError>>,
+        BoxFuture<'static, Result<Response<ApiBody>, ApiError>>,
+    >;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let asked = match self.api.again(&request) {
+            Ok(response) => return future::Either::Left(ready(Ok(response))),
+            Err(asked) => asked,
+        };
         let ApiStage { api, below } = self.clone();
-        Box::pin(async move {
+        future::Either::Right(Box::pin(async move {
             let (head, body) = request.into_parts();
             let stream = match question::target(&head)? {
                 Target::Usage => return Ok(api.own_usage(&head)),
@@ -160,6 +180,7 @@ where
             let count = window.items.count;
             let slices = std::mem::take(&mut window.items.slices);
             let items = Items { slices, count, has_more: window.items.has_more };
+            let bytes = items.body_len(representation.format);
             let mut response = render(items, representation, &window, head.headers.get(header::IF_NONE_MATCH));
             let report = Report {
                 account: series.account.clone(),
@@ -170,18 +191,39 @@ where
                 avoided: avoided(count, window.calls),
             };
             api.usage.count(&asker.caller, &report);
-            let headers = response.headers_mut();
-            headers.insert("cache-status", cache_status(&window));
+            response.headers_mut().insert("cache-status", cache_status(&window));
+            if let (Some(asked), Some(lasting), Some(fetched_at)) = (asked, window.lasting, window.oldest_copy)
+                && api.answers.is_worth_keeping(&asked, bytes)
+            {
+                response = api.answers.keep(asked, lasting, fetched_at, &report, response);
+            }
             if let Some(fetched_at) = window.oldest_copy {
-                headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
+                tell_age(response.headers_mut(), fetched_at, now);
             }
             response.extensions_mut().insert(report);
             Ok(response)
-        })
+        }))
     }
 }
 
 impl ApiLayer {
+    /// The answer to a request that has no body, if it was given again and again and still holds; and otherwise the name
+    /// to keep the next one under.
+    fn again<B: Body>(&self, request: &Request<B>) -> Result<Response<ApiBody>, Option<Asked>> {
+        if !request.body().is_end_stream() {
+            return Err(None);
+        }
+        let caller = request.extensions().get::<Caller>();
+        let name = self.answers.name(request.method(), request.uri(), request.headers(), caller);
+        let Some(asked) = name else { return Err(None) };
+        let Some((mut response, report)) = self.answers.recall(&asked, || self.clock.now()) else {
+            return Err(Some(asked));
+        };
+        self.usage.count(caller.map_or(NOBODY, |caller| &caller.name), &report);
+        response.extensions_mut().insert(report);
+        Ok(response)
+    }
+
     /// A window that is sent as it comes. How many items and calls it was is known, and counted, at its end.
     fn stream(
         &self,
@@ -283,6 +325,11 @@ fn render(
         headers.insert(header::ETAG, etag);
     }
     response
+}
+
+/// `Age` (RFC 9111, 5.1).
+fn tell_age(headers: &mut HeaderMap, fetched_at: Moment, now: Moment) {
+    headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
 }
 
 /// The calls that the caller would have made itself for so many items, but for those that were made.

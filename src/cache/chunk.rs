@@ -20,8 +20,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::join::Joint;
 use self::pack::Packer;
-use self::read::Reads;
 use super::hot::Hot;
+use super::often::Reads;
 use crate::repage::Item;
 use crate::window::{Moment, Span};
 

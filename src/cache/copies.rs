@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::chunk::Chunk;
+use super::losses::{Lasting, Losses};
 use super::memory::{ChunkId, Memory};
 use super::tally::{Stretch, Tallies, Tally};
 use crate::window::{Copied, Coverage, Ladder, Moment, Plan, Span};
@@ -76,6 +77,7 @@ pub(super) struct Copies {
     lie: ByRichness<Coverage<Copy>>,
     /// Of windows without the member and with it. The former are made of copies of both kinds.
     tallies: ByRichness<Tallies>,
+    losses: Losses,
 }
 
 /// A copy that serves a part of a window.
@@ -96,6 +98,11 @@ impl Seen<'_> {
     /// Whether they may still move out of it.
     pub(super) fn may_move(&self) -> bool {
         self.copy.may_move
+    }
+
+    /// Whether time alone does not change what it serves `part` with.
+    pub(super) fn stays(&self, part: Span, rules: Rules<'_>) -> bool {
+        !self.may_move() && part.end <= rules.ladder.settled_before(self.copy.fetched_at)
     }
 }
 
@@ -127,12 +134,18 @@ impl Copies {
 
     /// Covers `span`, in place of whatever of this kind covered it before.
     pub(super) fn insert(&mut self, rich: bool, span: Span, copy: Copy) {
+        // What may still move serves no answer that lasts. Those of the other kind may have served for this one.
+        let replaces = |lie: &Coverage<Copy>| lie.within(span).any(|(_, old)| !old.may_move);
+        if replaces(&self.lie.plain) || replaces(&self.lie.rich) {
+            self.losses.add();
+        }
         self.lie.of(rich).insert(span, copy);
         self.forget(span);
     }
 
     /// Uncovers `span`.
     pub(super) fn remove(&mut self, span: Span) {
+        self.losses.add();
         self.lie.plain.remove(span);
         self.lie.rich.remove(span);
         self.forget(span);
@@ -145,9 +158,15 @@ impl Copies {
         self.lie.plain.retain(|_, copy| keep(copy));
         self.lie.rich.retain(|_, copy| keep(copy));
         if count(&self.lie) != before {
+            self.losses.add();
             self.tallies.plain.clear();
             self.tallies.rich.clear();
         }
+    }
+
+    /// Holds until something is taken away, or replaced, that time alone would not have changed.
+    pub(super) fn none_lost_since_now(&self) -> Lasting {
+        self.losses.none_since_now()
     }
 
     fn forget(&mut self, span: Span) {
@@ -163,13 +182,13 @@ impl Copies {
 
     /// Cuts `window` into stretches of which the number of items is known, and others.
     pub(super) fn cut(&mut self, window: Span, rules: Rules<'_>) -> Vec<Stretch> {
-        let Self { lie, tallies } = self;
+        let Self { lie, tallies, .. } = self;
         tallies.of(rules.rich).cut(window, rules.cell, &mut |span| tally(lie, span, rules))
     }
 
     /// The same for a known stretch that is to be seen in more detail.
     pub(super) fn open(&mut self, span: Span, level: usize, rules: Rules<'_>) -> Vec<Stretch> {
-        let Self { lie, tallies } = self;
+        let Self { lie, tallies, .. } = self;
         tallies.of(rules.rich).open(span, level, &mut |span| tally(lie, span, rules))
     }
 }
@@ -208,9 +227,7 @@ fn see_whole<'a>(lie: &'a Coverage<Copy>, span: Span, rules: Rules<'_>) -> Optio
 /// The tally of `span`, if time alone does not change what serves it.
 fn tally(lie: &ByRichness<Coverage<Copy>>, span: Span, rules: Rules<'_>) -> Option<Tally> {
     see(lie, span, rules)?.into_iter().try_fold(Tally::NOTHING, |tally, (part, seen)| {
-        let fetched_at = seen.copy.fetched_at;
-        let stays = !seen.may_move() && part.end <= rules.ladder.settled_before(fetched_at);
-        let rows = seen.rows(part).filter(|_| stays)?;
-        Some(tally.plus(Tally { rows: rows as u64, chunks: 1, oldest: fetched_at }))
+        let rows = seen.rows(part).filter(|_| seen.stays(part, rules))?;
+        Some(tally.plus(Tally { rows: rows as u64, chunks: 1, oldest: seen.copy.fetched_at }))
     })
 }

@@ -66,16 +66,16 @@ fn strip(chunk: &Chunk) -> Result<Arc<Chunk>, Damaged> {
 fn look(copies: &mut Copies, memory: &Memory, rules: Rules<'_>, query: &WindowQuery) -> Option<Glance> {
     let mut window = Vec::new();
     let mut sum = Tally::NOTHING;
-    let mut may_move = Vec::new();
+    let mut closely = Closely::default();
     for Stretch { span, tally } in copies.cut(query.span, rules) {
         let (tally, level) = match tally {
             Some((tally, level)) => (tally, Some(level)),
-            None => (look_closely(copies, memory, rules, span, &mut may_move)?, None),
+            None => (look_closely(copies, memory, rules, span, &mut closely)?, None),
         };
         window.push((span, tally.rows, level));
         sum = sum.plus(tally);
     }
-    if !twice(&may_move).is_empty() {
+    if !twice(&closely.may_move).is_empty() {
         return None;
     }
     let (start, end) = query.excerpt.bounds(sum.rows);
@@ -84,10 +84,12 @@ fn look(copies: &mut Copies, memory: &Memory, rules: Rules<'_>, query: &WindowQu
         cutter.cut(span, rows, level)?;
     }
     let Cutter { slices, strip, .. } = cutter;
+    let lasts = strip.is_empty() && !closely.may_change;
     let answer = WindowAnswer {
         items: Excerpted { slices, count: end - start, has_more: end < sum.rows },
         rest: None,
         settled: query.span.end <= rules.ladder.settled_before(query.asked_at),
+        lasting: lasts.then(|| copies.none_lost_since_now()),
         oldest_copy: Some(sum.oldest),
         outcome: Outcome::Hit,
         chunks: sum.chunks,
@@ -97,23 +99,32 @@ fn look(copies: &mut Copies, memory: &Memory, rules: Rules<'_>, query: &WindowQu
     Some(Glance { answer, strip })
 }
 
-/// The tally of a stretch that has none because time changes it, or because it is too short; and what may still move
-/// out of it.
+/// What a close look has found, beside the tally.
+#[derive(Default)]
+struct Closely {
+    /// What may still move out of where it lies.
+    may_move: Vec<Part>,
+    /// Whether time alone will change something.
+    may_change: bool,
+}
+
+/// The tally of a stretch that has none because time changes it, or because it is too short.
 fn look_closely(
     copies: &Copies,
     memory: &Memory,
     rules: Rules<'_>,
     span: Span,
-    may_move: &mut Vec<Part>,
+    closely: &mut Closely,
 ) -> Option<Tally> {
     let mut sum = Tally::NOTHING;
     for (part, seen) in copies.see(span, rules)? {
         let fetched_at = seen.copy.fetched_at;
         sum = sum.plus(Tally { rows: seen.rows(part)? as u64, chunks: 1, oldest: fetched_at });
+        closely.may_change |= !seen.stays(part, rules);
         if seen.may_move() {
             let chunk = seen.copy.peek(memory)?;
             let slice = Slice { rows: chunk.rows_within(part), chunk };
-            may_move.push(Part { span: part, slice, fetched_at, copy: true, derived: false });
+            closely.may_move.push(Part { span: part, slice, fetched_at, copy: true, derived: false });
         }
     }
     Some(sum)

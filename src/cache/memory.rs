@@ -11,8 +11,10 @@ use moka::sync::Cache;
 use super::chunk::Chunk;
 use super::hot::{Hot, HotId};
 
-/// Of so many bytes, one is for what is hot,
-const HOT_SHARE: u64 = 8;
+/// Of so many bytes, one is for blocks that are hot,
+const HOT_SHARE: u64 = 16;
+/// one for whole answers that are,
+const ANSWERS_SHARE: u64 = 16;
 /// and one for the pages of fetches under way, and for the holes that chunks leave where they lay.
 const PASSING_SHARE: u64 = 8;
 /// What nobody has asked for for so long is not hot any more.
@@ -59,13 +61,54 @@ impl HotPieces {
     }
 }
 
+/// Whole answers that are given again and again, by a number. Cheap to clone; all clones are the same.
+#[derive(Clone, Debug)]
+pub struct Recall<T: Clone + Send + Sync + 'static>(Cache<u64, (T, u32)>);
+
+/// For so long an answer is given again before its chunks count as used once more.
+const RECALL_FOR: Duration = Duration::from_secs(30);
+
+impl<T: Clone + Send + Sync + 'static> Recall<T> {
+    /// The room for them in a cache of `bytes`.
+    pub fn new(bytes: u64) -> Self {
+        let answers = Cache::builder().max_capacity(bytes / ANSWERS_SHARE).weigher(|_, (_, weight)| *weight);
+        Self(answers.time_to_live(RECALL_FOR).build())
+    }
+
+    /// What goes by this number.
+    pub fn get(&self, number: u64) -> Option<T> {
+        self.0.get(&number).map(|(answer, _)| answer)
+    }
+
+    /// Whether an answer of so many bytes would push out most of the others.
+    pub fn is_too_much(&self, bytes: u64) -> bool {
+        bytes > self.0.policy().max_capacity().unwrap_or_default() / 4
+    }
+
+    /// Keeps an answer of so many bytes.
+    pub fn keep(&self, number: u64, bytes: usize, answer: T) {
+        self.0.insert(number, (answer, u32::try_from(bytes + HOT_OVERHEAD).unwrap_or(u32::MAX)));
+    }
+
+    /// Lets one go.
+    pub fn forget(&self, number: u64) {
+        self.0.invalidate(&number);
+    }
+
+    /// Bytes that are held.
+    pub fn bytes(&self) -> u64 {
+        self.0.run_pending_tasks();
+        self.0.weighted_size()
+    }
+}
+
 impl Memory {
     /// Room for `bytes`.
     pub fn new(bytes: u64) -> Self {
         let hot = HotPieces::new(bytes / HOT_SHARE);
         let hot_of = hot.clone();
         let chunks = Cache::builder()
-            .max_capacity(bytes - bytes / HOT_SHARE - bytes / PASSING_SHARE)
+            .max_capacity(bytes - bytes / HOT_SHARE - bytes / ANSWERS_SHARE - bytes / PASSING_SHARE)
             .weigher(|_, chunk: &Arc<Chunk>| u32::try_from(chunk.weight()).unwrap_or(u32::MAX))
             // moka's default would keep what was used often before and turn newcomers away. Every chunk is a newcomer
             // once, under a name of its own, and it has just been paid for.

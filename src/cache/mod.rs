@@ -12,8 +12,10 @@ mod glance;
 mod hot;
 mod look;
 mod lookup;
+mod losses;
 mod member;
 mod memory;
+mod often;
 mod outcome;
 mod purge;
 mod relay;
@@ -46,7 +48,9 @@ pub use chunk::{Chunk, Damaged, Joint, Settled, Slice};
 pub use cost::{Basis, Known};
 pub use excerpt::{Excerpt, Excerpted};
 pub use fields::WindowFields;
-pub use memory::Memory;
+pub use losses::Lasting;
+pub use memory::{Memory, Recall};
+pub use often::Reads;
 pub use outcome::{NotStored, Outcome};
 pub use purge::{Erased, Purge, Purged, Purges, Told};
 pub use stream::{Rest, Streamed};
@@ -88,6 +92,8 @@ pub struct WindowAnswer {
     pub rest: Option<Rest>,
     /// Whether it can never change again.
     pub settled: bool,
+    /// How long the same answer may be given again without a look at its chunks; `None` if it may not.
+    pub lasting: Option<Lasting>,
     /// When the oldest part of it was fetched; `None` if all of it was fetched since it was asked for.
     pub oldest_copy: Option<Moment>,
     /// How it was answered.

@@ -311,6 +311,7 @@ impl Request {
         let aged = parts.iter().filter(|part| part.copy || part.fetched_at < self.asked_at);
         WindowAnswer {
             settled: !parts.is_empty() && self.span.end <= self.fetcher.ladder.settled_before(self.asked_at),
+            lasting: None,
             oldest_copy: aged.map(|part| part.fetched_at).min(),
             outcome,
             chunks: parts.len(),

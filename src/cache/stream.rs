@@ -56,6 +56,7 @@ pub(super) fn begin(request: Request) -> WindowAnswer {
         items: Excerpted { slices: Vec::new(), count: 0, has_more: false },
         rest: Some(Rest(from)),
         settled: true,
+        lasting: None,
         oldest_copy: None,
         outcome: Outcome::Miss,
         chunks: 0,

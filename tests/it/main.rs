@@ -5,6 +5,7 @@
 //! simulator says ([`koregate::simulator::Control::expected`]); what was spent, it counts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod again;
 mod answers;
 mod callers;
 mod calls;

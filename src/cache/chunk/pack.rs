@@ -6,8 +6,8 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::read::Reads;
 use super::{Block, Chunk, Row, Text};
+use crate::cache::often::Reads;
 use crate::window::{Moment, Span};
 
 /// A block is closed when its text has grown to this: longer blocks deflate little better, and cost more to open.

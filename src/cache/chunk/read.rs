@@ -1,45 +1,13 @@
 //! Reads the text of a chunk.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use libdeflater::Decompressor;
-use tokio::time::Instant;
 
 use super::pack::LAST;
 use super::{Chunk, Damaged, Text};
-
-/// Whoever reads a block again and again reads it so soon again. One who takes a whole year comes by once, or much later.
-const SOON: u32 = 10;
-/// A block that has been read so often is hot: one who checks what it has taken reads it twice.
-const OFTEN: u32 = 3;
-
-/// How often a block has been read lately.
-#[derive(Debug, Default)]
-pub(super) struct Reads {
-    count: AtomicU32,
-    /// When it was last, in seconds.
-    last: AtomicU32,
-}
-
-impl Reads {
-    /// It is read now: whether that is often. Readers at the same moment may go uncounted.
-    fn is_often(&self) -> bool {
-        let now = seconds();
-        let before = self.last.swap(now, Ordering::Relaxed);
-        let count = if now.saturating_sub(before) > SOON { 1 } else { self.count.load(Ordering::Relaxed) + 1 };
-        self.count.store(count.min(OFTEN), Ordering::Relaxed);
-        count >= OFTEN
-    }
-}
-
-/// Seconds since the first reading of any block.
-fn seconds() -> u32 {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u32::try_from(BEGAN.elapsed().as_secs()).unwrap_or(u32::MAX)
-}
 
 impl Chunk {
     /// The text of `rows`: for each block that they touch, its items, each behind a comma.

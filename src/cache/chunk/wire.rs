@@ -30,8 +30,8 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::pack::{COMMA, LAST};
-use super::read::Reads;
 use super::{Block, Chunk, Row, Settled, Text};
+use crate::cache::often::Reads;
 use crate::window::{Moment, Span};
 
 const MAGIC: &[u8; 4] = b"kgc3";

@@ -11,7 +11,7 @@ use crate::cache::copies::Copy;
 use crate::cache::excerpt::Excerpt;
 use crate::cache::memory::ChunkId;
 use crate::cache::shelf::Shelf;
-use crate::cache::{Settled, WindowQuery};
+use crate::cache::{Lasting, Settled, WindowQuery};
 use crate::repage::Item;
 use crate::upstream::{Asker, Filter, Series};
 use crate::window::{Freshness, Grid, Ladder, Moment, Plan};
@@ -87,6 +87,8 @@ struct World {
     chunks: HashMap<ChunkId, Arc<Chunk>>,
     now: i64,
     puts: i64,
+    /// Answers that last, each with its query.
+    lasting: Vec<(WindowQuery, Lasting, Head, Vec<Bytes>)>,
 }
 
 impl World {
@@ -97,7 +99,7 @@ impl World {
         };
         let ladder = Ladder::new(Duration::from_secs(40), vec![rung(10, 10), rung(40, 30)]);
         let (memory, shelf) = (Memory::new(1 << 30), Shelf::default());
-        let mut world = Self { memory, shelf, ladder, chunks: HashMap::new(), now: NOW, puts: 0 };
+        let mut world = Self { memory, shelf, ladder, chunks: HashMap::new(), now: NOW, puts: 0, lasting: Vec::new() };
         // Most of it is there to begin with.
         world.put(0, NOW, false, 0);
         world.put(0, NOW / 2, true, 0);
@@ -172,12 +174,25 @@ impl World {
             slices[*place].chunk = strip(&slices[*place].chunk).unwrap();
         }
         prop_assert_eq!(&texts_of(&slices), texts, "{:?}", needed);
-        let head = |answer: &WindowAnswer| {
-            let WindowAnswer { items, settled, oldest_copy, outcome, chunks, hits, calls, rest } = answer;
-            assert!(rest.is_none());
-            (items.count, items.has_more, *settled, *oldest_copy, *outcome, *chunks, *hits, *calls)
-        };
         prop_assert_eq!(head(&glance.answer), head(answer));
+        if let Some(lasting) = &glance.answer.lasting {
+            prop_assert!(glance.answer.settled && glance.strip.is_empty());
+            self.lasting.push((query, lasting.clone(), head(answer), texts.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whatever has happened, and however late it is: an answer that still holds is what a look at each chunk tells.
+    fn check_lasting(&mut self) -> Result<(), TestCaseError> {
+        self.lasting.retain(|(_, lasting, ..)| lasting.holds());
+        for (query, _, then, texts) in &self.lasting {
+            let query = WindowQuery { asked_at: at(self.now), ..query.clone() };
+            let Some((now, now_texts, _)) = self.expected(&query) else {
+                return Err(TestCaseError::fail(format!("{:?} is there no more", query.span)));
+            };
+            prop_assert_eq!(texts, &now_texts);
+            prop_assert_eq!(then, &head(&now));
+        }
         Ok(())
     }
 
@@ -213,6 +228,7 @@ impl World {
         let answer = WindowAnswer {
             items,
             rest: None,
+            lasting: None,
             settled: span.end <= self.ladder.settled_before(*asked_at),
             oldest_copy: parts.iter().map(|part| part.fetched_at).min(),
             outcome: Outcome::Hit,
@@ -224,16 +240,26 @@ impl World {
     }
 }
 
+/// All of an answer but its items.
+type Head = (u64, bool, bool, Option<Moment>, Outcome, usize, usize, u32);
+
+fn head(answer: &WindowAnswer) -> Head {
+    let WindowAnswer { items, settled, oldest_copy, outcome, chunks, hits, calls, rest, lasting: _ } = answer;
+    assert!(rest.is_none());
+    (items.count, items.has_more, *settled, *oldest_copy, *outcome, *chunks, *hits, *calls)
+}
+
 fn texts_of(slices: &[Slice]) -> Vec<Bytes> {
     slices.iter().flat_map(|slice| slice.chunk.read(slice.rows.clone())).map(|row| row.unwrap().1).collect()
 }
 
 proptest! {
     #[test]
-    fn a_glance_tells_what_a_look_at_each_chunk_tells(steps in prop::collection::vec(step(), 1..40)) {
+    fn a_glance_tells_what_a_look_at_each_chunk_tells_as_long_as_it_lasts(steps in prop::collection::vec(step(), 1..40)) {
         let mut world = World::new();
         for step in &steps {
             world.step(step)?;
+            world.check_lasting()?;
         }
     }
 }
