@@ -1,17 +1,12 @@
 //! The way of a request, from the socket to Kore.
 
-use std::convert::Infallible;
-
-use http::{Request, Response};
-use hyper::body::Incoming;
 use tower::ServiceBuilder;
-use tower::util::BoxCloneSyncService;
 
-use crate::api::{Answers, ApiLayer, Usage};
-use crate::cache::{CacheLayer, Memory, Purges, WindowFields};
+use crate::api::{Answers, ApiLayer, ApiStage, Usage};
+use crate::cache::{CacheLayer, CacheStage, Memory, Purges, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::edge::{Callers, EdgeBody, EdgeLayer};
+use crate::edge::{Callers, EdgeLayer, EdgeStage};
 use crate::fleet::{Link, Post};
 use crate::quota::{QuotaLayer, Quotas};
 use crate::repage::RepageLayer;
@@ -20,7 +15,7 @@ use crate::token::TokenLayer;
 use crate::upstream::Client;
 
 /// Answers requests; never fails, for every failure is an answer.
-pub type GatewayService = BoxCloneSyncService<Request<Incoming>, Response<EdgeBody>, Infallible>;
+pub type GatewayService = EdgeStage<ApiStage<CacheStage>>;
 
 /// The stages, and what of them the admin plane looks at.
 #[derive(Clone)]
@@ -93,7 +88,6 @@ impl Stack {
             // One call to Kore, within its deadline.
             .service(Client::new(&config.upstream, clock.clone())?);
 
-        let service = BoxCloneSyncService::new(service);
         Ok(Self { service, quotas, memory, fields, purges, post, answers, usage, callers })
     }
 }

@@ -12,7 +12,7 @@ use http_body_util::{Either, Full};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::question::Caller;
-use super::{ApiBody, Report, tell_age};
+use super::{Answer, ApiBody, Report, tell_age};
 use crate::cache::{Lasting, Reads, Recall};
 use crate::window::Moment;
 
@@ -108,8 +108,8 @@ impl Answers {
         Some(Asked { number: xxh3_64_with_seed(&name, self.seed), name })
     }
 
-    /// The answer at `now`, and what became of the request, if it is ready and still true.
-    pub(super) fn recall(&self, asked: &Asked, now: impl FnOnce() -> Moment) -> Option<(Response<ApiBody>, Report)> {
+    /// The answer at `now`, if it is ready and still true.
+    pub(super) fn recall(&self, asked: &Asked, now: impl FnOnce() -> Moment) -> Option<Answer> {
         let ready = self.ready.get(asked.number).filter(|ready| ready.name == asked.name)?;
         if !ready.lasting.holds() {
             self.ready.forget(asked.number);
@@ -119,7 +119,7 @@ impl Answers {
         *response.status_mut() = ready.status;
         *response.headers_mut() = ready.headers.clone();
         tell_age(response.headers_mut(), ready.oldest_copy, now());
-        Some((response, ready.report.clone()))
+        Some(Answer { response, report: ready.report.clone() })
     }
 
     /// Whether an answer of so many bytes, before any content coding, is worth keeping. To be asked once each time that it

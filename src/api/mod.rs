@@ -54,7 +54,15 @@ const WORTH_CODING: u64 = 512;
 /// A window's body, or a short text: none of a 304, or what the gateway says of itself.
 pub type ApiBody = Either<WindowBody, Full<Bytes>>;
 
-/// What became of a request, for whoever reports it: an extension of each answer.
+/// An answer, and what there is to tell of it.
+pub struct Answer {
+    /// Its head, and its body, which may still be coming.
+    pub response: Response<ApiBody>,
+    /// What became of the request.
+    pub report: Report,
+}
+
+/// What became of a request, for whoever reports it.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Kore's account; `-` if it is about none.
@@ -140,12 +148,9 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    type Response = Response<ApiBody>;
+    type Response = Answer;
     type Error = ApiError;
-    type Future = future::Either<
-        Ready<Result<Response<ApiBody>, ApiError>>,
-        BoxFuture<'static, Result<Response<ApiBody>, ApiError>>,
-    >;
+    type Future = future::Either<Ready<Result<Answer, ApiError>>, BoxFuture<'static, Result<Answer, ApiError>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
         Poll::Ready(Ok(()))
@@ -153,7 +158,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let asked = match self.api.again(&request) {
-            Ok(response) => return future::Either::Left(ready(Ok(response))),
+            Ok(answer) => return future::Either::Left(ready(Ok(answer))),
             Err(asked) => asked,
         };
         let ApiStage { api, below } = self.clone();
@@ -200,8 +205,7 @@ where
             if let Some(fetched_at) = window.oldest_copy {
                 tell_age(response.headers_mut(), fetched_at, now);
             }
-            response.extensions_mut().insert(report);
-            Ok(response)
+            Ok(Answer { response, report })
         }))
     }
 }
@@ -209,19 +213,16 @@ where
 impl ApiLayer {
     /// The answer to a request that has no body, if it was given again and again and still holds; and otherwise the name
     /// to keep the next one under.
-    fn again<B: Body>(&self, request: &Request<B>) -> Result<Response<ApiBody>, Option<Asked>> {
+    fn again<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<Asked>> {
         if !request.body().is_end_stream() {
             return Err(None);
         }
         let caller = request.extensions().get::<Caller>();
         let name = self.answers.name(request.method(), request.uri(), request.headers(), caller);
         let Some(asked) = name else { return Err(None) };
-        let Some((mut response, report)) = self.answers.recall(&asked, || self.clock.now()) else {
-            return Err(Some(asked));
-        };
-        self.usage.count(caller.map_or(NOBODY, |caller| &caller.name), &report);
-        response.extensions_mut().insert(report);
-        Ok(response)
+        let Some(answer) = self.answers.recall(&asked, || self.clock.now()) else { return Err(Some(asked)) };
+        self.usage.count(caller.map_or(NOBODY, |caller| &caller.name), &answer.report);
+        Ok(answer)
     }
 
     /// A window that is sent as it comes. How many items and calls it was is known, and counted, at its end.
@@ -232,7 +233,7 @@ impl ApiLayer {
         representation: Representation,
         series: &Series,
         asker: &Asker,
-    ) -> Response<ApiBody> {
+    ) -> Answer {
         let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
         let report = Report { account, stream, outcome, items: 0, calls: 0, avoided: 0 };
         let (usage, caller, at_end) = (self.usage.clone(), asker.caller.clone(), report.clone());
@@ -244,11 +245,10 @@ impl ApiLayer {
         describe(&mut response, representation);
         let headers = response.headers_mut();
         headers.insert("cache-status", HeaderValue::from_static("koregate; fwd=miss; detail=\"streamed\""));
-        response.extensions_mut().insert(report);
-        response
+        Answer { response, report }
     }
 
-    fn own_usage(&self, head: &Parts) -> Response<ApiBody> {
+    fn own_usage(&self, head: &Parts) -> Answer {
         let standing = head.extensions.get::<Standing>().copied();
         let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
         let nobody = || Arc::from(NOBODY);
@@ -256,26 +256,25 @@ impl ApiLayer {
         say(&usage, report)
     }
 
-    fn tell_cost(&self, cost: &Cost, query: &WindowQuery) -> Response<ApiBody> {
+    fn tell_cost(&self, cost: &Cost, query: &WindowQuery) -> Answer {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.asker.class);
         let (account, stream) = (account.clone(), stream.clone());
         let report = Report { account, stream, outcome: "dry_run", items: 0, calls: 0, avoided: 0 };
-        let mut response = say(&body, report);
-        response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
-        response
+        let mut answer = say(&body, report);
+        answer.response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
+        answer
     }
 }
 
 /// What the gateway says of itself: true at this moment, and to nobody else.
-fn say(what: &impl Serialize, report: Report) -> Response<ApiBody> {
+fn say(what: &impl Serialize, report: Report) -> Answer {
     let body = serde_json::to_vec(what).unwrap_or_default();
     let mut response = Response::new(Either::Right(Full::from(body)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response.extensions_mut().insert(report);
-    response
+    Answer { response, report }
 }
 
 /// Seconds for people to read, to the millisecond.

@@ -1,34 +1,31 @@
 //! The edge stage: names each request, lets in who may, and turns every failure into a response.
 
+mod answering;
 mod caller;
 mod fields;
 mod problem;
 
 use std::convert::Infallible;
-use std::error::Error as StdError;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Body;
+use http::{HeaderMap, Request, Response};
 use http_body_util::{Either, Full};
 use tokio::sync::Semaphore;
-use tower::{Layer, Service, ServiceExt as _};
-use tracing::Instrument as _;
+use tower::{Layer, Service};
 use uuid::Builder;
 
+use self::answering::Arrival;
 use self::caller::Visit;
-use crate::api::{ApiBody, ApiError, Report};
+use crate::api::{Answer, ApiBody, ApiError};
 use crate::clock::Clock;
 use crate::config;
-use crate::telemetry::{self, Request as Told};
 use crate::window::Moment;
 
+pub use self::answering::Answering;
 pub use self::caller::Callers;
 pub use self::problem::{EdgeError, Kind};
 
@@ -39,9 +36,12 @@ const REQUEST_ID: &str = "x-request-id";
 /// A window's body, or a problem.
 pub type EdgeBody = Either<ApiBody, Full<Bytes>>;
 
-/// Stands between the socket and the api.
+/// Stands between the socket and the api. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
-pub struct EdgeLayer {
+pub struct EdgeLayer(Arc<Edge>);
+
+#[derive(Debug)]
+struct Edge {
     callers: Callers,
     room: Arc<Semaphore>,
     clock: Clock,
@@ -50,12 +50,13 @@ pub struct EdgeLayer {
 impl EdgeLayer {
     /// Lets in these callers; anybody, if there are none.
     pub fn new(callers: &[config::Caller], clock: Clock) -> Self {
-        Self { callers: Callers::new(callers), room: Arc::new(Semaphore::new(MOST_REQUESTS)), clock }
+        let room = Arc::new(Semaphore::new(MOST_REQUESTS));
+        Self(Arc::new(Edge { callers: Callers::new(callers), room, clock }))
     }
 
     /// The callers, to look at how their limits stand.
     pub fn callers(&self) -> &Callers {
-        &self.callers
+        &self.0.callers
     }
 }
 
@@ -63,99 +64,52 @@ impl<S> Layer<S> for EdgeLayer {
     type Service = EdgeStage<S>;
 
     fn layer(&self, below: S) -> EdgeStage<S> {
-        EdgeStage { edge: self.clone(), below }
+        EdgeStage { edge: self.0.clone(), below }
     }
 }
 
 /// See [`EdgeLayer`].
 #[derive(Clone, Debug)]
 pub struct EdgeStage<S> {
-    edge: EdgeLayer,
+    edge: Arc<Edge>,
     below: S,
 }
 
 impl<S, B> Service<Request<B>> for EdgeStage<S>
 where
-    S: Service<Request<B>, Response = Response<ApiBody>, Error = ApiError> + Clone + Send + 'static,
-    S::Future: Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: Service<Request<B>, Response = Answer, Error = ApiError>,
 {
     type Response = Response<EdgeBody>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<EdgeBody>, Infallible>>;
+    type Future = Answering<S::Future>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // If the stage below has failed, it says so when it is called, and that is an answer.
+        self.below.poll_ready(context).map(|_| Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let EdgeStage { edge, below } = self.clone();
-        Box::pin(async move {
-            let begun = Instant::now();
-            let id = request_id(request.headers(), || edge.clock.now());
-            let span = tracing::info_span!("request", request_id = id);
-            let (visit, result) = edge.answer(below, request).instrument(span.clone()).await;
-            let (mut response, problem) = match result {
-                Ok(response) => (response.map(Either::Left), None),
-                Err(error) => {
-                    let (response, kind) = problem::respond(&error, &id);
-                    (response.map(Either::Right), Some((kind, error.to_string())))
-                }
-            };
-            if let Ok(id) = HeaderValue::try_from(id) {
-                response.headers_mut().insert(REQUEST_ID, id);
-            }
-            if let Some(visit) = &visit {
-                fields::tell(response.headers_mut(), visit.standing);
-            }
-            let report = response.extensions().get::<Report>();
-            span.in_scope(|| {
-                telemetry::request(&Told {
-                    caller: visit.as_ref().map_or("-", |visit| &visit.caller.name),
-                    account: report.map_or("-", |report| &report.account),
-                    stream: report.map_or("-", |report| &report.stream),
-                    outcome: problem
-                        .as_ref()
-                        .map_or_else(|| report.map_or("-", |report| report.outcome), |(kind, _)| kind.label()),
-                    status: response.status().as_u16(),
-                    problem: problem.as_ref().map(|(_, words)| words.as_str()),
-                    items: report.map_or(0, |report| report.items),
-                    calls: report.map_or(0, |report| report.calls),
-                    avoided: report.map_or(0, |report| report.avoided),
-                    took: begun.elapsed(),
-                });
-            });
-            Ok(response)
-        })
-    }
-}
-
-impl EdgeLayer {
-    /// The answer, and the caller if it is known, whatever became of its request.
-    async fn answer<S, B>(
-        self,
-        below: S,
-        mut request: Request<B>,
-    ) -> (Option<Visit>, Result<Response<ApiBody>, EdgeError>)
-    where
-        S: Service<Request<B>, Response = Response<ApiBody>, Error = ApiError>,
-    {
-        let (visit, admitted) = self.callers.admit(request.headers());
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Self { edge, below } = self;
+        let begun = Instant::now();
+        let id = request_id(request.headers(), || edge.clock.now());
+        let span = tracing::info_span!("request", request_id = id);
+        let (visit, admitted) = edge.callers.admit(request.headers());
+        if let (Some(Visit { caller, standing }), Ok(())) = (&visit, &admitted) {
+            request.extensions_mut().insert(caller.clone());
+            request.extensions_mut().insert(*standing);
+        }
+        let arrival = Arrival { begun, id, span: span.clone(), visit };
         if let Err(error) = admitted {
-            return (visit, Err(error));
+            return Answering::refused(arrival, error);
         }
-        let Ok(_room) = self.room.try_acquire() else { return (visit, Err(EdgeError::Overloaded)) };
-        if let Some(Visit { caller, standing }) = visit.clone() {
-            request.extensions_mut().insert(caller);
-            request.extensions_mut().insert(standing);
-        }
-        // A defect must cost one answer, not the connection: what was under way in it is dropped whole.
-        let result = match AssertUnwindSafe(below.oneshot(request)).catch_unwind().await {
-            Ok(result) => result.map_err(EdgeError::Api),
-            Err(_) => Err(EdgeError::Internal),
+        let Ok(room) = edge.room.clone().try_acquire_owned() else {
+            return Answering::refused(arrival, EdgeError::Overloaded);
         };
-        (visit, result)
+        let call = AssertUnwindSafe(|| span.in_scope(|| below.call(request)));
+        match catch_unwind(call) {
+            Ok(answer) => Answering::asked(arrival, answer, room),
+            Err(_) => Answering::refused(arrival, EdgeError::Internal),
+        }
     }
 }
 
@@ -180,7 +134,8 @@ fn new_id(now: Moment) -> String {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::digest::{SHA256, digest};
-    use tower::service_fn;
+    use http::HeaderValue;
+    use tower::{ServiceExt as _, service_fn};
 
     use super::*;
     use crate::api::Caller;
@@ -191,7 +146,7 @@ mod tests {
     async fn a_defect_costs_one_answer() {
         let below = service_fn(|request: Request<Full<Bytes>>| async move {
             assert!(request.uri().path() == "/sound", "a defect");
-            Err::<Response<ApiBody>, ApiError>(ApiError::NotFound)
+            Err::<Answer, ApiError>(ApiError::NotFound)
         });
         let request = Request::builder().header(REQUEST_ID, "mine-1").body(Full::<Bytes>::default()).unwrap();
         let response = EdgeLayer::new(&[], Clock::system()).layer(below).oneshot(request).await.unwrap();
@@ -205,7 +160,7 @@ mod tests {
             assert!(request.uri().path() == "/sound", "a defect");
             assert_eq!(request.extensions().get::<Caller>().unwrap().weight, 3);
             assert_eq!(request.extensions().get::<Standing>().unwrap().left, 8);
-            Err::<Response<ApiBody>, ApiError>(ApiError::NotFound)
+            Err::<Answer, ApiError>(ApiError::NotFound)
         });
         let caller = config::Caller {
             name: "bi".into(),
