@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::{Either, Full};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -25,6 +25,8 @@ const FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("prefer"),
     header::IF_NONE_MATCH,
 ];
+/// What is told anew each time. It has its place in the head that is kept, which need not grow then.
+const TOLD_ANEW: [HeaderName; 2] = [header::AGE, HeaderName::from_static("x-request-id")];
 /// So many requests are told apart of which it is not known yet whether they come often.
 const TOLD_APART: usize = 2048;
 /// Answers of more bytes than this are put together each time, piece by piece.
@@ -149,13 +151,15 @@ impl Answers {
             },
             Either::Right(_) => Bytes::new(),
         };
+        let mut headers = head.headers.clone();
+        headers.extend(TOLD_ANEW.map(|field| (field, HeaderValue::from_static(""))));
         let Asked { number, name } = asked;
         let bytes = name.len() + body.len() + USUAL_HEAD;
         let ready = Ready {
             name,
             lasting,
             status: head.status,
-            headers: head.headers.clone(),
+            headers,
             body: body.clone(),
             oldest_copy,
             report: report.clone(),

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::{Either, Full};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
@@ -31,7 +31,7 @@ pub use self::problem::{EdgeError, Kind};
 
 /// So many requests may be under way at once; each costs little while it waits.
 const MOST_REQUESTS: usize = 16_384;
-const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A window's body, or a problem.
 pub type EdgeBody = Either<ApiBody, Full<Bytes>>;

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,8 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
+use super::head_timer::HeadTimer;
+
 /// How long a client may take to send a request's head, or to shake hands.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has taken too long.
+const HEAD_LOOK: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: it means that the process has run out of something, file descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -87,19 +91,95 @@ where
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer)
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut look = tokio::time::interval(HEAD_LOOK);
+    let mut is_closing = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended,
+            () = closing.cancelled(), if !is_closing => {
+                connection.as_mut().graceful_shutdown();
+                is_closing = true;
+            }
+            // Then the connection is polled, which sees its deadline.
+            _ = look.tick() => {}
         }
     };
     if let Err(error) = ended {
         // Clients hang up; that is their right and no news.
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tower::service_fn;
+
+    use super::*;
+
+    async fn connect() -> (TcpStream, CancellationToken) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (closing, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let listener = Listener { socket, tls: None, closing: closing.clone(), tracker };
+        let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
+        let answer = |_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"here")))) };
+        tokio::spawn(listener.serve(service_fn(answer)));
+        (client, closing)
+    }
+
+    async fn send(client: &TcpStream, bytes: &[u8]) {
+        client.writable().await.unwrap();
+        assert_eq!(client.try_write(bytes).unwrap(), bytes.len());
+    }
+
+    /// What comes next; nothing when the connection is closed.
+    async fn receive(client: &TcpStream) -> String {
+        let mut bytes = [0; 512];
+        loop {
+            client.readable().await.unwrap();
+            match client.try_read(&mut bytes) {
+                Ok(read) => return String::from_utf8(bytes[..read].to_vec()).unwrap(),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    const HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_finish_its_head_in_time_is_let_go() {
+        for (sent, answers) in [(&b""[..], 0), (b"GET / HTTP/1.1\r\nhost", 0), (HEAD, 1)] {
+            let (client, _closing) = connect().await;
+            let began = tokio::time::Instant::now();
+            if !sent.is_empty() {
+                send(&client, sent).await;
+            }
+            for _ in 0..answers {
+                assert!(receive(&client).await.ends_with("here"));
+            }
+            assert_eq!(receive(&client).await, "");
+            let took = began.elapsed();
+            assert!(took >= HEAD_TIMEOUT && took < HEAD_TIMEOUT + 2 * HEAD_LOOK, "{took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_goes_on_asking_stays() {
+        let (client, closing) = connect().await;
+        for _ in 0..20 {
+            send(&client, HEAD).await;
+            assert!(receive(&client).await.ends_with("here"));
+            tokio::time::sleep(HEAD_TIMEOUT / 2).await;
+        }
+        // One that waits for nothing is let go at once when the gateway closes.
+        let closed = tokio::time::Instant::now();
+        closing.cancel();
+        assert_eq!(receive(&client).await, "");
+        assert!(closed.elapsed() < HEAD_LOOK);
     }
 }

@@ -1,5 +1,6 @@
 //! The listeners: brings the stack up on its sockets, and down again without breaking an answer.
 
+mod head_timer;
 mod listener;
 mod tls;
 
