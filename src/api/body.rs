@@ -15,18 +15,10 @@ use http_body::{Body, Frame, SizeHint};
 use super::gzip::Member;
 use super::representation::{Coding, Format, Representation};
 use super::streamed::StreamedPieces;
-use crate::cache::{CacheError, Damaged, Joint, Slice};
+use crate::cache::{CacheError, Damaged, Excerpted, Joint, Slice};
 
-/// The items of one answer: some rows of a window.
-#[derive(Debug)]
-pub(super) struct Items {
-    pub(super) slices: Vec<Slice>,
-    pub(super) count: u64,
-    /// Whether the window holds items behind these.
-    pub(super) has_more: bool,
-}
-
-impl Items {
+/// The items of one answer, as bytes.
+impl Excerpted {
     /// A number that depends on the items and nothing else, however they lie in chunks.
     pub(super) fn sum(&self) -> u64 {
         self.slices.iter().fold(0, |sum, slice| sum.wrapping_add(slice.chunk.sum(slice.rows.clone())))
@@ -57,12 +49,7 @@ impl Items {
             Format::Ndjson => Box::new(self.slices.into_iter().flat_map(|slice| slice.chunk.lines(slice.rows))),
             Format::Json => {
                 let begin = Bytes::from(self.envelope());
-                let mut is_first = true;
-                let items = self.slices.into_iter().flat_map(|slice| slice.chunk.text(slice.rows)).map(move |text| {
-                    // The first item has no comma before it.
-                    let skip = usize::from(std::mem::take(&mut is_first));
-                    text.map(|text| text.slice(skip..))
-                });
+                let items = in_order(self.slices).flat_map(|(slice, is_first)| slice.chunk.text(slice.rows, is_first));
                 Box::new([Ok(begin)].into_iter().chain(items).chain([Ok(Bytes::from_static(ENVELOPE_END))]))
             }
         }
@@ -75,12 +62,17 @@ impl Items {
             Format::Json => {
                 let (mut member, envelope) = (Member::default(), self.envelope());
                 let begin = member.begin(envelope.as_bytes());
-                let starts = self.slices.into_iter().zip(std::iter::once(true).chain(std::iter::repeat(false)));
-                let joints = starts.flat_map(|(slice, is_first)| slice.chunk.joints(slice.rows, is_first));
+                let joints =
+                    in_order(self.slices).flat_map(|(slice, is_first)| slice.chunk.joints(slice.rows, is_first));
                 Box::new(std::iter::once(Ok(begin)).chain(Joined { joints, member: Some(member) }.flatten()))
             }
         }
     }
+}
+
+/// Slices, each with whether it is the first.
+fn in_order(slices: Vec<Slice>) -> impl Iterator<Item = (Slice, bool)> {
+    slices.into_iter().zip(std::iter::once(true).chain(std::iter::repeat(false)))
 }
 
 const ENVELOPE_END: &[u8] = b"]}";
@@ -165,7 +157,7 @@ pub enum BrokenOff {
 }
 
 impl WindowBody {
-    pub(super) fn new(items: Items, representation: Representation) -> Self {
+    pub(super) fn new(items: Excerpted, representation: Representation) -> Self {
         let Representation { format, coding } = representation;
         let (left, pieces) = match coding {
             Coding::Identity => (Some(items.body_len(format)), items.pieces(format)),
@@ -239,7 +231,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::{Chunk, Excerpt, Excerpted};
+    use crate::cache::{Chunk, Excerpt};
     use crate::repage::Item;
     use crate::window::{Moment, Span};
 
@@ -260,12 +252,7 @@ mod tests {
         (slices.collect(), all)
     }
 
-    fn page(window: Vec<Slice>, offset: u64, limit: Option<u64>) -> Items {
-        let Excerpted { slices, count, has_more } = Excerpt { offset, limit }.of(window);
-        Items { slices, count, has_more }
-    }
-
-    fn body(items: Items, format: Format, coding: Coding) -> Vec<u8> {
+    fn body(items: Excerpted, format: Format, coding: Coding) -> Vec<u8> {
         let body = WindowBody::new(items, Representation { format, coding });
         let hint = body.size_hint().exact();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -292,10 +279,10 @@ mod tests {
             let end = limit.map_or(all.len(), |limit| (start + usize::try_from(limit).unwrap()).min(all.len()));
             let wanted = &all[start..end];
             let json = format!(r#"{{"numResults":{},"hasMore":{},"data":[{}]}}"#, wanted.len(), end < all.len(), wanted.join(","));
-            let answered = body(page(slices.clone(), offset, limit), Format::Json, coding);
+            let answered = body(Excerpt { offset, limit }.of(slices.clone()), Format::Json, coding);
             prop_assert_eq!(String::from_utf8(answered).unwrap(), json);
             let lines: String = wanted.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
-            let answered = body(page(slices, offset, limit), Format::Ndjson, coding);
+            let answered = body(Excerpt { offset, limit }.of(slices), Format::Ndjson, coding);
             prop_assert_eq!(String::from_utf8(answered).unwrap(), lines);
         }
     }

@@ -27,12 +27,12 @@ use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
 use self::again::Asked;
-use self::body::{Items, WindowBody};
+use self::body::WindowBody;
 use self::cost::CostBody;
 use self::question::{Account, NOBODY, Question, Target};
 use self::representation::{Coding, Format, Representation};
 use self::streamed::StreamedPieces;
-use crate::cache::{CacheError, Cost, CostQuery, Outcome, Rest, WindowAnswer, WindowQuery};
+use crate::cache::{CacheError, Cost, CostQuery, Excerpted, Outcome, Rest, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Quotas, Standing};
@@ -182,11 +182,10 @@ where
             if let Some(rest) = window.rest.take() {
                 return Ok(api.stream(&window, rest, representation, &series, &asker));
             }
-            let count = window.items.count;
-            let slices = std::mem::take(&mut window.items.slices);
-            let items = Items { slices, count, has_more: window.items.has_more };
-            let bytes = items.body_len(representation.format);
-            let mut response = render(items, representation, &window, head.headers.get(header::IF_NONE_MATCH));
+            let (cache_status, items) = (cache_status(&window), window.items);
+            let (count, bytes) = (items.count, items.body_len(representation.format));
+            let if_none_match = head.headers.get(header::IF_NONE_MATCH);
+            let mut response = render(items, representation, window.settled, if_none_match);
             let report = Report {
                 account: series.account.clone(),
                 stream: series.stream.clone(),
@@ -196,7 +195,7 @@ where
                 avoided: avoided(count, window.calls),
             };
             api.usage.count(&asker.caller, &report);
-            response.headers_mut().insert("cache-status", cache_status(&window));
+            response.headers_mut().insert("cache-status", cache_status);
             if let (Some(asked), Some(lasting), Some(fetched_at)) = (asked, window.lasting, window.oldest_copy)
                 && api.answers.is_worth_keeping(&asked, bytes)
             {
@@ -299,15 +298,15 @@ where
 }
 
 fn render(
-    items: Items,
+    items: Excerpted,
     wanted: Representation,
-    window: &WindowAnswer,
+    settled: bool,
     if_none_match: Option<&HeaderValue>,
 ) -> Response<ApiBody> {
     let worth_coding = items.body_len(wanted.format) >= WORTH_CODING;
     let coding = if worth_coding { wanted.coding } else { Coding::Identity };
     let representation = Representation { coding, ..wanted };
-    let etag = window.settled.then(|| etag(&items, representation));
+    let etag = settled.then(|| etag(&items, representation));
     let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
     let mut response = if known {
         let mut response = Response::new(Either::Right(Full::default()));
@@ -358,7 +357,7 @@ fn guard(headers: &mut HeaderMap) {
 
 /// A validator that is the same for the same items, whichever replica answers and however its chunks are cut. Without
 /// a content coding it is strong; the bytes of a compressed answer may differ, so there it is weak.
-fn etag(items: &Items, representation: Representation) -> String {
+fn etag(items: &Excerpted, representation: Representation) -> String {
     let form = match representation.format {
         Format::Json => "j",
         Format::Ndjson => "n",

@@ -94,14 +94,11 @@ impl StreamedPieces {
     }
 
     fn begin(&mut self, Slice { chunk, rows }: Slice) {
-        // The first item of all has no comma before it.
-        let mut skip = usize::from(self.count == 0);
+        let is_first = self.count == 0;
         self.count += rows.len() as u64;
         self.slice = match self.format {
             Format::Ndjson => Box::new(chunk.lines(rows)),
-            Format::Json => {
-                Box::new(chunk.text(rows).map(move |text| text.map(|text| text.slice(std::mem::take(&mut skip)..))))
-            }
+            Format::Json => Box::new(chunk.text(rows, is_first)),
         };
     }
 }

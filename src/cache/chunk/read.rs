@@ -10,11 +10,14 @@ use super::pack::LAST;
 use super::{Chunk, Damaged, Text};
 
 impl Chunk {
-    /// The text of `rows`: for each block that they touch, its items, each behind a comma.
-    pub fn text(self: Arc<Self>, rows: Range<usize>) -> impl Iterator<Item = Result<Bytes, Damaged>> {
+    /// The text of `rows`: for each block that they touch, its items, each behind a comma, but for the very first if
+    /// `is_first`.
+    pub fn text(self: Arc<Self>, rows: Range<usize>, is_first: bool) -> impl Iterator<Item = Result<Bytes, Damaged>> {
         let blocks: Vec<_> = self.blocks_of(rows).collect();
+        let mut skip = usize::from(is_first);
         blocks.into_iter().map(move |(block, rows)| {
-            let range = self.text_range(block, &rows);
+            let mut range = self.text_range(block, &rows);
+            range.start += std::mem::take(&mut skip);
             Ok(self.text_of(block, rows.end)?.slice(range))
         })
     }

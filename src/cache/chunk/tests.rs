@@ -40,7 +40,7 @@ proptest! {
         let wanted: Vec<&[u8]> = items[rows.clone()].iter().map(|item| item.json.as_ref()).collect();
         let read: Vec<_> = chunk.read(rows.clone()).map(|row| row.unwrap().1).collect();
         prop_assert_eq!(&read, &wanted);
-        let texts: Vec<_> = chunk.clone().text(rows.clone()).map(|text| text.unwrap()).collect();
+        let texts: Vec<_> = chunk.clone().text(rows.clone(), false).map(|text| text.unwrap()).collect();
         let with_commas = wanted.iter().flat_map(|json| [&b","[..], json]).collect::<Vec<_>>().concat();
         prop_assert_eq!(texts.concat(), with_commas.clone());
         let lines: Vec<_> = chunk.clone().lines(rows.clone()).map(|lines| lines.unwrap()).collect();
@@ -122,7 +122,7 @@ fn a_damaged_block_is_never_served() {
     let Text::Deflated(good) = &broken.text else { panic!("not deflated") };
     let cut = good.slice(..good.len() / 2);
     broken.text = Text::Deflated(cut);
-    assert_eq!(Arc::new(broken).text(0..1).next(), Some(Err(Damaged)));
+    assert_eq!(Arc::new(broken).text(0..1, false).next(), Some(Err(Damaged)));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn what_is_read_again_is_kept_for_a_while_and_goes_with_its_chunk() {
     let memory = Memory::new(1 << 20);
     let chunk = chunk(&items(&[100; 20]));
     let id = memory.keep(chunk.clone());
-    let read = || chunk.clone().text(3..9).map(|text| text.unwrap()).collect::<Vec<_>>();
+    let read = || chunk.clone().text(3..9, false).map(|text| text.unwrap()).collect::<Vec<_>>();
     let first = read();
     assert_eq!(read(), first);
     assert_eq!(memory.hot_bytes(), 0, "it may have been somebody who reads everything twice");
