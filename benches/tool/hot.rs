@@ -24,6 +24,8 @@ const DENSE_ITEMS: u32 = 1_700;
 /// One item an hour, so that a year of it fits: what is compared here is the length of windows.
 const SPARSE: &str = "sparse";
 const SPARSE_ITEMS: u32 = 24;
+/// What was asked for so often is ready.
+const OFTEN: u32 = 5;
 const WINDOWS: [u32; 4] = [1, 7, 30, 366];
 
 /// Runs `operation` so many times, between the two marks that callgrind looks for.
@@ -61,10 +63,16 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut caller = Caller::new(&runtime, &rig)?;
     caller.ask(&path(DENSE, &day, &day, "&limit=0"), "identity");
     let middle = path(DENSE, &day, &day, &format!("&offset={}", DENSE_ITEMS / 2));
-    caller.measure("dense-day/page-of-1", 50, &format!("{middle}&limit=1"), "identity");
-    caller.measure("dense-day/page-of-1/gzip", 50, &format!("{middle}&limit=1"), "gzip");
-    caller.measure("dense-day/page-of-100", 10, &format!("{middle}&limit=100"), "identity");
-    caller.measure("dense-day/page-of-100/gzip", 10, &format!("{middle}&limit=100"), "gzip");
+    for (what, coding, size, times) in [
+        ("page-of-1", "identity", 1, 50),
+        ("page-of-1/gzip", "gzip", 1, 50),
+        ("page-of-100", "identity", 100, 10),
+        ("page-of-100/gzip", "gzip", 100, 10),
+    ] {
+        let (name, page) = (format!("dense-day/{what}"), format!("{middle}&limit={size}"));
+        caller.measure(&name, times, &page, coding);
+        caller.measure_again(&name, times, &page, coding);
+    }
 
     for days in WINDOWS.into_iter().rev() {
         let window = path(SPARSE, &date(last - DAY * (days - 1)), &day, "");
@@ -116,18 +124,29 @@ struct Caller<'a> {
     runtime: &'a Runtime,
     stream: TcpStream,
     answer: Answer,
+    asked: u64,
 }
 
 impl<'a> Caller<'a> {
     fn new(runtime: &'a Runtime, rig: &Rig) -> anyhow::Result<Self> {
         let stream = runtime.block_on(TcpStream::connect(rig.addr()))?;
         stream.set_nodelay(true)?;
-        Ok(Self { runtime, stream, answer: Answer::default() })
+        Ok(Self { runtime, stream, answer: Answer::default(), asked: 0 })
     }
 
+    /// Asks for what nobody has asked for before: each request names another answer that it has already.
     fn ask(&mut self, path: &str, coding: &str) {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: koregate\r\naccept-encoding: {coding}\r\n\r\n");
-        let Self { runtime, stream, answer } = self;
+        self.asked += 1;
+        self.send(path, coding, &format!("if-none-match: \"{}\"\r\n", self.asked));
+    }
+
+    fn ask_again(&mut self, path: &str, coding: &str) {
+        self.send(path, coding, "");
+    }
+
+    fn send(&mut self, path: &str, coding: &str, more: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: koregate\r\naccept-encoding: {coding}\r\n{more}\r\n");
+        let Self { runtime, stream, answer, .. } = self;
         let answered = runtime.block_on(async {
             send(stream, request.as_bytes()).await?;
             answer.pass(stream).await
@@ -140,5 +159,12 @@ impl<'a> Caller<'a> {
         self.ask(path, coding);
         tell(name, times);
         measured(times, &mut || self.ask(path, coding));
+    }
+
+    /// Of an answer that is ready, as the same was given before.
+    fn measure_again(&mut self, name: &str, times: u32, path: &str, coding: &str) {
+        (0..OFTEN).for_each(|_| self.ask_again(path, coding));
+        tell(&format!("{name}/again"), times);
+        measured(times, &mut || self.ask_again(path, coding));
     }
 }
