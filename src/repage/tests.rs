@@ -163,7 +163,8 @@ async fn take(mut delivered: mpsc::UnboundedReceiver<Delivery>) -> (Vec<Stretch>
 
 /// Puts stretches together, which must tile `span`.
 fn together(mut stretches: Vec<Stretch>, span: Span) -> Vec<Bytes> {
-    stretches.sort_by_key(|stretch| stretch.span.start);
+    // Of one that was handed on before, nothing is left.
+    stretches.sort_by_key(|stretch| (stretch.span.start, stretch.span.end));
     assert_eq!(stretches.first().map(|s| s.span.start), Some(span.start));
     assert_eq!(stretches.last().map(|s| s.span.end), Some(span.end));
     assert!(stretches.windows(2).all(|pair| pair[0].span.end == pair[1].span.start), "a hole between stretches");
