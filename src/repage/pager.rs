@@ -130,7 +130,10 @@ where
         let mut walk = self.new_walk(span, Watch::Names);
         let page = self.page(self.query_for(span), 0, PAGE_LIMIT).await?;
         match walk.take(page) {
-            Ok(()) if walk.next_offset().is_none() => self.deliver(span, walk, begun_at),
+            Ok(()) if walk.next_offset().is_none() => {
+                self.run.demand.came(span);
+                self.deliver(span, walk, begun_at);
+            }
             // Halving goes on until an indivisible piece shows whether that was a freak.
             Ok(()) | Err(_) => return Ok(false),
         }
@@ -231,7 +234,11 @@ where
                 None => {}
             }
             let page = self.next_page(&mut ahead, self.query_for(*span), offset).await?;
+            let before = walk.len();
             let Err(broken) = walk.take(page) else {
+                let told = walk.told_by_last(before);
+                // What cannot be cut is wanted as a whole by whoever wants it.
+                self.run.demand.came(if self.run.placed == Placed::Checked { told } else { Span::EVER });
                 self.hand_on(&mut walk, *span, watch, begun_at).await;
                 continue;
             };

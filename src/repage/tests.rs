@@ -11,6 +11,7 @@ use crate::window::{Bound, QueryBounds, UpperBound};
 mod lines;
 mod parted;
 mod side_by_side;
+mod told;
 
 /// How the naive upstream orders its rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,6 +111,16 @@ fn window(upper_bound: UpperBound) -> config::Window {
 
 /// Runs one run against `upstream`: the stretches or the error, and the calls spent.
 fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, RepageError>, u64, Upstream) {
+    run_for(&Demand::new(Asker::anyone()), upstream, span, placed)
+}
+
+/// The same for somebody.
+fn run_for(
+    demand: &Arc<Demand>,
+    upstream: Upstream,
+    span: Span,
+    placed: Placed,
+) -> (Result<Vec<Stretch>, RepageError>, u64, Upstream) {
     let (bound, walk_bytes) = (upstream.bound, upstream.walk_bytes);
     let shared = Arc::new(Mutex::new(upstream));
     let below = service_fn({
@@ -129,8 +140,7 @@ fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, 
     let series =
         Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
     let (deliver, delivered) = mpsc::unbounded_channel();
-    let demand = Demand::new(Asker::anyone());
-    let run = Run { series: series.into(), span, placed, demand, deliver };
+    let run = Run { series: series.into(), span, placed, demand: demand.clone(), deliver };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (result, (stretches, left)) =
         runtime.block_on(async { tokio::join!(settings.layer(below).oneshot(run), take(delivered)) });
