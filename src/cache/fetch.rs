@@ -132,6 +132,9 @@ impl Fetcher {
         let mut refused = None;
         while let Some((first, tell)) = flights.pop_front() {
             let demand = first.flight.demand.clone();
+            // While it calls, those behind it wait for the upstream and not for the quota.
+            let behind = flights.iter().flat_map(|(work, _)| work.flight.seats());
+            let _looking_on: Vec<_> = behind.map(|(seat, _)| demand.look_on(&seat.patience)).collect();
             let (begin, mut begun) = oneshot::channel();
             let first = tokio::spawn(self.clone().fly(first, tell, Some(begin)));
             let begun = loop {

@@ -12,7 +12,7 @@ use super::seat::Seat;
 use super::sight::Sight;
 use crate::quota::Exhausted;
 use crate::repage::Placed;
-use crate::upstream::{Class, Demand};
+use crate::upstream::{Class, Demand, Patience};
 use crate::window::{Moment, Span};
 
 /// How far a flight has come.
@@ -184,12 +184,13 @@ impl Flight {
     }
 
     /// Ends when it has landed, or has become shorter than `known`, the span that it had when the waiting was decided
-    /// upon; or has turned out to be long, for one who `streams`. An error if it is held beyond `patience`.
+    /// upon; or has turned out to be long, for one who `streams`. An error as soon as it is held for longer than `patience`
+    /// lasts.
     pub(super) async fn news(
         &self,
         known: Span,
         class: Class,
-        patience: Instant,
+        patience: &Patience,
         streams: bool,
     ) -> Result<(), CacheError> {
         let mut progress = self.progress.clone();
@@ -197,7 +198,7 @@ impl Flight {
         let news = progress.wait_for(|progress| match progress {
             _ if is_long() => true,
             Progress::Flying => self.span() != known,
-            Progress::Held(until, held) => (*held <= class && *until > patience) || self.span() != known,
+            Progress::Held(until, held) => (*held <= class && *until > patience.end()) || self.span() != known,
             Progress::Landed(_) => true,
         });
         match news.await.as_deref() {

@@ -133,7 +133,8 @@ pub enum CacheError {
     /// A run failed.
     #[error(transparent)]
     Repage(RepageError),
-    /// The quota holds up a run that has begun; it goes on, so asking again later will find it further.
+    /// The quota has granted no call for too long, or will not; a run that has begun goes on, so asking again later will
+    /// find it further.
     #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
     Held(Exhausted),
     /// The task of a run ended without a word.

@@ -73,7 +73,10 @@ pub(super) fn need(wanted: &SpanSet, span: Span) -> Option<Span> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::upstream::Patience;
     use crate::window::Moment;
 
     fn span(start: i64, end: i64) -> Span {
@@ -81,7 +84,7 @@ mod tests {
     }
 
     fn seat(caller: &str, class: Class) -> Arc<Seat> {
-        Seat::new(Asker { caller: caller.into(), weight: 1, class })
+        Seat::new(Asker { caller: caller.into(), weight: 1, class }, Arc::new(Patience::new(Duration::ZERO)))
     }
 
     fn want(seat: &Arc<Seat>, start: i64, end: i64, rich: bool) -> Want {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::CacheError;
 use super::chunk::Chunk;
 use super::flight::Flight;
-use crate::upstream::{Asker, Waiting};
+use crate::upstream::{Asker, Patience, Waiting};
 use crate::window::{Moment, Span};
 
 /// What a flight that has ended has brought.
@@ -15,6 +15,8 @@ pub(super) type Landed = (Arc<Flight>, Result<Arc<[Arc<Chunk>]>, CacheError>);
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) asker: Asker,
+    /// How long it waits for the quota without anything coming of what it waits for.
+    pub(super) patience: Arc<Patience>,
     /// The flights that it waits for. They are kept until somebody looks, so that nothing that they bring is missed: what
     /// is not kept in memory is nowhere else. Held for bookkeeping only, never across an await.
     waiting: Mutex<Vec<(Arc<Flight>, Waiting)>>,
@@ -35,8 +37,9 @@ pub(super) struct Found {
 }
 
 impl Seat {
-    pub(super) fn new(asker: Asker) -> Arc<Self> {
-        Arc::new(Self { asker, waiting: Mutex::default(), cursor: Mutex::default(), found: Mutex::default() })
+    pub(super) fn new(asker: Asker, patience: Arc<Patience>) -> Arc<Self> {
+        let (waiting, cursor, found) = Default::default();
+        Arc::new(Self { asker, patience, waiting, cursor, found })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Arc<Flight>, Waiting)>> {
@@ -49,7 +52,7 @@ impl Seat {
         if waiting.iter().any(|(known, _)| Arc::ptr_eq(known, flight)) {
             return true;
         }
-        let Some(joined) = flight.demand.join(self.asker.clone(), need) else { return false };
+        let Some(joined) = flight.demand.join_with(&self.patience, self.asker.clone(), need) else { return false };
         flight.remember(self, need);
         waiting.push((flight.clone(), joined));
         true

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::select_all;
 use tokio::sync::watch;
@@ -17,8 +18,9 @@ use super::runs::need;
 use super::seat::{Found, Seat};
 use super::shelf::SharedShelf;
 use super::{CacheError, Excerpt, Outcome, WindowAnswer, WindowQuery, stream};
+use crate::quota::Exhausted;
 use crate::repage::{Placed, RepageError};
-use crate::upstream::{Filter, KnownFilter, Series};
+use crate::upstream::{Filter, KnownFilter, Patience, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
 /// A window is looked at so often without anything having landed for it before it is given up. Each round waits for a
@@ -26,6 +28,11 @@ use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 const ROUNDS: usize = 1000;
 /// So often copies are fetched again because an item has moved out of them; each time costs calls.
 const MOVES: usize = 2;
+/// Another replica says each second how far it is, and gives up by itself. One that says nothing for so much longer than
+/// the patience lasts is not waited for.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Then whoever asks may come again after this: it is known who makes the calls instead.
+const COME_AGAIN: Duration = Duration::from_secs(5);
 
 /// A chunk that a flight has brought for this answer, or that was found for it.
 #[derive(Clone, Debug)]
@@ -65,8 +72,6 @@ pub(super) struct Request {
     /// Copies fetched since then are good enough.
     fresh_since: Moment,
     shelf: SharedShelf,
-    /// What is held beyond this is not waited for.
-    patience: Instant,
     /// It waits here, as long as somebody waits for it.
     pub(super) seat: Arc<Seat>,
     /// For another replica: dropped when it has been seen what there is to ask for.
@@ -94,7 +99,7 @@ pub(super) enum Next {
 
 /// Answers `query`.
 pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
-    let patience = Instant::now() + fetcher.queue_timeout;
+    let patience = Arc::new(Patience::new(fetcher.queue_timeout));
     let mut request = Request::new(fetcher, query, patience, None);
     if request.span.is_empty() {
         return Ok(request.answer(Vec::new(), Outcome::Hit));
@@ -122,11 +127,11 @@ impl Drop for Request {
 }
 
 impl Request {
-    /// One that waits until `patience` for what the quota holds.
+    /// One that has so much patience with the quota.
     pub(super) fn new(
         fetcher: Arc<Fetcher>,
         query: WindowQuery,
-        patience: Instant,
+        patience: Arc<Patience>,
         arrival: Option<Arc<Arrival>>,
     ) -> Self {
         let WindowQuery { series, span, excerpt, asked_at, asker } = query;
@@ -138,8 +143,7 @@ impl Request {
             excerpt,
             asked_at,
             fresh_since: asked_at,
-            patience,
-            seat: Seat::new(asker),
+            seat: Seat::new(asker, patience),
             arrival,
             flights: Vec::new(),
             brought: Coverage::default(),
@@ -255,6 +259,9 @@ impl Request {
                 self.brought.insert(span, Brought { chunk, rich, is_unfiltered: false, copy: false });
             }
             self.news += usize::from(!chunks.is_empty());
+            if chunks.is_empty() {
+                self.seat.patience.attempt_again();
+            }
             // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
             self.fresh_since = self.fresh_since.min(flight.began_at);
             self.flights.push(flight);
@@ -273,13 +280,31 @@ impl Request {
         });
     }
 
-    /// Waits until there is news of one of these flights.
+    /// Waits until there is news of one of these flights. An error if the quota grants none of them a call for too long.
     async fn await_flights(&self, flights: &[(Arc<Flight>, Span)]) -> Result<(), CacheError> {
-        let class = self.seat.asker.class;
+        let Seat { asker, patience, .. } = &*self.seat;
         let news =
-            flights.iter().map(|(flight, span)| Box::pin(flight.news(*span, class, self.patience, self.streams)));
-        // All at once: one that the quota holds is not found out only when a longer one has landed.
-        select_all(news).await.0
+            flights.iter().map(|(flight, span)| Box::pin(flight.news(*span, asker.class, patience, self.streams)));
+        tokio::select! {
+            biased;
+            // All at once: one that the quota holds is not found out only when a longer one has landed.
+            (news, ..) = select_all(news) => news,
+            error = self.impatience(flights) => Err(error),
+        }
+    }
+
+    /// Ends when the quota has granted none of these flights a call for too long.
+    pub(super) async fn impatience(&self, flights: &[(Arc<Flight>, Span)]) -> CacheError {
+        let Seat { asker, patience, .. } = &*self.seat;
+        let is_elsewhere = flights.iter().any(|(flight, _)| flight.is_elsewhere());
+        patience.over(if is_elsewhere { SILENCE } else { Duration::ZERO }).await;
+        let turns = self.fetcher.quotas.of(&self.series.account);
+        let retry_after = match flights.iter().filter_map(|(flight, _)| flight.held_until(asker.class)).max() {
+            Some(until) => until.saturating_duration_since(Instant::now()),
+            None if is_elsewhere => COME_AGAIN,
+            None => turns.map_or(COME_AGAIN, |turns| turns.forecast(1, asker.class)),
+        };
+        CacheError::Held(Exhausted { retry_after })
     }
 
     /// Forgets spans whose copies are older than what an item has done since.
@@ -325,17 +350,21 @@ impl Request {
     /// Exactly what the upstream says to this window, cut by nobody.
     pub(super) async fn gather_exactly(&mut self) -> Result<(Vec<Part>, Outcome), CacheError> {
         self.flights.clear();
+        self.streams = false;
         for _ in 0..ROUNDS {
             let found = self.find_exactly();
             self.arrival = None;
             let (chunk, outcome) = match found {
                 Ok(chunk) => (chunk, Outcome::Hit),
                 Err(flight) => {
-                    flight.news(self.span, self.seat.asker.class, self.patience, false).await?;
+                    self.await_flights(&[(flight.clone(), self.span)]).await?;
                     let chunks = flight.brought().ok_or(CacheError::Lost)??;
                     self.flights.push(flight);
                     // One that was left, as another replica makes the calls now, brings nothing.
-                    let Some(chunk) = chunks.first() else { continue };
+                    let Some(chunk) = chunks.first() else {
+                        self.seat.patience.attempt_again();
+                        continue;
+                    };
                     (chunk.clone(), Outcome::Bypass)
                 }
             };

@@ -123,6 +123,8 @@ impl Sight {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
     use futures_util::FutureExt as _;
 
@@ -130,7 +132,7 @@ mod tests {
     use crate::cache::Settled;
     use crate::cache::seat::Seat;
     use crate::repage::{Item, Placed};
-    use crate::upstream::{Asker, Demand};
+    use crate::upstream::{Asker, Demand, Patience};
 
     fn hours(start: i64, end: i64) -> Span {
         Span::new(Moment::from_seconds(start * 3600), Moment::from_seconds(end * 3600))
@@ -150,7 +152,7 @@ mod tests {
     }
 
     fn wait(flight: &Arc<Flight>, cursor: Option<Moment>) -> Arc<Seat> {
-        let seat = Seat::new(Asker::anyone());
+        let seat = Seat::new(Asker::anyone(), Arc::new(Patience::new(Duration::ZERO)));
         assert!(seat.wait_for(flight, hours(0, 24)));
         if let Some(cursor) = cursor {
             seat.stream_from(cursor);

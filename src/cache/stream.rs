@@ -5,6 +5,7 @@
 //! hold still; and only whole windows, for whose end nothing at their beginning has to be known.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::select_all;
 use tokio::sync::mpsc;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::chunk::Slice;
 use super::flight::Flight;
 use super::look::Held;
+use super::seat::Seat;
 use super::serve::{Next, Request, parts};
 use super::sight::Verdict;
 use super::{CacheError, Excerpted, Outcome, WindowAnswer};
@@ -130,6 +132,8 @@ impl Stream {
         request.brought.remove(span);
         request.span = request.span.split_at(span.end).1;
         request.seat.stream_from(span.end);
+        // Until the caller had taken it, it was not the quota that was waited for.
+        request.seat.patience.at_most(Duration::ZERO);
     }
 
     /// Takes what a flight has seen, or waits until there is something.
@@ -155,16 +159,17 @@ impl Stream {
         {
             return Ok(());
         }
-        let patience = Instant::now() + self.request.fetcher.queue_timeout;
-        let class = self.request.seat.asker.class;
-        if let Some(until) =
-            flights.iter().find_map(|(flight, _)| flight.held_until(class).filter(|until| *until > patience))
-        {
+        let Seat { asker, patience, .. } = &*self.request.seat;
+        let held = flights.iter().filter_map(|(flight, _)| flight.held_until(asker.class)).max();
+        if let Some(until) = held.filter(|until| *until > patience.end()) {
             return Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }));
         }
-        // One that is gone without a word is found out by the next look.
-        drop(select_all(changed.iter_mut().map(|changed| Box::pin(changed.changed()))).await);
-        Ok(())
+        tokio::select! {
+            biased;
+            // One that is gone without a word is found out by the next look.
+            _ = select_all(changed.iter_mut().map(|changed| Box::pin(changed.changed()))) => Ok(()),
+            error = self.request.impatience(&flights) => Err(error),
+        }
     }
 
     /// Whether nothing is known against what was sent.

@@ -1,5 +1,6 @@
 //! Whoever waits gets what it waits for, however runs are handed over, parted and left. The runs are played by hand.
 
+mod patience;
 mod purged;
 
 use bytes::Bytes;

@@ -186,7 +186,7 @@ pub struct Window {
 /// `[quota]`
 #[derive(Clone, Debug)]
 pub struct Quota {
-    /// The longest that a fetch waits for its turn.
+    /// The longest that a request waits for the quota without a page of its own coming.
     pub queue_timeout: Duration,
     /// The share of each limit, from 0 to 1, that background work leaves alone.
     pub interactive_reserve: f64,

@@ -177,7 +177,9 @@ where
             let waited = if request.ahead { Duration::ZERO } else { demand.last_wait() };
             telemetry::quota_wait(demand.class().label(), waited);
             let account = request.series.account.clone();
+            let calling = demand.calling();
             let result = below.oneshot(request).await;
+            drop(calling);
             if !never_left(&result) {
                 telemetry::call_spent(&account, &demand.cause().caller);
             }

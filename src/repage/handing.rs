@@ -62,41 +62,32 @@ impl Handing {
 
     /// The part that is to go now: all that has been passed, as far as a line of the grid or, if it is much, `line`.
     fn passed(&self, walk: &Walk, span: Span, line: Moment) -> Option<Span> {
-        let before = walk.handed_on();
-        let much = walk.held() > MOST;
+        let (before, much) = (walk.handed_on(), walk.held() > MOST);
+        let goes_to = |cell, is_passed, from| match (is_passed, much) {
+            (true, _) => cell,
+            (false, true) => line,
+            (false, false) => from,
+        };
         let part = match walk.order() {
             Order::Ascending => {
-                let start = if before.is_empty() { span.start } else { before.end };
+                let from = if before.is_empty() { span.start } else { before.end };
                 let cell = line.floor_to(self.grid);
-                Span::new(
-                    start,
-                    if cell > start {
-                        cell
-                    } else if much {
-                        line
-                    } else {
-                        start
-                    },
-                )
+                Span::new(from, goes_to(cell, cell > from, from))
             }
             Order::Descending => {
-                let end = if before.is_empty() { span.end } else { before.start };
-                let cell = line.floor_to(self.grid);
-                let cell = if cell < line { cell + self.grid } else { cell };
-                Span::new(
-                    if cell < end {
-                        cell
-                    } else if much {
-                        line
-                    } else {
-                        end
-                    },
-                    end,
-                )
+                let from = if before.is_empty() { span.end } else { before.start };
+                let cell = self.grid_line_from(line);
+                Span::new(goes_to(cell, cell < from, from), from)
             }
             Order::Unknown | Order::Other => return None,
         };
         (part.start < part.end).then_some(part)
+    }
+
+    /// The first line of the grid that is not before `line`.
+    fn grid_line_from(&self, line: Moment) -> Moment {
+        let cell = line.floor_to(self.grid);
+        if cell < line { cell + self.grid } else { cell }
     }
 }
 

@@ -1,31 +1,28 @@
-//! One run, walked page by page: what is tried again, halved, cut, parted and held.
+//! One run, walked page by page: what is tried again and halved. How a page is got, and where a walk is cut, stand in
+//! files of their own.
 
-use std::pin::pin;
-use std::task::Poll;
+mod cutting;
+mod paging;
+
 use std::time::Duration;
 
-use futures_util::poll;
-use tokio::time::Instant;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
 use super::handing::{Handing, may_hand_on};
-use super::parting::{Need, Parting, Position};
+use super::parting::Parting;
 use super::places::Place;
 use super::read_ahead::ReadAhead;
 use super::walk::{Broken, Order, Walk, Watch};
 use super::{Delivery, Placed, RepageError, RepageStage, Run, Stretch};
-use crate::quota::{Exhausted, QuotaError};
+use crate::quota::QuotaError;
 use crate::telemetry;
-use crate::upstream::{Class, PAGE_LIMIT, Page, PageRequest};
-use crate::window::{Bound, Moment, QueryBounds, Span, UpperBound};
+use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
+use crate::window::{Moment, QueryBounds, Span};
 
 /// A walk that broke is tried again once; then the span is halved.
 const WALKS_BEFORE_HALVING: u32 = 2;
 /// What cannot be halved (a second, or a window that must stay exact) is walked this often.
 const WALKS_OF_THE_INDIVISIBLE: u32 = 5;
-/// The longest that a run which has begun waits for the quota; an hourly limit clears within it.
-const LONGEST_HOLD: Duration = Duration::from_mins(61);
-
 /// How a walk ended.
 enum Walked {
     Whole(Walk),
@@ -130,7 +127,10 @@ where
         let mut walk = self.new_walk(span, Watch::Names);
         let page = self.page(self.query_for(span), 0, PAGE_LIMIT).await?;
         match walk.take(page) {
-            Ok(()) if walk.next_offset().is_none() => self.deliver(span, walk, begun_at),
+            Ok(()) if walk.next_offset().is_none() => {
+                self.run.demand.came(span);
+                self.deliver(span, walk, begun_at);
+            }
             // Halving goes on until an indivisible piece shows whether that was a freak.
             Ok(()) | Err(_) => return Ok(false),
         }
@@ -231,7 +231,11 @@ where
                 None => {}
             }
             let page = self.next_page(&mut ahead, self.query_for(*span), offset).await?;
+            let before = walk.len();
             let Err(broken) = walk.take(page) else {
+                let told = walk.told_by_last(before);
+                // What cannot be cut is wanted as a whole by whoever wants it.
+                self.run.demand.came(if self.run.placed == Placed::Checked { told } else { Span::EVER });
                 self.hand_on(&mut walk, *span, watch, begun_at).await;
                 continue;
             };
@@ -261,152 +265,6 @@ where
     fn refute(&mut self) {
         self.may_hand_on = false;
         let _ = self.run.deliver.send(Delivery::Refuted);
-    }
-
-    /// What to do about those who need only a part of this walk.
-    fn parting(&self, walk: &Walk, span: Span, watch: Watch, may_hand_over: bool) -> Option<Parting> {
-        let last = walk.last().filter(|_| watch == Watch::Order)?;
-        let demand = &self.run.demand;
-        let (last_wait, last_page, class) = (demand.last_wait(), self.last_page, demand.cause().class);
-        let need = |(span, of): (Span, Class)| Need { span, urgent: of < class };
-        let needs: Vec<Need> = demand.needs().into_iter().map(need).collect();
-        let position = Position { span, order: walk.order(), at: last, seen: walk.len(), last_wait, last_page };
-        match position.part(&needs, may_hand_over) {
-            // Too little has been seen to prove it: behind the next page, perhaps. Until then somebody else is served.
-            Some(Parting::HandOver) if self.provable(walk, span).is_none() => position.part(&needs, false),
-            parting => parting,
-        }
-    }
-
-    fn leave_to_others(&self, span: Span, kept: Span, wanted: Span) {
-        let (before, after) = (span.split_at(kept.start).0, span.split_at(kept.end).1);
-        let rest = if before.is_empty() { after } else { before };
-        let _ = self.run.deliver.send(Delivery::Parted { rest, wanted });
-    }
-
-    /// Looks for a line on one side of which a walk has seen everything, and proves it with one call: a query for just
-    /// that side must have no row beyond those that were seen. Gives the whole side and the rest.
-    async fn cut(&mut self, walk: &Walk, span: Span) -> Result<Option<(Span, Span)>, RepageError> {
-        let Some((whole, rest, seen)) = self.provable(walk, span) else { return Ok(None) };
-        let beyond = self.page(self.query_for(whole), seen, 1).await?;
-        Ok((beyond.items.is_empty() && !beyond.has_more).then_some((whole, rest)))
-    }
-
-    /// The side of a walk on which it should have seen everything, the rest, and how many rows were seen on that side.
-    fn provable(&self, walk: &Walk, span: Span) -> Option<(Span, Span, u64)> {
-        let (whole, _, rest) = self.line(walk, span)?;
-        let bounds = self.query_for(whole);
-        // Without what lies exactly at `to`: should the upstream count that, the proof fails, which is the safe side.
-        let asked = UpperBound::Exclusive.enclosed(Bound::Second(bounds.from), bounds.to);
-        let seen = walk.count_within(asked);
-        // What a single call could fetch anyway is not worth a call to prove.
-        (!whole.is_empty() && seen >= u64::from(PAGE_LIMIT)).then_some((whole, rest, seen))
-    }
-
-    /// The line nearest to where a walk has come, with the side on which it has seen everything, if its order holds, and
-    /// the other side.
-    fn line(&self, walk: &Walk, span: Span) -> Option<(Span, Moment, Span)> {
-        let second = walk.last()?.floor_second();
-        match walk.order() {
-            Order::Ascending => {
-                let line = match self.stage.settings.window.upper_bound {
-                    UpperBound::Inclusive => walk.line_before(second),
-                    UpperBound::Exclusive => second,
-                };
-                let (whole, rest) = span.split_at(line);
-                Some((whole, line, rest))
-            }
-            Order::Descending => {
-                let line = second + Duration::from_secs(1);
-                let (rest, whole) = span.split_at(line);
-                Some((whole, line, rest))
-            }
-            Order::Unknown | Order::Other => None,
-        }
-    }
-
-    /// The next page of a walk: one that was asked for ahead, or one that is asked for now. While it is waited for, others
-    /// further on are asked for.
-    async fn next_page(
-        &mut self,
-        ahead: &mut ReadAhead<'_, S>,
-        bounds: QueryBounds,
-        offset: u64,
-    ) -> Result<Page, RepageError> {
-        loop {
-            if let Some((page, took)) = ahead.take(offset) {
-                self.last_page = took;
-                return Ok(page);
-            }
-            if !ahead.is_asked(offset) {
-                break;
-            }
-            ahead.ask(bounds, offset, 0);
-            ahead.land().await;
-        }
-        let page = {
-            let mut page = pin!(self.page(bounds, offset, PAGE_LIMIT));
-            // The walk's own call takes its place in the queue first.
-            let mut come = poll!(&mut page);
-            loop {
-                if let Poll::Ready(page) = come {
-                    break page?;
-                }
-                ahead.ask(bounds, offset, 1);
-                come = tokio::select! {
-                    page = &mut page => Poll::Ready(page),
-                    () = ahead.land(), if ahead.is_waiting() => Poll::Pending,
-                };
-            }
-        };
-        // How long the upstream took: what waits for the quota does not come sooner for being asked for ahead.
-        let took = self.last_page.saturating_sub(self.run.demand.last_wait());
-        self.last_page /= ahead.under_way() + 1;
-        ahead.saw(offset, &page, took);
-        Ok(page)
-    }
-
-    /// Fetches a page. A run that has begun is not given up because the quota is spent: it is held, and says so.
-    async fn page(&mut self, bounds: QueryBounds, offset: u64, limit: u32) -> Result<Page, RepageError> {
-        let mut held = Duration::ZERO;
-        loop {
-            let (series, demand) = (self.run.series.clone(), self.run.demand.clone());
-            let request = PageRequest { series, bounds, offset, limit, demand, ahead: false };
-            let asked = Instant::now();
-            match self.stage.below.clone().oneshot(request).await {
-                Ok(page) => {
-                    self.last_page = asked.elapsed();
-                    if !std::mem::replace(&mut self.begun, true) {
-                        let _ = self.run.deliver.send(Delivery::Begun);
-                    }
-                    return Ok(page);
-                }
-                Err(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted))
-                    if self.begun && held + exhausted.retry_after < LONGEST_HOLD =>
-                {
-                    held += self.hold(exhausted).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Waits until the quota is said to have room, or until somebody more urgent waits for the run. Gives how long.
-    async fn hold(&self, exhausted: Exhausted) -> Duration {
-        let (begun, demand) = (Instant::now(), &self.run.demand);
-        let class = demand.class();
-        let _ = self.run.deliver.send(Delivery::Held(exhausted, class));
-        let more_urgent = async {
-            while demand.class() >= class {
-                demand.changed().await;
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(exhausted.retry_after) => {}
-            () = more_urgent => {}
-        }
-        let _ = self.run.deliver.send(Delivery::Resumed);
-        begun.elapsed()
     }
 
     fn deliver(&self, span: Span, walk: Walk, fetched_at: Moment) {

@@ -11,6 +11,7 @@ use crate::window::{Bound, QueryBounds, UpperBound};
 mod lines;
 mod parted;
 mod side_by_side;
+mod told;
 
 /// How the naive upstream orders its rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,6 +111,16 @@ fn window(upper_bound: UpperBound) -> config::Window {
 
 /// Runs one run against `upstream`: the stretches or the error, and the calls spent.
 fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, RepageError>, u64, Upstream) {
+    run_for(&Demand::new(Asker::anyone()), upstream, span, placed)
+}
+
+/// The same for somebody.
+fn run_for(
+    demand: &Arc<Demand>,
+    upstream: Upstream,
+    span: Span,
+    placed: Placed,
+) -> (Result<Vec<Stretch>, RepageError>, u64, Upstream) {
     let (bound, walk_bytes) = (upstream.bound, upstream.walk_bytes);
     let shared = Arc::new(Mutex::new(upstream));
     let below = service_fn({
@@ -129,8 +140,7 @@ fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, 
     let series =
         Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
     let (deliver, delivered) = mpsc::unbounded_channel();
-    let demand = Demand::new(Asker::anyone());
-    let run = Run { series: series.into(), span, placed, demand, deliver };
+    let run = Run { series: series.into(), span, placed, demand: demand.clone(), deliver };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (result, (stretches, left)) =
         runtime.block_on(async { tokio::join!(settings.layer(below).oneshot(run), take(delivered)) });
@@ -163,7 +173,8 @@ async fn take(mut delivered: mpsc::UnboundedReceiver<Delivery>) -> (Vec<Stretch>
 
 /// Puts stretches together, which must tile `span`.
 fn together(mut stretches: Vec<Stretch>, span: Span) -> Vec<Bytes> {
-    stretches.sort_by_key(|stretch| stretch.span.start);
+    // Of one that was handed on before, nothing is left.
+    stretches.sort_by_key(|stretch| (stretch.span.start, stretch.span.end));
     assert_eq!(stretches.first().map(|s| s.span.start), Some(span.start));
     assert_eq!(stretches.last().map(|s| s.span.end), Some(span.end));
     assert!(stretches.windows(2).all(|pair| pair[0].span.end == pair[1].span.start), "a hole between stretches");

@@ -131,6 +131,13 @@ impl Walk {
         self.seen.last().copied()
     }
 
+    /// What the last page tells of, if there were `before` items when it came: from the item in front of it to its last one.
+    pub fn told_by_last(&self, before: usize) -> Span {
+        let told = &self.seen[before.saturating_sub(1).min(self.seen.len())..];
+        let ends = told.iter().min().zip(told.iter().max());
+        ends.map_or_else(Span::default, |(first, last)| Span::new(*first, last.next_tick()))
+    }
+
     /// The last whole second up to `line` on which no item lies exactly: where the upper bound is inclusive, a query that
     /// ends on one brings what lies there, and that is not counted, for the bound might be another than it is said to be.
     pub fn line_before(&self, line: Moment) -> Moment {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::patience::Patience;
 use crate::window::Span;
 
 /// How urgent a fetch is. What comes first here goes first.
@@ -73,6 +74,18 @@ struct State {
     told: u32,
     /// How long the last call waited for its turn.
     last_wait: Duration,
+    /// Calls under way.
+    under_way: u32,
+    /// The patience of those who wait for it, or for what waits for it.
+    clocks: Vec<Clock>,
+}
+
+#[derive(Debug)]
+struct Clock {
+    ticket: u64,
+    /// What of the run is wanted; `None` if nothing is, and it is only waited for.
+    need: Option<Span>,
+    patience: Arc<Patience>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +110,9 @@ impl Demand {
     }
 
     fn with(cause: Asker, progress: Progress) -> Arc<Self> {
-        let (waiting, next_ticket, calls, told, last_wait) = Default::default();
-        let state = Mutex::new(State { progress, waiting, next_ticket, calls, told, last_wait });
+        let (waiting, next_ticket, calls, told, last_wait, under_way, clocks) = Default::default();
+        let state = State { progress, waiting, next_ticket, calls, told, last_wait, under_way, clocks };
+        let state = Mutex::new(state);
         Arc::new(Self { cause, state, changed: Notify::new() })
     }
 
@@ -122,7 +136,49 @@ impl Demand {
         state.waiting.push((ticket, asker, need));
         drop(state);
         self.changed.notify_one();
-        Some(Waiting { demand: self.clone(), ticket })
+        Some(Waiting { demand: self.clone(), ticket, clock: None })
+    }
+
+    /// The same for one whose patience depends on what comes of it.
+    pub fn join_with(self: &Arc<Self>, patience: &Arc<Patience>, asker: Asker, need: Span) -> Option<Waiting> {
+        let mut waiting = self.join(asker, need)?;
+        waiting.clock = Some(self.clock(patience, Some(need)));
+        Some(waiting)
+    }
+
+    /// Somebody waits for what waits for this run: until what is returned is dropped, a call for it is one for that one.
+    pub fn look_on(self: &Arc<Self>, patience: &Arc<Patience>) -> LookingOn {
+        self.clock(patience, None)
+    }
+
+    fn clock(self: &Arc<Self>, patience: &Arc<Patience>, need: Option<Span>) -> LookingOn {
+        let mut state = self.lock();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.clocks.push(Clock { ticket, need, patience: patience.clone() });
+        if state.under_way > 0 {
+            patience.pause();
+        }
+        drop(state);
+        LookingOn { demand: self.clone(), ticket }
+    }
+
+    /// A call is under way until what is returned is dropped: those who wait do not wait for the quota.
+    pub fn calling(self: &Arc<Self>) -> Calling {
+        let mut state = self.lock();
+        state.under_way += 1;
+        if state.under_way == 1 {
+            state.clocks.iter().for_each(|clock| clock.patience.pause());
+        }
+        drop(state);
+        Calling(self.clone())
+    }
+
+    /// A page has come that tells of this part: those who want something of it see that the quota serves them.
+    pub fn came(&self, part: Span) {
+        let state = self.lock();
+        let theirs = state.clocks.iter().filter(|clock| clock.need.is_some_and(|need| need.overlaps(part)));
+        theirs.for_each(|clock| clock.patience.begin_anew());
     }
 
     /// A call is about to be made, after it has waited this long for its turn. `false` if nobody wants it any more: then
@@ -202,6 +258,8 @@ impl Demand {
 pub struct Waiting {
     demand: Arc<Demand>,
     ticket: u64,
+    /// Dropped with it.
+    clock: Option<LookingOn>,
 }
 
 impl Drop for Waiting {
@@ -216,9 +274,42 @@ impl Drop for Waiting {
     }
 }
 
+/// Somebody's patience depends on a run.
+#[derive(Debug)]
+pub struct LookingOn {
+    demand: Arc<Demand>,
+    ticket: u64,
+}
+
+impl Drop for LookingOn {
+    fn drop(&mut self) {
+        let mut state = self.demand.lock();
+        let Some(place) = state.clocks.iter().position(|clock| clock.ticket == self.ticket) else { return };
+        let Clock { patience, .. } = state.clocks.swap_remove(place);
+        if state.under_way > 0 {
+            patience.go_on();
+        }
+    }
+}
+
+/// A call of a run is under way.
+#[derive(Debug)]
+pub struct Calling(Arc<Demand>);
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.under_way = state.under_way.saturating_sub(1);
+        if state.under_way == 0 {
+            state.clocks.iter().for_each(|clock| clock.patience.go_on());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::Moment;
 
     fn asker(caller: &str, class: Class) -> Asker {
         Asker { caller: caller.into(), weight: 1, class }
@@ -260,5 +351,35 @@ mod tests {
         drop(waiting);
         assert!(!demand.is_abandoned() && demand.begin(Duration::ZERO));
         assert!(demand.join(asker("b", Class::Interactive), Span::EVER).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_patient_while_a_call_is_under_way_and_when_something_of_its_own_comes() {
+        let span = |start, end| Span::new(Moment::from_seconds(start), Moment::from_seconds(end));
+        let patience = || Arc::new(Patience::new(Duration::from_secs(30)));
+        let waited = |patience: &Patience| patience.waited().time.as_secs();
+        let demand = Demand::new(asker("a", Class::Interactive));
+        let (early, late, onlooker) = (patience(), patience(), patience());
+        let join = |patience, need| demand.join_with(patience, asker("a", Class::Interactive), need).unwrap();
+        let (waits, _late) = (join(&early, span(0, 10)), join(&late, span(50, 60)));
+        let looks_on = demand.look_on(&onlooker);
+        let seconds = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        seconds(4).await;
+        let calls = [demand.calling(), demand.calling()];
+        seconds(2).await;
+        let joined = patience();
+        let comes = join(&joined, span(0, 100));
+        drop(looks_on);
+        seconds(2).await;
+        drop(calls);
+        assert_eq!([&early, &late, &onlooker, &joined].map(|one| waited(one)), [4, 4, 6, 0]);
+        demand.came(span(5, 20));
+        seconds(1).await;
+        assert_eq!([&early, &late, &onlooker, &joined].map(|one| waited(one)), [1, 5, 7, 1]);
+        let call = demand.calling();
+        drop((waits, comes));
+        seconds(1).await;
+        drop(call);
+        assert_eq!([&early, &late, &joined].map(|one| waited(one)), [2, 5, 2], "who has left waits for itself");
     }
 }

@@ -6,6 +6,7 @@ mod client;
 mod demand;
 mod error;
 mod page;
+mod patience;
 mod refusal;
 mod series;
 mod tls;
@@ -14,9 +15,10 @@ use std::sync::Arc;
 
 pub use allowance::Allowance;
 pub use client::{AuthorizedRequest, Client};
-pub use demand::{Asker, Class, Demand, Waiting};
+pub use demand::{Asker, Calling, Class, Demand, LookingOn, Waiting};
 pub use error::{Again, SpentLimit, UpstreamError};
 pub use page::{BadPage, Page};
+pub use patience::{Patience, Waited};
 pub use refusal::known_message;
 pub use series::{Filter, KnownFilter, Series};
 

@@ -20,7 +20,7 @@ use crate::cache::work::Work;
 use crate::quota::{QuotaError, Role};
 use crate::repage::{Placed, RepageError};
 use crate::telemetry;
-use crate::upstream::Series;
+use crate::upstream::{Patience, Series, Waited};
 use crate::window::{Moment, Span, SpanSet};
 
 /// So often what was brought is asked for again because it cannot be found, or was purged before it was asked for.
@@ -37,6 +37,8 @@ pub(super) struct Asked {
     errand: Errand,
     /// Copies fetched since then are good enough.
     fresh_since: Moment,
+    /// Of the one who waits for it.
+    patience: Arc<Patience>,
     landed: mpsc::UnboundedSender<Landed>,
 }
 
@@ -48,7 +50,8 @@ impl Asked {
     /// As it is sent now.
     pub(super) fn errand(&self, now: Moment) -> Errand {
         let asked_ago = u64::try_from(now.since(self.fresh_since).as_millis()).unwrap_or(u64::MAX);
-        Errand { asked_ago, ..self.errand.clone() }
+        let waited = Waited { time: self.patience.waited().time, ..self.errand.waited };
+        Errand { asked_ago, waited, ..self.errand.clone() }
     }
 }
 
@@ -92,10 +95,12 @@ impl Relay {
             exactly: work.flight.placed == Placed::Unchecked,
             asker: (&seat.asker).into(),
             asked_ago: 0,
+            waited: Waited::default(),
             epoch: purged.epoch(),
         };
         let (sender, landed) = mpsc::unbounded_channel();
-        let asked = Asked { account: work.series.account.clone(), errand, fresh_since, landed: sender };
+        let (account, patience) = (work.series.account.clone(), seat.patience.clone());
+        let asked = Asked { account, errand, fresh_since, patience, landed: sender };
         self.asked().insert(id, asked);
         Awaited { relay: self.clone(), id, landed, purged }
     }
@@ -111,6 +116,18 @@ impl Relay {
         // Of a gathering that brings no errands, that is said when what announced it is dropped.
         let closes = announced.filter(|_| !errands.is_empty()).and_then(|mut announced| announced.close(&to));
         self.send_errands(&to, errands, closes);
+    }
+
+    /// The one who calls says how long errands of this replica have been waiting for the quota.
+    pub(super) fn waited(&self, errands: &[(u64, Waited)]) {
+        let mut all = self.asked();
+        for (id, waited) in errands {
+            if let Some(asked) = all.get_mut(id) {
+                // Whoever calls next begins from the beginning: what has come by now must not count once more.
+                asked.errand.waited.pages = asked.errand.waited.pages.max(waited.pages);
+                asked.patience.at_most(waited.time);
+            }
+        }
     }
 
     /// An errand of this replica has landed.

@@ -17,7 +17,7 @@ use crate::fleet::ReplicaId;
 use crate::quota::{Exhausted, Role};
 use crate::repage::{Placed, RepageError};
 use crate::telemetry;
-use crate::upstream::{Asker, Series};
+use crate::upstream::{Asker, Patience, Series, Waited};
 
 /// An errand that was not heard of for so long is dropped: who has sent it is gone.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -26,6 +26,8 @@ const REMEMBERED: Duration = Duration::from_mins(1);
 /// Of so many errands at the most, and so many pieces, each a few dozen bytes.
 const MOST_REMEMBERED: usize = 4096;
 const MOST_PIECES: usize = 500_000;
+/// What letters take: so much less somebody may have waited than the one who asks thinks before it is worth a word.
+const NO_NEWS: Duration = Duration::from_millis(500);
 /// So often Redis is asked to take what was brought, with a pause between.
 const HAND_OVERS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -41,10 +43,18 @@ pub(super) struct Carried {
     state: State,
 }
 
+/// What is carried.
+struct Order {
+    from: ReplicaId,
+    series: Arc<Series>,
+    errand: Errand,
+    patience: Arc<Patience>,
+}
+
 #[derive(Debug)]
 enum State {
     /// It is being answered; dropped, it is not any more, and what it waits for knows.
-    UnderWay { _task: AbortOnDropHandle<()> },
+    UnderWay { patience: Arc<Patience>, _task: AbortOnDropHandle<()> },
     /// It was answered with this letter.
     Landed { at: Instant, letter: Arc<Letter> },
 }
@@ -73,18 +83,24 @@ impl Relay {
         }
     }
 
-    /// Whether an errand is known already: then it is kept alive, and told of if it has landed.
-    fn knows(&self, from: &ReplicaId, errand: &Errand) -> bool {
+    /// Whether an errand is known already: then it is kept alive, and told of if it has landed. `waited` is what the one
+    /// who asks is to be told of otherwise.
+    fn knows(&self, from: &ReplicaId, errand: &Errand, waited: &mut Vec<(u64, Waited)>) -> bool {
         let mut carried = self.carried();
         let Some(known) = carried.get_mut(&(from.clone(), errand.id)) else { return false };
         if known.attempt < errand.attempt {
             return false;
         }
         known.heard = Instant::now();
-        if let State::Landed { letter, .. } = &known.state
-            && known.attempt == errand.attempt
-        {
-            self.send(from, letter.clone());
+        match &known.state {
+            State::UnderWay { patience, .. } => {
+                let now = patience.waited();
+                if now.pages > errand.waited.pages || now.time + NO_NEWS < errand.waited.time {
+                    waited.push((errand.id, now));
+                }
+            }
+            State::Landed { letter, .. } if known.attempt == errand.attempt => self.send(from, letter.clone()),
+            State::Landed { .. } => {}
         }
         true
     }
@@ -115,9 +131,10 @@ impl Fetcher {
     ) {
         let arrival = closes.map(|gathering| Arrival::new(relay, from, gathering));
         let is_alike = cut == relay.0.tier.cut();
+        let mut waited = Vec::new();
         for errand in errands {
             let series = Arc::new(Series::from(&errand.series));
-            if relay.role(&series.account) != Role::Calls || relay.knows(from, &errand) {
+            if relay.role(&series.account) != Role::Calls || relay.knows(from, &errand, &mut waited) {
                 continue;
             }
             let name = (from.clone(), errand.id);
@@ -126,30 +143,29 @@ impl Fetcher {
             // Held until it is in the table: it may end at once.
             let mut carried = relay.carried();
             let arrival = arrival.clone().filter(|_| is_known);
-            let carrying = self.clone().carry_one(relay.clone(), from.clone(), series, errand, is_known, arrival);
-            let state = State::UnderWay { _task: AbortOnDropHandle::new(tokio::spawn(carrying)) };
+            // It is the same wait, whomever it was asked of before.
+            let patience = Arc::new(Patience::of(self.queue_timeout, errand.waited));
+            let order = Order { from: from.clone(), series, errand, patience: patience.clone() };
+            let carrying = self.clone().carry_one(relay.clone(), order, is_known, arrival);
+            let state = State::UnderWay { patience, _task: AbortOnDropHandle::new(tokio::spawn(carrying)) };
             carried.insert(name, Carried { attempt, heard, state });
+        }
+        if !waited.is_empty() {
+            relay.send(from, Letter::Waited(waited));
         }
     }
 
-    async fn carry_one(
-        self: Arc<Self>,
-        relay: Relay,
-        from: ReplicaId,
-        series: Arc<Series>,
-        errand: Errand,
-        is_known: bool,
-        arrival: Option<Arc<Arrival>>,
-    ) {
+    async fn carry_one(self: Arc<Self>, relay: Relay, order: Order, is_known: bool, arrival: Option<Arc<Arrival>>) {
+        let Order { from, series, errand, .. } = &order;
         let turns = self.quotas.of(&series.account).filter(|_| is_known);
-        let Some(turns) = turns else { return relay.lands(&from, &errand, Err(CacheError::Foreign)) };
+        let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::Foreign)) };
         let mut role = turns.role();
         tokio::select! {
-            result = self.answer(&relay, &from, series, &errand, arrival) => relay.lands(&from, &errand, result),
+            result = self.answer(&relay, &order, arrival) => relay.lands(from, errand, result),
             // The other one is asked for it.
             _ = role.wait_for(|role| *role != Role::Calls) => {
                 telemetry::errand("carried", "left");
-                relay.carried().remove(&(from, errand.id));
+                relay.carried().remove(&(from.clone(), errand.id));
             }
         }
     }
@@ -158,9 +174,7 @@ impl Fetcher {
     async fn answer(
         self: &Arc<Self>,
         relay: &Relay,
-        from: &ReplicaId,
-        series: Arc<Series>,
-        errand: &Errand,
+        Order { from, series, errand, patience }: &Order,
         arrival: Option<Arc<Arrival>>,
     ) -> Result<Brought, CacheError> {
         // The one who asks takes nothing that was purged before it asked. If this replica has missed the letter, or what it
@@ -168,12 +182,10 @@ impl Fetcher {
         if errand.attempt > 0 || errand.epoch > self.purges.epoch(&series.account) {
             self.purges.catch_up(&series.account).await;
         }
-        let waited = Duration::from_millis(errand.asked_ago);
-        let (span, asked_at) = (errand.span(), self.clock.now() - waited);
+        let (span, asked_at) = (errand.span(), self.clock.now() - Duration::from_millis(errand.asked_ago));
         let (excerpt, asker) = (Excerpt::ALL, Asker::from(&errand.asker));
         let query = WindowQuery { series: series.clone(), span, excerpt, asked_at, asker };
-        let patience = Instant::now() + self.queue_timeout.saturating_sub(waited);
-        let mut request = Request::new(self.clone(), query, patience, arrival);
+        let mut request = Request::new(self.clone(), query, patience.clone(), arrival);
         let placed = if errand.exactly { Placed::Unchecked } else { Placed::Checked };
         let (parts, outcome) = match placed {
             // Whoever has asked for a piece of its window asks for the whole of it then.
@@ -189,7 +201,7 @@ impl Fetcher {
         let mut hand_overs = 0;
         let pieces = loop {
             hand_overs += 1;
-            match relay.0.tier.hand_over(&series, &passing, &chunks, errand.attempt > 0).await {
+            match relay.0.tier.hand_over(series, &passing, &chunks, errand.attempt > 0).await {
                 Ok(pieces) => break pieces,
                 Err(NotHanded::Refused) if hand_overs < HAND_OVERS => sleep(PAUSE).await,
                 Err(NotHanded::Refused) => return Err(CacheError::Held(Exhausted { retry_after: COME_AGAIN })),

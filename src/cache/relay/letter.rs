@@ -10,7 +10,7 @@ use super::told::Told;
 use crate::cache::seal::Seal;
 use crate::cache::tier::Piece;
 use crate::fleet::ReplicaId;
-use crate::upstream::{Asker, Class, Filter, KnownFilter, Series};
+use crate::upstream::{Asker, Class, Filter, KnownFilter, Series, Waited};
 use crate::window::{Moment, Span};
 
 /// What must not stand in a text as it is, if each byte is to come back.
@@ -27,6 +27,8 @@ pub(super) enum Letter {
     Errands { cut: String, errands: Vec<Errand>, closes: Option<u64> },
     /// To the one who calls: nobody waits for this any more.
     Gone { id: u64 },
+    /// To the one who asked: these errands are not there yet, but have not waited for the quota for longer than this.
+    Waited(Vec<(u64, Waited)>),
     /// To the one who asked: it is there, or it failed.
     Landed(Landed),
 }
@@ -46,6 +48,8 @@ pub(super) struct Errand {
     pub(super) asker: AskerInWords,
     /// How long ago it was asked for, in milliseconds: clocks need not agree.
     pub(super) asked_ago: u64,
+    /// How long the one who asks waits for the quota, and how many pages have come at the most, of whomever it was asked.
+    pub(super) waited: Waited,
     /// The last purge of the account that was known to the one who asks: what was fetched before is not wanted.
     pub(super) epoch: u64,
 }
@@ -167,6 +171,8 @@ impl From<&AskerInWords> for Asker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
     use secrecy::SecretString;
 
@@ -203,14 +209,18 @@ mod tests {
         prop_oneof![Just(Class::Interactive), Just(Class::Refresh), Just(Class::Background)]
     }
 
+    fn waited() -> impl Strategy<Value = Waited> {
+        any::<(Duration, u32)>().prop_map(|(time, pages)| Waited { time, pages })
+    }
+
     prop_compose! {
         fn errand()(
             series in series(), caller in ".*", weight in 1u32.., class in class(), span in any::<(i64, i64)>(),
             id in any::<u64>(), attempt in any::<u8>(), exactly in any::<bool>(),
-            asked_ago in any::<u64>(), epoch in any::<u64>(),
+            asked_ago in any::<u64>(), waited in waited(), epoch in any::<u64>(),
         ) -> Errand {
             let asker = (&Asker { caller: caller.into(), weight, class }).into();
-            Errand { id, attempt, series: (&series).into(), span, exactly, asker, asked_ago, epoch }
+            Errand { id, attempt, series: (&series).into(), span, exactly, asker, asked_ago, waited, epoch }
         }
     }
 
@@ -222,6 +232,7 @@ mod tests {
             (".*", any::<u64>()).prop_map(|(account, gathering)| Letter::Coming { account, gathering }),
             any::<u64>().prop_map(|gathering| Letter::Nothing { gathering }),
             any::<u64>().prop_map(|id| Letter::Gone { id }),
+            prop::collection::vec((any::<u64>(), waited()), 0..3).prop_map(Letter::Waited),
             (".*", prop::collection::vec(errand(), 0..3), any::<Option<u64>>())
                 .prop_map(|(cut, errands, closes)| Letter::Errands { cut, errands, closes }),
             (any::<u64>(), any::<u8>(), brought).prop_map(|(id, attempt, brought)| Letter::Landed(Landed {

@@ -13,7 +13,7 @@
 //! | `letter.rs`, `told.rs` | the words |
 //!
 //! Letters can be lost. So an errand is sent again each second until it has landed, which also says that somebody still
-//! waits; and one that was brought already is told of again.
+//! waits, and for how long; and one that was brought already is told of again.
 
 mod ask;
 mod carry;
@@ -128,6 +128,7 @@ impl Relay {
             Some(Letter::Nothing { gathering }) => self.0.coming.arrived(from, gathering),
             Some(Letter::Errands { cut, errands, closes }) => fetcher.carry(self, from, &cut, errands, closes),
             Some(Letter::Gone { id }) => drop(self.carried().remove(&(from.clone(), id))),
+            Some(Letter::Waited(errands)) => self.waited(&errands),
             Some(Letter::Landed(landed)) => self.landed(landed),
             // It has another key, or none: whoever waits for an answer is told that there will be none.
             None => drop(self.0.unreadable.send(from.clone())),

@@ -1,0 +1,115 @@
+//! How long somebody waits for the quota, whatever becomes of the runs that it waits for.
+
+use tokio::time::{Instant, sleep};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn elsewhere() -> Result<(), RepageError> {
+    Err(RepageError::Quota(QuotaError::Elsewhere))
+}
+
+impl Played {
+    /// A page comes that tells of this part.
+    fn page(&self, start: i64, end: i64) {
+        self.run.demand.came(span(start, end));
+    }
+}
+
+/// Waits until somebody is told to come again; gives after how many seconds.
+async fn told_to_come_again(answering: Answering) -> u64 {
+    let begun = Instant::now();
+    let told = answering.await.unwrap();
+    assert!(matches!(told, Err(CacheError::Held(Exhausted { retry_after })) if retry_after >= SECOND), "{told:?}");
+    begun.elapsed().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_granted_no_call_is_told_to_come_again() {
+    let mut rig = Rig::new();
+    let asking = rig.ask(0, 100, Class::Interactive).await;
+    let run = rig.run().await;
+    assert_eq!(told_to_come_again(asking).await, 29, "the run was begun a moment later");
+    assert!(run.run.demand.is_abandoned());
+    run.end(Err(RepageError::Quota(QuotaError::Unwanted)));
+    settle().await;
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_that_is_lost_at_each_new_caller_counts() {
+    let mut rig = Rig::new();
+    let asking = rig.ask(0, 100, Class::Interactive).await;
+    let mut callers = 0;
+    while !asking.is_finished() {
+        let run = rig.run().await;
+        callers += 1;
+        assert!(callers < 10, "it begins to wait anew at each");
+        sleep(8 * SECOND).await;
+        run.end(elsewhere());
+        settle().await;
+    }
+    told_to_come_again(asking).await;
+    assert_eq!(callers, 4, "by the time that the fourth is gone, it has been told");
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_window_goes_on_while_pages_of_its_own_come() {
+    let mut rig = Rig::new();
+    let all = rig.ask(0, 1_000, Class::Interactive).await;
+    let run = rig.run().await;
+    run.begin();
+    let late = rig.ask(900, 950, Class::Interactive).await;
+    for page in 0..5 {
+        sleep(25 * SECOND).await;
+        run.page(page * 100, page * 100 + 100);
+        // Nothing of that is for the one who wants the end.
+        assert_eq!(late.is_finished(), page > 0);
+    }
+    told_to_come_again(late).await;
+    run.bring(0, 1_000);
+    run.end(Ok(()));
+    assert_whole(&answered(all).await, 0, 1_000);
+    rig.no_run().await;
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_come_once_more_at_a_new_caller_are_no_news() {
+    let mut rig = Rig::new();
+    let asking = rig.ask(0, 1_000, Class::Interactive).await;
+    let mut callers = 0;
+    while !asking.is_finished() {
+        let run = rig.run().await;
+        callers += 1;
+        run.begin();
+        run.page(0, 100);
+        run.page(100, 200);
+        sleep(14 * SECOND).await;
+        run.end(elsewhere());
+        settle().await;
+    }
+    assert_eq!(callers, 3);
+    told_to_come_again(asking).await;
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upstream_is_not_the_quota() {
+    let mut rig = Rig::new();
+    let first = rig.ask(0, 100, Class::Interactive).await;
+    // Those behind the one that flies ahead wait for the same.
+    let second = rig.ask(200, 400, Class::Interactive).await;
+    let run = rig.run().await;
+    sleep(20 * SECOND).await;
+    let calling = run.run.demand.calling();
+    sleep(100 * SECOND).await;
+    assert!(!first.is_finished() && !second.is_finished());
+    drop(calling);
+    run.succeed();
+    assert_whole(&answered(first).await, 0, 100);
+    let _run = rig.run().await;
+    assert_eq!(told_to_come_again(second).await, 9);
+}
