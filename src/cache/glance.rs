@@ -38,9 +38,14 @@ impl Glance {
         look(&mut shelf.lock().copies, &fetcher.memory, rules, query)
     }
 
-    /// The answer, if it is ready.
-    pub(super) fn answer(self) -> Result<WindowAnswer, Self> {
-        if self.strip.is_empty() { Ok(self.answer) } else { Err(self) }
+    /// Whether there is nothing to be done to its items.
+    pub(super) fn is_ready(&self) -> bool {
+        self.strip.is_empty()
+    }
+
+    /// The answer, which is ready.
+    pub(super) fn answer(self) -> WindowAnswer {
+        self.answer
     }
 
     /// Makes it ready.

@@ -254,9 +254,9 @@ impl Service<WindowQuery> for CacheStage {
     }
 
     fn call(&mut self, query: WindowQuery) -> Self::Future {
-        match Glance::at(&self.0, &query).map(Glance::answer) {
-            Some(Ok(answer)) => Either::Left(ready(Ok(answer))),
-            Some(Err(glance)) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),
+        match Glance::at(&self.0, &query) {
+            Some(glance) if glance.is_ready() => Either::Left(ready(Ok(glance.answer()))),
+            Some(glance) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),
             None => Either::Right(Box::pin(serve::answer(self.0.clone(), query))),
         }
     }
