@@ -221,10 +221,10 @@ impl Fetcher {
                         to_come.remove(seen.span());
                     }
                     let proven = self.shelve_seen(&work, &mut seen);
+                    let untaken = work.flight.sight.conclude(Verdict::Proven);
                     if let Ok(chunks) = &mut chunks {
-                        chunks.extend(proven);
+                        chunks.extend(proven.into_iter().chain(untaken));
                     }
-                    work.flight.sight.conclude(Verdict::Proven);
                 }
                 Delivery::Stretch(stretch) => {
                     to_come.remove(stretch.span);

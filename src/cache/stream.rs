@@ -166,10 +166,16 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether nothing is known against what was sent.
-    fn check(&self) -> Result<(), CacheError> {
-        let refuted = self.unproven.iter().any(|flight| flight.sight.verdict() == Verdict::Refuted);
-        if refuted { Err(CacheError::Repage(RepageError::Torn)) } else { Ok(()) }
+    /// Whether nothing is known against what was sent. What is proven is let go of, with all that it has brought.
+    fn check(&mut self) -> Result<(), CacheError> {
+        if self.unproven.iter().any(|flight| flight.sight.verdict() == Verdict::Refuted) {
+            return Err(CacheError::Repage(RepageError::Torn));
+        }
+        let is_proven =
+            |flight: &mut Arc<Flight>| flight.sight.verdict() == Verdict::Proven && flight.brought().is_some();
+        let proven = self.unproven.extract_if(.., is_proven);
+        self.calls += proven.filter_map(|flight| flight.charge()).sum::<u32>();
+        Ok(())
     }
 
     /// Waits until all that was sent is proven.
