@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Quotas, Standing};
 use crate::upstream::{Asker, PAGE_LIMIT, Series};
+use crate::window::Moment;
 
 pub use self::error::ApiError;
 pub use self::question::Caller;
@@ -155,7 +156,7 @@ where
             let (series, asker) = (query.series.clone(), query.asker.clone());
             let mut window = below.oneshot(query).await?;
             if let Some(rest) = window.rest.take() {
-                return Ok(api.stream(&window, rest, representation, &series, &asker));
+                return Ok(api.stream(&window, rest, representation, &series, &asker, now));
             }
             let count = window.items.count;
             let slices = std::mem::take(&mut window.items.slices);
@@ -190,6 +191,7 @@ impl ApiLayer {
         representation: Representation,
         series: &Series,
         asker: &Asker,
+        now: Moment,
     ) -> Response<ApiBody> {
         let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
         let report = Report { account, stream, outcome, items: 0, calls: 0, avoided: 0 };
@@ -201,7 +203,10 @@ impl ApiLayer {
         let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
         describe(&mut response, representation);
         let headers = response.headers_mut();
-        headers.insert("cache-status", HeaderValue::from_static("koregate; fwd=miss; detail=\"streamed\""));
+        headers.insert("cache-status", status(window.outcome, "streamed"));
+        if let Some(fetched_at) = window.oldest_copy {
+            headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
+        }
         response.extensions_mut().insert(report);
         response
     }
@@ -328,9 +333,15 @@ fn matches(if_none_match: &HeaderValue, etag: &str) -> bool {
     known.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag)
 }
 
-/// `Cache-Status` (RFC 9211).
+/// `Cache-Status` of an answer of which all is known.
 fn cache_status(window: &WindowAnswer) -> HeaderValue {
-    let handling = match window.outcome {
+    let WindowAnswer { chunks, hits, calls, .. } = window;
+    status(window.outcome, &format!("chunks={chunks} hits={hits} calls={calls}"))
+}
+
+/// `Cache-Status` (RFC 9211).
+fn status(outcome: Outcome, detail: &str) -> HeaderValue {
+    let handling = match outcome {
         Outcome::Hit => "hit",
         Outcome::Miss => "fwd=miss",
         Outcome::Partial => "fwd=partial",
@@ -338,8 +349,7 @@ fn cache_status(window: &WindowAnswer) -> HeaderValue {
         Outcome::Collapsed => "fwd=miss; collapsed",
         Outcome::Bypass => "fwd=bypass",
     };
-    let WindowAnswer { chunks, hits, calls, .. } = window;
-    let status = format!("koregate; {handling}; detail=\"chunks={chunks} hits={hits} calls={calls}\"");
+    let status = format!("koregate; {handling}; detail=\"{detail}\"");
     HeaderValue::try_from(status).unwrap_or(HeaderValue::from_static("koregate"))
 }
 

@@ -64,17 +64,15 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// Adds spans to what is being gathered for a series. What is returned closes when their flights have begun.
+    /// Adds what is wanted to what is being gathered for a series. What is returned closes when their flights have begun.
     ///
-    /// The caller holds the shelf's lock since it found the spans missing, and no flight is on its way to them.
+    /// The caller holds the shelf's lock since it found that missing, and no flight is on its way to it.
     pub(super) fn gather(
         self: &Arc<Self>,
         series: &Arc<Series>,
         of: &SharedShelf,
         shelf: &mut Shelf,
-        spans: SpanSet,
-        fresh_since: Moment,
-        seat: &Arc<Seat>,
+        want: Want,
     ) -> watch::Receiver<()> {
         let gathering = shelf.gathering.get_or_insert_with(|| {
             let (begin, begun) = watch::channel(());
@@ -93,13 +91,7 @@ impl Fetcher {
             });
             Gathering { wants: Vec::new(), begun }
         });
-        gathering.wants.push(Want {
-            spans,
-            rich: series.rich,
-            seat: Arc::downgrade(seat),
-            fresh_since,
-            looked_up: false,
-        });
+        gathering.wants.push(want);
         gathering.begun.clone()
     }
 

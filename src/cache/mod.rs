@@ -15,6 +15,8 @@ mod lookup;
 mod member;
 mod memory;
 mod outcome;
+mod piecemeal;
+mod promised;
 mod purge;
 mod relay;
 mod runs;

@@ -16,6 +16,7 @@ mod fleet;
 mod imports;
 mod link;
 mod operations;
+mod piecemeal;
 mod process;
 mod purge;
 mod quota;
