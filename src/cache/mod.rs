@@ -10,6 +10,7 @@ mod fields;
 mod flight;
 mod glance;
 mod hot;
+mod keep;
 mod look;
 mod lookup;
 mod member;
