@@ -180,7 +180,7 @@ where
             let (series, asker) = (query.series.clone(), query.asker.clone());
             let mut window = below.oneshot(query).await?;
             if let Some(rest) = window.rest.take() {
-                return Ok(api.stream(&window, rest, representation, &series, &asker));
+                return Ok(api.stream(&window, rest, representation, &series, &asker, now));
             }
             let (cache_status, items) = (cache_status(&window), window.items);
             let (count, bytes) = (items.count, items.body_len(representation.format));
@@ -232,6 +232,7 @@ impl ApiLayer {
         representation: Representation,
         series: &Series,
         asker: &Asker,
+        now: Moment,
     ) -> Answer {
         let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
         let report = Report { account, stream, outcome, items: 0, calls: 0, avoided: 0 };
@@ -243,7 +244,10 @@ impl ApiLayer {
         let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
         describe(&mut response, representation);
         let headers = response.headers_mut();
-        headers.insert("cache-status", HeaderValue::from_static("koregate; fwd=miss; detail=\"streamed\""));
+        headers.insert("cache-status", status(window.outcome, "streamed"));
+        if let Some(fetched_at) = window.oldest_copy {
+            tell_age(headers, fetched_at, now);
+        }
         Answer { response, report }
     }
 
@@ -373,9 +377,15 @@ fn matches(if_none_match: &HeaderValue, etag: &str) -> bool {
     known.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag)
 }
 
-/// `Cache-Status` (RFC 9211).
+/// `Cache-Status` of an answer of which all is known.
 fn cache_status(window: &WindowAnswer) -> HeaderValue {
-    let handling = match window.outcome {
+    let WindowAnswer { chunks, hits, calls, .. } = window;
+    status(window.outcome, &format!("chunks={chunks} hits={hits} calls={calls}"))
+}
+
+/// `Cache-Status` (RFC 9211).
+fn status(outcome: Outcome, detail: &str) -> HeaderValue {
+    let handling = match outcome {
         Outcome::Hit => "hit",
         Outcome::Miss => "fwd=miss",
         Outcome::Partial => "fwd=partial",
@@ -383,8 +393,7 @@ fn cache_status(window: &WindowAnswer) -> HeaderValue {
         Outcome::Collapsed => "fwd=miss; collapsed",
         Outcome::Bypass => "fwd=bypass",
     };
-    let WindowAnswer { chunks, hits, calls, .. } = window;
-    let status = format!("koregate; {handling}; detail=\"chunks={chunks} hits={hits} calls={calls}\"");
+    let status = format!("koregate; {handling}; detail=\"{detail}\"");
     HeaderValue::try_from(status).unwrap_or(HeaderValue::from_static("koregate"))
 }
 

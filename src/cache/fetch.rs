@@ -1,8 +1,8 @@
-//! Brings what is missing: runs are begun here, cut into chunks as they come, and put on their shelf.
+//! Brings what is missing: runs are begun here, and flown to their end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::future::select_all;
@@ -12,8 +12,7 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::CacheError;
-use super::chunk::{Chunk, Settled};
-use super::copies::Copy;
+use super::chunk::Chunk;
 use super::fields::WindowFields;
 use super::flight::{Flight, Progress};
 use super::memory::Memory;
@@ -29,15 +28,10 @@ use super::unproven::Unproven;
 use super::work::Work;
 use crate::clock::Clock;
 use crate::quota::{QuotaError, Quotas};
-use crate::repage::{Delivery, Item, Placed, RepageError, Run, Stretch};
+use crate::repage::{Delivery, Placed, RepageError, Run};
 use crate::telemetry;
 use crate::upstream::{Asker, Demand, Series};
 use crate::window::{Grid, Ladder, Moment, Span, SpanSet};
-
-/// The bytes of items that one chunk holds at most, unless they all lie in one second.
-const CHUNK_TEXT: usize = 1 << 20;
-/// So many chunks are stored between two looks at what has gone from memory.
-const STORED_BETWEEN_SWEEPS: u64 = 4096;
 
 /// The stages below.
 pub(super) type Below = BoxCloneSyncService<Run, (), RepageError>;
@@ -64,17 +58,15 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// Adds spans to what is being gathered for a series. What is returned closes when their flights have begun.
+    /// Adds what is wanted to what is being gathered for a series. What is returned closes when their flights have begun.
     ///
-    /// The caller holds the shelf's lock since it found the spans missing, and no flight is on its way to them.
+    /// The caller holds the shelf's lock since it found that missing, and no flight is on its way to it.
     pub(super) fn gather(
         self: &Arc<Self>,
         series: &Arc<Series>,
         of: &SharedShelf,
         shelf: &mut Shelf,
-        spans: SpanSet,
-        fresh_since: Moment,
-        seat: &Arc<Seat>,
+        want: Want,
     ) -> watch::Receiver<()> {
         let gathering = shelf.gathering.get_or_insert_with(|| {
             let (begin, begun) = watch::channel(());
@@ -93,13 +85,7 @@ impl Fetcher {
             });
             Gathering { wants: Vec::new(), begun }
         });
-        gathering.wants.push(Want {
-            spans,
-            rich: series.rich,
-            seat: Arc::downgrade(seat),
-            fresh_since,
-            looked_up: false,
-        });
+        gathering.wants.push(want);
         gathering.begun.clone()
     }
 
@@ -224,10 +210,10 @@ impl Fetcher {
                         to_come.remove(seen.span());
                     }
                     let proven = self.shelve_seen(&work, &mut seen);
+                    let untaken = work.flight.sight.conclude(Verdict::Proven);
                     if let Ok(chunks) = &mut chunks {
-                        chunks.extend(proven);
+                        chunks.extend(proven.into_iter().chain(untaken));
                     }
-                    work.flight.sight.conclude(Verdict::Proven);
                 }
                 Delivery::Stretch(stretch) => {
                     to_come.remove(stretch.span);
@@ -322,104 +308,6 @@ impl Fetcher {
         drop(shelf);
         self.shelves.tidy(&work.series, &work.shelf);
     }
-
-    /// Cuts a stretch into chunks and keeps those that are worth it.
-    async fn store(self: Arc<Self>, work: Work, stretch: Stretch) -> Result<Vec<Arc<Chunk>>, CacheError> {
-        let fetcher = self.clone();
-        let (placed, epoch) = (work.flight.placed, work.flight.epoch);
-        // Deflating megabytes would hold up every other request of this thread.
-        let cut = tokio::task::spawn_blocking(move || match placed {
-            Placed::Checked => fetcher.cut(&stretch, epoch),
-            Placed::Unchecked => vec![whole(&stretch, epoch)],
-        });
-        let chunks = cut.await.map_err(|_| CacheError::Lost)?;
-        self.shelve(&work, &chunks);
-        Ok(chunks)
-    }
-
-    /// Keeps those chunks that are worth it.
-    pub(super) fn shelve(self: &Arc<Self>, work: &Work, chunks: &[Arc<Chunk>]) {
-        let mut shelf = work.shelf.lock();
-        for chunk in chunks.iter().chain(&self.nothing_ahead(work, chunks)) {
-            if self.put(work, &mut shelf, chunk, None).is_err_and(|why| {
-                telemetry::not_stored(why.label());
-                true
-            }) {
-                continue;
-            }
-            if self.stored.fetch_add(1, Ordering::Relaxed) % STORED_BETWEEN_SWEEPS == STORED_BETWEEN_SWEEPS - 1 {
-                let fetcher = self.clone();
-                drop(tokio::task::spawn_blocking(move || fetcher.shelves.sweep(&fetcher.memory)));
-            }
-        }
-    }
-
-    /// What a run that reached up to now has learnt besides: that nothing lay ahead. So one who asks a moment later, up
-    /// to a now that is a moment later, need not ask for that moment before the ladder says so.
-    fn nothing_ahead(&self, work: &Work, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
-        let flight = &work.flight;
-        let ahead = self.ladder.ahead_of(flight.span().end);
-        let is_news = flight.placed == Placed::Checked && ahead.contains(flight.began_at);
-        // What another replica has brought may be of a run that began before the errand did.
-        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(flight.epoch, u64::min);
-        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
-    }
-
-    /// Puts a chunk on its shelf; `kept` if it lies in memory already.
-    pub(super) fn put(
-        &self,
-        work: &Work,
-        shelf: &mut Shelf,
-        chunk: &Arc<Chunk>,
-        kept: Option<Copy>,
-    ) -> Result<(), NotStored> {
-        let (span, placed) = (chunk.span(), work.flight.placed);
-        if !self.is_kept(chunk, placed) {
-            return Err(NotStored::AlwaysAskedAfresh);
-        }
-        // Under the shelf's lock: a purge that comes now sweeps the shelf when this is on it, or is known already.
-        if self.purges.buries(&work.series, chunk) {
-            return Err(NotStored::Purged);
-        }
-        let exact = placed == Placed::Unchecked;
-        let copy = kept.unwrap_or_else(|| Copy::keep(chunk, &self.memory));
-        let id = copy.id;
-        // What another replica has brought, that one has written.
-        if let Some(tier) = self.tier.as_ref().filter(|_| !exact && !work.flight.is_elsewhere()) {
-            tier.keep(&work.series, chunk);
-        }
-        if exact {
-            shelf.exact.insert((span, work.flight.rich), copy);
-        } else if !shelf.put(work.flight.rich, copy, &self.memory) {
-            self.memory.drop_chunk(id);
-            return Err(NotStored::Outdated);
-        }
-        Ok(())
-    }
-
-    /// Whether a chunk can serve anybody later.
-    pub(super) fn is_kept(&self, chunk: &Chunk, placed: Placed) -> bool {
-        let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
-        let settled = span.end <= self.ladder.settled_before(fetched_at);
-        // An open window that cannot be cut is cut at now, and now never comes again.
-        settled || (placed == Placed::Checked && self.ladder.worth_keeping(span, fetched_at))
-    }
-
-    pub(super) fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
-        let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
-        [(settled, Settled::Yes), (open, Settled::No)]
-            .into_iter()
-            .flat_map(|(span, settled)| {
-                let pieces = self.grid.cut(span, |piece| text_len(items_within(&stretch.items, piece)) <= CHUNK_TEXT);
-                pieces.into_iter().map(move |piece| (piece, settled))
-            })
-            .map(|(piece, settled)| {
-                let items = items_within(&stretch.items, piece);
-                let chunk = Chunk::new(piece, stretch.fetched_at, settled, items);
-                Arc::new(chunk.with_epoch(epoch))
-            })
-            .collect()
-    }
 }
 
 /// Ends when one of `flights`, which have not left yet, is more urgent than `ahead`: gives its place among them.
@@ -437,20 +325,6 @@ async fn more_urgent(flights: &VecDeque<(Work, watch::Sender<Progress>)>, ahead:
 /// Whether the calls were not made because another replica makes them now.
 fn is_elsewhere<T>(result: &Result<T, CacheError>) -> bool {
     matches!(result, Err(CacheError::Repage(RepageError::Quota(QuotaError::Elsewhere))))
-}
-
-fn whole(stretch: &Stretch, epoch: u64) -> Arc<Chunk> {
-    Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items).with_epoch(epoch))
-}
-
-fn items_within(items: &[Item], span: Span) -> &[Item] {
-    let start = items.partition_point(|item| item.at < span.start);
-    let end = items.partition_point(|item| item.at < span.end);
-    &items[start..end]
-}
-
-fn text_len(items: &[Item]) -> usize {
-    items.iter().map(|item| item.json.len()).sum()
 }
 
 fn not_stored(error: &CacheError) -> NotStored {

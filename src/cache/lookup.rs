@@ -10,7 +10,7 @@ use super::seat::Found;
 use super::shelf::SharedShelf;
 use super::tier::Tier;
 use crate::upstream::{Filter, Series};
-use crate::window::SpanSet;
+use crate::window::{Moment, Span, SpanSet};
 
 /// How far the clocks of replicas may differ.
 pub(super) const SKEW: Duration = Duration::from_mins(1);
@@ -62,9 +62,33 @@ impl Fetcher {
     ) {
         let found = tier.look_up(series, spans).await;
         let now = self.clock.now();
-        // What was fetched in the future was fetched by a replica whose clock is wrong, and that may have taken for settled
-        // what was not.
-        let sane = found.into_iter().filter(|chunk| chunk.fetched_at() <= now + SKEW);
+        let found = self.keep_found(series, shelf, found, now);
+        let is_unfiltered = !shelf.is_same(gathering_of);
+        let mut shelf = gathering_of.lock();
+        let Some(gathering) = &mut shelf.gathering else { return };
+        for want in gathering.wants.iter_mut().filter(|want| want.looked_up && (series.rich || !want.rich)) {
+            for chunk in &found {
+                let servable = self.servable(chunk.span(), chunk.fetched_at(), want.fresh_since, now);
+                let serves = servable.spans().iter().flat_map(|span| want.spans.within(*span)).collect::<Vec<_>>();
+                for span in serves {
+                    want.spans.remove(span);
+                    if let Some(seat) = want.seat.upgrade() {
+                        let (chunk, rich) = (chunk.clone(), series.rich);
+                        seat.find(Found { span, chunk, rich, is_unfiltered });
+                    }
+                }
+            }
+        }
+    }
+    /// Puts what was found of a series in the second tier onto its shelf, and leaves out what may not be used.
+    pub(super) fn keep_found(
+        &self,
+        series: &Series,
+        shelf: &SharedShelf,
+        found: Vec<Chunk>,
+        now: Moment,
+    ) -> Vec<Arc<Chunk>> {
+        let sane = found.into_iter().filter(|chunk| is_sane(chunk.fetched_at(), now));
         let mut found: Vec<Arc<Chunk>> = sane.map(Arc::new).collect();
         found.retain(|chunk| {
             let mut shelf = shelf.lock();
@@ -79,24 +103,21 @@ impl Fetcher {
             }
             true
         });
-        let is_unfiltered = !shelf.is_same(gathering_of);
-        let mut shelf = gathering_of.lock();
-        let Some(gathering) = &mut shelf.gathering else { return };
-        for want in gathering.wants.iter_mut().filter(|want| want.looked_up && (series.rich || !want.rich)) {
-            for chunk in &found {
-                let mut servable = SpanSet::from(chunk.span());
-                if chunk.fetched_at() < want.fresh_since {
-                    self.ladder.due(chunk.span(), chunk.fetched_at(), now).for_each(|due| servable.remove(due));
-                }
-                let serves = servable.spans().iter().flat_map(|span| want.spans.within(*span)).collect::<Vec<_>>();
-                for span in serves {
-                    want.spans.remove(span);
-                    if let Some(seat) = want.seat.upgrade() {
-                        let (chunk, rich) = (chunk.clone(), series.rich);
-                        seat.find(Found { span, chunk, rich, is_unfiltered });
-                    }
-                }
-            }
-        }
+        found
     }
+
+    /// What of a chunk serves one for whom copies fetched since `fresh_since` are good enough.
+    pub(super) fn servable(&self, span: Span, fetched_at: Moment, fresh_since: Moment, now: Moment) -> SpanSet {
+        let mut servable = SpanSet::from(span);
+        if fetched_at < fresh_since {
+            self.ladder.due(span, fetched_at, now).for_each(|due| servable.remove(due));
+        }
+        servable
+    }
+}
+
+/// What was fetched in the future was fetched by a replica whose clock is wrong, and that may have taken for settled what
+/// was not.
+pub(super) fn is_sane(fetched_at: Moment, now: Moment) -> bool {
+    fetched_at <= now + SKEW
 }

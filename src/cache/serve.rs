@@ -13,11 +13,12 @@ use super::copies::Copy;
 use super::fetch::Fetcher;
 use super::flight::Flight;
 use super::look::{Change, Held, Look};
+use super::promised::{AT_A_TIME, Promised};
 use super::relay::Arrival;
 use super::runs::need;
 use super::seat::{Found, Seat};
-use super::shelf::SharedShelf;
-use super::{CacheError, Excerpt, Outcome, WindowAnswer, WindowQuery, stream};
+use super::shelf::{SharedShelf, Want};
+use super::{CacheError, Excerpt, Excerpted, Outcome, Rest, WindowAnswer, WindowQuery, stream};
 use crate::quota::Exhausted;
 use crate::repage::{Placed, RepageError};
 use crate::upstream::{Filter, KnownFilter, Patience, Series};
@@ -26,6 +27,8 @@ use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 /// A window is looked at so often without anything having landed for it before it is given up. Each round waits for a
 /// flight to begin, to land or to part.
 const ROUNDS: usize = 1000;
+/// What is kept of so much time in the second tier is taken all at once.
+const DAY: Duration = Duration::from_hours(24);
 /// So often copies are fetched again because an item has moved out of them; each time costs calls.
 const MOVES: usize = 2;
 /// Another replica says each second how far it is, and gives up by itself. One that says nothing for so much longer than
@@ -37,11 +40,12 @@ const COME_AGAIN: Duration = Duration::from_secs(5);
 /// A chunk that a flight has brought for this answer, or that was found for it.
 #[derive(Clone, Debug)]
 pub(super) struct Brought {
-    chunk: Arc<Chunk>,
-    rich: bool,
-    is_unfiltered: bool,
+    pub(super) chunk: Arc<Chunk>,
+    pub(super) rich: bool,
+    /// Whether the filter is still to be applied to it.
+    pub(super) is_unfiltered: bool,
     /// Whether it was there before.
-    copy: bool,
+    pub(super) copy: bool,
 }
 
 impl Copied for Brought {
@@ -68,9 +72,9 @@ pub(super) struct Request {
     pub(super) series: Arc<Series>,
     pub(super) span: Span,
     excerpt: Excerpt,
-    asked_at: Moment,
+    pub(super) asked_at: Moment,
     /// Copies fetched since then are good enough.
-    fresh_since: Moment,
+    pub(super) fresh_since: Moment,
     shelf: SharedShelf,
     /// It waits here, as long as somebody waits for it.
     pub(super) seat: Arc<Seat>,
@@ -83,6 +87,16 @@ pub(super) struct Request {
     streams: bool,
     /// What is there at its beginning, for one that is.
     pub(super) ready: Vec<(Span, Held)>,
+    /// What the second tier has of it, if that is not taken all at once.
+    pub(super) promised: Option<Promised>,
+    /// What of that is wanted, as it looked last.
+    pub(super) lacking: SpanSet,
+    /// Bytes of chunks that were taken from there.
+    pub(super) taken: usize,
+    /// When the oldest of what was there already had been fetched, and whether anything had to be: what can be told of an
+    /// answer before it has come to its end.
+    oldest: Option<Moment>,
+    fetches: bool,
     /// How many of them have brought anything. One that brought nothing was left when another replica came to make the
     /// calls, or when the one that made them was gone.
     news: usize,
@@ -95,6 +109,10 @@ pub(super) enum Next {
     AwaitBeginning(watch::Receiver<()>),
     /// Flights, each with the span that it had when it was found.
     AwaitFlights(Vec<(Arc<Flight>, Span)>),
+    /// Nobody knows yet whether the second tier has this.
+    LookFor(SpanSet),
+    /// The second tier has all that is missing.
+    Take,
 }
 
 /// Answers `query`.
@@ -107,6 +125,9 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
     if !request.fetcher.fields.is_wrong(&request.series.account) {
         let settled = request.span.end <= request.fetcher.ladder.settled_before(request.asked_at);
         request.streams = settled && request.excerpt == Excerpt::ALL;
+        if request.streams && request.fetcher.tier.is_some() && request.span.length() > DAY {
+            request.promised = Some(Promised::new());
+        }
         match request.gather_chunks().await {
             Ok(None) => return Ok(stream::begin(request)),
 
@@ -149,6 +170,11 @@ impl Request {
             brought: Coverage::default(),
             streams: false,
             ready: Vec::new(),
+            promised: None,
+            lacking: SpanSet::default(),
+            taken: 0,
+            oldest: None,
+            fetches: false,
             news: 0,
             stale: false,
         }
@@ -178,6 +204,15 @@ impl Request {
                     self.forget(&moved);
                 }
                 Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
+                Next::LookFor(spans) => self.look_for(&spans).await,
+                Next::Take => {
+                    self.take().await?;
+                    // Each time something is taken or given up, so it ends.
+                    rounds = 0;
+                    if self.taken >= AT_A_TIME && !self.lacking.is_empty() {
+                        return Ok(None);
+                    }
+                }
                 Next::AwaitFlights(flights) => {
                     self.await_flights(&flights).await?;
                     if self.streams && flights.iter().any(|(flight, _)| flight.sight.is_long()) {
@@ -203,21 +238,36 @@ impl Request {
         let shelf = self.shelf.clone();
         let mut shelf = shelf.lock();
         // And what has landed now is not on its way any more.
-        self.take_landed(&plan.missing)?;
+        self.take_landed(&self.to_be_fetched(&plan.missing))?;
         self.take_brought(&mut plan);
         self.look().take_copies(&mut plan, &shelf, None);
         self.stale |= plan.stale;
         if plan.missing.is_empty() {
             return Ok(Next::Serve(plan.hits));
         }
+        if let Some(promised) = &self.promised {
+            let unknown = promised.unknown(&plan.missing);
+            if !unknown.is_empty() {
+                return Ok(Next::LookFor(unknown));
+            }
+            self.lacking = promised.kept(&plan.missing);
+        }
         if self.seat.cursor().is_some() {
             self.ready = beginning(self.span, plan.hits.clone());
         }
-        let mut unasked = plan.missing.clone();
+        let copies = plan.hits.iter().filter(|(_, held)| held.copy).map(|(_, held)| held.chunk.fetched_at());
+        let promised = self.promised.as_ref().and_then(Promised::oldest);
+        self.oldest = copies.chain(promised).chain(self.oldest).min();
+        let to_be_fetched = self.to_be_fetched(&plan.missing);
+        self.fetches |= !to_be_fetched.is_empty();
+        if to_be_fetched.is_empty() {
+            return Ok(Next::Take);
+        }
+        let mut unasked = to_be_fetched.clone();
         let mut flights = Vec::new();
         for flight in &shelf.flights {
             let span = flight.span();
-            let Some(need) = need(&plan.missing, span).filter(|_| flight.serves(span, self.series.rich)) else {
+            let Some(need) = need(&to_be_fetched, span).filter(|_| flight.serves(span, self.series.rich)) else {
                 continue;
             };
             // One that everybody has just left is not going to bring anything.
@@ -230,15 +280,19 @@ impl Request {
         if unasked.is_empty() {
             return Ok(Next::AwaitFlights(flights));
         }
-        let runs = self.look().runs(&plan, &unasked);
-        Ok(Next::AwaitBeginning(self.fetcher.gather(
-            &self.series,
-            &self.shelf,
-            &mut shelf,
-            runs,
-            self.fresh_since,
-            &self.seat,
-        )))
+        let want = Want {
+            spans: self.look().runs(&plan, &unasked),
+            rich: self.series.rich,
+            seat: Arc::downgrade(&self.seat),
+            fresh_since: self.fresh_since,
+            looked_up: self.promised.is_some(),
+        };
+        Ok(Next::AwaitBeginning(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, want)))
+    }
+
+    /// What of `missing` is not to be taken from the second tier.
+    fn to_be_fetched(&self, missing: &SpanSet) -> SpanSet {
+        self.promised.as_ref().map_or_else(|| missing.clone(), |promised| promised.broken(missing))
     }
 
     /// Takes what the flights that it waits for have brought. An error if one has failed that was to bring what is missing.
@@ -327,6 +381,26 @@ impl Request {
             Outcome::Partial
         } else {
             Outcome::Miss
+        }
+    }
+
+    /// The answer whose items are still to come, with what is known of it by now.
+    pub(super) fn answer_to_come(&self, rest: Rest) -> WindowAnswer {
+        let outcome = match (self.fetches, self.oldest) {
+            (false, _) => Outcome::Hit,
+            (true, Some(_)) => Outcome::Partial,
+            (true, None) => Outcome::Miss,
+        };
+        WindowAnswer {
+            items: Excerpted { slices: Vec::new(), count: 0, has_more: false },
+            rest: Some(rest),
+            settled: true,
+            lasting: None,
+            oldest_copy: self.oldest,
+            outcome,
+            chunks: 0,
+            hits: 0,
+            calls: 0,
         }
     }
 

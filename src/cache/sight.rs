@@ -81,13 +81,13 @@ impl Sight {
         seen.chunks.iter().find(|chunk| open && chunk.span().contains(moment)).cloned()
     }
 
-    /// How what was shown has ended.
-    pub(super) fn conclude(&self, verdict: Verdict) {
+    /// How what was shown has ended. Gives what not all have taken yet: there may be no room for it anywhere else.
+    pub(super) fn conclude(&self, verdict: Verdict) -> VecDeque<Arc<Chunk>> {
         let mut seen = self.lock();
         if seen.verdict == Verdict::Open && (seen.end.is_some() || verdict == Verdict::Proven) {
             seen.verdict = verdict;
         }
-        seen.chunks.clear();
+        std::mem::take(&mut seen.chunks)
     }
 
     /// See [`Sight::conclude`].

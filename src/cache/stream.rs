@@ -17,7 +17,7 @@ use super::look::Held;
 use super::seat::Seat;
 use super::serve::{Next, Request, parts};
 use super::sight::Verdict;
-use super::{CacheError, Excerpted, Outcome, WindowAnswer};
+use super::{CacheError, WindowAnswer};
 use crate::quota::Exhausted;
 use crate::repage::RepageError;
 use crate::window::{Moment, Span};
@@ -54,17 +54,7 @@ impl Rest {
 /// Answers with what is there, and with what comes then.
 pub(super) fn begin(request: Request) -> WindowAnswer {
     let (to, from) = mpsc::channel(AHEAD);
-    let answer = WindowAnswer {
-        items: Excerpted { slices: Vec::new(), count: 0, has_more: false },
-        rest: Some(Rest(from)),
-        settled: true,
-        lasting: None,
-        oldest_copy: None,
-        outcome: Outcome::Miss,
-        chunks: 0,
-        hits: 0,
-        calls: 0,
-    };
+    let answer = request.answer_to_come(Rest(from));
     tokio::spawn(async move {
         let mut stream = Stream { request, to: to.clone(), unproven: Vec::new(), calls: 0 };
         // A caller that has hung up wants nothing any more.
@@ -103,13 +93,26 @@ impl Stream {
             match next {
                 Next::Serve(held) => self.send_all(held).await?,
                 Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
-                Next::AwaitFlights(flights) => {
-                    let ready = std::mem::take(&mut self.request.ready);
-                    if ready.is_empty() { self.take_or_wait(flights).await? } else { self.send_all(ready).await? }
-                }
+                Next::LookFor(spans) => self.request.look_for(&spans).await,
+                Next::Take => self.send_ready_or_wait(Vec::new()).await?,
+                Next::AwaitFlights(flights) => self.send_ready_or_wait(flights).await?,
             }
         }
         self.prove().await
+    }
+
+    /// Sends what is there; only when all of it has been taken, sees to what comes behind it. So one who reads slowly
+    /// has little in memory.
+    async fn send_ready_or_wait(&mut self, flights: Vec<(Arc<Flight>, Span)>) -> Result<(), CacheError> {
+        let ready = std::mem::take(&mut self.request.ready);
+        let (promised, at) = (&self.request.promised, self.request.span.start);
+        if !ready.is_empty() {
+            self.send_all(ready).await
+        } else if promised.as_ref().is_some_and(|promised| promised.is_there(at)) {
+            self.request.take().await
+        } else {
+            self.take_or_wait(flights).await
+        }
     }
 
     /// Sends what lies one behind the other, and goes on behind it.
@@ -172,10 +175,16 @@ impl Stream {
         }
     }
 
-    /// Whether nothing is known against what was sent.
-    fn check(&self) -> Result<(), CacheError> {
-        let refuted = self.unproven.iter().any(|flight| flight.sight.verdict() == Verdict::Refuted);
-        if refuted { Err(CacheError::Repage(RepageError::Torn)) } else { Ok(()) }
+    /// Whether nothing is known against what was sent. What is proven is let go of, with all that it has brought.
+    fn check(&mut self) -> Result<(), CacheError> {
+        if self.unproven.iter().any(|flight| flight.sight.verdict() == Verdict::Refuted) {
+            return Err(CacheError::Repage(RepageError::Torn));
+        }
+        let is_proven =
+            |flight: &mut Arc<Flight>| flight.sight.verdict() == Verdict::Proven && flight.brought().is_some();
+        let proven = self.unproven.extract_if(.., is_proven);
+        self.calls += proven.filter_map(|flight| flight.charge()).sum::<u32>();
+        Ok(())
     }
 
     /// Waits until all that was sent is proven.

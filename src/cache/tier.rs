@@ -10,6 +10,7 @@
 //! is deleted where it is met.
 
 mod handover;
+mod named;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -137,21 +138,8 @@ impl Tier {
         let cells: Vec<String> = inner.cells(spans).map(|cell| cell_name(&name, cell)).collect();
         let mut chunks = Vec::new();
         for cells in cells.chunks(CELLS_AT_ONCE) {
-            let ask = cells.iter().map(|cell| Command::new("HGETALL").arg(cell.clone()));
-            let replies = inner.link.bulk(ask.chain(inner.purges.ask(&series.account)).collect()).await;
-            // Whether anything was purged is asked along with what is read, and known before that is used: somebody may
-            // have come to want it after a purge that this replica has not heard of.
-            let news = replies.as_ref().ok().and_then(|replies| replies.get(cells.len()));
-            let (Ok(replies), true) = (&replies, inner.purges.heard(&series.account, news).await) else {
-                telemetry::tier_read("failed");
-                break;
-            };
-            for (cell, reply) in cells.iter().zip(replies) {
-                let found = inner.read(cell, reply.clone());
-                let (buried, good): (Vec<_>, Vec<_>) = found.partition(|chunk| inner.purges.buries(series, chunk));
-                inner.delete(cell, &buried);
-                chunks.extend(good.into_iter().filter(|chunk| overlaps(chunk, spans)));
-            }
+            let Some(found) = inner.read_cells(series, cells, spans).await else { break };
+            chunks.extend(found);
         }
         chunks.sort_by_key(Chunk::fetched_at);
         chunks
@@ -213,6 +201,20 @@ impl Inner {
             }
         }
         cells.into_values()
+    }
+
+    /// The chunks that these cells of a series hold for any of `spans`. `None` if Redis does not say.
+    async fn read_cells(self: &Arc<Self>, series: &Series, cells: &[String], spans: &SpanSet) -> Option<Vec<Chunk>> {
+        let ask = cells.iter().map(|cell| Command::new("HGETALL").arg(cell.clone()));
+        let replies = self.ask(series, ask, cells.len()).await?;
+        let mut chunks = Vec::new();
+        for (cell, reply) in cells.iter().zip(replies) {
+            let found = self.read(cell, reply);
+            let (buried, good): (Vec<_>, Vec<_>) = found.partition(|chunk| self.purges.buries(series, chunk));
+            self.delete(cell, &buried);
+            chunks.extend(good.into_iter().filter(|chunk| overlaps(chunk, spans)));
+        }
+        Some(chunks)
     }
 
     /// The chunks that a cell holds.

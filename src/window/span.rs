@@ -108,7 +108,9 @@ impl SpanSet {
 
     /// What of `span` it holds.
     pub fn within(&self, span: Span) -> impl Iterator<Item = Span> {
-        self.0.iter().map(move |part| part.intersection(span)).filter(|part| !part.is_empty())
+        let first = self.0.partition_point(|part| part.end <= span.start);
+        let parts = self.0[first..].iter().take_while(move |part| part.start < span.end);
+        parts.map(move |part| part.intersection(span)).filter(|part| !part.is_empty())
     }
 
     /// Adds the moments of `span`, melting it together with what it overlaps or touches.

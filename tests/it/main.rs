@@ -17,6 +17,7 @@ mod fleet;
 mod imports;
 mod link;
 mod operations;
+mod piecemeal;
 mod process;
 mod purge;
 mod quota;

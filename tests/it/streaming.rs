@@ -3,7 +3,7 @@
 use http_body_util::BodyExt as _;
 use koregate::simulator::{Fault, FaultPlan, Order};
 
-use crate::support::{Ask, Rig, Settings, at, exact_profile};
+use crate::support::{Answer, Ask, Rig, Settings, at, exact_profile};
 
 /// Four settled days of 2000 items in all: twenty pages.
 const LONG: &str = "from=2026-02-20&to=2026-02-23";
@@ -89,6 +89,21 @@ async fn what_is_short_or_wanted_in_part_or_comes_from_its_end_is_not_streamed()
     let answer = rig.get(LONG).await;
     assert!(answer.cache_status().contains(&format!("calls={PAGES}")), "{}", answer.cache_status());
     assert!(answer.page().items().eq(truth(&rig).iter().map(Vec::as_slice)));
+}
+
+#[tokio::test]
+async fn one_who_is_slow_costs_no_call_twice_though_memory_has_no_room() {
+    let settings = Settings::default().limits("[{ requests = 1_000_000, per = '1s' }]");
+    let settings = settings.section("cache", "memory = '1KiB'").section("upstream", "max_concurrency = 1");
+    let rig = Rig::start(exact_profile(500, 6), &settings).await;
+    let answer = rig.door.client.open(rig.door.addr(), &Ask::get(LONG)).await.unwrap();
+    let dry_run = Ask::get(LONG).header("prefer", "dry-run");
+    while !rig.ask(&dry_run).await.json()["under_way"].as_array().unwrap().is_empty() {}
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let answer = Answer { status: parts.status, headers: parts.headers, body };
+    assert!(answer.page().items().eq(truth(&rig).iter().map(Vec::as_slice)));
+    assert_eq!(rig.calls(), PAGES);
 }
 
 /// Those who stream share a fetch with those who do not.

@@ -1,0 +1,134 @@
+//! What becomes of what a run brings: it is cut into chunks, and these are put on their shelf, if they are worth it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::CacheError;
+use super::chunk::{Chunk, Settled};
+use super::copies::Copy;
+use super::fetch::Fetcher;
+use super::outcome::NotStored;
+use super::shelf::Shelf;
+use super::work::Work;
+use crate::repage::{Item, Placed, Stretch};
+use crate::telemetry;
+use crate::window::Span;
+
+/// The bytes of items that one chunk holds at most, unless they all lie in one second.
+const CHUNK_TEXT: usize = 1 << 20;
+/// So many chunks are stored between two looks at what has gone from memory.
+const STORED_BETWEEN_SWEEPS: u64 = 4096;
+
+impl Fetcher {
+    /// Cuts a stretch into chunks and keeps those that are worth it.
+    pub(super) async fn store(self: Arc<Self>, work: Work, stretch: Stretch) -> Result<Vec<Arc<Chunk>>, CacheError> {
+        let fetcher = self.clone();
+        let (placed, epoch) = (work.flight.placed, work.flight.epoch);
+        // Deflating megabytes would hold up every other request of this thread.
+        let cut = tokio::task::spawn_blocking(move || match placed {
+            Placed::Checked => fetcher.cut(&stretch, epoch),
+            Placed::Unchecked => vec![whole(&stretch, epoch)],
+        });
+        let chunks = cut.await.map_err(|_| CacheError::Lost)?;
+        self.shelve(&work, &chunks);
+        Ok(chunks)
+    }
+
+    /// Keeps those chunks that are worth it.
+    pub(super) fn shelve(self: &Arc<Self>, work: &Work, chunks: &[Arc<Chunk>]) {
+        let mut shelf = work.shelf.lock();
+        for chunk in chunks.iter().chain(&self.nothing_ahead(work, chunks)) {
+            if self.put(work, &mut shelf, chunk, None).is_err_and(|why| {
+                telemetry::not_stored(why.label());
+                true
+            }) {
+                continue;
+            }
+            if self.stored.fetch_add(1, Ordering::Relaxed) % STORED_BETWEEN_SWEEPS == STORED_BETWEEN_SWEEPS - 1 {
+                let fetcher = self.clone();
+                drop(tokio::task::spawn_blocking(move || fetcher.shelves.sweep(&fetcher.memory)));
+            }
+        }
+    }
+
+    /// What a run that reached up to now has learnt besides: that nothing lay ahead. So one who asks a moment later, up
+    /// to a now that is a moment later, need not ask for that moment before the ladder says so.
+    fn nothing_ahead(&self, work: &Work, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
+        let flight = &work.flight;
+        let ahead = self.ladder.ahead_of(flight.span().end);
+        let is_news = flight.placed == Placed::Checked && ahead.contains(flight.began_at);
+        // What another replica has brought may be of a run that began before the errand did.
+        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(flight.epoch, u64::min);
+        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
+    }
+
+    /// Puts a chunk on its shelf; `kept` if it lies in memory already.
+    pub(super) fn put(
+        &self,
+        work: &Work,
+        shelf: &mut Shelf,
+        chunk: &Arc<Chunk>,
+        kept: Option<Copy>,
+    ) -> Result<(), NotStored> {
+        let (span, placed) = (chunk.span(), work.flight.placed);
+        if !self.is_kept(chunk, placed) {
+            return Err(NotStored::AlwaysAskedAfresh);
+        }
+        // Under the shelf's lock: a purge that comes now sweeps the shelf when this is on it, or is known already.
+        if self.purges.buries(&work.series, chunk) {
+            return Err(NotStored::Purged);
+        }
+        let exact = placed == Placed::Unchecked;
+        let copy = kept.unwrap_or_else(|| Copy::keep(chunk, &self.memory));
+        let id = copy.id;
+        // What another replica has brought, that one has written.
+        if let Some(tier) = self.tier.as_ref().filter(|_| !exact && !work.flight.is_elsewhere()) {
+            tier.keep(&work.series, chunk);
+        }
+        if exact {
+            shelf.exact.insert((span, work.flight.rich), copy);
+        } else if !shelf.put(work.flight.rich, copy, &self.memory) {
+            self.memory.drop_chunk(id);
+            return Err(NotStored::Outdated);
+        }
+        Ok(())
+    }
+
+    /// Whether a chunk can serve anybody later.
+    pub(super) fn is_kept(&self, chunk: &Chunk, placed: Placed) -> bool {
+        let (span, fetched_at) = (chunk.span(), chunk.fetched_at());
+        let settled = span.end <= self.ladder.settled_before(fetched_at);
+        // An open window that cannot be cut is cut at now, and now never comes again.
+        settled || (placed == Placed::Checked && self.ladder.worth_keeping(span, fetched_at))
+    }
+
+    pub(super) fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
+        let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
+        [(settled, Settled::Yes), (open, Settled::No)]
+            .into_iter()
+            .flat_map(|(span, settled)| {
+                let pieces = self.grid.cut(span, |piece| text_len(items_within(&stretch.items, piece)) <= CHUNK_TEXT);
+                pieces.into_iter().map(move |piece| (piece, settled))
+            })
+            .map(|(piece, settled)| {
+                let items = items_within(&stretch.items, piece);
+                let chunk = Chunk::new(piece, stretch.fetched_at, settled, items);
+                Arc::new(chunk.with_epoch(epoch))
+            })
+            .collect()
+    }
+}
+
+fn whole(stretch: &Stretch, epoch: u64) -> Arc<Chunk> {
+    Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items).with_epoch(epoch))
+}
+
+fn items_within(items: &[Item], span: Span) -> &[Item] {
+    let start = items.partition_point(|item| item.at < span.start);
+    let end = items.partition_point(|item| item.at < span.end);
+    &items[start..end]
+}
+
+fn text_len(items: &[Item]) -> usize {
+    items.iter().map(|item| item.json.len()).sum()
+}
