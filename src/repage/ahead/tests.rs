@@ -194,14 +194,17 @@ fn the_end_is_believed_when_it_is_seen() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the stream is like, what is under way at the end is all that can be wasted, and no walk is slower.
+    /// Whatever the stream is like, what is under way at the end is all that can be wasted, and no walk is slower by more
+    /// than it takes to read that.
     #[test]
     fn whatever_comes_no_more_is_wasted_than_can_be_under_way(
         of_days in prop::collection::vec(prop_oneof![Just(0.0), 0.0..300.0, 300.0..4_000.0], 1..12),
         hours in prop::array::uniform24(prop_oneof![Just(0.001), 0.01..1.0, 5.0..20.0]), seed: u64
     ) {
         for played in both_ways(days(of_days.len()), stream(&of_days, &hours, seed)) {
-            prop_assert!(played.wasted <= AT_ONCE && played.quicker > 0.99, "{:?}", played);
+            #[expect(clippy::cast_precision_loss, reason = "some hundred ticks")]
+            let slowest = (PAGE + 1) as f64 / (PAGE + 1 + AT_ONCE as u64) as f64;
+            prop_assert!(played.wasted <= AT_ONCE && played.quicker >= slowest, "{:?}", played);
         }
     }
 }
