@@ -1,8 +1,8 @@
 //! Sends a long window as it comes: its beginning is on its way to the caller while its end is still being fetched.
 //!
-//! What a walk has seen is proven only when it has ended. So what is streamed may turn out not to have been all there
-//! was; then the answer is broken off, and nobody can take it for whole. Only what is settled is streamed, whose rows
-//! hold still; and only whole windows, for whose end nothing at their beginning has to be known.
+//! What a walk has seen is proven when it has ended, and now and then before. So what is streamed may turn out not to have
+//! been all there was; then the answer is broken off, and nobody can take it for whole. Only what is settled is streamed,
+//! whose rows hold still; and only whole windows, for whose end nothing at their beginning has to be known.
 
 use std::sync::Arc;
 use std::time::Duration;
