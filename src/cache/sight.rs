@@ -121,8 +121,8 @@ impl Sight {
         loop {
             let changed = self.changed.notified();
             let seats = flight.seats().into_iter();
-            let cursors: Option<Vec<_>> = seats.map(|(seat, _)| Some((seat.cursor()?, seat))).collect();
-            // Somebody wants all of it at once: holding it up would help nobody.
+            let cursors: Option<Vec<_>> = seats.map(|(seat, _)| Some((seat.cursor_in(flight)?, seat))).collect();
+            // Somebody wants all of it at once, or cannot take it before: holding it up would help nobody.
             let Some(cursors) = cursors else { return };
             let Some((first, seat)) = cursors.iter().min_by_key(|(cursor, _)| *cursor) else { return };
             if !self.lock().is_too_much_for(seat, *first) {
@@ -157,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::cache::Settled;
+    use crate::cache::seat::Cursor;
     use crate::repage::{Item, Placed};
     use crate::upstream::{Asker, Demand, Patience};
 
@@ -181,7 +182,7 @@ mod tests {
         let seat = Seat::new(Asker::anyone(), Arc::new(Patience::new(Duration::ZERO)));
         assert!(seat.wait_for(flight, hours(0, 24)));
         if let Some(cursor) = cursor {
-            seat.stream_from(cursor);
+            seat.stream_from(Cursor { at: cursor, rich: false });
         }
         seat
     }
@@ -197,7 +198,7 @@ mod tests {
         flight.sight.show(hours(0, 24), &[chunk(3), chunk(4)]);
         let mut room = Box::pin(flight.sight.make_room(&flight));
         assert!(room.as_mut().now_or_never().is_none());
-        slow.stream_from(hours(2, 2).start);
+        slow.stream_from(Cursor { at: hours(2, 2).start, rich: false });
         assert!(room.as_mut().now_or_never().is_some());
         assert!(flight.sight.at(hours(1, 1).start).is_none(), "what all have taken is let go of");
 

@@ -52,7 +52,7 @@ impl Work {
         shelf.flights.push(next.clone());
         let seats = self.flight.seats();
         // They have it in hand, however slowly they take it. Who wants all of it at once is not waited for.
-        if rest.start > self.flight.span().start && seats.iter().all(|(seat, _)| seat.cursor().is_some()) {
+        if rest.start > self.flight.span().start && seats.iter().all(|(seat, _)| seat.cursor_in(&next).is_some()) {
             next.sight.go_on_behind(&self.flight.sight, &brought, &seats);
         }
         for (seat, need) in seats {

@@ -31,6 +31,10 @@ struct Line {
 
 impl Line {
     fn new(memory: u64) -> Self {
+        Self::proven_each(memory, EACH)
+    }
+
+    fn proven_each(memory: u64, rows: usize) -> Self {
         let window = config::Window {
             field: "segmentStartTime".into(),
             upper_bound: UpperBound::Exclusive,
@@ -44,10 +48,10 @@ impl Line {
             config::Quota { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
         let clock = Clock::manual(at(5_000));
         let quotas = Quotas::new(&[], &quota, 8, Duration::ZERO, &clock).unwrap();
-        let rows = Arc::new(Mutex::new((0..ROWS).map(|n| row(FIRST + n * MINUTE)).collect::<Vec<_>>()));
+        let there = Arc::new(Mutex::new((0..ROWS).map(|n| row(FIRST + n * MINUTE)).collect::<Vec<_>>()));
         let calls = Arc::new(Semaphore::new(0));
         let below = service_fn({
-            let (rows, calls) = (rows.clone(), calls.clone());
+            let (rows, calls) = (there.clone(), calls.clone());
             move |request: PageRequest| {
                 let (rows, calls) = (rows.clone(), calls.clone());
                 async move {
@@ -58,16 +62,21 @@ impl Line {
                 }
             }
         });
-        let repage = RepageLayer::new(&[], &window, &quota, 8, &clock).proving_each(EACH).layer(below);
+        let repage = RepageLayer::new(&[], &window, &quota, 8, &clock).proving_each(rows).layer(below);
         let stage = CacheLayer::new(&cache, None, &window, &quota, &quotas, &clock).layer(repage);
-        Self { stage, rows, calls }
+        Self { stage, rows: there, calls }
     }
 
     /// Whoever asks for these rows.
     async fn ask(&self, start: i64, end: i64) -> WindowAnswer {
+        self.ask_for(series(), start, end).await
+    }
+
+    /// The same for another series.
+    async fn ask_for(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
         let span = span(FIRST + start * MINUTE, FIRST + end * MINUTE);
         let (excerpt, asker) = (Excerpt::ALL, Asker::anyone());
-        let query = WindowQuery { series: series().into(), span, excerpt, asked_at: at(5_000), asker };
+        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker };
         self.stage.clone().oneshot(query).await.unwrap()
     }
 
@@ -179,4 +188,18 @@ async fn a_row_that_arrives_breaks_off_what_is_not_proven_and_nothing_else() {
     assert_eq!(made + 2 * CALLS_OF_EACH + 5, CALLS + 7);
     let again = line.ask(0, ROWS).await;
     assert_eq!((again.outcome, again.items.count), (Outcome::Hit, line.truth().len() as u64));
+}
+
+/// What is rich serves those who want none as well, but only when it is there.
+#[tokio::test(start_paused = true)]
+async fn one_who_cannot_take_what_comes_as_it_comes_is_not_waited_for() {
+    let line = Line::proven_each(1 << 30, usize::MAX);
+    let rich = line.ask_for(Series { rich: true, ..series() }, 0, ROWS);
+    let (rich, plain, _) = tokio::join!(rich, line.ask(0, ROWS), line.allow(3));
+    let reading = [rich, plain].map(|answer| tokio::spawn(read(answer)));
+    assert_eq!(line.allow(1_000).await, 60 - 3);
+    for reading in reading {
+        let (items, calls) = reading.await.unwrap();
+        assert_eq!((items == line.truth(), calls.is_ok()), (true, true), "{calls:?}");
+    }
 }
