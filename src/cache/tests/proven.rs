@@ -190,6 +190,23 @@ async fn a_row_that_arrives_breaks_off_what_is_not_proven_and_nothing_else() {
     assert_eq!((again.outcome, again.items.count), (Outcome::Hit, line.truth().len() as u64));
 }
 
+/// What is still to come is not touched by it: whoever asks afterwards waits for that, and fetches the purged part anew.
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_of_what_is_proven_is_fetched_again_and_nothing_else() {
+    let line = Line::new(1 << 30);
+    let first = tokio::spawn(read(begin(&line, 2 * CALLS_OF_EACH + 3).await));
+    line.allow(0).await;
+    // Nine hours of it.
+    let span = span(FIRST, FIRST + 540 * MINUTE);
+    line.stage.0.purges.purge(Purge { account: "a".into(), stream: None, span }).await;
+    // By the time that it looks what has come of its own run, all of it has.
+    let (second, made) = tokio::join!(line.ask(0, ROWS), line.allow(1_000));
+    let (items, told) = first.await.unwrap();
+    assert_eq!((items == line.truth(), second.items.count), (true, line.truth().len() as u64));
+    assert_eq!(2 * CALLS_OF_EACH + 3 + made, CALLS + 6);
+    assert_eq!(told.unwrap() + second.calls, u32::try_from(CALLS).unwrap() + 6, "calls are told of once");
+}
+
 /// What is rich serves those who want none as well, but only when it is there.
 #[tokio::test(start_paused = true)]
 async fn one_who_cannot_take_what_comes_as_it_comes_is_not_waited_for() {
