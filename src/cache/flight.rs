@@ -114,6 +114,10 @@ impl Flight {
         if self.is_closed() {
             next.close();
         }
+        // It says so once.
+        if self.sight.is_long() {
+            next.sight.set_long();
+        }
         (next, tell)
     }
 

@@ -21,9 +21,17 @@ pub(super) struct Seat {
     /// is not kept in memory is nowhere else. Held for bookkeeping only, never across an await.
     waiting: Mutex<Vec<(Arc<Flight>, Waiting)>>,
     /// How far it has come, if it streams.
-    cursor: Mutex<Option<Moment>>,
+    cursor: Mutex<Option<Cursor>>,
     /// What was found for it in the second tier, and not looked at yet: memory may be too small to keep it until then.
     found: Mutex<Vec<Found>>,
+}
+
+/// How far somebody who streams has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    pub(super) at: Moment,
+    /// It takes only what is as rich as this before it has landed.
+    pub(super) rich: bool,
 }
 
 /// A chunk of the second tier, as far as it serves somebody.
@@ -65,14 +73,19 @@ impl Seat {
     }
 
     /// From now on it takes what there is from `cursor` on, as it comes, and gives back what lies before.
-    pub(super) fn stream_from(&self, cursor: Moment) {
+    pub(super) fn stream_from(&self, cursor: Cursor) {
         *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
         self.lock().iter().for_each(|(flight, _)| flight.sight.look_again());
     }
 
     /// How far it has come, if it streams.
-    pub(super) fn cursor(&self) -> Option<Moment> {
+    pub(super) fn cursor(&self) -> Option<Cursor> {
         *self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, if it takes what this flight brings as it comes; else it waits until that has landed.
+    pub(super) fn cursor_in(&self, flight: &Flight) -> Option<Moment> {
+        self.cursor().filter(|cursor| cursor.rich == flight.rich).map(|cursor| cursor.at)
     }
 
     /// This was found for it.

@@ -306,7 +306,8 @@ impl Request {
                 Err(error) if need(missing, flight.span()).is_some() => return Err(error),
                 Err(_) => continue,
             };
-            for chunk in chunks.iter() {
+            // Of one who streams, what it has sent is not kept.
+            for chunk in chunks.iter().filter(|chunk| chunk.span().overlaps(self.span)) {
                 // What another replica cut its answer from may reach beyond it, where it was too old to be served.
                 let span = if flight.is_elsewhere() { chunk.span().intersection(flight.span()) } else { chunk.span() };
                 let (chunk, rich) = (chunk.clone(), flight.rich);

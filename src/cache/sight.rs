@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
 use super::chunk::Chunk;
 use super::flight::Flight;
+use super::seat::Seat;
 use crate::window::{Moment, Span};
 
 /// More than this is not kept for those who are behind, while all who wait stream: then the fetch waits for them.
@@ -25,6 +26,9 @@ pub(super) struct Sight {
 #[derive(Debug, Default)]
 struct Seen {
     chunks: VecDeque<Arc<Chunk>>,
+    /// What its run has landed with before, and for whom: they have it in hand, and not all have sent it yet.
+    landed: VecDeque<Arc<Chunk>>,
+    landed_for: Vec<Weak<Seat>>,
     /// Where the next one must begin.
     end: Option<Moment>,
     verdict: Verdict,
@@ -81,6 +85,18 @@ impl Sight {
         seen.chunks.iter().find(|chunk| open && chunk.span().contains(moment)).cloned()
     }
 
+    /// Goes on behind what its run has landed with: before, and just now. Those who are slow to send it are waited for as
+    /// before.
+    pub(super) fn go_on_behind(&self, before: &Self, brought: &[Arc<Chunk>], seats: &[(Arc<Seat>, Span)]) {
+        let mut landed = Vec::from(std::mem::take(&mut before.lock().landed));
+        landed.extend_from_slice(brought);
+        landed.sort_by_key(|chunk| chunk.span().start);
+        landed.dedup_by(|next, one| Arc::ptr_eq(next, one));
+        let mut seen = self.lock();
+        seen.landed = landed.into();
+        seen.landed_for = seats.iter().map(|(seat, _)| Arc::downgrade(seat)).collect();
+    }
+
     /// How what was shown has ended. Gives what not all have taken yet: there may be no room for it anywhere else.
     pub(super) fn conclude(&self, verdict: Verdict) -> VecDeque<Arc<Chunk>> {
         let mut seen = self.lock();
@@ -104,20 +120,31 @@ impl Sight {
     pub(super) async fn make_room(&self, flight: &Flight) {
         loop {
             let changed = self.changed.notified();
-            let cursors: Option<Vec<Moment>> = flight.seats().into_iter().map(|(seat, _)| seat.cursor()).collect();
-            // Somebody wants all of it at once: holding it up would help nobody.
+            let seats = flight.seats().into_iter();
+            let cursors: Option<Vec<_>> = seats.map(|(seat, _)| Some((seat.cursor_in(flight)?, seat))).collect();
+            // Somebody wants all of it at once, or cannot take it before: holding it up would help nobody.
             let Some(cursors) = cursors else { return };
-            let Some(first) = cursors.iter().min().copied() else { return };
-            let held: usize = {
-                let mut seen = self.lock();
-                while seen.chunks.pop_front_if(|chunk| chunk.span().end <= first).is_some() {}
-                seen.chunks.iter().map(|chunk| chunk.weight()).sum()
-            };
-            if held <= MOST || self.at(first).is_none() {
+            let Some((first, seat)) = cursors.iter().min_by_key(|(cursor, _)| *cursor) else { return };
+            if !self.lock().is_too_much_for(seat, *first) {
                 return;
             }
             changed.await;
         }
+    }
+}
+
+impl Seen {
+    /// Lets go of what lies in front of `first`, as far as the slowest of those who stream has come. Whether there is too
+    /// much left, and that one has what it needs to go on: if it waits for something else, that might wait for this.
+    fn is_too_much_for(&mut self, slowest: &Arc<Seat>, first: Moment) -> bool {
+        let has_landed = self.landed_for.iter().any(|seat| std::ptr::eq(seat.as_ptr(), Arc::as_ptr(slowest)));
+        let (mut held, mut goes_on) = (0, false);
+        for (chunks, is_theirs) in [(&mut self.landed, has_landed), (&mut self.chunks, true)] {
+            while chunks.pop_front_if(|chunk| chunk.span().end <= first).is_some() {}
+            held += chunks.iter().map(|chunk| chunk.weight()).sum::<usize>();
+            goes_on |= is_theirs && chunks.iter().any(|chunk| chunk.span().contains(first));
+        }
+        held > MOST && goes_on
     }
 }
 
@@ -130,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::cache::Settled;
-    use crate::cache::seat::Seat;
+    use crate::cache::seat::Cursor;
     use crate::repage::{Item, Placed};
     use crate::upstream::{Asker, Demand, Patience};
 
@@ -155,7 +182,7 @@ mod tests {
         let seat = Seat::new(Asker::anyone(), Arc::new(Patience::new(Duration::ZERO)));
         assert!(seat.wait_for(flight, hours(0, 24)));
         if let Some(cursor) = cursor {
-            seat.stream_from(cursor);
+            seat.stream_from(Cursor { at: cursor, rich: false });
         }
         seat
     }
@@ -171,7 +198,7 @@ mod tests {
         flight.sight.show(hours(0, 24), &[chunk(3), chunk(4)]);
         let mut room = Box::pin(flight.sight.make_room(&flight));
         assert!(room.as_mut().now_or_never().is_none());
-        slow.stream_from(hours(2, 2).start);
+        slow.stream_from(Cursor { at: hours(2, 2).start, rich: false });
         assert!(room.as_mut().now_or_never().is_some());
         assert!(flight.sight.at(hours(1, 1).start).is_none(), "what all have taken is let go of");
 

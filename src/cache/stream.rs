@@ -1,8 +1,8 @@
 //! Sends a long window as it comes: its beginning is on its way to the caller while its end is still being fetched.
 //!
-//! What a walk has seen is proven only when it has ended. So what is streamed may turn out not to have been all there
-//! was; then the answer is broken off, and nobody can take it for whole. Only what is settled is streamed, whose rows
-//! hold still; and only whole windows, for whose end nothing at their beginning has to be known.
+//! What a walk has seen is proven when it has ended, and now and then before. So what is streamed may turn out not to have
+//! been all there was; then the answer is broken off, and nobody can take it for whole. Only what is settled is streamed,
+//! whose rows hold still; and only whole windows, for whose end nothing at their beginning has to be known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::chunk::Slice;
 use super::flight::Flight;
 use super::look::Held;
-use super::seat::Seat;
+use super::seat::{Cursor, Seat};
 use super::serve::{Next, Request, parts};
 use super::sight::Verdict;
 use super::{CacheError, WindowAnswer};
@@ -67,6 +67,12 @@ pub(super) fn begin(request: Request) -> WindowAnswer {
     answer
 }
 
+impl Request {
+    fn stream_from(&self, at: Moment) {
+        self.seat.stream_from(Cursor { at, rich: self.series.rich });
+    }
+}
+
 struct Stream {
     /// For what has not been sent yet.
     request: Request,
@@ -79,13 +85,13 @@ struct Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         // Nothing is kept for it any more, and nobody waits until it has taken it.
-        self.request.seat.stream_from(Moment::MAX);
+        self.request.stream_from(Moment::MAX);
     }
 }
 
 impl Stream {
     async fn run(&mut self) -> Result<(), CacheError> {
-        self.request.seat.stream_from(self.request.span.start);
+        self.request.stream_from(self.request.span.start);
         while !self.request.span.is_empty() {
             let next = self.request.survey()?;
             self.calls += self.request.flights.drain(..).filter_map(|flight| flight.charge()).sum::<u32>();
@@ -134,7 +140,7 @@ impl Stream {
         let request = &mut self.request;
         request.brought.remove(span);
         request.span = request.span.split_at(span.end).1;
-        request.seat.stream_from(span.end);
+        request.stream_from(span.end);
         // Until the caller had taken it, it was not the quota that was waited for.
         request.seat.patience.at_most(Duration::ZERO);
     }

@@ -1,6 +1,7 @@
 //! Whoever waits gets what it waits for, however runs are handed over, parted and left. The runs are played by hand.
 
 mod patience;
+mod proven;
 mod purged;
 
 use bytes::Bytes;

@@ -34,7 +34,8 @@ impl Fetcher {
         let cut = tokio::task::spawn_blocking(move || fetcher.cut(&stretch, epoch));
         let chunks = cut.await.map_err(|_| CacheError::Lost)?;
         work.flight.sight.show(work.flight.span(), &chunks);
-        let all_stream = work.flight.seats().iter().all(|(seat, _)| seat.cursor().is_some());
+        let flight = &work.flight;
+        let all_stream = flight.seats().iter().all(|(seat, _)| seat.cursor_in(flight).is_some());
         let keep = |chunk: Arc<Chunk>| Unproven {
             copy: Copy::keep(&chunk, &self.memory),
             held: (!all_stream).then_some(chunk),

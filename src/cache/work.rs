@@ -50,7 +50,12 @@ impl Work {
         let (next, tell_next) = self.flight.go_on_with(rest);
         shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &self.flight));
         shelf.flights.push(next.clone());
-        for (seat, need) in self.flight.seats() {
+        let seats = self.flight.seats();
+        // They have it in hand, however slowly they take it. Who wants all of it at once is not waited for.
+        if rest.start > self.flight.span().start && seats.iter().all(|(seat, _)| seat.cursor_in(&next).is_some()) {
+            next.sight.go_on_behind(&self.flight.sight, &brought, &seats);
+        }
+        for (seat, need) in seats {
             let need = need.intersection(rest);
             if !need.is_empty() {
                 seat.wait_for(&next, need);

@@ -1,6 +1,6 @@
 //! What a walk hands on before it has ended, so that a long one is neither held in memory nor waited for.
 //!
-//! Its items go as soon as it has passed them, and are proven when it ends. Only what is settled goes, and only where
+//! Its items go as soon as it has passed them, and are proven when it ends, or is cut: a long one now and then. Only what is settled goes, and only where
 //! the rows come in order: else nobody can tell what is still to come of a part.
 
 use std::sync::Arc;

@@ -158,6 +158,8 @@ where
                 }
                 Walked::Part { walk, whole, rest } => {
                     self.deliver(whole, walk, begun_at);
+                    // What moved lies behind.
+                    self.may_hand_on = true;
                     return Ok(Ok(Some(rest)));
                 }
                 // The same rows once more, and again nothing behind them: so this upstream promises too much.
@@ -197,19 +199,25 @@ where
         let mut ahead = ReadAhead::new(&self.stage.below, self.run, place, &self.stage.settings.window.field, *span);
         let walk_bytes = self.stage.settings.walk_bytes;
         let mut cut_beyond = walk_bytes;
+        let mut prove_at = self.stage.settings.proven_each;
         let mut may_hand_over = true;
         while let Some(offset) = walk.next_offset() {
             // What cannot be halved cannot be cut either; it is walked to its end, however large.
             let is_large = walk.bytes() > cut_beyond && watch == Watch::Order;
+            let is_due = walk.len() >= prove_at && self.is_settled(*span, watch, begun_at);
             let mut parting = self.parting(&walk, *span, watch, may_hand_over);
             // What was asked for ahead is paid for: it is used before the walk is cut or leaves something to others.
-            let is_put_off = (is_large || parting.is_some()) && ahead.is_reading();
+            let is_put_off = (is_large || is_due || parting.is_some()) && ahead.is_reading();
             ahead.hold_back(is_put_off);
-            if is_large && !is_put_off {
-                cut_beyond += walk_bytes;
+            if (is_large || is_due) && !is_put_off {
+                if is_large {
+                    cut_beyond += walk_bytes;
+                }
+                // A proof that fails once is not paid for again: most likely the next page tells why.
+                prove_at = usize::MAX;
                 match self.cut(&walk, *span).await? {
                     Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
-                    None if walk.order() == Order::Other => return Ok(Walked::TooLarge),
+                    None if is_large && walk.order() == Order::Other => return Ok(Walked::TooLarge),
                     // Meanwhile others may have come to wait.
                     None => parting = self.parting(&walk, *span, watch, may_hand_over),
                 }
@@ -251,17 +259,22 @@ where
         Ok(Walked::Whole(walk))
     }
 
+    /// Whether what the walks of `span` pass may be handed on, and is proven now and then.
+    fn is_settled(&self, span: Span, watch: Watch, begun_at: Moment) -> bool {
+        may_hand_on(span, self.run.placed, watch, begun_at - self.stage.settings.window.settle_after)
+    }
+
     /// Hands on what has been passed, if nothing of it can change any more.
     async fn hand_on(&mut self, walk: &mut Walk, span: Span, watch: Watch, begun_at: Moment) {
-        let settled_before = begun_at - self.stage.settings.window.settle_after;
-        if !self.may_hand_on || !may_hand_on(span, self.run.placed, watch, settled_before) {
+        if !self.may_hand_on || !self.is_settled(span, watch, begun_at) {
             return;
         }
         let Some((_, line, _)) = self.line(walk, span) else { return };
         self.handing.hand_on(self.run, walk, span, line, begun_at).await;
     }
 
-    /// What was handed on of the last walk is void. The next one hands nothing on: what did not hold once may not again.
+    /// What was handed on of the last walk is void. The next one hands nothing on until something of it is proven: what did
+    /// not hold once may not again.
     fn refute(&mut self) {
         self.may_hand_on = false;
         let _ = self.run.deliver.send(Delivery::Refuted);

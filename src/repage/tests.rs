@@ -10,6 +10,7 @@ use crate::window::{Bound, QueryBounds, UpperBound};
 
 mod lines;
 mod parted;
+mod proven;
 mod side_by_side;
 mod told;
 
@@ -44,6 +45,8 @@ struct Upstream {
     promises_too_much: bool,
     /// Walks that hold more are cut.
     walk_bytes: usize,
+    /// A proof is due each time that a walk has seen so many rows more.
+    proven_each: usize,
     /// The row at this second shows no timestamp.
     timeless_at: Option<i64>,
     /// The page at this offset holds fewer items than it could, and promises more.
@@ -121,7 +124,7 @@ fn run_for(
     span: Span,
     placed: Placed,
 ) -> (Result<Vec<Stretch>, RepageError>, u64, Upstream) {
-    let (bound, walk_bytes) = (upstream.bound, upstream.walk_bytes);
+    let (bound, walk_bytes, proven_each) = (upstream.bound, upstream.walk_bytes, upstream.proven_each);
     let shared = Arc::new(Mutex::new(upstream));
     let below = service_fn({
         let shared = shared.clone();
@@ -135,6 +138,7 @@ fn run_for(
         clock: settled(),
         queue_timeout: Duration::from_secs(1),
         walk_bytes,
+        proven_each,
         places: Arc::default(),
     };
     let series =
@@ -214,6 +218,7 @@ fn upstream(rows: Vec<(Moment, String)>, order: Rows, bound: UpperBound) -> Upst
         misplaced: false,
         promises_too_much: false,
         walk_bytes: usize::MAX,
+        proven_each: usize::MAX,
         timeless_at: None,
         short_page_at: None,
     }

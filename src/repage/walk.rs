@@ -160,7 +160,7 @@ impl Walk {
     }
 
     /// Lets go of the items of `span`, in the order of the contract: on the side of the walk that it has seen, next to
-    /// what was handed on before. They still count; whether there are more of them is not proven before the walk ends.
+    /// what was handed on before. They still count; whether there are more of them is not proven yet.
     pub fn hand_on(&mut self, span: Span) -> Vec<Item> {
         let mut items: Vec<Item> = self.items.extract_if(.., |item| span.contains(item.at)).collect();
         Item::sort(&mut items);

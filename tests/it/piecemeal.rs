@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use koregate::simulator::Filter;
+use koregate::simulator::{Fault, FaultPlan, Filter};
 
 use crate::support::{Answer, Ask, Door, RedisServer, Rig, Settings, at, exact_profile, text, until};
 
@@ -179,4 +179,24 @@ async fn what_is_purged_while_it_is_sent_is_fetched_anew() {
     let answer = ask_and(&rig.door, async || assert_eq!(rig.door.purge("").await.status, 200)).await;
     assert_whole(&answer, &truth(&rig));
     assert_the_rest_was_fetched(&rig);
+}
+
+/// Six days of 26,400 items: 264 pages, of which 250 are proven before the last one comes.
+#[tokio::test]
+async fn what_a_long_fetch_has_proven_is_in_redis_before_its_end() {
+    let redis = RedisServer::start();
+    let rig = Rig::start(exact_profile(4_400, 8), &with_memory(&redis, "64MiB")).await;
+    // The 251st call is the proof; the 261st is kept waiting for longer than this test lives.
+    rig.control.set_faults(FaultPlan::always(Fault::Slow).after(260));
+    let answer = rig.door.client.open(rig.door.addr(), &Ask::get(LONG)).await.unwrap();
+    let reading = tokio::spawn(answer.into_body().collect());
+    // One chunk at the least in each hour of it.
+    until("what is proven is in Redis", || for_each_chunk(&redis, "").parse::<usize>().unwrap() > 135).await;
+    until("calls", || rig.calls() == 261).await;
+    let another = rig.another_door(&roomy(&redis)).await;
+    let day = Ask::get("from=2026-02-22&to=2026-02-22");
+    let truth = rig.truth(at("2026-02-22"), at("2026-02-23"));
+    assert!(another.ask(&day).await.page().items().eq(truth.iter().map(Vec::as_slice)));
+    assert_eq!(rig.calls(), 261);
+    reading.abort();
 }

@@ -21,6 +21,7 @@ impl Rig {
             clock: Clock::manual(Moment::from_seconds(0)),
             queue_timeout: Duration::from_secs(30),
             walk_bytes: usize::MAX,
+            proven_each: usize::MAX,
             places: Arc::new(HashMap::from([("a".into(), Places::new(1))])),
         };
         Self { layer, called, calls }

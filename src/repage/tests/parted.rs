@@ -27,6 +27,7 @@ fn run_visited(mut upstream: Upstream, span: Span, mut visits: Vec<Visit>) -> To
         clock: settled(),
         queue_timeout: Duration::from_secs(1),
         walk_bytes: upstream.walk_bytes,
+        proven_each: upstream.proven_each,
         places: Arc::default(),
     };
     upstream.calls = 0;
@@ -111,6 +112,11 @@ fn visits() -> impl Strategy<Value = Vec<Visit>> {
     prop::collection::vec(visit, 1..6)
 }
 
+/// As if it were 250 pages, or more than there are.
+fn any_proven_each() -> impl Strategy<Value = usize> {
+    prop_oneof![300usize..2_000, Just(usize::MAX)]
+}
+
 fn long_span(bound: UpperBound) -> Span {
     bound.enclosed(Bound::Second(Moment::from_seconds(0)), Bound::Second(Moment::from_seconds(4_000)))
 }
@@ -120,11 +126,11 @@ proptest! {
 
     #[test]
     fn a_run_that_is_parted_loses_nothing_and_costs_little_more(
-        rows in many_rows(), bound in any_bound(), visits in visits(),
+        rows in many_rows(), bound in any_bound(), visits in visits(), proven_each in any_proven_each(),
         order in prop_oneof![Just(Rows::Ascending), Just(Rows::Descending), Just(Rows::ByName), Just(Rows::Ties)]
     ) {
         let span = long_span(bound);
-        let told = run_visited(upstream(rows.clone(), order, bound), span, visits);
+        let told = run_visited(Upstream { proven_each, ..upstream(rows.clone(), order, bound) }, span, visits);
         prop_assert!(told.result.is_ok(), "{:?}", told.result);
         told.assert_tiles(span);
         let mut fetched = 0;
@@ -147,12 +153,12 @@ proptest! {
     /// stretch.
     #[test]
     fn rows_that_move_under_a_run_that_is_parted_tear_no_hole(
-        rows in many_rows(), bound in any_bound(), visits in visits(),
+        rows in many_rows(), bound in any_bound(), visits in visits(), proven_each in any_proven_each(),
         arrivals in prop::collection::vec((1u64..40, 0i64..4_000_000), 0..6),
         order in prop_oneof![Just(Rows::Ascending), Just(Rows::Descending), Just(Rows::ByName), Just(Rows::Shuffled)]
     ) {
         let span = long_span(bound);
-        let mut upstream = upstream(rows.clone(), order, bound);
+        let mut upstream = Upstream { proven_each, ..upstream(rows.clone(), order, bound) };
         upstream.arrivals = arrivals.into_iter().enumerate()
             .map(|(n, (call, at))| (call, Moment::from_millis(at), format!("late-{n}"))).collect();
         let told = run_visited(upstream, span, visits);

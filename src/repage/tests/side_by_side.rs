@@ -57,6 +57,7 @@ fn run_slowly(upstream: Upstream, span: Span, manner: &Manner) -> Told {
         clock: settled(),
         queue_timeout: Duration::from_secs(1),
         walk_bytes: upstream.walk_bytes,
+        proven_each: upstream.proven_each,
         places: Arc::new(HashMap::from([("a".into(), Places::new(AT_ONCE))])),
     };
     let shared = Arc::new(Mutex::new(upstream));
@@ -139,6 +140,19 @@ fn a_long_run_takes_a_sixth_of_the_time_and_next_to_no_call_more() {
         assert!(told.took * 6 <= PAGE * 119, "{order:?}: {:?}", told.took);
         assert!((119..=120).contains(&told.calls), "{order:?}: {} calls", told.calls);
         assert_eq!((told.at_once, u64::from(told.charged)), (AT_ONCE, told.calls), "{order:?}");
+        assert_eq!(told.items(span(11_850)), expected(&seconds(11_850), span(11_850)), "{order:?}");
+    }
+}
+
+/// Between two walks there is nothing to read ahead of.
+#[test]
+fn a_walk_that_is_proven_now_and_then_takes_little_longer() {
+    for order in [Rows::Ascending, Rows::Descending] {
+        let proven = Upstream { proven_each: 2_500, ..upstream(seconds(11_850), order, UpperBound::Exclusive) };
+        let told = run_slowly(proven, span(11_850), &Manner::default());
+        // A proof, and the pages in front of it and behind it that are alone.
+        assert!(told.took <= PAGE * 119 / 6 + PAGE * 2 * 4, "{order:?}: {:?}", told.took);
+        assert!((119 + 3..=119 + 5).contains(&told.calls), "{order:?}: {} calls", told.calls);
         assert_eq!(told.items(span(11_850)), expected(&seconds(11_850), span(11_850)), "{order:?}");
     }
 }
@@ -266,6 +280,7 @@ proptest! {
     #[test]
     fn rows_that_arrive_between_pages_side_by_side_push_no_row_out(
         pages in 12i64..25, last in 1i64..100, seed: u64, descending: bool,
+        proven_each in prop_oneof![200usize..1_500, Just(usize::MAX)],
         arrivals in prop::collection::vec((0i64..9, -50i64..150), 1..4)
     ) {
         let all = span(4_000);
@@ -273,7 +288,7 @@ proptest! {
         let row = |second: i64| (Moment::from_millis(place(second)), format!("ac-{second:06}"));
         let rows: Vec<_> = (0..pages * 100 + last).map(row).collect();
         let order = if descending { Rows::Descending } else { Rows::Ascending };
-        let mut upstream = upstream(rows.clone(), order, UpperBound::Exclusive);
+        let mut upstream = Upstream { proven_each, ..upstream(rows.clone(), order, UpperBound::Exclusive) };
         upstream.arrivals_at = arrivals.into_iter().enumerate().map(|(n, (from_the_end, within))| {
             let offset = (pages - from_the_end) * 100;
             (offset.unsigned_abs(), Moment::from_millis(place(offset + within) + 500), format!("late-{n}"))
