@@ -19,6 +19,8 @@ const ANSWERS_SHARE: u64 = 16;
 const PASSING_SHARE: u64 = 8;
 /// What nobody has asked for for so long is not hot any more.
 const HOT_FOR: Duration = Duration::from_secs(30);
+/// For so long an answer is given again before its chunks count as used once more.
+const RECALL_FOR: Duration = Duration::from_secs(30);
 /// What a hot piece costs besides its bytes.
 const HOT_OVERHEAD: usize = 256;
 
@@ -64,9 +66,6 @@ impl HotPieces {
 /// Whole answers that are given again and again, by a number. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
 pub struct Recall<T: Clone + Send + Sync + 'static>(Cache<u64, (T, u32)>);
-
-/// For so long an answer is given again before its chunks count as used once more.
-const RECALL_FOR: Duration = Duration::from_secs(30);
 
 impl<T: Clone + Send + Sync + 'static> Recall<T> {
     /// The room for them in a cache of `bytes`.
