@@ -18,7 +18,7 @@ use crate::window::Moment;
 
 /// What of a request's head an answer depends on, besides the target and the caller: what `Vary` names, and what is known
 /// already. How urgent a request is matters only to one that must be fetched for.
-const FIELDS: [HeaderName; 5] = [
+static FIELDS: [HeaderName; 5] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     HeaderName::from_static("accountid"),
@@ -166,5 +166,17 @@ impl Answers {
         };
         self.ready.keep(number, bytes, Arc::new(ready));
         Response::from_parts(head, Either::Right(Full::new(body)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::VARY;
+
+    #[test]
+    fn what_an_answer_varies_by_is_part_of_its_name() {
+        let named: Vec<&str> = FIELDS.iter().map(HeaderName::as_str).collect();
+        assert!(VARY.split(", ").all(|field| named.contains(&field)), "{named:?}");
     }
 }

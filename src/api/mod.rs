@@ -50,6 +50,8 @@ const BODY_LIMIT: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Below this a body gains nothing by a content coding.
 const WORTH_CODING: u64 = 512;
+/// The fields by which answers to the same target differ.
+const VARY: &str = "accept, accept-encoding, accountid, prefer";
 
 /// A window's body, or a short text: none of a 304, or what the gateway says of itself.
 pub type ApiBody = Either<WindowBody, Full<Bytes>>;
@@ -185,7 +187,7 @@ where
             let (cache_status, items) = (cache_status(&window), window.items);
             let (count, bytes) = (items.count, items.body_len(representation.format));
             let if_none_match = head.headers.get(header::IF_NONE_MATCH);
-            let mut response = render(items, representation, window.settled, if_none_match);
+            let mut response = render(items, bytes, representation, window.settled, if_none_match);
             let report = Report {
                 account: series.account.clone(),
                 stream: series.stream.clone(),
@@ -301,14 +303,15 @@ where
     }
 }
 
+/// The answer with these items, which are so many bytes without a content coding.
 fn render(
     items: Excerpted,
+    bytes: u64,
     wanted: Representation,
     settled: bool,
     if_none_match: Option<&HeaderValue>,
 ) -> Response<ApiBody> {
-    let worth_coding = items.body_len(wanted.format) >= WORTH_CODING;
-    let coding = if worth_coding { wanted.coding } else { Coding::Identity };
+    let coding = if bytes >= WORTH_CODING { wanted.coding } else { Coding::Identity };
     let representation = Representation { coding, ..wanted };
     let etag = settled.then(|| etag(&items, representation));
     let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
@@ -356,7 +359,7 @@ fn describe(response: &mut Response<ApiBody>, representation: Representation) {
 /// Conversations are personal data: no cache on the way may keep them, and the caller's own asks again.
 fn guard(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding, accountid, prefer"));
+    headers.insert(header::VARY, HeaderValue::from_static(VARY));
 }
 
 /// A validator that is the same for the same items, whichever replica answers and however its chunks are cut. Without
