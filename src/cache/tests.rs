@@ -80,6 +80,24 @@ impl Played {
     }
 }
 
+/// A cache with room for so many bytes at second 5,000, and the settings that it shares with the stages below.
+fn layer(memory: u64) -> (config::Window, config::Quota, CacheLayer) {
+    let window = config::Window {
+        field: "segmentStartTime".into(),
+        upper_bound: UpperBound::Exclusive,
+        settle_after: Duration::from_hours(24),
+        freshness: Vec::new(),
+        chunk: Duration::from_hours(1),
+        max_span: Duration::MAX,
+    };
+    let cache = config::Cache { memory, redis: None };
+    let quota = config::Quota { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
+    let clock = Clock::manual(at(5_000));
+    let quotas = Quotas::new(&[], &quota, 8, Duration::ZERO, &clock).unwrap();
+    let layer = CacheLayer::new(&cache, None, &window, &quota, &quotas, &clock);
+    (window, quota, layer)
+}
+
 struct Rig {
     stage: CacheStage,
     runs: mpsc::UnboundedReceiver<Played>,
@@ -90,18 +108,7 @@ type Answering = JoinHandle<Result<WindowAnswer, CacheError>>;
 impl Rig {
     /// A cache that keeps nothing of what is open: what is lost on its way is lost.
     fn new() -> Self {
-        let window = config::Window {
-            field: "segmentStartTime".into(),
-            upper_bound: UpperBound::Exclusive,
-            settle_after: Duration::from_hours(24),
-            freshness: Vec::new(),
-            chunk: Duration::from_hours(1),
-            max_span: Duration::MAX,
-        };
-        let cache = config::Cache { memory: 1 << 30, redis: None };
-        let quota =
-            config::Quota { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
-        let quotas = Quotas::new(&[], &quota, 8, Duration::ZERO, &Clock::system()).unwrap();
+        let (.., cache) = layer(1 << 30);
         let (send, runs) = mpsc::unbounded_channel();
         let below = service_fn(move |run: Run| {
             let (end, ended) = oneshot::channel();
@@ -111,8 +118,7 @@ impl Rig {
                 ended.await.unwrap_or(Err(RepageError::Torn))
             }
         });
-        let clock = Clock::manual(at(5_000));
-        Self { stage: CacheLayer::new(&cache, None, &window, &quota, &quotas, &clock).layer(below), runs }
+        Self { stage: cache.layer(below), runs }
     }
 
     /// Somebody asks; it waits by the time this returns.

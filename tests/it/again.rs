@@ -133,8 +133,7 @@ async fn a_request_with_a_body_or_an_open_window_is_never_ready() {
 #[tokio::test]
 async fn what_is_purged_is_not_said_again_by_any_replica() {
     let redis = RedisServer::start();
-    let settings =
-        Settings::default().section("cache", &format!("redis = {{ url = '{}', timeout = '1s' }}", redis.url()));
+    let settings = Settings::default().redis(&redis.url());
     let rig = rig(&settings).await;
     let other = rig.another_door(&settings).await;
     let truth = || rig.truth(at("2026-02-23"), at("2026-02-24"));

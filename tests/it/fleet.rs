@@ -266,8 +266,7 @@ async fn it_is_told_that_redis_is_away() {
 #[tokio::test]
 async fn replicas_share_a_cluster_too() {
     let cluster = RedisCluster::start();
-    let settings =
-        Settings::default().section("cache", &format!("redis = {{ url = '{}', timeout = '1s' }}", cluster.url()));
+    let settings = Settings::default().redis(&cluster.url());
     let rig = rig(&settings).await;
     assert_whole(&rig.get(DAY).await, &day(&rig));
     let keys = || -> usize {
@@ -316,8 +315,7 @@ async fn what_stands_in_redis_serves_though_memory_is_too_small_to_keep_it() {
     assert_whole(&rig.get(DAY).await, &day(&rig));
     until_written(&redis, CELLS).await;
     let spent = rig.calls();
-    let small = Settings::default()
-        .section("cache", &format!("memory = '1KiB'\nredis = {{ url = '{}', timeout = '1s' }}", redis.url()));
+    let small = Settings::default().section("cache", "memory = '1KiB'").redis(&redis.url());
     let other = rig.another_door(&small).await;
     let answer = other.ask(&Ask::get(DAY)).await;
     assert_whole(&answer, &day(&rig));

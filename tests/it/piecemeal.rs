@@ -23,9 +23,9 @@ fn roomy(redis: &RedisServer) -> Settings {
 }
 
 fn with_memory(redis: &RedisServer, memory: &str) -> Settings {
-    let redis = format!("memory = '{memory}'\nredis = {{ url = '{}', timeout = '1s' }}", redis.url());
+    let settings = Settings::default().section("cache", &format!("memory = '{memory}'")).redis(&redis.url());
     // Calls are counted: none is made ahead.
-    Settings::default().section("cache", &redis).section("upstream", "max_concurrency = 1")
+    settings.section("upstream", "max_concurrency = 1")
 }
 
 /// A replica that has fetched the window, and has written all of it; there is no room for it in memory.

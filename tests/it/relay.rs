@@ -163,7 +163,7 @@ impl Replicas {
 }
 
 fn with(redis: &RedisServer, settings: Settings) -> Settings {
-    settings.section("cache", &format!("redis = {{ url = '{}', timeout = '1s' }}", redis.url()))
+    settings.redis(&redis.url())
 }
 
 fn calls_told(answer: &Answer) -> u64 {

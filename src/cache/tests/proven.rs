@@ -35,19 +35,7 @@ impl Line {
     }
 
     fn proven_each(memory: u64, rows: usize) -> Self {
-        let window = config::Window {
-            field: "segmentStartTime".into(),
-            upper_bound: UpperBound::Exclusive,
-            settle_after: Duration::from_hours(24),
-            freshness: Vec::new(),
-            chunk: Duration::from_hours(1),
-            max_span: Duration::MAX,
-        };
-        let cache = config::Cache { memory, redis: None };
-        let quota =
-            config::Quota { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
-        let clock = Clock::manual(at(5_000));
-        let quotas = Quotas::new(&[], &quota, 8, Duration::ZERO, &clock).unwrap();
+        let (window, quota, cache) = layer(memory);
         let there = Arc::new(Mutex::new((0..ROWS).map(|n| row(FIRST + n * MINUTE)).collect::<Vec<_>>()));
         let calls = Arc::new(Semaphore::new(0));
         let below = service_fn({
@@ -62,9 +50,8 @@ impl Line {
                 }
             }
         });
-        let repage = RepageLayer::new(&[], &window, &quota, 8, &clock).proving_each(rows).layer(below);
-        let stage = CacheLayer::new(&cache, None, &window, &quota, &quotas, &clock).layer(repage);
-        Self { stage, rows: there, calls }
+        let repage = RepageLayer::new(&[], &window, &quota, 8, &cache.clock).proving_each(rows).layer(below);
+        Self { stage: cache.layer(repage), rows: there, calls }
     }
 
     /// Whoever asks for these rows.

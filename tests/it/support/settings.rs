@@ -42,6 +42,11 @@ impl Settings {
         self
     }
 
+    /// Shares by this Redis, which may take a second to answer.
+    pub(crate) fn redis(self, url: &str) -> Self {
+        self.section("cache", &format!("redis = {{ url = '{url}', timeout = '1s' }}"))
+    }
+
     /// The limits of each account, as a TOML array; replaces those from before.
     pub(crate) fn limits(self, limits: &str) -> Self {
         Self { limits: limits.to_owned(), ..self }
