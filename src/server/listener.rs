@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -78,6 +80,12 @@ impl Listener {
     }
 }
 
+/// What happens to a connection besides requests.
+enum Seldom {
+    Closing,
+    Look,
+}
+
 async fn shake_hands(tls: TlsAcceptor, stream: TcpStream) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await.ok()?.ok()
 }
@@ -93,20 +101,29 @@ where
     let connection = http1::Builder::new()
         .timer(HeadTimer)
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        // Both services are always ready, and say no in an answer.
+        .serve_connection(TokioIo::new(stream), service_fn(move |request| service.clone().call(request)));
     let mut connection = std::pin::pin!(connection);
-    let mut look = tokio::time::interval(HEAD_LOOK);
-    let mut is_closing = false;
+    // Polled only when they have something to say: the token's own lock is shared by all connections.
+    let mut seldom = FuturesUnordered::new();
+    seldom.push(Either::Left(async {
+        closing.cancelled().await;
+        Seldom::Closing
+    }));
+    let look = || async {
+        tokio::time::sleep(HEAD_LOOK).await;
+        Seldom::Look
+    };
+    seldom.push(Either::Right(look()));
     let ended = loop {
         tokio::select! {
             biased;
             ended = &mut connection => break ended,
-            () = closing.cancelled(), if !is_closing => {
-                connection.as_mut().graceful_shutdown();
-                is_closing = true;
-            }
-            // Then the connection is polled, which sees its deadline.
-            _ = look.tick() => {}
+            Some(event) = seldom.next() => match event {
+                Seldom::Closing => connection.as_mut().graceful_shutdown(),
+                // Then the connection is polled, which sees its deadline.
+                Seldom::Look => seldom.push(Either::Right(look())),
+            },
         }
     };
     if let Err(error) = ended {
@@ -118,7 +135,6 @@ where
 #[cfg(test)]
 mod tests {
     use http_body_util::Full;
-    use tower::service_fn;
 
     use super::*;
 
@@ -128,7 +144,7 @@ mod tests {
         let listener = Listener { socket, tls: None, closing: closing.clone(), tracker };
         let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
         let answer = |_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"here")))) };
-        tokio::spawn(listener.serve(service_fn(answer)));
+        tokio::spawn(listener.serve(tower::service_fn(answer)));
         (client, closing)
     }
 
