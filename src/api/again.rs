@@ -102,10 +102,13 @@ impl Answers {
         };
         add(caller.map_or(b"", |caller| caller.name.as_bytes()));
         add(uri.path_and_query()?.as_str().as_bytes());
-        for field in &FIELDS {
-            let values = || headers.get_all(field).iter();
-            add(&values().count().to_ne_bytes());
-            values().for_each(|value| add(value.as_bytes()));
+        // One pass over those that came is cheaper than to look for each that may have. Who sends them in another order
+        // asks another request.
+        for (field, value) in headers {
+            if let Some(position) = FIELDS.iter().position(|known| known == field) {
+                add(&position.to_ne_bytes());
+                add(value.as_bytes());
+            }
         }
         Some(Asked { number: xxh3_64_with_seed(&name, self.seed), name })
     }

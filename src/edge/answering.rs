@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::{HeaderValue, Response};
+use http::Response;
 use http_body_util::Either;
 use pin_project_lite::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,14 +14,15 @@ use tracing::Span;
 
 use super::caller::Visit;
 use super::problem::EdgeError;
-use super::{EdgeBody, REQUEST_ID, fields, problem};
+use super::request_id::RequestId;
+use super::{EdgeBody, fields, problem};
 use crate::api::{Answer, ApiError};
 use crate::telemetry::{self, Request as Told};
 
 /// What is known of a request as soon as it has come.
 pub(super) struct Arrival {
     pub(super) begun: Instant,
-    pub(super) id: String,
+    pub(super) id: RequestId,
     /// What is logged of it stands in there.
     pub(super) span: Span,
     /// Who asks; `None` if nobody knows.
@@ -30,18 +31,15 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// The response, which is told of.
-    fn respond(&mut self, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
-        let id = std::mem::take(&mut self.id);
+    fn respond(&self, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
         let (mut response, report, problem) = match result {
             Ok(Answer { response, report }) => (response.map(Either::Left), Some(report), None),
             Err(error) => {
-                let (response, kind) = problem::respond(&error, &id);
+                let (response, kind) = problem::respond(&error, self.id.as_str());
                 (response.map(Either::Right), None, Some((kind, error.to_string())))
             }
         };
-        if let Ok(id) = HeaderValue::try_from(id) {
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
+        self.id.tell(response.headers_mut());
         if let Some(visit) = &self.visit {
             fields::tell(response.headers_mut(), visit.standing);
         }

@@ -1,0 +1,77 @@
+//! The name of a request, by which its log lines, its problem and its answer are found together.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::{Builder, Uuid};
+
+use crate::window::Moment;
+
+const FIELD: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest name of its own that a caller may give, in bytes.
+const LONGEST: usize = 128;
+
+/// Letters, digits, `-`, `_` and `.`, so that no name can forge a log line.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The caller's own name for the request if it is harmless, or a new one.
+    pub(super) fn of(headers: &HeaderMap, now: impl FnOnce() -> Moment) -> Self {
+        let own = headers.get(FIELD).filter(|id| is_harmless(id.as_bytes()));
+        own.map_or_else(|| Self::new(now()), |id| Self(id.clone()))
+    }
+
+    /// A UUID of version 7. Nobody gains by guessing it, so its random bits need no call of the system.
+    fn new(now: Moment) -> Self {
+        let mut random = [0; 10];
+        fastrand::fill(&mut random);
+        let millis = u64::try_from(now.as_nanos() / 1_000_000).unwrap_or_default();
+        let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+        let mut text = Uuid::encode_buffer();
+        let text = id.hyphenated().encode_lower(&mut text);
+        Self(HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or("-")
+    }
+
+    /// Puts it into the head of the answer.
+    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+        headers.insert(FIELD, self.0.clone());
+    }
+}
+
+fn is_harmless(id: &[u8]) -> bool {
+    let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=LONGEST).contains(&id.len()) && id.iter().all(harmless)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(id: &str) -> String {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_bytes(id.as_bytes()) {
+            headers.insert(FIELD, value);
+        }
+        RequestId::of(&headers, Moment::default).as_str().to_owned()
+    }
+
+    #[test]
+    fn a_name_that_could_forge_a_log_line_is_not_taken() {
+        for id in ["a b", "", "x\u{7f}", "\u{e9}", &"x".repeat(129)] {
+            assert_ne!(taken(id), id);
+        }
+        for id in ["mine-1", "A_b.c", &"x".repeat(128)] {
+            assert_eq!(taken(id), id);
+        }
+    }
+
+    #[test]
+    fn a_new_name_is_a_uuid_that_tells_when() {
+        let id = Uuid::parse_str(&taken("")).unwrap();
+        assert_eq!((id.get_version_num(), id.get_timestamp().unwrap().to_unix()), (7, (0, 0)));
+        assert_ne!(taken(""), taken(""));
+    }
+}
