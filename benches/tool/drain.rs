@@ -1,5 +1,5 @@
 //! A load generator for large answers. It reads the head of an answer, and lets the kernel throw the body away
-//! (`MSG_TRUNC`): where a client copies each byte, it is the client that is measured.
+//! (`MSG_TRUNC`), so that it is the server that is measured; or it copies the body, as each true client does.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,6 +18,28 @@ const HEAD: usize = 1024;
 const CHUNK_HEAD: usize = 32;
 /// How much the kernel may throw away at once.
 const ROOM: usize = 1 << 20;
+/// How much a client copies at once: what many libraries take.
+const COPIED: usize = 1 << 16;
+
+/// What becomes of the bodies.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Bodies {
+    /// They stay in the kernel.
+    #[default]
+    Discarded,
+    /// Each byte is copied out of the kernel.
+    Copied,
+}
+
+impl Bodies {
+    /// The most that is taken at once, and how.
+    const fn manner(self) -> (usize, RecvFlags) {
+        match self {
+            Self::Discarded => (ROOM, RecvFlags::TRUNC),
+            Self::Copied => (COPIED, RecvFlags::empty()),
+        }
+    }
+}
 
 /// What all connections saw.
 #[derive(Default)]
@@ -28,7 +50,13 @@ struct Tally {
 
 /// Sends the bytes of the file `request` over so many connections, again and again, for so many seconds; the answer to
 /// the last request of each connection is awaited. Prints what came of it as a line of JSON.
-pub(crate) fn run(address: &str, request: &str, connections: &str, seconds: &str) -> anyhow::Result<()> {
+pub(crate) fn run(
+    bodies: Bodies,
+    address: &str,
+    request: &str,
+    connections: &str,
+    seconds: &str,
+) -> anyhow::Result<()> {
     let request = Bytes::from(std::fs::read(request).context(request.to_owned())?);
     let (connections, seconds): (usize, f64) = (connections.parse()?, seconds.parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -36,7 +64,8 @@ pub(crate) fn run(address: &str, request: &str, connections: &str, seconds: &str
     let begun = Instant::now();
     let until = begun + Duration::from_secs_f64(seconds);
     LocalSet::new().block_on(&runtime, async {
-        let caller = |_| tokio::task::spawn_local(call(address.to_owned(), request.clone(), until, tally.clone()));
+        let caller =
+            |_| tokio::task::spawn_local(call(bodies, address.to_owned(), request.clone(), until, tally.clone()));
         for caller in (0..connections).map(caller).collect::<Vec<_>>() {
             caller.await??;
         }
@@ -58,10 +87,16 @@ pub(crate) fn run(address: &str, request: &str, connections: &str, seconds: &str
 }
 
 /// One connection.
-async fn call(address: String, request: Bytes, until: Instant, tally: Rc<RefCell<Tally>>) -> anyhow::Result<()> {
+async fn call(
+    bodies: Bodies,
+    address: String,
+    request: Bytes,
+    until: Instant,
+    tally: Rc<RefCell<Tally>>,
+) -> anyhow::Result<()> {
     let stream = TcpStream::connect(&address).await.context(address)?;
     stream.set_nodelay(true)?;
-    let mut answer = Answer::default();
+    let mut answer = Answer { bodies, ..Answer::default() };
     while Instant::now() < until {
         let begun = Instant::now();
         send(&stream, &request).await?;
@@ -84,6 +119,7 @@ pub(crate) async fn send(stream: &TcpStream, mut request: &[u8]) -> anyhow::Resu
 
 /// What is known of the answer that is coming in.
 pub(crate) struct Answer {
+    bodies: Bodies,
     /// Bytes that were read and not yet understood.
     ahead: BytesMut,
     room: Vec<u8>,
@@ -93,7 +129,7 @@ pub(crate) struct Answer {
 
 impl Default for Answer {
     fn default() -> Self {
-        Self { ahead: BytesMut::with_capacity(HEAD), room: vec![0; ROOM], bytes: 0 }
+        Self { bodies: Bodies::default(), ahead: BytesMut::with_capacity(HEAD), room: vec![0; ROOM], bytes: 0 }
     }
 }
 
@@ -135,15 +171,16 @@ impl Answer {
         }
     }
 
-    /// Throws the next `left` bytes away.
+    /// Takes the next `left` bytes, and keeps none of them.
     async fn discard(&mut self, stream: &TcpStream, mut left: usize) -> anyhow::Result<()> {
         self.bytes += left as u64;
         let known = left.min(self.ahead.len());
         self.ahead.advance(known);
         left -= known;
+        let (most, flags) = self.bodies.manner();
         while left > 0 {
-            let room = &mut self.room[..left.min(ROOM)];
-            let receive = || Ok(rustix::net::recv(stream, &mut *room, RecvFlags::TRUNC)?.1);
+            let room = &mut self.room[..left.min(most)];
+            let receive = || Ok(rustix::net::recv(stream, &mut *room, flags)?.1);
             match stream.async_io(Interest::READABLE, receive).await? {
                 0 => bail!("the connection was closed"),
                 gone => left -= gone,

@@ -11,8 +11,11 @@ mod rig;
 
 use std::process::ExitCode;
 
+use self::drain::Bodies;
+
 const USAGE: &str = "usage: tool floor ADDRESS DIRECTORY
        tool drain ADDRESS REQUEST-FILE CONNECTIONS SECONDS
+       tool read ADDRESS REQUEST-FILE CONNECTIONS SECONDS
        tool hot
        tool replay
 
@@ -23,7 +26,12 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match *args.as_slice() {
         ["floor", address, directory] => floor::run(address, directory),
-        ["drain", address, request, connections, seconds] => drain::run(address, request, connections, seconds),
+        ["drain", address, request, connections, seconds] => {
+            drain::run(Bodies::Discarded, address, request, connections, seconds)
+        }
+        ["read", address, request, connections, seconds] => {
+            drain::run(Bodies::Copied, address, request, connections, seconds)
+        }
         ["hot"] => hot::run(),
         ["replay"] => replay::run(),
         // Cargo itself starts each bench target: `cargo bench` with one flag, `cargo test --all-targets` with none.
