@@ -13,7 +13,7 @@ use super::excerpt::Excerpted;
 use super::fetch::Fetcher;
 use super::look::Change;
 use super::memory::Memory;
-use super::serve::{Part, twice};
+use super::parts::{Part, twice};
 use super::tally::{Stretch, Tally};
 use super::{Outcome, WindowAnswer, WindowQuery};
 use crate::window::Span;

@@ -18,6 +18,7 @@ mod member;
 mod memory;
 mod often;
 mod outcome;
+mod parts;
 mod piecemeal;
 mod promised;
 mod purge;

@@ -1,6 +1,7 @@
 //! Puts an answer together: copies that may be served, and flights for what is missing.
 
-use std::collections::HashMap;
+mod exact;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use futures_util::future::select_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::chunk::{Chunk, Damaged, Slice};
+use super::chunk::Chunk;
 use super::copies::Copy;
 use super::fetch::Fetcher;
 use super::flight::Flight;
 use super::look::{Change, Held, Look};
+use super::parts::{Part, parts, twice};
 use super::promised::{AT_A_TIME, Promised};
 use super::relay::Arrival;
 use super::runs::need;
@@ -20,7 +22,7 @@ use super::seat::{Found, Seat};
 use super::shelf::{SharedShelf, Want};
 use super::{CacheError, Excerpt, Excerpted, Outcome, Rest, WindowAnswer, WindowQuery, stream};
 use crate::quota::Exhausted;
-use crate::repage::{Placed, RepageError};
+use crate::repage::RepageError;
 use crate::upstream::{Filter, KnownFilter, Patience, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
@@ -52,18 +54,6 @@ impl Copied for Brought {
     fn fetched_at(&self) -> Moment {
         self.chunk.fetched_at()
     }
-}
-
-/// A part of the window with what serves it.
-pub(super) struct Part {
-    pub(super) span: Span,
-    pub(super) slice: Slice,
-    /// When it was fetched.
-    pub(super) fetched_at: Moment,
-    /// Whether it was there before.
-    pub(super) copy: bool,
-    /// Whether the chunk was made of another for this answer.
-    pub(super) derived: bool,
 }
 
 /// What one request has gathered so far.
@@ -421,52 +411,6 @@ impl Request {
             items: self.excerpt.of(parts.into_iter().map(|part| part.slice).collect()),
         }
     }
-
-    /// Exactly what the upstream says to this window, cut by nobody.
-    pub(super) async fn gather_exactly(&mut self) -> Result<(Vec<Part>, Outcome), CacheError> {
-        self.flights.clear();
-        self.streams = false;
-        for _ in 0..ROUNDS {
-            let found = self.find_exactly();
-            self.arrival = None;
-            let (chunk, outcome) = match found {
-                Ok(chunk) => (chunk, Outcome::Hit),
-                Err(flight) => {
-                    self.await_flights(&[(flight.clone(), self.span)]).await?;
-                    let chunks = flight.brought().ok_or(CacheError::Lost)??;
-                    self.flights.push(flight);
-                    // One that was left, as another replica makes the calls now, brings nothing.
-                    let Some(chunk) = chunks.first() else {
-                        self.seat.patience.attempt_again();
-                        continue;
-                    };
-                    (chunk.clone(), Outcome::Bypass)
-                }
-            };
-            let (fetched_at, copy) = (chunk.fetched_at(), outcome == Outcome::Hit);
-            let slice = Slice { rows: 0..chunk.len(), chunk };
-            return Ok((vec![Part { span: self.span, slice, fetched_at, copy, derived: false }], outcome));
-        }
-        Err(CacheError::Lost)
-    }
-
-    /// The window as it is kept, or the flight that is going to bring it.
-    fn find_exactly(&self) -> Result<Arc<Chunk>, Arc<Flight>> {
-        let key = (self.span, self.series.rich);
-        let mut shelf = self.shelf.lock();
-        if let Some(chunk) = shelf.exact.get(&key).and_then(|copy| copy.use_chunk(&self.fetcher.memory)) {
-            return Ok(chunk);
-        }
-        let flight = shelf
-            .flights
-            .iter()
-            .filter(|flight| (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
-            .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight, self.span))
-            .cloned();
-        Err(flight.unwrap_or_else(|| {
-            self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span, self.fresh_since, &self.seat)
-        }))
-    }
 }
 
 /// What lies at the beginning of `span`, one behind the other.
@@ -475,36 +419,4 @@ fn beginning(span: Span, mut hits: Vec<(Span, Held)>) -> Vec<(Span, Held)> {
     let mut end = span.start;
     let follows = |(span, _): &(Span, Held)| std::mem::replace(&mut end, span.end) == span.start;
     hits.into_iter().take_while(follows).collect()
-}
-
-/// Cuts what is held to the window, in time order; items of other series are changed first.
-pub(super) async fn parts(mut held: Vec<(Span, Held)>) -> Result<Vec<Part>, Damaged> {
-    held.sort_by_key(|(span, _)| span.start);
-    let changes = held.iter().any(|(_, held)| !held.change.is_none());
-    let cut = move || held.into_iter().map(|(span, held)| part(span, held)).collect();
-    // Changing items parses them, which takes long enough to hold up others of this thread.
-    if changes { tokio::task::spawn_blocking(cut).await.unwrap_or(Err(Damaged)) } else { cut() }
-}
-
-fn part(span: Span, held: Held) -> Result<Part, Damaged> {
-    let (fetched_at, copy, derived) = (held.chunk.fetched_at(), held.copy, !held.change.is_none());
-    let chunk = if derived { Arc::new(held.chunk.derive(|item| held.change.apply(item))?) } else { held.chunk };
-    let slice = Slice { rows: chunk.rows_within(span), chunk };
-    Ok(Part { span, slice, fetched_at, copy, derived })
-}
-
-/// The spans whose items have moved elsewhere since they were fetched: an item that is not settled and stands in two
-/// parts has left the one that was fetched first.
-pub(super) fn twice(parts: &[Part]) -> Vec<Span> {
-    let mut seen: HashMap<u64, &Part> = HashMap::new();
-    let mut moved = Vec::new();
-    for part in parts {
-        for name in part.slice.chunk.names(part.slice.rows.clone()) {
-            if let Some(other) = seen.insert(*name, part) {
-                let older = if other.slice.chunk.fetched_at() <= part.slice.chunk.fetched_at() { other } else { part };
-                moved.push(older.span);
-            }
-        }
-    }
-    moved
 }
