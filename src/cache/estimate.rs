@@ -15,7 +15,7 @@ pub(super) struct Amount {
 }
 
 impl Amount {
-    fn add(&mut self, items: usize, length: Duration) {
+    pub(super) fn add(&mut self, items: usize, length: Duration) {
         self.items += items as u64;
         self.length += length;
     }

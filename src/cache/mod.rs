@@ -30,6 +30,7 @@ mod serve;
 mod shelf;
 mod sight;
 mod stream;
+mod stretches;
 mod tally;
 #[cfg(test)]
 mod tests;

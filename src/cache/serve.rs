@@ -20,6 +20,7 @@ use super::relay::Arrival;
 use super::runs::need;
 use super::seat::{Found, Seat};
 use super::shelf::{SharedShelf, Want};
+use super::stretches::Stretches;
 use super::{CacheError, Excerpt, Excerpted, Outcome, Rest, WindowAnswer, WindowQuery, stream};
 use crate::quota::Exhausted;
 use crate::repage::RepageError;
@@ -83,6 +84,8 @@ pub(super) struct Request {
     pub(super) lacking: SpanSet,
     /// Bytes of chunks that were taken from there.
     pub(super) taken: usize,
+    /// How far another replica was asked for the rest, if that is not done at once.
+    stretches: Option<Stretches>,
     /// When the oldest of what was there already had been fetched, and whether anything had to be: what can be told of an
     /// answer before it has come to its end.
     oldest: Option<Moment>,
@@ -117,6 +120,7 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
         request.streams = settled && request.excerpt == Excerpt::ALL;
         if request.streams && request.fetcher.tier.is_some() && request.span.length() > DAY {
             request.promised = Some(Promised::new());
+            request.stretches = Stretches::of(request.span);
         }
         match request.gather_chunks().await {
             Ok(None) => return Ok(stream::begin(request)),
@@ -163,6 +167,7 @@ impl Request {
             promised: None,
             lacking: SpanSet::default(),
             taken: 0,
+            stretches: None,
             oldest: None,
             fetches: false,
             news: 0,
@@ -202,6 +207,10 @@ impl Request {
                     if self.taken >= AT_A_TIME && !self.lacking.is_empty() {
                         return Ok(None);
                     }
+                }
+                // The first stretch is there, and more than one is to come.
+                Next::AwaitFlights(_) if self.news > 0 && self.stretches.as_ref().is_some_and(Stretches::goes_on) => {
+                    return Ok(None);
                 }
                 Next::AwaitFlights(flights) => {
                     self.await_flights(&flights).await?;
@@ -253,6 +262,7 @@ impl Request {
         if to_be_fetched.is_empty() {
             return Ok(Next::Take);
         }
+        let to_be_fetched = self.next_stretch(to_be_fetched);
         let mut unasked = to_be_fetched.clone();
         let mut flights = Vec::new();
         for flight in &shelf.flights {
@@ -285,6 +295,16 @@ impl Request {
         self.promised.as_ref().map_or_else(|| missing.clone(), |promised| promised.broken(missing))
     }
 
+    /// What of `spans` is asked for now.
+    fn next_stretch(&mut self, spans: SpanSet) -> SpanSet {
+        match &mut self.stretches {
+            Some(stretches) if self.fetcher.elsewhere(&self.series.account).is_some() => {
+                stretches.within(&spans, &self.fetcher.grid)
+            }
+            _ => spans,
+        }
+    }
+
     /// Takes what the flights that it waits for have brought. An error if one has failed that was to bring what is missing.
     fn take_landed(&mut self, missing: &SpanSet) -> Result<(), CacheError> {
         for Found { span, chunk, rich, is_unfiltered } in self.seat.found() {
@@ -296,6 +316,10 @@ impl Request {
                 Err(error) if need(missing, flight.span()).is_some() => return Err(error),
                 Err(_) => continue,
             };
+            if let Some(stretches) = self.stretches.as_mut().filter(|_| !chunks.is_empty()) {
+                let items = chunks.iter().map(|chunk| chunk.rows_within(flight.span()).len()).sum();
+                stretches.saw(items, flight.span().length());
+            }
             // Of one who streams, what it has sent is not kept.
             for chunk in chunks.iter().filter(|chunk| chunk.span().overlaps(self.span)) {
                 // What another replica cut its answer from may reach beyond it, where it was too old to be served.
