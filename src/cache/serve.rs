@@ -208,10 +208,7 @@ impl Request {
                         return Ok(None);
                     }
                 }
-                // The first stretch is there, and more than one is to come.
-                Next::AwaitFlights(_) if self.news > 0 && self.stretches.as_ref().is_some_and(Stretches::goes_on) => {
-                    return Ok(None);
-                }
+                Next::AwaitFlights(_) if self.stretches.as_ref().is_some_and(Stretches::is_long) => return Ok(None),
                 Next::AwaitFlights(flights) => {
                     self.await_flights(&flights).await?;
                     if self.streams && flights.iter().any(|(flight, _)| flight.sight.is_long()) {

@@ -14,12 +14,14 @@ use crate::window::{Grid, Moment, Span, SpanSet};
 
 /// What is not longer is asked for at once: a month, wherever it begins.
 const AT_ONCE: Duration = Duration::from_hours(32 * 24);
-/// The first stretch, while nobody knows how dense it is.
-const FIRST: Duration = Duration::from_hours(7 * 24);
+/// The first stretch, while nobody knows how dense it is. No weekend is as long, so it tells.
+const FIRST: Duration = Duration::from_hours(3 * 24);
 /// About so many items are in the others,
-const ITEMS: u64 = 50 * PAGE_LIMIT as u64;
+const ITEMS: u64 = 40 * PAGE_LIMIT as u64;
 /// none of which is longer than so many times the one before it.
 const GROWTH: u32 = 8;
+/// What is expected to be so many items is not waited for before the answer begins: a dozen pages, as in any walk.
+const LONG: u64 = 12 * PAGE_LIMIT as u64;
 
 /// How far a window has been asked for.
 #[derive(Debug)]
@@ -29,13 +31,13 @@ pub(super) struct Stretches {
     length: Duration,
     /// What has come.
     seen: Amount,
-    goes_on: bool,
+    is_long: bool,
 }
 
 impl Stretches {
     /// Nothing of `window` has been asked for; `None` if that is done at once.
     pub(super) fn of(window: Span) -> Option<Self> {
-        let none = Self { end: window.start, length: FIRST, seen: Amount::default(), goes_on: false };
+        let none = Self { end: window.start, length: FIRST, seen: Amount::default(), is_long: false };
         (window.length() > AT_ONCE).then_some(none)
     }
 
@@ -51,14 +53,21 @@ impl Stretches {
             self.length = self.next_length();
             self.end = grid.cell((first.start + self.length).previous_tick()).end;
         }
-        let stretch: SpanSet = missing.spans().iter().map(|span| span.split_at(self.end).0).collect();
-        self.goes_on = stretch != *missing;
-        stretch
+        let parts = missing.spans().iter().map(|span| span.split_at(self.end));
+        let behind: Duration = parts.clone().map(|(_, behind)| behind.length()).sum();
+        self.is_long = self.expected(behind) >= LONG;
+        parts.map(|(stretch, _)| stretch).collect()
     }
 
-    /// Whether there is more to ask for than the last time.
-    pub(super) fn goes_on(&self) -> bool {
-        self.goes_on
+    /// Whether it will take long until what lies behind this stretch is there, as far as can be told by what has come.
+    pub(super) fn is_long(&self) -> bool {
+        self.is_long
+    }
+
+    /// About so many items lie in so much time.
+    fn expected(&self, length: Duration) -> u64 {
+        let Amount { items, length: seen } = self.seen;
+        items.saturating_mul(length.as_secs()).checked_div(seen.as_secs()).unwrap_or_default()
     }
 
     fn next_length(&self) -> Duration {
@@ -101,7 +110,6 @@ mod tests {
             assert_eq!(stretch, stretches.within(&missing, &grid()), "until it has come");
             let [span] = *stretch.spans() else { panic!("{stretch:?}") };
             missing.remove(span);
-            assert_eq!(stretches.goes_on(), !missing.is_empty());
             let length = span.length().as_secs() / (24 * 3600);
             stretches.saw(items_a_day * usize::try_from(length).unwrap(), span.length());
             lengths.push(length);
@@ -112,23 +120,39 @@ mod tests {
     #[test]
     fn a_stretch_is_of_some_thousand_items() {
         let dense = lengths(1000);
-        assert_eq!(dense[..3], [7, 5, 5]);
+        assert_eq!(dense[..3], [3, 4, 4]);
         assert_eq!(dense.iter().sum::<u64>(), 366);
-        assert_eq!(lengths(10), [7, 56, 303]);
-        assert_eq!(lengths(0), [7, 56, 303], "growing, where there is nothing");
-        assert_eq!(lengths(100_000)[..3], [7, 1, 1], "a cell at least");
+        assert_eq!(lengths(10), [3, 24, 192, 147]);
+        assert_eq!(lengths(0), [3, 24, 192, 147], "growing, where there is nothing");
+        assert_eq!(lengths(100_000)[..3], [3, 1, 1], "a cell at least");
     }
 
     #[test]
     fn what_is_there_already_is_left_out() {
         let mut stretches = Stretches::of(days(0, WINDOW)).unwrap();
         let missing = set(&[(100, 102), (104, 200)]);
-        assert_eq!(stretches.within(&missing, &grid()), set(&[(100, 102), (104, 107)]));
-        stretches.saw(5000, days(0, 5).length());
+        assert_eq!(stretches.within(&missing, &grid()), set(&[(100, 102)]));
+        stretches.saw(2000, days(0, 2).length());
+        assert_eq!(stretches.within(&set(&[(104, 200)]), &grid()), set(&[(104, 108)]));
         // Some of it has come by another way.
-        assert_eq!(stretches.within(&set(&[(106, 200)]), &grid()), set(&[(106, 107)]));
-        assert_eq!(stretches.within(&set(&[(150, 200)]), &grid()), set(&[(150, 155)]));
+        assert_eq!(stretches.within(&set(&[(106, 200)]), &grid()), set(&[(106, 108)]));
+        assert_eq!(stretches.within(&set(&[(150, 200)]), &grid()), set(&[(150, 154)]));
         assert!(stretches.within(&SpanSet::default(), &grid()).is_empty());
+    }
+
+    #[test]
+    fn it_is_long_if_a_dozen_pages_are_still_to_come() {
+        let is_long = |items_in_three_days: usize, behind: i64| {
+            let mut stretches = Stretches::of(days(0, WINDOW)).unwrap();
+            stretches.within(&set(&[(0, WINDOW)]), &grid());
+            assert!(!stretches.is_long(), "nothing is known yet");
+            stretches.saw(items_in_three_days, days(0, 3).length());
+            let end = 3 + i64::from(GROWTH) * 3;
+            assert_eq!(stretches.within(&set(&[(3, end + behind)]), &grid()), set(&[(3, end)]));
+            stretches.is_long()
+        };
+        assert!(is_long(36, 100) && !is_long(36, 99));
+        assert!(!is_long(0, 300) && !is_long(36, 0));
     }
 
     #[test]

@@ -8,10 +8,10 @@ use super::*;
 /// Forty settled days of 300 items each.
 const LONG: &str = "from=2026-01-15&to=2026-02-23";
 const PAGES: u64 = 120;
-/// A week first, then about fifty pages at a time: each end may cost a call.
+/// Three days first, then about forty pages at a time: each end may cost a call.
 const STRETCHES: u64 = 4;
 /// More than the first stretch is.
-const BEGINNING: u64 = 30;
+const BEGINNING: u64 = 20;
 
 async fn replicas(count: usize) -> Replicas {
     let settings = Settings::default().limits("[{ requests = 1_000_000, per = '1s' }]");
