@@ -17,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod fleet;
+mod pages;
 pub mod quota;
 pub mod repage;
 pub mod retry;

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::question::Caller;
 use super::{Answer, ApiBody, Report, tell_age};
 use crate::cache::{Lasting, Reads, Recall};
+use crate::pages;
 use crate::window::Moment;
 
 /// What of a request's head an answer depends on, besides the target and the caller: what `Vary` names, and what is known
@@ -149,7 +150,7 @@ impl Answers {
         let (head, body) = response.into_parts();
         let body = match body {
             Either::Left(body) => match body.whole() {
-                Ok(body) => body,
+                Ok(body) => pages::fix(body),
                 Err(broken) => return Response::from_parts(head, Either::Left(broken)),
             },
             Either::Right(_) => Bytes::new(),

@@ -15,13 +15,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::head_timer::HeadTimer;
+use super::passing::{Congestion, Passing};
 
 /// How long a client may take to send a request's head, or to shake hands.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,11 +54,12 @@ impl Listener {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
+        let congestion = Congestion::of(&self.socket);
         loop {
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = self.closing.cancelled() => return,
                 accepted = self.socket.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be taken in");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -66,9 +68,12 @@ impl Listener {
                 },
             };
             let (tls, closing, service) = (self.tls.clone(), self.closing.clone(), service.clone());
+            let _ = stream.set_nodelay(true);
+            let stream = congestion.take_in(stream, peer);
             self.tracker.spawn(async move {
-                let _ = stream.set_nodelay(true);
-                let Some(tls) = tls else { return serve_connection(stream, service, closing).await };
+                let Some(tls) = tls else {
+                    return serve_connection(stream, service, closing).await;
+                };
                 // One who has not shaken hands has asked for nothing, so a drain does not wait for it.
                 match closing.run_until_cancelled(shake_hands(tls, stream)).await {
                     Some(Some(stream)) => serve_connection(stream, service, closing).await,
@@ -86,7 +91,7 @@ enum Seldom {
     Look,
 }
 
-async fn shake_hands(tls: TlsAcceptor, stream: TcpStream) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+async fn shake_hands(tls: TlsAcceptor, stream: Passing) -> Option<tokio_rustls::server::TlsStream<Passing>> {
     tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await.ok()?.ok()
 }
 
@@ -135,6 +140,7 @@ where
 #[cfg(test)]
 mod tests {
     use http_body_util::Full;
+    use tokio::net::TcpStream;
 
     use super::*;
 

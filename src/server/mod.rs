@@ -2,6 +2,7 @@
 
 mod head_timer;
 mod listener;
+mod passing;
 mod tls;
 
 use std::net::SocketAddr;
