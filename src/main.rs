@@ -5,6 +5,7 @@ use std::thread::available_parallelism;
 
 use clap::Parser as _;
 use koregate::cli::{self, Cli};
+use tokio::runtime::Builder;
 
 /// Threads that wait for names to be looked up, besides those that deflate.
 const LOOKING_UP: usize = 2;
@@ -12,7 +13,9 @@ const LOOKING_UP: usize = 2;
 fn main() -> ExitCode {
     let command = Cli::parse();
     let cores = available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One worker among others looks for work to share, and sends those it has no room for the long way round.
+    let mut runtime = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let runtime = runtime
         // Deflating keeps a core busy, so more threads gain nothing; and each has a heap of its own, with holes of its own.
         .max_blocking_threads(cores + LOOKING_UP)
         .enable_all()
