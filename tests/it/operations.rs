@@ -7,7 +7,7 @@ use koregate::clock::Clock;
 use koregate::simulator::{Control, Credential, Filter, Profile, Simulator};
 use tokio::net::TcpStream;
 
-use crate::process::{Running, environment, run, text};
+use crate::process::{Running, environment, on_one_core, run, text};
 use crate::support::{Answer, Ask, Client, STREAM, at, exact_profile, until};
 use crate::tap::Tap;
 
@@ -128,9 +128,16 @@ async fn it_does_not_start_with_a_faulty_configuration_or_on_a_port_that_is_take
 
 #[tokio::test]
 async fn sigterm_lets_the_answer_under_way_complete_and_takes_nothing_more_in() {
+    let start = |environment: &[_]| Running::start(&["serve"], environment);
+    drain_under_way(start).await;
+    // There it has one thread for all.
+    drain_under_way(|environment| on_one_core(|| start(environment))).await;
+}
+
+async fn drain_under_way(start: impl Fn(&[(&'static str, String)]) -> Running) {
     let (simulator, control) = simulator().await;
     let tap = Tap::start(simulator.addr(), None).await;
-    let mut gateway = Running::start(&["serve"], &environment(&tap.base_url()));
+    let mut gateway = start(&environment(&tap.base_url()));
     let (addr, operators) = gateway.listening().await;
     tap.hold();
     let under_way = tokio::spawn(async move { ask(addr, &Ask::get(DAY)).await });

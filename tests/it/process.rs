@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use koregate::simulator::Credential;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::mpsc;
 
 /// The environment that is enough for one account.
@@ -40,6 +41,17 @@ pub(crate) fn run(arguments: &[&str], environment: &[(&'static str, String)], st
 /// Either of the two outputs as text.
 pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
+}
+
+/// Starts something on one core, where it stays.
+pub(crate) fn on_one_core<T>(start: impl FnOnce() -> T) -> T {
+    let all = sched_getaffinity(None).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)).unwrap());
+    sched_setaffinity(None, &one).unwrap();
+    let started = start();
+    sched_setaffinity(None, &all).unwrap();
+    started
 }
 
 /// A command that runs until it is told to end. Killed when dropped.
