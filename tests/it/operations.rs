@@ -168,6 +168,22 @@ async fn drain_under_way(start: impl Fn(&[(&'static str, String)]) -> Running) {
 }
 
 #[tokio::test]
+async fn a_large_answer_that_is_ready_is_passed_on_through_a_pipe() {
+    let (simulator, _control) = simulator().await;
+    let mut gateway = on_one_core(|| Running::start(&["serve"], &environment(&simulator.base_url())));
+    let (addr, _) = gateway.listening().await;
+    let page = Ask::get(format!("{DAY}&limit=100"));
+    let first = ask(addr, &page).await;
+    assert!((64 << 10..1 << 20).contains(&first.body.len()), "{}", first.body.len());
+    let before = gateway.pipes();
+    // Ready when it has been asked for so often; and kept is a pipe that was emptied, which that of a full socket is not.
+    for _ in 0..20 {
+        assert_eq!(ask(addr, &page).await.body, first.body);
+    }
+    assert_eq!(gateway.pipes(), before + 1);
+}
+
+#[tokio::test]
 async fn a_drain_ends_in_time_though_an_answer_does_not() {
     let (simulator, _control) = simulator().await;
     let tap = Tap::start(simulator.addr(), None).await;

@@ -1,5 +1,6 @@
 //! The real binary as a child process: what it prints, where it listens, and how it ends.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
@@ -107,6 +108,13 @@ impl Running {
     /// All that it has printed so far.
     pub(crate) fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()
+    }
+
+    /// How many pipes it has open, those to this process included.
+    pub(crate) fn pipes(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let open = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        open.filter(|open| open.to_string_lossy().starts_with("pipe:")).collect::<HashSet<_>>().len()
     }
 
     /// Sends SIGTERM, as Kubernetes does.
