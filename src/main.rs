@@ -13,9 +13,9 @@ const LOOKING_UP: usize = 2;
 fn main() -> ExitCode {
     let command = Cli::parse();
     let cores = available_parallelism().map_or(1, usize::from);
-    // One worker among others looks for work to share, and sends those it has no room for the long way round.
-    let mut runtime = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    let runtime = runtime
+    // A worker that has others sends what its queue has no room for the long way round, for them to take.
+    let mut builder = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let runtime = builder
         // Deflating keeps a core busy, so more threads gain nothing; and each has a heap of its own, with holes of its own.
         .max_blocking_threads(cores + LOOKING_UP)
         .enable_all()

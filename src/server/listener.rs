@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,7 +55,7 @@ impl Listener {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let congestion = Congestion::of(&self.socket);
+        let congestion = Arc::new(Congestion::of(&self.socket));
         loop {
             let (stream, peer) = tokio::select! {
                 () = self.closing.cancelled() => return,
@@ -68,9 +69,10 @@ impl Listener {
                 },
             };
             let (tls, closing, service) = (self.tls.clone(), self.closing.clone(), service.clone());
-            let _ = stream.set_nodelay(true);
-            let stream = congestion.take_in(stream, peer);
+            let congestion = congestion.clone();
             self.tracker.spawn(async move {
+                let _ = stream.set_nodelay(true);
+                let stream = congestion.take_in(stream, peer);
                 let Some(tls) = tls else {
                     return serve_connection(stream, service, closing).await;
                 };

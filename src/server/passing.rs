@@ -101,15 +101,15 @@ impl AsyncWrite for Passing {
             let mut sent = 0;
             // An error that says that the socket is full has to come out of this, also if some was sent before.
             let outcome = this.stream.try_io(Interest::WRITABLE, || send_all(&this.stream, head, body, &mut sent));
-            match outcome {
+            let Err(error) = outcome else { return Poll::Ready(Ok(sent)) };
+            match error.kind() {
                 _ if sent > 0 => return Poll::Ready(Ok(sent)),
-                Ok(()) => return Poll::Ready(Ok(0)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                ErrorKind::WouldBlock => {}
+                ErrorKind::Unsupported => {
                     this.able = false;
                     return Pin::new(&mut this.stream).poll_write_vectored(context, slices);
                 }
-                Err(error) => return Poll::Ready(Err(error)),
+                _ => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -174,7 +174,8 @@ impl Pipe {
     fn lay(&self, bytes: &[u8]) -> io::Result<usize> {
         let slices = [IoSliceRaw::from_slice(bytes)];
         #[expect(unsafe_code, reason = "there is no safe face to it")]
-        // SAFETY: this is the end that is written to, so the kernel only reads the bytes; and nothing is given to it for good.
+        // SAFETY: this is the end that is written to, so the kernel only reads the bytes; and they are not given to it for good
+        // (`GIFT`). That nobody writes to them while it still reads is what `pages` is for.
         let laid = unsafe { vmsplice(&self.write, &slices, SpliceFlags::NONBLOCK) };
         match laid {
             Ok(laid) if laid > 0 => Ok(laid),
@@ -188,20 +189,30 @@ impl Pipe {
 mod tests {
     use std::future::poll_fn;
 
-    use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
     use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
-    /// A connection whose ends hold little.
-    async fn narrow() -> (Passing, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        set_socket_send_buffer_size(&listener, 60_000).unwrap();
+    use super::*;
+
+    async fn listen() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+
+    async fn connect(listener: &TcpListener) -> (Passing, TcpStream) {
+        let congestion = Congestion::of(listener);
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        set_socket_recv_buffer_size(&client, 60_000).unwrap();
-        let congestion = Congestion::of(&listener);
         let (stream, peer) = listener.accept().await.unwrap();
         (congestion.take_in(stream, peer), client)
+    }
+
+    /// A connection whose ends hold little.
+    async fn narrow() -> (Passing, TcpStream) {
+        let listener = listen().await;
+        set_socket_send_buffer_size(&listener, 60_000).unwrap();
+        let (stream, client) = connect(&listener).await;
+        set_socket_recv_buffer_size(&client, 60_000).unwrap();
+        (stream, client)
     }
 
     fn bytes(len: usize, seed: usize) -> Bytes {
@@ -275,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_those_from_elsewhere_are_paced() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen().await;
         let usual = tcp_congestion(&listener).unwrap();
         // As if the system wanted BBR; another one's name will do, of those that it lets anybody have.
         let congestion = Congestion { paced: Some(usual.clone()) };
@@ -289,17 +300,14 @@ mod tests {
             assert_eq!(tcp_congestion(&taken.stream).unwrap(), if paced { &usual } else { "reno" }, "{peer}");
         }
         // What has no timer stays as it is.
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen().await;
         set_tcp_congestion(&listener, "reno").unwrap();
         assert!(Congestion::of(&listener).paced.is_none());
     }
 
     #[tokio::test]
     async fn what_is_gone_before_it_was_read_arrives_as_it_was() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, peer) = listener.accept().await.unwrap();
-        let mut stream = Congestion::of(&listener).take_in(stream, peer);
+        let (mut stream, client) = connect(&listen().await).await;
         let body = bytes(100_000, 3);
         let fixed = pages::fix(body.clone());
         let at = fixed.as_ptr().addr();
