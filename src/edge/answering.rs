@@ -31,7 +31,7 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// The response, which is told of.
-    fn respond(&self, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
+    fn respond(&mut self, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
         let (mut response, report, problem) = match result {
             Ok(Answer { response, report }) => (response.map(Either::Left), Some(report), None),
             Err(error) => {

@@ -6,6 +6,8 @@ use uuid::{Builder, Uuid};
 use crate::window::Moment;
 
 const FIELD: HeaderName = HeaderName::from_static("x-request-id");
+/// What stands where there is no name.
+const NONE: HeaderValue = HeaderValue::from_static("-");
 /// The longest name of its own that a caller may give, in bytes.
 const LONGEST: usize = 128;
 
@@ -28,16 +30,16 @@ impl RequestId {
         let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
         let mut text = Uuid::encode_buffer();
         let text = id.hyphenated().encode_lower(&mut text);
-        Self(HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-")))
+        Self(HeaderValue::from_str(text).unwrap_or(NONE))
     }
 
     pub(super) fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or("-")
     }
 
-    /// Puts it into the head of the answer.
-    pub(super) fn tell(&self, headers: &mut HeaderMap) {
-        headers.insert(FIELD, self.0.clone());
+    /// Puts it into the head of the answer, where it stays.
+    pub(super) fn tell(&mut self, headers: &mut HeaderMap) {
+        headers.insert(FIELD, std::mem::replace(&mut self.0, NONE));
     }
 }
 

@@ -1,5 +1,6 @@
 //! One listener: takes connections in, serves them, and lets them end when it is told to.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::net::SocketAddr;
@@ -22,13 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::head_timer::HeadTimer;
+use super::head_timer::{HEAD_LOOK, HEAD_TIMEOUT, HeadTimer};
 use super::passing::{Congestion, Passing};
 
-/// How long a client may take to send a request's head, or to shake hands.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often it is looked whether it has taken too long.
-const HEAD_LOOK: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: it means that the process has run out of something, file descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -105,11 +102,14 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    let timer = HeadTimer::new();
+    // One request comes after the other, so the connection's own service does for all of them.
+    let service = RefCell::new(service);
     let connection = http1::Builder::new()
-        .timer(HeadTimer)
+        .timer(timer.clone())
         .header_read_timeout(HEAD_TIMEOUT)
         // Both services are always ready, and say no in an answer.
-        .serve_connection(TokioIo::new(stream), service_fn(move |request| service.clone().call(request)));
+        .serve_connection(TokioIo::new(stream), service_fn(move |request| service.borrow_mut().call(request)));
     let mut connection = std::pin::pin!(connection);
     // Polled only when they have something to say: the token's own lock is shared by all connections.
     let mut seldom = FuturesUnordered::new();
@@ -128,8 +128,11 @@ where
             ended = &mut connection => break ended,
             Some(event) = seldom.next() => match event {
                 Seldom::Closing => connection.as_mut().graceful_shutdown(),
-                // Then the connection is polled, which sees its deadline.
-                Seldom::Look => seldom.push(Either::Right(look())),
+                // Then the connection is polled.
+                Seldom::Look => {
+                    timer.look();
+                    seldom.push(Either::Right(look()));
+                }
             },
         }
     };
