@@ -17,6 +17,8 @@ const HOT_SHARE: u64 = 16;
 const ANSWERS_SHARE: u64 = 16;
 /// and one for the pages of fetches under way, and for the holes that chunks leave where they lay.
 const PASSING_SHARE: u64 = 8;
+/// A page is as large where the cache is small: so much at least is for them, but no more than half.
+const PASSING_LEAST: u64 = 8 << 20;
 /// What nobody has asked for for so long is not hot any more.
 const HOT_FOR: Duration = Duration::from_secs(30);
 /// For so long an answer is given again before its chunks count as used once more.
@@ -106,8 +108,9 @@ impl Memory {
     pub fn new(bytes: u64) -> Self {
         let hot = HotPieces::new(bytes / HOT_SHARE);
         let hot_of = hot.clone();
+        let passing = (bytes / PASSING_SHARE).max(PASSING_LEAST.min(bytes / 2));
         let chunks = Cache::builder()
-            .max_capacity(bytes - bytes / HOT_SHARE - bytes / ANSWERS_SHARE - bytes / PASSING_SHARE)
+            .max_capacity(bytes - bytes / HOT_SHARE - bytes / ANSWERS_SHARE - passing)
             .weigher(|_, chunk: &Arc<Chunk>| u32::try_from(chunk.weight()).unwrap_or(u32::MAX))
             // moka's default would keep what was used often before and turn newcomers away. Every chunk is a newcomer
             // once, under a name of its own, and it has just been paid for.
