@@ -18,6 +18,8 @@ use crate::quota::Role;
 const GATHER: Duration = Duration::from_millis(10);
 /// The same where other replicas may have something to bring: they gather too, look into Redis, and write.
 const GATHER_FOR_ALL: Duration = Duration::from_millis(40);
+/// Who makes the calls from now on, all have heard of by then: a replica that does not know asks four times a second.
+const HEARD: Duration = Duration::from_millis(400);
 /// What was announced is waited for so long at the most: the one who has announced it may be gone.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -122,8 +124,15 @@ impl Fetcher {
         } else {
             sleep(GATHER).await;
         }
-        if let Some(turns) = relay.0.quotas.of(account) {
-            drop(turns.role().wait_for(|role| *role != Role::Unknown).await);
+        let Some(turns) = relay.0.quotas.of(account) else { return };
+        let mut role = turns.role();
+        if *role.borrow() == Role::Unknown {
+            let calls = role.wait_for(|role| *role != Role::Unknown).await.is_ok_and(|role| *role == Role::Calls);
+            if calls {
+                // Others could ask nobody either, and come with what they want as soon as they hear of it.
+                sleep(HEARD).await;
+                relay.0.coming.wait(account).await;
+            }
         }
     }
 }
