@@ -153,6 +153,20 @@ impl Replicas {
         join_all(asks.iter().enumerate().map(|(n, ask)| self.all[n % self.all.len()].door.ask(ask))).await
     }
 
+    #[track_caller]
+    fn assert_each_whole(&self, windows: &[Window], answers: &[Answer]) {
+        assert_eq!(windows.len(), answers.len());
+        for (window, answer) in windows.iter().zip(answers) {
+            assert_items(&answer.page(), &self.rig.truth(window.from, window.end), &window.query);
+        }
+    }
+
+    /// The fewest calls that bring all from the first of these windows to the end of the last.
+    fn fewest_calls(&self, windows: &[Window]) -> u64 {
+        let (first, last) = (windows.first().unwrap(), windows.last().unwrap());
+        self.rig.truth(first.from, last.end).len().div_ceil(100) as u64
+    }
+
     /// What Redis holds for a moment only.
     fn passing(&self) -> String {
         text(&self.redis.admin(&["KEYS", "*passing*"]))
@@ -211,6 +225,10 @@ async fn one_who_follows_gets_a_cold_window_for_the_calls_of_one_gateway_and_tel
     assert_eq!((rig.calls(), replicas.passing()), (3, String::new()));
 }
 
+fn asks(windows: &[Window]) -> Vec<Ask> {
+    windows.iter().map(|window| Ask::get(&window.query)).collect()
+}
+
 /// Windows of some hours that overlap.
 fn overlapping(count: u32) -> Vec<Window> {
     let window = |n: u32| {
@@ -223,16 +241,14 @@ fn overlapping(count: u32) -> Vec<Window> {
 #[tokio::test]
 async fn windows_that_overlap_on_three_replicas_cost_what_they_cost_on_one() {
     let windows = overlapping(40);
-    let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
+    let asks = asks(&windows);
     let alone = Rig::start(exact_profile(900, 4), &Settings::default()).await;
     alone.door.ask_at_once(&asks).await;
     let replicas = Replicas::start(exact_profile(900, 4), Settings::default(), 3).await;
     // Connections first: what is asked for must come in at the same instant.
     replicas.ask_all(&vec![Ask::get("from=2030-01-01&to=2030-01-01"); 40]).await;
     let answers = replicas.ask_all(&asks).await;
-    for (window, answer) in windows.iter().zip(&answers) {
-        assert_items(&answer.page(), &replicas.rig.truth(window.from, window.end), &window.query);
-    }
+    replicas.assert_each_whole(&windows, &answers);
     assert_eq!(replicas.rig.calls(), alone.calls());
     assert_eq!(answers.iter().map(calls_told).sum::<u64>(), alone.calls(), "each call is told of once");
     assert!(answers.iter().any(|answer| answer.cache_status().contains("collapsed")));
@@ -245,14 +261,12 @@ async fn two_hundred_callers_on_eight_replicas_cost_the_least_calls_that_there_a
         Window::seconds(from, from + Duration::from_mins(59), UpperBound::Inclusive)
     };
     let windows: Vec<Window> = (0..200).map(hours).collect();
-    let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
+    let asks = asks(&windows);
     let replicas = Replicas::start_at_once(exact_profile(600, 4), Settings::default(), 8).await;
     replicas.ask_all(&vec![Ask::get("from=2030-01-01&to=2030-01-01"); 200]).await;
     let answers = replicas.ask_all(&asks).await;
-    for (window, answer) in windows.iter().zip(&answers) {
-        assert_items(&answer.page(), &replicas.rig.truth(window.from, window.end), &window.query);
-    }
-    let pages = replicas.rig.truth(windows[0].from, windows[199].end).len().div_ceil(100) as u64;
+    replicas.assert_each_whole(&windows, &answers);
+    let pages = replicas.fewest_calls(&windows);
     assert_eq!((replicas.rig.calls(), answers.iter().map(calls_told).sum()), (pages, pages));
 }
 
@@ -263,18 +277,15 @@ async fn windows_side_by_side_are_one_walk_also_if_nobody_was_elected_when_they_
         Window::seconds(from, from + Duration::from_hours(1), UpperBound::Inclusive)
     };
     let windows: Vec<Window> = (0..24).map(hour).collect();
-    let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
+    let asks = asks(&windows);
     let mut spent = Vec::new();
     // A replica that is held up for long comes too late to be waited for, and one that is lucky needs not be: so most count.
     for _ in 0..3 {
         let replicas = Replicas::start_unsettled(exact_profile(900, 4), Settings::default(), 8).await;
         assert!(replicas.all.iter().all(|replica| replica.role() == Role::Unknown));
         let answers = replicas.ask_all(&asks).await;
-        for (window, answer) in windows.iter().zip(&answers) {
-            assert_items(&answer.page(), &replicas.rig.truth(window.from, window.end), &window.query);
-        }
-        let least = replicas.rig.truth(windows[0].from, windows[23].end).len().div_ceil(100) as u64;
-        spent.push((replicas.rig.calls(), least));
+        replicas.assert_each_whole(&windows, &answers);
+        spent.push((replicas.rig.calls(), replicas.fewest_calls(&windows)));
     }
     assert!(
         spent.iter().filter(|(calls, least)| calls == least).count() >= 2,
@@ -471,7 +482,7 @@ async fn what_has_gone_from_redis_before_it_was_read_is_handed_over_anew() {
 async fn letters_that_are_lost_are_written_again() {
     let replicas = Replicas::start(exact_profile(900, 4), Settings::default(), 3).await;
     let windows = overlapping(24);
-    let asks: Vec<Ask> = windows.iter().map(|window| Ask::get(&window.query)).collect();
+    let asks = asks(&windows);
     let kill = async {
         for _ in 0..30 {
             replicas.redis.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
@@ -479,9 +490,7 @@ async fn letters_that_are_lost_are_written_again() {
         }
     };
     let (answers, ()) = tokio::join!(replicas.ask_all(&asks), kill);
-    for (window, answer) in windows.iter().zip(&answers) {
-        assert_items(&answer.page(), &replicas.rig.truth(window.from, window.end), &window.query);
-    }
+    replicas.assert_each_whole(&windows, &answers);
 }
 
 #[tokio::test]

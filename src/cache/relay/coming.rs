@@ -126,13 +126,13 @@ impl Fetcher {
         }
         let Some(turns) = relay.0.quotas.of(account) else { return };
         let mut role = turns.role();
-        if *role.borrow() == Role::Unknown {
-            let calls = role.wait_for(|role| *role != Role::Unknown).await.is_ok_and(|role| *role == Role::Calls);
-            if calls {
-                // Others could ask nobody either, and come with what they want as soon as they hear of it.
-                sleep(HEARD).await;
-                relay.0.coming.wait(account).await;
-            }
+        if *role.borrow() != Role::Unknown {
+            return;
+        }
+        if role.wait_for(|role| *role != Role::Unknown).await.is_ok_and(|role| *role == Role::Calls) {
+            // Others could ask nobody either, and come with what they want as soon as they hear of it.
+            sleep(HEARD).await;
+            relay.0.coming.wait(account).await;
         }
     }
 }
