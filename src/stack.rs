@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::edge::{Callers, EdgeLayer, EdgeStage};
 use crate::fleet::{Link, Post};
 use crate::quota::{QuotaLayer, Quotas};
-use crate::repage::RepageLayer;
+use crate::repage::{RepageLayer, RunLimiters};
 use crate::retry::RetryLayer;
 use crate::token::TokenLayer;
 use crate::upstream::Client;
@@ -58,7 +58,9 @@ impl Stack {
                 _ => own,
             }
         };
-        let cache = CacheLayer::new(&config.cache, post.as_ref(), &config.window, &config.quota, &quotas, clock);
+        let limiters = RunLimiters::new(&config.accounts, config.upstream.max_concurrency);
+        let (cache, redis) = (&config.cache, post.as_ref());
+        let cache = CacheLayer::new(cache, redis, &config.window, &config.quota, &quotas, &limiters, clock);
         let (memory, fields, purges) = (cache.memory().clone(), cache.fields().clone(), cache.purges().clone());
         let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &config.cache, &quotas, clock);
         let edge = EdgeLayer::new(&config.callers, clock.clone());
@@ -71,14 +73,8 @@ impl Stack {
             .layer(api)
             // Serves chunks from memory, then Redis; asks below only for the missing runs, once for all who wait.
             .layer(cache)
-            // Walks pages of 100 until the run is whole, or fails.
-            .layer(RepageLayer::new(
-                &config.accounts,
-                &config.window,
-                &config.quota,
-                config.upstream.max_concurrency,
-                clock,
-            ))
+            // Fetches a bounded run, in pages of 100, until it is whole, or fails.
+            .layer(RepageLayer::new(&config.window, &limiters, clock))
             // Tries again what a second attempt can mend; above the quota, so that each attempt takes a turn.
             .layer(RetryLayer)
             // Waits for the account's turn: no rolling limit is ever passed.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::copies::Copy;
-use super::estimate::Density;
 use super::fetch::Fetcher;
 use super::flight::Flight;
 use super::look::{Held, Look};
@@ -12,8 +11,8 @@ use super::runs::{gathered, need};
 use super::shelf::{SharedShelf, Shelf};
 use super::{Cost, WindowQuery};
 use crate::repage::Placed;
-use crate::upstream::Filter;
-use crate::window::{Plan, Span, SpanSet};
+use crate::upstream::{Filter, PAGE_LIMIT};
+use crate::window::{Density, Plan, PlannedRun, Span, SpanSet};
 
 /// What the number of calls is estimated by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +67,9 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     }
     let (density, of) = density(&look, &own);
     fetcher.shelves.tidy(&query.series, &own);
-    let (seen, runs) = (density.seen(), found.runs.spans().to_vec());
+    let (seen, runs) = (density.observed(), found.runs.spans().to_vec());
     Cost {
-        expected: density.calls(&runs),
+        expected: density.pages(&runs, PAGE_LIMIT),
         runs,
         under_way: found.under_way.spans().to_vec(),
         chunks: found.chunks,
@@ -94,17 +93,18 @@ fn can_be_joined(flight: &Flight) -> bool {
 }
 
 impl Found {
-    /// As `Request::survey` finds it.
+    /// As `Session::survey` finds it.
     fn look_for_chunks(&mut self, look: &Look<'_>, own: &SharedShelf, window: Span) {
         let mut plan = Plan::new(window);
         let shelf = look.take(&mut plan, own);
         let rich = look.series.rich;
         let flights = shelf.flights.iter().filter(|flight| can_be_joined(flight) && flight.serves(window, rich));
         // What is still being gathered for somebody is as good as on its way.
-        let gathered = shelf.gathering.as_ref().map(|gathering| gathered(&gathering.wants, false)).unwrap_or_default();
-        let gathered = gathered.into_iter().filter(|(_, gathered_rich, _)| *gathered_rich || !rich);
+        let undivided = |span, _| vec![PlannedRun { span, items: None }];
+        let gathered = shelf.gathering.as_ref().map(|gathering| gathered(&gathering.wants, false, undivided));
+        let gathered = gathered.unwrap_or_default().into_iter().filter(|run| run.rich || !rich);
         let mut unasked = plan.missing.clone();
-        for span in flights.map(|flight| flight.span()).chain(gathered.map(|(span, ..)| span)) {
+        for span in flights.map(|flight| flight.span()).chain(gathered.map(|run| run.plan.span)) {
             if need(&unasked, span).is_some() {
                 unasked.remove(span);
                 self.under_way.insert(span.intersection(window));
@@ -134,12 +134,13 @@ impl Found {
         self.chunks = self.hits + coming.spans().iter().map(pieces).sum::<usize>();
     }
 
-    /// As `Request::answer_exactly` finds it.
+    /// As `Session::gather_exactly` finds it.
     fn look_for_exactly(&mut self, look: &Look<'_>, shelf: &Shelf, window: Span) {
         let key = (window, look.series.rich);
         self.chunks = 1;
         let flies = |flight: &Arc<Flight>| {
-            (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked) && can_be_joined(flight)
+            (flight.span(), flight.route.rich, flight.route.placed) == (key.0, key.1, Placed::Unchecked)
+                && can_be_joined(flight)
         };
         if shelf.exact.get(&key).is_some_and(|copy| copy.peek(&look.fetcher.memory).is_some()) {
             self.hits = 1;
@@ -153,32 +154,14 @@ impl Found {
 
 /// How dense the series is, or else all that its filter chooses from.
 fn density(look: &Look<'_>, own: &SharedShelf) -> (Density, Known) {
-    let of_series = of_shelf(look, &own.lock());
-    if !of_series.seen().length.is_zero() {
+    let cached = |shelf: &SharedShelf| shelf.lock().density(|copy| copy.peek(&look.fetcher.memory));
+    let of_series = cached(own);
+    if !of_series.is_unknown() {
         return (of_series, Known::Series);
     }
     let filtered = matches!(look.series.filter, Filter::Known(_));
     let unfiltered = if filtered { look.unfiltered() } else { None };
-    let unfiltered = unfiltered.map(|shelf| of_shelf(look, &shelf.lock())).unwrap_or_default();
-    let of = if unfiltered.seen().length.is_zero() { Known::Nothing } else { Known::Unfiltered };
+    let unfiltered = unfiltered.as_ref().map(cached).unwrap_or_default();
+    let of = if unfiltered.is_unknown() { Known::Nothing } else { Known::Unfiltered };
     (unfiltered, of)
-}
-
-fn of_shelf(look: &Look<'_>, shelf: &Shelf) -> Density {
-    let peek = |copy: &Copy| copy.peek(&look.fetcher.memory);
-    let mut density = Density::default();
-    for (span, copy) in shelf.copies.all() {
-        // That nothing lay ahead of a fetch tells nothing of what will lie there.
-        let is_past = copy.chunk.start < copy.fetched_at;
-        if let Some(chunk) = peek(copy).filter(|_| is_past) {
-            density.add(span, |part| chunk.rows_within(part).len());
-        }
-    }
-    for ((span, _), copy) in &shelf.exact {
-        // Its items cannot be placed: that is why it is kept whole.
-        if let Some(chunk) = peek(copy) {
-            density.add_somewhere(span.length(), chunk.len());
-        }
-    }
-    density
 }

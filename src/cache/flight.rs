@@ -1,100 +1,89 @@
-//! A fetch under way. It belongs to nobody: whoever waits may leave, and the others still get what they wait for.
+//! A fetch in flight: one bounded run, and whoever waits for it. It belongs to nobody: whoever waits may leave, and the
+//! others still get what they wait for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::CacheError;
 use super::chunk::Chunk;
+use super::memory::AheadPermit;
 use super::seat::Seat;
-use super::sight::Sight;
 use crate::quota::Exhausted;
-use crate::repage::Placed;
-use crate::upstream::{Class, Demand, Patience};
+use crate::repage::{Placed, RunPhase, RunStatus};
+use crate::upstream::{Class, Demand, PAGE_LIMIT, Patience};
 use crate::window::{Moment, Span};
 
-/// How far a flight has come.
+/// Fetching a part of a run separately costs about a call, so it must spare so many pages of waiting to be worth it.
+const PAGES_WORTH_A_CALL: f64 = 12.0;
+/// For somebody more urgent than the run itself, fewer will do.
+const PAGES_WORTH_A_CALL_TO_THE_URGENT: f64 = 5.0;
+/// Where pages come quickly, there is nothing to spare.
+const SHORT_WAIT: Duration = Duration::from_secs(5);
+
+/// What a fetch has brought: all that there is of `span`.
 #[derive(Clone, Debug)]
-pub(super) enum Progress {
-    /// It goes on.
-    Flying,
-    /// The quota holds it up until then; those who wait, and are no more urgent than this, are told to come again.
-    Held(Instant, Class),
-    /// It ended, with all its chunks or none.
-    Landed(Result<Arc<[Arc<Chunk>]>, CacheError>),
+pub(super) struct Delivered {
+    pub(super) span: Span,
+    pub(super) chunks: Arc<[Arc<Chunk>]>,
 }
 
-/// A run on its way, or a part of one.
-#[derive(Debug)]
-pub(super) struct Flight {
+impl Delivered {
+    /// Nothing: whoever waits looks again.
+    pub(super) fn nothing() -> Self {
+        Self { span: Span::default(), chunks: Arc::default() }
+    }
+}
+
+/// What identifies a flight when it begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub(super) span: Span,
     pub(super) rich: bool,
     pub(super) placed: Placed,
     pub(super) began_at: Moment,
     /// The last purge of the account that was known when its run began; of one that another replica is to bring, when it
     /// was asked for.
     pub(super) epoch: u64,
+}
+
+/// A fetch in flight.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) route: Route,
     pub(super) demand: Arc<Demand>,
     /// Of one that another replica is to bring: the only one who waits for it. Others send an errand of their own, and
     /// the one who calls joins them, as it knows what each of them wants.
     of: Option<Weak<Seat>>,
-    route: Mutex<Route>,
-    progress: watch::Receiver<Progress>,
+    /// Told of each page, and when the flight has landed.
+    status: watch::Sender<RunStatus>,
+    landed: OnceLock<Result<Delivered, CacheError>>,
+    /// Whether something of what it brings was purged since it began: nobody else may wait for it.
+    closed: AtomicBool,
     /// Whether somebody's answer has told of its calls: they are told of once.
     charged: AtomicBool,
-    /// What it has seen for those who stream.
-    pub(super) sight: Sight,
-}
-
-/// What changes of a flight while the shelf's lock is held; its own lock is held for a look only.
-#[derive(Debug)]
-struct Route {
-    span: Span,
-    /// Who waits for it, and what each needs of it.
-    seats: Vec<(Weak<Seat>, Span)>,
-    /// Whether something of what it brings was purged since it began: nobody else may wait for it.
-    closed: bool,
+    /// The room that was set aside for what it brings ahead of somebody who streams.
+    ahead: Mutex<Option<AheadPermit>>,
 }
 
 impl Flight {
-    /// A flight that begins now, and the end that tells of its progress.
-    pub(super) fn begin(
-        span: Span,
-        rich: bool,
-        placed: Placed,
-        now: Moment,
-        epoch: u64,
-        demand: Arc<Demand>,
-    ) -> (Arc<Self>, watch::Sender<Progress>) {
-        Self::with(span, rich, placed, now, epoch, demand, None)
+    /// A flight that begins now; so many items are expected of it.
+    pub(super) fn begin(route: Route, expected: Option<f64>, demand: Arc<Demand>) -> Arc<Self> {
+        Self::with(route, expected, demand, None)
     }
 
     /// One that another replica is to bring, to this seat.
-    pub(super) fn begin_elsewhere(
-        span: Span,
-        rich: bool,
-        placed: Placed,
-        now: Moment,
-        epoch: u64,
-        seat: &Arc<Seat>,
-    ) -> (Arc<Self>, watch::Sender<Progress>) {
-        Self::with(span, rich, placed, now, epoch, Demand::new(seat.asker.clone()), Some(Arc::downgrade(seat)))
+    pub(super) fn begin_elsewhere(route: Route, expected: Option<f64>, seat: &Arc<Seat>) -> Arc<Self> {
+        Self::with(route, expected, Demand::new(seat.asker.clone()), Some(Arc::downgrade(seat)))
     }
 
-    fn with(
-        span: Span,
-        rich: bool,
-        placed: Placed,
-        now: Moment,
-        epoch: u64,
-        demand: Arc<Demand>,
-        of: Option<Weak<Seat>>,
-    ) -> (Arc<Self>, watch::Sender<Progress>) {
-        let (tell, progress) = watch::channel(Progress::Flying);
-        let (route, charged) = (Mutex::new(Route { span, seats: Vec::new(), closed: false }), AtomicBool::default());
-        let sight = Sight::default();
-        (Arc::new(Self { rich, placed, began_at: now, epoch, demand, of, route, progress, charged, sight }), tell)
+    fn with(route: Route, expected: Option<f64>, demand: Arc<Demand>, of: Option<Weak<Seat>>) -> Arc<Self> {
+        let status = watch::Sender::new(RunStatus::new(route.span, expected));
+        let (landed, closed, charged, ahead) = Default::default();
+        Arc::new(Self { route, demand, of, status, landed, closed, charged, ahead })
     }
 
     /// Whether another replica is to bring it.
@@ -107,113 +96,99 @@ impl Flight {
         self.of.as_ref().is_none_or(|of| std::ptr::eq(of.as_ptr(), seat))
     }
 
-    /// The flight on which its run goes on with `rest`.
-    pub(super) fn go_on_with(&self, rest: Span) -> (Arc<Self>, watch::Sender<Progress>) {
-        // Still the same run: what was purged since it began is not in what it has yet to bring either.
-        let (next, tell) = Self::begin(rest, self.rich, self.placed, self.began_at, self.epoch, self.demand.clone());
-        if self.is_closed() {
-            next.close();
-        }
-        // It says so once.
-        if self.sight.is_long() {
-            next.sight.set_long();
-        }
-        (next, tell)
-    }
-
-    fn route<T>(&self, look: impl FnOnce(&mut Route) -> T) -> T {
-        look(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Where the run tells how far it is.
+    pub(super) fn status(&self) -> &watch::Sender<RunStatus> {
+        &self.status
     }
 
     /// What it brings.
     pub(super) fn span(&self) -> Span {
-        self.route(|route| route.span)
+        self.status.borrow().span
     }
 
-    /// From now on it brings only this.
-    pub(super) fn shorten(&self, span: Span) {
-        self.route(|route| route.span = span);
+    /// How many items are expected of it, if anything is known.
+    pub(super) fn expected(&self) -> Option<f64> {
+        self.status.borrow().expected
     }
 
     /// Lets nobody else wait for it. Those who do asked before, and still get what it brings.
     pub(super) fn close(&self) {
-        self.route(|route| route.closed = true);
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// See [`Flight::close`].
     pub(super) fn is_closed(&self) -> bool {
-        self.route(|route| route.closed)
+        self.closed.load(Ordering::Relaxed)
     }
 
-    /// Somebody waits for `need` of it.
-    pub(super) fn remember(&self, seat: &Arc<Seat>, need: Span) {
-        self.route(|route| route.seats.push((Arc::downgrade(seat), need)));
-        self.sight.look_again();
+    /// Sets room aside until whoever streams has taken what it brings.
+    pub(super) fn hold_room(&self, permit: AheadPermit) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
-    /// Those who still wait, with what each needs of it.
-    pub(super) fn seats(&self) -> Vec<(Arc<Seat>, Span)> {
-        self.route(|route| route.seats.iter().filter_map(|(seat, need)| Some((seat.upgrade()?, *need))).collect())
+    /// The room that was set aside.
+    pub(super) fn take_room(&self) -> Option<AheadPermit> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether one who wants `span` with or without richness can wait for it.
     pub(super) fn serves(&self, span: Span, rich: bool) -> bool {
-        // One whose task is gone without a word would keep everybody waiting for nothing.
-        let is_lost = self.progress.has_changed().is_err();
-        self.placed == Placed::Checked && (self.rich || !rich) && self.span().overlaps(span) && !is_lost
+        let Route { placed, rich: is_rich, .. } = self.route;
+        placed == Placed::Checked && (is_rich || !rich) && self.span().overlaps(span)
     }
 
-    /// What it brought, if it has landed: all its chunks. They may be of a part of its span only, when the rest goes on on
-    /// another flight.
-    pub(super) fn brought(&self) -> Option<Result<Arc<[Arc<Chunk>]>, CacheError>> {
-        match &*self.progress.borrow() {
-            Progress::Landed(result) => Some(result.clone()),
-            Progress::Flying | Progress::Held(..) => None,
-        }
+    /// It has landed: those who wait are told. The caller holds the shelf's lock and has taken it off the shelf.
+    pub(super) fn land(&self, result: Result<Delivered, CacheError>) {
+        // It lands once.
+        let _ = self.landed.set(result);
+        self.status.send_modify(|_| {});
     }
 
-    /// Ends when something has changed.
-    pub(super) fn changed(&self) -> watch::Receiver<Progress> {
-        let mut progress = self.progress.clone();
-        progress.mark_unchanged();
-        progress
+    /// What it brought, if it has landed.
+    pub(super) fn delivered(&self) -> Option<Result<Delivered, CacheError>> {
+        self.landed.get().cloned()
     }
 
     /// Until when the quota holds it up, for one of this class.
-    pub(super) fn held_until(&self, class: Class) -> Option<Instant> {
-        match &*self.progress.borrow() {
-            Progress::Held(until, held) if *held <= class => Some(*until),
-            _ => None,
+    pub(super) fn paused_until(&self, class: Class) -> Option<Instant> {
+        match self.status.borrow().phase {
+            RunPhase::Paused { until, class: paused } if paused <= class => Some(until),
+            RunPhase::Paused { .. } | RunPhase::Fetching => None,
         }
     }
 
-    /// Ends when it has landed, or has become shorter than `known`, the span that it had when the waiting was decided
-    /// upon; or has turned out to be long, for one who `streams`. An error as soon as it is held for longer than `patience`
-    /// lasts.
-    pub(super) async fn news(
-        &self,
-        known: Span,
-        class: Class,
-        patience: &Patience,
-        streams: bool,
-    ) -> Result<(), CacheError> {
-        let mut progress = self.progress.clone();
-        let is_long = || streams && self.sight.is_long();
-        let news = progress.wait_for(|progress| match progress {
-            _ if is_long() => true,
-            Progress::Flying => self.span() != known,
-            Progress::Held(until, held) => (*held <= class && *until > patience.end()) || self.span() != known,
-            Progress::Landed(_) => true,
-        });
-        match news.await.as_deref() {
-            Ok(Progress::Landed(_)) => Ok(()),
-            Ok(_) if self.span() != known || is_long() => Ok(()),
-            Ok(Progress::Held(until, _)) => {
+    /// Whether one who knew it to bring `known` has to look again: it has landed, or brings less.
+    pub(super) fn has_news(&self, known: Span) -> bool {
+        self.landed.get().is_some() || self.span() != known
+    }
+
+    /// An error if the quota holds it up for longer than `patience` lasts.
+    pub(super) fn check_patience(&self, class: Class, patience: &Patience) -> Result<(), CacheError> {
+        match self.paused_until(class).filter(|until| *until > patience.end()) {
+            Some(until) => {
                 Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
             }
-            // The task that told of it is gone without a word.
-            Ok(Progress::Flying) | Err(_) => Err(CacheError::Lost),
+            None => Ok(()),
         }
+    }
+
+    /// Whether one of this class who needs only `need` of it had better fetch that separately: while the quota is
+    /// contended, and each call waits for `expected_wait`, its other pages would be waited for much longer. A slow
+    /// upstream counts too, for somebody more urgent than the run.
+    pub(super) fn is_too_long_for(&self, need: Span, class: Class, expected_wait: Duration) -> bool {
+        let RunStatus { span, pages, expected, last_page, .. } = *self.status.borrow();
+        let Some(expected) = expected.filter(|_| !self.is_elsewhere()) else { return false };
+        let all = expected / f64::from(PAGE_LIMIT);
+        let share = need.intersection(span).length().as_secs_f64() / span.length().as_secs_f64().max(1.0);
+        let spared = all - f64::from(pages) - all * share;
+        let is_urgent = class < self.demand.cause().class;
+        let wait = expected_wait.max(self.demand.last_wait());
+        let (worth, page) = if is_urgent {
+            (PAGES_WORTH_A_CALL_TO_THE_URGENT, wait.max(last_page))
+        } else {
+            (PAGES_WORTH_A_CALL, wait)
+        };
+        spared >= worth && page.as_secs_f64() * spared >= SHORT_WAIT.as_secs_f64()
     }
 
     /// Another replica has brought it, at the cost of so many calls; `told` if somebody's answer there has told of them

@@ -3,42 +3,77 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::CacheError;
 use super::chunk::{Chunk, Settled};
 use super::copies::Copy;
 use super::fetch::Fetcher;
 use super::outcome::NotStored;
 use super::shelf::Shelf;
 use super::work::Work;
-use crate::repage::{Item, Placed, Stretch};
+use crate::repage::{Item, Packer, Part, Placed};
 use crate::telemetry;
-use crate::window::Span;
+use crate::window::{Grid, Ladder, Span};
 
 /// The bytes of items that one chunk holds at most, unless they all lie in one second.
 const CHUNK_TEXT: usize = 1 << 20;
 /// So many chunks are stored between two looks at what has gone from memory.
 const STORED_BETWEEN_SWEEPS: u64 = 4096;
 
-impl Fetcher {
-    /// Cuts a stretch into chunks and keeps those that are worth it.
-    pub(super) async fn store(self: Arc<Self>, work: Work, stretch: Stretch) -> Result<Vec<Arc<Chunk>>, CacheError> {
-        let fetcher = self.clone();
-        let (placed, epoch) = (work.flight.placed, work.flight.epoch);
-        // Deflating megabytes would hold up every other request of this thread.
-        let cut = tokio::task::spawn_blocking(move || match placed {
-            Placed::Checked => fetcher.cut(&stretch, epoch),
-            Placed::Unchecked => vec![whole(&stretch, epoch)],
-        });
-        let chunks = cut.await.map_err(|_| CacheError::Lost)?;
-        self.shelve(&work, &chunks);
-        Ok(chunks)
+/// Cuts what a run brings into chunks.
+#[derive(Clone, Debug)]
+pub(super) struct ChunkPacker {
+    ladder: Ladder,
+    grid: Grid,
+    placed: Placed,
+    /// The last purge of the account that was known when the run began.
+    epoch: u64,
+}
+
+impl ChunkPacker {
+    pub(super) fn new(ladder: &Ladder, grid: Grid, placed: Placed, epoch: u64) -> Self {
+        Self { ladder: ladder.clone(), grid, placed, epoch }
     }
 
-    /// Keeps those chunks that are worth it.
-    pub(super) fn shelve(self: &Arc<Self>, work: &Work, chunks: &[Arc<Chunk>]) {
+    fn cut(&self, part: &Part) -> Vec<Arc<Chunk>> {
+        let (settled, open) = part.span.split_at(self.ladder.settled_before(part.fetched_at));
+        [(settled, Settled::Yes), (open, Settled::No)]
+            .into_iter()
+            .flat_map(|(span, settled)| {
+                let pieces = self.grid.cut(span, |piece| text_len(items_within(&part.items, piece)) <= CHUNK_TEXT);
+                pieces.into_iter().map(move |piece| (piece, settled))
+            })
+            .map(|(piece, settled)| {
+                let items = items_within(&part.items, piece);
+                let chunk = Chunk::new(piece, part.fetched_at, settled, items);
+                Arc::new(chunk.with_epoch(self.epoch))
+            })
+            .collect()
+    }
+}
+
+impl Packer for ChunkPacker {
+    type Packed = Arc<Chunk>;
+
+    fn pack(&self, part: Part) -> Vec<Arc<Chunk>> {
+        match self.placed {
+            Placed::Checked => self.cut(&part),
+            Placed::Unchecked => {
+                let chunk = Chunk::new(part.span, part.fetched_at, Settled::Yes, &part.items);
+                vec![Arc::new(chunk.with_epoch(self.epoch))]
+            }
+        }
+    }
+
+    fn weight(chunk: &Arc<Chunk>) -> usize {
+        chunk.weight()
+    }
+}
+
+impl Fetcher {
+    /// Keeps those chunks that are worth it, which a flight has brought of `span`.
+    pub(super) fn shelve(self: &Arc<Self>, work: &Work, span: Span, chunks: &[Arc<Chunk>]) {
         let mut shelf = work.shelf.lock();
-        for chunk in chunks.iter().chain(&self.nothing_ahead(work, chunks)) {
-            if self.put(work, &mut shelf, chunk, None).is_err_and(|why| {
+        for chunk in chunks.iter().chain(&self.nothing_ahead(work, span, chunks)) {
+            if self.put(work, &mut shelf, chunk).is_err_and(|why| {
                 telemetry::not_stored(why.label());
                 true
             }) {
@@ -53,24 +88,18 @@ impl Fetcher {
 
     /// What a run that reached up to now has learnt besides: that nothing lay ahead. So one who asks a moment later, up
     /// to a now that is a moment later, need not ask for that moment before the ladder says so.
-    fn nothing_ahead(&self, work: &Work, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
-        let flight = &work.flight;
-        let ahead = self.ladder.ahead_of(flight.span().end);
-        let is_news = flight.placed == Placed::Checked && ahead.contains(flight.began_at);
+    fn nothing_ahead(&self, work: &Work, span: Span, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
+        let route = &work.flight.route;
+        let ahead = self.ladder.ahead_of(span.end);
+        let is_news = route.placed == Placed::Checked && ahead.contains(route.began_at);
         // What another replica has brought may be of a run that began before the errand did.
-        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(flight.epoch, u64::min);
+        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(route.epoch, u64::min);
         is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
     }
 
-    /// Puts a chunk on its shelf; `kept` if it lies in memory already.
-    pub(super) fn put(
-        &self,
-        work: &Work,
-        shelf: &mut Shelf,
-        chunk: &Arc<Chunk>,
-        kept: Option<Copy>,
-    ) -> Result<(), NotStored> {
-        let (span, placed) = (chunk.span(), work.flight.placed);
+    /// Puts a chunk on its shelf.
+    fn put(&self, work: &Work, shelf: &mut Shelf, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
+        let (span, placed, rich) = (chunk.span(), work.flight.route.placed, work.flight.route.rich);
         if !self.is_kept(chunk, placed) {
             return Err(NotStored::AlwaysAskedAfresh);
         }
@@ -79,15 +108,15 @@ impl Fetcher {
             return Err(NotStored::Purged);
         }
         let exact = placed == Placed::Unchecked;
-        let copy = kept.unwrap_or_else(|| Copy::keep(chunk, &self.memory));
+        let copy = Copy::keep(chunk, &self.memory);
         let id = copy.id;
         // What another replica has brought, that one has written.
         if let Some(tier) = self.tier.as_ref().filter(|_| !exact && !work.flight.is_elsewhere()) {
             tier.keep(&work.series, chunk);
         }
         if exact {
-            shelf.exact.insert((span, work.flight.rich), copy);
-        } else if !shelf.put(work.flight.rich, copy, &self.memory) {
+            shelf.exact.insert((span, rich), copy);
+        } else if !shelf.put(rich, copy, &self.memory) {
             self.memory.drop_chunk(id);
             return Err(NotStored::Outdated);
         }
@@ -101,26 +130,6 @@ impl Fetcher {
         // An open window that cannot be cut is cut at now, and now never comes again.
         settled || (placed == Placed::Checked && self.ladder.worth_keeping(span, fetched_at))
     }
-
-    pub(super) fn cut(&self, stretch: &Stretch, epoch: u64) -> Vec<Arc<Chunk>> {
-        let (settled, open) = stretch.span.split_at(self.ladder.settled_before(stretch.fetched_at));
-        [(settled, Settled::Yes), (open, Settled::No)]
-            .into_iter()
-            .flat_map(|(span, settled)| {
-                let pieces = self.grid.cut(span, |piece| text_len(items_within(&stretch.items, piece)) <= CHUNK_TEXT);
-                pieces.into_iter().map(move |piece| (piece, settled))
-            })
-            .map(|(piece, settled)| {
-                let items = items_within(&stretch.items, piece);
-                let chunk = Chunk::new(piece, stretch.fetched_at, settled, items);
-                Arc::new(chunk.with_epoch(epoch))
-            })
-            .collect()
-    }
-}
-
-fn whole(stretch: &Stretch, epoch: u64) -> Arc<Chunk> {
-    Arc::new(Chunk::new(stretch.span, stretch.fetched_at, Settled::Yes, &stretch.items).with_epoch(epoch))
 }
 
 fn items_within(items: &[Item], span: Span) -> &[Item] {

@@ -1,14 +1,18 @@
-//! What is about to be asked of the upstream is looked for in the second tier first.
+//! What is about to be asked of the upstream is looked for in the second tier first: all at once, or, of a long window, by
+//! name, and then piece by piece.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::CacheError;
 use super::chunk::Chunk;
 use super::copies::{ByRichness, Copy};
 use super::fetch::Fetcher;
 use super::seat::Found;
+use super::session::{Brought, Session};
 use super::shelf::SharedShelf;
 use super::tier::Tier;
+use crate::repage::RepageError;
 use crate::upstream::{Filter, Series};
 use crate::window::{Moment, Span, SpanSet};
 
@@ -113,6 +117,92 @@ impl Fetcher {
             self.ladder.due(span, fetched_at, now).for_each(|due| servable.remove(due));
         }
         servable
+    }
+}
+
+impl Session {
+    /// Looks by name what the second tier has of `spans`.
+    pub(super) async fn list(&mut self, spans: &SpanSet) {
+        let Some(tier) = self.fetcher.tier.clone() else { return };
+        let (mut there, mut left) = (Vec::new(), spans.clone());
+        if tier.is_good(&self.series.account).await {
+            for (series, _) in self.sources() {
+                let now = self.fetcher.clock.now();
+                for (span, fetched_at) in tier.names(&series, &left).await {
+                    if is_sane(fetched_at, now) {
+                        let servable = self.fetcher.servable(span, fetched_at, self.fresh_since, now);
+                        there.extend(servable.spans().iter().map(|span| (*span, fetched_at)));
+                    }
+                }
+                for (span, _) in &there {
+                    left.remove(*span);
+                }
+                if left.is_empty() {
+                    break;
+                }
+            }
+        }
+        if let Some(listing) = &mut self.listing {
+            listing.learn(spans, there);
+        }
+    }
+
+    /// Reads a piece that the second tier has by name.
+    pub(super) async fn read_piece(&mut self, piece: &SpanSet) -> Result<(), CacheError> {
+        let (fetcher, account) = (self.fetcher.clone(), self.series.account.clone());
+        let (Some(tier), Some(mut listing)) = (&fetcher.tier, self.listing.take()) else { return Ok(()) };
+        // That its account's chunks were cut wrongly may be found out at any time.
+        let (is_good, bytes) = tokio::join!(tier.is_good(&account), self.read(tier, piece));
+        match bytes.filter(|_| is_good) {
+            Some(bytes) => listing.read(piece, bytes),
+            None => listing.fail(&fetcher.grid),
+        }
+        self.listing = Some(listing);
+        // Each piece is read or given up once.
+        self.history.progress += 1;
+        let is_wrong = fetcher.fields.is_wrong(&account);
+        if is_wrong { Err(CacheError::Repage(RepageError::WindowField)) } else { Ok(()) }
+    }
+
+    /// Reads a piece from the second tier, and keeps it until it is sent: memory may be too small for that. How many bytes
+    /// it was; `None` if Redis does not say.
+    async fn read(&mut self, tier: &Tier, piece: &SpanSet) -> Option<usize> {
+        let (mut left, mut bytes) = (piece.clone(), 0);
+        for (series, is_unfiltered) in self.sources() {
+            let found = tier.read(&series, &left).await?;
+            let (now, shelf) = (self.fetcher.clock.now(), self.fetcher.shelves.of(&series));
+            let found = self.fetcher.keep_found(&series, &shelf, found, now);
+            self.fetcher.shelves.tidy(&series, &shelf);
+            for chunk in found {
+                bytes += chunk.weight();
+                let servable = self.fetcher.servable(chunk.span(), chunk.fetched_at(), self.fresh_since, now);
+                for span in servable.spans().iter().flat_map(|span| piece.within(*span)) {
+                    left.remove(span);
+                    let (chunk, rich) = (chunk.clone(), series.rich);
+                    self.in_hand.insert(span, Brought { chunk, rich, is_unfiltered, copy: true });
+                }
+            }
+            if left.is_empty() {
+                break;
+            }
+        }
+        Some(bytes)
+    }
+
+    /// The series whose chunks serve the window, those first that need not be changed for it; and whether its filter is
+    /// still to be applied.
+    fn sources(&self) -> Vec<(Arc<Series>, bool)> {
+        let of =
+            |rich, filter: &Filter| Arc::new(Series { rich, filter: filter.clone(), ..Series::clone(&self.series) });
+        let filters: &[(Filter, bool)] = match &self.series.filter {
+            Filter::Known(_) => &[(self.series.filter.clone(), false), (Filter::None, true)],
+            filter => &[(filter.clone(), false)],
+        };
+        let richness: &[bool] = if self.series.rich { &[true] } else { &[false, true] };
+        let sources = filters
+            .iter()
+            .flat_map(|(filter, is_unfiltered)| richness.iter().map(move |rich| (of(*rich, filter), *is_unfiltered)));
+        sources.collect()
     }
 }
 

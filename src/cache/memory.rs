@@ -36,6 +36,28 @@ pub struct Memory {
     chunks: Cache<ChunkId, Arc<Chunk>>,
     hot: HotPieces,
     next: Arc<AtomicU64>,
+    /// The room for what is fetched ahead of those who stream.
+    ahead: Arc<Ahead>,
+}
+
+/// Bytes that are held, or expected, ahead of those who stream. They are a part of the room for passing pages.
+#[derive(Debug)]
+struct Ahead {
+    most: u64,
+    held: AtomicU64,
+}
+
+/// Room that was set aside; free again when dropped.
+#[derive(Debug)]
+pub(super) struct AheadPermit {
+    ahead: Arc<Ahead>,
+    bytes: u64,
+}
+
+impl Drop for AheadPermit {
+    fn drop(&mut self) {
+        self.ahead.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Copies of what lies deflated in the chunks, or follows from it. They go when they are not used, and with their chunk.
@@ -117,7 +139,15 @@ impl Memory {
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |id: Arc<ChunkId>, chunk, _| hot_of.forget(*id, chunk.blocks()))
             .build();
-        Self { chunks, hot, next: Arc::default() }
+        let ahead = Arc::new(Ahead { most: passing / 2, held: AtomicU64::new(0) });
+        Self { chunks, hot, next: Arc::default(), ahead }
+    }
+
+    /// Sets room aside for so many bytes ahead of somebody who streams; `None` if there is none left.
+    pub(super) fn hold_ahead(&self, bytes: u64) -> Option<AheadPermit> {
+        let fits = |held: u64| Some(held + bytes).filter(|held| *held <= self.ahead.most);
+        self.ahead.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(AheadPermit { ahead: self.ahead.clone(), bytes })
     }
 
     /// Keeps a chunk, and names it.
@@ -170,5 +200,14 @@ mod tests {
         assert!(memory.bytes() <= 10_000);
         assert!(memory.get(ids[999]).is_some());
         assert!(memory.get(ids[0]).is_none());
+    }
+
+    #[test]
+    fn room_ahead_is_bounded_and_given_back() {
+        let memory = Memory::new(64 << 20);
+        let permit = memory.hold_ahead(4 << 20);
+        assert!(permit.is_some() && memory.hold_ahead(1).is_none());
+        drop(permit);
+        assert!(memory.hold_ahead(1).is_some());
     }
 }

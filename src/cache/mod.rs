@@ -3,7 +3,6 @@
 mod chunk;
 mod copies;
 mod cost;
-mod estimate;
 mod excerpt;
 mod fetch;
 mod fields;
@@ -11,6 +10,7 @@ mod flight;
 mod glance;
 mod hot;
 mod keep;
+mod listing;
 mod look;
 mod lookup;
 mod losses;
@@ -19,24 +19,18 @@ mod memory;
 mod often;
 mod outcome;
 mod parts;
-mod piecemeal;
-mod promised;
 mod purge;
 mod relay;
 mod runs;
 mod seal;
 mod seat;
 mod serve;
+mod session;
 mod shelf;
-mod sight;
 mod stream;
-mod stretches;
 mod tally;
-#[cfg(test)]
-mod tests;
 mod tier;
 mod tombs;
-mod unproven;
 mod work;
 
 use std::convert::Infallible;
@@ -62,6 +56,7 @@ pub use stream::{Rest, Streamed};
 
 use self::fetch::Fetcher;
 use self::glance::Glance;
+use self::keep::ChunkPacker;
 use self::relay::Relay;
 use self::shelf::Shelves;
 use self::tier::Tier;
@@ -69,7 +64,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::fleet::Post;
 use crate::quota::{Exhausted, Quotas};
-use crate::repage::{RepageError, Run};
+use crate::repage::{Fetched, RepageError, Run, RunLimiters};
 use crate::upstream::{Asker, Series};
 use crate::window::{Grid, Ladder, Moment, Span};
 
@@ -167,6 +162,7 @@ pub struct CacheLayer {
     shelves: Shelves,
     purges: Purges,
     quotas: Quotas,
+    limiters: RunLimiters,
     queue_timeout: Duration,
     clock: Clock,
 }
@@ -180,6 +176,7 @@ impl CacheLayer {
         window: &config::Window,
         quota: &config::Quota,
         quotas: &Quotas,
+        limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
         let (memory, fields, shelves) = (Memory::new(cache.memory), WindowFields::default(), Shelves::default());
@@ -188,8 +185,8 @@ impl CacheLayer {
         let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
         let shared = redis.as_ref().map(|(redis, post)| (redis.prefix.as_str(), post.clone()));
         let purges = Purges::new(shelves.clone(), memory.clone(), clock.clone(), accounts, shared);
-        let (quotas, clock) = (quotas.clone(), clock.clone());
-        Self { window, memory, redis, fields, shelves, purges, quotas, queue_timeout, clock }
+        let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
+        Self { window, memory, redis, fields, shelves, purges, quotas, limiters, queue_timeout, clock }
     }
 
     /// The memory tier, to look at.
@@ -210,7 +207,7 @@ impl CacheLayer {
 
 impl<S> Layer<S> for CacheLayer
 where
-    S: Service<Run, Response = (), Error = RepageError> + Clone + Send + Sync + 'static,
+    S: Service<Run<ChunkPacker>, Response = Fetched<Arc<Chunk>>, Error = RepageError> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     type Service = CacheStage;
@@ -233,6 +230,7 @@ where
             grid,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
+            limiters: self.limiters.clone(),
             queue_timeout: self.queue_timeout,
             fields: self.fields.clone(),
             purges: self.purges.clone(),

@@ -48,6 +48,8 @@ pub enum NotStored {
     WrongWindowField,
     /// An item has no timestamp, so the run could not be cut.
     NoTimestamp,
+    /// The run was larger than it may be.
+    TooLarge,
     /// It was purged while it was fetched.
     Purged,
     /// Something newer came first.
@@ -67,6 +69,7 @@ impl NotStored {
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
             Self::NoTimestamp => "no_timestamp",
+            Self::TooLarge => "too_large",
             Self::Purged => "purged",
             Self::Outdated => "outdated",
             Self::Lost => "lost",

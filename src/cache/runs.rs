@@ -6,24 +6,50 @@ use std::sync::Arc;
 use super::seat::Seat;
 use super::shelf::Want;
 use crate::upstream::{Asker, Class};
-use crate::window::{Span, SpanSet};
+use crate::window::{PlannedRun, Span, SpanSet};
+
+/// A run that brings something of what was gathered.
+#[derive(Debug)]
+pub(super) struct GatheredRun {
+    pub(super) plan: PlannedRun,
+    pub(super) rich: bool,
+    pub(super) cause: Cause,
+}
 
 /// Why a run is fetched.
 #[derive(Debug)]
 pub(super) struct Cause {
     /// Who is charged for it.
     pub(super) asker: Asker,
-    /// Those who wait for it, and what each needs of it.
-    pub(super) seats: Vec<(Arc<Seat>, Span)>,
+    /// Those who wait for it.
+    pub(super) seats: Vec<Arc<Seat>>,
+    /// When it begins.
+    pub(super) begins: Begins,
 }
 
-/// The runs that bring all that is wanted: adjacent spans as one, but what is urgent apart from what is not. Each is a
-/// span, whether it is fetched rich, and why. What nobody wants any more is left out.
+/// When a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// At once: it brings what somebody needs next.
+    Now,
+    /// If a call can be had at once, beside others of the same window.
+    IfSpare,
+    /// When somebody needs it next.
+    Later,
+}
+
+/// The runs that bring all that is wanted: adjacent spans together, but what is urgent apart from what is not, and each
+/// divided as `divide` says, which is told whether the beginning of a span is to be sent early. What nobody wants any more
+/// is left out.
 ///
 /// `by_caller`: callers compete for the quota, and each is to have runs of its own. Were neighbours one run, whoever asks
 /// for less would be served with whoever asks for more, at the expense of one of them, and again each time that they get
 /// their answers together. What they have in common is fetched for the first of them.
-pub(super) fn gathered(wants: &[Want], by_caller: bool) -> Vec<(Span, bool, Cause)> {
+pub(super) fn gathered(
+    wants: &[Want],
+    by_caller: bool,
+    mut divide: impl FnMut(Span, bool) -> Vec<PlannedRun>,
+) -> Vec<GatheredRun> {
     let wants: Vec<(Arc<Seat>, &Want)> = wants.iter().filter_map(|want| Some((want.seat.upgrade()?, want))).collect();
     let mut parties: Vec<Option<&str>> = Vec::new();
     for (seat, _) in &wants {
@@ -32,7 +58,7 @@ pub(super) fn gathered(wants: &[Want], by_caller: bool) -> Vec<(Span, bool, Caus
             parties.push(party);
         }
     }
-    let mut runs: Vec<(Span, bool, Option<&str>)> = Vec::new();
+    let mut spans: Vec<(Span, bool, Option<&str>)> = Vec::new();
     for class in [Class::Interactive, Class::Refresh, Class::Background] {
         // First what is rich: it serves those who want none as well.
         for rich in [true, false] {
@@ -41,12 +67,21 @@ pub(super) fn gathered(wants: &[Want], by_caller: bool) -> Vec<(Span, bool, Caus
                     .iter()
                     .filter(|(seat, want)| (seat.asker.class, want.rich) == (class, rich) && belongs(seat, *party));
                 let mut left: SpanSet = of_this.flat_map(|(_, want)| want.spans.spans().iter().copied()).collect();
-                runs.iter().filter(|(_, taken, _)| *taken || !rich).for_each(|(span, ..)| left.remove(*span));
-                runs.extend(left.spans().iter().map(|span| (*span, rich, *party)));
+                spans.iter().filter(|(_, taken, _)| *taken || !rich).for_each(|(span, ..)| left.remove(*span));
+                spans.extend(left.spans().iter().map(|span| (*span, rich, *party)));
             }
         }
     }
-    runs.into_iter().filter_map(|(span, rich, party)| Some((span, rich, cause(&wants, span, rich, party)?))).collect()
+    let mut runs = Vec::new();
+    for (span, rich, party) in spans {
+        let early = wants.iter().any(|(_, want)| want.early && want.lead.is_some_and(|lead| span.contains(lead)));
+        let with_cause = |plan: PlannedRun| {
+            let cause = cause(&wants, plan.span, rich, party)?;
+            Some(GatheredRun { plan, rich, cause })
+        };
+        runs.extend(divide(span, early).into_iter().filter_map(with_cause));
+    }
+    runs
 }
 
 fn belongs(seat: &Seat, party: Option<&str>) -> bool {
@@ -61,8 +96,16 @@ fn cause(wants: &[(Arc<Seat>, &Want)], span: Span, rich: bool, party: Option<&st
         // What is rich is there because somebody asked for it.
         (!belongs(seat, party), seat.asker.class, *asked_rich != rich, Reverse(need.length()))
     })?;
-    let seats = served.map(|(seat, _, need)| (seat.clone(), need)).collect();
-    Some(Cause { asker: cause.asker.clone(), seats })
+    let seats = served.map(|(seat, ..)| seat.clone()).collect();
+    let wants = || wants.iter().map(|(_, want)| want).filter(|want| need(&want.spans, span).is_some());
+    let begins = if wants().any(|want| want.lead.is_some_and(|lead| span.contains(lead))) {
+        Begins::Now
+    } else if wants().any(|want| want.further) {
+        Begins::IfSpare
+    } else {
+        Begins::Later
+    };
+    Some(Cause { asker: cause.asker.clone(), seats, begins })
 }
 
 /// From the first to the last moment of `span` that is among `wanted`.
@@ -94,17 +137,27 @@ mod tests {
             seat: Arc::downgrade(seat),
             fresh_since: Moment::MIN,
             looked_up: false,
+            lead: Some(span(start, end).start),
+            further: false,
+            early: false,
         }
+    }
+
+    fn undivided(span: Span, _: bool) -> Vec<PlannedRun> {
+        vec![PlannedRun { span, items: None }]
     }
 
     /// Each run with its cause and how many wait.
     fn told(wants: &[Want]) -> Vec<(Span, bool, String, usize)> {
-        told_of(gathered(wants, false))
+        told_of(gathered(wants, false, undivided))
     }
 
-    fn told_of(runs: Vec<(Span, bool, Cause)>) -> Vec<(Span, bool, String, usize)> {
-        let runs = runs.into_iter();
-        runs.map(|(span, rich, cause)| (span, rich, cause.asker.caller.to_string(), cause.seats.len())).collect()
+    fn told_of(runs: Vec<GatheredRun>) -> Vec<(Span, bool, String, usize)> {
+        let told = |GatheredRun { plan, rich, cause }| {
+            let Cause { asker, seats, .. } = cause;
+            (plan.span, rich, asker.caller.to_string(), seats.len())
+        };
+        runs.into_iter().map(told).collect()
     }
 
     #[test]
@@ -122,7 +175,7 @@ mod tests {
         let wants = [want(&a, 0, 10, false), want(&b, 5, 40, false), want(&a, 40, 50, false), want(&a, 10, 12, false)];
         let runs = [(0, 12, "a", 3), (40, 50, "a", 1), (12, 40, "b", 1)];
         let runs = runs.map(|(start, end, who, wait)| (span(start, end), false, who.to_owned(), wait));
-        assert_eq!(told_of(gathered(&wants, true)), runs);
+        assert_eq!(told_of(gathered(&wants, true, undivided)), runs);
     }
 
     #[test]
@@ -143,5 +196,28 @@ mod tests {
             runs[1..].iter().map(|run| (run.0, run.1)).collect::<Vec<_>>(),
             [(span(0, 10), false), (span(20, 30), false)]
         );
+    }
+
+    #[test]
+    fn divided_span_begins_with_what_somebody_needs_next() {
+        let (long, short) = (seat("a", Class::Interactive), seat("b", Class::Interactive));
+        let mut wants = [want(&long, 0, 100, false), want(&short, 70, 80, false)];
+        let tens = |span: Span, early: bool| {
+            assert!(!early);
+            let ten = |n: i64| PlannedRun { span: self::span(10 * n, 10 * n + 10), items: Some(1.0) };
+            (span.start.as_seconds() / 10..span.end.as_seconds() / 10).map(ten).collect::<Vec<_>>()
+        };
+        let begins = |wants: &[Want]| -> Vec<i64> {
+            let now = |run: &GatheredRun| run.cause.begins == Begins::Now;
+            let runs = gathered(wants, false, tens);
+            assert_eq!(runs.len(), 10);
+            runs.iter().filter(|run| now(run)).map(|run| run.plan.span.start.as_seconds()).collect()
+        };
+        assert_eq!(begins(&wants), [0, 70]);
+        wants[0].lead = None;
+        wants[0].further = true;
+        assert_eq!(begins(&wants), [70]);
+        let spare = gathered(&wants, false, tens).into_iter().filter(|run| run.cause.begins == Begins::IfSpare).count();
+        assert_eq!(spare, 9);
     }
 }

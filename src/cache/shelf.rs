@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::chunk::Chunk;
 use super::copies::{Copies, Copy};
 use super::flight::Flight;
 use super::memory::Memory;
 use super::seat::Seat;
 use crate::upstream::Series;
-use crate::window::{Moment, Span, SpanSet};
+use crate::window::{Density, Moment, Span, SpanSet};
 
 /// What is known of one series. Held for lookups and bookkeeping only, never across an await: whoever finds something
 /// missing asks for it under the same lock, so nobody asks twice.
@@ -22,6 +24,56 @@ pub(super) struct Shelf {
     pub(super) exact: HashMap<(Span, bool), Copy>,
     pub(super) flights: Vec<Arc<Flight>>,
     pub(super) gathering: Option<Gathering>,
+    pub(super) sizing: Sizing,
+}
+
+/// How long the runs of a series may be, by the order of the upstream's rows: where they come in none, a run that turns
+/// out too large cannot be cut, so runs grow from small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sizing {
+    /// As long as their expected items allow.
+    #[default]
+    ByDensity,
+    /// No longer than this.
+    Growing {
+        /// The next run.
+        next: Duration,
+        /// Any run: one that was longer was too large.
+        cap: Duration,
+    },
+}
+
+impl Sizing {
+    /// A run is at most so many times as long as the one before it.
+    const GROWTH: u32 = 8;
+
+    /// The longest that the next run may be.
+    pub(super) fn longest(self) -> Option<Duration> {
+        match self {
+            Self::ByDensity => None,
+            Self::Growing { next, .. } => Some(next),
+        }
+    }
+
+    /// A run of this length has landed, and its rows came in order or not.
+    pub(super) fn landed(&mut self, length: Duration, unordered: bool) {
+        *self = match *self {
+            Self::ByDensity if unordered => Self::Growing { next: length * Self::GROWTH, cap: Duration::MAX },
+            Self::Growing { next, cap } => Self::Growing { next: next.max(length * Self::GROWTH).min(cap), cap },
+            Self::ByDensity => Self::ByDensity,
+        };
+    }
+
+    /// A run of this length was too large, and could not be cut. `first` is the length to begin with if nothing was known
+    /// of its density.
+    pub(super) fn was_oversized(&mut self, length: Duration, planned: bool, first: Duration) {
+        let half = (length / 2).max(Duration::from_secs(1));
+        *self = if planned {
+            Self::Growing { next: half, cap: half }
+        } else {
+            Self::Growing { next: first.min(half), cap: half }
+        };
+    }
 }
 
 /// Spans that are missing, gathered for a moment before they are fetched: what is asked for at the same instant, by
@@ -44,6 +96,12 @@ pub(super) struct Want {
     pub(super) fresh_since: Moment,
     /// Whether the second tier was asked for it.
     pub(super) looked_up: bool,
+    /// What it needs next, if nothing that is in flight brings that.
+    pub(super) lead: Option<Moment>,
+    /// Whether further runs may be begun for it beside that.
+    pub(super) further: bool,
+    /// Whether its beginning is to be sent early.
+    pub(super) early: bool,
 }
 
 impl Shelf {
@@ -91,8 +149,30 @@ impl Shelf {
         for id in &gone {
             memory.drop_chunk(*id);
         }
-        self.flights.iter().filter(|flight| buried(flight.span(), flight.epoch)).for_each(|flight| flight.close());
+        self.flights
+            .iter()
+            .filter(|flight| buried(flight.span(), flight.route.epoch))
+            .for_each(|flight| flight.close());
         gone.len()
+    }
+
+    /// How dense the series is by what is cached of it; `open` gives the chunk of a copy, if it is still there.
+    pub(super) fn density(&self, open: impl Fn(&Copy) -> Option<Arc<Chunk>>) -> Density {
+        let mut density = Density::default();
+        for (span, copy) in self.copies.all() {
+            // That nothing lay ahead of a fetch tells nothing of what will lie there.
+            let is_past = copy.chunk.start < copy.fetched_at;
+            if let Some(chunk) = open(copy).filter(|_| is_past) {
+                density.add(span, |part| chunk.rows_within(part).len());
+            }
+        }
+        for ((span, _), copy) in &self.exact {
+            // Its items cannot be placed: that is why it is kept whole.
+            if let Some(chunk) = open(copy) {
+                density.add_somewhere(span.length(), chunk.len());
+            }
+        }
+        density
     }
 
     /// Forgets the copies of chunks that have gone from memory.
@@ -187,7 +267,7 @@ fn key(series: &Series) -> Cow<'_, Series> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{Chunk, Settled};
+    use crate::cache::Settled;
 
     #[test]
     fn a_look_does_not_keep_a_chunk_from_being_the_next_to_go() {
@@ -235,5 +315,23 @@ mod tests {
         assert!(copy.peek(&memory).is_some());
         memory.drop_chunk(copy.id);
         assert!(copy.peek(&memory).is_none());
+    }
+
+    #[test]
+    fn unordered_runs_grow_up_to_what_was_too_large() {
+        let hours = Duration::from_hours;
+        let mut sizing = Sizing::default();
+        sizing.landed(hours(24), false);
+        assert_eq!(sizing.longest(), None);
+        sizing.was_oversized(hours(7 * 24), false, hours(1));
+        assert_eq!(sizing.longest(), Some(hours(1)));
+        sizing.landed(hours(1), true);
+        sizing.landed(hours(8), true);
+        assert_eq!(sizing.longest(), Some(hours(64)));
+        sizing.landed(hours(2), true);
+        assert_eq!(sizing.longest(), Some(hours(64)), "a short window says nothing");
+        sizing.was_oversized(hours(64), true, hours(1));
+        sizing.landed(hours(32), true);
+        assert_eq!(sizing.longest(), Some(hours(32)));
     }
 }

@@ -1,30 +1,24 @@
-//! Sends a long window as it comes: its beginning is on its way to the caller while its end is still being fetched.
+//! Streams a long window: a loop over its segments in the order of time. Each is proven before it is sent, wherever it
+//! comes from: memory, a flight, Redis, or a new run. As long as the caller has not taken one, the next is not asked for.
 //!
-//! What a walk has seen is proven when it has ended, and now and then before. So what is streamed may turn out not to have
-//! been all there was; then the answer is broken off, and nobody can take it for whole. Only what is settled is streamed,
-//! whose rows hold still; and only whole windows, for whose end nothing at their beginning has to be known.
+//! Only what is settled is streamed, whose rows hold still; and only whole windows, for whose end nothing at their
+//! beginning has to be known. If a run fails, the answer is broken off, and nobody can take it for whole.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::future::select_all;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::chunk::Slice;
-use super::flight::Flight;
 use super::look::Held;
-use super::parts::parts;
-use super::seat::{Cursor, Seat};
-use super::serve::{Next, Request};
-use super::sight::Verdict;
+use super::parts::{Part, parts};
+use super::session::{MAX_SURVEYS_WITHOUT_PROGRESS, Mode, Session, Survey};
 use super::{CacheError, WindowAnswer};
-use crate::quota::Exhausted;
-use crate::repage::RepageError;
-use crate::window::{Moment, Span};
+use crate::window::Span;
 
 /// So many slices wait for the caller; the rest stays where it lies.
-const AHEAD: usize = 2;
+const SLICES_AHEAD: usize = 2;
+/// A segment is of about so many bytes of chunks, and of one chunk at least.
+const SEGMENT_BYTES: usize = 1 << 20;
+/// So is one for another replica, which asks for each.
+pub(super) const SEGMENT_BYTES_BETWEEN_REPLICAS: usize = 8 << 20;
 
 /// What is still to come of an answer. If it ends without an end, it is not whole.
 #[derive(Debug)]
@@ -53,160 +47,76 @@ impl Rest {
 }
 
 /// Answers with what is there, and with what comes then.
-pub(super) fn begin(request: Request) -> WindowAnswer {
-    let (to, from) = mpsc::channel(AHEAD);
-    let answer = request.answer_to_come(Rest(from));
+pub(super) fn begin(mut session: Session) -> WindowAnswer {
+    let (to, from) = mpsc::channel(SLICES_AHEAD);
+    let answer = session.answer_to_come(Rest(from));
+    session.mode = Mode::Streamed;
     tokio::spawn(async move {
-        let mut stream = Stream { request, to: to.clone(), unproven: Vec::new(), calls: 0 };
         // A caller that has hung up wants nothing any more.
         let end = tokio::select! {
-            end = stream.run() => end,
+            end = send_all(&mut session, &to) => end,
             () = to.closed() => return,
         };
-        let _ = to.send(end.map(|()| Streamed::End { calls: stream.calls })).await;
+        let _ = to.send(end.map(|calls| Streamed::End { calls })).await;
     });
     answer
 }
 
-impl Request {
-    fn stream_from(&self, at: Moment) {
-        self.seat.stream_from(Cursor { at, rich: self.series.rich });
+/// Sends each segment when the one before it has been taken. Gives the calls that were made.
+async fn send_all(session: &mut Session, to: &mpsc::Sender<Result<Streamed, CacheError>>) -> Result<u32, CacheError> {
+    let mut calls = 0;
+    while let Some(segment) = session.next_segment(SEGMENT_BYTES).await? {
+        calls += session.charge();
+        session.flights.clear();
+        for Part { span, slice, .. } in segment {
+            if session.fetcher.purges.buries(&session.series, &slice.chunk) {
+                // Purged since it was found: it is fetched anew.
+                break;
+            }
+            if !slice.rows.is_empty() {
+                // If nobody takes it, this task is about to end.
+                let _ = to.send(Ok(Streamed::Slice(slice))).await;
+            }
+            session.answered_up_to(span.end);
+        }
+    }
+    Ok(calls)
+}
+
+impl Session {
+    /// The next segment, of about so many bytes: what lies at the beginning of the window, from whichever source has it
+    /// first. `None` at the end.
+    pub(super) async fn next_segment(&mut self, bytes: usize) -> Result<Option<Vec<Part>>, CacheError> {
+        let (mut surveys, mut progress) = (0, self.history.progress);
+        while !self.span.is_empty() {
+            let (ready, next) = match self.survey()? {
+                Survey::Complete(held) => (held, None),
+                Survey::Partial { ready, next, .. } => (ready, Some(next)),
+            };
+            if !ready.is_empty() {
+                return Ok(Some(parts(first_segment(ready, bytes)).await?));
+            }
+            surveys = if self.history.progress > progress { 0 } else { surveys + 1 };
+            progress = self.history.progress;
+            if surveys > MAX_SURVEYS_WITHOUT_PROGRESS {
+                return Err(CacheError::Restless);
+            }
+            if let Some(next) = next {
+                self.advance(next).await?;
+            }
+        }
+        Ok(None)
     }
 }
 
-struct Stream {
-    /// For what has not been sent yet.
-    request: Request,
-    to: mpsc::Sender<Result<Streamed, CacheError>>,
-    /// Flights of which something was sent before it was proven.
-    unproven: Vec<Arc<Flight>>,
-    calls: u32,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // Nothing is kept for it any more, and nobody waits until it has taken it.
-        self.request.stream_from(Moment::MAX);
-    }
-}
-
-impl Stream {
-    async fn run(&mut self) -> Result<(), CacheError> {
-        self.request.stream_from(self.request.span.start);
-        while !self.request.span.is_empty() {
-            let next = self.request.survey()?;
-            self.calls += self.request.flights.drain(..).filter_map(|flight| flight.charge()).sum::<u32>();
-            self.check()?;
-            match next {
-                Next::Serve(held) => self.send_all(held).await?,
-                Next::AwaitBeginning(mut begun) => drop(begun.changed().await),
-                Next::LookFor(spans) => self.request.look_for(&spans).await,
-                Next::Take => self.send_ready_or_wait(Vec::new()).await?,
-                Next::AwaitFlights(flights) => self.send_ready_or_wait(flights).await?,
-            }
-        }
-        self.prove().await
-    }
-
-    /// Sends what is there; only when all of it has been taken, sees to what comes behind it. So one who reads slowly
-    /// has little in memory.
-    async fn send_ready_or_wait(&mut self, flights: Vec<(Arc<Flight>, Span)>) -> Result<(), CacheError> {
-        let ready = std::mem::take(&mut self.request.ready);
-        let (promised, at) = (&self.request.promised, self.request.span.start);
-        if !ready.is_empty() {
-            self.send_all(ready).await
-        } else if promised.as_ref().is_some_and(|promised| promised.is_there(at)) {
-            self.request.take().await
-        } else {
-            self.take_or_wait(flights).await
-        }
-    }
-
-    /// Sends what lies one behind the other, and goes on behind it.
-    async fn send_all(&mut self, mut held: Vec<(Span, Held)>) -> Result<(), CacheError> {
-        held.sort_by_key(|(span, _)| span.start);
-        for (span, held) in held {
-            for part in parts(vec![(span, held)]).await? {
-                self.send(part.slice, span).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn send(&mut self, slice: Slice, span: Span) {
-        if !slice.rows.is_empty() {
-            // If nobody takes it, this task is about to end.
-            let _ = self.to.send(Ok(Streamed::Slice(slice))).await;
-        }
-        let request = &mut self.request;
-        request.brought.remove(span);
-        request.span = request.span.split_at(span.end).1;
-        request.stream_from(span.end);
-        // Until the caller had taken it, it was not the quota that was waited for.
-        request.seat.patience.at_most(Duration::ZERO);
-    }
-
-    /// Takes what a flight has seen, or waits until there is something.
-    async fn take_or_wait(&mut self, flights: Vec<(Arc<Flight>, Span)>) -> Result<(), CacheError> {
-        let mut changed: Vec<_> = flights.iter().map(|(flight, _)| flight.changed()).collect();
-        let begun = self.request.span.start;
-        for (flight, _) in &flights {
-            let as_it_is = flight.rich == self.request.series.rich;
-            while let Some(chunk) = as_it_is.then(|| flight.sight.at(self.request.span.start)).flatten() {
-                if !self.unproven.iter().any(|known| Arc::ptr_eq(known, flight)) {
-                    self.unproven.push(flight.clone());
-                }
-                let span = chunk.span().intersection(self.request.span);
-                self.send(Slice { rows: chunk.rows_within(span), chunk }, span).await;
-                if self.request.span.is_empty() {
-                    return Ok(());
-                }
-            }
-        }
-        // What has happened since they were looked at is not waited for.
-        if self.request.span.start > begun
-            || flights.iter().any(|(flight, known)| flight.brought().is_some() || flight.span() != *known)
-        {
-            return Ok(());
-        }
-        let Seat { asker, patience, .. } = &*self.request.seat;
-        let held = flights.iter().filter_map(|(flight, _)| flight.held_until(asker.class)).max();
-        if let Some(until) = held.filter(|until| *until > patience.end()) {
-            return Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }));
-        }
-        tokio::select! {
-            biased;
-            // One that is gone without a word is found out by the next look.
-            _ = select_all(changed.iter_mut().map(|changed| Box::pin(changed.changed()))) => Ok(()),
-            error = self.request.impatience(&flights) => Err(error),
-        }
-    }
-
-    /// Whether nothing is known against what was sent. What is proven is let go of, with all that it has brought.
-    fn check(&mut self) -> Result<(), CacheError> {
-        if self.unproven.iter().any(|flight| flight.sight.verdict() == Verdict::Refuted) {
-            return Err(CacheError::Repage(RepageError::Torn));
-        }
-        let is_proven =
-            |flight: &mut Arc<Flight>| flight.sight.verdict() == Verdict::Proven && flight.brought().is_some();
-        let proven = self.unproven.extract_if(.., is_proven);
-        self.calls += proven.filter_map(|flight| flight.charge()).sum::<u32>();
-        Ok(())
-    }
-
-    /// Waits until all that was sent is proven.
-    async fn prove(&mut self) -> Result<(), CacheError> {
-        for flight in std::mem::take(&mut self.unproven) {
-            loop {
-                let mut changed = flight.changed();
-                match flight.sight.verdict() {
-                    Verdict::Proven => break,
-                    Verdict::Refuted => return Err(CacheError::Repage(RepageError::Torn)),
-                    Verdict::Open => changed.changed().await.map_err(|_| CacheError::Lost)?,
-                }
-            }
-            self.calls += flight.charge().unwrap_or_default();
-        }
-        Ok(())
-    }
+/// The first of what is ready, up to so many bytes.
+fn first_segment(mut ready: Vec<(Span, Held)>, most: usize) -> Vec<(Span, Held)> {
+    ready.sort_by_key(|(span, _)| span.start);
+    let mut bytes = 0;
+    ready.retain(|(_, held)| {
+        let fits = bytes < most;
+        bytes += held.chunk.weight();
+        fits
+    });
+    ready
 }

@@ -36,6 +36,8 @@ use crate::window::{Grid, Moment, Span, SpanSet, UpperBound};
 
 /// The version of what stands in Redis; another version is another name.
 const FORMAT: &str = "c3";
+/// The version of what replicas say to each other; those of another one have nothing to say to each other either.
+const LETTERS: &str = "2";
 /// So many cells are asked for at once: few enough for their values to come within the timeout.
 const CELLS_AT_ONCE: usize = 32;
 /// Bytes of chunks that wait to be written; what comes when so many do is not kept.
@@ -123,7 +125,7 @@ impl Tier {
     /// How chunks are cut: replicas that cut otherwise have nothing to say to each other.
     pub(super) fn cut(&self) -> String {
         let cell = self.inner.grid.cell(Moment::from_nanos(0));
-        format!("{}:{}", self.inner.cut, cell.length().as_secs())
+        format!("{LETTERS}:{}:{}", self.inner.cut, cell.length().as_secs())
     }
 
     /// Whether what is kept of an account may be read.

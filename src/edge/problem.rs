@@ -150,11 +150,14 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         // Most likely a new configuration is being rolled out.
         CacheError::Foreign => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
         CacheError::Repage(error) => match error {
-            RepageError::NoPlace(exhausted)
-            | RepageError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
+            RepageError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
             // Nobody waits for such an answer.
             RepageError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere) => (Kind::Internal, None),
-            RepageError::WindowField | RepageError::Unplaced | RepageError::Torn => (Kind::UpstreamFailed, None),
+            RepageError::WindowField
+            | RepageError::Unplaced
+            | RepageError::Torn
+            | RepageError::Oversized
+            | RepageError::TooLarge { .. } => (Kind::UpstreamFailed, None),
             RepageError::Quota(QuotaError::Token(error)) => match error {
                 TokenError::UnknownAccount | TokenError::Mint(_) => (Kind::Internal, None),
                 TokenError::Upstream(UpstreamError::Timeout) => (Kind::UpstreamTimeout, None),

@@ -168,14 +168,12 @@ where
         Box::pin(async move {
             let turns = turns.ok_or(TokenError::UnknownAccount)?;
             let demand = request.demand.clone();
-            let turn = if request.ahead { turns.take_ahead(&demand).await } else { turns.take(&demand).await };
-            let turn = turn.map_err(|no_turn| match no_turn {
+            let turn = turns.take(&demand).await.map_err(|no_turn| match no_turn {
                 NoTurn::Exhausted(exhausted) => QuotaError::Exhausted(exhausted),
                 NoTurn::Unwanted => QuotaError::Unwanted,
                 NoTurn::Elsewhere => QuotaError::Elsewhere,
             })?;
-            let waited = if request.ahead { Duration::ZERO } else { demand.last_wait() };
-            telemetry::quota_wait(demand.class().label(), waited);
+            telemetry::quota_wait(demand.class().label(), demand.last_wait());
             let account = request.series.account.clone();
             let calling = demand.calling();
             let result = below.oneshot(request).await;

@@ -1,8 +1,8 @@
 //! The queue of one account: who may call the upstream, and when.
 
-mod ahead;
 mod in_common;
 mod loans;
+mod spare;
 mod turn;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,95 +1,142 @@
-//! The repage stage: walks a run in pages until it is whole, or fails. Nobody above it sees a page.
+//! The paging stage: fetches a bounded run, page by page, until it is whole, or fails. Nobody above it sees a page.
+//!
+//! A run has one outcome, [`Fetched`]: whole and proven by counting, or an error. What it has seen before is private to
+//! it. What others want to know on the way stands in its [`RunStatus`].
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `limiter` | how many runs may be under way, and whose |
+//! | `pager` | one run: what is scanned again, and halved, where rows move |
+//! | `walk` | one scan over the pages of a query, and its proof (pure) |
+//! | `sizing` | where a run of unknown density ends, and when a run has become too large (pure) |
+//! | `checkpoint` | where a scan is cut and proven before its end |
+//! | `packing` | items that a scan has passed are packed at once |
+//! | `page` | one page, when the quota grants it |
 
-mod ahead;
-mod handing;
+mod checkpoint;
 mod item;
+mod limiter;
+mod packing;
+mod page;
 mod pager;
-mod parting;
-mod places;
-mod read_ahead;
+mod sizing;
 mod walk;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
 pub use item::Item;
+pub use limiter::{RunLimiter, RunLimiters};
+pub use sizing::{FIRST_RUN_ITEMS, RunBounds};
 pub use walk::{Broken, Order, Placed, Walk, Watch};
 
+use self::limiter::RunPermit;
 use self::pager::Pager;
-use self::places::{Place, Places};
 
 use crate::clock::Clock;
 use crate::config;
-use crate::quota::{Exhausted, QuotaError};
-use crate::upstream::{Asker, Class, Demand, PAGE_LIMIT, Page, PageRequest, Series};
-use crate::window::{Moment, Span};
+use crate::quota::QuotaError;
+use crate::upstream::{Asker, Class, Demand, Page, PageRequest, Series};
+use crate::window::{Density, Moment, Span};
 
-/// A walk that holds more than this is cut: what is proven whole is handed on, and a new walk begins behind it.
-const WALK_BYTES: usize = 512 << 20;
-/// What a walk over settled time hands on is proven each time that it has seen so many rows more: 250 full pages. A proof
-/// is a call, so that is 0.4 % more; and between two of them some 30 MB, deflated, wait to be kept.
-const PROVEN_EACH: usize = 250 * PAGE_LIMIT as usize;
-
-/// A piece of time to fetch, whole.
+/// A bounded piece of time to fetch, whole.
 #[derive(Debug)]
-pub struct Run {
+pub struct Run<P> {
     /// Which rows.
     pub series: Arc<Series>,
     /// Of which time; not empty.
     pub span: Span,
     /// Whether the answer may be cut by the items' timestamps.
     pub placed: Placed,
+    /// How many items it was planned to bring. `None` if nothing is known of its density: then its first pages decide
+    /// where it ends.
+    pub planned: Option<f64>,
     /// Who wants it, and where its calls are counted.
     pub demand: Arc<Demand>,
-    /// Takes what becomes of it, as it becomes known.
-    pub deliver: mpsc::UnboundedSender<Delivery>,
+    /// Tells how far it is.
+    pub status: watch::Sender<RunStatus>,
+    /// Packs what it brings.
+    pub packer: P,
 }
 
-/// What a run has to tell.
-#[derive(Debug)]
-pub enum Delivery {
-    /// The upstream has answered with a first page: it is there, and takes the credential.
-    Begun,
-    /// It is going to take so many pages that nobody should wait for the last one before seeing the first.
-    Long,
-    /// A part of the run is whole. The parts of a run that succeeds tile it, but for what it has left to others.
-    Stretch(Stretch),
-    /// The walk has seen all of this part, as far as its order tells. Whether that is so is known when it is proven. There
-    /// is no more of it before the permit is dropped.
-    Seen(Stretch, OwnedSemaphorePermit),
-    /// All that was seen is whole.
-    Proven,
-    /// It may not be: what was seen, and not proven since, is void. The walk begins again, or the run fails.
-    Refuted,
-    /// The run leaves `rest`, one of its ends, to other runs, because somebody waits for `wanted`, which may be empty.
-    Parted {
-        /// What it will not fetch.
-        rest: Span,
-        /// What of it somebody waits for.
-        wanted: Span,
-    },
-    /// The quota holds the run up for so long, since no more urgent a class waits for it; it goes on by itself.
-    Held(Exhausted, Class),
-    /// It goes on.
-    Resumed,
+/// Packs items for whoever asked for the run, while more of them are fetched. What comes of it is private to the run
+/// until the run is proven.
+pub trait Packer: Clone + Send + Sync + 'static {
+    /// Items, packed.
+    type Packed: Send + Sync + 'static;
+
+    /// Packs a part of a run. It may take long enough to hold up others of its thread.
+    fn pack(&self, part: Part) -> Vec<Self::Packed>;
+
+    /// How many bytes of memory a packed piece takes.
+    fn weight(packed: &Self::Packed) -> usize;
 }
 
 /// A part of a run, with all its items.
-#[derive(Debug)]
-pub struct Stretch {
+#[derive(Clone, Debug)]
+pub struct Part {
     /// Of which time.
     pub span: Span,
     /// All its items, in the order of the contract.
     pub items: Vec<Item>,
-    /// When the walk that brought it began.
+    /// When the scan that brought it began.
     pub fetched_at: Moment,
+}
+
+/// What a run has brought: all of `span`.
+#[derive(Debug)]
+pub struct Fetched<T> {
+    /// Of which time: all that was asked for, or, if that turned out too large, one end of it.
+    pub span: Span,
+    /// All its items, packed, in no promised order.
+    pub packed: Vec<T>,
+    /// In which order the upstream brings its rows, as far as it was seen.
+    pub order: Order,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug)]
+pub struct RunStatus {
+    /// What it is going to bring. It becomes shorter if the first pages of a run of unknown density show that it is too
+    /// large.
+    pub span: Span,
+    /// Whether the quota holds it up.
+    pub phase: RunPhase,
+    /// How many pages have come.
+    pub pages: u32,
+    /// How many items are expected of `span`; `None` before anything is known.
+    pub expected: Option<f64>,
+    /// What has been seen of the density of its rows, if they come in order.
+    pub density: Option<Arc<Density>>,
+    /// How long the last page took, with its wait for the quota.
+    pub last_page: Duration,
+}
+
+/// Whether the quota holds a run up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunPhase {
+    /// It waits for its permit, its turn or its page.
+    Fetching,
+    /// No call is granted before `until`, since nobody more urgent than `class` waits for it; it goes on by itself.
+    Paused {
+        /// When it goes on, as far as is known.
+        until: Instant,
+        /// The most urgent who waited for it.
+        class: Class,
+    },
+}
+
+impl RunStatus {
+    /// That of a run that has not begun.
+    pub fn new(span: Span, expected: Option<f64>) -> Self {
+        Self { span, phase: RunPhase::Fetching, pages: 0, expected, density: None, last_page: Duration::ZERO }
+    }
 }
 
 /// Why a run failed.
@@ -98,9 +145,6 @@ pub enum RepageError {
     /// A page could not be fetched.
     #[error(transparent)]
     Quota(#[from] QuotaError),
-    /// No place for another run came free within the queue's deadline.
-    #[error("too many runs are under way")]
-    NoPlace(Exhausted),
     /// The items do not lie where they were asked for.
     #[error("the upstream does not select on the timestamp that window.field names")]
     WindowField,
@@ -110,45 +154,38 @@ pub enum RepageError {
     /// The rows moved under the paging, again and again.
     #[error("the upstream's rows moved while they were paged")]
     Torn,
+    /// The run turned out much larger than planned, and its rows come in no order by which it could be cut: a shorter one
+    /// is to be asked for.
+    #[error("the run is larger than planned, and cannot be cut")]
+    Oversized,
+    /// What must be fetched as a whole is larger than this many bytes.
+    #[error("what must be fetched as a whole is larger than {limit} bytes")]
+    TooLarge {
+        /// In bytes.
+        limit: u64,
+    },
 }
 
-/// Re-pages, with places for so many runs of each caller at a time in each account.
+/// Fetches runs, so many of each caller at a time in each account.
 #[derive(Clone, Debug)]
 pub struct RepageLayer {
     window: config::Window,
     clock: Clock,
-    queue_timeout: Duration,
-    walk_bytes: usize,
-    proven_each: usize,
-    places: Arc<HashMap<Arc<str>, Arc<Places>>>,
+    bounds: RunBounds,
+    limiters: RunLimiters,
 }
 
 impl RepageLayer {
-    /// A run holds one of `max_concurrency` places from its first call to its last; see `places.rs`.
-    pub fn new(
-        accounts: &[config::Account],
-        window: &config::Window,
-        quota: &config::Quota,
-        max_concurrency: usize,
-        clock: &Clock,
-    ) -> Self {
-        let places = |account: &config::Account| (account.account_id.clone(), Places::new(max_concurrency));
-        Self {
-            window: window.clone(),
-            clock: clock.clone(),
-            queue_timeout: quota.queue_timeout,
-            walk_bytes: WALK_BYTES,
-            proven_each: PROVEN_EACH,
-            places: Arc::new(accounts.iter().map(places).collect()),
-        }
+    /// A run holds one of the permits of `limiters` from its first call to its last.
+    pub fn new(window: &config::Window, limiters: &RunLimiters, clock: &Clock) -> Self {
+        let (window, clock, limiters) = (window.clone(), clock.clone(), limiters.clone());
+        Self { window, clock, bounds: RunBounds::default(), limiters }
     }
-}
 
-#[cfg(test)]
-impl RepageLayer {
-    /// Proves what is handed on each time that a walk has seen so many rows more.
-    pub(crate) fn proving_each(self, rows: usize) -> Self {
-        Self { proven_each: rows, ..self }
+    /// The same with other bounds.
+    #[cfg(test)]
+    pub(crate) fn bounded(self, bounds: RunBounds) -> Self {
+        Self { bounds, ..self }
     }
 }
 
@@ -167,71 +204,51 @@ pub struct RepageStage<S> {
     below: S,
 }
 
-impl<S> Service<Run> for RepageStage<S>
+impl<S, P> Service<Run<P>> for RepageStage<S>
 where
     S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + Sync + 'static,
     S::Future: Send,
+    P: Packer,
 {
-    type Response = ();
+    type Response = Fetched<P::Packed>;
     type Error = RepageError;
-    type Future = BoxFuture<'static, Result<(), RepageError>>;
+    type Future = BoxFuture<'static, Result<Fetched<P::Packed>, RepageError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), RepageError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, run: Run) -> Self::Future {
+    fn call(&mut self, run: Run<P>) -> Self::Future {
         let stage = self.clone();
         Box::pin(async move {
-            let place = stage.place(&run).await?;
-            let mut pager = Pager::new(&stage, &run, place.as_ref());
-            match run.placed {
-                Placed::Checked => pager.fetch(run.span).await,
-                // What is served only as a whole is fetched as a whole.
-                Placed::Unchecked => pager.fetch_indivisible(run.span).await,
-            }
+            let permit = stage.permit(&run).await?;
+            Pager::new(&stage, &run, permit).fetch().await
         })
     }
 }
 
 impl<S> RepageStage<S> {
-    /// Waits for a place, as long as somebody wants the run: in the line of the most urgent who waits for it.
-    async fn place(&self, run: &Run) -> Result<Option<Place>, RepageError> {
-        let Some(places) = self.settings.places.get(&run.series.account) else { return Ok(None) };
-        let (demand, patience) = (&run.demand, self.settings.queue_timeout);
+    /// Waits for a permit, as long as somebody wants the run: in the line of the most urgent who waits for it.
+    async fn permit<P>(&self, run: &Run<P>) -> Result<Option<RunPermit>, RepageError> {
+        let Some(limiter) = self.settings.limiters.of(&run.series.account) else { return Ok(None) };
+        let demand = &run.demand;
         let in_line = |class| {
             let asker = Asker { class, ..demand.cause().clone() };
-            Box::pin(async move { places.take(&asker).await })
+            Box::pin(async move { limiter.acquire(&asker).await })
         };
         let mut class = demand.class();
-        let mut place = in_line(class);
-        let mut held = false;
-        let mut deadline = Instant::now() + patience;
+        let mut permit = in_line(class);
         loop {
             tokio::select! {
-                place = &mut place => {
-                    if held {
-                        let _ = run.deliver.send(Delivery::Resumed);
-                    }
-                    return Ok(Some(place));
-                }
+                permit = &mut permit => return Ok(Some(permit)),
                 () = demand.changed() => {}
-                () = tokio::time::sleep_until(deadline) => {
-                    let exhausted = Exhausted { retry_after: patience };
-                    if !demand.has_begun() {
-                        return Err(RepageError::NoPlace(exhausted));
-                    }
-                    held = true;
-                    deadline += patience;
-                    let _ = run.deliver.send(Delivery::Held(exhausted, demand.class()));
-                }
             }
             if demand.is_abandoned() {
                 return Err(RepageError::Quota(QuotaError::Unwanted));
             }
             if demand.class() < class {
                 class = demand.class();
-                place = in_line(class);
+                permit = in_line(class);
             }
         }
     }

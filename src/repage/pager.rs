@@ -1,77 +1,57 @@
-//! One run, walked page by page: what is tried again and halved. How a page is got, and where a walk is cut, stand in
-//! files of their own.
+//! One run, scanned page by page: what is scanned again, and halved, where its rows move.
 
-mod cutting;
-mod paging;
-
-use std::time::Duration;
+use std::sync::Arc;
 
 use tower::Service;
 
-use super::handing::{Handing, may_hand_on};
-use super::parting::Parting;
-use super::places::Place;
-use super::read_ahead::ReadAhead;
+use super::limiter::RunPermit;
+use super::packing::Packing;
+use super::sizing::{self, Overrun, Size};
 use super::walk::{Broken, Order, Walk, Watch};
-use super::{Delivery, Placed, RepageError, RepageStage, Run, Stretch};
+use super::{Fetched, Packer, Part, Placed, RepageError, RepageStage, Run};
 use crate::quota::QuotaError;
 use crate::telemetry;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
-use crate::window::{Moment, QueryBounds, Span};
+use crate::window::{Density, Grid, Moment, QueryBounds, Span};
 
-/// A walk that broke is tried again once; then the span is halved.
-const WALKS_BEFORE_HALVING: u32 = 2;
-/// What cannot be halved (a second, or a window that must stay exact) is walked this often.
-const WALKS_OF_THE_INDIVISIBLE: u32 = 5;
-/// How a walk ended.
-enum Walked {
+/// A scan that broke is tried again once; then the span is halved.
+const SCANS_BEFORE_HALVING: u32 = 2;
+/// What cannot be halved (a second, or a window that must stay exact) is scanned this often.
+const SCANS_OF_THE_INDIVISIBLE: u32 = 5;
+
+/// How a scan ended.
+enum Scanned {
     Whole(Walk),
-    /// It is whole on one side of a line; the rest is still to be walked.
-    Part {
-        walk: Walk,
-        whole: Span,
-        rest: Span,
-    },
+    /// It is whole on one side of a line, which is this; the run ends there.
+    Part(Walk, Span),
     /// More was promised, but nothing came: either rows have gone, or the promise is kept loosely.
     Ended(Walk),
     Broken(Broken),
-    /// Too many bytes, in no order that could be cut.
-    TooLarge,
 }
 
 /// Fetches one run.
-pub(super) struct Pager<'a, S> {
-    stage: &'a RepageStage<S>,
-    run: &'a Run,
-    place: Option<&'a Place>,
-    /// Whether a page has come: from then on, giving up would waste what was spent.
-    begun: bool,
-    /// How long the last page took, with its wait for the quota; only its part of that, if others came meanwhile.
-    last_page: Duration,
-    handing: Handing,
-    may_hand_on: bool,
+pub(super) struct Pager<'a, S, P: Packer> {
+    pub(super) stage: &'a RepageStage<S>,
+    pub(super) run: &'a Run<P>,
+    pub(super) permit: Option<RunPermit>,
+    packing: Packing<P>,
+    order: Order,
 }
 
-impl<'a, S> Pager<'a, S> {
-    pub(super) fn new(stage: &'a RepageStage<S>, run: &'a Run, place: Option<&'a Place>) -> Self {
-        Self {
-            stage,
-            run,
-            place,
-            begun: run.demand.has_begun(),
-            last_page: Duration::ZERO,
-            may_hand_on: true,
-            handing: Handing::new(stage.settings.window.chunk),
-        }
+impl<'a, S, P: Packer> Pager<'a, S, P> {
+    pub(super) fn new(stage: &'a RepageStage<S>, run: &'a Run<P>, permit: Option<RunPermit>) -> Self {
+        let packing = Packing::new(run.packer.clone(), stage.settings.window.chunk);
+        Self { stage, run, permit, packing, order: Order::Unknown }
     }
 }
 
-impl<S> Pager<'_, S>
+impl<S, P> Pager<'_, S, P>
 where
     S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + 'static,
     S::Future: Send,
+    P: Packer,
 {
-    fn query_for(&self, span: Span) -> QueryBounds {
+    pub(super) fn query_for(&self, span: Span) -> QueryBounds {
         self.stage.settings.window.upper_bound.query_for(span)
     }
 
@@ -83,42 +63,42 @@ where
         self.stage.settings.clock.now()
     }
 
-    /// Fetches `span`, halving it where its rows do not hold still.
-    pub(super) async fn fetch(&mut self, span: Span) -> Result<(), RepageError> {
-        let mut todo = vec![(span, false)];
-        while let Some((mut span, halved)) = todo.pop() {
-            if halve(span).is_none() {
-                self.fetch_indivisible(span).await?;
-                continue;
-            }
-            let whole = if halved {
-                // One page cannot tear, and two might again: so a half is fetched only if it fits a page.
-                self.fetch_as_one_page(span).await?
-            } else {
-                match self.walk_again_and_again(&mut span, WALKS_BEFORE_HALVING, Watch::Order).await? {
-                    Ok(rest) => {
-                        todo.extend(rest.map(|rest| (rest, false)));
-                        true
-                    }
-                    Err(broken) => {
-                        telemetry::torn(&self.run.series.account, &broken);
-                        false
-                    }
-                }
-            };
-            if !whole && let Some((left, right)) = halve(span) {
-                todo.extend([(right, true), (left, true)]);
+    /// Fetches the run, or one end of it if it turns out too large.
+    pub(super) async fn fetch(mut self) -> Result<Fetched<P::Packed>, RepageError> {
+        let span = match self.run.placed {
+            Placed::Checked => self.fetch_divisible(self.run.span).await?,
+            // What is served only as a whole is fetched as a whole.
+            Placed::Unchecked => self.fetch_indivisible(self.run.span).await?,
+        };
+        Ok(Fetched { span, packed: self.packing.finish().await?, order: self.order })
+    }
+
+    /// Fetches `span`, halving it where its rows do not hold still. Gives what of it was fetched.
+    async fn fetch_divisible(&mut self, mut span: Span) -> Result<Span, RepageError> {
+        if halve(span).is_none() {
+            return self.fetch_indivisible(span).await;
+        }
+        let broken = match self.scan_repeatedly(&mut span, SCANS_BEFORE_HALVING, Watch::Order).await? {
+            Ok(fetched) => return Ok(fetched),
+            Err(broken) => broken,
+        };
+        telemetry::torn(&self.run.series.account, &broken);
+        let mut todo: Vec<Span> = halve(span).into_iter().flat_map(|(left, right)| [right, left]).collect();
+        while let Some(span) = todo.pop() {
+            // One page cannot tear, and two might again: so a half is fetched only if it fits a page.
+            match halve(span) {
+                None => drop(self.fetch_indivisible(span).await?),
+                Some((left, right)) if !self.fetch_as_one_page(span).await? => todo.extend([right, left]),
+                Some(_) => {}
             }
         }
-        Ok(())
+        Ok(span)
     }
 
     /// Fetches what cannot be halved: a second, or a window that must stay as it is.
-    pub(super) async fn fetch_indivisible(&mut self, mut span: Span) -> Result<(), RepageError> {
-        match self.walk_again_and_again(&mut span, WALKS_OF_THE_INDIVISIBLE, Watch::Names).await? {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) | Err(_) => Err(RepageError::Torn),
-        }
+    async fn fetch_indivisible(&mut self, mut span: Span) -> Result<Span, RepageError> {
+        let scanned = self.scan_repeatedly(&mut span, SCANS_OF_THE_INDIVISIBLE, Watch::Names).await?;
+        scanned.map_err(|_| RepageError::Torn)
     }
 
     /// Fetches `span` if it fits a page; says whether it did.
@@ -127,57 +107,47 @@ where
         let mut walk = self.new_walk(span, Watch::Names);
         let page = self.page(self.query_for(span), 0, PAGE_LIMIT).await?;
         match walk.take(page) {
-            Ok(()) if walk.next_offset().is_none() => {
-                self.run.demand.came(span);
-                self.deliver(span, walk, begun_at);
-            }
+            Ok(()) if walk.next_offset().is_none() => self.pack_rest(span, walk, begun_at).await?,
             // Halving goes on until an indivisible piece shows whether that was a freak.
             Ok(()) | Err(_) => return Ok(false),
         }
         Ok(true)
     }
 
-    /// Walks `span` until it is whole, at most `times`. `Some` is the rest of a walk that was cut. `span` gets shorter if
-    /// an end of it is left to other runs.
-    async fn walk_again_and_again(
+    /// Scans `span` until it is whole, at most `times`. Gives what of it is. `span` becomes shorter as with [`Self::scan`].
+    async fn scan_repeatedly(
         &mut self,
         span: &mut Span,
         times: u32,
         watch: Watch,
-    ) -> Result<Result<Option<Span>, Broken>, RepageError> {
+    ) -> Result<Result<Span, Broken>, RepageError> {
         let mut last = Broken::NothingCame;
         let mut ended_with = None;
-        for time in 0..times {
+        let packed = self.packing.len();
+        for _ in 0..times {
             let begun_at = self.now();
-            // Where rows have moved, pages that were asked for ahead would likely be of no use.
-            let reads_ahead = time == 0 && watch == Watch::Order && self.run.placed == Placed::Checked;
-            match self.walk(span, watch, reads_ahead, begun_at).await? {
-                Walked::Whole(walk) => {
-                    self.deliver(*span, walk, begun_at);
-                    return Ok(Ok(None));
+            match self.scan(span, watch, begun_at).await? {
+                Scanned::Whole(walk) => {
+                    self.pack_rest(*span, walk, begun_at).await?;
+                    return Ok(Ok(*span));
                 }
-                Walked::Part { walk, whole, rest } => {
-                    self.deliver(whole, walk, begun_at);
-                    // What moved lies behind.
-                    self.may_hand_on = true;
-                    return Ok(Ok(Some(rest)));
+                Scanned::Part(walk, whole) => {
+                    self.pack_rest(whole, walk, begun_at).await?;
+                    return Ok(Ok(whole));
                 }
                 // The same rows once more, and again nothing behind them: so this upstream promises too much.
-                Walked::Ended(walk) if ended_with == Some(walk.len()) => {
-                    self.deliver(*span, walk, begun_at);
-                    return Ok(Ok(None));
+                Scanned::Ended(walk) if ended_with == Some(walk.len()) => {
+                    self.pack_rest(*span, walk, begun_at).await?;
+                    return Ok(Ok(*span));
                 }
-                Walked::Ended(walk) => {
+                Scanned::Ended(walk) => {
                     last = Broken::NothingCame;
                     ended_with = Some(walk.len());
                 }
-                Walked::Broken(broken) => last = broken,
-                Walked::TooLarge => {
-                    self.refute();
-                    break;
-                }
+                Scanned::Broken(broken) => last = broken,
             }
-            self.refute();
+            // What did not hold is void.
+            self.packing.truncate(packed).await?;
         }
         match last {
             // Out of place once may be a freak; again and again, it is how this upstream selects.
@@ -187,111 +157,99 @@ where
         }
     }
 
-    async fn walk(
-        &mut self,
-        span: &mut Span,
-        watch: Watch,
-        reads_ahead: bool,
-        begun_at: Moment,
-    ) -> Result<Walked, RepageError> {
+    /// Scans `span` once. It becomes shorter if nothing is known of its density, and it turns out too dense for one run.
+    async fn scan(&mut self, span: &mut Span, watch: Watch, begun_at: Moment) -> Result<Scanned, RepageError> {
         let mut walk = self.new_walk(*span, watch);
-        let place = self.place.filter(|_| reads_ahead);
-        let mut ahead = ReadAhead::new(&self.stage.below, self.run, place, &self.stage.settings.window.field, *span);
-        let walk_bytes = self.stage.settings.walk_bytes;
-        let mut cut_beyond = walk_bytes;
-        let mut prove_at = self.stage.settings.proven_each;
-        let mut may_hand_over = true;
+        let (mut pages, mut failed_cuts) = (0, 0);
         while let Some(offset) = walk.next_offset() {
-            // What cannot be halved cannot be cut either; it is walked to its end, however large.
-            let is_large = walk.bytes() > cut_beyond && watch == Watch::Order;
-            let is_due = walk.len() >= prove_at && self.is_settled(*span, watch, begun_at);
-            let mut parting = self.parting(&walk, *span, watch, may_hand_over);
-            // What was asked for ahead is paid for: it is used before the walk is cut or leaves something to others.
-            let is_put_off = (is_large || is_due || parting.is_some()) && ahead.is_reading();
-            ahead.hold_back(is_put_off);
-            if (is_large || is_due) && !is_put_off {
-                if is_large {
-                    cut_beyond += walk_bytes;
-                }
-                // A proof that fails once is not paid for again: most likely the next page tells why.
-                prove_at = usize::MAX;
-                match self.cut(&walk, *span).await? {
-                    Some((whole, rest)) => return Ok(Walked::Part { walk, whole, rest }),
-                    None if is_large && walk.order() == Order::Other => return Ok(Walked::TooLarge),
-                    // Meanwhile others may have come to wait.
-                    None => parting = self.parting(&walk, *span, watch, may_hand_over),
+            match self.overrun(&walk, *span, watch, (pages, failed_cuts)) {
+                Overrun::Fits => {}
+                Overrun::Cut => match self.cut(&walk, *span).await? {
+                    Some(whole) => return Ok(Scanned::Part(walk, whole)),
+                    None => failed_cuts += 1,
+                },
+                Overrun::Drop => return Err(RepageError::Oversized),
+                Overrun::TooLarge => {
+                    let limit = self.stage.settings.bounds.indivisible_bytes as u64;
+                    return Err(RepageError::TooLarge { limit });
                 }
             }
-            match parting.filter(|_| !is_put_off) {
-                Some(Parting::HandOver) => {
-                    // A proof that fails once is not paid for again.
-                    may_hand_over = false;
-                    if let Some((whole, rest)) = self.cut(&walk, *span).await? {
-                        return Ok(Walked::Part { walk, whole, rest });
-                    }
-                }
-                Some(Parting::GiveUp { kept, wanted }) => {
-                    self.leave_to_others(*span, kept, wanted);
-                    *span = kept;
-                    walk.narrow(self.query_for(kept));
-                    ahead.narrow(kept);
-                }
-                None => {}
-            }
-            let page = self.next_page(&mut ahead, self.query_for(*span), offset).await?;
-            let before = walk.len();
+            let page = self.page(self.query_for(*span), offset, PAGE_LIMIT).await?;
+            pages += 1;
             let Err(broken) = walk.take(page) else {
-                let told = walk.told_by_last(before);
-                // What cannot be cut is wanted as a whole by whoever wants it.
-                self.run.demand.came(if self.run.placed == Placed::Checked { told } else { Span::EVER });
-                self.hand_on(&mut walk, *span, watch, begun_at).await;
+                self.on_page(&mut walk, span, watch, begun_at).await?;
                 continue;
             };
             if broken == Broken::NothingCame {
-                return Ok(Walked::Ended(walk));
+                return Ok(Scanned::Ended(walk));
             }
             let divisible = watch == Watch::Order && !matches!(broken, Broken::OutOfPlace | Broken::Unplaced);
             return Ok(match if divisible { self.cut(&walk, *span).await? } else { None } {
-                Some((whole, rest)) => Walked::Part { walk, whole, rest },
-                None => Walked::Broken(broken),
+                Some(whole) => Scanned::Part(walk, whole),
+                None => Scanned::Broken(broken),
             });
         }
-        Ok(Walked::Whole(walk))
+        Ok(Scanned::Whole(walk))
     }
 
-    /// Whether what the walks of `span` pass may be handed on, and is proven now and then.
-    fn is_settled(&self, span: Span, watch: Watch, begun_at: Moment) -> bool {
-        may_hand_on(span, self.run.placed, watch, begun_at - self.stage.settings.window.settle_after)
+    fn overrun(&self, walk: &Walk, span: Span, watch: Watch, (pages, failed_cuts): (u32, u32)) -> Overrun {
+        let planned_pages = self.run.planned.map(|items| items / f64::from(PAGE_LIMIT));
+        let size = Size { pages, bytes: walk.held() + self.packing.bytes(), planned_pages, failed_cuts };
+        sizing::overrun(size, span, watch, walk, &self.stage.settings.bounds)
     }
 
-    /// Hands on what has been passed, if nothing of it can change any more.
-    async fn hand_on(&mut self, walk: &mut Walk, span: Span, watch: Watch, begun_at: Moment) {
-        if !self.may_hand_on || !self.is_settled(span, watch, begun_at) {
-            return;
+    /// Takes in what a page has shown: where the run ends, how much it is going to bring, and what can be packed.
+    async fn on_page(
+        &mut self,
+        walk: &mut Walk,
+        span: &mut Span,
+        watch: Watch,
+        begun_at: Moment,
+    ) -> Result<(), RepageError> {
+        if watch != Watch::Order || self.run.placed == Placed::Unchecked {
+            return Ok(());
         }
-        let Some((_, line, _)) = self.line(walk, span) else { return };
-        self.handing.hand_on(self.run, walk, span, line, begun_at).await;
+        self.order = walk.order();
+        if let Some(density) = sizing::density(walk, *span).filter(|_| walk.next_offset().is_some()) {
+            if let Some(kept) = self.narrowed(walk, *span, &density, begun_at) {
+                *span = kept;
+                walk.narrow(self.query_for(kept));
+            }
+            let (expected, span) = (density.items(*span), *span);
+            self.run.status.send_modify(|status| {
+                (status.span, status.expected, status.density) = (span, Some(expected), Some(Arc::new(density)));
+            });
+        }
+        let Some((_, line)) = self.line(walk, *span) else { return Ok(()) };
+        self.packing.pack_passed(walk, *span, line, begun_at).await
     }
 
-    /// What was handed on of the last walk is void. The next one hands nothing on until something of it is proven: what did
-    /// not hold once may not again.
-    fn refute(&mut self) {
-        self.may_hand_on = false;
-        let _ = self.run.deliver.send(Delivery::Refuted);
+    fn narrowed(&self, walk: &Walk, span: Span, density: &Density, begun_at: Moment) -> Option<Span> {
+        // It ends once: what is expected of a run that has been made shorter may be wrong too.
+        if self.run.planned.is_some() || span != self.run.span {
+            return None;
+        }
+        let settings = &self.stage.settings;
+        let limiter = settings.limiters.of(&self.run.series.account);
+        let lanes = limiter.map_or(1, |limiter| limiter.lanes());
+        let slow = limiter.is_some_and(|limiter| limiter.pages_are_slow());
+        let (settled, grid) = (begun_at - settings.window.settle_after, Grid::new(settings.window.chunk));
+        sizing::narrowed(walk, span, density, settled, &grid, (slow, lanes), &settings.bounds)
     }
 
-    fn deliver(&self, span: Span, walk: Walk, fetched_at: Moment) {
+    /// Packs what is left of a scan that has proven `span`.
+    async fn pack_rest(&mut self, span: Span, walk: Walk, fetched_at: Moment) -> Result<(), RepageError> {
         let before = walk.handed_on();
-        let span = if before.is_empty() {
-            span
-        } else {
-            let _ = self.run.deliver.send(Delivery::Proven);
-            // It was handed on from one end on.
-            if before.start == span.start { span.split_at(before.end).1 } else { span.split_at(before.start).0 }
+        let rest = match before {
+            before if before.is_empty() => span,
+            // It was packed from one end on.
+            before if before.start <= span.start => span.split_at(before.end).1,
+            before => span.split_at(before.start).0,
         };
-        let stretch = Stretch { span, items: walk.into_items(span), fetched_at };
-        // The receiver outlives the run; were it gone, nobody would want the stretch.
-        let _ = self.run.deliver.send(Delivery::Stretch(stretch));
+        if before.is_empty() || !rest.is_empty() {
+            self.packing.pack(Part { span: rest, items: walk.into_items(rest), fetched_at }).await?;
+        }
+        Ok(())
     }
 }
 

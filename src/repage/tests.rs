@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -8,11 +9,8 @@ use super::*;
 use crate::upstream::{Asker, Filter};
 use crate::window::{Bound, QueryBounds, UpperBound};
 
-mod lines;
-mod parted;
-mod proven;
-mod side_by_side;
-mod told;
+mod bounded;
+mod permits;
 
 /// How the naive upstream orders its rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,10 +41,8 @@ struct Upstream {
     misplaced: bool,
     /// More is promised behind each full page, even the last.
     promises_too_much: bool,
-    /// Walks that hold more are cut.
-    walk_bytes: usize,
-    /// A proof is due each time that a walk has seen so many rows more.
-    proven_each: usize,
+    /// The bounds of its runs.
+    bounds: RunBounds,
     /// The row at this second shows no timestamp.
     timeless_at: Option<i64>,
     /// The page at this offset holds fewer items than it could, and promises more.
@@ -112,19 +108,56 @@ fn window(upper_bound: UpperBound) -> config::Window {
     }
 }
 
-/// Runs one run against `upstream`: the stretches or the error, and the calls spent.
-fn run(upstream: Upstream, span: Span, placed: Placed) -> (Result<Vec<Stretch>, RepageError>, u64, Upstream) {
-    run_for(&Demand::new(Asker::anyone()), upstream, span, placed)
+/// Keeps the parts of a run as they are.
+#[derive(Clone, Copy, Debug)]
+struct Unpacked;
+
+impl Packer for Unpacked {
+    type Packed = Part;
+
+    fn pack(&self, part: Part) -> Vec<Part> {
+        vec![part]
+    }
+
+    fn weight(part: &Part) -> usize {
+        part.items.iter().map(|item| item.json.len()).sum()
+    }
 }
 
-/// The same for somebody.
-fn run_for(
-    demand: &Arc<Demand>,
+fn series() -> Arc<Series> {
+    Arc::new(Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false })
+}
+
+/// A run that nobody knows anything of, and what it tells of itself.
+fn new_run(span: Span, placed: Placed, demand: Arc<Demand>) -> (Run<Unpacked>, watch::Receiver<RunStatus>) {
+    let (status, told) = watch::channel(RunStatus::new(span, None));
+    (Run { series: series(), span, placed, planned: None, demand, status, packer: Unpacked }, told)
+}
+
+/// What became of a run.
+struct Played {
+    result: Result<Fetched<Part>, RepageError>,
+    calls: u64,
     upstream: Upstream,
-    span: Span,
-    placed: Placed,
-) -> (Result<Vec<Stretch>, RepageError>, u64, Upstream) {
-    let (bound, walk_bytes, proven_each) = (upstream.bound, upstream.walk_bytes, upstream.proven_each);
+}
+
+impl Played {
+    /// The items of all of `span`.
+    fn items(self, span: Span) -> Vec<Bytes> {
+        let fetched = self.result.unwrap();
+        assert_eq!(fetched.span, span);
+        together(fetched)
+    }
+}
+
+/// Runs one run against `upstream`.
+fn run(upstream: Upstream, span: Span, placed: Placed) -> Played {
+    run_planned(upstream, span, placed, None)
+}
+
+/// The same for one that was planned to bring so many items.
+fn run_planned(upstream: Upstream, span: Span, placed: Placed, planned: Option<f64>) -> Played {
+    let (bound, bounds) = (upstream.bound, upstream.bounds);
     let shared = Arc::new(Mutex::new(upstream));
     let below = service_fn({
         let shared = shared.clone();
@@ -133,24 +166,31 @@ fn run_for(
             async move { Ok::<_, QuotaError>(page) }
         }
     });
-    let settings = RepageLayer {
-        window: window(bound),
-        clock: settled(),
-        queue_timeout: Duration::from_secs(1),
-        walk_bytes,
-        proven_each,
-        places: Arc::default(),
-    };
-    let series =
-        Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
-    let (deliver, delivered) = mpsc::unbounded_channel();
-    let run = Run { series: series.into(), span, placed, demand: demand.clone(), deliver };
+    let settings = RepageLayer::new(&window(bound), &RunLimiters::default(), &settled()).bounded(bounds);
+    let (mut run, _told) = new_run(span, placed, Demand::new(Asker::anyone()));
+    run.planned = planned;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let (result, (stretches, left)) =
-        runtime.block_on(async { tokio::join!(settings.layer(below).oneshot(run), take(delivered)) });
-    assert!(left.is_empty());
+    let result = runtime.block_on(settings.layer(below).oneshot(run));
     let upstream = Arc::try_unwrap(shared).unwrap().into_inner().unwrap();
-    (result.map(|()| stretches), upstream.calls, upstream)
+    Played { result, calls: upstream.calls, upstream }
+}
+
+/// Fetches `span` as whoever needs it does: what a run leaves is the next one.
+fn run_all(mut upstream: Upstream, span: Span) -> (Result<Vec<Bytes>, RepageError>, Upstream) {
+    let (mut left, mut parts) = (vec![span], Vec::new());
+    while let Some(span) = left.pop() {
+        let played = run(upstream, span, Placed::Checked);
+        upstream = played.upstream;
+        match played.result {
+            Ok(fetched) => {
+                let (before, after) = (span.split_at(fetched.span.start).0, span.split_at(fetched.span.end).1);
+                left.extend([after, before].into_iter().filter(|rest| !rest.is_empty()));
+                parts.extend(fetched.packed);
+            }
+            Err(error) => return (Err(error), upstream),
+        }
+    }
+    (Ok(together(Fetched { span, packed: parts, order: Order::Unknown })), upstream)
 }
 
 /// A time at which all that the tests ask for has settled.
@@ -158,31 +198,13 @@ fn settled() -> Clock {
     Clock::manual(Moment::from_seconds(1_000_000_000))
 }
 
-/// What a run delivers: the stretches that are proven, and what it leaves to others.
-async fn take(mut delivered: mpsc::UnboundedReceiver<Delivery>) -> (Vec<Stretch>, Vec<(Span, Span)>) {
-    let (mut stretches, mut seen, mut left) = (Vec::new(), Vec::new(), Vec::new());
-    while let Some(delivery) = delivered.recv().await {
-        match delivery {
-            Delivery::Stretch(stretch) => stretches.push(stretch),
-            Delivery::Seen(stretch, _) => seen.push(stretch),
-            Delivery::Proven => stretches.append(&mut seen),
-            Delivery::Refuted => seen.clear(),
-            Delivery::Parted { rest, wanted } => left.push((rest, wanted)),
-            Delivery::Begun | Delivery::Long => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    (stretches, left)
-}
-
-/// Puts stretches together, which must tile `span`.
-fn together(mut stretches: Vec<Stretch>, span: Span) -> Vec<Bytes> {
-    // Of one that was handed on before, nothing is left.
-    stretches.sort_by_key(|stretch| (stretch.span.start, stretch.span.end));
-    assert_eq!(stretches.first().map(|s| s.span.start), Some(span.start));
-    assert_eq!(stretches.last().map(|s| s.span.end), Some(span.end));
-    assert!(stretches.windows(2).all(|pair| pair[0].span.end == pair[1].span.start), "a hole between stretches");
-    stretches.into_iter().flat_map(|stretch| stretch.items).map(|item| item.json).collect()
+/// Puts the parts of a run together, which must tile its span.
+fn together(Fetched { span, mut packed, .. }: Fetched<Part>) -> Vec<Bytes> {
+    packed.sort_by_key(|part| (part.span.start, part.span.end));
+    assert_eq!(packed.first().map(|part| part.span.start), Some(span.start));
+    assert_eq!(packed.last().map(|part| part.span.end), Some(span.end));
+    assert!(packed.windows(2).all(|pair| pair[0].span.end == pair[1].span.start), "a hole between parts");
+    packed.into_iter().flat_map(|part| part.items).map(|item| item.json).collect()
 }
 
 fn expected(rows: &[(Moment, String)], span: Span) -> Vec<Bytes> {
@@ -217,8 +239,7 @@ fn upstream(rows: Vec<(Moment, String)>, order: Rows, bound: UpperBound) -> Upst
         arrivals_at: Vec::new(),
         misplaced: false,
         promises_too_much: false,
-        walk_bytes: usize::MAX,
-        proven_each: usize::MAX,
+        bounds: RunBounds::PRODUCT,
         timeless_at: None,
         short_page_at: None,
     }
@@ -235,10 +256,10 @@ proptest! {
         let span = bound.enclosed(Bound::Second(Moment::from_seconds(start)), Bound::Second(Moment::from_seconds(start + length)));
         let mut upstream = upstream(rows, order, bound);
         upstream.page_limit = page_limit;
-        let (result, calls, upstream) = run(upstream, span, Placed::Checked);
-        let items = together(result.unwrap(), span);
+        let (result, upstream) = run_all(upstream, span);
+        let items = result.unwrap();
         prop_assert_eq!(&items, &expected(&upstream.rows, span));
-        prop_assert_eq!(calls, items.len().div_ceil(page_limit).max(1) as u64);
+        prop_assert_eq!(upstream.calls, items.len().div_ceil(page_limit).max(1) as u64);
     }
 
     #[test]
@@ -253,8 +274,8 @@ proptest! {
             *count += 1;
             *count <= 50
         }).collect();
-        let (result, _, upstream) = run(upstream(rows, order, bound), span, Placed::Checked);
-        prop_assert_eq!(together(result.unwrap(), span), expected(&upstream.rows, span));
+        let (result, upstream) = run_all(upstream(rows, order, bound), span);
+        prop_assert_eq!(result.unwrap(), expected(&upstream.rows, span));
     }
 
     /// Every row that was there from the beginning is in the answer once, whatever arrives meanwhile.
@@ -268,8 +289,7 @@ proptest! {
         let mut upstream = upstream(rows, order, bound);
         upstream.arrivals = arrivals.into_iter().enumerate()
             .map(|(n, (call, at))| (call, Moment::from_millis(at), format!("late-{n}"))).collect();
-        let (result, ..) = run(upstream, span, Placed::Checked);
-        let mut items = together(result.unwrap(), span);
+        let mut items = run_all(upstream, span).0.unwrap();
         items.retain(|item| !item.windows(5).any(|five| five == b"late-"));
         prop_assert_eq!(items, before);
     }
@@ -279,7 +299,8 @@ proptest! {
 fn a_second_that_never_holds_still_is_an_error_and_not_a_hole() {
     let rows = (0..150).map(|n| (Moment::from_seconds(7), format!("ac-{n}"))).collect();
     let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(60));
-    let (result, calls, _) = run(upstream(rows, Rows::Shuffled, UpperBound::Exclusive), span, Placed::Checked);
+    let Played { result, calls, .. } =
+        run(upstream(rows, Rows::Shuffled, UpperBound::Exclusive), span, Placed::Checked);
     assert!(matches!(result, Err(RepageError::Torn)), "{result:?}");
     assert!(calls < 40, "{calls} calls");
 }
@@ -294,11 +315,11 @@ fn items_out_of_place_are_not_cut_but_may_be_served_whole() {
         upstream.misplaced = true;
         upstream
     };
-    let (result, calls, _) = run(misplaced(rows.clone()), span, Placed::Checked);
+    let Played { result, calls, .. } = run(misplaced(rows.clone()), span, Placed::Checked);
     assert!(matches!(result, Err(RepageError::WindowField)), "{result:?}");
     assert_eq!(calls, 2, "a freak answer gets one more chance");
-    let (result, calls, _) = run(misplaced(rows), span, Placed::Unchecked);
-    assert_eq!((together(result.unwrap(), span).len(), calls), (50, 1));
+    let played = run(misplaced(rows), span, Placed::Unchecked);
+    assert_eq!((played.calls, played.items(span).len()), (1, 50));
 }
 
 #[test]
@@ -307,7 +328,7 @@ fn an_item_without_a_timestamp_spoils_its_run_and_no_account() {
     let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(60));
     let mut upstream = upstream(rows, Rows::Ascending, UpperBound::Exclusive);
     upstream.timeless_at = Some(30);
-    let (result, ..) = run(upstream, span, Placed::Checked);
+    let result = run(upstream, span, Placed::Checked).result;
     assert!(matches!(result, Err(RepageError::Unplaced)), "{result:?}");
 }
 
@@ -317,28 +338,7 @@ fn an_upstream_that_promises_too_much_is_believed_the_second_time() {
     let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(600));
     let mut upstream = upstream(rows.clone(), Rows::Ascending, UpperBound::Exclusive);
     upstream.promises_too_much = true;
-    let (result, calls, _) = run(upstream, span, Placed::Checked);
-    assert_eq!(together(result.unwrap(), span), expected(&rows, span));
-    assert_eq!(calls, 6);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// A walk that grows too large is cut where it is proven whole, for one call each time.
-    #[test]
-    fn a_walk_that_is_cut_loses_nothing(
-        rows in rows(), bound in any_bound(), walk_bytes in 5_000usize..60_000,
-        order in prop_oneof![Just(Rows::Ascending), Just(Rows::Descending), Just(Rows::ByName), Just(Rows::Ties)]
-    ) {
-        let span = bound.enclosed(Bound::Second(Moment::from_seconds(0)), Bound::Second(Moment::from_seconds(400)));
-        let mut upstream = upstream(rows, order, bound);
-        upstream.walk_bytes = walk_bytes;
-        let (result, _, upstream) = run(upstream, span, Placed::Checked);
-        match result {
-            Ok(stretches) => prop_assert_eq!(together(stretches, span), expected(&upstream.rows, span)),
-            // Many rows of one second that change places may be more than can be told apart; a hole they are not.
-            Err(error) => prop_assert!(order == Rows::Ties && matches!(error, RepageError::Torn), "{:?}", error),
-        }
-    }
+    let played = run(upstream, span, Placed::Checked);
+    assert_eq!(played.calls, 6);
+    assert_eq!(played.items(span), expected(&rows, span));
 }

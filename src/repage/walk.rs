@@ -57,7 +57,6 @@ pub struct Walk {
     items: Vec<Item>,
     /// Of which time the others are.
     handed_on: Span,
-    bytes: usize,
     held: usize,
     /// Whether the last page said that more follow of what is asked for now.
     promised: bool,
@@ -96,7 +95,6 @@ impl Walk {
             seen,
             items,
             handed_on,
-            bytes: 0,
             held: 0,
             promised: false,
             done: false,
@@ -116,9 +114,9 @@ impl Walk {
         self.promised = false;
     }
 
-    /// Bytes of all items so far.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether items must lie where they were asked for.
+    pub fn placed(&self) -> Placed {
+        self.placed
     }
 
     /// The order of the rows so far.
@@ -129,13 +127,6 @@ impl Walk {
     /// Where the last item lies that came.
     pub fn last(&self) -> Option<Moment> {
         self.seen.last().copied()
-    }
-
-    /// What the last page tells of, if there were `before` items when it came: from the item in front of it to its last one.
-    pub fn told_by_last(&self, before: usize) -> Span {
-        let told = &self.seen[before.saturating_sub(1).min(self.seen.len())..];
-        let ends = told.iter().min().zip(told.iter().max());
-        ends.map_or_else(Span::default, |(first, last)| Span::new(*first, last.next_tick()))
     }
 
     /// The last whole second up to `line` on which no item lies exactly: where the upper bound is inclusive, a query that
@@ -160,7 +151,7 @@ impl Walk {
     }
 
     /// Lets go of the items of `span`, in the order of the contract: on the side of the walk that it has seen, next to
-    /// what was handed on before. They still count; whether there are more of them is not proven yet.
+    /// what was handed on before, to be packed. They still count; whether there are more of them is not proven yet.
     pub fn hand_on(&mut self, span: Span) -> Vec<Item> {
         let mut items: Vec<Item> = self.items.extract_if(.., |item| span.contains(item.at)).collect();
         Item::sort(&mut items);
@@ -224,7 +215,6 @@ impl Walk {
             }
             self.order = order;
         }
-        self.bytes += json.len();
         self.held += json.len();
         self.seen.push(at);
         self.items.push(Item { at, id, json });

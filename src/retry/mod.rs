@@ -48,10 +48,6 @@ where
     }
 
     fn call(&mut self, request: PageRequest) -> Self::Future {
-        if request.ahead {
-            // If it fails, its walk may never get there; if it does, it asks again.
-            return Box::pin(self.below.clone().oneshot(request));
-        }
         Box::pin(attempts(self.below.clone(), request))
     }
 }
@@ -99,10 +95,6 @@ mod tests {
 
     /// The outcome after these answers in turn, and how many of them were asked for.
     async fn outcome(answers: Vec<Result<Page, UpstreamError>>) -> (bool, usize) {
-        outcome_of(answers, false).await
-    }
-
-    async fn outcome_of(answers: Vec<Result<Page, UpstreamError>>, ahead: bool) -> (bool, usize) {
         let count = answers.len();
         let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
         let left = answers.clone();
@@ -122,7 +114,6 @@ mod tests {
             offset: 0,
             limit: 100,
             demand: Demand::new(Asker::anyone()),
-            ahead,
         };
         let result = RetryLayer.layer(below).oneshot(request).await;
         (result.is_ok(), count - left.lock().unwrap().len())
@@ -138,12 +129,6 @@ mod tests {
     async fn a_fault_that_stays_is_told_after_three_calls() {
         let broken = || Err(UpstreamError::BrokenOff);
         assert_eq!(outcome(vec![broken(), broken(), broken(), PAGE]).await, (false, 3));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_asked_for_ahead_is_not_tried_again() {
-        assert_eq!(outcome_of(vec![Err(UpstreamError::BrokenOff), PAGE], true).await, (false, 1));
-        assert_eq!(outcome_of(vec![PAGE], true).await, (true, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -227,7 +227,6 @@ mod tests {
             offset: 0,
             limit: 100,
             demand: Demand::new(Asker::anyone()),
-            ahead: false,
         }
     }
 

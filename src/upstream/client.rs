@@ -183,7 +183,7 @@ mod tests {
         let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), rich: false };
         let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
         let (series, demand) = (Arc::new(series), Demand::new(Asker::anyone()));
-        let page = PageRequest { series, bounds, offset: 0, limit: 1, demand, ahead: false };
+        let page = PageRequest { series, bounds, offset: 0, limit: 1, demand };
         let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
         let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
         let told = |allowance: Option<Allowance>| allowance.map(|told| (told.limit, told.remaining));

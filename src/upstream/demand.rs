@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::patience::Patience;
-use crate::window::Span;
 
 /// How urgent a fetch is. What comes first here goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,7 +49,13 @@ impl Asker {
     }
 }
 
-/// The demand for one run, shared by those who wait for it and the stages that serve it.
+/// The demand for one run: the set of those who wait for it, and what has been done for them. It has three faces, one
+/// for each who uses it:
+///
+/// - *Those who wait* join it, and learn what it cost ([`Demand::join`], [`Demand::charge`]).
+/// - *The fetch* tells of its pages, and asks whether it is still wanted ([`Demand::on_page`], [`Demand::is_abandoned`]).
+/// - *The scheduler* orders its calls by the most urgent who waits, and begins and ends them ([`Demand::first`],
+///   [`Demand::begin`], [`Demand::calling`]).
 ///
 /// A run is charged to the asker who caused it, whoever else comes to wait for it. Its urgency is that of the most
 /// urgent who waits; when nobody does any more, it is its cause's again.
@@ -66,7 +71,7 @@ pub struct Demand {
 #[derive(Debug)]
 struct State {
     progress: Progress,
-    waiting: Vec<(u64, Asker, Span)>,
+    waiting: Vec<Waiter>,
     next_ticket: u64,
     /// Calls that were made, retries included.
     calls: u32,
@@ -76,16 +81,14 @@ struct State {
     last_wait: Duration,
     /// Calls under way.
     under_way: u32,
-    /// The patience of those who wait for it, or for what waits for it.
-    clocks: Vec<Clock>,
 }
 
 #[derive(Debug)]
-struct Clock {
+struct Waiter {
     ticket: u64,
-    /// What of the run is wanted; `None` if nothing is, and it is only waited for.
-    need: Option<Span>,
-    patience: Arc<Patience>,
+    asker: Asker,
+    /// How long it waits for the quota; `None` if it waits for as long as it takes.
+    patience: Option<Arc<Patience>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,19 +104,9 @@ enum Progress {
 impl Demand {
     /// A run that nobody waits for yet, and that has not begun.
     pub fn new(cause: Asker) -> Arc<Self> {
-        Self::with(cause, Progress::NotBegun)
-    }
-
-    /// The rest of a run that has begun: it goes on, whoever waits.
-    pub fn going_on(cause: Asker) -> Arc<Self> {
-        Self::with(cause, Progress::Begun)
-    }
-
-    fn with(cause: Asker, progress: Progress) -> Arc<Self> {
-        let (waiting, next_ticket, calls, told, last_wait, under_way, clocks) = Default::default();
-        let state = State { progress, waiting, next_ticket, calls, told, last_wait, under_way, clocks };
-        let state = Mutex::new(state);
-        Arc::new(Self { cause, state, changed: Notify::new() })
+        let (waiting, next_ticket, calls, told, last_wait, under_way) = Default::default();
+        let state = State { progress: Progress::NotBegun, waiting, next_ticket, calls, told, last_wait, under_way };
+        Arc::new(Self { cause, state: Mutex::new(state), changed: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -124,61 +117,77 @@ impl Demand {
     pub fn cause(&self) -> &Asker {
         &self.cause
     }
+}
 
-    /// One more waits, for `need` of it, until what is returned is dropped. `None` if it has been abandoned just now.
-    pub fn join(self: &Arc<Self>, asker: Asker, need: Span) -> Option<Waiting> {
+/// The face of those who wait.
+impl Demand {
+    /// One more waits, until what is returned is dropped. Its patience stands still while a call is under way, and begins
+    /// anew with each page. `None` if the run has just been abandoned.
+    pub fn join(self: &Arc<Self>, asker: Asker, patience: Option<&Arc<Patience>>) -> Option<Waiting> {
         let mut state = self.lock();
         if state.progress == Progress::Abandoned {
             return None;
         }
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        state.waiting.push((ticket, asker, need));
-        drop(state);
-        self.changed.notify_one();
-        Some(Waiting { demand: self.clone(), ticket, clock: None })
-    }
-
-    /// The same for one whose patience depends on what comes of it.
-    pub fn join_with(self: &Arc<Self>, patience: &Arc<Patience>, asker: Asker, need: Span) -> Option<Waiting> {
-        let mut waiting = self.join(asker, need)?;
-        waiting.clock = Some(self.clock(patience, Some(need)));
-        Some(waiting)
-    }
-
-    /// Somebody waits for what waits for this run: until what is returned is dropped, a call for it is one for that one.
-    pub fn look_on(self: &Arc<Self>, patience: &Arc<Patience>) -> LookingOn {
-        self.clock(patience, None)
-    }
-
-    fn clock(self: &Arc<Self>, patience: &Arc<Patience>, need: Option<Span>) -> LookingOn {
-        let mut state = self.lock();
-        let ticket = state.next_ticket;
-        state.next_ticket += 1;
-        state.clocks.push(Clock { ticket, need, patience: patience.clone() });
-        if state.under_way > 0 {
+        if let Some(patience) = patience.filter(|_| state.under_way > 0) {
             patience.pause();
         }
+        state.waiting.push(Waiter { ticket, asker, patience: patience.cloned() });
         drop(state);
-        LookingOn { demand: self.clone(), ticket }
+        self.changed.notify_one();
+        Some(Waiting { demand: self.clone(), ticket })
     }
 
+    /// The calls that no answer has told of yet; from now on they are told of.
+    pub fn charge(&self) -> u32 {
+        let mut state = self.lock();
+        let untold = state.calls.saturating_sub(state.told);
+        state.told = state.calls;
+        untold
+    }
+}
+
+/// The face of the fetch.
+impl Demand {
+    /// A page has come: those who wait see that the quota serves them.
+    pub fn on_page(&self) {
+        self.lock().patiences().for_each(|patience| patience.begin_anew());
+    }
+
+    /// Another replica has made so many calls for it.
+    pub fn add(&self, calls: u32) {
+        let mut state = self.lock();
+        state.calls = state.calls.saturating_add(calls);
+    }
+
+    /// Whether a call was made.
+    pub fn has_begun(&self) -> bool {
+        self.lock().progress == Progress::Begun
+    }
+
+    /// Whether nobody wanted it any more before it had begun.
+    pub fn is_abandoned(&self) -> bool {
+        self.lock().progress == Progress::Abandoned
+    }
+
+    /// How long its last call waited for its turn.
+    pub fn last_wait(&self) -> Duration {
+        self.lock().last_wait
+    }
+}
+
+/// The face of the scheduler.
+impl Demand {
     /// A call is under way until what is returned is dropped: those who wait do not wait for the quota.
     pub fn calling(self: &Arc<Self>) -> Calling {
         let mut state = self.lock();
         state.under_way += 1;
         if state.under_way == 1 {
-            state.clocks.iter().for_each(|clock| clock.patience.pause());
+            state.patiences().for_each(|patience| patience.pause());
         }
         drop(state);
         Calling(self.clone())
-    }
-
-    /// A page has come that tells of this part: those who want something of it see that the quota serves them.
-    pub fn came(&self, part: Span) {
-        let state = self.lock();
-        let theirs = state.clocks.iter().filter(|clock| clock.need.is_some_and(|need| need.overlaps(part)));
-        theirs.for_each(|clock| clock.patience.begin_anew());
     }
 
     /// A call is about to be made, after it has waited this long for its turn. `false` if nobody wants it any more: then
@@ -200,30 +209,6 @@ impl Demand {
         state.calls = state.calls.saturating_sub(1);
     }
 
-    /// Another replica has made so many calls for it.
-    pub fn add(&self, calls: u32) {
-        let mut state = self.lock();
-        state.calls = state.calls.saturating_add(calls);
-    }
-
-    /// The calls that no answer has told of yet; from now on they are told of.
-    pub fn charge(&self) -> u32 {
-        let mut state = self.lock();
-        let untold = state.calls.saturating_sub(state.told);
-        state.told = state.calls;
-        untold
-    }
-
-    /// Whether a call was made, or it is the rest of a run that made one.
-    pub fn has_begun(&self) -> bool {
-        self.lock().progress == Progress::Begun
-    }
-
-    /// Whether nobody wanted it any more before it had begun.
-    pub fn is_abandoned(&self) -> bool {
-        self.lock().progress == Progress::Abandoned
-    }
-
     /// Ends when somebody came or left since the last look.
     pub async fn changed(&self) {
         self.changed.notified().await;
@@ -232,7 +217,7 @@ impl Demand {
     /// Of the most urgent who wait, the one to whom `rank` gives the least, with what it gives; if nobody waits, the cause.
     pub fn first<T: Ord>(&self, rank: impl Fn(&Asker) -> T) -> (T, Asker) {
         let state = self.lock();
-        let waiting = state.waiting.iter().map(|(_, asker, _)| asker);
+        let waiting = state.waiting.iter().map(|waiter| &waiter.asker);
         let first = waiting.min_by_key(|asker| (asker.class, rank(asker))).unwrap_or(&self.cause);
         (rank(first), first.clone())
     }
@@ -241,15 +226,11 @@ impl Demand {
     pub fn class(&self) -> Class {
         self.first(|_| ()).1.class
     }
+}
 
-    /// What each who waits needs of it, and how urgently.
-    pub fn needs(&self) -> Vec<(Span, Class)> {
-        self.lock().waiting.iter().map(|(_, asker, need)| (*need, asker.class)).collect()
-    }
-
-    /// How long its last call waited for its turn.
-    pub fn last_wait(&self) -> Duration {
-        self.lock().last_wait
+impl State {
+    fn patiences(&self) -> impl Iterator<Item = &Arc<Patience>> {
+        self.waiting.iter().filter_map(|waiter| waiter.patience.as_ref())
     }
 }
 
@@ -258,37 +239,22 @@ impl Demand {
 pub struct Waiting {
     demand: Arc<Demand>,
     ticket: u64,
-    /// Dropped with it.
-    clock: Option<LookingOn>,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.demand.lock();
-        state.waiting.retain(|(ticket, ..)| *ticket != self.ticket);
+        if let Some(place) = state.waiting.iter().position(|waiter| waiter.ticket == self.ticket) {
+            let waiter = state.waiting.remove(place);
+            if let Some(patience) = waiter.patience.filter(|_| state.under_way > 0) {
+                patience.go_on();
+            }
+        }
         if state.waiting.is_empty() && state.progress == Progress::NotBegun {
             state.progress = Progress::Abandoned;
         }
         drop(state);
         self.demand.changed.notify_one();
-    }
-}
-
-/// Somebody's patience depends on a run.
-#[derive(Debug)]
-pub struct LookingOn {
-    demand: Arc<Demand>,
-    ticket: u64,
-}
-
-impl Drop for LookingOn {
-    fn drop(&mut self) {
-        let mut state = self.demand.lock();
-        let Some(place) = state.clocks.iter().position(|clock| clock.ticket == self.ticket) else { return };
-        let Clock { patience, .. } = state.clocks.swap_remove(place);
-        if state.under_way > 0 {
-            patience.go_on();
-        }
     }
 }
 
@@ -301,7 +267,7 @@ impl Drop for Calling {
         let mut state = self.0.lock();
         state.under_way = state.under_way.saturating_sub(1);
         if state.under_way == 0 {
-            state.clocks.iter().for_each(|clock| clock.patience.go_on());
+            state.patiences().for_each(|patience| patience.go_on());
         }
     }
 }
@@ -309,7 +275,6 @@ impl Drop for Calling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Moment;
 
     fn asker(caller: &str, class: Class) -> Asker {
         Asker { caller: caller.into(), weight: 1, class }
@@ -318,10 +283,10 @@ mod tests {
     #[test]
     fn a_run_is_as_urgent_as_the_most_urgent_who_waits() {
         let demand = Demand::new(asker("a", Class::Background));
-        let a = demand.join(asker("a", Class::Background), Span::EVER);
+        let a = demand.join(asker("a", Class::Background), None);
         assert_eq!(demand.class(), Class::Background);
-        let b = demand.join(asker("b", Class::Interactive), Span::EVER);
-        let c = demand.join(asker("c", Class::Interactive), Span::EVER);
+        let b = demand.join(asker("b", Class::Interactive), None);
+        let c = demand.join(asker("c", Class::Interactive), None);
         assert_eq!(demand.first(|asker| asker.caller.clone()).1, asker("b", Class::Interactive));
         drop((b, c));
         assert_eq!(demand.class(), Class::Background);
@@ -332,54 +297,44 @@ mod tests {
     #[test]
     fn what_nobody_wants_any_more_is_not_begun() {
         let demand = Demand::new(asker("a", Class::Interactive));
-        let (one, two) = (
-            demand.join(asker("a", Class::Interactive), Span::EVER),
-            demand.join(asker("b", Class::Interactive), Span::EVER),
-        );
+        let (one, two) =
+            (demand.join(asker("a", Class::Interactive), None), demand.join(asker("b", Class::Interactive), None));
         drop(one);
         assert!(!demand.is_abandoned());
         drop(two);
         assert!(demand.is_abandoned() && !demand.begin(Duration::ZERO));
-        assert!(demand.join(asker("c", Class::Interactive), Span::EVER).is_none());
+        assert!(demand.join(asker("c", Class::Interactive), None).is_none());
     }
 
     #[test]
     fn what_has_begun_goes_on() {
         let demand = Demand::new(asker("a", Class::Interactive));
-        let waiting = demand.join(asker("a", Class::Interactive), Span::EVER);
+        let waiting = demand.join(asker("a", Class::Interactive), None);
         assert!(demand.begin(Duration::ZERO));
         drop(waiting);
         assert!(!demand.is_abandoned() && demand.begin(Duration::ZERO));
-        assert!(demand.join(asker("b", Class::Interactive), Span::EVER).is_some());
+        assert!(demand.join(asker("b", Class::Interactive), None).is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_is_patient_while_a_call_is_under_way_and_when_something_of_its_own_comes() {
-        let span = |start, end| Span::new(Moment::from_seconds(start), Moment::from_seconds(end));
+    async fn patience_stands_still_during_a_call_and_begins_anew_with_a_page() {
         let patience = || Arc::new(Patience::new(Duration::from_secs(30)));
         let waited = |patience: &Patience| patience.waited().time.as_secs();
         let demand = Demand::new(asker("a", Class::Interactive));
-        let (early, late, onlooker) = (patience(), patience(), patience());
-        let join = |patience, need| demand.join_with(patience, asker("a", Class::Interactive), need).unwrap();
-        let (waits, _late) = (join(&early, span(0, 10)), join(&late, span(50, 60)));
-        let looks_on = demand.look_on(&onlooker);
+        let (first, leaves, late) = (patience(), patience(), patience());
+        let join = |patience| demand.join(asker("a", Class::Interactive), Some(patience)).unwrap();
+        let (_first, leaving) = (join(&first), join(&leaves));
         let seconds = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         seconds(4).await;
         let calls = [demand.calling(), demand.calling()];
         seconds(2).await;
-        let joined = patience();
-        let comes = join(&joined, span(0, 100));
-        drop(looks_on);
+        let _late = join(&late);
+        drop(leaving);
         seconds(2).await;
         drop(calls);
-        assert_eq!([&early, &late, &onlooker, &joined].map(|one| waited(one)), [4, 4, 6, 0]);
-        demand.came(span(5, 20));
+        assert_eq!([&first, &leaves, &late].map(|one| waited(one)), [4, 6, 6]);
+        demand.on_page();
         seconds(1).await;
-        assert_eq!([&early, &late, &onlooker, &joined].map(|one| waited(one)), [1, 5, 7, 1]);
-        let call = demand.calling();
-        drop((waits, comes));
-        seconds(1).await;
-        drop(call);
-        assert_eq!([&early, &late, &joined].map(|one| waited(one)), [2, 5, 2], "who has left waits for itself");
+        assert_eq!([&first, &leaves, &late].map(|one| waited(one)), [1, 7, 1], "one who has left waits for itself");
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub use allowance::Allowance;
 pub use client::{AuthorizedRequest, Client};
-pub use demand::{Asker, Calling, Class, Demand, LookingOn, Waiting};
+pub use demand::{Asker, Calling, Class, Demand, Waiting};
 pub use error::{Again, SpentLimit, UpstreamError};
 pub use page::{BadPage, Page};
 pub use patience::{Patience, Waited};
@@ -40,7 +40,4 @@ pub struct PageRequest {
     pub limit: u32,
     /// Who wants it, and where its calls are counted.
     pub demand: Arc<Demand>,
-    /// Whether its walk has not got there yet. Such a call is made at once or not at all: it keeps nobody waiting, and is
-    /// not tried again.
-    pub ahead: bool,
 }

@@ -22,6 +22,13 @@ impl Grid {
         Span::new(start, start + self.longest)
     }
 
+    /// Where to end a run that begins at `start` and should end at about `target`, which lies behind it: on the last line
+    /// of a widest cell up to there, else on a whole second, else on the first whole second behind `start`.
+    pub fn line_before(&self, start: Moment, target: Moment) -> Moment {
+        let lines = [target.floor_to(self.longest), target.floor_second()];
+        lines.into_iter().find(|line| *line > start).unwrap_or(start.floor_second() + Duration::from_secs(1))
+    }
+
     /// Cuts `span` into chunks, ascending: at each line of the grid, and where `fits` is false for a piece, at the
     /// middle of its cell, again and again until it fits or its cell is a second long.
     ///

@@ -3,16 +3,20 @@
 
 mod bounds;
 mod coverage;
+mod density;
 mod freshness;
 mod grid;
 mod moment;
 mod plan;
+mod run_plan;
 mod span;
 
 pub use bounds::{Bound, QueryBounds, UpperBound};
 pub use coverage::Coverage;
+pub use density::{Amount, Density};
 pub use freshness::{Freshness, Ladder};
 pub use grid::Grid;
 pub use moment::Moment;
 pub use plan::{Copied, Plan};
+pub use run_plan::{PlannedRun, RunLimits, plan_runs};
 pub use span::{Span, SpanSet};

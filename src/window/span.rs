@@ -106,6 +106,21 @@ impl SpanSet {
         self.0.is_empty()
     }
 
+    /// What of it is not in `other`.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = Self::default();
+        for span in &self.0 {
+            let mut at = span.start;
+            for taken in other.within(*span) {
+                left.insert(Span::new(at, taken.start));
+                at = taken.end;
+            }
+            left.insert(Span::new(at, span.end));
+        }
+        left
+    }
+
     /// What of `span` it holds.
     pub fn within(&self, span: Span) -> impl Iterator<Item = Span> {
         let first = self.0.partition_point(|part| part.end <= span.start);

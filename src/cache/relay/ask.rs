@@ -11,7 +11,7 @@ use super::{Announced, Relay};
 use crate::cache::CacheError;
 use crate::cache::chunk::Chunk;
 use crate::cache::fetch::Fetcher;
-use crate::cache::flight::{Flight, Progress};
+use crate::cache::flight::{Delivered, Flight, Route};
 use crate::cache::lookup::SKEW;
 use crate::cache::seat::Seat;
 use crate::cache::shelf::{SharedShelf, Shelf};
@@ -27,6 +27,8 @@ use crate::window::{Moment, Span, SpanSet};
 const ATTEMPTS: u8 = 2;
 /// How long it is tried to read what was brought while Redis cannot be asked; by then it is known who calls instead.
 const READING: Duration = Duration::from_secs(20);
+/// Of a window that misses more than this, one span is asked for after the other.
+const LONG: Duration = Duration::from_hours(24);
 /// The pause between two such tries.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -92,7 +94,7 @@ impl Relay {
             attempt: 0,
             series: (&*work.series).into(),
             span: (span.start.as_nanos(), span.end.as_nanos()),
-            exactly: work.flight.placed == Placed::Unchecked,
+            exactly: work.flight.route.placed == Placed::Unchecked,
             asker: (&seat.asker).into(),
             asked_ago: 0,
             waited: Waited::default(),
@@ -153,7 +155,10 @@ impl Fetcher {
         let Some(gathering) = shelf.gathering.take() else { return };
         for want in &gathering.wants {
             let Some(seat) = want.seat.upgrade() else { continue };
-            for span in want.spans.spans() {
+            // Of a long window, what comes first is asked for first: the answer says how far it reaches.
+            let length: Duration = want.spans.spans().iter().map(|span| span.length()).sum();
+            let spans = if length > LONG { &want.spans.spans()[..1] } else { want.spans.spans() };
+            for span in spans {
                 let what = (*span, want.rich, Placed::Checked);
                 ids.push(self.wait_for(relay, series, of, &mut shelf, what, want.fresh_since, &seat).0);
             }
@@ -193,36 +198,39 @@ impl Fetcher {
     ) -> (u64, Arc<Flight>) {
         // Under the shelf's lock, as the epoch of any flight.
         let purged = self.purges.known(&series.account);
-        let (flight, tell) = Flight::begin_elsewhere(span, rich, placed, self.clock.now(), purged.epoch(), seat);
-        let work = Work::new(series, of, shelf, flight.clone(), &[(seat.clone(), span)]);
+        let route = Route { span, rich, placed, began_at: self.clock.now(), epoch: purged.epoch() };
+        let density = self.density(shelf);
+        let expected = (!density.is_unknown()).then(|| density.items(span));
+        let flight = Flight::begin_elsewhere(route, expected, seat);
+        let work = Work::new(series, of, shelf, flight.clone(), [seat]);
         let awaited = relay.remember(&work, fresh_since, seat, purged);
         let id = awaited.id;
-        tokio::spawn(self.clone().fly_elsewhere(work, tell, awaited));
+        tokio::spawn(self.clone().fly_elsewhere(work, awaited));
         (id, flight)
     }
 
     /// Waits until another replica has brought a flight, and lands it.
-    async fn fly_elsewhere(self: Arc<Self>, work: Work, tell: watch::Sender<Progress>, mut awaited: Awaited) {
+    async fn fly_elsewhere(self: Arc<Self>, work: Work, mut awaited: Awaited) {
         let result = match self.brought(&work, &mut awaited).await {
-            Ok(chunks) => {
+            Ok(delivered) => {
                 telemetry::errand("asked", "landed");
-                self.shelve(&work, &chunks);
-                Ok(chunks)
+                self.shelve(&work, delivered.span, &delivered.chunks);
+                Ok(delivered)
             }
             // Those who wait look again: then what they want is gathered, and fetched from here.
             Err(Left::CallsHere) => {
                 telemetry::errand("asked", "left");
-                Ok(Vec::new())
+                Ok(Delivered::nothing())
             }
             Err(Left::Failed(error)) => {
                 telemetry::errand("asked", if work.flight.demand.is_abandoned() { "unwanted" } else { "failed" });
                 Err(error)
             }
         };
-        self.land(&work, &tell, result);
+        self.land(&work, result);
     }
 
-    async fn brought(&self, work: &Work, awaited: &mut Awaited) -> Result<Vec<Arc<Chunk>>, Left> {
+    async fn brought(&self, work: &Work, awaited: &mut Awaited) -> Result<Delivered, Left> {
         let Flight { demand, .. } = &*work.flight;
         let account = &work.series.account;
         let turns = self.quotas.of(account).ok_or(CacheError::Lost)?;
@@ -241,7 +249,9 @@ impl Fetcher {
                     told &= brought.collapsed;
                     work.flight.spent_elsewhere(brought.calls, told);
                     if let Some(chunks) = self.read(work, awaited, &brought, &mut role).await? {
-                        return Ok(chunks);
+                        let (start, end) = brought.span;
+                        let span = Span::new(Moment::from_nanos(start), Moment::from_nanos(end));
+                        return Ok(Delivered { span, chunks: chunks.into() });
                     }
                     awaited.ask_again(self.purges.known(account))?;
                 }
@@ -277,8 +287,13 @@ impl Fetcher {
         brought: &Brought,
         role: &mut watch::Receiver<Role>,
     ) -> Result<Option<Vec<Arc<Chunk>>>, Left> {
-        let Brought { pieces, .. } = brought;
-        let span = work.flight.span();
+        let Brought { pieces, span: (start, end), .. } = brought;
+        let asked = work.flight.span();
+        let span = Span::new(Moment::from_nanos(*start), Moment::from_nanos(*end));
+        // At least something from the beginning on, and no more than was asked for.
+        if span.start != asked.start || span.end > asked.end || (span.is_empty() && !asked.is_empty()) {
+            return Err(CacheError::Lost.into());
+        }
         let mut uncovered = SpanSet::from(span);
         for piece in pieces {
             uncovered.remove(piece.span);
@@ -302,7 +317,7 @@ impl Fetcher {
             !buried_by(&awaited.purged) && (buried_by(&heard_of) || !self.purges.buries(&work.series, chunk))
         };
         loop {
-            let (tier, placed) = (&awaited.relay.0.tier, work.flight.placed);
+            let (tier, placed) = (&awaited.relay.0.tier, work.flight.route.placed);
             if let Ok(chunks) = tier.take_over(&work.series, &passing, pieces, placed).await {
                 let chunks = chunks.filter(|chunks| chunks.iter().all(will_do));
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));

@@ -11,7 +11,7 @@ use super::{Arrival, Relay};
 use crate::cache::chunk::{Chunk, Damaged};
 use crate::cache::fetch::Fetcher;
 use crate::cache::parts::Part;
-use crate::cache::serve::Request;
+use crate::cache::session::Session;
 use crate::cache::tier::NotHanded;
 use crate::cache::{CacheError, Excerpt, Outcome, WindowQuery};
 use crate::fleet::ReplicaId;
@@ -186,16 +186,15 @@ impl Fetcher {
         let (span, asked_at) = (errand.span(), self.clock.now() - Duration::from_millis(errand.asked_ago));
         let (excerpt, asker) = (Excerpt::ALL, Asker::from(&errand.asker));
         let query = WindowQuery { series: series.clone(), span, excerpt, asked_at, asker };
-        let mut request = Request::new(self.clone(), query, patience.clone(), arrival);
+        let mut session = Session::new(self.clone(), query, patience.clone(), arrival);
         let placed = if errand.exactly { Placed::Unchecked } else { Placed::Checked };
         let (parts, outcome) = match placed {
             // Whoever has asked for a piece of its window asks for the whole of it then.
             Placed::Checked if self.fields.is_wrong(&series.account) => {
                 return Err(CacheError::Repage(RepageError::WindowField));
             }
-            // What is carried is not streamed.
-            Placed::Checked => request.gather_chunks().await?.ok_or(CacheError::Lost)?,
-            Placed::Unchecked => request.gather_exactly().await?,
+            Placed::Checked => session.gather_beginning().await?,
+            Placed::Unchecked => session.gather_exactly().await?,
         };
         let chunks = self.to_hand_over(&parts, placed).await?;
         let passing = errand.passing(relay.0.post.prefix(), from);
@@ -210,9 +209,9 @@ impl Fetcher {
                 Err(NotHanded::TooLarge) => return Err(CacheError::Foreign),
             }
         };
-        let answer = request.answer(parts, outcome);
-        let collapsed = matches!(answer.outcome, Outcome::Hit | Outcome::Collapsed);
-        Ok(Brought { pieces, calls: answer.calls, collapsed })
+        let end = if errand.exactly { span.end } else { parts.last().map_or(span.end, |part| part.span.end) };
+        let collapsed = matches!(outcome, Outcome::Hit | Outcome::Collapsed);
+        Ok(Brought { span: (span.start.as_nanos(), end.as_nanos()), pieces, calls: session.charge(), collapsed })
     }
 
     /// The chunks that an answer is made of, each once, and whether the tier keeps it.

@@ -65,6 +65,9 @@ pub(super) struct Landed {
 /// What was brought, and at what cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Brought {
+    /// Of which time, in nanoseconds, from and up to: a long window is answered from its beginning on, as far as its next
+    /// run reaches, and asked for again behind that.
+    pub(super) span: (i64, i64),
     pub(super) pieces: Vec<Piece>,
     /// The calls that no other answer tells of.
     pub(super) calls: u32,
@@ -226,8 +229,8 @@ mod tests {
 
     fn letter() -> impl Strategy<Value = Letter> {
         let piece = any::<(i64, i64, i64, u64, bool)>().prop_map(Piece::from);
-        let brought = (prop::collection::vec(piece, 0..5), any::<u32>(), any::<bool>())
-            .prop_map(|(pieces, calls, collapsed)| Brought { pieces, calls, collapsed });
+        let brought = (any::<(i64, i64)>(), prop::collection::vec(piece, 0..5), any::<u32>(), any::<bool>())
+            .prop_map(|(span, pieces, calls, collapsed)| Brought { span, pieces, calls, collapsed });
         prop_oneof![
             (".*", any::<u64>()).prop_map(|(account, gathering)| Letter::Coming { account, gathering }),
             any::<u64>().prop_map(|gathering| Letter::Nothing { gathering }),

@@ -2,26 +2,29 @@
 
 use std::sync::Arc;
 
-use super::{ROUNDS, Request};
 use crate::cache::chunk::{Chunk, Slice};
 use crate::cache::flight::Flight;
 use crate::cache::parts::Part;
+use crate::cache::session::{Joined, MAX_SURVEYS_WITHOUT_PROGRESS, Mode, Next, Session};
 use crate::cache::{CacheError, Outcome};
 use crate::repage::Placed;
 
-impl Request {
+impl Session {
     /// Exactly what the upstream says to this window, cut by nobody.
     pub(in crate::cache) async fn gather_exactly(&mut self) -> Result<(Vec<Part>, Outcome), CacheError> {
         self.flights.clear();
-        self.streams = false;
-        for _ in 0..ROUNDS {
+        self.mode = Mode::Whole;
+        for _ in 0..MAX_SURVEYS_WITHOUT_PROGRESS {
             let found = self.find_exactly();
             self.arrival = None;
             let (chunk, outcome) = match found {
                 Ok(chunk) => (chunk, Outcome::Hit),
                 Err(flight) => {
-                    self.await_flights(&[(flight.clone(), self.span)]).await?;
-                    let chunks = flight.brought().ok_or(CacheError::Lost)??;
+                    while flight.delivered().is_none() {
+                        let (flight, known, need) = (flight.clone(), flight.span(), self.span);
+                        self.advance(Next::Flights(vec![Joined { flight, known, need }])).await?;
+                    }
+                    let chunks = flight.delivered().ok_or(CacheError::Lost)??.chunks;
                     self.flights.push(flight);
                     // One that was left, as another replica makes the calls now, brings nothing.
                     let Some(chunk) = chunks.first() else {
@@ -48,8 +51,10 @@ impl Request {
         let flight = shelf
             .flights
             .iter()
-            .filter(|flight| (flight.span(), flight.rich, flight.placed) == (key.0, key.1, Placed::Unchecked))
-            .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight, self.span))
+            .filter(|flight| {
+                (flight.span(), flight.route.rich, flight.route.placed) == (key.0, key.1, Placed::Unchecked)
+            })
+            .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight))
             .cloned();
         Err(flight.unwrap_or_else(|| {
             self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span, self.fresh_since, &self.seat)

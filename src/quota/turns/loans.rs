@@ -21,7 +21,6 @@ use crate::quota::ledger::Tick;
 use crate::quota::role::Role;
 use crate::telemetry;
 use crate::upstream::{Asker, Class, Demand};
-use crate::window::Span;
 
 /// How often a turn is asked for again that nothing was heard of.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -238,7 +237,7 @@ impl Turns {
 
     async fn lend(self: Arc<Self>, to: ReplicaId, number: u64, asker: Asker) {
         let demand = Demand::new(asker.clone());
-        let Some(_waiting) = demand.join(asker, Span::EVER) else { return };
+        let Some(_waiting) = demand.join(asker, None) else { return };
         let (at, key) = (Instant::now(), (to.clone(), number));
         let (loan, word) = match self.take(&demand).await {
             Ok(turn) => {

@@ -1,7 +1,6 @@
 use super::*;
 use crate::config::Quota;
 use crate::upstream::SpentLimit;
-use crate::window::Span;
 
 fn turns_with(limits: &[(u32, u64)], queue_seconds: u64, reserve: f64) -> Arc<Turns> {
     let limits = limits.iter().map(|(requests, per)| Limit { requests: *requests, per: Duration::from_secs(*per) });
@@ -128,7 +127,7 @@ async fn a_call_that_nobody_wants_any_more_is_not_made() {
     let turns = turns(&[(1, 10)], 60);
     drop(turns.take(&wanted()).await.unwrap());
     let demand = wanted();
-    let waiting = demand.join(demand.cause().clone(), Span::EVER);
+    let waiting = demand.join(demand.cause().clone(), None);
     let take = tokio::spawn({
         let (turns, demand) = (turns.clone(), demand.clone());
         async move { turns.take(&demand).await.map(drop) }
@@ -244,7 +243,7 @@ async fn what_somebody_comes_to_wait_for_goes_first() {
         (Demand::new(asker("b", 1, Class::Background)), Demand::new(asker("r", 1, Class::Refresh)));
     let (backfill_goes, refresh_goes) = (take(&backfill), take(&refresh));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let waiting = backfill.join(asker("c", 1, Class::Interactive), Span::EVER);
+    let waiting = backfill.join(asker("c", 1, Class::Interactive), None);
     assert_eq!(backfill_goes.await.unwrap().as_secs(), 10);
     assert_eq!(refresh_goes.await.unwrap().as_secs(), 20);
     assert_eq!(turns.spent("b").0, 1, "it is charged to who caused it");
@@ -253,68 +252,46 @@ async fn what_somebody_comes_to_wait_for_goes_first() {
 
 const PLENTY: (u32, u64) = (10_000, 60);
 
-/// Takes turns ahead until there is no more room.
-async fn take_ahead(turns: &Arc<Turns>, demand: &Arc<Demand>) -> Vec<Turn> {
-    let mut taken = Vec::new();
-    while let Ok(turn) = turns.take_ahead(demand).await {
-        taken.push(turn);
-    }
-    taken
-}
-
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_for_ahead_goes_at_once_or_not_at_all() {
+async fn spare_calls_idle_account_are_as_many_as_may_be_under_way() {
     let turns = turns(&[PLENTY], 30);
-    let begun = Instant::now();
-    let taken = take_ahead(&turns, &wanted()).await;
-    assert_eq!((taken.len(), turns.waiting(), begun.elapsed()), (8, 0, Duration::ZERO), "as many as may be under way");
-    assert_eq!(turns.spent("c").0, 8, "each is counted as any other");
-    drop(taken);
-    assert_eq!(turns.remaining()[0].left, 10_000 - 8);
+    assert_eq!((turns.spare(Class::Interactive, 3), turns.spare(Class::Interactive, 100)), (3, 8));
+    let _turn = turns.take(&wanted()).await.unwrap();
+    assert_eq!(turns.spare(Class::Interactive, 100), 7);
+    assert_eq!(turns.expected_wait(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_has_the_next_turn_before_all_that_is_asked_for_ahead() {
-    let turns = turns(&[PLENTY], 30);
-    let mut taken = take_ahead(&turns, &wanted()).await;
-    for class in [Class::Interactive, Class::Background] {
-        let single = tokio::spawn({
-            let turns = turns.clone();
-            async move { turns.take(&Demand::new(asker("other", 1, class))).await }
-        });
-        tokio::task::yield_now().await;
-        assert_eq!(turns.waiting(), 1);
-        // One of the pages ahead comes, and its run asks for another at once.
-        taken.pop().unwrap().answered(None);
-        assert!(turns.take_ahead(&wanted()).await.is_err(), "somebody waits");
-        taken.push(single.await.unwrap().unwrap());
-    }
+async fn spare_calls_somebody_waits_are_none() {
+    let turns = turns(&[(1, 60)], 30);
+    drop(turns.take(&wanted()).await.unwrap());
+    let waiting = tokio::spawn({
+        let turns = turns.clone();
+        async move { turns.take(&wanted()).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(turns.spare(Class::Interactive, 8), 0);
+    assert_eq!(turns.expected_wait(), Duration::from_mins(1));
+    waiting.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_little_is_left_nothing_is_asked_for_ahead() {
+async fn spare_calls_leave_a_fifth_of_each_limit() {
     // So few calls are not paced.
-    let few = turns(&[(5, 3600)], 30);
-    assert_eq!(take_ahead(&few, &wanted()).await.len(), 4, "a fifth is left alone");
-    drop(few.take(&wanted()).await.unwrap());
+    assert_eq!(turns(&[(5, 3600)], 30).spare(Class::Interactive, 8), 4);
     // The first twenty calls of a minute go at once, and the others one after the other.
     let paced = turns(&[(60, 60)], 30);
-    for _ in 0..20 {
-        paced.take_ahead(&wanted()).await.unwrap().answered(None);
+    for _ in 0..22 {
+        paced.take(&wanted()).await.unwrap().answered(None);
     }
-    drop(take_ahead(&paced, &wanted()).await);
-    assert!(paced.spent("c").0 <= 22, "{:?}", paced.spent("c"));
+    assert_eq!(paced.spare(Class::Interactive, 8), 0);
+    assert_eq!(paced.expected_wait(), Duration::from_secs(1));
     let refused = turns(&[PLENTY], 30);
     refused.take(&wanted()).await.unwrap().refused(SpentLimit::Unnamed, Some(Duration::from_secs(1)), None);
-    assert!(refused.take_ahead(&wanted()).await.is_err(), "the account is closed");
+    assert_eq!(refused.spare(Class::Interactive, 8), 0, "the account is closed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_for_ahead_in_the_background_leaves_the_reserve_alone() {
-    let turns = turns_with(&[PLENTY], 30, 0.5);
-    let background = Demand::new(asker("b", 1, Class::Background));
-    assert_eq!(take_ahead(&turns, &background).await.len(), 4);
-    let abandoned = wanted();
-    drop(abandoned.join(abandoned.cause().clone(), Span::EVER));
-    assert!(turns.take_ahead(&abandoned).await.is_err_and(|why| why == NoTurn::Unwanted));
+async fn spare_calls_background_leaves_the_reserve() {
+    assert_eq!(turns_with(&[PLENTY], 30, 0.5).spare(Class::Background, 8), 4);
 }

@@ -1,12 +1,13 @@
-//! Runs that wait for a place.
+//! Runs that wait for a permit.
 
 use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::upstream::{Class, Waiting};
 
-/// An account with one place for each party, and an upstream that never answers but tells of each call.
+/// An account with one permit for each party, and an upstream that never answers but tells of each call.
 struct Rig {
     layer: RepageLayer,
     called: mpsc::UnboundedSender<Arc<Demand>>,
@@ -16,32 +17,24 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let (called, calls) = mpsc::unbounded_channel();
-        let layer = RepageLayer {
-            window: window(UpperBound::Exclusive),
-            clock: Clock::manual(Moment::from_seconds(0)),
-            queue_timeout: Duration::from_secs(30),
-            walk_bytes: usize::MAX,
-            proven_each: usize::MAX,
-            places: Arc::new(HashMap::from([("a".into(), Places::new(1))])),
-        };
+        let limiters = RunLimiters::single("a", RunLimiter::new(1));
+        let clock = Clock::manual(Moment::from_seconds(0));
+        let layer = RepageLayer::new(&window(UpperBound::Exclusive), &limiters, &clock);
         Self { layer, called, calls }
     }
 
     /// A run of this class on its way, and the one who waits for it.
-    async fn run(&self, class: Class) -> (Arc<Demand>, Waiting, JoinHandle<Result<(), RepageError>>) {
+    async fn run(&self, class: Class) -> (Arc<Demand>, Waiting, JoinHandle<Result<Fetched<Part>, RepageError>>) {
         let called = self.called.clone();
         let below = service_fn(move |request: PageRequest| {
             request.demand.begin(Duration::ZERO);
             called.send(request.demand).unwrap();
             std::future::pending::<Result<Page, QuotaError>>()
         });
-        let series =
-            Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
-        let (deliver, _) = mpsc::unbounded_channel();
         let demand = Demand::new(Asker { class, ..Asker::anyone() });
-        let waiting = demand.join(demand.cause().clone(), Span::EVER).unwrap();
+        let waiting = demand.join(demand.cause().clone(), None).unwrap();
         let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(60));
-        let run = Run { series: series.into(), span, placed: Placed::Checked, demand: demand.clone(), deliver };
+        let (run, _told) = new_run(span, Placed::Checked, demand.clone());
         let running = tokio::spawn(self.layer.layer(below).oneshot(run));
         tokio::time::sleep(Duration::from_millis(1)).await;
         (demand, waiting, running)
@@ -54,22 +47,22 @@ impl Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_becomes_urgent_leaves_the_line_of_what_is_not() {
+async fn urgent_run_leaves_the_line_of_background_runs() {
     let mut rig = Rig::new();
     let (first, ..) = rig.run(Class::Background).await;
     assert!(rig.calls_for(&first));
     let (second, _waiting, _running) = rig.run(Class::Background).await;
     let (third, _waiting_too, _running_too) = rig.run(Class::Background).await;
-    assert!(rig.calls.is_empty(), "there is one place");
-    let urgent = third.join(Asker::anyone(), Span::EVER);
+    assert!(rig.calls.is_empty(), "there is one permit");
+    let urgent = third.join(Asker::anyone(), None);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert!(rig.calls_for(&third), "what somebody waits for has a place of its own");
+    assert!(rig.calls_for(&third), "what somebody waits for has a permit of its own");
     assert!(!second.has_begun());
     drop(urgent);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_wants_any_more_leaves_the_line_and_makes_no_call() {
+async fn abandoned_run_leaves_the_line_without_a_call() {
     let mut rig = Rig::new();
     let (first, _, running) = rig.run(Class::Interactive).await;
     assert!(rig.calls_for(&first));
@@ -81,14 +74,4 @@ async fn what_nobody_wants_any_more_leaves_the_line_and_makes_no_call() {
     running.abort();
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert!(rig.calls_for(&third));
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_for_whom_no_place_comes_free_is_told_so() {
-    let rig = Rig::new();
-    let (_, _waiting, _running) = rig.run(Class::Interactive).await;
-    let (_, _waiting_too, running) = rig.run(Class::Interactive).await;
-    let begun = Instant::now();
-    assert!(matches!(running.await.unwrap(), Err(RepageError::NoPlace(_))));
-    assert_eq!(begun.elapsed().as_secs(), 29);
 }

@@ -1,0 +1,167 @@
+//! How large a run may become, and where one of unknown density ends. Pure.
+//!
+//! A run is planned to be of at most some forty pages. Of one whose density is not known, the first pages decide: as soon
+//! as they let expect more than one run should bring, it ends a little behind them, and all that they tell is known for
+//! the runs behind it. A run whose plan was wrong is cut by one proving call where its rows come in order, and dropped
+//! where they do not.
+
+use std::time::Duration;
+
+use super::walk::{Order, Placed, Walk, Watch};
+use crate::upstream::PAGE_LIMIT;
+use crate::window::{Density, Grid, Moment, Span};
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// The bounds of runs.
+#[derive(Clone, Copy, Debug)]
+pub struct RunBounds {
+    /// A run is planned to be of no more pages.
+    pub pages: u32,
+    /// Where pages come slowly, a window of more than a day is divided if it is expected to be of more pages than this:
+    /// its runs are fetched side by side.
+    pub pages_side_by_side: u32,
+    /// A run that turns out to be of more pages is cut.
+    pub overrun_pages: u32,
+    /// So are runs of more bytes, as they are held: packed, or as they came where they cannot be packed yet.
+    pub bytes: usize,
+    /// A window of more than a day whose rows come in no order is dropped behind so many pages, and asked for in small
+    /// runs.
+    pub unordered_pages: u32,
+    /// What must be fetched as a whole may be of so many bytes.
+    pub indivisible_bytes: usize,
+}
+
+impl RunBounds {
+    /// Those of the product.
+    pub const PRODUCT: Self = Self {
+        pages: 40,
+        pages_side_by_side: 12,
+        overrun_pages: 60,
+        bytes: 32 << 20,
+        unordered_pages: 2,
+        indivisible_bytes: 256 << 20,
+    };
+
+    /// So many items are at most planned for one run.
+    pub fn items(&self) -> f64 {
+        f64::from(self.pages) * f64::from(PAGE_LIMIT)
+    }
+
+    /// So many items at least are planned for each of several runs side by side.
+    pub fn items_side_by_side(&self) -> f64 {
+        f64::from(self.pages_side_by_side) * f64::from(PAGE_LIMIT)
+    }
+}
+
+impl Default for RunBounds {
+    fn default() -> Self {
+        Self::PRODUCT
+    }
+}
+
+/// Behind the page that decides where a run ends, so many items more are expected of it: the page that ends it proves it
+/// at the same time.
+pub(super) const ITEMS_BEHIND_THE_LAST_PAGE: f64 = 35.0;
+/// The size of the first run of a window whose beginning is to be sent early, in items.
+pub const FIRST_RUN_ITEMS: f64 = PAGE_LIMIT as f64 + ITEMS_BEHIND_THE_LAST_PAGE;
+
+/// What is to be done about a run that has become large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overrun {
+    /// Nothing.
+    Fits,
+    /// It is to be cut where it has come, by one proving call.
+    Cut,
+    /// It is to be dropped, and a shorter one asked for.
+    Drop,
+    /// It cannot be cut, and is larger than anything may be.
+    TooLarge,
+}
+
+/// How large a scan has become.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    pub(super) pages: u32,
+    /// Packed and unpacked.
+    pub(super) bytes: usize,
+    /// How many pages it was planned to be of.
+    pub(super) planned_pages: Option<f64>,
+    /// Proofs that have failed.
+    pub(super) failed_cuts: u32,
+}
+
+/// What is to be done about a scan of `span` that has become so large.
+pub(super) fn overrun(size: Size, span: Span, watch: Watch, walk: &Walk, bounds: &RunBounds) -> Overrun {
+    if watch != Watch::Order || walk.placed() == Placed::Unchecked {
+        return if size.bytes > bounds.indivisible_bytes { Overrun::TooLarge } else { Overrun::Fits };
+    }
+    let too_many = |pages: u32| size.pages >= pages || size.bytes > bounds.bytes;
+    match walk.order() {
+        // A proof that has failed is not paid for at each page.
+        Order::Ascending | Order::Descending if too_many(bounds.overrun_pages * (1 + size.failed_cuts)) => {
+            if size.failed_cuts > 2 { Overrun::Drop } else { Overrun::Cut }
+        }
+        Order::Other => {
+            let most = match size.planned_pages {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
+                Some(planned) => ((2.0 * planned).ceil() as u32).max(2 * bounds.unordered_pages),
+                None if span.length() > DAY => bounds.unordered_pages,
+                None => bounds.pages,
+            };
+            if too_many(most) { Overrun::Drop } else { Overrun::Fits }
+        }
+        Order::Ascending | Order::Descending | Order::Unknown => Overrun::Fits,
+    }
+}
+
+/// What is known of the density of a run by what its scan has seen.
+pub(super) fn density(walk: &Walk, span: Span) -> Option<Density> {
+    let last = walk.last()?;
+    let scanned = match walk.order() {
+        Order::Ascending => Span::new(span.start, last),
+        Order::Descending => Span::new(last, span.end),
+        Order::Unknown | Order::Other => return None,
+    };
+    let mut density = Density::default();
+    density.add(scanned, |part| usize::try_from(walk.count_within(part)).unwrap_or(usize::MAX));
+    (!density.is_unknown()).then_some(density)
+}
+
+/// Where a run of unknown density ends, if it is expected to bring more than a run should: the part of `span` that it
+/// goes on with. Only what is settled is divided.
+pub(super) fn narrowed(
+    walk: &Walk,
+    span: Span,
+    density: &Density,
+    settled_before: Moment,
+    grid: &Grid,
+    (slow, lanes): (bool, u32),
+    bounds: &RunBounds,
+) -> Option<Span> {
+    let expected = density.items(span);
+    let side_by_side = slow && span.length() > DAY;
+    let most = if side_by_side { bounds.items_side_by_side() } else { bounds.items() };
+    if expected <= most {
+        return None;
+    }
+    let second = walk.last()?.floor_second();
+    let kept = match walk.order() {
+        Order::Ascending => {
+            let behind = second + Duration::from_secs(1);
+            let target = density.end_of(Span::new(behind, span.end), ITEMS_BEHIND_THE_LAST_PAGE);
+            span.split_at(grid.line_before(behind, target)).0
+        }
+        // The beginning of the window is another run, so this one is like those behind the first.
+        Order::Descending => {
+            let size =
+                if side_by_side { (expected / f64::from(lanes.max(1))).clamp(most, bounds.items()) } else { most };
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let length = span.end.since(second).mul_f64((size / walk.len() as f64).max(1.0));
+            span.split_at(grid.cell(span.end - length).start.min(second)).1
+        }
+        Order::Unknown | Order::Other => return None,
+    };
+    let line = if kept.end < span.end { kept.end } else { kept.start };
+    (line > span.start && line < span.end && line <= settled_before).then_some(kept)
+}

@@ -1,0 +1,201 @@
+//! How dense the rows of a series are: counts by hour of the UTC day, and what they let expect of a span. Pure.
+//!
+//! The one density model of the project: run planning, the first page of a window of unknown density, the choice of
+//! streaming and the cost of a dry run all use it.
+
+use std::time::Duration;
+
+use super::{Moment, Span};
+
+const HOUR: Duration = Duration::from_hours(1);
+const HOURS_PER_DAY: usize = 24;
+
+/// How many items lie in how much time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Items.
+    pub items: u64,
+    /// The time that they lie in.
+    pub length: Duration,
+}
+
+impl Amount {
+    fn add(&mut self, items: u64, length: Duration) {
+        self.items += items;
+        self.length += length;
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn per_second(self) -> f64 {
+        if self.length.is_zero() { 0.0 } else { self.items as f64 / self.length.as_secs_f64() }
+    }
+}
+
+/// What is known of a series. Conversations follow the hours of a working day, so each hour of the UTC day is counted by
+/// itself; an hour of which less than an hour was observed is taken to be like the mean of all that was.
+#[derive(Clone, Debug, Default)]
+pub struct Density {
+    all: Amount,
+    hours: [Amount; HOURS_PER_DAY],
+}
+
+impl Density {
+    /// Counts an observed span; `items` gives how many items lie in a part of it.
+    pub fn add(&mut self, observed: Span, items: impl Fn(Span) -> usize) {
+        for (hour, part) in observed.by_hour() {
+            let (items, length) = (items(part) as u64, part.length());
+            self.all.add(items, length);
+            self.hours[hour].add(items, length);
+        }
+    }
+
+    /// Counts an observed span of which only the number of items is known: they are taken to lie evenly in it.
+    pub fn add_evenly(&mut self, observed: Span, items: u64) {
+        let total = observed.length().as_nanos().max(1);
+        let before = |moment: Moment| {
+            let passed = moment.since(observed.start).as_nanos();
+            usize::try_from(u128::from(items) * passed / total).unwrap_or(usize::MAX)
+        };
+        self.add(observed, |part| before(part.end) - before(part.start));
+    }
+
+    /// Counts items of which only the length of their span is known, and not where in the day they lie.
+    pub fn add_somewhere(&mut self, length: Duration, items: usize) {
+        self.all.add(items as u64, length);
+    }
+
+    /// Counts what another one has counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.all.add(other.all.items, other.all.length);
+        for (hour, of_other) in self.hours.iter_mut().zip(&other.hours) {
+            hour.add(of_other.items, of_other.length);
+        }
+    }
+
+    /// All that was observed.
+    pub fn observed(&self) -> Amount {
+        self.all
+    }
+
+    /// Whether nothing was observed.
+    pub fn is_unknown(&self) -> bool {
+        self.all.length.is_zero()
+    }
+
+    /// Whether each hour of the day was observed.
+    pub fn covers_the_day(&self) -> bool {
+        self.hours.iter().all(|hour| hour.length >= HOUR)
+    }
+
+    /// How many pages of `page` items these runs will take, each at least one; `None` if nothing was observed.
+    pub fn pages(&self, runs: &[Span], page: u32) -> Option<u64> {
+        if !runs.is_empty() && self.is_unknown() {
+            return None;
+        }
+        let pages = |run: &Span| {
+            // Rounded, so that what comes out even on paper is no page more for the last digit of a fraction.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
+            let items = self.items(*run).round() as u64;
+            items.div_ceil(u64::from(page)).max(1)
+        };
+        Some(runs.iter().map(pages).sum())
+    }
+
+    /// How many items are to be expected in `span`; none if nothing was observed.
+    pub fn items(&self, span: Span) -> f64 {
+        span.by_hour().map(|(hour, part)| self.per_second(hour) * part.length().as_secs_f64()).sum()
+    }
+
+    /// By when the first `items` of `span` are to be expected; the end of `span` if it is not expected to hold as many.
+    pub fn end_of(&self, span: Span, items: f64) -> Moment {
+        let mut left = items;
+        for (hour, part) in span.by_hour() {
+            let (per_second, seconds) = (self.per_second(hour), part.length().as_secs_f64());
+            if per_second * seconds >= left {
+                return if per_second > 0.0 {
+                    part.start + Duration::from_secs_f64(left / per_second)
+                } else {
+                    part.start
+                };
+            }
+            left -= per_second * seconds;
+        }
+        span.end
+    }
+
+    fn per_second(&self, hour: usize) -> f64 {
+        let of_this_hour = self.hours[hour];
+        if of_this_hour.length >= HOUR { of_this_hour.per_second() } else { self.all.per_second() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: i64 = 24 * 3600;
+
+    fn span(start: i64, end: i64) -> Span {
+        Span::new(Moment::from_seconds(start), Moment::from_seconds(end))
+    }
+
+    #[test]
+    fn nothing_is_known_before_something_was_seen() {
+        let density = Density::default();
+        assert_eq!(density.pages(&[span(0, 10)], 100), None);
+        assert_eq!(density.pages(&[], 100), Some(0), "what asks for nothing costs nothing all the same");
+    }
+
+    #[test]
+    fn an_even_stream_costs_its_pages_and_each_run_a_call_at_least() {
+        let mut density = Density::default();
+        // An item each ten seconds.
+        density.add(span(0, DAY), |part| usize::try_from(part.length().as_secs() / 10).unwrap());
+        assert_eq!(density.observed(), Amount { items: 8640, length: Duration::from_hours(24) });
+        for (runs, calls) in [
+            (vec![span(DAY, 2 * DAY)], 87),
+            (vec![span(DAY, DAY + 1000)], 1),
+            (vec![span(DAY, DAY + 1010)], 2),
+            (vec![span(DAY, DAY + 10), span(3 * DAY, 3 * DAY + 10), span(5 * DAY, 5 * DAY + 2000)], 4),
+        ] {
+            assert_eq!(density.pages(&runs, 100), Some(calls), "{runs:?}");
+        }
+    }
+
+    #[test]
+    fn an_hour_of_the_day_is_known_by_itself() {
+        let mut density = Density::default();
+        density.add(span(0, 3600), |_| 0);
+        density.add(span(9 * 3600, 10 * 3600), |_| 2000);
+        // Too little to know this hour by.
+        density.add(span(20 * 3600, 20 * 3600 + 60), |_| 0);
+        let at = |density: &Density, hour: i64| {
+            density.pages(&[span(DAY + hour * 3600, DAY + (hour + 1) * 3600)], 100).unwrap()
+        };
+        assert_eq!((at(&density, 0), at(&density, 9)), (1, 20));
+        assert_eq!((at(&density, 12), at(&density, 20)), (10, 10), "as all that was seen");
+        density.add_somewhere(Duration::from_mins(119), 0);
+        assert_eq!((at(&density, 9), at(&density, 12)), (20, 5));
+    }
+
+    proptest! {
+        /// However what was seen lies in copies, the same comes out.
+        #[test]
+        fn the_copies_it_was_seen_in_do_not_matter(cuts in prop::collection::vec(0i64..2 * DAY, 0..12), at in 0i64..9 * DAY, length in 1i64..3 * DAY) {
+            let items = |part: Span| {
+                let before = |moment: Moment| usize::try_from(moment.as_seconds() * moment.as_seconds() / 90_000_000).unwrap();
+                before(part.end) - before(part.start)
+            };
+            let (mut whole, mut cut) = (Density::default(), Density::default());
+            whole.add(span(0, 2 * DAY), items);
+            let mut lines = [cuts, vec![0, 2 * DAY]].concat();
+            lines.sort_unstable();
+            lines.windows(2).for_each(|pair| cut.add(span(pair[0], pair[1]), items));
+            let runs = [span(at, at + length)];
+            prop_assert_eq!(whole.observed(), cut.observed());
+            prop_assert_eq!(whole.pages(&runs, 100), cut.pages(&runs, 100));
+        }
+    }
+}

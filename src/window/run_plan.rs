@@ -1,0 +1,188 @@
+//! The run plan: which bounded runs bring a missing span. Pure.
+//!
+//! A run is the unit of fetching: it is whole and proven, or it failed. So it is kept small enough to be waited for, to
+//! be held in memory and to be fetched again, and large enough that the partly filled page at its end, half a page on
+//! the average, costs little. What has not settled is never divided: two runs that read it at different moments could
+//! both miss an item that moves from one to the other.
+
+use std::time::Duration;
+
+use super::{Density, Grid, Moment, Span};
+
+/// Side by side, a window of which not every hour of the day was observed is planned as if it held so many times as many
+/// items as expected: the hours that were observed may be those of the night.
+const UNOBSERVED_HOURS_MARGIN: f64 = 6.0;
+
+/// How large runs may be, in items.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RunLimits {
+    /// The most that one run is planned to bring.
+    pub most: f64,
+    /// The least that a run brings if runs are planned side by side: each costs half a page more than it must.
+    pub least_side_by_side: f64,
+    /// How many runs of the span may be under way at once.
+    pub lanes: u32,
+    /// The size of the first run, where the beginning of the window is to be sent early.
+    pub first: Option<f64>,
+    /// The longest run, where the upstream's rows come in no order: such a run cannot be cut if it turns out too large.
+    pub longest: Option<Duration>,
+}
+
+/// A run as planned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PlannedRun {
+    /// Of which time.
+    pub span: Span,
+    /// How many items it is expected to bring; `None` if nothing is known of its density.
+    pub items: Option<f64>,
+}
+
+/// The runs that bring `missing`, ascending; they tile it. What lies before `settled_before` may be divided.
+///
+/// Of unknown density, all of `missing` is one run: its first page tells how dense it is, and the run ends there.
+pub fn plan_runs(
+    missing: Span,
+    settled_before: Moment,
+    grid: &Grid,
+    density: &Density,
+    limits: RunLimits,
+) -> Vec<PlannedRun> {
+    if density.is_unknown() && limits.longest.is_none() {
+        return vec![PlannedRun { span: missing, items: None }];
+    }
+    let (mut settled, open) = missing.split_at(settled_before);
+    let mut left = count(density.items(missing), density, limits);
+    let mut runs = Vec::new();
+    let mut first = limits.first.filter(|_| left > 1);
+    while !settled.is_empty() {
+        let rest = Span::new(settled.start, missing.end);
+        let is_short = limits.longest.is_none_or(|longest| rest.length() <= longest);
+        if left <= 1 && is_short {
+            break;
+        }
+        // An even share of what is left; of an empty stream, all of it.
+        let share = (density.items(rest) / f64::from(left)).max(1.0);
+        let size = first.take().map_or_else(
+            || {
+                left = left.saturating_sub(1).max(1);
+                share
+            },
+            |first| first.min(share),
+        );
+        let longest = limits.longest.map_or(Moment::MAX, |longest| settled.start + longest);
+        let planned = density.end_of(settled, size).min(longest);
+        let end = if planned < settled.end { grid.line_before(settled.start, planned) } else { settled.end };
+        let (run, rest) = settled.split_at(end);
+        runs.push(PlannedRun { span: run, items: Some(density.items(run)) });
+        settled = rest;
+    }
+    // The last settled piece and what is open are one run, if they fit.
+    let rest = Span::new(settled.start, open.end.max(settled.end));
+    if !rest.is_empty() {
+        runs.push(PlannedRun { span: rest, items: Some(density.items(rest)) });
+    }
+    runs
+}
+
+/// How many runs should bring a span of so many items.
+fn count(items: f64, density: &Density, limits: RunLimits) -> u32 {
+    let margin = if density.covers_the_day() { 1.0 } else { UNOBSERVED_HOURS_MARGIN };
+    let lanes = (items * margin / limits.least_side_by_side).floor().clamp(1.0, f64::from(limits.lanes.max(1)));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
+    let count = (items / limits.most).ceil().max(lanes) as u32;
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: i64 = 24 * 3600;
+    const LIMITS: RunLimits =
+        RunLimits { most: 4000.0, least_side_by_side: 1200.0, lanes: 1, first: None, longest: None };
+
+    fn seconds(start: i64, end: i64) -> Span {
+        Span::new(Moment::from_seconds(start), Moment::from_seconds(end))
+    }
+
+    fn grid() -> Grid {
+        Grid::new(Duration::from_hours(1))
+    }
+
+    /// So many items in each day, as many in each hour.
+    fn even(items_per_day: u64) -> Density {
+        let mut density = Density::default();
+        density.add_evenly(seconds(0, 2 * DAY), 2 * items_per_day);
+        density
+    }
+
+    fn lengths(runs: &[PlannedRun]) -> Vec<u64> {
+        runs.iter().map(|run| run.span.length().as_secs() / 3600).collect()
+    }
+
+    fn plan(missing: Span, density: &Density, limits: RunLimits) -> Vec<PlannedRun> {
+        plan_runs(missing, Moment::MAX, &grid(), density, limits)
+    }
+
+    #[test]
+    fn unknown_density_plans_one_run() {
+        let whole = seconds(0, 400 * DAY);
+        assert_eq!(plan(whole, &Density::default(), LIMITS), [PlannedRun { span: whole, items: None }]);
+    }
+
+    #[test]
+    fn known_density_plans_runs_of_equal_size() {
+        assert_eq!(lengths(&plan(seconds(0, 2 * DAY), &even(1700), LIMITS)), [48]);
+        assert_eq!(lengths(&plan(seconds(0, 7 * DAY), &even(1700), LIMITS)), [56, 56, 56]);
+        let early = RunLimits { first: Some(135.0), ..LIMITS };
+        assert_eq!(lengths(&plan(seconds(0, 7 * DAY), &even(1700), early))[..2], [1, 56]);
+        assert_eq!(lengths(&plan(seconds(0, DAY), &even(1700), early)), [24], "one run brings all of it");
+    }
+
+    #[test]
+    fn lanes_share_a_window_unless_it_is_small() {
+        let lanes = RunLimits { lanes: 8, ..LIMITS };
+        assert_eq!(plan(seconds(0, 7 * DAY), &even(1700), lanes).len(), 8);
+        assert_eq!(plan(seconds(0, 7 * DAY), &even(500), lanes).len(), 2);
+        assert_eq!(plan(seconds(0, 7 * DAY), &even(100), lanes).len(), 1);
+        let mut night = Density::default();
+        night.add_evenly(seconds(0, 6 * 3600), 100);
+        assert_eq!(plan(seconds(6 * 3600, 7 * DAY), &night, lanes).len(), 8, "the day may be busier");
+    }
+
+    #[test]
+    fn open_time_is_not_divided() {
+        let settled = Moment::from_seconds(3 * DAY);
+        let runs = plan_runs(seconds(0, 4 * DAY), settled, &grid(), &even(3000), LIMITS);
+        assert_eq!(lengths(&runs), [32, 32, 32]);
+        let runs = plan_runs(seconds(0, 4 * DAY), Moment::from_seconds(0), &grid(), &even(3000), LIMITS);
+        assert_eq!(lengths(&runs), [96]);
+    }
+
+    #[test]
+    fn unordered_runs_are_no_longer_than_allowed() {
+        let limits = RunLimits { longest: Some(Duration::from_hours(4)), ..LIMITS };
+        assert_eq!(lengths(&plan(seconds(0, DAY / 2), &Density::default(), limits)), [4, 4, 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn runs_tile_what_is_missing(
+            start in 0i64..100_000, length in 1i64..40 * DAY, settled in 0i64..50 * DAY, items in 1u64..200_000,
+            observed in 1i64..3 * DAY, lanes in 1u32..9, first in prop::option::of(1.0f64..500.0), chunk in 1u64..90_000
+        ) {
+            let mut density = Density::default();
+            density.add_evenly(seconds(0, observed), items);
+            let (missing, settled) = (seconds(start, start + length), Moment::from_seconds(settled));
+            let limits = RunLimits { lanes, first, ..LIMITS };
+            let runs = plan_runs(missing, settled, &Grid::new(Duration::from_secs(chunk)), &density, limits);
+            prop_assert_eq!(runs.first().map(|run| run.span.start), Some(missing.start));
+            prop_assert_eq!(runs.last().map(|run| run.span.end), Some(missing.end));
+            prop_assert!(runs.windows(2).all(|pair| pair[0].span.end == pair[1].span.start));
+            prop_assert!(runs.iter().all(|run| !run.span.is_empty()));
+            prop_assert!(runs.iter().skip(1).all(|run| run.span.start <= settled), "open time is divided");
+        }
+    }
+}
