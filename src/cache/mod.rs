@@ -29,6 +29,8 @@ mod session;
 mod shelf;
 mod stream;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod tier;
 mod tombs;
 mod work;

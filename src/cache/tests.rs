@@ -1,18 +1,18 @@
-//! Whoever waits gets what it waits for, however runs are handed over, parted and left. The runs are played by hand.
+//! Whoever waits gets what it waits for, whatever runs bring, and whoever leaves. The runs are played by hand.
 
 mod patience;
-mod proven;
 mod purged;
+mod streamed;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
 use crate::quota::QuotaError;
-use crate::repage::{Delivery, Item, Stretch};
+use crate::repage::{Fetched, Item, Order, Packer as _, Part, RunPhase};
 use crate::upstream::{Class, Filter};
 use crate::window::UpperBound;
 
@@ -29,10 +29,13 @@ fn series() -> Series {
     Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false }
 }
 
+type PlayedRun = Run<ChunkPacker>;
+type RunOutcome = Result<Fetched<Arc<Chunk>>, RepageError>;
+
 /// A run that a test plays.
 struct Played {
-    run: Run,
-    end: oneshot::Sender<Result<(), RepageError>>,
+    run: PlayedRun,
+    end: oneshot::Sender<RunOutcome>,
 }
 
 impl Played {
@@ -40,43 +43,47 @@ impl Played {
         (self.run.span.start.as_seconds() - at(0).as_seconds(), self.run.span.end.as_seconds() - at(0).as_seconds())
     }
 
-    /// Makes the first call.
-    fn begin(&self) {
-        self.call();
-        self.run.deliver.send(Delivery::Begun).unwrap();
-    }
-
+    /// Makes a call.
     fn call(&self) {
         assert!(self.run.demand.begin(Duration::ZERO), "nobody wants it");
     }
 
-    /// Brings an item a second.
-    fn bring(&self, start: i64, end: i64) {
+    /// A page comes.
+    fn page(&self) {
+        self.call();
+        self.run.status.send_modify(|status| status.pages += 1);
+        self.run.demand.on_page();
+    }
+
+    /// It turns out to be larger than one run should be, and ends at `end`, with so many items.
+    fn shorten(&self, end: i64, items: f64) {
+        let span = self.run.span.split_at(at(end)).0;
+        self.run.status.send_modify(|status| (status.span, status.expected) = (span, Some(items)));
+    }
+
+    /// Brings an item a second up to `end`, and ends.
+    fn bring_up_to(self, end: i64) {
+        let (start, _) = self.span();
         let items = (start..end).map(|second| {
             let name = format!("{second}");
             Item { at: at(second), id: name.clone().into(), json: format!("{{\"n\":{name}}}").into() }
         });
-        let stretch = Stretch { span: span(start, end), items: items.collect(), fetched_at: at(5_000) };
-        self.run.deliver.send(Delivery::Stretch(stretch)).unwrap();
+        let part = Part { span: span(start, end), items: items.collect(), fetched_at: at(5_000) };
+        let packed = self.run.packer.pack(part);
+        self.end(Ok(Fetched { span: span(start, end), packed, order: Order::Ascending }));
     }
 
-    fn part(&self, rest: (i64, i64), wanted: (i64, i64)) {
-        let (rest, wanted) = (span(rest.0, rest.1), span(wanted.0, wanted.1));
-        self.run.deliver.send(Delivery::Parted { rest, wanted }).unwrap();
-    }
-
-    fn end(self, result: Result<(), RepageError>) {
+    fn end(self, outcome: RunOutcome) {
         let Self { run, end } = self;
-        let _ = end.send(result);
+        let _ = end.send(outcome);
         drop(run);
     }
 
-    /// Begins, brings all of it, and ends.
+    /// Makes one call, and brings all of it.
     fn succeed(self) {
-        self.begin();
-        let (start, end) = self.span();
-        self.bring(start, end);
-        self.end(Ok(()));
+        self.call();
+        let (_, end) = self.span();
+        self.bring_up_to(end);
     }
 }
 
@@ -94,7 +101,7 @@ fn layer(memory: u64) -> (config::Window, config::Quota, CacheLayer) {
     let quota = config::Quota { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
     let clock = Clock::manual(at(5_000));
     let quotas = Quotas::new(&[], &quota, 8, Duration::ZERO, &clock).unwrap();
-    let layer = CacheLayer::new(&cache, None, &window, &quota, &quotas, &clock);
+    let layer = CacheLayer::new(&cache, None, &window, &quota, &quotas, &RunLimiters::default(), &clock);
     (window, quota, layer)
 }
 
@@ -110,7 +117,7 @@ impl Rig {
     fn new() -> Self {
         let (.., cache) = layer(1 << 30);
         let (send, runs) = mpsc::unbounded_channel();
-        let below = service_fn(move |run: Run| {
+        let below = service_fn(move |run: PlayedRun| {
             let (end, ended) = oneshot::channel();
             let sent = send.send(Played { run, end });
             async move {
@@ -189,7 +196,7 @@ async fn what_lands_while_more_is_being_gathered_is_not_asked_for_again() {
     let mut rig = Rig::new();
     let first = rig.ask(0, 100, Class::Interactive).await;
     let run = rig.run().await;
-    run.begin();
+    run.call();
     let second = rig.ask(0, 200, Class::Interactive).await;
     run.succeed();
     assert_whole(&answered(first).await, 0, 100);
@@ -201,116 +208,91 @@ async fn what_lands_while_more_is_being_gathered_is_not_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_handed_over_while_another_flight_is_waited_for_is_not_asked_for_again() {
+async fn shortened_run_leaves_the_rest_to_the_next_run() {
     let mut rig = Rig::new();
-    let first = rig.ask(100, 200, Class::Interactive).await;
-    let middle = rig.run().await;
-    middle.begin();
     let all = rig.ask(0, 300, Class::Interactive).await;
-    let run = rig.run().await;
-    assert_eq!(run.span(), (0, 100));
-    run.begin();
-    run.bring(0, 30);
-    run.bring(30, 60);
-    run.bring(60, 100);
-    run.end(Ok(()));
-    rig.run().await.succeed();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    middle.bring(100, 200);
-    middle.end(Ok(()));
-    assert_whole(&answered(first).await, 100, 200);
-    assert_whole(&answered(all).await, 0, 300);
-    rig.no_run().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_parted_while_another_flight_is_waited_for_is_not_asked_for_again() {
-    let mut rig = Rig::new();
-    let first = rig.ask(100, 200, Class::Interactive).await;
-    let middle = rig.run().await;
-    middle.begin();
-    let all = rig.ask(0, 300, Class::Interactive).await;
-    let run = rig.run().await;
-    run.begin();
-    run.part((40, 100), (60, 70));
-    run.bring(0, 40);
-    run.end(Ok(()));
-    for _ in 0..4 {
-        rig.run().await.succeed();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        if rig.runs.is_empty() {
-            break;
-        }
-    }
-    middle.bring(100, 200);
-    middle.end(Ok(()));
-    assert_whole(&answered(first).await, 100, 200);
-    assert_whole(&answered(all).await, 0, 300);
-    rig.no_run().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_may_come_in_any_number_of_pieces() {
-    let mut rig = Rig::new();
-    let waiting = rig.ask(0, 1_200, Class::Interactive).await;
-    let run = rig.run().await;
-    run.begin();
-    for piece in 0..1_200 {
-        run.bring(piece, piece + 1);
-        // Until whoever waits has seen it.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    run.end(Ok(()));
-    assert_whole(&answered(waiting).await, 0, 1_200);
-    rig.no_run().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_becomes_urgent_does_not_wait_behind_what_is_not() {
-    let mut rig = Rig::new();
-    let backfill = [(0, 100), (200, 400)];
-    let mut waiting = Vec::new();
-    for (start, end) in backfill {
-        waiting.push(rig.ask(start, end, Class::Background).await);
-    }
     let first = rig.run().await;
-    assert_eq!(first.span(), (0, 100), "the shortest flies ahead, and waits for its turn");
+    assert_eq!((first.span(), first.run.planned), ((0, 300), None));
+    let late = rig.ask(200, 250, Class::Interactive).await;
     rig.no_run().await;
-    let urgent = rig.ask(200, 400, Class::Interactive).await;
-    let run = rig.run().await;
-    assert_eq!(run.span(), (200, 400));
-    run.succeed();
-    assert_whole(&answered(urgent).await, 200, 400);
-    first.succeed();
-    for (answering, (start, end)) in waiting.into_iter().zip(backfill) {
-        assert_whole(&answered(answering).await, start, end);
-    }
+    first.page();
+    first.shorten(100, 4_000.0);
+    // Whoever needs nothing of it asks for what it needs; the other one waits for the run that brings what is next.
+    let second = rig.run().await;
+    assert_eq!(second.span(), (200, 250));
+    rig.no_run().await;
+    second.succeed();
+    assert_whole(&answered(late).await, 200, 250);
+    first.bring_up_to(100);
+    let third = rig.run().await;
+    assert_eq!(third.span(), (100, 200));
+    third.succeed();
+    rig.run().await.succeed();
+    assert_whole(&answered(all).await, 0, 300);
     rig.no_run().await;
     rig.assert_nothing_left();
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_one_flies_ahead_though_others_have_been_left_before_they_began() {
+async fn run_cut_at_a_checkpoint_serves_what_it_has_proven() {
     let mut rig = Rig::new();
-    let left = rig.ask(0, 10, Class::Interactive).await;
-    let mut waiting = Vec::new();
-    for start in [100, 200, 300] {
-        waiting.push((start, rig.ask(start, start + start / 10, Class::Interactive).await));
-    }
-    let first = rig.run().await;
-    hang_up(left).await;
-    assert!(first.run.demand.is_abandoned());
-    first.end(Err(RepageError::Quota(QuotaError::Unwanted)));
-    let second = rig.run().await;
-    rig.no_run().await;
-    second.begin();
-    let (third, fourth) = (rig.run().await, rig.run().await);
-    for run in [second, third, fourth] {
+    let (all, part) = (rig.ask(0, 100, Class::Background).await, rig.ask(0, 10, Class::Interactive).await);
+    let mut runs = [rig.run().await, rig.run().await];
+    runs.sort_by_key(Played::span);
+    let [small, large] = runs;
+    assert_eq!((small.span(), large.span()), ((0, 10), (10, 100)));
+    small.succeed();
+    let part = answered(part).await;
+    large.call();
+    large.call();
+    large.bring_up_to(60);
+    let rest = rig.run().await;
+    assert_eq!(rest.span(), (60, 100));
+    rest.succeed();
+    let all = answered(all).await;
+    assert_whole(&all, 0, 100);
+    assert_eq!((part.calls, all.calls), (1, 3), "calls are told of once");
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn oversized_run_is_asked_for_again_in_small_runs() {
+    let mut rig = Rig::new();
+    let asking = rig.ask(-90_000, -80_000, Class::Interactive).await;
+    let run = rig.run().await;
+    run.call();
+    run.end(Err(RepageError::Oversized));
+    let mut lengths = Vec::new();
+    while !asking.is_finished() {
+        let run = rig.run().await;
+        lengths.push(run.span().1 - run.span().0);
         run.succeed();
+        settle().await;
     }
-    for (start, answering) in waiting {
-        assert_whole(&answered(answering).await, start, start + start / 10);
-    }
+    assert!(lengths.len() > 1 && lengths[0] <= 3_600, "{lengths:?}");
+    assert_whole(&answered(asking).await, -90_000, -80_000);
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn urgent_request_fetches_its_part_of_a_paused_run_separately() {
+    let mut rig = Rig::new();
+    let all = rig.ask(0, 1_000, Class::Background).await;
+    let run = rig.run().await;
+    run.page();
+    // Thirty pages, each of which waits for the quota for a second.
+    run.shorten(1_000, 3_000.0);
+    assert!(run.run.demand.begin(Duration::from_secs(1)));
+    let urgent = rig.ask(400, 430, Class::Interactive).await;
+    let own = rig.run().await;
+    assert_eq!((own.span(), own.run.demand.class()), ((400, 430), Class::Interactive));
+    let joins = rig.ask(405, 420, Class::Interactive).await;
+    rig.no_run().await;
+    own.succeed();
+    assert_whole(&answered(urgent).await, 400, 430);
+    assert_whole(&answered(joins).await, 405, 420);
+    run.bring_up_to(1_000);
+    assert_whole(&answered(all).await, 0, 1_000);
     rig.assert_nothing_left();
 }
 
@@ -358,130 +340,43 @@ async fn if_one_of_two_leaves_the_other_is_served_by_the_same_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_needs_only_what_is_kept_waits_for_no_other_part() {
+async fn paused_run_more_urgent_waiter_is_not_refused() {
     let mut rig = Rig::new();
-    let all = rig.ask(0, 100, Class::Background).await;
-    let run = rig.run().await;
-    run.begin();
-    let part = rig.ask(10, 20, Class::Interactive).await;
-    run.part((50, 100), (0, 0));
-    run.bring(0, 30);
-    assert_whole(&answered(part).await, 10, 20);
-    let rest = rig.run().await;
-    assert_eq!((rest.span(), rest.run.demand.class()), ((50, 100), Class::Background));
-    // It goes on, whoever leaves.
-    hang_up(all).await;
-    run.bring(30, 50);
-    run.end(Ok(()));
-    rest.succeed();
-    settle().await;
-    rig.no_run().await;
-    rig.assert_nothing_left();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_flight_is_parted_as_often_as_it_must_be() {
-    let mut rig = Rig::new();
-    let all = rig.ask(0, 100, Class::Background).await;
-    let run = rig.run().await;
-    run.begin();
-    let (late, soon) = (rig.ask(80, 90, Class::Interactive).await, rig.ask(40, 50, Class::Interactive).await);
-    run.part((80, 100), (80, 90));
-    let (wanted, rest) = (rig.run().await, rig.run().await);
-    assert_eq!((wanted.span(), rest.span()), ((80, 90), (90, 100)));
-    assert_eq!((wanted.run.demand.class(), rest.run.demand.class()), (Class::Interactive, Class::Background));
-    run.part((40, 80), (40, 50));
-    let (wanted_too, rest_too) = (rig.run().await, rig.run().await);
-    assert_eq!((wanted_too.span(), rest_too.span()), ((40, 50), (50, 80)));
-    settle().await;
-    assert_eq!(run.run.demand.class(), Class::Background, "nobody else waits for what it has kept");
-    wanted_too.succeed();
-    assert_whole(&answered(soon).await, 40, 50);
-    wanted.succeed();
-    assert_whole(&answered(late).await, 80, 90);
-    rest_too.succeed();
-    run.bring(0, 40);
-    run.end(Ok(()));
-    rest.succeed();
-    assert_whole(&answered(all).await, 0, 100);
-    rig.no_run().await;
-    rig.assert_nothing_left();
-}
-
-#[tokio::test(start_paused = true)]
-async fn calls_are_told_of_once_however_a_run_is_parted() {
-    let mut rig = Rig::new();
-    let all = rig.ask(0, 100, Class::Background).await;
-    let run = rig.run().await;
-    run.begin();
-    let part = rig.ask(0, 10, Class::Interactive).await;
-    run.call();
-    run.bring(0, 20);
-    let part = answered(part).await;
-    run.call();
-    run.part((60, 100), (0, 0));
-    let rest = rig.run().await;
-    rest.call();
-    rest.bring(60, 100);
-    rest.end(Ok(()));
-    run.call();
-    run.bring(20, 60);
-    run.end(Ok(()));
-    let all = answered(all).await;
-    assert_eq!((part.calls, all.calls), (2, 3));
-    assert_eq!(all.outcome, Outcome::Miss);
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_who_is_more_urgent_is_not_told_of_a_hold_that_is_not_for_it() {
-    let mut rig = Rig::new();
-    let held_up = || Delivery::Held(Exhausted { retry_after: Duration::from_mins(5) }, Class::Background);
+    let pause = |run: &Played, seconds| {
+        let phase = RunPhase::Paused { until: Instant::now() + Duration::from_secs(seconds), class: Class::Background };
+        run.run.status.send_modify(|status| status.phase = phase);
+    };
     let patient = rig.ask(0, 100, Class::Background).await;
     let run = rig.run().await;
-    run.begin();
-    run.run
-        .deliver
-        .send(Delivery::Held(Exhausted { retry_after: Duration::from_secs(29) }, Class::Background))
-        .unwrap();
+    run.call();
+    pause(&run, 29);
     settle().await;
     assert!(!patient.is_finished(), "it is held for less than one waits");
-    run.run.deliver.send(held_up()).unwrap();
+    pause(&run, 300);
     let told = timeout(Duration::from_secs(1), patient).await.unwrap().unwrap();
     assert!(matches!(told, Err(CacheError::Held(_))), "{told:?}");
     let urgent = rig.ask(0, 100, Class::Interactive).await;
     settle().await;
     assert!(!urgent.is_finished());
-    run.run.deliver.send(Delivery::Resumed).unwrap();
-    run.bring(0, 100);
-    run.end(Ok(()));
+    run.run.status.send_modify(|status| status.phase = RunPhase::Fetching);
+    run.bring_up_to(100);
     assert_whole(&answered(urgent).await, 0, 100);
     rig.assert_nothing_left();
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_another_replica_comes_to_make_the_calls_those_who_wait_look_again_and_keep_what_has_come() {
+async fn leader_change_waiters_look_again() {
     let mut rig = Rig::new();
-    let all = rig.ask(0, 100, Class::Interactive).await;
-    let other = rig.ask(200, 250, Class::Interactive).await;
-    let (short, elsewhere) = (rig.run().await, || Err(RepageError::Quota(QuotaError::Elsewhere)));
-    assert_eq!(short.span(), (200, 250));
-    short.end(elsewhere());
-    let short = rig.run().await;
-    assert_eq!(short.span(), (200, 250), "what had not flown yet is gathered again too");
-    short.begin();
+    let asking = rig.ask(0, 100, Class::Interactive).await;
     let run = rig.run().await;
-    run.begin();
-    run.bring(0, 40);
-    run.end(elsewhere());
-    let rest = rig.run().await;
-    assert_eq!(rest.span(), (40, 100));
-    rest.succeed();
-    short.bring(200, 250);
-    short.end(Ok(()));
-    let all = answered(all).await;
-    assert_whole(&all, 0, 100);
-    assert_eq!((all.calls, all.outcome), (2, Outcome::Miss));
-    assert_whole(&answered(other).await, 200, 250);
+    run.call();
+    run.end(Err(RepageError::Quota(QuotaError::Elsewhere)));
+    let run = rig.run().await;
+    assert_eq!(run.span(), (0, 100));
+    run.succeed();
+    let answer = answered(asking).await;
+    assert_whole(&answer, 0, 100);
+    assert_eq!((answer.calls, answer.outcome), (2, Outcome::Miss));
     rig.no_run().await;
     rig.assert_nothing_left();
 }

@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(lengths(&plan(seconds(0, 2 * DAY), &even(1700), LIMITS)), [48]);
         assert_eq!(lengths(&plan(seconds(0, 7 * DAY), &even(1700), LIMITS)), [56, 56, 56]);
         let early = RunLimits { first: Some(135.0), ..LIMITS };
-        assert_eq!(lengths(&plan(seconds(0, 7 * DAY), &even(1700), early))[..2], [1, 56]);
+        assert_eq!(lengths(&plan(seconds(0, 7 * DAY), &even(1700), early))[..2], [1, 55]);
         assert_eq!(lengths(&plan(seconds(0, DAY), &even(1700), early)), [24], "one run brings all of it");
     }
 

@@ -36,10 +36,6 @@ impl Played {
         let (start, end) = self.span();
         (start - OLD, end - OLD)
     }
-
-    fn bring_old(&self, start: i64, end: i64) {
-        self.bring(OLD + start, OLD + end);
-    }
 }
 
 #[track_caller]
@@ -52,7 +48,7 @@ async fn a_fetch_that_is_under_way_serves_those_who_waited_and_nobody_after_them
     let mut rig = Rig::new();
     let before = rig.ask_old(0, 100).await;
     let old = rig.run().await;
-    old.begin();
+    old.call();
     let purged = rig.purge(None, 50, 60).await;
     assert_eq!((purged.memory_chunks, purged.shared), (0, None));
     let after = rig.ask_old(0, 100).await;
@@ -73,68 +69,23 @@ async fn a_fetch_that_is_under_way_serves_those_who_waited_and_nobody_after_them
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_comes_in_pieces_brings_nothing_back() {
+async fn purge_during_a_run_leaves_what_it_does_not_touch() {
     let mut rig = Rig::new();
-    let before = rig.ask_old(0, 300).await;
+    let hour = 3_600;
+    let before = rig.ask_old(0, 2 * hour).await;
     let run = rig.run().await;
-    run.begin();
-    run.bring_old(0, 100);
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(rig.purge(None, 0, 300).await.memory_chunks, 1, "the first piece");
-    run.bring_old(100, 200);
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    let after = rig.ask_old(100, 300).await;
-    let new = rig.run().await;
-    assert_eq!(new.old_span(), (100, 300), "what the old run has yet to bring is not waited for");
-    run.bring_old(200, 300);
-    run.end(Ok(()));
-    assert_old(&answered(before).await, 0, 300);
-    assert_eq!(rig.stage.0.memory.bytes(), 0);
-    new.succeed();
-    assert_old(&answered(after).await, 100, 300);
-    rig.fill(&series(), 0, 100).await;
-    rig.hit(&series(), 0, 300).await;
-    rig.assert_nothing_left();
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_purge_does_not_touch_of_a_run_is_kept() {
-    let mut rig = Rig::new();
-    let before = rig.ask_old(0, 300).await;
+    run.call();
+    assert_eq!(rig.purge(None, 10, 20).await.memory_chunks, 0);
+    let (_, end) = run.span();
+    run.bring_up_to(end);
+    assert_old(&answered(before).await, 0, 2 * hour);
+    let next = rig.ask_old(0, 2 * hour).await;
     let run = rig.run().await;
-    run.begin();
-    run.bring_old(0, 100);
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(rig.purge(None, 10, 20).await.memory_chunks, 1);
-    let joins = rig.ask_old(150, 300).await;
-    run.bring_old(100, 300);
-    run.end(Ok(()));
-    assert_old(&answered(before).await, 0, 300);
-    assert_old(&answered(joins).await, 150, 300);
-    rig.hit(&series(), 100, 300).await;
-    rig.fill(&series(), 0, 100).await;
+    assert!(run.old_span().0 == 0 && run.old_span().1 < 2 * hour, "{:?}", run.old_span());
+    run.succeed();
+    assert_old(&answered(next).await, 0, 2 * hour);
+    rig.hit(&series(), 0, 2 * hour).await;
     rig.no_run().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_run_leaves_to_others_is_asked_for_anew_and_kept() {
-    let mut rig = Rig::new();
-    let before = rig.ask_old(0, 300).await;
-    let run = rig.run().await;
-    run.begin();
-    rig.purge(Some("s"), 0, 300).await;
-    let (rest, wanted) = ((OLD + 100, OLD + 300), (OLD + 200, OLD + 300));
-    run.part(rest, wanted);
-    let (one, other) = (rig.run().await, rig.run().await);
-    assert_eq!((one.old_span(), other.old_span()), ((200, 300), (100, 200)));
-    run.bring_old(0, 100);
-    run.end(Ok(()));
-    one.succeed();
-    other.succeed();
-    assert_old(&answered(before).await, 0, 300);
-    rig.hit(&series(), 100, 300).await;
-    rig.fill(&series(), 0, 100).await;
-    rig.assert_nothing_left();
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +151,7 @@ async fn windows_that_cannot_be_cut_leave_as_wholes() {
     rig.hit(&series(), 0, 100).await;
     let before = rig.ask_old(0, 200).await;
     let old = rig.run().await;
-    old.begin();
+    old.call();
     assert_eq!(rig.purge(None, 20, 30).await.memory_chunks, 1);
     let after = rig.ask_old(0, 200).await;
     let new = rig.run().await;
