@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, Version};
 use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
@@ -116,10 +116,17 @@ pub(super) fn read(
             excerpt: parameters.excerpt()?,
             asked_at: now,
             asker: asker(head, caller),
+            may_stream: may_be_chunked(head.version),
         },
-        representation: Representation::negotiate(&head.headers),
+        representation: Representation::negotiate(head.version, &head.headers),
         dry_run: prefer::is_dry_run(&head.headers),
     })
+}
+
+/// Whether an answer to a request of this version may be sent without a length. HTTP/1.0 has no chunked coding: the end of
+/// such an answer is the end of the connection, and one that breaks off looks like one that is whole.
+pub(super) fn may_be_chunked(version: Version) -> bool {
+    version >= Version::HTTP_11
 }
 
 /// Who asks. Where no callers are configured, all are one.

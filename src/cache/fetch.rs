@@ -338,6 +338,8 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
         CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
         CacheError::Repage(RepageError::Unplaced) => NotStored::NoTimestamp,
-        CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign => NotStored::Lost,
+        CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign | CacheError::TooLargeToHold { .. } => {
+            NotStored::Lost
+        }
     }
 }

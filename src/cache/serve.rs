@@ -111,13 +111,14 @@ pub(super) enum Next {
 /// Answers `query`.
 pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
     let patience = Arc::new(Patience::new(fetcher.queue_timeout));
+    let may_stream = query.may_stream;
     let mut request = Request::new(fetcher, query, patience, None);
     if request.span.is_empty() {
         return Ok(request.answer(Vec::new(), Outcome::Hit));
     }
     if !request.fetcher.fields.is_wrong(&request.series.account) {
         let settled = request.span.end <= request.fetcher.ladder.settled_before(request.asked_at);
-        request.streams = settled && request.excerpt == Excerpt::ALL;
+        request.streams = may_stream && settled && request.excerpt == Excerpt::ALL;
         if request.streams && request.fetcher.tier.is_some() && request.span.length() > DAY {
             request.promised = Some(Promised::new());
             request.stretches = Stretches::of(request.span);
@@ -149,7 +150,7 @@ impl Request {
         patience: Arc<Patience>,
         arrival: Option<Arc<Arrival>>,
     ) -> Self {
-        let WindowQuery { series, span, excerpt, asked_at, asker } = query;
+        let WindowQuery { series, span, excerpt, asked_at, asker, may_stream: _ } = query;
         Self {
             shelf: fetcher.shelves.of(&series),
             fetcher,

@@ -5,6 +5,7 @@
 //! whose rows hold still; and only whole windows, for whose end nothing at their beginning has to be known.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::select_all;
@@ -28,7 +29,10 @@ const AHEAD: usize = 2;
 
 /// What is still to come of an answer. If it ends without an end, it is not whole.
 #[derive(Debug)]
-pub struct Rest(mpsc::Receiver<Result<Streamed, CacheError>>);
+pub struct Rest {
+    items: mpsc::Receiver<Result<Streamed, CacheError>>,
+    calls: StreamedCalls,
+}
 
 /// What comes of it.
 #[derive(Debug)]
@@ -48,16 +52,41 @@ impl Rest {
         &mut self,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Streamed, CacheError>>> {
-        self.0.poll_recv(context)
+        self.items.poll_recv(context)
+    }
+
+    /// The upstream calls that were told of so far, in whatever way the answer has ended. Calls that are told of later are
+    /// not this answer's.
+    pub fn settle_calls(&self) -> u32 {
+        self.calls.settle()
+    }
+}
+
+/// Counts the calls that a streamed answer tells of, for the task that streams it and the body that reports it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StreamedCalls(Arc<AtomicU32>);
+
+impl StreamedCalls {
+    /// Set when the answer has been reported.
+    const SETTLED: u32 = 1 << 31;
+
+    /// Adds calls; `false` if the answer was reported before, without them.
+    pub(super) fn add(&self, calls: u32) -> bool {
+        self.0.fetch_add(calls, Ordering::Relaxed) & Self::SETTLED == 0
+    }
+
+    fn settle(&self) -> u32 {
+        self.0.fetch_or(Self::SETTLED, Ordering::Relaxed) & !Self::SETTLED
     }
 }
 
 /// Answers with what is there, and with what comes then.
 pub(super) fn begin(request: Request) -> WindowAnswer {
     let (to, from) = mpsc::channel(AHEAD);
-    let answer = request.answer_to_come(Rest(from));
+    let calls = StreamedCalls::default();
+    let answer = request.answer_to_come(Rest { items: from, calls: calls.clone() });
     tokio::spawn(async move {
-        let mut stream = Stream { request, to: to.clone(), unproven: Vec::new(), calls: 0 };
+        let mut stream = Stream { request, to: to.clone(), unproven: Vec::new(), calls: 0, told: calls };
         // A caller that has hung up wants nothing any more.
         let end = tokio::select! {
             end = stream.run() => end,
@@ -81,6 +110,8 @@ struct Stream {
     /// Flights of which something was sent before it was proven.
     unproven: Vec<Arc<Flight>>,
     calls: u32,
+    /// The same calls, as the answer's body reports them.
+    told: StreamedCalls,
 }
 
 impl Drop for Stream {
@@ -91,11 +122,22 @@ impl Drop for Stream {
 }
 
 impl Stream {
+    /// Tells of calls in this answer; or sets them against later savings, if it has been reported before.
+    fn tell_calls(&mut self, calls: u32) {
+        self.calls += calls;
+        if !self.told.add(calls)
+            && let Some(turns) = self.request.fetcher.quotas.of(&self.request.series.account)
+        {
+            turns.add_unsettled(calls);
+        }
+    }
+
     async fn run(&mut self) -> Result<(), CacheError> {
         self.request.stream_from(self.request.span.start);
         while !self.request.span.is_empty() {
             let next = self.request.survey()?;
-            self.calls += self.request.flights.drain(..).filter_map(|flight| flight.charge()).sum::<u32>();
+            let calls = self.request.flights.drain(..).filter_map(|flight| flight.charge()).sum();
+            self.tell_calls(calls);
             self.check()?;
             match next {
                 Next::Serve(held) => self.send_all(held).await?,
@@ -190,7 +232,8 @@ impl Stream {
         let is_proven =
             |flight: &mut Arc<Flight>| flight.sight.verdict() == Verdict::Proven && flight.brought().is_some();
         let proven = self.unproven.extract_if(.., is_proven);
-        self.calls += proven.filter_map(|flight| flight.charge()).sum::<u32>();
+        let calls = proven.filter_map(|flight| flight.charge()).sum();
+        self.tell_calls(calls);
         Ok(())
     }
 
@@ -205,7 +248,7 @@ impl Stream {
                     Verdict::Open => changed.changed().await.map_err(|_| CacheError::Lost)?,
                 }
             }
-            self.calls += flight.charge().unwrap_or_default();
+            self.tell_calls(flight.charge().unwrap_or_default());
         }
         Ok(())
     }

@@ -130,7 +130,7 @@ impl Rig {
     async fn ask_of(&self, series: Series, start: i64, end: i64, class: Class) -> Answering {
         let asker = Asker { class, ..Asker::anyone() };
         let (span, excerpt) = (span(start, end), Excerpt::ALL);
-        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker };
+        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker, may_stream: true };
         let answering = tokio::spawn(self.stage.clone().oneshot(query));
         settle().await;
         answering

@@ -37,6 +37,7 @@ pub(super) enum Told {
     RateLimited,
     BadPage(BadPage),
     TooLarge,
+    TooLargeToHold(u64),
 }
 
 // Each match names each variant: a new one must be told of too.
@@ -49,6 +50,7 @@ impl From<&CacheError> for Told {
             CacheError::Restless => Self::Restless,
             CacheError::Damaged(Damaged) => Self::Damaged,
             CacheError::Foreign => Self::Foreign,
+            CacheError::TooLargeToHold { limit } => Self::TooLargeToHold(*limit),
             CacheError::Repage(error) => error.into(),
         }
     }
@@ -133,6 +135,7 @@ impl From<Told> for CacheError {
             }
             Told::BadPage(why) => upstream(UpstreamError::BadPage(why)),
             Told::TooLarge => upstream(UpstreamError::TooLarge),
+            Told::TooLargeToHold(limit) => Self::TooLargeToHold { limit },
         }
     }
 }
@@ -154,6 +157,7 @@ mod tests {
             CacheError::Restless,
             CacheError::Damaged(Damaged),
             CacheError::Foreign,
+            CacheError::TooLargeToHold { limit: 256 << 20 },
             CacheError::Repage(RepageError::NoPlace(spent)),
             CacheError::Repage(RepageError::WindowField),
             CacheError::Repage(RepageError::Unplaced),

@@ -63,7 +63,7 @@ impl Line {
     async fn ask_for(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
         let span = span(FIRST + start * MINUTE, FIRST + end * MINUTE);
         let (excerpt, asker) = (Excerpt::ALL, Asker::anyone());
-        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker };
+        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker, may_stream: true };
         self.stage.clone().oneshot(query).await.unwrap()
     }
 
