@@ -177,18 +177,31 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::{Frame, SizeHint};
     use http_body_util::Full;
     use tokio::net::TcpStream;
 
     use super::*;
 
     async fn connect() -> (TcpStream, CancellationToken) {
+        connect_to(|_| async { Ok(Response::new(Full::new(Bytes::from_static(b"here")))) }).await
+    }
+
+    async fn connect_to<F, R, B>(answer: F) -> (TcpStream, CancellationToken)
+    where
+        F: FnMut(Request<Incoming>) -> R + Clone + Send + 'static,
+        R: Future<Output = Result<Response<B>, Infallible>> + Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (closing, tracker) = (CancellationToken::new(), TaskTracker::new());
         let aborting = CancellationToken::new();
         let listener = Listener { socket, tls: None, closing: closing.clone(), aborting, tracker };
         let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
-        let answer = |_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"here")))) };
         tokio::spawn(listener.serve(tower::service_fn(answer)));
         (client, closing)
     }
@@ -242,5 +255,78 @@ mod tests {
         closing.cancel();
         assert_eq!(receive(&client).await, "");
         assert!(closed.elapsed() < HEAD_LOOK);
+    }
+
+    /// A body whose length is told, or not, and that breaks off.
+    struct Broken {
+        length: Option<u64>,
+        frames: u32,
+    }
+
+    impl Body for Broken {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            self.frames += 1;
+            match self.frames {
+                1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"begun"))))),
+                // What has come is sent before it breaks off.
+                2 => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                _ => Poll::Ready(Some(Err(std::io::ErrorKind::Other.into()))),
+            }
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_whose_answer_breaks_off_is_reset() {
+        for (version, length) in [("1.1", None), ("1.1", Some(10)), ("1.0", Some(10)), ("1.0", None)] {
+            let answer = move |_| async move { Ok::<_, Infallible>(Response::new(Broken { length, frames: 0 })) };
+            let (client, _closing) = connect_to(answer).await;
+            send(&client, format!("GET / HTTP/{version}\r\nhost: here\r\n\r\n").as_bytes()).await;
+            let error = loop {
+                client.readable().await.unwrap();
+                match client.try_read(&mut [0; 512]) {
+                    Ok(0) => panic!("HTTP/{version}, {length:?}: closed in order"),
+                    Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break error,
+                    Ok(_) | Err(_) => {}
+                }
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "HTTP/{version}, {length:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_that_is_aborted_is_reset_and_its_task_ends() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (closing, aborting, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (connections, arrived) = (tracker.clone(), Arc::new(tokio::sync::Notify::new()));
+        let listener = Listener { socket, tls: None, closing: closing.clone(), aborting: aborting.clone(), tracker };
+        let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
+        let arrive = arrived.clone();
+        let never = move |_| {
+            arrive.notify_one();
+            std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+        };
+        tokio::spawn(listener.serve(tower::service_fn(never)));
+        send(&client, HEAD).await;
+        arrived.notified().await;
+        closing.cancel();
+        aborting.cancel();
+        connections.close();
+        connections.wait().await;
+        client.readable().await.unwrap();
+        let error = client.try_read(&mut [0; 512]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
 }
