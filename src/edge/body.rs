@@ -85,3 +85,95 @@ impl Drop for EdgeBody {
         self.report(ending);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use http::HeaderMap;
+    use http_body_util::BodyExt as _;
+    use tracing::field::{Field, Visit};
+    use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt as _};
+    use tracing_subscriber::{Layer, Registry};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::edge::DrainTimeout;
+    use crate::edge::access::Content as Answered;
+    use crate::edge::problem::Kind;
+    use crate::edge::request_id::RequestId;
+
+    /// The outcome and the bytes of each line in the access log.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<(String, u64)>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Lines {
+        fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
+            let mut line = Line::default();
+            event.record(&mut line);
+            self.0.lock().unwrap().push((line.outcome, line.bytes));
+        }
+    }
+
+    #[derive(Default)]
+    struct Line {
+        outcome: String,
+        bytes: u64,
+    }
+
+    impl Visit for Line {
+        fn record_str(&mut self, field: &Field, value: &str) {
+            if field.name() == "outcome" {
+                value.clone_into(&mut self.outcome);
+            }
+        }
+
+        fn record_u64(&mut self, field: &Field, value: u64) {
+            if field.name() == "bytes" {
+                self.bytes = value;
+            }
+        }
+
+        fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+    }
+
+    /// The lines that are written while a body with this text is used.
+    fn lines(text: &'static str, head_only: bool, expired: bool, use_body: fn(EdgeBody)) -> Vec<(String, u64)> {
+        let lines = Lines::default();
+        tracing::subscriber::with_default(Registry::default().with(lines.clone()), || {
+            let (drain_timeout, now) = (DrainTimeout::default(), || Clock::system().now());
+            if expired {
+                drain_timeout.expire();
+            }
+            let id = RequestId::of(&HeaderMap::new(), now);
+            let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), None, drain_timeout);
+            record.set_head(404, Answered::Problem(Kind::NotFound, "no such path".to_owned()));
+            use_body(EdgeBody::new(Either::Right(Full::from(text)), record, head_only));
+        });
+        lines.0.lock().unwrap().clone()
+    }
+
+    fn read_first_frame(mut body: EdgeBody) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(runtime.block_on(body.frame()).unwrap().is_ok());
+    }
+
+    #[test]
+    fn body_is_reported_once_as_it_ended() {
+        for (text, head_only, expired, use_body, expected) in [
+            // A connection does not ask for more than the last frame, and for nothing of what is empty.
+            ("text", false, false, read_first_frame as fn(EdgeBody), ("not_found", 4)),
+            ("", false, false, drop, ("not_found", 0)),
+            ("text", true, false, drop, ("not_found", 0)),
+            ("text", false, false, drop, ("client_closed", 0)),
+            ("text", false, true, drop, ("drained", 0)),
+            ("text", false, true, read_first_frame, ("not_found", 4)),
+        ] {
+            let lines = lines(text, head_only, expired, use_body);
+            let lines: Vec<(&str, u64)> = lines.iter().map(|(outcome, bytes)| (outcome.as_str(), *bytes)).collect();
+            assert_eq!(lines, [expected], "{text:?}, only the head: {head_only}, after the drain: {expired}");
+        }
+    }
+}

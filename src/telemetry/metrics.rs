@@ -31,7 +31,10 @@ pub fn init_metrics() -> &'static PrometheusHandle {
 fn describe() {
     describe_counter!("koregate_requests_total", "Requests that have ended, by how");
     describe_counter!("koregate_upstream_calls_total", "Calls to the upstream, by result");
-    describe_counter!("koregate_upstream_calls_avoided_total", "Calls that callers would have made beyond those that were spent");
+    describe_counter!(
+        "koregate_upstream_calls_avoided_total",
+        "Calls that callers would have made beyond those that were spent"
+    );
     describe_counter!("koregate_upstream_retries_total", "Calls to the upstream that were tried again");
     describe_counter!("koregate_upstream_calls_spent_total", "Calls to the upstream, by the caller who is charged");
     describe_counter!("koregate_quota_refused_total", "Calls that the upstream refused in spite of the ledger");

@@ -56,6 +56,20 @@ async fn week_joined_by_its_days_saves_what_was_not_called() {
 }
 
 #[tokio::test]
+async fn streamed_week_joined_by_its_days_saves_what_was_not_called() {
+    let rig = rig().await;
+    let mut week = rig.door.client.open(rig.door.addr(), &Ask::get(WEEK)).await.unwrap();
+    assert_eq!(week.headers()["cache-status"], "koregate; fwd=miss; detail=\"streamed\"");
+    let first = week.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    let days: Vec<Ask> = DAYS.map(day).collect();
+    let mut answers = rig.door.ask_at_once(&days).await;
+    let (head, rest) = week.into_parts();
+    let body = [first, rest.collect().await.unwrap().to_bytes()].concat();
+    answers.push(Answer { status: head.status, headers: head.headers, body: body.into() });
+    assert_settled(&rig, spent_and_saved(&rig).await, alone(&answers));
+}
+
+#[tokio::test]
 async fn page_smaller_than_its_window_is_set_against_later_savings() {
     let rig = rig().await;
     let first = rig.ask(&day(20).and("limit=10")).await;
