@@ -171,7 +171,7 @@ impl Answers {
             headers,
             body: body.clone(),
             oldest_copy,
-            // Whoever is given it again is told of no call.
+            // The calls are told of in the first answer only.
             report: Arc::new(Report { calls: 0, ..Report::clone(report) }),
         };
         self.ready.keep(number, bytes, Arc::new(ready));

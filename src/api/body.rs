@@ -185,7 +185,7 @@ impl WindowBody {
         Ok(whole.freeze())
     }
 
-    /// How far a streamed body came, now that it has ended; `None` if it is not streamed, and all is known of it.
+    /// The progress of a streamed body when it has ended; `None` if the body is not streamed.
     pub fn settle(&self) -> Option<Progress> {
         match &self.source {
             Source::Pieces(_) => None,

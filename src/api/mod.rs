@@ -174,7 +174,7 @@ where
             let (count, bytes) = (items.count, items.body_len(representation.format));
             let if_none_match = head.headers.get(header::IF_NONE_MATCH);
             let mut response = render(items, bytes, representation, window.settled, if_none_match);
-            let usage = WindowReport { usage: api.usage.clone(), caller: asker.caller.clone(), worth: count };
+            let usage = WindowReport { usage: api.usage.clone(), caller: asker.caller.clone(), confirmed_items: count };
             let report = Arc::new(Report {
                 account: series.account.clone(),
                 stream: series.stream.clone(),
@@ -220,7 +220,7 @@ impl ApiLayer {
         asker: &Asker,
         now: Moment,
     ) -> Answer {
-        let usage = WindowReport { usage: self.usage.clone(), caller: asker.caller.clone(), worth: 0 };
+        let usage = WindowReport { usage: self.usage.clone(), caller: asker.caller.clone(), confirmed_items: 0 };
         let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
         let report = Report { account, stream, outcome, items: 0, calls: 0, window: Some(usage) };
         let pieces = StreamedPieces::new(rest, representation);
@@ -237,7 +237,7 @@ impl ApiLayer {
     fn own_usage(&self, head: &Parts) -> Answer {
         let standing = head.extensions.get::<Standing>().copied();
         let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
-        say(&usage, Report::of_nobody("usage"))
+        say(&usage, Report::without_account("usage"))
     }
 
     fn tell_cost(&self, cost: &Cost, query: &WindowQuery) -> Answer {

@@ -28,8 +28,8 @@ pub struct Report {
 pub(super) struct WindowReport {
     pub(super) usage: Usage,
     pub(super) caller: Arc<str>,
-    /// Items that the caller would have fetched by itself. More than there are in the answer if it is a 304.
-    pub(super) worth: u64,
+    /// Items that the answer delivers or, if it is a 304, confirms.
+    pub(super) confirmed_items: u64,
 }
 
 /// Items and calls of a streamed answer so far.
@@ -53,24 +53,24 @@ pub struct Settled {
 }
 
 impl Report {
-    /// Of an answer that is no window.
+    /// A report of an answer that is no window.
     pub(super) fn without_window(account: Arc<str>, stream: Arc<str>, outcome: &'static str) -> Self {
         Self { account, stream, outcome, items: 0, calls: 0, window: None }
     }
 
-    /// Of an answer about no account.
-    pub(super) fn of_nobody(outcome: &'static str) -> Self {
+    /// A report of an answer that is about no account.
+    pub(super) fn without_account(outcome: &'static str) -> Self {
         Self::without_window(Arc::from(NOBODY), Arc::from(NOBODY), outcome)
     }
 
-    /// Counts an answer whose body has ended, `whole` or not; `streamed` is how far a streamed one came. To be called once
-    /// for each answer.
+    /// Counts an answer whose body has ended, `whole` or not; `streamed` is the progress of a streamed one. Must be called
+    /// once for each answer.
     pub fn settle(&self, whole: bool, streamed: Option<Progress>) -> Settled {
         let Progress { items, calls } = streamed.unwrap_or(Progress { items: self.items, calls: self.calls });
-        let saved = self.window.as_ref().map_or(0, |WindowReport { usage, caller, worth }| {
+        let saved = self.window.as_ref().map_or(0, |WindowReport { usage, caller, confirmed_items }| {
             if whole {
-                let worth = if streamed.is_some() { items } else { *worth };
-                usage.count(caller, &self.account, items, calls_alone(worth), calls)
+                let confirmed = if streamed.is_some() { items } else { *confirmed_items };
+                usage.count(caller, &self.account, items, calls_alone(confirmed), calls)
             } else {
                 usage.add_unsettled(&self.account, calls);
                 0

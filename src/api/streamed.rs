@@ -37,7 +37,7 @@ impl StreamedPieces {
         Self { rest, format: representation.format, slice, count: 0, state: State::Begin, gzip }
     }
 
-    /// How far it came. Calls that are told of later are not this answer's.
+    /// The progress when the body has ended. Calls that are told of later are not part of this answer.
     pub(super) fn settle(&self) -> Progress {
         Progress { items: self.count, calls: self.rest.settle_calls() }
     }

@@ -1,5 +1,5 @@
-//! The one line in the access log of each request, with its metrics and the usage of its caller: written when the body of
-//! its answer has ended, or when it is known that there will be none.
+//! The access log: one line for each request, with its metrics and the usage of its caller. A request is reported when the
+//! body of its answer has ended, or when the request is dropped without an answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,7 @@ pub(super) enum Ending<'a> {
 pub(super) struct AccessRecord {
     begun: Instant,
     pub(super) id: RequestId,
-    /// The line in the log stands in there.
+    /// The span of the line in the log.
     pub(super) span: Span,
     /// Who asks; `None` if nobody knows.
     pub(super) visit: Option<Visit>,
@@ -72,7 +72,7 @@ pub(super) enum Content {
 }
 
 impl AccessRecord {
-    /// Of a request that has just come.
+    /// A record of a request that has just come.
     pub(super) fn new(
         begun: Instant,
         id: RequestId,
@@ -83,7 +83,7 @@ impl AccessRecord {
         Self { begun, id, span, visit, drain_timeout, head: None, is_reported: false }
     }
 
-    /// The head of the answer is ready.
+    /// Records that the head of the answer is ready.
     pub(super) fn set_head(&mut self, status: u16, content: Content) {
         self.head = Some(Head { status, content, ready_after: self.begun.elapsed() });
     }
@@ -93,8 +93,8 @@ impl AccessRecord {
         self.is_reported
     }
 
-    /// Reports the request, the first time that it is called: its answer has ended in this way, after so many bytes of its
-    /// body. `streamed` is how far a streamed body came.
+    /// Reports that the answer has ended in this way after so many bytes of its body; further calls do nothing. `streamed` is
+    /// the progress of a streamed body.
     pub(super) fn report(&mut self, ending: Ending<'_>, bytes: u64, streamed: Option<Progress>) {
         if std::mem::replace(&mut self.is_reported, true) {
             return;
@@ -106,11 +106,11 @@ impl AccessRecord {
         };
         let settled = report.map(|report| report.settle(ending == Ending::Whole, streamed));
         let Settled { items, calls, saved } = settled.unwrap_or_default();
-        let of_head = problem.map(|(label, _)| label).or(report.map(|report| report.outcome));
+        let head_outcome = problem.map(|(label, _)| label).or(report.map(|report| report.outcome));
         let (outcome, broken) = match ending {
-            Ending::Whole => (of_head.unwrap_or("-"), None),
+            Ending::Whole => (head_outcome.unwrap_or("-"), None),
             Ending::Aborted(why) => ("aborted", Some(why)),
-            // Whoever panics drops what is under way.
+            // A panic in the task of a connection drops the body.
             Ending::Dropped if std::thread::panicking() => ("aborted", Some("an internal error")),
             Ending::Dropped if self.drain_timeout.has_expired() => ("drained", None),
             Ending::Dropped => ("client_closed", None),
@@ -127,7 +127,7 @@ impl AccessRecord {
             bytes,
             calls,
             saved,
-            to_first_byte: self.head.as_ref().map(|head| head.ready_after),
+            time_to_first_byte: self.head.as_ref().map(|head| head.ready_after),
             took: self.begun.elapsed(),
         });
     }

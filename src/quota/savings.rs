@@ -46,7 +46,7 @@ impl Savings {
             self.unsettled.fetch_add(net.unsigned_abs(), Ordering::Relaxed);
             return 0;
         };
-        // Nearly always there is nothing to pay off, and a hit need not write to what all threads share.
+        // Nearly always nothing is unsettled; a load does not take the cache line away from the other threads.
         if gain == 0 || self.unsettled.load(Ordering::Relaxed) == 0 {
             return gain;
         }

@@ -111,7 +111,7 @@ async fn answer_whose_client_leaves_is_logged_as_client_closed() {
 }
 
 #[tokio::test]
-async fn request_whose_client_leaves_before_the_head_is_logged_as_client_closed() {
+async fn request_without_head_whose_client_leaves_is_client_closed() {
     let mut gateway = Gateway::start("30s").await;
     gateway.tap.hold();
     let connection = send_raw(gateway.addr, &Ask::get(DAY).wire(gateway.addr));

@@ -72,7 +72,7 @@ impl Drop for Nginx {
 }
 
 #[tokio::test]
-async fn broken_answer_behind_nginx_is_an_error_and_a_good_one_whole() {
+async fn answer_behind_nginx_is_whole_or_an_error() {
     // By default nginx speaks HTTP/1.0 to what it stands before.
     for settings in ["", "proxy_http_version 1.1;", "proxy_http_version 1.1; proxy_buffering off;"] {
         let limits = Settings::default().limits("[{ requests = 1_000_000, per = '1s' }]");

@@ -32,7 +32,7 @@ pub struct Request<'a> {
     /// Upstream calls that were saved.
     pub saved: u64,
     /// From the request to the head of its answer; `None` if there was none.
-    pub to_first_byte: Option<Duration>,
+    pub time_to_first_byte: Option<Duration>,
     /// From the request to the end of the body.
     pub took: Duration,
 }
@@ -109,14 +109,26 @@ fn count(told: &Request<'_>) {
 /// A request has ended: counts it and writes its line in the access log.
 pub fn request(told: &Request<'_>) {
     count(told);
-    let Request { caller, account, stream, outcome, status, problem, items, bytes, calls, to_first_byte, took, .. } =
-        *told;
+    let Request {
+        caller,
+        account,
+        stream,
+        outcome,
+        status,
+        problem,
+        items,
+        bytes,
+        calls,
+        time_to_first_byte,
+        took,
+        ..
+    } = *told;
     let milliseconds = millis(took);
-    let Some(first_byte_milliseconds) = to_first_byte.map(millis) else {
+    let Some(first_byte_milliseconds) = time_to_first_byte.map(millis) else {
         return tracing::info!(outcome, caller, milliseconds, "request");
     };
     match problem {
-        // Of a problem document there is nothing to tell but the problem.
+        // A problem document is described by its problem alone.
         Some(problem) if status.is_some_and(|status| status >= 500) => {
             tracing::warn!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
         }
