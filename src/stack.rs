@@ -6,7 +6,7 @@ use crate::api::{Answers, ApiLayer, ApiStage, Usage};
 use crate::cache::{CacheLayer, CacheStage, Memory, Purges, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::edge::{Callers, EdgeLayer, EdgeStage};
+use crate::edge::{Callers, DrainTimeout, EdgeLayer, EdgeStage};
 use crate::fleet::{Link, Post};
 use crate::quota::{QuotaLayer, Quotas};
 use crate::repage::{RepageLayer, RunLimiters};
@@ -38,6 +38,8 @@ pub struct Stack {
     pub usage: Usage,
     /// How the callers' own limits stand.
     pub callers: Callers,
+    /// To be told when a drain has taken too long.
+    pub drain_timeout: DrainTimeout,
 }
 
 impl Stack {
@@ -65,6 +67,7 @@ impl Stack {
         let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &config.cache, &quotas, clock);
         let edge = EdgeLayer::new(&config.callers, clock.clone());
         let (answers, usage, callers) = (api.answers().clone(), api.usage().clone(), edge.callers().clone());
+        let drain_timeout = edge.drain_timeout().clone();
 
         let service = ServiceBuilder::new()
             // Names the request, lets in who may call, and turns every failure into a response.
@@ -84,6 +87,6 @@ impl Stack {
             // One call to Kore, within its deadline.
             .service(Client::new(&config.upstream, clock.clone())?);
 
-        Ok(Self { service, quotas, memory, fields, purges, post, answers, usage, callers })
+        Ok(Self { service, quotas, memory, fields, purges, post, answers, usage, callers, drain_timeout })
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 use http_body_util::{Either, Full};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::question::Caller;
+use super::question::{Caller, may_be_chunked};
 use super::{Answer, ApiBody, Report, tell_age};
 use crate::cache::{Lasting, Reads, Recall};
 use crate::pages;
@@ -63,7 +63,7 @@ struct Ready {
     body: Bytes,
     /// When the oldest part of it was fetched.
     oldest_copy: Moment,
-    report: Report,
+    report: Arc<Report>,
 }
 
 /// A request, as far as its answer depends on it.
@@ -89,6 +89,7 @@ impl Answers {
         &self,
         method: &Method,
         uri: &Uri,
+        version: Version,
         headers: &HeaderMap,
         caller: Option<&Caller>,
     ) -> Option<Asked> {
@@ -103,10 +104,14 @@ impl Answers {
         };
         add(caller.map_or(b"", |caller| caller.name.as_bytes()));
         add(uri.path_and_query()?.as_str().as_bytes());
+        // The answer to HTTP/1.0 is the one without a content coding, whatever is accepted.
+        let may_be_coded = may_be_chunked(version);
         // One pass over those that came is cheaper than to look for each that may have. Who sends them in another order
         // asks another request.
         for (field, value) in headers {
-            if let Some(position) = FIELDS.iter().position(|known| known == field) {
+            if let Some(position) = FIELDS.iter().position(|known| known == field)
+                && (may_be_coded || FIELDS[position] != header::ACCEPT_ENCODING)
+            {
                 add(&position.to_ne_bytes());
                 add(value.as_bytes());
             }
@@ -144,7 +149,7 @@ impl Answers {
         asked: Asked,
         lasting: Lasting,
         oldest_copy: Moment,
-        report: &Report,
+        report: &Arc<Report>,
         response: Response<ApiBody>,
     ) -> Response<ApiBody> {
         let (head, body) = response.into_parts();
@@ -166,7 +171,8 @@ impl Answers {
             headers,
             body: body.clone(),
             oldest_copy,
-            report: report.clone(),
+            // The calls are told of in the first answer only.
+            report: Arc::new(Report { calls: 0, ..Report::clone(report) }),
         };
         self.ready.keep(number, bytes, Arc::new(ready));
         Response::from_parts(head, Either::Right(Full::new(body)))

@@ -13,6 +13,7 @@ use flate2::write::GzEncoder;
 use http_body::{Body, Frame, SizeHint};
 
 use super::gzip::Member;
+use super::report::Progress;
 use super::representation::{Coding, Format, Representation};
 use super::streamed::StreamedPieces;
 use crate::cache::{CacheError, Damaged, Excerpted, Joint, Slice};
@@ -184,6 +185,14 @@ impl WindowBody {
         Ok(whole.freeze())
     }
 
+    /// The progress of a streamed body when it has ended; `None` if the body is not streamed.
+    pub fn settle(&self) -> Option<Progress> {
+        match &self.source {
+            Source::Pieces(_) => None,
+            Source::Streamed(pieces) => Some(pieces.settle()),
+        }
+    }
+
     /// One that is sent as it comes.
     pub(super) fn streamed(pieces: StreamedPieces) -> Self {
         Self { source: Source::Streamed(Box::new(pieces)), left: None, done: false }
@@ -203,9 +212,6 @@ impl Body for WindowBody {
             Source::Pieces(pieces) => pieces.next().map(|piece| piece.map_err(BrokenOff::from)),
             Source::Streamed(pieces) => ready!(pieces.poll_next(context)),
         };
-        if let Some(Err(why)) = &next {
-            tracing::error!(error = %why, "an answer is broken off");
-        }
         this.done = !matches!(next, Some(Ok(_)));
         if let (Some(Ok(bytes)), Some(left)) = (&next, &mut this.left) {
             *left = left.saturating_sub(bytes.len() as u64);

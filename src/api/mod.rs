@@ -7,6 +7,7 @@ mod error;
 mod gzip;
 mod prefer;
 mod question;
+mod report;
 mod representation;
 mod streamed;
 mod usage;
@@ -29,19 +30,21 @@ use tower::{Layer, Service, ServiceExt as _};
 use self::again::Asked;
 use self::body::WindowBody;
 use self::cost::CostBody;
-use self::question::{Account, NOBODY, Question, Target};
+use self::question::{Account, Question, Target};
+use self::report::WindowReport;
 use self::representation::{Coding, Format, Representation};
 use self::streamed::StreamedPieces;
 use crate::cache::{CacheError, Cost, CostQuery, Excerpted, Outcome, Rest, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::{Quotas, Standing};
-use crate::upstream::{Asker, PAGE_LIMIT, Series};
+use crate::upstream::{Asker, Series};
 use crate::window::Moment;
 
 pub use self::again::Answers;
 pub use self::error::ApiError;
 pub use self::question::Caller;
+pub use self::report::{Progress, Report, Settled};
 pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
 
 /// The most that a body of filters may weigh, in bytes.
@@ -60,25 +63,8 @@ pub type ApiBody = Either<WindowBody, Full<Bytes>>;
 pub struct Answer {
     /// Its head, and its body, which may still be coming.
     pub response: Response<ApiBody>,
-    /// What became of the request.
-    pub report: Report,
-}
-
-/// What became of a request, for whoever reports it.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Kore's account; `-` if it is about none.
-    pub account: Arc<str>,
-    /// Kore's stream; as above.
-    pub stream: Arc<str>,
-    /// The word for how it was answered.
-    pub outcome: &'static str,
-    /// Items in the answer.
-    pub items: u64,
-    /// Upstream calls that were made for it.
-    pub calls: u32,
-    /// Upstream calls that the caller would have made by itself, beyond those.
-    pub avoided: u64,
+    /// What is to be reported when its body has ended.
+    pub report: Arc<Report>,
 }
 
 /// Understands Kore's path and parameters.
@@ -188,15 +174,15 @@ where
             let (count, bytes) = (items.count, items.body_len(representation.format));
             let if_none_match = head.headers.get(header::IF_NONE_MATCH);
             let mut response = render(items, bytes, representation, window.settled, if_none_match);
-            let report = Report {
+            let usage = WindowReport { usage: api.usage.clone(), caller: asker.caller.clone(), confirmed_items: count };
+            let report = Arc::new(Report {
                 account: series.account.clone(),
                 stream: series.stream.clone(),
                 outcome: window.outcome.label(),
                 items: if response.status() == StatusCode::NOT_MODIFIED { 0 } else { count },
                 calls: window.calls,
-                avoided: avoided(count, window.calls),
-            };
-            api.usage.count(&asker.caller, &report);
+                window: Some(usage),
+            });
             response.headers_mut().insert("cache-status", cache_status);
             if let (Some(asked), Some(lasting), Some(fetched_at)) = (asked, window.lasting, window.oldest_copy)
                 && api.answers.is_worth_keeping(&asked, bytes)
@@ -219,14 +205,12 @@ impl ApiLayer {
             return Err(None);
         }
         let caller = request.extensions().get::<Caller>();
-        let name = self.answers.name(request.method(), request.uri(), request.headers(), caller);
+        let name = self.answers.name(request.method(), request.uri(), request.version(), request.headers(), caller);
         let Some(asked) = name else { return Err(None) };
-        let Some(answer) = self.answers.recall(&asked, || self.clock.now()) else { return Err(Some(asked)) };
-        self.usage.count(caller.map_or(NOBODY, |caller| &caller.name), &answer.report);
-        Ok(answer)
+        self.answers.recall(&asked, || self.clock.now()).ok_or(Some(asked))
     }
 
-    /// A window that is sent as it comes. How many items and calls it was is known, and counted, at its end.
+    /// A window that is sent as it comes. How many items and calls it was is known at its end.
     fn stream(
         &self,
         window: &WindowAnswer,
@@ -236,13 +220,10 @@ impl ApiLayer {
         asker: &Asker,
         now: Moment,
     ) -> Answer {
+        let usage = WindowReport { usage: self.usage.clone(), caller: asker.caller.clone(), confirmed_items: 0 };
         let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
-        let report = Report { account, stream, outcome, items: 0, calls: 0, avoided: 0 };
-        let (usage, caller, at_end) = (self.usage.clone(), asker.caller.clone(), report.clone());
-        let told = move |items: u64, calls: u32| {
-            usage.count(&caller, &Report { items, calls, avoided: avoided(items, calls), ..at_end });
-        };
-        let pieces = StreamedPieces::new(rest, representation, Box::new(told));
+        let report = Report { account, stream, outcome, items: 0, calls: 0, window: Some(usage) };
+        let pieces = StreamedPieces::new(rest, representation);
         let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
         describe(&mut response, representation);
         let headers = response.headers_mut();
@@ -250,23 +231,19 @@ impl ApiLayer {
         if let Some(fetched_at) = window.oldest_copy {
             tell_age(headers, fetched_at, now);
         }
-        Answer { response, report }
+        Answer { response, report: report.into() }
     }
 
     fn own_usage(&self, head: &Parts) -> Answer {
         let standing = head.extensions.get::<Standing>().copied();
         let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
-        let nobody = || Arc::from(NOBODY);
-        let report = Report { account: nobody(), stream: nobody(), outcome: "usage", items: 0, calls: 0, avoided: 0 };
-        say(&usage, report)
+        say(&usage, Report::without_account("usage"))
     }
 
     fn tell_cost(&self, cost: &Cost, query: &WindowQuery) -> Answer {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.asker.class);
-        let (account, stream) = (account.clone(), stream.clone());
-        let report = Report { account, stream, outcome: "dry_run", items: 0, calls: 0, avoided: 0 };
-        let mut answer = say(&body, report);
+        let mut answer = say(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"));
         answer.response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
         answer
     }
@@ -279,7 +256,7 @@ fn say(what: &impl Serialize, report: Report) -> Answer {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Answer { response, report }
+    Answer { response, report: report.into() }
 }
 
 /// Seconds for people to read, to the millisecond.
@@ -335,11 +312,6 @@ fn render(
 /// `Age` (RFC 9111, 5.1).
 fn tell_age(headers: &mut HeaderMap, fetched_at: Moment, now: Moment) {
     headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
-}
-
-/// The calls that the caller would have made itself for so many items, but for those that were made.
-fn avoided(items: u64, calls: u32) -> u64 {
-    items.div_ceil(u64::from(PAGE_LIMIT)).max(1).saturating_sub(u64::from(calls))
 }
 
 /// Says what the body is.

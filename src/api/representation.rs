@@ -1,6 +1,8 @@
 //! In which form the caller wants its answer.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, Version, header};
+
+use super::question::may_be_chunked;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +28,9 @@ pub(super) enum Coding {
 }
 
 impl Representation {
-    /// What `Accept` and `Accept-Encoding` prefer: JSON and no coding unless they say otherwise.
-    pub(super) fn negotiate(headers: &HeaderMap) -> Self {
+    /// What `Accept` and `Accept-Encoding` prefer: JSON and no coding unless they say otherwise. The length of a coded
+    /// answer is not known beforehand, so over HTTP/1.0 there is no coding.
+    pub(super) fn negotiate(version: Version, headers: &HeaderMap) -> Self {
         let accept = |ranges: &[&str]| quality(headers, &header::ACCEPT, ranges);
         let coding = |codings: &[&str]| quality(headers, &header::ACCEPT_ENCODING, codings);
         let ndjson = accept(&["application/x-ndjson"]).unwrap_or(0.0);
@@ -36,7 +39,11 @@ impl Representation {
         let identity = coding(&["identity"]).unwrap_or(0.0);
         Self {
             format: if ndjson > 0.0 && ndjson >= json { Format::Ndjson } else { Format::Json },
-            coding: if gzip > 0.0 && gzip >= identity { Coding::Gzip } else { Coding::Identity },
+            coding: if may_be_chunked(version) && gzip > 0.0 && gzip >= identity {
+                Coding::Gzip
+            } else {
+                Coding::Identity
+            },
         }
     }
 }
@@ -63,14 +70,14 @@ fn quality(headers: &HeaderMap, header: &HeaderName, names: &[&str]) -> Option<f
 mod tests {
     use super::*;
 
-    fn negotiated(accept: &str, encoding: &str) -> (Format, Coding) {
+    fn negotiated(version: Version, accept: &str, encoding: &str) -> (Format, Coding) {
         let mut headers = HeaderMap::new();
         for (name, value) in [(header::ACCEPT, accept), (header::ACCEPT_ENCODING, encoding)] {
             if !value.is_empty() {
                 headers.insert(name, value.parse().unwrap());
             }
         }
-        let Representation { format, coding } = Representation::negotiate(&headers);
+        let Representation { format, coding } = Representation::negotiate(version, &headers);
         (format, coding)
     }
 
@@ -87,7 +94,13 @@ mod tests {
             ("application/x-ndjson;q=0", "gzip;q=0.2, identity;q=0.8", (Json, Identity)),
             ("text/html", "br", (Json, Identity)),
         ] {
-            assert_eq!(negotiated(accept, encoding), expected, "{accept} {encoding}");
+            assert_eq!(negotiated(Version::HTTP_11, accept, encoding), expected, "{accept} {encoding}");
         }
+    }
+
+    #[test]
+    fn http_1_0_answer_has_no_coding() {
+        let negotiated = negotiated(Version::HTTP_10, "application/x-ndjson", "gzip");
+        assert_eq!(negotiated, (Format::Ndjson, Coding::Identity));
     }
 }

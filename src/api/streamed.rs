@@ -7,11 +7,9 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 
 use super::body::{BrokenOff, encoder};
+use super::report::Progress;
 use super::representation::{Coding, Format, Representation};
 use crate::cache::{Damaged, Rest, Slice, Streamed};
-
-/// What becomes of an answer that has come to its end: its items, and the calls that were made for it.
-pub(super) type Told = Box<dyn FnOnce(u64, u32) + Send + Sync>;
 
 /// The pieces of an answer of which nobody knows yet how many items it has: that is said at its end.
 pub(super) struct StreamedPieces {
@@ -23,7 +21,6 @@ pub(super) struct StreamedPieces {
     state: State,
     /// What is written goes through it, with gzip.
     gzip: Option<GzEncoder<Vec<u8>>>,
-    told: Option<Told>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +31,15 @@ enum State {
 }
 
 impl StreamedPieces {
-    pub(super) fn new(rest: Rest, representation: Representation, told: Told) -> Self {
+    pub(super) fn new(rest: Rest, representation: Representation) -> Self {
         let gzip = (representation.coding == Coding::Gzip).then(encoder);
-        let (slice, told) = (Box::new(std::iter::empty()), Some(told));
-        Self { rest, format: representation.format, slice, count: 0, state: State::Begin, gzip, told }
+        let slice = Box::new(std::iter::empty());
+        Self { rest, format: representation.format, slice, count: 0, state: State::Begin, gzip }
+    }
+
+    /// The progress when the body has ended. Calls that are told of later are not part of this answer.
+    pub(super) fn settle(&self) -> Progress {
+        Progress { items: self.count, calls: self.rest.settle_calls() }
     }
 
     /// The next bytes to send; `None` at the end.
@@ -76,11 +78,8 @@ impl StreamedPieces {
             }
             match ready!(self.rest.poll_next(context)) {
                 Some(Ok(Streamed::Slice(slice))) => self.begin(slice),
-                Some(Ok(Streamed::End { calls })) => {
+                Some(Ok(Streamed::End)) => {
                     self.state = State::End;
-                    if let Some(told) = self.told.take() {
-                        told(self.count, calls);
-                    }
                     if self.format == Format::Json {
                         let end = format!("],\"numResults\":{},\"hasMore\":false}}", self.count);
                         return Poll::Ready(Some(Ok(end.into())));

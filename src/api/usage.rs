@@ -1,4 +1,4 @@
-//! What each caller had and what it cost, counted where answers are made.
+//! What each caller had and what it cost, counted when the body of an answer has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use super::question::{Caller, NOBODY};
-use super::{Report, seconds};
+use super::seconds;
 use crate::config;
-use crate::quota::{Quotas, Standing};
+use crate::quota::{Quotas, Standing, Turns};
 
 /// The counts of all callers, for each account that a caller may see: as many as there are in the configuration,
 /// whatever is asked for. Cheap to clone; all clones see the same.
@@ -25,12 +25,14 @@ struct Inner {
 struct Known {
     name: Arc<str>,
     weight: u32,
-    accounts: Vec<(Arc<str>, Tally)>,
+    accounts: Vec<Tally>,
 }
 
-/// Since the start.
-#[derive(Debug, Default)]
+/// What a caller had of one account since the start.
+#[derive(Debug)]
 struct Tally {
+    account: Arc<str>,
+    turns: Option<Arc<Turns>>,
     requests: AtomicU64,
     items: AtomicU64,
     saved: AtomicU64,
@@ -41,8 +43,11 @@ impl Usage {
     pub fn new(callers: &[config::Caller], accounts: &[config::Account], quotas: &Quotas) -> Self {
         let known = |name: &Arc<str>, weight, may_see: &dyn Fn(&str) -> bool| {
             let accounts = accounts.iter().map(|account| &account.account_id).filter(|account| may_see(account));
-            let accounts = accounts.map(|account| (account.clone(), Tally::default())).collect();
-            Known { name: name.clone(), weight, accounts }
+            let tally = |account: &Arc<str>| {
+                let (requests, items, saved) = Default::default();
+                Tally { account: account.clone(), turns: quotas.of(account).cloned(), requests, items, saved }
+            };
+            Known { name: name.clone(), weight, accounts: accounts.map(tally).collect() }
         };
         let mut all: Vec<Known> = callers
             .iter()
@@ -58,29 +63,40 @@ impl Usage {
         self.0.callers.iter().find(|known| *known.name == *name)
     }
 
-    /// A window was answered.
-    pub(super) fn count(&self, caller: &str, report: &Report) {
-        let accounts = self.find(caller).into_iter().flat_map(|known| &known.accounts);
-        for (_, tally) in accounts.filter(|(account, _)| *account == report.account) {
-            tally.requests.fetch_add(1, Ordering::Relaxed);
-            tally.items.fetch_add(report.items, Ordering::Relaxed);
-            tally.saved.fetch_add(report.avoided, Ordering::Relaxed);
+    /// Counts an answer that ended whole, for which the caller would have made `alone` calls by itself and which tells of
+    /// `calls`. Returns the calls saved.
+    pub(super) fn count(&self, caller: &str, account: &str, items: u64, alone: u64, calls: u32) -> u64 {
+        let accounts = self.find(caller).map(|known| &known.accounts);
+        let tally = accounts.and_then(|accounts| accounts.iter().find(|tally| *tally.account == *account));
+        let Some(tally) = tally else { return 0 };
+        let net = i64::try_from(alone).unwrap_or(i64::MAX) - i64::from(calls);
+        let saved = tally.turns.as_ref().map_or(0, |turns| turns.settle(net));
+        tally.requests.fetch_add(1, Ordering::Relaxed);
+        tally.items.fetch_add(items, Ordering::Relaxed);
+        tally.saved.fetch_add(saved, Ordering::Relaxed);
+        saved
+    }
+
+    /// Adds the calls that an answer without an end tells of to what is set against later savings.
+    pub(super) fn add_unsettled(&self, account: &str, calls: u32) {
+        if let Some(turns) = self.0.quotas.of(account) {
+            turns.add_unsettled(calls);
         }
     }
 
     /// What the one who asks had, and how its own limit stands.
     pub(super) fn own(&self, caller: Option<&Caller>, standing: Option<Standing>) -> Option<CallerUsage> {
         let known = self.find(caller.map_or(NOBODY, |caller| &caller.name))?;
-        Some(self.of(known, standing))
+        Some(Self::of(known, standing))
     }
 
     /// What each caller had, in the order of the configuration; `standing` gives how the limit of one stands.
     pub fn all(&self, standing: impl Fn(&str) -> Option<Standing>) -> Vec<CallerUsage> {
-        self.0.callers.iter().map(|known| self.of(known, standing(&known.name))).collect()
+        self.0.callers.iter().map(|known| Self::of(known, standing(&known.name))).collect()
     }
 
-    fn of(&self, known: &Known, standing: Option<Standing>) -> CallerUsage {
-        let accounts = known.accounts.iter().map(|(account, tally)| self.of_account(known, account, tally));
+    fn of(known: &Known, standing: Option<Standing>) -> CallerUsage {
+        let accounts = known.accounts.iter().map(|tally| Self::of_account(known, tally));
         CallerUsage {
             caller: known.name.to_string(),
             weight: known.weight,
@@ -89,8 +105,8 @@ impl Usage {
         }
     }
 
-    fn of_account(&self, known: &Known, account: &Arc<str>, tally: &Tally) -> AccountUsage {
-        let turns = self.0.quotas.of(account);
+    fn of_account(known: &Known, tally: &Tally) -> AccountUsage {
+        let turns = tally.turns.as_ref();
         let (spent, of_each) = turns.map(|turns| turns.spent(&known.name)).unwrap_or_default();
         let remaining = turns.map(|turns| turns.remaining()).unwrap_or_default();
         // Both are in the order of the configuration.
@@ -102,7 +118,7 @@ impl Usage {
             spent,
         });
         AccountUsage {
-            account_id: account.to_string(),
+            account_id: tally.account.to_string(),
             requests: tally.requests.load(Ordering::Relaxed),
             items: tally.items.load(Ordering::Relaxed),
             calls: Calls { spent, saved: tally.saved.load(Ordering::Relaxed) },
@@ -157,9 +173,9 @@ impl From<Standing> for CallerLimit {
 pub struct AccountUsage {
     /// Kore's account.
     pub account_id: String,
-    /// Windows that were answered.
+    /// Windows that were answered, to their ends.
     pub requests: u64,
-    /// Items that were delivered.
+    /// Items in these answers.
     pub items: u64,
     /// Upstream calls.
     pub calls: Calls,
@@ -174,7 +190,7 @@ pub struct AccountUsage {
 pub struct Calls {
     /// That were made and charged to it.
     pub spent: u64,
-    /// That it would have made without the gateway, beyond those.
+    /// That it would have made without the gateway, beyond those that its answers told of and what others overspent.
     pub saved: u64,
 }
 

@@ -132,7 +132,7 @@ impl Fetcher {
         let GatheredRun { plan: PlannedRun { span, items }, rich, cause } = run;
         let epoch = self.purges.epoch(&series.account);
         let route = Route { span, rich, placed: Placed::Checked, began_at, epoch };
-        let flight = Flight::begin(route, items, Demand::new(cause.asker));
+        let flight = Flight::begin(route, items, Demand::new(cause.asker), self.quotas.of(&series.account));
         let work = Work::new(series, of, shelf, flight.clone(), &cause.seats);
         tokio::spawn(self.clone().fly(work, items));
         flight
@@ -153,7 +153,7 @@ impl Fetcher {
         }
         let (began_at, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
         let route = Route { span, rich: series.rich, placed: Placed::Unchecked, began_at, epoch };
-        let flight = Flight::begin(route, None, Demand::new(seat.asker.clone()));
+        let flight = Flight::begin(route, None, Demand::new(seat.asker.clone()), self.quotas.of(&series.account));
         let work = Work::new(series, of, shelf, flight.clone(), [seat]);
         tokio::spawn(self.clone().fly(work, None));
         flight
@@ -273,7 +273,8 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
         CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
         CacheError::Repage(RepageError::Unplaced) => NotStored::NoTimestamp,
-        CacheError::Repage(RepageError::Oversized | RepageError::TooLarge { .. }) => NotStored::TooLarge,
+        CacheError::Repage(RepageError::Oversized | RepageError::TooLarge { .. })
+        | CacheError::TooLargeToHold { .. } => NotStored::TooLarge,
         CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign => NotStored::Lost,
     }
 }

@@ -12,7 +12,7 @@ use super::CacheError;
 use super::chunk::Chunk;
 use super::memory::AheadPermit;
 use super::seat::Seat;
-use crate::quota::Exhausted;
+use crate::quota::{Exhausted, Turns};
 use crate::repage::{Placed, RunPhase, RunStatus};
 use crate::upstream::{Class, Demand, PAGE_LIMIT, Patience};
 use crate::window::{Moment, Span};
@@ -67,23 +67,50 @@ pub(super) struct Flight {
     charged: AtomicBool,
     /// The room that was set aside for what it brings ahead of somebody who streams.
     ahead: Mutex<Option<AheadPermit>>,
+    /// Told of calls that no answer tells of.
+    turns: Option<Arc<Turns>>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // All who waited have left, or it has failed.
+        if let Some((turns, calls)) = self.turns.clone().zip(self.charge()).filter(|(_, calls)| *calls > 0) {
+            turns.add_unsettled(calls);
+        }
+    }
 }
 
 impl Flight {
     /// A flight that begins now; so many items are expected of it.
-    pub(super) fn begin(route: Route, expected: Option<f64>, demand: Arc<Demand>) -> Arc<Self> {
-        Self::with(route, expected, demand, None)
+    pub(super) fn begin(
+        route: Route,
+        expected: Option<f64>,
+        demand: Arc<Demand>,
+        turns: Option<&Arc<Turns>>,
+    ) -> Arc<Self> {
+        Self::with(route, expected, demand, turns, None)
     }
 
     /// One that another replica is to bring, to this seat.
-    pub(super) fn begin_elsewhere(route: Route, expected: Option<f64>, seat: &Arc<Seat>) -> Arc<Self> {
-        Self::with(route, expected, Demand::new(seat.asker.clone()), Some(Arc::downgrade(seat)))
+    pub(super) fn begin_elsewhere(
+        route: Route,
+        expected: Option<f64>,
+        seat: &Arc<Seat>,
+        turns: Option<&Arc<Turns>>,
+    ) -> Arc<Self> {
+        Self::with(route, expected, Demand::new(seat.asker.clone()), turns, Some(Arc::downgrade(seat)))
     }
 
-    fn with(route: Route, expected: Option<f64>, demand: Arc<Demand>, of: Option<Weak<Seat>>) -> Arc<Self> {
+    fn with(
+        route: Route,
+        expected: Option<f64>,
+        demand: Arc<Demand>,
+        turns: Option<&Arc<Turns>>,
+        of: Option<Weak<Seat>>,
+    ) -> Arc<Self> {
         let status = watch::Sender::new(RunStatus::new(route.span, expected));
         let (landed, closed, charged, ahead) = Default::default();
-        Arc::new(Self { route, demand, of, status, landed, closed, charged, ahead })
+        Arc::new(Self { route, demand, of, status, landed, closed, charged, ahead, turns: turns.cloned() })
     }
 
     /// Whether another replica is to bring it.

@@ -143,6 +143,11 @@ impl Memory {
         Self { chunks, hot, next: Arc::default(), ahead }
     }
 
+    /// The most bytes of chunks that are kept.
+    pub(super) fn capacity(&self) -> u64 {
+        self.chunks.policy().max_capacity().unwrap_or_default()
+    }
+
     /// Sets room aside for so many bytes ahead of somebody who streams; `None` if there is none left.
     pub(super) fn hold_ahead(&self, bytes: u64) -> Option<AheadPermit> {
         let fits = |held: u64| Some(held + bytes).filter(|held| *held <= self.ahead.most);

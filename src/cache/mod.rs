@@ -83,6 +83,8 @@ pub struct WindowQuery {
     pub asked_at: Moment,
     /// Who asks, and how urgently.
     pub asker: Asker,
+    /// Whether the answer may be sent before its length is known.
+    pub may_stream: bool,
 }
 
 /// What is wanted of a window.
@@ -152,6 +154,15 @@ pub enum CacheError {
     /// another time of day.
     #[error("the replica that makes the calls of this account is configured otherwise than this one")]
     Foreign,
+    /// The window must not be streamed, and its items are more than can be kept until its length is known.
+    #[error(
+        "the window is larger than {limit} bytes, the most that can be kept until its length is known: ask over \
+         HTTP/1.1, or for a limit"
+    )]
+    TooLargeToHold {
+        /// Bytes.
+        limit: u64,
+    },
 }
 
 /// Puts a cache before the stages below.

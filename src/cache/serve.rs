@@ -22,15 +22,18 @@ const MAX_REFETCHES_OF_MOVED_ITEMS: usize = 2;
 /// Answers `query`.
 pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
     let patience = Arc::new(Patience::new(fetcher.queue_timeout));
+    let may_stream = query.may_stream;
     let mut session = Session::new(fetcher, query, patience, None);
     if session.span.is_empty() {
         return Ok(session.answer(Vec::new(), Outcome::Hit));
     }
     if !session.fetcher.fields.is_wrong(&session.series.account) {
         let settled = session.span.end <= session.fetcher.ladder.settled_before(session.asked_at);
-        if settled && session.excerpt == Excerpt::ALL {
-            session.mode = Mode::MayStream;
-        }
+        session.mode = match may_stream {
+            false => Mode::WholeInMemory,
+            true if settled && session.excerpt == Excerpt::ALL => Mode::MayStream,
+            true => Mode::Whole,
+        };
         match session.gather_chunks().await {
             Ok(None) => return Ok(stream::begin(session)),
 
@@ -67,6 +70,7 @@ impl Session {
                     self.forget(&moved);
                 }
                 Survey::Partial { pages_to_come, next, .. } => {
+                    self.check_fits()?;
                     if self.is_long(pages_to_come) || self.has_much_from_redis(&next) {
                         return Ok(None);
                     }
@@ -90,8 +94,18 @@ impl Session {
 
     /// Whether what was read of the second tier is so much that it is sent before more is read.
     fn has_much_from_redis(&self, next: &Next) -> bool {
-        let read = || self.in_hand.within(Span::EVER).map(|(_, brought)| brought.chunk.weight()).sum::<usize>();
-        self.mode == Mode::MayStream && matches!(next, Next::Read(_)) && read() >= READ_BYTES
+        self.mode == Mode::MayStream && matches!(next, Next::Read(_)) && self.bytes_in_hand() >= READ_BYTES
+    }
+
+    /// An error if the answer must fit into memory, and does not.
+    fn check_fits(&self) -> Result<(), CacheError> {
+        let limit = self.fetcher.memory.capacity();
+        let is_too_large = self.mode == Mode::WholeInMemory && self.bytes_in_hand() as u64 > limit;
+        if is_too_large { Err(CacheError::TooLargeToHold { limit }) } else { Ok(()) }
+    }
+
+    fn bytes_in_hand(&self) -> usize {
+        self.in_hand.within(Span::EVER).map(|(_, brought)| brought.chunk.weight()).sum()
     }
 
     /// Forgets spans whose copies are older than what an item has done since.

@@ -90,6 +90,8 @@ pub(super) struct Session {
 pub(super) enum Mode {
     /// As a whole.
     Whole,
+    /// As a whole, whose length must be known before any of it is sent: so all of it must fit into memory.
+    WholeInMemory,
     /// As a whole, unless it turns out to take long: then it is streamed.
     MayStream,
     /// Piece by piece, in the order of time. What was purged is not served any more.
@@ -161,7 +163,7 @@ impl Session {
         patience: Arc<Patience>,
         arrival: Option<Arc<Arrival>>,
     ) -> Self {
-        let WindowQuery { series, span, excerpt, asked_at, asker } = query;
+        let WindowQuery { series, span, excerpt, asked_at, asker, may_stream: _ } = query;
         let is_long = fetcher.tier.is_some() && span.length() > DAY;
         let settled = span.end <= fetcher.ladder.settled_before(asked_at);
         Self {

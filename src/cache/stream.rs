@@ -4,6 +4,9 @@
 //! Only what is settled is streamed, whose rows hold still; and only whole windows, for whose end nothing at their
 //! beginning has to be known. If a run fails, the answer is broken off, and nobody can take it for whole.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use tokio::sync::mpsc;
 
 use super::chunk::Slice;
@@ -22,7 +25,10 @@ pub(super) const SEGMENT_BYTES_BETWEEN_REPLICAS: usize = 8 << 20;
 
 /// What is still to come of an answer. If it ends without an end, it is not whole.
 #[derive(Debug)]
-pub struct Rest(mpsc::Receiver<Result<Streamed, CacheError>>);
+pub struct Rest {
+    items: mpsc::Receiver<Result<Streamed, CacheError>>,
+    calls: StreamedCalls,
+}
 
 /// What comes of it.
 #[derive(Debug)]
@@ -30,10 +36,7 @@ pub enum Streamed {
     /// The next items.
     Slice(Slice),
     /// That was all of it.
-    End {
-        /// The upstream calls that were made for it, and are told of in no other answer.
-        calls: u32,
-    },
+    End,
 }
 
 impl Rest {
@@ -42,32 +45,59 @@ impl Rest {
         &mut self,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Streamed, CacheError>>> {
-        self.0.poll_recv(context)
+        self.items.poll_recv(context)
+    }
+
+    /// The upstream calls that were told of so far, in whatever way the answer has ended. Calls that are told of later are
+    /// not this answer's.
+    pub fn settle_calls(&self) -> u32 {
+        self.calls.settle()
+    }
+}
+
+/// Counts the calls that a streamed answer tells of, for the task that streams it and the body that reports it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StreamedCalls(Arc<AtomicU32>);
+
+impl StreamedCalls {
+    /// Set when the answer has been reported.
+    const SETTLED: u32 = 1 << 31;
+
+    /// Adds calls; `false` if the answer was reported before, without them.
+    pub(super) fn add(&self, calls: u32) -> bool {
+        self.0.fetch_add(calls, Ordering::Relaxed) & Self::SETTLED == 0
+    }
+
+    fn settle(&self) -> u32 {
+        self.0.fetch_or(Self::SETTLED, Ordering::Relaxed) & !Self::SETTLED
     }
 }
 
 /// Answers with what is there, and with what comes then.
 pub(super) fn begin(mut session: Session) -> WindowAnswer {
     let (to, from) = mpsc::channel(SLICES_AHEAD);
-    let answer = session.answer_to_come(Rest(from));
+    let calls = StreamedCalls::default();
+    let answer = session.answer_to_come(Rest { items: from, calls: calls.clone() });
     session.mode = Mode::Streamed;
     tokio::spawn(async move {
         // A caller that has hung up wants nothing any more.
         let end = tokio::select! {
-            end = send_all(&mut session, &to) => end,
+            end = send_all(&mut session, &to, &calls) => end,
             () = to.closed() => return,
         };
-        let _ = to.send(end.map(|calls| Streamed::End { calls })).await;
+        let _ = to.send(end.map(|()| Streamed::End)).await;
     });
     answer
 }
 
-/// Sends each segment when the one before it has been taken. Gives the calls that were made.
-async fn send_all(session: &mut Session, to: &mpsc::Sender<Result<Streamed, CacheError>>) -> Result<u32, CacheError> {
-    let mut calls = 0;
+/// Sends each segment when the one before it has been taken.
+async fn send_all(
+    session: &mut Session,
+    to: &mpsc::Sender<Result<Streamed, CacheError>>,
+    calls: &StreamedCalls,
+) -> Result<(), CacheError> {
     while let Some(segment) = session.next_segment(SEGMENT_BYTES).await? {
-        calls += session.charge();
-        session.flights.clear();
+        session.tell_calls(calls);
         for Part { span, slice, .. } in segment {
             if session.fetcher.purges.buries(&session.series, &slice.chunk) {
                 // Purged since it was found: it is fetched anew.
@@ -80,10 +110,22 @@ async fn send_all(session: &mut Session, to: &mpsc::Sender<Result<Streamed, Cach
             session.answered_up_to(span.end);
         }
     }
-    Ok(calls)
+    Ok(())
 }
 
 impl Session {
+    /// Tells of the calls of its flights in this answer; or sets them against later savings, if the answer has been
+    /// reported before.
+    fn tell_calls(&mut self, told: &StreamedCalls) {
+        let calls = self.charge();
+        self.flights.clear();
+        if !told.add(calls)
+            && let Some(turns) = self.fetcher.quotas.of(&self.series.account)
+        {
+            turns.add_unsettled(calls);
+        }
+    }
+
     /// The next segment, of about so many bytes: what lies at the beginning of the window, from whichever source has it
     /// first. `None` at the end.
     pub(super) async fn next_segment(&mut self, bytes: usize) -> Result<Option<Vec<Part>>, CacheError> {

@@ -1,6 +1,8 @@
 //! The edge stage: names each request, lets in who may, and turns every failure into a response.
 
+mod access;
 mod answering;
+mod body;
 mod caller;
 mod fields;
 mod problem;
@@ -12,28 +14,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{Either, Full};
+use http::{Method, Request, Response};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
-use self::answering::Arrival;
+use self::access::AccessRecord;
 use self::caller::Visit;
 use self::request_id::RequestId;
-use crate::api::{Answer, ApiBody, ApiError};
+use crate::api::{Answer, ApiError};
 use crate::clock::Clock;
 use crate::config;
 
+pub use self::access::DrainTimeout;
 pub use self::answering::Answering;
+pub use self::body::EdgeBody;
 pub use self::caller::Callers;
 pub use self::problem::{EdgeError, Kind};
 
 /// So many requests may be under way at once; each costs little while it waits.
 const MOST_REQUESTS: usize = 16_384;
-
-/// A window's body, or a problem.
-pub type EdgeBody = Either<ApiBody, Full<Bytes>>;
 
 /// Stands between the socket and the api. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
@@ -44,18 +43,25 @@ struct Edge {
     callers: Callers,
     room: Arc<Semaphore>,
     clock: Clock,
+    drain_timeout: DrainTimeout,
 }
 
 impl EdgeLayer {
     /// Lets in these callers; anybody, if there are none.
     pub fn new(callers: &[config::Caller], clock: Clock) -> Self {
         let room = Arc::new(Semaphore::new(MOST_REQUESTS));
-        Self(Arc::new(Edge { callers: Callers::new(callers), room, clock }))
+        let drain_timeout = DrainTimeout::default();
+        Self(Arc::new(Edge { callers: Callers::new(callers), room, clock, drain_timeout }))
     }
 
     /// The callers, to look at how their limits stand.
     pub fn callers(&self) -> &Callers {
         &self.0.callers
+    }
+
+    /// To be told when a drain has taken too long.
+    pub fn drain_timeout(&self) -> &DrainTimeout {
+        &self.0.drain_timeout
     }
 }
 
@@ -97,17 +103,18 @@ where
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*standing);
         }
-        let arrival = Arrival { begun, id, span: span.clone(), visit };
+        let record = AccessRecord::new(begun, id, span.clone(), visit, edge.drain_timeout.clone());
+        let head_only = *request.method() == Method::HEAD;
         if let Err(error) = admitted {
-            return Answering::refused(arrival, error);
+            return Answering::refused(record, head_only, error);
         }
         let Ok(room) = edge.room.clone().try_acquire_owned() else {
-            return Answering::refused(arrival, EdgeError::Overloaded);
+            return Answering::refused(record, head_only, EdgeError::Overloaded);
         };
         let call = AssertUnwindSafe(|| span.in_scope(|| below.call(request)));
         match catch_unwind(call) {
-            Ok(answer) => Answering::asked(arrival, answer, room),
-            Err(_) => Answering::refused(arrival, EdgeError::Internal),
+            Ok(answer) => Answering::asked(record, head_only, answer, room),
+            Err(_) => Answering::refused(record, head_only, EdgeError::Internal),
         }
     }
 }
@@ -115,6 +122,8 @@ where
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::digest::{SHA256, digest};
+    use bytes::Bytes;
+    use http_body_util::Full;
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;

@@ -53,6 +53,8 @@ pub enum Kind {
     NotFound,
     /// 405
     MethodNotAllowed,
+    /// 400, because a window without a known length cannot be sent.
+    WindowTooLarge,
     /// 413
     BodyTooLarge,
     /// 429
@@ -74,7 +76,7 @@ pub enum Kind {
 impl Kind {
     const fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::WindowTooLarge => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -96,6 +98,7 @@ impl Kind {
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::WindowTooLarge => "window_too_large",
             Self::BodyTooLarge => "body_too_large",
             Self::TooManyRequests => "too_many_requests",
             Self::Internal => "internal",
@@ -110,7 +113,7 @@ impl Kind {
     /// The `code` that Kore gives to such a case, where it has one; the status elsewhere.
     const fn kore_code(self) -> u16 {
         match self {
-            Self::BadRequest => 412,
+            Self::BadRequest | Self::WindowTooLarge => 412,
             Self::Unauthorized => 4002,
             other => other.status().as_u16(),
         }
@@ -147,6 +150,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::Held(exhausted) => spent(exhausted),
         CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
         CacheError::Restless => (Kind::UpstreamFailed, None),
+        CacheError::TooLargeToHold { .. } => (Kind::WindowTooLarge, None),
         // Most likely a new configuration is being rolled out.
         CacheError::Foreign => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
         CacheError::Repage(error) => match error {
@@ -244,6 +248,7 @@ mod tests {
             (EdgeError::Api(ApiError::BadBody), (400, None)),
             (EdgeError::Api(ApiError::BodyTooLarge { limit: 1 }), (413, None)),
             (EdgeError::Api(ApiError::Cache(CacheError::Held(exhausted))), (503, Some("8".to_owned()))),
+            (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToHold { limit: 1 })), (400, None)),
             (upstream(UpstreamError::Timeout), (504, None)),
             (upstream(UpstreamError::Connect), (502, None)),
             (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),

@@ -7,6 +7,7 @@ mod journal;
 mod ledger;
 mod pace;
 mod role;
+mod savings;
 mod shares;
 mod turns;
 

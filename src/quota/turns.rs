@@ -17,6 +17,7 @@ use super::journal::Journal;
 use super::ledger::{Ledger, LimitStanding, Tick, usable};
 use super::pace::Pace;
 use super::role::Role;
+use super::savings::Savings;
 use super::shares::{Mark, Shares};
 use crate::config::{self, Limit};
 use crate::fleet::ReplicaId;
@@ -69,6 +70,8 @@ pub struct Turns {
     meeting: OnceLock<Meeting>,
     /// Held for bookkeeping only.
     loans: Mutex<Loans>,
+    /// Calls that were spent and are not set against a saving yet.
+    pub(super) savings: Savings,
     /// Held for arithmetic only, and for a line in the journal; never across an await.
     state: Mutex<State>,
 }
@@ -183,6 +186,7 @@ impl Turns {
             exchange: Arc::default(),
             meeting: OnceLock::new(),
             loans: Mutex::default(),
+            savings: Savings::default(),
             state: Mutex::new(State {
                 ledger,
                 pace,

@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -35,6 +36,8 @@ pub(super) struct Listener {
     pub(super) tls: Option<TlsAcceptor>,
     /// Stops taking connections in, and lets those that are open end after the request they are at.
     pub(super) closing: CancellationToken,
+    /// Resets those that are still open then.
+    pub(super) aborting: CancellationToken,
     /// Holds each connection until it has ended.
     pub(super) tracker: TaskTracker,
 }
@@ -65,17 +68,18 @@ impl Listener {
                     }
                 },
             };
-            let (tls, closing, service) = (self.tls.clone(), self.closing.clone(), service.clone());
+            let (tls, service) = (self.tls.clone(), service.clone());
+            let (closing, aborting) = (self.closing.clone(), self.aborting.clone());
             let congestion = congestion.clone();
             self.tracker.spawn(async move {
                 let _ = stream.set_nodelay(true);
                 let stream = congestion.take_in(stream, peer);
                 let Some(tls) = tls else {
-                    return serve_connection(stream, service, closing).await;
+                    return serve_connection(stream, service, closing, aborting).await;
                 };
                 // One who has not shaken hands has asked for nothing, so a drain does not wait for it.
                 match closing.run_until_cancelled(shake_hands(tls, stream)).await {
-                    Some(Some(stream)) => serve_connection(stream, service, closing).await,
+                    Some(Some(stream)) => serve_connection(stream, service, closing, aborting).await,
                     Some(None) => tracing::debug!("a TLS handshake failed"),
                     None => {}
                 }
@@ -87,16 +91,35 @@ impl Listener {
 /// What happens to a connection besides requests.
 enum Seldom {
     Closing,
+    Aborting,
     Look,
 }
 
-async fn shake_hands(tls: TlsAcceptor, stream: Passing) -> Option<tokio_rustls::server::TlsStream<Passing>> {
+/// A stream whose connection can be reset.
+trait Reset {
+    /// Lets the connection end with a reset when it is dropped: no peer can take that for the end of an answer.
+    fn reset_on_drop(&self);
+}
+
+impl Reset for Passing {
+    fn reset_on_drop(&self) {
+        Passing::reset_on_drop(self);
+    }
+}
+
+impl Reset for TlsStream<Passing> {
+    fn reset_on_drop(&self) {
+        self.get_ref().0.reset_on_drop();
+    }
+}
+
+async fn shake_hands(tls: TlsAcceptor, stream: Passing) -> Option<TlsStream<Passing>> {
     tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await.ok()?.ok()
 }
 
-async fn serve_connection<I, S, B>(stream: I, service: S, closing: CancellationToken)
+async fn serve_connection<I, S, B>(stream: I, service: S, closing: CancellationToken, aborting: CancellationToken)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
@@ -105,29 +128,40 @@ where
     let timer = HeadTimer::new();
     // One request comes after the other, so the connection's own service does for all of them.
     let service = RefCell::new(service);
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(timer.clone())
         .header_read_timeout(HEAD_TIMEOUT)
         // Both services are always ready, and say no in an answer.
         .serve_connection(TokioIo::new(stream), service_fn(move |request| service.borrow_mut().call(request)));
-    let mut connection = std::pin::pin!(connection);
     // Polled only when they have something to say: the token's own lock is shared by all connections.
     let mut seldom = FuturesUnordered::new();
-    seldom.push(Either::Left(async {
+    seldom.push(Either::Left(Either::Left(async {
         closing.cancelled().await;
         Seldom::Closing
-    }));
+    })));
     let look = || async {
         tokio::time::sleep(HEAD_LOOK).await;
         Seldom::Look
     };
     seldom.push(Either::Right(look()));
-    let ended = loop {
+    let is_broken = loop {
         tokio::select! {
             biased;
-            ended = &mut connection => break ended,
+            ended = &mut connection => break ended.is_err_and(|error| {
+                // Clients hang up; that is their right and no news.
+                tracing::debug!(%error, "a connection ended early");
+                // A body that broke off, unlike a client that did, is the service's own.
+                error.is_user()
+            }),
             Some(event) = seldom.next() => match event {
-                Seldom::Closing => connection.as_mut().graceful_shutdown(),
+                Seldom::Closing => {
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    seldom.push(Either::Left(Either::Right(async {
+                        aborting.cancelled().await;
+                        Seldom::Aborting
+                    })));
+                }
+                Seldom::Aborting => break true,
                 // Then the connection is polled.
                 Seldom::Look => {
                     timer.look();
@@ -136,25 +170,38 @@ where
             },
         }
     };
-    if let Err(error) = ended {
-        // Clients hang up; that is their right and no news.
-        tracing::debug!(%error, "a connection ended early");
+    if is_broken {
+        connection.into_parts().io.inner().reset_on_drop();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::{Frame, SizeHint};
     use http_body_util::Full;
     use tokio::net::TcpStream;
 
     use super::*;
 
     async fn connect() -> (TcpStream, CancellationToken) {
+        connect_to(|_| async { Ok(Response::new(Full::new(Bytes::from_static(b"here")))) }).await
+    }
+
+    async fn connect_to<F, R, B>(answer: F) -> (TcpStream, CancellationToken)
+    where
+        F: FnMut(Request<Incoming>) -> R + Clone + Send + 'static,
+        R: Future<Output = Result<Response<B>, Infallible>> + Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (closing, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let listener = Listener { socket, tls: None, closing: closing.clone(), tracker };
+        let aborting = CancellationToken::new();
+        let listener = Listener { socket, tls: None, closing: closing.clone(), aborting, tracker };
         let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
-        let answer = |_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"here")))) };
         tokio::spawn(listener.serve(tower::service_fn(answer)));
         (client, closing)
     }
@@ -208,5 +255,78 @@ mod tests {
         closing.cancel();
         assert_eq!(receive(&client).await, "");
         assert!(closed.elapsed() < HEAD_LOOK);
+    }
+
+    /// A body whose length is told, or not, and that breaks off.
+    struct Broken {
+        length: Option<u64>,
+        frames: u32,
+    }
+
+    impl Body for Broken {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            self.frames += 1;
+            match self.frames {
+                1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"begun"))))),
+                // What has come is sent before it breaks off.
+                2 => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                _ => Poll::Ready(Some(Err(std::io::ErrorKind::Other.into()))),
+            }
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_whose_answer_breaks_off_is_reset() {
+        for (version, length) in [("1.1", None), ("1.1", Some(10)), ("1.0", Some(10)), ("1.0", None)] {
+            let answer = move |_| async move { Ok::<_, Infallible>(Response::new(Broken { length, frames: 0 })) };
+            let (client, _closing) = connect_to(answer).await;
+            send(&client, format!("GET / HTTP/{version}\r\nhost: here\r\n\r\n").as_bytes()).await;
+            let error = loop {
+                client.readable().await.unwrap();
+                match client.try_read(&mut [0; 512]) {
+                    Ok(0) => panic!("HTTP/{version}, {length:?}: closed in order"),
+                    Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break error,
+                    Ok(_) | Err(_) => {}
+                }
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "HTTP/{version}, {length:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_that_is_aborted_is_reset_and_its_task_ends() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (closing, aborting, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (connections, arrived) = (tracker.clone(), Arc::new(tokio::sync::Notify::new()));
+        let listener = Listener { socket, tls: None, closing: closing.clone(), aborting: aborting.clone(), tracker };
+        let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
+        let arrive = arrived.clone();
+        let never = move |_| {
+            arrive.notify_one();
+            std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+        };
+        tokio::spawn(listener.serve(tower::service_fn(never)));
+        send(&client, HEAD).await;
+        arrived.notified().await;
+        closing.cancel();
+        aborting.cancel();
+        connections.close();
+        connections.wait().await;
+        client.readable().await.unwrap();
+        let error = client.try_read(&mut [0; 512]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
 }

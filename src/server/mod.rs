@@ -19,6 +19,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::stack::Stack;
 
+/// The longest that connections may take to end when they are aborted.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A gateway that runs until it is drained.
 pub struct Gateway {
     addr: SocketAddr,
@@ -34,13 +37,15 @@ pub struct Gateway {
 #[derive(Default)]
 struct Side {
     closing: CancellationToken,
+    aborting: CancellationToken,
     connections: TaskTracker,
 }
 
 impl Side {
     async fn listen(&self, key: &str, addr: SocketAddr) -> anyhow::Result<Listener> {
         let socket = TcpListener::bind(addr).await.with_context(|| format!("{key}: {addr} cannot be listened on"))?;
-        Ok(Listener { socket, tls: None, closing: self.closing.clone(), tracker: self.connections.clone() })
+        let (closing, aborting) = (self.closing.clone(), self.aborting.clone());
+        Ok(Listener { socket, tls: None, closing, aborting, tracker: self.connections.clone() })
     }
 }
 
@@ -74,14 +79,13 @@ impl Gateway {
         self.admin_addr
     }
 
-    /// The stages, for a test that has its hand on them.
-    #[doc(hidden)]
+    /// The stages, to look at what they count.
     pub fn stack(&self) -> &Stack {
         &self.stack
     }
 
-    /// Takes no more connections in, and waits for the answers under way, at most `server.drain_timeout`. True if all
-    /// of them ended.
+    /// Takes no more connections in, and waits for the answers under way, at most `server.drain_timeout`; those that have not
+    /// ended then are cut, and reported as `drained`. True if all of them ended.
     pub async fn drain(self) -> bool {
         self.admin.set_draining();
         self.data.closing.cancel();
@@ -90,6 +94,10 @@ impl Gateway {
         let drained = tokio::time::timeout(self.drain_timeout, self.data.connections.wait()).await.is_ok();
         if !drained {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
+            self.stack.drain_timeout.expire();
+            self.data.aborting.cancel();
+            // Each one ends as soon as it is polled, and what it cuts is reported. One that does not must not hold up the end.
+            let _ = tokio::time::timeout(ABORT_TIMEOUT, self.data.connections.wait()).await;
         }
         // Nobody here asks for anything any more, so another replica may make the calls.
         self.stack.quotas.leave().await;

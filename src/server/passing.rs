@@ -75,6 +75,12 @@ fn is_local(stream: &TcpStream, peer: SocketAddr) -> bool {
 }
 
 impl Passing {
+    /// Lets the connection end with a reset when it is dropped, and what was not sent yet go with it.
+    pub(super) fn reset_on_drop(&self) {
+        // Where the system cannot, the connection is closed in order.
+        let _ = self.stream.set_zero_linger();
+    }
+
     /// The bytes to pass on, and what goes before them.
     fn divide<'a>(&self, slices: &'a [IoSlice<'_>]) -> Option<(&'a [u8], &'a [u8])> {
         let (head, body): (&[u8], &[u8]) = match slices {

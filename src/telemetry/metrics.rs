@@ -29,9 +29,12 @@ pub fn init_metrics() -> &'static PrometheusHandle {
 }
 
 fn describe() {
-    describe_counter!("koregate_requests_total", "Requests that were answered, by how");
+    describe_counter!("koregate_requests_total", "Requests that have ended, by how");
     describe_counter!("koregate_upstream_calls_total", "Calls to the upstream, by result");
-    describe_counter!("koregate_upstream_calls_avoided_total", "Calls that callers would have made without koregate");
+    describe_counter!(
+        "koregate_upstream_calls_avoided_total",
+        "Calls that callers would have made beyond those that were spent"
+    );
     describe_counter!("koregate_upstream_retries_total", "Calls to the upstream that were tried again");
     describe_counter!("koregate_upstream_calls_spent_total", "Calls to the upstream, by the caller who is charged");
     describe_counter!("koregate_quota_refused_total", "Calls that the upstream refused in spite of the ledger");
@@ -57,7 +60,7 @@ fn describe() {
         "koregate_window_field_wrong",
         "1 if the account's window.field is not what the upstream selects on"
     );
-    describe_histogram!("koregate_request_duration_seconds", Unit::Seconds, "From a request to the head of its answer");
+    describe_histogram!("koregate_request_duration_seconds", Unit::Seconds, "From a request to the end of its answer");
     describe_histogram!("koregate_upstream_duration_seconds", Unit::Seconds, "From a call to the end of its answer");
     describe_histogram!("koregate_redis_duration_seconds", Unit::Seconds, "From a call to Redis to its replies");
     describe_histogram!("koregate_quota_wait_seconds", Unit::Seconds, "How long calls waited for their turn");

@@ -5,6 +5,7 @@
 //! simulator says ([`koregate::simulator::Control::expected`]); what was spent, it counts.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access_log;
 mod again;
 mod answers;
 mod callers;
@@ -14,8 +15,10 @@ mod dry_run;
 mod faults;
 mod filters;
 mod fleet;
+mod http_1_0;
 mod imports;
 mod link;
+mod nginx;
 mod operations;
 mod piecemeal;
 mod process;
@@ -26,6 +29,7 @@ mod replay;
 mod replicas;
 mod representation;
 mod restarts;
+mod savings;
 mod secrets;
 mod sharing;
 mod side_by_side;

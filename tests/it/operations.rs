@@ -305,3 +305,22 @@ async fn simulate_plays_an_upstream_that_a_gateway_can_stand_before() {
     assert_eq!(code, Some(0));
     assert!(printed.contains("\"total\": 3"), "it ends with what it counted: {printed}");
 }
+
+#[test]
+fn demo_prints_the_percentage_that_its_numbers_make() {
+    let output = run(&["demo", "--once"], &[], "");
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    let numbers = |line: &str| -> Vec<u64> { line.split([' ', ':']).filter_map(|word| word.parse().ok()).collect() };
+    let of_service = |name: &str| {
+        let row = printed.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+        let row: Vec<&str> = row.split_whitespace().collect();
+        row[3].parse::<u64>().unwrap()
+    };
+    let services: u64 = ["bi-load", "qa-dashboard", "compliance-export"].map(of_service).iter().sum();
+    let total = printed.lines().find(|line| line.contains("Alone they would have called Kore")).unwrap();
+    let [alone, spent, percent] = numbers(total)[..] else { panic!("{total}") };
+    assert_eq!(percent, (alone - spent) * 100 / alone, "{total}");
+    // Within a call for each of the few runs that no answer tells of.
+    assert!((services..=services + 5).contains(&alone), "{services} by the services, {total}");
+}

@@ -23,7 +23,7 @@ fn inflated(answer: &Answer) -> Vec<u8> {
 }
 
 /// One item a line: where an item has line breaks between its tokens, blanks stand in their place.
-fn ndjson(items: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn ndjson(items: &[Vec<u8>]) -> Vec<u8> {
     let line = |item: &Vec<u8>| {
         let mut line: Vec<u8> = item.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
         line.push(b'\n');

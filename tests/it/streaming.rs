@@ -1,9 +1,11 @@
 //! A long window is sent as it comes: its beginning before its end is there, and never as whole what is not.
 
+use std::io::ErrorKind;
+
 use http_body_util::BodyExt as _;
 use koregate::simulator::{Fault, FaultPlan, Order};
 
-use crate::support::{Answer, Ask, Rig, Settings, at, exact_profile};
+use crate::support::{Answer, Ask, Rig, Settings, at, exact_profile, read_to_end};
 
 /// Four settled days of 2000 items in all: twenty pages.
 const LONG: &str = "from=2026-02-20&to=2026-02-23";
@@ -72,6 +74,18 @@ async fn an_answer_whose_end_does_not_come_is_broken_off() {
     rig.control.clear_faults();
     let page = rig.get(LONG).await.page();
     assert!(page.items().eq(truth(&rig).iter().map(Vec::as_slice)), "nothing of it was kept but what is whole");
+}
+
+#[tokio::test]
+async fn broken_streamed_answer_resets_the_connection() {
+    for accept in ["application/json", "application/x-ndjson"] {
+        let rig = rig().await;
+        rig.control.set_faults(FaultPlan::always(Fault::Status500).after(PAGES / 2));
+        let ask = Ask::get(LONG).header("accept", accept);
+        let (received, ended) = read_to_end(rig.door.addr(), &ask.wire(rig.door.addr())).await;
+        assert!(received.is_empty() || received.starts_with(b"HTTP/1.1 200"), "an error with a status is no stream");
+        assert_eq!(ended.map(|error| error.kind()), Some(ErrorKind::ConnectionReset), "{accept}");
+    }
 }
 
 #[tokio::test]

@@ -159,7 +159,8 @@ impl World {
             Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: Vec::new(), rich };
         let asked_at = at(self.now);
         let Some(span) = Some(span.split_at(asked_at).0).filter(|span| !span.is_empty()) else { return Ok(()) };
-        let query = WindowQuery { series: series.into(), span, excerpt, asked_at, asker: Asker::anyone() };
+        let query =
+            WindowQuery { series: series.into(), span, excerpt, asked_at, asker: Asker::anyone(), may_stream: true };
         let expected = self.expected(&query);
         let rules = Rules { ladder: &self.ladder, rich, asked_at, cell: CELL };
         let glance = look(&mut self.shelf.copies, &self.memory, rules, &query);

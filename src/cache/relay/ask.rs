@@ -201,7 +201,7 @@ impl Fetcher {
         let route = Route { span, rich, placed, began_at: self.clock.now(), epoch: purged.epoch() };
         let density = self.density(shelf);
         let expected = (!density.is_unknown()).then(|| density.items(span));
-        let flight = Flight::begin_elsewhere(route, expected, seat);
+        let flight = Flight::begin_elsewhere(route, expected, seat, self.quotas.of(&series.account));
         let work = Work::new(series, of, shelf, flight.clone(), [seat]);
         let awaited = relay.remember(&work, fresh_since, seat, purged);
         let id = awaited.id;

@@ -185,7 +185,7 @@ impl Fetcher {
         }
         let (span, asked_at) = (errand.span(), self.clock.now() - Duration::from_millis(errand.asked_ago));
         let (excerpt, asker) = (Excerpt::ALL, Asker::from(&errand.asker));
-        let query = WindowQuery { series: series.clone(), span, excerpt, asked_at, asker };
+        let query = WindowQuery { series: series.clone(), span, excerpt, asked_at, asker, may_stream: false };
         let mut session = Session::new(self.clone(), query, patience.clone(), arrival);
         let placed = if errand.exactly { Placed::Unchecked } else { Placed::Checked };
         let (parts, outcome) = match placed {

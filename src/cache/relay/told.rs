@@ -38,6 +38,7 @@ pub(super) enum Told {
     RateLimited,
     BadPage(BadPage),
     TooLarge,
+    TooLargeToHold(u64),
 }
 
 // Each match names each variant: a new one must be told of too.
@@ -50,6 +51,7 @@ impl From<&CacheError> for Told {
             CacheError::Restless => Self::Restless,
             CacheError::Damaged(Damaged) => Self::Damaged,
             CacheError::Foreign => Self::Foreign,
+            CacheError::TooLargeToHold { limit } => Self::TooLargeToHold(*limit),
             CacheError::Repage(error) => error.into(),
         }
     }
@@ -136,6 +138,7 @@ impl From<Told> for CacheError {
             }
             Told::BadPage(why) => upstream(UpstreamError::BadPage(why)),
             Told::TooLarge => upstream(UpstreamError::TooLarge),
+            Told::TooLargeToHold(limit) => Self::TooLargeToHold { limit },
         }
     }
 }
@@ -157,6 +160,7 @@ mod tests {
             CacheError::Restless,
             CacheError::Damaged(Damaged),
             CacheError::Foreign,
+            CacheError::TooLargeToHold { limit: 256 << 20 },
             CacheError::Repage(RepageError::WindowField),
             CacheError::Repage(RepageError::Unplaced),
             CacheError::Repage(RepageError::Torn),

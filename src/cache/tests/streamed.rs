@@ -58,7 +58,7 @@ impl Line {
     async fn ask_for(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
         let span = span(FIRST + start * MINUTE, FIRST + end * MINUTE);
         let (excerpt, asker) = (Excerpt::ALL, Asker::anyone());
-        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker };
+        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker, may_stream: true };
         self.stage.clone().oneshot(query).await.unwrap()
     }
 
@@ -99,7 +99,7 @@ async fn read(answer: WindowAnswer) -> (Vec<Bytes>, Result<u32, CacheError>) {
     loop {
         match poll_fn(|context| rest.poll_next(context)).await {
             Some(Ok(Streamed::Slice(slice))) => items.extend(slice.chunk.read(slice.rows).map(|row| row.unwrap().1)),
-            Some(Ok(Streamed::End { calls })) => return (items, Ok(calls)),
+            Some(Ok(Streamed::End)) => return (items, Ok(rest.settle_calls())),
             Some(Err(error)) => return (items, Err(error)),
             None => panic!("it ends without an end"),
         }

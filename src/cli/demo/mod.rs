@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::screen::Screen;
+use self::screen::{Screen, Totals};
 use self::service::{Ask, Service};
 use super::serve::stop_signal;
+use crate::api::Usage;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::server::Gateway;
-use crate::simulator::{Control, Latency, Limit, Profile, Simulator};
+use crate::simulator::{Latency, Limit, Profile, Simulator};
 
 /// How often the live line is written: at a terminal over itself, elsewhere as a new line.
 const BLINK: Duration = Duration::from_millis(250);
@@ -38,20 +39,20 @@ pub struct DemoArgs {
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let mut stop = stop_signal()?;
     let simulator = Simulator::start(profile(), Clock::system()).await?;
-    let upstream = simulator.control();
     let gateway = Gateway::start(&config(&simulator)?, Clock::system()).await?;
-    let stream = upstream.profile().streams.first().map(|stream| stream.id.clone()).unwrap_or_default();
+    let stream = simulator.control().profile().streams.first().map(|stream| stream.id.clone()).unwrap_or_default();
+    let usage = &gateway.stack().usage;
     let url = format!("http://{}/agentassist/api/v1/public/{stream}/v2/agentassistinteractions", gateway.addr());
     let mut screen = Screen::new(std::io::stdout().is_terminal());
     screen.welcome(&simulator.base_url(), gateway.addr());
     tokio::select! {
-        result = play(&url, &upstream, &mut screen) => result?,
+        result = play(&url, usage, &mut screen) => result?,
         () = stop.recv() => return Ok(()),
     }
     screen.invite(&url, &closed_day(), gateway.admin_addr());
     if !args.once {
         tokio::select! {
-            () = watch(&upstream, &mut screen) => {}
+            () = watch(usage, &mut screen) => {}
             () = stop.recv() => {}
         }
     }
@@ -93,7 +94,7 @@ fn free(port: u16) -> SocketAddr {
 }
 
 /// Lets the three services ask, and shows how it goes.
-async fn play(url: &str, upstream: &Control, screen: &mut Screen) -> anyhow::Result<()> {
+async fn play(url: &str, usage: &Usage, screen: &mut Screen) -> anyhow::Result<()> {
     let services = services(Clock::system().now().to_timestamp());
     let mut running: Vec<_> =
         services.iter().map(|service| tokio::spawn(service.clone().run(url.to_owned()))).collect();
@@ -108,19 +109,19 @@ async fn play(url: &str, upstream: &Control, screen: &mut Screen) -> anyhow::Res
     loop {
         tokio::select! {
             result = &mut all => {
-                screen.table(&services, upstream.counts().total);
+                screen.table(&services, Totals::of(usage));
                 return result;
             }
-            () = tokio::time::sleep(pause) => screen.progress(&services, upstream.counts().total),
+            () = tokio::time::sleep(pause) => screen.progress(&services, Totals::of(usage)),
         }
     }
 }
 
 /// Shows what requests cost from now on, as they come.
-async fn watch(upstream: &Control, screen: &mut Screen) {
+async fn watch(usage: &Usage, screen: &mut Screen) {
     let mut shown = None;
     loop {
-        let now = screen::Totals::of(upstream);
+        let now = Totals::of(usage);
         if shown != Some(now) {
             screen.totals(now);
             shown = Some(now);

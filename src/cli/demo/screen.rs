@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::service::Service;
-use crate::simulator::Control;
-use crate::telemetry;
+use crate::api::{CallerUsage, Usage};
 
 /// Standard output, at a terminal or not.
 pub(super) struct Screen {
@@ -16,35 +15,32 @@ pub(super) struct Screen {
     open: bool,
 }
 
-/// Requests and calls since the demo began.
+/// Requests and upstream calls since the demo began, as the gateway counts them for its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Totals {
     requests: u64,
-    avoided: u64,
-    upstream: u64,
+    spent: u64,
+    saved: u64,
 }
 
 impl Totals {
-    /// As the gateway's own metrics and the simulator count them.
-    pub(super) fn of(upstream: &Control) -> Self {
-        let metrics = telemetry::init_metrics().render();
-        Self {
-            requests: sum(&metrics, "koregate_requests_total"),
-            avoided: sum(&metrics, "koregate_upstream_calls_avoided_total"),
-            upstream: upstream.counts().total,
-        }
+    pub(super) fn of(usage: &Usage) -> Self {
+        let (requests, spent, saved) =
+            usage.all(|_| None).iter().map(CallerUsage::total).fold((0, 0, 0), |(requests, spent, saved), caller| {
+                (requests + caller.0, spent + caller.1, saved + caller.2)
+            });
+        Self { requests, spent, saved }
     }
-}
 
-/// The sum of a counter over all its labels.
-fn sum(metrics: &str, name: &str) -> u64 {
-    let samples = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit(' ').next());
-    samples.filter_map(|value| value.parse::<u64>().ok()).sum()
-}
+    /// The calls that the services would have made by themselves.
+    fn alone(self) -> u64 {
+        self.spent + self.saved
+    }
 
-/// How much of what would have been called was not, in percent.
-fn saved(alone: u64, upstream: u64) -> u64 {
-    (alone.saturating_sub(upstream) * 100).checked_div(alone).unwrap_or(0)
+    /// How much of what would have been called was not, in percent.
+    fn percent_saved(self) -> u64 {
+        (self.saved * 100).checked_div(self.alone()).unwrap_or(0)
+    }
 }
 
 impl Screen {
@@ -65,19 +61,20 @@ impl Screen {
     }
 
     /// One line on how far the services are.
-    pub(super) fn progress(&mut self, services: &[Arc<Service>], upstream: u64) {
-        let requests: u64 = services.iter().map(|service| service.requests()).sum();
-        let alone: u64 = services.iter().map(|service| service.alone()).sum();
+    pub(super) fn progress(&mut self, services: &[Arc<Service>], totals: Totals) {
         let busy = services.iter().filter(|service| !service.is_done()).count();
         self.overwrite(&format!(
-            "  {requests:>4} requests in   {alone:>5} calls they would have made   {upstream:>4} calls to Kore   {:>3} % saved   \
+            "  {:>4} requests in   {:>5} calls they would have made   {:>4} calls to Kore   {:>3} % saved   \
              ({busy} services at work)",
-            saved(alone, upstream)
+            totals.requests,
+            totals.alone(),
+            totals.spent,
+            totals.percent_saved()
         ));
     }
 
     /// What each service asked for, and what all of them cost.
-    pub(super) fn table(&mut self, services: &[Arc<Service>], upstream: u64) {
+    pub(super) fn table(&mut self, services: &[Arc<Service>], totals: Totals) {
         self.line("");
         self.line(&format!(
             "  {:<18} {:>8} {:>9} {:>14}   {}",
@@ -88,10 +85,11 @@ impl Screen {
             let (requests, items, alone) = (service.requests(), service.items(), service.alone());
             self.line(&format!("  {name:<18} {requests:>8} {items:>9} {alone:>14}   {habit}"));
         }
-        let alone: u64 = services.iter().map(|service| service.alone()).sum();
         self.line(&format!(
-            "\n  Alone they would have called Kore {alone} times. koregate called it {upstream} times: {} % saved.",
-            saved(alone, upstream)
+            "\n  Alone they would have called Kore {} times. koregate called it {} times: {} % saved.",
+            totals.alone(),
+            totals.spent,
+            totals.percent_saved()
         ));
     }
 
@@ -104,10 +102,11 @@ impl Screen {
     }
 
     /// What requests have cost since the demo began.
-    pub(super) fn totals(&mut self, Totals { requests, avoided, upstream }: Totals) {
+    pub(super) fn totals(&mut self, totals: Totals) {
+        let Totals { requests, spent, saved } = totals;
         self.overwrite(&format!(
-            "  {requests} requests in, {upstream} calls to Kore, {avoided} calls avoided: {} % saved",
-            saved(avoided + upstream, upstream)
+            "  {requests} requests in, {spent} calls to Kore, {saved} calls saved: {} % saved",
+            totals.percent_saved()
         ));
     }
 
@@ -135,13 +134,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_is_summed_over_its_labels() {
-        let metrics = "# TYPE a_total counter\na_total{x=\"1\"} 3\na_total{x=\"}  2\"} 4\na_total_more{x=\"1\"} 100\nb_total{} 7\n";
-        assert_eq!(sum(metrics, "a_total"), 7);
-    }
-
-    #[test]
-    fn nothing_asked_is_nothing_saved() {
-        assert_eq!([saved(0, 0), saved(10, 1), saved(1, 10)], [0, 90, 0]);
+    fn percent_saved_of_no_calls_is_zero() {
+        let percent = |spent, saved| Totals { requests: 1, spent, saved }.percent_saved();
+        assert_eq!([percent(0, 0), percent(1, 9), percent(10, 0), percent(2, 1)], [0, 90, 0, 33]);
     }
 }

@@ -20,7 +20,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 /// Room for a line of usual length.
-const USUAL_LINE: usize = 512;
+const USUAL_LINE: usize = 640;
 
 /// Writes a line for each event.
 pub(super) struct Json<W>(pub(super) W);

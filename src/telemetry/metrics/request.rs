@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 /// A thread has the metrics of so many kinds of requests at hand.
 const AT_HAND: usize = 32;
 
-/// What is told of a request when its answer's head is ready.
+/// What is told of a request when the body of its answer has ended, or when there will be no answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Who asked.
@@ -17,19 +17,23 @@ pub struct Request<'a> {
     pub account: &'a str,
     /// Kore's stream; as above.
     pub stream: &'a str,
-    /// How it was answered, or the kind of problem.
+    /// How it was answered, the kind of problem, or why the answer has no end.
     pub outcome: &'static str,
-    /// The HTTP status.
-    pub status: u16,
-    /// The problem in words.
+    /// The HTTP status; `None` if the request ended before there was one.
+    pub status: Option<u16>,
+    /// The problem in words, or why the answer broke off.
     pub problem: Option<&'a str>,
     /// Items in the answer.
     pub items: u64,
+    /// Bytes of the body, in its content coding.
+    pub bytes: u64,
     /// Upstream calls that were made for it.
     pub calls: u32,
-    /// Upstream calls that the caller would have made beyond those.
-    pub avoided: u64,
-    /// From the request to the head of its answer.
+    /// Upstream calls that were saved.
+    pub saved: u64,
+    /// From the request to the head of its answer; `None` if there was none.
+    pub time_to_first_byte: Option<Duration>,
+    /// From the request to the end of the body.
     pub took: Duration,
 }
 
@@ -42,7 +46,7 @@ struct Kind {
     requests: Counter,
     took: Histogram,
     /// Made when there is something to count.
-    avoided: Option<Counter>,
+    saved: Option<Counter>,
 }
 
 impl Kind {
@@ -61,7 +65,7 @@ impl Kind {
             outcome,
             requests: counter!("koregate_requests_total", &labels),
             took: histogram!("koregate_request_duration_seconds"),
-            avoided: None,
+            saved: None,
         }
     }
 
@@ -73,12 +77,12 @@ impl Kind {
     fn count(&mut self, told: &Request<'_>) {
         self.requests.increment(1);
         self.took.record(told.took.as_secs_f64());
-        if told.avoided > 0 {
-            let avoided = self.avoided.get_or_insert_with(|| {
+        if told.saved > 0 {
+            let saved = self.saved.get_or_insert_with(|| {
                 let labels = [("account", self.account.clone()), ("caller", self.caller.clone())];
                 counter!("koregate_upstream_calls_avoided_total", &labels)
             });
-            avoided.increment(told.avoided);
+            saved.increment(told.saved);
         }
     }
 }
@@ -102,14 +106,65 @@ fn count(told: &Request<'_>) {
     });
 }
 
-/// A request was answered, or refused.
+/// A request has ended: counts it and writes its line in the access log.
 pub fn request(told: &Request<'_>) {
     count(told);
-    let Request { caller, account, stream, outcome, status, problem, items, calls, took, .. } = *told;
-    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let Request {
+        caller,
+        account,
+        stream,
+        outcome,
+        status,
+        problem,
+        items,
+        bytes,
+        calls,
+        time_to_first_byte,
+        took,
+        ..
+    } = *told;
+    let milliseconds = millis(took);
+    let Some(first_byte_milliseconds) = time_to_first_byte.map(millis) else {
+        return tracing::info!(outcome, caller, milliseconds, "request");
+    };
     match problem {
-        Some(problem) if status >= 500 => tracing::warn!(status, outcome, caller, problem, milliseconds, "request"),
-        Some(problem) => tracing::info!(status, outcome, caller, problem, milliseconds, "request"),
-        None => tracing::info!(status, outcome, caller, account, stream, items, calls, milliseconds, "request"),
+        // A problem document is described by its problem alone.
+        Some(problem) if status.is_some_and(|status| status >= 500) => {
+            tracing::warn!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
+        }
+        Some(problem) if status.is_some_and(|status| status >= 400) => {
+            tracing::info!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
+        }
+        Some(problem) => tracing::warn!(
+            status,
+            outcome,
+            caller,
+            problem,
+            account,
+            stream,
+            items,
+            bytes,
+            calls,
+            first_byte_milliseconds,
+            milliseconds,
+            "request"
+        ),
+        None => tracing::info!(
+            status,
+            outcome,
+            caller,
+            account,
+            stream,
+            items,
+            bytes,
+            calls,
+            first_byte_milliseconds,
+            milliseconds,
+            "request"
+        ),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,8 @@
 //! A caller: asks as a service would, and keeps what it gets as bytes.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -77,8 +78,13 @@ impl Ask {
 
     /// The request as it goes over the wire, for a test that holds the socket itself.
     pub(crate) fn wire(&self, addr: SocketAddr) -> Vec<u8> {
+        self.wire_as("HTTP/1.1", addr)
+    }
+
+    /// The same in another version of HTTP.
+    pub(crate) fn wire_as(&self, version: &str, addr: SocketAddr) -> Vec<u8> {
         let Self { method, path, query, headers, body } = self;
-        let mut head = format!("{method} {path}?{query} HTTP/1.1\r\nhost: {addr}\r\n");
+        let mut head = format!("{method} {path}?{query} {version}\r\nhost: {addr}\r\n");
         for (name, value) in headers {
             write!(head, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
         }
@@ -118,6 +124,32 @@ impl Client {
         let body = body.collect().await?.to_bytes();
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
+}
+
+/// Sends `request` over a connection of its own, from which nothing is read yet.
+pub(crate) fn send_raw(addr: SocketAddr, request: &[u8]) -> TcpStream {
+    let mut connection = TcpStream::connect(addr).unwrap();
+    connection.write_all(request).unwrap();
+    connection
+}
+
+/// Sends `request` over a connection of its own and reads until the connection ends: all that came, and the error by which
+/// it ended, if it was not closed in order.
+pub(crate) async fn read_to_end(addr: SocketAddr, request: &[u8]) -> (Vec<u8>, Option<std::io::Error>) {
+    let mut connection = send_raw(addr, request);
+    let reading = move || {
+        let mut received = Vec::new();
+        let ended = connection.read_to_end(&mut received);
+        (received, ended.err())
+    };
+    tokio::task::spawn_blocking(reading).await.unwrap()
+}
+
+/// The head and the body of what came over a connection that one answer was sent on.
+#[track_caller]
+pub(crate) fn head_and_body(received: &[u8]) -> (String, &[u8]) {
+    let end = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("the head has no end") + 4;
+    (String::from_utf8(received[..end].to_vec()).unwrap().to_ascii_lowercase(), &received[end..])
 }
 
 /// A whole answer.

@@ -8,7 +8,7 @@ mod time;
 mod window;
 
 pub(crate) use self::redis::{RedisCluster, RedisServer, Sentinels, free_port, text, wait_for};
-pub(crate) use client::{Answer, Ask, Client, Page};
+pub(crate) use client::{Answer, Ask, Client, Page, head_and_body, read_to_end, send_raw};
 pub(crate) use rig::{Door, Rig};
 pub(crate) use settings::Settings;
 pub(crate) use time::{DAY, HOUR, NOW, at, spelled};

@@ -1,0 +1,140 @@
+//! The access log: one line for each request, with its metrics and the usage of its caller. A request is reported when the
+//! body of its answer has ended, or when the request is dropped without an answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::Span;
+
+use super::caller::Visit;
+use super::problem::Kind;
+use super::request_id::RequestId;
+use crate::api::{Progress, Report, Settled};
+use crate::telemetry::{self, Request as Told};
+
+/// Whether `server.drain_timeout` has passed since the gateway was told to end: answers that are dropped from then on were
+/// cut by the gateway and not by their clients. Cheap to clone; all clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct DrainTimeout(Arc<AtomicBool>);
+
+impl DrainTimeout {
+    /// Says that it has passed.
+    pub fn expire(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn has_expired(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How the answer to a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending<'a> {
+    /// It was handed over to the connection to its end.
+    Whole,
+    /// It broke off because of the gateway or the upstream.
+    Aborted(&'a str),
+    /// It was dropped before its end: the client has left, or a drain has ended.
+    Dropped,
+}
+
+/// A request until it is reported. Dropped before that, it is reported as one that has no answer.
+#[derive(Debug)]
+pub(super) struct AccessRecord {
+    begun: Instant,
+    pub(super) id: RequestId,
+    /// The span of the line in the log.
+    pub(super) span: Span,
+    /// Who asks; `None` if nobody knows.
+    pub(super) visit: Option<Visit>,
+    drain_timeout: DrainTimeout,
+    head: Option<Head>,
+    is_reported: bool,
+}
+
+/// What is known when the head of the answer is ready.
+#[derive(Debug)]
+struct Head {
+    status: u16,
+    content: Content,
+    ready_after: Duration,
+}
+
+/// What an answer holds.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// What was asked for.
+    Answer(Arc<Report>),
+    /// A problem, in words.
+    Problem(Kind, String),
+}
+
+impl AccessRecord {
+    /// A record of a request that has just come.
+    pub(super) fn new(
+        begun: Instant,
+        id: RequestId,
+        span: Span,
+        visit: Option<Visit>,
+        drain_timeout: DrainTimeout,
+    ) -> Self {
+        Self { begun, id, span, visit, drain_timeout, head: None, is_reported: false }
+    }
+
+    /// Records that the head of the answer is ready.
+    pub(super) fn set_head(&mut self, status: u16, content: Content) {
+        self.head = Some(Head { status, content, ready_after: self.begun.elapsed() });
+    }
+
+    /// Whether it was reported.
+    pub(super) fn is_reported(&self) -> bool {
+        self.is_reported
+    }
+
+    /// Reports that the answer has ended in this way after so many bytes of its body; further calls do nothing. `streamed` is
+    /// the progress of a streamed body.
+    pub(super) fn report(&mut self, ending: Ending<'_>, bytes: u64, streamed: Option<Progress>) {
+        if std::mem::replace(&mut self.is_reported, true) {
+            return;
+        }
+        let (report, problem) = match self.head.as_ref().map(|head| &head.content) {
+            Some(Content::Answer(report)) => (Some(&**report), None),
+            Some(Content::Problem(kind, words)) => (None, Some((kind.label(), words.as_str()))),
+            None => (None, None),
+        };
+        let settled = report.map(|report| report.settle(ending == Ending::Whole, streamed));
+        let Settled { items, calls, saved } = settled.unwrap_or_default();
+        let head_outcome = problem.map(|(label, _)| label).or(report.map(|report| report.outcome));
+        let (outcome, broken) = match ending {
+            Ending::Whole => (head_outcome.unwrap_or("-"), None),
+            Ending::Aborted(why) => ("aborted", Some(why)),
+            // A panic in the task of a connection drops the body.
+            Ending::Dropped if std::thread::panicking() => ("aborted", Some("an internal error")),
+            Ending::Dropped if self.drain_timeout.has_expired() => ("drained", None),
+            Ending::Dropped => ("client_closed", None),
+        };
+        let _in_span = self.span.enter();
+        telemetry::request(&Told {
+            caller: self.visit.as_ref().map_or("-", |visit| &visit.caller.name),
+            account: report.map_or("-", |report| &report.account),
+            stream: report.map_or("-", |report| &report.stream),
+            outcome,
+            status: self.head.as_ref().map(|head| head.status),
+            problem: broken.or(problem.map(|(_, words)| words)),
+            items,
+            bytes,
+            calls,
+            saved,
+            time_to_first_byte: self.head.as_ref().map(|head| head.ready_after),
+            took: self.begun.elapsed(),
+        });
+    }
+}
+
+impl Drop for AccessRecord {
+    fn drop(&mut self) {
+        self.report(Ending::Dropped, 0, None);
+    }
+}

@@ -1,0 +1,179 @@
+//! The body of an answer, which is reported once, when it has ended.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Either, Full};
+
+use super::access::{AccessRecord, Ending};
+use crate::api::{ApiBody, Progress};
+
+/// A window's body, or a problem.
+type Content = Either<ApiBody, Full<Bytes>>;
+
+/// Why an answer breaks off.
+type Error = <Content as Body>::Error;
+
+/// A body that reports its request when it has ended whole, when it breaks off, or when it is dropped before its end.
+pub struct EdgeBody {
+    content: Content,
+    record: AccessRecord,
+    /// Bytes that were handed over so far.
+    bytes: u64,
+    /// Whether the head is all that is sent: then nobody asks for the body.
+    head_only: bool,
+}
+
+impl EdgeBody {
+    pub(super) fn new(content: Content, record: AccessRecord, head_only: bool) -> Self {
+        Self { content, record, bytes: 0, head_only }
+    }
+
+    /// Whether nothing is still to come. A connection does not ask again for what it knows to be empty.
+    fn has_ended(&self) -> bool {
+        self.content.is_end_stream() || self.content.size_hint().exact() == Some(0)
+    }
+
+    fn report(&mut self, ending: Ending<'_>) {
+        if !self.record.is_reported() {
+            self.record.report(ending, self.bytes, streamed(&self.content));
+        }
+    }
+}
+
+fn streamed(content: &Content) -> Option<Progress> {
+    match content {
+        Either::Left(Either::Left(window)) => window.settle(),
+        Either::Left(Either::Right(_)) | Either::Right(_) => None,
+    }
+}
+
+impl Body for EdgeBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let next = ready!(Pin::new(&mut this.content).poll_frame(context));
+        match &next {
+            Some(Ok(frame)) => {
+                this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if this.has_ended() {
+                    this.report(Ending::Whole);
+                }
+            }
+            Some(Err(error)) => this.report(Ending::Aborted(&error.to_string())),
+            None => this.report(Ending::Whole),
+        }
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.size_hint()
+    }
+}
+
+impl Drop for EdgeBody {
+    fn drop(&mut self) {
+        let ending = if self.head_only || self.has_ended() { Ending::Whole } else { Ending::Dropped };
+        self.report(ending);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use http::HeaderMap;
+    use http_body_util::BodyExt as _;
+    use tracing::field::{Field, Visit};
+    use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt as _};
+    use tracing_subscriber::{Layer, Registry};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::edge::DrainTimeout;
+    use crate::edge::access::Content as Answered;
+    use crate::edge::problem::Kind;
+    use crate::edge::request_id::RequestId;
+
+    /// The outcome and the bytes of each line in the access log.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<(String, u64)>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Lines {
+        fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
+            let mut line = Line::default();
+            event.record(&mut line);
+            self.0.lock().unwrap().push((line.outcome, line.bytes));
+        }
+    }
+
+    #[derive(Default)]
+    struct Line {
+        outcome: String,
+        bytes: u64,
+    }
+
+    impl Visit for Line {
+        fn record_str(&mut self, field: &Field, value: &str) {
+            if field.name() == "outcome" {
+                value.clone_into(&mut self.outcome);
+            }
+        }
+
+        fn record_u64(&mut self, field: &Field, value: u64) {
+            if field.name() == "bytes" {
+                self.bytes = value;
+            }
+        }
+
+        fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+    }
+
+    /// The lines that are written while a body with this text is used.
+    fn lines(text: &'static str, head_only: bool, expired: bool, use_body: fn(EdgeBody)) -> Vec<(String, u64)> {
+        let lines = Lines::default();
+        tracing::subscriber::with_default(Registry::default().with(lines.clone()), || {
+            let (drain_timeout, now) = (DrainTimeout::default(), || Clock::system().now());
+            if expired {
+                drain_timeout.expire();
+            }
+            let id = RequestId::of(&HeaderMap::new(), now);
+            let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), None, drain_timeout);
+            record.set_head(404, Answered::Problem(Kind::NotFound, "no such path".to_owned()));
+            use_body(EdgeBody::new(Either::Right(Full::from(text)), record, head_only));
+        });
+        lines.0.lock().unwrap().clone()
+    }
+
+    fn read_first_frame(mut body: EdgeBody) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(runtime.block_on(body.frame()).unwrap().is_ok());
+    }
+
+    #[test]
+    fn body_is_reported_once_as_it_ended() {
+        for (text, head_only, expired, use_body, expected) in [
+            // A connection does not ask for more than the last frame, and for nothing of what is empty.
+            ("text", false, false, read_first_frame as fn(EdgeBody), ("not_found", 4)),
+            ("", false, false, drop, ("not_found", 0)),
+            ("text", true, false, drop, ("not_found", 0)),
+            ("text", false, false, drop, ("client_closed", 0)),
+            ("text", false, true, drop, ("drained", 0)),
+            ("text", false, true, read_first_frame, ("not_found", 4)),
+        ] {
+            let lines = lines(text, head_only, expired, use_body);
+            let lines: Vec<(&str, u64)> = lines.iter().map(|(outcome, bytes)| (outcome.as_str(), *bytes)).collect();
+            assert_eq!(lines, [expected], "{text:?}, only the head: {head_only}, after the drain: {expired}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The balance between the calls that an account has spent and the calls that its callers would have made themselves.
+//!
+//! Over all answers that ended whole, the calls that their callers would have made are the calls spent plus the calls
+//! saved. Some calls serve no such answer: those of a page that is smaller than the window it is cut from, of a failed
+//! run, of an answer that broke off, and retries. They are set against the savings that come after them, so that the
+//! sum holds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Turns;
+
+/// Calls of one account that were spent and are not set against any saving yet.
+#[derive(Debug, Default)]
+pub(super) struct Savings {
+    unsettled: AtomicU64,
+}
+
+impl Turns {
+    /// Adds calls that were spent for no answer that ended whole: those of a run that failed or that nobody waited for,
+    /// and those told of by an answer that broke off. Each call is added once.
+    pub fn add_unsettled(&self, calls: u32) {
+        self.savings.add_unsettled(calls);
+    }
+
+    /// Settles an answer that ended whole. `net` is the number of calls that its caller would have made, less those that
+    /// the answer tells of. Returns the calls saved: what is left of `net` after unsettled calls are paid off.
+    pub fn settle(&self, net: i64) -> u64 {
+        self.savings.settle(net)
+    }
+
+    /// Calls that were spent and are not set against a saving yet.
+    pub fn unsettled(&self) -> u64 {
+        self.savings.unsettled.load(Ordering::Relaxed)
+    }
+}
+
+impl Savings {
+    fn add_unsettled(&self, calls: u32) {
+        if calls > 0 {
+            self.unsettled.fetch_add(calls.into(), Ordering::Relaxed);
+        }
+    }
+
+    fn settle(&self, net: i64) -> u64 {
+        let Ok(gain) = u64::try_from(net) else {
+            self.unsettled.fetch_add(net.unsigned_abs(), Ordering::Relaxed);
+            return 0;
+        };
+        // Nearly always nothing is unsettled; a load does not take the cache line away from the other threads.
+        if gain == 0 || self.unsettled.load(Ordering::Relaxed) == 0 {
+            return gain;
+        }
+        let pay_off = |unsettled: u64| Some(unsettled.saturating_sub(gain));
+        let unsettled = self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay_off).unwrap_or_default();
+        gain.saturating_sub(unsettled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn saving_after_overspend_pays_it_off_first() {
+        let savings = Savings::default();
+        assert_eq!(savings.settle(-19), 0);
+        savings.add_unsettled(2);
+        assert_eq!([20, 2, 5].map(|net| savings.settle(net)), [0, 1, 5]);
+    }
+
+    proptest! {
+        /// Each step is an answer (calls that its caller would have made, and calls that were made), or calls of no answer.
+        #[test]
+        fn any_sequence_keeps_alone_equal_to_spent_plus_saved(
+            steps in prop::collection::vec((prop::option::of(1i64..200), 0u32..200), 0..50)
+        ) {
+            let savings = Savings::default();
+            let (mut alone, mut spent, mut saved) = (0, 0, 0);
+            for (answer, calls) in steps {
+                spent += i64::from(calls);
+                match answer {
+                    Some(would_have_made) => {
+                        alone += would_have_made;
+                        saved += savings.settle(would_have_made - i64::from(calls)).cast_signed();
+                    }
+                    None => savings.add_unsettled(calls),
+                }
+            }
+            prop_assert_eq!(alone, spent + saved - savings.unsettled.into_inner().cast_signed());
+        }
+    }
+}
