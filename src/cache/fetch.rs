@@ -20,7 +20,7 @@ use super::purge::Purges;
 use super::relay::Relay;
 use super::runs::{Begins, GatheredRun, gathered};
 use super::seat::Seat;
-use super::shelf::{Gathering, SharedShelf, Shelf, Shelves, Want};
+use super::shelf::{Gathering, SharedShelf, Shelf, Shelves, Sizing, Want};
 use super::tier::Tier;
 use super::work::Work;
 use crate::clock::Clock;
@@ -35,6 +35,8 @@ pub(super) type Below = BoxCloneSyncService<Run<ChunkPacker>, Fetched<Arc<Chunk>
 
 /// A window of more than this is worth runs side by side.
 const DAY: Duration = Duration::from_hours(24);
+/// Where rows come in no order, a window of unknown density begins with a run of such a part of it: an hour of a week.
+const SMALL_RUNS: u32 = 7 * 24;
 /// What an item takes in memory, packed, as long as nothing better is known, in bytes.
 const PACKED_ITEM: f64 = 1500.0;
 
@@ -100,7 +102,11 @@ impl Fetcher {
         let Some(Gathering { wants, .. }) = shelf.gathering.take() else { return };
         let now = self.clock.now();
         let settled_before = self.ladder.settled_before(now);
-        let runs = gathered(&wants, by_caller, |span, early| self.plan(series, &shelf, span, early, now));
+        let density = self.density(&shelf);
+        let seats = wants.iter().filter_map(|want| want.seat.upgrade());
+        let spare = seats.map(|seat| self.spare_runs(series, &seat.asker)).max().unwrap_or_default();
+        let plan = |span, early| self.plan(span, &density, shelf.sizing, (early, spare), now);
+        let runs = gathered(&wants, by_caller, plan);
         let (needed, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.cause.begins == Begins::Now);
         let mut begun = needed.len();
         for run in needed {
@@ -109,7 +115,7 @@ impl Fetcher {
         // What is open is read by one run after the other: two at a time could both miss an item that moves.
         let is_spare = |run: &GatheredRun| run.cause.begins == Begins::IfSpare && run.plan.span.end <= settled_before;
         for run in others.into_iter().filter(is_spare) {
-            if self.spare_runs(series, &run.cause.asker) <= begun {
+            if spare <= begun {
                 break;
             }
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
@@ -159,19 +165,24 @@ impl Fetcher {
         flight
     }
 
-    /// The bounded runs that bring `span`.
-    fn plan(&self, series: &Series, shelf: &Shelf, span: Span, early: bool, now: Moment) -> Vec<PlannedRun> {
-        let limiter = self.limiters.of(&series.account);
-        let side_by_side = limiter.filter(|limiter| span.length() > DAY && limiter.pages_are_slow());
+    /// The bounded runs that bring `span`, of which so many could begin at once.
+    fn plan(
+        &self,
+        span: Span,
+        density: &Density,
+        sizing: Sizing,
+        (early, spare): (bool, usize),
+        now: Moment,
+    ) -> Vec<PlannedRun> {
+        let lanes = if span.length() > DAY { spare } else { 1 };
         let limits = RunLimits {
             most: RunBounds::PRODUCT.items(),
             least_side_by_side: RunBounds::PRODUCT.items_side_by_side(),
-            lanes: side_by_side.map_or(1, |limiter| limiter.lanes()),
+            lanes: u32::try_from(lanes).unwrap_or(u32::MAX),
             first: early.then_some(FIRST_RUN_ITEMS),
-            longest: shelf.sizing.longest(),
+            longest: sizing.longest(),
         };
-        let density = self.density(shelf);
-        plan_runs(span, self.ladder.settled_before(now), &self.grid, &density, limits)
+        plan_runs(span, self.ladder.settled_before(now), &self.grid, density, limits)
     }
 
     /// What is known of the density of a series: what is cached of it, with and without `agenticActivities` together, and
@@ -210,14 +221,19 @@ impl Fetcher {
         // A task of its own: should it panic, those who wait are told all the same.
         let fetched = tokio::spawn(self.below.clone().oneshot(run)).await;
         let result = match fetched.unwrap_or(Err(RepageError::Torn)) {
-            Ok(Fetched { span, mut packed, order }) => {
+            Ok(Fetched { span, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.span().start);
                 self.shelve(&work, span, &packed);
-                work.shelf.lock().sizing.landed(span.length(), order == Order::Other);
+                let sizing = &mut work.shelf.lock().sizing;
+                if halved && order == Order::Other {
+                    sizing.was_oversized(span.length(), true, span.length());
+                } else {
+                    sizing.landed(span.length(), order == Order::Other);
+                }
                 Ok(Delivered { span, chunks: packed.into() })
             }
             Err(RepageError::Oversized) => {
-                let first = self.grid.cell(route.span.start).length();
+                let first = self.grid.cell(route.span.start).length().max(route.span.length() / SMALL_RUNS);
                 work.shelf.lock().sizing.was_oversized(route.span.length(), planned.is_some(), first);
                 Ok(Delivered::nothing())
             }

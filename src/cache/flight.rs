@@ -13,7 +13,7 @@ use super::chunk::Chunk;
 use super::memory::AheadPermit;
 use super::seat::Seat;
 use crate::quota::{Exhausted, Turns};
-use crate::repage::{Placed, RunPhase, RunStatus};
+use crate::repage::{Placed, RunBounds, RunPhase, RunStatus};
 use crate::upstream::{Class, Demand, PAGE_LIMIT, Patience};
 use crate::window::{Moment, Span};
 
@@ -206,6 +206,8 @@ impl Flight {
         let RunStatus { span, pages, expected, last_page, .. } = *self.status.borrow();
         let Some(expected) = expected.filter(|_| !self.is_elsewhere()) else { return false };
         let all = expected / f64::from(PAGE_LIMIT);
+        // One that has brought more than was expected of it may be as large as any.
+        let all = if f64::from(pages) < all { all } else { f64::from(RunBounds::PRODUCT.pages) };
         let share = need.intersection(span).length().as_secs_f64() / span.length().as_secs_f64().max(1.0);
         let spared = all - f64::from(pages) - all * share;
         let is_urgent = class < self.demand.cause().class;

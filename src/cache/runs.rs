@@ -74,7 +74,7 @@ pub(super) fn gathered(
     }
     let mut runs = Vec::new();
     for (span, rich, party) in spans {
-        let early = wants.iter().any(|(_, want)| want.early && want.lead.is_some_and(|lead| span.contains(lead)));
+        let early = wants.iter().any(|(_, want)| want.lead.is_some_and(|lead| lead.early && span.contains(lead.at)));
         let with_cause = |plan: PlannedRun| {
             let cause = cause(&wants, plan.span, rich, party)?;
             Some(GatheredRun { plan, rich, cause })
@@ -98,7 +98,7 @@ fn cause(wants: &[(Arc<Seat>, &Want)], span: Span, rich: bool, party: Option<&st
     })?;
     let seats = served.map(|(seat, ..)| seat.clone()).collect();
     let wants = || wants.iter().map(|(_, want)| want).filter(|want| need(&want.spans, span).is_some());
-    let begins = if wants().any(|want| want.lead.is_some_and(|lead| span.contains(lead))) {
+    let begins = if wants().any(|want| want.lead.is_some_and(|lead| span.contains(lead.at))) {
         Begins::Now
     } else if wants().any(|want| want.further) {
         Begins::IfSpare
@@ -119,6 +119,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cache::shelf::Lead;
     use crate::upstream::Patience;
     use crate::window::Moment;
 
@@ -137,9 +138,8 @@ mod tests {
             seat: Arc::downgrade(seat),
             fresh_since: Moment::MIN,
             looked_up: false,
-            lead: Some(span(start, end).start),
+            lead: Some(Lead { at: span(start, end).start, early: false }),
             further: false,
-            early: false,
         }
     }
 

@@ -21,7 +21,7 @@ use super::memory::AheadPermit;
 use super::relay::Arrival;
 use super::runs::need;
 use super::seat::{Found, Seat};
-use super::shelf::{SharedShelf, Shelf, Want};
+use super::shelf::{Lead, SharedShelf, Shelf, Want};
 use super::{CacheError, Excerpt, WindowQuery};
 use crate::quota::Exhausted;
 use crate::repage::RunStatus;
@@ -208,11 +208,11 @@ impl Session {
             return Ok(Survey::Complete(plan.hits));
         }
         let unknown = self.listing.as_ref().map(|listing| listing.unknown(&plan.missing)).unwrap_or_default();
-        let absent = self.absent(&plan.missing);
-        self.remember(&plan, &absent);
         if !unknown.is_empty() {
             return Ok(Survey::Partial { ready: Vec::new(), pages_to_come: None, next: Next::List(unknown) });
         }
+        let absent = self.absent(&plan.missing);
+        self.remember(&plan, &absent);
         let ready = beginning(self.span, &plan.hits);
         if self.mode == Mode::Streamed && !ready.is_empty() {
             // What comes behind it is asked for when it has been taken.
@@ -226,8 +226,10 @@ impl Session {
         }
         let lead = unasked.spans().first().map(|span| span.start);
         let lead = lead.filter(|lead| absent.spans().first().is_some_and(|first| first.start == *lead));
+        // Without a listing, each look into the second tier would be one at all that is missing.
         let further = !self.history.asked_further
             && !unasked.is_empty()
+            && (self.listing.is_some() || self.fetcher.tier.is_none())
             && self.fetcher.spare_runs(&self.series, &self.seat.asker) > usize::from(lead.is_some());
         let next = if lead.is_some() || further {
             self.history.asked_further = further;
@@ -237,9 +239,8 @@ impl Session {
                 seat: Arc::downgrade(&self.seat),
                 fresh_since: self.fresh_since,
                 looked_up: self.listing.is_some(),
-                lead,
+                lead: lead.map(|at| Lead { at, early: self.mode == Mode::MayStream }),
                 further,
-                early: self.mode == Mode::MayStream,
             };
             Next::Begin(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, want))
         } else {

@@ -97,10 +97,17 @@ pub(super) struct Want {
     /// Whether the second tier was asked for it.
     pub(super) looked_up: bool,
     /// What it needs next, if nothing that is in flight brings that.
-    pub(super) lead: Option<Moment>,
+    pub(super) lead: Option<Lead>,
     /// Whether further runs may be begun for it beside that.
     pub(super) further: bool,
-    /// Whether its beginning is to be sent early.
+}
+
+/// What a request needs next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lead {
+    /// Its first moment.
+    pub(super) at: Moment,
+    /// Whether it is the beginning of an answer, which is to be sent early.
     pub(super) early: bool,
 }
 

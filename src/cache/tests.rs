@@ -70,7 +70,7 @@ impl Played {
         });
         let part = Part { span: span(start, end), items: items.collect(), fetched_at: at(5_000) };
         let packed = self.run.packer.pack(part);
-        self.end(Ok(Fetched { span: span(start, end), packed, order: Order::Ascending }));
+        self.end(Ok(Fetched { span: span(start, end), packed, order: Order::Ascending, halved: false }));
     }
 
     fn end(self, outcome: RunOutcome) {

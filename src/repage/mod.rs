@@ -98,6 +98,8 @@ pub struct Fetched<T> {
     pub packed: Vec<T>,
     /// In which order the upstream brings its rows, as far as it was seen.
     pub order: Order,
+    /// Whether its rows moved, so that it was fetched in pieces of a page each: a shorter run would have cost less.
+    pub halved: bool,
 }
 
 /// How far a run is.

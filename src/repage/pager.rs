@@ -36,12 +36,13 @@ pub(super) struct Pager<'a, S, P: Packer> {
     pub(super) permit: Option<RunPermit>,
     packing: Packing<P>,
     order: Order,
+    halved: bool,
 }
 
 impl<'a, S, P: Packer> Pager<'a, S, P> {
     pub(super) fn new(stage: &'a RepageStage<S>, run: &'a Run<P>, permit: Option<RunPermit>) -> Self {
         let packing = Packing::new(run.packer.clone(), stage.settings.window.chunk);
-        Self { stage, run, permit, packing, order: Order::Unknown }
+        Self { stage, run, permit, packing, order: Order::Unknown, halved: false }
     }
 }
 
@@ -70,7 +71,8 @@ where
             // What is served only as a whole is fetched as a whole.
             Placed::Unchecked => self.fetch_indivisible(self.run.span).await?,
         };
-        Ok(Fetched { span, packed: self.packing.finish().await?, order: self.order })
+        let (order, halved) = (self.order, self.halved);
+        Ok(Fetched { span, packed: self.packing.finish().await?, order, halved })
     }
 
     /// Fetches `span`, halving it where its rows do not hold still. Gives what of it was fetched.
@@ -83,6 +85,11 @@ where
             Err(broken) => broken,
         };
         telemetry::torn(&self.run.series.account, &broken);
+        if self.run.planned.is_none() && span.length() > sizing::DAY {
+            // Halved, it would be as many runs as it has pages, and nobody knows how many these are.
+            return Err(RepageError::Oversized);
+        }
+        self.halved = true;
         let mut todo: Vec<Span> = halve(span).into_iter().flat_map(|(left, right)| [right, left]).collect();
         while let Some(span) = todo.pop() {
             // One page cannot tear, and two might again: so a half is fetched only if it fits a page.

@@ -11,7 +11,8 @@ use super::walk::{Order, Placed, Walk, Watch};
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Density, Grid, Moment, Span};
 
-const DAY: Duration = Duration::from_hours(24);
+/// What is longer is not asked for as a whole if its rows come in no order, or move.
+pub(super) const DAY: Duration = Duration::from_hours(24);
 
 /// The bounds of runs.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +64,8 @@ impl Default for RunBounds {
 /// Behind the page that decides where a run ends, so many items more are expected of it: the page that ends it proves it
 /// at the same time.
 pub(super) const ITEMS_BEHIND_THE_LAST_PAGE: f64 = 35.0;
+/// So many items at the end of what has come tell how dense it is there.
+const ITEMS_AT_THE_END: u16 = 25;
 /// The size of the first run of a window whose beginning is to be sent early, in items.
 pub const FIRST_RUN_ITEMS: f64 = PAGE_LIMIT as f64 + ITEMS_BEHIND_THE_LAST_PAGE;
 
@@ -105,7 +108,7 @@ pub(super) fn overrun(size: Size, span: Span, watch: Watch, walk: &Walk, bounds:
         Order::Other => {
             let most = match size.planned_pages {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
-                Some(planned) => ((2.0 * planned).ceil() as u32).max(2 * bounds.unordered_pages),
+                Some(planned) => ((2.0 * planned).ceil() as u32).max(bounds.pages),
                 None if span.length() > DAY => bounds.unordered_pages,
                 None => bounds.pages,
             };
@@ -149,7 +152,10 @@ pub(super) fn narrowed(
     let kept = match walk.order() {
         Order::Ascending => {
             let behind = second + Duration::from_secs(1);
-            let target = density.end_of(Span::new(behind, span.end), ITEMS_BEHIND_THE_LAST_PAGE);
+            // What follows is most likely as dense as the last items, which may be much denser than the first.
+            let length = walk.length_of_last(ITEMS_AT_THE_END.into());
+            let length = length.mul_f64(ITEMS_BEHIND_THE_LAST_PAGE / f64::from(ITEMS_AT_THE_END));
+            let target = behind + length;
             span.split_at(grid.line_before(behind, target)).0
         }
         // The beginning of the window is another run, so this one is like those behind the first.

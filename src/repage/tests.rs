@@ -190,7 +190,7 @@ fn run_all(mut upstream: Upstream, span: Span) -> (Result<Vec<Bytes>, RepageErro
             Err(error) => return (Err(error), upstream),
         }
     }
-    (Ok(together(Fetched { span, packed: parts, order: Order::Unknown })), upstream)
+    (Ok(together(Fetched { span, packed: parts, order: Order::Unknown, halved: false })), upstream)
 }
 
 /// A time at which all that the tests ask for has settled.

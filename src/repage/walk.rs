@@ -129,6 +129,13 @@ impl Walk {
         self.seen.last().copied()
     }
 
+    /// In how much time the last so many items lie.
+    pub fn length_of_last(&self, items: usize) -> Duration {
+        let last = &self.seen[self.seen.len().saturating_sub(items)..];
+        let ends = last.iter().min().zip(last.iter().max());
+        ends.map_or(Duration::ZERO, |(first, last)| last.since(*first))
+    }
+
     /// The last whole second up to `line` on which no item lies exactly: where the upper bound is inclusive, a query that
     /// ends on one brings what lies there, and that is not counted, for the bound might be another than it is said to be.
     pub fn line_before(&self, line: Moment) -> Moment {

@@ -13,6 +13,9 @@ use super::{Density, Grid, Moment, Span};
 /// items as expected: the hours that were observed may be those of the night.
 const UNOBSERVED_HOURS_MARGIN: f64 = 6.0;
 
+/// The first run is at most such a part of a window of which not every hour of the day was observed: an hour of a week.
+const FIRST_RUN_PART: u32 = 7 * 24;
+
 /// How large runs may be, in items.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunLimits {
@@ -51,30 +54,30 @@ pub fn plan_runs(
         return vec![PlannedRun { span: missing, items: None }];
     }
     let (mut settled, open) = missing.split_at(settled_before);
-    let mut left = count(density.items(missing), density, limits);
+    let mut items_left = density.items(missing);
+    let mut runs_left = count(items_left, density, limits);
+    let mut first = limits.first.filter(|_| runs_left > 1);
     let mut runs = Vec::new();
-    let mut first = limits.first.filter(|_| left > 1);
     while !settled.is_empty() {
-        let rest = Span::new(settled.start, missing.end);
-        let is_short = limits.longest.is_none_or(|longest| rest.length() <= longest);
-        if left <= 1 && is_short {
+        let is_short = limits.longest.is_none_or(|longest| missing.end.since(settled.start) <= longest);
+        if runs_left <= 1 && is_short {
             break;
         }
         // An even share of what is left; of an empty stream, all of it.
-        let share = (density.items(rest) / f64::from(left)).max(1.0);
-        let size = first.take().map_or_else(
-            || {
-                left = left.saturating_sub(1).max(1);
-                share
-            },
-            |first| first.min(share),
-        );
-        let longest = limits.longest.map_or(Moment::MAX, |longest| settled.start + longest);
+        let share = (items_left / f64::from(runs_left)).max(1.0);
+        let (size, longest) = if let Some(first) = first.take() {
+            (first.min(share), first_length(missing, grid, density))
+        } else {
+            runs_left = runs_left.saturating_sub(1).max(1);
+            (share, Duration::MAX)
+        };
+        let longest = settled.start + limits.longest.unwrap_or(Duration::MAX).min(longest);
         let planned = density.end_of(settled, size).min(longest);
         let end = if planned < settled.end { grid.line_before(settled.start, planned) } else { settled.end };
         let (run, rest) = settled.split_at(end);
-        runs.push(PlannedRun { span: run, items: Some(density.items(run)) });
-        settled = rest;
+        let items = density.items(run);
+        runs.push(PlannedRun { span: run, items: Some(items) });
+        (settled, items_left) = (rest, (items_left - items).max(0.0));
     }
     // The last settled piece and what is open are one run, if they fit.
     let rest = Span::new(settled.start, open.end.max(settled.end));
@@ -82,6 +85,13 @@ pub fn plan_runs(
         runs.push(PlannedRun { span: rest, items: Some(density.items(rest)) });
     }
     runs
+}
+
+/// The longest that the first run may be, if the beginning is to be sent early: where not every hour was observed, the
+/// first ones may be much denser than expected.
+fn first_length(missing: Span, grid: &Grid, density: &Density) -> Duration {
+    let part = (missing.length() / FIRST_RUN_PART).max(grid.cell(missing.start).length());
+    if density.covers_the_day() { Duration::MAX } else { part }
 }
 
 /// How many runs should bring a span of so many items.
@@ -168,6 +178,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn runs_tile_what_is_missing(
             start in 0i64..100_000, length in 1i64..40 * DAY, settled in 0i64..50 * DAY, items in 1u64..200_000,

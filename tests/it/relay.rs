@@ -1,7 +1,7 @@
 //! Replicas of which one makes all calls: whoever is asked, on however many of them, it is as if there were one gateway.
 
+mod long_windows;
 mod patience;
-mod stretches;
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Pages of one run are fetched side by side, where the upstream takes its time and the quota is plentiful.
+//! Runs of one window are fetched side by side, where the upstream takes its time and the quota is plentiful.
 //!
 //! Real time, since the answers go over real sockets; but only counts are looked at.
 
@@ -25,7 +25,7 @@ fn pages(rig: &Rig, window: &Window) -> u64 {
 }
 
 #[tokio::test]
-async fn the_pages_of_a_cold_week_come_side_by_side_and_cost_next_to_nothing_more() {
+async fn cold_week_slow_upstream_is_fetched_in_runs_side_by_side() {
     let week = Window::days("2026-02-16", "2026-02-22");
     let rig = slow_rig(profile(1_700, 12), &Settings::default()).await;
     let (truth, least) = (rig.truth(week.from, week.end), pages(&rig, &week));
@@ -35,7 +35,8 @@ async fn the_pages_of_a_cold_week_come_side_by_side_and_cost_next_to_nothing_mor
         assert_items(&answer.page(), &truth[n * 500..][..10], &format!("caller {n}"));
     }
     let counts = rig.control.counts();
-    assert!(counts.total <= least + 2, "{} calls for {least} pages", counts.total);
+    // The last page of each run need not be full.
+    assert!(counts.total <= least + 8, "{} calls for {least} pages", counts.total);
     assert_eq!(counts.max_concurrent, 8);
     rig.control.reset_counts();
     assert_items(&rig.get(&week.query).await.page(), &truth, "the week as a whole");
@@ -55,24 +56,24 @@ async fn what_is_under_way_at_once_is_for_all_runs_together() {
     assert_eq!(counts.max_concurrent, 3);
 }
 
-/// Twelve calls a second, of which four go at once and the others evenly.
+/// Six calls a second: whatever the upstream's pace, each call waits for the quota.
 #[tokio::test]
-async fn while_calls_wait_for_the_quota_none_is_made_ahead() {
-    let limit = Limit::new(12, Duration::from_secs(1));
+async fn cold_window_contended_quota_is_fetched_run_by_run() {
+    let limit = Limit::new(6, Duration::from_secs(1));
     let settings =
-        Settings::default().limits("[{ requests = 12, per = '1s' }]").section("quota", "queue_timeout = '500ms'");
+        Settings::default().limits("[{ requests = 6, per = '1s' }]").section("quota", "queue_timeout = '500ms'");
     let rig = slow_rig(Profile { limits: vec![limit], ..profile(1_700, 6) }, &settings).await;
     let window = Window::days("2026-02-20", "2026-02-21");
     let least = pages(&rig, &window);
     check_pages(&rig, &window, 10_000).await;
     let counts = rig.control.counts();
-    assert!(counts.total <= least + 1 && counts.limited == 0, "{counts:?} for {least} pages");
+    assert!(counts.total <= least + 4 && counts.limited == 0, "{counts:?} for {least} pages");
     assert!(rig.control.max_in_any_window(limit.per) <= limit.requests);
 }
 
 /// Rows that arrive while the pages of what is open are under way: those that were there are all in the answer.
 #[tokio::test]
-async fn what_arrives_meanwhile_pushes_no_row_out() {
+async fn open_window_rows_that_arrive_push_no_row_out() {
     let settings = Settings::default().section("window", "freshness = []");
     let rig = slow_rig(profile(1_700, 4), &settings).await;
     let now = at("2026-02-25T12:00:00Z");
@@ -89,5 +90,5 @@ async fn what_arrives_meanwhile_pushes_no_row_out() {
     let page = answer.page();
     let came: HashSet<&[u8]> = page.items().collect();
     assert!(before.iter().all(|item| came.contains(item.as_slice())), "a row is missing");
-    assert!(rig.control.counts().max_concurrent > 1);
+    assert_eq!(rig.control.counts().max_concurrent, 1, "what is open is one run");
 }

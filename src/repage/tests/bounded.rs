@@ -71,7 +71,12 @@ fn unordered_run_is_dropped_if_it_is_much_larger_than_planned() {
     let oversized = || Err(RepageError::Oversized.to_string());
     assert_eq!(calls(seconds(0, 7 * DAY), None, 7 * 1440), (2, oversized()), "a week is asked for in small runs then");
     assert_eq!(calls(seconds(0, DAY), None, 1440), (15, Ok(1440)), "a day is one run");
-    assert_eq!(calls(seconds(0, 7 * DAY), Some(500.0), 7 * 1440), (10, oversized()));
+    assert_eq!(
+        calls(seconds(0, 7 * DAY), Some(500.0), 7 * 1440),
+        (40, oversized()),
+        "as many pages as any run may have"
+    );
+    assert_eq!(calls(seconds(0, 7 * DAY), Some(2_500.0), 7 * 1440), (50, oversized()));
     assert_eq!(calls(seconds(0, 7 * DAY), None, 200), (2, Ok(200)));
 }
 

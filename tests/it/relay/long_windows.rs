@@ -1,4 +1,4 @@
-//! A window of more than a month is brought to one who follows stretch by stretch, and sent as it comes.
+//! A long window is brought to a follower run by run, and sent as it comes.
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -8,9 +8,9 @@ use super::*;
 /// Forty settled days of 300 items each.
 const LONG: &str = "from=2026-01-15&to=2026-02-23";
 const PAGES: u64 = 120;
-/// Three days first, then about forty pages at a time: each end may cost a call.
-const STRETCHES: u64 = 4;
-/// More than the first stretch is.
+/// A small run first, then about forty pages at a time: the last page of each need not be full.
+const RUNS: u64 = 5;
+/// More than the first run is.
 const BEGINNING: u64 = 20;
 
 async fn replicas(count: usize) -> Replicas {
@@ -33,7 +33,7 @@ async fn begin(door: &Door) -> (http::response::Parts, Incoming, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn it_is_whole_and_costs_hardly_a_call_more() {
+async fn followed_window_is_whole_and_costs_hardly_a_call_more() {
     let replicas = replicas(3).await;
     let truth = truth(&replicas);
     assert_eq!(truth.len() as u64, PAGES * 100);
@@ -41,7 +41,7 @@ async fn it_is_whole_and_costs_hardly_a_call_more() {
     assert_eq!(answer.cache_status(), "koregate; fwd=miss; detail=\"streamed\"");
     assert_whole(&answer, &truth);
     let calls = replicas.rig.calls();
-    assert!((PAGES..=PAGES + STRETCHES).contains(&calls), "{calls}");
+    assert!((PAGES..=PAGES + RUNS).contains(&calls), "{calls}");
     for door in [replicas.follower(1), replicas.caller()] {
         let again = door.ask(&Ask::get(LONG)).await;
         assert!(again.cache_status().starts_with("koregate; hit"), "{}", again.cache_status());
@@ -51,7 +51,7 @@ async fn it_is_whole_and_costs_hardly_a_call_more() {
 }
 
 #[tokio::test]
-async fn its_beginning_is_sent_while_its_end_is_still_to_come() {
+async fn followed_window_is_sent_while_its_end_is_still_to_come() {
     let replicas = replicas(2).await;
     // Longer than this test lives.
     replicas.rig.control.set_faults(FaultPlan::always(Fault::Slow).after(BEGINNING));
@@ -62,7 +62,7 @@ async fn its_beginning_is_sent_while_its_end_is_still_to_come() {
 }
 
 #[tokio::test]
-async fn of_one_who_does_not_read_on_the_end_is_not_fetched() {
+async fn followed_window_that_nobody_reads_is_not_fetched_to_its_end() {
     let replicas = replicas(2).await;
     let (follower, rig) = (replicas.follower(0), &replicas.rig);
     let (_, _body, _) = begin(follower).await;
@@ -78,7 +78,7 @@ async fn of_one_who_does_not_read_on_the_end_is_not_fetched() {
 }
 
 #[tokio::test]
-async fn it_is_brought_to_its_end_though_the_one_who_calls_dies() {
+async fn followed_window_is_brought_to_its_end_though_the_leader_dies() {
     let mut replicas = replicas(3).await;
     let truth = truth(&replicas);
     replicas.rig.control.set_faults(FaultPlan::always(Fault::Slow).after(BEGINNING));
