@@ -105,6 +105,9 @@ impl Fetcher {
         let density = self.density(&shelf);
         let seats = wants.iter().filter_map(|want| want.seat.upgrade());
         let spare = seats.map(|seat| self.spare_runs(series, &seat.asker)).max().unwrap_or_default();
+        // Small runs whose size is a guess are not worth it side by side.
+        let is_guess = shelf.sizing.longest().is_some() && !density.covers_the_day();
+        let spare = if is_guess { 0 } else { spare };
         let plan = |span, early| self.plan(span, &density, shelf.sizing, (early, spare), now);
         let runs = gathered(&wants, by_caller, plan);
         let (needed, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.cause.begins == Begins::Now);
@@ -174,11 +177,13 @@ impl Fetcher {
         (early, spare): (bool, usize),
         now: Moment,
     ) -> Vec<PlannedRun> {
-        let lanes = if span.length() > DAY { spare } else { 1 };
+        let lanes = u32::try_from(if span.length() > DAY { spare } else { 0 }).unwrap_or(u32::MAX);
         let limits = RunLimits {
             most: RunBounds::PRODUCT.items(),
             least_side_by_side: RunBounds::PRODUCT.items_side_by_side(),
-            lanes: u32::try_from(lanes).unwrap_or(u32::MAX),
+            // The runs of a week that are begun at once would be of about a day each, and those of its working days much
+            // longer than the others; a run and a part of one more, which begin when others have ended, even that out.
+            lanes: if lanes > 0 { f64::from(lanes) + 1.6 } else { 1.0 },
             first: early.then_some(FIRST_RUN_ITEMS),
             longest: sizing.longest(),
         };

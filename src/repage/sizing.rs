@@ -160,10 +160,13 @@ pub(super) fn narrowed(
         }
         // The beginning of the window is another run, so this one is like those behind the first.
         Order::Descending => {
-            let size =
-                if side_by_side { (expected / f64::from(lanes.max(1))).clamp(most, bounds.items()) } else { most };
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let length = span.end.since(second).mul_f64((size / walk.len() as f64).max(1.0));
+            let length = if side_by_side {
+                // Its last hours may be much less dense than the others: a share of the time is more even.
+                span.length() / lanes.max(1)
+            } else {
+                span.end.since(second).mul_f64((most / walk.len() as f64).max(1.0))
+            };
             span.split_at(grid.cell(span.end - length).start.min(second)).1
         }
         Order::Unknown | Order::Other => return None,

@@ -23,8 +23,8 @@ pub struct RunLimits {
     pub most: f64,
     /// The least that a run brings if runs are planned side by side: each costs half a page more than it must.
     pub least_side_by_side: f64,
-    /// How many runs of the span may be under way at once.
-    pub lanes: u32,
+    /// How many runs the span is divided into for the sake of speed; the last one may be a part of the others.
+    pub lanes: f64,
     /// The size of the first run, where the beginning of the window is to be sent early.
     pub first: Option<f64>,
     /// The longest run, where the upstream's rows come in no order: such a run cannot be cut if it turns out too large.
@@ -56,19 +56,19 @@ pub fn plan_runs(
     let (mut settled, open) = missing.split_at(settled_before);
     let mut items_left = density.items(missing);
     let mut runs_left = count(items_left, density, limits);
-    let mut first = limits.first.filter(|_| runs_left > 1);
+    let mut first = limits.first.filter(|_| runs_left > 1.0);
     let mut runs = Vec::new();
     while !settled.is_empty() {
         let is_short = limits.longest.is_none_or(|longest| missing.end.since(settled.start) <= longest);
-        if runs_left <= 1 && is_short {
+        if runs_left <= 1.0 && is_short {
             break;
         }
         // An even share of what is left; of an empty stream, all of it.
-        let share = (items_left / f64::from(runs_left)).max(1.0);
+        let share = (items_left / runs_left).max(1.0);
         let (size, longest) = if let Some(first) = first.take() {
             (first.min(share), first_length(missing, grid, density))
         } else {
-            runs_left = runs_left.saturating_sub(1).max(1);
+            runs_left = (runs_left - 1.0).max(1.0);
             (share, Duration::MAX)
         };
         let longest = settled.start + limits.longest.unwrap_or(Duration::MAX).min(longest);
@@ -95,12 +95,10 @@ fn first_length(missing: Span, grid: &Grid, density: &Density) -> Duration {
 }
 
 /// How many runs should bring a span of so many items.
-fn count(items: f64, density: &Density, limits: RunLimits) -> u32 {
+fn count(items: f64, density: &Density, limits: RunLimits) -> f64 {
     let margin = if density.covers_the_day() { 1.0 } else { UNOBSERVED_HOURS_MARGIN };
-    let lanes = (items * margin / limits.least_side_by_side).floor().clamp(1.0, f64::from(limits.lanes.max(1)));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
-    let count = (items / limits.most).ceil().max(lanes) as u32;
-    count
+    let worth = (items * margin / limits.least_side_by_side).floor().max(1.0);
+    (items / limits.most).ceil().max(limits.lanes.clamp(1.0, worth))
 }
 
 #[cfg(test)]
@@ -111,7 +109,7 @@ mod tests {
 
     const DAY: i64 = 24 * 3600;
     const LIMITS: RunLimits =
-        RunLimits { most: 4000.0, least_side_by_side: 1200.0, lanes: 1, first: None, longest: None };
+        RunLimits { most: 4000.0, least_side_by_side: 1200.0, lanes: 1.0, first: None, longest: None };
 
     fn seconds(start: i64, end: i64) -> Span {
         Span::new(Moment::from_seconds(start), Moment::from_seconds(end))
@@ -153,7 +151,7 @@ mod tests {
 
     #[test]
     fn lanes_share_a_window_unless_it_is_small() {
-        let lanes = RunLimits { lanes: 8, ..LIMITS };
+        let lanes = RunLimits { lanes: 8.0, ..LIMITS };
         assert_eq!(plan(seconds(0, 7 * DAY), &even(1700), lanes).len(), 8);
         assert_eq!(plan(seconds(0, 7 * DAY), &even(500), lanes).len(), 2);
         assert_eq!(plan(seconds(0, 7 * DAY), &even(100), lanes).len(), 1);
@@ -183,7 +181,7 @@ mod tests {
         #[test]
         fn runs_tile_what_is_missing(
             start in 0i64..100_000, length in 1i64..40 * DAY, settled in 0i64..50 * DAY, items in 1u64..200_000,
-            observed in 1i64..3 * DAY, lanes in 1u32..9, first in prop::option::of(1.0f64..500.0), chunk in 1u64..90_000
+            observed in 1i64..3 * DAY, lanes in 1.0f64..9.0, first in prop::option::of(1.0f64..500.0), chunk in 1u64..90_000
         ) {
             let mut density = Density::default();
             density.add_evenly(seconds(0, observed), items);
