@@ -180,7 +180,7 @@ impl Fetcher {
         let lanes = u32::try_from(if span.length() > DAY { spare } else { 0 }).unwrap_or(u32::MAX);
         let limits = RunLimits {
             most: RunBounds::PRODUCT.items(),
-            least_side_by_side: RunBounds::PRODUCT.items_side_by_side(),
+            least_side_by_side: RunBounds::PRODUCT.least_items_side_by_side(),
             // The runs of a week that are begun at once would be of about a day each, and those of its working days much
             // longer than the others; a run and a part of one more, which begin when others have ended, even that out.
             lanes: if lanes > 0 { f64::from(lanes) + 1.6 } else { 1.0 },

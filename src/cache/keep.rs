@@ -9,7 +9,7 @@ use super::fetch::Fetcher;
 use super::outcome::NotStored;
 use super::shelf::Shelf;
 use super::work::Work;
-use crate::repage::{Item, Packer, Part, Placed};
+use crate::repage::{Item, ItemPacker, Placed, RunPart};
 use crate::telemetry;
 use crate::window::{Grid, Ladder, Span};
 
@@ -33,7 +33,7 @@ impl ChunkPacker {
         Self { ladder: ladder.clone(), grid, placed, epoch }
     }
 
-    fn cut(&self, part: &Part) -> Vec<Arc<Chunk>> {
+    fn cut(&self, part: &RunPart) -> Vec<Arc<Chunk>> {
         let (settled, open) = part.span.split_at(self.ladder.settled_before(part.fetched_at));
         [(settled, Settled::Yes), (open, Settled::No)]
             .into_iter()
@@ -50,10 +50,10 @@ impl ChunkPacker {
     }
 }
 
-impl Packer for ChunkPacker {
+impl ItemPacker for ChunkPacker {
     type Packed = Arc<Chunk>;
 
-    fn pack(&self, part: Part) -> Vec<Arc<Chunk>> {
+    fn pack(&self, part: RunPart) -> Vec<Arc<Chunk>> {
         match self.placed {
             Placed::Checked => self.cut(&part),
             Placed::Unchecked => {

@@ -33,6 +33,7 @@ mod tally;
 mod tests;
 mod tier;
 mod tombs;
+mod wait;
 mod work;
 
 use std::convert::Infallible;

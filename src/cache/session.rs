@@ -1,15 +1,13 @@
 //! One request's session: what it has in hand of its window, and where the rest comes from.
 //!
 //! [`Session::survey`] is the one look at all sources, under one lock: memory, flights, Redis by name; and it asks for what
-//! none of them has. [`Session::advance`] waits for what the survey found to be the next. An answer that is put together
+//! none of them has. [`Session::advance`] (`wait`) waits for what the survey found to be the next. An answer that is put together
 //! whole (`serve`), one that is streamed (`stream`) and one for another replica (`relay`) are loops over these two.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select_all;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::chunk::Chunk;
 use super::copies::Copy;
@@ -23,8 +21,6 @@ use super::runs::need;
 use super::seat::{Found, Seat};
 use super::shelf::{Lead, SharedShelf, Shelf, Want};
 use super::{CacheError, Excerpt, WindowQuery};
-use crate::quota::Exhausted;
-use crate::repage::RunStatus;
 use crate::upstream::{Filter, KnownFilter, PAGE_LIMIT, Patience, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
@@ -36,11 +32,6 @@ const DAY: Duration = Duration::from_hours(24);
 const LONG_PAGES: f64 = 60.0;
 /// and one of so many if it is of more than a day: a usual day is soon there, and is answered with a status and a length.
 const LONG_PAGES_FOR_DAYS: f64 = 12.0;
-/// Another replica says each second how far it is, and gives up by itself. One that says nothing for so much longer than
-/// the patience lasts is not waited for.
-const LEADER_SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Then whoever asks may come again after this: it is known who makes the calls instead.
-const COME_AGAIN: Duration = Duration::from_secs(5);
 
 /// A chunk that a flight has brought for this answer, or that was found for it.
 #[derive(Clone, Debug)]
@@ -111,7 +102,7 @@ pub(super) struct History {
     pub(super) progress: usize,
     /// Whether a run beside the others was asked for since something was last heard of a flight: if none could begin, it
     /// is not asked for again before that.
-    asked_further: bool,
+    pub(super) asked_further: bool,
 }
 
 /// What a survey has found.
@@ -359,74 +350,6 @@ impl Session {
         self.span = rest;
         // Until the caller had taken it, it was not the quota that was waited for.
         self.seat.patience.at_most(Duration::ZERO);
-    }
-
-    /// Waits for what a survey has found to be the next.
-    pub(super) async fn advance(&mut self, next: Next) -> Result<(), CacheError> {
-        match next {
-            Next::Begin(mut begun) => {
-                drop(begun.changed().await);
-                Ok(())
-            }
-            Next::Flights(flights) => self.await_flights(&flights).await,
-            Next::List(spans) => {
-                self.list(&spans).await;
-                Ok(())
-            }
-            Next::Read(piece) => self.read_piece(&piece).await,
-        }
-    }
-
-    /// Waits until there is news of one of these flights. An error if the quota grants none of them a call for too long.
-    async fn await_flights(&mut self, flights: &[Joined]) -> Result<(), CacheError> {
-        let mut statuses: Vec<_> = flights.iter().map(|joined| joined.flight.status().subscribe()).collect();
-        let pages = |statuses: &[watch::Receiver<RunStatus>]| statuses.iter().map(|status| status.borrow().pages).sum();
-        let mut seen: u32 = pages(&statuses);
-        loop {
-            statuses.iter_mut().for_each(watch::Receiver::mark_unchanged);
-            // What has happened since they were looked at is not waited for.
-            if flights.iter().any(|joined| joined.flight.has_news(joined.known) || self.should_leave(joined)) {
-                return Ok(());
-            }
-            let Seat { asker, patience, .. } = &*self.seat;
-            flights.iter().try_for_each(|joined| joined.flight.check_patience(asker.class, patience))?;
-            tokio::select! {
-                biased;
-                // All at once: one that the quota holds is not found out only when a longer one has landed.
-                _ = select_all(statuses.iter_mut().map(|status| Box::pin(status.changed()))) => {}
-                error = self.impatience(flights) => return Err(error),
-            }
-            if pages(&statuses) > seen {
-                // There may be room for a further run, and it may be known now that it takes long.
-                seen = pages(&statuses);
-                self.history.progress += 1;
-                self.history.asked_further = false;
-                if self.mode == Mode::MayStream || self.fetcher.spare_runs(&self.series, &self.seat.asker) > 0 {
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Whether what is needed of a flight had better be fetched separately.
-    fn should_leave(&self, Joined { flight, need, .. }: &Joined) -> bool {
-        let turns = self.fetcher.quotas.of(&self.series.account);
-        let expected_wait = turns.map(|turns| turns.expected_wait()).unwrap_or_default();
-        flight.is_too_long_for(*need, self.seat.asker.class, expected_wait)
-    }
-
-    /// Ends when the quota has granted none of these flights a call for too long.
-    async fn impatience(&self, flights: &[Joined]) -> CacheError {
-        let Seat { asker, patience, .. } = &*self.seat;
-        let is_elsewhere = flights.iter().any(|joined| joined.flight.is_elsewhere());
-        patience.over(if is_elsewhere { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
-        let turns = self.fetcher.quotas.of(&self.series.account);
-        let retry_after = match flights.iter().filter_map(|joined| joined.flight.paused_until(asker.class)).max() {
-            Some(until) => until.saturating_duration_since(Instant::now()),
-            None if is_elsewhere => COME_AGAIN,
-            None => turns.map_or(COME_AGAIN, |turns| turns.forecast(1, asker.class)),
-        };
-        CacheError::Held(Exhausted { retry_after })
     }
 }
 

@@ -12,7 +12,7 @@ use tower::{ServiceExt as _, service_fn};
 
 use super::*;
 use crate::quota::QuotaError;
-use crate::repage::{Fetched, Item, Order, Packer as _, Part, RunPhase};
+use crate::repage::{Fetched, Item, ItemPacker as _, Order, RunPart, RunPhase};
 use crate::upstream::{Class, Filter};
 use crate::window::UpperBound;
 
@@ -68,7 +68,7 @@ impl Played {
             let name = format!("{second}");
             Item { at: at(second), id: name.clone().into(), json: format!("{{\"n\":{name}}}").into() }
         });
-        let part = Part { span: span(start, end), items: items.collect(), fetched_at: at(5_000) };
+        let part = RunPart { span: span(start, end), items: items.collect(), fetched_at: at(5_000) };
         let packed = self.run.packer.pack(part);
         self.end(Ok(Fetched { span: span(start, end), packed, order: Order::Ascending, halved: false }));
     }

@@ -6,7 +6,7 @@ use tower::Service;
 
 use super::pager::Pager;
 use super::walk::{Order, Walk};
-use super::{Packer, RepageError};
+use super::{ItemPacker, RepageError};
 use crate::quota::QuotaError;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
 use crate::window::{Bound, Moment, Span, UpperBound};
@@ -15,7 +15,7 @@ impl<S, P> Pager<'_, S, P>
 where
     S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + 'static,
     S::Future: Send,
-    P: Packer,
+    P: ItemPacker,
 {
     /// Looks for a line on one side of which a scan has seen everything, and proves it with one call: a query for just
     /// that side must have no row beyond those that were seen. Gives that side.

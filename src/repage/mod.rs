@@ -67,12 +67,12 @@ pub struct Run<P> {
 
 /// Packs items for whoever asked for the run, while more of them are fetched. What comes of it is private to the run
 /// until the run is proven.
-pub trait Packer: Clone + Send + Sync + 'static {
+pub trait ItemPacker: Clone + Send + Sync + 'static {
     /// Items, packed.
     type Packed: Send + Sync + 'static;
 
     /// Packs a part of a run. It may take long enough to hold up others of its thread.
-    fn pack(&self, part: Part) -> Vec<Self::Packed>;
+    fn pack(&self, part: RunPart) -> Vec<Self::Packed>;
 
     /// How many bytes of memory a packed piece takes.
     fn weight(packed: &Self::Packed) -> usize;
@@ -80,7 +80,7 @@ pub trait Packer: Clone + Send + Sync + 'static {
 
 /// A part of a run, with all its items.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct RunPart {
     /// Of which time.
     pub span: Span,
     /// All its items, in the order of the contract.
@@ -210,7 +210,7 @@ impl<S, P> Service<Run<P>> for RepageStage<S>
 where
     S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + Sync + 'static,
     S::Future: Send,
-    P: Packer,
+    P: ItemPacker,
 {
     type Response = Fetched<P::Packed>;
     type Error = RepageError;

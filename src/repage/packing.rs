@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::walk::{Order, Walk};
-use super::{Packer, Part, RepageError};
+use super::{ItemPacker, RepageError, RunPart};
 use crate::window::{Moment, Span};
 
 /// So many parts are being packed at once.
@@ -15,7 +15,7 @@ const AT_ONCE: usize = 2;
 const MOST_UNPACKED: usize = 2 << 20;
 
 /// What a run has brought so far, packed.
-pub(super) struct Packing<P: Packer> {
+pub(super) struct Packing<P: ItemPacker> {
     packer: P,
     /// The lines at which chunks are cut anyway.
     grid: Duration,
@@ -23,7 +23,7 @@ pub(super) struct Packing<P: Packer> {
     under_way: VecDeque<JoinHandle<Vec<P::Packed>>>,
 }
 
-impl<P: Packer> Packing<P> {
+impl<P: ItemPacker> Packing<P> {
     pub(super) fn new(packer: P, grid: Duration) -> Self {
         Self { packer, grid, packed: Vec::new(), under_way: VecDeque::new() }
     }
@@ -56,11 +56,11 @@ impl<P: Packer> Packing<P> {
     ) -> Result<(), RepageError> {
         let Some(passed) = self.passed(walk, span, line) else { return Ok(()) };
         let items = walk.hand_on(passed);
-        self.pack(Part { span: passed, items, fetched_at }).await
+        self.pack(RunPart { span: passed, items, fetched_at }).await
     }
 
     /// Packs a part.
-    pub(super) async fn pack(&mut self, part: Part) -> Result<(), RepageError> {
+    pub(super) async fn pack(&mut self, part: RunPart) -> Result<(), RepageError> {
         self.settle(AT_ONCE - 1).await?;
         let packer = self.packer.clone();
         self.under_way.push_back(tokio::task::spawn_blocking(move || packer.pack(part)));

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use super::pager::Pager;
-use super::{Packer, RepageError, RunPhase};
+use super::{ItemPacker, RepageError, RunPhase};
 use crate::quota::{Exhausted, QuotaError};
 use crate::upstream::{Page, PageRequest};
 use crate::window::QueryBounds;
@@ -18,7 +18,7 @@ impl<S, P> Pager<'_, S, P>
 where
     S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + 'static,
     S::Future: Send,
-    P: Packer,
+    P: ItemPacker,
 {
     /// Fetches a page. A run that has begun is not given up because the quota is spent: it pauses, and says so.
     pub(super) async fn page(&mut self, bounds: QueryBounds, offset: u64, limit: u32) -> Result<Page, RepageError> {

@@ -8,7 +8,7 @@ use super::limiter::RunPermit;
 use super::packing::Packing;
 use super::sizing::{self, Overrun, Size};
 use super::walk::{Broken, Order, Walk, Watch};
-use super::{Fetched, Packer, Part, Placed, RepageError, RepageStage, Run};
+use super::{Fetched, ItemPacker, Placed, RepageError, RepageStage, Run, RunPart};
 use crate::quota::QuotaError;
 use crate::telemetry;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
@@ -30,7 +30,7 @@ enum Scanned {
 }
 
 /// Fetches one run.
-pub(super) struct Pager<'a, S, P: Packer> {
+pub(super) struct Pager<'a, S, P: ItemPacker> {
     pub(super) stage: &'a RepageStage<S>,
     pub(super) run: &'a Run<P>,
     pub(super) permit: Option<RunPermit>,
@@ -39,7 +39,7 @@ pub(super) struct Pager<'a, S, P: Packer> {
     halved: bool,
 }
 
-impl<'a, S, P: Packer> Pager<'a, S, P> {
+impl<'a, S, P: ItemPacker> Pager<'a, S, P> {
     pub(super) fn new(stage: &'a RepageStage<S>, run: &'a Run<P>, permit: Option<RunPermit>) -> Self {
         let packing = Packing::new(run.packer.clone(), stage.settings.window.chunk);
         Self { stage, run, permit, packing, order: Order::Unknown, halved: false }
@@ -50,7 +50,7 @@ impl<S, P> Pager<'_, S, P>
 where
     S: Service<PageRequest, Response = Page, Error = QuotaError> + Clone + Send + 'static,
     S::Future: Send,
-    P: Packer,
+    P: ItemPacker,
 {
     pub(super) fn query_for(&self, span: Span) -> QueryBounds {
         self.stage.settings.window.upper_bound.query_for(span)
@@ -254,7 +254,7 @@ where
             before => span.split_at(before.start).0,
         };
         if before.is_empty() || !rest.is_empty() {
-            self.packing.pack(Part { span: rest, items: walk.into_items(rest), fetched_at }).await?;
+            self.packing.pack(RunPart { span: rest, items: walk.into_items(rest), fetched_at }).await?;
         }
         Ok(())
     }

@@ -22,6 +22,8 @@ pub struct RunBounds {
     /// Where pages come slowly, a window of more than a day is divided if it is expected to be of more pages than this:
     /// its runs are fetched side by side.
     pub pages_side_by_side: u32,
+    /// Each run side by side is planned to be of so many pages at least: its last page need not be full.
+    pub least_pages_side_by_side: u32,
     /// A run that turns out to be of more pages is cut.
     pub overrun_pages: u32,
     /// So are runs of more bytes, as they are held: packed, or as they came where they cannot be packed yet.
@@ -38,6 +40,7 @@ impl RunBounds {
     pub const PRODUCT: Self = Self {
         pages: 40,
         pages_side_by_side: 12,
+        least_pages_side_by_side: 16,
         overrun_pages: 60,
         bytes: 32 << 20,
         unordered_pages: 2,
@@ -50,8 +53,8 @@ impl RunBounds {
     }
 
     /// So many items at least are planned for each of several runs side by side.
-    pub fn items_side_by_side(&self) -> f64 {
-        f64::from(self.pages_side_by_side) * f64::from(PAGE_LIMIT)
+    pub fn least_items_side_by_side(&self) -> f64 {
+        f64::from(self.least_pages_side_by_side) * f64::from(PAGE_LIMIT)
     }
 }
 
@@ -144,7 +147,8 @@ pub(super) fn narrowed(
 ) -> Option<Span> {
     let expected = density.items(span);
     let side_by_side = slow && span.length() > DAY;
-    let most = if side_by_side { bounds.items_side_by_side() } else { bounds.items() };
+    let pages = if side_by_side { bounds.pages_side_by_side } else { bounds.pages };
+    let most = f64::from(pages) * f64::from(PAGE_LIMIT);
     if expected <= most {
         return None;
     }

@@ -112,14 +112,14 @@ fn window(upper_bound: UpperBound) -> config::Window {
 #[derive(Clone, Copy, Debug)]
 struct Unpacked;
 
-impl Packer for Unpacked {
-    type Packed = Part;
+impl ItemPacker for Unpacked {
+    type Packed = RunPart;
 
-    fn pack(&self, part: Part) -> Vec<Part> {
+    fn pack(&self, part: RunPart) -> Vec<RunPart> {
         vec![part]
     }
 
-    fn weight(part: &Part) -> usize {
+    fn weight(part: &RunPart) -> usize {
         part.items.iter().map(|item| item.json.len()).sum()
     }
 }
@@ -136,7 +136,7 @@ fn new_run(span: Span, placed: Placed, demand: Arc<Demand>) -> (Run<Unpacked>, w
 
 /// What became of a run.
 struct Played {
-    result: Result<Fetched<Part>, RepageError>,
+    result: Result<Fetched<RunPart>, RepageError>,
     calls: u64,
     upstream: Upstream,
 }
@@ -199,7 +199,7 @@ fn settled() -> Clock {
 }
 
 /// Puts the parts of a run together, which must tile its span.
-fn together(Fetched { span, mut packed, .. }: Fetched<Part>) -> Vec<Bytes> {
+fn together(Fetched { span, mut packed, .. }: Fetched<RunPart>) -> Vec<Bytes> {
     packed.sort_by_key(|part| (part.span.start, part.span.end));
     assert_eq!(packed.first().map(|part| part.span.start), Some(span.start));
     assert_eq!(packed.last().map(|part| part.span.end), Some(span.end));

@@ -24,7 +24,7 @@ impl Rig {
     }
 
     /// A run of this class on its way, and the one who waits for it.
-    async fn run(&self, class: Class) -> (Arc<Demand>, Waiting, JoinHandle<Result<Fetched<Part>, RepageError>>) {
+    async fn run(&self, class: Class) -> (Arc<Demand>, Waiting, JoinHandle<Result<Fetched<RunPart>, RepageError>>) {
         let called = self.called.clone();
         let below = service_fn(move |request: PageRequest| {
             request.demand.begin(Duration::ZERO);
