@@ -91,7 +91,9 @@ impl Fetcher {
     fn nothing_ahead(&self, work: &Work, span: Span, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
         let route = &work.flight.route;
         let ahead = self.ladder.ahead_of(span.end);
-        let is_news = route.placed == Placed::Checked && ahead.contains(route.began_at);
+        // One that was cut has learnt that there is more.
+        let is_whole = span.end == route.span.end;
+        let is_news = is_whole && route.placed == Placed::Checked && ahead.contains(route.began_at);
         // What another replica has brought may be of a run that began before the errand did.
         let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(route.epoch, u64::min);
         is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))

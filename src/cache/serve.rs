@@ -87,6 +87,7 @@ impl Session {
             // What is not streamed is not divided.
             return self.gather_chunks().await?.ok_or(CacheError::Lost);
         }
+        self.mode = Mode::Streamed;
         let parts = self.next_segment(stream::SEGMENT_BYTES_BETWEEN_REPLICAS).await?.ok_or(CacheError::Lost)?;
         let outcome = self.outcome(&parts);
         Ok((parts, outcome))
@@ -108,8 +109,8 @@ impl Session {
         self.in_hand.within(Span::EVER).map(|(_, brought)| brought.chunk.weight()).sum()
     }
 
-    /// Forgets spans whose copies are older than what an item has done since.
-    fn forget(&mut self, moved: &[Span]) {
+    /// Forgets the copies of these spans: they are not true any more.
+    pub(super) fn forget(&mut self, moved: &[Span]) {
         let mut shelf = self.shelf.lock();
         for span in moved {
             self.in_hand.remove(*span);

@@ -1,7 +1,7 @@
 //! One request's session: what it has in hand of its window, and where the rest comes from.
 //!
-//! [`Session::survey`] is the one look at all sources, under one lock: memory, flights, Redis by name; and it asks for what
-//! none of them has. [`Session::advance`] (`wait`) waits for what the survey found to be the next. An answer that is put together
+//! [`Session::survey`] is the one look at all sources: memory, flights, Redis by name; and it asks for what none of them
+//! has, under the lock under which it has found it missing. [`Session::advance`] (`wait`) waits for what the survey found to be the next. An answer that is put together
 //! whole (`serve`), one that is streamed (`stream`) and one for another replica (`relay`) are loops over these two.
 
 use std::sync::Arc;
@@ -21,11 +21,16 @@ use super::runs::need;
 use super::seat::{Found, Seat};
 use super::shelf::{Lead, SharedShelf, Shelf, Want};
 use super::{CacheError, Excerpt, WindowQuery};
+use crate::repage::RepageError;
 use crate::upstream::{Filter, KnownFilter, PAGE_LIMIT, Patience, Series};
 use crate::window::{Copied, Coverage, Moment, Plan, Span, SpanSet};
 
-/// The most surveys in a row without progress. Each waits for a flight to begin, to land or to become shorter.
+/// The most surveys in a row without progress. Each waits for runs to be planned, or for a flight to land or to become
+/// shorter; or for the second tier.
 pub(super) const MAX_SURVEYS_WITHOUT_PROGRESS: usize = 1000;
+/// The most flights in a row that bring nothing, because another replica came to make the calls, or because they were too
+/// large.
+const MAX_FRUITLESS_FLIGHTS: usize = 64;
 /// What is kept of so much time in the second tier is read all at once.
 const DAY: Duration = Duration::from_hours(24);
 /// A window of so many pages that are still to come is long,
@@ -98,8 +103,10 @@ pub(super) struct History {
     pub(super) fetches: bool,
     /// Whether anything was there, but too old.
     pub(super) stale: bool,
-    /// How many times something has landed or was read.
+    /// How many times something has landed or was read, or a page has come.
     pub(super) progress: usize,
+    /// How many flights in a row have brought nothing.
+    fruitless: usize,
     /// Whether a run beside the others was asked for since something was last heard of a flight: if none could begin, it
     /// is not asked for again before that.
     pub(super) asked_further: bool,
@@ -303,7 +310,8 @@ impl Session {
             self.history.asked_further = false;
             let Delivered { span, chunks } = match delivered {
                 Ok(delivered) => delivered,
-                Err(error) if need(missing, flight.span()).is_some() => return Err(error),
+                // What was begun beside the run that is needed next is asked for again when it is.
+                Err(error) if is_needed(&error, flight.span(), missing) => return Err(error),
                 Err(_) => continue,
             };
             // Of one who streams, what it has sent is not kept.
@@ -315,8 +323,13 @@ impl Session {
             }
             if chunks.is_empty() {
                 self.seat.patience.attempt_again();
+                self.history.fruitless += 1;
             } else {
                 self.history.progress += 1;
+                self.history.fruitless = 0;
+            }
+            if self.history.fruitless > MAX_FRUITLESS_FLIGHTS {
+                return Err(CacheError::Restless);
             }
             self.ahead.extend(flight.take_room().map(|room| (span, room)));
             // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
@@ -351,6 +364,14 @@ impl Session {
         // Until the caller had taken it, it was not the quota that was waited for.
         self.seat.patience.at_most(Duration::ZERO);
     }
+}
+
+/// Whether a flight over `span` that has failed leaves nothing to go on with: it was to bring what is missing first, or
+/// nothing can be cut any more.
+fn is_needed(error: &CacheError, span: Span, missing: &SpanSet) -> bool {
+    let is_field = matches!(error, CacheError::Repage(RepageError::WindowField));
+    let is_first = missing.spans().first().is_some_and(|first| span.contains(first.start));
+    need(missing, span).is_some() && (is_field || is_first)
 }
 
 /// What lies at the beginning of `span`, one behind the other.

@@ -100,7 +100,9 @@ async fn send_all(
         session.tell_calls(calls);
         for Part { span, slice, .. } in segment {
             if session.fetcher.purges.buries(&session.series, &slice.chunk) {
-                // Purged since it was found: it is fetched anew.
+                // Purged since it was found: it is fetched anew. The purge itself may still be on its way to this copy.
+                session.forget(&[span]);
+                tokio::task::yield_now().await;
                 break;
             }
             if !slice.rows.is_empty() {

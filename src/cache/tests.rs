@@ -14,7 +14,7 @@ use super::*;
 use crate::quota::QuotaError;
 use crate::repage::{Fetched, Item, ItemPacker as _, Order, RunPart, RunPhase};
 use crate::upstream::{Class, Filter};
-use crate::window::UpperBound;
+use crate::window::{Freshness, UpperBound};
 
 /// A second of the day that is still open.
 fn at(second: i64) -> Moment {
@@ -88,12 +88,12 @@ impl Played {
 }
 
 /// A cache with room for so many bytes at second 5,000, and the settings that it shares with the stages below.
-fn layer(memory: u64) -> (config::Window, config::Quota, CacheLayer) {
+fn layer(memory: u64, freshness: Vec<Freshness>) -> (config::Window, config::Quota, CacheLayer) {
     let window = config::Window {
         field: "segmentStartTime".into(),
         upper_bound: UpperBound::Exclusive,
         settle_after: Duration::from_hours(24),
-        freshness: Vec::new(),
+        freshness,
         chunk: Duration::from_hours(1),
         max_span: Duration::MAX,
     };
@@ -115,7 +115,12 @@ type Answering = JoinHandle<Result<WindowAnswer, CacheError>>;
 impl Rig {
     /// A cache that keeps nothing of what is open: what is lost on its way is lost.
     fn new() -> Self {
-        let (.., cache) = layer(1 << 30);
+        Self::with_freshness(Vec::new())
+    }
+
+    /// The same, but for what may be served of what is open.
+    fn with_freshness(freshness: Vec<Freshness>) -> Self {
+        let (.., cache) = layer(1 << 30, freshness);
         let (send, runs) = mpsc::unbounded_channel();
         let below = service_fn(move |run: PlayedRun| {
             let (end, ended) = oneshot::channel();
@@ -247,6 +252,42 @@ async fn run_cut_at_a_checkpoint_serves_what_it_has_proven() {
     let all = answered(all).await;
     assert_whole(&all, 0, 100);
     assert_eq!(part.calls + all.calls, 2, "calls are told of once");
+    rig.assert_nothing_left();
+}
+
+/// A run that was cut has learnt that more follows: it says nothing of what lies ahead.
+#[tokio::test(start_paused = true)]
+async fn run_cut_near_now_does_not_hide_what_follows() {
+    let rung = Freshness { younger_than: Duration::from_hours(24), max_age: Duration::from_secs(30) };
+    let mut rig = Rig::with_freshness(vec![rung]);
+    let asking = rig.ask(4_000, 5_000, Class::Interactive).await;
+    let run = rig.run().await;
+    run.call();
+    run.bring_up_to(4_990);
+    let rest = rig.run().await;
+    assert_eq!(rest.span(), (4_990, 5_000));
+    rest.succeed();
+    assert_whole(&answered(asking).await, 4_000, 5_000);
+    rig.assert_nothing_left();
+}
+
+/// What is begun beside the run that is needed next may fail without failing the answer.
+#[tokio::test(start_paused = true)]
+async fn failed_run_behind_the_next_one_is_asked_for_again() {
+    let mut rig = Rig::new();
+    let late = rig.ask(200, 300, Class::Interactive).await;
+    let second = rig.run().await;
+    second.call();
+    let all = rig.ask(0, 300, Class::Interactive).await;
+    let first = rig.run().await;
+    assert_eq!(first.span(), (0, 200));
+    second.end(Err(RepageError::Torn));
+    assert!(late.await.unwrap().is_err());
+    first.succeed();
+    let again = rig.run().await;
+    assert_eq!(again.span(), (200, 300));
+    again.succeed();
+    assert_whole(&answered(all).await, 0, 300);
     rig.assert_nothing_left();
 }
 

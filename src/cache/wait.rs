@@ -47,7 +47,10 @@ impl Session {
                 return Ok(());
             }
             let Seat { asker, patience, .. } = &*self.seat;
-            flights.iter().try_for_each(|joined| joined.flight.check_patience(asker.class, patience))?;
+            // What was begun beside the run that is needed next may be held up for longer.
+            if let Some(first) = flights.iter().min_by_key(|joined| joined.need.start) {
+                first.flight.check_patience(asker.class, patience)?;
+            }
             tokio::select! {
                 biased;
                 // All at once: one that the quota holds is not found out only when a longer one has landed.

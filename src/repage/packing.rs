@@ -1,4 +1,5 @@
-//! Items that a scan has passed are packed while the next pages are fetched, so that a run is never held as it came.
+//! Items that a scan has passed are packed while the next pages are fetched, so that a run whose rows come in order is not
+//! held as it came.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,9 +29,10 @@ impl<P: ItemPacker> Packing<P> {
         Self { packer, grid, packed: Vec::new(), under_way: VecDeque::new() }
     }
 
-    /// How many packed pieces there are, the ones being packed not counted.
-    pub(super) fn len(&self) -> usize {
-        self.packed.len()
+    /// How many packed pieces there are, when all that is being packed is.
+    pub(super) async fn settled_len(&mut self) -> Result<usize, RepageError> {
+        self.settle(0).await?;
+        Ok(self.packed.len())
     }
 
     /// The bytes of memory that the packed pieces take.

@@ -85,17 +85,27 @@ where
             Err(broken) => broken,
         };
         telemetry::torn(&self.run.series.account, &broken);
-        if self.run.planned.is_none() && span.length() > sizing::DAY {
-            // Halved, it would be as many runs as it has pages, and nobody knows how many these are.
+        let can_be_shorter = span.start < self.settled_before(self.now());
+        if self.run.planned.is_none() && span.length() > sizing::DAY && self.order == Order::Other && can_be_shorter {
+            // Halved, it would be as many calls as it has pages and more, and nobody knows how many these are.
             return Err(RepageError::Oversized);
         }
         self.halved = true;
+        self.fetch_in_halves(span).await
+    }
+
+    /// Fetches `span` in pieces that fit a page each, or its beginning, if these are many.
+    async fn fetch_in_halves(&mut self, span: Span) -> Result<Span, RepageError> {
+        let most = self.run.status.borrow().pages + self.stage.settings.bounds.overrun_pages;
         let mut todo: Vec<Span> = halve(span).into_iter().flat_map(|(left, right)| [right, left]).collect();
-        while let Some(span) = todo.pop() {
+        while let Some(piece) = todo.pop() {
+            if piece.start > span.start && self.run.status.borrow().pages >= most {
+                return Ok(span.split_at(piece.start).0);
+            }
             // One page cannot tear, and two might again: so a half is fetched only if it fits a page.
-            match halve(span) {
-                None => drop(self.fetch_indivisible(span).await?),
-                Some((left, right)) if !self.fetch_as_one_page(span).await? => todo.extend([right, left]),
+            match halve(piece) {
+                None => drop(self.fetch_indivisible(piece).await?),
+                Some((left, right)) if !self.fetch_as_one_page(piece).await? => todo.extend([right, left]),
                 Some(_) => {}
             }
         }
@@ -130,7 +140,7 @@ where
     ) -> Result<Result<Span, Broken>, RepageError> {
         let mut last = Broken::NothingCame;
         let mut ended_with = None;
-        let packed = self.packing.len();
+        let packed = self.packing.settled_len().await?;
         for _ in 0..times {
             let begun_at = self.now();
             match self.scan(span, watch, begun_at).await? {
@@ -169,7 +179,7 @@ where
         let mut walk = self.new_walk(*span, watch);
         let (mut pages, mut failed_cuts) = (0, 0);
         while let Some(offset) = walk.next_offset() {
-            match self.overrun(&walk, *span, watch, (pages, failed_cuts)) {
+            match self.overrun(&walk, *span, watch, begun_at, (pages, failed_cuts)) {
                 Overrun::Fits => {}
                 Overrun::Cut => match self.cut(&walk, *span).await? {
                     Some(whole) => return Ok(Scanned::Part(walk, whole)),
@@ -190,7 +200,8 @@ where
             if broken == Broken::NothingCame {
                 return Ok(Scanned::Ended(walk));
             }
-            let divisible = watch == Watch::Order && !matches!(broken, Broken::OutOfPlace | Broken::Unplaced);
+            let is_order = watch == Watch::Order && !matches!(broken, Broken::OutOfPlace | Broken::Unplaced);
+            let divisible = is_order && sizing::may_cut(*span, &walk, self.settled_before(begun_at));
             return Ok(match if divisible { self.cut(&walk, *span).await? } else { None } {
                 Some(whole) => Scanned::Part(walk, whole),
                 None => Scanned::Broken(broken),
@@ -199,10 +210,21 @@ where
         Ok(Scanned::Whole(walk))
     }
 
-    fn overrun(&self, walk: &Walk, span: Span, watch: Watch, (pages, failed_cuts): (u32, u32)) -> Overrun {
+    fn settled_before(&self, begun_at: Moment) -> Moment {
+        begun_at - self.stage.settings.window.settle_after
+    }
+
+    fn overrun(
+        &self,
+        walk: &Walk,
+        span: Span,
+        watch: Watch,
+        begun_at: Moment,
+        (pages, failed_cuts): (u32, u32),
+    ) -> Overrun {
         let planned_pages = self.run.planned.map(|items| items / f64::from(PAGE_LIMIT));
         let size = Size { pages, bytes: walk.held() + self.packing.bytes(), planned_pages, failed_cuts };
-        sizing::overrun(size, span, watch, walk, &self.stage.settings.bounds)
+        sizing::overrun(size, span, watch, walk, self.settled_before(begun_at), &self.stage.settings.bounds)
     }
 
     /// Takes in what a page has shown: where the run ends, how much it is going to bring, and what can be packed.
@@ -240,7 +262,7 @@ where
         let limiter = settings.limiters.of(&self.run.series.account);
         let lanes = limiter.map_or(1, |limiter| limiter.lanes());
         let slow = limiter.is_some_and(|limiter| limiter.pages_are_slow());
-        let (settled, grid) = (begun_at - settings.window.settle_after, Grid::new(settings.window.chunk));
+        let (settled, grid) = (self.settled_before(begun_at), Grid::new(settings.window.chunk));
         sizing::narrowed(walk, span, density, settled, &grid, (slow, lanes), &settings.bounds)
     }
 

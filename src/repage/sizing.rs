@@ -85,7 +85,7 @@ pub(super) enum Overrun {
     TooLarge,
 }
 
-/// How large a scan has become.
+/// How large a scan has become, and what may be done about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub(super) pages: u32,
@@ -97,16 +97,40 @@ pub(super) struct Size {
     pub(super) failed_cuts: u32,
 }
 
+/// Whether the rest of a run that is cut, or dropped, can be another run: what has not settled is read by one run, or by
+/// runs that follow each other, ascending.
+fn is_divisible(span: Span, watch: Watch, walk: &Walk, settled_before: Moment) -> bool {
+    let by_order = match walk.order() {
+        Order::Ascending | Order::Unknown => true,
+        Order::Descending => span.end <= settled_before,
+        // It is asked for in shorter runs; what has not settled cannot be made shorter.
+        Order::Other => span.start < settled_before,
+    };
+    by_order && watch == Watch::Order && walk.placed() == Placed::Checked
+}
+
 /// What is to be done about a scan of `span` that has become so large.
-pub(super) fn overrun(size: Size, span: Span, watch: Watch, walk: &Walk, bounds: &RunBounds) -> Overrun {
-    if watch != Watch::Order || walk.placed() == Placed::Unchecked {
+pub(super) fn overrun(
+    size: Size,
+    span: Span,
+    watch: Watch,
+    walk: &Walk,
+    settled_before: Moment,
+    bounds: &RunBounds,
+) -> Overrun {
+    if !is_divisible(span, watch, walk, settled_before) || walk.order() == Order::Unknown {
         return if size.bytes > bounds.indivisible_bytes { Overrun::TooLarge } else { Overrun::Fits };
     }
-    let too_many = |pages: u32| size.pages >= pages || size.bytes > bounds.bytes;
+    let tries = 1 + size.failed_cuts;
+    let too_many = |pages: u32| size.pages >= pages || size.bytes > bounds.bytes * tries as usize;
     match walk.order() {
         // A proof that has failed is not paid for at each page.
-        Order::Ascending | Order::Descending if too_many(bounds.overrun_pages * (1 + size.failed_cuts)) => {
-            if size.failed_cuts > 2 { Overrun::Drop } else { Overrun::Cut }
+        Order::Ascending | Order::Descending if too_many(bounds.overrun_pages * tries) => {
+            if size.failed_cuts > 2 {
+                Overrun::Drop
+            } else {
+                Overrun::Cut
+            }
         }
         Order::Other => {
             let most = match size.planned_pages {
@@ -119,6 +143,11 @@ pub(super) fn overrun(size: Size, span: Span, watch: Watch, walk: &Walk, bounds:
         }
         Order::Ascending | Order::Descending | Order::Unknown => Overrun::Fits,
     }
+}
+
+/// Whether a run that has torn may be cut where it has come.
+pub(super) fn may_cut(span: Span, walk: &Walk, settled_before: Moment) -> bool {
+    is_divisible(span, Watch::Order, walk, settled_before)
 }
 
 /// What is known of the density of a run by what its scan has seen.

@@ -256,6 +256,8 @@ proptest! {
         let span = bound.enclosed(Bound::Second(Moment::from_seconds(start)), Bound::Second(Moment::from_seconds(start + length)));
         let mut upstream = upstream(rows, order, bound);
         upstream.page_limit = page_limit;
+        // A burst at the beginning would let expect more than one run should bring.
+        upstream.bounds.pages = 1_000;
         let (result, upstream) = run_all(upstream, span);
         let items = result.unwrap();
         prop_assert_eq!(&items, &expected(&upstream.rows, span));

@@ -180,6 +180,28 @@ mod tests {
         assert_eq!((at(&density, 9), at(&density, 12)), (20, 5));
     }
 
+    #[test]
+    fn end_of_a_number_of_items_follows_the_hours() {
+        let mut density = Density::default();
+        density.add_evenly(span(0, 12 * 3600), 120);
+        density.add_evenly(span(12 * 3600, DAY), 1200);
+        let end = |items| density.end_of(span(DAY, 2 * DAY), items).as_seconds() - DAY;
+        assert_eq!((end(10.0), end(120.0), end(220.0)), (3600, 12 * 3600, 13 * 3600));
+        assert_eq!(end(1e9), DAY, "there are not as many");
+        assert_eq!(Density::default().end_of(span(0, 10), 5.0), span(0, 10).end);
+    }
+
+    #[test]
+    fn merged_counts_are_the_sum_of_both() {
+        let (mut one, mut other) = (Density::default(), Density::default());
+        one.add_evenly(span(0, 12 * 3600), 100);
+        other.add_evenly(span(12 * 3600, DAY), 50);
+        assert!(!one.covers_the_day());
+        one.merge(&other);
+        assert!(one.covers_the_day());
+        assert_eq!(one.observed(), Amount { items: 150, length: Duration::from_hours(24) });
+    }
+
     proptest! {
         /// However what was seen lies in copies, the same comes out.
         #[test]

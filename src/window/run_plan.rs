@@ -13,6 +13,8 @@ use super::{Density, Grid, Moment, Span};
 /// items as expected: the hours that were observed may be those of the night.
 const UNOBSERVED_HOURS_MARGIN: f64 = 6.0;
 
+/// A run may be planned to be so many times as large as runs should be.
+const OVERSIZE: f64 = 1.2;
 /// The first run is at most such a part of a window of which not every hour of the day was observed: an hour of a week.
 const FIRST_RUN_PART: u32 = 7 * 24;
 
@@ -59,12 +61,16 @@ pub fn plan_runs(
     let mut first = limits.first.filter(|_| runs_left > 1.0);
     let mut runs = Vec::new();
     while !settled.is_empty() {
+        if runs_left <= 1.0 && items_left > limits.most * OVERSIZE {
+            // Ends on the grid have left more than one run should bring.
+            runs_left = (items_left / limits.most).ceil();
+        }
         let is_short = limits.longest.is_none_or(|longest| missing.end.since(settled.start) <= longest);
         if runs_left <= 1.0 && is_short {
             break;
         }
         // An even share of what is left; of an empty stream, all of it.
-        let share = (items_left / runs_left).max(1.0);
+        let share = (items_left / runs_left).min(limits.most * OVERSIZE).max(1.0);
         let (size, longest) = if let Some(first) = first.take() {
             (first.min(share), first_length(missing, grid, density))
         } else {

@@ -225,5 +225,16 @@ mod tests {
             prop_assert!(set.spans().iter().all(|s| !s.is_empty()));
             prop_assert!(set.spans().windows(2).all(|pair| pair[0].end < pair[1].start), "spans touch: {:?}", set);
         }
+
+        #[test]
+        fn difference_holds_what_only_the_first_set_holds(
+            spans in prop::collection::vec((0i64..60, 0i64..12), 0..8), others in prop::collection::vec((0i64..60, 0i64..12), 0..8)
+        ) {
+            let set = |spans: &[(i64, i64)]| spans.iter().map(|(start, length)| span(*start, start + length)).collect::<SpanSet>();
+            let moments = |set: &SpanSet| set.spans().iter().flat_map(|s| s.start.as_nanos()..s.end.as_nanos()).collect::<BTreeSet<_>>();
+            let (one, other) = (set(&spans), set(&others));
+            let expected: BTreeSet<i64> = moments(&one).difference(&moments(&other)).copied().collect();
+            prop_assert_eq!(moments(&one.without(&other)), expected);
+        }
     }
 }

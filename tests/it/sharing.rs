@@ -157,7 +157,7 @@ async fn who_hangs_up_before_its_turn_costs_no_call() {
     let rig = rig(50, Limit::new(1, Duration::from_secs(2)), Settings::default()).await;
     rig.ask(&ask(&days(10, 10), "a")).await.page();
     let leaves: Vec<_> = [12, 14, 16].map(|day| spawn(&rig, ask(&days(day, day), "b"))).into();
-    until_waiting(&rig, 1).await;
+    until_waiting(&rig, 3).await;
     leaves.iter().for_each(JoinHandle::abort);
     until_waiting(&rig, 0).await;
     rig.ask(&ask(&days(18, 18), "c")).await.page();

@@ -13,6 +13,7 @@ impl Session {
     /// Exactly what the upstream says to this window, cut by nobody.
     pub(in crate::cache) async fn gather_exactly(&mut self) -> Result<(Vec<Part>, Outcome), CacheError> {
         self.flights.clear();
+        self.seat.wait_only_for(&[]);
         self.mode = Mode::Whole;
         for _ in 0..MAX_SURVEYS_WITHOUT_PROGRESS {
             let found = self.find_exactly();

@@ -30,7 +30,7 @@ struct Line {
 
 impl Line {
     fn new(memory: u64) -> Self {
-        let (window, _, cache) = layer(memory);
+        let (window, _, cache) = layer(memory, Vec::new());
         let there = Arc::new(Mutex::new((0..ROWS).map(|n| row(FIRST + n * MINUTE)).collect::<Vec<_>>()));
         let calls = Arc::new(Semaphore::new(0));
         let below = service_fn({

@@ -37,20 +37,51 @@ fn unknown_density_ends_behind_its_first_page() {
 }
 
 #[test]
-fn open_time_is_one_run_up_to_an_overrun() {
-    let rows = Arc::new(Mutex::new(each(10, 7000, Rows::Ascending)));
-    let below = service_fn(move |request: PageRequest| {
-        let page = rows.lock().unwrap().answer(&request);
-        async move { Ok::<_, QuotaError>(page) }
-    });
-    // Nothing has settled: what is read at different moments could miss an item that moves.
-    let settings = config::Window { settle_after: Duration::from_hours(24), ..window(UpperBound::Exclusive) };
-    let layer = RepageLayer::new(&settings, &RunLimiters::default(), &Clock::manual(Moment::from_seconds(70_000)));
-    let (run, _told) = new_run(seconds(0, 70_000), Placed::Checked, Demand::new(Asker::anyone()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let fetched = runtime.block_on(layer.layer(below).oneshot(run)).unwrap();
+fn open_time_that_ascends_is_cut_at_an_overrun() {
+    let fetched = run_open(each(10, 7000, Rows::Ascending), 70_000).result.unwrap();
     let rows = fetched.packed.iter().map(|part| part.items.len()).sum::<usize>();
     assert!(rows > 5900 && rows < 6001, "cut behind sixty pages: {rows}");
+}
+
+/// A run over open time, at the end of which the clock stands.
+fn run_open(rows: Upstream, end: i64) -> Played {
+    let (bound, shared) = (rows.bound, Arc::new(Mutex::new(rows)));
+    let below = service_fn({
+        let shared = shared.clone();
+        move |request: PageRequest| {
+            let page = shared.lock().unwrap().answer(&request);
+            async move { Ok::<_, QuotaError>(page) }
+        }
+    });
+    let settings = config::Window { settle_after: Duration::from_hours(24), ..window(bound) };
+    let layer = RepageLayer::new(&settings, &RunLimiters::default(), &Clock::manual(Moment::from_seconds(end)));
+    let (run, _told) = new_run(seconds(0, end), Placed::Checked, Demand::new(Asker::anyone()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let result = runtime.block_on(layer.layer(below).oneshot(run));
+    let upstream = Arc::try_unwrap(shared).unwrap().into_inner().unwrap();
+    Played { result, calls: upstream.calls, upstream }
+}
+
+#[test]
+fn open_time_that_cannot_be_cut_is_one_run_however_large() {
+    for order in [Rows::Descending, Rows::ByName] {
+        let played = run_open(each(10, 7000, order), 70_000);
+        assert_eq!(played.calls, 70, "{order:?}");
+        assert_eq!(played.items(seconds(0, 70_000)).len(), 7000);
+    }
+}
+
+#[test]
+fn torn_run_of_many_pages_brings_its_beginning() {
+    // Two pages of rows in each minute, which change places at each call.
+    let rows = (0..20_000).map(|n| (Moment::from_millis(n * 300), format!("ac-{n:06}"))).collect();
+    let upstream = upstream(rows, Rows::Shuffled, UpperBound::Exclusive);
+    let played = run(upstream, seconds(0, 6_000), Placed::Checked);
+    let fetched = played.result.unwrap();
+    assert!(fetched.halved && fetched.span.start == Moment::from_seconds(0), "{:?}", fetched.span);
+    assert!(played.calls < 150 && fetched.span.end < Moment::from_seconds(6_000), "{} calls", played.calls);
+    let (span, rows) = (fetched.span, played.upstream.rows);
+    assert_eq!(together(fetched), expected(&rows, span));
 }
 
 #[test]

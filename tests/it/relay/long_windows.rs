@@ -70,11 +70,12 @@ async fn followed_window_that_nobody_reads_is_not_fetched_to_its_end() {
     // Others are answered; and at last nobody makes any call but for them.
     while rig.calls() > calls + 1 {
         calls = rig.calls();
-        let hour = format!("from=2026-01-14T{others:02}:00:00&to=2026-01-14T{others:02}:59:59");
-        follower.ask(&Ask::get(hour)).await.page();
+        let (hour, minute) = (others / 60, others % 60);
+        let minute = format!("from=2026-01-14T{hour:02}:{minute:02}:00&to=2026-01-14T{hour:02}:{minute:02}:59");
+        follower.ask(&Ask::get(minute)).await.page();
         others += 1;
     }
-    assert!(rig.calls() < PAGES / 2 + BEGINNING, "{} calls, {others} of them for others", rig.calls());
+    assert!(rig.calls() - others < PAGES / 2 + BEGINNING, "{} calls, {others} of them for others", rig.calls());
 }
 
 #[tokio::test]
