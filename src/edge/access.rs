@@ -72,15 +72,16 @@ pub(super) enum Content {
 }
 
 impl AccessRecord {
-    /// A record of a request that has just come.
+    /// A record of a request that has just come. It lies in a box, for it goes with the answer through all that passes that
+    /// on.
     pub(super) fn new(
         begun: Instant,
         id: RequestId,
         span: Span,
         visit: Option<Visit>,
         drain_timeout: DrainTimeout,
-    ) -> Self {
-        Self { begun, id, span, visit, drain_timeout, head: None, is_reported: false }
+    ) -> Box<Self> {
+        Box::new(Self { begun, id, span, visit, drain_timeout, head: None, is_reported: false })
     }
 
     /// Records that the head of the answer is ready.

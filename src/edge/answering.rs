@@ -17,7 +17,7 @@ use super::{fields, problem};
 use crate::api::{Answer, ApiError};
 
 /// The response, which is reported when its body has ended.
-fn respond(mut record: AccessRecord, head_only: bool, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
+fn respond(mut record: Box<AccessRecord>, head_only: bool, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
     let (mut response, content) = match result {
         Ok(Answer { response, report }) => (response.map(Either::Left), Content::Answer(report)),
         Err(error) => {
@@ -37,7 +37,7 @@ pin_project! {
     /// An answer that is being made. It is no boxed future, for most answers are ready at once.
     pub struct Answering<F> {
         // Taken by the body when there is one.
-        record: Option<AccessRecord>,
+        record: Option<Box<AccessRecord>>,
         head_only: bool,
         #[pin]
         fate: Fate<F>,
@@ -56,12 +56,12 @@ pin_project! {
 
 impl<F> Answering<F> {
     /// What arrived is refused. `head_only` is whether the request's method is HEAD, here and below.
-    pub(super) fn refused(record: AccessRecord, head_only: bool, error: EdgeError) -> Self {
+    pub(super) fn refused(record: Box<AccessRecord>, head_only: bool, error: EdgeError) -> Self {
         Self { record: Some(record), head_only, fate: Fate::Refused { error: Some(error) }, room: None }
     }
 
     /// What arrived has been asked for below.
-    pub(super) fn asked(record: AccessRecord, head_only: bool, answer: F, room: OwnedSemaphorePermit) -> Self {
+    pub(super) fn asked(record: Box<AccessRecord>, head_only: bool, answer: F, room: OwnedSemaphorePermit) -> Self {
         Self { record: Some(record), head_only, fate: Fate::Asked { answer }, room: Some(room) }
     }
 }

@@ -19,7 +19,7 @@ type Error = <Content as Body>::Error;
 /// A body that reports its request when it has ended whole, when it breaks off, or when it is dropped before its end.
 pub struct EdgeBody {
     content: Content,
-    record: AccessRecord,
+    record: Box<AccessRecord>,
     /// Bytes that were handed over so far.
     bytes: u64,
     /// Whether the head is all that is sent: then nobody asks for the body.
@@ -27,7 +27,7 @@ pub struct EdgeBody {
 }
 
 impl EdgeBody {
-    pub(super) fn new(content: Content, record: AccessRecord, head_only: bool) -> Self {
+    pub(super) fn new(content: Content, record: Box<AccessRecord>, head_only: bool) -> Self {
         Self { content, record, bytes: 0, head_only }
     }
 

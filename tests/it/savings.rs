@@ -91,7 +91,6 @@ async fn streamed_answer_whose_client_leaves_saves_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "the calls of a run that fails are not added to the unsettled calls of its account yet"]
 async fn answers_of_a_broken_run_save_nothing_beyond_what_was_called() {
     let rig = rig().await;
     rig.control.set_faults(FaultPlan::always(Fault::Status500).after(16));
