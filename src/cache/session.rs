@@ -1,8 +1,9 @@
 //! One request's session: what it has in hand of its window, and where the rest comes from.
 //!
-//! [`Session::survey`] is the one look at all sources: memory, flights, Redis by name; and it asks for what none of them
-//! has, under the lock under which it has found it missing. [`Session::advance`] (`wait`) waits for what the survey found to be the next. An answer that is put together
-//! whole (`serve`), one that is streamed (`stream`) and one for another replica (`relay`) are loops over these two.
+//! [`Session::survey`] is the one look at all sources: memory, flights, Redis by name. Under the lock under which it finds
+//! something missing, it asks for it. [`Session::advance`] (`wait`) waits for what the survey found to be the next. An
+//! answer that is put together whole (`serve`), one that is streamed (`stream`) and one for another replica (`relay`) are
+//! loops over these two.
 
 use std::sync::Arc;
 use std::time::Duration;
