@@ -28,15 +28,17 @@ use crate::quota::{QuotaError, Quotas};
 use crate::repage::{FIRST_RUN_ITEMS, Fetched, Order, Placed, RepageError, Run, RunBounds, RunLimiters};
 use crate::telemetry;
 use crate::upstream::{Asker, Demand, Series};
-use crate::window::{Density, Grid, Ladder, Moment, PlannedRun, RunLimits, Span, plan_runs};
+use crate::window::{Density, Grid, Ladder, Moment, PlannedRun, RunLimits, Span, plan_runs, small_run_length};
 
 /// The stages below.
 pub(super) type Below = BoxCloneSyncService<Run<ChunkPacker>, Fetched<Arc<Chunk>>, RepageError>;
 
 /// A window of more than this is worth runs side by side.
 const DAY: Duration = Duration::from_hours(24);
-/// Where rows come in no order, a window of unknown density begins with a run of such a part of it: an hour of a week.
-const SMALL_RUNS: u32 = 7 * 24;
+/// A window is divided into so many runs more than can begin at once. The runs of a week would be of about a day each, and
+/// those of its working days much longer than the others; a run and a part of one more, which begin when others have
+/// ended, even that out.
+const RUNS_THAT_BEGIN_LATER: f64 = 1.6;
 /// What an item takes in memory, packed, as long as nothing better is known, in bytes.
 const PACKED_ITEM: f64 = 1500.0;
 
@@ -181,9 +183,7 @@ impl Fetcher {
         let limits = RunLimits {
             most: RunBounds::PRODUCT.items(),
             least_side_by_side: RunBounds::PRODUCT.least_items_side_by_side(),
-            // The runs of a week that are begun at once would be of about a day each, and those of its working days much
-            // longer than the others; a run and a part of one more, which begin when others have ended, even that out.
-            lanes: if lanes > 0 { f64::from(lanes) + 1.6 } else { 1.0 },
+            lanes: if lanes > 0 { f64::from(lanes) + RUNS_THAT_BEGIN_LATER } else { 1.0 },
             first: early.then_some(FIRST_RUN_ITEMS),
             longest: sizing.longest(),
         };
@@ -238,7 +238,8 @@ impl Fetcher {
                 Ok(Delivered { span, chunks: packed.into() })
             }
             Err(RepageError::Oversized) => {
-                let first = self.grid.cell(route.span.start).length().max(route.span.length() / SMALL_RUNS);
+                // Where rows come in no order, a window of unknown density begins with a small run.
+                let first = small_run_length(route.span, &self.grid);
                 work.shelf.lock().sizing.was_oversized(route.span.length(), planned.is_some(), first);
                 Ok(Delivered::nothing())
             }

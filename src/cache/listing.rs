@@ -83,7 +83,7 @@ impl Listing {
     /// Nothing can be read just now: some of what comes next is given up.
     pub(super) fn fail(&mut self, grid: &Grid) {
         let cells = GIVEN_UP_CELLS.checked_shl(self.failures).unwrap_or(usize::MAX);
-        first_cells(grid, &self.there.clone(), cells).spans().iter().for_each(|span| self.there.remove(*span));
+        first_cells(grid, &self.there, cells).spans().iter().for_each(|span| self.there.remove(*span));
         self.failures += 1;
     }
 }

@@ -18,5 +18,5 @@ pub use freshness::{Freshness, Ladder};
 pub use grid::Grid;
 pub use moment::Moment;
 pub use plan::{Copied, Plan};
-pub use run_plan::{PlannedRun, RunLimits, plan_runs};
+pub use run_plan::{PlannedRun, RunLimits, plan_runs, small_run_length};
 pub use span::{Span, SpanSet};

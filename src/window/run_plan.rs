@@ -15,8 +15,8 @@ const UNOBSERVED_HOURS_MARGIN: f64 = 6.0;
 
 /// A run may be planned to be so many times as large as runs should be.
 const OVERSIZE: f64 = 1.2;
-/// The first run is at most such a part of a window of which not every hour of the day was observed: an hour of a week.
-const FIRST_RUN_PART: u32 = 7 * 24;
+/// A small run is such a part of its window: an hour of a week.
+const SMALL_RUN_PART: u32 = 7 * 24;
 
 /// How large runs may be, in items.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +72,9 @@ pub fn plan_runs(
         // An even share of what is left; of an empty stream, all of it.
         let share = (items_left / runs_left).min(limits.most * OVERSIZE).max(1.0);
         let (size, longest) = if let Some(first) = first.take() {
-            (first.min(share), first_length(missing, grid, density))
+            // Where not every hour was observed, the first ones may be much denser than expected.
+            let longest = if density.covers_the_day() { Duration::MAX } else { small_run_length(missing, grid) };
+            (first.min(share), longest)
         } else {
             runs_left = (runs_left - 1.0).max(1.0);
             (share, Duration::MAX)
@@ -93,11 +95,9 @@ pub fn plan_runs(
     runs
 }
 
-/// The longest that the first run may be, if the beginning is to be sent early: where not every hour was observed, the
-/// first ones may be much denser than expected.
-fn first_length(missing: Span, grid: &Grid, density: &Density) -> Duration {
-    let part = (missing.length() / FIRST_RUN_PART).max(grid.cell(missing.start).length());
-    if density.covers_the_day() { Duration::MAX } else { part }
+/// The length of a run at the beginning of `window` that is small whatever its density is; at least one cell of the grid.
+pub fn small_run_length(window: Span, grid: &Grid) -> Duration {
+    (window.length() / SMALL_RUN_PART).max(grid.cell(window.start).length())
 }
 
 /// How many runs should bring a span of so many items.
