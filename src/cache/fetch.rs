@@ -35,10 +35,6 @@ pub(super) type Below = BoxCloneSyncService<Run<ChunkPacker>, Fetched<Arc<Chunk>
 
 /// A window of more than this is worth runs side by side.
 const DAY: Duration = Duration::from_hours(24);
-/// A window is divided into so many runs more than can begin at once. The runs of a week would be of about a day each, and
-/// those of its working days much longer than the others; a run and a part of one more, which begin when others have
-/// ended, even that out.
-const RUNS_THAT_BEGIN_LATER: f64 = 1.6;
 /// What an item takes in memory, packed, as long as nothing better is known, in bytes.
 const PACKED_ITEM: f64 = 1500.0;
 
@@ -183,7 +179,7 @@ impl Fetcher {
         let limits = RunLimits {
             most: RunBounds::PRODUCT.items(),
             least_side_by_side: RunBounds::PRODUCT.least_items_side_by_side(),
-            lanes: if lanes > 0 { f64::from(lanes) + RUNS_THAT_BEGIN_LATER } else { 1.0 },
+            lanes: f64::from(lanes.max(1)),
             first: early.then_some(FIRST_RUN_ITEMS),
             longest: sizing.longest(),
         };

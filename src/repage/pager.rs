@@ -254,8 +254,9 @@ where
     }
 
     fn narrowed(&self, walk: &Walk, span: Span, density: &Density, begun_at: Moment) -> Option<Span> {
+        let was_planned = self.run.planned.is_some_and(|planned| density.items(span) <= sizing::WRONG_PLAN * planned);
         // It ends once: what is expected of a run that has been made shorter may be wrong too.
-        if self.run.planned.is_some() || span != self.run.span {
+        if was_planned || span != self.run.span {
             return None;
         }
         let settings = &self.stage.settings;

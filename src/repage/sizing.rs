@@ -67,6 +67,8 @@ impl Default for RunBounds {
 /// Behind the page that decides where a run ends, so many items more are expected of it: the page that ends it proves it
 /// at the same time.
 pub(super) const ITEMS_BEHIND_THE_LAST_PAGE: f64 = 35.0;
+/// A run that is expected to bring so many times as many items as it was planned to ends as if it had not been planned.
+pub(super) const WRONG_PLAN: f64 = 3.0;
 /// So many items at the end of what has come tell how dense it is there.
 const ITEMS_AT_THE_END: u16 = 25;
 /// The size of the first run of a window whose beginning is to be sent early, in items.

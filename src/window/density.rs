@@ -1,4 +1,5 @@
-//! How dense the rows of a series are: counts by hour of the UTC day, and what they let expect of a span. Pure.
+//! How dense the rows of a series are: counts by hour of the UTC day, for working days and for weekends, and what they
+//! let expect of a span. Pure.
 //!
 //! The one density model of the project: run planning, the first page of a window of unknown density, the choice of
 //! streaming and the cost of a dry run all use it.
@@ -32,11 +33,13 @@ impl Amount {
 }
 
 /// What is known of a series. Conversations follow the hours of a working day, so each hour of the UTC day is counted by
-/// itself; an hour of which less than an hour was observed is taken to be like the mean of all that was.
+/// itself, and once more for weekends (UTC). Of which less than an hour was observed is taken to be like the same hour of
+/// working days if it lies in a weekend, and else like the mean of all that was observed.
 #[derive(Clone, Debug, Default)]
 pub struct Density {
     all: Amount,
-    hours: [Amount; HOURS_PER_DAY],
+    working_days: [Amount; HOURS_PER_DAY],
+    weekends: [Amount; HOURS_PER_DAY],
 }
 
 impl Density {
@@ -45,7 +48,8 @@ impl Density {
         for (hour, part) in observed.by_hour() {
             let (items, length) = (items(part) as u64, part.length());
             self.all.add(items, length);
-            self.hours[hour].add(items, length);
+            let hours = if part.start.is_weekend() { &mut self.weekends } else { &mut self.working_days };
+            hours[hour].add(items, length);
         }
     }
 
@@ -67,7 +71,8 @@ impl Density {
     /// Counts what another one has counted.
     pub fn merge(&mut self, other: &Self) {
         self.all.add(other.all.items, other.all.length);
-        for (hour, of_other) in self.hours.iter_mut().zip(&other.hours) {
+        let hours = self.working_days.iter_mut().chain(&mut self.weekends);
+        for (hour, of_other) in hours.zip(other.working_days.iter().chain(&other.weekends)) {
             hour.add(of_other.items, of_other.length);
         }
     }
@@ -82,9 +87,9 @@ impl Density {
         self.all.length.is_zero()
     }
 
-    /// Whether each hour of the day was observed.
+    /// Whether each hour of a working day was observed: a weekend may be much quieter than what lies beside it.
     pub fn covers_the_day(&self) -> bool {
-        self.hours.iter().all(|hour| hour.length >= HOUR)
+        self.working_days.iter().all(|hour| hour.length >= HOUR)
     }
 
     /// How many pages of `page` items these runs will take, each at least one; `None` if nothing was observed.
@@ -103,14 +108,14 @@ impl Density {
 
     /// How many items are to be expected in `span`; none if nothing was observed.
     pub fn items(&self, span: Span) -> f64 {
-        span.by_hour().map(|(hour, part)| self.per_second(hour) * part.length().as_secs_f64()).sum()
+        span.by_hour().map(|(hour, part)| self.per_second(hour, part) * part.length().as_secs_f64()).sum()
     }
 
     /// By when the first `items` of `span` are to be expected; the end of `span` if it is not expected to hold as many.
     pub fn end_of(&self, span: Span, items: f64) -> Moment {
         let mut left = items;
         for (hour, part) in span.by_hour() {
-            let (per_second, seconds) = (self.per_second(hour), part.length().as_secs_f64());
+            let (per_second, seconds) = (self.per_second(hour, part), part.length().as_secs_f64());
             if per_second * seconds >= left {
                 return if per_second > 0.0 {
                     part.start + Duration::from_secs_f64(left / per_second)
@@ -123,9 +128,11 @@ impl Density {
         span.end
     }
 
-    fn per_second(&self, hour: usize) -> f64 {
-        let of_this_hour = self.hours[hour];
-        if of_this_hour.length >= HOUR { of_this_hour.per_second() } else { self.all.per_second() }
+    /// Of `part`, which lies in this hour of its day.
+    fn per_second(&self, hour: usize, part: Span) -> f64 {
+        let weekend = self.weekends[hour];
+        let known = if part.start.is_weekend() && weekend.length >= HOUR { weekend } else { self.working_days[hour] };
+        if known.length >= HOUR { known.per_second() } else { self.all.per_second() }
     }
 }
 
@@ -178,6 +185,22 @@ mod tests {
         assert_eq!((at(&density, 12), at(&density, 20)), (10, 10), "as all that was seen");
         density.add_somewhere(Duration::from_mins(119), 0);
         assert_eq!((at(&density, 9), at(&density, 12)), (20, 5));
+    }
+
+    #[test]
+    fn weekends_are_known_by_themselves() {
+        // The third day after the epoch, a Saturday, is empty; the Thursday before it is not.
+        let (thursday, saturday) = (span(0, DAY), span(2 * DAY, 3 * DAY));
+        let mut density = Density::default();
+        density.add(saturday, |_| 0);
+        assert!(!density.covers_the_day(), "a working day may be busier");
+        density.add_evenly(thursday, 2400);
+        assert!(density.covers_the_day());
+        let items = |start: i64, end: i64| density.items(span(start * DAY, end * DAY)).round();
+        assert_eq!((items(1, 2), items(2, 4), items(4, 9)), (2400.0, 0.0, 5.0 * 2400.0));
+        let mut working = Density::default();
+        working.add_evenly(thursday, 2400);
+        assert_eq!(working.pages(&[saturday], 100), Some(24), "as the hours of working days");
     }
 
     #[test]

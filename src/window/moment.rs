@@ -59,6 +59,13 @@ impl Moment {
         Self(self.0.saturating_sub(1))
     }
 
+    /// Whether it lies on a Saturday or a Sunday, UTC.
+    pub const fn is_weekend(self) -> bool {
+        // The epoch was a Thursday.
+        let days_since_monday = (self.as_seconds().div_euclid(24 * 3600) + 3).rem_euclid(7);
+        days_since_monday >= 5
+    }
+
     /// The latest whole second that is not after this moment.
     #[must_use]
     pub const fn floor_second(self) -> Self {

@@ -161,6 +161,11 @@ mod tests {
         assert_eq!(plan(seconds(0, 7 * DAY), &even(1700), lanes).len(), 8);
         assert_eq!(plan(seconds(0, 7 * DAY), &even(500), lanes).len(), 2);
         assert_eq!(plan(seconds(0, 7 * DAY), &even(100), lanes).len(), 1);
+        let mut weekend = Density::default();
+        weekend.add_evenly(seconds(2 * DAY - 6 * 3600, 4 * DAY), 100);
+        assert_eq!(plan(seconds(-3 * DAY, DAY), &weekend, lanes).len(), 1, "a hundred items are one run");
+        weekend.add_evenly(seconds(2 * DAY - 12 * 3600, 2 * DAY - 6 * 3600), 1000);
+        assert_eq!(plan(seconds(-3 * DAY, DAY), &weekend, lanes).len(), 8, "working days may be busier than a weekend");
         let mut night = Density::default();
         night.add_evenly(seconds(0, 6 * 3600), 100);
         assert_eq!(plan(seconds(6 * 3600, 7 * DAY), &night, lanes).len(), 8, "the day may be busier");

@@ -86,11 +86,20 @@ fn torn_run_of_many_pages_brings_its_beginning() {
 
 #[test]
 fn planned_run_that_overruns_is_cut_with_one_call() {
-    let played = run_planned(each(1, 9_000, Rows::Descending), seconds(0, 9_000), Placed::Checked, Some(1000.0));
+    let played = run_planned(each(1, 9_000, Rows::Descending), seconds(0, 9_000), Placed::Checked, Some(3_500.0));
     let fetched = played.result.unwrap();
     assert_eq!(played.calls, 61, "sixty pages, and the proof");
     assert_eq!(fetched.span.end, Moment::from_seconds(9_000));
     assert!(together(fetched).len() > 5_900);
+}
+
+#[test]
+fn run_whose_plan_proves_wrong_ends_as_if_it_had_none() {
+    let played = run_planned(each(1, 9_000, Rows::Descending), seconds(0, 9_000), Placed::Checked, Some(1_000.0));
+    let fetched = played.result.unwrap();
+    assert_eq!(played.calls, 40, "as many pages as a run is planned to have, and no proof");
+    assert_eq!(fetched.span.end, Moment::from_seconds(9_000));
+    assert_eq!(together(fetched).len(), 4_000);
 }
 
 #[test]
