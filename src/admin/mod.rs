@@ -2,6 +2,7 @@
 
 mod page;
 mod purge;
+mod trust;
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -179,7 +180,7 @@ impl Admin {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if path == purge::PATH {
+        if path == purge::PATH || path == trust::PATH {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only POST is served here\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
             return response;
@@ -297,6 +298,7 @@ where
         Box::pin(async move {
             Ok(match (request.method(), request.uri().path()) {
                 (&Method::POST, purge::PATH) => admin.purge(request).await,
+                (&Method::POST, trust::PATH) => admin.trust(&request),
                 (method, path) => admin.answer(method, path),
             })
         })

@@ -60,7 +60,7 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     let mut found = Found::default();
     if query.span.is_empty() {
         // Nobody need be asked for what is still to come.
-    } else if fetcher.fields.is_wrong(&query.series.account) {
+    } else if fetcher.fields.is_wrong(&query.series) {
         found.look_for_exactly(&look, &own.lock(), query.span);
     } else {
         found.look_for_chunks(&look, &own, query.span);

@@ -57,6 +57,7 @@ pub(super) struct Fetcher {
     /// How long a request waits for the quota.
     pub(super) queue_timeout: Duration,
     pub(super) fields: WindowFields,
+    pub(super) window_field: Arc<str>,
     pub(super) purges: Purges,
     pub(super) stored: AtomicU64,
 }
@@ -225,6 +226,7 @@ impl Fetcher {
             Ok(Fetched { span, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.span().start);
                 self.shelve(&work, span, &packed);
+                self.learn_of_field(&work, &packed);
                 let sizing = &mut work.shelf.lock().sizing;
                 if halved && order == Order::Other {
                     sizing.was_oversized(span.length(), true, span.length());
@@ -245,7 +247,7 @@ impl Fetcher {
     }
 
     /// Takes a flight off the shelf and tells those who wait.
-    pub(super) fn land(&self, work: &Work, result: Result<Delivered, CacheError>) {
+    pub(super) fn land(self: &Arc<Self>, work: &Work, result: Result<Delivered, CacheError>) {
         // Another replica makes the calls now: those who wait look again, and ask that one.
         let result = if is_elsewhere(&result) { Ok(Delivered::nothing()) } else { result };
         if let Err(error) = &result
@@ -257,14 +259,9 @@ impl Fetcher {
                 telemetry::run_failed(account, error);
                 telemetry::not_stored(not_stored(error).label());
             }
-            let wrong_field = matches!(error, CacheError::Repage(RepageError::WindowField));
-            if wrong_field && self.fields.found_wrong(account) {
-                // What was cut by a wrong timestamp is worth nothing.
-                self.shelves.clear(account, &self.memory);
-                if let Some(tier) = &self.tier {
-                    tier.give_up(account);
-                }
-            }
+        }
+        if let Err(CacheError::Repage(error)) = &result {
+            self.judge(work, error);
         }
         let mut shelf = work.shelf.lock();
         shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &work.flight));
@@ -290,7 +287,8 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere)) => NotStored::Unwanted,
         CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
         CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
-        CacheError::Repage(RepageError::Unplaced) => NotStored::NoTimestamp,
+        CacheError::Repage(RepageError::Misplaced(_)) => NotStored::Misplaced,
+        CacheError::Repage(RepageError::Unplaced | RepageError::NoneIsPlaced) => NotStored::NoTimestamp,
         CacheError::Repage(RepageError::Oversized | RepageError::TooLarge { .. })
         | CacheError::TooLargeToHold { .. } => NotStored::TooLarge,
         CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign => NotStored::Lost,

@@ -29,7 +29,7 @@ impl Glance {
     /// What is wanted, if nothing need be asked or waited for.
     pub(super) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Option<Self> {
         let WindowQuery { series, span, asked_at, .. } = query;
-        if span.is_empty() || fetcher.fields.is_wrong(&series.account) {
+        if span.is_empty() || fetcher.fields.is_wrong(series) {
             return None;
         }
         let shelf = fetcher.shelves.find(series)?;

@@ -12,7 +12,6 @@ use super::seat::Found;
 use super::session::{Brought, Session};
 use super::shelf::SharedShelf;
 use super::tier::Tier;
-use crate::repage::RepageError;
 use crate::upstream::{Filter, Series};
 use crate::window::{Moment, Span, SpanSet};
 
@@ -23,7 +22,7 @@ impl Fetcher {
     /// Takes from the second tier what is there of what is being gathered. What comes to be wanted meanwhile is looked for
     /// too, so that nothing is asked of the upstream that has not been looked for.
     pub(super) async fn look_in(&self, tier: &Tier, series: &Arc<Series>, of: &SharedShelf) {
-        if !tier.is_good(&series.account).await {
+        if !tier.is_good(series).await {
             return;
         }
         loop {
@@ -125,7 +124,7 @@ impl Session {
     pub(super) async fn list(&mut self, spans: &SpanSet) {
         let Some(tier) = self.fetcher.tier.clone() else { return };
         let (mut there, mut left) = (Vec::new(), spans.clone());
-        if tier.is_good(&self.series.account).await {
+        if tier.is_good(&self.series).await {
             for (series, _) in self.sources() {
                 let now = self.fetcher.clock.now();
                 for (span, fetched_at) in tier.names(&series, &left).await {
@@ -149,10 +148,10 @@ impl Session {
 
     /// Reads a piece that the second tier has by name.
     pub(super) async fn read_piece(&mut self, piece: &SpanSet) -> Result<(), CacheError> {
-        let (fetcher, account) = (self.fetcher.clone(), self.series.account.clone());
+        let (fetcher, series) = (self.fetcher.clone(), self.series.clone());
         let (Some(tier), Some(mut listing)) = (&fetcher.tier, self.listing.take()) else { return Ok(()) };
         // That its account's chunks were cut wrongly may be found out at any time.
-        let (is_good, bytes) = tokio::join!(tier.is_good(&account), self.read(tier, piece));
+        let (is_good, bytes) = tokio::join!(tier.is_good(&series), self.read(tier, piece));
         match bytes.filter(|_| is_good) {
             Some(bytes) => listing.read(piece, bytes),
             None => listing.fail(&fetcher.grid),
@@ -160,8 +159,7 @@ impl Session {
         self.listing = Some(listing);
         // Each piece is read or given up once.
         self.history.progress += 1;
-        let is_wrong = fetcher.fields.is_wrong(&account);
-        if is_wrong { Err(CacheError::Repage(RepageError::WindowField)) } else { Ok(()) }
+        self.check_field().await
     }
 
     /// Reads a piece from the second tier, and keeps it until it is sent: memory may be too small for that. How many bytes

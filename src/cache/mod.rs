@@ -33,6 +33,7 @@ mod tally;
 mod tests;
 mod tier;
 mod tombs;
+mod trial;
 mod wait;
 mod work;
 
@@ -229,7 +230,7 @@ where
     fn layer(&self, below: S) -> CacheStage {
         let grid = Grid::new(self.window.chunk);
         let shared = self.redis.as_ref().and_then(|(redis, post)| {
-            let tier = Tier::new(redis, post.link().clone(), &self.window, &self.purges)?;
+            let tier = Tier::new(redis, post.link().clone(), &self.window, &self.purges, &self.fields)?;
             let relay = Relay::new(post, &tier, &self.quotas, &self.clock);
             Some((tier, relay))
         });
@@ -247,6 +248,7 @@ where
             limiters: self.limiters.clone(),
             queue_timeout: self.queue_timeout,
             fields: self.fields.clone(),
+            window_field: self.window.field.clone(),
             purges: self.purges.clone(),
             stored: AtomicU64::new(0),
         });

@@ -46,6 +46,8 @@ pub enum NotStored {
     RowsMoved,
     /// The items do not lie where they were asked for.
     WrongWindowField,
+    /// An item does not lie where it was asked for.
+    Misplaced,
     /// An item has no timestamp, so the run could not be cut.
     NoTimestamp,
     /// The run was larger than it may be.
@@ -68,6 +70,7 @@ impl NotStored {
             Self::Unwanted => "unwanted",
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
+            Self::Misplaced => "misplaced",
             Self::NoTimestamp => "no_timestamp",
             Self::TooLarge => "too_large",
             Self::Purged => "purged",

@@ -10,7 +10,6 @@ use super::listing::READ_BYTES;
 use super::parts::{Part, parts, twice};
 use super::session::{MAX_SURVEYS_WITHOUT_PROGRESS, Mode, Next, Session, Survey};
 use super::{CacheError, Excerpt, Excerpted, Outcome, Rest, WindowAnswer, WindowQuery, stream};
-use crate::repage::RepageError;
 use crate::upstream::Patience;
 use crate::window::Span;
 
@@ -27,7 +26,8 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
     if session.span.is_empty() {
         return Ok(session.answer(Vec::new(), Outcome::Hit));
     }
-    if !session.fetcher.fields.is_wrong(&session.series.account) {
+    let is_uncut = session.shelf.lock().is_uncut(session.span);
+    if !is_uncut && session.check_field().await.is_ok() {
         let settled = session.span.end <= session.fetcher.ladder.settled_before(session.asked_at);
         session.mode = match may_stream {
             false => Mode::WholeInMemory,
@@ -36,10 +36,13 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
         };
         match session.gather_chunks().await {
             Ok(None) => return Ok(stream::begin(session)),
-
+            // What was cut while an item was looked for is good if that is where it says.
+            Ok(Some((parts, outcome))) if session.check_field().await.is_ok() => {
+                return Ok(session.answer(parts, outcome));
+            }
             // The field has just been found wrong, and from now on nothing is cut; or this one window cannot be.
-            Err(CacheError::Repage(RepageError::WindowField | RepageError::Unplaced)) => {}
-            Ok(Some((parts, outcome))) => return Ok(session.answer(parts, outcome)),
+            Ok(Some(_)) => {}
+            Err(CacheError::Repage(error)) if error.is_uncut() => {}
             Err(error) => return Err(error),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::chunk::Chunk;
 use super::copies::{Copies, Copy};
@@ -25,6 +26,32 @@ pub(super) struct Shelf {
     pub(super) flights: Vec<Arc<Flight>>,
     pub(super) gathering: Option<Gathering>,
     pub(super) sizing: Sizing,
+    uncut: Uncut,
+}
+
+/// Spans in which an item was found that cannot be placed, each until when that is remembered: what overlaps them is asked
+/// for as a whole at once.
+#[derive(Debug, Default)]
+struct Uncut(Vec<(Span, Instant)>);
+
+impl Uncut {
+    /// How long.
+    const REMEMBERED: Duration = Duration::from_hours(1);
+    /// So many at most; then the oldest is forgotten.
+    const MOST: usize = 64;
+
+    fn add(&mut self, span: Span) {
+        self.expire();
+        self.0.retain(|(old, _)| *old != span);
+        if self.0.len() >= Self::MOST {
+            self.0.remove(0);
+        }
+        self.0.push((span, Instant::now() + Self::REMEMBERED));
+    }
+
+    fn expire(&mut self) {
+        self.0.retain(|(_, until)| Instant::now() < *until);
+    }
 }
 
 /// How long the runs of a series may be, by the order of the upstream's rows: where they come in none, a run that turns
@@ -112,6 +139,16 @@ pub(super) struct Lead {
 }
 
 impl Shelf {
+    /// Remembers for an hour that windows which overlap `span` cannot be cut.
+    pub(super) fn do_not_cut(&mut self, span: Span) {
+        self.uncut.add(span);
+    }
+
+    /// Whether this window is known not to be cut.
+    pub(super) fn is_uncut(&self, window: Span) -> bool {
+        self.uncut.0.iter().any(|(span, until)| span.overlaps(window) && Instant::now() < *until)
+    }
+
     /// Puts a copy on the shelf in place of what it replaces, and lets go of chunks that nothing refers to any more.
     /// `false` if all that is there is newer.
     pub(super) fn put(&mut self, rich: bool, copy: Copy, memory: &Memory) -> bool {
@@ -153,6 +190,7 @@ impl Shelf {
         };
         self.copies.retain(&mut keep);
         self.exact.retain(|_, copy| keep(copy));
+        self.uncut.0.clear();
         for id in &gone {
             memory.drop_chunk(*id);
         }
@@ -186,10 +224,12 @@ impl Shelf {
     pub(super) fn sweep(&mut self, memory: &Memory) {
         self.copies.retain(|copy| memory.holds(copy.id));
         self.exact.retain(|_, copy| memory.holds(copy.id));
+        self.uncut.expire();
     }
 
     fn is_idle(&self) -> bool {
-        self.copies.is_empty() && self.exact.is_empty() && self.flights.is_empty() && self.gathering.is_none()
+        let holds_nothing = self.copies.is_empty() && self.exact.is_empty() && self.uncut.0.is_empty();
+        holds_nothing && self.flights.is_empty() && self.gathering.is_none()
     }
 }
 

@@ -138,6 +138,7 @@ impl Session {
                 Survey::Partial { ready, next, .. } => (ready, Some(next)),
             };
             if !ready.is_empty() {
+                self.check_field().await?;
                 return Ok(Some(parts(first_segment(ready, bytes)).await?));
             }
             surveys = if self.history.progress > progress { 0 } else { surveys + 1 };

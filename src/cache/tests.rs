@@ -3,6 +3,7 @@
 mod patience;
 mod purged;
 mod streamed;
+mod trial;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -65,8 +66,10 @@ impl Played {
     fn bring_up_to(self, end: i64) {
         let (start, _) = self.span();
         let items = (start..end).map(|second| {
-            let name = format!("{second}");
-            Item { at: at(second), id: name.clone().into(), json: format!("{{\"n\":{name}}}").into() }
+            let (at, id) = (at(second), second.to_string());
+            let time = jiff::Timestamp::from_second(at.as_seconds()).unwrap();
+            let json = format!(r#"{{"n":{id},"segmentID":"{id}","segmentStartTime":"{time}"}}"#);
+            Item { at, id: id.into(), json: json.into() }
         });
         let part = RunPart { span: span(start, end), items: items.collect(), fetched_at: at(5_000) };
         let packed = self.run.packer.pack(part);
@@ -187,7 +190,10 @@ async fn answered(answering: Answering) -> WindowAnswer {
 /// The seconds whose items are in an answer.
 fn seconds(answer: &WindowAnswer) -> Vec<i64> {
     let rows = answer.items.slices.iter().flat_map(|slice| slice.chunk.read(slice.rows.clone()));
-    let number = |json: Bytes| -> i64 { std::str::from_utf8(&json[5..json.len() - 1]).unwrap().parse().unwrap() };
+    let number = |json: Bytes| -> i64 {
+        let end = json.iter().position(|byte| *byte == b',').unwrap();
+        std::str::from_utf8(&json[5..end]).unwrap().parse().unwrap()
+    };
     rows.map(|row| number(row.unwrap().1)).collect()
 }
 

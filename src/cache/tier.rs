@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 pub(super) use self::handover::{NotHanded, Piece};
 
 use super::chunk::Chunk;
+use super::fields::WindowFields;
 use super::purge::Purges;
 use super::seal::{Seal, Unopened};
 use crate::config;
@@ -62,6 +63,7 @@ struct Inner {
     /// How chunks are cut.
     cut: String,
     purges: Purges,
+    fields: WindowFields,
     /// Bytes of chunks that wait to be written.
     waiting: AtomicUsize,
 }
@@ -77,7 +79,13 @@ struct Write {
 
 impl Tier {
     /// The tier behind `link`. Must be called on a runtime, on which it writes.
-    pub(super) fn new(redis: &config::Redis, link: Link, window: &config::Window, purges: &Purges) -> Option<Self> {
+    pub(super) fn new(
+        redis: &config::Redis,
+        link: Link,
+        window: &config::Window,
+        purges: &Purges,
+        fields: &WindowFields,
+    ) -> Option<Self> {
         let seal = Seal::new(redis.encryption_key.iter().chain(&redis.previous_encryption_key))?;
         let bound = match window.upper_bound {
             UpperBound::Inclusive => "inclusive",
@@ -85,8 +93,9 @@ impl Tier {
         };
         let cut = format!("{}:{bound}", encoded(&window.field));
         let grid = Grid::new(window.chunk);
-        let (prefix, waiting, purges) = (redis.prefix.clone(), AtomicUsize::default(), purges.clone());
-        let inner = Arc::new(Inner { link, prefix, ttl: redis.ttl, grid, seal, cut, purges, waiting });
+        let (prefix, waiting) = (redis.prefix.clone(), AtomicUsize::default());
+        let (purges, fields) = (purges.clone(), fields.clone());
+        let inner = Arc::new(Inner { link, prefix, ttl: redis.ttl, grid, seal, cut, purges, fields, waiting });
         let (writes, waiting) = mpsc::unbounded_channel();
         tokio::spawn(inner.clone().write_all(waiting));
         Some(Self { inner, writes })
@@ -108,13 +117,14 @@ impl Tier {
 
     /// The items of an account do not lie where they were asked for: what was cut is worth nothing, to nobody.
     pub(super) fn give_up(&self, account: &str) {
-        let (inner, mark) = (self.inner.clone(), self.inner.mark_name(account));
-        tokio::spawn(async move {
-            // As long as it takes: what is not marked would be served by the next process.
-            while !inner.marked(&mark).await {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
+        self.inner.clone().persist(Command::new("SET").arg(self.inner.mark_name(account)).arg("1"));
+    }
+
+    /// What was cut of a series is worth nothing.
+    pub(super) fn give_up_series(&self, series: &Series) {
+        let (mark, ttl) = (self.inner.series_mark(series), self.inner.ttl.as_secs().max(1));
+        // Nothing is kept for longer.
+        self.inner.clone().persist(Command::new("SET").arg(mark).arg("1").arg("EX").arg(ttl.to_string()));
     }
 
     /// What seals and opens what leaves the process.
@@ -128,9 +138,9 @@ impl Tier {
         format!("{LETTERS}:{}:{}", self.inner.cut, cell.length().as_secs())
     }
 
-    /// Whether what is kept of an account may be read.
-    pub(super) async fn is_good(&self, account: &str) -> bool {
-        self.inner.is_good(account).await
+    /// Whether what is kept of a series may be read.
+    pub(super) async fn is_good(&self, series: &Series) -> bool {
+        self.inner.is_good(&series.account, Some(series)).await
     }
 
     /// The chunks of a series that are kept for any of `spans`, oldest first. What cannot be had is left out.
@@ -157,18 +167,41 @@ impl Inner {
         format!("{}:{FORMAT}:{}:{}:wrong", self.prefix, encoded(account), self.cut)
     }
 
-    async fn marked(&self, mark: &str) -> bool {
-        let replies = self.link.run(vec![Command::new("SET").arg(mark.to_owned()).arg("1")]).await;
-        replies.is_ok_and(|replies| matches!(replies[..], [Reply::Status(_)]))
+    /// The same of one series of it. With and without `agenticActivities` it is the same.
+    fn series_mark(&self, series: &Series) -> String {
+        format!("{}:wrong", self.series_name(&Series { rich: false, ..series.clone() }))
     }
 
-    /// Whether what is kept of an account may be used: nobody has found that it was cut wrongly. Then it is known, too,
-    /// what was purged of it.
-    async fn is_good(&self, account: &str) -> bool {
-        let mark = Command::new("GET").arg(self.mark_name(account));
-        let ask = std::iter::once(mark).chain(self.purges.ask(account)).collect();
+    /// Runs a command that changes a mark, for as long as it takes: the next process goes by it.
+    fn persist(self: Arc<Self>, command: Command) {
+        tokio::spawn(async move {
+            let is_done = |replies: Vec<Reply>| matches!(replies[..], [Reply::Status(_) | Reply::Integer(_)]);
+            while !self.link.run(vec![command.clone()]).await.is_ok_and(is_done) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+
+    /// Whether what is kept of an account, and of a series of it, may be used: nobody has found that it was cut wrongly.
+    /// Then it is known, too, what was purged of it.
+    async fn is_good(self: &Arc<Self>, account: &Arc<str>, series: Option<&Series>) -> bool {
+        let of_series = series.filter(|series| series.may_shift()).map(|series| self.series_mark(series));
+        let marks = || std::iter::once(self.mark_name(account)).chain(of_series.clone());
+        let ask = marks().map(|mark| Command::new("GET").arg(mark)).chain(self.purges.ask(account)).collect();
         let Ok(replies) = self.link.run(ask).await else { return false };
-        replies.first() == Some(&Reply::Nil) && self.purges.heard(account, replies.get(1)).await
+        let count = marks().count();
+        if matches!(replies.first(), Some(Reply::Bytes(_))) {
+            if self.fields.take_acquittal(account) {
+                self.clone().persist(Command::new("DEL").arg(self.mark_name(account)));
+            } else {
+                self.fields.heard_wrong(account);
+            }
+        }
+        if let Some(series) = series.filter(|_| count > 1 && matches!(replies.get(1), Some(Reply::Bytes(_)))) {
+            self.fields.found_shifted(series);
+        }
+        let is_unmarked = replies.len() >= count && replies[..count].iter().all(|reply| *reply == Reply::Nil);
+        is_unmarked && self.purges.heard(account, replies.get(count)).await
     }
 
     /// Everything that identifies a series, in a name that nobody else's can be: what callers choose freely is hashed.
@@ -275,11 +308,11 @@ impl Inner {
     }
 
     /// Writes those chunks of whose account something may be written, and that are not there already.
-    async fn write(&self, mut writes: Vec<Write>) -> Result<(), LinkError> {
+    async fn write(self: &Arc<Self>, mut writes: Vec<Write>) -> Result<(), LinkError> {
         writes.retain(|write| !write.chunk.is_shared());
         let accounts: HashSet<Arc<str>> = writes.iter().map(|write| write.account.clone()).collect();
         for account in accounts {
-            if !self.is_good(&account).await {
+            if !self.is_good(&account, None).await {
                 writes.retain(|write| write.account != account);
             }
         }

@@ -158,7 +158,9 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
             // Nobody waits for such an answer.
             RepageError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere) => (Kind::Internal, None),
             RepageError::WindowField
+            | RepageError::Misplaced(_)
             | RepageError::Unplaced
+            | RepageError::NoneIsPlaced
             | RepageError::Torn
             | RepageError::Oversized
             | RepageError::TooLarge { .. } => (Kind::UpstreamFailed, None),

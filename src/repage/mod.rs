@@ -34,7 +34,7 @@ use tower::{Layer, Service};
 pub use item::Item;
 pub use limiter::{RunLimiter, RunLimiters};
 pub use sizing::{FIRST_RUN_ITEMS, RunBounds};
-pub use walk::{Broken, Order, Placed, Walk, Watch};
+pub use walk::{Broken, Misplaced, Order, Placed, Walk, Watch};
 
 use self::limiter::RunPermit;
 use self::pager::Pager;
@@ -147,12 +147,19 @@ pub enum RepageError {
     /// A page could not be fetched.
     #[error(transparent)]
     Quota(#[from] QuotaError),
-    /// The items do not lie where they were asked for.
+    /// The account was found to have a wrong `window.field`: nothing of it can be cut.
     #[error("the upstream does not select on the timestamp that window.field names")]
     WindowField,
+    /// An item does not lie where it was asked for, so the run cannot be cut; it can be served as a whole. This may be
+    /// the item's fault, the request's, or that of `window.field`.
+    #[error("an item does not lie where it was asked for")]
+    Misplaced(Misplaced),
     /// Some item has no timestamp, so the run cannot be cut; it can be served as a whole.
     #[error("an item has no timestamp to place it by")]
     Unplaced,
+    /// The same, and no item has one.
+    #[error("no item has a timestamp to place it by")]
+    NoneIsPlaced,
     /// The rows moved under the paging, again and again.
     #[error("the upstream's rows moved while they were paged")]
     Torn,
@@ -166,6 +173,13 @@ pub enum RepageError {
         /// In bytes.
         limit: u64,
     },
+}
+
+impl RepageError {
+    /// Whether the run may be served as a whole, though not cut.
+    pub fn is_uncut(&self) -> bool {
+        matches!(self, Self::WindowField | Self::Misplaced(_) | Self::Unplaced | Self::NoneIsPlaced)
+    }
 }
 
 /// Fetches runs, so many of each caller at a time in each account.

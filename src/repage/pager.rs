@@ -167,9 +167,10 @@ where
             self.packing.truncate(packed).await?;
         }
         match last {
-            // Out of place once may be a freak; again and again, it is how this upstream selects.
-            Broken::OutOfPlace => Err(RepageError::WindowField),
+            // Once may be a freak.
+            Broken::OutOfPlace(item) => Err(RepageError::Misplaced(item)),
             Broken::Unplaced => Err(RepageError::Unplaced),
+            Broken::NoneIsPlaced => Err(RepageError::NoneIsPlaced),
             last => Ok(Err(last)),
         }
     }
@@ -200,7 +201,8 @@ where
             if broken == Broken::NothingCame {
                 return Ok(Scanned::Ended(walk));
             }
-            let is_order = watch == Watch::Order && !matches!(broken, Broken::OutOfPlace | Broken::Unplaced);
+            let is_order = watch == Watch::Order
+                && !matches!(broken, Broken::OutOfPlace(_) | Broken::Unplaced | Broken::NoneIsPlaced);
             let divisible = is_order && sizing::may_cut(*span, &walk, self.settled_before(begun_at));
             return Ok(match if divisible { self.cut(&walk, *span).await? } else { None } {
                 Some(whole) => Scanned::Part(walk, whole),

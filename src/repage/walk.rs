@@ -14,8 +14,17 @@ use super::item::Item;
 use crate::upstream::Page;
 use crate::window::{Moment, QueryBounds, Span};
 
+/// An item that does not lie where it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misplaced {
+    /// Its timestamp.
+    pub at: Moment,
+    /// Its `segmentID`, as [`Item::id`].
+    pub id: Bytes,
+}
+
 /// Why a walk cannot be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broken {
     /// An item came twice: the rows moved under the paging.
     SeenTwice,
@@ -23,11 +32,17 @@ pub enum Broken {
     OrderBroke,
     /// More was promised, and nothing came.
     NothingCame,
-    /// An item lies outside of what was asked for, or none has a timestamp: `window.field` is wrong.
-    OutOfPlace,
-    /// An item among others has no timestamp: where it belongs is not to be told.
+    /// An item lies outside of what was asked for: `window.field` may be wrong.
+    OutOfPlace(Misplaced),
+    /// An item has no timestamp that it could be placed by.
     Unplaced,
+    /// No item of the first page has a timestamp: `window.field` may be wrong.
+    NoneIsPlaced,
 }
+
+/// A timestamp that is further away from the beginning of what was asked for says nothing of where its item lies, and is
+/// taken for none. The longest window is of 366 days.
+const FARTHEST: Duration = Duration::from_hours(800 * 24);
 
 /// The order in which the upstream brings its rows, as far as it has been seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,20 +206,34 @@ impl Walk {
         }
         self.done = !page.has_more;
         let read: Vec<_> = page.items.iter().map(|json| Item::read(json, &self.field)).collect();
-        let some_are_placed = !self.seen.is_empty() || read.iter().any(|(at, _)| at.is_some());
-        if self.placed == Placed::Checked && some_are_placed && read.iter().any(|(at, _)| at.is_none()) {
-            return Err(Broken::Unplaced);
-        }
+        self.check_timestamps(&read)?;
         for (index, (json, (at, id))) in page.items.into_iter().zip(read).enumerate() {
             self.take_item(json, at, id, index == 0)?;
         }
         Ok(())
     }
 
+    /// An error if an item cannot be placed that must be.
+    fn check_timestamps(&self, read: &[(Option<Moment>, Bytes)]) -> Result<(), Broken> {
+        let from = self.bounds.from;
+        let is_usable = |at: Moment| from - FARTHEST < at && at < from + FARTHEST;
+        let missing = read.iter().filter(|(at, _)| at.is_none()).count();
+        if self.placed == Placed::Unchecked || read.is_empty() {
+            Ok(())
+        } else if self.seen.is_empty() && missing == read.len() {
+            Err(Broken::NoneIsPlaced)
+        } else if read.iter().any(|(at, _)| !at.is_some_and(is_usable)) {
+            Err(Broken::Unplaced)
+        } else {
+            Ok(())
+        }
+    }
+
     fn take_item(&mut self, json: Bytes, at: Option<Moment>, id: Bytes, first_of_page: bool) -> Result<(), Broken> {
         let at = match (at, self.placed) {
             (Some(at), Placed::Checked) if self.bounds.may_return(at) => at,
-            (_, Placed::Checked) => return Err(Broken::OutOfPlace),
+            (Some(at), Placed::Checked) => return Err(Broken::OutOfPlace(Misplaced { at, id })),
+            (None, Placed::Checked) => return Err(Broken::Unplaced),
             (at, Placed::Unchecked) => at.unwrap_or(Moment::MIN),
         };
         if !self.names.insert(id.clone()) {

@@ -60,6 +60,10 @@ fn describe() {
         "koregate_window_field_wrong",
         "1 if the account's window.field is not what the upstream selects on"
     );
+    describe_counter!(
+        "koregate_window_field_trials_total",
+        "Items that were looked for in the second that their timestamp names"
+    );
     describe_histogram!("koregate_request_duration_seconds", Unit::Seconds, "From a request to the end of its answer");
     describe_histogram!("koregate_upstream_duration_seconds", Unit::Seconds, "From a call to the end of its answer");
     describe_histogram!("koregate_redis_duration_seconds", Unit::Seconds, "From a call to Redis to its replies");
@@ -285,6 +289,23 @@ pub fn window_field_wrong(account: &str) {
         "the upstream does not select on the timestamp that window.field names: windows of this account are no longer \
          cut, and only exact windows are served; set window.field to the timestamp that the upstream selects on"
     );
+}
+
+/// The upstream selects on the timestamp that `window.field` names after all.
+pub fn window_field_right(account: &str) {
+    gauge!("koregate_window_field_wrong", "account" => account.to_owned()).set(0.0);
+    tracing::warn!(account, "items lie where window.field says after all: windows of this account are cut again");
+}
+
+/// An item was looked for in the second that its timestamp names: it was there, or not; `None` if nobody could tell.
+pub fn window_field_trial(account: &str, found: Option<bool>) {
+    let result = match found {
+        Some(true) => "found",
+        Some(false) => "absent",
+        None => "unknown",
+    };
+    counter!("koregate_window_field_trials_total", "account" => account.to_owned(), "result" => result).increment(1);
+    tracing::warn!(account, result, "an item was looked for where window.field says");
 }
 
 /// One call to Redis ended; `None` if it was not let through.

@@ -53,6 +53,13 @@ pub struct KnownFilter {
     pub agent_ids: BTreeSet<String>,
 }
 
+impl Series {
+    /// Whether it asks for something that only the upstream understands: that may shift the window, too.
+    pub fn may_shift(&self) -> bool {
+        !self.parameters.is_empty() || matches!(self.filter, Filter::Opaque(_))
+    }
+}
+
 impl Filter {
     /// Reads a body.
     ///

@@ -190,10 +190,15 @@ impl Fetcher {
         let placed = if errand.exactly { Placed::Unchecked } else { Placed::Checked };
         let (parts, outcome) = match placed {
             // Whoever has asked for a piece of its window asks for the whole of it then.
-            Placed::Checked if self.fields.is_wrong(&series.account) => {
-                return Err(CacheError::Repage(RepageError::WindowField));
+            Placed::Checked if session.shelf.lock().is_uncut(span) => {
+                return Err(CacheError::Repage(RepageError::Unplaced));
             }
-            Placed::Checked => session.gather_beginning().await?,
+            Placed::Checked => {
+                session.check_field().await?;
+                let beginning = session.gather_beginning().await?;
+                session.check_field().await?;
+                beginning
+            }
             Placed::Unchecked => session.gather_exactly().await?,
         };
         let chunks = self.to_hand_over(&parts, placed).await?;

@@ -61,7 +61,8 @@ impl From<&RepageError> for Told {
     fn from(error: &RepageError) -> Self {
         match error {
             RepageError::WindowField => Self::WindowField,
-            RepageError::Unplaced => Self::Unplaced,
+            // What is to be done about it is for the replica that makes the calls; the other one asks for all of it.
+            RepageError::Misplaced(_) | RepageError::Unplaced | RepageError::NoneIsPlaced => Self::Unplaced,
             RepageError::Torn => Self::Torn,
             RepageError::Oversized => Self::Oversized,
             RepageError::TooLarge { limit } => Self::RunTooLarge(*limit),

@@ -76,7 +76,7 @@ impl Tier {
             return Err(NotHanded::TooLarge);
         }
         let name = self.inner.series_name(series);
-        let use_cells = !anew && self.is_good(&series.account).await;
+        let use_cells = !anew && self.is_good(series).await;
         let mut pieces = Vec::with_capacity(chunks.len());
         let (mut passed, mut unwritten) = (Vec::new(), Vec::new());
         for (chunk, kept) in chunks {

@@ -1,0 +1,41 @@
+//! `POST /api/v1/window-field/trust?account=ID`: the operator has mended what made `window.field` look wrong.
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+
+use super::{Admin, json};
+use crate::telemetry;
+
+/// Where it is asked for.
+pub(super) const PATH: &str = "/api/v1/window-field/trust";
+
+#[derive(Serialize)]
+struct Trusted {
+    account: String,
+    /// Whether this replica had found the field wrong.
+    was_wrong: bool,
+}
+
+#[derive(Serialize)]
+struct Problem {
+    error: &'static str,
+}
+
+impl Admin {
+    /// Takes the verdict over an account back: its windows are cut again, and found out again if they must not be.
+    pub(super) fn trust<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let query = request.uri().query().unwrap_or_default();
+        let asked = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "account");
+        let Some((_, asked)) = asked else {
+            return json(StatusCode::BAD_REQUEST, &Problem { error: "the parameter account is missing" });
+        };
+        let Some((account, _)) = self.0.quotas.iter().find(|(account, _)| ***account == *asked) else {
+            return json(StatusCode::NOT_FOUND, &Problem { error: "this account is not configured" });
+        };
+        let was_wrong = self.0.fields.acquit(account);
+        telemetry::window_field_right(account);
+        json(StatusCode::OK, &Trusted { account: account.to_string(), was_wrong })
+    }
+}
