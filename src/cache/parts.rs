@@ -1,5 +1,6 @@
 //! The parts of a window, cut from the chunks that hold them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -36,15 +37,18 @@ fn part(span: Span, held: Held) -> Result<Part, Damaged> {
 }
 
 /// The spans whose items have moved elsewhere since they were fetched: an item that is not settled and stands in two
-/// parts has left the one that was fetched first.
+/// parts has left the one that was fetched first. What one run has brought twice stands there twice.
 pub(super) fn twice(parts: &[Part]) -> Vec<Span> {
     let mut seen: HashMap<u64, &Part> = HashMap::new();
     let mut moved = Vec::new();
     for part in parts {
         for name in part.slice.chunk.names(part.slice.rows.clone()) {
             if let Some(other) = seen.insert(*name, part) {
-                let older = if other.slice.chunk.fetched_at() <= part.slice.chunk.fetched_at() { other } else { part };
-                moved.push(older.span);
+                match other.slice.chunk.fetched_at().cmp(&part.slice.chunk.fetched_at()) {
+                    Ordering::Less => moved.push(other.span),
+                    Ordering::Equal => {}
+                    Ordering::Greater => moved.push(part.span),
+                }
             }
         }
     }

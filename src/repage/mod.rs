@@ -16,6 +16,7 @@
 mod checkpoint;
 mod item;
 mod limiter;
+mod multiples;
 mod packing;
 mod page;
 mod pager;

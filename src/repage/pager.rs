@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tower::Service;
 
 use super::limiter::RunPermit;
+use super::multiples::Multiples;
 use super::packing::Packing;
 use super::sizing::{self, Overrun, Size};
 use super::walk::{Broken, Order, Walk, Watch};
@@ -37,12 +38,13 @@ pub(super) struct Pager<'a, S, P: ItemPacker> {
     packing: Packing<P>,
     order: Order,
     halved: bool,
+    pub(super) multiples: Multiples,
 }
 
 impl<'a, S, P: ItemPacker> Pager<'a, S, P> {
     pub(super) fn new(stage: &'a RepageStage<S>, run: &'a Run<P>, permit: Option<RunPermit>) -> Self {
         let packing = Packing::new(run.packer.clone(), stage.settings.window.chunk);
-        Self { stage, run, permit, packing, order: Order::Unknown, halved: false }
+        Self { stage, run, permit, packing, order: Order::Unknown, halved: false, multiples: Multiples::default() }
     }
 }
 
@@ -57,7 +59,10 @@ where
     }
 
     fn new_walk(&self, span: Span, watch: Watch) -> Walk {
-        Walk::new(self.query_for(span), self.stage.settings.window.field.clone(), self.run.placed, watch)
+        let field = self.stage.settings.window.field.clone();
+        let mut walk = Walk::new(self.query_for(span), field, self.run.placed, watch);
+        self.multiples.allow_in(&mut walk);
+        walk
     }
 
     fn now(&self) -> Moment {
@@ -123,7 +128,7 @@ where
         let begun_at = self.now();
         let mut walk = self.new_walk(span, Watch::Names);
         let page = self.page(self.query_for(span), 0, PAGE_LIMIT).await?;
-        match walk.take(page) {
+        match self.take(&mut walk, &page).await? {
             Ok(()) if walk.next_offset().is_none() => self.pack_rest(span, walk, begun_at).await?,
             // Halving goes on until an indivisible piece shows whether that was a freak.
             Ok(()) | Err(_) => return Ok(false),
@@ -194,7 +199,7 @@ where
             }
             let page = self.page(self.query_for(*span), offset, PAGE_LIMIT).await?;
             pages += 1;
-            let Err(broken) = walk.take(page) else {
+            let Err(broken) = self.take(&mut walk, &page).await? else {
                 self.on_page(&mut walk, span, watch, begun_at).await?;
                 continue;
             };

@@ -10,6 +10,7 @@ use crate::upstream::{Asker, Filter};
 use crate::window::{Bound, QueryBounds, UpperBound};
 
 mod bounded;
+mod multiples;
 mod permits;
 
 /// How the naive upstream orders its rows.

@@ -2,9 +2,10 @@
 //!
 //! Kore does not promise that paging by offset is stable. What makes a finished walk whole is not an order but counting:
 //! if every page began where the one before ended, the last one said that no more follow, and no `segmentID` came twice,
-//! then as many different items were seen as there were rows, so all of them were.
+//! then as many different items were seen as there were rows, so all of them were. The same holds where an item came no
+//! more often than it is proven to stand there.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +24,20 @@ pub struct Misplaced {
     pub id: Bytes,
 }
 
+/// An item that came twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twice {
+    /// Its `segmentID`, as [`Item::id`].
+    pub id: Bytes,
+    /// Its timestamps, as it came before and now.
+    pub at: [Moment; 2],
+}
+
 /// Why a walk cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// An item came twice: the rows moved under the paging.
-    SeenTwice,
+    /// An item came more often than it is proven to stand there: the rows moved under the paging. The page was not taken.
+    SeenTwice(Twice),
     /// The order changed from one page to the next, though each page was in order.
     OrderBroke,
     /// More was promised, and nothing came.
@@ -65,7 +75,9 @@ pub struct Walk {
     placed: Placed,
     watch: Watch,
     order: Order,
-    names: HashSet<Bytes>,
+    /// The `segmentID` of each item that was seen, and when it lies.
+    names: HashMap<Bytes, Moment>,
+    multiples: HashMap<Bytes, Multiple>,
     /// When each item lies that was seen, in the order in which they came.
     seen: Vec<Moment>,
     /// Those that have not been handed on.
@@ -76,6 +88,13 @@ pub struct Walk {
     /// Whether the last page said that more follow of what is asked for now.
     promised: bool,
     done: bool,
+}
+
+/// An item that stands several times in the upstream.
+#[derive(Clone, Copy, Debug)]
+struct Multiple {
+    stands: usize,
+    seen: usize,
 }
 
 /// Whether items must lie where they were asked for.
@@ -99,7 +118,7 @@ pub enum Watch {
 impl Walk {
     /// A walk that has seen nothing yet. `field` names the timestamp.
     pub fn new(bounds: QueryBounds, field: Arc<str>, placed: Placed, watch: Watch) -> Self {
-        let (names, seen, items, handed_on) = Default::default();
+        let (names, multiples, seen, items, handed_on) = Default::default();
         Self {
             bounds,
             field,
@@ -107,6 +126,7 @@ impl Walk {
             watch,
             order: Order::Unknown,
             names,
+            multiples,
             seen,
             items,
             handed_on,
@@ -127,6 +147,12 @@ impl Walk {
         self.bounds = bounds;
         // What was promised may lie in the other part.
         self.promised = false;
+    }
+
+    /// Lets an item come so many times, as it is proven to stand there.
+    pub fn allow(&mut self, id: Bytes, stands: usize) {
+        let seen = usize::from(self.names.contains_key(&id));
+        self.multiples.entry(id).or_insert(Multiple { stands, seen }).stands = stands;
     }
 
     /// Whether items must lie where they were asked for.
@@ -198,19 +224,42 @@ impl Walk {
     /// Takes the page that was asked for at [`Walk::next_offset`].
     ///
     /// # Errors
-    /// [`Broken`] if the page contradicts what came before; the walk is of no use then.
-    pub fn take(&mut self, page: Page) -> Result<(), Broken> {
+    /// [`Broken`] if the page contradicts what came before; the walk is of no use then, unless an item came too often:
+    /// then it is as it was before.
+    pub fn take(&mut self, page: &Page) -> Result<(), Broken> {
+        let read: Vec<_> = page.items.iter().map(|json| Item::read(json, &self.field)).collect();
+        let before = (self.items.len(), self.seen.len(), self.order);
         let promised = std::mem::replace(&mut self.promised, page.has_more);
         if page.items.is_empty() && !self.seen.is_empty() && (promised || page.has_more) {
             return Err(Broken::NothingCame);
         }
-        self.done = !page.has_more;
-        let read: Vec<_> = page.items.iter().map(|json| Item::read(json, &self.field)).collect();
         self.check_timestamps(&read)?;
-        for (index, (json, (at, id))) in page.items.into_iter().zip(read).enumerate() {
-            self.take_item(json, at, id, index == 0)?;
+        for (index, (json, (at, id))) in page.items.iter().zip(read).enumerate() {
+            let taken = self.take_item(json.clone(), at, id, index == 0);
+            if let Err(Broken::SeenTwice(_)) = taken {
+                self.give_back(before.0, before.1);
+                (self.order, self.promised) = (before.2, promised);
+            }
+            taken?;
         }
+        self.done = !page.has_more;
         Ok(())
+    }
+
+    /// Gives back all items but the first so many, of which so many were seen.
+    fn give_back(&mut self, items: usize, seen: usize) {
+        for Item { id, json, .. } in self.items.drain(items..) {
+            self.held -= json.len();
+            match self.multiples.get_mut(&id) {
+                Some(multiple) if multiple.seen > 1 => multiple.seen -= 1,
+                Some(multiple) => {
+                    multiple.seen = 0;
+                    self.names.remove(&id);
+                }
+                None => drop(self.names.remove(&id)),
+            }
+        }
+        self.seen.truncate(seen);
     }
 
     /// An error if an item cannot be placed that must be.
@@ -236,9 +285,7 @@ impl Walk {
             (None, Placed::Checked) => return Err(Broken::Unplaced),
             (at, Placed::Unchecked) => at.unwrap_or(Moment::MIN),
         };
-        if !self.names.insert(id.clone()) {
-            return Err(Broken::SeenTwice);
-        }
+        self.count(&id, at)?;
         if self.handed_on.contains(at) {
             // It was taken for complete, by an order that does not hold.
             return Err(Broken::OrderBroke);
@@ -254,6 +301,21 @@ impl Walk {
         self.held += json.len();
         self.seen.push(at);
         self.items.push(Item { at, id, json });
+        Ok(())
+    }
+
+    /// Counts an item; an error if it has come too often.
+    fn count(&mut self, id: &Bytes, at: Moment) -> Result<(), Broken> {
+        let before = self.names.get(id).copied();
+        let multiple = self.multiples.get_mut(id).filter(|multiple| multiple.seen < multiple.stands);
+        match (before, multiple) {
+            (_, Some(multiple)) => multiple.seen += 1,
+            (None, None) => {}
+            (Some(before), None) => return Err(Broken::SeenTwice(Twice { id: id.clone(), at: [before, at] })),
+        }
+        if before.is_none() {
+            self.names.insert(id.clone(), at);
+        }
         Ok(())
     }
 
