@@ -222,7 +222,7 @@ impl Fetcher {
         };
         // A task of its own: should it panic, those who wait are told all the same.
         let fetched = tokio::spawn(self.below.clone().oneshot(run)).await;
-        let result = match fetched.unwrap_or(Err(RepageError::Torn)) {
+        let result = match fetched.unwrap_or(Err(RepageError::Torn(Span::default()))) {
             Ok(Fetched { span, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.span().start);
                 self.shelve(&work, span, &packed);
@@ -285,7 +285,7 @@ fn not_stored(error: &CacheError) -> NotStored {
         }
         CacheError::Repage(RepageError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
         CacheError::Repage(RepageError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere)) => NotStored::Unwanted,
-        CacheError::Repage(RepageError::Torn) | CacheError::Restless => NotStored::RowsMoved,
+        CacheError::Repage(RepageError::Torn(_)) | CacheError::Restless => NotStored::RowsMoved,
         CacheError::Repage(RepageError::WindowField) => NotStored::WrongWindowField,
         CacheError::Repage(RepageError::Misplaced(_)) => NotStored::Misplaced,
         CacheError::Repage(RepageError::Unplaced | RepageError::NoneIsPlaced) => NotStored::NoTimestamp,

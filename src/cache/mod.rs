@@ -26,6 +26,7 @@ mod seal;
 mod seat;
 mod serve;
 mod session;
+mod setbacks;
 mod shelf;
 mod stream;
 mod tally;

@@ -223,6 +223,9 @@ impl Session {
         if let Some(piece) = reads {
             return Ok(Survey::Partial { ready, pages_to_come, next: Next::Read(piece) });
         }
+        if let Some(torn) = unasked.spans().iter().find(|span| shelf.has_torn(**span)) {
+            return Err(CacheError::Repage(RepageError::Torn(*torn)));
+        }
         let lead = unasked.spans().first().map(|span| span.start);
         let lead = lead.filter(|lead| absent.spans().first().is_some_and(|first| first.start == *lead));
         // Without a listing, each look into the second tier would be one at all that is missing.

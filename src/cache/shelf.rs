@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::chunk::Chunk;
 use super::copies::{Copies, Copy};
 use super::flight::Flight;
 use super::memory::Memory;
 use super::seat::Seat;
+use super::setbacks::Setbacks;
 use crate::upstream::Series;
 use crate::window::{Density, Moment, Span, SpanSet};
 
@@ -26,33 +26,16 @@ pub(super) struct Shelf {
     pub(super) flights: Vec<Arc<Flight>>,
     pub(super) gathering: Option<Gathering>,
     pub(super) sizing: Sizing,
-    uncut: Uncut,
+    /// Spans in which an item was found that cannot be placed: what overlaps them is asked for as a whole at once.
+    uncut: Setbacks,
+    /// Spans whose rows did not hold still.
+    torn: Setbacks,
 }
 
-/// Spans in which an item was found that cannot be placed, each until when that is remembered: what overlaps them is asked
-/// for as a whole at once.
-#[derive(Debug, Default)]
-struct Uncut(Vec<(Span, Instant)>);
-
-impl Uncut {
-    /// How long.
-    const REMEMBERED: Duration = Duration::from_hours(1);
-    /// So many at most; then the oldest is forgotten.
-    const MOST: usize = 64;
-
-    fn add(&mut self, span: Span) {
-        self.expire();
-        self.0.retain(|(old, _)| *old != span);
-        if self.0.len() >= Self::MOST {
-            self.0.remove(0);
-        }
-        self.0.push((span, Instant::now() + Self::REMEMBERED));
-    }
-
-    fn expire(&mut self) {
-        self.0.retain(|(_, until)| Instant::now() < *until);
-    }
-}
+/// How long it is remembered that a window cannot be cut.
+const UNCUT: Duration = Duration::from_hours(1);
+/// How long a span is not asked for again whose rows did not hold still, at first and at most.
+const TORN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(10));
 
 /// How long the runs of a series may be, by the order of the upstream's rows: where they come in none, a run that turns
 /// out too large cannot be cut, so runs grow from small.
@@ -141,12 +124,24 @@ pub(super) struct Lead {
 impl Shelf {
     /// Remembers for an hour that windows which overlap `span` cannot be cut.
     pub(super) fn do_not_cut(&mut self, span: Span) {
-        self.uncut.add(span);
+        self.uncut.add(span, UNCUT, UNCUT);
     }
 
     /// Whether this window is known not to be cut.
     pub(super) fn is_uncut(&self, window: Span) -> bool {
-        self.uncut.0.iter().any(|(span, until)| span.overlaps(window) && Instant::now() < *until)
+        self.uncut.overlap(window)
+    }
+
+    /// Remembers for a while that the rows of `span` do not hold still.
+    pub(super) fn was_torn(&mut self, span: Span) {
+        if !span.is_empty() {
+            self.torn.add(span, TORN.0, TORN.1);
+        }
+    }
+
+    /// Whether a part of `span` did not hold still a moment ago: it is not worth its calls to ask for it again.
+    pub(super) fn has_torn(&self, span: Span) -> bool {
+        self.torn.lie_in(span)
     }
 
     /// Puts a copy on the shelf in place of what it replaces, and lets go of chunks that nothing refers to any more.
@@ -190,7 +185,8 @@ impl Shelf {
         };
         self.copies.retain(&mut keep);
         self.exact.retain(|_, copy| keep(copy));
-        self.uncut.0.clear();
+        self.uncut.clear();
+        self.torn.clear();
         for id in &gone {
             memory.drop_chunk(*id);
         }
@@ -225,11 +221,13 @@ impl Shelf {
         self.copies.retain(|copy| memory.holds(copy.id));
         self.exact.retain(|_, copy| memory.holds(copy.id));
         self.uncut.expire();
+        self.torn.expire();
     }
 
     fn is_idle(&self) -> bool {
-        let holds_nothing = self.copies.is_empty() && self.exact.is_empty() && self.uncut.0.is_empty();
-        holds_nothing && self.flights.is_empty() && self.gathering.is_none()
+        let holds_nothing = self.copies.is_empty() && self.exact.is_empty();
+        let remembers_nothing = self.uncut.is_empty() && self.torn.is_empty();
+        holds_nothing && remembers_nothing && self.flights.is_empty() && self.gathering.is_none()
     }
 }
 

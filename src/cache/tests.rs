@@ -130,7 +130,7 @@ impl Rig {
             let sent = send.send(Played { run, end });
             async move {
                 sent.ok();
-                ended.await.unwrap_or(Err(RepageError::Torn))
+                ended.await.unwrap_or(Err(RepageError::Torn(Span::default())))
             }
         });
         Self { stage: cache.layer(below), runs }
@@ -287,7 +287,7 @@ async fn failed_run_behind_the_next_one_is_asked_for_again() {
     let all = rig.ask(0, 300, Class::Interactive).await;
     let first = rig.run().await;
     assert_eq!(first.span(), (0, 200));
-    second.end(Err(RepageError::Torn));
+    second.end(Err(RepageError::Torn(Span::default())));
     assert!(late.await.unwrap().is_err());
     first.succeed();
     let again = rig.run().await;
@@ -435,4 +435,29 @@ async fn a_replica_that_is_always_told_to_ask_another_one_gives_up() {
     }
     assert!(matches!(asking.await.unwrap(), Err(CacheError::Restless)) && runs > 10, "{runs}");
     rig.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_that_tore_is_not_asked_for_again_at_once() {
+    let mut rig = Rig::new();
+    let refused = |answer: Result<Result<WindowAnswer, CacheError>, _>| {
+        assert!(matches!(answer.unwrap(), Err(CacheError::Repage(RepageError::Torn(_)))));
+    };
+    for pause in [30, 60] {
+        let asking = rig.ask(0, 100, Class::Interactive).await;
+        let run = rig.run().await;
+        run.call();
+        run.end(Err(RepageError::Torn(span(50, 51))));
+        refused(asking.await);
+        refused(rig.ask(0, 100, Class::Interactive).await.await);
+        refused(rig.ask(20, 60, Class::Interactive).await.await);
+        rig.no_run().await;
+        let beside = rig.ask(51, 100, Class::Interactive).await;
+        rig.run().await.succeed();
+        assert_whole(&answered(beside).await, 51, 100);
+        tokio::time::advance(Duration::from_secs(pause)).await;
+    }
+    let again = rig.ask(0, 100, Class::Interactive).await;
+    rig.run().await.succeed();
+    assert_whole(&answered(again).await, 0, 100);
 }

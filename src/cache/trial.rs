@@ -28,7 +28,11 @@ impl Fetcher {
                 return;
             }
             RepageError::Misplaced(_) | RepageError::Unplaced | RepageError::NoneIsPlaced => {}
-            RepageError::Quota(_) | RepageError::Torn | RepageError::Oversized | RepageError::TooLarge { .. } => return,
+            RepageError::Torn(piece) => {
+                shelf.lock().was_torn(*piece);
+                return;
+            }
+            RepageError::Quota(_) | RepageError::Oversized | RepageError::TooLarge { .. } => return,
         }
         shelf.lock().do_not_cut(flight.span());
         match error {
@@ -37,10 +41,8 @@ impl Fetcher {
                 self.forget_series(work);
             }
             RepageError::Misplaced(item) if series.filter == Filter::None => self.begin_trial(work, item),
-            RepageError::NoneIsPlaced if series.filter == Filter::None => {
-                if self.fields.saw_none_placed(account) {
-                    self.condemn(account);
-                }
+            RepageError::NoneIsPlaced if series.filter == Filter::None && self.fields.saw_none_placed(account) => {
+                self.condemn(account);
             }
             _ => {}
         }

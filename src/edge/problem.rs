@@ -161,7 +161,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
             | RepageError::Misplaced(_)
             | RepageError::Unplaced
             | RepageError::NoneIsPlaced
-            | RepageError::Torn
+            | RepageError::Torn(_)
             | RepageError::Oversized
             | RepageError::TooLarge { .. } => (Kind::UpstreamFailed, None),
             RepageError::Quota(QuotaError::Token(error)) => match error {

@@ -161,9 +161,10 @@ pub enum RepageError {
     /// The same, and no item has one.
     #[error("no item has a timestamp to place it by")]
     NoneIsPlaced,
-    /// The rows moved under the paging, again and again.
+    /// The rows of this piece of the run, which cannot be divided, moved under the paging, again and again. The piece is
+    /// empty if it is not known.
     #[error("the upstream's rows moved while they were paged")]
-    Torn,
+    Torn(Span),
     /// The run turned out much larger than planned, and its rows come in no order by which it could be cut: a shorter one
     /// is to be asked for.
     #[error("the run is larger than planned, and cannot be cut")]

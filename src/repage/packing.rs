@@ -80,7 +80,7 @@ impl<P: ItemPacker> Packing<P> {
         while self.under_way.len() > most {
             let Some(packing) = self.under_way.pop_front() else { break };
             // It panics only if the packer does, or the runtime ends.
-            self.packed.extend(packing.await.map_err(|_| RepageError::Torn)?);
+            self.packed.extend(packing.await.map_err(|_| RepageError::Torn(Span::default()))?);
         }
         Ok(())
     }

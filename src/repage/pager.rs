@@ -120,7 +120,7 @@ where
     /// Fetches what cannot be halved: a second, or a window that must stay as it is.
     async fn fetch_indivisible(&mut self, mut span: Span) -> Result<Span, RepageError> {
         let scanned = self.scan_repeatedly(&mut span, SCANS_OF_THE_INDIVISIBLE, Watch::Names).await?;
-        scanned.map_err(|_| RepageError::Torn)
+        scanned.map_err(|_| RepageError::Torn(span))
     }
 
     /// Fetches `span` if it fits a page; says whether it did.

@@ -9,6 +9,7 @@ use crate::quota::{Exhausted, QuotaError};
 use crate::repage::RepageError;
 use crate::token::TokenError;
 use crate::upstream::{BadPage, SpentLimit, UpstreamError, known_message};
+use crate::window::Span;
 
 /// A [`CacheError`] in words.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,7 +64,8 @@ impl From<&RepageError> for Told {
             RepageError::WindowField => Self::WindowField,
             // What is to be done about it is for the replica that makes the calls; the other one asks for all of it.
             RepageError::Misplaced(_) | RepageError::Unplaced | RepageError::NoneIsPlaced => Self::Unplaced,
-            RepageError::Torn => Self::Torn,
+            // The replica that makes the calls remembers where.
+            RepageError::Torn(_) => Self::Torn,
             RepageError::Oversized => Self::Oversized,
             RepageError::TooLarge { limit } => Self::RunTooLarge(*limit),
             RepageError::Quota(error) => error.into(),
@@ -115,7 +117,7 @@ impl From<Told> for CacheError {
             Told::Foreign => Self::Foreign,
             Told::WindowField => Self::Repage(RepageError::WindowField),
             Told::Unplaced => Self::Repage(RepageError::Unplaced),
-            Told::Torn => Self::Repage(RepageError::Torn),
+            Told::Torn => Self::Repage(RepageError::Torn(Span::default())),
             Told::Oversized => Self::Repage(RepageError::Oversized),
             Told::RunTooLarge(limit) => Self::Repage(RepageError::TooLarge { limit }),
             Told::Exhausted(retry_after) => quota(QuotaError::Exhausted(spent(retry_after))),
@@ -164,7 +166,7 @@ mod tests {
             CacheError::TooLargeToHold { limit: 256 << 20 },
             CacheError::Repage(RepageError::WindowField),
             CacheError::Repage(RepageError::Unplaced),
-            CacheError::Repage(RepageError::Torn),
+            CacheError::Repage(RepageError::Torn(Span::default())),
             CacheError::Repage(RepageError::Oversized),
             CacheError::Repage(RepageError::TooLarge { limit: 7 }),
             quota(QuotaError::Exhausted(spent)),

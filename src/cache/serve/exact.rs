@@ -7,7 +7,7 @@ use crate::cache::flight::Flight;
 use crate::cache::parts::Part;
 use crate::cache::session::{Joined, MAX_SURVEYS_WITHOUT_PROGRESS, Mode, Next, Session};
 use crate::cache::{CacheError, Outcome};
-use crate::repage::Placed;
+use crate::repage::{Placed, RepageError};
 
 impl Session {
     /// Exactly what the upstream says to this window, cut by nobody.
@@ -16,7 +16,7 @@ impl Session {
         self.seat.wait_only_for(&[]);
         self.mode = Mode::Whole;
         for _ in 0..MAX_SURVEYS_WITHOUT_PROGRESS {
-            let found = self.find_exactly();
+            let found = self.find_exactly()?;
             self.arrival = None;
             let (chunk, outcome) = match found {
                 Ok(chunk) => (chunk, Outcome::Hit),
@@ -43,11 +43,14 @@ impl Session {
     }
 
     /// The window as it is kept, or the flight that is going to bring it.
-    fn find_exactly(&self) -> Result<Arc<Chunk>, Arc<Flight>> {
+    fn find_exactly(&self) -> Result<Result<Arc<Chunk>, Arc<Flight>>, CacheError> {
         let key = (self.span, self.series.rich);
         let mut shelf = self.shelf.lock();
         if let Some(chunk) = shelf.exact.get(&key).and_then(|copy| copy.use_chunk(&self.fetcher.memory)) {
-            return Ok(chunk);
+            return Ok(Ok(chunk));
+        }
+        if shelf.has_torn(self.span) {
+            return Err(CacheError::Repage(RepageError::Torn(self.span)));
         }
         let flight = shelf
             .flights
@@ -57,8 +60,8 @@ impl Session {
             })
             .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight))
             .cloned();
-        Err(flight.unwrap_or_else(|| {
+        Ok(Err(flight.unwrap_or_else(|| {
             self.fetcher.begin_exactly(&self.series, &self.shelf, &mut shelf, self.span, self.fresh_since, &self.seat)
-        }))
+        })))
     }
 }

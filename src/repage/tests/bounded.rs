@@ -171,7 +171,7 @@ proptest! {
             // More rows of one second than a few pages hold cannot be cut: shorter runs are asked for. If they change
             // places besides, they may be more than can be told apart. A hole they are not.
             Err(RepageError::Oversized) => {}
-            Err(error) => prop_assert!(order == Rows::Ties && matches!(error, RepageError::Torn), "{:?}", error),
+            Err(error) => prop_assert!(order == Rows::Ties && matches!(error, RepageError::Torn(_)), "{:?}", error),
         }
     }
 

@@ -64,7 +64,7 @@ proptest! {
                 items.retain(|item| !item.windows(5).any(|five| five == b"late-"));
                 prop_assert_eq!(items, before);
             }
-            Err(error) => prop_assert!(matches!(error, RepageError::Torn), "{:?}", error),
+            Err(error) => prop_assert!(matches!(error, RepageError::Torn(_)), "{:?}", error),
         }
     }
 }
