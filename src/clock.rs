@@ -1,33 +1,52 @@
-//! The wall clock, so that a test can set it.
+//! The wall clock: so that a test can set it, and compared with the upstream's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::telemetry;
 use crate::window::Moment;
 
-/// Tells the time of day: the machine's, or one that is moved by hand.
+/// How far the clocks of this machine, of replicas and of the upstream may differ.
+pub const SKEW: Duration = Duration::from_mins(1);
+/// So many answers in a row whose `Date` is further away show that this machine's clock is wrong.
+const ANSWERS_TO_BE_WRONG: u32 = 3;
+
+/// Tells the time of day: the machine's, or one that is moved by hand. All clones are the same clock.
 ///
 /// Only the time of day goes through here (what is settled, how old a copy is, when a token ends).
 /// Waiting and the rolling limits use tokio's monotonic clock, which no clock step can bend.
 #[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+pub struct Clock {
+    by_hand: Option<Arc<AtomicI64>>,
+    compared: Arc<Compared>,
+}
+
+/// How the clock compares with what the upstream says.
+#[derive(Debug, Default)]
+struct Compared {
+    /// By how many nanoseconds it was ahead by the last answer; 0 within [`SKEW`].
+    ahead: AtomicI64,
+    /// How many answers in a row were further away than that, in either direction.
+    off: AtomicU32,
+}
 
 impl Clock {
     /// The machine's clock.
-    pub const fn system() -> Self {
-        Self(None)
+    pub fn system() -> Self {
+        Self::default()
     }
 
     /// A clock that stands at `now` until [`Clock::set`] moves it. Its clones move with it.
     pub fn manual(now: Moment) -> Self {
-        Self(Some(Arc::new(AtomicI64::new(now.as_nanos()))))
+        Self { by_hand: Some(Arc::new(AtomicI64::new(now.as_nanos()))), compared: Arc::default() }
     }
 
     /// The time of day.
     pub fn now(&self) -> Moment {
-        match &self.0 {
+        match &self.by_hand {
             None => Timestamp::now().into(),
             Some(nanos) => Moment::from_nanos(nanos.load(Ordering::SeqCst)),
         }
@@ -35,8 +54,70 @@ impl Clock {
 
     /// Moves a manual clock; the machine's clock cannot be moved, and nothing happens.
     pub fn set(&self, now: Moment) {
-        if let Some(nanos) = &self.0 {
+        if let Some(nanos) = &self.by_hand {
             nanos.store(now.as_nanos(), Ordering::SeqCst);
         }
+    }
+
+    /// Compares with the `Date`, in whole seconds, of an answer of the upstream that was asked for at `asked_at`.
+    pub fn compare(&self, asked_at: Moment, date: Moment) {
+        let latest = date + Duration::from_secs(1);
+        let ahead = if asked_at > latest { asked_at.since(latest) } else { Duration::ZERO };
+        let is_ahead = ahead > SKEW;
+        let is_behind = date > self.now() + SKEW;
+        let nanos = if is_ahead { i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX) } else { 0 };
+        self.compared.ahead.store(nanos, Ordering::Relaxed);
+        if is_ahead || is_behind {
+            let off = self.compared.off.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            if off == ANSWERS_TO_BE_WRONG {
+                telemetry::clock_wrong(true);
+            }
+        } else if self.compared.off.swap(0, Ordering::Relaxed) >= ANSWERS_TO_BE_WRONG {
+            telemetry::clock_wrong(false);
+        }
+    }
+
+    /// By how much the clock was ahead of the upstream's by its last answer; zero within [`SKEW`].
+    pub fn ahead(&self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.compared.ahead.load(Ordering::Relaxed)).unwrap_or_default())
+    }
+
+    /// Whether the clock is not to be trusted: the last answers of the upstream, three at least, were further away than
+    /// [`SKEW`].
+    pub fn is_wrong(&self) -> bool {
+        self.compared.off.load(Ordering::Relaxed) >= ANSWERS_TO_BE_WRONG
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Moment {
+        Moment::from_seconds(1_000_000 + second)
+    }
+
+    #[test]
+    fn three_answers_in_a_row_show_a_wrong_clock() {
+        let clock = Clock::manual(at(0));
+        for date in [-3600, 0, 3600, -3600, 61] {
+            clock.compare(at(0), at(date));
+        }
+        assert!(clock.is_wrong(), "ahead or behind, it is off");
+        clock.compare(at(0), at(60));
+        assert!(!clock.is_wrong());
+        (0..2).for_each(|_| clock.compare(at(0), at(-3600)));
+        assert!(!clock.is_wrong());
+    }
+
+    #[test]
+    fn clock_that_is_ahead_says_by_how_much() {
+        let clock = Clock::manual(at(0));
+        clock.compare(at(0), at(-61));
+        assert_eq!(clock.ahead(), Duration::ZERO, "a date is of a whole second");
+        clock.compare(at(0), at(-3601));
+        assert_eq!(clock.ahead(), Duration::from_hours(1));
+        clock.compare(at(0), at(3600));
+        assert_eq!(clock.ahead(), Duration::ZERO);
     }
 }

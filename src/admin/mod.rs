@@ -123,7 +123,11 @@ impl Admin {
             let replicas = turns.divided_by()?;
             Some(format!("account {account}: the replicas cannot reach each other; this one makes do with 1/{replicas} of the quota"))
         });
-        let problems: Vec<String> = wrong.chain(redis).chain(divided).collect();
+        let clock = self.0.clock.is_wrong().then(|| {
+            "the clock of this machine differs from the upstream's by more than a minute; nothing is kept as settled"
+                .to_owned()
+        });
+        let problems: Vec<String> = wrong.chain(redis).chain(divided).chain(clock).collect();
         Status {
             word: match self.phase() {
                 Phase::Starting => "starting",

@@ -1,7 +1,7 @@
 //! Fetches what is missing: bounded runs are planned and begun here, and what they bring is stored.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -60,6 +60,8 @@ pub(super) struct Fetcher {
     pub(super) window_field: Arc<str>,
     pub(super) purges: Purges,
     pub(super) stored: AtomicU64,
+    /// When the latest of what was kept had been fetched, in nanoseconds since the epoch.
+    pub(super) latest_fetch: AtomicI64,
 }
 
 impl Fetcher {
@@ -100,7 +102,7 @@ impl Fetcher {
         let mut shelf = of.lock();
         let Some(Gathering { wants, .. }) = shelf.gathering.take() else { return };
         let now = self.clock.now();
-        let settled_before = self.ladder.settled_before(now);
+        let settled_before = self.settled_before(now);
         let density = self.density(&shelf);
         let seats = wants.iter().filter_map(|want| want.seat.upgrade());
         let spare = seats.map(|seat| self.spare_runs(series, &seat.asker)).max().unwrap_or_default();
@@ -167,6 +169,12 @@ impl Fetcher {
         flight
     }
 
+    /// The line before which data has settled at `moment`, by this machine's clock or by the upstream's, whichever is
+    /// earlier.
+    pub(super) fn settled_before(&self, moment: Moment) -> Moment {
+        self.ladder.settled_before(moment - self.clock.ahead())
+    }
+
     /// The bounded runs that bring `span`, of which so many could begin at once.
     fn plan(
         &self,
@@ -184,7 +192,7 @@ impl Fetcher {
             first: early.then_some(FIRST_RUN_ITEMS),
             longest: sizing.longest(),
         };
-        plan_runs(span, self.ladder.settled_before(now), &self.grid, density, limits)
+        plan_runs(span, self.settled_before(now), &self.grid, density, limits)
     }
 
     /// What is known of the density of a series: what is cached of it, with and without `agenticActivities` together, and

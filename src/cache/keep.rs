@@ -9,9 +9,10 @@ use super::fetch::Fetcher;
 use super::outcome::NotStored;
 use super::shelf::Shelf;
 use super::work::Work;
+use crate::clock::SKEW;
 use crate::repage::{Item, ItemPacker, Placed, RunPart};
 use crate::telemetry;
-use crate::window::{Grid, Ladder, Span};
+use crate::window::{Grid, Ladder, Moment, Span};
 
 /// The bytes of items that one chunk holds at most, unless they all lie in one second.
 const CHUNK_TEXT: usize = 1 << 20;
@@ -105,12 +106,15 @@ impl Fetcher {
         if !self.is_kept(chunk, placed) {
             return Err(NotStored::AlwaysAskedAfresh);
         }
+        if self.clock.is_wrong() && span.end <= self.ladder.settled_before(chunk.fetched_at()) {
+            return Err(NotStored::WrongClock);
+        }
         // Under the shelf's lock: a purge that comes now sweeps the shelf when this is on it, or is known already.
         if self.purges.buries(&work.series, chunk) {
             return Err(NotStored::Purged);
         }
         let exact = placed == Placed::Unchecked;
-        let copy = Copy::keep(chunk, &self.memory);
+        let copy = self.keep_copy(chunk);
         let id = copy.id;
         // What another replica has brought, that one has written.
         if let Some(tier) = self.tier.as_ref().filter(|_| !exact && !work.flight.is_elsewhere()) {
@@ -123,6 +127,22 @@ impl Fetcher {
             return Err(NotStored::Outdated);
         }
         Ok(())
+    }
+
+    /// Keeps a chunk in memory.
+    pub(super) fn keep_copy(&self, chunk: &Arc<Chunk>) -> Copy {
+        self.latest_fetch.fetch_max(chunk.fetched_at().as_nanos(), Ordering::Relaxed);
+        Copy::keep(chunk, &self.memory)
+    }
+
+    /// Forgets the copies that memory has from the future, if the clock was ahead when they were fetched and says `now`
+    /// again: they may have been taken for settled when they were not.
+    pub(super) fn forget_future(&self, now: Moment) {
+        let latest = (now + SKEW).as_nanos();
+        if self.latest_fetch.load(Ordering::Relaxed) > latest {
+            self.latest_fetch.store(latest, Ordering::Relaxed);
+            self.shelves.forget_later_than(now + SKEW, &self.memory);
+        }
     }
 
     /// Whether a chunk can serve anybody later.

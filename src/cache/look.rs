@@ -102,7 +102,7 @@ impl Look<'_> {
     /// The runs that bring `unasked`, which is missing in `plan`.
     pub(super) fn runs(&self, plan: &Plan<Held>, unasked: &SpanSet) -> SpanSet {
         let bridged = plan.bridge(unasked, WORTH_A_RUN, |span, held| self.open_items(span, held));
-        let settled = self.fetcher.ladder.settled_before(self.asked_at);
+        let settled = self.fetcher.settled_before(self.asked_at);
         let full = |span: &Span| {
             // A copy that ends with the tick of an inclusive `to` has it only if the upstream's bound is what the
             // configuration says. The query from that second on brings it in any case, so it is taken from there.

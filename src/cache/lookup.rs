@@ -2,21 +2,18 @@
 //! name, and then piece by piece.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::CacheError;
 use super::chunk::Chunk;
-use super::copies::{ByRichness, Copy};
+use super::copies::ByRichness;
 use super::fetch::Fetcher;
 use super::seat::Found;
 use super::session::{Brought, Session};
 use super::shelf::SharedShelf;
 use super::tier::Tier;
+use crate::clock::SKEW;
 use crate::upstream::{Filter, Series};
 use crate::window::{Moment, Span, SpanSet};
-
-/// How far the clocks of replicas may differ.
-pub(super) const SKEW: Duration = Duration::from_mins(1);
 
 impl Fetcher {
     /// Takes from the second tier what is there of what is being gathered. What comes to be wanted meanwhile is looked for
@@ -91,15 +88,19 @@ impl Fetcher {
         found: Vec<Chunk>,
         now: Moment,
     ) -> Vec<Arc<Chunk>> {
-        let sane = found.into_iter().filter(|chunk| is_sane(chunk.fetched_at(), now));
-        let mut found: Vec<Arc<Chunk>> = sane.map(Arc::new).collect();
+        let (sane, future): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|chunk| is_sane(chunk.fetched_at(), now));
+        if let Some(tier) = self.tier.as_ref().filter(|_| !future.is_empty()) {
+            tier.delete(series, &future);
+        }
+        let mut found: Vec<Arc<Chunk>> = sane.into_iter().map(Arc::new).collect();
         found.retain(|chunk| {
             let mut shelf = shelf.lock();
             // Under the lock: it may have been purged since it was read.
             if self.purges.buries(series, chunk) {
                 return false;
             }
-            let copy = Copy::keep(chunk, &self.memory);
+            let copy = self.keep_copy(chunk);
             let id = copy.id;
             if !shelf.put(series.rich, copy, &self.memory) {
                 self.memory.drop_chunk(id);

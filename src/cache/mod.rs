@@ -40,7 +40,7 @@ mod work;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -252,6 +252,7 @@ where
             window_field: self.window.field.clone(),
             purges: self.purges.clone(),
             stored: AtomicU64::new(0),
+            latest_fetch: AtomicI64::new(i64::MIN),
         });
         if let Some(relay) = &fetcher.relay {
             relay.open(&fetcher);
@@ -274,6 +275,7 @@ impl Service<WindowQuery> for CacheStage {
     }
 
     fn call(&mut self, query: WindowQuery) -> Self::Future {
+        self.0.forget_future(query.asked_at);
         match Glance::at(&self.0, &query) {
             Some(glance) if glance.is_ready() => Either::Left(ready(Ok(glance.answer()))),
             Some(glance) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),

@@ -46,6 +46,8 @@ pub enum NotStored {
     RowsMoved,
     /// The items do not lie where they were asked for.
     WrongWindowField,
+    /// The clock of this machine is wrong, so what is settled is not to be told.
+    WrongClock,
     /// An item does not lie where it was asked for.
     Misplaced,
     /// An item has no timestamp, so the run could not be cut.
@@ -70,6 +72,7 @@ impl NotStored {
             Self::Unwanted => "unwanted",
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
+            Self::WrongClock => "wrong_clock",
             Self::Misplaced => "misplaced",
             Self::NoTimestamp => "no_timestamp",
             Self::TooLarge => "too_large",

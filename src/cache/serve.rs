@@ -28,7 +28,7 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
     }
     let is_uncut = session.shelf.lock().is_uncut(session.span);
     if !is_uncut && session.check_field().await.is_ok() {
-        let settled = session.span.end <= session.fetcher.ladder.settled_before(session.asked_at);
+        let settled = session.span.end <= session.fetcher.settled_before(session.asked_at);
         session.mode = match may_stream {
             false => Mode::WholeInMemory,
             true if settled && session.excerpt == Excerpt::ALL => Mode::MayStream,
@@ -160,7 +160,7 @@ impl Session {
         // A flight that was on its way already has seen what was there when it began.
         let aged = parts.iter().filter(|part| part.copy || part.fetched_at < self.asked_at);
         WindowAnswer {
-            settled: !parts.is_empty() && self.span.end <= self.fetcher.ladder.settled_before(self.asked_at),
+            settled: !parts.is_empty() && self.span.end <= self.fetcher.settled_before(self.asked_at),
             lasting: None,
             oldest_copy: aged.map(|part| part.fetched_at).min(),
             outcome,

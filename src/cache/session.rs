@@ -164,7 +164,7 @@ impl Session {
     ) -> Self {
         let WindowQuery { series, span, excerpt, asked_at, asker, may_stream: _ } = query;
         let is_long = fetcher.tier.is_some() && span.length() > DAY;
-        let settled = span.end <= fetcher.ladder.settled_before(asked_at);
+        let settled = span.end <= fetcher.settled_before(asked_at);
         Self {
             shelf: fetcher.shelves.of(&series),
             fetcher,

@@ -284,6 +284,22 @@ impl Shelves {
         }
     }
 
+    /// Forgets what was fetched after `moment`.
+    pub(super) fn forget_later_than(&self, moment: Moment, memory: &Memory) {
+        for shelf in self.lock().values() {
+            let keep = |copy: &Copy| {
+                let is_later = copy.fetched_at > moment;
+                if is_later {
+                    memory.drop_chunk(copy.id);
+                }
+                !is_later
+            };
+            let mut shelf = shelf.lock();
+            shelf.copies.retain(keep);
+            shelf.exact.retain(|_, copy| keep(copy));
+        }
+    }
+
     /// The shelves of an account, each with its stream.
     pub(super) fn of_account(&self, account: &str) -> Vec<(Arc<str>, SharedShelf)> {
         let shelves = self.lock();

@@ -461,3 +461,37 @@ async fn second_that_tore_is_not_asked_for_again_at_once() {
     rig.run().await.succeed();
     assert_whole(&answered(again).await, 0, 100);
 }
+
+#[tokio::test(start_paused = true)]
+async fn copies_from_the_future_are_dropped_when_the_clock_is_set_back() {
+    let mut rig = Rig::new();
+    let (start, end) = (-90_000, -89_900);
+    let asking = rig.ask(start, end, Class::Interactive).await;
+    rig.run().await.succeed();
+    answered(asking).await;
+    let fetcher = rig.stage.0.clone();
+    fetcher.forget_future(at(5_000 - 60));
+    assert_eq!(answered(rig.ask(start, end, Class::Interactive).await).await.outcome, Outcome::Hit, "within a minute");
+    fetcher.forget_future(at(5_000 - 61));
+    assert_eq!(fetcher.memory.bytes(), 0);
+    let again = rig.ask(start, end, Class::Interactive).await;
+    rig.run().await.succeed();
+    assert_whole(&answered(again).await, start, end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_as_settled_while_the_clock_is_wrong() {
+    let mut rig = Rig::new();
+    let clock = rig.stage.0.clock.clone();
+    for (date, outcome) in [(at(-5_000), Outcome::Miss), (at(5_000), Outcome::Hit)] {
+        (0..3).for_each(|_| clock.compare(at(5_000), date));
+        let asking = rig.ask(-90_000, -89_900, Class::Interactive).await;
+        rig.run().await.succeed();
+        answered(asking).await;
+        let again = rig.ask(-90_000, -89_900, Class::Interactive).await;
+        if outcome == Outcome::Miss {
+            rig.run().await.succeed();
+        }
+        assert_eq!(answered(again).await.outcome, outcome);
+    }
+}

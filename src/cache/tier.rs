@@ -143,6 +143,15 @@ impl Tier {
         self.inner.is_good(&series.account, Some(series)).await
     }
 
+    /// Deletes chunks of a series, soon.
+    pub(super) fn delete(&self, series: &Series, chunks: &[Chunk]) {
+        let name = self.inner.series_name(series);
+        for chunk in chunks {
+            let cell = cell_name(&name, self.inner.grid.cell(chunk.span().start));
+            self.inner.delete(&cell, std::slice::from_ref(chunk));
+        }
+    }
+
     /// The chunks of a series that are kept for any of `spans`, oldest first. What cannot be had is left out.
     pub(super) async fn look_up(&self, series: &Series, spans: &SpanSet) -> Vec<Chunk> {
         let inner = &self.inner;

@@ -69,6 +69,12 @@ where
         self.stage.settings.clock.now()
     }
 
+    /// When what a scan has brought was fetched, if the clock said `begun_at` when the scan began. A clock that has gone
+    /// wrong since then, or that the upstream does not agree with, must not let settle what is still open.
+    fn fetched_at(&self, begun_at: Moment) -> Moment {
+        begun_at.min(self.now()) - self.stage.settings.clock.ahead()
+    }
+
     /// Fetches the run, or one end of it if it turns out too large.
     pub(super) async fn fetch(mut self) -> Result<Fetched<P::Packed>, RepageError> {
         let span = match self.run.placed {
@@ -218,7 +224,7 @@ where
     }
 
     fn settled_before(&self, begun_at: Moment) -> Moment {
-        begun_at - self.stage.settings.window.settle_after
+        self.fetched_at(begun_at) - self.stage.settings.window.settle_after
     }
 
     fn overrun(
@@ -257,7 +263,7 @@ where
             });
         }
         let Some((_, line)) = self.line(walk, *span) else { return Ok(()) };
-        self.packing.pack_passed(walk, *span, line, begun_at).await
+        self.packing.pack_passed(walk, *span, line, self.fetched_at(begun_at)).await
     }
 
     fn narrowed(&self, walk: &Walk, span: Span, density: &Density, begun_at: Moment) -> Option<Span> {
@@ -275,7 +281,8 @@ where
     }
 
     /// Packs what is left of a scan that has proven `span`.
-    async fn pack_rest(&mut self, span: Span, walk: Walk, fetched_at: Moment) -> Result<(), RepageError> {
+    async fn pack_rest(&mut self, span: Span, walk: Walk, begun_at: Moment) -> Result<(), RepageError> {
+        let fetched_at = self.fetched_at(begun_at);
         let before = walk.handed_on();
         let rest = match before {
             before if before.is_empty() => span,

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -158,5 +158,10 @@ fn answer(control: Control, request: Request<Incoming>) -> Answering {
     if request.uri().path().starts_with(switchboard::PREFIX) {
         return Box::pin(async move { Ok(switchboard::serve(control, request).await) });
     }
-    Box::pin(endpoint::serve(control.0, request))
+    Box::pin(async move {
+        let date = control.0.clock.now().to_timestamp().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let mut response = endpoint::serve(control.0, request).await?;
+        response.headers_mut().extend(HeaderValue::try_from(date).ok().map(|date| (header::DATE, date)));
+        Ok(response)
+    })
 }

@@ -60,6 +60,7 @@ fn describe() {
         "koregate_window_field_wrong",
         "1 if the account's window.field is not what the upstream selects on"
     );
+    describe_gauge!("koregate_clock_wrong", "1 if this machine's clock differs from the upstream's by over a minute");
     describe_counter!(
         "koregate_window_field_trials_total",
         "Items that were looked for in the second that their timestamp names"
@@ -295,6 +296,19 @@ pub fn window_field_wrong(account: &str) {
 pub fn window_field_right(account: &str) {
     gauge!("koregate_window_field_wrong", "account" => account.to_owned()).set(0.0);
     tracing::warn!(account, "items lie where window.field says after all: windows of this account are cut again");
+}
+
+/// The clock of this machine and that of the upstream differ by more than a minute, or agree again.
+pub fn clock_wrong(is_wrong: bool) {
+    gauge!("koregate_clock_wrong").set(if is_wrong { 1.0 } else { 0.0 });
+    if is_wrong {
+        tracing::error!(
+            "the clock of this machine differs from the upstream's by more than a minute: nothing is kept as settled until \
+             it is right"
+        );
+    } else {
+        tracing::warn!("the clock of this machine is right again");
+    }
 }
 
 /// An item was looked for in the second that its timestamp names: it was there, or not; `None` if nobody could tell.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
@@ -23,6 +23,7 @@ use super::{PageRequest, refusal, tls};
 use crate::clock::Clock;
 use crate::config;
 use crate::telemetry;
+use crate::window::Moment;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What may stand in a path segment as it is (RFC 3986, 3.3, without the sub-delimiters).
@@ -111,12 +112,17 @@ impl Client {
 
     async fn fetch(self, request: AuthorizedRequest) -> Result<Page, UpstreamError> {
         let request = self.request(request).map_err(|_| UpstreamError::Connect)?;
+        let asked_at = self.clock.now();
         let response = self
             .http
             .request(request)
             .await
             .map_err(|error| if error.is_connect() { UpstreamError::Connect } else { UpstreamError::BrokenOff })?;
         let (head, body) = response.into_parts();
+        // What a cache between here and there has answered says when that was.
+        if let Some(date) = date(&head.headers).filter(|_| !head.headers.contains_key(header::AGE)) {
+            self.clock.compare(asked_at, date);
+        }
         let body = body::take(body).await.map_err(|why| match why {
             NoBody::TooLarge => UpstreamError::TooLarge,
             NoBody::BrokenOff => UpstreamError::BrokenOff,
@@ -133,6 +139,12 @@ impl Client {
             },
         }
     }
+}
+
+/// The time of day that an answer states.
+fn date(headers: &HeaderMap) -> Option<Moment> {
+    let date = headers.get(header::DATE)?.to_str().ok()?;
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into())
 }
 
 impl Service<AuthorizedRequest> for Client {
@@ -164,7 +176,7 @@ mod tests {
     use super::*;
     use crate::simulator::{Limit, Profile, Simulator};
     use crate::upstream::{Allowance, Asker, Demand, Filter, Series};
-    use crate::window::{Bound, Moment, QueryBounds};
+    use crate::window::{Bound, QueryBounds};
 
     #[tokio::test]
     async fn what_the_upstream_says_of_the_quota_comes_with_its_answer() {

@@ -12,7 +12,7 @@ use crate::cache::CacheError;
 use crate::cache::chunk::Chunk;
 use crate::cache::fetch::Fetcher;
 use crate::cache::flight::{Delivered, Flight, Route};
-use crate::cache::lookup::SKEW;
+use crate::clock::SKEW;
 use crate::cache::seat::Seat;
 use crate::cache::shelf::{SharedShelf, Shelf};
 use crate::cache::tombs::Tombs;

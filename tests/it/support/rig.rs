@@ -83,6 +83,11 @@ impl Rig {
         open(&self.base_url, &self.control, settings, &self.clock).await
     }
 
+    /// The same with a clock of its own.
+    pub(crate) async fn door_by(&self, clock: &Clock, settings: &Settings) -> Door {
+        open(&self.base_url, &self.control, settings, clock).await
+    }
+
     /// The same on a runtime of its own: as if it were a process of its own, which may die at any moment.
     pub(crate) async fn door_on(&self, runtime: &Handle, settings: &Settings) -> Door {
         let (base_url, control, clock, settings) =
