@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::edge::{Callers, DrainTimeout, EdgeLayer, EdgeStage};
 use crate::fleet::{Link, Post};
 use crate::quota::{QuotaLayer, Quotas};
-use crate::repage::{RepageLayer, RunLimiters};
+use crate::repage::{RepageLayer, RunBounds, RunLimiters};
 use crate::retry::RetryLayer;
 use crate::token::TokenLayer;
 use crate::upstream::Client;
@@ -77,7 +77,7 @@ impl Stack {
             // Serves chunks from memory, then Redis; asks below only for the missing runs, once for all who wait.
             .layer(cache)
             // Fetches a bounded run, in pages of 100, until it is whole, or fails.
-            .layer(RepageLayer::new(&config.window, &limiters, clock))
+            .layer(RepageLayer::new(&config.window, &limiters, clock).bounded(RunBounds::beside(config.cache.memory)))
             // Tries again what a second attempt can mend; above the quota, so that each attempt takes a turn.
             .layer(RetryLayer)
             // Waits for the account's turn: no rolling limit is ever passed.

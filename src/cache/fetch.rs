@@ -299,6 +299,6 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Unplaced | RepageError::NoneIsPlaced) => NotStored::NoTimestamp,
         CacheError::Repage(RepageError::Oversized | RepageError::TooLarge { .. })
         | CacheError::TooLargeToHold { .. } => NotStored::TooLarge,
-        CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign => NotStored::Lost,
+        CacheError::Busy { .. } | CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign => NotStored::Lost,
     }
 }

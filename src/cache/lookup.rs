@@ -88,8 +88,7 @@ impl Fetcher {
         found: Vec<Chunk>,
         now: Moment,
     ) -> Vec<Arc<Chunk>> {
-        let (sane, future): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|chunk| is_sane(chunk.fetched_at(), now));
+        let (sane, future): (Vec<_>, Vec<_>) = found.into_iter().partition(|chunk| is_sane(chunk.fetched_at(), now));
         if let Some(tier) = self.tier.as_ref().filter(|_| !future.is_empty()) {
             tier.delete(series, &future);
         }

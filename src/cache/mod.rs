@@ -144,6 +144,12 @@ pub enum CacheError {
     /// find it further.
     #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
     Held(Exhausted),
+    /// The runs that the caller has under way left no room for another one in time.
+    #[error("too many fetches are under way for this caller")]
+    Busy {
+        /// When it is worth coming again.
+        retry_after: Duration,
+    },
     /// The task of a run ended without a word.
     #[error("a fetch was lost")]
     Lost,

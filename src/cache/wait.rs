@@ -87,6 +87,10 @@ impl Session {
             None if is_elsewhere => COME_AGAIN,
             None => turns.map_or(COME_AGAIN, |turns| turns.forecast(1, asker.class)),
         };
+        // The quota was not what held it up.
+        if retry_after.is_zero() {
+            return CacheError::Busy { retry_after: COME_AGAIN };
+        }
         CacheError::Held(Exhausted { retry_after })
     }
 }

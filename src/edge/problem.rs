@@ -148,6 +148,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
     let spent = |exhausted: &Exhausted| (Kind::QuotaSpent, Some(exhausted.retry_after));
     match error {
         CacheError::Held(exhausted) => spent(exhausted),
+        CacheError::Busy { retry_after } => (Kind::Overloaded, Some(*retry_after)),
         CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
         CacheError::Restless => (Kind::UpstreamFailed, None),
         CacheError::TooLargeToHold { .. } => (Kind::WindowTooLarge, None),

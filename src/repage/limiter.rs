@@ -2,7 +2,8 @@
 //!
 //! A run holds a permit from its first call to its last. Those that have begun are few, so that their turns come often
 //! enough for each of them to end; and each caller has permits of its own, so that one caller's long windows do not keep
-//! another's runs from beginning.
+//! another's runs from beginning. Besides, each has one permit for short runs alone, so that its own long windows do not
+//! either.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +64,25 @@ type Party = (Class, Arc<str>);
 struct Runs {
     weight: u32,
     begun: u32,
-    waiting: VecDeque<oneshot::Sender<RunPermit>>,
+    /// Whether a short run has the permit that is for such.
+    short_begun: bool,
+    waiting: VecDeque<Waiting>,
+}
+
+/// A run that waits for a permit.
+#[derive(Debug)]
+struct Waiting {
+    length: RunLength,
+    give: oneshot::Sender<RunPermit>,
+}
+
+/// How long a run is expected to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunLength {
+    /// A few pages.
+    Short,
+    /// More, or nobody knows.
+    Long,
 }
 
 impl RunLimiter {
@@ -77,9 +96,9 @@ impl RunLimiter {
     }
 
     /// Waits for a permit, in the order in which the runs of this caller asked. Whoever stops waiting loses nothing.
-    pub(super) async fn acquire(self: &Arc<Self>, asker: &Asker) -> RunPermit {
+    pub(super) async fn acquire(self: &Arc<Self>, asker: &Asker, length: RunLength) -> RunPermit {
         // What is asked for is kept until it is given.
-        self.enqueue(asker).await.unwrap_or(RunPermit(None))
+        self.enqueue(asker, length).await.unwrap_or(RunPermit(None))
     }
 
     /// How many runs of this caller could begin at once.
@@ -104,12 +123,12 @@ impl RunLimiter {
         self.lock().page_times.iter().min().is_some_and(|quickest| *quickest >= SLOW_PAGE)
     }
 
-    fn enqueue(self: &Arc<Self>, asker: &Asker) -> oneshot::Receiver<RunPermit> {
+    fn enqueue(self: &Arc<Self>, asker: &Asker, length: RunLength) -> oneshot::Receiver<RunPermit> {
         let (give, given) = oneshot::channel();
         let mut state = self.lock();
         let runs = state.parties.entry((asker.class, asker.caller.clone())).or_default();
         runs.weight = asker.weight;
-        runs.waiting.push_back(give);
+        runs.waiting.push_back(Waiting { length, give });
         let refused = self.give(&mut state.parties);
         drop(state);
         drop(refused);
@@ -122,7 +141,7 @@ impl RunLimiter {
         let mut refused = Vec::new();
         let mut weights: HashMap<Class, u64> = HashMap::new();
         for runs in parties.values_mut() {
-            runs.waiting.retain(|waiting| !waiting.is_closed());
+            runs.waiting.retain(|waiting| !waiting.give.is_closed());
         }
         for ((class, _), runs) in parties.iter().filter(|(_, runs)| !runs.is_idle()) {
             *weights.entry(*class).or_default() += u64::from(runs.weight);
@@ -130,10 +149,9 @@ impl RunLimiter {
         for (party, runs) in parties.iter_mut().filter(|(_, runs)| !runs.is_idle()) {
             let all = weights.get(&party.0).copied().unwrap_or(1).max(1);
             let share = u64::from(self.most) * u64::from(runs.weight) / all;
-            while u64::from(runs.begun) < share.max(1) {
-                let Some(waiting) = runs.waiting.pop_front() else { break };
-                runs.begun += 1;
-                if let Err(permit) = waiting.send(RunPermit(Some((self.clone(), party.clone())))) {
+            while let Some((waiting, place)) = runs.next(share.max(1)) {
+                let held = HeldPermit { limiter: self.clone(), party: party.clone(), place };
+                if let Err(permit) = waiting.give.send(RunPermit(Some(held))) {
                     refused.push(permit);
                 }
             }
@@ -143,19 +161,48 @@ impl RunLimiter {
 }
 
 impl Runs {
+    /// The next run that may begin, if so many may in all, and which permit it gets.
+    fn next(&mut self, share: u64) -> Option<(Waiting, Place)> {
+        if u64::from(self.begun) < share {
+            let waiting = self.waiting.pop_front()?;
+            self.begun += 1;
+            return Some((waiting, Place::Shared));
+        }
+        let first_short = self.waiting.iter().position(|waiting| waiting.length == RunLength::Short);
+        let waiting = self.waiting.remove(first_short.filter(|_| !self.short_begun)?)?;
+        self.short_begun = true;
+        Some((waiting, Place::Short))
+    }
+
     fn is_idle(&self) -> bool {
-        self.begun == 0 && self.waiting.is_empty()
+        self.begun == 0 && !self.short_begun && self.waiting.is_empty()
     }
 }
 
 /// A permit for one run, free again when dropped.
 #[derive(Debug)]
-pub(super) struct RunPermit(Option<(Arc<RunLimiter>, Party)>);
+pub(super) struct RunPermit(Option<HeldPermit>);
+
+#[derive(Debug)]
+struct HeldPermit {
+    limiter: Arc<RunLimiter>,
+    party: Party,
+    place: Place,
+}
+
+/// Which of a caller's permits it is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// One of its share.
+    Shared,
+    /// The one for short runs.
+    Short,
+}
 
 impl RunPermit {
     /// A page has come, which took so long without its wait for the quota.
     pub(super) fn on_page(&self, took: Duration) {
-        let Some((limiter, _)) = &self.0 else { return };
+        let Some(HeldPermit { limiter, .. }) = &self.0 else { return };
         let mut state = limiter.lock();
         state.page_times.push_back(took);
         if state.page_times.len() > PAGES_TIMED {
@@ -166,10 +213,13 @@ impl RunPermit {
 
 impl Drop for RunPermit {
     fn drop(&mut self) {
-        let Some((limiter, party)) = self.0.take() else { return };
+        let Some(HeldPermit { limiter, party, place }) = self.0.take() else { return };
         let mut state = limiter.lock();
         if let Some(runs) = state.parties.get_mut(&party) {
-            runs.begun = runs.begun.saturating_sub(1);
+            match place {
+                Place::Shared => runs.begun = runs.begun.saturating_sub(1),
+                Place::Short => runs.short_begun = false,
+            }
             if runs.is_idle() {
                 state.parties.remove(&party);
             }
@@ -192,7 +242,24 @@ mod tests {
 
     /// Takes permits until one would have to wait for one.
     fn take_all(limiter: &Arc<RunLimiter>, asker: &Asker) -> Vec<RunPermit> {
-        std::iter::from_fn(|| limiter.acquire(asker).now_or_never()).take(100).collect()
+        std::iter::from_fn(|| limiter.acquire(asker, RunLength::Long).now_or_never()).take(100).collect()
+    }
+
+    #[tokio::test]
+    async fn short_run_begins_beside_any_number_of_long_ones() {
+        let limiter = RunLimiter::new(2);
+        let asker = asker("a", 1, Class::Interactive);
+        let long = take_all(&limiter, &asker);
+        let mut waits = Box::pin(limiter.acquire(&asker, RunLength::Long));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let short = limiter.acquire(&asker, RunLength::Short).now_or_never().expect("it has a permit of its own");
+        let mut second = Box::pin(limiter.acquire(&asker, RunLength::Short));
+        assert!(second.as_mut().now_or_never().is_none(), "of which there is one");
+        drop(short);
+        let second = second.now_or_never().expect("it is free again");
+        drop(long);
+        drop((second, waits.now_or_never().expect("permits of the share are free")));
+        assert!(limiter.lock().parties.is_empty());
     }
 
     #[tokio::test]
@@ -218,11 +285,11 @@ mod tests {
         let limiter = RunLimiter::new(8);
         let (a, b) = (asker("a", 1, Class::Interactive), asker("b", 1, Class::Background));
         assert_eq!(limiter.idle(&a), 8);
-        let _one = limiter.acquire(&a).await;
+        let _one = limiter.acquire(&a, RunLength::Long).await;
         assert_eq!((limiter.idle(&a), limiter.idle(&b)), (7, 4), "what is more urgent is not held up");
-        let _in_the_background = limiter.acquire(&b).await;
+        let _in_the_background = limiter.acquire(&b, RunLength::Long).await;
         assert_eq!(limiter.idle(&a), 7);
-        let _of_weight = limiter.acquire(&asker("c", 3, Class::Interactive)).await;
+        let _of_weight = limiter.acquire(&asker("c", 3, Class::Interactive), RunLength::Long).await;
         assert_eq!(limiter.idle(&a), 1);
     }
 
@@ -230,9 +297,9 @@ mod tests {
     async fn permit_goes_to_the_first_who_still_waits() {
         let limiter = RunLimiter::new(1);
         let asker = asker("a", 1, Class::Interactive);
-        let first = limiter.acquire(&asker).await;
-        let mut gone = Box::pin(limiter.acquire(&asker));
-        let mut waits = Box::pin(limiter.acquire(&asker));
+        let first = limiter.acquire(&asker, RunLength::Long).await;
+        let mut gone = Box::pin(limiter.acquire(&asker, RunLength::Long));
+        let mut waits = Box::pin(limiter.acquire(&asker, RunLength::Long));
         assert!(gone.as_mut().now_or_never().is_none() && waits.as_mut().now_or_never().is_none());
         drop(gone);
         drop(first);
@@ -244,7 +311,7 @@ mod tests {
     async fn upstream_is_slow_if_its_quickest_page_is() {
         let limiter = RunLimiter::new(1);
         assert!(!limiter.pages_are_slow(), "nothing is known");
-        let permit = limiter.acquire(&asker("a", 1, Class::Interactive)).await;
+        let permit = limiter.acquire(&asker("a", 1, Class::Interactive), RunLength::Long).await;
         let seen = |millis| {
             permit.on_page(Duration::from_millis(millis));
             limiter.pages_are_slow()

@@ -37,14 +37,18 @@ pub use limiter::{RunLimiter, RunLimiters};
 pub use sizing::{FIRST_RUN_ITEMS, RunBounds};
 pub use walk::{Broken, Misplaced, Order, Placed, Walk, Watch};
 
-use self::limiter::RunPermit;
+use self::limiter::{RunLength, RunPermit};
 use self::pager::Pager;
 
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::QuotaError;
-use crate::upstream::{Asker, Class, Demand, Page, PageRequest, Series};
+use crate::upstream::{Asker, Class, Demand, PAGE_LIMIT, Page, PageRequest, Series};
 use crate::window::{Density, Moment, Span};
+
+/// A run that is planned to bring no more items is short; so is one of unknown density that is of no more time.
+const SHORT_RUN_ITEMS: f64 = 4.0 * PAGE_LIMIT as f64;
+const SHORT_SPAN: Duration = Duration::from_hours(24);
 
 /// A bounded piece of time to fetch, whole.
 #[derive(Debug)]
@@ -64,6 +68,13 @@ pub struct Run<P> {
     pub status: watch::Sender<RunStatus>,
     /// Packs what it brings.
     pub packer: P,
+}
+
+impl<P> Run<P> {
+    fn length(&self) -> RunLength {
+        let is_short = self.planned.map_or(self.span.length() <= SHORT_SPAN, |items| items <= SHORT_RUN_ITEMS);
+        if is_short { RunLength::Short } else { RunLength::Long }
+    }
 }
 
 /// Packs items for whoever asked for the run, while more of them are fetched. What comes of it is private to the run
@@ -201,8 +212,8 @@ impl RepageLayer {
     }
 
     /// The same with other bounds.
-    #[cfg(test)]
-    pub(crate) fn bounded(self, bounds: RunBounds) -> Self {
+    #[must_use]
+    pub fn bounded(self, bounds: RunBounds) -> Self {
         Self { bounds, ..self }
     }
 }
@@ -250,9 +261,10 @@ impl<S> RepageStage<S> {
     async fn permit<P>(&self, run: &Run<P>) -> Result<Option<RunPermit>, RepageError> {
         let Some(limiter) = self.settings.limiters.of(&run.series.account) else { return Ok(None) };
         let demand = &run.demand;
+        let length = run.length();
         let in_line = |class| {
             let asker = Asker { class, ..demand.cause().clone() };
-            Box::pin(async move { limiter.acquire(&asker).await })
+            Box::pin(async move { limiter.acquire(&asker, length).await })
         };
         let mut class = demand.class();
         let mut permit = in_line(class);

@@ -31,8 +31,10 @@ pub struct RunBounds {
     /// A window of more than a day whose rows come in no order is dropped behind so many pages, and asked for in small
     /// runs.
     pub unordered_pages: u32,
-    /// What must be fetched as a whole may be of so many bytes.
+    /// What must be fetched as a whole may be of so many bytes,
     pub indivisible_bytes: usize,
+    /// and of so many pages.
+    pub indivisible_pages: u32,
 }
 
 impl RunBounds {
@@ -45,7 +47,17 @@ impl RunBounds {
         bytes: 32 << 20,
         unordered_pages: 2,
         indivisible_bytes: 256 << 20,
+        indivisible_pages: 10_000,
     };
+
+    /// Those of the product beside a cache of so many bytes of memory: what eight runs hold until they are proven is of
+    /// its order.
+    pub fn beside(memory: u64) -> Self {
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        let bytes = (memory / 6).clamp(2 << 20, Self::PRODUCT.bytes);
+        let indivisible_bytes = memory.clamp(16 << 20, Self::PRODUCT.indivisible_bytes);
+        Self { bytes, indivisible_bytes, ..Self::PRODUCT }
+    }
 
     /// So many items are at most planned for one run.
     pub fn items(&self) -> f64 {
@@ -121,7 +133,8 @@ pub(super) fn overrun(
     bounds: &RunBounds,
 ) -> Overrun {
     if !is_divisible(span, watch, walk, settled_before) || walk.order() == Order::Unknown {
-        return if size.bytes > bounds.indivisible_bytes { Overrun::TooLarge } else { Overrun::Fits };
+        let is_too_large = size.bytes > bounds.indivisible_bytes || size.pages > bounds.indivisible_pages;
+        return if is_too_large { Overrun::TooLarge } else { Overrun::Fits };
     }
     let tries = 1 + size.failed_cuts;
     let too_many = |pages: u32| size.pages >= pages || size.bytes > bounds.bytes * tries as usize;

@@ -15,6 +15,9 @@ use super::item::Item;
 use crate::upstream::Page;
 use crate::window::{Moment, QueryBounds, Span};
 
+/// What an item takes in memory beside its bytes, in bytes.
+const OVERHEAD: usize = 256;
+
 /// An item that does not lie where it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misplaced {
@@ -203,7 +206,7 @@ impl Walk {
     pub fn hand_on(&mut self, span: Span) -> Vec<Item> {
         let mut items: Vec<Item> = self.items.extract_if(.., |item| span.contains(item.at)).collect();
         Item::sort(&mut items);
-        self.held -= items.iter().map(|item| item.json.len()).sum::<usize>();
+        self.held -= items.iter().map(weight).sum::<usize>();
         self.handed_on = match self.handed_on {
             before if before.is_empty() => span,
             before => Span::new(before.start.min(span.start), before.end.max(span.end)),
@@ -248,8 +251,9 @@ impl Walk {
 
     /// Gives back all items but the first so many, of which so many were seen.
     fn give_back(&mut self, items: usize, seen: usize) {
-        for Item { id, json, .. } in self.items.drain(items..) {
-            self.held -= json.len();
+        for item in self.items.drain(items..) {
+            self.held -= weight(&item);
+            let Item { id, .. } = item;
             match self.multiples.get_mut(&id) {
                 Some(multiple) if multiple.seen > 1 => multiple.seen -= 1,
                 Some(multiple) => {
@@ -298,9 +302,10 @@ impl Walk {
             }
             self.order = order;
         }
-        self.held += json.len();
+        let item = Item { at, id, json };
+        self.held += weight(&item);
         self.seen.push(at);
-        self.items.push(Item { at, id, json });
+        self.items.push(item);
         Ok(())
     }
 
@@ -328,6 +333,11 @@ impl Walk {
         Item::sort(&mut items);
         items
     }
+}
+
+/// What an item takes in memory, in bytes.
+fn weight(item: &Item) -> usize {
+    item.json.len() + OVERHEAD
 }
 
 /// The order after one more item.

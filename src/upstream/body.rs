@@ -11,8 +11,8 @@ use memmap2::MmapMut;
 
 /// Less than this the heap holds as well.
 const WORTH_A_MAPPING: usize = 64 << 10;
-/// A page has at most 100 items of some 30 KB; twenty times that is no page.
-const LIMIT: usize = 64 << 20;
+/// A page has at most 100 items of some 30 KB; ten times that is no page.
+const LIMIT: usize = 32 << 20;
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

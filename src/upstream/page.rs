@@ -1,10 +1,20 @@
 //! One upstream answer, checked before anybody trusts it.
 
+use std::fmt;
+
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::allowance::Allowance;
+
+/// A page of more items, ten times as many as are asked for, is no page.
+const MOST_ITEMS: usize = 1000;
+/// What reading such a page says.
+const TOO_MANY_ITEMS: &str = "too many items";
+/// A body may hold so many bytes beside its items, and as many again as these, before it is not kept for them.
+const PADDING: usize = 64 << 10;
 
 /// One page as it came: items as slices of the body, byte for byte.
 #[derive(Clone, Debug)]
@@ -35,6 +45,9 @@ pub enum BadPage {
     /// No item, and yet more are promised.
     #[error("an empty page that promises more")]
     EmptyButMore,
+    /// More items than any page holds.
+    #[error("a page of more than {MOST_ITEMS} items")]
+    TooManyItems,
     /// An item that is not an object.
     #[error("an item that is not an object")]
     NotAnItem,
@@ -45,8 +58,34 @@ pub enum BadPage {
 struct Envelope<'a> {
     num_results: Option<u64>,
     has_more: bool,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "items")]
     data: Vec<&'a RawValue>,
+}
+
+/// Reads items until they are too many.
+fn items<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de RawValue>, D::Error> {
+    struct Items;
+
+    impl<'de> Visitor<'de> for Items {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut read: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = read.next_element()? {
+                if items.len() == MOST_ITEMS {
+                    return Err(A::Error::custom(TOO_MANY_ITEMS));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_seq(Items)
 }
 
 impl Page {
@@ -59,7 +98,10 @@ impl Page {
             return Err(BadPage::Empty);
         }
         let text = simdutf8::basic::from_utf8(body).map_err(|_| BadPage::NotText)?;
-        let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|_| BadPage::NotAPage)?;
+        let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
+            // The reader adds where it was.
+            if error.to_string().starts_with(TOO_MANY_ITEMS) { BadPage::TooManyItems } else { BadPage::NotAPage }
+        })?;
         if envelope.num_results.is_some_and(|count| count != envelope.data.len() as u64) {
             return Err(BadPage::WrongCount);
         }
@@ -69,7 +111,14 @@ impl Page {
         if !envelope.data.iter().all(|item| item.get().starts_with('{')) {
             return Err(BadPage::NotAnItem);
         }
-        let items = envelope.data.iter().map(|item| body.slice_ref(item.get().as_bytes())).collect();
+        let bytes = envelope.data.iter().map(|item| item.get().len()).sum::<usize>();
+        let is_padded = body.len() > 2 * bytes + PADDING;
+        let items = envelope.data.iter().map(|item| item.get().as_bytes());
+        let items = if is_padded {
+            items.map(Bytes::copy_from_slice).collect()
+        } else {
+            items.map(|item| body.slice_ref(item)).collect()
+        };
         Ok(Self { items, has_more: envelope.has_more, allowance: None })
     }
 }
@@ -90,6 +139,27 @@ mod tests {
         let page = page.unwrap();
         assert!(page.has_more);
         assert_eq!(page.items, items.map(|item| Bytes::copy_from_slice(item.as_bytes())));
+    }
+
+    #[test]
+    fn page_of_too_many_items_is_not_read_to_its_end() {
+        let page = |count| parse(&format!(r#"{{"hasMore":false,"data":[{}]}}"#, vec!["{}"; count].join(",")));
+        assert_eq!(page(MOST_ITEMS).unwrap().items.len(), MOST_ITEMS);
+        assert_eq!(page(MOST_ITEMS + 1).err(), Some(BadPage::TooManyItems));
+        let endless = format!(r#"{{"hasMore":false,"data":[{}"#, "{},".repeat(MOST_ITEMS + 1));
+        assert_eq!(parse(&endless).err(), Some(BadPage::TooManyItems), "what follows does not matter");
+    }
+
+    #[test]
+    fn padded_body_is_not_kept_for_its_items() {
+        let is_kept = |padding: usize| {
+            let body: Bytes = format!(r#"{{"hasMore":false,"data":[{{"a":1}}{}]}}"#, " ".repeat(padding)).into();
+            let page = Page::parse(&body).unwrap();
+            assert_eq!(page.items, [r#"{"a":1}"#]);
+            drop(page.items.clone());
+            !body.is_unique()
+        };
+        assert!(is_kept(100) && !is_kept(PADDING + 100));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::window::Span;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Told {
     Held(Duration),
+    Busy(Duration),
     Lost,
     Restless,
     Damaged,
@@ -48,6 +49,7 @@ impl From<&CacheError> for Told {
     fn from(error: &CacheError) -> Self {
         match error {
             CacheError::Held(Exhausted { retry_after }) => Self::Held(*retry_after),
+            CacheError::Busy { retry_after } => Self::Busy(*retry_after),
             CacheError::Lost => Self::Lost,
             CacheError::Restless => Self::Restless,
             CacheError::Damaged(Damaged) => Self::Damaged,
@@ -111,6 +113,7 @@ impl From<Told> for CacheError {
         let upstream = |error| quota(QuotaError::Token(TokenError::Upstream(error)));
         match told {
             Told::Held(retry_after) => Self::Held(spent(retry_after)),
+            Told::Busy(retry_after) => Self::Busy { retry_after },
             Told::Lost => Self::Lost,
             Told::Restless => Self::Restless,
             Told::Damaged => Self::Damaged(Damaged),
@@ -159,6 +162,7 @@ mod tests {
         assert!(message.is_some());
         vec![
             CacheError::Held(spent),
+            CacheError::Busy { retry_after: Duration::from_secs(5) },
             CacheError::Lost,
             CacheError::Restless,
             CacheError::Damaged(Damaged),

@@ -33,7 +33,8 @@ impl Rig {
         });
         let demand = Demand::new(Asker { class, ..Asker::anyone() });
         let waiting = demand.join(demand.cause().clone(), None).unwrap();
-        let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(60));
+        // Long enough not to be short.
+        let span = Span::new(Moment::from_seconds(0), Moment::from_seconds(2 * 24 * 3600));
         let (run, _told) = new_run(span, Placed::Checked, demand.clone());
         let running = tokio::spawn(self.layer.layer(below).oneshot(run));
         tokio::time::sleep(Duration::from_millis(1)).await;
