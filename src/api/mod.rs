@@ -48,7 +48,7 @@ pub use self::report::{Progress, Report, Settled};
 pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
 
 /// The most that a body of filters may weigh, in bytes.
-const BODY_LIMIT: usize = 1 << 20;
+const BODY_LIMIT: usize = 256 << 10;
 /// The longest that such a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Below this a body gains nothing by a content coding.

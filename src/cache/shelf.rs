@@ -1,7 +1,7 @@
 //! Where the copies of a series lie, and what is on its way to them.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::flight::Flight;
 use super::memory::Memory;
 use super::seat::Seat;
 use super::setbacks::Setbacks;
-use crate::upstream::Series;
+use crate::upstream::{Filter, Series};
 use crate::window::{Density, Moment, Span, SpanSet};
 
 /// What is known of one series. Held for lookups and bookkeeping only, never across an await: whoever finds something
@@ -231,10 +231,21 @@ impl Shelf {
     }
 }
 
-/// The shelf of each series. The two kinds of richness share one, so `Series::rich` is always false in its key.
-/// Cheap to clone; all clones are the same.
+/// The shelf of each series. The two kinds of richness share one. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shelves(Arc<Mutex<HashMap<Series, SharedShelf>>>);
+pub(super) struct Shelves {
+    shelves: Arc<Mutex<HashMap<ShelfKey, SharedShelf>>>,
+    hashers: [RandomState; 2],
+}
+
+/// Under which the shelf of a series is found. What callers choose freely, and as long as they like, is hashed: 128 bits,
+/// keyed by chance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ShelfKey {
+    account: Arc<str>,
+    stream: Arc<str>,
+    selection: [u64; 2],
+}
 
 /// A shelf that many hold.
 #[derive(Clone, Debug, Default)]
@@ -254,17 +265,12 @@ impl SharedShelf {
 impl Shelves {
     /// The shelf of a series, made if it is new.
     pub(super) fn of(&self, series: &Series) -> SharedShelf {
-        let key = key(series);
-        let mut shelves = self.lock();
-        match shelves.get(&*key) {
-            Some(shelf) => shelf.clone(),
-            None => shelves.entry(key.into_owned()).or_default().clone(),
-        }
+        self.lock().entry(self.key(series)).or_default().clone()
     }
 
     /// The shelf of a series, if there is one.
     pub(super) fn find(&self, series: &Series) -> Option<SharedShelf> {
-        self.lock().get(&*key(series)).cloned()
+        self.lock().get(&self.key(series)).cloned()
     }
 
     /// Takes the shelf of a series down if nothing lies on it and nobody but the caller, who holds it, uses it: series
@@ -272,7 +278,7 @@ impl Shelves {
     pub(super) fn tidy(&self, series: &Series, held: &SharedShelf) {
         let mut shelves = self.lock();
         if Arc::strong_count(&held.0) == 2 && held.lock().is_idle() {
-            shelves.remove(&*key(series));
+            shelves.remove(&self.key(series));
         }
     }
 
@@ -303,8 +309,8 @@ impl Shelves {
     /// The shelves of an account, each with its stream.
     pub(super) fn of_account(&self, account: &str) -> Vec<(Arc<str>, SharedShelf)> {
         let shelves = self.lock();
-        let own = shelves.iter().filter(|(series, _)| *series.account == *account);
-        own.map(|(series, shelf)| (series.stream.clone(), shelf.clone())).collect()
+        let own = shelves.iter().filter(|(key, _)| *key.account == *account);
+        own.map(|(key, shelf)| (key.stream.clone(), shelf.clone())).collect()
     }
 
     /// Forgets what has gone from memory, and shelves that hold nothing and that nobody uses.
@@ -315,14 +321,20 @@ impl Shelves {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Series, SharedShelf>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn key(&self, series: &Series) -> ShelfKey {
+        // Taken apart, so that a new member cannot be forgotten.
+        let Series { account, stream, filter, parameters, rich: _ } = series;
+        let selection = if *filter == Filter::None && parameters.is_empty() {
+            [0; 2]
+        } else {
+            self.hashers.each_ref().map(|hasher| hasher.hash_one((filter, parameters)))
+        };
+        ShelfKey { account: account.clone(), stream: stream.clone(), selection }
     }
-}
 
-/// Under which the shelf of a series is found.
-fn key(series: &Series) -> Cow<'_, Series> {
-    if series.rich { Cow::Owned(Series { rich: false, ..series.clone() }) } else { Cow::Borrowed(series) }
+    fn lock(&self) -> MutexGuard<'_, HashMap<ShelfKey, SharedShelf>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -346,6 +358,31 @@ mod tests {
         };
         assert!(survives(Copy::use_chunk));
         assert!(!survives(Copy::peek));
+    }
+
+    #[test]
+    fn shelves_are_told_apart_by_all_but_richness_and_keep_no_bodies() {
+        let plain =
+            Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
+        let body = |byte: u8| Filter::Opaque(vec![byte; 1 << 20].into());
+        let tz = |zone: &str| vec![("tz".to_owned(), zone.to_owned())];
+        let series = [
+            plain.clone(),
+            Series { stream: "t".into(), ..plain.clone() },
+            Series { account: "b".into(), ..plain.clone() },
+            Series { filter: body(1), ..plain.clone() },
+            Series { filter: body(2), ..plain.clone() },
+            Series { parameters: tz("1"), ..plain.clone() },
+            Series { parameters: tz("2"), ..plain.clone() },
+        ];
+        let shelves = Shelves::default();
+        let of_each = series.each_ref().map(|series| shelves.of(series));
+        for (place, series) in series.iter().enumerate() {
+            let again = shelves.of(&Series { rich: true, ..series.clone() });
+            let same = of_each.iter().position(|shelf| shelf.is_same(&again));
+            assert_eq!(same, Some(place));
+        }
+        assert!(size_of::<ShelfKey>() <= 64, "whatever a caller sends");
     }
 
     #[test]
