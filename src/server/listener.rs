@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::head_timer::{HEAD_LOOK, HEAD_TIMEOUT, HeadTimer};
+use super::linger::linger;
 use super::passing::{Congestion, Passing};
 
 /// Pause after a failed accept: it means that the process has run out of something, file descriptors most likely.
@@ -170,8 +171,12 @@ where
             },
         }
     };
+    let stream = connection.into_parts().io.into_inner();
     if is_broken {
-        connection.into_parts().io.inner().reset_on_drop();
+        stream.reset_on_drop();
+    } else {
+        // In a box, for few connections end like that, and all would have to have room for it.
+        closing.run_until_cancelled(Box::pin(linger(stream))).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The listeners: brings the stack up on its sockets, and down again without breaking an answer.
 
 mod head_timer;
+mod linger;
 mod listener;
 mod passing;
 mod tls;
