@@ -205,7 +205,7 @@ pub fn tier_wrong_key() {
 }
 
 /// An operator has purged: what is told of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Purge<'a> {
     /// Of which account.
     pub account: &'a str,
@@ -215,6 +215,8 @@ pub struct Purge<'a> {
     pub from: Option<&'a str>,
     /// Until when, as it was spelled; `None` is for ever.
     pub to: Option<&'a str>,
+    /// Who asked for it.
+    pub requester: &'a dyn Display,
     /// Its number.
     pub epoch: u64,
     /// How far it came, in a word.
@@ -231,7 +233,8 @@ pub struct Purge<'a> {
 
 /// An operator has purged.
 pub fn purge(told: &Purge<'_>) {
-    let Purge { account, stream, from, to, epoch, result, memory_chunks, redis_chunks, confirmed, left } = *told;
+    let Purge { account, stream, from, to, requester, epoch, result, memory_chunks, redis_chunks, confirmed, left } =
+        *told;
     counter!("koregate_purges_total", "account" => account.to_owned(), "result" => result).increment(1);
     match left {
         None => tracing::info!(
@@ -239,6 +242,7 @@ pub fn purge(told: &Purge<'_>) {
             stream,
             from,
             to,
+            %requester,
             epoch,
             result,
             memory_chunks,
@@ -251,6 +255,7 @@ pub fn purge(told: &Purge<'_>) {
             stream,
             from,
             to,
+            %requester,
             epoch,
             result,
             memory_chunks,

@@ -15,6 +15,7 @@ mod dry_run;
 mod faults;
 mod filters;
 mod fleet;
+mod hosts;
 mod http_1_0;
 mod imports;
 mod link;
