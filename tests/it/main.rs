@@ -10,6 +10,7 @@ mod again;
 mod answers;
 mod callers;
 mod calls;
+mod conformance;
 mod density;
 mod dry_run;
 mod faults;
