@@ -26,7 +26,7 @@ use self::access::Access;
 use crate::api::{Answers, CallerUsage, Usage};
 use crate::cache::{Memory, Purges, WindowFields};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Names};
 use crate::edge::Callers;
 use crate::fleet::{Health, Post};
 use crate::quota::Quotas;
@@ -75,6 +75,9 @@ impl Inner {
 impl Admin {
     /// Looks at a stack.
     pub fn new(stack: &Stack, config: &Config, clock: Clock) -> Self {
+        let of_accounts = config.accounts.iter().map(|account| &account.streams);
+        let streams = of_accounts.chain(config.callers.iter().map(|caller| &caller.streams)).flat_map(Names::listed);
+        telemetry::label_streams(streams, config.admin.metric_streams);
         Self(Arc::new(Inner {
             access: Access::new(&config.admin),
             phase: AtomicU8::new(Phase::Starting as u8),

@@ -35,6 +35,8 @@ pub(super) enum Target {
 
 /// The caller's name where none are configured.
 pub(super) const NOBODY: &str = "-";
+/// The longest name of a stream, in bytes; Kore's are some forty.
+const STREAM_NAME_LIMIT: usize = 256;
 /// Where a caller learns what it had.
 const USAGE: &str = "/koregate/v1/usage";
 
@@ -72,13 +74,17 @@ fn stream_of(path: &str) -> Option<String> {
 /// What a request is about.
 ///
 /// # Errors
-/// If the path or the method is not served: then its body is not worth reading.
+/// If the path or the method is not served, or the stream's name is too long: then the body is not worth reading.
 pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
     let path = head.uri.path();
     let (target, allowed): (_, &[&str]) = if path == USAGE {
         (Target::Usage, &["GET"])
     } else {
-        (Target::Stream(stream_of(path).ok_or(ApiError::NotFound)?), &["GET", "POST"])
+        let stream = stream_of(path).ok_or(ApiError::NotFound)?;
+        if stream.len() > STREAM_NAME_LIMIT {
+            return Err(bad("streamId", format!("it is longer than {STREAM_NAME_LIMIT} bytes")));
+        }
+        (Target::Stream(stream), &["GET", "POST"])
     };
     if allowed.contains(&head.method.as_str()) { Ok(target) } else { Err(ApiError::MethodNotAllowed { allowed }) }
 }

@@ -1,6 +1,7 @@
 //! The metrics, each named and labelled in one place.
 
 mod request;
+mod streams;
 
 use std::fmt::Display;
 use std::sync::OnceLock;
@@ -10,6 +11,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use self::request::{Request, request};
+pub use self::streams::label_streams;
 
 /// Upper bounds in seconds: from a hit in memory to a long wait for the quota.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];

@@ -19,6 +19,7 @@ mod fleet;
 mod hosts;
 mod http_1_0;
 mod imports;
+mod labels;
 mod link;
 mod nginx;
 mod operations;

@@ -150,6 +150,10 @@ fn each_path_has_its_methods() {
     };
     assert_eq!(target("POST", PATH).unwrap(), Target::Stream("st-1".to_owned()));
     assert_eq!(target("GET", "/koregate/v1/usage?x=1").unwrap(), Target::Usage);
+    for (length, refused) in [(STREAM_NAME_LIMIT, false), (STREAM_NAME_LIMIT + 1, true)] {
+        let result = target("GET", &PATH.replace("st-1", &"x".repeat(length)));
+        assert_eq!(matches!(result, Err(ApiError::BadParameter { parameter: "streamId", .. })), refused, "{length}");
+    }
     for (method, path, expected) in [
         ("HEAD", PATH, &["GET", "POST"][..]),
         ("POST", "/koregate/v1/usage", &["GET"]),
