@@ -66,8 +66,9 @@ fn stream_of(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/agentassist/api/v1/public/")?;
     let stream = rest.strip_suffix("/v2/agentassistinteractions")?;
     let stream = percent_decode_str(stream).decode_utf8().ok().filter(|_| !stream.contains('/'))?;
-    // A segment of dots, or one that somebody on the way takes for two, would name another path of the upstream's.
-    let is_one_segment = !stream.contains(['/', '\\']) && !stream.contains(char::is_control);
+    // A segment of dots, or one that somebody on the way takes for two, would name another path of the upstream's. So would
+    // one that is decoded twice.
+    let is_one_segment = !stream.contains(['/', '\\', '%']) && !stream.contains(char::is_control);
     (is_one_segment && !matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
 }
 

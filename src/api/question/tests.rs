@@ -176,6 +176,10 @@ fn other_paths_and_bodies_are_refused() {
         &PATH.replace("st-1", "."),
         &PATH.replace("st-1", "a%2fb"),
         &PATH.replace("st-1", "a%00"),
+        // Decoded twice, they would be the same.
+        &PATH.replace("st-1", "%252e%252e"),
+        &PATH.replace("st-1", "a%252fb"),
+        &PATH.replace("st-1", "a%25"),
         "/agentassist/api/v1/public//v2/agentassistinteractions",
         &format!("{PATH}/"),
         &PATH.replace("st-1", "a/b"),
