@@ -1,6 +1,7 @@
 //! The metrics, each named and labelled in one place.
 
 mod request;
+mod sampler;
 mod streams;
 
 use std::fmt::Display;

@@ -1,10 +1,12 @@
 //! What is told of each request. It is told on the way of each hit, so it looks up no metric that it has at hand.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
+use super::sampler::Sampler;
 use super::streams::{self, OTHER};
 
 /// A thread has the metrics of so many kinds of requests at hand.
@@ -147,6 +149,9 @@ pub fn request(told: &Request<'_>) {
         ..
     } = *told;
     let milliseconds = millis(took);
+    let is_anonymous = caller == "-" && status.is_some_and(|status| (400..500).contains(&status));
+    let Some(suppressed) = (if is_anonymous { admit_anonymous() } else { Some(0) }) else { return };
+    let suppressed = (suppressed > 0).then_some(suppressed);
     let Some(first_byte_milliseconds) = time_to_first_byte.map(millis) else {
         return tracing::info!(outcome, caller, milliseconds, "request");
     };
@@ -156,7 +161,17 @@ pub fn request(told: &Request<'_>) {
             tracing::warn!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
         }
         Some(problem) if status.is_some_and(|status| status >= 400) => {
-            tracing::info!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
+            tracing::info!(
+                status,
+                outcome,
+                caller,
+                problem,
+                suppressed,
+                bytes,
+                first_byte_milliseconds,
+                milliseconds,
+                "request"
+            );
         }
         Some(problem) => tracing::warn!(
             status,
@@ -186,6 +201,12 @@ pub fn request(told: &Request<'_>) {
             "request"
         ),
     }
+}
+
+/// Whether a line is to be written about a request that nobody needs a key for; see [`Sampler::admit`].
+fn admit_anonymous() -> Option<u64> {
+    static SAMPLER: Mutex<Sampler> = Mutex::new(Sampler::new());
+    SAMPLER.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }
 
 fn millis(duration: Duration) -> u64 {
