@@ -75,6 +75,7 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         // Callers.
         ("[server]\nlisten = \"0.0.0.0:8080\"", "6: server.listen: 0.0.0.0:8080 is open to the network, and there are no callers; add [[callers]], or listen on loopback (\"127.0.0.1:8080\")".to_owned()),
         ("[[callers]]\nname = \"etl\"", "5: callers[0].api_key_sha256: is missing".to_owned()),
+        ("[[callers]]\nname = \"-\"\napi_key_sha256 = \"@A\"", "6: callers[0].name: \"-\" stands for a caller that nobody knows, in logs and metrics; take another one".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"abc\"", format!("7: callers[0].api_key_sha256: {digest}")),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = 5", format!("7: callers[0].api_key_sha256: is an integer; it {digest}")),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = []", format!("7: callers[0].api_key_sha256: is empty; it {digest}")),
