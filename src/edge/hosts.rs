@@ -125,10 +125,11 @@ impl<'a> Host<'a> {
             )
         } else {
             let (name, port) = authority.split_once(':').unwrap_or((authority, ""));
-            if !name.bytes().all(is_of_a_name) {
-                return None;
+            match name.parse::<Ipv4Addr>() {
+                Ok(address) => (Self::Ip(address.into()), port),
+                Err(_) if name.bytes().all(is_of_a_name) => (Self::Name(name), port),
+                Err(_) => return None,
             }
-            (name.parse::<Ipv4Addr>().map_or(Self::Name(name), |address| Self::Ip(address.into())), port)
         };
         port.bytes().all(|digit| digit.is_ascii_digit()).then_some(host)
     }
