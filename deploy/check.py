@@ -155,7 +155,7 @@ def running(koregate, manifests, workload):
     if not scaled and workload["spec"].get("strategy", {}).get("type") != "Recreate" and not redis:
         yield "without Recreate there are two pods while one is replaced"
 
-    # The admin listener has no authentication, so a policy must stand in front of it.
+    # The admin listener has no authentication by default, so a policy must stand in front of it.
     labels = workload["spec"]["template"]["metadata"]["labels"]
     policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
     closed = (p for p in policies if "Ingress" in p["policyTypes"])

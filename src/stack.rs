@@ -65,7 +65,7 @@ impl Stack {
         let cache = CacheLayer::new(cache, redis, &config.window, &config.quota, &quotas, &limiters, clock);
         let (memory, fields, purges) = (cache.memory().clone(), cache.fields().clone(), cache.purges().clone());
         let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &config.cache, &quotas, clock);
-        let edge = EdgeLayer::new(&config.callers, clock.clone());
+        let edge = EdgeLayer::new(&config.callers, &config.server.hosts, clock.clone());
         let (answers, usage, callers) = (api.answers().clone(), api.usage().clone(), edge.callers().clone());
         let drain_timeout = edge.drain_timeout().clone();
 

@@ -145,7 +145,7 @@ impl<'a> Caller<'a> {
     }
 
     fn send(&mut self, path: &str, coding: &str, more: &str) {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: koregate\r\naccept-encoding: {coding}\r\n{more}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept-encoding: {coding}\r\n{more}\r\n");
         let Self { runtime, stream, answer, .. } = self;
         let answered = runtime.block_on(async {
             send(stream, request.as_bytes()).await?;

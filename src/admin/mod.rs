@@ -1,11 +1,14 @@
 //! The admin plane: health, metrics, a status page, and purges, on a listener of their own.
 
+mod access;
 mod page;
+mod problem;
 mod purge;
 mod trust;
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
@@ -20,10 +23,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tower::Service;
 
+use self::access::Access;
 use crate::api::{Answers, CallerUsage, Usage};
 use crate::cache::{Memory, Purges, WindowFields};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Names};
 use crate::edge::Callers;
 use crate::fleet::{Health, Post};
 use crate::quota::Quotas;
@@ -45,6 +49,7 @@ enum Phase {
 pub struct Admin(Arc<Inner>);
 
 struct Inner {
+    access: Access,
     phase: AtomicU8,
     started: Moment,
     clock: Clock,
@@ -71,7 +76,11 @@ impl Inner {
 impl Admin {
     /// Looks at a stack.
     pub fn new(stack: &Stack, config: &Config, clock: Clock) -> Self {
+        let of_accounts = config.accounts.iter().map(|account| &account.streams);
+        let streams = of_accounts.chain(config.callers.iter().map(|caller| &caller.streams)).flat_map(Names::listed);
+        telemetry::label_streams(streams, config.admin.metric_streams);
         Self(Arc::new(Inner {
+            access: Access::new(&config.admin),
             phase: AtomicU8::new(Phase::Starting as u8),
             started: clock.now(),
             clock,
@@ -272,14 +281,17 @@ fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     response
 }
 
-/// The admin plane as a service.
+/// The admin plane as a service for one connection.
 #[derive(Clone)]
-pub struct AdminService(Admin);
+pub struct AdminService {
+    admin: Admin,
+    peer: SocketAddr,
+}
 
 impl AdminService {
-    /// Serves what `admin` sees.
-    pub fn new(admin: Admin) -> Self {
-        Self(admin)
+    /// Serves what `admin` sees to `peer`.
+    pub fn new(admin: Admin, peer: SocketAddr) -> Self {
+        Self { admin, peer }
     }
 }
 
@@ -298,10 +310,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let admin = self.0.clone();
+        let Self { admin, peer } = self.clone();
         Box::pin(async move {
+            let requester = match admin.0.access.admit(&request, peer) {
+                Ok(requester) => requester,
+                Err(error) => return Ok(access::refuse(&error, request.uri().path(), request.headers())),
+            };
             Ok(match (request.method(), request.uri().path()) {
-                (&Method::POST, purge::PATH) => admin.purge(request).await,
+                (&Method::POST, purge::PATH) => admin.purge(request, requester).await,
                 (&Method::POST, trust::PATH) => admin.trust(&request),
                 (method, path) => admin.answer(method, path),
             })

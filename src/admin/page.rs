@@ -4,6 +4,10 @@ use std::fmt::Write as _;
 
 use super::{CallerUsage, QuotaStatus, Status, spelled};
 
+/// What a browser is told that asks for the status page without the admin token: asks for it, keeps it in the tab's
+/// `sessionStorage`, and shows the page.
+pub(super) const SIGN_IN: &str = include_str!("sign_in.html");
+
 /// The page for `status`, and what its callers had.
 pub(super) fn render(status: &Status, callers: &[CallerUsage]) -> String {
     let mut rows = String::new();

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use serde::Serialize;
 
 use self::asked::{Asked, bad};
+use super::access::Requester;
+use super::problem::problem;
 use super::{Admin, json};
 use crate::cache::{Erased, Purge, Purged};
 use crate::telemetry;
@@ -38,8 +40,8 @@ enum Refused {
     BodyTooLarge,
     #[error("this account is not configured")]
     UnknownAccount,
-    #[error("a purge is not asked for by a web page: the request carries {0}")]
-    FromABrowser(&'static str),
+    #[error("a purge is not asked for by a web page: the request carries an Origin")]
+    FromABrowser,
     #[error("an internal error; it may have been purged in part")]
     Internal,
 }
@@ -53,7 +55,7 @@ impl Refused {
             }
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::UnknownAccount => (StatusCode::NOT_FOUND, "not-found"),
-            Self::FromABrowser(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::FromABrowser => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -61,7 +63,7 @@ impl Refused {
 
 /// The answer, when what was asked for was done, here at least.
 #[derive(Serialize)]
-struct Done {
+pub(super) struct Done {
     account: String,
     stream: Option<String>,
     from: Option<String>,
@@ -85,26 +87,15 @@ struct Replicas {
     expected: Option<usize>,
 }
 
-/// What is not as it should be, and how far it came none the less.
-#[derive(Serialize)]
-struct Problem {
-    r#type: String,
-    title: &'static str,
-    status: u16,
-    detail: String,
-    #[serde(flatten)]
-    done: Option<Done>,
-}
-
 impl Admin {
-    /// Purges what a request asks for, and tells what has become of it.
-    pub(super) async fn purge<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    /// Purges what a request of `requester` asks for, and tells what has become of it.
+    pub(super) async fn purge<B>(&self, request: Request<B>, requester: Requester) -> Response<Full<Bytes>>
     where
         B: Body,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        match self.try_purge(&head, body).await {
+        match self.try_purge(&head, body, requester).await {
             Ok(response) => response,
             Err(refused) => {
                 let (status, word) = refused.kind();
@@ -113,15 +104,14 @@ impl Admin {
         }
     }
 
-    async fn try_purge<B>(&self, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Refused>
+    async fn try_purge<B>(&self, head: &Parts, body: B, requester: Requester) -> Result<Response<Full<Bytes>>, Refused>
     where
         B: Body,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        // There is nobody to tell apart from whoever else reaches this listener; but no page that an operator happens to
-        // look at is to spend quota.
-        if let Some(sign) = sign_of_a_browser(&head.headers) {
-            return Err(Refused::FromABrowser(sign));
+        // Not even one of this site's own: the status page asks for nothing, and no other is to spend quota.
+        if head.headers.contains_key(header::ORIGIN) {
+            return Err(Refused::FromABrowser);
         }
         let asked = Asked::read(head.uri.query().unwrap_or_default(), &read_body(body).await?)?;
         let span = asked.span(self.0.upper_bound)?;
@@ -130,7 +120,7 @@ impl Admin {
         let (purges, purge) = (self.0.purges.clone(), Purge { account: account.clone(), stream, span });
         // A task of its own: whoever hangs up has asked for it all the same.
         let purged = tokio::spawn(async move { purges.purge(purge).await }).await.map_err(|_| Refused::Internal)?;
-        Ok(tell(&account, asked, &purged))
+        Ok(tell(&account, asked, requester, &purged))
     }
 
     fn account(&self, name: Option<&str>) -> Result<Arc<str>, Refused> {
@@ -146,22 +136,14 @@ impl Admin {
     }
 }
 
-fn sign_of_a_browser(headers: &HeaderMap) -> Option<&'static str> {
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    if headers.contains_key(header::ORIGIN) {
-        Some("an Origin")
-    } else if site.is_some_and(|site| !matches!(site, b"none" | b"same-origin")) {
-        Some("the Sec-Fetch-Site of another site")
-    } else {
-        None
-    }
-}
-
 async fn read_body<B>(body: B) -> Result<Bytes, Refused>
 where
     B: Body,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(Refused::BodyTooLarge);
+    }
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refused::BodyTooLarge),
@@ -170,7 +152,7 @@ where
 }
 
 /// The answer to a purge, its line in the log and its count.
-fn tell(account: &str, asked: Asked, purged: &Purged) -> Response<Full<Bytes>> {
+fn tell(account: &str, asked: Asked, requester: Requester, purged: &Purged) -> Response<Full<Bytes>> {
     let (mut left, mut redis_chunks, mut replicas, mut unreachable) = (Vec::new(), None, None, false);
     match &purged.shared {
         None => {}
@@ -219,6 +201,7 @@ fn tell(account: &str, asked: Asked, purged: &Purged) -> Response<Full<Bytes>> {
         stream: asked.stream.as_deref(),
         from: asked.from.as_deref(),
         to: asked.to.as_deref(),
+        requester: &requester,
         epoch: purged.epoch,
         result: match (unreachable, left.is_empty()) {
             (true, _) => "here_only",
@@ -239,36 +222,4 @@ fn tell(account: &str, asked: Asked, purged: &Purged) -> Response<Full<Bytes>> {
     }
     let detail = format!("it has left the memory of this replica, and no more: {}", done.left.join("; "));
     problem(StatusCode::SERVICE_UNAVAILABLE, "purged-here-only", detail, Some(done))
-}
-
-fn problem(status: StatusCode, word: &str, detail: String, done: Option<Done>) -> Response<Full<Bytes>> {
-    let title = status.canonical_reason().unwrap_or_default();
-    let problem =
-        Problem { r#type: format!("urn:koregate:problem:{word}"), title, status: status.as_u16(), detail, done };
-    let mut response = json(status, &problem);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_web_page_sends_is_known_by_its_headers() {
-        for (name, value, refused) in [
-            ("origin", "null", true),
-            ("origin", "http://127.0.0.1:9090", true),
-            ("sec-fetch-site", "cross-site", true),
-            ("sec-fetch-site", "same-site", true),
-            ("sec-fetch-site", "same-origin", false),
-            ("sec-fetch-site", "none", false),
-            ("accept", "*/*", false),
-        ] {
-            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
-            let name: &http::HeaderName = headers.keys().next().unwrap();
-            assert_eq!(sign_of_a_browser(&headers).is_some(), refused, "{name}: {value}");
-        }
-    }
 }

@@ -273,6 +273,9 @@ where
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(ApiError::BodyTooLarge { limit: BODY_LIMIT });
+    }
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge { limit: BODY_LIMIT }),

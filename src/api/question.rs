@@ -35,6 +35,8 @@ pub(super) enum Target {
 
 /// The caller's name where none are configured.
 pub(super) const NOBODY: &str = "-";
+/// The longest name of a stream, in bytes; Kore's are some forty.
+const STREAM_NAME_LIMIT: usize = 256;
 /// Where a caller learns what it had.
 const USAGE: &str = "/koregate/v1/usage";
 
@@ -64,21 +66,26 @@ fn stream_of(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/agentassist/api/v1/public/")?;
     let stream = rest.strip_suffix("/v2/agentassistinteractions")?;
     let stream = percent_decode_str(stream).decode_utf8().ok().filter(|_| !stream.contains('/'))?;
-    // A segment of dots, or one that somebody on the way takes for two, would name another path of the upstream's.
-    let is_one_segment = !stream.contains(['/', '\\']) && !stream.contains(char::is_control);
+    // A segment of dots, or one that somebody on the way takes for two, would name another path of the upstream's. So would
+    // one that is decoded twice.
+    let is_one_segment = !stream.contains(['/', '\\', '%']) && !stream.contains(char::is_control);
     (is_one_segment && !matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
 }
 
 /// What a request is about.
 ///
 /// # Errors
-/// If the path or the method is not served: then its body is not worth reading.
+/// If the path or the method is not served, or the stream's name is too long: then the body is not worth reading.
 pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
     let path = head.uri.path();
     let (target, allowed): (_, &[&str]) = if path == USAGE {
         (Target::Usage, &["GET"])
     } else {
-        (Target::Stream(stream_of(path).ok_or(ApiError::NotFound)?), &["GET", "POST"])
+        let stream = stream_of(path).ok_or(ApiError::NotFound)?;
+        if stream.len() > STREAM_NAME_LIMIT {
+            return Err(bad("streamId", format!("it is longer than {STREAM_NAME_LIMIT} bytes")));
+        }
+        (Target::Stream(stream), &["GET", "POST"])
     };
     if allowed.contains(&head.method.as_str()) { Ok(target) } else { Err(ApiError::MethodNotAllowed { allowed }) }
 }

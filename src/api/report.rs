@@ -63,6 +63,11 @@ impl Report {
         Self::without_window(Arc::from(NOBODY), Arc::from(NOBODY), outcome)
     }
 
+    /// Whether a window was answered.
+    pub fn is_window(&self) -> bool {
+        self.window.is_some()
+    }
+
     /// Counts an answer whose body has ended, `whole` or not; `streamed` is the progress of a streamed one. Must be called
     /// once for each answer.
     pub fn settle(&self, whole: bool, streamed: Option<Progress>) -> Settled {

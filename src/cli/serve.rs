@@ -38,8 +38,19 @@ pub async fn run(args: ServeArgs) -> ExitCode {
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut stop = stop_signal()?;
+    // A signal that somebody waits for does not end the process.
+    let mut hang_up = signal(SignalKind::hangup())?;
     let gateway = Gateway::start(config, Clock::system()).await?;
-    stop.recv().await;
+    let ignore_hang_ups = async {
+        while hang_up.recv().await.is_some() {
+            tracing::warn!("SIGHUP is ignored: to change the configuration, restart");
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = stop.recv() => {}
+        () = ignore_hang_ups => {}
+    }
     tokio::select! {
         _ = gateway.drain() => {}
         // Whoever asks twice does not want to wait.

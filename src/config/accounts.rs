@@ -127,6 +127,9 @@ fn caller(
     {
         section.fail("name", format!("{name:?} is another caller's too"));
     }
+    if name.as_deref() == Some("-") {
+        section.fail("name", "\"-\" stands for a caller that nobody knows, in logs and metrics; take another one");
+    }
     let api_key_sha256 = section.required("api_key_sha256", digests);
     if api_key_sha256.iter().flatten().any(|key| !keys.insert(*key)) {
         section.fail("api_key_sha256", "is another caller's too, and nothing else could tell them apart");

@@ -9,15 +9,18 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 55] = [
+pub(super) const KEYS: [&str; 58] = [
     "server",
     "listen",
     "admin_listen",
+    "hosts",
     "tls",
     "cert",
     "key",
     "client_ca",
     "drain_timeout",
+    "admin",
+    "metric_streams",
     "upstream",
     "base_url",
     "timeout",

@@ -39,6 +39,8 @@ pub use crate::window::{Freshness, UpperBound};
 pub struct Config {
     /// The two listeners.
     pub server: Server,
+    /// What operators may do, and how they are told from others.
+    pub admin: Admin,
     /// Kore's side.
     pub upstream: Upstream,
     /// The Kore accounts, at least one, each `account_id` once.
@@ -60,10 +62,24 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Where operators come in.
     pub admin_listen: SocketAddr,
+    /// Names that `Host` may have at `listen`, in lower case, beside loopback names and IP addresses. Empty with callers:
+    /// any name.
+    pub hosts: Vec<String>,
     /// TLS for callers; `None` is plain HTTP.
     pub tls: Option<ServerTls>,
     /// How long requests under way may take to end after SIGTERM.
     pub drain_timeout: Duration,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Required as `authorization: Bearer` for all but health and metrics; visible ASCII. Never printed.
+    pub token: Option<SecretString>,
+    /// Names that `Host` may have at `server.admin_listen`, in lower case, beside loopback names and IP addresses.
+    pub hosts: Vec<String>,
+    /// How many streams that no account or caller names have a label of their own in metrics.
+    pub metric_streams: usize,
 }
 
 /// `server.tls`
@@ -157,6 +173,15 @@ pub enum Names {
 }
 
 impl Names {
+    /// Those that are named; none of `["*"]`.
+    pub fn listed(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            Self::All => &[][..],
+            Self::Only(names) => names,
+        };
+        names.iter().map(String::as_str)
+    }
+
     /// Whether `name` is among them.
     pub fn allow(&self, name: &str) -> bool {
         match self {

@@ -141,6 +141,23 @@ pub(super) fn names(node: &Node) -> Result<Names, String> {
     }
 }
 
+/// Names of hosts without a port, in lower case; none is well too.
+pub(super) fn host_names(node: &Node) -> Result<Vec<String>, String> {
+    const EXPECTED: &str = "write a list of names without ports, such as [\"koregate.internal\"]";
+    let node = node.clone().structured().map_err(|message| format!("{message}; {EXPECTED}"))?;
+    let Value::Array(items) = &node.value else { return Err(format!("is {}; {EXPECTED}", node.kind())) };
+    let host_name = |item: &Node| {
+        let name = text(item, "a string")?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        let relative = name.trim_end_matches('.');
+        if relative.is_empty() || !name.bytes().all(is_name) {
+            return Err(format!("holds {}, which is no name of a host; {EXPECTED}", quoted(name)));
+        }
+        Ok(relative.to_ascii_lowercase())
+    };
+    items.iter().map(host_name).collect()
+}
+
 /// A setting that is one of a few words.
 pub(super) trait Word: Copy + PartialEq + 'static {
     /// Each word and what it means.

@@ -15,16 +15,24 @@ impl Config {
     /// TOML with every key that is in force, defaults included. Secrets and the password of Redis read `[redacted]`,
     /// and of the digests of API keys the first eight digits are shown; so it does not load as it stands.
     pub fn render(&self) -> String {
-        let Self { server, upstream, accounts, window, quota, cache, callers } = self;
+        let Self { server, admin, upstream, accounts, window, quota, cache, callers } = self;
         let mut out = Out(String::new());
 
         out.line("[server]");
         out.key("listen", text(server.listen));
         out.key("admin_listen", text(server.admin_listen));
+        out.key("hosts", list(server.hosts.iter().map(text)));
         if let Some(tls) = &server.tls {
             out.key("tls", inline_tls(tls));
         }
         out.key("drain_timeout", text(print_duration(server.drain_timeout)));
+
+        out.line("\n[admin]");
+        if admin.token.is_some() {
+            out.key("token", text(REDACTED));
+        }
+        out.key("hosts", list(admin.hosts.iter().map(text)));
+        out.key("metric_streams", admin.metric_streams);
 
         out.line("\n[upstream]");
         out.key("base_url", text(upstream.base_url.to_string().trim_end_matches('/')));

@@ -4,12 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use http::Uri;
+use secrecy::ExposeSecret as _;
 
 use super::node::Node;
 use super::read::Word;
 use super::section::{Reader, Section};
 use super::{
-    Cache, Config, Freshness, Quota, Redis, Server, ServerTls, UpperBound, Upstream, Window, accounts, read, url,
+    Admin, Cache, Config, Freshness, Quota, Redis, Server, ServerTls, UpperBound, Upstream, Window, accounts, read, url,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,6 +28,7 @@ pub(super) fn config(reader: &Reader, root: Node) -> Option<Config> {
     let mut root = Section::new(reader, String::new(), root);
     let mut server_section = root.section("server");
     let server = server(&mut server_section);
+    let admin = admin(root.section("admin"));
     let upstream = upstream(root.section("upstream"));
     let accounts = accounts::accounts(&mut root);
     let window = window(root.section("window"));
@@ -45,7 +47,7 @@ pub(super) fn config(reader: &Reader, root: Node) -> Option<Config> {
     }
     server_section.done();
     root.done();
-    Some(Config { server, upstream, accounts: accounts?, window, quota, cache: cache?, callers: callers? })
+    Some(Config { server, admin, upstream, accounts: accounts?, window, quota, cache: cache?, callers: callers? })
 }
 
 fn server(section: &mut Section<'_>) -> Server {
@@ -56,6 +58,7 @@ fn server(section: &mut Section<'_>) -> Server {
     if listen == admin_listen && listen.port() != 0 && section.is_clean() {
         section.fail("admin_listen", "is the address of `listen`; the admin plane has a listener of its own");
     }
+    let hosts = section.or("hosts", Vec::new(), read::host_names);
     let tls = section.optional_section("tls").and_then(|mut tls| {
         let cert = tls.required("cert", read::path);
         let key = tls.required("key", read::path);
@@ -63,7 +66,19 @@ fn server(section: &mut Section<'_>) -> Server {
         tls.done();
         Some(ServerTls { cert: cert?, key: key?, client_ca })
     });
-    Server { listen, admin_listen, tls, drain_timeout: section.or("drain_timeout", 30 * SECOND, read::duration) }
+    let drain_timeout = section.or("drain_timeout", 30 * SECOND, read::duration);
+    Server { listen, admin_listen, hosts, tls, drain_timeout }
+}
+
+fn admin(mut section: Section<'_>) -> Admin {
+    let token = section.optional_secret("token");
+    if token.as_ref().is_some_and(|token| !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic())) {
+        section.fail("token", "holds a space or a character beyond ASCII, which `authorization: Bearer` cannot carry");
+    }
+    let hosts = section.or("hosts", Vec::new(), read::host_names);
+    let metric_streams = section.or("metric_streams", 100, read::integer(0..=100_000));
+    section.done();
+    Admin { token, hosts, metric_streams: metric_streams as usize }
 }
 
 fn upstream(mut section: Section<'_>) -> Upstream {

@@ -121,6 +121,7 @@ impl AccessRecord {
             caller: self.visit.as_ref().map_or("-", |visit| &visit.caller.name),
             account: report.map_or("-", |report| &report.account),
             stream: report.map_or("-", |report| &report.stream),
+            is_window: report.is_some_and(Report::is_window),
             outcome,
             status: self.head.as_ref().map(|head| head.status),
             problem: broken.or(problem.map(|(_, words)| words)),

@@ -5,6 +5,7 @@ mod answering;
 mod body;
 mod caller;
 mod fields;
+mod hosts;
 mod problem;
 mod request_id;
 
@@ -28,7 +29,8 @@ use crate::config;
 pub use self::access::DrainTimeout;
 pub use self::answering::Answering;
 pub use self::body::EdgeBody;
-pub use self::caller::Callers;
+pub use self::caller::{Callers, bearer_token};
+pub use self::hosts::{AllowedHosts, HeadError};
 pub use self::problem::{EdgeError, Kind};
 
 /// So many requests may be under way at once; each costs little while it waits.
@@ -41,17 +43,21 @@ pub struct EdgeLayer(Arc<Edge>);
 #[derive(Debug)]
 struct Edge {
     callers: Callers,
+    hosts: AllowedHosts,
     room: Arc<Semaphore>,
     clock: Clock,
     drain_timeout: DrainTimeout,
 }
 
 impl EdgeLayer {
-    /// Lets in these callers; anybody, if there are none.
-    pub fn new(callers: &[config::Caller], clock: Clock) -> Self {
+    /// Lets in these callers; anybody, if there are none. Then `Host` must be one of `hosts`, and with callers only if there
+    /// is one, for their keys tell them apart.
+    pub fn new(callers: &[config::Caller], hosts: &[String], clock: Clock) -> Self {
+        let any_host = !callers.is_empty() && hosts.is_empty();
+        let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
         let room = Arc::new(Semaphore::new(MOST_REQUESTS));
         let drain_timeout = DrainTimeout::default();
-        Self(Arc::new(Edge { callers: Callers::new(callers), room, clock, drain_timeout }))
+        Self(Arc::new(Edge { callers: Callers::new(callers), hosts, room, clock, drain_timeout }))
     }
 
     /// The callers, to look at how their limits stand.
@@ -98,7 +104,10 @@ where
         let begun = Instant::now();
         let id = RequestId::of(request.headers(), || edge.clock.now());
         let span = tracing::info_span!("request", request_id = id.as_str());
-        let (visit, admitted) = edge.callers.admit(request.headers());
+        let (visit, admitted) = match edge.hosts.check(&request) {
+            Ok(()) => edge.callers.admit(request.headers()),
+            Err(error) => (None, Err(error.into())),
+        };
         if let (Some(Visit { caller, standing }), Ok(())) = (&visit, &admitted) {
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*standing);
@@ -137,8 +146,9 @@ mod tests {
             assert!(request.uri().path() == "/sound", "a defect");
             Err::<Answer, ApiError>(ApiError::NotFound)
         });
-        let request = Request::builder().header("x-request-id", "mine-1").body(Full::<Bytes>::default()).unwrap();
-        let response = EdgeLayer::new(&[], Clock::system()).layer(below).oneshot(request).await.unwrap();
+        let request = Request::builder().header("host", "localhost").header("x-request-id", "mine-1");
+        let request = request.body(Full::<Bytes>::default()).unwrap();
+        let response = EdgeLayer::new(&[], &[], Clock::system()).layer(below).oneshot(request).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()["x-request-id"], "mine-1");
     }
@@ -159,10 +169,10 @@ mod tests {
             requests_per_minute: 10.try_into().unwrap(),
             weight: 3,
         };
-        let mut edge = EdgeLayer::new(&[caller], Clock::system()).layer(below);
+        let mut edge = EdgeLayer::new(&[caller], &[], Clock::system()).layer(below);
         for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=12")] {
-            let request =
-                Request::builder().uri(path).header("x-api-key", "key").body(Full::<Bytes>::default()).unwrap();
+            let request = Request::builder().uri(path).header("host", "any").header("x-api-key", "key");
+            let request = request.body(Full::<Bytes>::default()).unwrap();
             let response = edge.ready().await.unwrap().call(request).await.unwrap();
             assert_eq!((response.status().as_u16(), response.headers()["ratelimit"].to_str().unwrap()), (status, left));
         }

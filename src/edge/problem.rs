@@ -10,6 +10,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
 
+use super::hosts::HeadError;
 use crate::api::ApiError;
 use crate::cache::CacheError;
 use crate::quota::{Exhausted, QuotaError};
@@ -20,6 +21,9 @@ use crate::upstream::UpstreamError;
 /// Why a request is turned away before anything is asked for it, or fails.
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
+    /// The head alone speaks against the request.
+    #[error(transparent)]
+    Head(#[from] HeadError),
     /// No API key, or one that nobody has.
     #[error("an API key is required, as x-api-key or as authorization: Bearer")]
     UnknownCaller,
@@ -57,6 +61,8 @@ pub enum Kind {
     WindowTooLarge,
     /// 413
     BodyTooLarge,
+    /// 421
+    Misdirected,
     /// 429
     TooManyRequests,
     /// 500
@@ -82,6 +88,7 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
@@ -100,6 +107,7 @@ impl Kind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::WindowTooLarge => "window_too_large",
             Self::BodyTooLarge => "body_too_large",
+            Self::Misdirected => "misdirected_request",
             Self::TooManyRequests => "too_many_requests",
             Self::Internal => "internal",
             Self::UpstreamFailed => "upstream_failed",
@@ -123,6 +131,9 @@ impl Kind {
 /// What kind an error is of, and when it is worth trying again.
 pub(super) fn judge(error: &EdgeError) -> (Kind, Option<Duration>) {
     match error {
+        EdgeError::Head(HeadError::Malformed(_)) => (Kind::BadRequest, None),
+        EdgeError::Head(HeadError::Misdirected) => (Kind::Misdirected, None),
+        EdgeError::Head(HeadError::CrossSite(_)) => (Kind::Forbidden, None),
         EdgeError::UnknownCaller => (Kind::Unauthorized, None),
         EdgeError::TooManyRequests { retry_after } => (Kind::TooManyRequests, Some(*retry_after)),
         EdgeError::Overloaded => (Kind::Overloaded, Some(Duration::from_secs(1))),
@@ -221,6 +232,10 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
     {
         headers.insert(header::ALLOW, allowed);
     }
+    if let EdgeError::Head(HeadError::Malformed(_)) = error {
+        // Whoever made it may take something else for the next request than what is read here.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if kind == Kind::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
@@ -246,6 +261,9 @@ mod tests {
     fn each_failure_has_its_status() {
         let exhausted = Exhausted { retry_after: Duration::from_millis(7001) };
         for (error, expected) in [
+            (EdgeError::Head(HeadError::Malformed("Host stands twice")), (400, None)),
+            (EdgeError::Head(HeadError::Misdirected), (421, None)),
+            (EdgeError::Head(HeadError::CrossSite("an Origin")), (403, None)),
             (EdgeError::UnknownCaller, (401, None)),
             (EdgeError::TooManyRequests { retry_after: Duration::from_millis(10) }, (429, Some("1".to_owned()))),
             (EdgeError::Api(ApiError::BadBody), (400, None)),

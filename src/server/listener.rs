@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::head_timer::{HEAD_LOOK, HEAD_TIMEOUT, HeadTimer};
+use super::linger::linger;
 use super::passing::{Congestion, Passing};
 
 /// Pause after a failed accept: it means that the process has run out of something, file descriptors most likely.
@@ -47,10 +48,11 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Serves until it is told to close.
-    pub(super) async fn serve<S, B>(self, service: S)
+    /// Serves each peer with a service of its own until it is told to close.
+    pub(super) async fn serve<M, S, B>(self, service_for: M)
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        M: Fn(SocketAddr) -> S,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -68,7 +70,7 @@ impl Listener {
                     }
                 },
             };
-            let (tls, service) = (self.tls.clone(), service.clone());
+            let (tls, service) = (self.tls.clone(), service_for(peer));
             let (closing, aborting) = (self.closing.clone(), self.aborting.clone());
             let congestion = congestion.clone();
             self.tracker.spawn(async move {
@@ -120,7 +122,7 @@ async fn shake_hands(tls: TlsAcceptor, stream: Passing) -> Option<TlsStream<Pass
 async fn serve_connection<I, S, B>(stream: I, service: S, closing: CancellationToken, aborting: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -170,8 +172,12 @@ where
             },
         }
     };
+    let stream = connection.into_parts().io.into_inner();
     if is_broken {
-        connection.into_parts().io.inner().reset_on_drop();
+        stream.reset_on_drop();
+    } else {
+        // In a box, for few connections end like that, and all would have to have room for it.
+        closing.run_until_cancelled(Box::pin(linger(stream))).await;
     }
 }
 
@@ -202,7 +208,7 @@ mod tests {
         let aborting = CancellationToken::new();
         let listener = Listener { socket, tls: None, closing: closing.clone(), aborting, tracker };
         let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
-        tokio::spawn(listener.serve(tower::service_fn(answer)));
+        tokio::spawn(listener.serve(move |_| tower::service_fn(answer.clone())));
         (client, closing)
     }
 
@@ -318,7 +324,7 @@ mod tests {
             arrive.notify_one();
             std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
         };
-        tokio::spawn(listener.serve(tower::service_fn(never)));
+        tokio::spawn(listener.serve(move |_| tower::service_fn(never.clone())));
         send(&client, HEAD).await;
         arrived.notified().await;
         closing.cancel();

@@ -1,6 +1,7 @@
 //! The listeners: brings the stack up on its sockets, and down again without breaking an answer.
 
 mod head_timer;
+mod linger;
 mod listener;
 mod passing;
 mod tls;
@@ -62,8 +63,9 @@ impl Gateway {
         let admin_listener = operators.listen("server.admin_listen", config.server.admin_listen).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
         let admin = Admin::new(&stack, config, clock);
-        tokio::spawn(admin_listener.serve(AdminService::new(admin.clone())));
-        tokio::spawn(listener.serve(stack.service.clone()));
+        let (operators_side, service) = (admin.clone(), stack.service.clone());
+        tokio::spawn(admin_listener.serve(move |peer| AdminService::new(operators_side.clone(), peer)));
+        tokio::spawn(listener.serve(move |_| service.clone()));
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
         Ok(Self { addr, admin_addr, stack, admin, drain_timeout: config.server.drain_timeout, data, operators })

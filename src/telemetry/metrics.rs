@@ -1,6 +1,8 @@
 //! The metrics, each named and labelled in one place.
 
 mod request;
+mod sampler;
+mod streams;
 
 use std::fmt::Display;
 use std::sync::OnceLock;
@@ -10,6 +12,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use self::request::{Request, request};
+pub use self::streams::label_streams;
 
 /// Upper bounds in seconds: from a hit in memory to a long wait for the quota.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
@@ -210,7 +213,7 @@ pub fn tier_wrong_key() {
 }
 
 /// An operator has purged: what is told of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Purge<'a> {
     /// Of which account.
     pub account: &'a str,
@@ -220,6 +223,8 @@ pub struct Purge<'a> {
     pub from: Option<&'a str>,
     /// Until when, as it was spelled; `None` is for ever.
     pub to: Option<&'a str>,
+    /// Who asked for it.
+    pub requester: &'a dyn Display,
     /// Its number.
     pub epoch: u64,
     /// How far it came, in a word.
@@ -236,7 +241,8 @@ pub struct Purge<'a> {
 
 /// An operator has purged.
 pub fn purge(told: &Purge<'_>) {
-    let Purge { account, stream, from, to, epoch, result, memory_chunks, redis_chunks, confirmed, left } = *told;
+    let Purge { account, stream, from, to, requester, epoch, result, memory_chunks, redis_chunks, confirmed, left } =
+        *told;
     counter!("koregate_purges_total", "account" => account.to_owned(), "result" => result).increment(1);
     match left {
         None => tracing::info!(
@@ -244,6 +250,7 @@ pub fn purge(told: &Purge<'_>) {
             stream,
             from,
             to,
+            %requester,
             epoch,
             result,
             memory_chunks,
@@ -256,6 +263,7 @@ pub fn purge(told: &Purge<'_>) {
             stream,
             from,
             to,
+            %requester,
             epoch,
             result,
             memory_chunks,

@@ -2,6 +2,7 @@
 //! true of how it ended.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use http_body_util::BodyExt as _;
 use koregate::clock::Clock;
@@ -143,4 +144,25 @@ async fn answers_that_a_drain_cuts_are_logged_as_drained() {
     assert_eq!([&lines[0]["status"], &lines[1]["status"]], [&Value::Null, &Value::from(200)]);
     assert!(number(&lines[1], "bytes") > 0, "{}", lines[1]);
     assert!(streamed.into_body().collect().await.is_err(), "nobody can take it for whole");
+}
+
+/// Whoever has no key can ask as fast as the gateway can refuse.
+#[tokio::test]
+async fn refusals_of_unknown_callers_are_sampled_in_the_log() {
+    let mut environment = environment("http://127.0.0.1:1");
+    environment.push(("KOREGATE__CALLERS__0__NAME", "bi".to_owned()));
+    environment.push(("KOREGATE__CALLERS__0__API_KEY_SHA256", "ab".repeat(32)));
+    let mut process = Running::start(&["serve"], &environment);
+    let (addr, admin) = process.listening().await;
+    let (client, began) = (Client::default(), Instant::now());
+    for _ in 0..500 {
+        assert_eq!(client.send(addr, &Ask::get(DAY)).await.unwrap().status, 401);
+    }
+    let metrics = client.send(admin, &Ask::get("").path("/metrics")).await.unwrap();
+    let all = "koregate_requests_total{account=\"-\",stream=\"-\",caller=\"-\",outcome=\"unauthorized\"} 500";
+    assert!(metrics.text().contains(all), "{}", metrics.text());
+    process.terminate();
+    let seconds = began.elapsed().as_secs() + 1;
+    let lines: Vec<Value> = process.ended().await.1.lines().filter_map(request_line).collect();
+    assert!((10..=10 * (seconds + 1)).contains(&(lines.len() as u64)), "{} lines in {seconds} s", lines.len());
 }

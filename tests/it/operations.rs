@@ -168,6 +168,20 @@ async fn drain_under_way(start: impl Fn(&[(&'static str, String)]) -> Running) {
 }
 
 #[tokio::test]
+async fn sighup_does_not_end_the_process() {
+    let (simulator, control) = simulator().await;
+    let mut gateway = Running::start(&["serve"], &environment(&simulator.base_url()));
+    let (addr, _) = gateway.listening().await;
+    for _ in 0..2 {
+        gateway.hang_up();
+        gateway.line(|line| line.contains("SIGHUP is ignored").then_some(())).await;
+    }
+    assert_whole(&ask(addr, &Ask::get(DAY)).await, &control);
+    gateway.terminate();
+    assert_eq!(gateway.ended().await.0, Some(0));
+}
+
+#[tokio::test]
 async fn a_large_answer_that_is_ready_is_passed_on_through_a_pipe() {
     let (simulator, _control) = simulator().await;
     let mut gateway = on_one_core(|| Running::start(&["serve"], &environment(&simulator.base_url())));

@@ -119,7 +119,16 @@ impl Running {
 
     /// Sends SIGTERM, as Kubernetes does.
     pub(crate) fn terminate(&self) {
-        let killed = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status().unwrap();
+        self.signal("TERM");
+    }
+
+    /// Sends SIGHUP, as a terminal does that is closed.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let killed = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.child.id())).status().unwrap();
         assert!(killed.success());
     }
 

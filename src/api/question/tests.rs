@@ -150,6 +150,10 @@ fn each_path_has_its_methods() {
     };
     assert_eq!(target("POST", PATH).unwrap(), Target::Stream("st-1".to_owned()));
     assert_eq!(target("GET", "/koregate/v1/usage?x=1").unwrap(), Target::Usage);
+    for (length, refused) in [(STREAM_NAME_LIMIT, false), (STREAM_NAME_LIMIT + 1, true)] {
+        let result = target("GET", &PATH.replace("st-1", &"x".repeat(length)));
+        assert_eq!(matches!(result, Err(ApiError::BadParameter { parameter: "streamId", .. })), refused, "{length}");
+    }
     for (method, path, expected) in [
         ("HEAD", PATH, &["GET", "POST"][..]),
         ("POST", "/koregate/v1/usage", &["GET"]),
@@ -172,6 +176,10 @@ fn other_paths_and_bodies_are_refused() {
         &PATH.replace("st-1", "."),
         &PATH.replace("st-1", "a%2fb"),
         &PATH.replace("st-1", "a%00"),
+        // Decoded twice, they would be the same.
+        &PATH.replace("st-1", "%252e%252e"),
+        &PATH.replace("st-1", "a%252fb"),
+        &PATH.replace("st-1", "a%25"),
         "/agentassist/api/v1/public//v2/agentassistinteractions",
         &format!("{PATH}/"),
         &PATH.replace("st-1", "a/b"),

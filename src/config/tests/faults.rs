@@ -17,6 +17,9 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         ("[server]\n\ndrain_timeout = \"1 hour\"", format!("7: server.drain_timeout: \"1 hour\" {DURATION}")),
         ("[server]\ndrain_timeout = 30", "6: server.drain_timeout: is an integer; it must be a duration such as \"30s\", \"5m\" or \"24h\"".to_owned()),
         ("[server]\nadmin_listen = \"127.0.0.1:8080\"", "6: server.admin_listen: is the address of `listen`; the admin plane has a listener of its own".to_owned()),
+        ("[server]\nhosts = [\"gate:8080\"]", "6: server.hosts: holds \"gate:8080\", which is no name of a host; write a list of names without ports, such as [\"koregate.internal\"]".to_owned()),
+        ("[server]\nhosts = [\".\"]", "6: server.hosts: holds \".\", which is no name of a host; write a list of names without ports, such as [\"koregate.internal\"]".to_owned()),
+        ("[admin]\nhosts = \"gate\"", "6: admin.hosts: is a string; write a list of names without ports, such as [\"koregate.internal\"]".to_owned()),
         ("[server.tls]\ncert = \"a.pem\"", "5: server.tls.key: is missing".to_owned()),
         ("[server.tls]\nkey = \"a.pem\"", "5: server.tls.cert: is missing".to_owned()),
         ("[server]\ntls = true", "6: server.tls: is a boolean; it must be a table".to_owned()),
@@ -72,6 +75,7 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         // Callers.
         ("[server]\nlisten = \"0.0.0.0:8080\"", "6: server.listen: 0.0.0.0:8080 is open to the network, and there are no callers; add [[callers]], or listen on loopback (\"127.0.0.1:8080\")".to_owned()),
         ("[[callers]]\nname = \"etl\"", "5: callers[0].api_key_sha256: is missing".to_owned()),
+        ("[[callers]]\nname = \"-\"\napi_key_sha256 = \"@A\"", "6: callers[0].name: \"-\" stands for a caller that nobody knows, in logs and metrics; take another one".to_owned()),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"abc\"", format!("7: callers[0].api_key_sha256: {digest}")),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = 5", format!("7: callers[0].api_key_sha256: is an integer; it {digest}")),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = []", format!("7: callers[0].api_key_sha256: is empty; it {digest}")),

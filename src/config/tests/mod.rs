@@ -47,7 +47,7 @@ fn documented_in_full() -> String {
 }
 
 fn with_secret(toml: &str) -> String {
-    ["kore/client-secret", "koregate/encryption-key", "koregate/previous-encryption-key"]
+    ["kore/client-secret", "koregate/admin-token", "koregate/encryption-key", "koregate/previous-encryption-key"]
         .iter()
         .fold(toml.to_owned(), |toml, path| {
             toml.replace(&format!("file = \"/run/secrets/{path}\""), "env = \"SECRET\"")
@@ -65,6 +65,7 @@ fn the_documented_file_holds_the_defaults() {
     let required = minimal.clone()
         + &format!("[[callers]]\nname = \"bi-etl\"\napi_key_sha256 = \"{}\"\n", "0".repeat(64))
         + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
+        + "[admin]\ntoken = { env = \"SECRET\" }\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
         + "[quota]\nstate_file = \"/var/lib/koregate/quota\"\n"
         + "[cache.redis]\nurl = \"redis://127.0.0.1:6379\"\nencryption_key = { env = \"SECRET\" }\n"
@@ -119,8 +120,14 @@ quota = { limits = [{ requests = 18000, per = "1h" }] }
 [server]
 listen = "[::1]:0"
 admin_listen = "0.0.0.0:0"
+hosts = ["Koregate.internal."]
 tls = { cert = "a \"quoted\" path", key = "k.pem" }
 drain_timeout = "1500ms"
+
+[admin]
+token = { env = "SECRET" }
+hosts = ["ops.example"]
+metric_streams = 0
 
 [upstream]
 base_url = "http://[::1]:9000/"
@@ -169,8 +176,14 @@ fn what_is_in_force_is_told_without_secrets_and_reads_back() {
         r#"[server]
 listen = "[::1]:0"
 admin_listen = "0.0.0.0:0"
+hosts = ["koregate.internal"]
 tls = { cert = 'a "quoted" path', key = "k.pem" }
 drain_timeout = "1500ms"
+
+[admin]
+token = "[redacted]"
+hosts = ["ops.example"]
+metric_streams = 0
 
 [upstream]
 base_url = "http://[::1]:9000"

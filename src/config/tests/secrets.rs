@@ -53,6 +53,20 @@ fn the_url_of_redis_may_be_a_secret_too() {
     assert!(!error.contains("hunter2"), "{error}");
 }
 
+#[test]
+fn admin_token_that_no_header_can_carry_is_refused() {
+    let toml = format!("{MINIMAL}[admin]\ntoken = {{ env = \"TOKEN\" }}\n");
+    let token = |token: &str| load_with(&toml, &[("TOKEN", token)]);
+    assert_eq!(token("5e5e").unwrap().admin.token.unwrap().expose_secret(), "5e5e");
+    for refused in ["hunter2 hunter2", "hunter2\n", "hunter2é"] {
+        let error = token(refused).unwrap_err();
+        assert!(
+            error.starts_with("koregate.toml:6: admin.token: holds a space") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}
+
 /// Wherever `hunter2` was written in place of something else, the error is told at the right line and key, and does
 /// not repeat it.
 #[test]

@@ -69,8 +69,33 @@ where
         }
         line.extend_from_slice(b"}\n");
         // Nobody can be told that it fails.
-        let _ = self.0.make_writer_for(event.metadata()).write_all(&line);
+        let _ = self.0.make_writer_for(event.metadata()).write_all(&escape(line));
     }
+}
+
+/// Escapes, as JSON does, what could make a line look like another one: controls beyond those that JSON escapes anyway,
+/// separators of lines, and marks that turn the direction of text.
+fn escape(line: Vec<u8>) -> Vec<u8> {
+    const DELETE: u8 = 0x7f;
+    if line.iter().all(|byte| *byte < DELETE) {
+        return line;
+    }
+    let text = String::from_utf8_lossy(&line);
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        let is_mark = matches!(
+            char,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        );
+        // The end of the line is no part of it.
+        if is_mark || (char.is_control() && char != '\n') {
+            // It writes to a string, which does not fail.
+            let _ = fmt::Write::write_fmt(&mut escaped, format_args!("\\u{:04x}", u32::from(char)));
+        } else {
+            escaped.push(char);
+        }
+    }
+    escaped.into_bytes()
 }
 
 /// Adds members to an object that has been opened.
@@ -197,5 +222,20 @@ mod tests {
             .map(|line| line.replace(r#""n":7,"request_id":"a-1""#, r#""request_id":"a-1","n":7"#));
         assert_eq!(own.lines(), theirs.collect::<Vec<_>>());
         assert_eq!(own.lines().len(), 4);
+    }
+
+    #[test]
+    fn characters_that_forge_a_line_are_escaped() {
+        let written = Written::default();
+        let of_test = written.clone();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Json(move || of_test.clone())), || {
+            tracing::info!(caller = "a\u{202e}b\u{7f}\u{85}\u{2066}c\u{2028}ü\r\n");
+        });
+        let line = written.lines().concat();
+        assert!(line.contains(r#""a\u202eb\u007f\u0085\u2066c\u2028ü\r\n""#), "{line}");
+        assert_eq!(
+            serde_json::from_str::<Value>(&line).unwrap()["caller"],
+            "a\u{202e}b\u{7f}\u{85}\u{2066}c\u{2028}ü\r\n"
+        );
     }
 }

@@ -1,9 +1,13 @@
 //! What is told of each request. It is told on the way of each hit, so it looks up no metric that it has at hand.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram, counter, histogram};
+
+use super::sampler::Sampler;
+use super::streams::{self, OTHER};
 
 /// A thread has the metrics of so many kinds of requests at hand.
 const AT_HAND: usize = 32;
@@ -17,6 +21,9 @@ pub struct Request<'a> {
     pub account: &'a str,
     /// Kore's stream; as above.
     pub stream: &'a str,
+    /// Whether a window of the stream was answered; what else is told of a stream, as what a window would cost, is told
+    /// without a label.
+    pub is_window: bool,
     /// How it was answered, the kind of problem, or why the answer has no end.
     pub outcome: &'static str,
     /// The HTTP status; `None` if the request ended before there was one.
@@ -41,6 +48,9 @@ pub struct Request<'a> {
 struct Kind {
     account: String,
     stream: String,
+    is_window: bool,
+    /// Whether the stream, for now, has no label of its own.
+    shares_label: bool,
     caller: String,
     outcome: &'static str,
     requests: Counter,
@@ -51,16 +61,24 @@ struct Kind {
 
 impl Kind {
     fn new(told: &Request<'_>) -> Self {
-        let Request { account, stream, caller, outcome, .. } = *told;
+        let Request { account, stream, is_window, caller, outcome, items, .. } = *told;
+        let shares_label = is_window && !streams::is_labeled(stream, items > 0);
+        let label = match (is_window, shares_label) {
+            (false, _) => "-",
+            (true, false) => stream,
+            (true, true) => OTHER,
+        };
         let labels = [
             ("account", account.to_owned()),
-            ("stream", stream.to_owned()),
+            ("stream", label.to_owned()),
             ("caller", caller.to_owned()),
             ("outcome", outcome.to_owned()),
         ];
         Self {
             account: account.to_owned(),
             stream: stream.to_owned(),
+            is_window,
+            shares_label,
             caller: caller.to_owned(),
             outcome,
             requests: counter!("koregate_requests_total", &labels),
@@ -70,8 +88,12 @@ impl Kind {
     }
 
     fn is_of(&self, told: &Request<'_>) -> bool {
-        let Request { account, stream, caller, outcome, .. } = *told;
-        self.outcome == outcome && self.stream == stream && self.caller == caller && self.account == account
+        let Request { account, stream, is_window, caller, outcome, .. } = *told;
+        self.is_window == is_window
+            && self.outcome == outcome
+            && self.stream == stream
+            && self.caller == caller
+            && self.account == account
     }
 
     fn count(&mut self, told: &Request<'_>) {
@@ -95,6 +117,9 @@ thread_local! {
 fn count(told: &Request<'_>) {
     KINDS.with_borrow_mut(|kinds| {
         if let Some(kind) = kinds.iter_mut().rev().find(|kind| kind.is_of(told)) {
+            if kind.shares_label && told.items > 0 && streams::has_room() {
+                *kind = Kind::new(told);
+            }
             return kind.count(told);
         }
         if kinds.len() >= AT_HAND {
@@ -124,6 +149,9 @@ pub fn request(told: &Request<'_>) {
         ..
     } = *told;
     let milliseconds = millis(took);
+    let is_anonymous = caller == "-" && status.is_some_and(|status| (400..500).contains(&status));
+    let Some(suppressed) = (if is_anonymous { admit_anonymous() } else { Some(0) }) else { return };
+    let suppressed = (suppressed > 0).then_some(suppressed);
     let Some(first_byte_milliseconds) = time_to_first_byte.map(millis) else {
         return tracing::info!(outcome, caller, milliseconds, "request");
     };
@@ -133,7 +161,17 @@ pub fn request(told: &Request<'_>) {
             tracing::warn!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
         }
         Some(problem) if status.is_some_and(|status| status >= 400) => {
-            tracing::info!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
+            tracing::info!(
+                status,
+                outcome,
+                caller,
+                problem,
+                suppressed,
+                bytes,
+                first_byte_milliseconds,
+                milliseconds,
+                "request"
+            );
         }
         Some(problem) => tracing::warn!(
             status,
@@ -163,6 +201,12 @@ pub fn request(told: &Request<'_>) {
             "request"
         ),
     }
+}
+
+/// Whether a line is to be written about a request that nobody needs a key for; see [`Sampler::admit`].
+fn admit_anonymous() -> Option<u64> {
+    static SAMPLER: Mutex<Sampler> = Mutex::new(Sampler::new());
+    SAMPLER.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }
 
 fn millis(duration: Duration) -> u64 {

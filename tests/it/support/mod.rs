@@ -6,6 +6,7 @@ mod rig;
 mod settings;
 mod time;
 mod window;
+mod wire;
 
 pub(crate) use self::redis::{RedisCluster, RedisServer, Sentinels, free_port, text, wait_for};
 pub(crate) use client::{Answer, Ask, Client, Page, head_and_body, read_to_end, send_raw};
@@ -13,6 +14,7 @@ pub(crate) use rig::{Door, Rig};
 pub(crate) use settings::Settings;
 pub(crate) use time::{DAY, HOUR, NOW, at, spelled};
 pub(crate) use window::{Window, assert_items, check_pages, check_pages_against};
+pub(crate) use wire::{Answers, exchange, first_answer};
 
 use std::time::{Duration, Instant};
 

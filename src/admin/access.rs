@@ -1,0 +1,154 @@
+//! Who may use the admin listener: whoever reaches it by one of its names and shows the token, if there is one. Health and
+//! metrics are for all.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use secrecy::ExposeSecret as _;
+
+use super::page::SIGN_IN;
+use super::problem::problem;
+use super::text;
+use crate::config;
+use crate::edge::{AllowedHosts, HeadError, bearer_token};
+
+/// What probes and Prometheus ask for, by whatever name they find the listener.
+const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
+
+/// The rules of the admin listener.
+pub(super) struct Access {
+    hosts: AllowedHosts,
+    /// SHA-256 of the token: digests have one length, so that the time of a comparison tells nothing of the token's.
+    token: Option<[u8; 32]>,
+}
+
+/// Who asks for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Requester {
+    /// A client that has shown the admin token.
+    Token,
+    /// Where no token is configured, or none is needed: whoever is at this address.
+    Peer(SocketAddr),
+}
+
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token => f.write_str("admin token"),
+            Self::Peer(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Why a request is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AccessError {
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    #[error("the admin token is required, as authorization: Bearer")]
+    NoToken,
+}
+
+impl Access {
+    pub(super) fn new(config: &config::Admin) -> Self {
+        let token = config.token.as_ref().map(|token| sha256(token.expose_secret().as_bytes()));
+        Self { hosts: AllowedHosts::only(&config.hosts), token }
+    }
+
+    /// Finds out who asks.
+    ///
+    /// # Errors
+    /// If whoever it is may not.
+    pub(super) fn admit<B>(&self, request: &Request<B>, peer: SocketAddr) -> Result<Requester, AccessError> {
+        if PUBLIC.contains(&request.uri().path()) {
+            AllowedHosts::any().check(request)?;
+            return Ok(Requester::Peer(peer));
+        }
+        self.hosts.check(request)?;
+        let Some(expected) = &self.token else { return Ok(Requester::Peer(peer)) };
+        let shown = sha256(bearer_token(request.headers()).ok_or(AccessError::NoToken)?);
+        verify_slices_are_equal(&shown, expected).map_err(|_| AccessError::NoToken)?;
+        Ok(Requester::Token)
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+/// The answer to a request for `path` that is refused. A browser that asks for the status page gets a page that asks for
+/// the token.
+pub(super) fn refuse(error: &AccessError, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let detail = error.to_string();
+    match error {
+        AccessError::Head(HeadError::Malformed(_)) => {
+            let mut response = problem(StatusCode::BAD_REQUEST, "bad-request", detail, None);
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+        AccessError::Head(HeadError::Misdirected) => {
+            problem(StatusCode::MISDIRECTED_REQUEST, "misdirected-request", detail, None)
+        }
+        AccessError::Head(HeadError::CrossSite(_)) => problem(StatusCode::FORBIDDEN, "forbidden", detail, None),
+        AccessError::NoToken => {
+            let mut response = if path == "/" && takes_html(headers) {
+                text(StatusCode::UNAUTHORIZED, "text/html; charset=utf-8", SIGN_IN)
+            } else {
+                problem(StatusCode::UNAUTHORIZED, "unauthorized", detail, None)
+            };
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+    }
+}
+
+fn takes_html(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    accepted.filter_map(|accepted| accepted.to_str().ok()).any(|accepted| accepted.contains("text/html"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
+
+    fn admit(token: Option<&str>, path: &str, headers: &[(&str, &str)]) -> Result<Requester, AccessError> {
+        let config =
+            config::Admin { token: token.map(Into::into), hosts: vec!["ops.example".into()], metric_streams: 0 };
+        let request =
+            headers.iter().fold(Request::builder().uri(path), |request, (name, value)| request.header(*name, *value));
+        Access::new(&config).admit(&request.body(()).unwrap(), PEER.into())
+    }
+
+    #[test]
+    fn token_is_needed_for_all_but_health_and_metrics() {
+        let peer = Ok(Requester::Peer(PEER.into()));
+        for path in PUBLIC {
+            assert_eq!(admit(Some("right"), path, &[("host", "pod.example")]), peer, "{path}");
+        }
+        for path in ["/", "/api/v1/status", "/api/v1/callers", "/api/v1/purge", "/nothing", "/livez/"] {
+            let asked = |value| admit(Some("right"), path, &[("host", "localhost"), ("authorization", value)]);
+            assert_eq!(admit(Some("right"), path, &[("host", "localhost")]), Err(AccessError::NoToken), "{path}");
+            for wrong in ["Bearer wrong", "Bearer righ", "Bearer rightt", "Bearer ", "Basic right", "right"] {
+                assert_eq!(asked(wrong), Err(AccessError::NoToken), "{path}: {wrong}");
+            }
+            assert_eq!(asked("Bearer right"), Ok(Requester::Token), "{path}");
+            assert_eq!(admit(None, path, &[("host", "localhost")]), peer, "{path}");
+        }
+    }
+
+    #[test]
+    fn host_of_another_listener_is_refused_with_the_token_too() {
+        let asked = |host| admit(Some("right"), "/", &[("host", host), ("authorization", "Bearer right")]);
+        assert_eq!(asked("evil.example"), Err(AccessError::Head(HeadError::Misdirected)));
+        assert_eq!(asked("ops.example:9090"), Ok(Requester::Token));
+    }
+}

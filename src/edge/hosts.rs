@@ -1,0 +1,267 @@
+//! Which requests a listener answers at all: those whose head has one meaning and whose `Host` is a name of the listener's,
+//! unless a web page of another site has sent them.
+//!
+//! Without API keys, whoever reaches a listener may ask, and so may each web page that a browser on the same machine shows:
+//! its site's name can be made to resolve to loopback (DNS rebinding), and then the browser takes the gateway for the page's
+//! own site. But it still sends that name as `Host`. Loopback names and IP addresses cannot be made to resolve to anything
+//! else, so they are always allowed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Request, Version, header};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The names that `Host` may have at a listener. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AllowedHosts(Option<Arc<[String]>>);
+
+/// Why a request is refused by its head alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// The head can be read in two ways, or breaks a rule of HTTP; what follows it on the connection is not to be trusted.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// `Host` is no name of this listener.
+    #[error("Host is no name of this listener; its names are set in server.hosts or admin.hosts")]
+    Misdirected,
+    /// A web page of another site has sent it.
+    #[error("a web page of another site may not ask here: the request carries {0}")]
+    CrossSite(&'static str),
+}
+
+impl AllowedHosts {
+    /// Any host, and any site: for a listener, or a path, that something else protects.
+    pub fn any() -> Self {
+        Self(None)
+    }
+
+    /// Loopback names, IP addresses, and these names, which are in lower case.
+    pub fn only(names: &[String]) -> Self {
+        Self(Some(names.into()))
+    }
+
+    /// Checks the head of a request.
+    ///
+    /// # Errors
+    /// See [`HeadError`].
+    pub fn check<B>(&self, request: &Request<B>) -> Result<(), HeadError> {
+        let headers = request.headers();
+        check_transfer_encoding(request)?;
+        let host = host_of(request)?;
+        let Some(names) = &self.0 else { return Ok(()) };
+        if host.is_some_and(|host| !host.is_ip() && !host.is_one_of(names)) {
+            return Err(HeadError::Misdirected);
+        }
+        // Absent where the client is no browser, and from old browsers.
+        let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+        if site.is_some_and(|site| !matches!(site, b"none" | b"same-origin")) {
+            return Err(HeadError::CrossSite("the Sec-Fetch-Site of another site"));
+        }
+        // Pages may be served from an IP address too, which must be this one.
+        let is_own = |origin: Host<'_>| origin.is_one_of(names) || host == Some(origin);
+        let origins = headers.get_all(header::ORIGIN).iter();
+        if !origins.map(host_of_origin).all(|origin| origin.is_some_and(is_own)) {
+            return Err(HeadError::CrossSite("the Origin of another site"));
+        }
+        Ok(())
+    }
+}
+
+/// hyper reads any list of codings that ends with `chunked`, and decodes no other coding than that.
+fn check_transfer_encoding<B>(request: &Request<B>) -> Result<(), HeadError> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(HeadError::Malformed("Transfer-Encoding is not just chunked")),
+    }
+}
+
+/// The host that a request is for (RFC 9112, 3.2): that of its target, if that is a whole URI, or else that of `Host`,
+/// which may be missing over HTTP/1.0 only.
+fn host_of<B>(request: &Request<B>) -> Result<Option<Host<'_>>, HeadError> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(HeadError::Malformed("Host stands twice")),
+        (None, _) if request.version() < Version::HTTP_11 => None,
+        (None, _) => return Err(HeadError::Malformed("Host is missing")),
+        (Some(host), None) => {
+            let host = host.to_str().ok().and_then(Host::parse);
+            Some(host.ok_or(HeadError::Malformed("Host is no name with a port"))?)
+        }
+    };
+    match request.uri().authority() {
+        None => Ok(host),
+        Some(target) => match Host::parse(target.as_str()) {
+            None => Err(HeadError::Malformed("the target names no host with a port")),
+            host => Ok(host),
+        },
+    }
+}
+
+/// The host of an `Origin` (RFC 6454, 7); `None` if it has none, as `null` has.
+fn host_of_origin(origin: &HeaderValue) -> Option<Host<'_>> {
+    let (_, authority) = origin.to_str().ok()?.split_once("://")?;
+    Host::parse(authority)
+}
+
+/// The host of an authority without user information (RFC 3986, 3.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host<'a> {
+    Ip(IpAddr),
+    Name(&'a str),
+}
+
+impl<'a> Host<'a> {
+    /// Reads a host that may have a port behind it.
+    fn parse(authority: &'a str) -> Option<Self> {
+        let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+            let (address, port) = rest.split_once(']')?;
+            (
+                Self::Ip(address.parse::<Ipv6Addr>().ok()?.into()),
+                port.strip_prefix(':').or(port.is_empty().then_some(""))?,
+            )
+        } else {
+            let (name, port) = authority.split_once(':').unwrap_or((authority, ""));
+            match name.parse::<Ipv4Addr>() {
+                Ok(address) => (Self::Ip(address.into()), port),
+                Err(_) if name.bytes().all(is_of_a_name) => (Self::Name(name), port),
+                Err(_) => return None,
+            }
+        };
+        port.bytes().all(|digit| digit.is_ascii_digit()).then_some(host)
+    }
+
+    fn is_ip(self) -> bool {
+        matches!(self, Self::Ip(_))
+    }
+
+    /// Whether it is on loopback, or among `names`.
+    fn is_one_of(self, names: &[String]) -> bool {
+        match self {
+            Self::Ip(address) => address.to_canonical().is_loopback(),
+            Self::Name(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                // `localhost` and all below it are loopback's (RFC 6761, 6.3).
+                let top = name.rsplit('.').next().unwrap_or_default();
+                top.eq_ignore_ascii_case("localhost") || names.iter().any(|known| known.eq_ignore_ascii_case(name))
+            }
+        }
+    }
+}
+
+/// Whether a byte may stand in a registered name (RFC 3986, 3.2.2).
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+
+    fn request(target: &str, version: Version, headers: Headers<'_>) -> Request<()> {
+        let request = Request::builder().uri(target).version(version);
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
+    }
+
+    fn checked(headers: Headers<'_>) -> Result<(), HeadError> {
+        let names = ["gate.internal".to_owned()];
+        AllowedHosts::only(&names).check(&request("/", Version::HTTP_11, headers))
+    }
+
+    fn is_malformed(result: Result<(), HeadError>) -> bool {
+        matches!(result, Err(HeadError::Malformed(_)))
+    }
+
+    #[test]
+    fn only_loopback_names_addresses_and_configured_names_are_allowed() {
+        for host in [
+            "localhost",
+            "LocalHost:8080",
+            "localhost.",
+            "api.localhost:1",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[::1]",
+            "10.1.2.3",
+            "gate.internal:80",
+            "GATE.internal.",
+        ] {
+            assert_eq!(checked(&[("host", host)]), Ok(()), "{host}");
+        }
+        for host in
+            ["", "evil.example", "localhost.evil.example:8080", "notlocalhost", "x.gate.internal", "0x7f.1", "127.1"]
+        {
+            assert_eq!(checked(&[("host", host)]), Err(HeadError::Misdirected), "{host}");
+        }
+    }
+
+    #[test]
+    fn host_that_is_missing_twice_there_or_no_host_is_malformed() {
+        for headers in [
+            &[][..],
+            &[("host", "localhost"), ("host", "localhost")],
+            &[("host", "me@localhost")],
+            &[("host", "local host")],
+            &[("host", "localhost:http")],
+            &[("host", "::1")],
+            &[("host", "[::1")],
+            &[("host", "[::1]x")],
+            &[("host", "localhost/a")],
+        ] {
+            assert!(is_malformed(checked(headers)), "{headers:?}");
+            let of_any = AllowedHosts::any().check(&request("/", Version::HTTP_11, headers));
+            assert!(is_malformed(of_any), "{headers:?}");
+        }
+        assert_eq!(AllowedHosts::only(&[]).check(&request("/", Version::HTTP_10, &[])), Ok(()));
+        let twice = &[("host", "a"), ("host", "a")];
+        assert!(is_malformed(AllowedHosts::any().check(&request("/", Version::HTTP_10, twice))));
+    }
+
+    #[test]
+    fn host_of_a_whole_uri_takes_the_place_of_the_header() {
+        let local = AllowedHosts::only(&[]);
+        let asked = |target| local.check(&request(target, Version::HTTP_11, &[("host", "localhost")]));
+        assert_eq!(asked("http://127.0.0.1:8080/"), Ok(()));
+        assert_eq!(asked("http://evil.example/"), Err(HeadError::Misdirected));
+        assert!(is_malformed(asked("http://me@localhost/")));
+    }
+
+    #[test]
+    fn request_of_another_site_is_refused() {
+        for (name, value, allowed) in [
+            ("sec-fetch-site", "none", true),
+            ("sec-fetch-site", "same-origin", true),
+            ("sec-fetch-site", "same-site", false),
+            ("sec-fetch-site", "cross-site", false),
+            ("origin", "http://localhost:3000", true),
+            ("origin", "https://gate.internal", true),
+            ("origin", "http://10.1.2.3:9090", true),
+            ("origin", "http://10.9.9.9", false),
+            ("origin", "http://evil.example", false),
+            ("origin", "null", false),
+            ("origin", "", false),
+        ] {
+            let mut asked = request("/", Version::HTTP_11, &[("host", "10.1.2.3:9090")]);
+            asked.headers_mut().insert(name, HeaderValue::from_static(value));
+            let checked = AllowedHosts::only(&["gate.internal".to_owned()]).check(&asked);
+            assert_eq!(checked.is_ok(), allowed, "{name}: {value}");
+            assert!(allowed || matches!(checked, Err(HeadError::CrossSite(_))), "{name}: {value}");
+            assert_eq!(AllowedHosts::any().check(&asked), Ok(()), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn transfer_encoding_is_chunked_or_malformed() {
+        assert_eq!(checked(&[("host", "localhost"), ("transfer-encoding", "Chunked")]), Ok(()));
+        for coding in ["gzip, chunked", "chunked, chunked", "identity", ""] {
+            let mut asked = request("/", Version::HTTP_11, &[("host", "localhost")]);
+            asked.headers_mut().insert("transfer-encoding", HeaderValue::from_static(coding));
+            assert!(is_malformed(AllowedHosts::any().check(&asked)), "{coding}");
+        }
+    }
+}
