@@ -122,7 +122,14 @@ impl Admin {
             let replicas = turns.divided_by()?;
             Some(format!("account {account}: the replicas cannot reach each other; this one makes do with 1/{replicas} of the quota"))
         });
-        let problems: Vec<String> = wrong.chain(redis).chain(divided).collect();
+        let closed = self.0.quotas.iter().filter_map(|(account, turns)| {
+            let seconds = turns.closed_for()?.as_secs_f64().ceil();
+            Some(format!(
+                "account {account}: the upstream says that the quota is spent for another {seconds} s; one call now and \
+                 then asks whether it still is"
+            ))
+        });
+        let problems: Vec<String> = wrong.chain(redis).chain(divided).chain(closed).collect();
         Status {
             word: match self.phase() {
                 Phase::Starting => "starting",

@@ -1,5 +1,6 @@
 //! The quota stage: a call goes on when its account's turn has come, and never passes a rolling limit.
 
+mod backoff;
 mod bucket;
 mod budget;
 mod common;
@@ -189,10 +190,11 @@ where
                     turn.refund();
                 }
                 Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after, allowance })) => {
-                    let Refused { closed_for, shrunk } = turn.refused(*limit, *retry_after, allowance.as_ref());
+                    let Refused { closed_for, retry_after, shrunk } =
+                        turn.refused(*limit, *retry_after, allowance.as_ref());
                     let shrunk = shrunk.map(|shrunk| (shrunk.limit.per, shrunk.budget));
                     telemetry::quota_refused(&account, closed_for, shrunk);
-                    return Err(QuotaError::Refused(Exhausted { retry_after: closed_for }));
+                    return Err(QuotaError::Refused(Exhausted { retry_after }));
                 }
                 // Whether the upstream has counted it is not known: it counts.
                 Err(_) => drop(turn),
