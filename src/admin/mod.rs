@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::Callers;
 use crate::fleet::{Health, Post};
-use crate::quota::Quotas;
+use crate::quota::{Journal, Quotas};
 use crate::stack::Stack;
 use crate::telemetry;
 use crate::window::{Moment, UpperBound};
@@ -129,7 +129,12 @@ impl Admin {
                  then asks whether it still is"
             ))
         });
-        let problems: Vec<String> = wrong.chain(redis).chain(divided).chain(closed).collect();
+        let unwritten = self.0.quotas.journal().and_then(Journal::problem).map(|(calls, why)| {
+            format!(
+                "quota.state_file: {calls} calls could not be written down, so a restart would not know of them: {why}"
+            )
+        });
+        let problems: Vec<String> = wrong.chain(redis).chain(divided).chain(closed).chain(unwritten).collect();
         Status {
             word: match self.phase() {
                 Phase::Starting => "starting",

@@ -69,6 +69,8 @@ impl QuotaError {
 #[derive(Clone, Debug)]
 pub struct Quotas {
     turns: Arc<HashMap<Arc<str>, Arc<Turns>>>,
+    /// The state file; `None` if what is spent is kept in memory only.
+    journal: Option<Journal>,
     /// How the other replicas are met; `None` if there are none.
     post: Option<Post>,
 }
@@ -94,7 +96,7 @@ impl Quotas {
             let (id, limits) = (&account.account_id, account.limits.clone());
             (id.clone(), Turns::new(id, limits, quota, most, journal.as_ref()))
         });
-        Ok(Self { turns: Arc::new(turns.collect()), post: None })
+        Ok(Self { turns: Arc::new(turns.collect()), journal, post: None })
     }
 
     /// From now on the replicas that write to each other by `post` have these quotas in common. No call takes longer than
@@ -119,6 +121,11 @@ impl Quotas {
             common::leave(turns, &Meeting::new(post, account)).await;
         });
         futures_util::future::join_all(leaving).await;
+    }
+
+    /// The state file; `None` if what is spent is kept in memory only.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// The queue of an account.

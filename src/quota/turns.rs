@@ -166,7 +166,9 @@ impl Turns {
         let past = limits.iter().map(|limit| limit.per).max().unwrap_or_default() * 2;
         let mut ledger = Ledger::new(limits.clone());
         let nobody = Arc::from("");
-        for restored in journal.map(|journal| journal.restored(account)).unwrap_or_default() {
+        let calls =
+            journal.into_iter().flat_map(|journal| journal.restored(account).into_iter().chain(journal.lost(&limits)));
+        for restored in calls {
             ledger.restore((past + restored.ahead).saturating_sub(restored.age), &nobody);
         }
         let reserve = quota.interactive_reserve;
