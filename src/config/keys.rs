@@ -9,7 +9,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 55] = [
+pub(super) const KEYS: [&str; 56] = [
     "server",
     "listen",
     "admin_listen",
@@ -57,6 +57,7 @@ pub(super) const KEYS: [&str; 55] = [
     "url",
     "prefix",
     "ttl",
+    "max_value",
     "replicas",
     "encryption_key",
     "previous_encryption_key",
