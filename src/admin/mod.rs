@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Names};
 use crate::edge::Callers;
 use crate::fleet::{Health, Post};
-use crate::quota::Quotas;
+use crate::quota::{Journal, Quotas};
 use crate::stack::Stack;
 use crate::telemetry;
 use crate::window::{Moment, UpperBound};
@@ -136,7 +136,20 @@ impl Admin {
             "the clock of this machine differs from the upstream's by more than a minute; nothing is kept as settled"
                 .to_owned()
         });
-        let problems: Vec<String> = wrong.chain(redis).chain(divided).chain(clock).collect();
+        let closed = self.0.quotas.iter().filter_map(|(account, turns)| {
+            let seconds = turns.closed_for()?.as_secs_f64().ceil();
+            Some(format!(
+                "account {account}: the upstream says that the quota is spent for another {seconds} s; one call now and \
+                 then asks whether it still is"
+            ))
+        });
+        let unwritten = self.0.quotas.journal().and_then(Journal::problem).map(|(calls, why)| {
+            format!(
+                "quota.state_file: {calls} calls could not be written down, so a restart would not know of them: {why}"
+            )
+        });
+        let problems: Vec<String> =
+            wrong.chain(redis).chain(divided).chain(clock).chain(closed).chain(unwritten).collect();
         Status {
             word: match self.phase() {
                 Phase::Starting => "starting",

@@ -43,8 +43,6 @@ const LETTERS: &str = "2";
 const CELLS_AT_ONCE: usize = 32;
 /// Bytes of chunks that wait to be written; what comes when so many do is not kept.
 const MOST_WAITING: usize = 64 << 20;
-/// A value of this many bytes is not kept: it would hold up all others.
-const MOST_BYTES: usize = 32 << 20;
 
 /// Reads and writes chunks in Redis. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -58,6 +56,8 @@ struct Inner {
     link: Link,
     prefix: String,
     ttl: Duration,
+    /// Bytes of the largest value: a larger one would hold up all others, and is not read.
+    max_value: usize,
     grid: Grid,
     seal: Seal,
     /// How chunks are cut.
@@ -95,7 +95,9 @@ impl Tier {
         let grid = Grid::new(window.chunk);
         let (prefix, waiting) = (redis.prefix.clone(), AtomicUsize::default());
         let (purges, fields) = (purges.clone(), fields.clone());
-        let inner = Arc::new(Inner { link, prefix, ttl: redis.ttl, grid, seal, cut, purges, fields, waiting });
+        let max_value = usize::try_from(redis.max_value).unwrap_or(usize::MAX);
+        let inner =
+            Arc::new(Inner { link, prefix, ttl: redis.ttl, max_value, grid, seal, cut, purges, fields, waiting });
         let (writes, waiting) = mpsc::unbounded_channel();
         tokio::spawn(inner.clone().write_all(waiting));
         Some(Self { inner, writes })
@@ -266,7 +268,11 @@ impl Inner {
         let Reply::Array(fields) = reply else { return Vec::new().into_iter() };
         let mut chunks = Vec::new();
         let mut fields = fields.into_iter();
-        while let (Some(Reply::Bytes(field)), Some(Reply::Bytes(value))) = (fields.next(), fields.next()) {
+        while let (Some(Reply::Bytes(field)), Some(value)) = (fields.next(), fields.next()) {
+            let Reply::Bytes(value) = value else {
+                telemetry::tier_read(if value.is_too_large() { "too_large" } else { "damaged" });
+                continue;
+            };
             match self.decode(cell, &field, value, Placed::Checked) {
                 Ok(chunk) => {
                     telemetry::tier_read("hit");
@@ -367,7 +373,7 @@ impl Inner {
         let field = field_name(chunk);
         let name = value_name(cell, field.as_bytes());
         let value = chunk.to_bytes(&name).and_then(|bytes| self.seal.seal(bytes, &name))?;
-        (value.len() <= MOST_BYTES).then_some((field, value))
+        (value.len() <= self.max_value).then_some((field, value))
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 58] = [
+pub(super) const KEYS: [&str; 59] = [
     "server",
     "listen",
     "admin_listen",
@@ -60,6 +60,7 @@ pub(super) const KEYS: [&str; 58] = [
     "url",
     "prefix",
     "ttl",
+    "max_value",
     "replicas",
     "encryption_key",
     "previous_encryption_key",

@@ -239,6 +239,8 @@ pub struct Redis {
     pub ttl: Duration,
     /// The longest that a call to Redis may take.
     pub timeout: Duration,
+    /// Bytes of the largest value that is written or read; no reply is larger than four of them.
+    pub max_value: u64,
     /// How many replicas are taken to share the quota by one that cannot ask Redis since it began; at least 1.
     pub replicas: usize,
     /// Seals the values.

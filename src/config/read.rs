@@ -84,6 +84,14 @@ pub(super) fn size(node: &Node) -> Result<u64, String> {
     if size == 0 { Err("must be more than zero".to_owned()) } else { Ok(size) }
 }
 
+/// Bytes, and so many at least.
+pub(super) fn size_of_at_least(least: u64) -> impl Fn(&Node) -> Result<u64, String> {
+    move |node| match size(node)? {
+        size if size < least => Err(format!("must be at least {}", units::print_size(least))),
+        size => Ok(size),
+    }
+}
+
 /// A whole number within `range`.
 pub(super) fn integer(range: RangeInclusive<u32>) -> impl Fn(&Node) -> Result<u32, String> {
     move |node| {

@@ -138,15 +138,16 @@ fn inline_tls(tls: &ServerTls) -> String {
 }
 
 fn inline_redis(redis: &Redis) -> String {
-    let Redis { url, prefix, ttl, timeout, replicas, encryption_key, previous_encryption_key } = redis;
+    let Redis { url, prefix, ttl, timeout, max_value, replicas, encryption_key, previous_encryption_key } = redis;
     let url = text(redis_url::redact(url.expose_secret()));
     let [ttl, timeout] = [ttl, timeout].map(|time| text(print_duration(*time)));
+    let max_value = text(print_size(*max_value));
     let keys = [("encryption_key", encryption_key), ("previous_encryption_key", previous_encryption_key)];
     let keys = keys.into_iter().filter(|(_, key)| key.is_some());
     let keys: Vec<String> = keys.map(|(name, _)| format!(", {name} = {}", text(REDACTED))).collect();
     let keys = keys.concat();
     format!(
-        "{{ url = {url}, prefix = {}, ttl = {ttl}, timeout = {timeout}, replicas = {replicas}{keys} }}",
+        "{{ url = {url}, prefix = {}, ttl = {ttl}, timeout = {timeout}, max_value = {max_value}, replicas = {replicas}{keys} }}",
         text(prefix)
     )
 }

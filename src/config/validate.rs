@@ -167,6 +167,7 @@ fn redis(mut section: Section<'_>) -> Option<Redis> {
     let prefix = section.or("prefix", "koregate".to_owned(), read::name);
     let ttl = section.or("ttl", 400 * DAY, read::positive_duration);
     let timeout = section.or("timeout", Duration::from_millis(250), read::positive_duration);
+    let max_value = section.or("max_value", 16 << 20, read::size_of_at_least(1 << 20));
     let replicas = section.or("replicas", 8, read::integer(1..=10_000));
     let encryption_key = section.optional_secret("encryption_key");
     let previous_encryption_key = section.optional_secret("previous_encryption_key");
@@ -179,6 +180,7 @@ fn redis(mut section: Section<'_>) -> Option<Redis> {
         prefix,
         ttl,
         timeout,
+        max_value,
         replicas: replicas as usize,
         encryption_key,
         previous_encryption_key,

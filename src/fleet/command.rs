@@ -8,6 +8,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 
 use super::LinkError;
+use super::reply_limit::TOO_LARGE;
 
 /// A command for Redis.
 ///
@@ -87,6 +88,11 @@ impl Reply {
 }
 
 impl Reply {
+    /// Whether it stands for a value that is larger than `cache.redis.max_value`.
+    pub fn is_too_large(&self) -> bool {
+        self.is_error(TOO_LARGE)
+    }
+
     /// What it is to one who cannot use it: an error of Redis's, or nonsense.
     pub fn fault(&self) -> LinkError {
         match self {

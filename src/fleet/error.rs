@@ -29,6 +29,9 @@ pub enum LinkError {
     /// What answers does not speak Redis's protocol.
     #[error("what answers in place of Redis does not speak its protocol")]
     Nonsense,
+    /// A reply was larger than all replies may be, which is four times `cache.redis.max_value`.
+    #[error("a reply of Redis's is larger than {0} bytes")]
+    TooLarge(u64),
     /// It has failed several times in a row, and is not asked before it answers again.
     #[error("Redis has failed several times in a row and is left alone")]
     Open,
@@ -45,6 +48,7 @@ impl LinkError {
             Self::Credentials => "credentials",
             Self::NotReady(_) => "not_ready",
             Self::Nonsense => "nonsense",
+            Self::TooLarge(_) => "too_large",
             Self::Open => "open",
         }
     }

@@ -46,7 +46,8 @@ impl Link {
     /// A way that has not been gone yet: it connects with the first call.
     ///
     /// # Errors
-    /// If the URL is none, which a configuration that was loaded cannot have.
+    /// If the URL is none, which a configuration that was loaded cannot have; with TLS, if the system has no usable root
+    /// certificates.
     pub fn new(config: &config::Redis) -> Result<Self, LinkError> {
         let wire = Wire::new(config)?;
         let lane = |name| Lane::new(name, wire.clone(), config.timeout, &config.prefix);

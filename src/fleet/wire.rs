@@ -16,13 +16,17 @@ use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
-    RedisConnectionInfo, RedisError, ServerErrorKind, Value, cmd,
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo,
+    RedisError, ServerErrorKind, Value, cmd,
 };
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::command::Node;
+use super::dial::{Duplex, dial, tls_connector};
+use super::reply_limit::{LimitedReplies, ReplyFault};
 use super::{Command, LinkError, Reply};
 use crate::config::{self, RedisKind, RedisUrl};
 
@@ -35,6 +39,14 @@ const REDIRECTIONS: u32 = 5;
 /// How long to wait where a Cluster's map is being drawn anew.
 const REDRAWN: Duration = Duration::from_millis(20);
 
+/// One node, and what to say to it first.
+#[derive(Clone)]
+struct Target {
+    host: String,
+    port: u16,
+    login: RedisConnectionInfo,
+}
+
 /// Where Redis is, and how to speak to it.
 #[derive(Clone)]
 pub(super) struct Wire(Arc<Place>);
@@ -44,12 +56,19 @@ struct Place {
     /// User, password and database.
     login: RedisConnectionInfo,
     step: Duration,
+    tls: Option<TlsConnector>,
+    /// Bytes of the largest value that is read into memory.
+    max_value: u64,
 }
 
-/// A connection; its clones share it.
+/// A connection; its clones share it, and it is closed with the last of them.
 #[derive(Clone)]
 pub(super) enum Connection {
-    Single(MultiplexedConnection),
+    Single {
+        connection: MultiplexedConnection,
+        _driver: Arc<AbortOnDropHandle<()>>,
+    },
+    /// Its replies are not bounded: the crate makes the connections to the nodes by itself.
     Cluster(ClusterConnection),
 }
 
@@ -64,7 +83,9 @@ impl Wire {
             login = login.set_password(password.expose_secret());
         }
         let step = config.timeout.clamp(STEP[0], STEP[1]);
-        Ok(Self(Arc::new(Place { url, login, step })))
+        let tls = url.tls.then(tls_connector).transpose();
+        let tls = tls.map_err(|error| LinkError::Unreachable(format!("the system's root certificates: {error}")))?;
+        Ok(Self(Arc::new(Place { url, login, step, tls, max_value: config.max_value })))
     }
 
     /// Whether there are several masters, each with its own keys.
@@ -77,7 +98,7 @@ impl Wire {
         let place = &self.0;
         match &place.url.kind {
             RedisKind::Cluster => place.cluster().await.map(Connection::Cluster),
-            _ => place.open(&place.single().await?).await.map(Connection::Single),
+            _ => place.open(&place.single().await?).await,
         }
     }
 
@@ -87,7 +108,7 @@ impl Wire {
         if place.url.kind != RedisKind::Cluster {
             return place.subscribe(&place.single().await?, channels).await;
         }
-        let nodes: Vec<_> = place.nodes(&place.login).collect::<Result<_, _>>()?;
+        let nodes: Vec<_> = place.nodes(&place.login).collect();
         let feeds = nodes.iter().map(|node| Box::pin(place.subscribe(node, channels)));
         select_ok(feeds).await.map(|(feed, _)| feed)
     }
@@ -95,31 +116,21 @@ impl Wire {
 
 impl Place {
     /// The nodes of the URL.
-    fn nodes(&self, login: &RedisConnectionInfo) -> impl Iterator<Item = Result<ConnectionInfo, LinkError>> {
-        self.url.nodes.iter().map(|(host, port)| self.node(host.clone(), *port, login))
-    }
-
-    fn node(&self, host: String, port: u16, login: &RedisConnectionInfo) -> Result<ConnectionInfo, LinkError> {
-        let addr = if self.url.tls {
-            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-        } else {
-            ConnectionAddr::Tcp(host, port)
-        };
-        let info = addr.into_connection_info().map_err(|error| fault(&error))?;
-        Ok(info.set_redis_settings(login.clone()).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+    fn nodes(&self, login: &RedisConnectionInfo) -> impl Iterator<Item = Target> {
+        self.url.nodes.iter().map(|(host, port)| Target { host: host.clone(), port: *port, login: login.clone() })
     }
 
     /// Where the one server is.
-    async fn single(&self) -> Result<ConnectionInfo, LinkError> {
+    async fn single(&self) -> Result<Target, LinkError> {
         match &self.url.kind {
             RedisKind::Sentinel(master) => self.master(master).await,
-            _ => self.nodes(&self.login).next().ok_or(LinkError::NoMaster)?,
+            _ => self.nodes(&self.login).next().ok_or(LinkError::NoMaster),
         }
     }
 
     /// Asks all Sentinels at once, for some may be gone, and takes the first answer that is true.
-    async fn master(&self, name: &str) -> Result<ConnectionInfo, LinkError> {
-        let sentinels: Vec<_> = self.nodes(&no_login()).collect::<Result<_, _>>()?;
+    async fn master(&self, name: &str) -> Result<Target, LinkError> {
+        let sentinels: Vec<_> = self.nodes(&no_login()).collect();
         let answers = sentinels.iter().map(|sentinel| Box::pin(self.master_by(sentinel, name)));
         // The Sentinels' own errors are of no use to anybody: each may have failed in another way.
         select_ok(answers).await.map(|(master, _)| master).map_err(|error| match error {
@@ -128,43 +139,55 @@ impl Place {
         })
     }
 
-    async fn master_by(&self, sentinel: &ConnectionInfo, name: &str) -> Result<ConnectionInfo, LinkError> {
-        let ask = async |sentinel: &ConnectionInfo| {
-            let mut connection = self.open(sentinel).await?;
-            let question = cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).to_owned();
-            bounded(self.step, connection.req_packed_command(&question)).await.map(reply)
+    async fn master_by(&self, sentinel: &Target, name: &str) -> Result<Target, LinkError> {
+        let ask = async |sentinel: &Target| {
+            let question = Command::new("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name.to_owned());
+            self.open(sentinel).await?.one(question, self.step).await
         };
         let mut answer = ask(sentinel).await?;
         if answer.is_error("NOAUTH") {
             let login = self.login.clone().set_db(0);
-            answer = ask(&sentinel.clone().set_redis_settings(login)).await?;
+            answer = ask(&Target { login, ..sentinel.clone() }).await?;
         }
         let Reply::Array(parts) = answer else { return Err(LinkError::NoMaster) };
         let [Reply::Bytes(host), Reply::Bytes(port)] = parts.as_slice() else { return Err(LinkError::NoMaster) };
         let text = |bytes: &Bytes| std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| LinkError::NoMaster);
         let port = text(port)?.parse().map_err(|_| LinkError::NoMaster)?;
-        let master = self.node(text(host)?, port, &self.login)?;
+        let master = Target { host: text(host)?, port, login: self.login.clone() };
         // In a failover, a Sentinel may name for a while what is a master no more.
-        let mut connection = self.open(&master).await?;
-        let role = reply(bounded(self.step, connection.req_packed_command(&cmd("ROLE"))).await?);
-        match role {
+        match self.open(&master).await?.one(Command::new("ROLE"), self.step).await? {
             Reply::Array(parts) if parts.first() != Some(&Reply::Bytes("master".into())) => Err(LinkError::NoMaster),
             // Who may not ask for it, takes the Sentinel's word.
             _ => Ok(master),
         }
     }
 
-    async fn open(&self, node: &ConnectionInfo) -> Result<MultiplexedConnection, LinkError> {
-        let client = Client::open(node.clone()).map_err(|error| fault(&error))?;
+    async fn open(&self, node: &Target) -> Result<Connection, LinkError> {
+        let stream = self.dial(node).await?;
         // Calls have deadlines of their own.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        bounded(self.step, client.get_multiplexed_async_connection_with_config(&config))
-            .await
-            .map_err(LinkError::before_a_call)
+        let opened = MultiplexedConnection::new_with_config(&node.login, stream, config);
+        let (connection, driver) = bounded(self.step, opened).await.map_err(LinkError::before_a_call)?;
+        let driver = AbortOnDropHandle::new(tokio::spawn(driver));
+        Ok(Connection::Single { connection, _driver: Arc::new(driver) })
+    }
+
+    async fn dial(&self, Target { host, port, .. }: &Target) -> Result<LimitedReplies<Box<dyn Duplex>>, LinkError> {
+        let stream = timeout(self.step, dial(host, *port, self.tls.as_ref())).await.map_err(|_| LinkError::TimedOut)?;
+        let stream = stream.map_err(|error| LinkError::Unreachable(error.to_string()))?;
+        Ok(LimitedReplies::new(stream, self.max_value))
     }
 
     async fn cluster(&self) -> Result<ClusterConnection, LinkError> {
-        let nodes: Vec<_> = self.nodes(&self.login).collect::<Result<_, _>>()?;
+        let node = |Target { host, port, login }| {
+            let addr = if self.url.tls {
+                ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+            } else {
+                ConnectionAddr::Tcp(host, port)
+            };
+            addr.into_connection_info().map(|info| info.set_redis_settings(login)).map_err(|error| fault(&error))
+        };
+        let nodes: Vec<ConnectionInfo> = self.nodes(&self.login).map(node).collect::<Result<_, _>>()?;
         let builder = ClusterClient::builder(nodes)
             .retries(0)
             .connection_timeout(self.step)
@@ -176,9 +199,9 @@ impl Place {
         bounded(3 * self.step, client.get_async_connection()).await.map_err(LinkError::before_a_call)
     }
 
-    async fn subscribe(&self, node: &ConnectionInfo, channels: &[String]) -> Result<Feed, LinkError> {
-        let client = Client::open(node.clone()).map_err(|error| fault(&error))?;
-        let mut connection: PubSub = bounded(self.step, client.get_async_pubsub()).await?;
+    async fn subscribe(&self, node: &Target, channels: &[String]) -> Result<Feed, LinkError> {
+        let stream = self.dial(node).await?;
+        let mut connection = bounded(self.step, PubSub::new(&node.login, stream)).await?;
         bounded(self.step, connection.subscribe(channels)).await?;
         let (sink, stream) = connection.split();
         Ok(Feed { sink, stream, step: self.step })
@@ -204,7 +227,7 @@ impl Connection {
     /// If none was answered.
     pub(super) async fn run(&self, commands: &[Command], deadline: Instant) -> Result<Vec<Reply>, LinkError> {
         match self {
-            Self::Single(connection) => {
+            Self::Single { connection, .. } => {
                 let mut pipeline = redis::Pipeline::with_capacity(commands.len());
                 for command in commands {
                     pipeline.add_command(packed(command));
@@ -229,6 +252,11 @@ impl Connection {
         }
     }
 
+    /// What is said to one command within this time.
+    async fn one(&self, command: Command, time: Duration) -> Result<Reply, LinkError> {
+        self.run(&[command], Instant::now() + time).await?.pop().ok_or(LinkError::Nonsense)
+    }
+
     /// Whether it finds its way again after a failure, in part at least, so that it is better than none.
     pub(super) fn mends_itself(&self) -> bool {
         matches!(self, Self::Cluster(_))
@@ -239,7 +267,7 @@ impl Connection {
         let ask = async |command: redis::Cmd| {
             let call = async {
                 match self.clone() {
-                    Self::Single(mut connection) => connection.req_packed_command(&command).await,
+                    Self::Single { mut connection, .. } => connection.req_packed_command(&command).await,
                     Self::Cluster(mut connection) => {
                         let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary);
                         connection.route_command(command, any).await
@@ -375,6 +403,10 @@ fn told(code: &str, details: Option<&str>) -> String {
 fn fault(error: &RedisError) -> LinkError {
     match error.kind() {
         ErrorKind::Io if error.is_timeout() => LinkError::TimedOut,
+        ErrorKind::Io if let Some(fault) = reply_fault(error) => match fault {
+            ReplyFault::TooLarge(limit) => LinkError::TooLarge(limit),
+            ReplyFault::Nonsense => LinkError::Nonsense,
+        },
         // From the system or from TLS, neither of which has seen a value.
         ErrorKind::Io => LinkError::Broken(match error.source() {
             Some(source) => source.to_string(),
@@ -388,6 +420,11 @@ fn fault(error: &RedisError) -> LinkError {
         },
         _ => LinkError::Nonsense,
     }
+}
+
+/// What our own reader found wrong.
+fn reply_fault(error: &RedisError) -> Option<ReplyFault> {
+    error.source()?.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref().copied()
 }
 
 impl LinkError {

@@ -3,8 +3,11 @@
 //! One line of text for each call that may still count, all of one width, overwritten in place. So the file is never
 //! half rewritten, needs no clearing up, and is as small as the most calls that ever counted at once. No line crosses
 //! the border of a memory page, and each is written in one go: a process that is killed leaves it old or new, never
-//! mixed. It is not synced to disk: what dies is the process. After a power failure it may know less than it should.
+//! mixed. It is not synced to disk: what dies is the process. After a power failure it may know less than it should; if it
+//! begins with zeros in place of what was written, everything counts as spent. Lines that a full disk does not take are
+//! written as soon as there is room.
 
+mod backlog;
 mod boot;
 mod line;
 #[cfg(test)]
@@ -15,14 +18,17 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
+use backlog::Backlog;
 use boot::Boot;
 use line::{Account, HEADER, Line, Stamp, State, WIDTH};
 
 use crate::clock::Clock;
+use crate::config::Limit;
 use crate::telemetry;
 use crate::window::Moment;
 
@@ -31,6 +37,9 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// Both clocks tell time in steps; no age is taken for longer than it is by one of them.
 const STEP: Duration = Duration::from_millis(10);
+
+/// How often lines that the disk did not take are tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the state file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,12 +73,14 @@ struct Inner {
     boot: Boot,
     /// The calls of processes before this one, as they stood when the file was opened.
     found: Vec<(Account, Restored)>,
+    /// How long ago, at that moment, every limit was spent, as far as a damaged file can tell.
+    lost: Option<Duration>,
     /// The uptime at that moment.
     opened: Duration,
     /// Held for arithmetic only, never while writing: a slot belongs to one call.
     slots: Mutex<Slots>,
-    /// Writing has failed once already; more of it would only fill the log.
-    failed: AtomicBool,
+    /// Held while writing: what could not be written comes first.
+    backlog: Mutex<Backlog>,
 }
 
 /// Which lines are whose, by their place in the file.
@@ -124,7 +135,11 @@ impl Journal {
         if !metadata.is_file() || metadata.len() > MOST_BYTES {
             return Err(JournalError::NotOurs(path.to_owned()));
         }
-        let text = read_all(&file).map_err(failed)?;
+        let mut text = read_all(&file).map_err(failed)?;
+        if is_zeroed(&text) {
+            telemetry::journal_lost(path);
+            text = begin_lost(&file, stamp(&boot, clock)).map_err(failed)?;
+        }
         let lines = match text.split_at_checked(WIDTH) {
             Some((header, lines)) if header == HEADER => lines,
             // Killed while it was made.
@@ -134,7 +149,8 @@ impl Journal {
             }
             _ => return Err(JournalError::NotOurs(path.to_owned())),
         };
-        let mut reading = Reading { now: stamp(&boot, clock), boot: &boot, clock, keep, linger, ended: Vec::new() };
+        let mut reading =
+            Reading { now: stamp(&boot, clock), boot: &boot, clock, keep, linger, ended: Vec::new(), lost: None };
         let mut slots = Slots::default();
         // What is left over is a line that was being added when the process was killed. Its call never began, for it
         // waited for the line.
@@ -149,8 +165,8 @@ impl Journal {
         reading.ended.sort_by_key(|(call, ..)| usable(call));
         slots.ended = reading.ended.iter().map(|(call, _, place)| (usable(call), *place)).collect();
         let found = reading.ended.into_iter().map(|(call, account, _)| (account, call)).collect();
-        let (clock, slots, failed) = (clock.clone(), Mutex::new(slots), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { file, keep, clock, boot, found, opened, slots, failed })))
+        let (lost, clock, slots, backlog) = (reading.lost, clock.clone(), Mutex::new(slots), Mutex::default());
+        Ok(Self(Arc::new(Inner { file, keep, clock, boot, found, lost, opened, slots, backlog })))
     }
 
     /// The calls of `account` that processes before this one made, and that may still count.
@@ -165,7 +181,20 @@ impl Journal {
         aged.filter(|call| call.age <= self.0.keep).collect()
     }
 
-    /// A call of `account` begins: that stands in the file before this returns.
+    /// As many calls as spend all of `limits`, if that is what a damaged file has to be taken for; otherwise none.
+    pub fn lost(&self, limits: &[Limit]) -> impl Iterator<Item = Restored> + use<> {
+        let since = self.0.boot.uptime().saturating_sub(self.0.opened);
+        let call = self.0.lost.map(|age| Restored { age: age + since, ahead: Duration::ZERO });
+        let most = limits.iter().map(|limit| limit.requests).max().unwrap_or_default();
+        call.into_iter().flat_map(move |call| std::iter::repeat_n(call, most as usize))
+    }
+
+    /// How many calls are missing in the file, and why; `None` if none are.
+    pub fn problem(&self) -> Option<(usize, String)> {
+        self.0.backlog().problem().map(|(calls, why)| (calls, why.to_owned()))
+    }
+
+    /// A call of `account` begins: that stands in the file before this returns, unless the disk does not take it.
     pub fn begin(&self, account: &str) -> Slot {
         let slot = Slot { place: self.lock().next(self.0.boot.uptime()), account: Account::of(account) };
         self.write(&slot, State::Open);
@@ -193,9 +222,43 @@ impl Journal {
 
     fn write(&self, slot: &Slot, state: State) {
         let line = Line { state, account: slot.account, stamp: stamp(&self.0.boot, &self.0.clock) };
-        if let Err(error) = self.0.file.write_all_at(&line.text(), offset(slot.place)) {
-            // The quota is still kept by this process; only the next one may not know.
-            telemetry::journal_failed(&error, !self.0.failed.swap(true, Ordering::Relaxed));
+        let mut backlog = self.0.backlog();
+        let is_first = backlog.problem().is_none();
+        match backlog.put(slot.place, line, |place, line| self.0.write(place, line)) {
+            Ok(()) if is_first => {}
+            Ok(()) => telemetry::journal_complete(),
+            Err(error) => {
+                // The quota is still kept by this process; only the next one may not know.
+                telemetry::journal_failed(&error, is_first);
+                if let (true, Ok(runtime)) = (is_first, Handle::try_current()) {
+                    runtime.spawn(catch_up(Arc::downgrade(&self.0)));
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, place: u64, line: &Line) -> io::Result<()> {
+        self.file.write_all_at(&line.text(), offset(place))
+    }
+}
+
+/// Tries again to write what the disk did not take, until all is written.
+async fn catch_up(journal: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(RETRY_INTERVAL).await;
+        let Some(journal) = journal.upgrade() else { return };
+        let mut backlog = journal.backlog();
+        if backlog.problem().is_none() {
+            return;
+        }
+        if backlog.flush(|place, line| journal.write(place, line)).is_ok() {
+            return telemetry::journal_complete();
         }
     }
 }
@@ -220,6 +283,8 @@ struct Reading<'a> {
     linger: Duration,
     /// The calls that may still count, with their account and place.
     ended: Vec<(Restored, Account, u64)>,
+    /// How long ago every limit was spent, at the least.
+    lost: Option<Duration>,
 }
 
 impl Reading<'_> {
@@ -235,6 +300,9 @@ impl Reading<'_> {
             }
             // Whoever made it is dead, but the upstream may have taken it in until it would have timed out.
             Some(Line { state: State::Open, account, stamp }) => (State::Open, account, self.age(stamp), self.linger),
+            Some(Line { state: State::Lost, account, stamp }) => {
+                (State::Lost, account, self.age(stamp), Duration::ZERO)
+            }
             // Somebody's call, most likely. To count one too many for an hour costs less than to miss one.
             None => (State::Ended, Account::ANY, None, Duration::ZERO),
         };
@@ -243,6 +311,9 @@ impl Reading<'_> {
             return None;
         }
         let since = age.unwrap_or_default();
+        if state == State::Lost {
+            self.lost = Some(self.lost.map_or(since, |lost| lost.min(since)));
+        }
         let call = Restored { age: since.saturating_sub(linger), ahead: linger.saturating_sub(since) };
         self.ended.push((call, account, place));
         age.is_none().then_some(Line { state, account, stamp: self.now })
@@ -266,6 +337,23 @@ fn stamp(boot: &Boot, clock: &Clock) -> Stamp {
 
 fn offset(place: u64) -> u64 {
     (place + 1) * WIDTH as u64
+}
+
+/// Whether the file begins with zeros: after a power failure, a file system may know how long a file was, but not what
+/// was written last.
+fn is_zeroed(text: &[u8]) -> bool {
+    let header = &text[..text.len().min(WIDTH)];
+    !header.is_empty() && header.iter().all(|byte| *byte == 0)
+}
+
+/// Makes a file that says only that everything was spent at `now`; its text. The header comes last: a process that is
+/// killed in between leaves a file that begins with zeros still.
+fn begin_lost(file: &File, now: Stamp) -> io::Result<Vec<u8>> {
+    let line = Line { state: State::Lost, account: Account::ANY, stamp: now }.text();
+    file.write_all_at(&line, offset(0))?;
+    file.set_len(offset(1))?;
+    file.write_all_at(HEADER, 0)?;
+    Ok([HEADER.as_slice(), &line].concat())
 }
 
 fn read_all(file: &File) -> io::Result<Vec<u8>> {

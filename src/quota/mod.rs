@@ -1,5 +1,6 @@
 //! The quota stage: a call goes on when its account's turn has come, and never passes a rolling limit.
 
+mod backoff;
 mod bucket;
 mod budget;
 mod common;
@@ -68,6 +69,8 @@ impl QuotaError {
 #[derive(Clone, Debug)]
 pub struct Quotas {
     turns: Arc<HashMap<Arc<str>, Arc<Turns>>>,
+    /// The state file; `None` if what is spent is kept in memory only.
+    journal: Option<Journal>,
     /// How the other replicas are met; `None` if there are none.
     post: Option<Post>,
 }
@@ -93,7 +96,7 @@ impl Quotas {
             let (id, limits) = (&account.account_id, account.limits.clone());
             (id.clone(), Turns::new(id, limits, quota, most, journal.as_ref()))
         });
-        Ok(Self { turns: Arc::new(turns.collect()), post: None })
+        Ok(Self { turns: Arc::new(turns.collect()), journal, post: None })
     }
 
     /// From now on the replicas that write to each other by `post` have these quotas in common. No call takes longer than
@@ -118,6 +121,11 @@ impl Quotas {
             common::leave(turns, &Meeting::new(post, account)).await;
         });
         futures_util::future::join_all(leaving).await;
+    }
+
+    /// The state file; `None` if what is spent is kept in memory only.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// The queue of an account.
@@ -189,10 +197,11 @@ where
                     turn.refund();
                 }
                 Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after, allowance })) => {
-                    let Refused { closed_for, shrunk } = turn.refused(*limit, *retry_after, allowance.as_ref());
+                    let Refused { closed_for, retry_after, shrunk } =
+                        turn.refused(*limit, *retry_after, allowance.as_ref());
                     let shrunk = shrunk.map(|shrunk| (shrunk.limit.per, shrunk.budget));
                     telemetry::quota_refused(&account, closed_for, shrunk);
-                    return Err(QuotaError::Refused(Exhausted { retry_after: closed_for }));
+                    return Err(QuotaError::Refused(Exhausted { retry_after }));
                 }
                 // Whether the upstream has counted it is not known: it counts.
                 Err(_) => drop(turn),

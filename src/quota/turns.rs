@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::backoff::Backoff;
 use super::common::{Common, Meeting, Name, Pass};
 use super::journal::Journal;
 use super::ledger::{Ledger, LimitStanding, Tick, usable};
@@ -83,12 +84,8 @@ struct State {
     /// Background work has a pace of its own, so that it takes none of the bursts that callers may make.
     background_pace: Option<Pace>,
     shares: Shares,
-    /// The upstream said that the quota is spent: nobody calls before this.
-    closed_until: Tick,
-    /// How often it said so since it last answered with a page.
-    refusals: u32,
-    /// When it last said so.
-    refused_at: Tick,
+    /// When calls may go, by what the upstream said.
+    backoff: Backoff,
     /// Those who wait, by ticket. The first by rank is the only one that may go.
     queue: BTreeMap<u64, InLine>,
     next_ticket: u64,
@@ -169,7 +166,9 @@ impl Turns {
         let past = limits.iter().map(|limit| limit.per).max().unwrap_or_default() * 2;
         let mut ledger = Ledger::new(limits.clone());
         let nobody = Arc::from("");
-        for restored in journal.map(|journal| journal.restored(account)).unwrap_or_default() {
+        let calls =
+            journal.into_iter().flat_map(|journal| journal.restored(account).into_iter().chain(journal.lost(&limits)));
+        for restored in calls {
             ledger.restore((past + restored.ahead).saturating_sub(restored.age), &nobody);
         }
         let reserve = quota.interactive_reserve;
@@ -192,9 +191,7 @@ impl Turns {
                 pace,
                 background_pace,
                 shares: Shares::default(),
-                closed_until: Tick::ZERO,
-                refusals: 0,
-                refused_at: Tick::ZERO,
+                backoff: Backoff::default(),
                 queue: BTreeMap::new(),
                 next_ticket: 0,
                 spent: HashMap::new(),
@@ -284,16 +281,17 @@ impl Turns {
             // It may have become the first only now, by what has brought this one here.
             state.queue[&first.ticket].called.notify_one();
             // Whoever is first cannot go before this either.
-            let closed = state.closed_until;
-            return if closed > now { Next::Wait { until: closed, certain: true } } else { Next::Behind };
+            let opens = state.backoff.opens_at();
+            return if opens > now { Next::Wait { until: opens, certain: true } } else { Next::Behind };
         }
         let reserve = self.reserve(first.class);
         if state.ledger.under_way() >= usable(self.max_concurrency, reserve) {
             return Next::Behind;
         }
-        let until = state.ledger.free_at(now, 0, reserve).max(state.closed_until);
+        let opens = state.backoff.opens_at();
+        let until = state.ledger.free_at(now, 0, reserve).max(opens);
         if until > now {
-            let certain = state.ledger.is_exact(now) || until == state.closed_until;
+            let certain = state.ledger.is_exact(now) || until == opens;
             return Next::Wait { until, certain };
         }
         let outlook = state.ledger.outlook(now, reserve);
@@ -333,6 +331,7 @@ impl Turns {
             return None;
         }
         state.ledger.begin();
+        state.backoff.begin(now);
         let outlook = state.ledger.outlook(now, self.reserve(class));
         if let Some(pace) = state.pace(class) {
             pace.begin(now, outlook);
@@ -379,7 +378,7 @@ impl Turns {
             return Duration::ZERO;
         };
         let ahead = u32::try_from(state.ranks().filter(|rank| *rank < mine).count()).unwrap_or(u32::MAX);
-        let free = state.ledger.free_at(now, ahead, self.reserve(mine.class)).max(state.closed_until);
+        let free = state.ledger.free_at(now, ahead, self.reserve(mine.class)).max(state.backoff.opens_at());
         // Those ahead go at the pace of the shortest limit even where the ledger has room.
         let paced = self.limits.iter().map(|limit| limit.per / limit.requests).min().unwrap_or_default();
         free.saturating_sub(now).max(paced.saturating_mul(ahead))
@@ -388,10 +387,17 @@ impl Turns {
     /// What each limit leaves now; nothing while the account is closed.
     pub fn remaining(&self) -> Vec<LimitStanding> {
         let (state, now) = (self.lock(), self.now());
-        let closed = state.closed_until > now;
+        let closed = state.backoff.until() > now;
         let standing =
             |standing: LimitStanding| LimitStanding { left: if closed { 0 } else { standing.left }, ..standing };
         state.ledger.remaining(now).map(standing).collect()
+    }
+
+    /// How much longer the upstream refuses calls, if it asked for a pause that nobody waits for in the queue.
+    pub fn closed_for(&self) -> Option<Duration> {
+        let (state, now) = (self.lock(), self.now());
+        let (_, left) = state.backoff.pause(now).filter(|(pause, _)| *pause > self.queue_timeout)?;
+        Some(left)
     }
 
     /// How many calls were made and charged to `caller`, in all and in each limit's window.
@@ -410,7 +416,7 @@ impl Turns {
         let before = u32::try_from(state.ranks().filter(|rank| rank.class <= class).count()).unwrap_or(u32::MAX);
         let reserve = self.reserve(class);
         let (outlook, pace) = (state.ledger.outlook(now, reserve), state.pace(class).copied());
-        let (ledger, closed_until) = (state.ledger.clone(), state.closed_until);
+        let (ledger, closed_until) = (state.ledger.clone(), state.backoff.until());
         // Playing thousands of calls takes longer than those who wait for a turn should wait for this lock.
         drop(state);
         let paced = |nth| pace.map_or(Duration::ZERO, |pace| pace.offset(nth, outlook));
@@ -424,7 +430,7 @@ impl Turns {
         let now = self.now();
         let outlook = state.ledger.outlook(now, 0.0);
         let paced = state.pace(Class::Interactive).map_or(now, |pace| pace.admits_at(outlook));
-        !state.queue.is_empty() || state.ledger.free_at(now, 0, 0.0).max(state.closed_until).max(paced) > now
+        !state.queue.is_empty() || state.ledger.free_at(now, 0, 0.0).max(state.backoff.until()).max(paced) > now
     }
 
     /// Who makes the calls of the account, now and from now on.

@@ -5,6 +5,7 @@ mod sampler;
 mod streams;
 
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -171,6 +172,20 @@ pub fn journal_failed(error: &dyn Display, first: bool) {
             "the state file of the quota cannot be written: after a restart, calls may be missing from the account"
         );
     }
+}
+
+/// The state file of the quota holds again all that it should.
+pub fn journal_complete() {
+    tracing::info!("the state file of the quota can be written again; what was missing in it stands there now");
+}
+
+/// The state file of the quota begins with zeros in place of what was written.
+pub fn journal_lost(path: &Path) {
+    tracing::error!(
+        path = %path.display(),
+        "the state file of the quota is damaged, as by a power failure: what was spent is not known, so every limit counts \
+         as spent for the length of its window from now on"
+    );
 }
 
 /// A failed call is tried again.

@@ -110,6 +110,19 @@ async fn what_is_open_is_as_old_in_one_replica_as_in_another() {
 }
 
 #[tokio::test]
+async fn foreign_value_of_twenty_megabytes_leaves_its_cell_usable() {
+    let redis = RedisServer::start();
+    let rig = rig(&settings(&redis)).await;
+    assert_whole(&rig.get(DAY).await, &day(&rig));
+    until_written(&redis, CELLS).await;
+    let spent = rig.calls();
+    for_each_chunk(&redis, "if n == 9 then redis.call('hset', key, '0_foreign', string.rep('x', 20971520)) end");
+    let other = rig.another_door(&settings(&redis)).await;
+    assert_whole(&other.ask(&Ask::get(DAY)).await, &day(&rig));
+    assert_eq!(rig.calls(), spent, "the chunk beside it is a hit");
+}
+
+#[tokio::test]
 async fn a_value_that_is_damaged_cut_or_of_another_name_is_a_miss() {
     // One for each day.
     let damages = [

@@ -18,11 +18,17 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 const SLACK: Duration = Duration::from_secs(2);
 
 fn link(url: &str) -> Link {
+    link_with(url, 16 << 20, TIMEOUT)
+}
+
+/// With values of so many bytes at the most.
+fn link_with(url: &str, max_value: u64, timeout: Duration) -> Link {
     let config = config::Redis {
         url: url.to_owned().into(),
         prefix: "koregate".to_owned(),
         ttl: Duration::from_mins(1),
-        timeout: TIMEOUT,
+        timeout,
+        max_value,
         replicas: 8,
         encryption_key: None,
         previous_encryption_key: None,

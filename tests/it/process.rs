@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use koregate::simulator::Credential;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::mpsc;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_koregate");
 
 /// The environment that is enough for one account.
 pub(crate) fn environment(base_url: &str) -> Vec<(&'static str, String)> {
@@ -26,10 +29,14 @@ pub(crate) fn environment(base_url: &str) -> Vec<(&'static str, String)> {
 
 /// The binary, with nothing of this process's environment.
 fn koregate(arguments: &[&str], environment: &[(&'static str, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_koregate"));
+    let mut command = Command::new(BINARY);
+    prepare(&mut command, arguments, environment);
+    command
+}
+
+fn prepare(command: &mut Command, arguments: &[&str], environment: &[(&'static str, String)]) {
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (*name, value)));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
 }
 
 /// Runs a command to its end.
@@ -67,7 +74,27 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(arguments: &[&str], environment: &[(&'static str, String)]) -> Self {
-        let mut child = koregate(arguments, environment).spawn().unwrap();
+        Self::of(koregate(arguments, environment))
+    }
+
+    /// The same where no file may grow beyond 512 bytes, until [`Running::make_room`].
+    pub(crate) fn start_without_room(arguments: &[&str], environment: &[(&'static str, String)]) -> Self {
+        // The signal is ignored, so that writing fails instead, as on a full disk.
+        let script = "trap '' XFSZ; ulimit -S -f 1; exec \"$0\" \"$@\"";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script, BINARY]);
+        prepare(&mut command, arguments, environment);
+        Self::of(command)
+    }
+
+    /// From now on files may grow again.
+    pub(crate) fn make_room(&self) {
+        let unlimited = Rlimit { current: None, maximum: None };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, unlimited).unwrap();
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let printed = Arc::<Mutex<String>>::default();
         let (sender, lines) = mpsc::unbounded_channel();
         let outputs: [Box<dyn Read + Send>; 2] =

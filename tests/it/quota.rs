@@ -153,6 +153,27 @@ async fn calls_that_are_tried_again_count_against_the_limits_too() {
 }
 
 #[tokio::test]
+async fn retry_after_of_ages_is_bounded_and_shown_on_readyz() {
+    let limits = Limits(vec![Limit::new(60, Duration::from_mins(1)), Limit::new(1800, Duration::from_hours(1))]);
+    let rig = limits.rig(480, "2s").await;
+    let ages = Duration::from_secs(1_000_000_000_000);
+    rig.control.set_faults(FaultPlan::times(Fault::TooMany, 1).retry_after(ages));
+    let windows = ColdWindows::default();
+    // The second one meets an account that is closed already.
+    for _ in 0..2 {
+        let answer = rig.ask(&windows.next().0).await;
+        assert_eq!(answer.status, 503);
+        assert!((100..=120).contains(&retry_after(&answer).as_secs()), "the next probe: {:?}", retry_after(&answer));
+    }
+    assert_eq!(rig.calls(), 1);
+    let readiness = rig.door.admin("/readyz").await;
+    assert_eq!((readiness.status.as_u16(), readiness.json()["status"].as_str()), (200, Some("degraded")));
+    let problem = readiness.json()["problems"][0].as_str().unwrap().to_owned();
+    let seconds = problem.split(' ').find_map(|word| word.parse::<u64>().ok()).unwrap();
+    assert!(problem.contains("the upstream says that the quota is spent") && seconds <= 3600, "{problem}");
+}
+
+#[tokio::test]
 async fn so_many_runs_are_under_way_at_once_as_are_allowed_and_no_more() {
     let settings = Settings::default().section("upstream", "max_concurrency = 3");
     let rig = Rig::start(exact_profile(480, 20), &settings).await;

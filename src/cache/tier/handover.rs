@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CELLS_AT_ONCE, MOST_BYTES, Tier, Write, cell_name, field_of};
+use super::{CELLS_AT_ONCE, Tier, Write, cell_name, field_of};
 use crate::cache::chunk::Chunk;
 use crate::fleet::{Command, LinkError, Reply};
 use crate::repage::Placed;
@@ -72,7 +72,7 @@ impl Tier {
         chunks: &[(Arc<Chunk>, bool)],
         anew: bool,
     ) -> Result<Vec<Piece>, NotHanded> {
-        if chunks.iter().any(|(chunk, _)| chunk.weight() > MOST_BYTES) {
+        if chunks.iter().any(|(chunk, _)| chunk.weight() > self.inner.max_value) {
             return Err(NotHanded::TooLarge);
         }
         let name = self.inner.series_name(series);

@@ -214,7 +214,7 @@ state_file = "state/quota"
 
 [cache]
 memory = "1000000"
-redis = { url = "redis://:[redacted]@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", replicas = 8, encryption_key = "[redacted]" }
+redis = { url = "redis://:[redacted]@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", max_value = "16MiB", replicas = 8, encryption_key = "[redacted]" }
 
 [[callers]]
 name = "Berichte für alle"

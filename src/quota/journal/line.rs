@@ -23,6 +23,8 @@ pub(super) enum State {
     Ended,
     /// There is none.
     Free,
+    /// It stands for all calls that a damaged file has lost: every limit of every account was spent then.
+    Lost,
 }
 
 /// The account of a call: a hash, for the name may have any length.
@@ -69,6 +71,7 @@ impl Line {
             State::Open => "open ",
             State::Ended => "ended",
             State::Free => "free ",
+            State::Lost => "lost ",
         };
         let Stamp { wall, uptime, boot } = self.stamp;
         let (account, wall) = (self.account.0, wall.clamp(0, 9_999_999_999_999));
@@ -93,6 +96,7 @@ impl Line {
             "open" => State::Open,
             "ended" => State::Ended,
             "free" => State::Free,
+            "lost" => State::Lost,
             _ => return None,
         };
         let account = Account(u64::from_str_radix(words.next()?, 16).ok()?);
@@ -117,7 +121,9 @@ mod tests {
 
     #[test]
     fn a_line_says_what_was_written_and_fills_its_width() {
-        for (state, boot) in [(State::Open, Some(7)), (State::Ended, None), (State::Free, Some(u32::MAX))] {
+        for (state, boot) in
+            [(State::Open, Some(7)), (State::Ended, None), (State::Free, Some(u32::MAX)), (State::Lost, Some(0))]
+        {
             let stamp = Stamp { wall: 1_795_341_600_123, uptime: Duration::from_millis(123_456), boot };
             let line = Line { state, account: Account::of("a"), stamp };
             let text = line.text();

@@ -1,6 +1,6 @@
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -210,6 +210,32 @@ fn a_damaged_line_counts_for_every_account_for_an_hour() {
     assert_eq!(ages(&machine.open(), "b"), [3600]);
     machine.pass(SECOND);
     assert!(ages(&machine.open(), "b").is_empty());
+}
+
+#[test]
+fn file_of_zeros_counts_as_everything_spent_for_an_hour() {
+    let limits = [Limit { requests: 60, per: Duration::from_mins(1) }, Limit { requests: 1800, per: KEEP }];
+    let lost = |journal: &Journal| {
+        let calls: Vec<_> = journal.lost(&limits).map(|call| (call.age + STEP).as_secs()).collect();
+        calls.first().map(|age| (calls.len(), *age))
+    };
+    let damaged = [vec![0; 1], vec![0; WIDTH], vec![0; 100 * WIDTH], [&[0; WIDTH], [b'x'; 999].as_slice()].concat()];
+    for text in damaged {
+        let mut machine = Machine::new();
+        fs::write(machine.path(), text).unwrap();
+        let journal = machine.open();
+        assert_eq!(lost(&journal), Some((1800, 0)));
+        journal.end(journal.begin("a"));
+        drop(journal);
+        machine.pass(60 * SECOND);
+        let journal = machine.open();
+        assert_eq!((lost(&journal), ages(&journal, "a")), (Some((1800, 60)), vec![60, 60]));
+        drop(journal);
+        machine.reboot();
+        machine.pass(3541 * SECOND);
+        let journal = machine.open();
+        assert_eq!((lost(&journal), ages(&journal, "a")), (None, vec![]));
+    }
 }
 
 #[test]

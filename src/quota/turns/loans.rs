@@ -177,6 +177,7 @@ impl Turns {
             common.borrow(now, name.clone(), cause.caller.clone());
         }
         state.ledger.begin();
+        state.backoff.begin(now);
         *state.spent.entry(cause.caller.clone()).or_default() += 1;
         let slot = self.journal.as_ref().map(|journal| journal.begin(&self.account));
         let borrowed = Borrowed { lender: lender.clone(), number };

@@ -25,7 +25,7 @@ impl Turns {
         let reserve = self.reserve(class);
         let outlook = state.ledger.outlook(now, reserve);
         let paced = state.pace(class).map_or(now, |pace| pace.admits_at(outlook));
-        if !state.queue.is_empty() || state.closed_until.max(paced) > now {
+        if !state.queue.is_empty() || state.backoff.until().max(paced) > now {
             return 0;
         }
         let idle = usable(self.max_concurrency, reserve).saturating_sub(state.ledger.under_way());

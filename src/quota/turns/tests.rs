@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Quota;
-use crate::upstream::SpentLimit;
+use crate::upstream::{Allowance, SpentLimit};
 
 fn turns_with(limits: &[(u32, u64)], queue_seconds: u64, reserve: f64) -> Arc<Turns> {
     let limits = limits.iter().map(|(requests, per)| Limit { requests: *requests, per: Duration::from_secs(*per) });
@@ -76,6 +76,43 @@ async fn an_account_is_left_alone_for_as_long_as_the_upstream_asks() {
     let begun = Instant::now();
     drop(turns.take(&wanted()).await.unwrap());
     assert_eq!(begun.elapsed(), Duration::from_secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_retry_after_is_probed_and_ended_by_first_page() {
+    let turns = turns(&[(60, 60), (1800, 3600)], 30);
+    let asked = Some(Duration::from_secs(1_000_000_000_000));
+    let refused = turns.take(&wanted()).await.unwrap().refused(SpentLimit::Unnamed, asked, None);
+    assert_eq!((refused.closed_for, refused.retry_after), (Duration::from_hours(1), Duration::from_mins(2)));
+    assert_eq!(turns.closed_for(), Some(Duration::from_hours(1)));
+    let exhausted = async |seconds| {
+        let retry_after = Duration::from_secs(seconds);
+        assert_eq!(turns.take(&wanted()).await.map(drop), Err(NoTurn::Exhausted(Exhausted { retry_after })));
+    };
+    exhausted(120).await;
+    tokio::time::sleep(Duration::from_secs(80)).await;
+    exhausted(40).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let probe = turns.take(&wanted()).await.unwrap();
+    exhausted(120).await;
+    let refused = probe.refused(SpentLimit::Unnamed, asked, None);
+    assert_eq!(refused.retry_after, Duration::from_mins(2));
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    let probe = turns.take(&wanted()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    probe.answered(None);
+    assert_eq!(call(&turns, &wanted()).await, Ok(Duration::ZERO));
+    assert_eq!(turns.closed_for(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reset_far_away_closes_account_until_next_probe() {
+    let turns = turns(&[(60, 60), (1800, 3600)], 30);
+    let spent = Allowance { limit: None, remaining: 0, reset: Some(Duration::from_hours(24)) };
+    turns.take(&wanted()).await.unwrap().answered(Some(&spent));
+    assert_eq!(turns.closed_for(), Some(Duration::from_hours(1)));
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(call(&turns, &wanted()).await, Ok(Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]

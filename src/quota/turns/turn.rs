@@ -5,22 +5,19 @@ use std::time::Duration;
 
 use super::loans::Borrowed;
 use super::{State, Turns};
-use crate::config::Limit;
+use crate::quota::backoff::longest;
 use crate::quota::common::Name;
 use crate::quota::journal::Slot;
 use crate::quota::ledger::{Shrunk, Tick};
 use crate::upstream::{Allowance, Asker, SpentLimit};
 
-/// However many calls a limit allows, an upstream that refuses one is left alone for so long.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-/// One that refuses for an hour is asked now and then, for nobody says when it will have had enough.
-const LONGEST_PAUSE: Duration = Duration::from_mins(2);
-
 /// What came of a refusal by the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// For how long nobody calls.
+    /// How long until the pause that the upstream asked for ends; only probes go before.
     pub closed_for: Duration,
+    /// How long until a call may go: the end of the pause, or a probe.
+    pub retry_after: Duration,
     /// The limit whose budget has shrunk; `None` if the refusal told nothing new.
     pub shrunk: Option<Shrunk>,
 }
@@ -92,11 +89,9 @@ impl Turn {
         let turns = self.turns.clone();
         let (mut state, now) = (turns.lock(), turns.now());
         self.end(&mut state, now);
-        if self.began >= state.refused_at {
-            state.refusals = 0;
-        }
+        state.backoff.answered(now, self.began);
         if let Some(allowance) = allowance {
-            turns.told(&mut state, now, allowance);
+            turns.told(&mut state, now, self.began, allowance);
         }
         state.wake_first();
     }
@@ -113,28 +108,20 @@ impl Turn {
         let turns = self.turns.clone();
         let (mut state, now) = (turns.lock(), turns.now());
         self.end(&mut state, now);
-        // A call that was under way when the last refusal came has met the same wall. And one refusal after the other,
-        // with no answer between, says that there is nothing to be had now, not that there is less: so the budget
-        // shrinks once, and is still there when the wall is gone.
-        let is_news = self.began >= state.refused_at;
-        let shrunk = (is_news && state.refusals == 0).then(|| state.ledger.refused(now, self.began, named)).flatten();
-        if is_news {
-            state.refusals = state.refusals.saturating_add(1);
-            state.refused_at = now;
-        }
-        let guess = turns.pause(named, state.refusals);
-        let closed_for = match retry_after {
-            Some(asked) if state.refusals <= 1 => asked,
-            Some(asked) => asked.max(guess),
-            None => guess,
-        };
-        state.closed_until = state.closed_until.max(now + closed_for);
+        // One refusal after the other, with no answer between, says that there is nothing to be had now, not that there is
+        // less: so the budget shrinks once, and is still there when the wall is gone.
+        let is_first = state.backoff.refused(now, self.began);
+        let shrunk = is_first.then(|| state.ledger.refused(now, self.began, named)).flatten();
+        let pause = state.backoff.pause_after(&turns.limits, named, retry_after);
+        state.backoff.close(now, self.began, pause);
         if let Some(allowance) = allowance {
-            turns.told(&mut state, now, allowance);
+            turns.told(&mut state, now, self.began, allowance);
         }
         // All who wait look again: for some the deadline now lies before the turn.
         state.queue.values().for_each(|waiting| waiting.called.notify_one());
-        Refused { closed_for, shrunk }
+        let [closed_for, retry_after] =
+            [state.backoff.until(), state.backoff.opens_at()].map(|tick| tick.saturating_sub(now));
+        Refused { closed_for, retry_after, shrunk }
     }
 
     fn end(&mut self, state: &mut State, now: Tick) {
@@ -153,25 +140,12 @@ impl Turn {
 }
 
 impl Turns {
-    /// How long nobody calls after so many refusals in a row.
-    fn pause(&self, named: SpentLimit, refusals: u32) -> Duration {
-        let by_length = |limit: &&Limit| limit.per;
-        let limit = match named {
-            SpentLimit::Hour => self.limits.iter().max_by_key(by_length),
-            SpentLimit::Minute | SpentLimit::Unnamed => self.limits.iter().min_by_key(by_length),
-        };
-        let Some(limit) = limit else { return SHORTEST_PAUSE };
-        let share = (limit.per / limit.requests).max(SHORTEST_PAUSE);
-        share.saturating_mul(1 << refusals.saturating_sub(1).min(20)).min(limit.per).min(LONGEST_PAUSE)
-    }
-
     /// The upstream itself says what is left: it knows better than the ledger.
-    fn told(&self, state: &mut State, now: Tick, allowance: &Allowance) {
+    fn told(&self, state: &mut State, now: Tick, began: Tick, allowance: &Allowance) {
         state.ledger.told(now, allowance);
         if let (0, Some(reset)) = (allowance.remaining, allowance.reset) {
             // What it calls a reset cannot lie further away than its longest window.
-            let longest = self.limits.iter().map(|limit| limit.per).max().unwrap_or_default();
-            state.closed_until = state.closed_until.max(now + reset.min(longest));
+            state.backoff.close(now, began, reset.min(longest(&self.limits)));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use koregate::fleet::{Command, Event, Health, Link, LinkError, Reply, Script};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{ask, ask_until_open, bytes, eventually, eventually_up, get, link, ok, set};
+use super::{ask, ask_until_open, bytes, eventually, eventually_up, get, link, link_with, ok, set};
 use crate::support::{RedisServer, free_port};
 
 /// With the breaker open, calls must not wait; this is far less than their timeout.
@@ -224,6 +224,58 @@ async fn nonsense_on_the_wire_is_an_error_in_time() {
             assert!(ask(&link(&url), get("key")).await.is_err(), "{url}: {}", answer.escape_ascii());
         }
     }
+}
+
+#[tokio::test]
+async fn value_of_two_gigabytes_is_refused_before_it_is_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, mut read) = (listener.accept().unwrap().0, [0; 4096]);
+        while let Ok(length @ 1..) = stream.read(&mut read) {
+            for command in String::from_utf8_lossy(&read[..length]).split('*').skip(1) {
+                // Of the value nothing ever comes: whoever waited for it would wait until the timeout.
+                let answer = if command.contains("GET\r\n$3\r\nkey") { "$2147483648\r\n" } else { "-ERR no\r\n" };
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    assert!(ask(&link(&url), get("key")).await.unwrap().is_too_large());
+}
+
+#[tokio::test]
+async fn reply_without_end_ends_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        let value = [b"$65536\r\n", vec![b'x'; 65536].as_slice(), b"\r\n"].concat();
+        stream.write_all(b"*1000000000\r\n").unwrap();
+        (0u64..1_000_000_000).take_while(|_| stream.write_all(&value).is_ok()).count()
+    });
+    // A debug build needs its time for so many bytes.
+    let patient = link_with(&url, 2 << 20, std::time::Duration::from_mins(1));
+    // Broken, if another call on the same connection has met it first.
+    let error = patient.run(vec![get("key")]).await.unwrap_err();
+    assert!(matches!(error, LinkError::TooLarge(8_388_608) | LinkError::Broken(_)), "{error:?}");
+    let written = server.join().unwrap();
+    // And what the buffers of the two sockets hold.
+    assert!(written < 1000, "{written} values of 64 KiB");
+}
+
+#[tokio::test]
+async fn somebody_elses_large_value_is_an_error_of_its_command_alone() {
+    let server = RedisServer::start();
+    let link = link_with(&server.url(), 16 << 20, std::time::Duration::from_secs(30));
+    server.admin(&["EVAL", "redis.call('SET', 'foreign', string.rep('x', 20971520))", "0"]);
+    let replies = link.run(vec![set("key", "some"), get("foreign"), get("key")]).await.unwrap();
+    assert!(replies[1].is_too_large(), "{replies:?}");
+    assert_eq!((&replies[0], &replies[2]), (&ok(), &bytes("some")));
+    assert_eq!(ask(&link, get("key")).await, Ok(bytes("some")));
+    // It is the same connection, beside the one that asks.
+    let clients = super::text(&server.admin(&["CLIENT", "LIST"]));
+    assert_eq!((link.health(), clients.lines().count()), (Health::Up, 2), "{clients}");
 }
 
 #[tokio::test]

@@ -1,0 +1,285 @@
+//! Replies of bounded size: stands between the connection and the parser of the crate `redis`, which reads a reply into
+//! memory whole, however long it is.
+//!
+//! A value that is larger than it may be is taken out of its reply as it comes in, and an error stands in its place: so
+//! somebody else's value is a miss, and the connection goes on. A reply that is too large in all ends the connection.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What stands in the place of a value that is too large. Redis itself has no such code.
+pub(super) const TOO_LARGE: &str = "BIG";
+/// The longest line: a length, a number, or a few words.
+const MAX_LINE: usize = 64 << 10;
+/// What a value costs in memory besides its bytes, so that no reply can be made of millions of empty ones.
+const VALUE_OVERHEAD: u64 = 64;
+/// How large a reply may be, in values of the largest size.
+const VALUES_IN_REPLY: u64 = 4;
+/// Bytes that are read at once.
+const READ_AT_ONCE: usize = 16 << 10;
+
+/// Follows the replies of a connection in RESP2, whatever pieces they come in.
+#[derive(Debug)]
+struct Scanner {
+    /// Bytes of the largest value.
+    max_value: u64,
+    state: State,
+    /// A line that has not ended yet.
+    line: Vec<u8>,
+    /// Values that the reply under way still lacks.
+    missing: u64,
+    /// What has come of it, as it lies in memory.
+    size: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// At a line, which says what comes.
+    Line,
+    /// Within a value, of which so many bytes are to come.
+    Value(u64),
+    /// Within one that is left out.
+    Dropped(u64),
+}
+
+impl Scanner {
+    fn new(max_value: u64) -> Self {
+        Self { max_value, state: State::Line, line: Vec::new(), missing: 1, size: 0 }
+    }
+
+    /// Adds to `output` what of `input` the parser is to see.
+    ///
+    /// # Errors
+    /// If a reply is too large, or this is no RESP2.
+    fn feed(&mut self, mut input: &[u8], output: &mut BytesMut) -> io::Result<()> {
+        while !input.is_empty() {
+            match self.state {
+                State::Line => input = self.read_line(input, output)?,
+                State::Value(left) | State::Dropped(left) => {
+                    let (taken, rest) = input.split_at(usize::try_from(left).unwrap_or(usize::MAX).min(input.len()));
+                    let left = left - taken.len() as u64;
+                    if matches!(self.state, State::Value(_)) {
+                        output.extend_from_slice(taken);
+                        self.state = State::Value(left);
+                    } else {
+                        self.state = State::Dropped(left);
+                    }
+                    if left == 0 {
+                        self.end_value();
+                    }
+                    input = rest;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what belongs to the line under way, and gives the rest.
+    fn read_line<'a>(&mut self, input: &'a [u8], output: &mut BytesMut) -> io::Result<&'a [u8]> {
+        let end = input.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        let (taken, rest) = input.split_at(end.unwrap_or(input.len()));
+        self.line.extend_from_slice(taken);
+        if self.line.len() > MAX_LINE {
+            return Err(ReplyFault::Nonsense.into());
+        }
+        if end.is_some() {
+            let line = std::mem::take(&mut self.line);
+            self.begin_value(&line, output)?;
+        }
+        Ok(rest)
+    }
+
+    fn begin_value(&mut self, line: &[u8], output: &mut BytesMut) -> io::Result<()> {
+        let number = || std::str::from_utf8(&line[1..]).ok().and_then(|text| text.trim_end().parse::<i64>().ok());
+        // Nothing is there where the number is negative.
+        let length = || number().map(|number| u64::try_from(number).ok()).ok_or(ReplyFault::Nonsense);
+        self.add(VALUE_OVERHEAD)?;
+        match line.first() {
+            Some(b'$') => match length()? {
+                Some(length) if length > self.max_value => {
+                    output.extend_from_slice(format!("-{TOO_LARGE}\r\n").as_bytes());
+                    self.state = State::Dropped(length.saturating_add(2));
+                    return Ok(());
+                }
+                Some(length) => {
+                    self.add(length)?;
+                    self.state = State::Value(length + 2);
+                }
+                None => self.end_value(),
+            },
+            Some(b'*') => {
+                self.missing = self.missing.saturating_add(length()?.unwrap_or_default());
+                self.end_value();
+            }
+            Some(b'+' | b'-' | b':') => {
+                self.add(line.len() as u64)?;
+                self.end_value();
+            }
+            _ => return Err(ReplyFault::Nonsense.into()),
+        }
+        output.extend_from_slice(line);
+        Ok(())
+    }
+
+    fn end_value(&mut self) {
+        self.state = State::Line;
+        self.missing -= 1;
+        if self.missing == 0 {
+            (self.missing, self.size) = (1, 0);
+        }
+    }
+
+    fn add(&mut self, bytes: u64) -> io::Result<()> {
+        self.size = self.size.saturating_add(bytes);
+        let limit = self.max_value.saturating_mul(VALUES_IN_REPLY);
+        if self.size <= limit { Ok(()) } else { Err(ReplyFault::TooLarge(limit).into()) }
+    }
+}
+
+/// Why the parser gets no more of what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ReplyFault {
+    /// So many bytes at the most.
+    #[error("a reply of more than {0} bytes")]
+    TooLarge(u64),
+    #[error("no reply of RESP2")]
+    Nonsense,
+}
+
+impl From<ReplyFault> for io::Error {
+    fn from(fault: ReplyFault) -> Self {
+        Self::new(io::ErrorKind::InvalidData, fault)
+    }
+}
+
+/// A connection to Redis whose replies are bounded.
+#[derive(Debug)]
+pub(super) struct LimitedReplies<S> {
+    stream: S,
+    scanner: Scanner,
+    input: Box<[u8]>,
+    /// What the parser is to see and has not read yet.
+    output: BytesMut,
+}
+
+impl<S> LimitedReplies<S> {
+    /// No value is larger than `max_value` bytes, and no reply than four times that.
+    pub(super) fn new(stream: S, max_value: u64) -> Self {
+        let input = vec![0; READ_AT_ONCE].into();
+        Self { stream, scanner: Scanner::new(max_value), input, output: BytesMut::new() }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for LimitedReplies<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.output.is_empty() {
+            let mut input = ReadBuf::new(&mut this.input);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut input))?;
+            if input.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.scanner.feed(input.filled(), &mut this.output)?;
+        }
+        let length = this.output.len().min(buffer.remaining());
+        buffer.put_slice(&this.output[..length]);
+        this.output.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedReplies<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    const MAX_VALUE: u64 = 1000;
+
+    fn seen(pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
+        let (mut scanner, mut output) = (Scanner::new(MAX_VALUE), BytesMut::new());
+        pieces.iter().try_for_each(|piece| scanner.feed(piece, &mut output))?;
+        Ok(output.to_vec())
+    }
+
+    /// A reply, and what the parser is to see of it.
+    fn reply() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+        let same = |text: Vec<u8>| (text.clone(), text);
+        let leaf = prop_oneof![
+            Just(same(b"$-1\r\n".to_vec())),
+            Just(same(b"*-1\r\n".to_vec())),
+            Just(same(b"*0\r\n".to_vec())),
+            any::<i64>().prop_map(move |number| same(format!(":{number}\r\n").into_bytes())),
+            "[ -~]{0,20}".prop_map(move |word| same(format!("+{word}\r\n").into_bytes())),
+            (0usize..40).prop_map(move |length| {
+                same([format!("${length}\r\n").as_bytes(), &vec![b'\n'; length], b"\r\n"].concat())
+            }),
+            (1001usize..3000).prop_map(|length| {
+                let value = [format!("${length}\r\n").as_bytes(), &vec![b'$'; length], b"\r\n"].concat();
+                (value, b"-BIG\r\n".to_vec())
+            }),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            prop::collection::vec(inner, 0..4).prop_map(|values| {
+                let head = format!("*{}\r\n", values.len()).into_bytes();
+                let (all, seen): (Vec<_>, Vec<_>) = values.into_iter().unzip();
+                ([head.clone(), all.concat()].concat(), [head, seen.concat()].concat())
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn large_values_become_errors_in_whatever_pieces_they_come(
+            replies in prop::collection::vec(reply(), 1..6), cuts in prop::collection::vec(any::<Index>(), 0..8),
+        ) {
+            let (all, wanted): (Vec<_>, Vec<_>) = replies.into_iter().unzip();
+            let (all, wanted) = (all.concat(), wanted.concat());
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.index(all.len() + 1)).collect();
+            cuts.extend([0, all.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<_> = cuts.windows(2).map(|cut| &all[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(seen(&pieces).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn reply_of_many_values_is_refused_while_it_comes() {
+        // Each within what a value may be.
+        let value = [b"$900\r\n", [b'x'; 900].as_slice(), b"\r\n"].concat();
+        let reply = [b"*1000000000\r\n".to_vec(), value.repeat(5)].concat();
+        assert!(seen(&[&reply]).unwrap_err().to_string().contains("more than 4000 bytes"));
+        // And values of nothing cost something too.
+        let empty = [b"*1000000000\r\n".to_vec(), b"$-1\r\n".repeat(80)].concat();
+        assert!(seen(&[&empty]).is_err());
+        // One reply after the other may be as large.
+        assert!(seen(&[&value.repeat(50)]).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        for text in ["HTTP/1.1 200 OK\r\n", "$many\r\n", "*\r\n", "\r\n", "%1\r\n"] {
+            assert!(seen(&[text.as_bytes()]).is_err(), "{text:?}");
+        }
+        assert!(seen(&[&vec![b'+'; MAX_LINE + 1]]).is_err());
+    }
+}
