@@ -18,6 +18,7 @@ mod fleet;
 mod http_1_0;
 mod imports;
 mod link;
+mod memory;
 mod nginx;
 mod operations;
 mod piecemeal;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -25,8 +26,16 @@ pub(crate) fn environment(base_url: &str) -> Vec<(&'static str, String)> {
 }
 
 /// The binary, with nothing of this process's environment.
-fn koregate(arguments: &[&str], environment: &[(&'static str, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_koregate"));
+fn koregate(arguments: &[&str], environment: &[(&'static str, String)], open_files: Option<u64>) -> Command {
+    const BINARY: &str = env!("CARGO_BIN_EXE_koregate");
+    let mut command = match open_files {
+        None => Command::new(BINARY),
+        Some(open_files) => {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", &format!("ulimit -n {open_files} && exec \"$0\" \"$@\""), BINARY]);
+            shell
+        }
+    };
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (*name, value)));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -34,7 +43,7 @@ fn koregate(arguments: &[&str], environment: &[(&'static str, String)]) -> Comma
 
 /// Runs a command to its end.
 pub(crate) fn run(arguments: &[&str], environment: &[(&'static str, String)], stdin: &str) -> Output {
-    let mut child = koregate(arguments, environment).spawn().unwrap();
+    let mut child = koregate(arguments, environment, None).spawn().unwrap();
     child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
@@ -67,7 +76,16 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(arguments: &[&str], environment: &[(&'static str, String)]) -> Self {
-        let mut child = koregate(arguments, environment).spawn().unwrap();
+        Self::start_limited(arguments, environment, None)
+    }
+
+    /// The same, with at most so many open files.
+    pub(crate) fn start_limited(
+        arguments: &[&str],
+        environment: &[(&'static str, String)],
+        open_files: Option<u64>,
+    ) -> Self {
+        let mut child = koregate(arguments, environment, open_files).spawn().unwrap();
         let printed = Arc::<Mutex<String>>::default();
         let (sender, lines) = mpsc::unbounded_channel();
         let outputs: [Box<dyn Read + Send>; 2] =
@@ -110,11 +128,27 @@ impl Running {
         self.printed.lock().unwrap().clone()
     }
 
+    /// How many files, sockets and pipes it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        self.files().count()
+    }
+
+    /// What each of its open files is.
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok())
+    }
+
+    /// A line of its memory in `/proc/PID/status`, such as `VmRSS`, in bytes.
+    pub(crate) fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();
+        value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// How many pipes it has open, those to this process included.
     pub(crate) fn pipes(&self) -> usize {
-        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
-        let open = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
-        open.filter(|open| open.to_string_lossy().starts_with("pipe:")).collect::<HashSet<_>>().len()
+        self.files().filter(|open| open.to_string_lossy().starts_with("pipe:")).collect::<HashSet<_>>().len()
     }
 
     /// Sends SIGTERM, as Kubernetes does.
