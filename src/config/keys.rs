@@ -9,7 +9,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 55] = [
+pub(super) const KEYS: [&str; 61] = [
     "server",
     "listen",
     "admin_listen",
@@ -18,6 +18,12 @@ pub(super) const KEYS: [&str; 55] = [
     "key",
     "client_ca",
     "drain_timeout",
+    "max_connections",
+    "max_connections_per_peer",
+    "max_requests",
+    "max_head_size",
+    "request_memory",
+    "send_timeout",
     "upstream",
     "base_url",
     "timeout",

@@ -31,9 +31,6 @@ pub use self::body::EdgeBody;
 pub use self::caller::Callers;
 pub use self::problem::{EdgeError, Kind};
 
-/// So many requests may be under way at once; each costs little while it waits.
-const MOST_REQUESTS: usize = 16_384;
-
 /// Stands between the socket and the api. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
 pub struct EdgeLayer(Arc<Edge>);
@@ -47,9 +44,9 @@ struct Edge {
 }
 
 impl EdgeLayer {
-    /// Lets in these callers; anybody, if there are none.
-    pub fn new(callers: &[config::Caller], clock: Clock) -> Self {
-        let room = Arc::new(Semaphore::new(MOST_REQUESTS));
+    /// Lets in these callers, or anybody if there are none, as long as at most `max_requests` are being answered.
+    pub fn new(callers: &[config::Caller], max_requests: usize, clock: Clock) -> Self {
+        let room = Arc::new(Semaphore::new(max_requests));
         let drain_timeout = DrainTimeout::default();
         Self(Arc::new(Edge { callers: Callers::new(callers), room, clock, drain_timeout }))
     }
@@ -138,7 +135,7 @@ mod tests {
             Err::<Answer, ApiError>(ApiError::NotFound)
         });
         let request = Request::builder().header("x-request-id", "mine-1").body(Full::<Bytes>::default()).unwrap();
-        let response = EdgeLayer::new(&[], Clock::system()).layer(below).oneshot(request).await.unwrap();
+        let response = EdgeLayer::new(&[], 1, Clock::system()).layer(below).oneshot(request).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()["x-request-id"], "mine-1");
     }
@@ -159,7 +156,7 @@ mod tests {
             requests_per_minute: 10.try_into().unwrap(),
             weight: 3,
         };
-        let mut edge = EdgeLayer::new(&[caller], Clock::system()).layer(below);
+        let mut edge = EdgeLayer::new(&[caller], 1, Clock::system()).layer(below);
         for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=12")] {
             let request =
                 Request::builder().uri(path).header("x-api-key", "key").body(Full::<Bytes>::default()).unwrap();

@@ -137,6 +137,7 @@ fn judge_api(error: &ApiError) -> (Kind, Option<Duration>) {
             (Kind::BadRequest, None)
         }
         ApiError::BodyTooLarge { .. } => (Kind::BodyTooLarge, None),
+        ApiError::NoRoomForBody => (Kind::Overloaded, Some(Duration::from_secs(1))),
         ApiError::NotFound => (Kind::NotFound, None),
         ApiError::MethodNotAllowed { .. } => (Kind::MethodNotAllowed, None),
         ApiError::Forbidden => (Kind::Forbidden, None),

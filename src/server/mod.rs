@@ -1,7 +1,11 @@
 //! The listeners: brings the stack up on its sockets, and down again without breaking an answer.
 
+mod connections;
+mod head_meter;
 mod head_timer;
+mod heap;
 mod listener;
+mod open_files;
 mod passing;
 mod tls;
 
@@ -13,14 +17,21 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::listener::Listener;
+use self::connections::ConnectionLimits;
+use self::listener::{Limits, Listener};
 use crate::admin::{Admin, AdminService};
+use crate::api::RequestMemory;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ServerLimits};
 use crate::stack::Stack;
 
 /// The longest that connections may take to end when they are aborted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The most connections of operators: probes, scrapes, people.
+const ADMIN_CONNECTIONS: usize = 64;
+/// Bytes of memory for large heads and bodies of operators.
+const ADMIN_REQUEST_MEMORY: u64 = 1 << 20;
 
 /// A gateway that runs until it is drained.
 pub struct Gateway {
@@ -42,10 +53,18 @@ struct Side {
 }
 
 impl Side {
-    async fn listen(&self, key: &str, addr: SocketAddr) -> anyhow::Result<Listener> {
+    /// Listens on `addr`; connections whose peers take nothing for `send_timeout` are cut.
+    async fn listen(
+        &self,
+        key: &str,
+        addr: SocketAddr,
+        limits: Limits,
+        send_timeout: Duration,
+    ) -> anyhow::Result<Listener> {
         let socket = TcpListener::bind(addr).await.with_context(|| format!("{key}: {addr} cannot be listened on"))?;
+        passing::set_send_timeout(&socket, send_timeout).context("server.send_timeout cannot be set")?;
         let (closing, aborting) = (self.closing.clone(), self.aborting.clone());
-        Ok(Listener { socket, tls: None, closing, aborting, tracker: self.connections.clone() })
+        Ok(Listener { socket, tls: None, limits, closing, aborting, tracker: self.connections.clone() })
     }
 }
 
@@ -58,12 +77,21 @@ impl Gateway {
         let (data, operators) = (Side::default(), Side::default());
         let stack = Stack::new(config, &clock)?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
-        let listener = Listener { tls, ..data.listen("server.listen", config.server.listen).await? };
-        let admin_listener = operators.listen("server.admin_listen", config.server.admin_listen).await?;
+        let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
+        let limits = limits(config, &stack.request_memory);
+        let admin_limits = Limits {
+            connections: ConnectionLimits::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS),
+            request_memory: RequestMemory::new(ADMIN_REQUEST_MEMORY),
+            ..limits
+        };
+        let listener = Listener { tls, ..data.listen("server.listen", server.listen, limits, send_timeout).await? };
+        let admin_listener =
+            operators.listen("server.admin_listen", server.admin_listen, admin_limits, send_timeout).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
         let admin = Admin::new(&stack, config, clock);
         tokio::spawn(admin_listener.serve(AdminService::new(admin.clone())));
         tokio::spawn(listener.serve(stack.service.clone()));
+        tokio::spawn(heap::trim_after_peaks(data.connections.clone(), data.closing.clone()));
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
         Ok(Self { addr, admin_addr, stack, admin, drain_timeout: config.server.drain_timeout, data, operators })
@@ -104,5 +132,27 @@ impl Gateway {
         // Operators can look until the end.
         self.operators.closing.cancel();
         drained
+    }
+}
+
+/// What callers' connections may take: as many as are configured, or fewer where the limit of open files is low.
+fn limits(config: &Config, request_memory: &RequestMemory) -> Limits {
+    let ServerLimits { max_connections, max_connections_per_peer, max_head_size, .. } = config.server.limits;
+    let upstream = config.accounts.len().saturating_mul(config.upstream.max_concurrency);
+    let open_files = open_files::raise_limit();
+    let kept = upstream.saturating_add(ADMIN_CONNECTIONS);
+    let connections = open_files::connections_within(open_files, max_connections, kept);
+    if connections < max_connections {
+        tracing::warn!(
+            max_connections,
+            lowered_to = connections,
+            open_files,
+            "server.max_connections does not fit into the limit of open files and is lowered; raise RLIMIT_NOFILE (ulimit -n)"
+        );
+    }
+    Limits {
+        connections: ConnectionLimits::new(connections, max_connections_per_peer),
+        max_head_size,
+        request_memory: request_memory.clone(),
     }
 }

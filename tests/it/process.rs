@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -128,17 +127,6 @@ impl Running {
         self.printed.lock().unwrap().clone()
     }
 
-    /// How many files, sockets and pipes it has open.
-    pub(crate) fn open_files(&self) -> usize {
-        self.files().count()
-    }
-
-    /// What each of its open files is.
-    fn files(&self) -> impl Iterator<Item = PathBuf> {
-        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
-        files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok())
-    }
-
     /// A line of its memory in `/proc/PID/status`, such as `VmRSS`, in bytes.
     pub(crate) fn memory(&self, line: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -148,7 +136,9 @@ impl Running {
 
     /// How many pipes it has open, those to this process included.
     pub(crate) fn pipes(&self) -> usize {
-        self.files().filter(|open| open.to_string_lossy().starts_with("pipe:")).collect::<HashSet<_>>().len()
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let open = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        open.filter(|open| open.to_string_lossy().starts_with("pipe:")).collect::<HashSet<_>>().len()
     }
 
     /// Sends SIGTERM, as Kubernetes does.

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpSocket, TcpStream};
@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 use super::{Ask, Client};
 use crate::process::{Running, environment};
 
-const MB: u64 = 1_000_000;
+pub(crate) const MB: u64 = 1_000_000;
 /// What the gateway may take with `cache.memory = "32MiB"` and few connections, in bytes.
 const BOUND: u64 = 60 * MB;
 /// What connections may take beside it, in bytes.
-pub(crate) const CONNECTIONS_BOUND: u64 = 40 * MB;
+const CONNECTIONS_BOUND: u64 = 40 * MB;
 /// Code of a release build that is resident under load, in bytes.
 const RELEASE_CODE: u64 = 10 * MB;
 /// How long `/livez` may take: the default of a Kubernetes probe is a second, and this machine is busy.
@@ -63,11 +63,6 @@ impl Target {
         self.process.printed()
     }
 
-    /// How many files, sockets and pipes it has open.
-    pub(crate) fn open_files(&self) -> usize {
-        self.process.open_files()
-    }
-
     /// What is resident now, beside mapped files, in bytes.
     pub(crate) fn resident(&self) -> u64 {
         self.process.memory("VmRSS").saturating_sub(self.process.memory("RssFile"))
@@ -78,14 +73,19 @@ impl Target {
         self.process.memory("VmHWM").saturating_sub(self.process.memory("RssFile"))
     }
 
-    /// The sum of a metric over all of its series whose labels contain each of `labels`; zero where there is none.
-    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let metrics = Client::default().send(self.admin_addr, &Ask::get("").path("/metrics")).await.unwrap();
-        let series = metrics.text().lines().filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && labels.iter().all(|label| line.contains(label))
-        });
-        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    /// Waits until a metric, summed over all series with `label`, such as `outcome="miss"`, is at least `wanted`.
+    pub(crate) async fn until_metric(&self, name: &str, label: &str, wanted: u32) {
+        let begun = Instant::now();
+        loop {
+            let metrics = Client::default().send(self.admin_addr, &Ask::get("").path("/metrics")).await.unwrap();
+            let series = metrics.text().lines().filter(|line| line.starts_with(name) && line.contains(label));
+            let sum: f64 = series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+            if sum >= f64::from(wanted) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{name}{{{label}}} is {sum}, not {wanted}");
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Asserts that the gateway has answered each probe so far, and never took more than it may, connections included.
@@ -142,6 +142,23 @@ pub(crate) async fn send(connection: &TcpStream, mut bytes: &[u8]) {
             Ok(sent) => bytes = &bytes[sent..],
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return,
+        }
+    }
+}
+
+/// All that comes over a connection until it is closed.
+///
+/// # Errors
+/// If it does not end in order.
+pub(crate) async fn receive_all(connection: &TcpStream) -> std::io::Result<String> {
+    let (mut received, mut bytes) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        connection.readable().await?;
+        match connection.try_read(&mut bytes) {
+            Ok(0) => return Ok(String::from_utf8(received).unwrap()),
+            Ok(read) => received.extend_from_slice(&bytes[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }
