@@ -293,6 +293,9 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Unplaced) => NotStored::NoTimestamp,
         CacheError::Repage(RepageError::Oversized | RepageError::TooLarge { .. })
         | CacheError::TooLargeToHold { .. } => NotStored::TooLarge,
-        CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign => NotStored::Lost,
+        // The last one is no fetch's.
+        CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign | CacheError::AnswersHoldTooMuch => {
+            NotStored::Lost
+        }
     }
 }

@@ -150,6 +150,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
     match error {
         CacheError::Held(exhausted) => spent(exhausted),
         CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
+        CacheError::AnswersHoldTooMuch => (Kind::Overloaded, Some(Duration::from_secs(10))),
         CacheError::Restless => (Kind::UpstreamFailed, None),
         CacheError::TooLargeToHold { .. } => (Kind::WindowTooLarge, None),
         // Most likely a new configuration is being rolled out.

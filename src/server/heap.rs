@@ -1,4 +1,4 @@
-//! Gives memory back to the system after many connections have closed.
+//! Gives memory back to the system after a peak.
 //!
 //! glibc keeps what is freed between pieces that are still in use: after 4,096 connections it held 50 MB for good. To
 //! look for it takes the locks of the heap, so it is looked for only when there is something to find.
@@ -6,23 +6,22 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-/// How often it is looked how many connections there are.
-const INTERVAL: Duration = Duration::from_secs(10);
-/// So many connections must have closed: some 3 MB.
-const CLOSED_CONNECTIONS: usize = 256;
+/// How often it is looked how much is in use.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// So many bytes must have been freed.
+const WORTH_TRIMMING: u64 = 4 << 20;
 
-/// Trims the heap after peaks of `connections`, until the listener closes.
-pub(super) async fn trim_after_peaks(connections: TaskTracker, closing: CancellationToken) {
+/// Trims the heap when `bytes_in_use` has fallen from a peak, until the listener closes.
+pub(super) async fn trim_after_peaks(bytes_in_use: impl Fn() -> u64, closing: CancellationToken) {
     let mut peak = 0;
     let look = async {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let open = connections.len();
-            peak = open.max(peak);
-            if peak - open >= CLOSED_CONNECTIONS {
-                peak = open;
+            let in_use = bytes_in_use();
+            peak = in_use.max(peak);
+            if peak - in_use >= WORTH_TRIMMING {
+                peak = in_use;
                 let _ = tokio::task::spawn_blocking(trim).await;
             }
         }

@@ -30,6 +30,8 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The most connections of operators: probes, scrapes, people.
 const ADMIN_CONNECTIONS: usize = 64;
+/// What a connection takes of memory, with the buffers of a request.
+const CONNECTION_BYTES: u64 = 12 << 10;
 /// Bytes of memory for large heads and bodies of operators.
 const ADMIN_REQUEST_MEMORY: u64 = 1 << 20;
 
@@ -91,7 +93,9 @@ impl Gateway {
         let admin = Admin::new(&stack, config, clock);
         tokio::spawn(admin_listener.serve(AdminService::new(admin.clone())));
         tokio::spawn(listener.serve(stack.service.clone()));
-        tokio::spawn(heap::trim_after_peaks(data.connections.clone(), data.closing.clone()));
+        let (connections, memory) = (data.connections.clone(), stack.memory.clone());
+        let bytes_in_use = move || connections.len() as u64 * CONNECTION_BYTES + memory.pinned_bytes();
+        tokio::spawn(heap::trim_after_peaks(bytes_in_use, data.closing.clone()));
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
         Ok(Self { addr, admin_addr, stack, admin, drain_timeout: config.server.drain_timeout, data, operators })

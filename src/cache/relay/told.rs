@@ -47,7 +47,8 @@ impl From<&CacheError> for Told {
     fn from(error: &CacheError) -> Self {
         match error {
             CacheError::Held(Exhausted { retry_after }) => Self::Held(*retry_after),
-            CacheError::Lost => Self::Lost,
+            // Of a fetch for another replica there is no answer that could be too much.
+            CacheError::Lost | CacheError::AnswersHoldTooMuch => Self::Lost,
             CacheError::Restless => Self::Restless,
             CacheError::Damaged(Damaged) => Self::Damaged,
             CacheError::Foreign => Self::Foreign,
