@@ -2,7 +2,7 @@
 
 use tower::ServiceBuilder;
 
-use crate::api::{Answers, ApiLayer, ApiStage, Usage};
+use crate::api::{Answers, ApiLayer, ApiStage, RequestMemory, Usage};
 use crate::cache::{CacheLayer, CacheStage, Memory, Purges, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -38,6 +38,8 @@ pub struct Stack {
     pub usage: Usage,
     /// How the callers' own limits stand.
     pub callers: Callers,
+    /// What large heads and bodies take their room of.
+    pub request_memory: RequestMemory,
     /// To be told when a drain has taken too long.
     pub drain_timeout: DrainTimeout,
 }
@@ -64,8 +66,10 @@ impl Stack {
         let (cache, redis) = (&config.cache, post.as_ref());
         let cache = CacheLayer::new(cache, redis, &config.window, &config.quota, &quotas, &limiters, clock);
         let (memory, fields, purges) = (cache.memory().clone(), cache.fields().clone(), cache.purges().clone());
-        let api = ApiLayer::new(&config.accounts, &config.callers, &config.window, &config.cache, &quotas, clock);
-        let edge = EdgeLayer::new(&config.callers, &config.server.hosts, clock.clone());
+        let (accounts, callers, limits) = (&config.accounts, &config.callers, config.server.limits);
+        let request_memory = RequestMemory::new(limits.request_memory);
+        let api = ApiLayer::new(accounts, callers, &config.window, &config.cache, &quotas, &request_memory, clock);
+        let edge = EdgeLayer::new(callers, &config.server.hosts, limits.max_requests, clock.clone());
         let (answers, usage, callers) = (api.answers().clone(), api.usage().clone(), edge.callers().clone());
         let drain_timeout = edge.drain_timeout().clone();
 
@@ -87,6 +91,18 @@ impl Stack {
             // One call to Kore, within its deadline.
             .service(Client::new(&config.upstream, clock.clone())?);
 
-        Ok(Self { service, quotas, memory, fields, purges, post, answers, usage, callers, drain_timeout })
+        Ok(Self {
+            service,
+            quotas,
+            memory,
+            fields,
+            purges,
+            post,
+            answers,
+            usage,
+            callers,
+            request_memory,
+            drain_timeout,
+        })
     }
 }

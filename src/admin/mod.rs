@@ -201,6 +201,7 @@ impl Admin {
         }
         telemetry::cache_bytes("memory", self.0.memory.bytes());
         telemetry::cache_bytes("hot", self.0.hot_bytes());
+        telemetry::cache_bytes("pinned", self.0.memory.pinned_bytes());
         self.0.metrics.run_upkeep();
         self.0.metrics.render()
     }

@@ -28,6 +28,9 @@ pub enum ApiError {
         /// Bytes.
         limit: usize,
     },
+    /// The bodies of other requests take all the memory that there is for them.
+    #[error("the bodies of other requests leave no room for this one")]
+    NoRoomForBody,
     /// Nothing of this path is served.
     #[error("no such path")]
     NotFound,

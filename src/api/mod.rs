@@ -9,6 +9,7 @@ mod prefer;
 mod question;
 mod report;
 mod representation;
+mod request_body;
 mod streamed;
 mod usage;
 
@@ -23,7 +24,7 @@ use futures_util::future::{self, BoxFuture, Ready, ready};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
-use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
+use http_body_util::{Either, Full};
 use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
@@ -33,6 +34,7 @@ use self::cost::CostBody;
 use self::question::{Account, Question, Target};
 use self::report::WindowReport;
 use self::representation::{Coding, Format, Representation};
+use self::request_body::RequestBody;
 use self::streamed::StreamedPieces;
 use crate::cache::{CacheError, Cost, CostQuery, Excerpted, Outcome, Rest, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
@@ -45,12 +47,9 @@ pub use self::again::Answers;
 pub use self::error::ApiError;
 pub use self::question::Caller;
 pub use self::report::{Progress, Report, Settled};
+pub use self::request_body::{RequestMemory, RequestMemoryPermit};
 pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
 
-/// The most that a body of filters may weigh, in bytes.
-const BODY_LIMIT: usize = 256 << 10;
-/// The longest that such a body may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Below this a body gains nothing by a content coding.
 const WORTH_CODING: u64 = 512;
 /// The fields by which answers to the same target differ.
@@ -75,18 +74,20 @@ pub struct ApiLayer {
     quotas: Quotas,
     usage: Usage,
     answers: Answers,
+    request_memory: RequestMemory,
     clock: Clock,
 }
 
 impl ApiLayer {
     /// For the streams of these accounts, asked for by these callers; what calls will take, the quotas say. Of the room of
-    /// `cache`, answers that are given again and again get a part.
+    /// `cache`, answers that are given again and again get a part. Bodies take their room of `request_memory`.
     pub fn new(
         accounts: &[config::Account],
         callers: &[config::Caller],
         window: &config::Window,
         cache: &config::Cache,
         quotas: &Quotas,
+        request_memory: &RequestMemory,
         clock: &Clock,
     ) -> Self {
         let account = |a: &config::Account| Account { id: a.account_id.clone(), streams: a.streams.clone() };
@@ -96,6 +97,7 @@ impl ApiLayer {
             quotas: quotas.clone(),
             usage: Usage::new(callers, accounts, quotas),
             answers: Answers::new(cache.memory),
+            request_memory: request_memory.clone(),
             clock: clock.clone(),
         }
     }
@@ -156,10 +158,12 @@ where
                 Target::Usage => return Ok(api.own_usage(&head)),
                 Target::Stream(stream) => stream,
             };
-            let body = read_body(body).await?;
+            let RequestBody { bytes: body, permit: _held_until_answered } =
+                request_body::read(body, &api.request_memory).await?;
             let caller = head.extensions.get::<Caller>();
             let now = api.clock.now();
             let question = question::read(&head, stream, &body, caller, &api.accounts, &api.window, now)?;
+            drop(body);
             if question.dry_run {
                 let Ok(cost) = below.oneshot(CostQuery(question.query.clone())).await;
                 return Ok(api.tell_cost(&cost, &question.query));
@@ -262,25 +266,6 @@ fn say(what: &impl Serialize, report: Report) -> Answer {
 /// Seconds for people to read, to the millisecond.
 fn seconds(duration: Duration) -> f64 {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
-}
-
-async fn read_body<B>(body: B) -> Result<Bytes, ApiError>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    // Most requests have none, and need no timer for it.
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    if body.size_hint().lower() > BODY_LIMIT as u64 {
-        return Err(ApiError::BodyTooLarge { limit: BODY_LIMIT });
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge { limit: BODY_LIMIT }),
-        Ok(Err(_)) | Err(_) => Err(ApiError::BodyBrokeOff),
-    }
 }
 
 /// The answer with these items, which are so many bytes without a content coding.

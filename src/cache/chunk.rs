@@ -22,6 +22,7 @@ pub use self::join::Joint;
 use self::pack::Packer;
 use super::hot::Hot;
 use super::often::Reads;
+use super::pinned::AliveChunk;
 use crate::repage::Item;
 use crate::window::{Moment, Span};
 
@@ -44,6 +45,8 @@ pub struct Chunk {
     shared: AtomicBool,
     /// Where copies of its blocks lie that are wanted again and again; set when it is kept in memory.
     hot: OnceLock<Hot>,
+    /// Counts it as long as it is held; set when it is kept in memory.
+    alive: OnceLock<AliveChunk>,
 }
 
 /// One item of a chunk.
@@ -171,6 +174,12 @@ impl Chunk {
     pub(super) fn keep_hot_in(&self, hot: Hot) {
         // It may lie in memory twice; either will do.
         let _ = self.hot.set(hot);
+    }
+
+    /// From now on, it is counted until it is dropped.
+    pub(super) fn count_as_alive(&self, alive: AliveChunk) {
+        // One that lies in memory twice is held once.
+        let _ = self.alive.set(alive);
     }
 
     /// Of which time.

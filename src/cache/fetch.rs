@@ -299,6 +299,11 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Unplaced | RepageError::NoneIsPlaced) => NotStored::NoTimestamp,
         CacheError::Repage(RepageError::Oversized | RepageError::TooLarge { .. })
         | CacheError::TooLargeToHold { .. } => NotStored::TooLarge,
-        CacheError::Busy { .. } | CacheError::Lost | CacheError::Damaged(_) | CacheError::Foreign => NotStored::Lost,
+        // The last one is no fetch's.
+        CacheError::Busy { .. }
+        | CacheError::Lost
+        | CacheError::Damaged(_)
+        | CacheError::Foreign
+        | CacheError::AnswersHoldTooMuch => NotStored::Lost,
     }
 }

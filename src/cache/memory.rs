@@ -10,6 +10,8 @@ use moka::sync::Cache;
 
 use super::chunk::Chunk;
 use super::hot::{Hot, HotId};
+use super::pinned::PinnedBytes;
+use super::{CacheError, WindowAnswer};
 
 /// Of so many bytes, one is for blocks that are hot,
 const HOT_SHARE: u64 = 16;
@@ -23,6 +25,8 @@ const PASSING_LEAST: u64 = 8 << 20;
 const HOT_FOR: Duration = Duration::from_secs(30);
 /// For so long an answer is given again before its chunks count as used once more.
 const RECALL_FOR: Duration = Duration::from_secs(30);
+/// An answer of fewer bytes of chunks than this may begin however much other answers hold.
+const LARGE_ANSWER: usize = 1 << 20;
 /// What a hot piece costs besides its bytes.
 const HOT_OVERHEAD: usize = 256;
 
@@ -35,6 +39,7 @@ pub struct ChunkId(u64);
 pub struct Memory {
     chunks: Cache<ChunkId, Arc<Chunk>>,
     hot: HotPieces,
+    pinned: PinnedBytes,
     next: Arc<AtomicU64>,
     /// The room for what is fetched ahead of those who stream.
     ahead: Arc<Ahead>,
@@ -129,7 +134,8 @@ impl Memory {
     /// Room for `bytes`.
     pub fn new(bytes: u64) -> Self {
         let hot = HotPieces::new(bytes / HOT_SHARE);
-        let hot_of = hot.clone();
+        let (hot_of, pinned) = (hot.clone(), PinnedBytes::new(bytes));
+        let kept = pinned.clone();
         let passing = (bytes / PASSING_SHARE).max(PASSING_LEAST.min(bytes / 2));
         let chunks = Cache::builder()
             .max_capacity(bytes - bytes / HOT_SHARE - bytes / ANSWERS_SHARE - passing)
@@ -137,10 +143,13 @@ impl Memory {
             // moka's default would keep what was used often before and turn newcomers away. Every chunk is a newcomer
             // once, under a name of its own, and it has just been paid for.
             .eviction_policy(EvictionPolicy::lru())
-            .eviction_listener(move |id: Arc<ChunkId>, chunk, _| hot_of.forget(*id, chunk.blocks()))
+            .eviction_listener(move |id: Arc<ChunkId>, chunk, _| {
+                kept.let_go(chunk.weight());
+                hot_of.forget(*id, chunk.blocks());
+            })
             .build();
         let ahead = Arc::new(Ahead { most: passing / 2, held: AtomicU64::new(0) });
-        Self { chunks, hot, next: Arc::default(), ahead }
+        Self { chunks, hot, pinned, next: Arc::default(), ahead }
     }
 
     /// The most bytes of chunks that are kept.
@@ -159,6 +168,7 @@ impl Memory {
     pub fn keep(&self, chunk: Arc<Chunk>) -> ChunkId {
         let id = ChunkId(self.next.fetch_add(1, Ordering::Relaxed));
         chunk.keep_hot_in(Hot::new(id, self.hot.clone()));
+        chunk.count_as_alive(self.pinned.keep(chunk.weight()));
         self.chunks.insert(id, chunk);
         id
     }
@@ -176,6 +186,24 @@ impl Memory {
     /// Lets a chunk go.
     pub fn drop_chunk(&self, id: ChunkId) {
         self.chunks.invalidate(&id);
+    }
+
+    /// Lets an answer begin, unless it is large or streamed and others hold too much already.
+    ///
+    /// # Errors
+    /// [`CacheError::AnswersHoldTooMuch`]
+    pub(super) fn admit_answer(&self, answer: WindowAnswer) -> Result<WindowAnswer, CacheError> {
+        let bytes = || answer.items.slices.iter().map(|slice| slice.chunk.weight()).sum::<usize>();
+        if self.pinned.is_full() && (answer.rest.is_some() || bytes() >= LARGE_ANSWER) {
+            return Err(CacheError::AnswersHoldTooMuch);
+        }
+        Ok(answer)
+    }
+
+    /// Bytes of chunks that memory has let go of and answers under way still hold.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.chunks.run_pending_tasks();
+        self.pinned.bytes()
     }
 
     /// Bytes of chunks that are held.
@@ -205,6 +233,23 @@ mod tests {
         assert!(memory.bytes() <= 10_000);
         assert!(memory.get(ids[999]).is_some());
         assert!(memory.get(ids[0]).is_none());
+    }
+
+    #[test]
+    fn chunks_that_answers_hold_are_counted_until_they_are_dropped() {
+        let memory = Memory::new(10_000);
+        let chunk = || Arc::new(Chunk::new(Span::default(), Moment::from_nanos(0), Settled::Yes, &[]));
+        let weight = chunk().weight() as u64;
+        let held: Vec<_> = (0..500).map(|_| chunk()).collect();
+        for chunk in &held {
+            memory.keep(chunk.clone());
+        }
+        assert_eq!(memory.pinned_bytes() + memory.bytes(), 500 * weight);
+        drop(held);
+        for _ in 0..2000 {
+            memory.keep(chunk());
+        }
+        assert!(memory.pinned_bytes() < 300 * weight, "{} of {weight}", memory.pinned_bytes());
     }
 
     #[test]

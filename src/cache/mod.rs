@@ -19,6 +19,7 @@ mod memory;
 mod often;
 mod outcome;
 mod parts;
+mod pinned;
 mod purge;
 mod relay;
 mod runs;
@@ -156,6 +157,10 @@ pub enum CacheError {
     /// Items kept moving from one chunk to another while the window was put together.
     #[error("the window's items kept moving")]
     Restless,
+    /// Answers under way, most likely those of readers that take nothing, hold as many chunks as they may that memory has
+    /// let go of.
+    #[error("answers that are being sent hold too much memory for one more that is as large as this one")]
+    AnswersHoldTooMuch,
     /// A chunk does not read back.
     #[error(transparent)]
     Damaged(#[from] Damaged),
@@ -283,9 +288,15 @@ impl Service<WindowQuery> for CacheStage {
     fn call(&mut self, query: WindowQuery) -> Self::Future {
         self.0.forget_future(query.asked_at);
         match Glance::at(&self.0, &query) {
-            Some(glance) if glance.is_ready() => Either::Left(ready(Ok(glance.answer()))),
+            Some(glance) if glance.is_ready() => Either::Left(ready(self.0.memory.admit_answer(glance.answer()))),
             Some(glance) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),
-            None => Either::Right(Box::pin(serve::answer(self.0.clone(), query))),
+            None => {
+                let fetcher = self.0.clone();
+                Either::Right(Box::pin(async move {
+                    let answer = serve::answer(fetcher.clone(), query).await?;
+                    fetcher.memory.admit_answer(answer)
+                }))
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 59] = [
+pub(super) const KEYS: [&str; 65] = [
     "server",
     "listen",
     "admin_listen",
@@ -21,6 +21,12 @@ pub(super) const KEYS: [&str; 59] = [
     "drain_timeout",
     "admin",
     "metric_streams",
+    "max_connections",
+    "max_connections_per_peer",
+    "max_requests",
+    "max_head_size",
+    "request_memory",
+    "send_timeout",
     "upstream",
     "base_url",
     "timeout",

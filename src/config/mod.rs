@@ -69,6 +69,25 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// How long requests under way may take to end after SIGTERM.
     pub drain_timeout: Duration,
+    /// What callers may take of the process.
+    pub limits: ServerLimits,
+}
+
+/// The keys of `[server]` that bound what callers take of the process: connections, memory, time.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    /// The most connections of callers; at least 1.
+    pub max_connections: usize,
+    /// The most connections from one address, or from one /64 of IPv6; at least 1.
+    pub max_connections_per_peer: usize,
+    /// The most requests whose answers are being made; at least 1.
+    pub max_requests: usize,
+    /// The most bytes of a request's head, from 8 KiB to 1 MiB.
+    pub max_head_size: usize,
+    /// Bytes of memory for large heads and for bodies of requests, of all connections together.
+    pub request_memory: u64,
+    /// How long a connection whose peer takes nothing of an answer stays open.
+    pub send_timeout: Duration,
 }
 
 /// `[admin]`

@@ -92,6 +92,23 @@ pub(super) fn size_of_at_least(least: u64) -> impl Fn(&Node) -> Result<u64, Stri
     }
 }
 
+/// A size within `range`, in bytes.
+pub(super) fn size_within(range: RangeInclusive<u32>) -> impl Fn(&Node) -> Result<usize, String> {
+    move |node| {
+        let size = size(node)?;
+        let within = u32::try_from(size).ok().filter(|size| range.contains(size));
+        let print = |size: &u32| units::print_size(u64::from(*size));
+        within.map(|size| size as usize).ok_or_else(|| {
+            format!(
+                "is {}; it must be a size from {} to {}",
+                units::print_size(size),
+                print(range.start()),
+                print(range.end())
+            )
+        })
+    }
+}
+
 /// A whole number within `range`.
 pub(super) fn integer(range: RangeInclusive<u32>) -> impl Fn(&Node) -> Result<u32, String> {
     move |node| {

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use super::read::Word as _;
 use super::units::{print_duration, print_size};
-use super::{Account, Caller, Config, Names, Redis, ServerTls, redis_url};
+use super::{Account, Caller, Config, Names, Redis, ServerLimits, ServerTls, redis_url};
 
 const REDACTED: &str = "[redacted]";
 
@@ -26,6 +26,7 @@ impl Config {
             out.key("tls", inline_tls(tls));
         }
         out.key("drain_timeout", text(print_duration(server.drain_timeout)));
+        out.server_limits(&server.limits);
 
         out.line("\n[admin]");
         if admin.token.is_some() {
@@ -90,6 +91,15 @@ impl Out {
 
     fn key(&mut self, key: &str, value: impl Display) {
         writeln!(self.0, "{key} = {value}").expect("a String takes all that is written to it");
+    }
+
+    fn server_limits(&mut self, limits: &ServerLimits) {
+        self.key("max_connections", limits.max_connections);
+        self.key("max_connections_per_peer", limits.max_connections_per_peer);
+        self.key("max_requests", limits.max_requests);
+        self.key("max_head_size", text(print_size(limits.max_head_size as u64)));
+        self.key("request_memory", text(print_size(limits.request_memory)));
+        self.key("send_timeout", text(print_duration(limits.send_timeout)));
     }
 
     fn account(&mut self, account: &Account) {

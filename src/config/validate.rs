@@ -10,7 +10,8 @@ use super::node::Node;
 use super::read::Word;
 use super::section::{Reader, Section};
 use super::{
-    Admin, Cache, Config, Freshness, Quota, Redis, Server, ServerTls, UpperBound, Upstream, Window, accounts, read, url,
+    Admin, Cache, Config, Freshness, Quota, Redis, Server, ServerLimits, ServerTls, UpperBound, Upstream, Window,
+    accounts, read, url,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -67,7 +68,23 @@ fn server(section: &mut Section<'_>) -> Server {
         Some(ServerTls { cert: cert?, key: key?, client_ca })
     });
     let drain_timeout = section.or("drain_timeout", 30 * SECOND, read::duration);
-    Server { listen, admin_listen, hosts, tls, drain_timeout }
+    Server { listen, admin_listen, hosts, tls, drain_timeout, limits: server_limits(section) }
+}
+
+fn server_limits(section: &mut Section<'_>) -> ServerLimits {
+    let mut count = |key, default| section.or(key, default, read::integer(1..=1_000_000)) as usize;
+    let max_connections = count("max_connections", 4096);
+    let max_connections_per_peer = count("max_connections_per_peer", 1024);
+    let max_requests = count("max_requests", 2048);
+    ServerLimits {
+        max_connections,
+        max_connections_per_peer,
+        max_requests,
+        // Less is not supported by hyper; more than that is no head.
+        max_head_size: section.or("max_head_size", 32 << 10, read::size_within(8 << 10..=1 << 20)),
+        request_memory: section.or("request_memory", 16 << 20, read::size),
+        send_timeout: section.or("send_timeout", MINUTE, read::positive_duration),
+    }
 }
 
 fn admin(mut section: Section<'_>) -> Admin {

@@ -33,9 +33,6 @@ pub use self::caller::{Callers, bearer_token};
 pub use self::hosts::{AllowedHosts, HeadError};
 pub use self::problem::{EdgeError, Kind};
 
-/// So many requests may be under way at once; each costs little while it waits.
-const MOST_REQUESTS: usize = 16_384;
-
 /// Stands between the socket and the api. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
 pub struct EdgeLayer(Arc<Edge>);
@@ -51,11 +48,11 @@ struct Edge {
 
 impl EdgeLayer {
     /// Lets in these callers; anybody, if there are none. Then `Host` must be one of `hosts`, and with callers only if there
-    /// is one, for their keys tell them apart.
-    pub fn new(callers: &[config::Caller], hosts: &[String], clock: Clock) -> Self {
+    /// is one, for their keys tell them apart. At most `max_requests` are answered at once.
+    pub fn new(callers: &[config::Caller], hosts: &[String], max_requests: usize, clock: Clock) -> Self {
         let any_host = !callers.is_empty() && hosts.is_empty();
         let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
-        let room = Arc::new(Semaphore::new(MOST_REQUESTS));
+        let room = Arc::new(Semaphore::new(max_requests));
         let drain_timeout = DrainTimeout::default();
         Self(Arc::new(Edge { callers: Callers::new(callers), hosts, room, clock, drain_timeout }))
     }
@@ -148,7 +145,7 @@ mod tests {
         });
         let request = Request::builder().header("host", "localhost").header("x-request-id", "mine-1");
         let request = request.body(Full::<Bytes>::default()).unwrap();
-        let response = EdgeLayer::new(&[], &[], Clock::system()).layer(below).oneshot(request).await.unwrap();
+        let response = EdgeLayer::new(&[], &[], 1, Clock::system()).layer(below).oneshot(request).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()["x-request-id"], "mine-1");
     }
@@ -169,7 +166,7 @@ mod tests {
             requests_per_minute: 10.try_into().unwrap(),
             weight: 3,
         };
-        let mut edge = EdgeLayer::new(&[caller], &[], Clock::system()).layer(below);
+        let mut edge = EdgeLayer::new(&[caller], &[], 1, Clock::system()).layer(below);
         for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=12")] {
             let request = Request::builder().uri(path).header("host", "any").header("x-api-key", "key");
             let request = request.body(Full::<Bytes>::default()).unwrap();

@@ -148,6 +148,7 @@ fn judge_api(error: &ApiError) -> (Kind, Option<Duration>) {
             (Kind::BadRequest, None)
         }
         ApiError::BodyTooLarge { .. } => (Kind::BodyTooLarge, None),
+        ApiError::NoRoomForBody => (Kind::Overloaded, Some(Duration::from_secs(1))),
         ApiError::NotFound => (Kind::NotFound, None),
         ApiError::MethodNotAllowed { .. } => (Kind::MethodNotAllowed, None),
         ApiError::Forbidden => (Kind::Forbidden, None),
@@ -161,6 +162,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::Held(exhausted) => spent(exhausted),
         CacheError::Busy { retry_after } => (Kind::Overloaded, Some(*retry_after)),
         CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
+        CacheError::AnswersHoldTooMuch => (Kind::Overloaded, Some(Duration::from_secs(10))),
         CacheError::Restless => (Kind::UpstreamFailed, None),
         CacheError::TooLargeToHold { .. } => (Kind::WindowTooLarge, None),
         // Most likely a new configuration is being rolled out.

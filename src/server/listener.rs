@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
+use super::connections::{ConnectionLimits, turn_away};
+use super::head_meter::{HeadMeter, Metered};
 use super::head_timer::{HEAD_LOOK, HEAD_TIMEOUT, HeadTimer};
 use super::linger::linger;
 use super::passing::{Congestion, Passing};
+use crate::api::RequestMemory;
+use crate::telemetry;
 
 /// Pause after a failed accept: it means that the process has run out of something, file descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,12 +40,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) tls: Option<TlsAcceptor>,
+    pub(super) limits: Limits,
     /// Stops taking connections in, and lets those that are open end after the request they are at.
     pub(super) closing: CancellationToken,
     /// Resets those that are still open then.
     pub(super) aborting: CancellationToken,
     /// Holds each connection until it has ended.
     pub(super) tracker: TaskTracker,
+}
+
+/// What the connections of a listener may take. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub(super) struct Limits {
+    pub(super) connections: ConnectionLimits,
+    /// Bytes of one head, at least 8 KiB.
+    pub(super) max_head_size: usize,
+    /// What large heads take their room of.
+    pub(super) request_memory: RequestMemory,
 }
 
 impl Listener {
@@ -70,24 +86,43 @@ impl Listener {
                     }
                 },
             };
-            let (tls, service) = (self.tls.clone(), service_for(peer));
-            let (closing, aborting) = (self.closing.clone(), self.aborting.clone());
-            let congestion = congestion.clone();
-            self.tracker.spawn(async move {
-                let _ = stream.set_nodelay(true);
-                let stream = congestion.take_in(stream, peer);
-                let Some(tls) = tls else {
-                    return serve_connection(stream, service, closing, aborting).await;
-                };
-                // One who has not shaken hands has asked for nothing, so a drain does not wait for it.
-                match closing.run_until_cancelled(shake_hands(tls, stream)).await {
-                    Some(Some(stream)) => serve_connection(stream, service, closing, aborting).await,
-                    Some(None) => tracing::debug!("a TLS handshake failed"),
-                    None => {}
+            let permit = match self.limits.connections.admit(peer) {
+                Ok(permit) => permit,
+                Err(too_many) => {
+                    telemetry::connection_cut(too_many.label());
+                    if self.tls.is_none() {
+                        turn_away(&stream);
+                    }
+                    continue;
                 }
-            });
+            };
+            let _ = stream.set_nodelay(true);
+            let stream = congestion.take_in(stream, peer);
+            let connection = Connection {
+                limits: self.limits.clone(),
+                closing: self.closing.clone(),
+                aborting: self.aborting.clone(),
+            };
+            let service = service_for(peer);
+            match self.tls.clone() {
+                None => self.tracker.spawn(async move {
+                    connection.serve(stream, service).await;
+                    drop(permit);
+                }),
+                Some(tls) => self.tracker.spawn(async move {
+                    connection.serve_tls(tls, stream, service).await;
+                    drop(permit);
+                }),
+            };
         }
     }
+}
+
+/// What a connection needs to know of its listener.
+struct Connection {
+    limits: Limits,
+    closing: CancellationToken,
+    aborting: CancellationToken,
 }
 
 /// What happens to a connection besides requests.
@@ -109,6 +144,12 @@ impl Reset for Passing {
     }
 }
 
+impl<I: Reset> Reset for Metered<I> {
+    fn reset_on_drop(&self) {
+        self.inner().reset_on_drop();
+    }
+}
+
 impl Reset for TlsStream<Passing> {
     fn reset_on_drop(&self) {
         self.get_ref().0.reset_on_drop();
@@ -119,66 +160,106 @@ async fn shake_hands(tls: TlsAcceptor, stream: Passing) -> Option<TlsStream<Pass
     tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await.ok()?.ok()
 }
 
-async fn serve_connection<I, S, B>(stream: I, service: S, closing: CancellationToken, aborting: CancellationToken)
-where
-    I: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
-    S::Future: Send,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    let timer = HeadTimer::new();
-    // One request comes after the other, so the connection's own service does for all of them.
-    let service = RefCell::new(service);
-    let mut connection = http1::Builder::new()
-        .timer(timer.clone())
-        .header_read_timeout(HEAD_TIMEOUT)
-        // Both services are always ready, and say no in an answer.
-        .serve_connection(TokioIo::new(stream), service_fn(move |request| service.borrow_mut().call(request)));
-    // Polled only when they have something to say: the token's own lock is shared by all connections.
-    let mut seldom = FuturesUnordered::new();
-    seldom.push(Either::Left(Either::Left(async {
-        closing.cancelled().await;
-        Seldom::Closing
-    })));
-    let look = || async {
-        tokio::time::sleep(HEAD_LOOK).await;
-        Seldom::Look
-    };
-    seldom.push(Either::Right(look()));
-    let is_broken = loop {
-        tokio::select! {
-            biased;
-            ended = &mut connection => break ended.is_err_and(|error| {
-                // Clients hang up; that is their right and no news.
-                tracing::debug!(%error, "a connection ended early");
-                // A body that broke off, unlike a client that did, is the service's own.
-                error.is_user()
-            }),
-            Some(event) = seldom.next() => match event {
-                Seldom::Closing => {
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                    seldom.push(Either::Left(Either::Right(async {
-                        aborting.cancelled().await;
-                        Seldom::Aborting
-                    })));
-                }
-                Seldom::Aborting => break true,
-                // Then the connection is polled.
-                Seldom::Look => {
-                    timer.look();
-                    seldom.push(Either::Right(look()));
-                }
-            },
+impl Connection {
+    async fn serve_tls<S, B>(self, tls: TlsAcceptor, stream: Passing, service: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        // One who has not shaken hands has asked for nothing, so a drain does not wait for it.
+        match self.closing.run_until_cancelled(shake_hands(tls, stream)).await {
+            Some(Some(stream)) => self.serve(stream, service).await,
+            Some(None) => tracing::debug!("a TLS handshake failed"),
+            None => {}
         }
-    };
-    let stream = connection.into_parts().io.into_inner();
-    if is_broken {
-        stream.reset_on_drop();
-    } else {
-        // In a box, for few connections end like that, and all would have to have room for it.
-        closing.run_until_cancelled(Box::pin(linger(stream))).await;
     }
+
+    async fn serve<I, S, B>(self, stream: I, service: S)
+    where
+        I: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let Self { limits: Limits { max_head_size, request_memory, .. }, closing, aborting } = self;
+        let (timer, meter) = (HeadTimer::new(), HeadMeter::new(&request_memory, max_head_size));
+        let stream = TokioIo::new(Metered::new(stream, meter.clone()));
+        // One request comes after the other, so the connection's own service does for all of them.
+        let service = RefCell::new(service);
+        let answer = move |request| {
+            // Both services are always ready, and say no in an answer.
+            let answer = service.borrow_mut().call(request);
+            meter.begin_answer();
+            let meter = meter.clone();
+            async move {
+                let answer = answer.await;
+                meter.end_answer();
+                answer
+            }
+        };
+        let mut connection = http1::Builder::new()
+            .timer(timer.clone())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(max_head_size)
+            .serve_connection(stream, service_fn(answer));
+        // Polled only when they have something to say: the token's own lock is shared by all connections.
+        let mut seldom = FuturesUnordered::new();
+        seldom.push(Either::Left(Either::Left(async {
+            closing.cancelled().await;
+            Seldom::Closing
+        })));
+        let look = || async {
+            tokio::time::sleep(HEAD_LOOK).await;
+            Seldom::Look
+        };
+        seldom.push(Either::Right(look()));
+        let is_broken = loop {
+            tokio::select! {
+                biased;
+                ended = &mut connection => break ended.is_err_and(|error| ended_early(&error)),
+                Some(event) = seldom.next() => match event {
+                    Seldom::Closing => {
+                        std::pin::Pin::new(&mut connection).graceful_shutdown();
+                        seldom.push(Either::Left(Either::Right(async {
+                            aborting.cancelled().await;
+                            Seldom::Aborting
+                        })));
+                    }
+                    Seldom::Aborting => break true,
+                    // Then the connection is polled.
+                    Seldom::Look => {
+                        timer.look();
+                        seldom.push(Either::Right(look()));
+                    }
+                },
+            }
+        };
+        let stream = connection.into_parts().io.into_inner();
+        if is_broken {
+            stream.reset_on_drop();
+        } else {
+            // In a box, for few connections end like that, and all would have to have room for it.
+            closing.run_until_cancelled(Box::pin(linger(stream))).await;
+        }
+    }
+}
+
+/// Takes note of why a connection ended. True if its peer must see that from the way in which it is closed.
+fn ended_early(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    if error.is_parse_too_large() {
+        telemetry::connection_cut("max_head_size");
+    } else if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
+        telemetry::connection_cut("send_timeout");
+    } else {
+        // Clients hang up; that is their right and no news.
+        tracing::debug!(%error, "a connection ended early");
+    }
+    // A body that broke off, unlike a client that did, is the service's own.
+    error.is_user()
 }
 
 #[cfg(test)]
@@ -191,6 +272,11 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+
+    fn limits() -> Limits {
+        let (connections, request_memory) = (ConnectionLimits::new(8, 8), RequestMemory::new(1 << 20));
+        Limits { connections, max_head_size: 16 << 10, request_memory }
+    }
 
     async fn connect() -> (TcpStream, CancellationToken) {
         connect_to(|_| async { Ok(Response::new(Full::new(Bytes::from_static(b"here")))) }).await
@@ -206,7 +292,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (closing, tracker) = (CancellationToken::new(), TaskTracker::new());
         let aborting = CancellationToken::new();
-        let listener = Listener { socket, tls: None, closing: closing.clone(), aborting, tracker };
+        let listener = Listener { socket, tls: None, limits: limits(), closing: closing.clone(), aborting, tracker };
         let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
         tokio::spawn(listener.serve(move |_| tower::service_fn(answer.clone())));
         (client, closing)
@@ -317,7 +403,8 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (closing, aborting, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (connections, arrived) = (tracker.clone(), Arc::new(tokio::sync::Notify::new()));
-        let listener = Listener { socket, tls: None, closing: closing.clone(), aborting: aborting.clone(), tracker };
+        let (closed, aborted) = (closing.clone(), aborting.clone());
+        let listener = Listener { socket, tls: None, limits: limits(), closing: closed, aborting: aborted, tracker };
         let client = TcpStream::connect(listener.addr().unwrap()).await.unwrap();
         let arrive = arrived.clone();
         let never = move |_| {

@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
+use rustix::net::sockopt::{set_tcp_congestion, set_tcp_user_timeout, tcp_congestion};
 use rustix::net::{SendFlags, send};
 use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, vmsplice};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -43,6 +44,16 @@ pub(super) struct Congestion {
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
+}
+
+/// Lets the system cut the connections of `socket` whose peers take nothing of what was sent for so long: it alone knows
+/// that, whatever sends, and also of what lies in its own buffers.
+///
+/// # Errors
+/// If the system cannot do that.
+pub(super) fn set_send_timeout(socket: &TcpListener, timeout: Duration) -> io::Result<()> {
+    // The connections that are taken in inherit it.
+    Ok(set_tcp_user_timeout(socket, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?)
 }
 
 impl Congestion {

@@ -34,6 +34,10 @@ pub fn init_metrics() -> &'static PrometheusHandle {
 
 fn describe() {
     describe_counter!("koregate_requests_total", "Requests that have ended, by how");
+    describe_counter!(
+        "koregate_connections_cut_total",
+        "Connections that were refused or cut, by the limit they were beyond"
+    );
     describe_counter!("koregate_upstream_calls_total", "Calls to the upstream, by result");
     describe_counter!(
         "koregate_upstream_calls_avoided_total",
@@ -73,6 +77,12 @@ fn describe() {
     describe_histogram!("koregate_upstream_duration_seconds", Unit::Seconds, "From a call to the end of its answer");
     describe_histogram!("koregate_redis_duration_seconds", Unit::Seconds, "From a call to Redis to its replies");
     describe_histogram!("koregate_quota_wait_seconds", Unit::Seconds, "How long calls waited for their turn");
+}
+
+/// A connection was not served, or not to its end, because of the limit that this key of `[server]` sets.
+pub fn connection_cut(limit: &'static str) {
+    counter!("koregate_connections_cut_total", "limit" => limit).increment(1);
+    tracing::debug!(limit, "a connection was cut");
 }
 
 /// What the quota of an account leaves.

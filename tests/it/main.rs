@@ -22,6 +22,7 @@ mod http_1_0;
 mod imports;
 mod labels;
 mod link;
+mod memory;
 mod nginx;
 mod operations;
 mod piecemeal;

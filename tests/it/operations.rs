@@ -16,7 +16,7 @@ const DAY: &str = "from=2026-02-23&to=2026-02-23";
 const SECRET: &str = "simulated-secret-of-no-worth-at-all=";
 
 /// A simulator on the machine's clock, for a gateway that has no other.
-async fn simulator() -> (Simulator, Control) {
+pub(crate) async fn simulator() -> (Simulator, Control) {
     let profile = Profile { end: Some(at("2026-02-26")), ..exact_profile(250, 4) };
     let simulator = Simulator::start(profile, Clock::system()).await.unwrap();
     let control = simulator.control();

@@ -27,6 +27,13 @@ pub(crate) fn environment(base_url: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Starts the binary from a shell, which does this first.
+fn from_shell(before: &str) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("{before}; exec \"$0\" \"$@\""), BINARY]);
+    shell
+}
+
 /// The binary, with nothing of this process's environment.
 fn koregate(arguments: &[&str], environment: &[(&'static str, String)]) -> Command {
     let mut command = Command::new(BINARY);
@@ -77,12 +84,22 @@ impl Running {
         Self::of(koregate(arguments, environment))
     }
 
+    /// The same, with at most so many open files.
+    pub(crate) fn start_limited(
+        arguments: &[&str],
+        environment: &[(&'static str, String)],
+        open_files: Option<u64>,
+    ) -> Self {
+        let limit = |open_files| from_shell(&format!("ulimit -n {open_files}"));
+        let mut command = open_files.map_or_else(|| Command::new(BINARY), limit);
+        prepare(&mut command, arguments, environment);
+        Self::of(command)
+    }
+
     /// The same where no file may grow beyond 512 bytes, until [`Running::make_room`].
     pub(crate) fn start_without_room(arguments: &[&str], environment: &[(&'static str, String)]) -> Self {
         // The signal is ignored, so that writing fails instead, as on a full disk.
-        let script = "trap '' XFSZ; ulimit -S -f 1; exec \"$0\" \"$@\"";
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script, BINARY]);
+        let mut command = from_shell("trap '' XFSZ; ulimit -S -f 1");
         prepare(&mut command, arguments, environment);
         Self::of(command)
     }
@@ -135,6 +152,13 @@ impl Running {
     /// All that it has printed so far.
     pub(crate) fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()
+    }
+
+    /// A line of its memory in `/proc/PID/status`, such as `VmRSS`, in bytes.
+    pub(crate) fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();
+        value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// How many pipes it has open, those to this process included.

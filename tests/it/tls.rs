@@ -60,7 +60,7 @@ impl Authority {
     }
 
     /// Trusts this authority, and shows `own` if it is asked who it is.
-    fn client(&self, own: Option<&Signed>) -> ClientConfig {
+    pub(crate) fn client(&self, own: Option<&Signed>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();

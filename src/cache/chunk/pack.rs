@@ -126,6 +126,7 @@ impl Packer<'_> {
             names: Box::default(),
             shared: false.into(),
             hot: std::sync::OnceLock::new(),
+            alive: std::sync::OnceLock::new(),
         };
         self.scratch.packed.clear();
         (chunk, self.scratch)

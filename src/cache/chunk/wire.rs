@@ -114,8 +114,8 @@ impl Chunk {
         let names = (0..names).map(|_| rest.get_u64_le()).collect();
         // What it was read from is let go of, index and all.
         let text = (rest.len() == start).then(|| Text::Deflated(Bytes::copy_from_slice(rest)))?;
-        let (shared, hot) = (false.into(), OnceLock::new());
-        let chunk = Self { span, fetched_at, epoch, rows, blocks, text, names, shared, hot };
+        let (shared, hot, alive) = (false.into(), OnceLock::new(), OnceLock::new());
+        let chunk = Self { span, fetched_at, epoch, rows, blocks, text, names, shared, hot, alive };
         chunk.makes_sense().then_some(chunk)
     }
 

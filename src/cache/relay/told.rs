@@ -50,7 +50,8 @@ impl From<&CacheError> for Told {
         match error {
             CacheError::Held(Exhausted { retry_after }) => Self::Held(*retry_after),
             CacheError::Busy { retry_after } => Self::Busy(*retry_after),
-            CacheError::Lost => Self::Lost,
+            // Of a fetch for another replica there is no answer that could be too much.
+            CacheError::Lost | CacheError::AnswersHoldTooMuch => Self::Lost,
             CacheError::Restless => Self::Restless,
             CacheError::Damaged(Damaged) => Self::Damaged,
             CacheError::Foreign => Self::Foreign,

@@ -24,6 +24,7 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         ("[server.tls]\nkey = \"a.pem\"", "5: server.tls.cert: is missing".to_owned()),
         ("[server]\ntls = true", "6: server.tls: is a boolean; it must be a table".to_owned()),
         ("[upstream]\ntimeout = \"0s\"", "6: upstream.timeout: must be more than zero".to_owned()),
+        ("[server]\nmax_head_size = '4KiB'", "6: server.max_head_size: is 4KiB; it must be a size from 8KiB to 1MiB".to_owned()),
         ("[upstream]\nmax_concurrency = 0", "6: upstream.max_concurrency: is 0; it must be a whole number from 1 to 10000".to_owned()),
         ("[upstream]\nmax_concurrency = 1.5", "6: upstream.max_concurrency: is a float; it must be a whole number from 1 to 10000".to_owned()),
         ("[upstream]\nmax_concurrency = 99999999999999999999", "6: upstream.max_concurrency: is a number out of range; it must be a whole number from 1 to 10000".to_owned()),

@@ -108,6 +108,8 @@ fn the_contract_s_defaults() {
     assert_eq!(config.window.upper_bound, UpperBound::Inclusive);
     assert_eq!(config.window.freshness.len(), 3);
     assert_eq!(config.cache.memory, 256 << 20);
+    let limits = config.server.limits;
+    assert_eq!((limits.max_connections, limits.max_connections_per_peer), (4096, 1024));
     assert!(config.cache.redis.is_none() && config.quota.state_file.is_none() && config.callers.is_empty());
 }
 
@@ -123,6 +125,12 @@ admin_listen = "0.0.0.0:0"
 hosts = ["Koregate.internal."]
 tls = { cert = "a \"quoted\" path", key = "k.pem" }
 drain_timeout = "1500ms"
+max_connections = 10
+max_connections_per_peer = 3
+max_requests = 7
+max_head_size = "8KiB"
+request_memory = 1000000
+send_timeout = "5s"
 
 [admin]
 token = { env = "SECRET" }
@@ -179,6 +187,12 @@ admin_listen = "0.0.0.0:0"
 hosts = ["koregate.internal"]
 tls = { cert = 'a "quoted" path', key = "k.pem" }
 drain_timeout = "1500ms"
+max_connections = 10
+max_connections_per_peer = 3
+max_requests = 7
+max_head_size = "8KiB"
+request_memory = "1000000"
+send_timeout = "5s"
 
 [admin]
 token = "[redacted]"

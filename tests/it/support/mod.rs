@@ -1,5 +1,6 @@
 //! What every test needs: a simulator and a gateway that stand, a client that asks, and answers that can be compared.
 
+pub(crate) mod attack;
 mod client;
 mod redis;
 mod rig;

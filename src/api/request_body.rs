@@ -1,0 +1,121 @@
+//! Request bodies, read whole, and the memory that requests share until they are answered.
+
+use std::error::Error as StdError;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::ApiError;
+
+/// The most that a body of filters may weigh, in bytes.
+const BODY_LIMIT: usize = 256 << 10;
+/// The longest that such a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of each body that take no room of [`RequestMemory`], so that usual filters are read however full it is.
+const UNCOUNTED_BODY: usize = 4 << 10;
+
+/// A budget of bytes for large heads and for bodies, shared by all connections. Cheap to clone; all clones are the same.
+#[derive(Clone, Debug)]
+pub struct RequestMemory(Arc<Semaphore>);
+
+/// Room in a [`RequestMemory`], free again when dropped.
+#[derive(Debug)]
+pub struct RequestMemoryPermit(OwnedSemaphorePermit);
+
+impl RequestMemory {
+    /// Room for so many bytes.
+    pub fn new(bytes: u64) -> Self {
+        let permits = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(permits)))
+    }
+
+    /// Sets `bytes` aside; `None` if there is no room for them.
+    pub fn try_reserve(&self, bytes: usize) -> Option<RequestMemoryPermit> {
+        let bytes = u32::try_from(bytes).ok()?;
+        self.0.clone().try_acquire_many_owned(bytes).ok().map(RequestMemoryPermit)
+    }
+}
+
+impl RequestMemoryPermit {
+    /// The room of both.
+    fn merge(&mut self, other: Self) {
+        self.0.merge(other.0);
+    }
+}
+
+/// A body, and the room that it takes until its request is answered.
+#[derive(Debug, Default)]
+pub(super) struct RequestBody {
+    pub(super) bytes: Bytes,
+    pub(super) permit: Option<RequestMemoryPermit>,
+}
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// If the body is too large, finds no room, or does not come to its end in time.
+pub(super) async fn read<B>(body: B, memory: &RequestMemory) -> Result<RequestBody, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    // Most requests have none, and need no timer for it.
+    if body.is_end_stream() {
+        return Ok(RequestBody::default());
+    }
+    tokio::time::timeout(BODY_TIMEOUT, collect(body, memory)).await.unwrap_or(Err(ApiError::BodyBrokeOff))
+}
+
+async fn collect<B: Body<Data = Bytes>>(body: B, memory: &RequestMemory) -> Result<RequestBody, ApiError> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    // Memory that is not written to takes none of the system's.
+    let mut whole = Vec::with_capacity(announced.min(BODY_LIMIT));
+    let mut permit: Option<RequestMemoryPermit> = None;
+    let mut counted = UNCOUNTED_BODY;
+    let mut body = pin!(body);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| ApiError::BodyBrokeOff)?.into_data() else { continue };
+        let len = whole.len() + data.len();
+        if len > BODY_LIMIT {
+            return Err(ApiError::BodyTooLarge { limit: BODY_LIMIT });
+        }
+        if len > counted {
+            let more = memory.try_reserve(len - counted).ok_or(ApiError::NoRoomForBody)?;
+            match &mut permit {
+                Some(permit) => permit.merge(more),
+                None => permit = Some(more),
+            }
+            counted = len;
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(RequestBody { bytes: whole.into(), permit })
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    async fn read_bytes(len: usize, memory: &RequestMemory) -> Result<RequestBody, ApiError> {
+        read(Full::new(Bytes::from(vec![7; len])), memory).await
+    }
+
+    #[tokio::test]
+    async fn bodies_share_a_budget_and_small_ones_need_none() {
+        let memory = RequestMemory::new(100_000);
+        let large = read_bytes(80_000, &memory).await.unwrap();
+        assert_eq!(large.bytes.len(), 80_000);
+        assert!(matches!(read_bytes(80_000, &memory).await, Err(ApiError::NoRoomForBody)));
+        assert_eq!(read_bytes(UNCOUNTED_BODY, &memory).await.unwrap().bytes.len(), UNCOUNTED_BODY);
+        drop(large);
+        assert!(read_bytes(80_000, &memory).await.is_ok());
+        assert!(matches!(read_bytes(BODY_LIMIT + 1, &memory).await, Err(ApiError::BodyTooLarge { .. })));
+    }
+}
