@@ -2,3 +2,5 @@
 
 mod connections;
 mod readers;
+mod series;
+mod upstreams;
