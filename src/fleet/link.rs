@@ -108,7 +108,7 @@ impl Link {
     }
 
     /// Whether there are several masters, each with its own keys.
-    pub(super) fn is_cluster(&self) -> bool {
+    pub fn is_cluster(&self) -> bool {
         self.wire.is_cluster()
     }
 

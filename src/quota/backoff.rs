@@ -11,6 +11,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// The interval of probes: an account that is closed for longer is asked by one call each time. Also the longest pause
 /// after a refusal that names none.
 pub(super) const PROBE_INTERVAL: Duration = Duration::from_mins(2);
+/// A pause of at most this is kept, however short the limits are: the upstream may have a reason that is none of them.
+const ALWAYS_KEPT: Duration = Duration::from_mins(1);
 
 /// When calls may go, as far as the upstream has said.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,15 +76,16 @@ impl Backoff {
     }
 
     /// The pause after a refusal: what the upstream `asked` for, or a call's share of the window, twice as long with each
-    /// refusal in a row. Never longer than the longest limit, for a call has left each window by then.
+    /// refusal in a row. If the upstream asks for more than a minute, not longer than the longest limit, for a call has left
+    /// each window by then.
     pub(super) fn pause_after(&self, limits: &[Limit], named: SpentLimit, asked: Option<Duration>) -> Duration {
         let guess = self.guess(limits, named);
-        match asked {
+        let bounded = |asked: Duration| if asked <= ALWAYS_KEPT { asked } else { asked.min(longest(limits)) };
+        match asked.map(bounded) {
             Some(asked) if self.refusals <= 1 => asked,
             Some(asked) => asked.max(guess),
             None => guess,
         }
-        .min(longest(limits))
     }
 
     fn guess(&self, limits: &[Limit], named: SpentLimit) -> Duration {
@@ -131,6 +134,10 @@ mod tests {
         backoff.refused(seconds(10), seconds(9));
         for (asked, pause) in [(7, 7), (3600, 3600), (86_400, 3600), (1_000_000_000_000, 3600)] {
             assert_eq!(backoff.pause_after(&LIMITS, SpentLimit::Unnamed, Some(seconds(asked))), seconds(pause));
+        }
+        let short = [Limit { requests: 60, per: seconds(10) }];
+        for (asked, pause) in [(30, 30), (60, 60), (1_000_000_000_000, 10)] {
+            assert_eq!(backoff.pause_after(&short, SpentLimit::Unnamed, Some(seconds(asked))), seconds(pause));
         }
     }
 

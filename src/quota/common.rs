@@ -12,6 +12,8 @@ mod book;
 mod drive;
 mod exchange;
 mod members;
+mod pulse;
+mod rest;
 #[cfg(test)]
 mod tests;
 
@@ -25,12 +27,14 @@ pub(super) use self::book::Name;
 pub(super) use self::drive::{Meeting, drive, leave, listen};
 pub(super) use self::exchange::{Answer, Exchange};
 use self::members::Members;
+pub(super) use self::pulse::keep_pulse;
+pub(super) use self::rest::Schedule;
 use super::ledger::{GUARD, Tick};
 use super::role::Role;
 use crate::config::Limit;
 use crate::fleet::ReplicaId;
 
-/// How long a lease lasts. Whoever dies with it holds up the others for so long; and whoever cannot reach Redis for so
+/// How long a lease lasts, which is as long as the session of its holder. Whoever dies with it holds up the others for so long; and whoever cannot reach Redis for so
 /// long may be sure that nobody holds one, if nobody reaches it.
 pub(super) const LEASE: Duration = Duration::from_millis(1250);
 /// Its holder lets go of it a little sooner: the clocks of two machines do not run quite alike.
@@ -104,12 +108,16 @@ pub(super) struct Common {
     book: Book,
     members: Members,
     stance: Stance,
+    /// Who was last seen to hold the lease.
+    last_holder: Option<ReplicaId>,
     started: Tick,
-    /// When the last exchange began.
+    /// When the last exchange or pulse began.
     tried: Option<Tick>,
     /// This process has stood still for so long that others may take it for dead, and has not been in touch since.
     stood_still: bool,
-    /// When the last exchange began that was answered.
+    /// The last exchange has failed.
+    is_failing: bool,
+    /// When the last exchange or pulse began that was answered.
     answered: Option<Tick>,
     /// Since when all have been.
     steady: Option<Tick>,
@@ -160,9 +168,11 @@ impl Common {
             book,
             members: Members::default(),
             stance: Stance::Joining,
+            last_holder: None,
             started: now,
             tried: None,
             stood_still: false,
+            is_failing: false,
             answered: None,
             steady: None,
             read: None,
@@ -307,8 +317,8 @@ impl Common {
         self.wanted > 0 && self.role(now) == Role::Calls
     }
 
-    /// How long until the next exchange, if nobody waits for one.
-    pub(super) fn interval(&self) -> Duration {
+    /// How long until the next exchange, if nobody waits for one and it is not at rest.
+    fn interval(&self) -> Duration {
         match self.stance {
             Stance::Leading { .. } => LEASE / 4,
             Stance::Following(_) => LEASE / 3,
@@ -320,12 +330,7 @@ impl Common {
     pub(super) fn exchange(&mut self, now: Tick) -> Exchange {
         self.is_exchanging = true;
         self.let_lapse(now);
-        self.stood_still |= self.tried.is_some_and(|last| last + STILL <= now);
-        self.tried = Some(now);
-        if self.answered.is_some_and(|last| last + LEASE <= now) {
-            // Out of touch: by an outage, or because this process stood still.
-            self.steady = None;
-        }
+        self.note_attempt(now);
         self.book.forget_before(now.saturating_sub(self.longest()));
         self.book.stand_by_open(now + UNHEARD.min(self.call), now + self.latest());
         let (is_leading, spends) = match &self.stance {
@@ -353,6 +358,7 @@ impl Common {
             sent: now,
             me: self.me.clone(),
             lease: if self.is_leaving { Duration::ZERO } else { LEASE },
+            last_holder: self.last_holder.as_ref().unwrap_or(&self.me).clone(),
             may_lead: (is_settled || is_leading) && !self.is_leaving,
             vouches,
             wants,
@@ -375,8 +381,8 @@ impl Common {
         self.is_exchanging = false;
         let sent = exchange.sent;
         let before = (self.stance.clone(), self.role(now));
-        self.answered = Some(sent);
-        self.stood_still = false;
+        self.answered = self.answered.max(Some(sent));
+        (self.stood_still, self.is_failing) = (false, false);
         self.steady.get_or_insert(sent);
         self.book.told(&exchange.tell);
         let is_news = !answer.is_known && (self.is_known || answer.took);
@@ -405,6 +411,9 @@ impl Common {
         if !answer.is_known && answer.holder.as_ref() != Some(&self.me) {
             // Whoever comes to hold the lease gathers what is known.
             self.book.tell_again(false);
+        }
+        if answer.holder.is_some() {
+            self.last_holder.clone_from(&answer.holder);
         }
         match answer.holder {
             // There is more to tell of what was done alone.

@@ -110,6 +110,7 @@ impl Quotas {
             met.push((meeting.clone(), Arc::downgrade(turns)));
             tokio::spawn(common::drive(Arc::downgrade(turns), meeting));
         }
+        tokio::spawn(common::keep_pulse(met.clone()));
         tokio::spawn(common::listen(post.clone(), met));
         Self { post: Some(post.clone()), ..self }
     }

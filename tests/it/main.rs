@@ -8,6 +8,7 @@
 mod access_log;
 mod again;
 mod answers;
+mod at_rest;
 mod callers;
 mod calls;
 mod clock;

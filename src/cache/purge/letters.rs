@@ -90,9 +90,7 @@ async fn look(purges: Weak<Inner>) {
         let Some(strong) = purges.upgrade().map(Purges) else { return };
         let Some(shared) = &strong.0.shared else { return };
         // What Redis does not answer is asked again soon; who would read there meanwhile asks for itself.
-        if let Ok(answers) =
-            shared.link().run(shared.accounts.iter().map(|account| shared.ask(account)).collect()).await
-        {
+        if let Ok(answers) = shared.ask_all().await {
             for (account, answer) in shared.accounts.iter().zip(&answers) {
                 strong.heard(account, Some(answer)).await;
             }

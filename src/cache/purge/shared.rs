@@ -112,6 +112,22 @@ impl Shared {
         Command::new("GET").arg(self.name(account, "epoch"))
     }
 
+    /// Asks for the marks of all accounts: at once, but in a Cluster one by one, for they lie on several nodes. The answer
+    /// to each, in the order of the accounts.
+    ///
+    /// # Errors
+    /// If Redis cannot be asked.
+    pub(super) async fn ask_all(&self) -> Result<Vec<Reply>, LinkError> {
+        if self.link().is_cluster() {
+            return self.link().run(self.accounts.iter().map(|account| self.ask(account)).collect()).await;
+        }
+        let names = self.accounts.iter().map(|account| self.name(account, "epoch"));
+        match self.link().run(vec![Command::new("MGET").args(names)]).await?.pop() {
+            Some(Reply::Array(marks)) => Ok(marks),
+            other => Err(other.map_or(LinkError::Nonsense, |reply| reply.fault())),
+        }
+    }
+
     /// Whether nothing has changed since the last look, by the answer to [`Shared::ask`].
     pub(super) fn is_known(&self, account: &str, answer: &Reply) -> bool {
         mark(answer).is_ok_and(|mark| self.state(account, |state| state.seen.as_ref() == Some(&mark)))

@@ -44,7 +44,7 @@ impl Common {
 
     /// An exchange has failed.
     pub(super) fn failed(&mut self, now: Tick, exchange: &Exchange) -> Change {
-        self.is_exchanging = false;
+        (self.is_exchanging, self.is_failing) = (false, true);
         // It may have been granted what it wanted, all the same.
         let lost = (exchange.first..).take(exchange.wants as usize).map(|number| self.name(number));
         let lost: Vec<_> = lost.chain(exchange.take_out.iter().cloned()).collect();
@@ -103,7 +103,7 @@ impl Common {
 
     /// How far each replica has counted. Gives those who are to be crossed out.
     pub(super) fn count(&mut self, now: Tick, counts: Vec<(ReplicaId, i64)>) -> (Vec<ReplicaId>, Change) {
-        let gone = self.members.look(now, counts);
+        let gone = self.members.look(now, counts, self.steady);
         let mut change = Change::default();
         let there = self.members.there().len();
         // Where only scripts are forbidden, others may still come, and be seen.

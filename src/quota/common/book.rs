@@ -109,6 +109,11 @@ impl Book {
         own.chain(others).take(most).collect()
     }
 
+    /// Whether Redis knows of all calls, and none is under way here.
+    pub(super) fn is_told(&self) -> bool {
+        self.own.values().all(|call| call.is_told && !call.is_open) && self.others.values().all(|call| call.is_told)
+    }
+
     /// Redis has been told of these.
     pub(super) fn told(&mut self, calls: &[(Name, Tick)]) {
         for (name, at) in calls {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::exchange::SCRIPT;
 use super::{Answer, Exchange};
@@ -13,8 +13,8 @@ use crate::fleet::{Command, LinkError, Mail, Post, ReplicaId, Reply, To, Topic};
 use crate::quota::turns::{Turns, Word};
 use crate::telemetry;
 
-/// How often each replica shows that it is there.
-const COUNTED: Duration = Duration::from_millis(500);
+/// Says to all that a replica has begun.
+const JOINED: &str = "joined";
 
 /// Where the replicas meet for one account.
 #[derive(Clone, Debug)]
@@ -27,6 +27,24 @@ pub(in crate::quota) struct Meeting {
 impl Meeting {
     pub(in crate::quota) fn new(post: &Post, account: &str) -> Self {
         Self { post: post.clone(), account: utf8_percent_encode(account, NON_ALPHANUMERIC).to_string() }
+    }
+
+    pub(super) fn post(&self) -> &Post {
+        &self.post
+    }
+
+    /// The key that names the holder of the lease.
+    pub(super) fn lease(&self) -> Bytes {
+        self.key("leader")
+    }
+
+    /// The key that is there as long as the leases of a replica hold: one for all accounts, but in a Cluster one for each,
+    /// since a script finds keys of one slot only.
+    pub(super) fn session(&self, replica: &ReplicaId) -> Bytes {
+        if self.post.link().is_cluster() {
+            return self.key(&format!("session:{replica}"));
+        }
+        format!("{}:session:{replica}", self.post.prefix()).into()
     }
 
     /// In one slot of a Cluster.
@@ -42,7 +60,8 @@ impl Meeting {
         if self.post.is_mute() {
             self.post.send(&To::One(self.post.me().clone()), Topic::Quota, b"").await?;
         }
-        let keys = [self.key("lease"), self.key("ledger")];
+        let [theirs, mine] = [&exchange.last_holder, &exchange.me].map(|replica| self.session(replica));
+        let keys = [self.lease(), self.key("ledger"), theirs, mine];
         let head = [self.post.head(Topic::Quota), self.account.clone().into_bytes()].concat();
         let arguments = exchange.arguments(&self.post.channel(&To::All), head);
         match self.post.link().script(&SCRIPT, &keys, &arguments).await? {
@@ -61,21 +80,31 @@ impl Meeting {
         let _ = self.post.send(to, Topic::Quota, format!("{}:{words}", self.account).as_bytes()).await;
     }
 
-    /// Counts on, and looks how far the others have counted.
-    async fn count(&self) -> Option<Vec<(ReplicaId, i64)>> {
+    /// Counts on, and perhaps looks how far the others have counted; nobody, if Redis does not say.
+    ///
+    /// # Errors
+    /// If it could not count on.
+    async fn count(&self, and_look: bool) -> Result<Option<Vec<(ReplicaId, i64)>>, LinkError> {
         let members = self.key("members");
         let me = self.post.me().as_str().to_owned();
-        let count = Command::new("HINCRBY").arg(members.clone()).arg(me).arg("1");
-        let replies = self.post.link().run(vec![count, Command::new("HGETALL").arg(members)]).await.ok()?;
+        let mut commands = vec![Command::new("HINCRBY").arg(members.clone()).arg(me).arg("1")];
+        if and_look {
+            commands.push(Command::new("HGETALL").arg(members));
+        }
+        let replies = self.post.link().run(commands).await?;
+        match replies.first() {
+            Some(Reply::Integer(_)) => {}
+            other => return Err(other.map_or(LinkError::Nonsense, Reply::fault)),
+        }
         // Who cannot count is not seen, so it cannot say either who is there.
-        let [Reply::Integer(_), Reply::Array(fields)] = &replies[..] else { return None };
+        let Some(Reply::Array(fields)) = replies.get(1) else { return Ok(None) };
         let member = |field: &[Reply]| match field {
             [Reply::Bytes(replica), Reply::Bytes(count)] => {
                 Some((ReplicaId::read(replica)?, std::str::from_utf8(count).ok()?.parse().ok()?))
             }
             _ => None,
         };
-        Some(fields.chunks(2).filter_map(member).collect())
+        Ok(Some(fields.chunks(2).filter_map(member).collect()))
     }
 
     async fn cross_out(&self, replicas: Vec<ReplicaId>) {
@@ -88,25 +117,51 @@ impl Meeting {
 
 /// Keeps `turns` in touch with the other replicas, until it is gone.
 pub(in crate::quota) async fn drive(turns: Weak<Turns>, meeting: Meeting) {
-    let mut counted: Option<Instant> = None;
+    let [mut exchanged, mut counted, mut looked] = [None; 3];
+    let mut has_joined = false;
     loop {
-        let Some((due, waited_for)) = turns.upgrade().map(|turns| turns.next_exchange()) else { return };
-        tokio::select! {
-            () = tokio::time::sleep(due) => {}
-            () = waited_for.notified() => {}
-        }
+        let Some((schedule, waited_for)) = turns.upgrade().map(|turns| turns.schedule()) else { return };
+        let exchange_at = due(exchanged, schedule.exchange);
+        let is_waited_for = tokio::select! {
+            () = sleep_until(exchange_at.min(due(counted, schedule.count))) => false,
+            () = waited_for.notified() => true,
+        };
         let Some(turns) = turns.upgrade() else { return };
-        step(&turns, &meeting).await;
-        if counted.is_none_or(|last| last.elapsed() >= COUNTED) {
-            counted = Some(Instant::now());
+        if is_waited_for || !schedule.is_at_rest || exchange_at <= Instant::now() {
+            exchanged = Some(Instant::now());
+            step(&turns, &meeting).await;
+        }
+        if due(counted, schedule.count) <= Instant::now() {
             turns.tidy_loans();
+            counted = Some(Instant::now());
+            let looks = due(looked, schedule.read) <= Instant::now();
+            looked = if looks { counted } else { looked };
             // Only now: whoever is seen again after an outage has told of its calls.
-            if let Some(counts) = meeting.count().await {
-                let gone = turns.in_common(|common, now| common.count(now, counts));
-                meeting.cross_out(gone.unwrap_or_default()).await;
+            let is_counted = count(&turns, &meeting, looks).await;
+            if is_counted && !has_joined {
+                has_joined = true;
+                meeting.write(&To::All, JOINED).await;
+            }
+            if !is_counted && schedule.is_at_rest {
+                // At rest nothing else is written, so nothing else would find it out.
+                turns.exchange_soon();
             }
         }
     }
+}
+
+fn due(last: Option<Instant>, interval: Duration) -> Instant {
+    last.map_or_else(Instant::now, |last| last + interval)
+}
+
+/// Shows that this replica is there, and looks who else is. Gives whether Redis has taken it.
+async fn count(turns: &Arc<Turns>, meeting: &Meeting, and_look: bool) -> bool {
+    let Ok(counts) = meeting.count(and_look).await else { return false };
+    if let Some(counts) = counts {
+        let gone = turns.in_common(|common, now| common.count(now, counts));
+        meeting.cross_out(gone.unwrap_or_default()).await;
+    }
+    true
 }
 
 /// One exchange.
@@ -148,7 +203,9 @@ pub(in crate::quota) async fn listen(post: Post, turns: Vec<(Meeting, Weak<Turns
                 let granted = words
                     .split_once(':')
                     .and_then(|(first, granted)| Some((first.parse().ok()?, granted.parse().ok()?)));
-                if let Some((first, granted)) = granted {
+                if words == JOINED {
+                    turns.in_common(|common, now| ((), common.joined(now, &from)));
+                } else if let Some((first, granted)) = granted {
                     turns.in_common(|common, now| ((), common.hear(now, &from, first, granted)));
                 } else if let Some((number, word)) = Word::read(words) {
                     turns.hear(&from, number, word);

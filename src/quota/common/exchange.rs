@@ -22,6 +22,8 @@ pub(in crate::quota) struct Exchange {
     pub(super) me: ReplicaId,
     /// How long the lease is to last; zero gives it back.
     pub(super) lease: Duration,
+    /// Who was last seen to hold the lease, perhaps this replica: it is looked whether the session of that one goes on.
+    pub(super) last_holder: ReplicaId,
     /// Whether it may take the lease if nobody holds it.
     pub(super) may_lead: bool,
     /// Whether nothing is missing once this is entered, if it holds the lease.
@@ -86,6 +88,7 @@ impl Exchange {
             ms(self.keep),
             Bytes::from(channel.to_owned()),
             Bytes::from(head),
+            Bytes::from(self.last_holder.as_str().to_owned()),
         ];
         arguments.push(number(self.limits.len() as u64));
         for limit in &self.limits {

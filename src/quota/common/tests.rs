@@ -7,7 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::exchange::Age;
-use super::{Answer, Common, Exchange, GUARD, Name, Pass, UNHEARD};
+use super::rest::PULSE_INTERVAL;
+use super::{Answer, Common, Exchange, GUARD, LEASE, Name, Pass, UNHEARD};
 use crate::config::Limit;
 use crate::fleet::ReplicaId;
 use crate::quota::ledger::{Ledger, Tick};
@@ -48,7 +49,8 @@ impl Redis {
         for name in &asked.take_out {
             self.ledger.remove(name);
         }
-        self.lease.take_if(|(_, until)| *until <= now);
+        // The session of no other one is looked for.
+        self.lease.take_if(|(holder, until)| *until <= now && (*holder == asked.me || *holder == asked.last_holder));
         let mut took = false;
         match &self.lease {
             Some((holder, _)) if *holder == asked.me && asked.lease.is_zero() => self.lease = None,
@@ -82,6 +84,26 @@ impl Redis {
         });
         Answer { holder, took, is_known: self.origin, granted, calls }
     }
+
+    fn pulse(&mut self, now: Tick, me: &ReplicaId, about: &ReplicaId) -> bool {
+        let Some((_, until)) = self.lease.as_mut().filter(|(holder, until)| holder == about && *until > now) else {
+            return false;
+        };
+        if me == about {
+            *until = now + LEASE;
+        }
+        true
+    }
+}
+
+/// What replicas have asked of Redis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    exchanges: usize,
+    pulses: usize,
+    counts: usize,
+    /// Replicas that were read of when one looked who is there.
+    members_read: usize,
 }
 
 struct Replica {
@@ -89,7 +111,12 @@ struct Replica {
     ledger: Ledger,
     /// When each ends, and which of those that are counted it is.
     under_way: Vec<(Name, Tick, usize)>,
-    exchange_at: Tick,
+    exchanged: Tick,
+    counted: Tick,
+    looked: Tick,
+    pulse_at: Tick,
+    /// Something makes the next exchange earlier.
+    is_waited_for: bool,
     paused_until: Tick,
 }
 
@@ -100,7 +127,11 @@ impl Replica {
             common: Common::new(me, LIMITS.to_vec(), 8, call, now, Vec::new()),
             ledger: Ledger::new(LIMITS.to_vec()),
             under_way: Vec::new(),
-            exchange_at: now,
+            exchanged: Tick::ZERO,
+            counted: Tick::ZERO,
+            looked: Tick::ZERO,
+            pulse_at: now + PULSE_INTERVAL,
+            is_waited_for: true,
             paused_until: Tick::ZERO,
         }
     }
@@ -117,6 +148,8 @@ enum Event {
     Kill(usize),
     Pause(usize, u64),
     Start,
+    /// Nobody wants calls any more, until they do again.
+    Rest,
 }
 
 struct Fleet {
@@ -132,6 +165,9 @@ struct Fleet {
     dice: u64,
     /// Of so many letters one is lost.
     lost: u64,
+    /// Whether anybody wants calls.
+    is_idle: bool,
+    asked: Asked,
 }
 
 impl Fleet {
@@ -146,6 +182,8 @@ impl Fleet {
             call,
             dice,
             lost: u64::MAX,
+            is_idle: false,
+            asked: Asked::default(),
         };
         (0..replicas).for_each(|_| fleet.start());
         fleet
@@ -184,6 +222,7 @@ impl Fleet {
                 self.replicas[place].paused_until = self.now + Duration::from_millis(*for_ms);
             }
             Event::Start if self.now >= self.down_until && self.replicas.len() < 6 => self.start(),
+            Event::Rest => self.is_idle = !self.is_idle,
             _ => {}
         }
     }
@@ -197,11 +236,60 @@ impl Fleet {
             if self.replicas[place].paused_until > now {
                 continue;
             }
-            let (due, waits) = (self.replicas[place].exchange_at, self.replicas[place].common.is_waited_for(now));
-            if now >= due || waits {
-                self.exchange(place);
+            self.pulse(place);
+            self.keep_in_touch(place);
+            if !self.is_idle {
+                self.call(place);
             }
-            self.call(place);
+        }
+    }
+
+    fn pulse(&mut self, place: usize) {
+        let (now, replica) = (self.now, &mut self.replicas[place]);
+        if now < replica.pulse_at {
+            return;
+        }
+        replica.pulse_at = now + PULSE_INTERVAL;
+        let Some(about) = replica.common.begin_pulse(now) else { return };
+        self.asked.pulses += 1;
+        let is_held = !self.redis.is_down && self.redis.pulse(now, &replica.common.me.clone(), &about);
+        replica.is_waited_for |= replica.common.pulsed(now, now, is_held);
+    }
+
+    /// As `drive` does.
+    fn keep_in_touch(&mut self, place: usize) {
+        let (now, replica) = (self.now, &self.replicas[place]);
+        let schedule = replica.common.schedule(now);
+        let is_waited_for = replica.is_waited_for || schedule.exchange.is_zero();
+        let [exchanges, counts] = [(replica.exchanged, schedule.exchange), (replica.counted, schedule.count)]
+            .map(|(last, interval)| now >= last + interval);
+        if is_waited_for || exchanges || counts && !schedule.is_at_rest {
+            self.exchange(place);
+        }
+        if counts && !self.redis.is_down {
+            self.count(place, now >= self.replicas[place].looked + schedule.read);
+        }
+    }
+
+    fn count(&mut self, place: usize, and_look: bool) {
+        let (now, replica) = (self.now, &mut self.replicas[place]);
+        let is_first = replica.counted == Tick::ZERO;
+        replica.counted = now;
+        let me = replica.common.me.clone();
+        *self.redis.members.entry(me.clone()).or_default() += 1;
+        self.asked.counts += 1;
+        if and_look {
+            replica.looked = now;
+            self.asked.members_read += self.redis.members.len();
+            let counts = self.redis.members.iter().map(|(replica, count)| (replica.clone(), *count)).collect();
+            let (gone, more) = replica.common.count(now, counts);
+            self.redis.members.retain(|replica, _| !gone.contains(replica));
+            if more.ledger {
+                replica.anew();
+            }
+        }
+        for other in self.replicas.iter_mut().filter(|other| is_first && other.common.me != me) {
+            other.common.joined(now, &me);
         }
     }
 
@@ -217,7 +305,9 @@ impl Fleet {
 
     fn exchange(&mut self, place: usize) {
         let now = self.now;
+        self.asked.exchanges += 1;
         let replica = &mut self.replicas[place];
+        (replica.exchanged, replica.is_waited_for) = (now, false);
         let asked = replica.common.exchange(now);
         let change = if self.redis.is_down {
             replica.common.failed(now, &asked)
@@ -225,10 +315,6 @@ impl Fleet {
             let answer = self.redis.exchange(now, &asked);
             let (granted, me) = (answer.granted, asked.me.clone());
             let change = replica.common.answered(now, &asked, answer);
-            *self.redis.members.entry(me.clone()).or_default() += 1;
-            let counts = self.redis.members.iter().map(|(replica, count)| (replica.clone(), *count)).collect();
-            let (gone, more) = replica.common.count(now, counts);
-            self.redis.members.retain(|replica, _| !gone.contains(replica));
             for other in (0..self.replicas.len()).filter(|other| *other != place) {
                 if granted > 0 && self.roll(self.lost) > 0 {
                     let other = &mut self.replicas[other];
@@ -237,13 +323,11 @@ impl Fleet {
                     }
                 }
             }
-            super::Change { ledger: change.ledger || more.ledger, queue: true }
+            change
         };
-        let replica = &mut self.replicas[place];
         if change.ledger {
-            replica.anew();
+            self.replicas[place].anew();
         }
-        replica.exchange_at = now + replica.common.interval();
     }
 
     fn call(&mut self, place: usize) {
@@ -286,17 +370,18 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0usize..6).prop_map(Event::Kill),
         2 => ((0usize..6), 100u64..3000).prop_map(|(place, time)| Event::Pause(place, time)),
         4 => Just(Event::Start),
+        4 => Just(Event::Rest),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Whatever happens to Redis and to replicas, as long as it happens to all who are there alike.
     #[test]
     fn no_window_is_ever_passed(
         replicas in 1usize..6, is_slow in any::<bool>(), dice in any::<u64>(),
-        events in prop::collection::vec((0u64..15_000, event()), 0..8),
+        events in prop::collection::vec((0u64..15_000, event()), 0..10),
     ) {
         let mut fleet = Fleet::new(replicas, if is_slow { LONG } else { SHORT }, dice);
         for (wait, event) in events {
@@ -306,6 +391,7 @@ proptest! {
             }
             fleet.happen(&event);
         }
+        fleet.is_idle = false;
         (0..2400).for_each(|_| fleet.step());
         fleet.assert_within_limits()?;
         prop_assert!(!fleet.counted.is_empty());
@@ -363,4 +449,45 @@ fn without_redis_each_has_its_share_and_afterwards_one_has_all() {
     let now = fleet.now;
     assert_eq!(fleet.replicas.iter().filter(|replica| replica.common.role(now) == Role::Calls).count(), 1);
     fleet.assert_within_limits().unwrap();
+}
+
+/// A fleet that has come to rest, and what it asks of Redis in so many seconds.
+fn asked_at_rest(replicas: usize, seconds: u64) -> (Fleet, Asked) {
+    let mut fleet = Fleet::new(replicas, SHORT, 7);
+    let step = |fleet: &mut Fleet, seconds: u64| (0..seconds * 40).for_each(|_| fleet.step());
+    // Calls are made, and then nobody wants any more.
+    step(&mut fleet, 20);
+    fleet.is_idle = true;
+    step(&mut fleet, 20);
+    assert!(fleet.replicas.iter().all(|replica| replica.common.is_at_rest(fleet.now)));
+    fleet.asked = Asked::default();
+    step(&mut fleet, seconds);
+    let asked = fleet.asked;
+    (fleet, asked)
+}
+
+#[test]
+fn replicas_at_rest_ask_seldom_however_many_they_are() {
+    for replicas in [1, 3, 60] {
+        let (_, asked) = asked_at_rest(replicas, 120);
+        let each = |number: usize| number.div_ceil(replicas);
+        // Of a second: three halves of a pulse, a fifth of a count, and a sixtieth of an exchange.
+        assert!(each(asked.pulses) <= 120 * 1000 / 650 + 1, "{replicas}: {asked:?}");
+        assert!(each(asked.counts) <= 120 / 5 + 1, "{replicas}: {asked:?}");
+        assert!(each(asked.exchanges) <= 120 / 60 + 1, "{replicas}: {asked:?}");
+        // What each reads of the others does not grow with their number.
+        assert!(each(asked.members_read) <= 120 * 10 + 2 * replicas, "{replicas}: {asked:?}");
+    }
+}
+
+#[test]
+fn leader_that_dies_at_rest_is_followed_within_two_seconds() {
+    let (mut fleet, _) = asked_at_rest(5, 3);
+    let leader = fleet.replicas.iter().position(|replica| replica.common.role(fleet.now) == Role::Calls).unwrap();
+    fleet.replicas.remove(leader);
+    let died = fleet.now;
+    while !fleet.replicas.iter().any(|replica| replica.common.role(fleet.now) == Role::Calls) {
+        fleet.step();
+        assert!(fleet.now <= died + Duration::from_secs(2), "nobody makes the calls");
+    }
 }

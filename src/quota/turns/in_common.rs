@@ -1,27 +1,36 @@
 //! How a queue takes part in the quota that replicas have in common.
 
 use std::sync::Arc;
-use std::time::Duration;
-
 use tokio::sync::Notify;
 
 use super::{State, Turns};
-use crate::quota::common::{Change, Common, Exchange, LEASE};
+use crate::fleet::ReplicaId;
+use crate::quota::common::{Change, Common, Exchange, LEASE, Schedule};
 use crate::quota::ledger::Tick;
 use crate::quota::pace::Pace;
 use crate::quota::role::Role;
 use crate::telemetry;
 
 impl Turns {
-    /// How long until the next exchange with the other replicas, and what makes it earlier.
-    pub(in crate::quota) fn next_exchange(&self) -> (Duration, Arc<Notify>) {
+    /// When this replica does what to be in touch with the others, and what makes an exchange earlier.
+    pub(in crate::quota) fn schedule(&self) -> (Schedule, Arc<Notify>) {
         let (state, now) = (self.lock(), self.now());
-        let due = match &state.common {
-            Some(common) if common.is_waited_for(now) => Duration::ZERO,
-            Some(common) => common.interval(),
-            None => Duration::MAX,
-        };
-        (due, self.exchange.clone())
+        let schedule = state.common.as_ref().map_or(Schedule::NEVER, |common| common.schedule(now));
+        (schedule, self.exchange.clone())
+    }
+
+    /// Begins a pulse, if it is at rest: whose lease it is about, and when it began.
+    pub(in crate::quota) fn begin_pulse(&self) -> Option<(ReplicaId, Tick)> {
+        let (mut state, now) = (self.lock(), self.now());
+        Some((state.common.as_mut()?.begin_pulse(now)?, now))
+    }
+
+    /// Ends a pulse: whether the lease is held by whom it was about.
+    pub(in crate::quota) fn end_pulse(&self, sent: Tick, is_held: bool) {
+        let (mut state, now) = (self.lock(), self.now());
+        if state.common.as_mut().is_some_and(|common| common.pulsed(now, sent, is_held)) {
+            self.exchange_soon();
+        }
     }
 
     /// The next exchange is due now.
