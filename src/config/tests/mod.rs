@@ -129,6 +129,7 @@ max_requests = 7
 max_head_size = "8KiB"
 request_memory = 1000000
 send_timeout = "5s"
+send_memory = "1MiB"
 
 [upstream]
 base_url = "http://[::1]:9000/"
@@ -185,6 +186,7 @@ max_requests = 7
 max_head_size = "8KiB"
 request_memory = "1000000"
 send_timeout = "5s"
+send_memory = "1MiB"
 
 [upstream]
 base_url = "http://[::1]:9000"
