@@ -9,7 +9,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 65] = [
+pub(super) const KEYS: [&str; 66] = [
     "server",
     "listen",
     "admin_listen",
@@ -27,6 +27,7 @@ pub(super) const KEYS: [&str; 65] = [
     "max_head_size",
     "request_memory",
     "send_timeout",
+    "send_memory",
     "upstream",
     "base_url",
     "timeout",

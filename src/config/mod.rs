@@ -88,6 +88,8 @@ pub struct ServerLimits {
     pub request_memory: u64,
     /// How long a connection whose peer takes nothing of an answer stays open.
     pub send_timeout: Duration,
+    /// Bytes of memory for answers that are written and not taken, of all connections together.
+    pub send_memory: u64,
 }
 
 /// `[admin]`

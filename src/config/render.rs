@@ -100,6 +100,7 @@ impl Out {
         self.key("max_head_size", text(print_size(limits.max_head_size as u64)));
         self.key("request_memory", text(print_size(limits.request_memory)));
         self.key("send_timeout", text(print_duration(limits.send_timeout)));
+        self.key("send_memory", text(print_size(limits.send_memory)));
     }
 
     fn account(&mut self, account: &Account) {

@@ -84,6 +84,7 @@ fn server_limits(section: &mut Section<'_>) -> ServerLimits {
         max_head_size: section.or("max_head_size", 32 << 10, read::size_within(8 << 10..=1 << 20)),
         request_memory: section.or("request_memory", 16 << 20, read::size),
         send_timeout: section.or("send_timeout", MINUTE, read::positive_duration),
+        send_memory: section.or("send_memory", 32 << 20, read::size),
     }
 }
 

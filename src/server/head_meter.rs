@@ -1,19 +1,13 @@
-//! A stream whose unanswered heads take room of a budget that all connections share.
+//! Heads that are not answered yet take room of a budget that all connections share.
 //!
 //! hyper bounds a single head, and reads it into a buffer of its own. So what is counted here is what it reads between the
 //! end of an answer and the next request, and the room is held until that request is answered: what its head brought is
 //! held for as long.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::api::{RequestMemory, RequestMemoryPermit};
-use crate::telemetry;
 
 /// A head that is not whole after so many bytes takes room of the budget.
 const UNCOUNTED_HEAD: usize = 4 << 10;
@@ -34,16 +28,10 @@ struct Meter {
     max_head_size: usize,
 }
 
-/// A stream whose reads are counted.
-pub(super) struct Metered<I> {
-    stream: I,
-    meter: HeadMeter,
-}
-
 /// There is no room for a head. The error that a connection ends with then.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the heads of other requests leave no room for this one")]
-struct NoRoomForHead;
+pub(super) struct NoRoomForHead;
 
 impl HeadMeter {
     pub(super) fn new(memory: &RequestMemory, max_head_size: usize) -> Self {
@@ -65,7 +53,7 @@ impl HeadMeter {
 
     /// Makes sure of the room for what is going to be read. What came with one read may be the whole head and the beginning
     /// of its body; to read on means that it was not.
-    fn before_read(&self) -> Result<(), NoRoomForHead> {
+    pub(super) fn before_read(&self) -> Result<(), NoRoomForHead> {
         let head = self.0.head.load(Ordering::Relaxed);
         if head <= UNCOUNTED_HEAD || head & ANSWERING != 0 {
             return Ok(());
@@ -78,7 +66,8 @@ impl HeadMeter {
         Ok(())
     }
 
-    fn after_read(&self, bytes: usize) {
+    /// So many bytes were read.
+    pub(super) fn after_read(&self, bytes: usize) {
         if self.0.head.load(Ordering::Relaxed) & ANSWERING == 0 {
             self.0.head.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -86,56 +75,6 @@ impl HeadMeter {
 
     fn permit(&self) -> std::sync::MutexGuard<'_, Option<RequestMemoryPermit>> {
         self.0.permit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<I> Metered<I> {
-    pub(super) fn new(stream: I, meter: HeadMeter) -> Self {
-        Self { stream, meter }
-    }
-
-    pub(super) fn inner(&self) -> &I {
-        &self.stream
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Err(error) = this.meter.before_read() {
-            telemetry::connection_cut("request_memory");
-            return Poll::Ready(Err(io::Error::other(error)));
-        }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
-        this.meter.after_read(buffer.filled().len() - before);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Metered<I> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
 

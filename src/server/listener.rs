@@ -26,10 +26,12 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::connections::{ConnectionLimits, turn_away};
-use super::head_meter::{HeadMeter, Metered};
+use super::head_meter::HeadMeter;
 use super::head_timer::{HEAD_LOOK, HEAD_TIMEOUT, HeadTimer};
 use super::linger::linger;
+use super::metered::Metered;
 use super::passing::{Congestion, Passing};
+use super::stalled_writes::StalledWrites;
 use crate::api::RequestMemory;
 use crate::telemetry;
 
@@ -57,6 +59,8 @@ pub(super) struct Limits {
     pub(super) max_head_size: usize,
     /// What large heads take their room of.
     pub(super) request_memory: RequestMemory,
+    /// What answers may take whose peers do not take them.
+    pub(super) stalled_writes: StalledWrites,
 }
 
 impl Listener {
@@ -184,9 +188,9 @@ impl Connection {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let Self { limits: Limits { max_head_size, request_memory, .. }, closing, aborting } = self;
+        let Self { limits: Limits { max_head_size, request_memory, stalled_writes, .. }, closing, aborting } = self;
         let (timer, meter) = (HeadTimer::new(), HeadMeter::new(&request_memory, max_head_size));
-        let stream = TokioIo::new(Metered::new(stream, meter.clone()));
+        let stream = TokioIo::new(Metered::new(stream, meter.clone(), stalled_writes.connection()));
         // One request comes after the other, so the connection's own service does for all of them.
         let service = RefCell::new(service);
         let answer = move |request| {
@@ -258,8 +262,8 @@ fn ended_early(error: &hyper::Error) -> bool {
         // Clients hang up; that is their right and no news.
         tracing::debug!(%error, "a connection ended early");
     }
-    // A body that broke off, unlike a client that did, is the service's own.
-    error.is_user()
+    // A body that broke off, unlike a client that did, is the service's own; and so is an answer that is cut.
+    error.is_user() || io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionAborted)
 }
 
 #[cfg(test)]
@@ -275,7 +279,7 @@ mod tests {
 
     fn limits() -> Limits {
         let (connections, request_memory) = (ConnectionLimits::new(8, 8), RequestMemory::new(1 << 20));
-        Limits { connections, max_head_size: 16 << 10, request_memory }
+        Limits { connections, max_head_size: 16 << 10, request_memory, stalled_writes: StalledWrites::new(1 << 20) }
     }
 
     async fn connect() -> (TcpStream, CancellationToken) {

@@ -6,8 +6,10 @@ mod head_timer;
 mod heap;
 mod linger;
 mod listener;
+mod metered;
 mod open_files;
 mod passing;
+mod stalled_writes;
 mod tls;
 
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use self::connections::ConnectionLimits;
 use self::listener::{Limits, Listener};
+use self::stalled_writes::StalledWrites;
 use crate::admin::{Admin, AdminService};
 use crate::api::RequestMemory;
 use crate::clock::Clock;
@@ -35,6 +38,8 @@ const ADMIN_CONNECTIONS: usize = 64;
 const CONNECTION_BYTES: u64 = 12 << 10;
 /// Bytes of memory for large heads and bodies of operators.
 const ADMIN_REQUEST_MEMORY: u64 = 1 << 20;
+/// Bytes of memory for answers that operators do not take.
+const ADMIN_SEND_MEMORY: u64 = 16 << 20;
 
 /// A gateway that runs until it is drained.
 pub struct Gateway {
@@ -85,6 +90,7 @@ impl Gateway {
         let admin_limits = Limits {
             connections: ConnectionLimits::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS),
             request_memory: RequestMemory::new(ADMIN_REQUEST_MEMORY),
+            stalled_writes: StalledWrites::new(ADMIN_SEND_MEMORY),
             ..limits
         };
         let listener = Listener { tls, ..data.listen("server.listen", server.listen, limits, send_timeout).await? };
@@ -143,7 +149,8 @@ impl Gateway {
 
 /// What callers' connections may take: as many as are configured, or fewer where the limit of open files is low.
 fn limits(config: &Config, request_memory: &RequestMemory) -> Limits {
-    let ServerLimits { max_connections, max_connections_per_peer, max_head_size, .. } = config.server.limits;
+    let ServerLimits { max_connections, max_connections_per_peer, max_head_size, send_memory, .. } =
+        config.server.limits;
     let upstream = config.accounts.len().saturating_mul(config.upstream.max_concurrency);
     let open_files = open_files::raise_limit();
     let kept = upstream.saturating_add(ADMIN_CONNECTIONS);
@@ -160,5 +167,6 @@ fn limits(config: &Config, request_memory: &RequestMemory) -> Limits {
         connections: ConnectionLimits::new(connections, max_connections_per_peer),
         max_head_size,
         request_memory: request_memory.clone(),
+        stalled_writes: StalledWrites::new(send_memory),
     }
 }

@@ -131,6 +131,7 @@ max_requests = 7
 max_head_size = "8KiB"
 request_memory = 1000000
 send_timeout = "5s"
+send_memory = "1MiB"
 
 [admin]
 token = { env = "SECRET" }
@@ -193,6 +194,7 @@ max_requests = 7
 max_head_size = "8KiB"
 request_memory = "1000000"
 send_timeout = "5s"
+send_memory = "1MiB"
 
 [admin]
 token = "[redacted]"

@@ -130,3 +130,22 @@ async fn answers_of_stuck_readers_hold_bounded_memory() {
     until("what was held is free", || target.resident() + 10 * MB < before).await;
     target.assert_held().await;
 }
+
+#[tokio::test]
+async fn longest_stuck_readers_are_cut_when_there_are_too_many() {
+    let simulator = simulator(1).await;
+    let target = Target::start(&simulator.base_url(), &[LIMITS], None).await;
+    let client = Client::default();
+    assert_eq!(client.send(target.addr, &long(0)).await.unwrap().status, 200);
+    let mut open = Vec::new();
+    for nth in 0..600 {
+        // Each begins elsewhere, so that none shares what it holds with another.
+        let (day, hour) = (7 + nth % 15, nth / 15 % 24);
+        let ask = Ask::get(format!("from=2026-02-{day:02}-{hour:02}:00:00&to=2026-02-25")).stream(&stream(0));
+        open.push(stick(&target, &ask).await);
+    }
+    target.until_metric(CUT, "limit=\"send_memory\"", 200).await;
+    // One that reads is not among them.
+    assert_eq!(client.send(target.addr, &long(0)).await.unwrap().page().items().len(), 4750);
+    target.assert_held().await;
+}
