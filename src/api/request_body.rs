@@ -73,8 +73,11 @@ where
 
 async fn collect<B: Body<Data = Bytes>>(body: B, memory: &RequestMemory) -> Result<RequestBody, ApiError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > BODY_LIMIT {
+        return Err(ApiError::BodyTooLarge { limit: BODY_LIMIT });
+    }
     // Memory that is not written to takes none of the system's.
-    let mut whole = Vec::with_capacity(announced.min(BODY_LIMIT));
+    let mut whole = Vec::with_capacity(announced);
     let mut permit: Option<RequestMemoryPermit> = None;
     let mut counted = UNCOUNTED_BODY;
     let mut body = pin!(body);

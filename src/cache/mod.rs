@@ -29,6 +29,7 @@ mod serve;
 mod session;
 mod setbacks;
 mod shelf;
+mod shelves;
 mod stream;
 mod tally;
 #[cfg(test)]
@@ -64,7 +65,7 @@ use self::fetch::Fetcher;
 use self::glance::Glance;
 use self::keep::ChunkPacker;
 use self::relay::Relay;
-use self::shelf::Shelves;
+use self::shelves::Shelves;
 use self::tier::Tier;
 use crate::clock::Clock;
 use crate::config;

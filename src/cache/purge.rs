@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chunk::Chunk;
 use super::memory::Memory;
-use super::shelf::Shelves;
+use super::shelves::Shelves;
 use super::tombs::{Tomb, Tombs};
 use crate::clock::Clock;
 use crate::fleet::{Command, LinkError, Post, Reply};

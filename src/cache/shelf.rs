@@ -1,7 +1,6 @@
 //! Where the copies of a series lie, and what is on its way to them.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use super::flight::Flight;
 use super::memory::Memory;
 use super::seat::Seat;
 use super::setbacks::Setbacks;
-use crate::upstream::{Filter, Series};
 use crate::window::{Density, Moment, Span, SpanSet};
 
 /// What is known of one series. Held for lookups and bookkeeping only, never across an await: whoever finds something
@@ -224,27 +222,11 @@ impl Shelf {
         self.torn.expire();
     }
 
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let holds_nothing = self.copies.is_empty() && self.exact.is_empty();
         let remembers_nothing = self.uncut.is_empty() && self.torn.is_empty();
         holds_nothing && remembers_nothing && self.flights.is_empty() && self.gathering.is_none()
     }
-}
-
-/// The shelf of each series. The two kinds of richness share one. Cheap to clone; all clones are the same.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Shelves {
-    shelves: Arc<Mutex<HashMap<ShelfKey, SharedShelf>>>,
-    hashers: [RandomState; 2],
-}
-
-/// Under which the shelf of a series is found. What callers choose freely, and as long as they like, is hashed: 128 bits,
-/// keyed by chance.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ShelfKey {
-    account: Arc<str>,
-    stream: Arc<str>,
-    selection: [u64; 2],
 }
 
 /// A shelf that many hold.
@@ -257,83 +239,13 @@ impl SharedShelf {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// How many hold it, the map of all shelves included.
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shelves {
-    /// The shelf of a series, made if it is new.
-    pub(super) fn of(&self, series: &Series) -> SharedShelf {
-        self.lock().entry(self.key(series)).or_default().clone()
-    }
-
-    /// The shelf of a series, if there is one.
-    pub(super) fn find(&self, series: &Series) -> Option<SharedShelf> {
-        self.lock().get(&self.key(series)).cloned()
-    }
-
-    /// Takes the shelf of a series down if nothing lies on it and nobody but the caller, who holds it, uses it: series
-    /// that only ever fail leave nothing behind.
-    pub(super) fn tidy(&self, series: &Series, held: &SharedShelf) {
-        let mut shelves = self.lock();
-        if Arc::strong_count(&held.0) == 2 && held.lock().is_idle() {
-            shelves.remove(&self.key(series));
-        }
-    }
-
-    /// Forgets all that was kept for an account.
-    pub(super) fn clear(&self, account: &str, memory: &Memory) {
-        for (_, shelf) in self.of_account(account) {
-            let copies = std::mem::take(&mut shelf.lock().copies);
-            copies.all().for_each(|(_, copy)| memory.drop_chunk(copy.id));
-        }
-    }
-
-    /// Forgets what was fetched after `moment`.
-    pub(super) fn forget_later_than(&self, moment: Moment, memory: &Memory) {
-        for shelf in self.lock().values() {
-            let keep = |copy: &Copy| {
-                let is_later = copy.fetched_at > moment;
-                if is_later {
-                    memory.drop_chunk(copy.id);
-                }
-                !is_later
-            };
-            let mut shelf = shelf.lock();
-            shelf.copies.retain(keep);
-            shelf.exact.retain(|_, copy| keep(copy));
-        }
-    }
-
-    /// The shelves of an account, each with its stream.
-    pub(super) fn of_account(&self, account: &str) -> Vec<(Arc<str>, SharedShelf)> {
-        let shelves = self.lock();
-        let own = shelves.iter().filter(|(key, _)| *key.account == *account);
-        own.map(|(key, shelf)| (key.stream.clone(), shelf.clone())).collect()
-    }
-
-    /// Forgets what has gone from memory, and shelves that hold nothing and that nobody uses.
-    pub(super) fn sweep(&self, memory: &Memory) {
-        self.lock().retain(|_, shelf| {
-            shelf.lock().sweep(memory);
-            Arc::strong_count(&shelf.0) > 1 || !shelf.lock().is_idle()
-        });
-    }
-
-    fn key(&self, series: &Series) -> ShelfKey {
-        // Taken apart, so that a new member cannot be forgotten.
-        let Series { account, stream, filter, parameters, rich: _ } = series;
-        let selection = if *filter == Filter::None && parameters.is_empty() {
-            [0; 2]
-        } else {
-            self.hashers.each_ref().map(|hasher| hasher.hash_one((filter, parameters)))
-        };
-        ShelfKey { account: account.clone(), stream: stream.clone(), selection }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ShelfKey, SharedShelf>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -358,31 +270,6 @@ mod tests {
         };
         assert!(survives(Copy::use_chunk));
         assert!(!survives(Copy::peek));
-    }
-
-    #[test]
-    fn shelves_are_told_apart_by_all_but_richness_and_keep_no_bodies() {
-        let plain =
-            Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], rich: false };
-        let body = |byte: u8| Filter::Opaque(vec![byte; 1 << 20].into());
-        let tz = |zone: &str| vec![("tz".to_owned(), zone.to_owned())];
-        let series = [
-            plain.clone(),
-            Series { stream: "t".into(), ..plain.clone() },
-            Series { account: "b".into(), ..plain.clone() },
-            Series { filter: body(1), ..plain.clone() },
-            Series { filter: body(2), ..plain.clone() },
-            Series { parameters: tz("1"), ..plain.clone() },
-            Series { parameters: tz("2"), ..plain.clone() },
-        ];
-        let shelves = Shelves::default();
-        let of_each = series.each_ref().map(|series| shelves.of(series));
-        for (place, series) in series.iter().enumerate() {
-            let again = shelves.of(&Series { rich: true, ..series.clone() });
-            let same = of_each.iter().position(|shelf| shelf.is_same(&again));
-            assert_eq!(same, Some(place));
-        }
-        assert!(size_of::<ShelfKey>() <= 64, "whatever a caller sends");
     }
 
     #[test]

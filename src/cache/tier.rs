@@ -10,6 +10,7 @@
 //! is deleted where it is met.
 
 mod handover;
+mod marks;
 mod named;
 
 use std::collections::{BTreeMap, HashSet};
@@ -117,18 +118,6 @@ impl Tier {
         let _ = self.writes.send(Write { account, stream, cell, chunk: chunk.clone() });
     }
 
-    /// The items of an account do not lie where they were asked for: what was cut is worth nothing, to nobody.
-    pub(super) fn give_up(&self, account: &str) {
-        self.inner.clone().persist(Command::new("SET").arg(self.inner.mark_name(account)).arg("1"));
-    }
-
-    /// What was cut of a series is worth nothing.
-    pub(super) fn give_up_series(&self, series: &Series) {
-        let (mark, ttl) = (self.inner.series_mark(series), self.inner.ttl.as_secs().max(1));
-        // Nothing is kept for longer.
-        self.inner.clone().persist(Command::new("SET").arg(mark).arg("1").arg("EX").arg(ttl.to_string()));
-    }
-
     /// What seals and opens what leaves the process.
     pub(super) fn seal(&self) -> &Seal {
         &self.inner.seal
@@ -138,11 +127,6 @@ impl Tier {
     pub(super) fn cut(&self) -> String {
         let cell = self.inner.grid.cell(Moment::from_nanos(0));
         format!("{LETTERS}:{}:{}", self.inner.cut, cell.length().as_secs())
-    }
-
-    /// Whether what is kept of a series may be read.
-    pub(super) async fn is_good(&self, series: &Series) -> bool {
-        self.inner.is_good(&series.account, Some(series)).await
     }
 
     /// Deletes chunks of a series, soon.
@@ -174,47 +158,6 @@ fn overlaps(chunk: &Chunk, spans: &SpanSet) -> bool {
 }
 
 impl Inner {
-    fn mark_name(&self, account: &str) -> String {
-        format!("{}:{FORMAT}:{}:{}:wrong", self.prefix, encoded(account), self.cut)
-    }
-
-    /// The same of one series of it. With and without `agenticActivities` it is the same.
-    fn series_mark(&self, series: &Series) -> String {
-        format!("{}:wrong", self.series_name(&Series { rich: false, ..series.clone() }))
-    }
-
-    /// Runs a command that changes a mark, for as long as it takes: the next process goes by it.
-    fn persist(self: Arc<Self>, command: Command) {
-        tokio::spawn(async move {
-            let is_done = |replies: Vec<Reply>| matches!(replies[..], [Reply::Status(_) | Reply::Integer(_)]);
-            while !self.link.run(vec![command.clone()]).await.is_ok_and(is_done) {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-    }
-
-    /// Whether what is kept of an account, and of a series of it, may be used: nobody has found that it was cut wrongly.
-    /// Then it is known, too, what was purged of it.
-    async fn is_good(self: &Arc<Self>, account: &Arc<str>, series: Option<&Series>) -> bool {
-        let of_series = series.filter(|series| series.may_shift()).map(|series| self.series_mark(series));
-        let marks = || std::iter::once(self.mark_name(account)).chain(of_series.clone());
-        let ask = marks().map(|mark| Command::new("GET").arg(mark)).chain(self.purges.ask(account)).collect();
-        let Ok(replies) = self.link.run(ask).await else { return false };
-        let count = marks().count();
-        if matches!(replies.first(), Some(Reply::Bytes(_))) {
-            if self.fields.take_acquittal(account) {
-                self.clone().persist(Command::new("DEL").arg(self.mark_name(account)));
-            } else {
-                self.fields.heard_wrong(account);
-            }
-        }
-        if let Some(series) = series.filter(|_| count > 1 && matches!(replies.get(1), Some(Reply::Bytes(_)))) {
-            self.fields.found_shifted(series);
-        }
-        let is_unmarked = replies.len() >= count && replies[..count].iter().all(|reply| *reply == Reply::Nil);
-        is_unmarked && self.purges.heard(account, replies.get(count)).await
-    }
-
     /// Everything that identifies a series, in a name that nobody else's can be: what callers choose freely is hashed.
     fn series_name(&self, series: &Series) -> String {
         // Taken apart, so that a new member cannot be forgotten.

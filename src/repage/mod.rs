@@ -10,6 +10,7 @@
 //! | `walk` | one scan over the pages of a query, and its proof (pure) |
 //! | `sizing` | where a run of unknown density ends, and when a run has become too large (pure) |
 //! | `checkpoint` | where a scan is cut and proven before its end |
+//! | `multiples` | what stands twice in the upstream, and the proof of it |
 //! | `packing` | items that a scan has passed are packed at once |
 //! | `page` | one page, when the quota grants it |
 

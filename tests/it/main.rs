@@ -20,6 +20,7 @@ mod filters;
 mod fleet;
 mod hosts;
 mod http_1_0;
+mod identity;
 mod imports;
 mod labels;
 mod link;
