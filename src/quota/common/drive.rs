@@ -210,7 +210,7 @@ pub(in crate::quota) async fn listen(post: Post, turns: Vec<(Meeting, Weak<Turns
                 } else if let Some((number, word)) = Word::read(words) {
                     turns.hear(&from, number, word);
                 } else {
-                    // It has given the lease back.
+                    // It has given the lease back, or taken it.
                     turns.exchange_soon();
                 }
             }

@@ -6,9 +6,10 @@
 -- missing in it); the session of who was last seen to hold the lease, and the session of who asks.
 -- ARGV: who asks; how long the lease is to last (0: give it back); whether it may take it; whether it vouches that
 -- nothing is missing; how many calls it wants; the number of the first; how long each may take until it counts; how far
--- it wants to look back (-1: not at all); how long calls are kept; the channel and the words that tell of granted
--- calls; who was last seen to hold the lease; then the limits (their number; requests and window of each), the calls to be entered (their number; name and
--- age of each), and those to be taken out (their number; names). All times in ms.
+-- it wants to look back (-1: not at all); how long calls are kept; the channel and the words that tell of granted calls,
+-- or without numbers that the lease was taken or given back; who was last seen to hold the lease; then the limits (their
+-- number; requests and window of each), the calls to be entered (their number; name and age of each), and those to be
+-- taken out (their number; names). All times in ms.
 -- Returns who holds the lease, whether it was taken just now, whether nothing is missing, the time, how many calls are
 -- granted, and the calls that were looked for with their times.
 local lease, ledger, theirs, mine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -58,6 +59,8 @@ elseif holder == me then
     redis.call('PEXPIRE', lease, stay)
     redis.call('SET', mine, '1', 'PX', ttl)
 elseif not holder and ARGV[3] == '1' then
+    -- Those at rest look again at once, and know who makes the calls before they are gathered.
+    redis.call('PUBLISH', ARGV[10], ARGV[11])
     redis.call('SET', lease, me, 'PX', stay)
     redis.call('SET', mine, '1', 'PX', ttl)
     holder, took = me, 1
