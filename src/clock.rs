@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::telemetry;
 use crate::window::Moment;
 
 /// How far the clocks of this machine, of replicas and of the upstream may differ.
@@ -59,8 +58,9 @@ impl Clock {
         }
     }
 
-    /// Compares with the `Date`, in whole seconds, of an answer of the upstream that was asked for at `asked_at`.
-    pub fn compare(&self, asked_at: Moment, date: Moment) {
+    /// Compares with the `Date`, in whole seconds, of an answer of the upstream that was asked for at `asked_at`. `Some` if
+    /// by that the clock comes to be wrong, or is no longer.
+    pub fn compare(&self, asked_at: Moment, date: Moment) -> Option<bool> {
         let latest = date + Duration::from_secs(1);
         let ahead = if asked_at > latest { asked_at.since(latest) } else { Duration::ZERO };
         let is_ahead = ahead > SKEW;
@@ -69,11 +69,10 @@ impl Clock {
         self.compared.ahead.store(nanos, Ordering::Relaxed);
         if is_ahead || is_behind {
             let off = self.compared.off.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            if off == ANSWERS_TO_BE_WRONG {
-                telemetry::clock_wrong(true);
-            }
-        } else if self.compared.off.swap(0, Ordering::Relaxed) >= ANSWERS_TO_BE_WRONG {
-            telemetry::clock_wrong(false);
+            (off == ANSWERS_TO_BE_WRONG).then_some(true)
+        } else {
+            let off = self.compared.off.swap(0, Ordering::Relaxed);
+            (off >= ANSWERS_TO_BE_WRONG).then_some(false)
         }
     }
 
@@ -100,13 +99,11 @@ mod tests {
     #[test]
     fn three_answers_in_a_row_show_a_wrong_clock() {
         let clock = Clock::manual(at(0));
-        for date in [-3600, 0, 3600, -3600, 61] {
-            clock.compare(at(0), at(date));
-        }
-        assert!(clock.is_wrong(), "ahead or behind, it is off");
-        clock.compare(at(0), at(60));
-        assert!(!clock.is_wrong());
-        (0..2).for_each(|_| clock.compare(at(0), at(-3600)));
+        let news = [-3600, 0, 3600, -3600, 61, 62].map(|date| clock.compare(at(0), at(date)));
+        assert_eq!(news, [None, None, None, None, Some(true), None], "ahead or behind, it is off");
+        assert!(clock.is_wrong());
+        assert_eq!(clock.compare(at(0), at(60)), Some(false));
+        assert_eq!([1, 2].map(|_| clock.compare(at(0), at(-3600))), [None, None]);
         assert!(!clock.is_wrong());
     }
 

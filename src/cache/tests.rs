@@ -484,7 +484,9 @@ async fn nothing_is_kept_as_settled_while_the_clock_is_wrong() {
     let mut rig = Rig::new();
     let clock = rig.stage.0.clock.clone();
     for (date, outcome) in [(at(-5_000), Outcome::Miss), (at(5_000), Outcome::Hit)] {
-        (0..3).for_each(|_| clock.compare(at(5_000), date));
+        for _ in 0..3 {
+            clock.compare(at(5_000), date);
+        }
         let asking = rig.ask(-90_000, -89_900, Class::Interactive).await;
         rig.run().await.succeed();
         answered(asking).await;
