@@ -120,10 +120,9 @@ impl Client {
             .map_err(|error| if error.is_connect() { UpstreamError::Connect } else { UpstreamError::BrokenOff })?;
         let (head, body) = response.into_parts();
         // What a cache between here and there has answered says when that was.
-        if let Some(date) = date(&head.headers).filter(|_| !head.headers.contains_key(header::AGE)) {
-            if let Some(is_wrong) = self.clock.compare(asked_at, date) {
-                telemetry::clock_wrong(is_wrong);
-            }
+        let date = date(&head.headers).filter(|_| !head.headers.contains_key(header::AGE));
+        if let Some(is_wrong) = date.and_then(|date| self.clock.compare(asked_at, date)) {
+            telemetry::clock_wrong(is_wrong);
         }
         let body = body::take(body).await.map_err(|why| match why {
             NoBody::TooLarge => UpstreamError::TooLarge,
