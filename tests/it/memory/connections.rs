@@ -38,7 +38,7 @@ async fn unfinished_heads_of_400_kb_take_bounded_memory() {
     let _open = open(target.addr, 2000, |_| head.clone()).await;
     // By their size, or, on a slow machine, by the memory that they take together.
     target.until_metric("koregate_connections_cut_total", "limit=", 1900).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn unfinished_heads_below_the_limit_take_bounded_memory() {
     let head = unfinished_head(30_000);
     let _open = open(target.addr, CONNECTIONS, |_| head.clone()).await;
     target.until_metric("koregate_connections_cut_total", "limit=\"request_memory\"", 3500).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn bodies_held_open_take_bounded_memory() {
     let _open = open(target.addr, 1500, |_| request.clone()).await;
     // All but those that the budget holds.
     target.until_metric("koregate_requests_total", "outcome=\"overloaded\"", 1400).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn idle_connections_take_bounded_memory_and_give_it_back() {
     assert!(target.resident() > before + 20 * MB, "there is nothing to give back");
     drop(open);
     until("memory is given back", || target.resident() < before + 10 * MB).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn requests_under_way_take_bounded_memory() {
     };
     let _open = open(target.addr, CONNECTIONS, request).await;
     target.until_metric("koregate_requests_total", "outcome=\"overloaded\"", 2048).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn peer_with_too_many_connections_is_told_and_others_are_served() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\"code\":503}]}"), "{answer}");
     assert_eq!(Client::default().send(target.addr, &Ask::get("").path("/")).await.unwrap().status, 404);
     target.until_metric("koregate_connections_cut_total", "limit=\"max_connections_per_peer\"", 1).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
@@ -114,5 +114,5 @@ async fn gateway_lives_and_calls_its_upstream_with_few_open_files() {
     // Over the connection from before.
     let answer = client.send(target.addr, &Ask::get("from=2026-02-23&to=2026-02-23")).await.unwrap();
     assert_eq!(answer.page().items().len(), 250);
-    target.assert_held().await;
+    target.assert_held();
 }

@@ -68,7 +68,7 @@ async fn readers_stuck_in_streamed_and_whole_answers_are_cut() {
         }
     };
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn reader_stuck_in_an_answer_sent_without_a_copy_is_cut() {
     let connection = connect_from(2, target.addr).await.unwrap();
     send(&connection, &page.wire(target.addr).repeat(20)).await;
     target.until_metric(CUT, BY_SEND_TIMEOUT, 1).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
@@ -104,15 +104,15 @@ async fn reader_stuck_in_an_answer_over_tls_is_cut() {
     });
     let _open = sent.await.unwrap();
     target.until_metric(CUT, BY_SEND_TIMEOUT, 1).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
 async fn answers_of_stuck_readers_hold_bounded_memory() {
-    let simulator = simulator(14).await;
+    let simulator = simulator(12).await;
     let target = Target::start(&simulator.base_url(), &[LIMITS], None).await;
     let (client, mut open, mut refused) = (Client::default(), Vec::new(), 0);
-    for nth in 0..14 {
+    for nth in 0..12 {
         let answer = client.send(target.addr, &long(nth)).await.unwrap();
         if answer.status == 503 {
             assert_eq!(answer.header("retry-after"), Some("10"));
@@ -122,30 +122,31 @@ async fn answers_of_stuck_readers_hold_bounded_memory() {
             open.push(stick(&target, &long(nth)).await);
         }
     }
-    assert!((2..10).contains(&refused), "{refused} were refused");
+    assert!((1..8).contains(&refused), "{refused} were refused");
     let short = Ask::get(SHORT).stream(&stream(0));
     assert_eq!(client.send(target.addr, &short).await.unwrap().page().items().len(), 250);
     let before = target.resident();
     drop(open);
     until("what was held is free", || target.resident() + 10 * MB < before).await;
-    target.assert_held().await;
+    target.assert_held();
 }
 
 #[tokio::test]
 async fn longest_stuck_readers_are_cut_when_there_are_too_many() {
     let simulator = simulator(1).await;
-    let target = Target::start(&simulator.base_url(), &[LIMITS], None).await;
+    let target = Target::start(&simulator.base_url(), &[LIMITS, ("KOREGATE__SERVER__SEND_MEMORY", "4MiB")], None).await;
     let client = Client::default();
     assert_eq!(client.send(target.addr, &long(0)).await.unwrap().status, 200);
     let mut open = Vec::new();
-    for nth in 0..600 {
+    for nth in 0..100 {
         // Each begins elsewhere, so that none shares what it holds with another.
         let (day, hour) = (7 + nth % 15, nth / 15 % 24);
-        let ask = Ask::get(format!("from=2026-02-{day:02}-{hour:02}:00:00&to=2026-02-25")).stream(&stream(0));
+        let window = format!("from=2026-02-{day:02}-{hour:02}:00:00&to=2026-02-{:02}", day + 2);
+        let ask = Ask::get(window).stream(&stream(0));
         open.push(stick(&target, &ask).await);
     }
-    target.until_metric(CUT, "limit=\"send_memory\"", 200).await;
+    target.until_metric(CUT, "limit=\"send_memory\"", 50).await;
     // One that reads is not among them.
     assert_eq!(client.send(target.addr, &long(0)).await.unwrap().page().items().len(), 4750);
-    target.assert_held().await;
+    target.assert_held();
 }
