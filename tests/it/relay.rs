@@ -353,6 +353,8 @@ async fn a_window_that_cannot_be_cut_is_brought_whole_and_every_replica_learns_w
     truth.sort_unstable();
     assert!(sorted(&answer) == truth, "the window as the upstream says it");
     assert_eq!(fwd(&answer), "fwd=bypass");
+    // By the next window, one of the items was looked for where its timestamp says.
+    door.ask(&Ask::get("from=2026-02-22&to=2026-02-22")).await.page();
     for Replica { door, .. } in &replicas.all {
         assert_eq!(door.admin("/readyz").await.json()["status"], "degraded");
     }
