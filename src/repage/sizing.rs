@@ -54,7 +54,7 @@ impl RunBounds {
     /// its order.
     pub fn beside(memory: u64) -> Self {
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
-        let bytes = (memory / 6).clamp(2 << 20, Self::PRODUCT.bytes);
+        let bytes = (memory / 6).clamp(6 << 20, Self::PRODUCT.bytes);
         let indivisible_bytes = memory.clamp(16 << 20, Self::PRODUCT.indivisible_bytes);
         Self { bytes, indivisible_bytes, ..Self::PRODUCT }
     }
