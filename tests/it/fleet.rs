@@ -194,7 +194,10 @@ async fn sealed_values_show_nothing_and_open_with_their_key_only() {
     let rig = rig(&sealed).await;
     assert_whole(&rig.get(DAY).await, &day(&rig));
     until_written(&redis, CELLS).await;
-    let shown = for_each_chunk(&redis, "if value:find('kgc2', 1, true) or value:find('segmentID', 1, true) then return 'shown' end");
+    let shown = for_each_chunk(
+        &redis,
+        "if value:find('kgc2', 1, true) or value:find('segmentID', 1, true) then return 'shown' end",
+    );
     assert_eq!(shown, CELLS.to_string());
     let spent = rig.calls();
     let rotated = format!(", encryption_key = {}, previous_encryption_key = {}", key("two"), key("one"));
