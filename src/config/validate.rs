@@ -75,7 +75,7 @@ fn server_limits(section: &mut Section<'_>) -> ServerLimits {
     let mut count = |key, default| section.or(key, default, read::integer(1..=1_000_000)) as usize;
     let max_connections = count("max_connections", 4096);
     let max_connections_per_peer = count("max_connections_per_peer", 1024);
-    let max_requests = count("max_requests", 2048);
+    let max_requests = count("max_requests", 1536);
     ServerLimits {
         max_connections,
         max_connections_per_peer,
