@@ -7,15 +7,23 @@
 //! else, so they are always allowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue, Request, Version, header};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The names that `Host` may have at a listener. Cheap to clone.
+/// The names that `Host` may have at a listener. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
-pub struct AllowedHosts(Option<Arc<[String]>>);
+pub struct AllowedHosts(Arc<Allowed>);
+
+#[derive(Debug)]
+struct Allowed {
+    /// `None` for any.
+    names: Option<Box<[String]>>,
+    /// The first `Host` that was allowed. Most requests have the same, which need not be read again.
+    usual: OnceLock<HeaderValue>,
+}
 
 /// Why a request is refused by its head alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,12 +42,16 @@ pub enum HeadError {
 impl AllowedHosts {
     /// Any host, and any site: for a listener, or a path, that something else protects.
     pub fn any() -> Self {
-        Self(None)
+        Self::new(None)
     }
 
     /// Loopback names, IP addresses, and these names, which are in lower case.
     pub fn only(names: &[String]) -> Self {
-        Self(Some(names.into()))
+        Self::new(Some(names.into()))
+    }
+
+    fn new(names: Option<Box<[String]>>) -> Self {
+        Self(Arc::new(Allowed { names, usual: OnceLock::new() }))
     }
 
     /// Checks the head of a request.
@@ -49,21 +61,39 @@ impl AllowedHosts {
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), HeadError> {
         let headers = request.headers();
         check_transfer_encoding(request)?;
-        let host = host_of(request)?;
-        let Some(names) = &self.0 else { return Ok(()) };
-        if host.is_some_and(|host| !host.is_ip() && !host.is_one_of(names)) {
-            return Err(HeadError::Misdirected);
-        }
+        self.check_host(request)?;
+        let Some(names) = &self.0.names else { return Ok(()) };
         // Absent where the client is no browser, and from old browsers.
         let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
         if site.is_some_and(|site| !matches!(site, b"none" | b"same-origin")) {
             return Err(HeadError::CrossSite("the Sec-Fetch-Site of another site"));
         }
-        // Pages may be served from an IP address too, which must be this one.
-        let is_own = |origin: Host<'_>| origin.is_one_of(names) || host == Some(origin);
-        let origins = headers.get_all(header::ORIGIN).iter();
-        if !origins.map(host_of_origin).all(|origin| origin.is_some_and(is_own)) {
-            return Err(HeadError::CrossSite("the Origin of another site"));
+        if headers.contains_key(header::ORIGIN) {
+            // Pages may be served from an IP address too, which must be this one.
+            let host = host_of(request)?;
+            let is_own = |origin: Host<'_>| origin.is_one_of(names) || host == Some(origin);
+            let mut origins = headers.get_all(header::ORIGIN).iter();
+            if !origins.all(|origin| host_of_origin(origin).is_some_and(is_own)) {
+                return Err(HeadError::CrossSite("the Origin of another site"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what the request is for.
+    fn check_host<B>(&self, request: &Request<B>) -> Result<(), HeadError> {
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let only = hosts.next().filter(|_| hosts.next().is_none() && request.uri().authority().is_none());
+        if only.is_some() && only == self.0.usual.get() {
+            return Ok(());
+        }
+        let host = host_of(request)?;
+        let is_allowed = |names: &[String]| host.is_none_or(|host| host.is_ip() || host.is_one_of(names));
+        if !self.0.names.as_deref().is_none_or(is_allowed) {
+            return Err(HeadError::Misdirected);
+        }
+        if let Some(only) = only {
+            self.0.usual.get_or_init(|| only.clone());
         }
         Ok(())
     }
@@ -175,6 +205,20 @@ mod tests {
 
     fn is_malformed(result: Result<(), HeadError>) -> bool {
         matches!(result, Err(HeadError::Malformed(_)))
+    }
+
+    #[test]
+    fn host_that_was_allowed_before_excuses_no_other() {
+        let allowed = AllowedHosts::only(&[]);
+        let check = |headers: Headers<'_>| allowed.check(&request("/", Version::HTTP_11, headers));
+        for _ in 0..2 {
+            assert_eq!(check(&[("host", "localhost:1")]), Ok(()));
+            assert_eq!(check(&[("host", "[::1]:2")]), Ok(()));
+            assert_eq!(check(&[("host", "evil.example")]), Err(HeadError::Misdirected));
+            assert!(is_malformed(check(&[("host", "localhost:1"), ("host", "evil.example")])));
+            let cross_site = [("host", "localhost:1"), ("origin", "http://evil.example")];
+            assert!(matches!(check(&cross_site), Err(HeadError::CrossSite(_))));
+        }
     }
 
     #[test]
