@@ -5,6 +5,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
+use super::problem::problem;
 use super::{Admin, json};
 use crate::telemetry;
 
@@ -18,21 +19,21 @@ struct Trusted {
     was_wrong: bool,
 }
 
-#[derive(Serialize)]
-struct Problem {
-    error: &'static str,
-}
-
 impl Admin {
     /// Takes the verdict over an account back: its windows are cut again, and found out again if they must not be.
     pub(super) fn trust<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let query = request.uri().query().unwrap_or_default();
         let asked = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "account");
         let Some((_, asked)) = asked else {
-            return json(StatusCode::BAD_REQUEST, &Problem { error: "the parameter account is missing" });
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "bad-request",
+                "the parameter account is missing".to_owned(),
+                None,
+            );
         };
         let Some((account, _)) = self.0.quotas.iter().find(|(account, _)| ***account == *asked) else {
-            return json(StatusCode::NOT_FOUND, &Problem { error: "this account is not configured" });
+            return problem(StatusCode::NOT_FOUND, "not-found", "this account is not configured".to_owned(), None);
         };
         let was_wrong = self.0.fields.acquit(account);
         telemetry::window_field_right(account);

@@ -269,8 +269,10 @@ impl Fetcher {
                 telemetry::not_stored(not_stored(error).label());
             }
         }
-        if let Err(CacheError::Repage(error)) = &result {
-            self.judge(work, error);
+        match &result {
+            Err(CacheError::Repage(RepageError::Torn(piece))) => work.shelf.lock().was_torn(*piece),
+            Err(CacheError::Repage(error)) => self.judge(work, error),
+            Ok(_) | Err(_) => {}
         }
         let mut shelf = work.shelf.lock();
         shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &work.flight));
@@ -300,7 +302,7 @@ fn not_stored(error: &CacheError) -> NotStored {
         CacheError::Repage(RepageError::Unplaced | RepageError::NoneIsPlaced) => NotStored::NoTimestamp,
         CacheError::Repage(RepageError::Oversized | RepageError::TooLarge { .. })
         | CacheError::TooLargeToHold { .. } => NotStored::TooLarge,
-        // The last one is no fetch's.
+        // `AnswersHoldTooMuch` is an answer's, and no fetch fails with it.
         CacheError::Busy { .. }
         | CacheError::Lost
         | CacheError::Damaged(_)

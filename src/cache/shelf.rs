@@ -14,6 +14,11 @@ use super::seat::Seat;
 use super::setbacks::Setbacks;
 use crate::window::{Density, Moment, Span, SpanSet};
 
+/// How long it is remembered that a window cannot be cut.
+const UNCUT: Duration = Duration::from_hours(1);
+/// How long a span is not asked for again whose rows did not hold still, at first and at most.
+const TORN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(10));
+
 /// What is known of one series. Held for lookups and bookkeeping only, never across an await: whoever finds something
 /// missing asks for it under the same lock, so nobody asks twice.
 #[derive(Debug, Default)]
@@ -29,11 +34,6 @@ pub(super) struct Shelf {
     /// Spans whose rows did not hold still.
     torn: Setbacks,
 }
-
-/// How long it is remembered that a window cannot be cut.
-const UNCUT: Duration = Duration::from_hours(1);
-/// How long a span is not asked for again whose rows did not hold still, at first and at most.
-const TORN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(10));
 
 /// How long the runs of a series may be, by the order of the upstream's rows: where they come in none, a run that turns
 /// out too large cannot be cut, so runs grow from small.
@@ -167,6 +167,12 @@ impl Shelf {
             }
         }
         true
+    }
+
+    /// Forgets what was cut of the series: it is worth nothing.
+    pub(super) fn forget_copies(&mut self, memory: &Memory) {
+        let copies = std::mem::take(&mut self.copies);
+        copies.all().for_each(|(_, copy)| memory.drop_chunk(copy.id));
     }
 
     /// Forgets the copies that `buried` says were purged, and closes the flights that bring such. How many chunks have

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::copies::Copy;
 use super::memory::Memory;
 use super::shelf::SharedShelf;
-use crate::upstream::{Filter, Series};
+use crate::upstream::Series;
 use crate::window::Moment;
 
 /// The shelf of each series. The two kinds of richness share one. Cheap to clone; all clones are the same.
@@ -49,8 +49,7 @@ impl Shelves {
     /// Forgets all that was kept for an account.
     pub(super) fn clear(&self, account: &str, memory: &Memory) {
         for (_, shelf) in self.of_account(account) {
-            let copies = std::mem::take(&mut shelf.lock().copies);
-            copies.all().for_each(|(_, copy)| memory.drop_chunk(copy.id));
+            shelf.lock().forget_copies(memory);
         }
     }
 
@@ -88,7 +87,7 @@ impl Shelves {
     fn key(&self, series: &Series) -> ShelfKey {
         // Taken apart, so that a new member cannot be forgotten.
         let Series { account, stream, filter, parameters, rich: _ } = series;
-        let selection = if *filter == Filter::None && parameters.is_empty() {
+        let selection = if series.is_plain() {
             [0; 2]
         } else {
             self.hashers.each_ref().map(|hasher| hasher.hash_one((filter, parameters)))
@@ -104,6 +103,7 @@ impl Shelves {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Filter;
 
     #[test]
     fn shelves_are_told_apart_by_all_but_richness_and_keep_no_bodies() {

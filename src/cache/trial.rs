@@ -12,7 +12,7 @@ use super::work::Work;
 use super::{CacheError, Excerpt, WindowQuery};
 use crate::repage::{Item, Misplaced, Placed, RepageError};
 use crate::telemetry;
-use crate::upstream::{Asker, Filter, Patience};
+use crate::upstream::{Asker, Patience};
 use crate::window::Span;
 
 impl Fetcher {
@@ -20,19 +20,14 @@ impl Fetcher {
     pub(super) fn judge(self: &Arc<Self>, work: &Work, error: &RepageError) {
         let Work { series, shelf, flight } = work;
         let account = &series.account;
-        match error {
-            RepageError::WindowField => {
-                if self.fields.heard_wrong(account) {
-                    self.forget_account(account);
-                }
-                return;
+        if matches!(error, RepageError::WindowField) {
+            if self.fields.heard_wrong(account) {
+                self.shelves.clear(account, &self.memory);
             }
-            RepageError::Misplaced(_) | RepageError::Unplaced | RepageError::NoneIsPlaced => {}
-            RepageError::Torn(piece) => {
-                shelf.lock().was_torn(*piece);
-                return;
-            }
-            RepageError::Quota(_) | RepageError::Oversized | RepageError::TooLarge { .. } => return,
+            return;
+        }
+        if !error.is_uncut() {
+            return;
         }
         shelf.lock().do_not_cut(flight.span());
         match error {
@@ -40,8 +35,8 @@ impl Fetcher {
                 self.fields.found_shifted(series);
                 self.forget_series(work);
             }
-            RepageError::Misplaced(item) if series.filter == Filter::None => self.begin_trial(work, item),
-            RepageError::NoneIsPlaced if series.filter == Filter::None && self.fields.saw_none_placed(account) => {
+            RepageError::Misplaced(item) if series.is_plain() => self.begin_trial(work, item),
+            RepageError::NoneIsPlaced if series.is_plain() && self.fields.saw_none_placed(account) => {
                 self.condemn(account);
             }
             _ => {}
@@ -51,7 +46,7 @@ impl Fetcher {
     /// Draws the consequences of a run that has brought `chunks`.
     pub(super) fn learn_of_field(self: &Arc<Self>, work: &Work, chunks: &[Arc<Chunk>]) {
         let Work { series, flight, .. } = work;
-        if series.may_shift() || series.filter != Filter::None {
+        if !series.is_plain() {
             return;
         }
         let Some(chunk) = chunks.iter().find(|chunk| !chunk.is_empty()) else { return };
@@ -117,20 +112,15 @@ impl Fetcher {
     /// The field of an account is wrong: nothing of it is cut, and what was cut is worth nothing.
     fn condemn(&self, account: &Arc<str>) {
         telemetry::window_field_wrong(account);
-        self.forget_account(account);
+        self.shelves.clear(account, &self.memory);
         if let Some(tier) = &self.tier {
             tier.give_up(account);
         }
     }
 
-    fn forget_account(&self, account: &Arc<str>) {
-        self.shelves.clear(account, &self.memory);
-    }
-
     /// The windows of a series are shifted by what only it asks for: what was cut of it is worth nothing.
     fn forget_series(&self, work: &Work) {
-        let copies = std::mem::take(&mut work.shelf.lock().copies);
-        copies.all().for_each(|(_, copy)| self.memory.drop_chunk(copy.id));
+        work.shelf.lock().forget_copies(&self.memory);
         if let Some(tier) = &self.tier {
             tier.give_up_series(&work.series);
         }

@@ -54,6 +54,11 @@ pub struct KnownFilter {
 }
 
 impl Series {
+    /// Whether it is all of its stream: no filter, no other body, and no unknown parameter.
+    pub fn is_plain(&self) -> bool {
+        self.filter == Filter::None && self.parameters.is_empty()
+    }
+
     /// Whether it asks for something that only the upstream understands: that may shift the window, too.
     pub fn may_shift(&self) -> bool {
         !self.parameters.is_empty() || matches!(self.filter, Filter::Opaque(_))

@@ -64,6 +64,15 @@ async fn a_wrong_window_field_is_found_out_and_windows_are_no_longer_cut() {
         assert_eq!(page.has_more, pages.len() < whole.len());
     }
     assert!(pages.iter().map(Vec::as_slice).eq(day.page().items()) && rig.calls() == 0);
+
+    // The operator says that it is right now.
+    let trust = |query: String| Ask::post(query, "").path("/api/v1/window-field/trust");
+    for (query, status) in [(String::new(), 400), ("account=nobody".to_owned(), 404)] {
+        assert_eq!(rig.door.ask_admin(&trust(query)).await.status, status);
+    }
+    let told = rig.door.ask_admin(&trust(format!("account={MISLED}"))).await.json();
+    assert_eq!((told["account"].as_str(), told["was_wrong"].as_bool()), (Some(MISLED), Some(true)));
+    assert_eq!(rig.door.admin("/readyz").await.json()["status"], "ready");
 }
 
 #[tokio::test]

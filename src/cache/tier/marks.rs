@@ -49,22 +49,22 @@ impl Inner {
     /// Whether what is kept of an account, and of a series of it, may be used: nobody has found that it was cut wrongly.
     /// Then it is known, too, what was purged of it.
     pub(super) async fn is_good(self: &Arc<Self>, account: &Arc<str>, series: Option<&Series>) -> bool {
-        let of_series = series.filter(|series| series.may_shift()).map(|series| self.series_mark(series));
-        let marks = || std::iter::once(self.mark_name(account)).chain(of_series.clone());
-        let ask = marks().map(|mark| Command::new("GET").arg(mark)).chain(self.purges.ask(account)).collect();
+        let series = series.filter(|series| series.may_shift());
+        let marks = std::iter::once(self.mark_name(account)).chain(series.map(|series| self.series_mark(series)));
+        let ask = marks.map(|mark| Command::new("GET").arg(mark)).chain(self.purges.ask(account)).collect();
         let Ok(replies) = self.link.run(ask).await else { return false };
-        let count = marks().count();
-        if matches!(replies.first(), Some(Reply::Bytes(_))) {
+        let Some((marks, rest)) = replies.split_at_checked(1 + usize::from(series.is_some())) else { return false };
+        let is_marked = |reply: Option<&Reply>| matches!(reply, Some(Reply::Bytes(_)));
+        if is_marked(marks.first()) {
             if self.fields.take_acquittal(account) {
                 self.clone().persist(Command::new("DEL").arg(self.mark_name(account)));
             } else {
                 self.fields.heard_wrong(account);
             }
         }
-        if let Some(series) = series.filter(|_| count > 1 && matches!(replies.get(1), Some(Reply::Bytes(_)))) {
+        if let Some(series) = series.filter(|_| is_marked(marks.get(1))) {
             self.fields.found_shifted(series);
         }
-        let is_unmarked = replies.len() >= count && replies[..count].iter().all(|reply| *reply == Reply::Nil);
-        is_unmarked && self.purges.heard(account, replies.get(count)).await
+        marks.iter().all(|reply| *reply == Reply::Nil) && self.purges.heard(account, rest.first()).await
     }
 }
