@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 
 use crate::window::Moment;
 
@@ -46,7 +45,7 @@ impl Clock {
     /// The time of day.
     pub fn now(&self) -> Moment {
         match &self.by_hand {
-            None => Timestamp::now().into(),
+            None => jiff::Timestamp::now().into(),
             Some(nanos) => Moment::from_nanos(nanos.load(Ordering::SeqCst)),
         }
     }

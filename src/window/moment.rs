@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-use jiff::Timestamp;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -101,8 +100,8 @@ impl Moment {
     }
 
     /// The same moment for jiff's formatting. Total, because jiff's range holds ours.
-    pub fn to_timestamp(self) -> Timestamp {
-        Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default()
+    pub fn to_timestamp(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default()
     }
 }
 
@@ -127,8 +126,8 @@ impl Sub<Duration> for Moment {
     }
 }
 
-impl From<Timestamp> for Moment {
-    fn from(timestamp: Timestamp) -> Self {
+impl From<jiff::Timestamp> for Moment {
+    fn from(timestamp: jiff::Timestamp) -> Self {
         let nanos = timestamp.as_nanosecond();
         Self(i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX }))
     }
