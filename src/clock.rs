@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-
 use crate::window::Moment;
 
 /// How far the clocks of this machine, of replicas and of the upstream may differ.

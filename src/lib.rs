@@ -7,7 +7,7 @@
 //!
 //! Beside the way stand [`config`] (what the operator decides), [`fleet`] (the way to Redis, for what replicas share),
 //! [`server`] (listeners, TLS, drain), [`admin`] (what the operator looks at), [`telemetry`] (logs and metrics),
-//! [`simulator`] (an upstream for tests and the demo), `pages` (memory that the kernel may send as it is) and [`cli`].
+//! `pages` (memory that the kernel may send as it is) and [`cli`].
 
 pub mod admin;
 pub mod api;
@@ -22,7 +22,6 @@ pub mod quota;
 pub mod repage;
 pub mod retry;
 pub mod server;
-pub mod simulator;
 pub mod stack;
 pub mod telemetry;
 pub mod token;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 
@@ -130,6 +129,12 @@ impl From<jiff::Timestamp> for Moment {
     fn from(timestamp: jiff::Timestamp) -> Self {
         let nanos = timestamp.as_nanosecond();
         Self(i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX }))
+    }
+}
+
+impl From<Moment> for jiff::Timestamp {
+    fn from(moment: Moment) -> Self {
+        moment.to_timestamp()
     }
 }
 

@@ -16,22 +16,20 @@ const BESIDE: [&str; 4] = ["config", "clock", "telemetry", "pages"];
 const SHARE: [&str; 2] = ["cache", "quota"];
 
 /// What each module beside the stages may name, beside itself.
-const OTHERS: [(&str, &[&str]); 11] = [
+const OTHERS: [(&str, &[&str]); 10] = [
     // Counts and logs what it is told; seen by all, sees nobody.
     ("telemetry", &[]),
     ("clock", &["window"]),
     // Made above, sent below, known in between to nobody.
     ("pages", &[]),
     ("config", &["window"]),
-    // Shares no code with the gateway but time itself: an upstream that shared a mistake could not show it.
-    ("simulator", &["clock", "window"]),
     // The way to Redis; knows nothing of what goes over it.
     ("fleet", &["config", "clock", "telemetry"]),
     // Puts the stages together.
     ("stack", &["stages", "fleet", "config", "clock", "telemetry"]),
     ("admin", &["stack", "stages", "fleet", "config", "clock", "telemetry"]),
     ("server", &["admin", "stack", "stages", "config", "clock", "telemetry", "pages"]),
-    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "simulator"]),
+    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry"]),
     ("lib", &[]),
 ];
 
@@ -90,8 +88,8 @@ fn broken_by(source: &Source) -> Vec<String> {
     }
     for status in statuses(&source.code) {
         let chosen_here = match source.top() {
-            // Its own words for operators; the other side of the wire; and what is read off the wire.
-            "admin" | "simulator" | "upstream" => true,
+            // Its own words for operators, and what is read off the wire.
+            "admin" | "upstream" => true,
             "api" => status == "NOT_MODIFIED",
             _ => path == "edge/problem.rs",
         };
@@ -420,9 +418,7 @@ mod the_checker {
             ("quota/mod.rs", "fn f() -> crate::retry::RetryLayer {}", "crate::retry"),
             ("quota/mod.rs", "use super::api;", "crate::api"),
             ("quota/turns.rs", "fn f() { super::super::stack::f() }", "crate::stack"),
-            ("upstream/page.rs", "use crate::simulator::Fault;", "crate::simulator"),
             ("telemetry/logs.rs", "use crate::window::Moment;", "crate::window"),
-            ("simulator/auth.rs", "use crate::token::mint::mint;", "crate::token"),
             ("window/span.rs", "use crate::clock::Clock;", "crate::clock"),
             ("window/span.rs", "use std::{fmt, fs::File};", "std::fs::File"),
             ("window/span.rs", "use std::time::{Duration, Instant};", "Instant"),
