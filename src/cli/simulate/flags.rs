@@ -160,8 +160,8 @@ struct RateLimitFlags {
 #[derive(Clone, Debug, clap::Args)]
 struct LatencyFlags {
     /// Minimum latency of a call
-    #[arg(long = "latency", default_value = "120ms", value_parser = parse_duration)]
-    fixed: Duration,
+    #[arg(long, default_value = "120ms", value_parser = parse_duration)]
+    latency: Duration,
 
     /// Maximum additional latency
     #[arg(long, default_value = "80ms", value_parser = parse_duration)]
@@ -194,8 +194,8 @@ struct ItemChangeFlags {
 #[derive(Clone, Debug, clap::Args)]
 struct FaultFlags {
     /// Inject this fault; POST /simulator/faults changes it at runtime
-    #[arg(long = "fault", id = "fault", value_enum)]
-    kind: Option<Fault>,
+    #[arg(long, value_enum)]
+    fault: Option<Fault>,
 
     /// Number of calls that succeed before the first fault
     #[arg(long, default_value_t = 0, requires = "fault")]
@@ -228,14 +228,14 @@ impl SimulateArgs {
             api: self.api.variant(),
             token: self.token.rules(),
             rate_limits: self.rate_limits.rate_limits(),
-            latency: Latency { fixed: self.latency.fixed, jitter: self.latency.jitter },
+            latency: Latency { fixed: self.latency.latency, jitter: self.latency.jitter },
             changes: self.changes.changes(),
         }
     }
 
     pub(super) fn fault_plan(&self) -> Option<FaultPlan> {
         let flags = &self.fault;
-        flags.kind.map(|fault| FaultPlan {
+        flags.fault.map(|fault| FaultPlan {
             fault,
             after: flags.fault_after,
             times: flags.fault_times,
