@@ -37,13 +37,13 @@ mod state;
 mod tests;
 mod time;
 
-pub use call_history::{CallCounts, CallOutcome, RecordedCall};
-pub use control::Control;
-pub use data::ItemFilter;
-pub use faults::{Fault, FaultPlan};
-pub use profile::{
+pub use self::call_history::{CallCounts, CallOutcome, RecordedCall};
+pub use self::control::Control;
+pub use self::data::ItemFilter;
+pub use self::faults::{Fault, FaultPlan};
+pub use self::profile::{
     ApiVariant, Credential, Envelope, ItemChanges, Latency, Profile, RateLimits, RollingLimit, SelectOn, SortOrder,
     StreamProfile, TokenRules, TokenScheme,
 };
-pub use query::QueryParameters;
-pub use server::Simulator;
+pub use self::query::QueryParameters;
+pub use self::server::Simulator;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use koregate::window::{Moment, UpperBound};
+use koregate::window::{Timestamp, UpperBound};
 use koregate_simulator::{ApiVariant, Profile, SelectOn, SortOrder};
 
 use super::support::{
@@ -27,7 +27,7 @@ fn settings(select_on: SelectOn, bound: UpperBound) -> Settings {
 }
 
 /// A window of whole seconds somewhere between `first` and a little beyond now; short ones as often as long ones.
-fn any_window(rng: &mut fastrand::Rng, first: Moment, bound: UpperBound) -> Window {
+fn any_window(rng: &mut fastrand::Rng, first: Timestamp, bound: UpperBound) -> Window {
     let (first, last) = (first.as_seconds(), at(NOW).as_seconds() + 7_200);
     let from = rng.i64(first..last);
     let longest = [60, 3_600, 86_400, last - first][rng.usize(..4)];
@@ -40,8 +40,8 @@ fn any_window(rng: &mut fastrand::Rng, first: Moment, bound: UpperBound) -> Wind
         to -= to.rem_euclid(3_600);
     }
     Window::spelled(
-        Moment::from_seconds(from),
-        Moment::from_seconds(to.max(from)),
+        Timestamp::from_seconds(from),
+        Timestamp::from_seconds(to.max(from)),
         bound,
         rng.choice(SPELLINGS).unwrap(),
     )

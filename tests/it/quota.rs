@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use koregate::window::Moment;
+use koregate::window::Timestamp;
 use koregate_simulator::{Fault, FaultPlan, Profile, RollingLimit};
 use tokio::time::Instant;
 
@@ -47,7 +47,7 @@ impl Limits {
 struct ColdWindows(AtomicU64);
 
 impl ColdWindows {
-    fn next(&self) -> (Ask, Moment, Moment) {
+    fn next(&self) -> (Ask, Timestamp, Timestamp) {
         let from = at("2026-02-08") + Duration::from_secs(1800 * self.0.fetch_add(1, Ordering::Relaxed));
         let to = from + Duration::from_mins(29);
         let [first, last] = [from, to].map(|at| at.to_string().trim_end_matches('Z').to_owned());

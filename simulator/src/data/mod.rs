@@ -12,9 +12,9 @@ mod stream;
 mod timeline;
 mod vocabulary;
 
-pub use filter::ItemFilter;
-pub(crate) use item::TimelineItem;
-pub(crate) use stream::SimulatedStream;
+pub use self::filter::ItemFilter;
+pub(crate) use self::item::TimelineItem;
+pub(crate) use self::stream::SimulatedStream;
 
 use std::time::Duration;
 

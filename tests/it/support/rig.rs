@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use koregate::clock::Clock;
 use koregate::server::Gateway;
-use koregate::window::Moment;
+use koregate::window::Timestamp;
 use koregate_simulator::{Control, ItemFilter, Profile, Simulator};
 use tokio::runtime::Handle;
 
@@ -119,12 +119,12 @@ impl Rig {
     }
 
     /// The items of [`STREAM`] from `from` up to, but without, `end`: byte for byte, in the order of the contract.
-    pub(crate) fn truth(&self, from: Moment, end: Moment) -> Vec<Vec<u8>> {
+    pub(crate) fn truth(&self, from: Timestamp, end: Timestamp) -> Vec<Vec<u8>> {
         self.truth_of(from, end, false, &ItemFilter::default())
     }
 
     /// The same with `agenticActivities`, or filtered.
-    pub(crate) fn truth_of(&self, from: Moment, end: Moment, rich: bool, filter: &ItemFilter) -> Vec<Vec<u8>> {
+    pub(crate) fn truth_of(&self, from: Timestamp, end: Timestamp, rich: bool, filter: &ItemFilter) -> Vec<Vec<u8>> {
         let truth = self.control.expected_until(STREAM, from, end, rich, filter);
         truth.into_iter().map(|(_, item)| item).collect()
     }
