@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use crate::profile::{Credential, Profile, TokenScheme};
+use crate::profile::{AcceptedScheme, Credential, Profile};
 use crate::response::ErrorReply;
 use crate::time::UnixTime;
 
@@ -43,9 +43,9 @@ pub(crate) fn authenticate<'a>(
     let auth = text("auth").ok_or(ErrorReply::INVALID_CREDENTIALS)?;
     let bearer = auth.strip_prefix("Bearer ");
     let token = match profile.token.scheme {
-        TokenScheme::Bare => auth,
-        TokenScheme::Bearer => bearer.ok_or(ErrorReply::NOT_A_TOKEN)?,
-        TokenScheme::Either => bearer.unwrap_or(auth),
+        AcceptedScheme::Bare => auth,
+        AcceptedScheme::Bearer => bearer.ok_or(ErrorReply::NOT_A_TOKEN)?,
+        AcceptedScheme::Either => bearer.unwrap_or(auth),
     };
     jsonwebtoken::decode_header(token).map_err(|_| ErrorReply::NOT_A_TOKEN)?;
 
@@ -63,7 +63,7 @@ pub(crate) fn authenticate<'a>(
     if profile.token.scope_missing { Err(ErrorReply::SCOPE_MISSING) } else { Ok(credential) }
 }
 
-/// Returns the claims if the signature is valid. Expiry is not checked here, because it depends on the simulator's clock.
+/// Returns the claims if the signature is valid. The caller checks the expiry, by the simulator's clock.
 fn verify(token: &str, credential: &Credential) -> Option<TokenClaims> {
     let mut validation = Validation::new(Algorithm::HS256);
     validation.required_spec_claims.clear();

@@ -58,7 +58,7 @@ pub enum CallOutcome {
     Faulted(Fault),
 }
 
-/// One call as the simulator received it.
+/// A call as the simulator received it.
 #[derive(Clone, Debug)]
 pub struct RecordedCall {
     /// Arrival on the monotonic clock, which the limits use.

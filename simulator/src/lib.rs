@@ -1,11 +1,11 @@
 //! A simulator of Kore's Raw Data API v2 for tests and the demo: it serves generated data on a local HTTP listener.
 //!
 //! Kore's documentation leaves many behaviours open. Each of them is a setting of the [`Profile`], so that a client can
-//! be tested against every variant. The data derives from a seed, and [`Control::expected`] returns the exact items that
-//! a window must contain, so that a test can compare a client's result byte by byte.
+//! be tested against every variant. The data derives from a seed, and [`Control::expected`] returns the exact items of
+//! a window, so that a test can compare a client's result byte by byte.
 //!
-//! This crate shares no code with the gateway: a simulator that shared a mistake with the gateway could not reveal it.
-//! Points in time cross the interface as [`jiff::Timestamp`].
+//! The crate shares no code with the gateway, because a simulator that shared a mistake with it could not reveal that
+//! mistake. Points in time cross the interface as [`jiff::Timestamp`].
 //!
 //! # Path of a call
 //!
@@ -42,8 +42,8 @@ pub use self::control::Control;
 pub use self::data::ItemFilter;
 pub use self::faults::{Fault, FaultPlan};
 pub use self::profile::{
-    ApiVariant, Credential, Envelope, ItemChanges, Latency, Profile, RateLimits, RollingLimit, SelectOn, SortOrder,
-    StreamProfile, TokenRules, TokenScheme,
+    AcceptedScheme, ApiVariant, Credential, EnvelopeOrder, ItemChanges, Latency, Profile, RateLimits, RollingLimit,
+    SelectOn, SortOrder, StreamProfile, TokenRules,
 };
 pub use self::query::QueryParameters;
 pub use self::server::Simulator;

@@ -63,7 +63,7 @@ impl Profile {
     }
 }
 
-/// One Kore account and the credential of its app.
+/// The credential of one Kore account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// The header `accountId`.
@@ -84,7 +84,7 @@ impl Default for Credential {
     }
 }
 
-/// One stream and its load.
+/// The load of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamProfile {
     /// The `{streamId}` of the path.
@@ -128,7 +128,7 @@ pub struct ApiVariant {
     /// The longest window; a longer one is refused with 412. `None` is unlimited.
     pub longest_span: Option<Duration>,
     /// The order of the keys of the envelope.
-    pub envelope: Envelope,
+    pub envelope: EnvelopeOrder,
     /// Whether errors carry their text as `message`, as on one page of Kore's documentation, instead of `msg`.
     pub error_key_message: bool,
 }
@@ -141,7 +141,7 @@ impl Default for ApiVariant {
             order: SortOrder::Ascending,
             page_limit: 100,
             longest_span: None,
-            envelope: Envelope::Documented,
+            envelope: EnvelopeOrder::Documented,
             error_key_message: false,
         }
     }
@@ -171,7 +171,7 @@ pub enum SortOrder {
 
 /// The order of the keys of the envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Envelope {
+pub enum EnvelopeOrder {
     /// `numResults`, `hasMore`, `data`
     Documented,
     /// `numResults`, `data`, `hasMore`, as in some real samples.
@@ -184,7 +184,7 @@ pub enum Envelope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenRules {
     /// The form of the `auth` header.
-    pub scheme: TokenScheme,
+    pub scheme: AcceptedScheme,
     /// Whether each token must carry an unused `jti` and be valid for at most one hour.
     pub enforce_jti: bool,
     /// Whether every token is refused for lack of the API scope.
@@ -193,13 +193,13 @@ pub struct TokenRules {
 
 impl Default for TokenRules {
     fn default() -> Self {
-        Self { scheme: TokenScheme::Either, enforce_jti: false, scope_missing: false }
+        Self { scheme: AcceptedScheme::Either, enforce_jti: false, scope_missing: false }
     }
 }
 
 /// The form of the `auth` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum TokenScheme {
+pub enum AcceptedScheme {
     /// The token alone.
     Bare,
     /// `Bearer <token>`

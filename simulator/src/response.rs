@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use crate::limits::LimitUsage;
-use crate::profile::{Envelope, Profile};
+use crate::profile::{EnvelopeOrder, Profile};
 use crate::scripted_body::ScriptedBody;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -80,13 +80,17 @@ pub(crate) fn with_body(
 }
 
 /// The envelope around `data`, which is the items joined by commas.
-pub(crate) fn envelope(order: Envelope, count: usize, has_more: bool, data: &[u8]) -> Bytes {
+pub(crate) fn envelope(order: EnvelopeOrder, count: usize, has_more: bool, data: &[u8]) -> Bytes {
     let (before, after) = match order {
-        Envelope::Documented => (format!(r#"{{"numResults":{count},"hasMore":{has_more},"data":["#), "]}".to_owned()),
-        Envelope::HasMoreLast => {
+        EnvelopeOrder::Documented => {
+            (format!(r#"{{"numResults":{count},"hasMore":{has_more},"data":["#), "]}".to_owned())
+        }
+        EnvelopeOrder::HasMoreLast => {
             (format!(r#"{{"numResults":{count},"data":["#), format!(r#"],"hasMore":{has_more}}}"#))
         }
-        Envelope::DataFirst => (r#"{"data":["#.to_owned(), format!(r#"],"hasMore":{has_more},"numResults":{count}}}"#)),
+        EnvelopeOrder::DataFirst => {
+            (r#"{"data":["#.to_owned(), format!(r#"],"hasMore":{has_more},"numResults":{count}}}"#))
+        }
     };
     [before.as_bytes(), data, after.as_bytes()].concat().into()
 }

@@ -14,7 +14,7 @@ enum BodyStep {
     Send(Bytes),
     /// A pause, which begins when the step is reached.
     Wait(Duration),
-    /// One pending poll, so that the bytes sent before are flushed on their own.
+    /// A pending poll, so that the bytes sent before are flushed on their own.
     Flush,
     /// An error, upon which hyper drops the connection.
     Abort,

@@ -147,7 +147,7 @@ async fn accept_connections(
     }
 }
 
-type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<ScriptedBody>, ConnectionReset>> + Send>>;
+type CallFuture = Pin<Box<dyn Future<Output = Result<Response<ScriptedBody>, ConnectionReset>> + Send>>;
 
 async fn serve_connection(stream: TcpStream, control: Control, finish: CancellationToken) {
     // With Nagle's algorithm, a body sent in pieces would wait for the acknowledgement of each piece.
@@ -172,7 +172,7 @@ async fn serve_connection(stream: TcpStream, control: Control, finish: Cancellat
     }
 }
 
-fn respond(control: Control, request: Request<Incoming>) -> ResponseFuture {
+fn respond(control: Control, request: Request<Incoming>) -> CallFuture {
     if request.uri().path().starts_with(admin_api::PATH_PREFIX) {
         return Box::pin(async move { Ok(admin_api::handle(control, request).await) });
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use koregate::window::Timestamp;
 use koregate_simulator::{
-    CallOutcome, Fault, FaultPlan, Profile, RateLimits, RecordedCall, RollingLimit, TokenRules, TokenScheme,
+    AcceptedScheme, CallOutcome, Fault, FaultPlan, Profile, RateLimits, RecordedCall, RollingLimit, TokenRules,
 };
 
 use crate::support::{Answer, Ask, NOW, Rig, Settings, at, exact_profile, until};
@@ -290,10 +290,10 @@ async fn where_jti_is_enforced_each_call_carries_a_token_of_its_own() {
 #[tokio::test]
 async fn the_token_is_sent_in_the_scheme_that_is_configured() {
     for (wanted, scheme, works) in [
-        (TokenScheme::Bearer, "bearer", true),
-        (TokenScheme::Bare, "bare", true),
-        (TokenScheme::Bearer, "bare", false),
-        (TokenScheme::Bare, "bearer", false),
+        (AcceptedScheme::Bearer, "bearer", true),
+        (AcceptedScheme::Bare, "bare", true),
+        (AcceptedScheme::Bearer, "bare", false),
+        (AcceptedScheme::Bare, "bearer", false),
     ] {
         let settings = settings().account(&format!("token = {{ scheme = '{scheme}' }}"));
         let rig = Rig::start(

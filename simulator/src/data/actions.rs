@@ -4,45 +4,45 @@ use super::json_writer::JsonWriter;
 use super::render::ItemContext;
 use super::vocabulary;
 
-/// One element of `agentActions`.
-pub(super) fn agent_action(json: &mut JsonWriter<'_>, context: &ItemContext) {
+/// Writes an element of `agentActions`.
+pub(super) fn write_agent_action(json: &mut JsonWriter<'_>, context: &ItemContext) {
     let at = context.random_time(&mut json.rng);
     json.object(|json| {
         let kind = json.pick(&["SearchBarEntry", "SearchBarEntry", "LibrarySelection"]);
         json.key("actionType").string(kind);
         if !json.one_in(9) {
-            json.key("action").object(|json| search(json, at));
+            json.key("action").object(|json| write_search(json, at));
         }
         let uses = json.rng.u8(..3);
         json.key("used").array(|json| {
             for _ in 0..uses {
-                usage(json, at + 8_000);
+                write_usage(json, at + 8_000);
             }
         });
     });
 }
 
-/// One element of `proActiveSuggestions`.
-pub(super) fn proactive_suggestion(json: &mut JsonWriter<'_>, context: &ItemContext) {
+/// Writes an element of `proActiveSuggestions`.
+pub(super) fn write_proactive_suggestion(json: &mut JsonWriter<'_>, context: &ItemContext) {
     let at = context.random_time(&mut json.rng);
     json.object(|json| {
         json.key("utterance").text(90);
         json.key("suggestions");
-        suggestions(json);
+        write_suggestions(json);
         if !json.one_in(7) {
             json.key("displayTime").time(at);
         }
-        display_counts(json);
+        write_display_counts(json);
         let uses = json.rng.u8(..2);
         json.key("used").array(|json| {
             for _ in 0..uses {
-                usage(json, at + 5_000);
+                write_usage(json, at + 5_000);
             }
         });
     });
 }
 
-fn search(json: &mut JsonWriter<'_>, at: i64) {
+fn write_search(json: &mut JsonWriter<'_>, at: i64) {
     json.key("searchPhrase").text(30);
     json.key("typingStartTime").time(at);
     json.key("executionStartTime").time(at + 380);
@@ -61,12 +61,12 @@ fn search(json: &mut JsonWriter<'_>, at: i64) {
     let (presented, accepted) = (json.rng.u32(..4), json.rng.u32(..2));
     json.key("correctionsPresented").number(presented);
     json.key("correctionsAccepted").number(accepted);
-    display_counts(json);
+    write_display_counts(json);
     json.key("suggestions");
-    suggestions(json);
+    write_suggestions(json);
 }
 
-fn display_counts(json: &mut JsonWriter<'_>) {
+fn write_display_counts(json: &mut JsonWriter<'_>) {
     let (tasks, answers) = (json.rng.u32(..3), json.rng.u32(..3));
     json.key("countDisplayedAnswers").object(|json| {
         json.key("countDialogTasks").number(tasks);
@@ -78,7 +78,7 @@ fn display_counts(json: &mut JsonWriter<'_>) {
     });
 }
 
-fn suggestions(json: &mut JsonWriter<'_>) {
+fn write_suggestions(json: &mut JsonWriter<'_>) {
     let (dialogs, answers) = (json.rng.u8(..3), json.rng.u8(..2));
     json.object(|json| {
         json.key("dialogs").array(|json| {
@@ -89,13 +89,13 @@ fn suggestions(json: &mut JsonWriter<'_>) {
         });
         json.key("answers").array(|json| {
             for _ in 0..answers {
-                answer(json);
+                write_answer(json);
             }
         });
     });
 }
 
-fn answer(json: &mut JsonWriter<'_>) {
+fn write_answer(json: &mut JsonWriter<'_>) {
     let bytes = json.rng.usize(120..500);
     json.object(|json| {
         json.key("content").text(bytes);
@@ -111,7 +111,7 @@ fn answer(json: &mut JsonWriter<'_>) {
     });
 }
 
-fn usage(json: &mut JsonWriter<'_>, at: i64) {
+fn write_usage(json: &mut JsonWriter<'_>, at: i64) {
     json.object(|json| {
         json.key("targetType").string("Answer");
         json.key("target").object(|json| {
@@ -125,14 +125,14 @@ fn usage(json: &mut JsonWriter<'_>, at: i64) {
                 json.key("answerLinkClicked").raw("[]");
                 json.key("positionId").id("dg-");
                 if json.one_in(3) {
-                    feedback(json);
+                    write_feedback(json);
                 }
             });
         });
     });
 }
 
-fn feedback(json: &mut JsonWriter<'_>) {
+fn write_feedback(json: &mut JsonWriter<'_>) {
     let response = json.pick(&["up", "down"]);
     json.key("feedback").object(|json| {
         json.key("response").string(response);

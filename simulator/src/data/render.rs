@@ -24,7 +24,7 @@ pub(super) fn render(seed: u64, state: VisibleItem, agentic: bool, out: &mut Vec
         let mut activities = Vec::with_capacity(2_048);
         activities.push(b',');
         let mut json = JsonWriter::new(&mut activities, Rng::with_seed(!item_seed), language, is_spaced);
-        runtime_data::agentic_activities(&mut json, &context);
+        runtime_data::write_agentic_activities(&mut json, &context);
         let is_in_the_middle = (item_seed >> 40).is_multiple_of(4);
         let at = if is_in_the_middle { middle } else { out.len().saturating_sub(1) };
         out.splice(at..at, activities);
@@ -76,8 +76,8 @@ fn write_item(json: &mut JsonWriter<'_>, context: &ItemContext) -> usize {
         }
         json.key("channel").string(item.channel(seed));
         json.key("segmentID").string(&item.segment_id(seed));
-        agent(json, context);
-        tags(json, context);
+        write_agent(json, context);
+        write_tags(json, context);
         json.key("segmentStartTime").time(item.start);
         json.key("segmentEndTime");
         match item.end(seed, version) {
@@ -86,13 +86,13 @@ fn write_item(json: &mut JsonWriter<'_>, context: &ItemContext) -> usize {
         }
         json.key("agentActions").array(|json| {
             while context.is_below(json, 45) {
-                actions::agent_action(json, context);
+                actions::write_agent_action(json, context);
             }
         });
         middle = json.out.len();
         json.key("proActiveSuggestions").array(|json| {
             while context.is_below(json, 75) {
-                actions::proactive_suggestion(json, context);
+                actions::write_proactive_suggestion(json, context);
             }
         });
         json.key("queueInfo").object(|json| {
@@ -100,15 +100,15 @@ fn write_item(json: &mut JsonWriter<'_>, context: &ItemContext) -> usize {
             json.key("queueId").id("qu-");
             json.key("queueName").string(queue);
         });
-        counts(json, context);
-        runtime_data::playbooks(json, context);
-        runtime_data::coachings(json, context);
-        undocumented(json, context);
+        write_counts(json, context);
+        runtime_data::write_playbooks(json, context);
+        runtime_data::write_coachings(json, context);
+        write_undocumented(json, context);
     });
     middle
 }
 
-fn agent(json: &mut JsonWriter<'_>, context: &ItemContext) {
+fn write_agent(json: &mut JsonWriter<'_>, context: &ItemContext) {
     let number = context.item.agent(context.seed);
     let name = |list: &[&'static str], salt| {
         let index = usize::try_from(hash(salt, number)).unwrap_or(usize::MAX) % list.len().max(1);
@@ -124,7 +124,7 @@ fn agent(json: &mut JsonWriter<'_>, context: &ItemContext) {
     });
 }
 
-fn tags(json: &mut JsonWriter<'_>, context: &ItemContext) {
+fn write_tags(json: &mut JsonWriter<'_>, context: &ItemContext) {
     json.key("tags").array(|json| {
         for _ in 0..json.rng.u8(..3) {
             let at = context.random_time(&mut json.rng);
@@ -140,7 +140,7 @@ fn tags(json: &mut JsonWriter<'_>, context: &ItemContext) {
     });
 }
 
-fn counts(json: &mut JsonWriter<'_>, context: &ItemContext) {
+fn write_counts(json: &mut JsonWriter<'_>, context: &ItemContext) {
     let (up, down, read) = (json.rng.u32(..40), json.rng.u32(..60), json.rng.bool());
     json.key("countScrollUp").number(up);
     json.key("countScrollDn").number(down);
@@ -158,7 +158,7 @@ fn counts(json: &mut JsonWriter<'_>, context: &ItemContext) {
 }
 
 /// Members of real responses that Kore's documentation does not mention.
-fn undocumented(json: &mut JsonWriter<'_>, context: &ItemContext) {
+fn write_undocumented(json: &mut JsonWriter<'_>, context: &ItemContext) {
     if json.one_in(3) {
         json.key("summary").text(400);
     }

@@ -5,8 +5,8 @@ use super::json_writer::JsonWriter;
 use super::render::ItemContext;
 use super::vocabulary;
 
-/// The member `playbookRuntimeData`.
-pub(super) fn playbooks(json: &mut JsonWriter<'_>, context: &ItemContext) {
+/// Writes the member `playbookRuntimeData`.
+pub(super) fn write_playbooks(json: &mut JsonWriter<'_>, context: &ItemContext) {
     let books = json.rng.u8(..2);
     json.key("playbookRuntimeData").array(|json| {
         for _ in 0..books {
@@ -31,8 +31,8 @@ pub(super) fn playbooks(json: &mut JsonWriter<'_>, context: &ItemContext) {
     });
 }
 
-/// The member `coachingRuntimeData`.
-pub(super) fn coachings(json: &mut JsonWriter<'_>, context: &ItemContext) {
+/// Writes the member `coachingRuntimeData`.
+pub(super) fn write_coachings(json: &mut JsonWriter<'_>, context: &ItemContext) {
     let rules = json.rng.u8(..2);
     json.key("coachingRuntimeData").array(|json| {
         for _ in 0..rules {
@@ -62,18 +62,18 @@ pub(super) fn coachings(json: &mut JsonWriter<'_>, context: &ItemContext) {
     });
 }
 
-/// The member `agenticActivities`.
-pub(super) fn agentic_activities(json: &mut JsonWriter<'_>, context: &ItemContext) {
+/// Writes the member `agenticActivities`.
+pub(super) fn write_agentic_activities(json: &mut JsonWriter<'_>, context: &ItemContext) {
     let activities = json.rng.u8(..3);
     json.key("agenticActivities").array(|json| {
         for _ in 0..activities {
             let at = context.random_time(&mut json.rng);
-            json.object(|json| activity(json, context, at));
+            json.object(|json| write_activity(json, context, at));
         }
     });
 }
 
-fn activity(json: &mut JsonWriter<'_>, context: &ItemContext, at: i64) {
+fn write_activity(json: &mut JsonWriter<'_>, context: &ItemContext, at: i64) {
     json.key("utterance").text(80);
     json.key("requestId").id("aa-");
     json.key("requestTime").time(at);

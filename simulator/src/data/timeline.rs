@@ -13,8 +13,8 @@ pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 const HOURLY_LOAD: [u32; 24] =
     [12, 8, 6, 5, 6, 10, 22, 45, 80, 100, 108, 104, 92, 98, 104, 100, 90, 74, 58, 46, 38, 30, 22, 16];
 
-/// The items of one UTC day, ascending. The result depends only on the stream's profile, the seed and the day, not on the
-/// end of the timeline.
+/// The items of one UTC day, ascending. The result depends only on the stream's profile, the seed and the day, not on
+/// the end of the timeline.
 pub(super) fn generate_day(profile: &StreamProfile, seed: u64, day: i64) -> Vec<TimelineItem> {
     let mut rng = Rng::with_seed(hash(seed ^ 0x6461_7973, day.unsigned_abs()));
     let begin = day * DAY_MS;

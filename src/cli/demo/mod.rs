@@ -1,5 +1,5 @@
-//! `koregate demo`: runs the simulator and the gateway on loopback with three services that request overlapping windows,
-//! and reports the upstream calls that the gateway saves.
+//! `koregate demo`: runs the simulator and the gateway on loopback with three services that request overlapping
+//! windows, and reports the upstream calls that the gateway saves.
 
 mod screen;
 mod service;
@@ -60,7 +60,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A simulator with realistic latency, and with the limits of Kore's larger plan, so that a week can be fetched at once.
+/// A simulator with realistic latency, and with the limits of Kore's larger plan, which allow fetching a week at once.
 fn profile() -> Profile {
     let (requests, hourly) = (600, 18_000);
     Profile {

@@ -54,7 +54,8 @@ impl Screen {
 
     pub(super) fn print_welcome(&mut self, upstream: &str, gateway: SocketAddr) {
         self.print_line(&format!(
-            "koregate demo\n\n  simulated Kore   {upstream}   30 days, about 1,700 conversations a day, 100 items a call\n  \
+            "koregate demo\n\n  \
+             simulated Kore   {upstream}   30 days, about 1,700 conversations a day, 100 items a call\n  \
              koregate         http://{gateway}\n\n\
              Three services ask for windows that overlap. None has a token, a paging loop or a sleep on 429.\n"
         ));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use koregate_simulator::{
-    ApiVariant, Credential, Envelope, Fault, FaultPlan, ItemChanges, Latency, Profile, RateLimits, RollingLimit,
-    SelectOn, SortOrder, StreamProfile, TokenRules, TokenScheme,
+    AcceptedScheme, ApiVariant, Credential, EnvelopeOrder, Fault, FaultPlan, ItemChanges, Latency, Profile, RateLimits,
+    RollingLimit, SelectOn, SortOrder, StreamProfile, TokenRules,
 };
 
 /// Simulates the upstream on loopback, with generated data. Durations are written 250ms, 30s, 15m, 1h or 7d.
@@ -107,7 +107,7 @@ struct ApiFlags {
 
     /// Order of the keys around the data
     #[arg(long, value_enum, default_value = "documented")]
-    envelope: Envelope,
+    envelope: EnvelopeOrder,
 
     /// Name the text of an error `message` instead of `msg`
     #[arg(long)]
@@ -118,7 +118,7 @@ struct ApiFlags {
 struct TokenFlags {
     /// Form of the auth header
     #[arg(long, value_enum, default_value = "either")]
-    scheme: TokenScheme,
+    scheme: AcceptedScheme,
 
     /// Require an unused jti in each token, and a lifetime of at most one hour
     #[arg(long)]
