@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 /// How far the clocks of this machine, of replicas and of the upstream may differ.
 pub const SKEW: Duration = Duration::from_mins(1);
@@ -39,20 +37,20 @@ impl Clock {
     }
 
     /// A clock that stands at `now` until [`Clock::set`] moves it. Its clones move with it.
-    pub fn manual(now: Moment) -> Self {
+    pub fn manual(now: Timestamp) -> Self {
         Self { by_hand: Some(Arc::new(AtomicI64::new(now.as_nanos()))), compared: Arc::default() }
     }
 
     /// The time of day.
-    pub fn now(&self) -> Moment {
+    pub fn now(&self) -> Timestamp {
         match &self.by_hand {
-            None => Timestamp::now().into(),
-            Some(nanos) => Moment::from_nanos(nanos.load(Ordering::SeqCst)),
+            None => jiff::Timestamp::now().into(),
+            Some(nanos) => Timestamp::from_nanos(nanos.load(Ordering::SeqCst)),
         }
     }
 
     /// Moves a manual clock; the machine's clock cannot be moved, and nothing happens.
-    pub fn set(&self, now: Moment) {
+    pub fn set(&self, now: Timestamp) {
         if let Some(nanos) = &self.by_hand {
             nanos.store(now.as_nanos(), Ordering::SeqCst);
         }
@@ -60,7 +58,7 @@ impl Clock {
 
     /// Compares with the `Date`, in whole seconds, of an answer of the upstream that was asked for at `asked_at`. `Some` if
     /// by that the clock comes to be wrong, or is no longer.
-    pub fn compare(&self, asked_at: Moment, date: Moment) -> Option<bool> {
+    pub fn compare(&self, asked_at: Timestamp, date: Timestamp) -> Option<bool> {
         let latest = date + Duration::from_secs(1);
         let ahead = if asked_at > latest { asked_at.since(latest) } else { Duration::ZERO };
         let is_ahead = ahead > SKEW;
@@ -92,8 +90,8 @@ impl Clock {
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Moment {
-        Moment::from_seconds(1_000_000 + second)
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_seconds(1_000_000 + second)
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use tower::ServiceBuilder;
 
-use crate::api::{Answers, ApiLayer, ApiStage, RequestMemory, Usage};
+use crate::api::{ApiLayer, ApiStage, RequestMemory, ResponseCache, Usage};
 use crate::cache::{CacheLayer, CacheStage, Memory, Purges, WindowFields};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::{Callers, DrainTimeout, EdgeLayer, EdgeStage};
-use crate::fleet::{Link, Post};
-use crate::quota::{QuotaLayer, Quotas};
-use crate::repage::{RepageLayer, RunBounds, RunLimiters};
+use crate::paging::{PagingLayer, RunBounds, RunLimiters};
+use crate::quota::{QuotaLayer, QuotaManager};
+use crate::redis_client::{Mailbox, RedisClient};
 use crate::retry::RetryLayer;
 use crate::token::TokenLayer;
 use crate::upstream::Client;
@@ -23,7 +23,7 @@ pub struct Stack {
     /// The way in.
     pub service: GatewayService,
     /// The ledgers of all accounts.
-    pub quotas: Quotas,
+    pub quotas: QuotaManager,
     /// The memory tier.
     pub memory: Memory,
     /// The accounts whose windows cannot be cut.
@@ -31,9 +31,9 @@ pub struct Stack {
     /// The hand that purges.
     pub purges: Purges,
     /// The way to the other replicas.
-    pub post: Option<Post>,
+    pub post: Option<Mailbox>,
     /// Answers that are given again and again.
-    pub answers: Answers,
+    pub answers: ResponseCache,
     /// What each caller had.
     pub usage: Usage,
     /// How the callers' own limits stand.
@@ -51,12 +51,13 @@ impl Stack {
     /// If the trust anchors for the upstream cannot be loaded, or the state file of the quota cannot be used.
     pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
         let post = match &config.cache.redis {
-            Some(redis) => Some(Post::new(Link::new(redis)?, &redis.prefix)),
+            Some(redis) => Some(Mailbox::new(RedisClient::new(redis)?, &redis.prefix)),
             None => None,
         };
         let quotas = {
             let upstream = &config.upstream;
-            let own = Quotas::new(&config.accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?;
+            let own =
+                QuotaManager::new(&config.accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?;
             match (&post, &config.cache.redis) {
                 (Some(post), Some(redis)) => own.shared(post, redis.replicas, upstream.timeout),
                 _ => own,
@@ -81,7 +82,7 @@ impl Stack {
             // Serves chunks from memory, then Redis; asks below only for the missing runs, once for all who wait.
             .layer(cache)
             // Fetches a bounded run, in pages of 100, until it is whole, or fails.
-            .layer(RepageLayer::new(&config.window, &limiters, clock).bounded(RunBounds::beside(config.cache.memory)))
+            .layer(PagingLayer::new(&config.window, &limiters, clock).bounded(RunBounds::beside(config.cache.memory)))
             // Tries again what a second attempt can mend; above the quota, so that each attempt takes a turn.
             .layer(RetryLayer)
             // Waits for the account's turn: no rolling limit is ever passed.

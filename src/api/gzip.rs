@@ -13,12 +13,12 @@ const STORED_LAST: u8 = 1;
 
 /// A member under way: what it has to say of its text at its end.
 #[derive(Debug, Default)]
-pub(super) struct Member {
+pub(super) struct GzipMember {
     crc: Hasher,
     len: u64,
 }
 
-impl Member {
+impl GzipMember {
     /// The beginning of the member, with a first text of at most 65,535 bytes.
     pub(super) fn begin(&mut self, text: &[u8]) -> Bytes {
         let mut bytes = BytesMut::with_capacity(HEAD.len() + 5 + text.len());

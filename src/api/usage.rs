@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::question::{Caller, NOBODY};
+use super::request::{Caller, NOBODY};
 use super::seconds;
 use crate::config;
-use crate::quota::{Quotas, Standing, Turns};
+use crate::quota::{CallScheduler, QuotaManager};
+use crate::request::RateLimitStatus;
 
 /// The counts of all callers, for each account that a caller may see: as many as there are in the configuration,
 /// whatever is asked for. Cheap to clone; all clones see the same.
@@ -18,7 +19,7 @@ pub struct Usage(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     callers: Vec<Known>,
-    quotas: Quotas,
+    quotas: QuotaManager,
 }
 
 #[derive(Debug)]
@@ -32,7 +33,7 @@ struct Known {
 #[derive(Debug)]
 struct Tally {
     account: Arc<str>,
-    turns: Option<Arc<Turns>>,
+    turns: Option<Arc<CallScheduler>>,
     requests: AtomicU64,
     items: AtomicU64,
     saved: AtomicU64,
@@ -40,7 +41,7 @@ struct Tally {
 
 impl Usage {
     /// Nothing was asked for yet. Where no callers are configured, all requests are those of one.
-    pub fn new(callers: &[config::Caller], accounts: &[config::Account], quotas: &Quotas) -> Self {
+    pub fn new(callers: &[config::CallerConfig], accounts: &[config::AccountConfig], quotas: &QuotaManager) -> Self {
         let known = |name: &Arc<str>, weight, may_see: &dyn Fn(&str) -> bool| {
             let accounts = accounts.iter().map(|account| &account.account_id).filter(|account| may_see(account));
             let tally = |account: &Arc<str>| {
@@ -85,17 +86,17 @@ impl Usage {
     }
 
     /// What the one who asks had, and how its own limit stands.
-    pub(super) fn own(&self, caller: Option<&Caller>, standing: Option<Standing>) -> Option<CallerUsage> {
+    pub(super) fn own(&self, caller: Option<&Caller>, standing: Option<RateLimitStatus>) -> Option<CallerUsage> {
         let known = self.find(caller.map_or(NOBODY, |caller| &caller.name))?;
         Some(Self::of(known, standing))
     }
 
     /// What each caller had, in the order of the configuration; `standing` gives how the limit of one stands.
-    pub fn all(&self, standing: impl Fn(&str) -> Option<Standing>) -> Vec<CallerUsage> {
+    pub fn all(&self, standing: impl Fn(&str) -> Option<RateLimitStatus>) -> Vec<CallerUsage> {
         self.0.callers.iter().map(|known| Self::of(known, standing(&known.name))).collect()
     }
 
-    fn of(known: &Known, standing: Option<Standing>) -> CallerUsage {
+    fn of(known: &Known, standing: Option<RateLimitStatus>) -> CallerUsage {
         let accounts = known.accounts.iter().map(|tally| Self::of_account(known, tally));
         CallerUsage {
             caller: known.name.to_string(),
@@ -161,9 +162,9 @@ pub struct CallerLimit {
     pub full_in_seconds: f64,
 }
 
-impl From<Standing> for CallerLimit {
-    fn from(standing: Standing) -> Self {
-        let Standing { limit, left, full_in } = standing;
+impl From<RateLimitStatus> for CallerLimit {
+    fn from(standing: RateLimitStatus) -> Self {
+        let RateLimitStatus { limit, left, full_in } = standing;
         Self { requests_per_minute: limit, left, full_in_seconds: seconds(full_in) }
     }
 }

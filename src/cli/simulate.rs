@@ -10,7 +10,7 @@ use crate::simulator::{
     Control, Credential, Envelope, Fault, FaultPlan, Latency, Limit, Order, Profile, SelectOn, Simulator,
     StreamProfile, TokenScheme,
 };
-use crate::window::{Moment, UpperBound};
+use crate::window::{Timestamp, UpperBound};
 
 /// Plays the upstream on loopback, with made-up data. Durations are written 250ms, 30s, 15m, 1h or 7d.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,7 +54,7 @@ pub struct SimulateArgs {
 
     /// Where the data stops, as 2026-02-25T00:00:00Z [default: the end of this UTC day]
     #[arg(long, value_parser = moment)]
-    pub end: Option<Moment>,
+    pub end: Option<Timestamp>,
 
     /// The timestamp that from and to select on
     #[arg(long, value_enum, default_value = "start")]
@@ -286,8 +286,8 @@ fn limit(text: &str) -> Result<Limit, String> {
     Ok(Limit::new(requests, duration(per)?))
 }
 
-fn moment(text: &str) -> Result<Moment, String> {
-    text.parse::<jiff::Timestamp>().map(Moment::from).map_err(|error| error.to_string())
+fn moment(text: &str) -> Result<Timestamp, String> {
+    text.parse::<jiff::Timestamp>().map(Timestamp::from).map_err(|error| error.to_string())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -4,30 +4,30 @@ use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::node::{Node, Value};
-use super::read::Word;
-use super::section::Section;
-use super::{Account, Caller, Jti, Limit, Names, Scheme, Token, keys, read};
+use super::parse::Keyword;
+use super::table_reader::Section;
+use super::value_tree::{ConfigNode, Value};
+use super::{AccountConfig, CallerConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig, TokenScheme, keys, parse};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// What Kore enforces when its documentation says nothing else: 60 calls a minute and 1,800 an hour.
-const LIMITS: [Limit; 2] = [Limit { requests: 60, per: MINUTE }, Limit { requests: 1800, per: HOUR }];
+const LIMITS: [QuotaLimit; 2] = [QuotaLimit { requests: 60, per: MINUTE }, QuotaLimit { requests: 1800, per: HOUR }];
 
 /// The longest life of a token that Kore accepts where it enforces JTI.
 const LONGEST_WITH_JTI: Duration = HOUR;
 
-impl Word for Scheme {
+impl Keyword for TokenScheme {
     const WORDS: &'static [(&'static str, Self)] = &[("bare", Self::Bare), ("bearer", Self::Bearer)];
 }
 
-impl Word for Jti {
+impl Keyword for JtiMode {
     const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("per-request", Self::PerRequest)];
 }
 
 /// All accounts; `None` if one of them, or that there is none, has been noted as a fault.
-pub(super) fn accounts(root: &mut Section<'_>) -> Option<Vec<Account>> {
+pub(super) fn accounts(root: &mut Section<'_>) -> Option<Vec<AccountConfig>> {
     root.demand("accounts");
     let sections = root.sections("accounts")?;
     if sections.is_empty() {
@@ -39,20 +39,20 @@ pub(super) fn accounts(root: &mut Section<'_>) -> Option<Vec<Account>> {
     accounts.into_iter().collect()
 }
 
-fn account(mut section: Section<'_>, seen: &mut HashSet<String>) -> Option<Account> {
-    let account_id = section.required("account_id", read::name);
+fn account(mut section: Section<'_>, seen: &mut HashSet<String>) -> Option<AccountConfig> {
+    let account_id = section.required("account_id", parse::name);
     if let Some(id) = &account_id
         && !seen.insert(id.clone())
     {
         section.fail("account_id", format!("{id:?} stands on another account too"));
     }
-    let client_id = section.required("client_id", read::label);
+    let client_id = section.required("client_id", parse::label);
     let client_secret = section.required_secret("client_secret");
-    let streams = section.or("streams", Names::All, read::names);
+    let streams = section.or("streams", NamePatterns::All, parse::names);
     let token = token(section.section("token"));
     let limits = limits(section.section("quota"));
     section.done();
-    Some(Account {
+    Some(AccountConfig {
         account_id: account_id?.into(),
         client_id: client_id?,
         client_secret: client_secret?,
@@ -62,18 +62,18 @@ fn account(mut section: Section<'_>, seen: &mut HashSet<String>) -> Option<Accou
     })
 }
 
-fn token(mut section: Section<'_>) -> Token {
-    let token = Token {
-        lifetime: section.or("lifetime", HOUR, read::whole_seconds),
-        refresh_ahead: section.or("refresh_ahead", 5 * MINUTE, read::duration),
-        scheme: section.or("scheme", Scheme::Bare, read::word),
-        jti: section.or("jti", Jti::Off, read::word),
+fn token(mut section: Section<'_>) -> TokenConfig {
+    let token = TokenConfig {
+        lifetime: section.or("lifetime", HOUR, parse::whole_seconds),
+        refresh_ahead: section.or("refresh_ahead", 5 * MINUTE, parse::duration),
+        scheme: section.or("scheme", TokenScheme::Bare, parse::word),
+        jti: section.or("jti", JtiMode::Off, parse::word),
     };
     if section.is_clean() {
         if token.refresh_ahead >= token.lifetime {
             section.fail("refresh_ahead", "must be shorter than `lifetime`, or no token would ever be used");
         }
-        if token.jti == Jti::PerRequest && token.lifetime > LONGEST_WITH_JTI {
+        if token.jti == JtiMode::PerRequest && token.lifetime > LONGEST_WITH_JTI {
             section.fail("lifetime", "must be at most \"1h\" while `jti` is \"per-request\": Kore refuses longer ones");
         }
     }
@@ -81,7 +81,7 @@ fn token(mut section: Section<'_>) -> Token {
     token
 }
 
-fn limits(mut section: Section<'_>) -> Vec<Limit> {
+fn limits(mut section: Section<'_>) -> Vec<QuotaLimit> {
     let mut limits = LIMITS.to_vec();
     if let Some(sections) = section.sections("limits") {
         if sections.is_empty() {
@@ -89,15 +89,15 @@ fn limits(mut section: Section<'_>) -> Vec<Limit> {
         }
         limits.clear();
         for mut item in sections {
-            let requests = item.required("requests", read::integer(1..=u32::MAX));
-            let per = item.required("per", read::positive_duration);
+            let requests = item.required("requests", parse::integer(1..=u32::MAX));
+            let per = item.required("per", parse::positive_duration);
             if let Some(per) = per
-                && limits.iter().any(|limit: &Limit| limit.per == per)
+                && limits.iter().any(|limit: &QuotaLimit| limit.per == per)
             {
                 item.fail("per", "stands in another limit too");
             }
             item.done();
-            limits.extend(requests.zip(per).map(|(requests, per)| Limit { requests, per }));
+            limits.extend(requests.zip(per).map(|(requests, per)| QuotaLimit { requests, per }));
         }
     }
     section.done();
@@ -106,7 +106,7 @@ fn limits(mut section: Section<'_>) -> Vec<Limit> {
 
 /// All callers; `None` if one of them has been noted as a fault. `accounts` are those that a caller may name, `None`
 /// if they are at fault themselves.
-pub(super) fn callers(root: &mut Section<'_>, accounts: Option<&[Account]>) -> Option<Vec<Caller>> {
+pub(super) fn callers(root: &mut Section<'_>, accounts: Option<&[AccountConfig]>) -> Option<Vec<CallerConfig>> {
     let Some(sections) = root.sections("callers") else { return Some(Vec::new()) };
     let mut names = HashSet::new();
     let mut keys = HashSet::new();
@@ -117,11 +117,11 @@ pub(super) fn callers(root: &mut Section<'_>, accounts: Option<&[Account]>) -> O
 
 fn caller(
     mut section: Section<'_>,
-    known: Option<&[Account]>,
+    known: Option<&[AccountConfig]>,
     names: &mut HashSet<String>,
     keys: &mut HashSet<[u8; 32]>,
-) -> Option<Caller> {
-    let name = section.required("name", read::label);
+) -> Option<CallerConfig> {
+    let name = section.required("name", parse::label);
     if let Some(name) = &name
         && !names.insert(name.clone())
     {
@@ -134,8 +134,8 @@ fn caller(
     if api_key_sha256.iter().flatten().any(|key| !keys.insert(*key)) {
         section.fail("api_key_sha256", "is another caller's too, and nothing else could tell them apart");
     }
-    let accounts = section.or("accounts", Names::All, read::names);
-    if let (Names::Only(names), Some(known)) = (&accounts, known) {
+    let accounts = section.or("accounts", NamePatterns::All, parse::names);
+    if let (NamePatterns::Only(names), Some(known)) = (&accounts, known) {
         for name in names.iter().filter(|name| known.iter().all(|account| *account.account_id != **name)) {
             let message = match keys::nearest(name, known.iter().map(|account| &*account.account_id)) {
                 Some(near) => format!("{name:?} is no configured account; did you mean {near:?}?"),
@@ -144,11 +144,11 @@ fn caller(
             section.fail("accounts", message);
         }
     }
-    let streams = section.or("streams", Names::All, read::names);
-    let requests_per_minute = section.or("requests_per_minute", 600, read::integer(1..=u32::MAX));
-    let weight = section.or("weight", 1, read::integer(1..=u32::MAX));
+    let streams = section.or("streams", NamePatterns::All, parse::names);
+    let requests_per_minute = section.or("requests_per_minute", 600, parse::integer(1..=u32::MAX));
+    let weight = section.or("weight", 1, parse::integer(1..=u32::MAX));
     section.done();
-    Some(Caller {
+    Some(CallerConfig {
         name: name?.into(),
         api_key_sha256: api_key_sha256?,
         accounts,
@@ -161,7 +161,7 @@ fn caller(
 const DIGEST: &str = "the SHA-256 of the API key in 64 hex digits, as `koregate key` prints it, or a list of them";
 
 /// One digest, or a list of different ones: while a key is being changed, the old and the new are both good.
-fn digests(node: &Node) -> Result<Vec<[u8; 32]>, String> {
+fn digests(node: &ConfigNode) -> Result<Vec<[u8; 32]>, String> {
     // A text that begins no list is the digest itself.
     let is_list = matches!(&node.value, Value::Raw(text) if text.trim_start().starts_with('['));
     let structured = if is_list { Some(node.clone().structured()?) } else { None };
@@ -178,8 +178,8 @@ fn digests(node: &Node) -> Result<Vec<[u8; 32]>, String> {
 }
 
 /// 64 hex digits. What is none is not quoted: it may be the key itself.
-fn digest(node: &Node) -> Result<[u8; 32], String> {
-    let text = read::text(node, DIGEST)?;
+fn digest(node: &ConfigNode) -> Result<[u8; 32], String> {
+    let text = parse::text(node, DIGEST)?;
     let mut digest = [0; 32];
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("must be {DIGEST}"));

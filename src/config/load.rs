@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::error::{Origin, Problem};
 use super::keys::PREFIX;
-use super::node::{Node, Table, Value};
-use super::section::Reader;
+use super::table_reader::Reader;
+use super::value_tree::{ConfigNode, Table, Value};
 use super::{Config, ConfigError, url, validate};
 
 impl Config {
@@ -29,7 +29,7 @@ impl Config {
         let reader = Reader::new(environment.into_iter().collect());
         let mut root = match file {
             Some(file) => read_file(file)?,
-            None => Node::empty(Origin::Nowhere),
+            None => ConfigNode::empty(Origin::Nowhere),
         };
         let settings = settings(&reader);
         if file.is_none() && !settings.keys().any(|path| names_account(path)) {
@@ -56,14 +56,14 @@ pub fn process_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
 }
 
-fn read_file(file: &Path) -> Result<Node, ConfigError> {
+fn read_file(file: &Path) -> Result<ConfigNode, ConfigError> {
     let path: Arc<str> = file.display().to_string().into();
     let text = std::fs::read_to_string(file).map_err(|error| Problem {
         origin: Origin::File { path: Arc::clone(&path), line: None },
         key: String::new(),
         message: format!("the configuration cannot be read: {error}"),
     })?;
-    Ok(Node::from_file(&path, &text)?)
+    Ok(ConfigNode::from_file(&path, &text)?)
 }
 
 /// One step of the way from the root to a key.
@@ -113,7 +113,7 @@ fn names_account(path: &[Step]) -> bool {
 }
 
 /// Puts the account of the `KORE_` variables into `root`, and notes which of them are missing.
-fn single_account(reader: &Reader, settings: &Settings, root: &mut Node) {
+fn single_account(reader: &Reader, settings: &Settings, root: &mut ConfigNode) {
     const NEEDED: &str = "is not set; with no file, KORE_HOST, KORE_ACCOUNT_ID, KORE_CLIENT_ID and KORE_CLIENT_SECRET \
                           (or KORE_CLIENT_SECRET_FILE) must be";
     let get = |name: &str| reader.environment.get(name).filter(|value| !value.is_empty());
@@ -154,9 +154,9 @@ fn single_account(reader: &Reader, settings: &Settings, root: &mut Node) {
 
 /// Sets what lies at the end of `path` to `text`, making tables and lists on the way; what is no table and stands in
 /// the way gives way, as the environment wins over the file.
-fn set(node: &mut Node, path: &[Step], origin: &Origin, text: &str) -> Result<(), String> {
+fn set(node: &mut ConfigNode, path: &[Step], origin: &Origin, text: &str) -> Result<(), String> {
     let Some((step, rest)) = path.split_first() else {
-        *node = Node { origin: origin.clone(), value: Value::Raw(text.to_owned()) };
+        *node = ConfigNode { origin: origin.clone(), value: Value::Raw(text.to_owned()) };
         return Ok(());
     };
     if matches!(node.value, Value::Raw(_)) {
@@ -166,18 +166,18 @@ fn set(node: &mut Node, path: &[Step], origin: &Origin, text: &str) -> Result<()
     match step {
         Step::Key(key) => {
             if !matches!(node.value, Value::Table(_)) {
-                *node = Node::empty(origin.clone());
+                *node = ConfigNode::empty(origin.clone());
             }
             let Value::Table(table) = &mut node.value else { return Ok(()) };
-            set(table.entry(key.clone()).or_insert_with(|| Node::empty(origin.clone())), rest, origin, text)
+            set(table.entry(key.clone()).or_insert_with(|| ConfigNode::empty(origin.clone())), rest, origin, text)
         }
         Step::Index(index) => {
             if !matches!(node.value, Value::Array(_)) {
-                *node = Node { origin: origin.clone(), value: Value::Array(Vec::new()) };
+                *node = ConfigNode { origin: origin.clone(), value: Value::Array(Vec::new()) };
             }
             let Value::Array(items) = &mut node.value else { return Ok(()) };
             if *index == items.len() {
-                items.push(Node { origin: origin.clone(), value: Value::Table(Table::new()) });
+                items.push(ConfigNode { origin: origin.clone(), value: Value::Table(Table::new()) });
             }
             match items.get_mut(*index) {
                 Some(item) => set(item, rest, origin, text),

@@ -9,17 +9,17 @@ mod accounts;
 mod error;
 mod keys;
 mod load;
-mod node;
-mod read;
+mod parse;
 mod redis_url;
 mod render;
 mod secret;
-mod section;
+mod table_reader;
 #[cfg(test)]
 mod tests;
 mod units;
 mod url;
 mod validate;
+mod value_tree;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,36 +28,36 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-pub use error::ConfigError;
-pub use load::process_environment;
-pub use redis_url::{RedisKind, RedisUrl};
+pub use self::error::ConfigError;
+pub use self::load::process_environment;
+pub use self::redis_url::{RedisKind, RedisUrl};
 
-pub use crate::window::{Freshness, UpperBound};
+pub use crate::window::{FreshnessTier, UpperBound};
 
 /// The whole configuration, valid: nothing that holds one needs to check it again.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The two listeners.
-    pub server: Server,
+    pub server: ServerConfig,
     /// What operators may do, and how they are told from others.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Kore's side.
-    pub upstream: Upstream,
+    pub upstream: UpstreamConfig,
     /// The Kore accounts, at least one, each `account_id` once.
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<AccountConfig>,
     /// How time is cut and when it is closed.
-    pub window: Window,
+    pub window: WindowConfig,
     /// How callers share the quota.
-    pub quota: Quota,
+    pub quota: QuotaConfig,
     /// Where chunks are kept.
-    pub cache: Cache,
+    pub cache: CacheConfig,
     /// Who may call; empty only while `server.listen` is on loopback.
-    pub callers: Vec<Caller>,
+    pub callers: Vec<CallerConfig>,
 }
 
 /// `[server]`
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerConfig {
     /// Where callers come in.
     pub listen: SocketAddr,
     /// Where operators come in.
@@ -66,7 +66,7 @@ pub struct Server {
     /// any name.
     pub hosts: Vec<String>,
     /// TLS for callers; `None` is plain HTTP.
-    pub tls: Option<ServerTls>,
+    pub tls: Option<ServerTlsConfig>,
     /// How long requests under way may take to end after SIGTERM.
     pub drain_timeout: Duration,
     /// What callers may take of the process.
@@ -94,7 +94,7 @@ pub struct ServerLimits {
 
 /// `[admin]`
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Required as `authorization: Bearer` for all but health and metrics; visible ASCII. Never printed.
     pub token: Option<SecretString>,
     /// Names that `Host` may have at `server.admin_listen`, in lower case, beside loopback names and IP addresses.
@@ -105,7 +105,7 @@ pub struct Admin {
 
 /// `server.tls`
 #[derive(Clone, Debug)]
-pub struct ServerTls {
+pub struct ServerTlsConfig {
     /// PEM file with the certificate chain.
     pub cert: PathBuf,
     /// PEM file with the private key.
@@ -116,7 +116,7 @@ pub struct ServerTls {
 
 /// `[upstream]`
 #[derive(Clone, Debug)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// Scheme and authority, without a path; `http` only for loopback.
     pub base_url: http::Uri,
     /// The longest that one call may take, from connecting to the last byte.
@@ -129,7 +129,7 @@ pub struct Upstream {
 
 /// One `[[accounts]]`
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct AccountConfig {
     /// Kore's `accountId`.
     pub account_id: Arc<str>,
     /// The claim `appId` of the token.
@@ -137,29 +137,29 @@ pub struct Account {
     /// What signs the token. Never printed.
     pub client_secret: SecretString,
     /// The streams that may be asked for.
-    pub streams: Names,
+    pub streams: NamePatterns,
     /// How tokens are made.
-    pub token: Token,
+    pub token: TokenConfig,
     /// The rolling limits of the account, at least one, each with a `per` of its own.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<QuotaLimit>,
 }
 
 /// `accounts.token`
 #[derive(Clone, Copy, Debug)]
-pub struct Token {
+pub struct TokenConfig {
     /// From `iat` to `exp`.
     pub lifetime: Duration,
     /// How long before `exp` a new one is made; shorter than `lifetime`.
     pub refresh_ahead: Duration,
     /// How the `auth` header carries it.
-    pub scheme: Scheme,
+    pub scheme: TokenScheme,
     /// Whether each call needs a token of its own.
-    pub jti: Jti,
+    pub jti: JtiMode,
 }
 
 /// How the `auth` header carries the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
+pub enum TokenScheme {
     /// The token alone, as every known client sends it.
     Bare,
     /// `Bearer <token>`, as Kore's table says.
@@ -168,7 +168,7 @@ pub enum Scheme {
 
 /// Whether each call needs a token of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Jti {
+pub enum JtiMode {
     /// One token serves all calls until it is refreshed.
     Off,
     /// The app enforces JTI: a fresh token with a fresh `jti` for every call.
@@ -177,7 +177,7 @@ pub enum Jti {
 
 /// One rolling limit: at most `requests` in any span of length `per`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
+pub struct QuotaLimit {
     /// Calls; at least one.
     pub requests: u32,
     /// Length of the rolling window; more than zero.
@@ -186,14 +186,14 @@ pub struct Limit {
 
 /// `["*"]`, or a list of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Names {
+pub enum NamePatterns {
     /// `"*"` was among them.
     All,
     /// These and no other.
     Only(Vec<String>),
 }
 
-impl Names {
+impl NamePatterns {
     /// Those that are named; none of `["*"]`.
     pub fn listed(&self) -> impl Iterator<Item = &str> {
         let names = match self {
@@ -214,7 +214,7 @@ impl Names {
 
 /// `[window]`
 #[derive(Clone, Debug)]
-pub struct Window {
+pub struct WindowConfig {
     /// The member of an item that holds the timestamp the upstream selects on.
     pub field: Arc<str>,
     /// Whether an item exactly at `to` belongs to the window.
@@ -222,7 +222,7 @@ pub struct Window {
     /// What is older than this is closed.
     pub settle_after: Duration,
     /// How old a copy of younger data may be: ascending in both members.
-    pub freshness: Vec<Freshness>,
+    pub freshness: Vec<FreshnessTier>,
     /// The longest chunk, in whole seconds.
     pub chunk: Duration,
     /// The longest window that may be asked for.
@@ -231,7 +231,7 @@ pub struct Window {
 
 /// `[quota]`
 #[derive(Clone, Debug)]
-pub struct Quota {
+pub struct QuotaConfig {
     /// The longest that a request waits for the quota without a page of its own coming.
     pub queue_timeout: Duration,
     /// The share of each limit, from 0 to 1, that background work leaves alone.
@@ -242,16 +242,16 @@ pub struct Quota {
 
 /// `[cache]`
 #[derive(Clone, Debug)]
-pub struct Cache {
+pub struct CacheConfig {
     /// Bytes of memory for chunks, index included.
     pub memory: u64,
     /// The tier that replicas share.
-    pub redis: Option<Redis>,
+    pub redis: Option<RedisConfig>,
 }
 
 /// `cache.redis`
 #[derive(Clone, Debug)]
-pub struct Redis {
+pub struct RedisConfig {
     /// May carry a password, so it is a secret; what it says, [`RedisUrl::parse`] tells.
     pub url: SecretString,
     /// Prefix of all keys.
@@ -272,15 +272,15 @@ pub struct Redis {
 
 /// One `[[callers]]`
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct CallerConfig {
     /// The label in logs and metrics.
     pub name: Arc<str>,
     /// SHA-256 of each of its API keys: at least one, and none that stands elsewhere too.
     pub api_key_sha256: Vec<[u8; 32]>,
     /// The accounts it may see.
-    pub accounts: Names,
+    pub accounts: NamePatterns,
     /// The streams it may see.
-    pub streams: Names,
+    pub streams: NamePatterns,
     /// Its own limit.
     pub requests_per_minute: std::num::NonZeroU32,
     /// Its share when callers compete for the quota; at least 1.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use secrecy::ExposeSecret as _;
 
-use super::read::Word as _;
+use super::parse::Keyword as _;
 use super::units::{print_duration, print_size};
-use super::{Account, Caller, Config, Names, Redis, ServerLimits, ServerTls, redis_url};
+use super::{AccountConfig, CallerConfig, Config, NamePatterns, RedisConfig, ServerLimits, ServerTlsConfig, redis_url};
 
 const REDACTED: &str = "[redacted]";
 
@@ -103,8 +103,8 @@ impl Out {
         self.key("send_memory", text(print_size(limits.send_memory)));
     }
 
-    fn account(&mut self, account: &Account) {
-        let Account { account_id, client_id, client_secret: _, streams, token, limits } = account;
+    fn account(&mut self, account: &AccountConfig) {
+        let AccountConfig { account_id, client_id, client_secret: _, streams, token, limits } = account;
         self.line("\n[[accounts]]");
         self.key("account_id", text(account_id));
         self.key("client_id", text(client_id));
@@ -122,8 +122,8 @@ impl Out {
         self.key("quota", format!("{{ limits = {} }}", list(limits)));
     }
 
-    fn caller(&mut self, caller: &Caller) {
-        let Caller { name, api_key_sha256, accounts, streams, requests_per_minute, weight } = caller;
+    fn caller(&mut self, caller: &CallerConfig) {
+        let CallerConfig { name, api_key_sha256, accounts, streams, requests_per_minute, weight } = caller;
         self.line("\n[[callers]]");
         self.key("name", text(name));
         match api_key_sha256.as_slice() {
@@ -142,14 +142,14 @@ fn digest([a, b, c, d, ..]: &[u8; 32]) -> String {
     text(format!("{a:02x}{b:02x}{c:02x}{d:02x}…"))
 }
 
-fn inline_tls(tls: &ServerTls) -> String {
-    let ServerTls { cert, key, client_ca } = tls;
+fn inline_tls(tls: &ServerTlsConfig) -> String {
+    let ServerTlsConfig { cert, key, client_ca } = tls;
     let client_ca = client_ca.as_ref().map(|file| format!(", client_ca = {}", path(file))).unwrap_or_default();
     format!("{{ cert = {}, key = {}{client_ca} }}", path(cert), path(key))
 }
 
-fn inline_redis(redis: &Redis) -> String {
-    let Redis { url, prefix, ttl, timeout, max_value, replicas, encryption_key, previous_encryption_key } = redis;
+fn inline_redis(redis: &RedisConfig) -> String {
+    let RedisConfig { url, prefix, ttl, timeout, max_value, replicas, encryption_key, previous_encryption_key } = redis;
     let url = text(redis_url::redact(url.expose_secret()));
     let [ttl, timeout] = [ttl, timeout].map(|time| text(print_duration(*time)));
     let max_value = text(print_size(*max_value));
@@ -172,10 +172,10 @@ fn path(path: &Path) -> String {
     text(path.display())
 }
 
-fn names(names: &Names) -> String {
+fn names(names: &NamePatterns) -> String {
     match names {
-        Names::All => list([text("*")]),
-        Names::Only(names) => list(names.iter().map(text)),
+        NamePatterns::All => list([text("*")]),
+        NamePatterns::Only(names) => list(names.iter().map(text)),
     }
 }
 

@@ -8,9 +8,9 @@ use std::io;
 use secrecy::SecretString;
 
 use super::error::Origin;
-use super::node::{Node, Value};
-use super::section::{Reader, Section};
-use super::{RedisUrl, read};
+use super::table_reader::{Reader, Section};
+use super::value_tree::{ConfigNode, Value};
+use super::{RedisUrl, parse};
 
 const INSTEAD: &str = "write { file = \"/path/of/the/secret\" } or { env = \"NAME_OF_A_VARIABLE\" }";
 
@@ -36,7 +36,7 @@ impl Section<'_> {
         self.demand(key);
         let node = self.take(key)?;
         let url = if is_literal(&node) {
-            match read::text(&node, "a URL such as \"redis://127.0.0.1:6379\"") {
+            match parse::text(&node, "a URL such as \"redis://127.0.0.1:6379\"") {
                 Ok(text) => SecretString::from(text),
                 Err(message) => {
                     self.fail(key, message);
@@ -52,7 +52,7 @@ impl Section<'_> {
     }
 
     /// Follows `{ file = "…" }` or `{ env = "…" }`.
-    fn reference(&mut self, key: &'static str, node: Node) -> Option<SecretString> {
+    fn reference(&mut self, key: &'static str, node: ConfigNode) -> Option<SecretString> {
         let mut table = Section::new(self.reader, self.path_of(key), node);
         let mut file = table.take("file");
         let mut env = table.take("env");
@@ -84,16 +84,16 @@ impl Section<'_> {
     fn follow(
         &self,
         key: &'static str,
-        node: &Node,
+        node: &ConfigNode,
         find: impl FnOnce(&Reader, &str) -> Result<String, String>,
     ) -> Option<SecretString> {
-        let text = read::text(node, "a string").and_then(|name| find(self.reader, name)).and_then(usable);
+        let text = parse::text(node, "a string").and_then(|name| find(self.reader, name)).and_then(usable);
         text.map(SecretString::from).map_err(|message| self.fail(key, message)).ok()
     }
 }
 
 /// Whether what stands here is the secret itself rather than where to find it.
-fn is_literal(node: &Node) -> bool {
+fn is_literal(node: &ConfigNode) -> bool {
     match &node.value {
         Value::Table(_) => false,
         Value::Raw(text) => !(text.trim_start().starts_with('{') && node.clone().structured().is_ok()),
@@ -101,7 +101,7 @@ fn is_literal(node: &Node) -> bool {
     }
 }
 
-fn is_variable(node: &Node) -> bool {
+fn is_variable(node: &ConfigNode) -> bool {
     matches!(node.origin, Origin::Variable(_))
 }
 

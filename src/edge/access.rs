@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tracing::Span;
 
-use super::caller::Visit;
+use super::auth::AuthenticatedCaller;
 use super::problem::Kind;
 use super::request_id::RequestId;
-use crate::api::{Progress, Report, Settled};
-use crate::telemetry::{self, Request as Told};
+use crate::api::{FinalCounts, Progress, Report};
+use crate::telemetry;
+use crate::telemetry::Request as Told;
 
 /// Whether `server.drain_timeout` has passed since the gateway was told to end: answers that are dropped from then on were
 /// cut by the gateway and not by their clients. Cheap to clone; all clones are the same.
@@ -48,7 +49,7 @@ pub(super) struct AccessRecord {
     /// The span of the line in the log.
     pub(super) span: Span,
     /// Who asks; `None` if nobody knows.
-    pub(super) visit: Option<Visit>,
+    pub(super) visit: Option<AuthenticatedCaller>,
     drain_timeout: DrainTimeout,
     head: Option<Head>,
     is_reported: bool,
@@ -78,7 +79,7 @@ impl AccessRecord {
         begun: Instant,
         id: RequestId,
         span: Span,
-        visit: Option<Visit>,
+        visit: Option<AuthenticatedCaller>,
         drain_timeout: DrainTimeout,
     ) -> Box<Self> {
         Box::new(Self { begun, id, span, visit, drain_timeout, head: None, is_reported: false })
@@ -106,7 +107,7 @@ impl AccessRecord {
             None => (None, None),
         };
         let settled = report.map(|report| report.settle(ending == Ending::Whole, streamed));
-        let Settled { items, calls, saved } = settled.unwrap_or_default();
+        let FinalCounts { items, calls, saved } = settled.unwrap_or_default();
         let head_outcome = problem.map(|(label, _)| label).or(report.map(|report| report.outcome));
         let (outcome, broken) = match ending {
             Ending::Whole => (head_outcome.unwrap_or("-"), None),

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::hosts::HeadError;
 use crate::api::ApiError;
 use crate::cache::CacheError;
+use crate::paging::PagingError;
 use crate::quota::{Exhausted, QuotaError};
-use crate::repage::RepageError;
 use crate::token::TokenError;
 use crate::upstream::UpstreamError;
 
@@ -168,17 +168,17 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         // Most likely a new configuration is being rolled out.
         CacheError::Foreign => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
         CacheError::Repage(error) => match error {
-            RepageError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
+            PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
             // Nobody waits for such an answer.
-            RepageError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere) => (Kind::Internal, None),
-            RepageError::WindowField
-            | RepageError::Misplaced(_)
-            | RepageError::Unplaced
-            | RepageError::NoneIsPlaced
-            | RepageError::Torn(_)
-            | RepageError::Oversized
-            | RepageError::TooLarge { .. } => (Kind::UpstreamFailed, None),
-            RepageError::Quota(QuotaError::Token(error)) => match error {
+            PagingError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere) => (Kind::Internal, None),
+            PagingError::WindowField
+            | PagingError::MisplacedItem(_)
+            | PagingError::Unplaced
+            | PagingError::NoneIsPlaced
+            | PagingError::Torn(_)
+            | PagingError::Oversized
+            | PagingError::TooLarge { .. } => (Kind::UpstreamFailed, None),
+            PagingError::Quota(QuotaError::Token(error)) => match error {
                 TokenError::UnknownAccount | TokenError::Mint(_) => (Kind::Internal, None),
                 TokenError::Upstream(UpstreamError::Timeout) => (Kind::UpstreamTimeout, None),
                 TokenError::Upstream(_) => (Kind::UpstreamFailed, None),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     fn upstream(error: UpstreamError) -> EdgeError {
-        let error = RepageError::Quota(QuotaError::Token(TokenError::Upstream(error)));
+        let error = PagingError::Quota(QuotaError::Token(TokenError::Upstream(error)));
         EdgeError::Api(ApiError::Cache(CacheError::Repage(error)))
     }
 

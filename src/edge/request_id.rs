@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::{Builder, Uuid};
 
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 const FIELD: HeaderName = HeaderName::from_static("x-request-id");
 /// What stands where there is no name.
@@ -17,13 +17,13 @@ pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The caller's own name for the request if it is harmless, or a new one.
-    pub(super) fn of(headers: &HeaderMap, now: impl FnOnce() -> Moment) -> Self {
+    pub(super) fn of(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Self {
         let own = headers.get(FIELD).filter(|id| is_harmless(id.as_bytes()));
         own.map_or_else(|| Self::new(now()), |id| Self(id.clone()))
     }
 
     /// A UUID of version 7. Nobody gains by guessing it, so its random bits need no call of the system.
-    fn new(now: Moment) -> Self {
+    fn new(now: Timestamp) -> Self {
         let mut random = [0; 10];
         fastrand::fill(&mut random);
         let millis = u64::try_from(now.as_nanos() / 1_000_000).unwrap_or_default();
@@ -57,7 +57,7 @@ mod tests {
         if let Ok(value) = HeaderValue::from_bytes(id.as_bytes()) {
             headers.insert(FIELD, value);
         }
-        RequestId::of(&headers, Moment::default).as_str().to_owned()
+        RequestId::of(&headers, Timestamp::default).as_str().to_owned()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Who makes the calls of an account.
 
-use crate::fleet::ReplicaId;
+use crate::redis_client::ReplicaId;
 
 /// Who makes the calls of an account, as this process knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

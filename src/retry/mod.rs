@@ -10,7 +10,7 @@ use tower::{Layer, Service, ServiceExt as _};
 
 use crate::quota::QuotaError;
 use crate::telemetry;
-use crate::upstream::{Again, Page, PageRequest};
+use crate::upstream::{Page, PageRequest, RetryHint};
 
 /// Attempts after the first one, at most.
 const RETRIES: usize = 2;
@@ -70,11 +70,11 @@ where
         };
         let Some(pause) = pauses.next() else { return Err(error) };
         match error.again() {
-            Again::Once if !tried_once_more => tried_once_more = true,
-            Again::AfterPause => tokio::time::sleep(pause).await,
+            RetryHint::Once if !tried_once_more => tried_once_more = true,
+            RetryHint::AfterPause => tokio::time::sleep(pause).await,
             // No pause: the turn itself waits until the account opens, or says that this takes too long.
-            Again::WhenQuotaAllows => {}
-            Again::Once | Again::Never => return Err(error),
+            RetryHint::WhenQuotaAllows => {}
+            RetryHint::Once | RetryHint::Never => return Err(error),
         }
         telemetry::retried(&request.series.account, &error);
     }
@@ -88,8 +88,9 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
+    use crate::request::{Requester, RunWaiters};
     use crate::token::TokenError;
-    use crate::upstream::{Asker, BadPage, Demand, UpstreamError};
+    use crate::upstream::{BadPage, UpstreamError};
 
     const PAGE: Result<Page, UpstreamError> = Ok(Page { items: Vec::new(), has_more: false, allowance: None });
 
@@ -103,17 +104,17 @@ mod tests {
             async move { answer.map_err(|error| QuotaError::Token(TokenError::Upstream(error))) }
         });
         let request = PageRequest {
-            series: Arc::new(crate::upstream::Series {
+            series: Arc::new(crate::request::Series {
                 account: "a".into(),
                 stream: "s".into(),
-                filter: crate::upstream::Filter::None,
+                filter: crate::request::Filter::None,
                 parameters: Vec::new(),
-                rich: false,
+                agentic: false,
             }),
-            bounds: crate::window::UpperBound::Inclusive.query_for(crate::window::Span::default()),
+            bounds: crate::window::UpperBound::Inclusive.query_for(crate::window::Interval::default()),
             offset: 0,
             limit: 100,
-            demand: Demand::new(Asker::anyone()),
+            demand: RunWaiters::new(Requester::anyone()),
         };
         let result = RetryLayer.layer(below).oneshot(request).await;
         (result.is_ok(), count - left.lock().unwrap().len())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Refusal;
 use super::profile::{Credential, Profile, TokenScheme};
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 /// The longest life of a token where JTI is enforced.
 const LONGEST_LIFE: i64 = 3_600;
@@ -32,8 +32,8 @@ struct Claims {
 pub(super) fn check<'a>(
     profile: &'a Profile,
     headers: &HeaderMap,
-    jtis: &mut HashMap<String, Moment>,
-    now: Moment,
+    jtis: &mut HashMap<String, Timestamp>,
+    now: Timestamp,
 ) -> Result<&'a Credential, Refusal> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let auth = text("auth").ok_or(Refusal::INVALID_CREDENTIALS)?;
@@ -50,7 +50,7 @@ pub(super) fn check<'a>(
     if claims.app_id.as_deref() != Some(credential.client_id.as_str()) {
         return Err(Refusal::INVALID_CREDENTIALS);
     }
-    if claims.exp.is_some_and(|exp| Moment::from_seconds(exp) <= now) {
+    if claims.exp.is_some_and(|exp| Timestamp::from_seconds(exp) <= now) {
         return Err(Refusal::INVALID_CREDENTIALS);
     }
     if profile.enforce_jti {
@@ -69,7 +69,7 @@ fn verify(token: &str, credential: &Credential) -> Option<Claims> {
     Some(jsonwebtoken::decode(token, &key, &validation).ok()?.claims)
 }
 
-fn check_jti(claims: Claims, jtis: &mut HashMap<String, Moment>, now: Moment) -> Result<(), Refusal> {
+fn check_jti(claims: Claims, jtis: &mut HashMap<String, Timestamp>, now: Timestamp) -> Result<(), Refusal> {
     let (Some(jti), Some(exp)) = (claims.jti, claims.exp) else { return Err(Refusal::INVALID_CREDENTIALS) };
     let issued = claims.iat.unwrap_or_else(|| now.as_seconds());
     if exp.saturating_sub(issued) > LONGEST_LIFE {
@@ -79,12 +79,12 @@ fn check_jti(claims: Claims, jtis: &mut HashMap<String, Moment>, now: Moment) ->
         jtis.retain(|_, end| *end > now);
     }
     // An expired token is refused before this, so a forgotten jti cannot come back.
-    if jtis.insert(jti, Moment::from_seconds(exp)).is_some() { Err(Refusal::REPLAYED) } else { Ok(()) }
+    if jtis.insert(jti, Timestamp::from_seconds(exp)).is_some() { Err(Refusal::REPLAYED) } else { Ok(()) }
 }
 
 impl Credential {
     /// A token that opens this account for an hour from `now`, with a `jti` if one is given. `None`: it cannot be made.
-    pub fn token(&self, now: Moment, jti: Option<String>) -> Option<String> {
+    pub fn token(&self, now: Timestamp, jti: Option<String>) -> Option<String> {
         let claims = Claims {
             app_id: Some(self.client_id.clone()),
             iat: Some(now.as_seconds()),

@@ -8,7 +8,7 @@ use super::faults::FaultPlan;
 use super::ledger::{Call, Counts, Outcome};
 use super::profile::{Latency, Limit, Order, Profile};
 use super::shared::Shared;
-use crate::window::{Moment, UpperBound};
+use crate::window::{Timestamp, UpperBound};
 
 /// A cheap clone of the hand on a running simulator; it stays valid, and still, after the simulator has ended.
 #[derive(Clone, Debug)]
@@ -96,8 +96,8 @@ impl Control {
     pub fn expected(
         &self,
         stream: &str,
-        from: Moment,
-        to: Moment,
+        from: Timestamp,
+        to: Timestamp,
         rich: bool,
         filter: &Filter,
     ) -> Vec<(String, Vec<u8>)> {
@@ -109,8 +109,8 @@ impl Control {
     pub fn expected_until(
         &self,
         stream: &str,
-        from: Moment,
-        end: Moment,
+        from: Timestamp,
+        end: Timestamp,
         rich: bool,
         filter: &Filter,
     ) -> Vec<(String, Vec<u8>)> {
@@ -142,7 +142,7 @@ impl Control {
     }
 
     /// Puts in an item that starts at `at` (rounded down to the millisecond); its `segmentID`. `None`: no such stream.
-    pub fn insert(&self, stream: &str, at: Moment) -> Option<String> {
+    pub fn insert(&self, stream: &str, at: Timestamp) -> Option<String> {
         self.0.stream(stream).map(|stream| stream.insert(at))
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::faults::{Fault, FaultPlan};
 use super::limits::RollingLog;
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 /// Older calls are forgotten, so that a simulator that runs for weeks does not grow.
 const CALLS_KEPT: usize = 500_000;
@@ -64,7 +64,7 @@ pub struct Call {
     /// When it arrived, on the monotonic clock that the limits are counted on.
     pub arrived: Instant,
     /// When it arrived, on the simulator's wall clock.
-    pub at: Moment,
+    pub at: Timestamp,
     /// `GET`, `POST`, or what else was tried.
     pub method: String,
     /// The `{streamId}` of the path; empty for a path that Kore does not have.
@@ -102,7 +102,7 @@ pub(super) struct Ledger {
     /// The rolling log of each account.
     pub(super) logs: HashMap<String, RollingLog>,
     /// Each `jti` seen, and the end of its token.
-    pub(super) jtis: HashMap<String, Moment>,
+    pub(super) jtis: HashMap<String, Timestamp>,
     pub(super) plan: Option<FaultPlan>,
 }
 

@@ -21,9 +21,9 @@ mod switchboard;
 #[cfg(test)]
 mod tests;
 
-pub use control::Control;
-pub use data::Filter;
-pub use faults::{Fault, FaultPlan};
-pub use ledger::{Call, Counts, Outcome};
-pub use profile::{Credential, Envelope, Latency, Limit, Order, Profile, SelectOn, StreamProfile, TokenScheme};
-pub use server::Simulator;
+pub use self::control::Control;
+pub use self::data::Filter;
+pub use self::faults::{Fault, FaultPlan};
+pub use self::ledger::{Call, Counts, Outcome};
+pub use self::profile::{Credential, Envelope, Latency, Limit, Order, Profile, SelectOn, StreamProfile, TokenScheme};
+pub use self::server::Simulator;

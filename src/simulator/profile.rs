@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::window::{Moment, UpperBound};
+use crate::window::{Timestamp, UpperBound};
 
 /// Everything that decides how the simulator behaves; a start with the same profile gives the same data.
 ///
@@ -25,7 +25,7 @@ pub struct Profile {
     /// UTC days of data before `end`, for streams that do not say otherwise.
     pub days: u32,
     /// Where the timeline stops (exclusive); `None`: at the start of the UTC day after the simulator's start.
-    pub end: Option<Moment>,
+    pub end: Option<Timestamp>,
     /// The timestamp that `from` and `to` select on.
     pub select_on: SelectOn,
     /// Whether an item exactly at `to` is in the window. A `to` that is a date covers its day either way.

@@ -6,7 +6,7 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
 use super::profile::Profile;
-use crate::window::{Moment, UpperBound};
+use crate::window::{Timestamp, UpperBound};
 
 /// The query as it came.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +22,9 @@ pub(super) struct RawQuery {
 /// The query as it is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Query {
-    pub(super) from: Moment,
+    pub(super) from: Timestamp,
     /// Exclusive.
-    pub(super) end: Moment,
+    pub(super) end: Timestamp,
     pub(super) offset: usize,
     /// Items, cut to the page limit.
     pub(super) limit: usize,
@@ -77,7 +77,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// One of the four spellings, in UTC, and whether it names a whole day.
 ///
 /// `YYYY-MM-DD-HH:mm:SS`, `YYYY-MM-DD HH:mm:SS`, `YYYY-MM-DDTHH:mm:SS` and `YYYY-MM-DD`; nothing else is Kore's.
-fn moment(spelled: &str) -> Option<(Moment, bool)> {
+fn moment(spelled: &str) -> Option<(Timestamp, bool)> {
     let number = |range: std::ops::Range<usize>| {
         let digits = spelled.get(range).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
         digits.parse::<i16>().ok()

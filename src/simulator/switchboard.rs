@@ -5,7 +5,8 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::answer::{self, JSON};
+use super::answer;
+use super::answer::JSON;
 use super::body::Script;
 use super::control::Control;
 use super::faults::FaultOrder;

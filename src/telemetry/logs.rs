@@ -1,7 +1,7 @@
 //! Log lines, on standard error: text for a person at a terminal, JSON for a machine.
 
+mod buffered_writer;
 mod json;
-mod lines;
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::OnceLock;
@@ -12,11 +12,11 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::buffered_writer::BufferedWriter;
 use self::json::Json;
-use self::lines::Lines;
 
 /// The lines that have not been written yet.
-static LINES: OnceLock<Lines> = OnceLock::new();
+static LINES: OnceLock<BufferedWriter> = OnceLock::new();
 
 /// Begins to log at `level`. Once a process; later calls change nothing.
 ///
@@ -28,7 +28,7 @@ pub fn init(level: LevelFilter) {
         // Whoever watches sees each at once.
         tracing_subscriber::fmt::layer().with_target(false).with_writer(stderr).boxed()
     } else {
-        match Lines::to(stderr()) {
+        match BufferedWriter::to(stderr()) {
             Ok(lines) => Json(LINES.get_or_init(|| lines).clone()).boxed(),
             Err(_) => Json(stderr).boxed(),
         }

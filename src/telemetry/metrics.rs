@@ -239,7 +239,7 @@ pub fn tier_wrong_key() {
 
 /// An operator has purged: what is told of it.
 #[derive(Clone, Copy)]
-pub struct Purge<'a> {
+pub struct PurgeRecord<'a> {
     /// Of which account.
     pub account: &'a str,
     /// Of which stream; `None` is of all.
@@ -265,9 +265,20 @@ pub struct Purge<'a> {
 }
 
 /// An operator has purged.
-pub fn purge(told: &Purge<'_>) {
-    let Purge { account, stream, from, to, requester, epoch, result, memory_chunks, redis_chunks, confirmed, left } =
-        *told;
+pub fn purge(told: &PurgeRecord<'_>) {
+    let PurgeRecord {
+        account,
+        stream,
+        from,
+        to,
+        requester,
+        epoch,
+        result,
+        memory_chunks,
+        redis_chunks,
+        confirmed,
+        left,
+    } = *told;
     counter!("koregate_purges_total", "account" => account.to_owned(), "result" => result).increment(1);
     match left {
         None => tracing::info!(

@@ -16,7 +16,7 @@ const LIMIT: usize = 32 << 20;
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoBody {
+pub(super) enum BodyError {
     /// It is larger than [`LIMIT`].
     TooLarge,
     /// It ended too soon.
@@ -26,15 +26,15 @@ pub(super) enum NoBody {
 /// The whole body.
 ///
 /// # Errors
-/// [`NoBody`] if there is no whole one.
-pub(super) async fn take(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Bytes, NoBody> {
+/// [`BodyError`] if there is no whole one.
+pub(super) async fn take(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Bytes, BodyError> {
     let mut parts = Parts::default();
     let mut body = std::pin::pin!(Limited::new(body, LIMIT));
     while let Some(frame) = body.frame().await {
         match frame {
             Ok(frame) => parts.add(&frame.into_data().unwrap_or_default()),
-            Err(error) if error.is::<LengthLimitError>() => return Err(NoBody::TooLarge),
-            Err(_) => return Err(NoBody::BrokenOff),
+            Err(error) if error.is::<LengthLimitError>() => return Err(BodyError::TooLarge),
+            Err(_) => return Err(BodyError::BrokenOff),
         }
     }
     Ok(parts.whole())

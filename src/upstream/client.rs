@@ -15,15 +15,16 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tower::Service;
 
-use super::allowance::Allowance;
-use super::body::{self, NoBody};
+use super::body;
+use super::body::BodyError;
 use super::error::UpstreamError;
 use super::page::Page;
-use super::{PageRequest, refusal, tls};
+use super::rate_limit_headers::RateLimitHeader;
+use super::{PageRequest, error_response, tls};
 use crate::clock::Clock;
 use crate::config;
 use crate::telemetry;
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What may stand in a path segment as it is (RFC 3986, 3.3, without the sub-delimiters).
@@ -53,7 +54,7 @@ impl Client {
     ///
     /// # Errors
     /// If the trust anchors cannot be loaded, or the URL has no scheme and authority.
-    pub fn new(config: &config::Upstream, clock: Clock) -> anyhow::Result<Self> {
+    pub fn new(config: &config::UpstreamConfig, clock: Clock) -> anyhow::Result<Self> {
         let parts = config.base_url.clone().into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
             anyhow::bail!("upstream.base_url: a scheme and a host are needed");
@@ -86,7 +87,7 @@ impl Client {
         query.append_pair("to", &page.bounds.to.to_string());
         query.append_pair("offset", &page.offset.to_string());
         query.append_pair("limit", &page.limit.to_string());
-        if series.rich {
+        if series.agentic {
             query.append_pair("includeAgenticData", "true");
         }
         query.extend_pairs(&series.parameters);
@@ -125,16 +126,16 @@ impl Client {
             telemetry::clock_wrong(is_wrong);
         }
         let body = body::take(body).await.map_err(|why| match why {
-            NoBody::TooLarge => UpstreamError::TooLarge,
-            NoBody::BrokenOff => UpstreamError::BrokenOff,
+            BodyError::TooLarge => UpstreamError::TooLarge,
+            BodyError::BrokenOff => UpstreamError::BrokenOff,
         })?;
         let page = Page::parse(&body);
         match (head.status, page) {
             (StatusCode::OK, Ok(page)) => {
-                Ok(Page { allowance: Allowance::read(&head.headers, self.clock.now()), ..page })
+                Ok(Page { allowance: RateLimitHeader::read(&head.headers, self.clock.now()), ..page })
             }
             // Not a page: perhaps a refusal, whatever its status.
-            (status, page) => match refusal::classify(status, &head.headers, &body, self.clock.now()) {
+            (status, page) => match error_response::classify(status, &head.headers, &body, self.clock.now()) {
                 Some(refused) => Err(refused),
                 None => Ok(page?),
             },
@@ -143,7 +144,7 @@ impl Client {
 }
 
 /// The time of day that an answer states.
-fn date(headers: &HeaderMap) -> Option<Moment> {
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
     Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into())
 }
@@ -175,31 +176,32 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::request::{Filter, Requester, RunWaiters, Series};
     use crate::simulator::{Limit, Profile, Simulator};
-    use crate::upstream::{Allowance, Asker, Demand, Filter, Series};
+    use crate::upstream::RateLimitHeader;
     use crate::window::{Bound, QueryBounds};
 
     #[tokio::test]
     async fn what_the_upstream_says_of_the_quota_comes_with_its_answer() {
         let limits = vec![Limit::new(2, Duration::from_mins(1))];
-        let clock = Clock::manual(Moment::from_seconds(1_795_341_600));
+        let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
         let profile = Profile { limits, rate_limit_headers: true, days: 1, ..Profile::default() };
         let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
         let simulator = Simulator::start(profile, clock.clone()).await.unwrap();
-        let config = config::Upstream {
+        let config = config::UpstreamConfig {
             base_url: simulator.base_url().parse().unwrap(),
             timeout: Duration::from_secs(10),
             max_concurrency: 1,
             ca_file: None,
         };
         let client = Client::new(&config, clock.clone()).unwrap();
-        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), rich: false };
+        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), agentic: false };
         let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
-        let (series, demand) = (Arc::new(series), Demand::new(Asker::anyone()));
+        let (series, demand) = (Arc::new(series), RunWaiters::new(Requester::anyone()));
         let page = PageRequest { series, bounds, offset: 0, limit: 1, demand };
         let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
         let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
-        let told = |allowance: Option<Allowance>| allowance.map(|told| (told.limit, told.remaining));
+        let told = |allowance: Option<RateLimitHeader>| allowance.map(|told| (told.limit, told.remaining));
 
         assert_eq!(told(fetch().await.unwrap().allowance), Some((Some(2), 1)));
         assert_eq!(told(fetch().await.unwrap().allowance), Some((Some(2), 0)));

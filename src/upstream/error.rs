@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::allowance::Allowance;
 use super::page::BadPage;
+use super::rate_limit_headers::RateLimitHeader;
 
 /// Why a call brought no page.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum UpstreamError {
         /// What the upstream asked for.
         retry_after: Option<Duration>,
         /// What it said of the quota beside it.
-        allowance: Option<Allowance>,
+        allowance: Option<RateLimitHeader>,
     },
     /// 200, but not with a page.
     #[error("the upstream answered 200 with {0}")]
@@ -64,7 +64,7 @@ pub enum SpentLimit {
 
 /// How a failed call may be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum RetryHint {
     /// It would fail again.
     Never,
     /// Once, with a fresh token.
@@ -77,13 +77,13 @@ pub enum Again {
 
 impl UpstreamError {
     /// Whether trying again can help.
-    pub fn again(&self) -> Again {
+    pub fn again(&self) -> RetryHint {
         match self {
-            Self::Connect | Self::BrokenOff | Self::BadPage(_) => Again::AfterPause,
-            Self::Timeout | Self::Unauthorized { .. } => Again::Once,
-            Self::Status { status, .. } if status.is_server_error() => Again::AfterPause,
-            Self::Status { .. } | Self::TooLarge => Again::Never,
-            Self::RateLimited { .. } => Again::WhenQuotaAllows,
+            Self::Connect | Self::BrokenOff | Self::BadPage(_) => RetryHint::AfterPause,
+            Self::Timeout | Self::Unauthorized { .. } => RetryHint::Once,
+            Self::Status { status, .. } if status.is_server_error() => RetryHint::AfterPause,
+            Self::Status { .. } | Self::TooLarge => RetryHint::Never,
+            Self::RateLimited { .. } => RetryHint::WhenQuotaAllows,
         }
     }
 

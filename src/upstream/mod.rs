@@ -1,27 +1,22 @@
 //! Kore's side: what is asked of it, one call at a time, and what it answers.
 
-mod allowance;
 mod body;
 mod client;
-mod demand;
 mod error;
+mod error_response;
 mod page;
-mod patience;
-mod refusal;
-mod series;
+mod rate_limit_headers;
 mod tls;
 
 use std::sync::Arc;
 
-pub use allowance::Allowance;
-pub use client::{AuthorizedRequest, Client};
-pub use demand::{Asker, Calling, Class, Demand, Waiting};
-pub use error::{Again, SpentLimit, UpstreamError};
-pub use page::{BadPage, Page};
-pub use patience::{Patience, Waited};
-pub use refusal::known_message;
-pub use series::{Filter, KnownFilter, Series};
+pub use self::client::{AuthorizedRequest, Client};
+pub use self::error::{RetryHint, SpentLimit, UpstreamError};
+pub use self::error_response::known_message;
+pub use self::page::{BadPage, Page};
+pub use self::rate_limit_headers::RateLimitHeader;
 
+use crate::request::{RunWaiters, Series};
 use crate::window::{Bound, QueryBounds};
 
 /// The most items that the upstream puts on a page.
@@ -39,5 +34,5 @@ pub struct PageRequest {
     /// How many to bring, at most [`PAGE_LIMIT`].
     pub limit: u32,
     /// Who wants it, and where its calls are counted.
-    pub demand: Arc<Demand>,
+    pub demand: Arc<RunWaiters>,
 }

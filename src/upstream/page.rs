@@ -7,7 +7,7 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::allowance::Allowance;
+use super::rate_limit_headers::RateLimitHeader;
 
 /// A page of more items, ten times as many as are asked for, is no page.
 const MOST_ITEMS: usize = 1000;
@@ -24,7 +24,7 @@ pub struct Page {
     /// Whether the upstream says that more follow.
     pub has_more: bool,
     /// What the upstream said of the quota beside it.
-    pub allowance: Option<Allowance>,
+    pub allowance: Option<RateLimitHeader>,
 }
 
 /// Why a body is not a page.

@@ -7,7 +7,7 @@ use std::fmt;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
-use super::{Moment, Span};
+use super::{Interval, Timestamp};
 
 /// Whether the upstream counts an item exactly at `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -23,9 +23,9 @@ pub enum UpperBound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
     /// `YYYY-MM-DD`: the day that begins at this midnight.
-    Day(Moment),
+    Day(Timestamp),
     /// One of the spellings with a time: this whole second.
-    Second(Moment),
+    Second(Timestamp),
 }
 
 impl Bound {
@@ -43,7 +43,7 @@ impl Bound {
     }
 
     /// The first moment that it names.
-    pub const fn start(self) -> Moment {
+    pub const fn start(self) -> Timestamp {
         match self {
             Self::Day(at) | Self::Second(at) => at,
         }
@@ -62,7 +62,7 @@ fn digits(pair: [u8; 2]) -> Option<i8> {
     Some(tens? * 10 + ones?)
 }
 
-fn moment(civil: DateTime) -> Option<Moment> {
+fn moment(civil: DateTime) -> Option<Timestamp> {
     Some(TimeZone::UTC.to_timestamp(civil).ok()?.into())
 }
 
@@ -70,7 +70,7 @@ fn moment(civil: DateTime) -> Option<Moment> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryBounds {
     /// Where the query begins, always inclusive.
-    pub from: Moment,
+    pub from: Timestamp,
     /// Where it ends.
     pub to: Bound,
 }
@@ -80,7 +80,7 @@ impl QueryBounds {
     ///
     /// An item exactly at `to` is let pass with either upper bound: it is harmless, for what lies outside of the
     /// span that is wanted is cut off anyway.
-    pub fn may_return(&self, moment: Moment) -> bool {
+    pub fn may_return(&self, moment: Timestamp) -> bool {
         self.from <= moment
             && match self.to {
                 Bound::Day(midnight) => moment < midnight + DAY,
@@ -105,26 +105,26 @@ const DAY: std::time::Duration = std::time::Duration::from_hours(24);
 
 impl UpperBound {
     /// The moments that a caller's `from` and `to` enclose. Empty if `from` lies after `to`.
-    pub fn enclosed(self, from: Bound, to: Bound) -> Span {
+    pub fn enclosed(self, from: Bound, to: Bound) -> Interval {
         let end = match (to, self) {
             (Bound::Day(midnight), _) => midnight + DAY,
             (Bound::Second(second), Self::Inclusive) => second.next_tick(),
             (Bound::Second(second), Self::Exclusive) => second,
         };
-        Span::new(from.start(), end)
+        Interval::new(from.start(), end)
     }
 
-    /// The shortest query in whole seconds whose answer holds every item of `span`.
+    /// The shortest query in whole seconds whose answer holds every item of `interval`.
     ///
     /// With an inclusive bound a span that ends at midnight is asked for with a date-only `to`, which leaves the item
     /// exactly at midnight out; one that ends at another whole second brings the items exactly there along.
-    pub fn query_for(self, span: Span) -> QueryBounds {
+    pub fn query_for(self, interval: Interval) -> QueryBounds {
         let to = match self {
-            Self::Exclusive => Bound::Second(span.end.ceil_second()),
-            Self::Inclusive if span.end.is_midnight() => Bound::Day(span.end - DAY),
-            Self::Inclusive => Bound::Second(span.end.previous_tick().ceil_second()),
+            Self::Exclusive => Bound::Second(interval.end.ceil_second()),
+            Self::Inclusive if interval.end.is_midnight() => Bound::Day(interval.end - DAY),
+            Self::Inclusive => Bound::Second(interval.end.previous_tick().ceil_second()),
         };
-        QueryBounds { from: span.start.floor_second(), to }
+        QueryBounds { from: interval.start.floor_second(), to }
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    fn second(text: &str) -> Moment {
+    fn second(text: &str) -> Timestamp {
         text.parse::<jiff::Timestamp>().unwrap().into()
     }
 
@@ -180,8 +180,11 @@ mod tests {
     fn a_date_only_to_covers_its_day_with_either_bound() {
         let day = Bound::parse("2026-02-25").unwrap();
         for bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
-            let span = bound.enclosed(day, day);
-            assert_eq!((span.start, span.end), (second("2026-02-25T00:00:00Z"), second("2026-02-26T00:00:00Z")));
+            let interval = bound.enclosed(day, day);
+            assert_eq!(
+                (interval.start, interval.end),
+                (second("2026-02-25T00:00:00Z"), second("2026-02-26T00:00:00Z"))
+            );
         }
     }
 
@@ -196,7 +199,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_spelled_can_be_spelled_again(seconds in 0i64..4_000_000_000) {
-            let bound = Bound::Second(Moment::from_seconds(seconds));
+            let bound = Bound::Second(Timestamp::from_seconds(seconds));
             prop_assert_eq!(Bound::parse(&bound.to_string()), Some(bound));
         }
 
@@ -205,23 +208,23 @@ mod tests {
             start in -100_000_000_000i64..100_000_000_000, length in 1i64..200_000_000_000_000, inclusive: bool
         ) {
             let bound = if inclusive { UpperBound::Inclusive } else { UpperBound::Exclusive };
-            let span = Span::new(Moment::from_nanos(start), Moment::from_nanos(start + length));
-            let query = bound.query_for(span);
+            let interval = Interval::new(Timestamp::from_nanos(start), Timestamp::from_nanos(start + length));
+            let query = bound.query_for(interval);
             let asked = bound.enclosed(Bound::Second(query.from), query.to);
-            prop_assert!(asked.start <= span.start && span.end <= asked.end);
-            prop_assert!(span.start.since(asked.start) < std::time::Duration::from_secs(1));
-            prop_assert!(asked.end.since(span.end) < std::time::Duration::from_secs(1));
-            prop_assert!(query.may_return(span.start) && query.may_return(span.end.previous_tick()));
+            prop_assert!(asked.start <= interval.start && interval.end <= asked.end);
+            prop_assert!(interval.start.since(asked.start) < std::time::Duration::from_secs(1));
+            prop_assert!(asked.end.since(interval.end) < std::time::Duration::from_secs(1));
+            prop_assert!(query.may_return(interval.start) && query.may_return(interval.end.previous_tick()));
         }
 
         /// What a caller asks for in whole seconds is asked of the upstream in the very same words.
         #[test]
         fn a_callers_window_is_its_own_query(from in 0i64..4_000_000_000, length in 0i64..1_000_000, inclusive: bool) {
             let bound = if inclusive { UpperBound::Inclusive } else { UpperBound::Exclusive };
-            let (from, to) = (Moment::from_seconds(from), Bound::Second(Moment::from_seconds(from + length)));
-            let span = bound.enclosed(Bound::Second(from), to);
-            prop_assume!(!span.is_empty());
-            prop_assert_eq!(bound.query_for(span), QueryBounds { from, to });
+            let (from, to) = (Timestamp::from_seconds(from), Bound::Second(Timestamp::from_seconds(from + length)));
+            let interval = bound.enclosed(Bound::Second(from), to);
+            prop_assume!(!interval.is_empty());
+            prop_assert_eq!(bound.query_for(interval), QueryBounds { from, to });
         }
     }
 }

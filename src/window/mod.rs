@@ -2,21 +2,21 @@
 //! window. No I/O and no clock: `now` is an argument.
 
 mod bounds;
-mod coverage;
 mod density;
-mod freshness;
+mod freshness_policy;
 mod grid;
-mod moment;
+mod interval;
+mod interval_map;
 mod plan;
 mod run_plan;
-mod span;
+mod timestamp;
 
-pub use bounds::{Bound, QueryBounds, UpperBound};
-pub use coverage::Coverage;
-pub use density::{Amount, Density};
-pub use freshness::{Freshness, Ladder};
-pub use grid::Grid;
-pub use moment::Moment;
-pub use plan::{Copied, Plan};
-pub use run_plan::{PlannedRun, RunLimits, plan_runs, small_run_length};
-pub use span::{Span, SpanSet};
+pub use self::bounds::{Bound, QueryBounds, UpperBound};
+pub use self::density::{Density, RowRate};
+pub use self::freshness_policy::{FreshnessPolicy, FreshnessTier};
+pub use self::grid::Grid;
+pub use self::interval::{Interval, IntervalSet};
+pub use self::interval_map::IntervalMap;
+pub use self::plan::{Plan, PlanEntry};
+pub use self::run_plan::{PlannedRun, RunLimits, plan_runs, small_run_length};
+pub use self::timestamp::Timestamp;

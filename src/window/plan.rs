@@ -1,27 +1,27 @@
 //! The window plan: what of a window can be served from copies, and what is missing.
 
-use super::{Coverage, Ladder, Moment, Span, SpanSet};
+use super::{FreshnessPolicy, Interval, IntervalMap, IntervalSet, Timestamp};
 
 /// What the plan needs to know of a copy.
-pub trait Copied {
+pub trait PlanEntry {
     /// When the fetch that made it began.
-    fn fetched_at(&self) -> Moment;
+    fn fetched_at(&self) -> Timestamp;
 }
 
 /// How a window is going to be answered.
 #[derive(Clone, Debug)]
 pub struct Plan<V> {
     /// Parts of the window with what serves each, in no promised order; they do not overlap.
-    pub hits: Vec<(Span, V)>,
+    pub hits: Vec<(Interval, V)>,
     /// What nothing may serve.
-    pub missing: SpanSet,
+    pub missing: IntervalSet,
     /// Whether a part is missing although there is a copy, because the copy is too old.
     pub stale: bool,
 }
 
 impl<V> Plan<V> {
     /// A plan in which all of `window` is still missing.
-    pub fn new(window: Span) -> Self {
+    pub fn new(window: Interval) -> Self {
         Self { hits: Vec::new(), missing: window.into(), stale: false }
     }
 
@@ -30,33 +30,33 @@ impl<V> Plan<V> {
     ///
     /// A copy fetched at or after `fresh_since` is always good enough: whoever asked before it was fetched cannot
     /// want a newer one.
-    pub fn take<'c, C: Clone + Copied>(
+    pub fn take<'c, C: Clone + PlanEntry>(
         &mut self,
-        copies: &'c Coverage<C>,
-        ladder: &Ladder,
-        now: Moment,
-        fresh_since: Moment,
+        copies: &'c IntervalMap<C>,
+        freshness_policy: &FreshnessPolicy,
+        now: Timestamp,
+        fresh_since: Timestamp,
         mut open: impl FnMut(&'c C) -> Option<V>,
     ) where
         V: Clone,
     {
-        for gap in std::mem::take(&mut self.missing).spans() {
-            let mut left = SpanSet::from(*gap);
+        for gap in std::mem::take(&mut self.missing).intervals() {
+            let mut left = IntervalSet::from(*gap);
             for (part, copy) in copies.within(*gap) {
-                let mut servable = SpanSet::from(part);
+                let mut servable = IntervalSet::from(part);
                 if copy.fetched_at() < fresh_since {
-                    for due in ladder.due(part, copy.fetched_at(), now) {
+                    for due in freshness_policy.due(part, copy.fetched_at(), now) {
                         servable.remove(due);
                         self.stale = true;
                     }
                 }
                 let Some(value) = (if servable.is_empty() { None } else { open(copy) }) else { continue };
-                for span in servable.spans() {
-                    left.remove(*span);
-                    self.hits.push((*span, value.clone()));
+                for interval in servable.intervals() {
+                    left.remove(*interval);
+                    self.hits.push((*interval, value.clone()));
                 }
             }
-            left.spans().iter().for_each(|span| self.missing.insert(*span));
+            left.intervals().iter().for_each(|interval| self.missing.insert(*interval));
         }
     }
 
@@ -65,14 +65,19 @@ impl<V> Plan<V> {
     /// Each span is a run, and a run costs a call however little it brings: where copies of many ages lie side by side,
     /// fetching the few items between two gaps again is cheaper than leaving them out. `items` gives how many lie in a
     /// part of a hit, or `None` where it must not be fetched again.
-    pub fn bridge(&self, asked: &SpanSet, most: usize, items: impl Fn(Span, &V) -> Option<usize>) -> SpanSet {
+    pub fn bridge(
+        &self,
+        asked: &IntervalSet,
+        most: usize,
+        items: impl Fn(Interval, &V) -> Option<usize>,
+    ) -> IntervalSet {
         let mut bridged = asked.clone();
-        for pair in asked.spans().windows(2) {
-            let between = Span::new(pair[0].end, pair[1].start);
-            let mut uncovered = SpanSet::from(between);
+        for pair in asked.intervals().windows(2) {
+            let between = Interval::new(pair[0].end, pair[1].start);
+            let mut uncovered = IntervalSet::from(between);
             let mut weight = Some(0);
-            for (span, value) in self.hits.iter().filter(|(span, _)| span.overlaps(between)) {
-                let part = span.intersection(between);
+            for (interval, value) in self.hits.iter().filter(|(interval, _)| interval.overlaps(between)) {
+                let part = interval.intersection(between);
                 uncovered.remove(part);
                 weight = weight.zip(items(part, value)).map(|(weight, items)| weight + items);
             }
@@ -95,14 +100,14 @@ mod tests {
     #[derive(Clone, Debug, PartialEq)]
     struct Fetched(i64);
 
-    impl Copied for Fetched {
-        fn fetched_at(&self) -> Moment {
-            Moment::from_seconds(self.0)
+    impl PlanEntry for Fetched {
+        fn fetched_at(&self) -> Timestamp {
+            Timestamp::from_seconds(self.0)
         }
     }
 
-    fn seconds(start: i64, end: i64) -> Span {
-        Span::new(Moment::from_seconds(start), Moment::from_seconds(end))
+    fn seconds(start: i64, end: i64) -> Interval {
+        Interval::new(Timestamp::from_seconds(start), Timestamp::from_seconds(end))
     }
 
     #[test]
@@ -118,9 +123,9 @@ mod tests {
         ];
         let plan = Plan { hits, missing: seconds(0, 200).into(), stale: true };
         let gaps = [(0, 10), (20, 30), (40, 50), (60, 70), (80, 90), (100, 110)];
-        let asked: SpanSet = gaps.map(|(start, end)| seconds(start, end)).into_iter().collect();
+        let asked: IntervalSet = gaps.map(|(start, end)| seconds(start, end)).into_iter().collect();
         let bridged = plan.bridge(&asked, 5, |_, items| *items);
-        assert_eq!(bridged.spans(), [seconds(0, 50), seconds(60, 70), seconds(80, 90), seconds(100, 110)]);
+        assert_eq!(bridged.intervals(), [seconds(0, 50), seconds(60, 70), seconds(80, 90), seconds(100, 110)]);
     }
 
     proptest! {
@@ -130,22 +135,22 @@ mod tests {
             copies in prop::collection::vec((0i64..100, 1i64..30, 0i64..150), 0..12),
             start in 0i64..100, length in 1i64..60, now in 100i64..200, since in 90i64..200, settle in 1u64..90
         ) {
-            let ladder = Ladder::new(Duration::from_secs(settle), vec![]);
-            let mut coverage = Coverage::default();
+            let freshness_policy = FreshnessPolicy::new(Duration::from_secs(settle), vec![]);
+            let mut coverage = IntervalMap::default();
             for (start, length, fetched) in copies {
                 coverage.insert(seconds(start, start + length), Fetched(fetched.min(now)));
             }
             let window = seconds(start, start + length);
             let mut plan = Plan::new(window);
-            plan.take(&coverage, &ladder, Moment::from_seconds(now), Moment::from_seconds(since), |copy| Some(copy.clone()));
+            plan.take(&coverage, &freshness_policy, Timestamp::from_seconds(now), Timestamp::from_seconds(since), |copy| Some(copy.clone()));
             for second in start..start + length {
-                let moment = Moment::from_seconds(second);
-                let hits: Vec<_> = plan.hits.iter().filter(|(span, _)| span.contains(moment)).collect();
-                let missing = plan.missing.spans().iter().any(|span| span.contains(moment));
+                let moment = Timestamp::from_seconds(second);
+                let hits: Vec<_> = plan.hits.iter().filter(|(interval, _)| interval.contains(moment)).collect();
+                let missing = plan.missing.intervals().iter().any(|interval| interval.contains(moment));
                 prop_assert_eq!(hits.len() + usize::from(missing), 1);
-                let one = Span::new(moment, moment.next_tick());
+                let one = Interval::new(moment, moment.next_tick());
                 let servable = coverage.within(one).next().map(|(_, copy)| copy).filter(|copy| {
-                    copy.0 >= since || ladder.due(one, copy.fetched_at(), Moment::from_seconds(now)).next().is_none()
+                    copy.0 >= since || freshness_policy.due(one, copy.fetched_at(), Timestamp::from_seconds(now)).next().is_none()
                 });
                 prop_assert_eq!(hits.first().map(|(_, copy)| copy), servable);
             }

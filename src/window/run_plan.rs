@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Density, Grid, Moment, Span};
+use super::{Density, Grid, Interval, Timestamp};
 
 /// Side by side, a window of which not every hour of the day was observed is planned as if it held so many times as many
 /// items as expected: the hours that were observed may be those of the night.
@@ -37,7 +37,7 @@ pub struct RunLimits {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlannedRun {
     /// Of which time.
-    pub span: Span,
+    pub interval: Interval,
     /// How many items it is expected to bring; `None` if nothing is known of its density.
     pub items: Option<f64>,
 }
@@ -46,14 +46,14 @@ pub struct PlannedRun {
 ///
 /// Of unknown density, all of `missing` is one run: its first page tells how dense it is, and the run ends there.
 pub fn plan_runs(
-    missing: Span,
-    settled_before: Moment,
+    missing: Interval,
+    settled_before: Timestamp,
     grid: &Grid,
     density: &Density,
     limits: RunLimits,
 ) -> Vec<PlannedRun> {
     if density.is_unknown() && limits.longest.is_none() {
-        return vec![PlannedRun { span: missing, items: None }];
+        return vec![PlannedRun { interval: missing, items: None }];
     }
     let (mut settled, open) = missing.split_at(settled_before);
     let mut items_left = density.items(missing);
@@ -84,19 +84,19 @@ pub fn plan_runs(
         let end = if planned < settled.end { grid.line_before(settled.start, planned) } else { settled.end };
         let (run, rest) = settled.split_at(end);
         let items = density.items(run);
-        runs.push(PlannedRun { span: run, items: Some(items) });
+        runs.push(PlannedRun { interval: run, items: Some(items) });
         (settled, items_left) = (rest, (items_left - items).max(0.0));
     }
     // The last settled piece and what is open are one run, if they fit.
-    let rest = Span::new(settled.start, open.end.max(settled.end));
+    let rest = Interval::new(settled.start, open.end.max(settled.end));
     if !rest.is_empty() {
-        runs.push(PlannedRun { span: rest, items: Some(density.items(rest)) });
+        runs.push(PlannedRun { interval: rest, items: Some(density.items(rest)) });
     }
     runs
 }
 
 /// The length of a run at the beginning of `window` that is small whatever its density is; at least one cell of the grid.
-pub fn small_run_length(window: Span, grid: &Grid) -> Duration {
+pub fn small_run_length(window: Interval, grid: &Grid) -> Duration {
     (window.length() / SMALL_RUN_PART).max(grid.cell(window.start).length())
 }
 
@@ -117,8 +117,8 @@ mod tests {
     const LIMITS: RunLimits =
         RunLimits { most: 4000.0, least_side_by_side: 1200.0, lanes: 1.0, first: None, longest: None };
 
-    fn seconds(start: i64, end: i64) -> Span {
-        Span::new(Moment::from_seconds(start), Moment::from_seconds(end))
+    fn seconds(start: i64, end: i64) -> Interval {
+        Interval::new(Timestamp::from_seconds(start), Timestamp::from_seconds(end))
     }
 
     fn grid() -> Grid {
@@ -133,17 +133,17 @@ mod tests {
     }
 
     fn lengths(runs: &[PlannedRun]) -> Vec<u64> {
-        runs.iter().map(|run| run.span.length().as_secs() / 3600).collect()
+        runs.iter().map(|run| run.interval.length().as_secs() / 3600).collect()
     }
 
-    fn plan(missing: Span, density: &Density, limits: RunLimits) -> Vec<PlannedRun> {
-        plan_runs(missing, Moment::MAX, &grid(), density, limits)
+    fn plan(missing: Interval, density: &Density, limits: RunLimits) -> Vec<PlannedRun> {
+        plan_runs(missing, Timestamp::MAX, &grid(), density, limits)
     }
 
     #[test]
     fn unknown_density_plans_one_run() {
         let whole = seconds(0, 400 * DAY);
-        assert_eq!(plan(whole, &Density::default(), LIMITS), [PlannedRun { span: whole, items: None }]);
+        assert_eq!(plan(whole, &Density::default(), LIMITS), [PlannedRun { interval: whole, items: None }]);
     }
 
     #[test]
@@ -173,10 +173,10 @@ mod tests {
 
     #[test]
     fn open_time_is_not_divided() {
-        let settled = Moment::from_seconds(3 * DAY);
+        let settled = Timestamp::from_seconds(3 * DAY);
         let runs = plan_runs(seconds(0, 4 * DAY), settled, &grid(), &even(3000), LIMITS);
         assert_eq!(lengths(&runs), [32, 32, 32]);
-        let runs = plan_runs(seconds(0, 4 * DAY), Moment::from_seconds(0), &grid(), &even(3000), LIMITS);
+        let runs = plan_runs(seconds(0, 4 * DAY), Timestamp::from_seconds(0), &grid(), &even(3000), LIMITS);
         assert_eq!(lengths(&runs), [96]);
     }
 
@@ -196,14 +196,14 @@ mod tests {
         ) {
             let mut density = Density::default();
             density.add_evenly(seconds(0, observed), items);
-            let (missing, settled) = (seconds(start, start + length), Moment::from_seconds(settled));
+            let (missing, settled) = (seconds(start, start + length), Timestamp::from_seconds(settled));
             let limits = RunLimits { lanes, first, ..LIMITS };
             let runs = plan_runs(missing, settled, &Grid::new(Duration::from_secs(chunk)), &density, limits);
-            prop_assert_eq!(runs.first().map(|run| run.span.start), Some(missing.start));
-            prop_assert_eq!(runs.last().map(|run| run.span.end), Some(missing.end));
-            prop_assert!(runs.windows(2).all(|pair| pair[0].span.end == pair[1].span.start));
-            prop_assert!(runs.iter().all(|run| !run.span.is_empty()));
-            prop_assert!(runs.iter().skip(1).all(|run| run.span.start <= settled), "open time is divided");
+            prop_assert_eq!(runs.first().map(|run| run.interval.start), Some(missing.start));
+            prop_assert_eq!(runs.last().map(|run| run.interval.end), Some(missing.end));
+            prop_assert!(runs.windows(2).all(|pair| pair[0].interval.end == pair[1].interval.start));
+            prop_assert!(runs.iter().all(|run| !run.interval.is_empty()));
+            prop_assert!(runs.iter().skip(1).all(|run| run.interval.start <= settled), "open time is divided");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use koregate::simulator::{Order, Profile, SelectOn};
-use koregate::window::{Moment, UpperBound};
+use koregate::window::{Timestamp, UpperBound};
 
 use super::support::{
     DAY, HOUR, NOW, Rig, Settings, Window, assert_items, at, check_pages, check_pages_against, exact_profile, profile,
@@ -27,7 +27,7 @@ fn settings(select_on: SelectOn, bound: UpperBound) -> Settings {
 }
 
 /// A window of whole seconds somewhere between `first` and a little beyond now; short ones as often as long ones.
-fn any_window(rng: &mut fastrand::Rng, first: Moment, bound: UpperBound) -> Window {
+fn any_window(rng: &mut fastrand::Rng, first: Timestamp, bound: UpperBound) -> Window {
     let (first, last) = (first.as_seconds(), at(NOW).as_seconds() + 7_200);
     let from = rng.i64(first..last);
     let longest = [60, 3_600, 86_400, last - first][rng.usize(..4)];
@@ -40,8 +40,8 @@ fn any_window(rng: &mut fastrand::Rng, first: Moment, bound: UpperBound) -> Wind
         to -= to.rem_euclid(3_600);
     }
     Window::spelled(
-        Moment::from_seconds(from),
-        Moment::from_seconds(to.max(from)),
+        Timestamp::from_seconds(from),
+        Timestamp::from_seconds(to.max(from)),
         bound,
         rng.choice(SPELLINGS).unwrap(),
     )

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use koregate::simulator::{Call, Fault, FaultPlan, Limit, Outcome, Profile, TokenScheme};
-use koregate::window::Moment;
+use koregate::window::Timestamp;
 
 use crate::support::{Answer, Ask, NOW, Rig, Settings, at, exact_profile, until};
 use crate::tap::Tap;
@@ -126,7 +126,7 @@ async fn a_fault_that_lasts_is_told_and_leaves_nothing_behind() {
 }
 
 /// The end of a window whose `to` is a second: that very instant counts, what comes after it does not.
-fn end_of(query: &str) -> Moment {
+fn end_of(query: &str) -> Timestamp {
     let to = query.rsplit('=').next().unwrap();
     at(&format!("{to}Z")).next_tick()
 }
@@ -194,13 +194,13 @@ async fn in_a_storm_of_faults_each_answer_is_the_truth_or_a_problem() {
     for round in 0..12 {
         let fault = faults[dice.usize(..faults.len())];
         rig.control.set_faults(FaultPlan::times(fault, dice.u64(1..6)).after(dice.u64(..4)));
-        let windows: Vec<(Moment, Moment)> = std::iter::repeat_with(|| {
+        let windows: Vec<(Timestamp, Timestamp)> = std::iter::repeat_with(|| {
             let from = at("2026-02-22") + Duration::from_secs(dice.u64(..36 * 3600));
             (from, from + Duration::from_secs(dice.u64(1..12 * 3600)))
         })
         .take(4)
         .collect();
-        let query = |(from, to): &(Moment, Moment)| {
+        let query = |(from, to): &(Timestamp, Timestamp)| {
             let [from, to] = [from, to].map(|at| at.to_string().trim_end_matches('Z').to_owned());
             Ask::get(format!("from={from}&to={to}"))
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use koregate::simulator::{Filter, Profile, SelectOn};
-use koregate::window::Moment;
+use koregate::window::Timestamp;
 
 use crate::support::{Answer, Ask, RedisCluster, RedisServer, Rig, Settings, at, exact_profile, text, until};
 
@@ -135,7 +135,7 @@ async fn a_value_that_is_damaged_cut_or_of_another_name_is_a_miss() {
         "redis.call('del', key) redis.call('set', key, value)",
     ];
     let days = (0..).map(|n| at("2026-02-18") + Duration::from_hours(24) * n).zip(damages);
-    let query = |day: Moment| {
+    let query = |day: Timestamp| {
         let date = day.to_string()[..10].to_owned();
         Ask::get(format!("from={date}&to={date}"))
     };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use koregate::simulator::{Filter, StreamProfile};
-use koregate::window::{Moment, UpperBound};
+use koregate::window::{Timestamp, UpperBound};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -89,7 +89,7 @@ impl Request {
         }
         prop_assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
         let Window { from, end, .. } = self.window();
-        let end: Moment = end.min(rig.clock.now());
+        let end: Timestamp = end.min(rig.clock.now());
         let truth = rig.control.expected_until(self.stream, from, end, self.rich, &self.filter);
         let (offset, limit) = self.page.unwrap_or((0, usize::MAX));
         let wanted: Vec<Vec<u8>> = truth.into_iter().map(|(_, item)| item).skip(offset).take(limit).collect();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use koregate::config;
-use koregate::fleet::{Command, Event, Health, Link, LinkError, Reply, Script, Subscription};
+use koregate::redis_client::{Command, ConnectionError, Event, Health, RedisClient, Reply, Script, Subscription};
 
 use crate::support::{RedisServer, text};
 
@@ -17,13 +17,13 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 /// What a busy machine may add to it.
 const SLACK: Duration = Duration::from_secs(2);
 
-fn link(url: &str) -> Link {
+fn link(url: &str) -> RedisClient {
     link_with(url, 16 << 20, TIMEOUT)
 }
 
 /// With values of so many bytes at the most.
-fn link_with(url: &str, max_value: u64, timeout: Duration) -> Link {
-    let config = config::Redis {
+fn link_with(url: &str, max_value: u64, timeout: Duration) -> RedisClient {
+    let config = config::RedisConfig {
         url: url.to_owned().into(),
         prefix: "koregate".to_owned(),
         ttl: Duration::from_mins(1),
@@ -33,7 +33,7 @@ fn link_with(url: &str, max_value: u64, timeout: Duration) -> Link {
         encryption_key: None,
         previous_encryption_key: None,
     };
-    Link::new(&config).unwrap()
+    RedisClient::new(&config).unwrap()
 }
 
 fn set(key: &str, value: &str) -> Command {
@@ -53,7 +53,7 @@ fn ok() -> Reply {
 }
 
 /// One command; it must end in time, whatever becomes of it.
-async fn ask(link: &Link, command: Command) -> Result<Reply, LinkError> {
+async fn ask(link: &RedisClient, command: Command) -> Result<Reply, ConnectionError> {
     let begun = Instant::now();
     let replies = link.run(vec![command]).await;
     assert!(begun.elapsed() < TIMEOUT + SLACK, "it took {:?}: {replies:?}", begun.elapsed());
@@ -63,11 +63,11 @@ async fn ask(link: &Link, command: Command) -> Result<Reply, LinkError> {
 }
 
 /// Asks until calls are refused at once; gives the last error before.
-async fn ask_until_open(link: &Link) -> LinkError {
+async fn ask_until_open(link: &RedisClient) -> ConnectionError {
     let mut last = None;
     for _ in 0..50 {
         match ask(link, get("key")).await {
-            Err(LinkError::Open) => {
+            Err(ConnectionError::Open) => {
                 let Health::Down { why, .. } = link.health() else { panic!("open, and yet up") };
                 let last = last.expect("an error before it opened");
                 assert_eq!(why, last);
@@ -89,7 +89,7 @@ async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
     }
 }
 
-async fn eventually_up(link: &Link) {
+async fn eventually_up(link: &RedisClient) {
     eventually("the breaker to close by itself", async || link.health() == Health::Up).await;
 }
 
@@ -180,7 +180,7 @@ async fn big_values_go_over_a_connection_of_their_own() {
 }
 
 /// All keys of a scan, each once.
-async fn scanned(link: &Link, prefix: &str, pattern: &str) -> std::collections::BTreeSet<String> {
+async fn scanned(link: &RedisClient, prefix: &str, pattern: &str) -> std::collections::BTreeSet<String> {
     let mut scan = link.scan(prefix, pattern);
     let mut found = std::collections::BTreeSet::new();
     while let Some(keys) = scan.next().await.unwrap() {

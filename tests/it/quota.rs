@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use koregate::simulator::{Fault, FaultPlan, Limit, Profile};
-use koregate::window::Moment;
+use koregate::window::Timestamp;
 use tokio::time::Instant;
 
 use crate::support::{Answer, Ask, Rig, Settings, at, exact_profile};
@@ -46,7 +46,7 @@ impl Limits {
 struct ColdWindows(AtomicU64);
 
 impl ColdWindows {
-    fn next(&self) -> (Ask, Moment, Moment) {
+    fn next(&self) -> (Ask, Timestamp, Timestamp) {
         let from = at("2026-02-08") + Duration::from_secs(1800 * self.0.fetch_add(1, Ordering::Relaxed));
         let to = from + Duration::from_mins(29);
         let [first, last] = [from, to].map(|at| at.to_string().trim_end_matches('Z').to_owned());

@@ -6,8 +6,8 @@ mod patience;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use koregate::fleet::ReplicaId;
-use koregate::quota::{Role, Turns};
+use koregate::quota::{CallScheduler, Role};
+use koregate::redis_client::ReplicaId;
 use koregate::simulator::{Fault, FaultPlan, Filter, Limit, Profile, SelectOn};
 use koregate::window::UpperBound;
 use tokio::runtime::{Builder, Runtime};
@@ -35,7 +35,7 @@ impl Replica {
         Self { door, runtime: Some(runtime) }
     }
 
-    fn turns(&self) -> &Turns {
+    fn turns(&self) -> &CallScheduler {
         self.door.gateway.stack().quotas.of(ACCOUNT).unwrap()
     }
 

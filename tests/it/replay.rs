@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use koregate::window::{Moment, Span, SpanSet, UpperBound};
+use koregate::window::{Interval, IntervalSet, Timestamp, UpperBound};
 
 use super::support::{Ask, DAY, HOUR, Rig, Settings, Window, at, profile, spelled};
 
@@ -11,14 +11,14 @@ const SETTLE_AFTER: Duration = Duration::from_mins(15);
 
 /// Somebody asks at this time for this window.
 struct Request {
-    when: Moment,
+    when: Timestamp,
     window: Window,
 }
 
 /// The day's requests, in the order of time.
-fn requests(begin: Moment) -> Vec<Request> {
+fn requests(begin: Timestamp) -> Vec<Request> {
     let mut requests = Vec::new();
-    let mut ask = |when: Moment, from: Moment, to: Moment| {
+    let mut ask = |when: Timestamp, from: Timestamp, to: Timestamp| {
         requests.push(Request { when, window: Window::seconds(from, to, UpperBound::Inclusive) });
     };
     // None of them on the full second: people and schedulers are late by some milliseconds.
@@ -38,7 +38,7 @@ fn requests(begin: Moment) -> Vec<Request> {
         let length = rng.i64(1..longest);
         let first = (when - DAY * 30).as_seconds() + 1;
         let from = rng.i64(first..when.as_seconds() - length);
-        ask(when, Moment::from_seconds(from), Moment::from_seconds(from + length));
+        ask(when, Timestamp::from_seconds(from), Timestamp::from_seconds(from + length));
     }
     let morning = begin + HOUR * 6;
     let yesterday = spelled(begin - DAY, "%Y-%m-%d");
@@ -50,16 +50,16 @@ fn requests(begin: Moment) -> Vec<Request> {
 /// What nobody could do with less: settled moments are fetched once, and open ones whenever they are asked for.
 #[derive(Default)]
 struct Naive {
-    kept: SpanSet,
+    kept: IntervalSet,
     calls: u64,
 }
 
 impl Naive {
-    fn ask(&mut self, request: &Request, times: &[Moment]) {
-        let span = Span::new(request.window.from, request.window.end.min(request.when));
-        let mut gaps = SpanSet::from(span);
-        self.kept.spans().iter().for_each(|kept| gaps.remove(*kept));
-        for gap in gaps.spans() {
+    fn ask(&mut self, request: &Request, times: &[Timestamp]) {
+        let span = Interval::new(request.window.from, request.window.end.min(request.when));
+        let mut gaps = IntervalSet::from(span);
+        self.kept.intervals().iter().for_each(|kept| gaps.remove(*kept));
+        for gap in gaps.intervals() {
             let before = |moment| times.partition_point(|time| *time < moment);
             let items = before(gap.end) - before(gap.start);
             self.calls += items.div_ceil(100).max(1) as u64;
@@ -69,7 +69,7 @@ impl Naive {
 }
 
 /// The timestamps of all items, day by day, so that a month of them need not be in memory at once.
-fn times(rig: &Rig, begin: Moment, days: u32) -> Vec<Moment> {
+fn times(rig: &Rig, begin: Timestamp, days: u32) -> Vec<Timestamp> {
     let of = |item: &[u8]| {
         let item: serde_json::Value = serde_json::from_slice(item).unwrap();
         at(item["segmentStartTime"].as_str().unwrap())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use koregate::simulator::{Limit, Order, Profile};
-use koregate::window::{Moment, UpperBound};
+use koregate::window::{Timestamp, UpperBound};
 use tokio::task::JoinHandle;
 
 use crate::callers::caller;
@@ -181,7 +181,8 @@ async fn one_who_waits_takes_the_reserve_for_a_fetch_that_is_held_in_the_backgro
 async fn what_three_callers_want_of_one_day_is_one_run_that_one_of_them_is_charged_for() {
     let rig = rig(1_700, Limit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
     // Connections first: what is asked for must come in at the same instant.
-    let nothing = Window { query: "from=2030-01-01&to=2030-01-01".to_owned(), from: Moment::MIN, end: Moment::MIN };
+    let nothing =
+        Window { query: "from=2030-01-01&to=2030-01-01".to_owned(), from: Timestamp::MIN, end: Timestamp::MIN };
     rig.door.ask_at_once(&vec![ask(&nothing, "a"); 24]).await;
     let day = at("2026-02-20");
     let hour = |n: u32| {

@@ -53,7 +53,7 @@ fn a_variable_wins_over_the_file() {
     let window = &config.window;
     assert_eq!((window.chunk, window.settle_after), (Duration::from_mins(30), Duration::from_mins(15)));
     assert_eq!(window.max_span, Duration::from_hours(7 * 24));
-    let rung = Freshness { younger_than: Duration::from_hours(1), max_age: Duration::from_secs(30) };
+    let rung = FreshnessTier { younger_than: Duration::from_hours(1), max_age: Duration::from_secs(30) };
     assert_eq!(window.freshness, [rung]);
     assert_eq!(config.server.listen.port(), 1);
     assert!((config.quota.interactive_reserve - 0.5).abs() < f64::EPSILON);
@@ -61,11 +61,14 @@ fn a_variable_wins_over_the_file() {
     assert_eq!((config.upstream.max_concurrency, config.cache.memory), (3, 1_000_000));
     assert_eq!(config.cache.redis.unwrap().url.expose_secret(), "redis://127.0.0.1");
     let account = &config.accounts[0];
-    assert_eq!((&*account.account_id, &*account.client_id, account.token.scheme), ("acc-1", "cs-9", Scheme::Bearer));
-    assert_eq!(account.streams, Names::Only(vec!["st-1".to_owned()]));
+    assert_eq!(
+        (&*account.account_id, &*account.client_id, account.token.scheme),
+        ("acc-1", "cs-9", TokenScheme::Bearer)
+    );
+    assert_eq!(account.streams, NamePatterns::Only(vec!["st-1".to_owned()]));
     assert_eq!(&*config.callers[0].name, "etl");
     assert_eq!(config.callers[0].api_key_sha256, [[0; 32]]);
-    assert_eq!(config.callers[0].streams, Names::Only(vec!["st-1".to_owned(), "st-2".to_owned()]));
+    assert_eq!(config.callers[0].streams, NamePatterns::Only(vec!["st-1".to_owned(), "st-2".to_owned()]));
 }
 
 #[test]
@@ -78,7 +81,7 @@ fn a_part_changes_the_whole_that_another_variable_sets() {
         ],
     );
     let token = config.unwrap().accounts[0].token;
-    assert_eq!((token.lifetime, token.scheme), (Duration::from_mins(20), Scheme::Bearer));
+    assert_eq!((token.lifetime, token.scheme), (Duration::from_mins(20), TokenScheme::Bearer));
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn eleven_in_a_list_are_in_their_order() {
     let names: Vec<_> = (0..11).map(|i| (format!("KOREGATE__ACCOUNTS__0__STREAMS__{i}"), format!("st-{i}"))).collect();
     let names: Vec<_> = names.iter().map(|(name, value)| (&**name, &**value)).collect();
     let expected = (0..11).map(|i| format!("st-{i}")).collect();
-    assert_eq!(load_with(MINIMAL, &names).unwrap().accounts[0].streams, Names::Only(expected));
+    assert_eq!(load_with(MINIMAL, &names).unwrap().accounts[0].streams, NamePatterns::Only(expected));
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn four_variables_are_enough_for_one_account() {
     let [account] = &config.accounts[..] else { panic!("{:?}", config.accounts) };
     assert_eq!(config.upstream.base_url.to_string(), "https://platform.kore.example/");
     assert_eq!((&*account.account_id, &*account.client_id), ("acc-1", "cs-1"));
-    assert_eq!((account.client_secret.expose_secret(), &account.streams), ("hunter2", &Names::All));
+    assert_eq!((account.client_secret.expose_secret(), &account.streams), ("hunter2", &NamePatterns::All));
 
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("secret");
@@ -166,7 +169,7 @@ fn four_variables_are_enough_for_one_account() {
 fn the_four_go_with_other_keys() {
     let jti = ("KOREGATE__ACCOUNTS__0__TOKEN__JTI", Some("per-request"));
     let config = load_env(&kore(&[jti, ("KOREGATE__WINDOW__CHUNK", Some("15m"))])).unwrap();
-    assert_eq!((config.accounts[0].token.jti, config.window.chunk), (Jti::PerRequest, Duration::from_mins(15)));
+    assert_eq!((config.accounts[0].token.jti, config.window.chunk), (JtiMode::PerRequest, Duration::from_mins(15)));
 
     let base_url = ("KOREGATE__UPSTREAM__BASE_URL", Some("https://eu.kore.example"));
     for host in [None, Some("us.kore.example")] {

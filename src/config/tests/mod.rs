@@ -101,8 +101,8 @@ fn the_contract_s_defaults() {
     assert_eq!(config.upstream.base_url.to_string(), "https://platform.kore.ai/");
     assert_eq!((&*account.account_id, &*account.client_id), ("acc-1", "cs-1"));
     assert_eq!(account.client_secret.expose_secret(), "s3cr3t");
-    assert_eq!(account.streams, Names::All);
-    assert_eq!((account.token.scheme, account.token.jti), (Scheme::Bare, Jti::Off));
+    assert_eq!(account.streams, NamePatterns::All);
+    assert_eq!((account.token.scheme, account.token.jti), (TokenScheme::Bare, JtiMode::Off));
     assert_eq!((account.limits[0].requests, account.limits[0].per), (60, Duration::from_mins(1)));
     assert_eq!((account.limits[1].requests, account.limits[1].per), (1800, Duration::from_hours(1)));
     assert_eq!(config.window.upper_bound, UpperBound::Inclusive);

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::{in_share, mix};
 use crate::simulator::profile::Profile;
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 /// No segment lasts longer.
 pub(super) const LONGEST: Duration = Duration::from_hours(2);
@@ -37,8 +37,8 @@ pub(in crate::simulator) struct Item {
 
 impl Item {
     /// `segmentStartTime`
-    pub(super) fn start(self) -> Moment {
-        Moment::from_millis(self.start)
+    pub(super) fn start(self) -> Timestamp {
+        Timestamp::from_millis(self.start)
     }
 
     /// How long the segment lasts, in milliseconds; `None`: it never got an end.
@@ -54,7 +54,7 @@ impl Item {
     }
 
     /// The version of the item's bytes at `now`: from 0 to [`VERSIONS`] for a changing one, else at once the last.
-    pub(super) fn version(self, profile: &Profile, seed: u64, now: Moment) -> u32 {
+    pub(super) fn version(self, profile: &Profile, seed: u64, now: Timestamp) -> u32 {
         if profile.changing <= 0.0 || !in_share(seed ^ 0x6368_616e, self.key, profile.changing) {
             return VERSIONS;
         }

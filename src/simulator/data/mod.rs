@@ -12,14 +12,14 @@ mod text;
 mod timeline;
 mod words;
 
-pub use filter::Filter;
-pub(super) use item::Item;
-pub(super) use stream::Stream;
+pub use self::filter::Filter;
+pub(super) use self::item::Item;
+pub(super) use self::stream::Stream;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::profile::{Order, Profile, SelectOn};
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 /// An item that is in an answer, and in which state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +35,11 @@ pub(super) struct Seen {
 /// One window of one stream, as asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Selection<'a> {
-    pub(super) from: Moment,
+    pub(super) from: Timestamp,
     /// Exclusive.
-    pub(super) end: Moment,
+    pub(super) end: Timestamp,
     pub(super) filter: &'a Filter,
-    pub(super) now: Moment,
+    pub(super) now: Timestamp,
 }
 
 /// A well-mixed number for `key`; each use has a `seed` of its own.
@@ -73,7 +73,7 @@ fn reach(select_on: SelectOn) -> std::time::Duration {
 }
 
 /// When an item can be seen, given its selected timestamp.
-fn visible_from(profile: &Profile, seed: u64, key: u64, at: Moment) -> Moment {
+fn visible_from(profile: &Profile, seed: u64, key: u64, at: Timestamp) -> Timestamp {
     let due = at + profile.visibility_delay;
     if profile.late > 0.0 && in_share(seed ^ LATE, key, profile.late) { due + profile.late_by } else { due }
 }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::item::push_uuid;
 use super::text::Language;
 use super::timeline::DAY_MS;
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 /// The state of writing one item.
 pub(super) struct Pen<'a> {
@@ -107,7 +107,7 @@ impl<'a> Pen<'a> {
     pub(super) fn time(&mut self, millis: i64) {
         let day = millis.div_euclid(DAY_MS);
         if day != self.day.0 {
-            let spelled = Moment::from_millis(day * DAY_MS).to_string();
+            let spelled = Timestamp::from_millis(day * DAY_MS).to_string();
             if let Some(date) = spelled.as_bytes().first_chunk() {
                 self.day = (day, *date);
             }

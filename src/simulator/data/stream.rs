@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::item::Item;
-use super::timeline::{self, DAY_MS};
+use super::timeline;
+use super::timeline::DAY_MS;
 use super::{Seen, Selection, mix, reach, render, visible_from};
 use crate::simulator::profile::{Profile, SelectOn, StreamProfile};
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 /// Places on a day from here on are taken by items that were put in by hand.
 const BY_HAND: u64 = 1 << 31;
@@ -33,7 +34,7 @@ struct State {
 
 impl Stream {
     /// Lays out the timeline of a stream up to `end` (exclusive).
-    pub(in crate::simulator) fn new(profile: &Profile, stream: &StreamProfile, end: Moment) -> Self {
+    pub(in crate::simulator) fn new(profile: &Profile, stream: &StreamProfile, end: Timestamp) -> Self {
         let seed = xxhash_rust::xxh3::xxh3_64_with_seed(stream.id.as_bytes(), profile.seed);
         let end_ms = end.as_nanos().div_euclid(1_000_000);
         let last_day = (end_ms - 1).div_euclid(DAY_MS);
@@ -68,7 +69,7 @@ impl Stream {
             SelectOn::Start => item.start,
             SelectOn::End => item.end(self.seed, version)?,
         };
-        let moment = Moment::from_millis(at);
+        let moment = Timestamp::from_millis(at);
         let wanted = moment >= selection.from
             && moment < selection.end
             && visible_from(profile, self.seed, item.key, moment) <= selection.now
@@ -109,7 +110,7 @@ impl Stream {
     }
 
     /// Puts in an item that starts at `at`, rounded down to the millisecond; its `segmentID`.
-    pub(in crate::simulator) fn insert(&self, at: Moment) -> String {
+    pub(in crate::simulator) fn insert(&self, at: Timestamp) -> String {
         let mut state = self.write();
         let start = at.as_nanos().div_euclid(1_000_000);
         let key = (start.div_euclid(DAY_MS).unsigned_abs() << 32) | (BY_HAND + state.put_in);

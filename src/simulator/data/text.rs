@@ -1,7 +1,8 @@
 //! Talk of customers and agents: sentences put together from the words of a language.
 
 use super::pen::Pen;
-use super::words::{self, English, Foreign};
+use super::words;
+use super::words::{English, Foreign};
 
 /// The language of a conversation.
 #[derive(Clone, Copy, Debug)]

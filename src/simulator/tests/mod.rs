@@ -16,13 +16,13 @@ use serde_json::value::RawValue;
 
 use super::{Control, Filter, Profile, Simulator, StreamProfile};
 use crate::clock::Clock;
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 const NOW: &str = "2026-02-25T12:00:00Z";
 const STREAM: &str = "st-test";
 const DAY: &str = "from=2026-02-24&to=2026-02-24";
 
-fn at(spelled: &str) -> Moment {
+fn at(spelled: &str) -> Timestamp {
     spelled.parse::<jiff::Timestamp>().expect("a timestamp").into()
 }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::sampler::Sampler;
-use super::streams::{self, OTHER};
+use super::streams;
+use super::streams::OTHER;
 
 /// A thread has the metrics of so many kinds of requests at hand.
 const AT_HAND: usize = 32;

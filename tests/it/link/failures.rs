@@ -5,18 +5,18 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use koregate::fleet::{Command, Event, Health, Link, LinkError, Reply, Script};
+use koregate::redis_client::{Command, ConnectionError, Event, Health, RedisClient, Reply, Script};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::{ask, ask_until_open, bytes, eventually, eventually_up, get, link, link_with, ok, set};
 use crate::support::{RedisServer, free_port};
 
 /// With the breaker open, calls must not wait; this is far less than their timeout.
-async fn assert_fails_at_once(link: &Link) {
+async fn assert_fails_at_once(link: &RedisClient) {
     let begun = Instant::now();
     for _ in 0..1000 {
         // It may close meanwhile only if something answers, and nothing does here.
-        assert_eq!(link.run(vec![get("key")]).await, Err(LinkError::Open));
+        assert_eq!(link.run(vec![get("key")]).await, Err(ConnectionError::Open));
     }
     assert!(begun.elapsed() < super::SLACK, "{:?}", begun.elapsed());
 }
@@ -27,7 +27,7 @@ async fn nobody_listens_and_then_somebody_does() {
     let link = link(&server.url());
     server.kill();
     let error = ask_until_open(&link).await;
-    assert!(matches!(&error, LinkError::Unreachable(why) if why.contains("refused")), "{error:?}");
+    assert!(matches!(&error, ConnectionError::Unreachable(why) if why.contains("refused")), "{error:?}");
     assert_fails_at_once(&link).await;
     server.restart();
     eventually_up(&link).await;
@@ -53,7 +53,7 @@ async fn a_silent_server_costs_no_call_more_than_its_timeout() {
     let link = link(&server.url());
     assert_eq!(ask(&link, set("key", "some")).await, Ok(ok()));
     server.stop();
-    assert_eq!(ask_until_open(&link).await, LinkError::TimedOut);
+    assert_eq!(ask_until_open(&link).await, ConnectionError::TimedOut);
     assert_fails_at_once(&link).await;
     server.cont();
     eventually_up(&link).await;
@@ -67,7 +67,7 @@ async fn a_server_that_is_silent_from_the_start_is_no_different() {
     server.stop();
     // The login is not answered either.
     for url in [server.url(), server.url_for("kg:secret")] {
-        assert_eq!(ask_until_open(&link(&url)).await, LinkError::TimedOut);
+        assert_eq!(ask_until_open(&link(&url)).await, ConnectionError::TimedOut);
     }
 }
 
@@ -78,8 +78,8 @@ async fn a_call_that_timed_out_is_not_made_again() {
     let script = Script::new("return redis.call('INCR', KEYS[1])");
     assert!(link.script(&script, &["known".into()], &[]).await.is_ok());
     server.stop();
-    assert_eq!(link.script(&script, &["count".into()], &[]).await, Err(LinkError::TimedOut));
-    assert_eq!(ask(&link, Command::new("INCR").arg("count")).await, Err(LinkError::TimedOut));
+    assert_eq!(link.script(&script, &["count".into()], &[]).await, Err(ConnectionError::TimedOut));
+    assert_eq!(ask(&link, Command::new("INCR").arg("count")).await, Err(ConnectionError::TimedOut));
     server.cont();
     // All that was sent stands in front of this.
     eventually("an answer", async || ask(&link, set("last", "some")).await == Ok(ok())).await;
@@ -93,7 +93,7 @@ async fn a_slow_server_fails_the_calls_that_it_delays_and_serves_those_behind() 
     let link = link(&server.url());
     assert_eq!(ask(&link, set("key", "some")).await, Ok(ok()));
     server.admin(&["CLIENT", "PAUSE", "1000", "ALL"]);
-    assert_eq!(ask(&link, get("key")).await, Err(LinkError::TimedOut));
+    assert_eq!(ask(&link, get("key")).await, Err(ConnectionError::TimedOut));
     eventually("an answer", async || ask(&link, get("key")).await == Ok(bytes("some"))).await;
 }
 
@@ -117,7 +117,7 @@ async fn a_replica_without_its_master_is_as_good_as_none() {
     let server = RedisServer::with(&["--replica-serve-stale-data", "no"]);
     let link = link(&server.url());
     server.admin(&["REPLICAOF", "127.0.0.1", "1"]);
-    assert_eq!(ask_until_open(&link).await, LinkError::NotReady("MASTERDOWN".to_owned()));
+    assert_eq!(ask_until_open(&link).await, ConnectionError::NotReady("MASTERDOWN".to_owned()));
     server.admin(&["REPLICAOF", "NO", "ONE"]);
     eventually_up(&link).await;
 }
@@ -160,7 +160,7 @@ async fn a_wrong_password_is_told_without_showing_it_and_can_be_mended() {
     let _guard = log.listen();
     let link = link(&server.url_for("kg:hunter2"));
     let error = ask_until_open(&link).await;
-    assert_eq!(error, LinkError::Credentials);
+    assert_eq!(error, ConnectionError::Credentials);
     assert!(!format!("{error} {error:?} {link:?}").contains("hunter2"));
     server.admin(&["ACL", "SETUSER", "kg", ">hunter2"]);
     eventually_up(&link).await;
@@ -176,7 +176,7 @@ async fn a_missing_password_is_told_too() {
     server.admin(&["ACL", "SETUSER", "other", "on", "nopass", "~*", "+@all"]);
     let link = link(&server.url());
     server.admin(&["CONFIG", "SET", "requirepass", "secret"]);
-    assert_eq!(ask_until_open(&link).await, LinkError::NotReady("NOAUTH".to_owned()));
+    assert_eq!(ask_until_open(&link).await, ConnectionError::NotReady("NOAUTH".to_owned()));
 }
 
 /// Answers each read with the same bytes, so often on each connection, and then with silence. With no bytes, it hangs
@@ -202,15 +202,15 @@ fn liar(answer: &'static [u8], times: usize) -> String {
 
 #[tokio::test]
 async fn nonsense_on_the_wire_is_an_error_in_time() {
-    let not_ready = |code: &str| LinkError::NotReady(code.to_owned());
+    let not_ready = |code: &str| ConnectionError::NotReady(code.to_owned());
     // What does not read as a reply ends the connection, under whichever call is first to meet it.
-    let broken = LinkError::Broken("broken pipe".to_owned());
+    let broken = ConnectionError::Broken("broken pipe".to_owned());
     for (answer, expected) in [
-        (&b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"[..], [LinkError::Nonsense, broken.clone()]),
-        (b"\0\xff\xfe\r\n", [LinkError::Nonsense, broken.clone()]),
-        (b"*999999999\r\n", [LinkError::TimedOut, LinkError::TimedOut]),
+        (&b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"[..], [ConnectionError::Nonsense, broken.clone()]),
+        (b"\0\xff\xfe\r\n", [ConnectionError::Nonsense, broken.clone()]),
+        (b"*999999999\r\n", [ConnectionError::TimedOut, ConnectionError::TimedOut]),
         // With the answer to the next call behind it, it does not read as a reply either.
-        (b"$5\r\nab", [LinkError::TimedOut, broken.clone()]),
+        (b"$5\r\nab", [ConnectionError::TimedOut, broken.clone()]),
         (b"-LOADING Redis is loading the dataset in memory\r\n", [not_ready("LOADING"), not_ready("LOADING")]),
         (b"-CLUSTERDOWN The cluster is down\r\n", [not_ready("CLUSTERDOWN"), not_ready("CLUSTERDOWN")]),
         (b"", [broken.clone(), broken.clone()]),
@@ -259,7 +259,7 @@ async fn reply_without_end_ends_the_connection() {
     let patient = link_with(&url, 2 << 20, std::time::Duration::from_mins(1));
     // Broken, if another call on the same connection has met it first.
     let error = patient.run(vec![get("key")]).await.unwrap_err();
-    assert!(matches!(error, LinkError::TooLarge(8_388_608) | LinkError::Broken(_)), "{error:?}");
+    assert!(matches!(error, ConnectionError::TooLarge(8_388_608) | ConnectionError::Broken(_)), "{error:?}");
     let written = server.join().unwrap();
     // And what the buffers of the two sockets hold.
     assert!(written < 1000, "{written} values of 64 KiB");
@@ -292,7 +292,7 @@ async fn a_subscription_notices_when_the_other_side_has_gone_without_a_word() {
 async fn a_master_that_no_sentinel_knows_is_waited_for() {
     let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{}/main", free_port(), free_port());
     let link = link(&url);
-    assert_eq!(ask_until_open(&link).await, LinkError::NoMaster);
+    assert_eq!(ask_until_open(&link).await, ConnectionError::NoMaster);
     assert_fails_at_once(&link).await;
 }
 

@@ -1,6 +1,6 @@
 //! More than one server: a Cluster, and Sentinels.
 
-use koregate::fleet::{Command, Event, LinkError, Reply, Script};
+use koregate::redis_client::{Command, ConnectionError, Event, Reply, Script};
 
 use super::{ask, bytes, eventually, get, link, message, ok, set, text};
 use crate::support::{RedisCluster, Sentinels, wait_for};
@@ -106,7 +106,7 @@ async fn a_node_of_a_cluster_that_falls_silent_is_left_for_its_replica() {
     let script = Script::new("return redis.call('INCR', KEYS[1])");
     let count = format!("{{{}}}", keys[0]);
     for _ in 0..2 {
-        assert_eq!(link.script(&script, &[count.clone().into()], &[]).await, Err(LinkError::TimedOut));
+        assert_eq!(link.script(&script, &[count.clone().into()], &[]).await, Err(ConnectionError::TimedOut));
     }
     cluster.masters[0].cont();
     eventually("an answer", async || ask(&link, get(&keys[0])).await == Ok(bytes("some"))).await;
@@ -138,7 +138,7 @@ async fn a_cluster_that_is_gone_is_an_error_in_time() {
     let link = link(&cluster.url());
     assert!(ask(&link, get("key")).await.is_ok());
     cluster.masters.iter_mut().chain([&mut cluster.replica]).for_each(crate::support::RedisServer::kill);
-    eventually("the breaker to open", async || ask(&link, get("key")).await == Err(LinkError::Open)).await;
+    eventually("the breaker to open", async || ask(&link, get("key")).await == Err(ConnectionError::Open)).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use koregate::fleet::LinkError;
+use koregate::redis_client::ConnectionError;
 
 use super::{ask, ask_until_open, link, ok, set};
 use crate::support::{RedisServer, free_port};
@@ -17,7 +17,7 @@ async fn a_certificate_is_held_against_the_roots_of_the_system() {
     if let Ok(url) = std::env::var(URL) {
         assert_eq!(ask(&link(&url), set("key", "some")).await, Ok(ok()));
         let misnamed = ask_until_open(&link(&url.replace("127.0.0.1", "localhost"))).await;
-        assert!(matches!(&misnamed, LinkError::Unreachable(why) if why.contains("certificate")), "{misnamed:?}");
+        assert!(matches!(&misnamed, ConnectionError::Unreachable(why) if why.contains("certificate")), "{misnamed:?}");
         return;
     }
     let authority = Authority::new();
@@ -30,7 +30,7 @@ async fn a_certificate_is_held_against_the_roots_of_the_system() {
     let url = format!("rediss://kg:hunter2@127.0.0.1:{port}");
 
     let unknown = ask_until_open(&link(&url)).await;
-    assert!(matches!(&unknown, LinkError::Unreachable(why) if why.contains("certificate")), "{unknown:?}");
+    assert!(matches!(&unknown, ConnectionError::Unreachable(why) if why.contains("certificate")), "{unknown:?}");
 
     let name = std::thread::current().name().unwrap().to_owned();
     let mut trusting = Command::new(std::env::current_exe().unwrap());

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use koregate::clock::Clock;
 use koregate::server::Gateway;
 use koregate::simulator::{Control, Filter, Profile, Simulator};
-use koregate::window::Moment;
+use koregate::window::Timestamp;
 use tokio::runtime::Handle;
 
 use super::{Answer, Ask, Client, NOW, STREAM, Settings, at};
@@ -118,12 +118,12 @@ impl Rig {
     }
 
     /// The items of [`STREAM`] from `from` up to, but without, `end`: byte for byte, in the order of the contract.
-    pub(crate) fn truth(&self, from: Moment, end: Moment) -> Vec<Vec<u8>> {
+    pub(crate) fn truth(&self, from: Timestamp, end: Timestamp) -> Vec<Vec<u8>> {
         self.truth_of(from, end, false, &Filter::default())
     }
 
     /// The same with `agenticActivities`, or filtered.
-    pub(crate) fn truth_of(&self, from: Moment, end: Moment, rich: bool, filter: &Filter) -> Vec<Vec<u8>> {
+    pub(crate) fn truth_of(&self, from: Timestamp, end: Timestamp, rich: bool, filter: &Filter) -> Vec<Vec<u8>> {
         let truth = self.control.expected_until(STREAM, from, end, rich, filter);
         truth.into_iter().map(|(_, item)| item).collect()
     }

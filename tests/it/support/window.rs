@@ -1,6 +1,6 @@
 //! Windows, and pages of them held against the truth.
 
-use koregate::window::{Moment, UpperBound};
+use koregate::window::{Timestamp, UpperBound};
 
 use super::{Answer, Page, Rig, spelled};
 
@@ -9,19 +9,19 @@ use super::{Answer, Page, Rig, spelled};
 pub(crate) struct Window {
     /// `from` and `to`, escaped.
     pub(crate) query: String,
-    pub(crate) from: Moment,
+    pub(crate) from: Timestamp,
     /// Exclusive; may lie in the future.
-    pub(crate) end: Moment,
+    pub(crate) end: Timestamp,
 }
 
 impl Window {
     /// From one whole second to another, in the spelling of Kore's own template.
-    pub(crate) fn seconds(from: Moment, to: Moment, bound: UpperBound) -> Self {
+    pub(crate) fn seconds(from: Timestamp, to: Timestamp, bound: UpperBound) -> Self {
         Self::spelled(from, to, bound, "%Y-%m-%d-%H:%M:%S")
     }
 
     /// The same in another spelling, given in jiff's format.
-    pub(crate) fn spelled(from: Moment, to: Moment, bound: UpperBound, format: &str) -> Self {
+    pub(crate) fn spelled(from: Timestamp, to: Timestamp, bound: UpperBound, format: &str) -> Self {
         let end = if bound == UpperBound::Inclusive { to.next_tick() } else { to };
         Self { query: format!("from={}&to={}", spelled(from, format), spelled(to, format)), from, end }
     }

@@ -1,0 +1,204 @@
+//! One value: from what was written to what it means. An error says what to write instead.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value_tree::{ConfigNode, Value};
+use super::{NamePatterns, units};
+
+/// What was written, for an error: quoted, escaped and cut. Only for keys where no secret belongs.
+fn quoted(text: &str) -> String {
+    const SHOWN: usize = 40;
+    if text.chars().count() <= SHOWN {
+        return format!("{text:?}");
+    }
+    let start: String = text.chars().take(SHOWN).collect();
+    format!("{:?}", format!("{start}…"))
+}
+
+/// The text of a string; `expected` tells what it ought to be, with an article.
+pub(super) fn text<'a>(node: &'a ConfigNode, expected: &str) -> Result<&'a str, String> {
+    match &node.value {
+        Value::String(text) | Value::Raw(text) => Ok(text),
+        _ => Err(format!("is {}; it must be {expected}", node.kind())),
+    }
+}
+
+/// An identifier that goes into headers, paths or keys: visible ASCII, at least one sign.
+pub(super) fn name(node: &ConfigNode) -> Result<String, String> {
+    let label = label(node)?;
+    if label.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(label)
+    } else {
+        Err("holds a space or a character beyond ASCII".to_owned())
+    }
+}
+
+/// Text with something in it, on one line.
+pub(super) fn label(node: &ConfigNode) -> Result<String, String> {
+    let text = text(node, "a string")?;
+    if text.trim().is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("holds a control character".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// `"30s"`, zero included.
+pub(super) fn duration(node: &ConfigNode) -> Result<Duration, String> {
+    let text = text(node, "a duration such as \"30s\", \"5m\" or \"24h\"")?;
+    units::parse_duration(text).ok_or_else(|| {
+        format!(
+            "{} is not a duration (at most \"36500d\"); write it like \"250ms\", \"30s\", \"5m\" or \"24h\"",
+            quoted(text)
+        )
+    })
+}
+
+/// `"30s"`, but more than nothing.
+pub(super) fn positive_duration(node: &ConfigNode) -> Result<Duration, String> {
+    let duration = duration(node)?;
+    if duration.is_zero() { Err("must be more than zero".to_owned()) } else { Ok(duration) }
+}
+
+/// `"1h"`: whole seconds, at least one.
+pub(super) fn whole_seconds(node: &ConfigNode) -> Result<Duration, String> {
+    let duration = positive_duration(node)?;
+    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be whole seconds".to_owned()) }
+}
+
+/// `"256MiB"`, or bytes as a number; more than nothing.
+pub(super) fn size(node: &ConfigNode) -> Result<u64, String> {
+    let size = if let Value::Integer(bytes) = &node.value {
+        u64::try_from(*bytes).unwrap_or(0)
+    } else {
+        let text = text(node, "a size such as \"256MiB\"")?;
+        units::parse_size(text).ok_or_else(|| {
+            format!("{} is not a size; write it like \"64KiB\", \"256MiB\", \"1GiB\" or \"1000000\"", quoted(text))
+        })?
+    };
+    if size == 0 { Err("must be more than zero".to_owned()) } else { Ok(size) }
+}
+
+/// Bytes, and so many at least.
+pub(super) fn size_of_at_least(least: u64) -> impl Fn(&ConfigNode) -> Result<u64, String> {
+    move |node| match size(node)? {
+        size if size < least => Err(format!("must be at least {}", units::print_size(least))),
+        size => Ok(size),
+    }
+}
+
+/// A size within `range`, in bytes.
+pub(super) fn size_within(range: RangeInclusive<u32>) -> impl Fn(&ConfigNode) -> Result<usize, String> {
+    move |node| {
+        let size = size(node)?;
+        let within = u32::try_from(size).ok().filter(|size| range.contains(size));
+        let print = |size: &u32| units::print_size(u64::from(*size));
+        within.map(|size| size as usize).ok_or_else(|| {
+            format!(
+                "is {}; it must be a size from {} to {}",
+                units::print_size(size),
+                print(range.start()),
+                print(range.end())
+            )
+        })
+    }
+}
+
+/// A whole number within `range`.
+pub(super) fn integer(range: RangeInclusive<u32>) -> impl Fn(&ConfigNode) -> Result<u32, String> {
+    move |node| {
+        let expected = || format!("it must be a whole number from {} to {}", range.start(), range.end());
+        let number = match &node.value {
+            Value::Integer(number) => *number,
+            Value::Raw(text) => text.parse().map_err(|_| format!("is {}; {}", quoted(text), expected()))?,
+            _ => return Err(format!("is {}; {}", node.kind(), expected())),
+        };
+        let within = u32::try_from(number).ok().filter(|number| range.contains(number));
+        within.ok_or_else(|| format!("is {number}; {}", expected()))
+    }
+}
+
+/// A share within `range`, as `0.2`.
+pub(super) fn share(range: RangeInclusive<f64>) -> impl Fn(&ConfigNode) -> Result<f64, String> {
+    move |node| {
+        let expected = || format!("it must be a number from {} to {}", range.start(), range.end());
+        let share = match &node.value {
+            Value::Float(share) => *share,
+            // Beyond the range there is no use for exactness.
+            Value::Integer(share) => f64::from(i32::try_from(*share).unwrap_or(i32::MAX)),
+            Value::Raw(text) => text.parse().map_err(|_| format!("is {}; {}", quoted(text), expected()))?,
+            _ => return Err(format!("is {}; {}", node.kind(), expected())),
+        };
+        if range.contains(&share) { Ok(share) } else { Err(format!("is {share}; {}", expected())) }
+    }
+}
+
+/// `"127.0.0.1:8080"`, `"[::1]:8080"`: an address and a port, no name.
+pub(super) fn address(node: &ConfigNode) -> Result<SocketAddr, String> {
+    let text = text(node, "an address and a port, such as \"127.0.0.1:8080\"")?;
+    text.parse().map_err(|_| {
+        format!("{} is not an address and a port; write it like \"127.0.0.1:8080\" or \"[::1]:8080\"", quoted(text))
+    })
+}
+
+/// The path of a file; whether it is there is found out when it is read.
+pub(super) fn path(node: &ConfigNode) -> Result<PathBuf, String> {
+    let text = text(node, "the path of a file")?;
+    if text.is_empty() { Err("is empty; it must be the path of a file".to_owned()) } else { Ok(text.into()) }
+}
+
+/// `["*"]` or names, at least one.
+pub(super) fn names(node: &ConfigNode) -> Result<NamePatterns, String> {
+    const EXPECTED: &str = "write [\"*\"] for all, or a list of names";
+    let node = node.clone().structured().map_err(|message| format!("{message}; {EXPECTED}"))?;
+    let Value::Array(items) = &node.value else { return Err(format!("is {}; {EXPECTED}", node.kind())) };
+    let names = items.iter().map(name).collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(|message| format!("a name {message}; {EXPECTED}"))?;
+    match names.as_slice() {
+        [] => Err(format!("is empty; {EXPECTED}")),
+        names if names.iter().any(|name| name == "*") => Ok(NamePatterns::All),
+        _ => Ok(NamePatterns::Only(names)),
+    }
+}
+
+/// Names of hosts without a port, in lower case; none is well too.
+pub(super) fn host_names(node: &ConfigNode) -> Result<Vec<String>, String> {
+    const EXPECTED: &str = "write a list of names without ports, such as [\"koregate.internal\"]";
+    let node = node.clone().structured().map_err(|message| format!("{message}; {EXPECTED}"))?;
+    let Value::Array(items) = &node.value else { return Err(format!("is {}; {EXPECTED}", node.kind())) };
+    let host_name = |item: &ConfigNode| {
+        let name = text(item, "a string")?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        let relative = name.trim_end_matches('.');
+        if relative.is_empty() || !name.bytes().all(is_name) {
+            return Err(format!("holds {}, which is no name of a host; {EXPECTED}", quoted(name)));
+        }
+        Ok(relative.to_ascii_lowercase())
+    };
+    items.iter().map(host_name).collect()
+}
+
+/// A setting that is one of a few words.
+pub(super) trait Keyword: Copy + PartialEq + 'static {
+    /// Each word and what it means.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word for `self`.
+    fn word(self) -> &'static str {
+        let found = Self::WORDS.iter().find(|(_, meaning)| *meaning == self);
+        found.expect("every variant has its word, as the tests of `render` go through them all").0
+    }
+}
+
+/// One of the words of `W`.
+pub(super) fn word<W: Keyword>(node: &ConfigNode) -> Result<W, String> {
+    let words = || W::WORDS.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
+    let text = text(node, &words())?;
+    let found = W::WORDS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| format!("is {}; it must be {}", quoted(text), words()))
+}
