@@ -194,9 +194,9 @@ impl SharedQuota {
     /// Who makes the calls.
     pub(super) fn role(&self, now: MonotonicTime) -> Role {
         match &self.stance {
-            LeaseState::Leading { until, .. } if now < *until => Role::Calls,
-            LeaseState::Alone { .. } => Role::Calls,
-            LeaseState::Following(replica) => Role::Follows(replica.clone()),
+            LeaseState::Leading { until, .. } if now < *until => Role::Leader,
+            LeaseState::Alone { .. } => Role::Leader,
+            LeaseState::Following(replica) => Role::Follower(replica.clone()),
             LeaseState::Joining | LeaseState::Leading { .. } => Role::Unknown,
         }
     }
@@ -314,7 +314,7 @@ impl SharedQuota {
 
     /// Whether somebody waits for an exchange.
     pub(super) fn is_waited_for(&self, now: MonotonicTime) -> bool {
-        self.wanted > 0 && self.role(now) == Role::Calls
+        self.wanted > 0 && self.role(now) == Role::Leader
     }
 
     /// How long until the next exchange, if nobody waits for one and it is not at rest.

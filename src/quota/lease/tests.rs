@@ -337,7 +337,7 @@ impl Fleet {
         for _ in 0..3 {
             let (takes, counts) = (1 + self.roll(longest), self.roll(1000));
             let replica = &mut self.replicas[place];
-            if !matches!(replica.common.role(now), Role::Calls) || replica.ledger.free_at(now, 0, 0.0) > now {
+            if !matches!(replica.common.role(now), Role::Leader) || replica.ledger.free_at(now, 0, 0.0) > now {
                 return;
             }
             let room = replica.ledger.remaining(now).map(|standing| standing.left).min().unwrap();
@@ -431,8 +431,8 @@ fn one_makes_the_calls_and_the_others_follow() {
     (0..200).for_each(|_| fleet.step());
     let now = fleet.now;
     let roles: Vec<_> = fleet.replicas.iter().map(|replica| replica.common.role(now)).collect();
-    let calling = roles.iter().filter(|role| **role == Role::Calls).count();
-    let following = roles.iter().filter(|role| matches!(role, Role::Follows(_))).count();
+    let calling = roles.iter().filter(|role| **role == Role::Leader).count();
+    let following = roles.iter().filter(|role| matches!(role, Role::Follower(_))).count();
     assert_eq!((calling, following), (1, 3));
 }
 
@@ -449,7 +449,7 @@ fn without_redis_each_has_its_share_and_afterwards_one_has_all() {
     assert!(fleet.counted.len() > before + 100, "they go on");
     (0..400).for_each(|_| fleet.step());
     let now = fleet.now;
-    assert_eq!(fleet.replicas.iter().filter(|replica| replica.common.role(now) == Role::Calls).count(), 1);
+    assert_eq!(fleet.replicas.iter().filter(|replica| replica.common.role(now) == Role::Leader).count(), 1);
     fleet.assert_within_limits().unwrap();
 }
 
@@ -485,10 +485,10 @@ fn replicas_at_rest_ask_seldom_however_many_they_are() {
 #[test]
 fn leader_that_dies_at_rest_is_followed_within_two_seconds() {
     let (mut fleet, _) = asked_at_rest(5, 3);
-    let leader = fleet.replicas.iter().position(|replica| replica.common.role(fleet.now) == Role::Calls).unwrap();
+    let leader = fleet.replicas.iter().position(|replica| replica.common.role(fleet.now) == Role::Leader).unwrap();
     fleet.replicas.remove(leader);
     let died = fleet.now;
-    while !fleet.replicas.iter().any(|replica| replica.common.role(fleet.now) == Role::Calls) {
+    while !fleet.replicas.iter().any(|replica| replica.common.role(fleet.now) == Role::Leader) {
         fleet.step();
         assert!(fleet.now <= died + Duration::from_secs(2), "nobody makes the calls");
     }

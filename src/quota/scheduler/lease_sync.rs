@@ -57,11 +57,11 @@ impl CallScheduler {
         let common = state.common.as_ref()?;
         let divided_by = common.divided_by();
         let role = match common.role(now) {
-            Role::Follows(caller) if state.apart.as_ref() == Some(&caller) => Role::Calls,
+            Role::Follower(caller) if state.apart.as_ref() == Some(&caller) => Role::Leader,
             role => role,
         };
         let is_news = self.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);
-        if is_news && role == Role::Calls && divided_by.is_none() {
+        if is_news && role == Role::Leader && divided_by.is_none() {
             // Whoever called before has left it a while ago, and the lease had to run out.
             let State { pace, background_pace, .. } = &mut *state;
             for pace in pace.iter_mut().chain(background_pace) {
@@ -97,9 +97,9 @@ impl Role {
     fn label(&self, divided_by: Option<usize>) -> &'static str {
         match self {
             Self::Unknown => "unknown",
-            Self::Calls if divided_by.is_some() => "alone",
-            Self::Calls => "calls",
-            Self::Follows(_) => "follows",
+            Self::Leader if divided_by.is_some() => "alone",
+            Self::Leader => "calls",
+            Self::Follower(_) => "follows",
         }
     }
 }

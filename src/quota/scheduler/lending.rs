@@ -164,7 +164,7 @@ impl CallScheduler {
         };
         let (mut state, now) = (self.lock(), self.now());
         let state = &mut *state;
-        let follows = state.common.as_ref().is_some_and(|common| common.role(now) == Role::Follows(lender.clone()));
+        let follows = state.common.as_ref().is_some_and(|common| common.role(now) == Role::Follower(lender.clone()));
         if !follows {
             return Err(AcquireError::Elsewhere);
         }

@@ -177,7 +177,7 @@ impl CallScheduler {
             epoch,
             past,
             journal: journal.cloned(),
-            role: watch::Sender::new(Role::Calls),
+            role: watch::Sender::new(Role::Leader),
             exchange: Arc::default(),
             meeting: OnceLock::new(),
             loans: Mutex::default(),
@@ -268,7 +268,7 @@ impl CallScheduler {
             return Next::Unwanted;
         }
         if let Some(common) = &state.common
-            && let Role::Follows(caller) = common.role(now)
+            && let Role::Follower(caller) = common.role(now)
         {
             return if state.apart.as_ref() == Some(&caller) { Next::Borrow(caller) } else { Next::Elsewhere };
         }
