@@ -89,8 +89,8 @@ impl Session {
         };
         // The quota was not what held it up.
         if retry_after.is_zero() {
-            return CacheError::Busy { retry_after: COME_AGAIN };
+            return CacheError::TooManyFetches { retry_after: COME_AGAIN };
         }
-        CacheError::Held(Exhausted { retry_after })
+        CacheError::QuotaExhausted(Exhausted { retry_after })
     }
 }

@@ -193,9 +193,9 @@ impl InFlightFetch {
     /// An error if the quota holds it up for longer than `patience` lasts.
     pub(in crate::cache) fn check_patience(&self, class: Priority, patience: &QueueTimeout) -> Result<(), CacheError> {
         match self.paused_until(class).filter(|until| *until > patience.end()) {
-            Some(until) => {
-                Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
-            }
+            Some(until) => Err(CacheError::QuotaExhausted(Exhausted {
+                retry_after: until.saturating_duration_since(Instant::now()),
+            })),
             None => Ok(()),
         }
     }

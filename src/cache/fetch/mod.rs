@@ -264,7 +264,7 @@ impl Fetcher {
                 work.shelf.lock().sizing.was_oversized(route.interval.length(), planned.is_some(), first);
                 Ok(FetchedInterval::nothing())
             }
-            Err(error) => Err(CacheError::Repage(error)),
+            Err(error) => Err(CacheError::Paging(error)),
         };
         self.land(&work, result);
     }
@@ -284,8 +284,8 @@ impl Fetcher {
             }
         }
         match &result {
-            Err(CacheError::Repage(PagingError::Torn(piece))) => work.shelf.lock().was_torn(*piece),
-            Err(CacheError::Repage(error)) => self.judge(work, error),
+            Err(CacheError::Paging(PagingError::Torn(piece))) => work.shelf.lock().was_torn(*piece),
+            Err(CacheError::Paging(error)) => self.judge(work, error),
             Ok(_) | Err(_) => {}
         }
         let mut shelf = work.shelf.lock();
@@ -299,28 +299,28 @@ impl Fetcher {
 
 /// Whether the calls were not made because another replica makes them now.
 fn is_elsewhere<T>(result: &Result<T, CacheError>) -> bool {
-    matches!(result, Err(CacheError::Repage(PagingError::Quota(QuotaError::Elsewhere))))
+    matches!(result, Err(CacheError::Paging(PagingError::Quota(QuotaError::Elsewhere))))
 }
 
 fn not_stored(error: &CacheError) -> NotStored {
     match error {
-        CacheError::Held(_)
-        | CacheError::Repage(PagingError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused(_))) => {
+        CacheError::QuotaExhausted(_)
+        | CacheError::Paging(PagingError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused(_))) => {
             NotStored::QuotaSpent
         }
-        CacheError::Repage(PagingError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
-        CacheError::Repage(PagingError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere)) => NotStored::Unwanted,
-        CacheError::Repage(PagingError::Torn(_)) | CacheError::Restless => NotStored::RowsMoved,
-        CacheError::Repage(PagingError::WindowField) => NotStored::WrongWindowField,
-        CacheError::Repage(PagingError::MisplacedItem(_)) => NotStored::MisplacedItem,
-        CacheError::Repage(PagingError::Unplaced | PagingError::NoneIsPlaced) => NotStored::NoTimestamp,
-        CacheError::Repage(PagingError::Oversized | PagingError::TooLarge { .. })
-        | CacheError::TooLargeToHold { .. } => NotStored::TooLarge,
-        // `AnswersHoldTooMuch` is an answer's, and no fetch fails with it.
-        CacheError::Busy { .. }
-        | CacheError::Lost
+        CacheError::Paging(PagingError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
+        CacheError::Paging(PagingError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere)) => NotStored::Unwanted,
+        CacheError::Paging(PagingError::Torn(_)) | CacheError::ItemsMoving => NotStored::RowsMoved,
+        CacheError::Paging(PagingError::WindowField) => NotStored::WrongWindowField,
+        CacheError::Paging(PagingError::MisplacedItem(_)) => NotStored::MisplacedItem,
+        CacheError::Paging(PagingError::Unplaced | PagingError::NoneIsPlaced) => NotStored::NoTimestamp,
+        CacheError::Paging(PagingError::Oversized | PagingError::TooLarge { .. })
+        | CacheError::TooLargeToBuffer { .. } => NotStored::TooLarge,
+        // `PinnedMemoryFull` is an answer's, and no fetch fails with it.
+        CacheError::TooManyFetches { .. }
+        | CacheError::FetchLost
         | CacheError::Damaged(_)
-        | CacheError::Foreign
-        | CacheError::AnswersHoldTooMuch => NotStored::Lost,
+        | CacheError::ConfigMismatch
+        | CacheError::PinnedMemoryFull => NotStored::Lost,
     }
 }

@@ -191,11 +191,11 @@ impl Memory {
     /// Lets an answer begin, unless it is large or streamed and others hold too much already.
     ///
     /// # Errors
-    /// [`CacheError::AnswersHoldTooMuch`]
+    /// [`CacheError::PinnedMemoryFull`]
     pub(in crate::cache) fn admit_answer(&self, answer: WindowAnswer) -> Result<WindowAnswer, CacheError> {
         let bytes = || answer.items.slices.iter().map(|slice| slice.chunk.weight()).sum::<usize>();
         if self.pinned.is_full() && (answer.rest.is_some() || bytes() >= LARGE_ANSWER) {
-            return Err(CacheError::AnswersHoldTooMuch);
+            return Err(CacheError::PinnedMemoryFull);
         }
         Ok(answer)
     }

@@ -148,9 +148,9 @@ impl Rig {
     /// The same for another series.
     async fn ask_of(&self, series: Series, start: i64, end: i64, class: Priority) -> ResponseFuture {
         let asker = Requester { class, ..Requester::anyone() };
-        let (interval, excerpt) = (interval(start, end), PageRange::ALL);
+        let (interval, page_range) = (interval(start, end), PageRange::ALL);
         let query =
-            WindowQuery { series: series.into(), interval, excerpt, asked_at: at(5_000), asker, may_stream: true };
+            WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), asker, may_stream: true };
         let answering = tokio::spawn(self.stage.clone().oneshot(query));
         settle().await;
         answering
@@ -402,7 +402,7 @@ async fn paused_run_more_urgent_waiter_is_not_refused() {
     assert!(!patient.is_finished(), "it is held for less than one waits");
     pause(&run, 300);
     let told = timeout(Duration::from_secs(1), patient).await.unwrap().unwrap();
-    assert!(matches!(told, Err(CacheError::Held(_))), "{told:?}");
+    assert!(matches!(told, Err(CacheError::QuotaExhausted(_))), "{told:?}");
     let urgent = rig.ask(0, 100, Priority::Interactive).await;
     settle().await;
     assert!(!urgent.is_finished());
@@ -439,7 +439,7 @@ async fn a_replica_that_is_always_told_to_ask_another_one_gives_up() {
         run.end(Err(PagingError::Quota(QuotaError::Elsewhere)));
         runs += 1;
     }
-    assert!(matches!(asking.await.unwrap(), Err(CacheError::Restless)) && runs > 10, "{runs}");
+    assert!(matches!(asking.await.unwrap(), Err(CacheError::ItemsMoving)) && runs > 10, "{runs}");
     rig.assert_nothing_left();
 }
 
@@ -447,7 +447,7 @@ async fn a_replica_that_is_always_told_to_ask_another_one_gives_up() {
 async fn second_that_tore_is_not_asked_for_again_at_once() {
     let mut rig = Rig::new();
     let refused = |answer: Result<Result<WindowAnswer, CacheError>, _>| {
-        assert!(matches!(answer.unwrap(), Err(CacheError::Repage(PagingError::Torn(_)))));
+        assert!(matches!(answer.unwrap(), Err(CacheError::Paging(PagingError::Torn(_)))));
     };
     for pause in [30, 60] {
         let asking = rig.ask(0, 100, Priority::Interactive).await;
