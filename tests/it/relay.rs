@@ -111,7 +111,7 @@ impl Replicas {
     async fn settle(&mut self) {
         let patience = Instant::now() + Duration::from_secs(20);
         loop {
-            let first = self.all.iter().position(|replica| replica.role() == Role::Calls);
+            let first = self.all.iter().position(|replica| replica.role() == Role::Leader);
             if let Some(first) = first
                 && self.follow(first)
                 && self.listening() >= self.all.len()
@@ -126,7 +126,7 @@ impl Replicas {
 
     /// Whether all others follow this one.
     fn follow(&self, first: usize) -> bool {
-        let follows = |replica: &Replica| matches!(replica.role(), Role::Follows(id) if self.all[first].is(&id));
+        let follows = |replica: &Replica| matches!(replica.role(), Role::Follower(id) if self.all[first].is(&id));
         self.all.iter().enumerate().all(|(number, replica)| number == first || follows(replica))
     }
 

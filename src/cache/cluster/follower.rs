@@ -259,12 +259,12 @@ impl Fetcher {
                     changed.map_err(|_| CacheError::FetchLost)?;
                     let role = role.borrow_and_update().clone();
                     match role {
-                        Role::Calls => return Err(Left::CallsHere),
-                        Role::Follows(caller) if asked_of.as_ref() != Some(&caller) => {
+                        Role::Leader => return Err(Left::CallsHere),
+                        Role::Follower(caller) if asked_of.as_ref() != Some(&caller) => {
                             asked_of = Some(caller);
                             awaited.relay.0.say_again.notify_one();
                         }
-                        Role::Follows(_) | Role::Unknown => {}
+                        Role::Follower(_) | Role::Unknown => {}
                     }
                 }
                 () = demand.changed() => {
@@ -327,7 +327,7 @@ impl Fetcher {
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
-                _ = role.wait_for(|role| *role == Role::Calls) => return Err(Left::CallsHere),
+                _ = role.wait_for(|role| *role == Role::Leader) => return Err(Left::CallsHere),
             }
         }
     }

@@ -135,7 +135,7 @@ impl Fetcher {
         let mut waited = Vec::new();
         for errand in errands {
             let series = Arc::new(Series::from(&errand.series));
-            if relay.role(&series.account) != Role::Calls || relay.knows(from, &errand, &mut waited) {
+            if relay.role(&series.account) != Role::Leader || relay.knows(from, &errand, &mut waited) {
                 continue;
             }
             let name = (from.clone(), errand.id);
@@ -170,7 +170,7 @@ impl Fetcher {
         tokio::select! {
             result = self.answer(&relay, &order, arrival) => relay.lands(from, errand, result),
             // The other one is asked for it.
-            _ = role.wait_for(|role| *role != Role::Calls) => {
+            _ = role.wait_for(|role| *role != Role::Leader) => {
                 telemetry::errand("carried", "left");
                 relay.carried().remove(&(from.clone(), errand.id));
             }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{AcquireError, CallPermit, CallScheduler, Exhausted};
-use crate::quota::lease::{Name, QuotaChange, SharedQuota};
+use crate::quota::lease::{CallName, QuotaChange, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::redis_client::{Recipient, ReplicaId};
@@ -33,7 +33,7 @@ pub(in crate::quota) enum PermitMessage {
     /// A turn, please.
     Borrow(Requester),
     /// Here it is, under this name.
-    Lent(Name),
+    Lent(CallName),
     /// There is none; come again in so many milliseconds.
     Spent(u64),
     /// The call has ended.
@@ -47,7 +47,7 @@ pub(in crate::quota) enum PermitMessage {
 pub(super) struct PermitLending {
     next: AtomicU64,
     /// Those who wait here for a turn of another replica.
-    awaited: HashMap<u64, oneshot::Sender<Result<Name, Exhausted>>>,
+    awaited: HashMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
     /// Those of this replica's turns that others have asked for.
     lent: HashMap<(ReplicaId, u64), LentPermit>,
 }
@@ -55,7 +55,7 @@ pub(super) struct PermitLending {
 #[derive(Debug)]
 enum LentPermit {
     Waiting { heard: Instant, _task: AbortOnDropHandle<()> },
-    Lent { at: Instant, name: Name, turn: CallPermit },
+    Lent { at: Instant, name: CallName, turn: CallPermit },
     Spent { at: Instant, retry_after: Duration },
 }
 
@@ -164,7 +164,7 @@ impl CallScheduler {
         };
         let (mut state, now) = (self.lock(), self.now());
         let state = &mut *state;
-        let follows = state.common.as_ref().is_some_and(|common| common.role(now) == Role::Follows(lender.clone()));
+        let follows = state.common.as_ref().is_some_and(|common| common.role(now) == Role::Follower(lender.clone()));
         if !follows {
             return Err(AcquireError::Elsewhere);
         }

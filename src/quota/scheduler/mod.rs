@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::fair_share::{FairShare, VirtualTime};
-use super::lease::{LeaseChannel, Name, Pass, SharedQuota};
+use super::lease::{CallName, LeaseChannel, Pass, SharedQuota};
 use super::limiter::Backoff;
 use super::limiter::Pacer;
 use super::limiter::{Ledger, LimitStanding, MonotonicTime, usable};
@@ -177,7 +177,7 @@ impl CallScheduler {
             epoch,
             past,
             journal: journal.cloned(),
-            role: watch::Sender::new(Role::Calls),
+            role: watch::Sender::new(Role::Leader),
             exchange: Arc::default(),
             meeting: OnceLock::new(),
             loans: Mutex::default(),
@@ -268,7 +268,7 @@ impl CallScheduler {
             return Next::Unwanted;
         }
         if let Some(common) = &state.common
-            && let Role::Follows(caller) = common.role(now)
+            && let Role::Follower(caller) = common.role(now)
         {
             return if state.apart.as_ref() == Some(&caller) { Next::Borrow(caller) } else { Next::Elsewhere };
         }
@@ -318,11 +318,11 @@ impl CallScheduler {
         class: Priority,
         waited: Duration,
         now: MonotonicTime,
-        name: Option<Name>,
+        name: Option<CallName>,
     ) -> Option<CallPermit> {
         if !demand.begin(waited) {
             if let Some((common, name)) = state.common.as_mut().zip(name) {
-                common.take_back(&name);
+                common.refund(&name);
             }
             return None;
         }
@@ -344,7 +344,7 @@ impl CallScheduler {
     }
 
     /// Whether the other replicas leave room for a call; under which name, if there are any.
-    fn pass(&self, state: &mut State, now: MonotonicTime, by: &Arc<str>) -> Pass<Option<Name>> {
+    fn pass(&self, state: &mut State, now: MonotonicTime, by: &Arc<str>) -> Pass<Option<CallName>> {
         let room = state.ledger.remaining(now).map(|standing| standing.left).min().unwrap_or(u32::MAX);
         let Some(common) = &mut state.common else { return Pass::Go(None) };
         let pass = common.pass(now, by, room);

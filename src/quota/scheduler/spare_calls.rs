@@ -18,7 +18,7 @@ impl CallScheduler {
         let mut state = self.lock();
         let now = self.now();
         if let Some(common) = &state.common
-            && let Role::Follows(_) = common.role(now)
+            && let Role::Follower(_) = common.role(now)
         {
             return 0;
         }
