@@ -170,7 +170,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::Repage(error) => match error {
             PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
             // Nobody waits for such an answer.
-            PagingError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere) => (Kind::Internal, None),
+            PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) => (Kind::Internal, None),
             PagingError::WindowField
             | PagingError::MisplacedItem(_)
             | PagingError::Unplaced
