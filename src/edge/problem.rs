@@ -170,7 +170,7 @@ fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::Paging(error) => match error {
             PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
             // The requester of such an answer has left.
-            PagingError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere) => (Kind::Internal, None),
+            PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) => (Kind::Internal, None),
             PagingError::WindowField
             | PagingError::MisplacedItem(_)
             | PagingError::Unplaced

@@ -78,7 +78,7 @@ async fn until_whole(door: &Door, truth: &[Vec<u8>]) {
 
 /// Waits until a replica makes the calls of all; those that come later follow it.
 async fn until_calls(door: &Door) {
-    let mut role = door.gateway.stack().quotas.of(ACCOUNT).unwrap().role();
+    let mut role = door.gateway.stack().quotas.scheduler(ACCOUNT).unwrap().role();
     let calls = role.wait_for(|role| *role == Role::Leader);
     tokio::time::timeout(Duration::from_secs(30), calls).await.expect("it does not come to make the calls").unwrap();
 }

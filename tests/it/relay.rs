@@ -36,7 +36,7 @@ impl Replica {
     }
 
     fn turns(&self) -> &CallScheduler {
-        self.door.gateway.stack().quotas.of(ACCOUNT).unwrap()
+        self.door.gateway.stack().quotas.scheduler(ACCOUNT).unwrap()
     }
 
     fn role(&self) -> Role {
@@ -145,7 +145,7 @@ impl Replicas {
     }
 
     fn waiting_for_a_turn(&self) -> usize {
-        self.all[0].turns().waiting()
+        self.all[0].turns().queue_length()
     }
 
     /// Asks at the same instant, the first replica first, then the next one, and so on.

@@ -33,7 +33,7 @@ async fn spent_and_saved(rig: &Rig) -> (u64, u64) {
 }
 
 fn unsettled(rig: &Rig) -> u64 {
-    rig.door.gateway.stack().quotas.of(ACCOUNT).unwrap().unsettled()
+    rig.door.gateway.stack().quotas.scheduler(ACCOUNT).unwrap().unsettled()
 }
 
 /// Holds the invariant against all answers so far that ended whole.

@@ -266,7 +266,7 @@ impl Session {
 
     /// Waits for those flights that bring something of `absent`, and gives them with what none of them brings.
     fn join_flights(&self, flying: &[Arc<InFlightFetch>], absent: &IntervalSet) -> (Vec<Joined>, IntervalSet) {
-        let expected_wait = self.fetcher.quotas.of(&self.series.account).map(|turns| turns.expected_wait());
+        let expected_wait = self.fetcher.quotas.scheduler(&self.series.account).map(|turns| turns.expected_wait());
         let expected_wait = expected_wait.unwrap_or_default();
         let mut unasked = absent.clone();
         let mut flights = Vec::new();

@@ -122,7 +122,7 @@ impl Session {
         let calls = self.charge();
         self.flights.clear();
         if !told.add(calls)
-            && let Some(turns) = self.fetcher.quotas.of(&self.series.account)
+            && let Some(turns) = self.fetcher.quotas.scheduler(&self.series.account)
         {
             turns.add_unsettled(calls);
         }

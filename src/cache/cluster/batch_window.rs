@@ -124,7 +124,7 @@ impl Fetcher {
         } else {
             sleep(GATHER).await;
         }
-        let Some(turns) = relay.0.quotas.of(account) else { return };
+        let Some(turns) = relay.0.quotas.scheduler(account) else { return };
         let mut role = turns.role();
         if *role.borrow() != Role::Unknown {
             return;

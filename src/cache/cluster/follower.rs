@@ -201,7 +201,7 @@ impl Fetcher {
         let route = Route { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
         let density = self.density(shelf);
         let expected = (!density.is_unknown()).then(|| density.items(interval));
-        let flight = InFlightFetch::begin_elsewhere(route, expected, seat, self.quotas.of(&series.account));
+        let flight = InFlightFetch::begin_elsewhere(route, expected, seat, self.quotas.scheduler(&series.account));
         let work = FetchTask::new(series, of, shelf, flight.clone(), [seat]);
         let awaited = relay.remember(&work, fresh_since, seat, purged);
         let id = awaited.id;
@@ -233,7 +233,7 @@ impl Fetcher {
     async fn brought(&self, work: &FetchTask, awaited: &mut Awaited) -> Result<FetchedInterval, Left> {
         let InFlightFetch { demand, .. } = &*work.flight;
         let account = &work.series.account;
-        let turns = self.quotas.of(account).ok_or(CacheError::FetchLost)?;
+        let turns = self.quotas.scheduler(account).ok_or(CacheError::FetchLost)?;
         let mut role = turns.role();
         role.mark_changed();
         let mut asked_of = awaited.relay.caller_of(account);
@@ -272,7 +272,7 @@ impl Fetcher {
                         if let Some(to) = awaited.relay.caller_of(account) {
                             awaited.relay.send(&to, ClusterMessage::Gone { id: awaited.id });
                         }
-                        return Err(CacheError::Paging(PagingError::Quota(QuotaError::Unwanted)).into());
+                        return Err(CacheError::Paging(PagingError::Quota(QuotaError::Abandoned)).into());
                     }
                 }
             }

@@ -139,7 +139,7 @@ impl Fetcher {
                 continue;
             }
             let name = (from.clone(), errand.id);
-            let is_known = is_alike && self.quotas.of(&series.account).is_some();
+            let is_known = is_alike && self.quotas.scheduler(&series.account).is_some();
             let (attempt, heard) = (errand.attempt, Instant::now());
             // Held until it is in the table: it may end at once.
             let mut carried = relay.carried();
@@ -164,7 +164,7 @@ impl Fetcher {
         arrival: Option<Arc<BatchArrival>>,
     ) {
         let Order { from, series, errand, .. } = &order;
-        let turns = self.quotas.of(&series.account).filter(|_| is_known);
+        let turns = self.quotas.scheduler(&series.account).filter(|_| is_known);
         let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::ConfigMismatch)) };
         let mut role = turns.role();
         tokio::select! {

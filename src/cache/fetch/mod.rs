@@ -111,7 +111,7 @@ impl Fetcher {
 
     /// Begins what was gathered: what somebody needs next, and, as far as calls can be had at once, what comes behind it.
     fn begin_gathered(self: &Arc<Self>, series: &Arc<Series>, of: &SharedSeriesState) {
-        let by_caller = self.quotas.of(&series.account).is_some_and(|turns| turns.is_contended());
+        let by_caller = self.quotas.scheduler(&series.account).is_some_and(|turns| turns.is_contended());
         let mut shelf = of.lock();
         let Some(PendingBatch { wants, .. }) = shelf.gathering.take() else { return };
         let now = self.clock.now();
@@ -156,7 +156,8 @@ impl Fetcher {
         let BatchedRun { plan: PlannedRun { interval, items }, agentic, cause } = run;
         let epoch = self.purges.epoch(&series.account);
         let route = Route { interval, agentic, placed: PlacementCheck::Checked, began_at, epoch };
-        let flight = InFlightFetch::begin(route, items, RunWaiters::new(cause.asker), self.quotas.of(&series.account));
+        let flight =
+            InFlightFetch::begin(route, items, RunWaiters::new(cause.asker), self.quotas.scheduler(&series.account));
         let work = FetchTask::new(series, of, shelf, flight.clone(), &cause.seats);
         tokio::spawn(self.clone().fly(work, items));
         flight
@@ -177,8 +178,12 @@ impl Fetcher {
         }
         let (began_at, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
         let route = Route { interval, agentic: series.agentic, placed: PlacementCheck::Unchecked, began_at, epoch };
-        let flight =
-            InFlightFetch::begin(route, None, RunWaiters::new(seat.asker.clone()), self.quotas.of(&series.account));
+        let flight = InFlightFetch::begin(
+            route,
+            None,
+            RunWaiters::new(seat.asker.clone()),
+            self.quotas.scheduler(&series.account),
+        );
         let work = FetchTask::new(series, of, shelf, flight.clone(), [seat]);
         tokio::spawn(self.clone().fly(work, None));
         flight
@@ -226,9 +231,9 @@ impl Fetcher {
     /// brings an answer sooner.
     pub(super) fn spare_runs(&self, series: &Series, asker: &Requester) -> usize {
         let limiter = self.limiters.of(&series.account).filter(|limiter| limiter.pages_are_slow());
-        let Some((limiter, turns)) = limiter.zip(self.quotas.of(&series.account)) else { return 0 };
+        let Some((limiter, turns)) = limiter.zip(self.quotas.scheduler(&series.account)) else { return 0 };
         let idle = limiter.idle(asker);
-        turns.spare(asker.class, u32::try_from(idle).unwrap_or(u32::MAX)) as usize
+        turns.spare_calls(asker.class, u32::try_from(idle).unwrap_or(u32::MAX)) as usize
     }
 
     /// Fetches one run, and lands it.
@@ -299,7 +304,7 @@ impl Fetcher {
 
 /// Whether the calls were not made because another replica makes them now.
 fn is_elsewhere<T>(result: &Result<T, CacheError>) -> bool {
-    matches!(result, Err(CacheError::Paging(PagingError::Quota(QuotaError::Elsewhere))))
+    matches!(result, Err(CacheError::Paging(PagingError::Quota(QuotaError::NotLeader))))
 }
 
 fn not_stored(error: &CacheError) -> NotStored {
@@ -309,7 +314,7 @@ fn not_stored(error: &CacheError) -> NotStored {
             NotStored::QuotaSpent
         }
         CacheError::Paging(PagingError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
-        CacheError::Paging(PagingError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere)) => NotStored::Unwanted,
+        CacheError::Paging(PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader)) => NotStored::Unwanted,
         CacheError::Paging(PagingError::Torn(_)) | CacheError::ItemsMoving => NotStored::RowsMoved,
         CacheError::Paging(PagingError::WindowField) => NotStored::WrongWindowField,
         CacheError::Paging(PagingError::MisplacedItem(_)) => NotStored::MisplacedItem,

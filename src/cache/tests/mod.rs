@@ -352,7 +352,7 @@ async fn one_who_comes_when_the_last_has_just_left_is_not_left_alone() {
     let second = rig.ask(0, 100, Priority::Interactive).await;
     // Both are on the shelf for a while.
     let next = rig.run().await;
-    run.end(Err(PagingError::Quota(QuotaError::Unwanted)));
+    run.end(Err(PagingError::Quota(QuotaError::Abandoned)));
     next.succeed();
     assert_whole(&answered(second).await, 0, 100);
     rig.no_run().await;
@@ -418,7 +418,7 @@ async fn leader_change_waiters_look_again() {
     let asking = rig.ask(0, 100, Priority::Interactive).await;
     let run = rig.run().await;
     run.call();
-    run.end(Err(PagingError::Quota(QuotaError::Elsewhere)));
+    run.end(Err(PagingError::Quota(QuotaError::NotLeader)));
     let run = rig.run().await;
     assert_eq!(run.interval(), (0, 100));
     run.succeed();
@@ -436,7 +436,7 @@ async fn a_replica_that_is_always_told_to_ask_another_one_gives_up() {
     let mut runs = 0;
     while !asking.is_finished() {
         let Ok(Some(run)) = timeout(Duration::from_secs(1), rig.runs.recv()).await else { break };
-        run.end(Err(PagingError::Quota(QuotaError::Elsewhere)));
+        run.end(Err(PagingError::Quota(QuotaError::NotLeader)));
         runs += 1;
     }
     assert!(matches!(asking.await.unwrap(), Err(CacheError::ItemsMoving)) && runs > 10, "{runs}");

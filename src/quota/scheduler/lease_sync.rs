@@ -45,7 +45,7 @@ impl CallScheduler {
     }
 
     /// Does something to this replica's part in the common quota, and what follows from it. `None` if there is none.
-    pub(in crate::quota) fn in_common<T>(
+    pub(in crate::quota) fn update_lease<T>(
         &self,
         act: impl FnOnce(&mut SharedQuota, MonotonicTime) -> (T, QuotaChange),
     ) -> Option<T> {
