@@ -13,11 +13,11 @@ const STAGES: [&str; 10] =
 /// What any stage but `window` may name beside the stages behind it.
 const BESIDE: [&str; 4] = ["config", "clock", "telemetry", "mapped_bytes"];
 
-/// The stages that share something with other replicas, and so may name the way to it.
+/// The stages that share something with other replicas, and so may name Redis and the messages.
 const SHARE: [&str; 2] = ["cache", "quota"];
 
 /// What each module beside the stages may name, beside itself.
-const OTHERS: [(&str, &[&str]); 10] = [
+const OTHERS: [(&str, &[&str]); 11] = [
     // Counts and logs what it is told; seen by all, sees nobody.
     ("telemetry", &[]),
     ("clock", &["window"]),
@@ -26,9 +26,11 @@ const OTHERS: [(&str, &[&str]); 10] = [
     ("config", &["window"]),
     // The way to Redis; knows nothing of what goes over it.
     ("redis_client", &["config", "clock", "telemetry"]),
+    // What replicas say to each other; carries the values that travel with a request, and knows no stage.
+    ("replicas", &["redis_client", "request", "window", "config", "clock", "telemetry"]),
     // Puts the stages together.
-    ("stack", &["stages", "redis_client", "config", "clock", "telemetry"]),
-    ("admin", &["stack", "stages", "redis_client", "config", "clock", "telemetry"]),
+    ("stack", &["stages", "replicas", "redis_client", "config", "clock", "telemetry"]),
+    ("admin", &["stack", "stages", "replicas", "redis_client", "config", "clock", "telemetry"]),
     ("server", &["admin", "stack", "stages", "config", "clock", "telemetry", "mapped_bytes"]),
     ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry"]),
     ("lib", &[]),
@@ -160,8 +162,8 @@ fn allowed(top: &str) -> Option<Vec<&'static str>> {
         return Some(Vec::new());
     }
     if let Some(place) = STAGES.iter().position(|stage| *stage == top) {
-        let fleet = SHARE.contains(&top).then_some("redis_client");
-        return Some(STAGES[place + 1..].iter().chain(&BESIDE).copied().chain(fleet).collect());
+        let shared: &[&str] = if SHARE.contains(&top) { &["replicas", "redis_client"] } else { &[] };
+        return Some(STAGES[place + 1..].iter().chain(&BESIDE).chain(shared).copied().collect());
     }
     let (_, named) = OTHERS.iter().find(|(module, _)| *module == top)?;
     Some(named.iter().flat_map(|name| if *name == "stages" { STAGES.to_vec() } else { vec![*name] }).collect())
@@ -437,6 +439,9 @@ mod the_checker {
             ("main.rs", "use koregate::{cli, server::Gateway};", "koregate::server"),
             ("paging/mod.rs", "use crate::redis_client::RedisClient;", "crate::redis_client"),
             ("redis_client/client.rs", "use crate::cache::Memory;", "crate::cache"),
+            ("redis_client/client.rs", "use crate::replicas::Mailbox;", "crate::replicas"),
+            ("replicas/codec.rs", "use crate::quota::Role;", "crate::quota"),
+            ("paging/mod.rs", "use crate::replicas::Mailbox;", "crate::replicas"),
             ("warm/mod.rs", "use crate::stack::Stack;", "no rule"),
         ] {
             let found = wrong(path, text);

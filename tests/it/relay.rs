@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use koregate::quota::{CallScheduler, Role};
-use koregate::redis_client::ReplicaId;
+use koregate::replicas::ReplicaId;
 use koregate::window::UpperBound;
 use koregate_simulator::{ApiVariant, Fault, FaultPlan, ItemFilter, Profile, RollingLimit, SelectOn};
 use tokio::runtime::{Builder, Runtime};

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::MonotonicTime;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// Who has not counted for so long, and for as long as nobody looked, is gone, most likely: twice the longest interval at
 /// which a replica counts, and some.

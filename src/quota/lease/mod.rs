@@ -32,7 +32,7 @@ pub(super) use self::sync_interval::SyncSchedule;
 use super::limiter::{GUARD, MonotonicTime};
 use super::role::Role;
 use crate::config::QuotaLimit;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// How long a lease lasts, which is as long as the session of its holder. Whoever dies with it holds up the others for so long; and whoever cannot reach Redis for so
 /// long may be sure that nobody holds one, if nobody reaches it.

@@ -7,7 +7,7 @@ use super::sync::ExchangeRequest;
 use super::{BATCH, LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SharedQuota};
 use crate::config::QuotaLimit;
 use crate::quota::role::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// A time without Redis.
 #[derive(Clone, Debug)]

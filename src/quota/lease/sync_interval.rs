@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{HELD, LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SETTLED, STILL, SharedQuota};
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// The interval of pulses, by which a replica at rest keeps its lease or sees that another keeps it. A leader that dies
 /// is missed after a lease and this at the latest.

@@ -12,7 +12,7 @@ use super::{CallName, ExchangeReply, ExchangeRequest, GUARD, LEASE_DURATION, Pas
 use crate::config::QuotaLimit;
 use crate::quota::limiter::{Ledger, MonotonicTime};
 use crate::quota::role::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 const LIMITS: [QuotaLimit; 2] = [
     QuotaLimit { requests: 24, per: Duration::from_secs(4) },
@@ -124,7 +124,7 @@ struct Replica {
 
 impl Replica {
     fn new(id: u64, call: Duration, now: MonotonicTime) -> Self {
-        let me = ReplicaId::read(format!("{id:016x}").as_bytes()).unwrap();
+        let me = ReplicaId::parse(format!("{id:016x}").as_bytes()).unwrap();
         Self {
             common: SharedQuota::new(me, LIMITS.to_vec(), 8, call, now, Vec::new()),
             ledger: Ledger::new(LIMITS.to_vec()),
