@@ -108,7 +108,7 @@ impl Cluster {
 
     fn lands(&self, from: &ReplicaId, errand: &RemoteFetch, result: Result<RemoteResult, CacheError>) {
         let (id, attempt) = (errand.id, errand.attempt);
-        telemetry::errand("carried", if result.is_ok() { "landed" } else { "failed" });
+        telemetry::remote_fetch("carried", if result.is_ok() { "landed" } else { "failed" });
         let result = result.map_err(|error| (&error).into());
         let letter = Arc::new(ClusterMessage::FetchReply(FetchReply { id, attempt, result }));
         let mut carried = self.carried();
@@ -171,7 +171,7 @@ impl Fetcher {
             result = self.answer(&relay, &order, arrival) => relay.lands(from, errand, result),
             // The other one is asked for it.
             _ = role.wait_for(|role| *role != Role::Leader) => {
-                telemetry::errand("carried", "left");
+                telemetry::remote_fetch("carried", "left");
                 relay.carried().remove(&(from.clone(), errand.id));
             }
         }
