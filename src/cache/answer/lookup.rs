@@ -115,7 +115,7 @@ impl Lookup<'_> {
 
     /// The runs that bring `unasked`, which is missing in `plan`.
     pub(in crate::cache) fn runs(&self, plan: &Plan<Hit>, unasked: &IntervalSet) -> IntervalSet {
-        let bridged = plan.bridge(unasked, WORTH_A_RUN, |interval, held| self.open_items(interval, held));
+        let bridged = plan.coalesce_gaps(unasked, WORTH_A_RUN, |interval, held| self.open_items(interval, held));
         let settled = self.fetcher.settled_before(self.asked_at);
         let full = |interval: &Interval| {
             // A copy that ends with the tick of an inclusive `to` has it only if the upstream's bound is what the

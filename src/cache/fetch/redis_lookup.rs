@@ -124,7 +124,7 @@ impl Fetcher {
     ) -> IntervalSet {
         let mut servable = IntervalSet::from(interval);
         if fetched_at < fresh_since {
-            self.freshness_policy.due(interval, fetched_at, now).for_each(|due| servable.remove(due));
+            self.freshness_policy.stale(interval, fetched_at, now).for_each(|due| servable.remove(due));
         }
         servable
     }

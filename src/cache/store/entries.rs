@@ -231,7 +231,7 @@ fn see_whole<'a>(
     let mut end = interval.start;
     for (part, copy) in lie.within(interval) {
         let fetched_at = copy.fetched_at;
-        let is_due = || rules.freshness_policy.due(part, fetched_at, rules.asked_at).next().is_some();
+        let is_due = || rules.freshness_policy.stale(part, fetched_at, rules.asked_at).next().is_some();
         if part.start != end || (fetched_at < rules.asked_at && is_due()) {
             return None;
         }
