@@ -251,7 +251,7 @@ impl Fetcher {
                 let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(packed), false));
             } else {
-                let kept = placed == PlacementCheck::Checked && self.is_kept(chunk, placed);
+                let kept = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);
                 chunks.push((chunk.clone(), kept));
             }
         }

@@ -202,7 +202,7 @@ impl Cluster {
 impl Fetcher {
     /// The way to the one who makes the calls of an account, unless that is this replica. Who it is may not be known yet.
     pub(super) fn elsewhere(&self, account: &str) -> Option<&Cluster> {
-        self.relay.as_ref().filter(|relay| relay.role(account) != Role::Leader)
+        self.remote.as_ref().filter(|relay| relay.role(account) != Role::Leader)
     }
 }
 
