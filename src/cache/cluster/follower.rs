@@ -223,7 +223,10 @@ impl Fetcher {
                 Ok(FetchedInterval::nothing())
             }
             Err(Left::Failed(error)) => {
-                telemetry::remote_fetch("asked", if work.flight.waiters.is_abandoned() { "unwanted" } else { "failed" });
+                telemetry::remote_fetch(
+                    "asked",
+                    if work.flight.waiters.is_abandoned() { "unwanted" } else { "failed" },
+                );
                 Err(error)
             }
         };

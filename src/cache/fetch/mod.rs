@@ -156,7 +156,8 @@ impl Fetcher {
         let BatchedRun { plan: PlannedRun { interval, items }, agentic, cause } = run;
         let epoch = self.purges.epoch(&series.account);
         let spec = FetchSpec { interval, agentic, placed: PlacementCheck::Checked, began_at, epoch };
-        let flight = InFlightFetch::begin(spec, items, RunWaiters::new(cause.asker), self.quotas.scheduler(&series.account));
+        let flight =
+            InFlightFetch::begin(spec, items, RunWaiters::new(cause.asker), self.quotas.scheduler(&series.account));
         let work = FetchTask::new(series, of, shelf, flight.clone(), &cause.seats);
         tokio::spawn(self.clone().fly(work, items));
         flight
@@ -177,8 +178,12 @@ impl Fetcher {
         }
         let (began_at, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
         let spec = FetchSpec { interval, agentic: series.agentic, placed: PlacementCheck::Unchecked, began_at, epoch };
-        let flight =
-            InFlightFetch::begin(spec, None, RunWaiters::new(seat.asker.clone()), self.quotas.scheduler(&series.account),);
+        let flight = InFlightFetch::begin(
+            spec,
+            None,
+            RunWaiters::new(seat.asker.clone()),
+            self.quotas.scheduler(&series.account),
+        );
         let work = FetchTask::new(series, of, shelf, flight.clone(), [seat]);
         tokio::spawn(self.clone().fly(work, None));
         flight

@@ -99,9 +99,14 @@ impl Fetcher {
         let second = Interval::new(item.at.floor_second(), item.at.floor_second() + Duration::from_secs(1));
         let asker = Requester::clone(work.flight.waiters.cause());
         let (page_range, asked_at) = (PageRange::ALL, self.clock.now());
-        let query =
-            WindowQuery { series: work.series.clone(), interval: second,
-            page_range, asked_at, asker, may_stream: false, };
+        let query = WindowQuery {
+            series: work.series.clone(),
+            interval: second,
+            page_range,
+            asked_at,
+            asker,
+            may_stream: false,
+        };
         let mut session = Session::new(self.clone(), query, Arc::new(QueueTimeout::new(self.queue_timeout)), None);
         let (parts, _) = session.gather_exactly().await.ok()?;
         Some(parts.iter().any(|Segment { slice, .. }| {
