@@ -27,7 +27,7 @@ use tower::{Layer, Service};
 
 pub use self::answer::{RemainingStream, StreamEvent};
 pub use self::chunk::AccessCounter;
-pub use self::chunk::{Chunk, Damaged, Joint, Settled, Slice};
+pub use self::chunk::{Chunk, Damaged, DeflateSplice, Settled, Slice};
 pub use self::chunk::{ItemSlice, PageRange};
 pub use self::estimate::{Basis, Known};
 pub use self::outcome::{NotStored, Outcome};
@@ -229,24 +229,24 @@ where
         });
         let (tier, relay) = shared.unzip();
         let fetcher = Arc::new(Fetcher {
-            tier,
-            relay,
+            redis: tier,
+            remote: relay,
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
-            shelves: self.shelves.clone(),
+            series_map: self.shelves.clone(),
             freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
             grid,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             limiters: self.limiters.clone(),
             queue_timeout: self.queue_timeout,
-            fields: self.fields.clone(),
+            window_fields: self.fields.clone(),
             window_field: self.window.field.clone(),
             purges: self.purges.clone(),
             stored: AtomicU64::new(0),
             latest_fetch: AtomicI64::new(i64::MIN),
         });
-        if let Some(relay) = &fetcher.relay {
+        if let Some(relay) = &fetcher.remote {
             relay.start(&fetcher, answer::answer_follower);
         }
         CacheStage(fetcher)
@@ -267,7 +267,7 @@ impl Service<WindowQuery> for CacheStage {
     }
 
     fn call(&mut self, query: WindowQuery) -> Self::Future {
-        self.0.forget_future(query.asked_at);
+        self.0.remove_future_entries(query.asked_at);
         match FastPath::at(&self.0, &query) {
             Some(glance) if glance.is_ready() => Either::Left(ready(self.0.memory.admit_answer(glance.answer()))),
             Some(glance) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),

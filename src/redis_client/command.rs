@@ -1,7 +1,6 @@
 //! Commands, scripts and replies.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -9,6 +8,7 @@ use bytes::Bytes;
 
 use super::ConnectionError;
 use super::reply_limit::TOO_LARGE;
+use crate::hex;
 
 /// A command for Redis.
 ///
@@ -131,11 +131,7 @@ impl Script {
     /// A script with this text.
     pub fn new(text: &'static str) -> Self {
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let mut sha1 = String::with_capacity(40);
-        for byte in digest.as_ref() {
-            write!(sha1, "{byte:02x}").expect("a String takes all that is written to it");
-        }
-        Self { text, sha1 }
+        Self { text, sha1: hex::encode(digest.as_ref()) }
     }
 
     /// The command that runs the script by its digest. The reply is `NOSCRIPT` if Redis does not know it; then it has

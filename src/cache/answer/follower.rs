@@ -63,7 +63,7 @@ async fn chunks_of(
             let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
             chunks.push((Arc::new(packed), false));
         } else {
-            let is_stored = placed == PlacementCheck::Checked && fetcher.is_kept(chunk, placed);
+            let is_stored = placed == PlacementCheck::Checked && fetcher.is_storable(chunk, placed);
             chunks.push((chunk.clone(), is_stored));
         }
     }

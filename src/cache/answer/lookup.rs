@@ -88,7 +88,7 @@ impl Lookup<'_> {
 
     /// The shelf of all items that the filter chooses from.
     pub(in crate::cache) fn unfiltered(&self) -> Option<SharedSeriesState> {
-        self.fetcher.shelves.find(&Series { filter: Filter::None, ..self.series.clone() })
+        self.fetcher.series_map.find(&Series { filter: Filter::None, ..self.series.clone() })
     }
 
     /// Takes the copies of a shelf, to which `filter` is to be applied.
@@ -104,11 +104,11 @@ impl Lookup<'_> {
         };
         let (freshness_policy, agentic) = (&self.fetcher.freshness_policy, self.series.agentic);
         if !agentic {
-            plan.take(shelf.copies.of(false), freshness_policy, self.asked_at, self.fresh_since, |copy| {
+            plan.take(shelf.entries.of(false), freshness_policy, self.asked_at, self.fresh_since, |copy| {
                 open(copy, false)
             });
         }
-        plan.take(shelf.copies.of(true), freshness_policy, self.asked_at, self.fresh_since, |copy| {
+        plan.take(shelf.entries.of(true), freshness_policy, self.asked_at, self.fresh_since, |copy| {
             open(copy, !agentic)
         });
     }

@@ -131,7 +131,7 @@ impl Session {
         let mut shelf = self.shelf.lock();
         for interval in moved {
             self.in_hand.remove(*interval);
-            shelf.copies.remove(*interval);
+            shelf.entries.remove(*interval);
         }
     }
 

@@ -141,12 +141,12 @@ impl Cluster {
 impl Fetcher {
     /// See [`Cluster::announce_batch`].
     pub(in crate::cache) fn announce(&self, account: &str) -> Option<BatchAnnouncement> {
-        self.relay.as_ref()?.announce_batch(account)
+        self.remote.as_ref()?.announce_batch(account)
     }
 
     /// See [`Cluster::wait_batch_window`].
     pub(in crate::cache) async fn let_gather(&self, account: &str) {
-        match &self.relay {
+        match &self.remote {
             Some(cluster) => cluster.wait_batch_window(account).await,
             None => sleep(BATCH_WINDOW).await,
         }

@@ -12,7 +12,7 @@ use crate::cache::chunk::Chunk;
 use crate::cache::fetch::FetchTask;
 use crate::cache::fetch::Fetcher;
 use crate::cache::fetch::Waiter;
-use crate::cache::fetch::{FetchedInterval, InFlightFetch, Route};
+use crate::cache::fetch::{FetchSpec, FetchedInterval, InFlightFetch};
 use crate::cache::purge::Tombstones;
 use crate::cache::redis::keys;
 use crate::cache::series::{SeriesState, SharedSeriesState};
@@ -109,7 +109,7 @@ impl Cluster {
             attempt: 0,
             series: (&*task.series).into(),
             interval: (interval.start.as_nanos(), interval.end.as_nanos()),
-            is_exact: task.flight.route.placed == PlacementCheck::Unchecked,
+            is_exact: task.flight.spec.placed == PlacementCheck::Unchecked,
             requester: (&waiter.asker).into(),
             age_ms: 0,
             queue_wait: QueueWait::default(),
@@ -169,9 +169,9 @@ impl Fetcher {
     ) {
         let mut ids = Vec::new();
         let mut state = shared.lock();
-        let Some(batch) = state.gathering.take() else { return };
-        for request in &batch.wants {
-            let Some(waiter) = request.seat.upgrade() else { continue };
+        let Some(batch) = state.pending.take() else { return };
+        for request in &batch.requests {
+            let Some(waiter) = request.waiter.upgrade() else { continue };
             let intervals = request.intervals.intervals();
             let missing: Duration = intervals.iter().map(|interval| interval.length()).sum();
             let intervals = if missing > LONG_WINDOW { &intervals[..1] } else { intervals };
@@ -217,11 +217,11 @@ impl Fetcher {
         let RemoteWindow { interval, agentic, placed, fresh_since } = *window;
         // Under the lock of the series, as the epoch of any fetch.
         let purged = self.purges.snapshot(&series.account);
-        let route = Route { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
+        let spec = FetchSpec { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
         let density = self.density(state);
         let expected = (!density.is_unknown()).then(|| density.items(interval));
         let scheduler = self.quotas.scheduler(&series.account);
-        let fetch = InFlightFetch::begin_elsewhere(route, expected, waiter, scheduler);
+        let fetch = InFlightFetch::new_remote(spec, expected, waiter, scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
         let receiver = cluster.register(&task, fresh_since, waiter, purged);
         let id = receiver.id;
@@ -233,25 +233,25 @@ impl Fetcher {
     async fn run_remote_fetch(self: Arc<Self>, task: FetchTask, mut receiver: ReplyReceiver) {
         let result = match self.receive(&task, &mut receiver).await {
             Ok(fetched) => {
-                telemetry::errand("asked", "landed");
-                self.shelve(&task, fetched.interval, &fetched.chunks);
+                telemetry::remote_fetch("asked", "landed");
+                self.store_chunks(&task, fetched.interval, &fetched.chunks);
                 Ok(fetched)
             }
             // The waiters plan again, and what they miss is fetched by this replica.
             Err(NoData::LocalCalls) => {
-                telemetry::errand("asked", "left");
+                telemetry::remote_fetch("asked", "left");
                 Ok(FetchedInterval::nothing())
             }
             Err(NoData::Failed(error)) => {
-                telemetry::errand("asked", if task.flight.demand.is_abandoned() { "unwanted" } else { "failed" });
+                telemetry::remote_fetch("asked", if task.flight.waiters.is_abandoned() { "unwanted" } else { "failed" });
                 Err(error)
             }
         };
-        self.land(&task, result);
+        self.finish_fetch(&task, result);
     }
 
     async fn receive(&self, task: &FetchTask, receiver: &mut ReplyReceiver) -> Result<FetchedInterval, NoData> {
-        let InFlightFetch { demand, .. } = &*task.flight;
+        let InFlightFetch { waiters, .. } = &*task.flight;
         let account = &task.series.account;
         let scheduler = self.quotas.scheduler(account).ok_or(CacheError::FetchLost)?;
         let mut role = scheduler.role();
@@ -267,7 +267,7 @@ impl Fetcher {
                         result => result?,
                     };
                     is_reported &= result.is_coalesced;
-                    task.flight.spent_elsewhere(result.calls, is_reported);
+                    task.flight.add_remote_calls(result.calls, is_reported);
                     if let Some(chunks) = self.read_result(task, receiver, &result, &mut role).await? {
                         return Ok(FetchedInterval { interval: result.interval(), chunks: chunks.into() });
                     }
@@ -285,8 +285,8 @@ impl Fetcher {
                         Role::Follower(_) | Role::Unknown => {}
                     }
                 }
-                () = demand.changed() => {
-                    if demand.is_abandoned() {
+                () = waiters.changed() => {
+                    if waiters.is_abandoned() {
                         if let Some(leader) = receiver.cluster.leader_of(account) {
                             receiver.cluster.send(&leader, FetchMessage::Cancelled { id: receiver.id });
                         }
@@ -324,7 +324,7 @@ impl Fetcher {
                 && (is_purged_by(&purged_by_now) || !self.purges.is_purged(&task.series, chunk))
         };
         loop {
-            let (redis, placed) = (&receiver.cluster.0.redis, task.flight.route.placed);
+            let (redis, placed) = (&receiver.cluster.0.redis, task.flight.spec.placed);
             if let Ok(chunks) = redis.take_over(&task.series, &handover, &result.chunks, placed).await {
                 let chunks = chunks.filter(|chunks| chunks.iter().all(is_usable));
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));

@@ -141,7 +141,7 @@ impl Cluster {
 
     fn reply(&self, from: &ReplicaId, request: &RemoteFetch, result: Result<RemoteResult, CacheError>) {
         let (id, attempt) = (request.id, request.attempt);
-        telemetry::errand("carried", if result.is_ok() { "landed" } else { "failed" });
+        telemetry::remote_fetch("carried", if result.is_ok() { "landed" } else { "failed" });
         let result = result.map_err(|error| (&error).into());
         let reply = Arc::new(Message::Fetch(FetchMessage::Reply(FetchReply { id, attempt, result })));
         let mut served = self.served();
@@ -204,7 +204,7 @@ impl Fetcher {
             result = self.fetch_and_hand_over(&cluster, answer, task) => cluster.reply(&from, &request, result),
             // The follower requests it from the next leader.
             _ = role.wait_for(|role| *role != Role::Leader) => {
-                telemetry::errand("carried", "left");
+                telemetry::remote_fetch("carried", "left");
                 cluster.served().remove(&(from, request.id));
             }
         }

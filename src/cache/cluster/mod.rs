@@ -229,7 +229,7 @@ impl Cluster {
 impl Fetcher {
     /// The exchange with the leader of an account, unless this replica is the leader. The leader may not be known yet.
     pub(super) fn elsewhere(&self, account: &str) -> Option<&Cluster> {
-        self.relay.as_ref().filter(|cluster| cluster.role(account) != Role::Leader)
+        self.remote.as_ref().filter(|cluster| cluster.role(account) != Role::Leader)
     }
 }
 

@@ -182,8 +182,8 @@ impl Purges {
         let sweep = move || {
             let Some(tombstones) = purges.get(&account) else { return 0 };
             let Inner { series_map, memory, .. } = &*purges.0;
-            let removed = series_map.of_account(&account).into_iter().map(|(stream, series_state)| {
-                let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
+            let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
+                let is_purged =|interval, epoch| tombstones.is_purged(&stream, interval, epoch);
                 series_state.lock().bury(is_purged, memory)
             });
             removed.sum()

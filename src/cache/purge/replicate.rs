@@ -323,7 +323,7 @@ async fn retry_replication(purges: Weak<Inner>, account: Arc<str>, ticket: Purge
         let Some(replicator) = replicator else { return };
         if purges.write(replicator, &account, &ticket).await.is_ok() {
             let delivery = purges.deliver(replicator, &account, &ticket).await;
-            telemetry::purge_made_up_for(&account, ticket.progress().epoch, delivery.confirmed);
+            telemetry::purge_replicated_late(&account, ticket.progress().epoch, delivery.confirmed);
             return;
         }
     }

@@ -53,14 +53,14 @@ impl Inner {
         let Some((markers, rest)) = replies.split_at_checked(1 + usize::from(series.is_some())) else { return false };
         let is_set = |reply: Option<&Reply>| matches!(reply, Some(Reply::Bytes(_)));
         if is_set(markers.first()) {
-            if self.fields.take_acquittal(account) {
+            if self.fields.take_cleared(account) {
                 self.clone().write_marker(Command::new("DEL").arg(self.keys.wrong_field(account)));
             } else {
-                self.fields.heard_wrong(account);
+                self.fields.mark_wrong_elsewhere(account);
             }
         }
         if let Some(series) = series.filter(|_| is_set(markers.get(1))) {
-            self.fields.found_shifted(series);
+            self.fields.mark_shifted(series);
         }
         markers.iter().all(|reply| *reply == Reply::Nil) && self.purges.apply_marker(account, rest.first()).await
     }

@@ -77,7 +77,7 @@ impl Inner {
         let is_current = self.purges.apply_marker(&series.account, marker).await;
         let replies = replies.ok().filter(|_| is_current);
         if replies.is_none() {
-            telemetry::tier_read("failed");
+            telemetry::redis_read("failed");
         }
         replies.map(|mut replies| {
             replies.truncate(count);
@@ -111,17 +111,17 @@ impl Inner {
         let mut fields = fields.into_iter();
         while let (Some(Reply::Bytes(field)), Some(value)) = (fields.next(), fields.next()) {
             let Reply::Bytes(value) = value else {
-                telemetry::tier_read(if value.is_too_large() { "too_large" } else { "damaged" });
+                telemetry::redis_read(if value.is_too_large() { "too_large" } else { "damaged" });
                 continue;
             };
             match self.decode(cell, &field, value, PlacementCheck::Checked) {
                 Ok(chunk) => {
-                    telemetry::tier_read("hit");
+                    telemetry::redis_read("hit");
                     chunk.set_shared();
                     chunks.push(chunk);
                 }
-                Err(DecryptError::WrongKey) => telemetry::tier_wrong_key(),
-                Err(DecryptError::Damaged) => telemetry::tier_read("damaged"),
+                Err(DecryptError::WrongKey) => telemetry::redis_wrong_key(),
+                Err(DecryptError::Damaged) => telemetry::redis_read("damaged"),
             }
         }
         chunks
@@ -139,7 +139,7 @@ impl Inner {
         let value = self.cipher.open(value, &name)?;
         let chunk = match placed {
             PlacementCheck::Checked => Chunk::from_bytes(&value, &name),
-            PlacementCheck::Unchecked => Chunk::from_bytes_uncut(&value, &name),
+            PlacementCheck::Unchecked => Chunk::from_bytes_unplaced(&value, &name),
         };
         let chunk = chunk.ok_or(DecryptError::Damaged)?;
         (ChunkField::of(&chunk).name().as_bytes() == field).then_some(chunk).ok_or(DecryptError::Damaged)

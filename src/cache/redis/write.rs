@@ -33,7 +33,7 @@ impl RedisTier {
         let weight = chunk.weight();
         if self.inner.queued_bytes.fetch_add(weight, Ordering::Relaxed) > MAX_QUEUED_BYTES {
             self.inner.queued_bytes.fetch_sub(weight, Ordering::Relaxed);
-            telemetry::tier_write("full");
+            telemetry::redis_write("full");
             return;
         }
         let key = self.inner.keys.cell(&self.inner.keys.series(series), chunk.interval().start);
@@ -56,7 +56,7 @@ impl Inner {
     /// Deletes purged chunks of a cell in the background.
     pub(super) fn delete_purged(self: &Arc<Self>, cell: &str, purged: &[Chunk]) {
         if !purged.is_empty() {
-            telemetry::tier_read("purged");
+            telemetry::redis_read("purged");
             let fields = purged.iter().map(|chunk| ChunkField::of(chunk).name());
             let (redis, delete) = (self.redis.clone(), Command::new("HDEL").arg(cell.to_owned()).args(fields));
             tokio::spawn(async move { redis.run(vec![delete]).await });
@@ -75,7 +75,7 @@ impl Inner {
             let weight: usize = batch.iter().map(|write: &ChunkWrite| write.chunk.weight()).sum();
             let result = self.write(batch).await;
             self.queued_bytes.fetch_sub(weight, Ordering::Relaxed);
-            telemetry::tier_write(if result.is_ok() { "ok" } else { "failed" });
+            telemetry::redis_write(if result.is_ok() { "ok" } else { "failed" });
         }
     }
 

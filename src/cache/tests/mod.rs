@@ -158,9 +158,9 @@ impl Rig {
 
     /// Fails if anything is left of what has been asked for.
     fn assert_nothing_left(&self) {
-        let shelf = self.stage.0.shelves.of(&series());
+        let shelf = self.stage.0.series_map.of(&series());
         let shelf = shelf.lock();
-        assert!(shelf.flights.is_empty() && shelf.gathering.is_none(), "{:?}", shelf.flights);
+        assert!(shelf.in_flight.is_empty() && shelf.pending.is_none(), "{:?}", shelf.in_flight);
     }
 
     /// The next run that is asked for.
@@ -476,13 +476,13 @@ async fn copies_from_the_future_are_dropped_when_the_clock_is_set_back() {
     rig.run().await.succeed();
     answered(asking).await;
     let fetcher = rig.stage.0.clone();
-    fetcher.forget_future(at(5_000 - 60));
+    fetcher.remove_future_entries(at(5_000 - 60));
     assert_eq!(
         answered(rig.ask(start, end, Priority::Interactive).await).await.outcome,
         Outcome::Hit,
         "within a minute"
     );
-    fetcher.forget_future(at(5_000 - 61));
+    fetcher.remove_future_entries(at(5_000 - 61));
     assert_eq!(fetcher.memory.bytes(), 0);
     let again = rig.ask(start, end, Priority::Interactive).await;
     rig.run().await.succeed();

@@ -137,17 +137,17 @@ impl World {
         match step {
             Step::Put { start, length, agentic, ago } => self.put(*start, *length, *agentic, *ago),
             Step::Evict(which) => {
-                let mut lie: Vec<ChunkId> = self.shelf.copies.all().map(|(_, copy)| copy.id).collect();
+                let mut lie: Vec<ChunkId> = self.shelf.entries.all().map(|(_, copy)| copy.id).collect();
                 lie.sort_unstable();
                 if !lie.is_empty() {
-                    self.memory.drop_chunk(*which.get(&lie));
+                    self.memory.remove(*which.get(&lie));
                 }
             }
             Step::Purge { start, length } => {
                 let purged = seconds(*start, *length);
                 self.shelf.bury(|interval, _| interval.overlaps(purged), &self.memory);
             }
-            Step::Forget { start, length } => self.shelf.copies.remove(seconds(*start, *length)),
+            Step::Forget { start, length } => self.shelf.entries.remove(seconds(*start, *length)),
             Step::Sweep => self.shelf.sweep(&self.memory),
             Step::Wait(seconds) => self.now += seconds,
             Step::Ask { start, length, agentic, page_range } => {
@@ -173,8 +173,8 @@ impl World {
             may_stream: true,
         };
         let expected = self.expected(&query);
-        let rules = Rules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
-        let glance = look(&mut self.shelf.copies, &self.memory, rules, &query);
+        let rules = LookupRules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
+        let glance = look(&mut self.shelf.entries, &self.memory, rules, &query);
         let (Some((answer, texts, needed)), Some(glance)) = (&expected, &glance) else {
             // If a chunk that must be opened has gone, it may all the same have been known before how much lay in it.
             let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.holds(*id));
@@ -196,7 +196,7 @@ impl World {
 
     /// Whatever has happened, and however late it is: an answer that still holds is what a look at each chunk tells.
     fn check_lasting(&mut self) -> Result<(), TestCaseError> {
-        self.validity.retain(|(_, validity, ..)| validity.holds());
+        self.validity.retain(|(_, validity, ..)| validity.is_valid());
         for (query, _, then, texts) in &self.validity {
             let query = WindowQuery { asked_at: at(self.now), ..query.clone() };
             let Some((now, now_texts, _)) = self.expected(&query) else {
@@ -213,10 +213,10 @@ impl World {
         let WindowQuery { series, interval, asked_at, page_range, .. } = query;
         let mut plan = Plan::new(*interval);
         if !series.agentic {
-            let plain = self.shelf.copies.of(false);
+            let plain = self.shelf.entries.of(false);
             plan.take(plain, &self.freshness_policy, *asked_at, *asked_at, |copy| Some((copy.id, false)));
         }
-        let agentic = self.shelf.copies.of(true);
+        let agentic = self.shelf.entries.of(true);
         plan.take(agentic, &self.freshness_policy, *asked_at, *asked_at, |copy| Some((copy.id, !series.agentic)));
         plan.hits.sort_by_key(|(interval, _)| interval.start);
         let parts = plan.hits.iter().map(|(interval, (id, is_strip))| {
@@ -233,7 +233,7 @@ impl World {
         let is_sent = |chunk: &Arc<Chunk>| items.slices.iter().any(|slice| Arc::ptr_eq(&slice.chunk, chunk));
         let needed = plan.hits.iter().zip(&parts).filter(|((interval, _), part)| {
             let chunk = &part.slice.chunk;
-            is_sent(chunk) || *interval != chunk.interval() || !chunk.names(0..chunk.len()).is_empty()
+            is_sent(chunk) || *interval != chunk.interval() || !chunk.id_hashes(0..chunk.len()).is_empty()
         });
         let needed = needed.map(|((_, (id, _)), _)| *id).collect();
         let texts = texts_of(&items.slices);
