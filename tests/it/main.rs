@@ -36,6 +36,7 @@ mod replay;
 mod replicas;
 mod representation;
 mod restarts;
+mod rolling_update;
 mod savings;
 mod secrets;
 mod sharing;

@@ -243,7 +243,10 @@ impl Fetcher {
                 Ok(FetchedInterval::nothing())
             }
             Err(NoData::Failed(error)) => {
-                telemetry::remote_fetch("asked", if task.flight.waiters.is_abandoned() { "unwanted" } else { "failed" });
+                telemetry::remote_fetch(
+                    "asked",
+                    if task.flight.waiters.is_abandoned() { "unwanted" } else { "failed" },
+                );
                 Err(error)
             }
         };

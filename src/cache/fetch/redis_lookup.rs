@@ -153,7 +153,7 @@ impl Session {
             }
         }
         if let Some(listing) = &mut self.listing {
-            listing.learn(intervals, there);
+            listing.add(intervals, there);
         }
     }
 
@@ -164,8 +164,8 @@ impl Session {
         // That its account's chunks were cut wrongly may be found out at any time.
         let (is_good, bytes) = tokio::join!(tier.is_usable(&series), self.read(tier, piece));
         match bytes.filter(|_| is_good) {
-            Some(bytes) => listing.read(piece, bytes),
-            None => listing.fail(&fetcher.grid),
+            Some(bytes) => listing.record_read(piece, bytes),
+            None => listing.record_failure(&fetcher.grid),
         }
         self.listing = Some(listing);
         // Each piece is read or given up once.

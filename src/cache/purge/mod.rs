@@ -183,7 +183,7 @@ impl Purges {
             let Some(tombstones) = purges.get(&account) else { return 0 };
             let Inner { series_map, memory, .. } = &*purges.0;
             let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
-                let is_purged =|interval, epoch| tombstones.is_purged(&stream, interval, epoch);
+                let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
                 series_state.lock().bury(is_purged, memory)
             });
             removed.sum()
