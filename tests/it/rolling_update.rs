@@ -317,14 +317,14 @@ async fn update_fleet(leader: Version) {
 
     // The replica of the other version is replaced by one of this version, while the one that stays is used.
     let (old, stays) = if leader == Version::Other { (first, second) } else { (second, first) };
-    let windows = fleet.new_windows();
+    let (windows, remaining) = (fleet.new_windows(), [&stays]);
     let new = {
         let (replaced, ()) = tokio::join!(
             async {
                 old.stop().await;
                 fleet.start(Version::Own, None).await
             },
-            fleet.request(&[&stays], &windows),
+            fleet.request(&remaining, &windows),
         );
         replaced
     };
