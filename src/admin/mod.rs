@@ -175,11 +175,11 @@ impl Admin {
                     quota: turns
                         .limit_usage()
                         .into_iter()
-                        .map(|standing| QuotaStatus {
-                            requests: standing.limit.requests,
-                            per_seconds: standing.limit.per.as_secs(),
-                            budget: standing.budget,
-                            remaining: standing.remaining,
+                        .map(|limit_status| QuotaStatus {
+                            requests: limit_status.limit.requests,
+                            per_seconds: limit_status.limit.per.as_secs(),
+                            budget: limit_status.budget,
+                            remaining: limit_status.remaining,
                         })
                         .collect(),
                 })
@@ -188,15 +188,15 @@ impl Admin {
     }
 
     fn callers(&self) -> Vec<CallerUsage> {
-        self.0.usage.all(|caller| self.0.callers.standing(caller))
+        self.0.usage.all(|caller| self.0.callers.limit_status(caller))
     }
 
     /// The metrics in Prometheus' text format, gauges as they are now.
     fn metrics(&self) -> String {
         for (account, turns) in self.0.quotas.iter() {
-            for standing in turns.limit_usage() {
-                telemetry::quota_remaining(account, standing.limit.per, standing.remaining);
-                telemetry::quota_budget(account, standing.limit.per, standing.budget);
+            for limit_status in turns.limit_usage() {
+                telemetry::quota_remaining(account, limit_status.limit.per, limit_status.remaining);
+                telemetry::quota_budget(account, limit_status.limit.per, limit_status.budget);
             }
             telemetry::quota_waiting(account, turns.queue_length());
         }
