@@ -8,10 +8,10 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use koregate::cache::{Chunk, Settled};
-use koregate::repage::Item;
-use koregate::simulator::{Filter, StreamProfile};
+use koregate::paging::Item;
 use koregate::upstream::Page;
-use koregate::window::{Moment, Span};
+use koregate::window::{Interval, Timestamp};
+use koregate_simulator::{ItemFilter, StreamProfile};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
@@ -50,7 +50,7 @@ fn count_ends() {
 
 /// Runs everything, and prints a line of JSON for each operation, in order: its name, and how many times it was run.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let now = Moment::from("2026-02-25T12:34:56.789Z".parse::<jiff::Timestamp>()?);
+    let now = Timestamp::from("2026-02-25T12:34:56.789Z".parse::<jiff::Timestamp>()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let dense = StreamProfile { exact: true, days: Some(4), ..StreamProfile::new(DENSE, DENSE_ITEMS) };
     let sparse = StreamProfile { exact: true, flat: true, ..StreamProfile::new(SPARSE, SPARSE_ITEMS) };
@@ -93,9 +93,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 /// What has no HTTP face of its own: work on what the upstream sent.
-fn pure(rig: &Rig, day: Moment) {
-    let span = Span::new(day - DAY, day);
-    let items = rig.control.expected_until(DENSE, span.start, span.end, false, &Filter::default());
+fn pure(rig: &Rig, day: Timestamp) {
+    let span = Interval::new(day - DAY, day);
+    let items = rig.control.expected_until(DENSE, span.start, span.end, false, &ItemFilter::default());
     let page: Vec<&[u8]> = items.iter().take(100).map(|(_, json)| json.as_slice()).collect();
     let body = [br#"{"numResults":100,"hasMore":true,"data":["#, &*page.join(&b','), b"]}"].concat();
     let body = Bytes::from(body);

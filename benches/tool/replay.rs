@@ -14,8 +14,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use koregate::simulator::{Filter, StreamProfile};
-use koregate::window::Moment;
+use koregate::window::Timestamp;
+use koregate_simulator::{ItemFilter, StreamProfile};
 
 use self::models::{Ladder, LowerBound, UrlCache};
 use self::traces::{Ask, traces};
@@ -30,7 +30,7 @@ const DAYS_BEFORE: u32 = 31;
 
 /// Tells all traces again, and prints what they cost as a table.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let begin = Moment::from("2026-02-17T00:00:00Z".parse::<jiff::Timestamp>()?);
+    let begin = Timestamp::from("2026-02-17T00:00:00Z".parse::<jiff::Timestamp>()?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let times = runtime.block_on(times(begin))?;
     println!("| trace | requests | koregate | cache by URL | lower bound | koregate ÷ bound | by URL ÷ koregate |");
@@ -57,14 +57,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn rig(begin: Moment) -> anyhow::Result<Rig> {
+async fn rig(begin: Timestamp) -> anyhow::Result<Rig> {
     // The data goes on up to the end of the day on which the simulator starts.
     let last = begin + DAY * (DAYS - 1);
     Rig::start(vec![StreamProfile::new(STREAM, ITEMS)], DAYS_BEFORE + DAYS, last).await
 }
 
 /// The upstream calls that koregate makes for all this, from an empty cache on.
-async fn tell(begin: Moment, asks: &[Ask]) -> anyhow::Result<u64> {
+async fn tell(begin: Timestamp, asks: &[Ask]) -> anyhow::Result<u64> {
     let rig = rig(begin).await?;
     // No connection is kept: one that koregate closes for being idle could be the next one to be used.
     let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
@@ -86,7 +86,7 @@ async fn send(client: &Client<HttpConnector, Empty<Bytes>>, addr: SocketAddr, as
 }
 
 /// The timestamps of all items, ascending; day by day, so that not all items need be in memory at once.
-async fn times(begin: Moment) -> anyhow::Result<Vec<Moment>> {
+async fn times(begin: Timestamp) -> anyhow::Result<Vec<Timestamp>> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Item<'a> {
@@ -98,7 +98,7 @@ async fn times(begin: Moment) -> anyhow::Result<Vec<Moment>> {
     let mut times = Vec::new();
     let mut day = begin - DAY * DAYS_BEFORE;
     while day < begin + DAY * DAYS {
-        for (_, json) in rig.control.expected_until(STREAM, day, day + DAY, false, &Filter::default()) {
+        for (_, json) in rig.control.expected_until(STREAM, day, day + DAY, false, &ItemFilter::default()) {
             let item: Item<'_> = serde_json::from_slice(&json)?;
             times.push(item.segment_start_time.parse::<jiff::Timestamp>()?.into());
         }

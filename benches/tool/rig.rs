@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use koregate::clock::Clock;
 use koregate::config::Config;
 use koregate::server::Gateway;
-use koregate::simulator::{Control, Profile, Simulator, StreamProfile};
-use koregate::window::Moment;
+use koregate::window::Timestamp;
+use koregate_simulator::{Control, Profile, Simulator, StreamProfile};
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
@@ -25,9 +25,11 @@ pub(crate) struct Rig {
 impl Rig {
     /// The data of `streams` ends with the day of `now`. There is memory for all of it, and no call waits for quota; all
     /// else is as koregate does it by default.
-    pub(crate) async fn start(streams: Vec<StreamProfile>, days: u32, now: Moment) -> anyhow::Result<Self> {
+    pub(crate) async fn start(streams: Vec<StreamProfile>, days: u32, now: Timestamp) -> anyhow::Result<Self> {
         let clock = Clock::manual(now);
-        let simulator = Simulator::start(Profile { streams, days, ..Profile::default() }, clock.clone()).await?;
+        let profile = Profile { streams, days, ..Profile::default() };
+        let simulator_clock = clock.clone();
+        let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await?;
         let account = simulator.control().profile().account;
         let text = format!(
             "[server]\nlisten = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n[upstream]\nbase_url = '{}'\n\
@@ -57,11 +59,11 @@ pub(crate) fn path(stream: &str, from: &str, to: &str, rest: &str) -> String {
 }
 
 /// A UTC date.
-pub(crate) fn date(moment: Moment) -> String {
+pub(crate) fn date(moment: Timestamp) -> String {
     TimeZone::UTC.to_datetime(moment.to_timestamp()).strftime("%Y-%m-%d").to_string()
 }
 
 /// A whole second, in the spelling of Kore's own template.
-pub(crate) fn second(moment: Moment) -> String {
+pub(crate) fn second(moment: Timestamp) -> String {
     TimeZone::UTC.to_datetime(moment.to_timestamp()).strftime("%Y-%m-%d-%H:%M:%S").to_string()
 }

@@ -29,14 +29,14 @@ pub(super) struct Access {
 
 /// Who asks for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Requester {
+pub(super) enum AdminRequester {
     /// A client that has shown the admin token.
     Token,
     /// Where no token is configured, or none is needed: whoever is at this address.
     Peer(SocketAddr),
 }
 
-impl fmt::Display for Requester {
+impl fmt::Display for AdminRequester {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token => f.write_str("admin token"),
@@ -55,7 +55,7 @@ pub(super) enum AccessError {
 }
 
 impl Access {
-    pub(super) fn new(config: &config::Admin) -> Self {
+    pub(super) fn new(config: &config::AdminConfig) -> Self {
         let token = config.token.as_ref().map(|token| sha256(token.expose_secret().as_bytes()));
         Self { hosts: AllowedHosts::only(&config.hosts), token }
     }
@@ -64,16 +64,16 @@ impl Access {
     ///
     /// # Errors
     /// If whoever it is may not.
-    pub(super) fn admit<B>(&self, request: &Request<B>, peer: SocketAddr) -> Result<Requester, AccessError> {
+    pub(super) fn admit<B>(&self, request: &Request<B>, peer: SocketAddr) -> Result<AdminRequester, AccessError> {
         if PUBLIC.contains(&request.uri().path()) {
             AllowedHosts::any().check(request)?;
-            return Ok(Requester::Peer(peer));
+            return Ok(AdminRequester::Peer(peer));
         }
         self.hosts.check(request)?;
-        let Some(expected) = &self.token else { return Ok(Requester::Peer(peer)) };
+        let Some(expected) = &self.token else { return Ok(AdminRequester::Peer(peer)) };
         let shown = sha256(bearer_token(request.headers()).ok_or(AccessError::NoToken)?);
         verify_slices_are_equal(&shown, expected).map_err(|_| AccessError::NoToken)?;
-        Ok(Requester::Token)
+        Ok(AdminRequester::Token)
     }
 }
 
@@ -120,9 +120,9 @@ mod tests {
 
     const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
 
-    fn admit(token: Option<&str>, path: &str, headers: &[(&str, &str)]) -> Result<Requester, AccessError> {
+    fn admit(token: Option<&str>, path: &str, headers: &[(&str, &str)]) -> Result<AdminRequester, AccessError> {
         let config =
-            config::Admin { token: token.map(Into::into), hosts: vec!["ops.example".into()], metric_streams: 0 };
+            config::AdminConfig { token: token.map(Into::into), hosts: vec!["ops.example".into()], metric_streams: 0 };
         let request =
             headers.iter().fold(Request::builder().uri(path), |request, (name, value)| request.header(*name, *value));
         Access::new(&config).admit(&request.body(()).unwrap(), PEER.into())
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn token_is_needed_for_all_but_health_and_metrics() {
-        let peer = Ok(Requester::Peer(PEER.into()));
+        let peer = Ok(AdminRequester::Peer(PEER.into()));
         for path in PUBLIC {
             assert_eq!(admit(Some("right"), path, &[("host", "pod.example")]), peer, "{path}");
         }
@@ -140,7 +140,7 @@ mod tests {
             for wrong in ["Bearer wrong", "Bearer righ", "Bearer rightt", "Bearer ", "Basic right", "right"] {
                 assert_eq!(asked(wrong), Err(AccessError::NoToken), "{path}: {wrong}");
             }
-            assert_eq!(asked("Bearer right"), Ok(Requester::Token), "{path}");
+            assert_eq!(asked("Bearer right"), Ok(AdminRequester::Token), "{path}");
             assert_eq!(admit(None, path, &[("host", "localhost")]), peer, "{path}");
         }
     }
@@ -149,6 +149,6 @@ mod tests {
     fn host_of_another_listener_is_refused_with_the_token_too() {
         let asked = |host| admit(Some("right"), "/", &[("host", host), ("authorization", "Bearer right")]);
         assert_eq!(asked("evil.example"), Err(AccessError::Head(HeadError::Misdirected)));
-        assert_eq!(asked("ops.example:9090"), Ok(Requester::Token));
+        assert_eq!(asked("ops.example:9090"), Ok(AdminRequester::Token));
     }
 }

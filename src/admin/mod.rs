@@ -24,16 +24,16 @@ use serde::Serialize;
 use tower::Service;
 
 use self::access::Access;
-use crate::api::{Answers, CallerUsage, Usage};
+use crate::api::{CallerUsage, ResponseCache, Usage};
 use crate::cache::{Memory, Purges, WindowFields};
 use crate::clock::Clock;
-use crate::config::{Config, Names};
+use crate::config::{Config, NamePatterns};
 use crate::edge::Callers;
-use crate::fleet::{Health, Post};
-use crate::quota::{Journal, Quotas};
+use crate::quota::{QuotaManager, StateFile};
+use crate::redis_client::{Health, Mailbox};
 use crate::stack::Stack;
 use crate::telemetry;
-use crate::window::{Moment, UpperBound};
+use crate::window::{Timestamp, UpperBound};
 
 /// What the process is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +51,16 @@ pub struct Admin(Arc<Inner>);
 struct Inner {
     access: Access,
     phase: AtomicU8,
-    started: Moment,
+    started: Timestamp,
     clock: Clock,
-    quotas: Quotas,
+    quotas: QuotaManager,
     memory: Memory,
-    answers: Answers,
+    answers: ResponseCache,
     memory_limit: u64,
     fields: WindowFields,
     purges: Purges,
     upper_bound: UpperBound,
-    post: Option<Post>,
+    post: Option<Mailbox>,
     usage: Usage,
     callers: Callers,
     metrics: &'static PrometheusHandle,
@@ -77,7 +77,8 @@ impl Admin {
     /// Looks at a stack.
     pub fn new(stack: &Stack, config: &Config, clock: Clock) -> Self {
         let of_accounts = config.accounts.iter().map(|account| &account.streams);
-        let streams = of_accounts.chain(config.callers.iter().map(|caller| &caller.streams)).flat_map(Names::listed);
+        let streams =
+            of_accounts.chain(config.callers.iter().map(|caller| &caller.streams)).flat_map(NamePatterns::listed);
         telemetry::label_streams(streams, config.admin.metric_streams);
         Self(Arc::new(Inner {
             access: Access::new(&config.admin),
@@ -117,7 +118,7 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        let wrong = self.0.fields.wrong();
+        let wrong = self.0.fields.wrong_accounts();
         let wrong = wrong.iter().map(|account| {
             format!(
                 "account {account}: window.field is not the timestamp that the upstream selects on; only exact windows are \
@@ -143,7 +144,7 @@ impl Admin {
                  then asks whether it still is"
             ))
         });
-        let unwritten = self.0.quotas.journal().and_then(Journal::problem).map(|(calls, why)| {
+        let unwritten = self.0.quotas.state_file().and_then(StateFile::problem).map(|(calls, why)| {
             format!(
                 "quota.state_file: {calls} calls could not be written down, so a restart would not know of them: {why}"
             )
@@ -170,15 +171,15 @@ impl Admin {
                 .iter()
                 .map(|(account, turns)| AccountStatus {
                     account_id: account.to_string(),
-                    waiting: turns.waiting(),
+                    waiting: turns.queue_length(),
                     quota: turns
-                        .remaining()
+                        .limit_usage()
                         .into_iter()
                         .map(|standing| QuotaStatus {
                             requests: standing.limit.requests,
                             per_seconds: standing.limit.per.as_secs(),
                             budget: standing.budget,
-                            remaining: standing.left,
+                            remaining: standing.remaining,
                         })
                         .collect(),
                 })
@@ -193,11 +194,11 @@ impl Admin {
     /// The metrics in Prometheus' text format, gauges as they are now.
     fn metrics(&self) -> String {
         for (account, turns) in self.0.quotas.iter() {
-            for standing in turns.remaining() {
-                telemetry::quota_remaining(account, standing.limit.per, standing.left);
+            for standing in turns.limit_usage() {
+                telemetry::quota_remaining(account, standing.limit.per, standing.remaining);
                 telemetry::quota_budget(account, standing.limit.per, standing.budget);
             }
-            telemetry::quota_waiting(account, turns.waiting());
+            telemetry::quota_waiting(account, turns.queue_length());
         }
         telemetry::cache_bytes("memory", self.0.memory.bytes());
         telemetry::cache_bytes("hot", self.0.hot_bytes());

@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::json;
-use super::purge::Done;
+use super::purge::PurgeReport;
 
 /// A problem, and how far a purge came none the less.
 #[derive(Serialize)]
@@ -16,11 +16,16 @@ struct Problem {
     status: u16,
     detail: String,
     #[serde(flatten)]
-    done: Option<Done>,
+    done: Option<PurgeReport>,
 }
 
 /// The answer that tells of a problem; `word` is the end of its type.
-pub(super) fn problem(status: StatusCode, word: &str, detail: String, done: Option<Done>) -> Response<Full<Bytes>> {
+pub(super) fn problem(
+    status: StatusCode,
+    word: &str,
+    detail: String,
+    done: Option<PurgeReport>,
+) -> Response<Full<Bytes>> {
     let title = status.canonical_reason().unwrap_or_default();
     let problem =
         Problem { r#type: format!("urn:koregate:problem:{word}"), title, status: status.as_u16(), detail, done };

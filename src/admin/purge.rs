@@ -1,6 +1,6 @@
 //! `POST /api/v1/purge`: what operators want nobody to be served any more.
 
-mod asked;
+mod request;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use serde::Serialize;
 
-use self::asked::{Asked, bad};
-use super::access::Requester;
+use self::request::{PurgeRequest, bad};
+use super::access::AdminRequester;
 use super::problem::problem;
 use super::{Admin, json};
-use crate::cache::{Erased, Purge, Purged};
+use crate::cache::{DeletionStatus, Purge, Purged};
 use crate::telemetry;
 
 /// Where it is asked for.
@@ -63,7 +63,7 @@ impl Refused {
 
 /// The answer, when what was asked for was done, here at least.
 #[derive(Serialize)]
-pub(super) struct Done {
+pub(super) struct PurgeReport {
     account: String,
     stream: Option<String>,
     from: Option<String>,
@@ -89,7 +89,7 @@ struct Replicas {
 
 impl Admin {
     /// Purges what a request of `requester` asks for, and tells what has become of it.
-    pub(super) async fn purge<B>(&self, request: Request<B>, requester: Requester) -> Response<Full<Bytes>>
+    pub(super) async fn purge<B>(&self, request: Request<B>, requester: AdminRequester) -> Response<Full<Bytes>>
     where
         B: Body,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -104,7 +104,12 @@ impl Admin {
         }
     }
 
-    async fn try_purge<B>(&self, head: &Parts, body: B, requester: Requester) -> Result<Response<Full<Bytes>>, Refused>
+    async fn try_purge<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        requester: AdminRequester,
+    ) -> Result<Response<Full<Bytes>>, Refused>
     where
         B: Body,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -113,11 +118,11 @@ impl Admin {
         if head.headers.contains_key(header::ORIGIN) {
             return Err(Refused::FromABrowser);
         }
-        let asked = Asked::read(head.uri.query().unwrap_or_default(), &read_body(body).await?)?;
-        let span = asked.span(self.0.upper_bound)?;
+        let asked = PurgeRequest::read(head.uri.query().unwrap_or_default(), &read_body(body).await?)?;
+        let interval = asked.interval(self.0.upper_bound)?;
         let account = self.account(asked.account.as_deref())?;
         let stream = asked.stream.as_deref().map(Arc::from);
-        let (purges, purge) = (self.0.purges.clone(), Purge { account: account.clone(), stream, span });
+        let (purges, purge) = (self.0.purges.clone(), Purge { account: account.clone(), stream, interval });
         // A task of its own: whoever hangs up has asked for it all the same.
         let purged = tokio::spawn(async move { purges.purge(purge).await }).await.map_err(|_| Refused::Internal)?;
         Ok(tell(&account, asked, requester, &purged))
@@ -152,7 +157,7 @@ where
 }
 
 /// The answer to a purge, its line in the log and its count.
-fn tell(account: &str, asked: Asked, requester: Requester, purged: &Purged) -> Response<Full<Bytes>> {
+fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &Purged) -> Response<Full<Bytes>> {
     let (mut left, mut redis_chunks, mut replicas, mut unreachable) = (Vec::new(), None, None, false);
     match &purged.shared {
         None => {}
@@ -181,12 +186,12 @@ fn tell(account: &str, asked: Asked, requester: Requester, purged: &Purged) -> R
                 ),
             }
             redis_chunks = Some(match &told.erased {
-                Erased::All(count) => *count,
-                Erased::SoFar(count) => {
+                DeletionStatus::All(count) => *count,
+                DeletionStatus::SoFar(count) => {
                     left.push("there is much to delete from Redis; it goes on. Nobody reads it there".to_owned());
                     *count
                 }
-                Erased::Failed(count, why) => {
+                DeletionStatus::Failed(count, why) => {
                     left.push(format!(
                         "not everything could be deleted from Redis ({why}); this replica tries again for as long as it \
                          runs. Nobody reads it there"
@@ -196,7 +201,7 @@ fn tell(account: &str, asked: Asked, requester: Requester, purged: &Purged) -> R
             });
         }
     }
-    telemetry::purge(&telemetry::Purge {
+    telemetry::purge(&telemetry::PurgeRecord {
         account,
         stream: asked.stream.as_deref(),
         from: asked.from.as_deref(),
@@ -213,10 +218,10 @@ fn tell(account: &str, asked: Asked, requester: Requester, purged: &Purged) -> R
         confirmed: replicas.as_ref().map_or(0, |replicas| replicas.confirmed),
         left: (!left.is_empty()).then(|| left.join("; ")).as_deref(),
     });
-    let Asked { stream, from, to, .. } = asked;
+    let PurgeRequest { stream, from, to, .. } = asked;
     let (epoch, memory_chunks, complete) = (purged.epoch, purged.memory_chunks, left.is_empty());
     let account = account.to_string();
-    let done = Done { account, stream, from, to, epoch, memory_chunks, redis_chunks, replicas, complete, left };
+    let done = PurgeReport { account, stream, from, to, epoch, memory_chunks, redis_chunks, replicas, complete, left };
     if !unreachable {
         return json(StatusCode::OK, &done);
     }

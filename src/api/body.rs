@@ -12,14 +12,14 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body, Frame, SizeHint};
 
-use super::gzip::Member;
+use super::gzip::GzipMember;
+use super::negotiation::{Coding, Format, Negotiated};
 use super::report::Progress;
-use super::representation::{Coding, Format, Representation};
-use super::streamed::StreamedPieces;
-use crate::cache::{CacheError, Damaged, Excerpted, Joint, Slice};
+use super::streaming_body::StreamedPieces;
+use crate::cache::{CacheError, Damaged, DeflateSplice, ItemSlice, Slice};
 
 /// The items of one answer, as bytes.
-impl Excerpted {
+impl ItemSlice {
     /// A number that depends on the items and nothing else, however they lie in chunks.
     pub(super) fn sum(&self) -> u64 {
         self.slices.iter().fold(0, |sum, slice| sum.wrapping_add(slice.chunk.sum(slice.rows.clone())))
@@ -61,11 +61,11 @@ impl Excerpted {
         match format {
             Format::Ndjson => Box::new(Gzip { pieces: self.pieces(format), encoder: Some(encoder()) }),
             Format::Json => {
-                let (mut member, envelope) = (Member::default(), self.envelope());
+                let (mut member, envelope) = (GzipMember::default(), self.envelope());
                 let begin = member.begin(envelope.as_bytes());
-                let joints =
-                    in_order(self.slices).flat_map(|(slice, is_first)| slice.chunk.joints(slice.rows, is_first));
-                Box::new(std::iter::once(Ok(begin)).chain(Joined { joints, member: Some(member) }.flatten()))
+                let splices =
+                    in_order(self.slices).flat_map(|(slice, is_first)| slice.chunk.splices(slice.rows, is_first));
+                Box::new(std::iter::once(Ok(begin)).chain(Joined { splices, member: Some(member) }.flatten()))
             }
         }
     }
@@ -82,16 +82,16 @@ type Pieces = Box<dyn Iterator<Item = Result<Bytes, Damaged>> + Send + Sync>;
 
 /// Deflated text as pieces of a gzip member, and its end.
 struct Joined<I> {
-    joints: I,
+    splices: I,
     /// `None` when it has ended.
-    member: Option<Member>,
+    member: Option<GzipMember>,
 }
 
-impl<I: Iterator<Item = Result<Joint, Damaged>>> Iterator for Joined<I> {
+impl<I: Iterator<Item = Result<DeflateSplice, Damaged>>> Iterator for Joined<I> {
     type Item = Vec<Result<Bytes, Damaged>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.joints.next() {
+        match self.splices.next() {
             Some(Ok(joint)) => Some(self.member.as_mut()?.join(joint).into_iter().map(Ok).collect()),
             Some(Err(damaged)) => Some(vec![Err(damaged)]),
             None => Some(vec![Ok(self.member.take()?.end(ENVELOPE_END))]),
@@ -143,12 +143,12 @@ enum Source {
     /// All of it is there.
     Pieces(Pieces),
     /// It is coming.
-    Streamed(Box<StreamedPieces>),
+    StreamEvent(Box<StreamedPieces>),
 }
 
 /// Why an answer is broken off: its head has been sent, so that is all there is left to do.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum BrokenOff {
+pub enum StreamAborted {
     /// What is kept does not read back.
     #[error(transparent)]
     Damaged(#[from] Damaged),
@@ -158,8 +158,8 @@ pub enum BrokenOff {
 }
 
 impl WindowBody {
-    pub(super) fn new(items: Excerpted, representation: Representation) -> Self {
-        let Representation { format, coding } = representation;
+    pub(super) fn new(items: ItemSlice, representation: Negotiated) -> Self {
+        let Negotiated { format, coding } = representation;
         let (left, pieces) = match coding {
             Coding::Identity => (Some(items.body_len(format)), items.pieces(format)),
             Coding::Gzip => (None, items.gzip_pieces(format)),
@@ -189,28 +189,31 @@ impl WindowBody {
     pub fn settle(&self) -> Option<Progress> {
         match &self.source {
             Source::Pieces(_) => None,
-            Source::Streamed(pieces) => Some(pieces.settle()),
+            Source::StreamEvent(pieces) => Some(pieces.settle()),
         }
     }
 
     /// One that is sent as it comes.
     pub(super) fn streamed(pieces: StreamedPieces) -> Self {
-        Self { source: Source::Streamed(Box::new(pieces)), left: None, done: false }
+        Self { source: Source::StreamEvent(Box::new(pieces)), left: None, done: false }
     }
 }
 
 impl Body for WindowBody {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = StreamAborted;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
         let this = self.get_mut();
         if this.done {
             return Poll::Ready(None);
         }
         let next = match &mut this.source {
-            Source::Pieces(pieces) => pieces.next().map(|piece| piece.map_err(BrokenOff::from)),
-            Source::Streamed(pieces) => ready!(pieces.poll_next(context)),
+            Source::Pieces(pieces) => pieces.next().map(|piece| piece.map_err(StreamAborted::from)),
+            Source::StreamEvent(pieces) => ready!(pieces.poll_next(context)),
         };
         this.done = !matches!(next, Some(Ok(_)));
         if let (Some(Ok(bytes)), Some(left)) = (&next, &mut this.left) {
@@ -237,9 +240,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::{Chunk, Excerpt};
-    use crate::repage::Item;
-    use crate::window::{Moment, Span};
+    use crate::cache::{Chunk, PageRange};
+    use crate::paging::Item;
+    use crate::window::{Interval, Timestamp};
 
     /// Chunks of so many items each, and all items.
     fn window(sizes: &[usize]) -> (Vec<Slice>, Vec<String>) {
@@ -249,17 +252,17 @@ mod tests {
                 .map(|n| {
                     let json = format!(r#"{{"n":{},"text":"{}"}}"#, all.len(), "ä".repeat(n * 997 % 3000));
                     all.push(json.clone());
-                    Item { at: Moment::from_nanos(0), id: Bytes::new(), json: json.into() }
+                    Item { at: Timestamp::from_nanos(0), id: Bytes::new(), json: json.into() }
                 })
                 .collect();
-            let chunk = Chunk::new(Span::EVER, Moment::from_nanos(0), crate::cache::Settled::Yes, &items);
+            let chunk = Chunk::new(Interval::EVER, Timestamp::from_nanos(0), crate::cache::Settled::Yes, &items);
             Slice { rows: 0..chunk.len(), chunk: Arc::new(chunk) }
         });
         (slices.collect(), all)
     }
 
-    fn body(items: Excerpted, format: Format, coding: Coding) -> Vec<u8> {
-        let body = WindowBody::new(items, Representation { format, coding });
+    fn body(items: ItemSlice, format: Format, coding: Coding) -> Vec<u8> {
+        let body = WindowBody::new(items, Negotiated { format, coding });
         let hint = body.size_hint().exact();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let bytes = runtime.block_on(body.collect()).unwrap().to_bytes();
@@ -285,10 +288,10 @@ mod tests {
             let end = limit.map_or(all.len(), |limit| (start + usize::try_from(limit).unwrap()).min(all.len()));
             let wanted = &all[start..end];
             let json = format!(r#"{{"numResults":{},"hasMore":{},"data":[{}]}}"#, wanted.len(), end < all.len(), wanted.join(","));
-            let answered = body(Excerpt { offset, limit }.of(slices.clone()), Format::Json, coding);
+            let answered = body(PageRange { offset, limit }.of(slices.clone()), Format::Json, coding);
             prop_assert_eq!(String::from_utf8(answered).unwrap(), json);
             let lines: String = wanted.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
-            let answered = body(Excerpt { offset, limit }.of(slices), Format::Ndjson, coding);
+            let answered = body(PageRange { offset, limit }.of(slices), Format::Ndjson, coding);
             prop_assert_eq!(String::from_utf8(answered).unwrap(), lines);
         }
     }

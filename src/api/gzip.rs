@@ -3,7 +3,7 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use crc32fast::Hasher;
 
-use crate::cache::Joint;
+use crate::cache::DeflateSplice;
 
 /// No name, no time, nobody's system.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -13,12 +13,12 @@ const STORED_LAST: u8 = 1;
 
 /// A member under way: what it has to say of its text at its end.
 #[derive(Debug, Default)]
-pub(super) struct Member {
+pub(super) struct GzipMember {
     crc: Hasher,
     len: u64,
 }
 
-impl Member {
+impl GzipMember {
     /// The beginning of the member, with a first text of at most 65,535 bytes.
     pub(super) fn begin(&mut self, text: &[u8]) -> Bytes {
         let mut bytes = BytesMut::with_capacity(HEAD.len() + 5 + text.len());
@@ -28,7 +28,7 @@ impl Member {
     }
 
     /// Text that is deflated already: gives what is to be sent.
-    pub(super) fn join(&mut self, joint: Joint) -> Vec<Bytes> {
+    pub(super) fn join(&mut self, joint: DeflateSplice) -> Vec<Bytes> {
         self.crc.combine(&Hasher::new_with_initial_len(joint.crc, joint.len));
         self.len += joint.len;
         joint.pieces

@@ -1,16 +1,16 @@
 //! The api stage: reads a request, asks for its window, writes the answer.
 
-mod again;
 mod body;
-mod cost;
+mod dry_run;
 mod error;
 mod gzip;
+mod negotiation;
 mod prefer;
-mod question;
 mod report;
-mod representation;
+mod request;
 mod request_body;
-mod streamed;
+mod response_cache;
+mod streaming_body;
 mod usage;
 
 use std::convert::Infallible;
@@ -28,26 +28,27 @@ use http_body_util::{Either, Full};
 use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
-use self::again::Asked;
 use self::body::WindowBody;
-use self::cost::CostBody;
-use self::question::{Account, Question, Target};
+use self::dry_run::CostBody;
+use self::negotiation::{Coding, Format, Negotiated};
 use self::report::WindowReport;
-use self::representation::{Coding, Format, Representation};
+use self::request::{AllowedAccount, ParsedRequest, Target};
 use self::request_body::RequestBody;
-use self::streamed::StreamedPieces;
-use crate::cache::{CacheError, Cost, CostQuery, Excerpted, Outcome, Rest, WindowAnswer, WindowQuery};
+use self::response_cache::ResponseKey;
+use self::streaming_body::StreamedPieces;
+use crate::cache::{CacheError, Cost, CostQuery, ItemSlice, Outcome, RemainingStream, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
-use crate::quota::{Quotas, Standing};
-use crate::upstream::{Asker, Series};
-use crate::window::Moment;
+use crate::quota::QuotaManager;
+use crate::request::RateLimitStatus;
+use crate::request::{Requester, Series};
+use crate::window::Timestamp;
 
-pub use self::again::Answers;
 pub use self::error::ApiError;
-pub use self::question::Caller;
-pub use self::report::{Progress, Report, Settled};
+pub use self::report::{FinalCounts, Progress, Report};
+pub use self::request::Caller;
 pub use self::request_body::{RequestMemory, RequestMemoryPermit};
+pub use self::response_cache::ResponseCache;
 pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
 
 /// Below this a body gains nothing by a content coding.
@@ -69,11 +70,11 @@ pub struct Answer {
 /// Understands Kore's path and parameters.
 #[derive(Clone, Debug)]
 pub struct ApiLayer {
-    accounts: Arc<[Account]>,
-    window: config::Window,
-    quotas: Quotas,
+    accounts: Arc<[AllowedAccount]>,
+    window: config::WindowConfig,
+    quotas: QuotaManager,
     usage: Usage,
-    answers: Answers,
+    answers: ResponseCache,
     request_memory: RequestMemory,
     clock: Clock,
 }
@@ -82,21 +83,22 @@ impl ApiLayer {
     /// For the streams of these accounts, asked for by these callers; what calls will take, the quotas say. Of the room of
     /// `cache`, answers that are given again and again get a part. Bodies take their room of `request_memory`.
     pub fn new(
-        accounts: &[config::Account],
-        callers: &[config::Caller],
-        window: &config::Window,
-        cache: &config::Cache,
-        quotas: &Quotas,
+        accounts: &[config::AccountConfig],
+        callers: &[config::CallerConfig],
+        window: &config::WindowConfig,
+        cache: &config::CacheConfig,
+        quotas: &QuotaManager,
         request_memory: &RequestMemory,
         clock: &Clock,
     ) -> Self {
-        let account = |a: &config::Account| Account { id: a.account_id.clone(), streams: a.streams.clone() };
+        let account =
+            |a: &config::AccountConfig| AllowedAccount { id: a.account_id.clone(), streams: a.streams.clone() };
         Self {
             accounts: accounts.iter().map(account).collect(),
             window: window.clone(),
             quotas: quotas.clone(),
             usage: Usage::new(callers, accounts, quotas),
-            answers: Answers::new(cache.memory),
+            answers: ResponseCache::new(cache.memory),
             request_memory: request_memory.clone(),
             clock: clock.clone(),
         }
@@ -108,7 +110,7 @@ impl ApiLayer {
     }
 
     /// The answers that are given again and again, to look at.
-    pub fn answers(&self) -> &Answers {
+    pub fn answers(&self) -> &ResponseCache {
         &self.answers
     }
 }
@@ -154,7 +156,7 @@ where
         let ApiStage { api, below } = self.clone();
         future::Either::Right(Box::pin(async move {
             let (head, body) = request.into_parts();
-            let stream = match question::target(&head)? {
+            let stream = match request::target(&head)? {
                 Target::Usage => return Ok(api.own_usage(&head)),
                 Target::Stream(stream) => stream,
             };
@@ -162,13 +164,13 @@ where
                 request_body::read(body, &api.request_memory).await?;
             let caller = head.extensions.get::<Caller>();
             let now = api.clock.now();
-            let question = question::read(&head, stream, &body, caller, &api.accounts, &api.window, now)?;
+            let question = request::read(&head, stream, &body, caller, &api.accounts, &api.window, now)?;
             drop(body);
             if question.dry_run {
                 let Ok(cost) = below.oneshot(CostQuery(question.query.clone())).await;
                 return Ok(api.tell_cost(&cost, &question.query));
             }
-            let Question { query, representation, .. } = question;
+            let ParsedRequest { query, representation, .. } = question;
             let (series, asker) = (query.series.clone(), query.asker.clone());
             let mut window = below.oneshot(query).await?;
             if let Some(rest) = window.rest.take() {
@@ -188,12 +190,12 @@ where
                 window: Some(usage),
             });
             response.headers_mut().insert("cache-status", cache_status);
-            if let (Some(asked), Some(lasting), Some(fetched_at)) = (asked, window.lasting, window.oldest_copy)
+            if let (Some(asked), Some(validity), Some(fetched_at)) = (asked, window.validity, window.oldest_entry)
                 && api.answers.is_worth_keeping(&asked, bytes)
             {
-                response = api.answers.keep(asked, lasting, fetched_at, &report, response);
+                response = api.answers.keep(asked, validity, fetched_at, &report, response);
             }
-            if let Some(fetched_at) = window.oldest_copy {
+            if let Some(fetched_at) = window.oldest_entry {
                 tell_age(response.headers_mut(), fetched_at, now);
             }
             Ok(Answer { response, report })
@@ -204,7 +206,7 @@ where
 impl ApiLayer {
     /// The answer to a request that has no body, if it was given again and again and still holds; and otherwise the name
     /// to keep the next one under.
-    fn again<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<Asked>> {
+    fn again<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
         if !request.body().is_end_stream() {
             return Err(None);
         }
@@ -218,11 +220,11 @@ impl ApiLayer {
     fn stream(
         &self,
         window: &WindowAnswer,
-        rest: Rest,
-        representation: Representation,
+        rest: RemainingStream,
+        representation: Negotiated,
         series: &Series,
-        asker: &Asker,
-        now: Moment,
+        asker: &Requester,
+        now: Timestamp,
     ) -> Answer {
         let usage = WindowReport { usage: self.usage.clone(), caller: asker.caller.clone(), confirmed_items: 0 };
         let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
@@ -232,14 +234,14 @@ impl ApiLayer {
         describe(&mut response, representation);
         let headers = response.headers_mut();
         headers.insert("cache-status", status(window.outcome, "streamed"));
-        if let Some(fetched_at) = window.oldest_copy {
+        if let Some(fetched_at) = window.oldest_entry {
             tell_age(headers, fetched_at, now);
         }
         Answer { response, report: report.into() }
     }
 
     fn own_usage(&self, head: &Parts) -> Answer {
-        let standing = head.extensions.get::<Standing>().copied();
+        let standing = head.extensions.get::<RateLimitStatus>().copied();
         let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
         say(&usage, Report::without_account("usage"))
     }
@@ -270,14 +272,14 @@ fn seconds(duration: Duration) -> f64 {
 
 /// The answer with these items, which are so many bytes without a content coding.
 fn render(
-    items: Excerpted,
+    items: ItemSlice,
     bytes: u64,
-    wanted: Representation,
+    wanted: Negotiated,
     settled: bool,
     if_none_match: Option<&HeaderValue>,
 ) -> Response<ApiBody> {
     let coding = if bytes >= WORTH_CODING { wanted.coding } else { Coding::Identity };
-    let representation = Representation { coding, ..wanted };
+    let representation = Negotiated { coding, ..wanted };
     let etag = settled.then(|| etag(&items, representation));
     let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
     let mut response = if known {
@@ -298,12 +300,12 @@ fn render(
 }
 
 /// `Age` (RFC 9111, 5.1).
-fn tell_age(headers: &mut HeaderMap, fetched_at: Moment, now: Moment) {
+fn tell_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Timestamp) {
     headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
 }
 
 /// Says what the body is.
-fn describe(response: &mut Response<ApiBody>, representation: Representation) {
+fn describe(response: &mut Response<ApiBody>, representation: Negotiated) {
     let content_type = match representation.format {
         Format::Json => "application/json",
         Format::Ndjson => "application/x-ndjson",
@@ -324,7 +326,7 @@ fn guard(headers: &mut HeaderMap) {
 
 /// A validator that is the same for the same items, whichever replica answers and however its chunks are cut. Without
 /// a content coding it is strong; the bytes of a compressed answer may differ, so there it is weak.
-fn etag(items: &Excerpted, representation: Representation) -> String {
+fn etag(items: &ItemSlice, representation: Negotiated) -> String {
     let form = match representation.format {
         Format::Json => "j",
         Format::Ndjson => "n",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::question::NOBODY;
+use super::request::NOBODY;
 use super::usage::Usage;
 use crate::upstream::PAGE_LIMIT;
 
@@ -43,7 +43,7 @@ pub struct Progress {
 
 /// What an answer came to, now that its body has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
+pub struct FinalCounts {
     /// Items in the answer; of a streamed one that broke off, those that were handed over.
     pub items: u64,
     /// Upstream calls that are told of in this answer.
@@ -70,7 +70,7 @@ impl Report {
 
     /// Counts an answer whose body has ended, `whole` or not; `streamed` is the progress of a streamed one. Must be called
     /// once for each answer.
-    pub fn settle(&self, whole: bool, streamed: Option<Progress>) -> Settled {
+    pub fn settle(&self, whole: bool, streamed: Option<Progress>) -> FinalCounts {
         let Progress { items, calls } = streamed.unwrap_or(Progress { items: self.items, calls: self.calls });
         let saved = self.window.as_ref().map_or(0, |WindowReport { usage, caller, confirmed_items }| {
             if whole {
@@ -81,7 +81,7 @@ impl Report {
                 0
             }
         });
-        Settled { items, calls, saved }
+        FinalCounts { items, calls, saved }
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::question::{Caller, NOBODY};
+use super::request::{Caller, NOBODY};
 use super::seconds;
 use crate::config;
-use crate::quota::{Quotas, Standing, Turns};
+use crate::quota::{CallScheduler, QuotaManager};
+use crate::request::RateLimitStatus;
 
 /// The counts of all callers, for each account that a caller may see: as many as there are in the configuration,
 /// whatever is asked for. Cheap to clone; all clones see the same.
@@ -18,7 +19,7 @@ pub struct Usage(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     callers: Vec<Known>,
-    quotas: Quotas,
+    quotas: QuotaManager,
 }
 
 #[derive(Debug)]
@@ -32,7 +33,7 @@ struct Known {
 #[derive(Debug)]
 struct Tally {
     account: Arc<str>,
-    turns: Option<Arc<Turns>>,
+    turns: Option<Arc<CallScheduler>>,
     requests: AtomicU64,
     items: AtomicU64,
     saved: AtomicU64,
@@ -40,12 +41,12 @@ struct Tally {
 
 impl Usage {
     /// Nothing was asked for yet. Where no callers are configured, all requests are those of one.
-    pub fn new(callers: &[config::Caller], accounts: &[config::Account], quotas: &Quotas) -> Self {
+    pub fn new(callers: &[config::CallerConfig], accounts: &[config::AccountConfig], quotas: &QuotaManager) -> Self {
         let known = |name: &Arc<str>, weight, may_see: &dyn Fn(&str) -> bool| {
             let accounts = accounts.iter().map(|account| &account.account_id).filter(|account| may_see(account));
             let tally = |account: &Arc<str>| {
                 let (requests, items, saved) = Default::default();
-                Tally { account: account.clone(), turns: quotas.of(account).cloned(), requests, items, saved }
+                Tally { account: account.clone(), turns: quotas.scheduler(account).cloned(), requests, items, saved }
             };
             Known { name: name.clone(), weight, accounts: accounts.map(tally).collect() }
         };
@@ -79,23 +80,23 @@ impl Usage {
 
     /// Adds the calls that an answer without an end tells of to what is set against later savings.
     pub(super) fn add_unsettled(&self, account: &str, calls: u32) {
-        if let Some(turns) = self.0.quotas.of(account) {
+        if let Some(turns) = self.0.quotas.scheduler(account) {
             turns.add_unsettled(calls);
         }
     }
 
     /// What the one who asks had, and how its own limit stands.
-    pub(super) fn own(&self, caller: Option<&Caller>, standing: Option<Standing>) -> Option<CallerUsage> {
+    pub(super) fn own(&self, caller: Option<&Caller>, standing: Option<RateLimitStatus>) -> Option<CallerUsage> {
         let known = self.find(caller.map_or(NOBODY, |caller| &caller.name))?;
         Some(Self::of(known, standing))
     }
 
     /// What each caller had, in the order of the configuration; `standing` gives how the limit of one stands.
-    pub fn all(&self, standing: impl Fn(&str) -> Option<Standing>) -> Vec<CallerUsage> {
+    pub fn all(&self, standing: impl Fn(&str) -> Option<RateLimitStatus>) -> Vec<CallerUsage> {
         self.0.callers.iter().map(|known| Self::of(known, standing(&known.name))).collect()
     }
 
-    fn of(known: &Known, standing: Option<Standing>) -> CallerUsage {
+    fn of(known: &Known, standing: Option<RateLimitStatus>) -> CallerUsage {
         let accounts = known.accounts.iter().map(|tally| Self::of_account(known, tally));
         CallerUsage {
             caller: known.name.to_string(),
@@ -107,14 +108,14 @@ impl Usage {
 
     fn of_account(known: &Known, tally: &Tally) -> AccountUsage {
         let turns = tally.turns.as_ref();
-        let (spent, of_each) = turns.map(|turns| turns.spent(&known.name)).unwrap_or_default();
-        let remaining = turns.map(|turns| turns.remaining()).unwrap_or_default();
+        let (spent, of_each) = turns.map(|turns| turns.spent_by(&known.name)).unwrap_or_default();
+        let remaining = turns.map(|turns| turns.limit_usage()).unwrap_or_default();
         // Both are in the order of the configuration.
         let quota = remaining.into_iter().zip(of_each).map(|(standing, (_, spent))| QuotaUsage {
             limit: standing.limit.requests,
             per_seconds: standing.limit.per.as_secs(),
             budget: standing.budget,
-            left: standing.left,
+            left: standing.remaining,
             spent,
         });
         AccountUsage {
@@ -123,7 +124,7 @@ impl Usage {
             items: tally.items.load(Ordering::Relaxed),
             calls: Calls { spent, saved: tally.saved.load(Ordering::Relaxed) },
             quota: quota.collect(),
-            waiting: turns.map_or(0, |turns| turns.waiting()),
+            waiting: turns.map_or(0, |turns| turns.queue_length()),
         }
     }
 }
@@ -161,9 +162,9 @@ pub struct CallerLimit {
     pub full_in_seconds: f64,
 }
 
-impl From<Standing> for CallerLimit {
-    fn from(standing: Standing) -> Self {
-        let Standing { limit, left, full_in } = standing;
+impl From<RateLimitStatus> for CallerLimit {
+    fn from(standing: RateLimitStatus) -> Self {
+        let RateLimitStatus { limit, left, full_in } = standing;
         Self { requests_per_minute: limit, left, full_in_seconds: seconds(full_in) }
     }
 }

@@ -1,44 +1,19 @@
 //! The cache stage: serves a window from chunks, and asks below for the missing runs only.
 
+mod answer;
 mod chunk;
-mod copies;
-mod cost;
-mod excerpt;
+mod cluster;
+mod estimate;
 mod fetch;
-mod fields;
-mod flight;
-mod glance;
-mod hot;
-mod keep;
-mod listing;
-mod look;
-mod lookup;
-mod losses;
-mod member;
-mod memory;
-mod often;
 mod outcome;
-mod parts;
-mod pinned;
 mod purge;
-mod relay;
-mod runs;
-mod seal;
-mod seat;
-mod serve;
-mod session;
-mod setbacks;
-mod shelf;
-mod shelves;
-mod stream;
-mod tally;
+mod redis;
+mod series;
+mod series_map;
+mod store;
 #[cfg(test)]
 mod tests;
-mod tier;
-mod tombs;
-mod trial;
-mod wait;
-mod work;
+mod window_field;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -50,30 +25,30 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
-pub use chunk::{Chunk, Damaged, Joint, Settled, Slice};
-pub use cost::{Basis, Known};
-pub use excerpt::{Excerpt, Excerpted};
-pub use fields::WindowFields;
-pub use losses::Lasting;
-pub use memory::{Memory, Recall};
-pub use often::Reads;
-pub use outcome::{NotStored, Outcome};
-pub use purge::{Erased, Purge, Purged, Purges, Told};
-pub use stream::{Rest, Streamed};
+pub use self::answer::{RemainingStream, StreamEvent};
+pub use self::chunk::AccessCounter;
+pub use self::chunk::{Chunk, Damaged, DeflateSplice, Settled, Slice};
+pub use self::chunk::{ItemSlice, PageRange};
+pub use self::estimate::{Basis, Known};
+pub use self::outcome::{NotStored, Outcome};
+pub use self::purge::{DeletionStatus, Purge, PurgeDelivery, Purged, Purges};
+pub use self::store::ValidityToken;
+pub use self::store::{AnswerStore, Memory};
+pub use self::window_field::WindowFields;
 
+use self::answer::FastPath;
+use self::cluster::Cluster;
 use self::fetch::Fetcher;
-use self::glance::Glance;
-use self::keep::ChunkPacker;
-use self::relay::Relay;
-use self::shelves::Shelves;
-use self::tier::Tier;
+use self::redis::RedisTier;
+use self::series_map::SeriesMap;
+use self::store::ChunkPacker;
 use crate::clock::Clock;
 use crate::config;
-use crate::fleet::Post;
-use crate::quota::{Exhausted, Quotas};
-use crate::repage::{Fetched, RepageError, Run, RunLimiters};
-use crate::upstream::{Asker, Series};
-use crate::window::{Grid, Ladder, Moment, Span};
+use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
+use crate::quota::{Exhausted, QuotaManager};
+use crate::redis_client::Mailbox;
+use crate::request::{Requester, Series};
+use crate::window::{FreshnessPolicy, Grid, Interval, Timestamp};
 
 /// A window that somebody asks for.
 #[derive(Clone, Debug)]
@@ -81,13 +56,13 @@ pub struct WindowQuery {
     /// Which rows.
     pub series: Arc<Series>,
     /// Of which time, cut at now.
-    pub span: Span,
+    pub interval: Interval,
     /// Which of its items.
-    pub excerpt: Excerpt,
+    pub page_range: PageRange,
     /// When it was asked for.
-    pub asked_at: Moment,
+    pub asked_at: Timestamp,
     /// Who asks, and how urgently.
-    pub asker: Asker,
+    pub asker: Requester,
     /// Whether the answer may be sent before its length is known.
     pub may_stream: bool,
 }
@@ -96,15 +71,15 @@ pub struct WindowQuery {
 #[derive(Debug)]
 pub struct WindowAnswer {
     /// The items that are wanted.
-    pub items: Excerpted,
+    pub items: ItemSlice,
     /// What is still to come: then nothing else is known yet.
-    pub rest: Option<Rest>,
+    pub rest: Option<RemainingStream>,
     /// Whether it can never change again.
     pub settled: bool,
     /// How long the same answer may be given again without a look at its chunks; `None` if it may not.
-    pub lasting: Option<Lasting>,
+    pub validity: Option<ValidityToken>,
     /// When the oldest part of it was fetched; `None` if all of it was fetched since it was asked for.
-    pub oldest_copy: Option<Moment>,
+    pub oldest_entry: Option<Timestamp>,
     /// How it was answered.
     pub outcome: Outcome,
     /// How many pieces of chunks the window is made of.
@@ -123,11 +98,11 @@ pub struct CostQuery(pub WindowQuery);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// The runs that would be asked for, ascending. Each is a call at least.
-    pub runs: Vec<Span>,
+    pub runs: Vec<Interval>,
     /// How many calls they would take, as far as is known; `None` if nothing is.
     pub expected: Option<u64>,
     /// What of the window is being fetched already, ascending: it costs nobody anything more, but must be waited for.
-    pub under_way: Vec<Span>,
+    pub under_way: Vec<Interval>,
     /// How many pieces of chunks the answer would be made of; more if the stream turns out to be dense.
     pub chunks: usize,
     /// How many of these are there already.
@@ -141,40 +116,40 @@ pub struct Cost {
 pub enum CacheError {
     /// A run failed.
     #[error(transparent)]
-    Repage(RepageError),
+    Paging(PagingError),
     /// The quota has granted no call for too long, or will not; a run that has begun goes on, so asking again later will
     /// find it further.
     #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
-    Held(Exhausted),
+    QuotaExhausted(Exhausted),
     /// The runs that the caller has under way left no room for another one in time.
     #[error("too many fetches are under way for this caller")]
-    Busy {
+    TooManyFetches {
         /// When it is worth coming again.
         retry_after: Duration,
     },
     /// The task of a run ended without a word.
     #[error("a fetch was lost")]
-    Lost,
+    FetchLost,
     /// Items kept moving from one chunk to another while the window was put together.
     #[error("the window's items kept moving")]
-    Restless,
+    ItemsMoving,
     /// Answers under way, most likely those of readers that take nothing, hold as many chunks as they may that memory has
     /// let go of.
     #[error("answers that are being sent hold too much memory for one more that is as large as this one")]
-    AnswersHoldTooMuch,
+    PinnedMemoryFull,
     /// A chunk does not read back.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// Another replica makes the calls of the account, but does not know the account, cuts chunks otherwise, or has
     /// another time of day.
     #[error("the replica that makes the calls of this account is configured otherwise than this one")]
-    Foreign,
+    ConfigMismatch,
     /// The window must not be streamed, and its items are more than can be kept until its length is known.
     #[error(
         "the window is larger than {limit} bytes, the most that can be kept until its length is known: ask over \
          HTTP/1.1, or for a limit"
     )]
-    TooLargeToHold {
+    TooLargeToBuffer {
         /// Bytes.
         limit: u64,
     },
@@ -183,13 +158,13 @@ pub enum CacheError {
 /// Puts a cache before the stages below.
 #[derive(Clone, Debug)]
 pub struct CacheLayer {
-    window: config::Window,
+    window: config::WindowConfig,
     memory: Memory,
-    redis: Option<(config::Redis, Post)>,
+    redis: Option<(config::RedisConfig, Mailbox)>,
     fields: WindowFields,
-    shelves: Shelves,
+    shelves: SeriesMap,
     purges: Purges,
-    quotas: Quotas,
+    quotas: QuotaManager,
     limiters: RunLimiters,
     queue_timeout: Duration,
     clock: Clock,
@@ -199,15 +174,15 @@ impl CacheLayer {
     /// An empty cache with the room that `cache` gives it, before what replicas share by `post`. With that, it must be
     /// called on a runtime, on which it hears of purges.
     pub fn new(
-        cache: &config::Cache,
-        post: Option<&Post>,
-        window: &config::Window,
-        quota: &config::Quota,
-        quotas: &Quotas,
+        cache: &config::CacheConfig,
+        post: Option<&Mailbox>,
+        window: &config::WindowConfig,
+        quota: &config::QuotaConfig,
+        quotas: &QuotaManager,
         limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
-        let (memory, fields, shelves) = (Memory::new(cache.memory), WindowFields::default(), Shelves::default());
+        let (memory, fields, shelves) = (Memory::new(cache.memory), WindowFields::default(), SeriesMap::default());
         let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
         let redis = cache.redis.clone().zip(post.cloned());
         let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
@@ -235,7 +210,11 @@ impl CacheLayer {
 
 impl<S> Layer<S> for CacheLayer
 where
-    S: Service<Run<ChunkPacker>, Response = Fetched<Arc<Chunk>>, Error = RepageError> + Clone + Send + Sync + 'static,
+    S: Service<Run<ChunkPacker>, Response = FetchedRun<Arc<Chunk>>, Error = PagingError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send + 'static,
 {
     type Service = CacheStage;
@@ -243,30 +222,30 @@ where
     fn layer(&self, below: S) -> CacheStage {
         let grid = Grid::new(self.window.chunk);
         let shared = self.redis.as_ref().and_then(|(redis, post)| {
-            let tier = Tier::new(redis, post.link().clone(), &self.window, &self.purges, &self.fields)?;
-            let relay = Relay::new(post, &tier, &self.quotas, &self.clock);
+            let tier = RedisTier::new(redis, post.link().clone(), &self.window, &self.purges, &self.fields)?;
+            let relay = Cluster::new(post, &tier, &self.quotas, &self.clock);
             Some((tier, relay))
         });
         let (tier, relay) = shared.unzip();
         let fetcher = Arc::new(Fetcher {
-            tier,
-            relay,
+            redis: tier,
+            remote: relay,
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
-            shelves: self.shelves.clone(),
-            ladder: Ladder::new(self.window.settle_after, self.window.freshness.clone()),
+            series_map: self.shelves.clone(),
+            freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
             grid,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             limiters: self.limiters.clone(),
             queue_timeout: self.queue_timeout,
-            fields: self.fields.clone(),
+            window_fields: self.fields.clone(),
             window_field: self.window.field.clone(),
             purges: self.purges.clone(),
             stored: AtomicU64::new(0),
             latest_fetch: AtomicI64::new(i64::MIN),
         });
-        if let Some(relay) = &fetcher.relay {
+        if let Some(relay) = &fetcher.remote {
             relay.open(&fetcher);
         }
         CacheStage(fetcher)
@@ -287,14 +266,14 @@ impl Service<WindowQuery> for CacheStage {
     }
 
     fn call(&mut self, query: WindowQuery) -> Self::Future {
-        self.0.forget_future(query.asked_at);
-        match Glance::at(&self.0, &query) {
+        self.0.remove_future_entries(query.asked_at);
+        match FastPath::at(&self.0, &query) {
             Some(glance) if glance.is_ready() => Either::Left(ready(self.0.memory.admit_answer(glance.answer()))),
             Some(glance) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),
             None => {
                 let fetcher = self.0.clone();
                 Either::Right(Box::pin(async move {
-                    let answer = serve::answer(fetcher.clone(), query).await?;
+                    let answer = answer::answer(fetcher.clone(), query).await?;
                     fetcher.memory.admit_answer(answer)
                 }))
             }
@@ -312,6 +291,6 @@ impl Service<CostQuery> for CacheStage {
     }
 
     fn call(&mut self, CostQuery(query): CostQuery) -> Self::Future {
-        ready(Ok(cost::cost(&self.0, &query)))
+        ready(Ok(estimate::cost(&self.0, &query)))
     }
 }

@@ -49,7 +49,7 @@ pub enum NotStored {
     /// The clock of this machine is wrong, so what is settled is not to be told.
     WrongClock,
     /// An item does not lie where it was asked for.
-    Misplaced,
+    MisplacedItem,
     /// An item has no timestamp, so the run could not be cut.
     NoTimestamp,
     /// The run was larger than it may be.
@@ -73,7 +73,7 @@ impl NotStored {
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
             Self::WrongClock => "wrong_clock",
-            Self::Misplaced => "misplaced",
+            Self::MisplacedItem => "misplaced",
             Self::NoTimestamp => "no_timestamp",
             Self::TooLarge => "too_large",
             Self::Purged => "purged",

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::{self, Config};
+use crate::config;
+use crate::config::Config;
 
 /// Validates the configuration and prints what is in force, with secrets redacted.
 #[derive(Clone, Debug, clap::Args)]

@@ -25,12 +25,12 @@ pub struct Cli {
     pub log: Option<LevelFilter>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Show what koregate does, with a simulated Kore; needs nothing.
     Demo(demo::DemoArgs),
     /// Run the gateway.
@@ -47,15 +47,15 @@ pub enum Command {
 
 /// Does what the command line says.
 pub async fn run(cli: Cli) -> ExitCode {
-    let usual = if matches!(cli.command, Command::Demo(_)) { LevelFilter::WARN } else { LevelFilter::INFO };
+    let usual = if matches!(cli.command, CliCommand::Demo(_)) { LevelFilter::WARN } else { LevelFilter::INFO };
     telemetry::init_logs(cli.log.unwrap_or(usual));
     let code = match cli.command {
-        Command::Demo(args) => finish(demo::run(args).await),
-        Command::Serve(args) => serve::run(args).await,
-        Command::Check(args) => check::run(&args),
-        Command::Token(args) => token::run(&args),
-        Command::Key(args) => key::run(&args),
-        Command::Simulate(args) => finish(simulate::run(*args).await),
+        CliCommand::Demo(args) => finish(demo::run(args).await),
+        CliCommand::Serve(args) => serve::run(args).await,
+        CliCommand::Check(args) => check::run(&args),
+        CliCommand::Token(args) => token::run(&args),
+        CliCommand::Key(args) => key::run(&args),
+        CliCommand::Simulate(args) => finish(simulate::run(*args).await),
     };
     telemetry::write_out_logs();
     code

@@ -4,16 +4,17 @@ use std::fmt::{self, Write as _};
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use crate::clock::Clock;
-use crate::config::{self, Account, Config};
+use crate::config;
+use crate::config::{AccountConfig, Config};
 use crate::token::mint::mint;
-use crate::window::Moment;
+use crate::units::print_duration_roughly;
+use crate::window::Timestamp;
 
 /// Mints a token for an account, or explains one.
 #[derive(Clone, Debug, clap::Args)]
@@ -86,7 +87,7 @@ fn token(
     args: &TokenArgs,
     given: Option<&str>,
     environment: Vec<(String, String)>,
-    now: Moment,
+    now: Timestamp,
 ) -> Result<Said, Failed> {
     let config = Config::load(args.config.as_deref(), environment);
     let Some(given) = given else {
@@ -107,13 +108,13 @@ fn token(
 }
 
 /// The account that was asked for, or all.
-fn chosen<'a>(config: &'a Config, args: &TokenArgs) -> Result<Vec<&'a Account>, Failed> {
-    let wanted = |account: &&Account| args.account.as_deref().is_none_or(|id| *account.account_id == *id);
+fn chosen<'a>(config: &'a Config, args: &TokenArgs) -> Result<Vec<&'a AccountConfig>, Failed> {
+    let wanted = |account: &&AccountConfig| args.account.as_deref().is_none_or(|id| *account.account_id == *id);
     let accounts: Vec<_> = config.accounts.iter().filter(wanted).collect();
     if accounts.is_empty() { Err(Failed::config(&"no account of this id is configured")) } else { Ok(accounts) }
 }
 
-fn only<'a>(accounts: &[&'a Account]) -> Result<&'a Account, Failed> {
+fn only<'a>(accounts: &[&'a AccountConfig]) -> Result<&'a AccountConfig, Failed> {
     let [account] = accounts else {
         let ids: Vec<&str> = accounts.iter().map(|account| &*account.account_id).collect();
         let message = format!("there are several accounts; choose one with --account: {}", ids.join(", "));
@@ -124,7 +125,7 @@ fn only<'a>(accounts: &[&'a Account]) -> Result<&'a Account, Failed> {
 
 /// What `token` says, in lines; `accounts` are those whose secret may have signed it, `None` if that is not known.
 /// The error does not quote the token.
-fn explain(token: &str, accounts: Option<&[&Account]>, now: Moment) -> Result<String, &'static str> {
+fn explain(token: &str, accounts: Option<&[&AccountConfig]>, now: Timestamp) -> Result<String, &'static str> {
     const NO_JWT: &str = "this is not a JWT: three parts in base64url, parted by dots, the first two JSON objects";
     let token = token.trim();
     let token = match token.split_at_checked("Bearer ".len()) {
@@ -168,46 +169,37 @@ fn json(part: &str) -> Option<Value> {
     jsonwebtoken::dangerous::insecure_decode_claims::<Value>(format!(".{part}.")).ok().filter(Value::is_object)
 }
 
-fn issued(iat: &Value, now: Moment) -> String {
+fn issued(iat: &Value, now: Timestamp) -> String {
     match (iat, moment(iat)) {
         (Value::Null, _) => "not stated (no iat)".to_owned(),
         (_, None) => "iat is no number of seconds".to_owned(),
-        (_, Some(at)) if at > now => format!("{at}, in {}: a clock is wrong", words(at.since(now))),
-        (_, Some(at)) => format!("{at}, {} ago", words(now.since(at))),
+        (_, Some(at)) if at > now => format!("{at}, in {}: a clock is wrong", print_duration_roughly(at.since(now))),
+        (_, Some(at)) => format!("{at}, {} ago", print_duration_roughly(now.since(at))),
     }
 }
 
-fn expires(exp: &Value, now: Moment) -> String {
+fn expires(exp: &Value, now: Timestamp) -> String {
     match (exp, moment(exp)) {
         (Value::Null, _) => "never (no exp)".to_owned(),
         (_, None) => "exp is no number of seconds".to_owned(),
-        (_, Some(at)) if at > now => format!("{at}, in {}", words(at.since(now))),
-        (_, Some(at)) => format!("{at}, EXPIRED {} ago", words(now.since(at))),
+        (_, Some(at)) if at > now => format!("{at}, in {}", print_duration_roughly(at.since(now))),
+        (_, Some(at)) => format!("{at}, EXPIRED {} ago", print_duration_roughly(now.since(at))),
     }
 }
 
 /// A NumericDate of a JWT: seconds, maybe with a fraction, which is left out.
-fn moment(seconds: &Value) -> Option<Moment> {
+fn moment(seconds: &Value) -> Option<Timestamp> {
     #[expect(clippy::cast_possible_truncation, reason = "a float beyond an i64 saturates, as a moment does")]
     let seconds = seconds.as_i64().or_else(|| seconds.as_f64().map(|seconds| seconds as i64))?;
-    Some(Moment::from_seconds(seconds))
-}
-
-/// `1d 2h`, `5m 3s`: the two largest units, which is as exact as one cares to read.
-fn words(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(units.len() - 1);
-    let shown = units.iter().skip(first).take(2).filter(|(count, unit)| *count > 0 || *unit == units[first].1);
-    shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+    Some(Timestamp::from_seconds(seconds))
 }
 
 /// Whose secret signed it.
-fn verdict(message: &str, signature: &str, accounts: Option<&[&Account]>) -> String {
+fn verdict(message: &str, signature: &str, accounts: Option<&[&AccountConfig]>) -> String {
     let Some(accounts) = accounts else {
         return "not checked, for want of a configuration".to_owned();
     };
-    let signed = |account: &&&Account| {
+    let signed = |account: &&&AccountConfig| {
         let key = DecodingKey::from_secret(account.client_secret.expose_secret().as_bytes());
         jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key, Algorithm::HS256).unwrap_or(false)
     };
@@ -220,9 +212,11 @@ fn verdict(message: &str, signature: &str, accounts: Option<&[&Account]>) -> Str
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    const NOW: Moment = Moment::from_seconds(1_700_000_000);
+    const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
     fn environment(secret: &str) -> Vec<(String, String)> {
         let variables = [
@@ -358,12 +352,5 @@ mod tests {
         let failed = token(&args, Some("e30.e30."), Vec::new(), NOW).err().unwrap();
         assert_eq!((failed.code, failed.message.contains("no-such-file.toml")), (2, true));
         assert_eq!(token(&NO_ARGS, None, Vec::new(), NOW).err().unwrap().code, 2);
-    }
-
-    #[test]
-    fn times_are_told_in_two_units() {
-        for (seconds, said) in [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m 1s"), (3605, "1h"), (90_000, "1d 1h")] {
-            assert_eq!(words(Duration::from_secs(seconds)), said);
-        }
     }
 }

@@ -1,13 +1,14 @@
-//! The edge stage: names each request, lets in who may, and turns every failure into a response.
+//! The edge stage: identifies and admits requests, turns every failure into a response, and reports each request.
 
 mod access;
-mod answering;
+mod auth;
 mod body;
-mod caller;
-mod fields;
 mod hosts;
 mod problem;
+mod rate_limit;
+mod rate_limit_headers;
 mod request_id;
+mod response_future;
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,20 +21,20 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
 use self::access::AccessRecord;
-use self::caller::Visit;
+use self::auth::AuthenticatedCaller;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
 use crate::clock::Clock;
 use crate::config;
 
 pub use self::access::DrainTimeout;
-pub use self::answering::Answering;
+pub use self::auth::{Callers, bearer_token};
 pub use self::body::EdgeBody;
-pub use self::caller::{Callers, bearer_token};
 pub use self::hosts::{AllowedHosts, HeadError};
 pub use self::problem::{EdgeError, Kind};
+pub use self::response_future::ResponseFuture;
 
-/// Stands between the socket and the api. Cheap to clone; all clones are the same.
+/// The outermost stage, between the connection and the API stage. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
 pub struct EdgeLayer(Arc<Edge>);
 
@@ -47,9 +48,9 @@ struct Edge {
 }
 
 impl EdgeLayer {
-    /// Lets in these callers; anybody, if there are none. Then `Host` must be one of `hosts`, and with callers only if there
-    /// is one, for their keys tell them apart. At most `max_requests` are answered at once.
-    pub fn new(callers: &[config::Caller], hosts: &[String], max_requests: usize, clock: Clock) -> Self {
+    /// Admits `callers`, or any client if there are none; then `Host` must be one of `hosts`. With callers, `Host` is
+    /// checked only if `hosts` is not empty, since the keys authenticate. At most `max_requests` are answered at once.
+    pub fn new(callers: &[config::CallerConfig], hosts: &[String], max_requests: usize, clock: Clock) -> Self {
         let any_host = !callers.is_empty() && hosts.is_empty();
         let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
         let room = Arc::new(Semaphore::new(max_requests));
@@ -57,12 +58,12 @@ impl EdgeLayer {
         Self(Arc::new(Edge { callers: Callers::new(callers), hosts, room, clock, drain_timeout }))
     }
 
-    /// The callers, to look at how their limits stand.
+    /// The callers, for the state of their rate limits.
     pub fn callers(&self) -> &Callers {
         &self.0.callers
     }
 
-    /// To be told when a drain has taken too long.
+    /// The flag to set when a drain times out.
     pub fn drain_timeout(&self) -> &DrainTimeout {
         &self.0.drain_timeout
     }
@@ -89,10 +90,10 @@ where
 {
     type Response = Response<EdgeBody>;
     type Error = Infallible;
-    type Future = Answering<S::Future>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // If the stage below has failed, it says so when it is called, and that is an answer.
+        // An error of the stage below is reported by its call, as an answer.
         self.below.poll_ready(context).map(|_| Ok(()))
     }
 
@@ -105,22 +106,22 @@ where
             Ok(()) => edge.callers.admit(request.headers()),
             Err(error) => (None, Err(error.into())),
         };
-        if let (Some(Visit { caller, standing }), Ok(())) = (&visit, &admitted) {
+        if let (Some(AuthenticatedCaller { caller, standing }), Ok(())) = (&visit, &admitted) {
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*standing);
         }
         let record = AccessRecord::new(begun, id, span.clone(), visit, edge.drain_timeout.clone());
         let head_only = *request.method() == Method::HEAD;
         if let Err(error) = admitted {
-            return Answering::refused(record, head_only, error);
+            return ResponseFuture::refused(record, head_only, error);
         }
         let Ok(room) = edge.room.clone().try_acquire_owned() else {
-            return Answering::refused(record, head_only, EdgeError::Overloaded);
+            return ResponseFuture::refused(record, head_only, EdgeError::Overloaded);
         };
         let call = AssertUnwindSafe(|| span.in_scope(|| below.call(request)));
         match catch_unwind(call) {
-            Ok(answer) => Answering::asked(record, head_only, answer, room),
-            Err(_) => Answering::refused(record, head_only, EdgeError::Internal),
+            Ok(answer) => ResponseFuture::asked(record, head_only, answer, room),
+            Err(_) => ResponseFuture::refused(record, head_only, EdgeError::Internal),
         }
     }
 }
@@ -134,8 +135,8 @@ mod tests {
 
     use super::*;
     use crate::api::Caller;
-    use crate::config::Names;
-    use crate::quota::Standing;
+    use crate::config::NamePatterns;
+    use crate::request::RateLimitStatus;
 
     #[tokio::test]
     async fn a_defect_costs_one_answer() {
@@ -155,14 +156,14 @@ mod tests {
         let below = service_fn(|request: Request<Full<Bytes>>| async move {
             assert!(request.uri().path() == "/sound", "a defect");
             assert_eq!(request.extensions().get::<Caller>().unwrap().weight, 3);
-            assert_eq!(request.extensions().get::<Standing>().unwrap().left, 8);
+            assert_eq!(request.extensions().get::<RateLimitStatus>().unwrap().left, 8);
             Err::<Answer, ApiError>(ApiError::NotFound)
         });
-        let caller = config::Caller {
+        let caller = config::CallerConfig {
             name: "bi".into(),
             api_key_sha256: vec![digest(&SHA256, b"key").as_ref().try_into().unwrap()],
-            accounts: Names::All,
-            streams: Names::All,
+            accounts: NamePatterns::All,
+            streams: NamePatterns::All,
             requests_per_minute: 10.try_into().unwrap(),
             weight: 3,
         };

@@ -1,16 +1,11 @@
 //! The quota stage: a call goes on when its account's turn has come, and never passes a rolling limit.
 
-mod backoff;
-mod bucket;
-mod budget;
-mod common;
-mod journal;
-mod ledger;
-mod pace;
+mod lease;
+mod limiter;
 mod role;
 mod savings;
-mod shares;
-mod turns;
+mod scheduler;
+mod state_file;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,19 +15,18 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
 
-pub use bucket::{Bucket, Standing};
-pub use journal::{Journal, JournalError};
-pub use ledger::{Ledger, LimitStanding, Outlook, Tick};
-pub use role::Role;
-pub use turns::{Exhausted, NoTurn, Refused, Turn, Turns};
+pub use self::limiter::{Ledger, LimitUsage, MonotonicTime, PacingWindow};
+pub use self::role::Role;
+pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, Refused};
+pub use self::state_file::{StateFile, StateFileError};
 
-use self::common::Meeting;
+use self::lease::LeaseChannel;
 use crate::clock::Clock;
 use crate::config;
-use crate::fleet::Post;
+use crate::redis_client::Mailbox;
 use crate::telemetry;
 use crate::token::TokenError;
-use crate::upstream::{Again, Page, PageRequest, UpstreamError};
+use crate::upstream::{Page, PageRequest, RetryHint, UpstreamError};
 
 /// Why a call was not made, or failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,10 +39,10 @@ pub enum QuotaError {
     Refused(Exhausted),
     /// Nobody wants the call any more, and its run has not begun.
     #[error("nobody wants it any more")]
-    Unwanted,
+    Abandoned,
     /// Another replica makes the calls of the account now.
     #[error("another replica makes the calls of this account now")]
-    Elsewhere,
+    NotLeader,
     /// The call was made, or could not be authorized.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -56,10 +50,10 @@ pub enum QuotaError {
 
 impl QuotaError {
     /// Whether trying again can help.
-    pub fn again(&self) -> Again {
+    pub fn again(&self) -> RetryHint {
         match self {
-            Self::Exhausted(_) | Self::Unwanted | Self::Elsewhere => Again::Never,
-            Self::Refused(_) => Again::WhenQuotaAllows,
+            Self::Exhausted(_) | Self::Abandoned | Self::NotLeader => RetryHint::Never,
+            Self::Refused(_) => RetryHint::WhenQuotaAllows,
             Self::Token(error) => error.again(),
         }
     }
@@ -67,34 +61,34 @@ impl QuotaError {
 
 /// The queues of all accounts; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Quotas {
-    turns: Arc<HashMap<Arc<str>, Arc<Turns>>>,
+pub struct QuotaManager {
+    turns: Arc<HashMap<Arc<str>, Arc<CallScheduler>>>,
     /// The state file; `None` if what is spent is kept in memory only.
-    journal: Option<Journal>,
+    journal: Option<StateFile>,
     /// How the other replicas are met; `None` if there are none.
-    post: Option<Post>,
+    post: Option<Mailbox>,
 }
 
-impl Quotas {
+impl QuotaManager {
     /// One queue for each account, with at most `max_concurrency` calls under way in each, none longer than `timeout`.
     ///
     /// # Errors
     /// If there is a `quota.state_file`, and it cannot be used.
     pub fn new(
-        accounts: &[config::Account],
-        quota: &config::Quota,
+        accounts: &[config::AccountConfig],
+        quota: &config::QuotaConfig,
         max_concurrency: usize,
         timeout: Duration,
         clock: &Clock,
-    ) -> Result<Self, JournalError> {
+    ) -> Result<Self, StateFileError> {
         let longest = accounts.iter().flat_map(|account| &account.limits).map(|limit| limit.per).max();
-        let keep = longest.unwrap_or_default() + ledger::GUARD;
-        let journal = quota.state_file.as_deref().map(|path| Journal::open(path, keep, timeout, clock));
+        let keep = longest.unwrap_or_default() + limiter::GUARD;
+        let journal = quota.state_file.as_deref().map(|path| StateFile::open(path, keep, timeout, clock));
         let journal = journal.transpose()?;
         let most = u32::try_from(max_concurrency).unwrap_or(u32::MAX);
         let turns = accounts.iter().map(|account| {
             let (id, limits) = (&account.account_id, account.limits.clone());
-            (id.clone(), Turns::new(id, limits, quota, most, journal.as_ref()))
+            (id.clone(), CallScheduler::new(id, limits, quota, most, journal.as_ref()))
         });
         Ok(Self { turns: Arc::new(turns.collect()), journal, post: None })
     }
@@ -102,16 +96,16 @@ impl Quotas {
     /// From now on the replicas that write to each other by `post` have these quotas in common. No call takes longer than
     /// `call`; until others have been heard of, `assumed` replicas are taken to be there. Must be called on a runtime.
     #[must_use]
-    pub fn shared(self, post: &Post, assumed: usize, call: Duration) -> Self {
+    pub fn with_replicas(self, post: &Mailbox, assumed: usize, call: Duration) -> Self {
         let mut met = Vec::new();
         for (account, turns) in self.iter() {
-            let meeting = Meeting::new(post, account);
+            let meeting = LeaseChannel::new(post, account);
             turns.share(post.me(), &meeting, assumed, call);
             met.push((meeting.clone(), Arc::downgrade(turns)));
-            tokio::spawn(common::drive(Arc::downgrade(turns), meeting));
+            tokio::spawn(lease::drive(Arc::downgrade(turns), meeting));
         }
-        tokio::spawn(common::keep_pulse(met.clone()));
-        tokio::spawn(common::listen(post.clone(), met));
+        tokio::spawn(lease::keep_pulse(met.clone()));
+        tokio::spawn(lease::listen(post.clone(), met));
         Self { post: Some(post.clone()), ..self }
     }
 
@@ -119,30 +113,30 @@ impl Quotas {
     pub async fn leave(&self) {
         let Some(post) = &self.post else { return };
         let leaving = self.iter().map(|(account, turns)| async move {
-            common::leave(turns, &Meeting::new(post, account)).await;
+            lease::leave(turns, &LeaseChannel::new(post, account)).await;
         });
         futures_util::future::join_all(leaving).await;
     }
 
     /// The state file; `None` if what is spent is kept in memory only.
-    pub fn journal(&self) -> Option<&Journal> {
+    pub fn state_file(&self) -> Option<&StateFile> {
         self.journal.as_ref()
     }
 
     /// The queue of an account.
-    pub fn of(&self, account: &str) -> Option<&Arc<Turns>> {
+    pub fn scheduler(&self, account: &str) -> Option<&Arc<CallScheduler>> {
         self.turns.get(account)
     }
 
     /// Each account with its queue.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Turns>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<CallScheduler>)> {
         self.turns.iter()
     }
 }
 
 /// Puts the quota before the stages below.
 #[derive(Clone, Debug)]
-pub struct QuotaLayer(pub Quotas);
+pub struct QuotaLayer(pub QuotaManager);
 
 impl<S> Layer<S> for QuotaLayer {
     type Service = QuotaStage<S>;
@@ -155,7 +149,7 @@ impl<S> Layer<S> for QuotaLayer {
 /// See [`QuotaLayer`].
 #[derive(Clone, Debug)]
 pub struct QuotaStage<S> {
-    quotas: Quotas,
+    quotas: QuotaManager,
     below: S,
 }
 
@@ -173,15 +167,15 @@ where
     }
 
     fn call(&mut self, request: PageRequest) -> Self::Future {
-        let turns = self.quotas.of(&request.series.account).cloned();
+        let turns = self.quotas.scheduler(&request.series.account).cloned();
         let below = self.below.clone();
         Box::pin(async move {
             let turns = turns.ok_or(TokenError::UnknownAccount)?;
             let demand = request.demand.clone();
-            let turn = turns.take(&demand).await.map_err(|no_turn| match no_turn {
-                NoTurn::Exhausted(exhausted) => QuotaError::Exhausted(exhausted),
-                NoTurn::Unwanted => QuotaError::Unwanted,
-                NoTurn::Elsewhere => QuotaError::Elsewhere,
+            let turn = turns.acquire(&demand).await.map_err(|no_turn| match no_turn {
+                AcquireError::Exhausted(exhausted) => QuotaError::Exhausted(exhausted),
+                AcquireError::Abandoned => QuotaError::Abandoned,
+                AcquireError::NotLeader => QuotaError::NotLeader,
             })?;
             telemetry::quota_wait(demand.class().label(), demand.last_wait());
             let account = request.series.account.clone();

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Turns;
+use super::CallScheduler;
 
 /// Calls of one account that were spent and are not set against any saving yet.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(super) struct Savings {
     unsettled: AtomicU64,
 }
 
-impl Turns {
+impl CallScheduler {
     /// Adds calls that were spent for no answer that ended whole: those of a run that failed or that nobody waited for,
     /// and those told of by an answer that broke off. Each call is added once.
     pub fn add_unsettled(&self, calls: u32) {

@@ -30,8 +30,8 @@ use super::head_meter::HeadMeter;
 use super::head_timer::{HEAD_LOOK, HEAD_TIMEOUT, HeadTimer};
 use super::linger::linger;
 use super::metered::Metered;
-use super::passing::{Congestion, Passing};
 use super::stalled_writes::StalledWrites;
+use super::zero_copy::{Congestion, Passing};
 use crate::api::RequestMemory;
 use crate::telemetry;
 

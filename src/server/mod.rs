@@ -8,9 +8,9 @@ mod linger;
 mod listener;
 mod metered;
 mod open_files;
-mod passing;
 mod stalled_writes;
 mod tls;
+mod zero_copy;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl Side {
         send_timeout: Duration,
     ) -> anyhow::Result<Listener> {
         let socket = TcpListener::bind(addr).await.with_context(|| format!("{key}: {addr} cannot be listened on"))?;
-        passing::set_send_timeout(&socket, send_timeout).context("server.send_timeout cannot be set")?;
+        zero_copy::set_send_timeout(&socket, send_timeout).context("server.send_timeout cannot be set")?;
         let (closing, aborting) = (self.closing.clone(), self.aborting.clone());
         Ok(Listener { socket, tls: None, limits, closing, aborting, tracker: self.connections.clone() })
     }

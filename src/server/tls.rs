@@ -10,13 +10,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::ServerTls;
+use crate::config::ServerTlsConfig;
 
 /// What proves who the gateway is, and, with `client_ca`, asks the same of callers.
 ///
 /// # Errors
 /// If a file cannot be read, or the key does not fit the certificate.
-pub(super) fn acceptor(config: &ServerTls) -> anyhow::Result<TlsAcceptor> {
+pub(super) fn acceptor(config: &ServerTlsConfig) -> anyhow::Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let chain = certificates(&config.cert).with_context(|| format!("server.tls.cert: {}", config.cert.display()))?;
     let key = PrivateKeyDer::from_pem_file(&config.key)

@@ -1,12 +1,12 @@
-//! Makes the JWT that Kore asks for: HS256 over `appId` with the client secret.
+//! Signs the JWT that Kore requires: HS256 over `appId` with the client secret.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::config::{Account, Jti};
-use crate::window::Moment;
+use crate::config::{AccountConfig, JtiMode};
+use crate::window::Timestamp;
 
 /// A signed token. Its `Debug` does not show it.
 #[derive(Debug)]
@@ -14,15 +14,15 @@ pub struct Minted {
     /// The JWT, without a scheme in front.
     pub token: SecretString,
     /// When Kore stops accepting it: the claim `exp`, a whole second.
-    pub expires: Moment,
+    pub expires: Timestamp,
 }
 
-/// A token could not be signed. It tells nothing of the secret.
+/// Failure to sign a token. Contains nothing of the secret.
 #[derive(Debug, thiserror::Error)]
 #[error("HS256 failed: {0}")]
 pub struct MintError(#[from] jsonwebtoken::errors::Error);
 
-/// The payload. Kore wants `appId` spelled exactly so, and documents `sub` beside it.
+/// The payload. Kore requires the spelling `appId`, and documents `sub` beside it.
 #[derive(Serialize)]
 struct Claims<'a> {
     #[serde(rename = "appId")]
@@ -36,13 +36,13 @@ struct Claims<'a> {
     jti: Option<String>,
 }
 
-/// A token for `account` that is valid from `now`, cut to the second, for the account's `token.lifetime`.
+/// A token for `account`, valid from `now` (truncated to the second) for the account's `token.lifetime`.
 ///
-/// With [`Jti::PerRequest`] each one carries a `jti` of its own.
+/// With [`JtiMode::PerRequest`] each token carries a new `jti`.
 ///
 /// # Errors
-/// Only if the cryptographic library fails; no input makes it.
-pub fn mint(account: &Account, now: Moment) -> Result<Minted, MintError> {
+/// If the cryptographic library fails; no input causes that.
+pub fn mint(account: &AccountConfig, now: Timestamp) -> Result<Minted, MintError> {
     let issued = now.floor_second();
     let expires = issued + account.token.lifetime;
     let claims = Claims {
@@ -51,8 +51,8 @@ pub fn mint(account: &Account, now: Moment) -> Result<Minted, MintError> {
         iat: issued.as_seconds(),
         exp: expires.as_seconds(),
         jti: match account.token.jti {
-            Jti::Off => None,
-            Jti::PerRequest => Some(Uuid::new_v4().to_string()),
+            JtiMode::Off => None,
+            JtiMode::PerRequest => Some(Uuid::new_v4().to_string()),
         },
     };
     let key = EncodingKey::from_secret(account.client_secret.expose_secret().as_bytes());
@@ -67,39 +67,39 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::{Names, Scheme, Token};
+    use crate::config::{NamePatterns, TokenConfig, TokenScheme};
 
     const SECRET: &str = "a-client-secret-of-the-usual-length=";
 
-    fn account(jti: Jti) -> Account {
-        Account {
+    fn account(jti: JtiMode) -> AccountConfig {
+        AccountConfig {
             account_id: "acc-1".into(),
             client_id: "cs-1".to_owned(),
             client_secret: SECRET.into(),
-            streams: Names::All,
-            token: Token {
+            streams: NamePatterns::All,
+            token: TokenConfig {
                 lifetime: Duration::from_mins(10),
                 refresh_ahead: Duration::from_mins(1),
-                scheme: Scheme::Bearer,
+                scheme: TokenScheme::Bearer,
                 jti,
             },
             limits: Vec::new(),
         }
     }
 
-    fn now() -> Moment {
-        Moment::from_millis(1_700_000_000_999)
+    fn now() -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_999)
     }
 
-    /// The claims as they stand in the token, its signature unchecked.
+    /// The claims of the token, without verification of its signature.
     fn claims(token: &str) -> Value {
         jsonwebtoken::dangerous::insecure_decode_claims(token).unwrap()
     }
 
-    /// Made by another implementation of HMAC: `openssl dgst -sha256 -hmac` over these two parts.
+    /// The reference signature was made by `openssl dgst -sha256 -hmac` over the first two parts.
     #[test]
-    fn is_the_token_that_openssl_signs() {
-        let minted = mint(&account(Jti::Off), now()).unwrap();
+    fn token_equals_the_one_openssl_signs() {
+        let minted = mint(&account(JtiMode::Off), now()).unwrap();
         assert_eq!(
             minted.token.expose_secret(),
             concat!(
@@ -110,20 +110,20 @@ mod tests {
                 "-57ZLt6ialjjwY1HDpADlAAr1_n1kHC2vHolUguLzdU"
             )
         );
-        assert_eq!(minted.expires, Moment::from_seconds(1_700_000_600));
+        assert_eq!(minted.expires, Timestamp::from_seconds(1_700_000_600));
     }
 
     #[test]
-    fn claims_are_as_kore_spells_them() {
-        let minted = mint(&account(Jti::Off), now()).unwrap();
+    fn claims_have_kores_spelling() {
+        let minted = mint(&account(JtiMode::Off), now()).unwrap();
         let expected = json!({"appId": "cs-1", "sub": "cs-1", "iat": 1_700_000_000, "exp": 1_700_000_600});
         assert_eq!(claims(minted.token.expose_secret()), expected);
     }
 
     #[test]
-    fn enforced_jti_is_fresh_in_every_token() {
+    fn enforced_jti_is_new_in_every_token() {
         let jti = || {
-            let minted = mint(&account(Jti::PerRequest), now()).unwrap();
+            let minted = mint(&account(JtiMode::PerRequest), now()).unwrap();
             let claims = claims(minted.token.expose_secret());
             Uuid::parse_str(claims["jti"].as_str().unwrap()).unwrap()
         };
@@ -133,9 +133,9 @@ mod tests {
     }
 
     #[test]
-    fn is_not_shown_by_accident() {
-        let minted = mint(&account(Jti::Off), now()).unwrap();
-        let shown = format!("{minted:?} {:?}", account(Jti::Off));
+    fn debug_does_not_show_the_token() {
+        let minted = mint(&account(JtiMode::Off), now()).unwrap();
+        let shown = format!("{minted:?} {:?}", account(JtiMode::Off));
         assert!(!shown.contains(minted.token.expose_secret()) && !shown.contains(SECRET), "{shown}");
     }
 }

@@ -1,4 +1,4 @@
-//! The bottom of the stack: one HTTP call to Kore, and what its answer means.
+//! The client at the bottom of the stack: one HTTP call to Kore, and the interpretation of its answer.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -15,24 +15,25 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tower::Service;
 
-use super::allowance::Allowance;
-use super::body::{self, NoBody};
+use super::body;
+use super::body::BodyError;
 use super::error::UpstreamError;
 use super::page::Page;
-use super::{PageRequest, refusal, tls};
+use super::rate_limit_headers::RateLimitHeader;
+use super::{PageRequest, error_response, tls};
 use crate::clock::Clock;
 use crate::config;
 use crate::telemetry;
-use crate::window::Moment;
+use crate::window::Timestamp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What may stand in a path segment as it is (RFC 3986, 3.3, without the sub-delimiters).
+/// Characters that are not percent-encoded in a path segment (RFC 3986, 3.3, without the sub-delimiters).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A page to fetch, and the token to fetch it with.
 #[derive(Clone, Debug)]
 pub struct AuthorizedRequest {
-    /// What to fetch.
+    /// The page to fetch.
     pub page: PageRequest,
     /// The `auth` header; marked sensitive.
     pub auth: HeaderValue,
@@ -53,7 +54,7 @@ impl Client {
     ///
     /// # Errors
     /// If the trust anchors cannot be loaded, or the URL has no scheme and authority.
-    pub fn new(config: &config::Upstream, clock: Clock) -> anyhow::Result<Self> {
+    pub fn new(config: &config::UpstreamConfig, clock: Clock) -> anyhow::Result<Self> {
         let parts = config.base_url.clone().into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
             anyhow::bail!("upstream.base_url: a scheme and a host are needed");
@@ -68,9 +69,9 @@ impl Client {
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            // hyper would send a call again by itself when a pooled connection dies, past the ledger; our retry does it.
+            // hyper would resend a call when a pooled connection dies, without the ledger's knowledge; the retry stage does that.
             .retry_canceled_requests(false)
-            // What is read is copied at once to where the whole body fits.
+            // Read bytes are copied at once into the body's own memory.
             .http1_max_buf_size(64 << 10)
             .build(connector);
         Ok(Self { http, scheme, authority, timeout: config.timeout, clock })
@@ -86,7 +87,7 @@ impl Client {
         query.append_pair("to", &page.bounds.to.to_string());
         query.append_pair("offset", &page.offset.to_string());
         query.append_pair("limit", &page.limit.to_string());
-        if series.rich {
+        if series.agentic {
             query.append_pair("includeAgenticData", "true");
         }
         query.extend_pairs(&series.parameters);
@@ -99,7 +100,7 @@ impl Client {
             .build()?;
         let body = series.filter.body();
         Request::builder()
-            // Kore's page: GET for complete data, POST for filtered data.
+            // Kore documents GET for complete data and POST for filtered data.
             .method(if body.is_some() { Method::POST } else { Method::GET })
             .uri(uri)
             .header("accountId", series.account.as_ref())
@@ -119,22 +120,22 @@ impl Client {
             .await
             .map_err(|error| if error.is_connect() { UpstreamError::Connect } else { UpstreamError::BrokenOff })?;
         let (head, body) = response.into_parts();
-        // What a cache between here and there has answered says when that was.
+        // An answer from a cache on the way has an `Age`.
         let date = date(&head.headers).filter(|_| !head.headers.contains_key(header::AGE));
         if let Some(is_wrong) = date.and_then(|date| self.clock.compare(asked_at, date)) {
             telemetry::clock_wrong(is_wrong);
         }
         let body = body::take(body).await.map_err(|why| match why {
-            NoBody::TooLarge => UpstreamError::TooLarge,
-            NoBody::BrokenOff => UpstreamError::BrokenOff,
+            BodyError::TooLarge => UpstreamError::TooLarge,
+            BodyError::BrokenOff => UpstreamError::BrokenOff,
         })?;
         let page = Page::parse(&body);
         match (head.status, page) {
             (StatusCode::OK, Ok(page)) => {
-                Ok(Page { allowance: Allowance::read(&head.headers, self.clock.now()), ..page })
+                Ok(Page { allowance: RateLimitHeader::read(&head.headers, self.clock.now()), ..page })
             }
-            // Not a page: perhaps a refusal, whatever its status.
-            (status, page) => match refusal::classify(status, &head.headers, &body, self.clock.now()) {
+            // Not a page: possibly a refusal, whatever its status.
+            (status, page) => match error_response::classify(status, &head.headers, &body, self.clock.now()) {
                 Some(refused) => Err(refused),
                 None => Ok(page?),
             },
@@ -142,8 +143,8 @@ impl Client {
     }
 }
 
-/// The time of day that an answer states.
-fn date(headers: &HeaderMap) -> Option<Moment> {
+/// The `Date` of an answer.
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
     Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into())
 }
@@ -174,32 +175,36 @@ impl Service<AuthorizedRequest> for Client {
 mod tests {
     use std::sync::Arc;
 
+    use koregate_simulator::{Profile, RateLimits, RollingLimit, Simulator};
+
     use super::*;
-    use crate::simulator::{Limit, Profile, Simulator};
-    use crate::upstream::{Allowance, Asker, Demand, Filter, Series};
+    use crate::request::{Filter, Requester, RunWaiters, Series};
+    use crate::upstream::RateLimitHeader;
     use crate::window::{Bound, QueryBounds};
 
     #[tokio::test]
-    async fn what_the_upstream_says_of_the_quota_comes_with_its_answer() {
-        let limits = vec![Limit::new(2, Duration::from_mins(1))];
-        let clock = Clock::manual(Moment::from_seconds(1_795_341_600));
-        let profile = Profile { limits, rate_limit_headers: true, days: 1, ..Profile::default() };
+    async fn rate_limit_headers_come_with_the_answer() {
+        let limits = vec![RollingLimit::new(2, Duration::from_mins(1))];
+        let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
+        let rate_limits = RateLimits { headers: true, ..limits.into() };
+        let profile = Profile { rate_limits, days: 1, ..Profile::default() };
         let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
-        let simulator = Simulator::start(profile, clock.clone()).await.unwrap();
-        let config = config::Upstream {
+        let simulator_clock = clock.clone();
+        let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
+        let config = config::UpstreamConfig {
             base_url: simulator.base_url().parse().unwrap(),
             timeout: Duration::from_secs(10),
             max_concurrency: 1,
             ca_file: None,
         };
         let client = Client::new(&config, clock.clone()).unwrap();
-        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), rich: false };
+        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), agentic: false };
         let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
-        let (series, demand) = (Arc::new(series), Demand::new(Asker::anyone()));
+        let (series, demand) = (Arc::new(series), RunWaiters::new(Requester::anyone()));
         let page = PageRequest { series, bounds, offset: 0, limit: 1, demand };
         let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
         let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
-        let told = |allowance: Option<Allowance>| allowance.map(|told| (told.limit, told.remaining));
+        let told = |allowance: Option<RateLimitHeader>| allowance.map(|told| (told.limit, told.remaining));
 
         assert_eq!(told(fetch().await.unwrap().allowance), Some((Some(2), 1)));
         assert_eq!(told(fetch().await.unwrap().allowance), Some((Some(2), 0)));
@@ -210,7 +215,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        simulator.control().change(|profile| profile.rate_limit_headers = false);
+        simulator.control().change(|profile| profile.rate_limits.headers = false);
         simulator.control().set_limits(Vec::new());
         assert_eq!(fetch().await.unwrap().allowance, None);
     }

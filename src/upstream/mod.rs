@@ -1,27 +1,22 @@
-//! Kore's side: what is asked of it, one call at a time, and what it answers.
+//! The upstream, Kore: requests for pages, one HTTP call at a time, and the interpretation of the answers.
 
-mod allowance;
 mod body;
 mod client;
-mod demand;
 mod error;
+mod error_response;
 mod page;
-mod patience;
-mod refusal;
-mod series;
+mod rate_limit_headers;
 mod tls;
 
 use std::sync::Arc;
 
-pub use allowance::Allowance;
-pub use client::{AuthorizedRequest, Client};
-pub use demand::{Asker, Calling, Class, Demand, Waiting};
-pub use error::{Again, SpentLimit, UpstreamError};
-pub use page::{BadPage, Page};
-pub use patience::{Patience, Waited};
-pub use refusal::known_message;
-pub use series::{Filter, KnownFilter, Series};
+pub use self::client::{AuthorizedRequest, Client};
+pub use self::error::{RetryHint, SpentLimit, UpstreamError};
+pub use self::error_response::known_message;
+pub use self::page::{BadPage, Page};
+pub use self::rate_limit_headers::RateLimitHeader;
 
+use crate::request::{RunWaiters, Series};
 use crate::window::{Bound, QueryBounds};
 
 /// The most items that the upstream puts on a page.
@@ -30,14 +25,14 @@ pub const PAGE_LIMIT: u32 = 100;
 /// One page to fetch.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
-    /// Which rows.
+    /// The rows to fetch.
     pub series: Arc<Series>,
-    /// Of which time.
+    /// Their time, in whole seconds.
     pub bounds: QueryBounds,
-    /// How many items to skip.
+    /// Number of items to skip.
     pub offset: u64,
-    /// How many to bring, at most [`PAGE_LIMIT`].
+    /// Most items to return, up to [`PAGE_LIMIT`].
     pub limit: u32,
-    /// Who wants it, and where its calls are counted.
-    pub demand: Arc<Demand>,
+    /// The requests that wait for the page, and the accounting of its calls.
+    pub demand: Arc<RunWaiters>,
 }

@@ -1,22 +1,30 @@
-//! Time, and nothing else: spans and their spelling, the grid of chunks, what is settled or fresh, and the plan of a
-//! window. No I/O and no clock: `now` is an argument.
+//! Time as a value: intervals and their spelling, the grid of chunks, freshness, and the plans made from them. No I/O and
+//! no clock: the current time is an argument.
+//!
+//! - [`timestamp`](Timestamp), [`interval`](Interval), [`interval_map`](IntervalMap): points in time, sets and maps.
+//! - [`bounds`](Bound): the spellings of `from` and `to`, for callers and for the upstream.
+//! - [`grid`](Grid): where chunks are cut.
+//! - [`freshness_policy`](FreshnessPolicy): what is settled, and how long open data may be served.
+//! - [`plan`](Plan): which parts of a window the cache has, and which are missing.
+//! - [`density`](Density), [`run_plan`](plan_runs): how many rows a missing interval is expected to hold, and the bounded
+//!   runs that fetch it.
 
 mod bounds;
-mod coverage;
 mod density;
-mod freshness;
+mod freshness_policy;
 mod grid;
-mod moment;
+mod interval;
+mod interval_map;
 mod plan;
 mod run_plan;
-mod span;
+mod timestamp;
 
-pub use bounds::{Bound, QueryBounds, UpperBound};
-pub use coverage::Coverage;
-pub use density::{Amount, Density};
-pub use freshness::{Freshness, Ladder};
-pub use grid::Grid;
-pub use moment::Moment;
-pub use plan::{Copied, Plan};
-pub use run_plan::{PlannedRun, RunLimits, plan_runs, small_run_length};
-pub use span::{Span, SpanSet};
+pub use self::bounds::{Bound, QueryBounds, UpperBound};
+pub use self::density::{Density, RowRate};
+pub use self::freshness_policy::{FreshnessPolicy, FreshnessTier};
+pub use self::grid::Grid;
+pub use self::interval::{Interval, IntervalSet};
+pub use self::interval_map::IntervalMap;
+pub use self::plan::{Plan, PlanEntry};
+pub use self::run_plan::{PlannedRun, RunLimits, plan_runs, small_run_length};
+pub use self::timestamp::Timestamp;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use koregate::window::Moment;
+use koregate::window::Timestamp;
 
 use super::traces::Ask;
 use super::{DAYS, DAYS_BEFORE, STREAM, default_ladder};
@@ -29,13 +29,13 @@ impl Ladder {
 }
 
 /// How many items there are from `from` up to, but without, `end`.
-fn items(times: &[Moment], from: Moment, end: Moment) -> usize {
+fn items(times: &[Timestamp], from: Timestamp, end: Timestamp) -> usize {
     let before = |moment| times.partition_point(|time| *time < moment);
     before(end).saturating_sub(before(from))
 }
 
 /// What a window ends before: behind its last second, but nothing is known of the future.
-fn end(ask: &Ask) -> Moment {
+fn end(ask: &Ask) -> Timestamp {
     ask.to.next_tick().min(ask.when)
 }
 
@@ -47,15 +47,15 @@ fn calls(items: usize) -> u64 {
 /// and pages of any size, and fetches what it misses page by page. It is a good one: of those who ask for the same at
 /// the same time one fetches, it forgets nothing, and it knows what is settled.
 pub(super) struct UrlCache<'a> {
-    times: &'a [Moment],
+    times: &'a [Timestamp],
     ladder: Ladder,
     /// When each was fetched, and how old it may get.
-    kept: HashMap<String, (Moment, Option<Duration>)>,
+    kept: HashMap<String, (Timestamp, Option<Duration>)>,
     pub(super) calls: u64,
 }
 
 impl<'a> UrlCache<'a> {
-    pub(super) fn new(times: &'a [Moment]) -> Self {
+    pub(super) fn new(times: &'a [Timestamp]) -> Self {
         Self { times, ladder: default_ladder(), kept: HashMap::new(), calls: 0 }
     }
 
@@ -79,17 +79,17 @@ impl<'a> UrlCache<'a> {
 
 /// Knows each second: it fetches what no copy may serve, with the fewest calls that can do it, request by request.
 pub(super) struct LowerBound<'a> {
-    times: &'a [Moment],
+    times: &'a [Timestamp],
     ladder: Ladder,
     /// The first second of the data.
-    begin: Moment,
+    begin: Timestamp,
     /// When each second was fetched.
-    fetched: Vec<Option<Moment>>,
+    fetched: Vec<Option<Timestamp>>,
     pub(super) calls: u64,
 }
 
 impl<'a> LowerBound<'a> {
-    pub(super) fn new(times: &'a [Moment]) -> Self {
+    pub(super) fn new(times: &'a [Timestamp]) -> Self {
         let seconds = (DAYS_BEFORE + DAYS) as usize * 86_400;
         let begin = times.first().copied().unwrap_or_default().floor_to(Duration::from_hours(24));
         Self { times, ladder: default_ladder(), begin, fetched: vec![None; seconds], calls: 0 }
@@ -113,7 +113,7 @@ impl<'a> LowerBound<'a> {
 
     /// The runs that fetch all gaps with the fewest calls. Where it costs less to fetch again what lies between two gaps
     /// than to go around it, they are one run.
-    fn cheapest(&mut self, gaps: &[Range<usize>], now: Moment) -> Vec<Range<usize>> {
+    fn cheapest(&mut self, gaps: &[Range<usize>], now: Timestamp) -> Vec<Range<usize>> {
         // For so many of the gaps: the fewest calls, and the first gap of the last run.
         let mut best = vec![(0, 0)];
         for last in 0..gaps.len() {
@@ -135,7 +135,7 @@ impl<'a> LowerBound<'a> {
     }
 
     /// Whether there is a copy of this second that may be served.
-    fn serves(&self, second: usize, now: Moment) -> bool {
+    fn serves(&self, second: usize, now: Timestamp) -> bool {
         let Some(fetched) = self.fetched[second] else { return false };
         let moment = self.moment(second);
         match (self.ladder.max_age(fetched.since(moment)), self.ladder.max_age(now.since(moment))) {
@@ -147,11 +147,11 @@ impl<'a> LowerBound<'a> {
         }
     }
 
-    fn second(&self, moment: Moment) -> usize {
+    fn second(&self, moment: Timestamp) -> usize {
         usize::try_from(moment.as_seconds() - self.begin.as_seconds()).unwrap_or_default().min(self.fetched.len() - 1)
     }
 
-    fn moment(&self, second: usize) -> Moment {
+    fn moment(&self, second: usize) -> Timestamp {
         self.begin + Duration::from_secs(second as u64)
     }
 }

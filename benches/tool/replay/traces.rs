@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use koregate::window::Moment;
+use koregate::window::Timestamp;
 
 use crate::rig::{DAY, HOUR, MINUTE, date, path, second};
 
 /// One request.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
-    pub(super) when: Moment,
-    pub(super) from: Moment,
+    pub(super) when: Timestamp,
+    pub(super) from: Timestamp,
     /// The last second that is asked for; it may lie in the future.
-    pub(super) to: Moment,
+    pub(super) to: Timestamp,
     /// Dates, not seconds, stand in the URL.
     days: bool,
     /// `offset` and `limit`; `None`: the whole window.
@@ -20,12 +20,12 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    fn seconds(when: Moment, from: Moment, to: Moment) -> Self {
+    fn seconds(when: Timestamp, from: Timestamp, to: Timestamp) -> Self {
         Self { when, from: from.floor_second(), to: to.floor_second(), days: false, page: None }
     }
 
     /// So many whole days, from the one in which `from` lies.
-    fn days(when: Moment, from: Moment, days: u32) -> Self {
+    fn days(when: Timestamp, from: Timestamp, days: u32) -> Self {
         let from = from.floor_to(DAY);
         Self { when, from, to: from + DAY * days - Duration::from_secs(1), days: true, page: None }
     }
@@ -43,7 +43,7 @@ impl Ask {
 }
 
 /// Every trace alone, and all of them at once; each in the order of time.
-pub(super) fn traces(begin: Moment, days: u32) -> Vec<(&'static str, Vec<Ask>)> {
+pub(super) fn traces(begin: Timestamp, days: u32) -> Vec<(&'static str, Vec<Ask>)> {
     let mut traces = vec![
         ("every 5 minutes, the last hour", polls(begin, days)),
         ("every hour, the last 7 days", pulls(begin, days)),
@@ -62,16 +62,16 @@ pub(super) fn traces(begin: Moment, days: u32) -> Vec<(&'static str, Vec<Ask>)> 
 /// Nobody asks on the full second: schedulers and people are late.
 const LATE: Duration = Duration::from_millis(137);
 
-fn each_day(begin: Moment, days: u32) -> impl Iterator<Item = Moment> {
+fn each_day(begin: Timestamp, days: u32) -> impl Iterator<Item = Timestamp> {
     (0..days).map(move |day| begin + DAY * day)
 }
 
-fn polls(begin: Moment, days: u32) -> Vec<Ask> {
+fn polls(begin: Timestamp, days: u32) -> Vec<Ask> {
     let poll = |n| Ask::seconds(begin + MINUTE * 5 * n + LATE, begin + MINUTE * 5 * n - HOUR, begin + MINUTE * 5 * n);
     (0..days * 288).map(poll).collect()
 }
 
-fn pulls(begin: Moment, days: u32) -> Vec<Ask> {
+fn pulls(begin: Timestamp, days: u32) -> Vec<Ask> {
     let pull = |n| {
         let when = begin + HOUR * n + MINUTE * 7;
         Ask::seconds(when + LATE, when - DAY * 7, when)
@@ -79,14 +79,15 @@ fn pulls(begin: Moment, days: u32) -> Vec<Ask> {
     (0..days * 24).map(pull).collect()
 }
 
-fn yesterdays(begin: Moment, days: u32) -> Vec<Ask> {
-    let of =
-        |day: Moment| (0..5).map(move |service| Ask::days(day + HOUR * 6 + MINUTE * 25 * service + LATE, day - DAY, 1));
+fn yesterdays(begin: Timestamp, days: u32) -> Vec<Ask> {
+    let of = |day: Timestamp| {
+        (0..5).map(move |service| Ask::days(day + HOUR * 6 + MINUTE * 25 * service + LATE, day - DAY, 1))
+    };
     each_day(begin, days).flat_map(of).collect()
 }
 
 /// Half of them with round edges, as who picks from a list makes them, half with any.
-fn dashboards(begin: Moment, days: u32) -> Vec<Ask> {
+fn dashboards(begin: Timestamp, days: u32) -> Vec<Ask> {
     let mut rng = fastrand::Rng::with_seed(2_026);
     let mut asks = Vec::new();
     for day in each_day(begin, days) {
@@ -107,7 +108,7 @@ fn dashboards(begin: Moment, days: u32) -> Vec<Ask> {
 }
 
 /// Each walks through one to three days, in pages of its own size, a page every two seconds.
-fn pagers(begin: Moment, days: u32) -> Vec<Ask> {
+fn pagers(begin: Timestamp, days: u32) -> Vec<Ask> {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut asks = Vec::new();
     for day in each_day(begin, days) {
@@ -127,7 +128,7 @@ fn pagers(begin: Moment, days: u32) -> Vec<Ask> {
 }
 
 /// At nine, everybody looks: at the last days, or at some hours of them.
-fn herds(begin: Moment, days: u32) -> Vec<Ask> {
+fn herds(begin: Timestamp, days: u32) -> Vec<Ask> {
     let mut rng = fastrand::Rng::with_seed(200);
     let mut asks = Vec::new();
     for day in each_day(begin, days) {

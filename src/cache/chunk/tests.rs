@@ -8,7 +8,7 @@ use crate::cache::Memory;
 fn items(sizes: &[usize]) -> Vec<Item> {
     let json = |n: usize, size: usize| Bytes::from(format!(r#"{{"n":{n},"x":"{}"}}"#, "é,\\\"".repeat(size)));
     let item = |(n, size): (usize, &usize)| Item {
-        at: Moment::from_nanos(i64::try_from(n / 2).unwrap()),
+        at: Timestamp::from_nanos(i64::try_from(n / 2).unwrap()),
         id: format!("{n}").into(),
         json: json(n, *size),
     };
@@ -24,8 +24,8 @@ fn inflate(pieces: &[Bytes]) -> Vec<u8> {
 }
 
 fn chunk(items: &[Item]) -> Arc<Chunk> {
-    let span = Span::new(Moment::from_nanos(0), Moment::from_nanos(1000));
-    Arc::new(Chunk::new(span, Moment::from_nanos(0), Settled::No, items))
+    let interval = Interval::new(Timestamp::from_nanos(0), Timestamp::from_nanos(1000));
+    Arc::new(Chunk::new(interval, Timestamp::from_nanos(0), Settled::No, items))
 }
 
 proptest! {
@@ -72,9 +72,9 @@ proptest! {
             wanted.remove(0);
         }
         for _ in 0..3 {
-            let joints: Vec<_> = chunk.clone().joints(rows.clone(), is_first).map(|joint| joint.unwrap()).collect();
+            let splices: Vec<_> = chunk.clone().splices(rows.clone(), is_first).map(|joint| joint.unwrap()).collect();
             let (mut text, mut crc) = (Vec::new(), crc32fast::Hasher::new());
-            for joint in joints {
+            for joint in splices {
                 let part = inflate(&joint.pieces);
                 prop_assert_eq!((joint.len, joint.crc), (part.len() as u64, crc32fast::hash(&part)));
                 crc.combine(&crc32fast::Hasher::new_with_initial_len(joint.crc, joint.len));
@@ -88,10 +88,10 @@ proptest! {
     #[test]
     fn rows_are_found_by_time(count in 0usize..30, start in 0i64..20, length in 0i64..20) {
         let items = items(&vec![1; count]);
-        let span = Span::new(Moment::from_nanos(start), Moment::from_nanos(start + length));
-        let rows = chunk(&items).rows_within(span);
+        let interval = Interval::new(Timestamp::from_nanos(start), Timestamp::from_nanos(start + length));
+        let rows = chunk(&items).rows_within(interval);
         for (row, item) in items.iter().enumerate() {
-            prop_assert_eq!(rows.contains(&row), span.contains(item.at));
+            prop_assert_eq!(rows.contains(&row), interval.contains(item.at));
         }
     }
 }
@@ -99,7 +99,7 @@ proptest! {
 #[test]
 fn an_item_of_several_lines_becomes_one_line() {
     let json = Bytes::from_static(b"{\"a\":\"\\n\",\r\n \"b\":1\n}");
-    let several = |n| Item { at: Moment::from_nanos(n), id: format!("{n}").into(), json: json.clone() };
+    let several = |n| Item { at: Timestamp::from_nanos(n), id: format!("{n}").into(), json: json.clone() };
     let lines: Vec<_> = chunk(&[several(0), several(1)]).lines(0..2).map(|lines| lines.unwrap()).collect();
     let line = r#"{"a":"\n",   "b":1 }"#;
     assert_eq!(lines.concat(), format!("{line}\n{line}\n").as_bytes());
@@ -110,15 +110,15 @@ fn a_derived_chunk_keeps_times_and_names() {
     let items = items(&[1, 2, 3, 4]);
     let derived = chunk(&items).derive(|json| (json != items[1].json).then(|| Bytes::from_static(b"{}"))).unwrap();
     let (third, fourth) = (items[2].at, items[3].at.next_tick());
-    assert_eq!(derived.rows_within(Span::new(third, fourth)), 1..3);
+    assert_eq!(derived.rows_within(Interval::new(third, fourth)), 1..3);
     let whole = chunk(&items);
-    assert_eq!(derived.names(1..3), whole.names(2..4), "items that may still move keep their names");
+    assert_eq!(derived.id_hashes(1..3), whole.id_hashes(2..4), "items that may still move keep their names");
     assert!(derived.read(0..3).all(|row| row.unwrap().1 == "{}"));
 }
 
 #[test]
 fn a_damaged_block_is_never_served() {
-    let mut broken = Chunk::new(Span::default(), Moment::from_nanos(0), Settled::Yes, &items(&[500]));
+    let mut broken = Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &items(&[500]));
     let Text::Deflated(good) = &broken.text else { panic!("not deflated") };
     let cut = good.slice(..good.len() / 2);
     broken.text = Text::Deflated(cut);
@@ -138,7 +138,7 @@ fn what_is_read_again_is_kept_for_a_while_and_goes_with_its_chunk() {
     let hot = memory.hot_bytes();
     assert!(hot > chunk.text_len(0..20), "the whole block, and what it costs: {hot}");
     assert_eq!(read(), first);
-    memory.drop_chunk(id);
+    memory.remove(id);
     memory.bytes();
     assert_eq!(memory.hot_bytes(), 0);
 }

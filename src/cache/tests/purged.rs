@@ -8,23 +8,23 @@ const OLD: i64 = -100_000;
 impl Rig {
     async fn purge(&self, stream: Option<&str>, start: i64, end: i64) -> Purged {
         let (account, stream) = ("a".into(), stream.map(Into::into));
-        self.stage.0.purges.purge(Purge { account, stream, span: span(OLD + start, OLD + end) }).await
+        self.stage.0.purges.purge(Purge { account, stream, interval: interval(OLD + start, OLD + end) }).await
     }
 
-    async fn ask_old(&self, start: i64, end: i64) -> Answering {
-        self.ask(OLD + start, OLD + end, Class::Interactive).await
+    async fn ask_old(&self, start: i64, end: i64) -> ResponseFuture {
+        self.ask(OLD + start, OLD + end, Priority::Interactive).await
     }
 
     /// Asks, and plays the one run that this takes.
     async fn fill(&mut self, series: &Series, start: i64, end: i64) {
-        let answering = self.ask_of(series.clone(), OLD + start, OLD + end, Class::Interactive).await;
+        let answering = self.ask_of(series.clone(), OLD + start, OLD + end, Priority::Interactive).await;
         self.run().await.succeed();
         answered(answering).await;
     }
 
     /// Asks for what must be there.
     async fn hit(&mut self, series: &Series, start: i64, end: i64) {
-        let answer = answered(self.ask_of(series.clone(), OLD + start, OLD + end, Class::Interactive).await).await;
+        let answer = answered(self.ask_of(series.clone(), OLD + start, OLD + end, Priority::Interactive).await).await;
         assert_eq!(answer.outcome, Outcome::Hit);
         assert_old(&answer, start, end);
     }
@@ -33,7 +33,7 @@ impl Rig {
 impl Played {
     /// Where it lies behind [`OLD`].
     fn old_span(&self) -> (i64, i64) {
-        let (start, end) = self.span();
+        let (start, end) = self.interval();
         (start - OLD, end - OLD)
     }
 }
@@ -76,7 +76,7 @@ async fn purge_during_a_run_leaves_what_it_does_not_touch() {
     let run = rig.run().await;
     run.call();
     assert_eq!(rig.purge(None, 10, 20).await.memory_chunks, 0);
-    let (_, end) = run.span();
+    let (_, end) = run.interval();
     run.bring_up_to(end);
     assert_old(&answered(before).await, 0, 2 * hour);
     let next = rig.ask_old(0, 2 * hour).await;
@@ -106,7 +106,7 @@ async fn filtered_and_rich_copies_leave_too_and_those_of_other_streams_stay() {
     let mine = [
         Series { filter, ..series() },
         Series { filter: opaque, ..series() },
-        Series { rich: true, parameters: vec![("x".into(), "1".into())], ..series() },
+        Series { agentic: true, parameters: vec![("x".into(), "1".into())], ..series() },
         series(),
     ];
     let other = Series { stream: "other".into(), ..series() };
@@ -146,7 +146,7 @@ async fn only_chunks_that_a_purge_touches_leave() {
 #[tokio::test(start_paused = true)]
 async fn windows_that_cannot_be_cut_leave_as_wholes() {
     let mut rig = Rig::new();
-    rig.stage.0.fields.heard_wrong(&"a".into());
+    rig.stage.0.window_fields.mark_wrong_elsewhere(&"a".into());
     rig.fill(&series(), 0, 100).await;
     rig.hit(&series(), 0, 100).await;
     let before = rig.ask_old(0, 200).await;

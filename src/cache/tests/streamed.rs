@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::*;
-use crate::repage::RepageLayer;
+use crate::paging::PagingLayer;
 use crate::upstream::{Page, PageRequest};
 use crate::window::Bound;
 
@@ -24,7 +24,7 @@ const CALLS: usize = PAGES + 2;
 /// A cache in front of an upstream that answers only so many calls.
 struct Line {
     stage: CacheStage,
-    rows: Arc<Mutex<Vec<(Moment, Bytes)>>>,
+    rows: Arc<Mutex<Vec<(Timestamp, Bytes)>>>,
     calls: Arc<Semaphore>,
 }
 
@@ -45,7 +45,7 @@ impl Line {
                 }
             }
         });
-        let repage = RepageLayer::new(&window, &RunLimiters::default(), &cache.clock).layer(below);
+        let repage = PagingLayer::new(&window, &RunLimiters::default(), &cache.clock).layer(below);
         Self { stage: cache.layer(repage), rows: there, calls }
     }
 
@@ -56,9 +56,10 @@ impl Line {
 
     /// The same for another series.
     async fn ask_for(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
-        let span = span(FIRST + start * MINUTE, FIRST + end * MINUTE);
-        let (excerpt, asker) = (Excerpt::ALL, Asker::anyone());
-        let query = WindowQuery { series: series.into(), span, excerpt, asked_at: at(5_000), asker, may_stream: true };
+        let interval = interval(FIRST + start * MINUTE, FIRST + end * MINUTE);
+        let (page_range, asker) = (PageRange::ALL, Requester::anyone());
+        let query =
+            WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), asker, may_stream: true };
         self.stage.clone().oneshot(query).await.unwrap()
     }
 
@@ -76,14 +77,14 @@ impl Line {
 }
 
 /// A row that deflates to half of its three kilobytes.
-fn row(second: i64) -> (Moment, Bytes) {
+fn row(second: i64) -> (Timestamp, Bytes) {
     let mut noise = fastrand::Rng::with_seed(second.unsigned_abs());
     let noise: String = (0..3_000).map(|_| char::from_digit(noise.u32(..16), 16).unwrap()).collect();
     let (at, id) = (at(second), second.unsigned_abs());
     (at, format!(r#"{{"segmentID":"{id}","segmentStartTime":"{at}","noise":"{noise}"}}"#).into())
 }
 
-fn answer(rows: &[(Moment, Bytes)], request: &PageRequest) -> Page {
+fn answer(rows: &[(Timestamp, Bytes)], request: &PageRequest) -> Page {
     let asked = UpperBound::Exclusive.enclosed(Bound::Second(request.bounds.from), request.bounds.to);
     let asked = rows.iter().filter(|(at, _)| asked.contains(*at)).map(|(_, json)| json.clone());
     let offset = usize::try_from(request.offset).unwrap();
@@ -98,8 +99,8 @@ async fn read(answer: WindowAnswer) -> (Vec<Bytes>, Result<u32, CacheError>) {
     let (mut rest, mut items) = (answer.rest.expect("it is streamed"), Vec::new());
     loop {
         match poll_fn(|context| rest.poll_next(context)).await {
-            Some(Ok(Streamed::Slice(slice))) => items.extend(slice.chunk.read(slice.rows).map(|row| row.unwrap().1)),
-            Some(Ok(Streamed::End)) => return (items, Ok(rest.settle_calls())),
+            Some(Ok(StreamEvent::Slice(slice))) => items.extend(slice.chunk.read(slice.rows).map(|row| row.unwrap().1)),
+            Some(Ok(StreamEvent::End)) => return (items, Ok(rest.settle_calls())),
             Some(Err(error)) => return (items, Err(error)),
             None => panic!("it ends without an end"),
         }
@@ -170,12 +171,12 @@ async fn purge_during_a_stream_refetches_what_was_not_sent() {
     let line = Line::new(1 << 30);
     let slow = begin(&line, 20).await;
     line.allow(1_000).await;
-    let purged = span(FIRST, FIRST + ROWS * MINUTE);
-    let epoch = line.stage.0.purges.purge(Purge { account: "a".into(), stream: None, span: purged }).await.epoch;
+    let purged = interval(FIRST, FIRST + ROWS * MINUTE);
+    let epoch = line.stage.0.purges.purge(Purge { account: "a".into(), stream: None, interval: purged }).await.epoch;
     let mut rest = slow.rest.unwrap();
     let mut chunks = Vec::new();
     line.calls.add_permits(1_000);
-    while let Some(Ok(Streamed::Slice(slice))) = poll_fn(|context| rest.poll_next(context)).await {
+    while let Some(Ok(StreamEvent::Slice(slice))) = poll_fn(|context| rest.poll_next(context)).await {
         chunks.push(slice.chunk);
     }
     let old = chunks.iter().filter(|chunk| chunk.epoch() < epoch).count();

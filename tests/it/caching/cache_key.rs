@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::{
-    Filter, OTHER_STREAM, STREAM, Settings, TestHarness, TestRequest, TestResponse, Timestamp, UpperBound, Window, at,
-    caller_table, exact_profile, exact_stream,
+    ItemFilter, OTHER_STREAM, STREAM, Settings, TestHarness, TestRequest, TestResponse, Timestamp, UpperBound, Window,
+    at, caller_table, exact_profile, exact_stream,
 };
 
 const KEYS: [&str; 3] = ["key-of-both", "key-of-one", "key-of-other"];
@@ -25,7 +25,7 @@ struct RandomRequest {
     /// `offset` and `limit`.
     page: Option<(usize, usize)>,
     agentic: bool,
-    filter: Filter,
+    filter: ItemFilter,
     /// A parameter that the gateway does not know.
     parameter: Option<&'static str>,
     /// Whether the body has a field that the gateway does not know.
@@ -49,7 +49,7 @@ fn requests() -> impl Strategy<Value = RandomRequest> {
     )
         .prop_map(|(key, stream, hours, page, agentic, channels, parameter, is_opaque, purge)| {
             let channels = channels.into_iter().map(str::to_owned).collect();
-            let filter = Filter { channels, ..Filter::default() };
+            let filter = ItemFilter { channels, ..ItemFilter::default() };
             RandomRequest { key, stream, hours, page, agentic, filter, parameter, is_opaque, purge }
         })
 }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use crate::support::{
-    DAY, Filter, HOUR, QueryBound, STREAM, Settings, TestHarness, UpperBound, Window, assert_items, assert_pages, at,
-    pages_of, profile,
+    DAY, HOUR, ItemFilter, QueryBound, STREAM, Settings, TestHarness, UpperBound, Window, assert_items, assert_pages,
+    at, pages_of, profile,
 };
 
 /// The first and the last second of all upstream calls since the last reset.
 fn requested_interval(harness: &TestHarness) -> Option<(String, String)> {
     let calls = harness.control.calls();
-    let from = calls.iter().filter_map(|call| call.from.clone()).min()?;
-    Some((from, calls.iter().filter_map(|call| call.to.clone()).max()?))
+    let from = calls.iter().filter_map(|call| call.query.from.clone()).min()?;
+    Some((from, calls.iter().filter_map(|call| call.query.to.clone()).max()?))
 }
 
 /// Asserts that the window has the upstream's items of now.
@@ -85,9 +85,14 @@ async fn polled_week_is_refetched_in_few_calls() {
         // Data that has settled since the last poll is a run of its own, far from the open data.
         let settling = QueryBound::Second(now - DAY).to_string();
         let calls = harness.control.calls();
-        let open: Vec<_> = calls.iter().filter(|call| call.to.as_ref().is_some_and(|to| *to > settling)).collect();
-        let first =
-            open.iter().filter_map(|call| QueryBound::parse(call.from.as_ref()?)).map(QueryBound::start).min().unwrap();
+        let open: Vec<_> =
+            calls.iter().filter(|call| call.query.to.as_ref().is_some_and(|to| *to > settling)).collect();
+        let first = open
+            .iter()
+            .filter_map(|call| QueryBound::parse(call.query.from.as_ref()?))
+            .map(QueryBound::start)
+            .min()
+            .unwrap();
         let items = harness.items(first, now).len();
         assert!(open.len() as u64 <= pages_of(items) + 1, "{now}: {} calls for {items} items", open.len());
     }
@@ -100,7 +105,8 @@ async fn settling_item_is_refetched_once_then_kept() {
     let window = Window::seconds(at("2026-02-25T06:00:00Z"), at("2026-02-25T08:00:00Z"), UpperBound::Inclusive);
     assert_current(&harness, &window).await;
     let before = harness.items(window.from, window.end);
-    let (id, _) = harness.control.expected_until(STREAM, window.from, window.end, false, &Filter::default()).remove(0);
+    let (id, _) =
+        harness.control.expected_until(STREAM, window.from, window.end, false, &ItemFilter::default()).remove(0);
     assert!(harness.control.touch(STREAM, &id));
     assert_items(&harness.get(&window.query).await.page(), &before, "still fresh");
     harness.advance(DAY);

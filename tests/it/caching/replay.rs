@@ -59,8 +59,8 @@ impl LowerBound {
     fn add(&mut self, request: &Request, times: &[Timestamp]) {
         let span = Interval::new(request.window.from, request.window.end.min(request.when));
         let mut gaps = IntervalSet::from(span);
-        self.kept.spans().iter().for_each(|kept| gaps.remove(*kept));
-        for gap in gaps.spans() {
+        self.kept.intervals().iter().for_each(|kept| gaps.remove(*kept));
+        for gap in gaps.intervals() {
             let before = |moment| times.partition_point(|time| *time < moment);
             let items = before(gap.end) - before(gap.start);
             self.calls += items.div_ceil(100).max(1) as u64;

@@ -1,8 +1,8 @@
 //! The number of upstream calls: a missing window costs the fewest calls that can fetch it, once for all callers.
 
 use crate::support::{
-    Fault, FaultPlan, Profile, STREAM, Settings, TestHarness, TestRequest, UpperBound, Window, assert_items,
-    assert_pages, at, exact_profile, pages_of, profile, send_raw, until,
+    ApiVariant, Fault, FaultPlan, Profile, STREAM, Settings, TestHarness, TestRequest, UpperBound, Window,
+    assert_items, assert_pages, at, exact_profile, pages_of, profile, send_raw, until,
 };
 
 fn hours(from: &str, to: &str) -> Window {
@@ -12,8 +12,9 @@ fn hours(from: &str, to: &str) -> Window {
 
 #[tokio::test]
 async fn cold_day_costs_one_call_per_page() {
-    for (upper_bound, name) in [(UpperBound::Inclusive, "inclusive"), (UpperBound::Exclusive, "exclusive")] {
-        let profile = Profile { upper_bound, ..exact_profile(1_700, 4) };
+    for (exclusive_to, name) in [(false, "inclusive"), (true, "exclusive")] {
+        let api = ApiVariant { exclusive_to, ..ApiVariant::default() };
+        let profile = Profile { api, ..exact_profile(1_700, 4) };
         let harness =
             TestHarness::start(profile, &Settings::default().section("window", &format!("upper_bound = '{name}'")))
                 .await;
@@ -151,7 +152,7 @@ async fn day_ending_at_last_second_shares_cache() {
 async fn wrong_upper_bound_setting_leaves_no_gap() {
     for (actual, configured) in [("exclusive", "inclusive"), ("inclusive", "exclusive")] {
         let mut profile = exact_profile(480, 4);
-        profile.upper_bound = if actual == "inclusive" { UpperBound::Inclusive } else { UpperBound::Exclusive };
+        profile.api.exclusive_to = actual == "exclusive";
         let harness = TestHarness::start(
             profile,
             &Settings::default().section("window", &format!("upper_bound = '{configured}'")),

@@ -1,6 +1,8 @@
 //! A wrong `window.field`: it is detected, reported, and never makes a response wrong.
 
-use crate::support::{Credential, Filter, Profile, STREAM, SelectOn, Settings, TestHarness, TestRequest, at, profile};
+use crate::support::{
+    ApiVariant, Credential, ItemFilter, Profile, STREAM, SelectOn, Settings, TestHarness, TestRequest, at, profile,
+};
 
 /// An account of its own, because metrics are shared by all tests of a process.
 const WRONG_FIELD_ACCOUNT: &str = "account-with-the-wrong-field";
@@ -8,11 +10,12 @@ const WRONG_FIELD_ACCOUNT: &str = "account-with-the-wrong-field";
 #[tokio::test]
 async fn wrong_window_field_disables_cutting_until_trusted() {
     let account = Credential { account_id: WRONG_FIELD_ACCOUNT.to_owned(), ..Credential::default() };
-    let profile = Profile { account, select_on: SelectOn::End, ..profile(300, 5) };
+    let profile =
+        Profile { account, api: ApiVariant { select_on: SelectOn::End, ..ApiVariant::default() }, ..profile(300, 5) };
     let harness = TestHarness::start(profile, &Settings::default()).await;
     let request = |query: &str| TestRequest::get(query).header("accountId", WRONG_FIELD_ACCOUNT);
     let expected = |from, end| {
-        let expected = harness.control.expected_until(STREAM, at(from), at(end), false, &Filter::default());
+        let expected = harness.control.expected_until(STREAM, at(from), at(end), false, &ItemFilter::default());
         let mut items: Vec<Vec<u8>> = expected.into_iter().map(|(_, item)| item).collect();
         items.sort_unstable();
         items
@@ -74,11 +77,11 @@ async fn chunks_cut_before_detection_are_dropped() {
     let harness = TestHarness::start(profile, &Settings::default()).await;
     let request = |query: &str| TestRequest::get(query).header("accountId", "account-found-out-late");
     harness.send(&request("from=2026-02-22&to=2026-02-22")).await.page();
-    harness.control.change(|profile| profile.select_on = SelectOn::End);
+    harness.control.change(|profile| profile.api.select_on = SelectOn::End);
     harness.send(&request("from=2026-02-23&to=2026-02-23")).await.page();
     let day = harness.send(&request("from=2026-02-22&to=2026-02-22")).await.page();
     let expected =
-        harness.control.expected_until(STREAM, at("2026-02-22"), at("2026-02-23"), false, &Filter::default());
+        harness.control.expected_until(STREAM, at("2026-02-22"), at("2026-02-23"), false, &ItemFilter::default());
     let mut expected: Vec<Vec<u8>> = expected.into_iter().map(|(_, item)| item).collect();
     expected.sort_unstable();
     assert!(day.sorted_items() == expected);

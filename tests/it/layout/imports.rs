@@ -7,29 +7,32 @@ use std::fs;
 use std::path::Path;
 
 /// The stages in the order in which a request meets them: each may name those behind it and none before it.
-const STAGES: [&str; 9] = ["edge", "api", "cache", "repage", "retry", "quota", "token", "upstream", "window"];
+const STAGES: [&str; 10] =
+    ["edge", "api", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
+
 /// What any stage but `window` may name beside the stages behind it.
-const BESIDE: [&str; 4] = ["config", "clock", "telemetry", "pages"];
+const BESIDE: [&str; 6] = ["config", "clock", "telemetry", "mapped_bytes", "units", "hex"];
 /// The stages that share something with other replicas, and so may name the way to it.
 const SHARE: [&str; 2] = ["cache", "quota"];
 
 /// What each module beside the stages may name, beside itself.
-const OTHERS: [(&str, &[&str]); 11] = [
+const OTHERS: [(&str, &[&str]); 12] = [
     // Counts and logs what it is told; seen by all, sees nobody.
     ("telemetry", &[]),
     ("clock", &["window"]),
     // Made above, sent below, known in between to nobody.
-    ("pages", &[]),
-    ("config", &["window"]),
-    // Shares no code with the gateway but time itself: an upstream that shared a mistake could not show it.
-    ("simulator", &["clock", "window"]),
+    ("mapped_bytes", &[]),
+    // Text of durations, sizes and bytes.
+    ("units", &[]),
+    ("hex", &[]),
+    ("config", &["window", "units", "hex"]),
     // The way to Redis; knows nothing of what goes over it.
-    ("fleet", &["config", "clock", "telemetry"]),
+    ("redis_client", &["config", "clock", "telemetry", "hex"]),
     // Puts the stages together.
-    ("stack", &["stages", "fleet", "config", "clock", "telemetry"]),
-    ("admin", &["stack", "stages", "fleet", "config", "clock", "telemetry"]),
-    ("server", &["admin", "stack", "stages", "config", "clock", "telemetry", "pages"]),
-    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "simulator"]),
+    ("stack", &["stages", "redis_client", "config", "clock", "telemetry"]),
+    ("admin", &["stack", "stages", "redis_client", "config", "clock", "telemetry"]),
+    ("server", &["admin", "stack", "stages", "config", "clock", "telemetry", "mapped_bytes"]),
+    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "units", "hex"]),
     ("lib", &[]),
 ];
 
@@ -83,10 +86,13 @@ fn broken_by(source: &Source) -> Vec<String> {
     if !SEE_CONFIG.iter().any(|place| path.starts_with(place)) && !words(&source.code, "Config").is_empty() {
         forbid("Config", "a stage gets its own section, not the whole configuration");
     }
+    if source.top() != "cli" && !words(&source.code, "koregate_simulator").is_empty() {
+        forbid("koregate_simulator", "only the commands `demo` and `simulate` run a simulator");
+    }
     for status in statuses(&source.code) {
         let chosen_here = match source.top() {
-            // Its own words for operators; the other side of the wire; and what is read off the wire.
-            "admin" | "simulator" | "upstream" => true,
+            // Its own words for operators, and what is read off the wire.
+            "admin" | "upstream" => true,
             "api" => status == "NOT_MODIFIED",
             _ => path == "edge/problem.rs",
         };
@@ -153,7 +159,7 @@ fn allowed(top: &str) -> Option<Vec<&'static str>> {
         return Some(Vec::new());
     }
     if let Some(place) = STAGES.iter().position(|stage| *stage == top) {
-        let fleet = SHARE.contains(&top).then_some("fleet");
+        let fleet = SHARE.contains(&top).then_some("redis_client");
         return Some(STAGES[place + 1..].iter().chain(&BESIDE).copied().chain(fleet).collect());
     }
     let (_, named) = OTHERS.iter().find(|(module, _)| *module == top)?;
@@ -405,31 +411,31 @@ mod the_checker {
     #[test]
     fn broken_rule_of_each_kind_is_found() {
         for (path, text, names) in [
-            ("quota/turns.rs", "use crate::cache::Memory;", "crate::cache"),
-            ("quota/turns.rs", "use crate::{config::Limit, edge};", "crate::edge"),
+            ("quota/scheduler/mod.rs", "use crate::cache::Memory;", "crate::cache"),
+            ("quota/scheduler/mod.rs", "use crate::{config::Limit, edge};", "crate::edge"),
             (
-                "quota/turns.rs",
-                "use crate::{\n    token::{Mint, mint::{self, X}},\n    repage::Run as R,\n};",
-                "crate::repage",
+                "quota/scheduler/mod.rs",
+                "use crate::{\n    token::{Mint, mint::{self, X}},\n    paging::Run as R,\n};",
+                "crate::paging",
             ),
             ("quota/mod.rs", "fn f() -> crate::retry::RetryLayer {}", "crate::retry"),
             ("quota/mod.rs", "use super::api;", "crate::api"),
-            ("quota/turns.rs", "fn f() { super::super::stack::f() }", "crate::stack"),
-            ("upstream/page.rs", "use crate::simulator::Fault;", "crate::simulator"),
+            ("quota/scheduler/mod.rs", "fn f() { super::super::stack::f() }", "crate::stack"),
+            ("upstream/page.rs", "use koregate_simulator::Fault;", "koregate_simulator"),
             ("telemetry/logs.rs", "use crate::window::Moment;", "crate::window"),
-            ("simulator/auth.rs", "use crate::token::mint::mint;", "crate::token"),
-            ("window/span.rs", "use crate::clock::Clock;", "crate::clock"),
-            ("window/span.rs", "use std::{fmt, fs::File};", "std::fs::File"),
-            ("window/span.rs", "use std::time::{Duration, Instant};", "Instant"),
-            ("window/span.rs", "use tokio::sync::Notify;", "tokio"),
-            ("window/span.rs", "let now = jiff::Timestamp::now();", "Timestamp::now"),
+            ("config/mod.rs", "use crate::token::mint::mint;", "crate::token"),
+            ("window/interval.rs", "use crate::clock::Clock;", "crate::clock"),
+            ("window/interval.rs", "use std::{fmt, fs::File};", "std::fs::File"),
+            ("window/interval.rs", "use std::time::{Duration, Instant};", "Instant"),
+            ("window/interval.rs", "use tokio::sync::Notify;", "tokio"),
+            ("window/interval.rs", "let now = jiff::Timestamp::now();", "Timestamp::now"),
             ("cache/mod.rs", "let now = std::time::SystemTime::now();", "SystemTime"),
-            ("repage/mod.rs", "fn new(config: &config::Config) {}", "Config"),
+            ("paging/mod.rs", "fn new(config: &config::Config) {}", "Config"),
             ("api/mod.rs", "let status = StatusCode::BAD_REQUEST;", "StatusCode::BAD_REQUEST"),
             ("edge/mod.rs", "let status = http::StatusCode::OK;", "StatusCode::OK"),
             ("main.rs", "use koregate::{cli, server::Gateway};", "koregate::server"),
-            ("repage/mod.rs", "use crate::fleet::Link;", "crate::fleet"),
-            ("fleet/link.rs", "use crate::cache::Memory;", "crate::cache"),
+            ("paging/mod.rs", "use crate::redis_client::RedisClient;", "crate::redis_client"),
+            ("redis_client/client.rs", "use crate::cache::Memory;", "crate::cache"),
             ("warm/mod.rs", "use crate::stack::Stack;", "no rule"),
         ] {
             let found = wrong(path, text);
@@ -440,21 +446,24 @@ mod the_checker {
     #[test]
     fn allowed_code_breaks_no_rule() {
         for (path, text) in [
-            ("quota/turns.rs", "use crate::{config::{self, Limit}, token, upstream::*, window::Span};"),
-            ("quota/turns.rs", "use super::ledger::Ledger;\nuse crate::quota::Pace;"),
-            ("quota/turns.rs", "use crate::fleet::Link;"),
+            ("quota/scheduler/mod.rs", "use crate::{config::{self, Limit}, token, upstream::*, window::Span};"),
+            ("quota/scheduler/mod.rs", "use super::ledger::Ledger;\nuse crate::quota::Pace;"),
+            ("quota/scheduler/mod.rs", "use crate::redis_client::RedisClient;"),
             ("api/mod.rs", "*status = StatusCode::NOT_MODIFIED;"),
             ("edge/problem.rs", "StatusCode::NOT_FOUND"),
-            ("window/span.rs", "use std::{fmt, time::Duration};"),
+            ("window/interval.rs", "use std::{fmt, time::Duration};"),
             ("server/tls.rs", "use rustls::ServerConfig;"),
-            ("quota/turns.rs", "/* /* crate::edge */ crate::edge */ // crate::edge\nlet s = \"\\\"crate::edge\";"),
-            ("quota/turns.rs", "let s = (r#\"\" crate::edge\"#, br\"crate::edge\", '\"', b'\\'', 'a');"),
             (
-                "quota/turns.rs",
+                "quota/scheduler/mod.rs",
+                "/* /* crate::edge */ crate::edge */ // crate::edge\nlet s = \"\\\"crate::edge\";",
+            ),
+            ("quota/scheduler/mod.rs", "let s = (r#\"\" crate::edge\"#, br\"crate::edge\", '\"', b'\\'', 'a');"),
+            (
+                "quota/scheduler/mod.rs",
                 "fn f<'a>(x: &'a str) {}\n#[cfg(test)]\nmod tests { use crate::edge::{A, B}; fn f() { '}' } }",
             ),
             (
-                "quota/turns.rs",
+                "quota/scheduler/mod.rs",
                 "#[cfg(test)]\nuse crate::edge;\n#[cfg(test)]\n#[allow(dead_code)]\nfn f(a: [u8; 2]) { crate::api }",
             ),
         ] {
@@ -471,15 +480,15 @@ mod the_checker {
             "let c = '\"'; use crate::edge; let d = '\"';",
             "fn f<'a>() { crate::edge } fn g<'a>() {}",
         ] {
-            assert_eq!(wrong("quota/turns.rs", text).len(), 1, "{text}");
+            assert_eq!(wrong("quota/scheduler/mod.rs", text).len(), 1, "{text}");
         }
     }
 
     #[test]
     fn test_module_file_is_recognised() {
-        assert_eq!(test_modules("repage/mod.rs", "#[cfg(test)]\nmod tests;"), ["repage/tests"]);
-        assert_eq!(test_modules("repage/walk.rs", "mod a;\n#[cfg(test)]\nmod tests;\nmod b;"), ["repage/walk/tests"]);
-        assert_eq!(test_modules("repage/walk.rs", "#[cfg(test)]\nmod tests { }\nmod b;"), Vec::<String>::new());
+        assert_eq!(test_modules("paging/mod.rs", "#[cfg(test)]\nmod tests;"), ["paging/tests"]);
+        assert_eq!(test_modules("paging/scan.rs", "mod a;\n#[cfg(test)]\nmod tests;\nmod b;"), ["paging/scan/tests"]);
+        assert_eq!(test_modules("paging/scan.rs", "#[cfg(test)]\nmod tests { }\nmod b;"), Vec::<String>::new());
     }
 
     #[test]
@@ -502,7 +511,11 @@ mod the_checker {
     #[test]
     fn contained_crates_are_named_in_one_file() {
         let sources = read_sources();
-        let contained = [("moka", "cache/memory.rs"), ("governor", "quota/bucket.rs"), ("redis", "fleet/wire.rs")];
+        let contained = [
+            ("moka", "cache/store/memory.rs"),
+            ("governor", "edge/rate_limit.rs"),
+            ("redis", "redis_client/connector.rs"),
+        ];
         for (name, file) in contained {
             let named = sources.iter().filter(|source| !paths(&source.code, name).is_empty());
             assert_eq!(named.map(|source| source.path.as_str()).collect::<Vec<_>>(), [file]);

@@ -7,7 +7,7 @@ use rustls::{ClientConnection, StreamOwned};
 use tokio::net::TcpStream;
 
 use super::monitored_gateway::{MB, MonitoredGateway, UNLIMITED, connect_from, send};
-use crate::support::{CertificateAuthority, Clock, Profile, Simulator, TestRequest, at, exact_stream, until};
+use crate::support::{CertificateAuthority, Profile, Simulator, TestRequest, at, exact_stream, until};
 
 /// 5,000 items, some 30 MB; deflated, 6 MB.
 const LONG: &str = "from=2026-02-07&to=2026-02-25";
@@ -20,8 +20,8 @@ const BY_SEND_TIMEOUT: &str = "limit=\"send_timeout\"";
 async fn simulator(streams: usize) -> Simulator {
     let stream = |nth| exact_stream(stream(nth), 250);
     let streams = (0..streams).map(stream).collect();
-    let profile = Profile { streams, days: 20, end: Some(at("2026-02-26")), ..Profile::default() };
-    Simulator::start(profile, Clock::system()).await.unwrap()
+    let profile = Profile { streams, days: 20, end: Some(at("2026-02-26").into()), ..Profile::default() };
+    Simulator::start(profile).await.unwrap()
 }
 
 fn stream(nth: usize) -> String {

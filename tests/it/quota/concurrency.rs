@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::support::{
-    DAY, HOUR, Limit, Profile, STREAM, Settings, TestHarness, TestRequest, UpperBound, Window, assert_items,
+    DAY, HOUR, Profile, RollingLimit, STREAM, Settings, TestHarness, TestRequest, UpperBound, Window, assert_items,
     assert_pages, at, pages_of, profile,
 };
 
@@ -58,10 +58,10 @@ async fn max_concurrency_is_shared_by_all_runs() {
 /// With six calls a second, each call waits for the quota, however fast the upstream is.
 #[tokio::test]
 async fn cold_window_contended_quota_is_fetched_serially() {
-    let limit = Limit::new(6, Duration::from_secs(1));
+    let limit = RollingLimit::new(6, Duration::from_secs(1));
     let settings =
         Settings::default().limits("[{ requests = 6, per = '1s' }]").section("quota", "queue_timeout = '500ms'");
-    let harness = start_slow(Profile { limits: vec![limit], ..profile(1_700, 6) }, &settings).await;
+    let harness = start_slow(Profile { rate_limits: vec![limit].into(), ..profile(1_700, 6) }, &settings).await;
     let window = Window::days("2026-02-20", "2026-02-21");
     let least = pages_of(harness.window_items(&window).len());
     assert_pages(&harness, &window, 10_000).await;

@@ -9,18 +9,18 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    DAY, HttpClient, Limit, Order, Profile, Settings, TestHarness, TestRequest, UpperBound, Window, at, caller_table,
-    exact_profile, pages_of, until_async,
+    DAY, HttpClient, Profile, RollingLimit, Settings, SortOrder, TestHarness, TestRequest, UpperBound, Window, at,
+    caller_table, exact_profile, pages_of, until_async,
 };
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// A simulator and a gateway with one limit, and three callers.
-async fn start(items_per_day: u32, limit: Limit, settings: Settings) -> TestHarness {
-    let Limit { requests, per } = limit;
+async fn start(items_per_day: u32, limit: RollingLimit, settings: Settings) -> TestHarness {
+    let RollingLimit { requests, per } = limit;
     let callers: String = NAMES.map(|name| caller_table(name, name, "requests_per_minute = 60_000")).concat();
     let limits = format!("[{{ requests = {requests}, per = '{}s' }}]", per.as_secs());
-    let profile = Profile { limits: vec![limit], ..exact_profile(items_per_day, 20) };
+    let profile = Profile { rate_limits: vec![limit].into(), ..exact_profile(items_per_day, 20) };
     TestHarness::start(profile, &settings.limits(&limits).tables(&callers)).await
 }
 
@@ -52,8 +52,8 @@ fn morning(day: u32) -> Window {
 }
 
 /// Asserts that three urgent parts of a long background fetch are served before the fetch ends.
-async fn assert_served_early(order: Order) {
-    let harness = start(1_000, Limit::new(10, Duration::from_secs(1)), Settings::default()).await;
+async fn assert_served_early(order: SortOrder) {
+    let harness = start(1_000, RollingLimit::new(10, Duration::from_secs(1)), Settings::default()).await;
     harness.control.set_order(order);
     let long = days(11, 18);
     let backfill = harness.gateway.spawn(background(request(&long, "a")));
@@ -73,12 +73,12 @@ async fn assert_served_early(order: Order) {
 
 #[tokio::test]
 async fn urgent_part_of_ascending_fetch_is_served_early() {
-    assert_served_early(Order::Ascending).await;
+    assert_served_early(SortOrder::Ascending).await;
 }
 
 #[tokio::test]
 async fn urgent_part_of_descending_fetch_is_served_early() {
-    assert_served_early(Order::Descending).await;
+    assert_served_early(SortOrder::Descending).await;
 }
 
 /// A random number below `below`: SplitMix64, the same on every run.
@@ -102,7 +102,7 @@ fn random_request(number: u64, state: &mut u64) -> (Window, TestRequest) {
 async fn random_disconnects_leave_no_waiters_behind() {
     // Open data is never cached, so a lost response would be fetched again.
     let settings = Settings::default().section("window", "freshness = []").section("quota", "queue_timeout = '5s'");
-    let harness = start(300, Limit::new(40, Duration::from_secs(1)), settings).await;
+    let harness = start(300, RollingLimit::new(40, Duration::from_secs(1)), settings).await;
     harness.control.set_latency(Duration::from_millis(2), Duration::from_millis(8));
     let served = AtomicU64::new(0);
     stream::iter(0..120u64)
@@ -143,7 +143,7 @@ async fn random_disconnects_leave_no_waiters_behind() {
 
 #[tokio::test]
 async fn disconnect_before_permit_costs_no_call() {
-    let harness = start(50, Limit::new(1, Duration::from_secs(2)), Settings::default()).await;
+    let harness = start(50, RollingLimit::new(1, Duration::from_secs(2)), Settings::default()).await;
     harness.send(&request(&days(10, 10), "a")).await.page();
     let leaves: Vec<_> = [12, 14, 16].map(|day| harness.gateway.spawn(request(&days(day, day), "b"))).into();
     until_waiting(&harness, 3).await;
@@ -157,7 +157,7 @@ async fn disconnect_before_permit_costs_no_call() {
 async fn interactive_request_uses_reserve_for_background_fetch() {
     // Background work must leave two of ten calls.
     let settings = Settings::default().section("quota", "queue_timeout = '1s'");
-    let harness = start(1_000, Limit::new(10, Duration::from_hours(1)), settings).await;
+    let harness = start(1_000, RollingLimit::new(10, Duration::from_hours(1)), settings).await;
     let day = days(20, 20);
     let refused = harness.send(&background(request(&day, "a"))).await;
     assert_eq!(refused.status, 503, "{}", refused.text());
@@ -168,7 +168,7 @@ async fn interactive_request_uses_reserve_for_background_fetch() {
 
 #[tokio::test]
 async fn shared_run_is_charged_to_one_caller() {
-    let harness = start(1_700, Limit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
+    let harness = start(1_700, RollingLimit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
     harness.gateway.open_connections(24).await;
     let day = at("2026-02-20");
     let hour = |n: u32| {
@@ -190,13 +190,13 @@ async fn shared_run_is_charged_to_one_caller() {
 
 #[tokio::test]
 async fn different_priorities_are_separate_runs() {
-    let harness = start(300, Limit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
+    let harness = start(300, RollingLimit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
     let (first, second) = (days(20, 20), days(21, 21));
     let requests = [background(request(&first, "a")), request(&second, "b")];
     for (window, response) in [&first, &second].into_iter().zip(harness.gateway.send_all(&requests).await) {
         response.assert_complete(&harness.window_items(&window), &window.query);
     }
-    let beginnings: BTreeSet<_> = harness.control.calls().into_iter().map(|call| call.from.unwrap()).collect();
+    let beginnings: BTreeSet<_> = harness.control.calls().into_iter().map(|call| call.query.from.unwrap()).collect();
     assert_eq!(beginnings.len(), 2, "{beginnings:?}");
     assert_eq!(harness.calls(), 6);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::support::{
-    Fault, FaultPlan, Limit, Profile, Settings, TestHarness, TestRequest, Timestamp, Window, at, exact_profile,
+    Fault, FaultPlan, Profile, RollingLimit, Settings, TestHarness, TestRequest, Timestamp, Window, at, exact_profile,
     until_async,
 };
 
@@ -15,11 +15,12 @@ use crate::support::{
 const CALLERS: usize = 24;
 
 /// The limits of the upstream and of the gateway.
-struct Limits(Vec<Limit>);
+struct Limits(Vec<RollingLimit>);
 
 impl Limits {
     fn settings(&self, queue_timeout: &str) -> Settings {
-        let limit = |limit: &Limit| format!("{{ requests = {}, per = '{}s' }}", limit.requests, limit.per.as_secs());
+        let limit =
+            |limit: &RollingLimit| format!("{{ requests = {}, per = '{}s' }}", limit.requests, limit.per.as_secs());
         let limits = self.0.iter().map(limit).collect::<Vec<_>>().join(", ");
         Settings::default()
             .limits(&format!("[{limits}]"))
@@ -28,7 +29,7 @@ impl Limits {
 
     /// A simulator that enforces the limits, and a gateway that is configured with them.
     async fn start(&self, items_per_day: u32, queue_timeout: &str) -> TestHarness {
-        let profile = Profile { limits: self.0.clone(), ..exact_profile(items_per_day, 20) };
+        let profile = Profile { rate_limits: self.0.clone().into(), ..exact_profile(items_per_day, 20) };
         TestHarness::start(profile, &self.settings(queue_timeout)).await
     }
 
@@ -58,7 +59,8 @@ impl ColdWindows {
 
 #[tokio::test]
 async fn steady_demand_fills_limit_without_exceeding_it() {
-    let limits = Limits(vec![Limit::new(12, Duration::from_secs(2)), Limit::new(1800, Duration::from_hours(1))]);
+    let limits =
+        Limits(vec![RollingLimit::new(12, Duration::from_secs(2)), RollingLimit::new(1800, Duration::from_hours(1))]);
     let harness = limits.start(480, "30s").await;
     let windows = ColdWindows::default();
     stream::iter(0..60)
@@ -74,7 +76,8 @@ async fn steady_demand_fills_limit_without_exceeding_it() {
 
 #[tokio::test]
 async fn spent_limit_returns_retry_after() {
-    let limits = Limits(vec![Limit::new(12, Duration::from_secs(2)), Limit::new(30, Duration::from_secs(10))]);
+    let limits =
+        Limits(vec![RollingLimit::new(12, Duration::from_secs(2)), RollingLimit::new(30, Duration::from_secs(10))]);
     let harness = limits.start(480, "2s").await;
     let windows = ColdWindows::default();
     let refused = Mutex::new(Vec::new());
@@ -105,7 +108,8 @@ async fn spent_limit_returns_retry_after() {
 
 #[tokio::test]
 async fn run_continues_behind_queue_timeout() {
-    let limits = Limits(vec![Limit::new(5, Duration::from_secs(1)), Limit::new(8, Duration::from_secs(4))]);
+    let limits =
+        Limits(vec![RollingLimit::new(5, Duration::from_secs(1)), RollingLimit::new(8, Duration::from_secs(4))]);
     let harness = limits.start(1000, "1s").await;
     let day = Window::day("2026-02-20");
     let mut timeouts = 0;
@@ -126,7 +130,7 @@ async fn run_continues_behind_queue_timeout() {
 
 #[tokio::test]
 async fn retried_calls_count_against_limit() {
-    let limits = Limits(vec![Limit::new(2, Duration::from_secs(1))]);
+    let limits = Limits(vec![RollingLimit::new(2, Duration::from_secs(1))]);
     let harness = limits.start(480, "30s").await;
     harness.control.set_faults(FaultPlan::always(Fault::EmptyBody));
     let (request, ..) = ColdWindows::default().next();
@@ -137,7 +141,8 @@ async fn retried_calls_count_against_limit() {
 
 #[tokio::test]
 async fn huge_upstream_retry_after_is_bounded() {
-    let limits = Limits(vec![Limit::new(60, Duration::from_mins(1)), Limit::new(1800, Duration::from_hours(1))]);
+    let limits =
+        Limits(vec![RollingLimit::new(60, Duration::from_mins(1)), RollingLimit::new(1800, Duration::from_hours(1))]);
     let harness = limits.start(480, "2s").await;
     let retry_after = Duration::from_secs(1_000_000_000_000);
     harness.control.set_faults(FaultPlan::times(Fault::TooMany, 1).retry_after(retry_after));

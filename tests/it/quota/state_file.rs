@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{
-    Clock, Credential, GatewayProcess, HttpClient, KoregateProcess, Profile, Simulator, StreamProfile, TestRequest,
+    Credential, GatewayProcess, HttpClient, KoregateProcess, Profile, Simulator, StreamProfile, TestRequest,
     TestResponse, environment, run_koregate, text, until, until_async,
 };
 
@@ -51,7 +51,7 @@ async fn start(config: &Path, environment: &[(&'static str, String)]) -> Gateway
 async fn killed_processes_spend_exactly_their_limit() {
     let streams = (0..10).map(|n| StreamProfile::new(format!("st-{n}"), 50)).collect();
     let profile = Profile { streams, days: 4, ..Profile::default() };
-    let simulator = Simulator::start(profile, Clock::system()).await.unwrap();
+    let simulator = Simulator::start(profile).await.unwrap();
     let control = simulator.control();
     let dir = tempfile::tempdir().unwrap();
     let (config, _) = configure(dir.path());
@@ -128,7 +128,7 @@ impl EmptyWindows {
     async fn start() -> Self {
         let streams = vec![StreamProfile::new("st-0", 50)];
         let profile = Profile { streams, days: 4, ..Profile::default() };
-        Self { simulator: Simulator::start(profile, Clock::system()).await.unwrap(), requested: 0 }
+        Self { simulator: Simulator::start(profile).await.unwrap(), requested: 0 }
     }
 
     /// Requests a window that was not requested before.

@@ -13,9 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use koregate::config;
-use koregate::fleet::{
-    Command, Event, Health, Link as RedisClient, LinkError as ConnectionError, Reply, Script, Subscription,
-};
+use koregate::redis_client::{Command, ConnectionError, Event, Health, RedisClient, Reply, Script, Subscription};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::{until_async, within_deadline};
@@ -29,7 +27,7 @@ fn client(url: &str) -> RedisClient {
 
 /// The same with a limit of the size of values and another timeout.
 fn client_with(url: &str, max_value: u64, timeout: Duration) -> RedisClient {
-    let config = config::Redis {
+    let config = config::RedisConfig {
         url: url.to_owned().into(),
         prefix: "koregate".to_owned(),
         ttl: Duration::from_mins(1),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::replica_set::{ReplicaSet, overlapping_windows};
-use crate::support::{Limit, Profile, RedisServer, SETTLED_DAY, Settings, TestRequest, exact_profile, until};
+use crate::support::{Profile, RedisServer, RollingLimit, SETTLED_DAY, Settings, TestRequest, exact_profile, until};
 
 fn day(date: &str) -> TestRequest {
     TestRequest::get(format!("from={date}&to={date}"))
@@ -13,8 +13,8 @@ fn day(date: &str) -> TestRequest {
 
 /// A leader and a follower with a limit of one call in two seconds, which is spent.
 async fn start_spent() -> ReplicaSet {
-    let limit = Limit::new(1, Duration::from_secs(2));
-    let profile = Profile { limits: vec![limit], ..exact_profile(50, 20) };
+    let limit = RollingLimit::new(1, Duration::from_secs(2));
+    let profile = Profile { rate_limits: vec![limit].into(), ..exact_profile(50, 20) };
     let settings = Settings::default().limits("[{ requests = 1, per = '2s' }]");
     let set = ReplicaSet::start(profile, settings, 2).await;
     set.leader().send(&day("2026-02-10")).await.page();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::replica_set::ReplicaSet;
 use crate::support::{
-    Fault, FaultPlan, Filter, Limit, Profile, RedisServer, SETTLED_DAY, SelectOn, Settings, TestRequest, TestResponse,
-    at, channel_filter, exact_profile,
+    ApiVariant, Fault, FaultPlan, ItemFilter, Profile, RedisServer, RollingLimit, SETTLED_DAY, SelectOn, Settings,
+    TestRequest, TestResponse, at, channel_filter, exact_profile,
 };
 
 const OPEN_WINDOW: &str = "from=2026-02-25T11:00:00&to=2026-02-25T23:59:59";
@@ -48,7 +48,7 @@ async fn follower_filters_and_agentic_data_are_forwarded() {
     let filtered = follower.send(&TestRequest::post(SETTLED_DAY, r#"{"channels":["voice"]}"#)).await;
     filtered.assert_complete(&harness.items_of(from, end, false, &channel_filter("voice")), "filtered");
     let agentic = follower.send(&TestRequest::get(SETTLED_DAY).and("includeAgenticData=true")).await;
-    agentic.assert_complete(&harness.items_of(from, end, true, &Filter::default()), "agentic");
+    agentic.assert_complete(&harness.items_of(from, end, true, &ItemFilter::default()), "agentic");
     let calls = harness.calls();
     follower.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), "plain");
     assert_eq!(harness.calls(), calls, "agentic chunks serve plain requests");
@@ -58,7 +58,7 @@ async fn follower_filters_and_agentic_data_are_forwarded() {
     let requests = [TestRequest::get(other).and("includeAgenticData=true"), TestRequest::get(other)];
     let responses = follower.send_all(&requests).await;
     let (from, end) = (at("2026-02-22"), at("2026-02-23"));
-    responses[0].assert_complete(&harness.items_of(from, end, true, &Filter::default()), "concurrent agentic");
+    responses[0].assert_complete(&harness.items_of(from, end, true, &ItemFilter::default()), "concurrent agentic");
     responses[1].assert_complete(&harness.items(from, end), "concurrent plain");
     assert_eq!(harness.calls(), calls + 3);
 
@@ -68,7 +68,8 @@ async fn follower_filters_and_agentic_data_are_forwarded() {
 
 #[tokio::test]
 async fn follower_uncut_window_is_complete_and_degrades_all() {
-    let profile = Profile { select_on: SelectOn::End, ..exact_profile(250, 4) };
+    let profile =
+        Profile { api: ApiVariant { select_on: SelectOn::End, ..ApiVariant::default() }, ..exact_profile(250, 4) };
     let set = ReplicaSet::start(profile, Settings::default(), 2).await;
     let (harness, follower) = (&set.harness, set.follower(0));
     let response = follower.get(SETTLED_DAY).await;
@@ -111,7 +112,8 @@ async fn follower_reports_leader_errors_unchanged() {
 
 #[tokio::test]
 async fn follower_keeps_waiting_while_leader_receives_pages() {
-    let profile = Profile { limits: vec![Limit::new(1, Duration::from_millis(700))], ..exact_profile(950, 4) };
+    let profile =
+        Profile { rate_limits: vec![RollingLimit::new(1, Duration::from_millis(700))].into(), ..exact_profile(950, 4) };
     let settings = Settings::default().limits("[{ requests = 1, per = '700ms' }]");
     let set = ReplicaSet::start(profile, settings.section("quota", "queue_timeout = '2s'"), 2).await;
     set.follower(0).get(SETTLED_DAY).await.assert_complete(&set.harness.settled_day(), "ten pages in seven seconds");

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    DAY, Profile, RedisServer, SETTLED_DAY, SelectOn, Settings, TestHarness, TestRequest, Timestamp, at, exact_profile,
-    until,
+    ApiVariant, DAY, Profile, RedisServer, SETTLED_DAY, SelectOn, Settings, TestHarness, TestRequest, Timestamp, at,
+    exact_profile, until,
 };
 
 /// The chunks of a day.
@@ -98,7 +98,8 @@ async fn encrypted_values_open_with_their_key_only() {
 #[tokio::test]
 async fn chunks_cut_by_wrong_field_are_not_read() {
     let redis = RedisServer::start();
-    let profile = Profile { select_on: SelectOn::End, ..exact_profile(250, 4) };
+    let profile =
+        Profile { api: ApiVariant { select_on: SelectOn::End, ..ApiVariant::default() }, ..exact_profile(250, 4) };
     let harness = TestHarness::start(profile, &Settings::default().redis(&redis.url())).await;
     // A second without a conversation across its edges does not reveal the wrong field; a day does.
     let quiet = "from=2026-02-23T04:00:00&to=2026-02-23T04:00:00";

@@ -31,7 +31,7 @@ impl Replica {
 
     fn follows(&self, leader: &Self) -> bool {
         let leader = leader.gateway.server.stack().post.as_ref().unwrap().me();
-        matches!(self.gateway.role(), Role::Follows(id) if id == *leader)
+        matches!(self.gateway.role(), Role::Follower(id) if id == *leader)
     }
 
     /// Ends the replica as a killed process ends.
@@ -124,7 +124,7 @@ impl ReplicaSet {
 
     /// Waits until exactly `calls` calls wait for the quota at the leader.
     pub(super) async fn until_waiting(&self, calls: usize) {
-        until("waiting calls", || self.leader().scheduler().waiting() == calls).await;
+        until("waiting calls", || self.leader().scheduler().queue_length() == calls).await;
     }
 
     /// Sends requests concurrently, each to the next replica in turn.

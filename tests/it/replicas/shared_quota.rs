@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::support::{
-    GatewayClient, Limit, Profile, RedisServer, Settings, TestHarness, TestRequest, at, exact_profile, until,
+    GatewayClient, Profile, RedisServer, RollingLimit, Settings, TestHarness, TestRequest, at, exact_profile, until,
     until_async,
 };
 
@@ -29,7 +29,7 @@ fn settings_with(url: &str, keys: &str) -> Settings {
 
 /// A harness whose upstream enforces the limit.
 pub(super) async fn start(url: &str) -> TestHarness {
-    let profile = Profile { limits: vec![Limit::new(LIMIT.0, LIMIT.1)], ..exact_profile(480, 20) };
+    let profile = Profile { rate_limits: vec![RollingLimit::new(LIMIT.0, LIMIT.1)].into(), ..exact_profile(480, 20) };
     TestHarness::start(profile, &settings(url)).await
 }
 

@@ -6,7 +6,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    OTHER_STREAM, Profile, SETTLED_DAY, SelectOn, Settings, TestHarness, TestRequest, caller_table, exact_profile,
+    ApiVariant, OTHER_STREAM, Profile, SETTLED_DAY, SelectOn, Settings, TestHarness, TestRequest, caller_table,
+    exact_profile,
 };
 
 /// The reported cost of `request`; the report must not cost any call.
@@ -153,7 +154,8 @@ async fn dry_run_estimates_seconds_from_quota() {
 
 #[tokio::test]
 async fn dry_run_uncut_windows_cost_own_calls() {
-    let profile = Profile { select_on: SelectOn::End, ..exact_profile(500, 6) };
+    let profile =
+        Profile { api: ApiVariant { select_on: SelectOn::End, ..ApiVariant::default() }, ..exact_profile(500, 6) };
     let harness = TestHarness::start(profile, &Settings::default()).await;
     actual_calls(&harness, &TestRequest::get(SETTLED_DAY)).await;
     let (known, new) = (TestRequest::get(SETTLED_DAY), TestRequest::get("from=2026-02-22&to=2026-02-23"));

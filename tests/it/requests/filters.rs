@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Filter, TestHarness, TestRequest, Window, assert_items, channel_filter, pages_of};
+use crate::support::{ItemFilter, TestHarness, TestRequest, Window, assert_items, channel_filter, pages_of};
 
 /// Four pages a day.
 async fn start() -> TestHarness {
@@ -15,7 +15,7 @@ fn day() -> Window {
 }
 
 /// The body of a request with this filter.
-fn body(filter: &Filter) -> String {
+fn body(filter: &ItemFilter) -> String {
     let mut members = serde_json::Map::new();
     for (name, values) in [
         ("sessionIds", &filter.session_ids),
@@ -31,7 +31,7 @@ fn body(filter: &Filter) -> String {
 }
 
 /// Filters with values of the items: each filter alone with one value and with several, and all filters together.
-fn filters(items: &[Vec<u8>]) -> Vec<Filter> {
+fn filters(items: &[Vec<u8>]) -> Vec<ItemFilter> {
     let items: Vec<Value> = items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect();
     let value = |index: usize, pointer: &str| items[index].pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let some =
@@ -39,9 +39,9 @@ fn filters(items: &[Vec<u8>]) -> Vec<Filter> {
     let (sessions, conversations) = (some("/botSessionID"), some("/conversationID"));
     let (channels, agents) = (vec!["voice".to_owned(), "email".to_owned()], some("/agent/agentId"));
     assert!(sessions.len() > 1 && conversations.len() > 1 && agents.len() > 1);
-    let unmatched = Filter { agent_ids: vec!["nobody".to_owned()], ..Filter::default() };
-    let both = Filter { channels: channels.clone(), agent_ids: agents.clone(), ..Filter::default() };
-    let all = Filter {
+    let unmatched = ItemFilter { agent_ids: vec!["nobody".to_owned()], ..ItemFilter::default() };
+    let both = ItemFilter { channels: channels.clone(), agent_ids: agents.clone(), ..ItemFilter::default() };
+    let all = ItemFilter {
         session_ids: sessions.clone(),
         conversation_ids: conversations.clone(),
         channels: some("/channel"),
@@ -49,14 +49,14 @@ fn filters(items: &[Vec<u8>]) -> Vec<Filter> {
     };
     let one = |values: &[String]| values[..1].to_vec();
     vec![
-        Filter { session_ids: one(&sessions), ..Filter::default() },
-        Filter { session_ids: sessions, ..Filter::default() },
-        Filter { conversation_ids: one(&conversations), ..Filter::default() },
-        Filter { conversation_ids: conversations, ..Filter::default() },
-        Filter { channels: one(&channels), ..Filter::default() },
-        Filter { channels, ..Filter::default() },
-        Filter { agent_ids: one(&agents), ..Filter::default() },
-        Filter { agent_ids: agents, ..Filter::default() },
+        ItemFilter { session_ids: one(&sessions), ..ItemFilter::default() },
+        ItemFilter { session_ids: sessions, ..ItemFilter::default() },
+        ItemFilter { conversation_ids: one(&conversations), ..ItemFilter::default() },
+        ItemFilter { conversation_ids: conversations, ..ItemFilter::default() },
+        ItemFilter { channels: one(&channels), ..ItemFilter::default() },
+        ItemFilter { channels, ..ItemFilter::default() },
+        ItemFilter { agent_ids: one(&agents), ..ItemFilter::default() },
+        ItemFilter { agent_ids: agents, ..ItemFilter::default() },
         both,
         all,
         unmatched,
@@ -85,7 +85,7 @@ async fn filters_cold_and_warm_match_upstream() {
         cold.control.reset_counts();
         assert_items(&cold.send(&request).await.page(), &expected, &format!("cold: {body}"));
         let calls = cold.control.calls();
-        assert!(!calls.is_empty() && calls.iter().all(|call| call.body), "cold: {body}");
+        assert!(!calls.is_empty() && calls.iter().all(|call| call.has_body), "cold: {body}");
         assert_eq!(calls.len() as u64, pages_of(expected.len()), "only matching items are fetched");
         // The other method and other white space identify the same response.
         cold.control.reset_counts();
@@ -121,14 +121,14 @@ async fn filtered_window_in_pages_is_complete() {
 async fn agentic_window_serves_plain_requests_but_not_reverse() {
     let harness = start().await;
     let day = day();
-    let filter = Filter { channels: vec!["chat".to_owned(), "voice".to_owned()], ..Filter::default() };
+    let filter = ItemFilter { channels: vec!["chat".to_owned(), "voice".to_owned()], ..ItemFilter::default() };
     let (plain, agentic) =
-        (harness.items(day.from, day.end), harness.items_of(day.from, day.end, true, &Filter::default()));
+        (harness.items(day.from, day.end), harness.items_of(day.from, day.end, true, &ItemFilter::default()));
     assert!(plain != agentic);
     let agentic_request = TestRequest::get(&day.query).and("includeAgenticData=true");
 
     assert_items(&harness.send(&agentic_request).await.page(), &agentic, "agentic");
-    assert!(harness.control.calls().iter().all(|call| call.rich));
+    assert!(harness.control.calls().iter().all(|call| call.query.agentic));
     harness.control.reset_counts();
     assert_items(&harness.get(&day.query).await.page(), &plain, "plain from agentic");
     assert_items(
@@ -151,7 +151,7 @@ async fn agentic_window_serves_plain_requests_but_not_reverse() {
     let before = Window::day("2026-02-22");
     harness.get(&before.query).await.page();
     harness.control.reset_counts();
-    let agentic = harness.items_of(before.from, before.end, true, &Filter::default());
+    let agentic = harness.items_of(before.from, before.end, true, &ItemFilter::default());
     assert_items(
         &harness.send(&TestRequest::get(&before.query).and("includeAgenticData=true")).await.page(),
         &agentic,
@@ -183,7 +183,7 @@ async fn unknown_parameters_are_forwarded_and_cached_apart() {
             assert_items(&harness.send(&request).await.page(), &expected, parameters);
             let calls_made = harness.control.calls();
             assert_eq!(calls_made.len(), calls, "{parameters}");
-            assert!(calls_made.iter().all(|call| call.extra == forwarded), "{parameters}: {calls_made:?}");
+            assert!(calls_made.iter().all(|call| call.query.extra == forwarded), "{parameters}: {calls_made:?}");
         }
     }
     // Unknown fields of the body, which the simulator ignores as Kore does.
@@ -194,7 +194,7 @@ async fn unknown_parameters_are_forwarded_and_cached_apart() {
             assert_items(&harness.send(&TestRequest::post(&day.query, body)).await.page(), &expected, body);
             let calls_made = harness.control.calls();
             assert_eq!(calls_made.len(), calls, "{body}");
-            assert!(calls_made.iter().all(|call| call.body), "{body}");
+            assert!(calls_made.iter().all(|call| call.has_body), "{body}");
         }
     }
     // A filter beside an unknown parameter is not served from a window without the parameter.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    DAY, HOUR, NOW, Order, Profile, SETTLED_DAY, STREAM, SelectOn, Settings, TestHarness, Timestamp, UpperBound,
-    Window, assert_items, assert_pages, assert_pages_of, at, exact_profile, profile,
+    ApiVariant, DAY, HOUR, NOW, Profile, SETTLED_DAY, STREAM, SelectOn, Settings, SortOrder, TestHarness, Timestamp,
+    UpperBound, Window, assert_items, assert_pages, assert_pages_of, at, exact_profile, profile,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -106,11 +106,13 @@ async fn month_in_varied_windows_matches_upstream() {
 #[tokio::test]
 async fn random_windows_and_page_sizes_match_upstream() {
     let mut seed = 0;
-    for order in [Order::Ascending, Order::Descending, Order::Unstable, Order::Shuffled] {
+    for order in [SortOrder::Ascending, SortOrder::Descending, SortOrder::Unstable, SortOrder::Shuffled] {
         for upper_bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
             for select_on in [SelectOn::Start, SelectOn::End] {
                 seed += 1;
-                let profile = Profile { order, upper_bound, select_on, seed, ..profile(350, 4) };
+                let exclusive_to = upper_bound == UpperBound::Exclusive;
+                let api = ApiVariant { order, exclusive_to, select_on, ..ApiVariant::default() };
+                let profile = Profile { api, seed, ..profile(350, 4) };
                 let harness = TestHarness::start(profile, &settings(select_on, upper_bound)).await;
                 assert_random_windows(&harness, seed, upper_bound).await;
             }
@@ -140,7 +142,7 @@ async fn assert_random_windows(harness: &TestHarness, seed: u64, bound: UpperBou
 #[tokio::test]
 async fn pages_of_mixed_sizes_join_completely() {
     let harness = TestHarness::start(exact_profile(1_000, 3), &settings(SelectOn::Start, UpperBound::Inclusive)).await;
-    harness.control.set_order(Order::Shuffled);
+    harness.control.set_order(SortOrder::Shuffled);
     let expected = harness.settled_day();
     assert_eq!(expected.len(), 1_000);
     let mut rng = fastrand::Rng::with_seed(7);
@@ -161,7 +163,8 @@ async fn pages_of_mixed_sizes_join_completely() {
 #[tokio::test]
 async fn item_on_window_bound_follows_upper_bound_setting() {
     for upper_bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
-        let profile = Profile { upper_bound, ..profile(300, 3) };
+        let api = ApiVariant { exclusive_to: upper_bound == UpperBound::Exclusive, ..ApiVariant::default() };
+        let profile = Profile { api, ..profile(300, 3) };
         let harness = TestHarness::start(profile, &settings(SelectOn::Start, upper_bound)).await;
         let noon = at("2026-02-23T12:00:00Z");
         let id = harness.control.insert(STREAM, noon).unwrap();

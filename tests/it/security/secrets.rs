@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::support::{
-    ACCOUNT, Control, Credential, FAULTS, FaultPlan, Filter, GatewayProcess, KoregateProcess, RecordingProxy,
+    ACCOUNT, Control, Credential, FAULTS, FaultPlan, GatewayProcess, ItemFilter, KoregateProcess, RecordingProxy,
     SETTLED_DAY, STREAM, TestRequest, TestResponse, at, caller_table, exact_profile, start_dated_simulator,
 };
 
@@ -38,7 +38,7 @@ fn item_texts(control: &Control) -> BTreeSet<String> {
             _ => {}
         }
     }
-    let items = control.expected_until(STREAM, at("2026-02-22"), at("2026-02-26"), true, &Filter::default());
+    let items = control.expected_until(STREAM, at("2026-02-22"), at("2026-02-26"), true, &ItemFilter::default());
     let mut texts = BTreeSet::new();
     for (_, item) in items {
         gather(&serde_json::from_slice(&item).unwrap(), &mut texts);

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use crate::support::{
-    Fault, FaultPlan, Order, Settings, TestHarness, TestRequest, at, exact_profile, read_to_end, until_async,
+    Fault, FaultPlan, Settings, SortOrder, TestHarness, TestRequest, at, exact_profile, read_to_end, until_async,
 };
 
 /// Four settled days with 2000 items.
@@ -62,7 +62,7 @@ async fn streamed_window_is_complete_and_cached() {
 
 #[tokio::test]
 async fn stream_starts_before_fetch_ends() {
-    for order in [Order::Ascending, Order::Descending] {
+    for order in [SortOrder::Ascending, SortOrder::Descending] {
         let harness = start().await;
         harness.control.set_order(order);
         // The upstream never answers the call for the page in the middle.

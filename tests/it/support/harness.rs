@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Method;
-use koregate::quota::{Role, Turns};
+use koregate::quota::{CallScheduler, Role};
 use koregate::server::Gateway;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::{
-    ACCOUNT, Clock, Control, Filter, HttpClient, Metrics, NOW, OpenResponse, Profile, RecordingProxy, STREAM, Settings,
-    Simulator, TestRequest, TestResponse, Timestamp, Window, at, exact_profile, settled_day_items, within_deadline,
+    ACCOUNT, Clock, Control, HttpClient, ItemFilter, Metrics, NOW, OpenResponse, Profile, RecordingProxy, STREAM,
+    Settings, Simulator, TestRequest, TestResponse, Timestamp, Window, at, exact_profile, settled_day_items,
+    within_deadline,
 };
 
 /// A gateway, and a client that sends requests to it.
@@ -97,8 +98,8 @@ impl GatewayClient {
     }
 
     /// The call scheduler of [`ACCOUNT`].
-    pub(crate) fn scheduler(&self) -> &Arc<Turns> {
-        self.server.stack().quotas.of(ACCOUNT).unwrap()
+    pub(crate) fn scheduler(&self) -> &Arc<CallScheduler> {
+        self.server.stack().quotas.scheduler(ACCOUNT).unwrap()
     }
 
     /// The role of this replica in the lease of [`ACCOUNT`].
@@ -108,13 +109,13 @@ impl GatewayClient {
 
     /// Whether this replica is the leader.
     pub(crate) fn is_leader(&self) -> bool {
-        self.role() == Role::Calls
+        self.role() == Role::Leader
     }
 
     /// Waits until this replica is the leader; replicas that start later follow it.
     pub(crate) async fn until_leader(&self) {
         let mut role = self.scheduler().role();
-        within_deadline("the lease", role.wait_for(|role| *role == Role::Calls)).await.unwrap();
+        within_deadline("the lease", role.wait_for(|role| *role == Role::Leader)).await.unwrap();
     }
 
     /// Gives the lease of all accounts up, as a drain does.
@@ -146,7 +147,8 @@ impl TestHarness {
     /// Starts both with a manual clock that stands at [`NOW`].
     pub(crate) async fn start(profile: Profile, settings: &Settings) -> Self {
         let clock = Clock::manual(at(NOW));
-        let simulator = Simulator::start(profile, clock.clone()).await.unwrap();
+        let simulator_clock = clock.clone();
+        let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
         let (control, base_url) = (simulator.control(), simulator.base_url());
         let gateway = GatewayClient::start(&base_url, &control, settings, &clock).await;
         Self { clock, simulator: Some(simulator), control, gateway, base_url }
@@ -224,11 +226,11 @@ impl TestHarness {
 
     /// The items of [`STREAM`] from `from` to `end` (exclusive): byte for byte, in the order of the contract.
     pub(crate) fn items(&self, from: Timestamp, end: Timestamp) -> Vec<Vec<u8>> {
-        self.items_of(from, end, false, &Filter::default())
+        self.items_of(from, end, false, &ItemFilter::default())
     }
 
     /// The same with `agenticActivities`, or filtered.
-    pub(crate) fn items_of(&self, from: Timestamp, end: Timestamp, agentic: bool, filter: &Filter) -> Vec<Vec<u8>> {
+    pub(crate) fn items_of(&self, from: Timestamp, end: Timestamp, agentic: bool, filter: &ItemFilter) -> Vec<Vec<u8>> {
         let items = self.control.expected_until(STREAM, from, end, agentic, filter);
         items.into_iter().map(|(_, item)| item).collect()
     }
@@ -245,7 +247,8 @@ impl TestHarness {
 
     /// Changes an item of the settled day upstream, so that responses from older copies differ.
     pub(crate) fn change_settled_day(&self) {
-        let day = self.control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &Filter::default());
+        let day =
+            self.control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &ItemFilter::default());
         assert!(self.control.touch(STREAM, &day[7].0));
     }
 }

@@ -40,9 +40,10 @@ pub(crate) use metrics::Metrics;
 pub(crate) use open_response::OpenResponse;
 pub(crate) use process::{GatewayProcess, KoregateProcess, environment, on_one_core, run_koregate, text};
 pub(crate) use profile::{
-    ACCOUNT, Call, Control, Credential, FAULTS, Fault, FaultPlan, Filter, Limit, OTHER_ACCOUNT, OTHER_STREAM, Order,
-    Outcome, Profile, STREAM, SelectOn, Simulator, StreamProfile, TokenScheme, channel_filter, exact_profile,
-    exact_stream, other_credential, profile, settled_day_items, start_dated_simulator,
+    ACCOUNT, AcceptedScheme, ApiVariant, CallOutcome, Control, Credential, FAULTS, Fault, FaultPlan, ItemFilter,
+    OTHER_ACCOUNT, OTHER_STREAM, Profile, RateLimits, RecordedCall, RollingLimit, STREAM, SelectOn, Simulator,
+    SortOrder, StreamProfile, TokenRules, channel_filter, exact_profile, exact_stream, other_credential, profile,
+    settled_day_items, start_dated_simulator,
 };
 pub(crate) use proxy::RecordingProxy;
 pub(crate) use raw_http::{RawResponses, exchange, first_response, read_to_end, send_raw, split_head};

@@ -1,11 +1,11 @@
 //! Profiles of the simulator's data. The only file that names the simulator's types.
 
-pub(crate) use koregate::simulator::{
-    Call, Control, Credential, Fault, FaultPlan, Filter, Limit, Order, Outcome, Profile, SelectOn, Simulator,
-    StreamProfile, TokenScheme,
+pub(crate) use koregate_simulator::{
+    AcceptedScheme, ApiVariant, CallOutcome, Control, Credential, Fault, FaultPlan, ItemFilter, Profile, RateLimits,
+    RecordedCall, RollingLimit, SelectOn, Simulator, SortOrder, StreamProfile, TokenRules,
 };
 
-use super::{Clock, at};
+use super::at;
 
 /// The account of the simulator's default profile.
 pub(crate) const ACCOUNT: &str = "664b33a620bd0892e0000001";
@@ -60,20 +60,20 @@ pub(crate) fn other_credential() -> Credential {
 }
 
 /// A filter by one channel.
-pub(crate) fn channel_filter(channel: &str) -> Filter {
-    Filter { channels: vec![channel.to_owned()], ..Filter::default() }
+pub(crate) fn channel_filter(channel: &str) -> ItemFilter {
+    ItemFilter { channels: vec![channel.to_owned()], ..ItemFilter::default() }
 }
 
 /// The items of [`STREAM`] on [`SETTLED_DAY`](super::SETTLED_DAY).
 pub(crate) fn settled_day_items(control: &Control) -> Vec<Vec<u8>> {
-    let items = control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &Filter::default());
+    let items = control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &ItemFilter::default());
     items.into_iter().map(|(_, item)| item).collect()
 }
 
 /// A simulator on the system's clock, for a gateway process; its data ends with 2026-02-25 whenever the test runs.
 pub(crate) async fn start_dated_simulator(profile: Profile) -> (Simulator, Control) {
-    let profile = Profile { end: Some(at("2026-02-26")), ..profile };
-    let simulator = Simulator::start(profile, Clock::system()).await.unwrap();
+    let profile = Profile { end: Some(at("2026-02-26").into()), ..profile };
+    let simulator = Simulator::start(profile).await.unwrap();
     let control = simulator.control();
     (simulator, control)
 }

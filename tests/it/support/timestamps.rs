@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 pub(crate) use koregate::clock::Clock;
-pub(crate) use koregate::window::{
-    Bound as QueryBound, Moment as Timestamp, Span as Interval, SpanSet as IntervalSet, UpperBound,
-};
+pub(crate) use koregate::window::{Bound as QueryBound, Interval, IntervalSet, Timestamp, UpperBound};
 
 /// "Now" unless a test sets it. Not a whole second, so that a window cut at now is cut inside of a second.
 pub(crate) const NOW: &str = "2026-02-25T12:34:56.789Z";

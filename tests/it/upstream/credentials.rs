@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Fault, FaultPlan, NOW, Profile, SETTLED_DAY, Settings, TestHarness, TestRequest, TokenScheme, at, exact_profile,
+    AcceptedScheme, Fault, FaultPlan, NOW, Profile, SETTLED_DAY, Settings, TestHarness, TestRequest, TokenRules, at,
+    exact_profile,
 };
 
 const PAGES: u64 = 3;
@@ -19,13 +20,13 @@ async fn refused_credential_many_gaps_costs_two_calls() {
         harness.get(format!("from=2026-02-23T{hour}:00:00&to=2026-02-23T{hour}:59:59")).await.page();
     }
     harness.control.reset_counts();
-    harness.control.change(|profile| profile.scope_missing = true);
+    harness.control.change(|profile| profile.token.scope_missing = true);
     let response = harness.get(SETTLED_DAY).await;
     response.assert_problem(502, "the scope is missing");
     assert!(response.text().contains("Scope is incorrect"), "{}", response.text());
     assert_eq!(harness.calls(), 2);
 
-    harness.control.change(|profile| profile.scope_missing = false);
+    harness.control.change(|profile| profile.token.scope_missing = false);
     harness.control.reset_counts();
     harness.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), "the scope is there");
     assert_eq!(harness.control.counts().unauthorized, 0);
@@ -57,8 +58,11 @@ async fn token_refused_once_is_replaced() {
 
 #[tokio::test]
 async fn enforced_jti_each_call_has_own_token() {
-    let harness =
-        TestHarness::start(Profile { enforce_jti: true, ..exact_profile(250, 4) }, &Settings::one_second_limit()).await;
+    let harness = TestHarness::start(
+        Profile { token: TokenRules { enforce_jti: true, ..TokenRules::default() }, ..exact_profile(250, 4) },
+        &Settings::one_second_limit(),
+    )
+    .await;
     let proxy = harness.start_proxy().await;
     let gateway = harness
         .add_replica_behind(&proxy, &Settings::one_second_limit().account("token = { jti = 'per-request' }"))
@@ -81,13 +85,17 @@ async fn enforced_jti_each_call_has_own_token() {
 #[tokio::test]
 async fn token_is_sent_in_configured_scheme() {
     for (required, scheme, accepted) in [
-        (TokenScheme::Bearer, "bearer", true),
-        (TokenScheme::Bare, "bare", true),
-        (TokenScheme::Bearer, "bare", false),
-        (TokenScheme::Bare, "bearer", false),
+        (AcceptedScheme::Bearer, "bearer", true),
+        (AcceptedScheme::Bare, "bare", true),
+        (AcceptedScheme::Bearer, "bare", false),
+        (AcceptedScheme::Bare, "bearer", false),
     ] {
         let settings = Settings::one_second_limit().account(&format!("token = {{ scheme = '{scheme}' }}"));
-        let harness = TestHarness::start(Profile { scheme: required, ..exact_profile(250, 4) }, &settings).await;
+        let harness = TestHarness::start(
+            Profile { token: TokenRules { scheme: required, ..TokenRules::default() }, ..exact_profile(250, 4) },
+            &settings,
+        )
+        .await;
         let response = harness.get(SETTLED_DAY).await;
         if accepted {
             response.assert_complete(&harness.settled_day(), scheme);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Call, Fault, FaultPlan, Limit, Outcome, Profile, SETTLED_DAY, Settings, TestHarness, TestRequest, at,
-    exact_profile, until, until_async,
+    CallOutcome, Fault, FaultPlan, Profile, RateLimits, RecordedCall, RollingLimit, SETTLED_DAY, Settings, TestHarness,
+    TestRequest, at, exact_profile, until, until_async,
 };
 
 const PAGES: u64 = 3;
@@ -14,8 +14,8 @@ async fn start() -> TestHarness {
 }
 
 /// The first call that got a fault.
-fn first_fault(harness: &TestHarness) -> Option<Call> {
-    harness.control.calls().into_iter().find(|call| matches!(call.outcome, Outcome::Faulted(_)))
+fn first_fault(harness: &TestHarness) -> Option<RecordedCall> {
+    harness.control.calls().into_iter().find(|call| matches!(call.outcome, CallOutcome::Faulted(_)))
 }
 
 /// Waits until the gateway has closed the account.
@@ -72,9 +72,12 @@ async fn account_closed_beyond_queue_timeout_gets_no_calls() {
 #[tokio::test]
 async fn quota_refusal_any_status_is_recognised() {
     for limit_status in [400, 403, 429] {
-        let limits = vec![Limit::new(2, Duration::from_secs(1))];
+        let limits = vec![RollingLimit::new(2, Duration::from_secs(1))];
         let harness = TestHarness::start(
-            Profile { limits, limit_status, ..exact_profile(250, 4) },
+            Profile {
+                rate_limits: RateLimits { refusal_status: limit_status, ..limits.into() },
+                ..exact_profile(250, 4)
+            },
             &Settings::one_second_limit(),
         )
         .await;

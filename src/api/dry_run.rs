@@ -1,0 +1,70 @@
+//! What a window would cost, as the answer to a dry run.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::seconds;
+use crate::cache::Cost;
+use crate::quota::QuotaManager;
+use crate::request::Priority;
+use crate::window::Interval;
+
+/// The body of such an answer.
+#[derive(Debug, Serialize)]
+pub(super) struct CostBody {
+    calls: Calls,
+    /// How long the calls would wait for their turns.
+    seconds: f64,
+    chunks: usize,
+    hits: usize,
+    missing: Vec<Stretch>,
+    under_way: Vec<Stretch>,
+    basis: Basis,
+}
+
+#[derive(Debug, Serialize)]
+struct Calls {
+    at_least: usize,
+    expected: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stretch {
+    from: String,
+    /// The first moment behind it.
+    to: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Basis {
+    of: &'static str,
+    items: u64,
+    seconds: u64,
+}
+
+impl CostBody {
+    /// For a window of `account`, asked for as urgently as `class`.
+    pub(super) fn new(cost: &Cost, quotas: &QuotaManager, account: &str, class: Priority) -> Self {
+        let calls = Calls { at_least: cost.runs.len(), expected: cost.expected };
+        let likely = calls.expected.unwrap_or(calls.at_least as u64);
+        let likely = u32::try_from(likely).unwrap_or(u32::MAX);
+        let wait = quotas.scheduler(account).map_or(Duration::ZERO, |turns| turns.forecast(likely, class));
+        let stretches = |intervals: &[Interval]| intervals.iter().copied().map(Stretch::from).collect();
+        Self {
+            calls,
+            seconds: seconds(wait),
+            chunks: cost.chunks,
+            hits: cost.hits,
+            missing: stretches(&cost.runs),
+            under_way: stretches(&cost.under_way),
+            basis: Basis { of: cost.basis.of.label(), items: cost.basis.items, seconds: cost.basis.length.as_secs() },
+        }
+    }
+}
+
+impl From<Interval> for Stretch {
+    fn from(interval: Interval) -> Self {
+        Self { from: interval.start.to_string(), to: interval.end.to_string() }
+    }
+}

@@ -1,0 +1,254 @@
+//! Reads a request: from here on there is a window, and no strings.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Version};
+use percent_encoding::percent_decode_str;
+
+use super::error::ApiError;
+use super::negotiation::Negotiated;
+use super::prefer;
+use crate::cache::{PageRange, WindowQuery};
+use crate::config;
+use crate::config::NamePatterns;
+use crate::request::{Filter, Priority, Requester, Series};
+use crate::window::{Bound, Interval, Timestamp};
+
+/// A request that makes sense.
+#[derive(Debug)]
+pub(super) struct ParsedRequest {
+    pub(super) query: WindowQuery,
+    pub(super) representation: Negotiated,
+    /// Not the window is wanted, but what it would cost.
+    pub(super) dry_run: bool,
+}
+
+/// What a request is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A window of this stream.
+    Stream(String),
+    /// What the caller itself had so far.
+    Usage,
+}
+
+/// The caller's name where none are configured.
+pub(super) const NOBODY: &str = "-";
+/// The longest name of a stream, in bytes; Kore's are some forty.
+const STREAM_NAME_LIMIT: usize = 256;
+/// Where a caller learns what it had.
+const USAGE: &str = "/koregate/v1/usage";
+
+/// Who asks, and what it may see: an extension of each request, beside the [`RateLimitStatus`](crate::quota::Standing) of its
+/// bucket; of none where no callers are configured.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The label in logs and metrics.
+    pub name: Arc<str>,
+    /// The accounts it may see.
+    pub accounts: NamePatterns,
+    /// The streams it may see.
+    pub streams: NamePatterns,
+    /// Its share when callers compete for the quota; at least 1.
+    pub weight: u32,
+}
+
+/// An account that may be asked for.
+#[derive(Clone, Debug)]
+pub(super) struct AllowedAccount {
+    pub(super) id: Arc<str>,
+    pub(super) streams: NamePatterns,
+}
+
+/// The stream that a path names, percent-decoded; `None` if it is another path.
+fn stream_of(path: &str) -> Option<String> {
+    let rest = path.strip_prefix("/agentassist/api/v1/public/")?;
+    let stream = rest.strip_suffix("/v2/agentassistinteractions")?;
+    let stream = percent_decode_str(stream).decode_utf8().ok().filter(|_| !stream.contains('/'))?;
+    // A segment of dots, or one that somebody on the way takes for two, would name another path of the upstream's. So would
+    // one that is decoded twice.
+    let is_one_segment = !stream.contains(['/', '\\', '%']) && !stream.contains(char::is_control);
+    (is_one_segment && !matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
+}
+
+/// What a request is about.
+///
+/// # Errors
+/// If the path or the method is not served, or the stream's name is too long: then the body is not worth reading.
+pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
+    let path = head.uri.path();
+    let (target, allowed): (_, &[&str]) = if path == USAGE {
+        (Target::Usage, &["GET"])
+    } else {
+        let stream = stream_of(path).ok_or(ApiError::NotFound)?;
+        if stream.len() > STREAM_NAME_LIMIT {
+            return Err(bad("streamId", format!("it is longer than {STREAM_NAME_LIMIT} bytes")));
+        }
+        (Target::Stream(stream), &["GET", "POST"])
+    };
+    if allowed.contains(&head.method.as_str()) { Ok(target) } else { Err(ApiError::MethodNotAllowed { allowed }) }
+}
+
+/// Reads a request for a window of `stream` that came at `now`. The body has been read whole.
+pub(super) fn read(
+    head: &Parts,
+    stream: String,
+    body: &Bytes,
+    caller: Option<&Caller>,
+    accounts: &[AllowedAccount],
+    window: &config::WindowConfig,
+    now: Timestamp,
+) -> Result<ParsedRequest, ApiError> {
+    // What a caller may see is settled before anything else about the request is looked at.
+    let account = account_of(&head.headers, accounts)?;
+    let caller_may = |caller: &Caller| caller.accounts.allow(&account.id) && caller.streams.allow(&stream);
+    if !account.streams.allow(&stream) || !caller.is_none_or(caller_may) {
+        return Err(ApiError::Forbidden);
+    }
+    let mut parameters = Parameters::read(head.uri.query().unwrap_or_default())?;
+    let interval = parameters.interval(window)?;
+    let series = Series {
+        account: account.id.clone(),
+        stream: stream.into(),
+        filter: Filter::parse(body).map_err(|_| ApiError::BadBody)?,
+        agentic: parameters.agentic()?,
+        parameters: std::mem::take(&mut parameters.unknown),
+    };
+    Ok(ParsedRequest {
+        // What lies in the future is empty.
+        query: WindowQuery {
+            series: series.into(),
+            interval: interval.split_at(now).0,
+            page_range: parameters.page_range()?,
+            asked_at: now,
+            asker: asker(head, caller),
+            may_stream: may_be_chunked(head.version),
+        },
+        representation: Negotiated::negotiate(head.version, &head.headers),
+        dry_run: prefer::is_dry_run(&head.headers),
+    })
+}
+
+/// Whether an answer to a request of this version may be sent without a length. HTTP/1.0 has no chunked coding: the end of
+/// such an answer is the end of the connection, and one that breaks off looks like one that is whole.
+pub(super) fn may_be_chunked(version: Version) -> bool {
+    version >= Version::HTTP_11
+}
+
+/// Who asks. Where no callers are configured, all are one.
+fn asker(head: &Parts, caller: Option<&Caller>) -> Requester {
+    let (caller, weight) = caller.map_or((Arc::from(NOBODY), 1), |caller| (caller.name.clone(), caller.weight));
+    Requester { caller, weight, class: class_of(&head.headers) }
+}
+
+/// How urgent a request is, by the urgency of `Priority` (RFC 9218, 4.1): 7 is for background tasks, 3 is the default.
+fn class_of(headers: &HeaderMap) -> Priority {
+    let members =
+        headers.get_all("priority").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    // Of a member that stands twice, the last counts (RFC 8941, 3.2).
+    let urgency = members.filter_map(|member| member.trim().strip_prefix("u=")).next_back();
+    match urgency.map(|urgency| urgency.split(';').next().unwrap_or_default().trim()) {
+        Some("7") => Priority::Background,
+        Some("5" | "6") => Priority::Refresh,
+        _ => Priority::Interactive,
+    }
+}
+
+fn account_of<'a>(headers: &HeaderMap, accounts: &'a [AllowedAccount]) -> Result<&'a AllowedAccount, ApiError> {
+    match (headers.get("accountid"), accounts) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(ApiError::NoAccount),
+        (Some(id), _) => {
+            accounts.iter().find(|account| account.id.as_bytes() == id.as_bytes()).ok_or(ApiError::Forbidden)
+        }
+    }
+}
+
+/// The query parameters, each of those that are known at most once.
+#[derive(Debug, Default)]
+struct Parameters {
+    from: Option<String>,
+    to: Option<String>,
+    offset: Option<String>,
+    limit: Option<String>,
+    agentic: Option<String>,
+    unknown: Vec<(String, String)>,
+}
+
+impl Parameters {
+    fn read(query: &str) -> Result<Self, ApiError> {
+        let mut found = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let (parameter, slot) = match name.as_ref() {
+                "from" => ("from", &mut found.from),
+                "to" => ("to", &mut found.to),
+                "offset" => ("offset", &mut found.offset),
+                "limit" => ("limit", &mut found.limit),
+                "includeAgenticData" => ("includeAgenticData", &mut found.agentic),
+                _ => {
+                    found.unknown.push((name.into_owned(), value.into_owned()));
+                    continue;
+                }
+            };
+            if slot.replace(value.into_owned()).is_some() {
+                return Err(bad(parameter, "it stands twice"));
+            }
+        }
+        Ok(found)
+    }
+
+    fn interval(&self, window: &config::WindowConfig) -> Result<Interval, ApiError> {
+        let (from, to) = (bound("from", self.from.as_deref())?, bound("to", self.to.as_deref())?);
+        let interval = window.upper_bound.enclosed(from, to);
+        if from.start() > to.start() && interval.is_empty() {
+            return Err(bad("from", "it lies after to"));
+        }
+        // An inclusive end is one tick longer than what was asked for.
+        if interval.length().saturating_sub(std::time::Duration::from_nanos(1)) > window.max_span {
+            let longest = window.max_span.as_secs();
+            return Err(bad("to", format!("the window is longer than window.max_span, which is {longest} s")));
+        }
+        Ok(interval)
+    }
+
+    fn page_range(&self) -> Result<PageRange, ApiError> {
+        let offset = number("offset", self.offset.as_deref())?.unwrap_or(0);
+        Ok(PageRange { offset, limit: number("limit", self.limit.as_deref())? })
+    }
+
+    fn agentic(&self) -> Result<bool, ApiError> {
+        match self.agentic.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(bad("includeAgenticData", "it is neither true nor false")),
+        }
+    }
+}
+
+fn bound(parameter: &'static str, text: Option<&str>) -> Result<Bound, ApiError> {
+    let text = text.ok_or_else(|| bad(parameter, "it is missing"))?;
+    Bound::parse(text).ok_or_else(|| {
+        bad(
+            parameter,
+            "it is no time; write YYYY-MM-DD, YYYY-MM-DD-HH:mm:SS, YYYY-MM-DD HH:mm:SS or YYYY-MM-DDTHH:mm:SS, in UTC",
+        )
+    })
+}
+
+fn number(parameter: &'static str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    if text.is_empty() || !text.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(bad(parameter, "it is no number, or a negative one"));
+    }
+    // What does not fit 64 bits lies beyond any window.
+    Ok(Some(text.parse().unwrap_or(u64::MAX)))
+}
+
+fn bad(parameter: &'static str, reason: impl Into<String>) -> ApiError {
+    ApiError::BadParameter { parameter, reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! How requests are read.
+
+use std::time::Duration;
+
+use http::Request;
+
+use super::*;
+use crate::window::UpperBound;
+
+const PATH: &str = "/agentassist/api/v1/public/st-1/v2/agentassistinteractions";
+
+fn window() -> config::WindowConfig {
+    config::WindowConfig {
+        field: "segmentStartTime".into(),
+        upper_bound: UpperBound::Inclusive,
+        settle_after: Duration::from_hours(24),
+        freshness: Vec::new(),
+        chunk: Duration::from_hours(1),
+        max_span: Duration::from_hours(24 * 366),
+    }
+}
+
+fn ask(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<ParsedRequest, ApiError> {
+    let mut request = Request::builder().uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (head, ()) = request.body(()).unwrap().into_parts();
+    let account = |id: &str, streams| AllowedAccount { id: id.into(), streams };
+    let accounts = [account("a1", NamePatterns::All), account("a2", NamePatterns::Only(vec!["st-2".to_owned()]))];
+    let streams = NamePatterns::Only(vec!["st-1".into(), "st-2".into()]);
+    let caller = Caller { name: "c".into(), accounts: NamePatterns::All, streams, weight: 1 };
+    let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
+    let Target::Stream(stream) = target(&head)? else { panic!("no window") };
+    read(&head, stream, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &window(), now)
+}
+
+fn query(query: &str) -> Result<ParsedRequest, ApiError> {
+    ask(&format!("{PATH}?{query}"), &[("accountId", "a1")], "")
+}
+
+#[test]
+fn all_spellings_ask_for_the_same_window() {
+    let intervals: Vec<Interval> = [
+        "from=2026-11-20-00:00:00&to=2026-11-20-23:59:59",
+        "to=2026-11-20+23:59:59&from=2026-11-20%2000:00:00",
+        "from=2026-11-20T00%3A00%3A00&to=2026-11-20T23%3A59%3A59",
+        "from=2026-11-20&to=2026-11-20T23:59:59",
+    ]
+    .map(|text| query(text).unwrap().query.interval)
+    .into();
+    assert!(intervals.windows(2).all(|pair| pair[0] == pair[1]), "{intervals:?}");
+}
+
+#[test]
+fn the_future_is_cut_off() {
+    let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
+    assert_eq!(query("from=2026-11-22&to=2027-01-01").unwrap().query.interval.end, now);
+    assert!(query("from=2026-12-01&to=2026-12-02").unwrap().query.interval.is_empty());
+}
+
+#[test]
+fn a_bad_parameter_is_named() {
+    for (text, name) in [
+        ("to=2026-11-20", "from"),
+        ("from=2026-11-20", "to"),
+        ("from=soon&to=2026-11-20", "from"),
+        ("from=2026-11-20&to=2026-11-20T00:00:00Z", "to"),
+        ("from=2026-11-21&to=2026-11-20", "from"),
+        ("from=2026-11-20T00:00:01&to=2026-11-20T00:00:00", "from"),
+        ("from=2020-01-01&to=2026-11-20", "to"),
+        ("from=2026-11-20&to=2026-11-20&offset=-1", "offset"),
+        ("from=2026-11-20&to=2026-11-20&limit=ten", "limit"),
+        ("from=2026-11-20&to=2026-11-20&limit=", "limit"),
+        ("from=2026-11-20&from=2026-11-20&to=2026-11-20", "from"),
+        ("from=2026-11-20&to=2026-11-20&includeAgenticData=1", "includeAgenticData"),
+    ] {
+        match query(text) {
+            Err(ApiError::BadParameter { parameter, .. }) => assert_eq!(parameter, name, "{text}"),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_longest_span_itself_may_be_asked_for() {
+    assert!(query("from=2024-01-01&to=2024-12-31").is_ok());
+    assert!(query("from=2024-01-01T00:00:00&to=2025-01-01T00:00:00").is_ok());
+    assert!(query("from=2024-01-01T00:00:00&to=2025-01-01T00:00:01").is_err());
+}
+
+#[test]
+fn any_size_of_page_may_be_asked_for() {
+    let page_range = |text| query(text).unwrap().query.page_range;
+    let far = page_range("from=2026-11-20&to=2026-11-20&offset=10&limit=99999999999999999999999");
+    assert_eq!(far, PageRange { offset: 10, limit: Some(u64::MAX) });
+    assert_eq!(page_range("from=2026-11-20&to=2026-11-20"), PageRange::ALL);
+}
+
+#[test]
+fn urgency_is_told_by_the_priority_field() {
+    let target = format!("{PATH}?from=2026-11-20&to=2026-11-20");
+    for (priority, class) in [
+        ("u=7", Priority::Background),
+        ("i, u=7", Priority::Background),
+        ("u=6;x=1", Priority::Refresh),
+        ("u=5", Priority::Refresh),
+        ("u=7, u=0", Priority::Interactive),
+        ("u=77", Priority::Interactive),
+        ("i", Priority::Interactive),
+    ] {
+        let question = ask(&target, &[("accountId", "a1"), ("priority", priority)], "").unwrap();
+        assert_eq!(question.query.asker.class, class, "{priority}");
+        assert_eq!(&*question.query.asker.caller, "c");
+    }
+}
+
+#[test]
+fn what_is_unknown_is_part_of_the_series() {
+    let question = query("x=1&from=2026-11-20&to=2026-11-20&includeAgenticData=true&y=%26&x=2").unwrap();
+    let pairs = [("x", "1"), ("y", "&"), ("x", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(question.query.series.parameters, pairs);
+    assert!(question.query.series.agentic);
+}
+
+#[test]
+fn only_what_is_allowed_is_answered_and_nothing_tells_what_exists() {
+    let target = |stream: &str| format!("{}?from=2026-11-20&to=2026-11-20", PATH.replace("st-1", stream));
+    for (account, stream, allowed) in [
+        ("a1", "st-1", true),
+        ("a1", "st-3", false),
+        ("a2", "st-1", false),
+        ("a2", "st-2", true),
+        ("a3", "st-1", false),
+    ] {
+        match ask(&target(stream), &[("accountId", account)], "") {
+            Ok(_) => assert!(allowed, "{account} {stream}"),
+            Err(ApiError::Forbidden) => assert!(!allowed, "{account} {stream}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(ask(&target("st-1"), &[], ""), Err(ApiError::NoAccount)));
+}
+
+#[test]
+fn each_path_has_its_methods() {
+    let target = |method: &str, path: &str| {
+        let (head, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
+        target(&head)
+    };
+    assert_eq!(target("POST", PATH).unwrap(), Target::Stream("st-1".to_owned()));
+    assert_eq!(target("GET", "/koregate/v1/usage?x=1").unwrap(), Target::Usage);
+    for (length, refused) in [(STREAM_NAME_LIMIT, false), (STREAM_NAME_LIMIT + 1, true)] {
+        let result = target("GET", &PATH.replace("st-1", &"x".repeat(length)));
+        assert_eq!(matches!(result, Err(ApiError::BadParameter { parameter: "streamId", .. })), refused, "{length}");
+    }
+    for (method, path, expected) in [
+        ("HEAD", PATH, &["GET", "POST"][..]),
+        ("POST", "/koregate/v1/usage", &["GET"]),
+        ("HEAD", "/koregate/v1/usage", &["GET"]),
+    ] {
+        let Err(ApiError::MethodNotAllowed { allowed }) = target(method, path) else { panic!("{method} {path}") };
+        assert_eq!(allowed, expected);
+    }
+    for path in ["/koregate/v1/", "/koregate/v1/usage/", "/koregate/v1/Usage", "/koregate/v1/callers"] {
+        assert!(matches!(target("GET", path), Err(ApiError::NotFound)), "{path}");
+    }
+}
+
+#[test]
+fn other_paths_and_bodies_are_refused() {
+    let head = [("accountId", "a1")];
+    for path in [
+        "/",
+        &PATH.replace("st-1", "%2E%2e"),
+        &PATH.replace("st-1", "."),
+        &PATH.replace("st-1", "a%2fb"),
+        &PATH.replace("st-1", "a%00"),
+        // Decoded twice, they would be the same.
+        &PATH.replace("st-1", "%252e%252e"),
+        &PATH.replace("st-1", "a%252fb"),
+        &PATH.replace("st-1", "a%25"),
+        "/agentassist/api/v1/public//v2/agentassistinteractions",
+        &format!("{PATH}/"),
+        &PATH.replace("st-1", "a/b"),
+    ] {
+        assert!(matches!(ask(path, &head, ""), Err(ApiError::NotFound)), "{path}");
+    }
+    assert_eq!(stream_of(&PATH.replace("st-1", "a%20b%c3%a9")).as_deref(), Some("a bé"));
+    let target = format!("{PATH}?from=2026-11-20&to=2026-11-20");
+    assert!(matches!(ask(&target, &head, "[1]"), Err(ApiError::BadBody)));
+}

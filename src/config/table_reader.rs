@@ -1,0 +1,189 @@
+//! Reader of one table, key by key. A key that is missing, unknown or of a wrong type is reported, and reading goes on,
+//! so that one run finds all problems.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::error::{Origin, Problem};
+use super::keys;
+use super::keys::variable_name;
+use super::value_tree::{ConfigNode, Table, Value};
+
+/// The environment that secrets may come from, and the problems that were found.
+pub(super) struct LoadContext {
+    /// The variables that `{ env = "…" }` may name, by their names.
+    pub(super) environment: BTreeMap<String, String>,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl LoadContext {
+    /// A context without problems.
+    pub(super) fn new(environment: BTreeMap<String, String>) -> Self {
+        Self { environment, problems: RefCell::default() }
+    }
+
+    /// Adds a problem of `key`, written at `origin`.
+    pub(super) fn report(&self, origin: Origin, key: String, message: impl Into<String>) {
+        self.problems.borrow_mut().push(Problem { origin, key, message: message.into() });
+    }
+
+    /// The number of problems found so far.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.borrow().len()
+    }
+
+    /// All problems, in the order in which they were found.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems.into_inner()
+    }
+}
+
+/// A table that is being read. Each key that is read is removed, so that the rest at the end are unknown keys.
+pub(super) struct TableReader<'a> {
+    pub(super) context: &'a LoadContext,
+    /// The dotted key of the table; empty for the root.
+    path: String,
+    origin: Origin,
+    table: Table,
+    /// The keys that were read, each with the origin of its value if it is present.
+    read_keys: Vec<(&'static str, Option<Origin>)>,
+    /// Whether the node is a table. In place of another node, no key is reported as missing.
+    is_table: bool,
+    /// [`LoadContext::problem_count`] when the reader was made.
+    problems_before: usize,
+}
+
+impl<'a> TableReader<'a> {
+    /// A reader of `node`. A node that is no table is reported, and read as an empty table without missing keys.
+    pub(super) fn new(context: &'a LoadContext, path: String, node: ConfigNode) -> Self {
+        let problems_before = context.problem_count();
+        let origin = node.origin.clone();
+        let table = match node.structured() {
+            Ok(ConfigNode { value: Value::Table(table), .. }) => Ok(table),
+            Ok(other) => Err(format!("is {}; it must be a table", other.kind())),
+            Err(message) => Err(message),
+        };
+        let is_table = table.is_ok();
+        let table = table.unwrap_or_else(|message| {
+            context.report(origin.clone(), path.clone(), message);
+            Table::new()
+        });
+        Self { context, path, origin, table, read_keys: Vec::new(), is_table, problems_before }
+    }
+
+    /// The value of `key`, or `default` if the key is absent or its value is reported as a problem.
+    pub(super) fn value_or<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        read: impl FnOnce(&ConfigNode) -> Result<T, String>,
+    ) -> T {
+        self.optional(key, read).unwrap_or(default)
+    }
+
+    /// The value of `key`; `None` if the key is absent or its value is reported as a problem.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&ConfigNode) -> Result<T, String>,
+    ) -> Option<T> {
+        let node = self.take(key)?;
+        read(&node).map_err(|message| self.context.report(node.origin, self.path_of(key), message)).ok()
+    }
+
+    /// The value of `key`, whose absence is reported.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&ConfigNode) -> Result<T, String>,
+    ) -> Option<T> {
+        self.require_key(key);
+        self.optional(key, read)
+    }
+
+    /// Reports `key` as missing if it is absent.
+    pub(super) fn require_key(&self, key: &'static str) {
+        if self.is_table && !self.table.contains_key(key) {
+            self.report(key, "is missing");
+        }
+    }
+
+    /// A reader of the table under `key`, which is empty if the key is absent.
+    pub(super) fn table(&mut self, key: &'static str) -> TableReader<'a> {
+        self.optional_table(key).unwrap_or_else(|| {
+            TableReader::new(self.context, self.path_of(key), ConfigNode::empty(self.origin_of(key)))
+        })
+    }
+
+    /// A reader of the table under `key`; `None` if the key is absent.
+    pub(super) fn optional_table(&mut self, key: &'static str) -> Option<TableReader<'a>> {
+        let node = self.take(key)?;
+        Some(TableReader::new(self.context, self.path_of(key), node))
+    }
+
+    /// Readers of the tables in the list under `key`; `None` if the key is absent or not a list.
+    pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<TableReader<'a>>> {
+        let node = self.take(key)?;
+        let origin = node.origin.clone();
+        let items = match node.structured() {
+            Ok(ConfigNode { value: Value::Array(items), .. }) => Ok(items),
+            Ok(other) => Err(format!("is {}; it must be a list of tables", other.kind())),
+            Err(message) => Err(message),
+        };
+        let items = items.map_err(|message| self.context.report(origin, self.path_of(key), message)).ok()?;
+        let reader = |(i, item)| TableReader::new(self.context, format!("{}[{i}]", self.path_of(key)), item);
+        Some(items.into_iter().enumerate().map(reader).collect())
+    }
+
+    /// Removes and returns the node under `key`, and marks the key as known.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<ConfigNode> {
+        debug_assert!(keys::ALL_KEYS.contains(&key), "{key} is missing in ALL_KEYS");
+        let node = self.table.remove(key);
+        self.read_keys.push((key, node.as_ref().map(|node| node.origin.clone())));
+        node
+    }
+
+    /// Reports a problem of `key`, at the place where the key is written or would be written.
+    pub(super) fn report(&self, key: &str, message: impl Into<String>) {
+        self.context.report(self.origin_of(key), self.path_of(key), message);
+    }
+
+    /// Reports a problem of the table as a whole.
+    pub(super) fn report_table(&self, message: impl Into<String>) {
+        self.context.report(self.origin.clone(), self.path.clone(), message);
+    }
+
+    /// Whether no problem was reported since this reader was made. A check between two keys is skipped when one of
+    /// them is faulty already.
+    pub(super) fn is_faultless(&self) -> bool {
+        self.context.problem_count() == self.problems_before
+    }
+
+    /// The place where `key` is written, or where it would be written if it is absent.
+    pub(super) fn origin_of(&self, key: &str) -> Origin {
+        match self.read_keys.iter().rev().find(|(read, _)| *read == key) {
+            Some((_, Some(origin))) => origin.clone(),
+            _ => match &self.origin {
+                file @ Origin::File { .. } => file.clone(),
+                Origin::Variable(_) | Origin::Nowhere => Origin::Variable(variable_name(&self.path_of(key)).into()),
+            },
+        }
+    }
+
+    /// Reports the keys that were not read as unknown, each with the closest known key.
+    pub(super) fn finish(self) {
+        for (key, node) in &self.table {
+            let known = self.read_keys.iter().map(|(known, _)| *known);
+            let message = match keys::suggestion(key, known) {
+                Some(near) => format!("unknown key; did you mean `{near}`?"),
+                None => "unknown key".to_owned(),
+            };
+            self.context.report(node.origin.clone(), self.path_of(key), message);
+        }
+    }
+
+    /// The dotted name of `key` from the root, as in error messages.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+}

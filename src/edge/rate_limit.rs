@@ -1,0 +1,163 @@
+//! The rate limit of a caller, as a token bucket. The only file that names governor.
+
+use std::convert::Infallible;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock, Reference};
+use governor::middleware::StateInformationMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
+use tokio::time::Instant;
+
+use crate::quota::MonotonicTime;
+use crate::request::RateLimitStatus;
+
+/// tokio's clock for governor, which tests can pause.
+#[derive(Clone, Copy, Debug)]
+struct TokioClock(Instant);
+
+/// Time since the clock was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Elapsed(Duration);
+
+impl Reference for Elapsed {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        self.0.saturating_sub(earlier.0).into()
+    }
+
+    fn saturating_sub(&self, duration: Nanos) -> Self {
+        Self(self.0.saturating_sub(duration.into()))
+    }
+}
+
+impl std::ops::Add<Nanos> for Elapsed {
+    type Output = Self;
+
+    fn add(self, duration: Nanos) -> Self {
+        Self(self.0 + Duration::from(duration))
+    }
+}
+
+impl Clock for TokioClock {
+    type Instant = Elapsed;
+
+    fn now(&self) -> Elapsed {
+        Elapsed(self.0.elapsed())
+    }
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// A token bucket for the requests of one caller: as many as its limit at once, and then at the limit's rate.
+///
+/// Each configured caller has one, and nobody else does, so unknown keys cannot create buckets.
+#[derive(Debug)]
+pub(super) struct CallerRateLimit {
+    limiter: RateLimiter<NotKeyed, Shared, TokioClock, StateInformationMiddleware>,
+    /// The limiter's state, which the limiter itself does not expose.
+    state: Shared,
+    /// Requests per minute.
+    limit: NonZeroU32,
+}
+
+impl CallerRateLimit {
+    /// A full bucket for `limit` requests per minute.
+    pub(super) fn per_minute(limit: NonZeroU32) -> Self {
+        let state = Shared::default();
+        let limiter = RateLimiter::new(Quota::per_minute(limit), state.clone(), TokioClock(Instant::now()));
+        Self { limiter, state, limit }
+    }
+
+    /// Takes one request, or returns the wait until one is admitted; and the state of the bucket afterwards.
+    pub(super) fn take(&self) -> (Result<(), Duration>, RateLimitStatus) {
+        let checked = self.limiter.check();
+        let now = self.limiter.clock().now();
+        let (result, left) = match checked {
+            Ok(after) => (Ok(()), after.remaining_burst_capacity()),
+            Err(not_yet) => (Err(not_yet.wait_time_from(now)), 0),
+        };
+        let full_in = self.state.full_at().saturating_sub(now.0).max(result.err().unwrap_or_default());
+        (result, RateLimitStatus { limit: self.limit.get(), left, full_in })
+    }
+
+    /// State of the bucket; takes nothing.
+    pub(super) fn standing(&self) -> RateLimitStatus {
+        let full_in = self.state.full_at().saturating_sub(self.limiter.clock().now().0);
+        let share = (MINUTE / self.limit.get()).as_nanos().max(1);
+        let missing = u32::try_from(full_in.as_nanos().div_ceil(share)).unwrap_or(u32::MAX);
+        RateLimitStatus { limit: self.limit.get(), left: self.limit.get().saturating_sub(missing), full_in }
+    }
+}
+
+/// governor's state of a bucket, readable from outside.
+#[derive(Clone, Debug, Default)]
+struct Shared(Arc<InMemoryState>);
+
+impl Shared {
+    /// When the bucket is full, as time since its creation.
+    fn full_at(&self) -> MonotonicTime {
+        // Returning an error leaves the state unchanged.
+        let Err(full_at) = self.0.measure_and_replace(&NotKeyed::NonKey, Err::<(Infallible, Nanos), _>);
+        full_at.map_or(MonotonicTime::ZERO, Into::into)
+    }
+}
+
+impl StateStore for Shared {
+    type Key = NotKeyed;
+
+    fn measure_and_replace<T, F, E>(&self, key: &NotKeyed, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(key, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn bucket(limit: u32) -> CallerRateLimit {
+        CallerRateLimit::per_minute(NonZeroU32::new(limit).unwrap())
+    }
+
+    fn standing(limit: u32, left: u32, full_in: u64) -> RateLimitStatus {
+        RateLimitStatus { limit, left, full_in: Duration::from_secs(full_in) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_tells_what_it_holds_and_when_it_is_full() {
+        let bucket = bucket(3);
+        assert_eq!(bucket.take(), (Ok(()), standing(3, 2, 20)));
+        assert_eq!(bucket.take(), (Ok(()), standing(3, 1, 40)));
+        assert_eq!(bucket.standing(), standing(3, 1, 40), "to look takes nothing out");
+        advance(Duration::from_secs(5)).await;
+        assert_eq!(bucket.standing(), standing(3, 1, 35));
+        assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 55)));
+        assert_eq!(bucket.standing(), standing(3, 0, 55));
+        assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
+        // A refused request costs nothing.
+        assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
+        advance(Duration::from_secs(15)).await;
+        assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 60)));
+        advance(Duration::from_hours(1)).await;
+        assert_eq!(bucket.standing(), standing(3, 3, 0));
+        assert_eq!(bucket.take(), (Ok(()), standing(3, 2, 20)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_smallest_and_the_largest_limit_hold_too() {
+        let one = bucket(1);
+        assert_eq!(one.take(), (Ok(()), standing(1, 0, 60)));
+        assert_eq!(one.take(), (Err(Duration::from_mins(1)), standing(1, 0, 60)));
+        let many = bucket(u32::MAX);
+        let (result, standing) = many.take();
+        assert_eq!((result, standing.left), (Ok(()), u32::MAX - 1));
+        assert!(standing.full_in > Duration::ZERO);
+    }
+}

@@ -1,0 +1,89 @@
+//! The future of a response: from the arrival of a request to the head of its answer.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::Response;
+use http_body_util::Either;
+use pin_project_lite::pin_project;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::access::{AccessRecord, Content};
+use super::body::EdgeBody;
+use super::problem::EdgeError;
+use super::{problem, rate_limit_headers};
+use crate::api::{Answer, ApiError};
+
+/// The response, reported when its body has ended.
+fn respond(mut record: Box<AccessRecord>, head_only: bool, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
+    let (mut response, content) = match result {
+        Ok(Answer { response, report }) => (response.map(Either::Left), Content::Answer(report)),
+        Err(error) => {
+            let (response, kind) = problem::respond(&error, record.id.as_str());
+            (response.map(Either::Right), Content::Problem(kind, error.to_string()))
+        }
+    };
+    record.id.tell(response.headers_mut());
+    if let Some(visit) = &record.visit {
+        rate_limit_headers::tell(response.headers_mut(), visit.standing);
+    }
+    record.set_head(response.status().as_u16(), content);
+    response.map(|body| EdgeBody::new(body, record, head_only))
+}
+
+pin_project! {
+    /// An answer in the making. Not a boxed future, because most answers are ready at once.
+    pub struct ResponseFuture<F> {
+        // Moved into the body when there is one.
+        record: Option<Box<AccessRecord>>,
+        head_only: bool,
+        #[pin]
+        fate: Fate<F>,
+        // Held until the answer is made.
+        room: Option<OwnedSemaphorePermit>,
+    }
+}
+
+pin_project! {
+    #[project = Current]
+    pub(super) enum Fate<F> {
+        Refused { error: Option<EdgeError> },
+        Asked { #[pin] answer: F },
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    /// A refused request. `head_only` is true for HEAD, here and below.
+    pub(super) fn refused(record: Box<AccessRecord>, head_only: bool, error: EdgeError) -> Self {
+        Self { record: Some(record), head_only, fate: Fate::Refused { error: Some(error) }, room: None }
+    }
+
+    /// A request that was passed to the API stage.
+    pub(super) fn asked(record: Box<AccessRecord>, head_only: bool, answer: F, room: OwnedSemaphorePermit) -> Self {
+        Self { record: Some(record), head_only, fate: Fate::Asked { answer }, room: Some(room) }
+    }
+}
+
+impl<F: Future<Output = Result<Answer, ApiError>>> Future for ResponseFuture<F> {
+    type Output = Result<Response<EdgeBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = {
+            let _in_span = this.record.as_ref().map(|record| record.span.enter());
+            match this.fate.project() {
+                Current::Refused { error } => Err(error.take().unwrap_or(EdgeError::Internal)),
+                // A panic costs one answer, not the connection: the state of the panicked future is dropped.
+                Current::Asked { answer } => match catch_unwind(AssertUnwindSafe(|| answer.poll(context))) {
+                    Ok(answer) => ready!(answer).map_err(EdgeError::Api),
+                    Err(_) => Err(EdgeError::Internal),
+                },
+            }
+        };
+        // A future is not polled after it was ready.
+        let Some(record) = this.record.take() else { return Poll::Pending };
+        Poll::Ready(Ok(respond(record, *this.head_only, result)))
+    }
+}

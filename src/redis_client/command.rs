@@ -1,0 +1,168 @@
+//! What is asked of Redis, and what it says.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+
+use super::ConnectionError;
+use super::reply_limit::TOO_LARGE;
+use crate::hex;
+
+/// A command for Redis.
+///
+/// The first argument is the key, by which a Cluster finds the node; but of `EVAL` and `EVALSHA` it is the third, as
+/// ever.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Command {
+    pub(super) name: &'static str,
+    pub(super) arguments: Vec<Bytes>,
+    /// The node of a Cluster that it is for, whatever its arguments.
+    pub(super) node: Option<ClusterNode>,
+}
+
+/// A node of a Cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClusterNode {
+    pub(super) host: Arc<str>,
+    pub(super) port: u16,
+}
+
+impl Command {
+    /// A command without arguments yet.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, arguments: Vec::new(), node: None }
+    }
+
+    /// The same with one more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<Bytes>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// The same for one node of a Cluster; `None` leaves it to its key.
+    pub(super) fn at(self, node: Option<ClusterNode>) -> Self {
+        Self { node, ..self }
+    }
+
+    /// The same with more arguments.
+    #[must_use]
+    pub fn args<A: Into<Bytes>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+}
+
+/// Shows no argument: it may be somebody's data.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} with {} arguments", self.name, self.arguments.len())
+    }
+}
+
+/// What Redis said to one command.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Nothing is there.
+    Nil,
+    /// A number.
+    Integer(i64),
+    /// A value.
+    Bytes(Bytes),
+    /// A word, such as `OK`.
+    Status(String),
+    /// Several of these.
+    Array(Vec<Reply>),
+    /// This command failed: the code of the error and its words, such as `WRONGTYPE Operation against …`. With the code
+    /// `LINK` it is the way to this command's node of a Cluster that failed. Quotes no argument of the command.
+    Error(String),
+}
+
+impl Reply {
+    /// Whether it is an error with this code.
+    pub fn is_error(&self, code: &str) -> bool {
+        matches!(self, Self::Error(text) if text.split(' ').next() == Some(code))
+    }
+}
+
+impl Reply {
+    /// Whether it stands for a value that is larger than `cache.redis.max_value`.
+    pub fn is_too_large(&self) -> bool {
+        self.is_error(TOO_LARGE)
+    }
+
+    /// What it is to one who cannot use it: an error of Redis's, or nonsense.
+    pub fn fault(&self) -> ConnectionError {
+        match self {
+            Self::Error(text) => ConnectionError::NotReady(text.split(' ').next().unwrap_or_default().to_owned()),
+            _ => ConnectionError::Nonsense,
+        }
+    }
+}
+
+/// Shows no value, but how long it is.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nil => f.write_str("Nil"),
+            Self::Integer(number) => write!(f, "Integer({number})"),
+            Self::Bytes(bytes) => write!(f, "Bytes({} of them)", bytes.len()),
+            Self::Status(word) => write!(f, "Status({word})"),
+            Self::Array(replies) => f.debug_list().entries(replies).finish(),
+            Self::Error(text) => write!(f, "Error({text})"),
+        }
+    }
+}
+
+/// A script for Redis, and the name by which Redis remembers it.
+#[derive(Clone, Debug)]
+pub struct Script {
+    text: &'static str,
+    sha1: String,
+}
+
+impl Script {
+    /// A script in Lua.
+    pub fn new(text: &'static str) -> Self {
+        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+        Self { text, sha1: hex::encode(digest.as_ref()) }
+    }
+
+    /// Runs it by name; Redis answers `NOSCRIPT` if it does not know it, and has done nothing then.
+    pub(super) fn by_name(&self, keys: &[Bytes], arguments: &[Bytes]) -> Command {
+        call("EVALSHA", self.sha1.clone().into(), keys, arguments)
+    }
+
+    /// Runs it, and lets Redis know it from now on.
+    pub(super) fn by_text(&self, keys: &[Bytes], arguments: &[Bytes]) -> Command {
+        call("EVAL", Bytes::from_static(self.text.as_bytes()), keys, arguments)
+    }
+}
+
+fn call(name: &'static str, script: Bytes, keys: &[Bytes], arguments: &[Bytes]) -> Command {
+    Command::new(name).arg(script).arg(keys.len().to_string()).args(keys.iter().chain(arguments).cloned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_named_by_the_sha1_of_its_text() {
+        // As `printf 'return 1' | sha1sum` says.
+        let script = Script::new("return 1");
+        assert_eq!(script.sha1, "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+        let command = script.by_name(&[Bytes::from("key")], &[Bytes::from("a"), Bytes::from("b")]);
+        assert_eq!(command.name, "EVALSHA");
+        assert_eq!(command.arguments, [script.sha1.as_str(), "1", "key", "a", "b"]);
+    }
+
+    #[test]
+    fn no_value_is_shown() {
+        let command = Command::new("SET").arg("key").arg("hunter2");
+        let replies = Reply::Array(vec![Reply::Bytes("hunter2".into()), Reply::Nil]);
+        assert_eq!(format!("{command:?} {replies:?}"), "SET with 2 arguments [Bytes(7 of them), Nil]");
+    }
+}

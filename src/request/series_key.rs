@@ -1,0 +1,179 @@
+//! The key of a series: everything that identifies an answer besides its time.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// One series of items. Two requests that differ in any field never share an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Series {
+    /// Kore's `accountId`.
+    pub account: Arc<str>,
+    /// Kore's `streamId`.
+    pub stream: Arc<str>,
+    /// The filter in the body.
+    pub filter: Filter,
+    /// Query parameters that the gateway does not know, decoded, in the caller's order.
+    pub parameters: Vec<(String, String)>,
+    /// Whether items have `agenticActivities` (`includeAgenticData=true`).
+    pub agentic: bool,
+}
+
+/// The filter in the body of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// No body, or a body without a filter.
+    #[default]
+    None,
+    /// Only documented filters: the gateway can apply them to cached items.
+    Known(Box<KnownFilter>),
+    /// Any other body, kept byte for byte: only the upstream knows its meaning.
+    Opaque(Bytes),
+}
+
+/// The documented filters. An item passes if it passes each filter that is not empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KnownFilter {
+    /// Allowed values of an item's `botSessionID`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub session_ids: BTreeSet<String>,
+    /// Allowed values of an item's `conversationID`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub conversation_ids: BTreeSet<String>,
+    /// Allowed values of an item's `channel`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub channels: BTreeSet<String>,
+    /// Allowed values of an item's `agent.agentId`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub agent_ids: BTreeSet<String>,
+}
+
+impl Series {
+    /// Whether the series is all of its stream: no filter, no other body, and no unknown parameter.
+    pub fn is_plain(&self) -> bool {
+        self.filter == Filter::None && self.parameters.is_empty()
+    }
+
+    /// Whether the series has a part that only the upstream understands, and that may select by another timestamp.
+    pub fn may_shift(&self) -> bool {
+        !self.parameters.is_empty() || matches!(self.filter, Filter::Opaque(_))
+    }
+}
+
+impl Filter {
+    /// Parses a body.
+    ///
+    /// An empty array is opaque, because no source says whether it selects everything or nothing.
+    ///
+    /// # Errors
+    /// If the body is neither empty nor a JSON object.
+    pub fn parse(body: &Bytes) -> Result<Self, serde_json::Error> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self::None);
+        }
+        let members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
+        if members.is_empty() {
+            return Ok(Self::None);
+        }
+        let selects_nothing = members.values().any(|value| value.as_array().is_some_and(Vec::is_empty));
+        // Read from the bytes, not from the map: a member that stands twice is not ours to judge.
+        match serde_json::from_slice::<KnownFilter>(body) {
+            Ok(known) if !selects_nothing => Ok(Self::Known(Box::new(known))),
+            _ => Ok(Self::Opaque(body.clone())),
+        }
+    }
+
+    /// The body of the upstream request; `None` if no body is needed.
+    pub fn body(&self) -> Option<Bytes> {
+        match self {
+            Self::None => None,
+            Self::Known(known) => serde_json::to_vec(known).ok().map(Bytes::from),
+            Self::Opaque(bytes) => Some(bytes.clone()),
+        }
+    }
+}
+
+impl KnownFilter {
+    /// Whether `item` (JSON) passes. A missing member, or one that is not a string, fails the filter on it.
+    pub fn passes(&self, item: &[u8]) -> bool {
+        let Some(item) = members(item) else { return false };
+        let among = |wanted: &BTreeSet<String>, members: &Members<'_>, name: &str| {
+            let text = || serde_json::from_str::<String>(members.get(name)?.get()).ok();
+            wanted.is_empty() || text().is_some_and(|text| wanted.contains(&text))
+        };
+        let agent = item.get("agent").and_then(|agent| members(agent.get().as_bytes())).unwrap_or_default();
+        among(&self.session_ids, &item, "botSessionID")
+            && among(&self.conversation_ids, &item, "conversationID")
+            && among(&self.channels, &item, "channel")
+            && among(&self.agent_ids, &agent, "agentId")
+    }
+}
+
+/// The members of a JSON object; of a repeated name, the last one.
+type Members<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
+fn members(object: &[u8]) -> Option<Members<'_>> {
+    serde_json::from_slice(object).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Filter {
+        Filter::parse(&Bytes::copy_from_slice(body.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn the_order_of_known_filters_does_not_matter() {
+        assert_eq!(
+            parse(r#"{"sessionIds":["b","a","b"],"channels":["chat"]}"#),
+            parse(r#" { "channels": ["chat"], "sessionIds": ["a", "b"] } "#)
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_opaque_and_what_is_not_an_object_is_refused() {
+        assert_eq!(parse(""), Filter::None);
+        assert_eq!(parse("{}"), Filter::None);
+        for body in [
+            r#"{"sessionIds":[]}"#,
+            r#"{"sessionIds":[1]}"#,
+            r#"{"sessionIds":["a"],"x":1.0}"#,
+            r#"{"channels":["a"],"channels":["b"]}"#,
+        ] {
+            assert_eq!(parse(body), Filter::Opaque(Bytes::copy_from_slice(body.as_bytes())), "{body}");
+        }
+        for body in ["[]", "1", "{", "{} {}", "\u{0}"] {
+            assert!(Filter::parse(&Bytes::copy_from_slice(body.as_bytes())).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_item_passes_if_it_passes_each_filter() {
+        let item = r#"{"agent":{"agentId":"a\u0031"},"channel":"chat","botSessionID":null,"x":1e2}"#.as_bytes();
+        let passes = |body| match parse(body) {
+            Filter::Known(known) => known.passes(item),
+            other => panic!("{other:?}"),
+        };
+        assert!(passes(r#"{"agentIds":["a1"]}"#));
+        assert!(passes(r#"{"agentIds":["a1","a2"],"channels":["voice","chat"]}"#));
+        assert!(!passes(r#"{"agentIds":["a1"],"channels":["voice"]}"#));
+        assert!(!passes(r#"{"sessionIds":["null"]}"#));
+    }
+
+    #[test]
+    fn one_odd_member_spoils_no_other() {
+        let item =
+            br#"{"channel":7,"conversationID":"a","conversationID":"b","agent":{"agentId":"a1","agentId":"a2"}}"#;
+        let passes = |body| matches!(parse(body), Filter::Known(known) if known.passes(item));
+        assert!(passes(r#"{"agentIds":["a2"],"conversationIds":["b"]}"#));
+        assert!(!passes(r#"{"agentIds":["a1"]}"#));
+        assert!(!passes(r#"{"channels":["7"]}"#));
+    }
+}

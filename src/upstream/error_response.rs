@@ -1,0 +1,172 @@
+//! Interprets upstream answers that are not a page.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+
+use super::error::{SpentLimit, UpstreamError};
+use super::rate_limit_headers::RateLimitHeader;
+use crate::window::Timestamp;
+
+#[derive(Default, Deserialize)]
+struct Errors {
+    #[serde(default)]
+    errors: Vec<KoreError>,
+}
+
+#[derive(Deserialize)]
+struct KoreError {
+    /// One of Kore's pages writes `message` for `msg`.
+    #[serde(alias = "message", default)]
+    msg: String,
+}
+
+/// Kore's documented messages, and those that its public APIs were observed to send. Other messages are not passed on,
+/// because they may contain a credential or a customer's text.
+const KNOWN_MESSAGES: [&str; 6] = [
+    "Invalid SDK credentials",
+    "Invalid JWT token",
+    "Permission denied. Scope is incorrect!",
+    "error verifying the jwt: possibly a replay",
+    "Validation errors/ Invalid arguments",
+    "Method Not Allowed",
+];
+
+/// The error that an answer states by its status, its headers and Kore's `errors`.
+///
+/// `None` if the answer is no error: a status of 200 without `errors`.
+pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<UpstreamError> {
+    let errors = serde_json::from_slice::<Errors>(body).unwrap_or_default().errors;
+    if status == StatusCode::OK && errors.is_empty() {
+        return None;
+    }
+    let message = errors.first().map(|error| error.msg.trim());
+    let limit = message.and_then(spent_limit);
+    if limit.is_some() || status == StatusCode::TOO_MANY_REQUESTS {
+        let limit = limit.unwrap_or(SpentLimit::Unnamed);
+        let allowance = RateLimitHeader::read(headers, now);
+        let retry_after = retry_after(headers, now).or_else(|| allowance?.wait());
+        return Some(UpstreamError::RateLimited { limit, retry_after, allowance });
+    }
+    let message = message.and_then(known_message);
+    Some(match status {
+        StatusCode::UNAUTHORIZED => UpstreamError::Unauthorized { message },
+        status => UpstreamError::Status { status, message },
+    })
+}
+
+/// The known message that `text` is, if any.
+pub fn known_message(message: &str) -> Option<&'static str> {
+    KNOWN_MESSAGES.into_iter().find(|known| known.eq_ignore_ascii_case(message))
+}
+
+fn spent_limit(message: &str) -> Option<SpentLimit> {
+    let message = message.to_ascii_lowercase();
+    if !message.contains("rate limit") {
+        None
+    } else if message.contains("hour") {
+        Some(SpentLimit::Hour)
+    } else if message.contains("minute") {
+        Some(SpentLimit::Minute)
+    } else {
+        Some(SpentLimit::Unnamed)
+    }
+}
+
+/// `Retry-After` in either of its forms (RFC 9110, 10.2.3), at most a day.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match value.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => Timestamp::from(jiff::fmt::rfc2822::parse(value).ok()?.timestamp()).since(now),
+    };
+    Some(wait.min(Duration::from_hours(24)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classified(status: u16, retry_after: Option<&str>, body: &str) -> Option<UpstreamError> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+        }
+        let now = "2026-11-22T10:00:00Z".parse::<jiff::Timestamp>().unwrap().into();
+        classify(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), now)
+    }
+
+    #[test]
+    fn page_is_no_error_response() {
+        assert!(classified(200, None, r#"{"numResults":0,"hasMore":false,"data":[]}"#).is_none());
+    }
+
+    #[test]
+    fn spent_quota_is_recognised_by_status_or_message() {
+        for (status, after, body, limit, wait) in [
+            (429, None, "", SpentLimit::Unnamed, None),
+            (429, Some("7"), "<html>", SpentLimit::Unnamed, Some(7)),
+            (429, Some("Sun, 22 Nov 2026 10:00:09 GMT"), "", SpentLimit::Unnamed, Some(9)),
+            (
+                403,
+                None,
+                r#"{"errors":[{"msg":"You've exceeded the per-minute rate limit. Please wait"}]}"#,
+                SpentLimit::Minute,
+                None,
+            ),
+            (
+                200,
+                None,
+                r#"{"errors":[{"message":"You've exceeded the hourly rate limit.","code":429}]}"#,
+                SpentLimit::Hour,
+                None,
+            ),
+            (
+                400,
+                None,
+                r#"{"errors":[{"msg":"Rate limit for this API has been reached."}]}"#,
+                SpentLimit::Unnamed,
+                None,
+            ),
+        ] {
+            match classified(status, after, body) {
+                Some(UpstreamError::RateLimited { limit: found, retry_after, allowance: None }) => {
+                    assert_eq!((found, retry_after), (limit, wait.map(Duration::from_secs)), "{body}");
+                }
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn refusal_without_retry_after_uses_rate_limit_headers() {
+        let waits = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+            match classify(StatusCode::TOO_MANY_REQUESTS, &headers.collect(), b"", Timestamp::default()) {
+                Some(UpstreamError::RateLimited { retry_after, allowance: Some(_), .. }) => retry_after,
+                other => panic!("{other:?}"),
+            }
+        };
+        let spent = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "9")];
+        assert_eq!(waits(&spent), Some(Duration::from_secs(9)));
+        assert_eq!(waits(&[spent[0], spent[1], ("retry-after", "7")]), Some(Duration::from_secs(7)));
+        assert_eq!(waits(&[("x-ratelimit-remaining", "3"), spent[1]]), None);
+    }
+
+    #[test]
+    fn only_known_messages_are_passed_on() {
+        let said = |status, message: &str| {
+            classified(status, None, &format!(r#"{{"errors":[{{"msg":"{message}","code":4002}}]}}"#))
+                .unwrap()
+                .to_string()
+        };
+        assert!(said(401, "invalid sdk credentials").ends_with(": \"Invalid SDK credentials\""));
+        assert!(said(412, "Validation errors/ Invalid arguments").contains("412"));
+        for message in ["bad token ey.ey.ey", "Invalid SDK credentials for Jane Doe", "Jane Doe said"] {
+            assert_eq!(said(500, message), "the upstream answered 500 Internal Server Error");
+        }
+    }
+}
