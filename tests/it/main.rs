@@ -1,8 +1,9 @@
-//! The whole gateway against the simulator, both in this process, over real sockets.
+//! Integration tests: gateways against the simulator, both in this process, over real sockets; and the binary as a
+//! process.
 //!
-//! One binary for all of it, so that it links once. Each test starts a simulator and a gateway of its own on free
-//! ports; both share one clock, which most tests set by hand, so that "now" is a fact and not a race. What is true, the
-//! simulator says ([`koregate::simulator::Control::expected`]); what was spent, it counts.
+//! All tests are one binary, which links once. Each test starts a simulator and a gateway of its own on free ports,
+//! with one clock for both, which most tests set by hand. The simulator supplies the expected items
+//! ([`koregate_simulator::Control::expected`]) and counts the upstream calls.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod caching;

@@ -1,5 +1,5 @@
-//! The identity of a response, with random callers, streams, windows, pages, filters, parameters and purges: each response
-//! is compared with the simulator's items.
+//! The identity of a response, with random callers, streams, windows, pages, filters, parameters and purges: each
+//! response is compared with the simulator's items.
 
 use std::time::Duration;
 

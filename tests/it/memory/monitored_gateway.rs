@@ -1,7 +1,7 @@
 //! A gateway process under attack, with bounds on its memory and continuous probes of its liveness.
 //!
-//! The product's bounds are on the resident set: 60 MB with `cache.memory = "32MiB"`, and 40 MB for connections. A debug
-//! build maps twice the code of a release build, so the bound here excludes mapped files and [`RELEASE_CODE`].
+//! The product's bounds are on the resident set: 60 MB with `cache.memory = "32MiB"`, and 40 MB for connections. A
+//! debug build maps twice the code of a release build, so the bound here excludes mapped files and [`RELEASE_CODE`].
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};

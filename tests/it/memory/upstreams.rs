@@ -36,8 +36,8 @@ impl Upstream {
     }
 }
 
-/// Answers the requests of one connection. The body of a request has no line break, so it is read as the beginning of the
-/// next request line, of which only the offset matters.
+/// Answers the requests of one connection. The body of a request has no line break, so it is read as the beginning of
+/// the next request line, of which only the offset matters.
 fn answer_all(connection: TcpStream, page: impl Fn(usize) -> String, calls: &AtomicUsize) {
     let mut reader = BufReader::new(connection);
     let (mut offset, mut line) = (0, Vec::new());

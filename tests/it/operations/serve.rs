@@ -107,8 +107,8 @@ async fn large_cached_response_is_sent_through_pipe() {
     let first = gateway.send(&page).await;
     assert!((64 << 10..1 << 20).contains(&first.body.len()), "{}", first.body.len());
     let before = gateway.process.open_pipes();
-    // Repeated requests put the response into the response cache. An emptied pipe is kept for reuse; one of a full socket
-    // would not be.
+    // Repeated requests put the response into the response cache. An emptied pipe is kept for reuse; one of a full
+    // socket would not be.
     for _ in 0..20 {
         assert_eq!(gateway.send(&page).await.body, first.body);
     }

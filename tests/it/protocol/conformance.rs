@@ -1,5 +1,5 @@
-//! Conformance with HTTP/1.1 (RFC 9112), tested with bytes that no client library would send. An ambiguous message is refused
-//! or ends its connection, so that no smuggled request behind it is answered.
+//! Conformance with HTTP/1.1 (RFC 9112), tested with bytes that no client library would send. An ambiguous message is
+//! refused or ends its connection, so that no smuggled request behind it is answered.
 //!
 //! Each case is sent twice: for a small response, and for one that is sent without a copy.
 

@@ -1,5 +1,5 @@
-//! HTTP/1.0 has no chunked coding, so a response without a length would end with its connection, for whatever reason: each
-//! response has a length.
+//! HTTP/1.0 has no chunked coding, so a response without a length would end with its connection, for whatever reason:
+//! each response has a length.
 
 use http::header::CONTENT_LENGTH;
 

@@ -1,5 +1,5 @@
-//! nginx, as Debian packages it, between a client and the gateway: an aborted response is an error for the client, and a
-//! complete one stays complete.
+//! nginx, as Debian packages it, between a client and the gateway: an aborted response is an error for the client, and
+//! a complete one stays complete.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,5 @@
-//! Saved calls: over all complete responses, the calls that the callers would have made without the gateway equal the calls
-//! spent plus the calls saved.
+//! Saved calls: over all complete responses, the calls that the callers would have made without the gateway equal the
+//! calls spent plus the calls saved.
 
 use crate::support::{Fault, FaultPlan, Settings, TestHarness, TestRequest, TestResponse, exact_profile};
 

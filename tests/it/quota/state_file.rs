@@ -68,7 +68,7 @@ async fn killed_processes_spend_exactly_their_limit() {
         // Two requests each time; the last time the limit allows one of them.
         until("the calls to arrive", || control.counts().total >= calls).await;
         if responses {
-            until("the answers", || pending.iter().all(tokio::task::JoinHandle::is_finished)).await;
+            until("the responses", || pending.iter().all(tokio::task::JoinHandle::is_finished)).await;
         }
         drop(gateway);
         for response in pending {

@@ -185,7 +185,7 @@ async fn risky_maxmemory_settings_are_logged_once() {
             run(&client, get("key")).await.unwrap();
             let some_calls = async || {
                 for _ in 0..50 {
-                    until_async("an answer", async || run(&client, get("key")).await.is_ok()).await;
+                    until_async("a reply", async || run(&client, get("key")).await.is_ok()).await;
                 }
             };
             let Some(warning) = warning else {

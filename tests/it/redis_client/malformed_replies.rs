@@ -5,8 +5,8 @@ use std::net::TcpListener;
 
 use super::{ConnectionError, Event, client, client_with, get, run, run_until_open};
 
-/// Starts a peer that answers each read with the same bytes, `times` on each connection, and then nothing. Without bytes
-/// it closes the connection.
+/// Starts a peer that answers each read with the same bytes, `times` on each connection, and then nothing. Without
+/// bytes it closes the connection.
 fn start_peer(reply: &'static [u8], times: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

@@ -1,19 +1,25 @@
 //! TLS to Redis with the system's root certificates.
 
 use std::process;
+use std::time::Duration;
 
-use super::{ConnectionError, client, ok, run, run_until_open, set};
+use super::{ConnectionError, RedisClient, client_with, ok, run, run_until_open, set};
 use crate::support::{CertificateAuthority, RedisServer, free_port};
 
 /// Environment variable with the URL of the server, set in the child process that trusts its authority.
 const URL: &str = "KOREGATE_TEST_REDIS";
 
+/// A client with time for a handshake on a busy machine.
+fn connect(url: &str) -> RedisClient {
+    client_with(url, 16 << 20, Duration::from_secs(10))
+}
+
 #[tokio::test]
 async fn tls_certificate_is_checked_against_system_roots() {
     // The environment names the system's roots, and it can be changed for a child process only.
     if let Ok(url) = std::env::var(URL) {
-        assert_eq!(run(&client(&url), set("key", "some")).await, Ok(ok()));
-        let misnamed = run_until_open(&client(&url.replace("127.0.0.1", "localhost"))).await;
+        assert_eq!(run(&connect(&url), set("key", "some")).await, Ok(ok()));
+        let misnamed = run_until_open(&connect(&url.replace("127.0.0.1", "localhost"))).await;
         assert!(matches!(&misnamed, ConnectionError::Unreachable(why) if why.contains("certificate")), "{misnamed:?}");
         return;
     }
@@ -26,7 +32,7 @@ async fn tls_certificate_is_checked_against_system_roots() {
     server.command(&["ACL", "SETUSER", "kg", "on", ">hunter2", "~*", "+@all"]);
     let url = format!("rediss://kg:hunter2@127.0.0.1:{port}");
 
-    let unknown = run_until_open(&client(&url)).await;
+    let unknown = run_until_open(&connect(&url)).await;
     assert!(matches!(&unknown, ConnectionError::Unreachable(why) if why.contains("certificate")), "{unknown:?}");
 
     let name = std::thread::current().name().unwrap().to_owned();

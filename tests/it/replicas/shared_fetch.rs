@@ -41,7 +41,8 @@ async fn adjacent_windows_before_election_cost_one_scan() {
     };
     let windows: Vec<Window> = (0..24).map(hour).collect();
     let mut calls = Vec::new();
-    // The leader collects requests for a short time only, which a replica may miss on a busy machine: two of three suffice.
+    // The leader collects requests for a short time only, which a replica may miss on a busy machine: two of three
+    // suffice.
     for _ in 0..3 {
         let set = ReplicaSet::start_undecided(exact_profile(900, 4), Settings::default(), 8).await;
         assert!(set.replicas.iter().all(Replica::is_undecided));

@@ -1,5 +1,5 @@
-//! The `Host` allow-list, which keeps out web pages by DNS rebinding (a host name of theirs that resolves to loopback), and
-//! the token of the admin listener.
+//! The `Host` allow-list, which keeps out web pages by DNS rebinding (a host name of theirs that resolves to loopback),
+//! and the token of the admin listener.
 
 use http::Method;
 

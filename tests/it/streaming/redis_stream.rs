@@ -1,5 +1,5 @@
-//! Streaming of long windows from Redis, chunk by chunk as fast as the client reads; the response stays correct whatever
-//! happens to Redis meanwhile.
+//! Streaming of long windows from Redis, chunk by chunk as fast as the client reads; the response stays correct
+//! whatever happens to Redis meanwhile.
 
 use std::time::Duration;
 

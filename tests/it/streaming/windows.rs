@@ -1,4 +1,5 @@
-//! Streaming of long windows, run by run: the response begins before the fetch has ended, and an incomplete one is aborted.
+//! Streaming of long windows, run by run: the response begins before the fetch has ended, and an incomplete one is
+//! aborted.
 
 use std::io::ErrorKind;
 

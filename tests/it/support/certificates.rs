@@ -79,7 +79,8 @@ impl SignedCertificate {
         Arc::new(builder.with_no_client_auth().with_single_cert(self.chain(), self.key()).unwrap()).into()
     }
 
-    /// Settings of a gateway that listens with this certificate, and requires client certificates of `client_ca` if given.
+    /// Settings of a gateway that listens with this certificate, and requires client certificates of `client_ca` if
+    /// given.
     pub(crate) fn listener_settings(&self, client_ca: Option<&Path>) -> Settings {
         let client_ca = client_ca.map(|file| format!(", client_ca = '{}'", file.display())).unwrap_or_default();
         let (cert, key) = (self.cert.display(), self.key.display());

@@ -2,7 +2,7 @@
 //!
 //! | file | provides |
 //! | --- | --- |
-//! | `harness` | [`TestHarness`]: a simulator with a gateway in front of it; [`GatewayClient`]: one gateway and its client |
+//! | `harness` | [`TestHarness`]: a simulator behind a gateway; [`GatewayClient`]: one gateway and its client |
 //! | `settings` | [`Settings`]: the configuration of a gateway |
 //! | `profile` | the simulator's types, and profiles of its data |
 //! | `request`, `response`, `open_response` | [`TestRequest`]; [`TestResponse`] and [`OpenResponse`], complete or not |

@@ -20,8 +20,8 @@ pub(crate) fn send_raw(addr: SocketAddr, request: &[u8]) -> TcpStream {
     connection
 }
 
-/// Sends `request` over a connection of its own and reads until it ends: all bytes that came, and the kind of error that
-/// ended the connection if it was not closed in order.
+/// Sends `request` over a connection of its own and reads until it ends: all bytes that came, and the kind of error
+/// that ended the connection if it was not closed in order.
 pub(crate) async fn read_to_end(addr: SocketAddr, request: &[u8]) -> (Vec<u8>, Option<ErrorKind>) {
     let mut connection = send_raw(addr, request);
     let reading = move || {

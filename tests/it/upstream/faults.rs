@@ -75,9 +75,9 @@ async fn lasting_fault_is_reported_and_not_cached() {
         harness.control.clear_faults();
         harness.get(NOON).await.assert_complete(&harness.items(at("2026-02-23T09:00:00Z"), end_of(NOON)), &context);
         harness.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), &context);
-        let spent = harness.calls();
+        let calls = harness.calls();
         harness.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), &context);
-        assert_eq!(harness.calls(), spent, "{context}");
+        assert_eq!(harness.calls(), calls, "{context}");
     }))
     .await;
 }
