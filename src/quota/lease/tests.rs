@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::sync::Age;
-use super::sync_interval::PULSE_INTERVAL;
-use super::{CallName, ExchangeReply, ExchangeRequest, GUARD, LEASE_DURATION, Pass, SharedQuota, UNHEARD};
+use super::idle::PULSE_INTERVAL;
+use super::script::Age;
+use super::{CALL_SILENCE_TIMEOUT, CallName, ExchangeReply, ExchangeRequest, GUARD, LEASE_DURATION, Pass, SharedQuota};
 use crate::config::QuotaLimit;
 use crate::quota::limiter::{Ledger, MonotonicTime};
 use crate::quota::role::Role;
@@ -42,23 +42,26 @@ impl Redis {
     fn exchange(&mut self, now: MonotonicTime, asked: &ExchangeRequest) -> ExchangeReply {
         let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap();
         let time = ms(now);
-        for (name, at) in &asked.tell {
+        for (name, at) in &asked.recorded {
             let at = time - asked.age(*at).0;
             let is_own = name.starts_with(&format!("{}:", asked.me));
             let known = self.ledger.entry(name.clone()).or_insert(at);
             *known = if is_own { at } else { at.min(*known) };
         }
-        for name in &asked.take_out {
+        for name in &asked.removed {
             self.ledger.remove(name);
         }
         // The session of no other one is looked for.
-        self.lease.take_if(|(holder, until)| *until <= now && (*holder == asked.me || *holder == asked.last_holder));
+        self.lease
+            .take_if(|(holder, until)| *until <= now && (*holder == asked.me || *holder == asked.lease.last_holder));
         let mut took = false;
         match &self.lease {
-            Some((holder, _)) if *holder == asked.me && asked.lease.is_zero() => self.lease = None,
-            Some((holder, _)) if *holder == asked.me => self.lease = Some((asked.me.clone(), now + asked.lease)),
-            None if asked.may_lead => {
-                self.lease = Some((asked.me.clone(), now + asked.lease));
+            Some((holder, _)) if *holder == asked.me && asked.lease.duration.is_zero() => self.lease = None,
+            Some((holder, _)) if *holder == asked.me => {
+                self.lease = Some((asked.me.clone(), now + asked.lease.duration))
+            }
+            None if asked.lease.may_acquire => {
+                self.lease = Some((asked.me.clone(), now + asked.lease.duration));
                 took = true;
             }
             _ => {}
@@ -66,8 +69,8 @@ impl Redis {
         let holder = self.lease.as_ref().map(|(holder, _)| holder.clone());
         let holds = holder.as_ref() == Some(&asked.me);
         if holds {
-            self.origin |= asked.vouches;
-            self.ledger.retain(|_, at| *at > time - ms(asked.keep));
+            self.origin |= asked.declares_complete;
+            self.ledger.retain(|_, at| *at > time - ms(asked.retention));
         }
         let mut granted = 0;
         if holds && self.origin {
@@ -75,16 +78,16 @@ impl Redis {
                 let spent = self.ledger.values().filter(|at| **at > time - ms(limit.per + GUARD)).count();
                 limit.requests.saturating_sub(u32::try_from(spent).unwrap())
             });
-            granted = room.min().unwrap().min(asked.wants);
-            for number in (asked.first..).take(granted as usize) {
-                self.ledger.insert(format!("{}:{number}", asked.me).into(), time + ms(asked.latest));
+            granted = room.min().unwrap().min(asked.grants.calls);
+            for number in (asked.grants.first..).take(granted as usize) {
+                self.ledger.insert(format!("{}:{number}", asked.me).into(), time + ms(asked.grants.latest));
             }
         }
         let calls = asked.look_back.map(|back| {
             let seen = self.ledger.iter().filter(|(_, at)| **at >= time - ms(back));
             seen.map(|(name, at)| (name.clone(), Age(time - at))).collect()
         });
-        ExchangeReply { holder, took, is_known: self.origin, granted, calls }
+        ExchangeReply { holder, is_acquired: took, is_complete: self.origin, granted, calls }
     }
 
     fn pulse(&mut self, now: MonotonicTime, me: &ReplicaId, about: &ReplicaId) -> bool {
@@ -204,7 +207,7 @@ impl Fleet {
     fn happen(&mut self, event: &Event) {
         match event {
             // One that has only just begun takes a small share that those who have not seen it do not leave to it.
-            Event::Down(for_ms) if self.replicas.iter().all(|replica| replica.common.has_seen_all) => {
+            Event::Down(for_ms) if self.replicas.iter().all(|replica| replica.common.members.is_complete()) => {
                 self.down_until = self.now + Duration::from_millis(*for_ms);
             }
             // What only one that stands still knows, nobody can know.
@@ -213,9 +216,9 @@ impl Fleet {
             Event::Kill(place) if self.replicas.len() > 1 => {
                 let place = place % self.replicas.len();
                 // What one has done that was never seen, and is not there any more, nobody can know either.
-                if self.now >= self.down_until || self.replicas[place].common.has_seen_all {
+                if self.now >= self.down_until || self.replicas[place].common.members.is_complete() {
                     for (_, _, nth) in self.replicas.remove(place).under_way {
-                        self.counted[nth] = self.counted[nth].min(self.now + UNHEARD);
+                        self.counted[nth] = self.counted[nth].min(self.now + CALL_SILENCE_TIMEOUT);
                     }
                 }
             }
@@ -254,7 +257,7 @@ impl Fleet {
         replica.pulse_at = now + PULSE_INTERVAL;
         let Some(about) = replica.common.begin_pulse(now) else { return };
         self.asked.pulses += 1;
-        let is_held = !self.redis.is_down && self.redis.pulse(now, &replica.common.me.clone(), &about);
+        let is_held = !self.redis.is_down && self.redis.pulse(now, &replica.common.replica.me.clone(), &about);
         replica.is_waited_for |= replica.common.end_pulse(now, now, is_held);
     }
 
@@ -262,14 +265,15 @@ impl Fleet {
     fn keep_in_touch(&mut self, place: usize) {
         let (now, replica) = (self.now, &self.replicas[place]);
         let schedule = replica.common.schedule(now);
-        let is_waited_for = replica.is_waited_for || schedule.exchange.is_zero();
-        let [exchanges, counts] = [(replica.exchanged, schedule.exchange), (replica.counted, schedule.count)]
-            .map(|(last, interval)| now >= last + interval);
-        if is_waited_for || exchanges || counts && !schedule.is_at_rest {
+        let is_waited_for = replica.is_waited_for || schedule.exchange_interval.is_zero();
+        let [exchanges, counts] =
+            [(replica.exchanged, schedule.exchange_interval), (replica.counted, schedule.heartbeat_interval)]
+                .map(|(last, interval)| now >= last + interval);
+        if is_waited_for || exchanges || counts && !schedule.is_idle {
             self.exchange(place);
         }
         if counts && !self.redis.is_down {
-            self.count(place, now >= self.replicas[place].looked + schedule.read);
+            self.count(place, now >= self.replicas[place].looked + schedule.members_interval);
         }
     }
 
@@ -277,7 +281,7 @@ impl Fleet {
         let (now, replica) = (self.now, &mut self.replicas[place]);
         let is_first = replica.counted == MonotonicTime::ZERO;
         replica.counted = now;
-        let me = replica.common.me.clone();
+        let me = replica.common.replica.me.clone();
         *self.redis.members.entry(me.clone()).or_default() += 1;
         self.asked.counts += 1;
         if and_look {
@@ -290,7 +294,7 @@ impl Fleet {
                 replica.anew();
             }
         }
-        for other in self.replicas.iter_mut().filter(|other| is_first && other.common.me != me) {
+        for other in self.replicas.iter_mut().filter(|other| is_first && other.common.replica.me != me) {
             other.common.note_joined(now, &me);
         }
     }
@@ -320,7 +324,7 @@ impl Fleet {
             for other in (0..self.replicas.len()).filter(|other| *other != place) {
                 if granted > 0 && self.roll(self.lost) > 0 {
                     let other = &mut self.replicas[other];
-                    if other.common.note_granted(now, &me, asked.first, granted).ledger {
+                    if other.common.note_granted(now, &me, asked.grants.first, granted).ledger {
                         other.anew();
                     }
                 }
@@ -461,7 +465,7 @@ fn asked_at_rest(replicas: usize, seconds: u64) -> (Fleet, Asked) {
     step(&mut fleet, 20);
     fleet.is_idle = true;
     step(&mut fleet, 20);
-    assert!(fleet.replicas.iter().all(|replica| replica.common.is_at_rest(fleet.now)));
+    assert!(fleet.replicas.iter().all(|replica| replica.common.is_idle(fleet.now)));
     fleet.asked = Asked::default();
     step(&mut fleet, seconds);
     let asked = fleet.asked;
