@@ -141,7 +141,7 @@ impl Cluster {
     fn stand_apart(&self, caller: &ReplicaId) {
         for (account, turns) in self.0.quotas.iter() {
             if self.caller_of(account).as_ref() == Some(caller) {
-                turns.stand_apart(caller);
+                turns.detach(caller);
             }
         }
     }
@@ -165,7 +165,7 @@ impl Cluster {
 
     fn role(&self, account: &str) -> Role {
         // One that is not configured is refused below.
-        self.0.quotas.of(account).map_or(Role::Leader, |turns| turns.role().borrow().clone())
+        self.0.quotas.scheduler(account).map_or(Role::Leader, |turns| turns.role().borrow().clone())
     }
 
     fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, PendingRemoteFetch>> {
@@ -202,7 +202,7 @@ impl Cluster {
 impl Fetcher {
     /// The way to the one who makes the calls of an account, unless that is this replica. Who it is may not be known yet.
     pub(super) fn elsewhere(&self, account: &str) -> Option<&Cluster> {
-        self.relay.as_ref().filter(|relay| relay.role(account) != Role::Leader)
+        self.remote.as_ref().filter(|relay| relay.role(account) != Role::Leader)
     }
 }
 

@@ -132,7 +132,7 @@ pub(in crate::quota) async fn drive(turns: Weak<CallScheduler>, meeting: LeaseCh
             step(&turns, &meeting).await;
         }
         if due(counted, schedule.heartbeat_interval) <= Instant::now() {
-            turns.tidy_loans();
+            turns.expire_lent_permits();
             counted = Some(Instant::now());
             let looks = due(looked, schedule.members_interval) <= Instant::now();
             looked = if looks { counted } else { looked };
@@ -158,7 +158,7 @@ fn due(last: Option<Instant>, interval: Duration) -> Instant {
 async fn count(turns: &Arc<CallScheduler>, meeting: &LeaseChannel, and_look: bool) -> bool {
     let Ok(counts) = meeting.count(and_look).await else { return false };
     if let Some(counts) = counts {
-        let gone = turns.in_common(|common, now| common.note_heartbeats(now, counts));
+        let gone = turns.update_lease(|common, now| common.note_heartbeats(now, counts));
         meeting.cross_out(gone.unwrap_or_default()).await;
     }
     true
@@ -168,10 +168,10 @@ async fn count(turns: &Arc<CallScheduler>, meeting: &LeaseChannel, and_look: boo
 async fn step(turns: &Arc<CallScheduler>, meeting: &LeaseChannel) {
     let Some(exchange) = turns.begin_exchange() else { return };
     let result = meeting.exchange(&exchange).await;
-    turns.in_common(|common, now| match result {
+    turns.update_lease(|common, now| match result {
         Ok(answer) => ((), common.finish_exchange(now, &exchange, answer)),
         Err(error) => {
-            telemetry::fleet_exchange_failed(&error.to_string());
+            telemetry::lease_sync_failed(&error.to_string());
             ((), common.fail_exchange(now, &exchange))
         }
     });
@@ -179,7 +179,7 @@ async fn step(turns: &Arc<CallScheduler>, meeting: &LeaseChannel) {
 
 /// Gives the lease back, if it is held, and leaves.
 pub(in crate::quota) async fn leave(turns: &Arc<CallScheduler>, meeting: &LeaseChannel) {
-    turns.in_common(|common, _| (common.leave(), super::QuotaChange::default()));
+    turns.update_lease(|common, _| (common.leave(), super::QuotaChange::default()));
     step(turns, meeting).await;
     meeting.cross_out(vec![meeting.post.me().clone()]).await;
 }
@@ -191,7 +191,7 @@ pub(in crate::quota) async fn listen(post: Mailbox, turns: Vec<(LeaseChannel, We
         match mail {
             Incoming::Reconnected => {
                 for turns in turns.iter().filter_map(|(_, turns)| turns.upgrade()) {
-                    turns.in_common(|common, now| (common.note_reconnected(now), super::QuotaChange::default()));
+                    turns.update_lease(|common, now| (common.note_reconnected(now), super::QuotaChange::default()));
                     turns.exchange_soon();
                 }
             }
@@ -204,11 +204,11 @@ pub(in crate::quota) async fn listen(post: Mailbox, turns: Vec<(LeaseChannel, We
                     .split_once(':')
                     .and_then(|(first, granted)| Some((first.parse().ok()?, granted.parse().ok()?)));
                 if words == JOINED {
-                    turns.in_common(|common, now| ((), common.note_joined(now, &from)));
+                    turns.update_lease(|common, now| ((), common.note_joined(now, &from)));
                 } else if let Some((first, granted)) = granted {
-                    turns.in_common(|common, now| ((), common.note_granted(now, &from, first, granted)));
+                    turns.update_lease(|common, now| ((), common.note_granted(now, &from, first, granted)));
                 } else if let Some((number, word)) = PermitMessage::read(words) {
-                    turns.hear(&from, number, word);
+                    turns.on_permit_message(&from, number, word);
                 } else {
                     // It has given the lease back, or taken it.
                     turns.exchange_soon();

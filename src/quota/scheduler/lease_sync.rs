@@ -45,7 +45,7 @@ impl CallScheduler {
     }
 
     /// Does something to this replica's part in the common quota, and what follows from it. `None` if there is none.
-    pub(in crate::quota) fn in_common<T>(
+    pub(in crate::quota) fn update_lease<T>(
         &self,
         act: impl FnOnce(&mut SharedQuota, MonotonicTime) -> (T, QuotaChange),
     ) -> Option<T> {
@@ -69,7 +69,7 @@ impl CallScheduler {
             }
         }
         if std::mem::replace(&mut state.divided_by, divided_by) != divided_by || is_news {
-            telemetry::fleet_role(&self.account, role.label(divided_by), divided_by);
+            telemetry::replica_role(&self.account, role.label(divided_by), divided_by);
         }
         if change.queue || is_news {
             state.queue.values().for_each(|waiting| waiting.called.notify_one());

@@ -7,7 +7,7 @@ use super::lending::BorrowedPermit;
 use super::{CallScheduler, State};
 use crate::quota::lease::CallName;
 use crate::quota::limiter::longest;
-use crate::quota::limiter::{MonotonicTime, Shrunk};
+use crate::quota::limiter::{MonotonicTime, ReducedLimit};
 use crate::quota::state_file::RecordSlot;
 use crate::request::Requester;
 use crate::upstream::{RateLimitHeader, SpentLimit};
@@ -20,7 +20,7 @@ pub struct Refused {
     /// How long until a call may go: the end of the pause, or a probe.
     pub retry_after: Duration,
     /// The limit whose budget has shrunk; `None` if the refusal told nothing new.
-    pub shrunk: Option<Shrunk>,
+    pub shrunk: Option<ReducedLimit>,
 }
 
 /// The right to make one call. Dropped at any time, it counts as spent: the call may have reached the upstream.
