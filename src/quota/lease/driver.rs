@@ -7,7 +7,7 @@ use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::{Instant, sleep_until};
 
-use super::script::SCRIPT;
+use super::sync::SCRIPT;
 use super::{ExchangeReply, ExchangeRequest};
 use crate::quota::scheduler::{CallScheduler, PermitMessage};
 use crate::redis_client::{Command, ConnectionError, Incoming, Mailbox, Recipient, ReplicaId, Reply, Topic};

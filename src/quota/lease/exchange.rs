@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::script::{GrantRequest, LeaseRequest};
 use super::state::{LeaseEvent, LeaseState};
+use super::sync::{GrantRequest, LeaseRequest};
 use super::{
     CallName, ExchangeReply, ExchangeRequest, GRANT_RETRY_INTERVAL, LEASE_DURATION, MonotonicTime, QuotaChange,
     SharedQuota,

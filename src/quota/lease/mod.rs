@@ -10,9 +10,9 @@
 //! - `admission`: whether a call may begin, by the state.
 //! - `exchange`: how an exchange with Redis is put together, and which event its reply means.
 //! - `partition`: what happens when Redis is lost, and the calls assumed afterwards.
-//! - `idle`: the intervals of exchanges and heartbeats, and pulses.
+//! - `sync_interval`: the intervals of exchanges and heartbeats, and pulses.
 //! - `contact`: when Redis has answered; `members`: which replicas are alive; `call_log`: all calls that may count.
-//! - `script`: the arguments and the reply of `sync.lua`, which runs an exchange in Redis.
+//! - `sync`: the arguments and the reply of `sync.lua`, which runs an exchange in Redis.
 //! - `driver` and `pulse`: the tasks that carry exchanges and pulses to Redis. All other files are pure: time is an
 //!   argument, and what goes to Redis and comes back are values.
 //!
@@ -59,12 +59,12 @@ mod call_log;
 mod contact;
 mod driver;
 mod exchange;
-mod idle;
 mod members;
 mod partition;
 mod pulse;
-mod script;
 mod state;
+mod sync;
+mod sync_interval;
 #[cfg(test)]
 mod tests;
 
@@ -77,11 +77,11 @@ pub(super) use self::call_log::CallName;
 use self::contact::RedisContact;
 pub(super) use self::driver::{LeaseChannel, drive, leave, listen};
 use self::exchange::CALL_SILENCE_TIMEOUT;
-pub(super) use self::idle::SyncSchedule;
 use self::members::Members;
 pub(super) use self::pulse::keep_pulse;
-pub(super) use self::script::{ExchangeReply, ExchangeRequest};
 use self::state::{GRANT_LIFETIME, LeaseEvent, LeaseState};
+pub(super) use self::sync::{ExchangeReply, ExchangeRequest};
+pub(super) use self::sync_interval::SyncSchedule;
 use super::limiter::{GUARD, MonotonicTime};
 use super::role::Role;
 use crate::config::QuotaLimit;

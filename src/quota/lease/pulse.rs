@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::driver::LeaseChannel;
-use super::idle::PULSE_INTERVAL;
+use super::sync_interval::PULSE_INTERVAL;
 use super::{LEASE_DURATION, MonotonicTime};
 use crate::quota::scheduler::CallScheduler;
 use crate::redis_client::{Command, ReplicaId, Reply};
