@@ -114,6 +114,12 @@ impl Scripted {
         request.grants.numbers(request.grants.calls).map(|number| self.quota.call_name(number)).collect()
     }
 
+    /// Whether the leader asks for calls as soon as one waits.
+    fn asks_for_calls(&mut self) -> bool {
+        assert!(matches!(self.pass(), Pass::Wait(_)));
+        self.quota.begin_exchange(self.now).grants.calls > 0
+    }
+
     /// The names of the calls that the next exchange records.
     fn recorded(&mut self) -> Vec<CallName> {
         let request = self.quota.begin_exchange(self.now);
@@ -209,14 +215,17 @@ fn leader_of_incomplete_ledger_waits_one_lease_duration() {
         granted: 0,
         calls: None,
     };
-    let mut leader = Scripted::in_state(Following);
-    leader.exchange(incomplete);
-    assert_eq!(leader.pass(), Pass::Wait(leader.now + LEASE_DURATION));
     // A lease that had run out and is acquired anew counts as a new one.
-    let mut leader = Scripted::in_state(Leading);
-    leader.now += LEASE_DURATION;
-    leader.exchange(incomplete);
-    assert_eq!(leader.pass(), Pass::Wait(leader.now + LEASE_DURATION));
+    for (state, age) in [(Following, Duration::ZERO), (Leading, LEASE_DURATION)] {
+        let mut leader = Scripted::in_state(state);
+        leader.now += age;
+        leader.exchange(incomplete);
+        assert!(!leader.asks_for_calls(), "{state:?}");
+        leader.now += LEASE_DURATION / 2;
+        leader.exchange(incomplete);
+        leader.now += LEASE_DURATION / 2;
+        assert!(leader.asks_for_calls(), "{state:?}");
+    }
     // A valid lease that Redis has lost goes on.
     let mut leader = Scripted::in_state(Leading);
     let granted = leader.grant();
