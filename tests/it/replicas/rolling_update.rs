@@ -317,7 +317,7 @@ async fn update_fleet(leader: Version) {
 
     // The replica of the other version is replaced by one of this version, while the one that stays is used.
     let (old, stays) = if leader == Version::Other { (first, second) } else { (second, first) };
-    let ( windows, remaining) = ( fleet.new_windows(), [&stays]);
+    let windows = fleet.new_windows();
     let remaining = [&stays];
     let new = {
         let (replaced, ()) = tokio::join!(
