@@ -77,13 +77,13 @@ fn look(copies: &mut EntryIndex, memory: &Memory, rules: LookupRules<'_>, query:
     let mut window = Vec::new();
     let mut sum = RangeStats::NOTHING;
     let mut closely = Closely::default();
-    for RangeSegment { interval, tally } in copies.cut(query.interval, rules) {
+    for RangeSegment { interval, stats: tally } in copies.segments(query.interval, rules) {
         let (tally, level) = match tally {
             Some((tally, level)) => (tally, Some(level)),
             None => (look_closely(copies, memory, rules, interval, &mut closely)?, None),
         };
         window.push((interval, tally.rows, level));
-        sum = sum.plus(tally);
+        sum = sum.merge(tally);
     }
     if !twice(&closely.may_move).is_empty() {
         return None;
@@ -127,12 +127,12 @@ fn look_closely(
     closely: &mut Closely,
 ) -> Option<RangeStats> {
     let mut sum = RangeStats::NOTHING;
-    for (part, seen) in copies.see(interval, rules)? {
-        let fetched_at = seen.copy.fetched_at;
-        sum = sum.plus(RangeStats { rows: seen.rows(part)? as u64, chunks: 1, oldest: fetched_at });
-        closely.may_change |= !seen.stays(part, rules);
+    for (part, seen) in copies.covering(interval, rules)? {
+        let fetched_at = seen.entry.fetched_at;
+        sum = sum.merge(RangeStats { rows: seen.rows(part)? as u64, chunks: 1, oldest: fetched_at });
+        closely.may_change |= !seen.is_stable(part, rules);
         if seen.may_move() {
-            let chunk = seen.copy.peek(memory)?;
+            let chunk = seen.entry.peek(memory)?;
             let slice = Slice { rows: chunk.rows_within(part), chunk };
             closely.may_move.push(Segment { interval: part, slice, fetched_at, copy: true, derived: false });
         }
@@ -163,7 +163,7 @@ impl Cutter<'_> {
             return Some(());
         }
         let Some(level) = level else { return self.cut_closely(interval) };
-        for RangeSegment { interval, tally } in self.copies.open(interval, level, self.rules) {
+        for RangeSegment { interval, stats: tally } in self.copies.subsegments(interval, level, self.rules) {
             match tally {
                 Some((tally, level)) => self.cut(interval, tally.rows, Some(level))?,
                 None => self.cut_closely(interval)?,
@@ -173,7 +173,7 @@ impl Cutter<'_> {
     }
 
     fn cut_closely(&mut self, interval: Interval) -> Option<()> {
-        for (part, seen) in self.copies.see(interval, self.rules)? {
+        for (part, seen) in self.copies.covering(interval, self.rules)? {
             let rows = seen.rows(part)? as u64;
             let wanted = self.start.max(self.before)..self.end.min(self.before + rows);
             if wanted.start < wanted.end {
@@ -192,7 +192,7 @@ impl Cutter<'_> {
 
     /// The chunk, which counts as used, and its first row in `part`.
     fn open(memory: &Memory, seen: UsableEntry<'_>, part: Interval) -> Option<(Arc<Chunk>, usize)> {
-        let chunk = seen.copy.use_chunk(memory)?;
+        let chunk = seen.entry.use_chunk(memory)?;
         let first = chunk.rows_within(part).start;
         Some((chunk, first))
     }

@@ -104,11 +104,11 @@ impl Lookup<'_> {
         };
         let (freshness_policy, agentic) = (&self.fetcher.freshness_policy, self.series.agentic);
         if !agentic {
-            plan.take(shelf.entries.of(false), freshness_policy, self.asked_at, self.fresh_since, |copy| {
+            plan.take(shelf.entries.by_agentic(false), freshness_policy, self.asked_at, self.fresh_since, |copy| {
                 open(copy, false)
             });
         }
-        plan.take(shelf.entries.of(true), freshness_policy, self.asked_at, self.fresh_since, |copy| {
+        plan.take(shelf.entries.by_agentic(true), freshness_policy, self.asked_at, self.fresh_since, |copy| {
             open(copy, !agentic)
         });
     }

@@ -246,7 +246,7 @@ impl Fetcher {
             }
             if part.derived {
                 let chunk = chunk.clone();
-                let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
+                let packed = tokio::task::spawn_blocking(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(packed), false));
             } else {
                 let kept = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);

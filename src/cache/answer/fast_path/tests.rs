@@ -126,7 +126,7 @@ impl World {
                     })
                     .collect();
                 let chunk = || Arc::new(Chunk::new(piece, at(fetched), settled, &items));
-                let copy = CacheEntry::keep(&chunk(), &self.memory);
+                let copy = CacheEntry::insert(&chunk(), &self.memory);
                 self.chunks.insert(copy.id, chunk());
                 self.shelf.put(agentic, copy, &self.memory);
             }
@@ -177,7 +177,7 @@ impl World {
         let glance = look(&mut self.shelf.entries, &self.memory, rules, &query);
         let (Some((answer, texts, needed)), Some(glance)) = (&expected, &glance) else {
             // If a chunk that must be opened has gone, it may all the same have been known before how much lay in it.
-            let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.holds(*id));
+            let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.contains(*id));
             prop_assert!(glance.is_none() && !expected.as_ref().is_some_and(is_there));
             return Ok(());
         };
@@ -213,10 +213,10 @@ impl World {
         let WindowQuery { series, interval, asked_at, excerpt, .. } = query;
         let mut plan = Plan::new(*interval);
         if !series.agentic {
-            let plain = self.shelf.entries.of(false);
+            let plain = self.shelf.entries.by_agentic(false);
             plan.take(plain, &self.freshness_policy, *asked_at, *asked_at, |copy| Some((copy.id, false)));
         }
-        let agentic = self.shelf.entries.of(true);
+        let agentic = self.shelf.entries.by_agentic(true);
         plan.take(agentic, &self.freshness_policy, *asked_at, *asked_at, |copy| Some((copy.id, !series.agentic)));
         plan.hits.sort_by_key(|(interval, _)| interval.start);
         let parts = plan.hits.iter().map(|(interval, (id, is_strip))| {

@@ -142,7 +142,7 @@ impl Fetcher {
     /// Keeps a chunk in memory.
     pub(in crate::cache) fn insert_entry(&self, chunk: &Arc<Chunk>) -> CacheEntry {
         self.latest_fetch.fetch_max(chunk.fetched_at().as_nanos(), Ordering::Relaxed);
-        CacheEntry::keep(chunk, &self.memory)
+        CacheEntry::insert(chunk, &self.memory)
     }
 
     /// Forgets the copies that memory has from the future, if the clock was ahead when they were fetched and says `now`
