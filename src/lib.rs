@@ -6,8 +6,9 @@
 //! [`request`] holds the values that travel through all stages, and [`window`] the time arithmetic, without I/O or a clock.
 //!
 //! Beside the stages stand [`config`], [`redis_client`] (shared state of replicas), [`server`] (listeners, TLS, drain),
-//! [`admin`] (the operator's listener), [`telemetry`] (logs and metrics), [`simulator`] (an upstream for tests and the
-//! demo), `mapped_bytes` (memory that the kernel can send without a copy) and [`cli`].
+//! [`admin`] (the operator's listener), [`telemetry`] (logs and metrics), `mapped_bytes` (memory that the kernel can
+//! send without a copy) and [`cli`]. The simulator of the upstream is a package of its own, `koregate-simulator`.
+
 pub mod admin;
 pub mod api;
 pub mod cache;
@@ -22,7 +23,6 @@ pub mod redis_client;
 pub mod request;
 pub mod retry;
 pub mod server;
-pub mod simulator;
 pub mod stack;
 pub mod telemetry;
 pub mod token;

@@ -59,7 +59,7 @@ impl Stack {
             let own =
                 QuotaManager::new(&config.accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?;
             match (&post, &config.cache.redis) {
-                (Some(post), Some(redis)) => own.shared(post, redis.replicas, upstream.timeout),
+                (Some(post), Some(redis)) => own.with_replicas(post, redis.replicas, upstream.timeout),
                 _ => own,
             }
         };

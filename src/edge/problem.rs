@@ -159,18 +159,18 @@ fn judge_api(error: &ApiError) -> (Kind, Option<Duration>) {
 fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
     let spent = |exhausted: &Exhausted| (Kind::QuotaSpent, Some(exhausted.retry_after));
     match error {
-        CacheError::Held(exhausted) => spent(exhausted),
-        CacheError::Busy { retry_after } => (Kind::Overloaded, Some(*retry_after)),
-        CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
-        CacheError::AnswersHoldTooMuch => (Kind::Overloaded, Some(Duration::from_secs(10))),
-        CacheError::Restless => (Kind::UpstreamFailed, None),
-        CacheError::TooLargeToHold { .. } => (Kind::WindowTooLarge, None),
+        CacheError::QuotaExhausted(exhausted) => spent(exhausted),
+        CacheError::TooManyFetches { retry_after } => (Kind::Overloaded, Some(*retry_after)),
+        CacheError::FetchLost | CacheError::Damaged(_) => (Kind::Internal, None),
+        CacheError::PinnedMemoryFull => (Kind::Overloaded, Some(Duration::from_secs(10))),
+        CacheError::ItemsMoving => (Kind::UpstreamFailed, None),
+        CacheError::TooLargeToBuffer { .. } => (Kind::WindowTooLarge, None),
         // Most likely a new configuration is being rolled out.
-        CacheError::Foreign => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
-        CacheError::Repage(error) => match error {
+        CacheError::ConfigMismatch => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
+        CacheError::Paging(error) => match error {
             PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
             // The requester of such an answer has left.
-            PagingError::Quota(QuotaError::Unwanted | QuotaError::Elsewhere) => (Kind::Internal, None),
+            PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) => (Kind::Internal, None),
             PagingError::WindowField
             | PagingError::MisplacedItem(_)
             | PagingError::Unplaced
@@ -256,7 +256,7 @@ mod tests {
 
     fn upstream(error: UpstreamError) -> EdgeError {
         let error = PagingError::Quota(QuotaError::Token(TokenError::Upstream(error)));
-        EdgeError::Api(ApiError::Cache(CacheError::Repage(error)))
+        EdgeError::Api(ApiError::Cache(CacheError::Paging(error)))
     }
 
     #[test]
@@ -270,8 +270,8 @@ mod tests {
             (EdgeError::TooManyRequests { retry_after: Duration::from_millis(10) }, (429, Some("1".to_owned()))),
             (EdgeError::Api(ApiError::BadBody), (400, None)),
             (EdgeError::Api(ApiError::BodyTooLarge { limit: 1 }), (413, None)),
-            (EdgeError::Api(ApiError::Cache(CacheError::Held(exhausted))), (503, Some("8".to_owned()))),
-            (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToHold { limit: 1 })), (400, None)),
+            (EdgeError::Api(ApiError::Cache(CacheError::QuotaExhausted(exhausted))), (503, Some("8".to_owned()))),
+            (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToBuffer { limit: 1 })), (400, None)),
             (upstream(UpstreamError::Timeout), (504, None)),
             (upstream(UpstreamError::Connect), (502, None)),
             (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),

@@ -272,7 +272,7 @@ impl<S> PagingStage<S> {
                 () = demand.changed() => {}
             }
             if demand.is_abandoned() {
-                return Err(PagingError::Quota(QuotaError::Unwanted));
+                return Err(PagingError::Quota(QuotaError::Abandoned));
             }
             if demand.class() < class {
                 class = demand.class();

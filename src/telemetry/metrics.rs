@@ -174,7 +174,7 @@ pub fn quota_budget(account: &str, window: Duration, budget: u32) {
 }
 
 /// The state file of the quota could not be written; only the `first` time is worth a line in the log.
-pub fn journal_failed(error: &dyn Display, first: bool) {
+pub fn state_file_failed(error: &dyn Display, first: bool) {
     counter!("koregate_quota_state_failed_total").increment(1);
     if first {
         tracing::error!(
@@ -185,12 +185,12 @@ pub fn journal_failed(error: &dyn Display, first: bool) {
 }
 
 /// The state file of the quota holds again all that it should.
-pub fn journal_complete() {
+pub fn state_file_complete() {
     tracing::info!("the state file of the quota can be written again; what was missing in it stands there now");
 }
 
 /// The state file of the quota begins with zeros in place of what was written.
-pub fn journal_lost(path: &Path) {
+pub fn state_file_lost(path: &Path) {
     tracing::error!(
         path = %path.display(),
         "the state file of the quota is damaged, as by a power failure: what was spent is not known, so every limit counts \

@@ -175,19 +175,22 @@ impl Service<AuthorizedRequest> for Client {
 mod tests {
     use std::sync::Arc;
 
+    use koregate_simulator::{Profile, RateLimits, RollingLimit, Simulator};
+
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
-    use crate::simulator::{Limit, Profile, Simulator};
     use crate::upstream::RateLimitHeader;
     use crate::window::{Bound, QueryBounds};
 
     #[tokio::test]
     async fn rate_limit_headers_come_with_the_answer() {
-        let limits = vec![Limit::new(2, Duration::from_mins(1))];
+        let limits = vec![RollingLimit::new(2, Duration::from_mins(1))];
         let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
-        let profile = Profile { limits, rate_limit_headers: true, days: 1, ..Profile::default() };
+        let rate_limits = RateLimits { headers: true, ..limits.into() };
+        let profile = Profile { rate_limits, days: 1, ..Profile::default() };
         let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
-        let simulator = Simulator::start(profile, clock.clone()).await.unwrap();
+        let simulator_clock = clock.clone();
+        let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
         let config = config::UpstreamConfig {
             base_url: simulator.base_url().parse().unwrap(),
             timeout: Duration::from_secs(10),
@@ -212,7 +215,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        simulator.control().change(|profile| profile.rate_limit_headers = false);
+        simulator.control().change(|profile| profile.rate_limits.headers = false);
         simulator.control().set_limits(Vec::new());
         assert_eq!(fetch().await.unwrap().allowance, None);
     }

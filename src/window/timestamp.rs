@@ -132,6 +132,12 @@ impl From<jiff::Timestamp> for Timestamp {
     }
 }
 
+impl From<Timestamp> for jiff::Timestamp {
+    fn from(timestamp: Timestamp) -> Self {
+        timestamp.to_timestamp()
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_timestamp().fmt(f)

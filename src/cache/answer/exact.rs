@@ -25,7 +25,7 @@ impl Session {
                         let (flight, known, need) = (flight.clone(), flight.interval(), self.interval);
                         self.advance(Next::Flights(vec![Joined { flight, known, need }])).await?;
                     }
-                    let chunks = flight.result().ok_or(CacheError::Lost)??.chunks;
+                    let chunks = flight.result().ok_or(CacheError::FetchLost)??.chunks;
                     self.flights.push(flight);
                     // One that was left, as another replica makes the calls now, brings nothing.
                     let Some(chunk) = chunks.first() else {
@@ -39,7 +39,7 @@ impl Session {
             let slice = Slice { rows: 0..chunk.len(), chunk };
             return Ok((vec![Segment { interval: self.interval, slice, fetched_at, copy, derived: false }], outcome));
         }
-        Err(CacheError::Lost)
+        Err(CacheError::FetchLost)
     }
 
     /// The window as it is kept, or the flight that is going to bring it.
@@ -50,7 +50,7 @@ impl Session {
             return Ok(Ok(chunk));
         }
         if shelf.is_torn(self.interval) {
-            return Err(CacheError::Repage(PagingError::Torn(self.interval)));
+            return Err(CacheError::Paging(PagingError::Torn(self.interval)));
         }
         let flight = shelf
             .in_flight

@@ -88,7 +88,7 @@ fn look(copies: &mut EntryIndex, memory: &Memory, rules: LookupRules<'_>, query:
     if !twice(&closely.may_move).is_empty() {
         return None;
     }
-    let (start, end) = query.excerpt.bounds(sum.rows);
+    let (start, end) = query.page_range.bounds(sum.rows);
     let mut cutter = Cutter { copies, memory, rules, start, end, before: 0, slices: Vec::new(), strip: Vec::new() };
     for (interval, rows, level) in window {
         cutter.cut(interval, rows, level)?;
@@ -99,8 +99,8 @@ fn look(copies: &mut EntryIndex, memory: &Memory, rules: LookupRules<'_>, query:
         items: ItemSlice { slices, count: end - start, has_more: end < sum.rows },
         rest: None,
         settled: query.interval.end <= rules.freshness_policy.settled_before(query.asked_at),
-        lasting: lasts.then(|| copies.validity_token()),
-        oldest_copy: Some(sum.oldest),
+        validity: lasts.then(|| copies.validity_token()),
+        oldest_entry: Some(sum.oldest),
         outcome: Outcome::Hit,
         chunks: sum.chunks,
         hits: sum.chunks,
@@ -140,7 +140,7 @@ fn look_closely(
     Some(sum)
 }
 
-/// Cuts an excerpt out of a window, one piece of the window after the other.
+/// Cuts an page_range out of a window, one piece of the window after the other.
 struct Cutter<'a> {
     copies: &'a mut EntryIndex,
     memory: &'a Memory,

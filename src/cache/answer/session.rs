@@ -63,7 +63,7 @@ pub(in crate::cache) struct Session {
     pub(in crate::cache) series: Arc<Series>,
     /// What is still to be answered.
     pub(in crate::cache) interval: Interval,
-    pub(in crate::cache) excerpt: PageRange,
+    pub(in crate::cache) page_range: PageRange,
     pub(in crate::cache) asked_at: Timestamp,
     /// Copies fetched since then are good enough.
     pub(in crate::cache) fresh_since: Timestamp,
@@ -163,7 +163,7 @@ impl Session {
         patience: Arc<QueueTimeout>,
         arrival: Option<Arc<BatchArrival>>,
     ) -> Self {
-        let WindowQuery { series, interval, excerpt, asked_at, asker, may_stream: _ } = query;
+        let WindowQuery { series, interval, page_range, asked_at, asker, may_stream: _ } = query;
         let is_long = fetcher.redis.is_some() && interval.length() > DAY;
         let settled = interval.end <= fetcher.settled_before(asked_at);
         Self {
@@ -171,7 +171,7 @@ impl Session {
             fetcher,
             series,
             interval,
-            excerpt,
+            page_range,
             asked_at,
             fresh_since: asked_at,
             seat: Waiter::new(asker, patience),
@@ -225,7 +225,7 @@ impl Session {
             return Ok(NextStep::Partial { ready, pages_to_come, next: Next::Read(piece) });
         }
         if let Some(torn) = unasked.intervals().iter().find(|interval| shelf.is_torn(**interval)) {
-            return Err(CacheError::Repage(PagingError::Torn(*torn)));
+            return Err(CacheError::Paging(PagingError::Torn(*torn)));
         }
         let lead = unasked.intervals().first().map(|interval| interval.start);
         let lead = lead.filter(|lead| absent.intervals().first().is_some_and(|first| first.start == *lead));
@@ -266,7 +266,7 @@ impl Session {
 
     /// Waits for those flights that bring something of `absent`, and gives them with what none of them brings.
     fn join_flights(&self, flying: &[Arc<InFlightFetch>], absent: &IntervalSet) -> (Vec<Joined>, IntervalSet) {
-        let expected_wait = self.fetcher.quotas.of(&self.series.account).map(|turns| turns.expected_wait());
+        let expected_wait = self.fetcher.quotas.scheduler(&self.series.account).map(|turns| turns.expected_wait());
         let expected_wait = expected_wait.unwrap_or_default();
         let mut unasked = absent.clone();
         let mut flights = Vec::new();
@@ -337,7 +337,7 @@ impl Session {
                 self.history.fruitless = 0;
             }
             if self.history.fruitless > MAX_FRUITLESS_FLIGHTS {
-                return Err(CacheError::Restless);
+                return Err(CacheError::ItemsMoving);
             }
             self.ahead.extend(flight.take_read_ahead().map(|room| (interval, room)));
             // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
@@ -377,7 +377,7 @@ impl Session {
 /// Whether a flight over `interval` that has failed leaves nothing to go on with: it was to bring what is missing first, or
 /// nothing can be cut any more.
 fn is_needed(error: &CacheError, interval: Interval, missing: &IntervalSet) -> bool {
-    let is_field = matches!(error, CacheError::Repage(PagingError::WindowField));
+    let is_field = matches!(error, CacheError::Paging(PagingError::WindowField));
     let is_first = missing.intervals().first().is_some_and(|first| interval.contains(first.start));
     needed_part(missing, interval).is_some() && (is_field || is_first)
 }

@@ -71,7 +71,7 @@ impl Session {
 
     /// Whether what is needed of a flight had better be fetched separately.
     fn should_leave(&self, Joined { flight, need, .. }: &Joined) -> bool {
-        let turns = self.fetcher.quotas.of(&self.series.account);
+        let turns = self.fetcher.quotas.scheduler(&self.series.account);
         let expected_wait = turns.map(|turns| turns.expected_wait()).unwrap_or_default();
         flight.is_too_long_for(*need, self.seat.asker.class, expected_wait)
     }
@@ -81,7 +81,7 @@ impl Session {
         let Waiter { asker, patience, .. } = &*self.seat;
         let is_elsewhere = flights.iter().any(|joined| joined.flight.is_remote());
         patience.over(if is_elsewhere { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
-        let turns = self.fetcher.quotas.of(&self.series.account);
+        let turns = self.fetcher.quotas.scheduler(&self.series.account);
         let retry_after = match flights.iter().filter_map(|joined| joined.flight.paused_until(asker.class)).max() {
             Some(until) => until.saturating_duration_since(Instant::now()),
             None if is_elsewhere => COME_AGAIN,
@@ -89,8 +89,8 @@ impl Session {
         };
         // The quota was not what held it up.
         if retry_after.is_zero() {
-            return CacheError::Busy { retry_after: COME_AGAIN };
+            return CacheError::TooManyFetches { retry_after: COME_AGAIN };
         }
-        CacheError::Held(Exhausted { retry_after })
+        CacheError::QuotaExhausted(Exhausted { retry_after })
     }
 }

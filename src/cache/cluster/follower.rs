@@ -201,7 +201,7 @@ impl Fetcher {
         let spec = FetchSpec { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
         let density = self.density(shelf);
         let expected = (!density.is_unknown()).then(|| density.items(interval));
-        let flight = InFlightFetch::new_remote(spec, expected, seat, self.quotas.of(&series.account));
+        let flight = InFlightFetch::new_remote(spec, expected, seat, self.quotas.scheduler(&series.account));
         let work = FetchTask::new(series, of, shelf, flight.clone(), [seat]);
         let awaited = relay.remember(&work, fresh_since, seat, purged);
         let id = awaited.id;
@@ -233,7 +233,7 @@ impl Fetcher {
     async fn brought(&self, work: &FetchTask, awaited: &mut Awaited) -> Result<FetchedInterval, Left> {
         let InFlightFetch { waiters, .. } = &*work.flight;
         let account = &work.series.account;
-        let turns = self.quotas.of(account).ok_or(CacheError::Lost)?;
+        let turns = self.quotas.scheduler(account).ok_or(CacheError::FetchLost)?;
         let mut role = turns.role();
         role.mark_changed();
         let mut asked_of = awaited.relay.caller_of(account);
@@ -242,8 +242,8 @@ impl Fetcher {
         loop {
             tokio::select! {
                 landed = awaited.landed.recv() => {
-                    let brought = match landed.ok_or(CacheError::Lost)?.result.map_err(CacheError::from) {
-                        Err(CacheError::Foreign) => return Err(awaited.stand_apart(account)),
+                    let brought = match landed.ok_or(CacheError::FetchLost)?.result.map_err(CacheError::from) {
+                        Err(CacheError::ConfigMismatch) => return Err(awaited.stand_apart(account)),
                         brought => brought?,
                     };
                     told &= brought.collapsed;
@@ -256,15 +256,15 @@ impl Fetcher {
                     awaited.ask_again(self.purges.known(account))?;
                 }
                 changed = role.changed() => {
-                    changed.map_err(|_| CacheError::Lost)?;
+                    changed.map_err(|_| CacheError::FetchLost)?;
                     let role = role.borrow_and_update().clone();
                     match role {
-                        Role::Calls => return Err(Left::CallsHere),
-                        Role::Follows(caller) if asked_of.as_ref() != Some(&caller) => {
+                        Role::Leader => return Err(Left::CallsHere),
+                        Role::Follower(caller) if asked_of.as_ref() != Some(&caller) => {
                             asked_of = Some(caller);
                             awaited.relay.0.say_again.notify_one();
                         }
-                        Role::Follows(_) | Role::Unknown => {}
+                        Role::Follower(_) | Role::Unknown => {}
                     }
                 }
                 () = waiters.changed() => {
@@ -272,7 +272,7 @@ impl Fetcher {
                         if let Some(to) = awaited.relay.caller_of(account) {
                             awaited.relay.send(&to, ClusterMessage::Gone { id: awaited.id });
                         }
-                        return Err(CacheError::Repage(PagingError::Quota(QuotaError::Unwanted)).into());
+                        return Err(CacheError::Paging(PagingError::Quota(QuotaError::Abandoned)).into());
                     }
                 }
             }
@@ -292,14 +292,14 @@ impl Fetcher {
         let interval = Interval::new(Timestamp::from_nanos(*start), Timestamp::from_nanos(*end));
         // At least something from the beginning on, and no more than was asked for.
         if interval.start != asked.start || interval.end > asked.end || (interval.is_empty() && !asked.is_empty()) {
-            return Err(CacheError::Lost.into());
+            return Err(CacheError::FetchLost.into());
         }
         let mut uncovered = IntervalSet::from(interval);
         for piece in pieces {
             uncovered.remove(piece.interval);
         }
         if !uncovered.is_empty() {
-            return Err(CacheError::Lost.into());
+            return Err(CacheError::FetchLost.into());
         }
         // What was fetched in the future was fetched by a replica whose clock is wrong, and that may have taken for settled
         // what was not.
@@ -307,7 +307,7 @@ impl Fetcher {
         if pieces.iter().any(|piece| piece.fetched_at > now + SKEW) {
             return Err(awaited.stand_apart(&work.series.account));
         }
-        let Some(passing) = awaited.passing() else { return Err(CacheError::Lost.into()) };
+        let Some(passing) = awaited.passing() else { return Err(CacheError::FetchLost.into()) };
         let begun = Instant::now();
         let heard_of = self.purges.known(&work.series.account);
         let will_do = |chunk: &Chunk| {
@@ -323,11 +323,11 @@ impl Fetcher {
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));
             }
             if begun.elapsed() > READING {
-                return Err(CacheError::Lost.into());
+                return Err(CacheError::FetchLost.into());
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
-                _ = role.wait_for(|role| *role == Role::Calls) => return Err(Left::CallsHere),
+                _ = role.wait_for(|role| *role == Role::Leader) => return Err(Left::CallsHere),
             }
         }
     }
@@ -348,14 +348,15 @@ impl Awaited {
                 Left::CallsHere
             }
             // It is another one by now.
-            None => Left::Failed(CacheError::Foreign),
+            None => Left::Failed(CacheError::ConfigMismatch),
         }
     }
 
     /// Asks for it again, though it was brought; `purged` is known by now.
     fn ask_again(&mut self, purged: Arc<Tombstones>) -> Result<(), CacheError> {
         let mut all = self.relay.asked();
-        let asked = all.get_mut(&self.id).filter(|asked| asked.errand.attempt < ATTEMPTS).ok_or(CacheError::Lost)?;
+        let asked =
+            all.get_mut(&self.id).filter(|asked| asked.errand.attempt < ATTEMPTS).ok_or(CacheError::FetchLost)?;
         asked.errand.attempt += 1;
         asked.errand.epoch = purged.epoch();
         self.purged = purged;

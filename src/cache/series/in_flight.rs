@@ -199,7 +199,7 @@ impl InFlightFetch {
     ) -> Result<(), CacheError> {
         match self.paused_until(class).filter(|until| *until > queue_timeout.end()) {
             Some(until) => {
-                Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
+                Err(CacheError::QuotaExhausted(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
             }
             None => Ok(()),
         }

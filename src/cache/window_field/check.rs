@@ -98,9 +98,15 @@ impl Fetcher {
     async fn is_where_it_says(self: &Arc<Self>, work: &FetchTask, item: &MisplacedItem) -> Option<bool> {
         let second = Interval::new(item.at.floor_second(), item.at.floor_second() + Duration::from_secs(1));
         let asker = Requester::clone(work.flight.waiters.cause());
-        let (excerpt, asked_at) = (PageRange::ALL, self.clock.now());
-        let query =
-            WindowQuery { series: work.series.clone(), interval: second, excerpt, asked_at, asker, may_stream: false };
+        let (page_range, asked_at) = (PageRange::ALL, self.clock.now());
+        let query = WindowQuery {
+            series: work.series.clone(),
+            interval: second,
+            page_range,
+            asked_at,
+            asker,
+            may_stream: false,
+        };
         let mut session = Session::new(self.clone(), query, Arc::new(QueueTimeout::new(self.queue_timeout)), None);
         let (parts, _) = session.gather_exactly().await.ok()?;
         Some(parts.iter().any(|Segment { slice, .. }| {
@@ -132,6 +138,6 @@ impl Session {
     pub(in crate::cache) async fn check_field(&self) -> Result<(), CacheError> {
         self.fetcher.window_fields.check_finished(&self.series.account).await;
         let is_wrong = self.fetcher.window_fields.is_wrong(&self.series);
-        if is_wrong { Err(CacheError::Repage(PagingError::WindowField)) } else { Ok(()) }
+        if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
     }
 }
