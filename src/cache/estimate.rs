@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::answer::{Hit, Lookup};
 use super::fetch::Fetcher;
-use super::fetch::InFlightFetch;
 use super::fetch::{coalesce, needed_part};
+use super::series::InFlightFetch;
 use super::series::{SeriesState, SharedSeriesState};
 use super::store::CacheEntry;
 use super::{Cost, WindowQuery};
@@ -132,10 +132,10 @@ impl Found {
             left.intervals().len()
         };
         self.hits = hits.iter().map(|(interval, _)| stay(*interval)).sum();
-        let settled_before = look.fetcher.freshness_policy.settled_before(look.asked_at);
+        let settled_before = look.fetcher.settings.freshness_policy.settled_before(look.asked_at);
         let pieces = |interval: &Interval| {
             let (settled, open) = interval.split_at(settled_before);
-            [settled, open].map(|part| look.fetcher.grid.cut(part, |_| true).len()).into_iter().sum::<usize>()
+            [settled, open].map(|part| look.fetcher.settings.grid.cut(part, |_| true).len()).into_iter().sum::<usize>()
         };
         self.chunks = self.hits + coming.intervals().iter().map(pieces).sum::<usize>();
     }

@@ -9,7 +9,6 @@ mod outcome;
 mod purge;
 mod redis;
 mod series;
-mod series_map;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -17,7 +16,6 @@ mod window_field;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,9 +36,9 @@ pub use self::window_field::WindowFields;
 
 use self::answer::FastPath;
 use self::cluster::Cluster;
-use self::fetch::Fetcher;
+use self::fetch::{CacheSettings, Fetcher, RemoteFetcher};
 use self::redis::RedisTier;
-use self::series_map::SeriesMap;
+use self::series::SeriesMap;
 use self::store::ChunkPacker;
 use crate::clock::Clock;
 use crate::config;
@@ -227,25 +225,27 @@ where
             Some((tier, relay))
         });
         let (tier, relay) = shared.unzip();
-        let fetcher = Arc::new(Fetcher {
-            redis: tier,
-            remote: relay,
-            below: BoxCloneSyncService::new(below),
-            memory: self.memory.clone(),
-            series_map: self.shelves.clone(),
+        let settings = CacheSettings {
             freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
             grid,
+            queue_timeout: self.queue_timeout,
+            window_field: self.window.field.clone(),
+        };
+        let fetcher = Arc::new(Fetcher {
+            redis: tier,
+            remote: relay.clone().map(|cluster| Arc::new(cluster) as Arc<dyn RemoteFetcher>),
+            paging: BoxCloneSyncService::new(below),
+            memory: self.memory.clone(),
+            series_map: self.shelves.clone(),
+            settings,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             limiters: self.limiters.clone(),
-            queue_timeout: self.queue_timeout,
             window_fields: self.fields.clone(),
-            window_field: self.window.field.clone(),
             purges: self.purges.clone(),
-            stored: AtomicU64::new(0),
-            latest_fetch: AtomicI64::new(i64::MIN),
+            read_exactly: answer::read_exactly,
         });
-        if let Some(relay) = &fetcher.remote {
+        if let Some(relay) = relay {
             relay.open(&fetcher);
         }
         CacheStage(fetcher)
@@ -268,17 +268,24 @@ impl Service<WindowQuery> for CacheStage {
     fn call(&mut self, query: WindowQuery) -> Self::Future {
         self.0.remove_future_entries(query.asked_at);
         match FastPath::at(&self.0, &query) {
-            Some(glance) if glance.is_ready() => Either::Left(ready(self.0.memory.admit_answer(glance.answer()))),
+            Some(glance) if glance.is_ready() => Either::Left(ready(admit(&self.0.memory, glance.answer()))),
             Some(glance) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),
             None => {
                 let fetcher = self.0.clone();
                 Either::Right(Box::pin(async move {
                     let answer = answer::answer(fetcher.clone(), query).await?;
-                    fetcher.memory.admit_answer(answer)
+                    admit(&fetcher.memory, answer)
                 }))
             }
         }
     }
+}
+
+/// Refuses an answer if answers in progress hold too much memory.
+fn admit(memory: &Memory, answer: WindowAnswer) -> Result<WindowAnswer, CacheError> {
+    let chunk_bytes = || answer.items.slices.iter().map(|slice| slice.chunk.weight()).sum();
+    let is_admitted = memory.admits_answer(answer.rest.is_some(), chunk_bytes);
+    if is_admitted { Ok(answer) } else { Err(CacheError::PinnedMemoryFull) }
 }
 
 impl Service<CostQuery> for CacheStage {

@@ -33,9 +33,9 @@ impl FastPath {
             return None;
         }
         let shelf = fetcher.series_map.find(series)?;
-        let cell = fetcher.grid.cell(interval.start).length();
+        let cell = fetcher.settings.grid.cell(interval.start).length();
         let rules = LookupRules {
-            freshness_policy: &fetcher.freshness_policy,
+            freshness_policy: &fetcher.settings.freshness_policy,
             agentic: series.agentic,
             asked_at: *asked_at,
             cell,

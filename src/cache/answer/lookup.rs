@@ -102,7 +102,7 @@ impl Lookup<'_> {
             let chunk = (self.open)(copy, &self.fetcher.memory)?;
             Some(Hit { chunk, change: ItemConversion { strip, filter: filter.cloned() }, copy: true })
         };
-        let (freshness_policy, agentic) = (&self.fetcher.freshness_policy, self.series.agentic);
+        let (freshness_policy, agentic) = (&self.fetcher.settings.freshness_policy, self.series.agentic);
         if !agentic {
             plan.take(shelf.entries.by_agentic(false), freshness_policy, self.asked_at, self.fresh_since, |copy| {
                 open(copy, false)
@@ -132,7 +132,7 @@ impl Lookup<'_> {
     /// not, and what has just been fetched need not.
     fn open_items(&self, interval: Interval, held: &Hit) -> Option<usize> {
         let fetched_at = held.chunk.fetched_at();
-        let open = interval.start >= self.fetcher.freshness_policy.settled_before(fetched_at);
+        let open = interval.start >= self.fetcher.settings.freshness_policy.settled_before(fetched_at);
         (held.copy && open && fetched_at < self.fresh_since).then(|| held.chunk.rows_within(interval).len())
     }
 }

@@ -3,15 +3,17 @@
 mod exact;
 mod fast_path;
 mod lookup;
+mod redis_read;
 mod segments;
 mod session;
 mod stream;
 mod wait;
 
+pub(in crate::cache) use self::exact::read_exactly;
 pub(in crate::cache) use self::fast_path::FastPath;
 pub(in crate::cache) use self::lookup::{Hit, Lookup};
 pub(in crate::cache) use self::segments::Segment;
-pub(in crate::cache) use self::session::{Fetched, Joined, Session};
+pub(in crate::cache) use self::session::Session;
 pub use self::stream::{RemainingStream, StreamEvent};
 
 use std::sync::Arc;
@@ -32,7 +34,7 @@ const MAX_REFETCHES_OF_MOVED_ITEMS: usize = 2;
 
 /// Answers `query`.
 pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
-    let patience = Arc::new(QueueTimeout::new(fetcher.queue_timeout));
+    let patience = Arc::new(QueueTimeout::new(fetcher.settings.queue_timeout));
     let may_stream = query.may_stream;
     let mut session = Session::new(fetcher, query, patience, None);
     if session.interval.is_empty() {

@@ -12,13 +12,13 @@ use tokio::sync::watch;
 
 use super::lookup::{Hit, ItemConversion, Lookup};
 use crate::cache::chunk::Chunk;
-use crate::cache::cluster::BatchArrival;
 use crate::cache::fetch::Fetcher;
 use crate::cache::fetch::needed_part;
-use crate::cache::fetch::{FetchedInterval, InFlightFetch};
-use crate::cache::fetch::{RedisHit, Waiter};
 use crate::cache::redis::RedisListing;
+use crate::cache::series::BatchGuard;
+use crate::cache::series::{FetchedInterval, InFlightFetch};
 use crate::cache::series::{NextNeed, PendingRequest, SeriesState, SharedSeriesState};
+use crate::cache::series::{RedisHit, Waiter};
 use crate::cache::store::CacheEntry;
 use crate::cache::store::ReadAheadPermit;
 use crate::cache::{CacheError, PageRange, WindowQuery};
@@ -71,7 +71,7 @@ pub(in crate::cache) struct Session {
     /// It waits here, as long as somebody waits for it.
     pub(in crate::cache) seat: Arc<Waiter>,
     /// For another replica: dropped when it has been seen what there is to ask for.
-    pub(in crate::cache) arrival: Option<Arc<BatchArrival>>,
+    pub(in crate::cache) arrival: Option<Arc<BatchGuard>>,
     /// Flights that have brought something, whose calls were not told of yet.
     pub(in crate::cache) flights: Vec<Arc<InFlightFetch>>,
     pub(in crate::cache) in_hand: IntervalMap<Fetched>,
@@ -161,13 +161,13 @@ impl Session {
         fetcher: Arc<Fetcher>,
         query: WindowQuery,
         patience: Arc<QueueTimeout>,
-        arrival: Option<Arc<BatchArrival>>,
+        arrival: Option<Arc<BatchGuard>>,
     ) -> Self {
         let WindowQuery { series, interval, page_range, asked_at, asker, may_stream: _ } = query;
         let is_long = fetcher.redis.is_some() && interval.length() > DAY;
         let settled = interval.end <= fetcher.settled_before(asked_at);
         Self {
-            shelf: fetcher.series_map.of(&series),
+            shelf: fetcher.series_map.get_or_insert(&series),
             fetcher,
             series,
             interval,
@@ -220,7 +220,7 @@ impl Session {
         }
         let (flights, unasked) = self.join_flights(&shelf.in_flight, &absent);
         let pages_to_come = self.pages_to_come(&shelf, &flights, &unasked);
-        let reads = self.listing.as_ref().and_then(|listing| listing.next(&self.fetcher.grid, &plan.missing));
+        let reads = self.listing.as_ref().and_then(|listing| listing.next(&self.fetcher.settings.grid, &plan.missing));
         if let Some(piece) = reads {
             return Ok(NextStep::Partial { ready, pages_to_come, next: Next::Read(piece) });
         }
@@ -233,7 +233,7 @@ impl Session {
         let further = !self.history.asked_further
             && !unasked.is_empty()
             && (self.listing.is_some() || self.fetcher.redis.is_none())
-            && self.fetcher.spare_runs(&self.series, &self.seat.asker) > usize::from(lead.is_some());
+            && self.fetcher.spare_runs(&self.series, &self.seat.requester) > usize::from(lead.is_some());
         let next = if lead.is_some() || further {
             self.history.asked_further = further;
             let want = PendingRequest {
@@ -242,8 +242,8 @@ impl Session {
                 waiter: Arc::downgrade(&self.seat),
                 fresh_since: self.fresh_since,
                 redis_checked: self.listing.is_some(),
-                next_need: lead.map(|at| NextNeed { at, early: self.mode == Mode::MayStream }),
-                further,
+                next_need: lead.map(|at| NextNeed { start: at, early: self.mode == Mode::MayStream }),
+                more_runs: further,
             };
             Next::Begin(self.fetcher.add_to_batch(&self.series, &self.shelf, &mut shelf, want))
         } else {
@@ -275,14 +275,14 @@ impl Session {
             let Some(need) = needed_part(&unasked, known).filter(|_| flight.serves(known, self.series.agentic)) else {
                 continue;
             };
-            let is_too_long = flight.is_too_long_for(need, self.seat.asker.class, expected_wait);
+            let is_too_long = flight.is_too_long_for(need, self.seat.requester.class, expected_wait);
             // One that everybody has just left is not going to bring anything.
             if !is_too_long && self.seat.may_join(flight) && self.seat.join(flight) {
                 unasked.remove(known);
                 flights.push(Joined { flight: flight.clone(), known, need });
             }
         }
-        self.seat.wait_only_for(&flights);
+        self.seat.retain_fetches(|known| flights.iter().any(|joined| Arc::ptr_eq(known, &joined.flight)));
         (flights, unasked)
     }
 
@@ -310,10 +310,10 @@ impl Session {
 
     /// Takes what the flights that it waits for have brought. An error if one has failed that was to bring what is missing.
     fn take_landed(&mut self, missing: &IntervalSet) -> Result<(), CacheError> {
-        for RedisHit { interval, chunk, agentic, is_unfiltered } in self.seat.found() {
+        for RedisHit { interval, chunk, agentic, is_unfiltered } in self.seat.take_redis_hits() {
             self.in_hand.insert(interval, Fetched { chunk, agentic, is_unfiltered, copy: true });
         }
-        for (flight, delivered) in self.seat.landed() {
+        for (flight, delivered) in self.seat.take_finished() {
             self.history.asked_further = false;
             let FetchedInterval { interval, chunks } = match delivered {
                 Ok(delivered) => delivered,
@@ -330,7 +330,7 @@ impl Session {
                 self.in_hand.insert(interval, Fetched { chunk, agentic, is_unfiltered: false, copy: false });
             }
             if chunks.is_empty() {
-                self.seat.patience.attempt_again();
+                self.seat.queue_timeout.attempt_again();
                 self.history.fruitless += 1;
             } else {
                 self.history.progress += 1;
@@ -353,7 +353,7 @@ impl Session {
             let (purges, series) = (&self.fetcher.purges, &self.series);
             self.in_hand.retain(|_, brought| !purges.buries(series, &brought.chunk));
         }
-        plan.take(&self.in_hand, &self.fetcher.freshness_policy, self.asked_at, Timestamp::MIN, |brought| {
+        plan.take(&self.in_hand, &self.fetcher.settings.freshness_policy, self.asked_at, Timestamp::MIN, |brought| {
             let filter = match &self.series.filter {
                 Filter::Known(filter) if brought.is_unfiltered => Some(KnownFilter::clone(filter)),
                 _ => None,
@@ -370,7 +370,7 @@ impl Session {
         self.ahead.retain(|(interval, _)| interval.end > moment);
         self.interval = rest;
         // Until the caller had taken it, it was not the quota that was waited for.
-        self.seat.patience.at_most(Duration::ZERO);
+        self.seat.queue_timeout.at_most(Duration::ZERO);
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::session::{Joined, Mode, Next, Session};
 use crate::cache::CacheError;
-use crate::cache::fetch::Waiter;
+use crate::cache::series::Waiter;
 use crate::paging::RunStatus;
 use crate::quota::Exhausted;
 
@@ -46,7 +46,7 @@ impl Session {
             if flights.iter().any(|joined| joined.flight.has_changed(joined.known) || self.should_leave(joined)) {
                 return Ok(());
             }
-            let Waiter { asker, patience, .. } = &*self.seat;
+            let Waiter { requester: asker, queue_timeout: patience, .. } = &*self.seat;
             // What was begun beside the run that is needed next may be held up for longer.
             if let Some(first) = flights.iter().min_by_key(|joined| joined.need.start) {
                 first.flight.check_queue_timeout(asker.class, patience)?;
@@ -62,7 +62,7 @@ impl Session {
                 seen = pages(&statuses);
                 self.history.progress += 1;
                 self.history.asked_further = false;
-                if self.mode == Mode::MayStream || self.fetcher.spare_runs(&self.series, &self.seat.asker) > 0 {
+                if self.mode == Mode::MayStream || self.fetcher.spare_runs(&self.series, &self.seat.requester) > 0 {
                     return Ok(());
                 }
             }
@@ -73,12 +73,12 @@ impl Session {
     fn should_leave(&self, Joined { flight, need, .. }: &Joined) -> bool {
         let turns = self.fetcher.quotas.scheduler(&self.series.account);
         let expected_wait = turns.map(|turns| turns.expected_wait()).unwrap_or_default();
-        flight.is_too_long_for(*need, self.seat.asker.class, expected_wait)
+        flight.is_too_long_for(*need, self.seat.requester.class, expected_wait)
     }
 
     /// Ends when the quota has granted none of these flights a call for too long.
     async fn impatience(&self, flights: &[Joined]) -> CacheError {
-        let Waiter { asker, patience, .. } = &*self.seat;
+        let Waiter { requester: asker, queue_timeout: patience, .. } = &*self.seat;
         let is_elsewhere = flights.iter().any(|joined| joined.flight.is_remote());
         patience.over(if is_elsewhere { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
         let turns = self.fetcher.quotas.scheduler(&self.series.account);

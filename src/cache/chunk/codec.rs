@@ -93,7 +93,8 @@ impl Chunk {
         let settled = rest.get_u8() == 1;
         let (rows, blocks) = (rest.get_u32_le() as usize, rest.get_u32_le() as usize);
         let hash_count = if settled { 0 } else { rows };
-        let index = rows.checked_mul(ROW_LEN)?.checked_add(blocks.checked_mul(BLOCK_LEN)?)?.checked_add(hash_count * 8)?;
+        let index =
+            rows.checked_mul(ROW_LEN)?.checked_add(blocks.checked_mul(BLOCK_LEN)?)?.checked_add(hash_count * 8)?;
         (rest.len() >= index).then_some(())?;
         let rows: Box<[Row]> = (0..rows)
             .map(|_| Row {
@@ -148,7 +149,7 @@ impl Chunk {
         ascend
             && fits
             && last.is_some_and(|last| last.end as usize == self.blocks[block].text_len)
-            && last.map(|last| last.packed_end as usize) == bytes_end
+            && last.map(|last| last.deflated_end as usize) == bytes_end
     }
 
     fn settled(&self) -> Settled {

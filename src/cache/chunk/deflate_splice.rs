@@ -68,7 +68,9 @@ impl Chunk {
         let mut start = if with_comma { 0 } else { COMMA_BLOCK.len() };
         if rows.start > self.blocks[block].first_row {
             let begin = self.text_start(block, rows.start) + 1;
-            let reaches = |row: &usize| self.rows[*row].deflated_end > 0 && self.rows[*row].end as usize - begin >= DEFLATE_WINDOW_BYTES;
+            let reaches = |row: &usize| {
+                self.rows[*row].deflated_end > 0 && self.rows[*row].end as usize - begin >= DEFLATE_WINDOW_BYTES
+            };
             let Some(last) = rows.clone().find(reaches) else {
                 return Ok(vec![self.deflate_anew(block, rows, skip)?]);
             };
@@ -97,7 +99,8 @@ impl Chunk {
         }
         let text = self.block_text(block, rows.end)?;
         let range = self.text_range(block, &rows);
-        let piece = DEFLATER.with_borrow_mut(|deflater| deflater.deflate_independently(&text[range.start + skip..range.end]));
+        let piece =
+            DEFLATER.with_borrow_mut(|deflater| deflater.deflate_independently(&text[range.start + skip..range.end]));
         let piece = Bytes::from(piece.into_boxed_slice());
         if let Some(cache) = cache {
             cache.insert_edge(block, &rows, skip, piece.clone());

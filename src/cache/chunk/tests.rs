@@ -79,7 +79,7 @@ proptest! {
         for _ in 0..3 {
             let splices: Vec<_> = chunk.clone().splices(rows.clone(), is_first).map(|splice| splice.unwrap()).collect();
             let (mut text, mut crc) = (Vec::new(), crc32fast::Hasher::new());
-            for joint in splices {
+            for splice in splices {
                 let part = inflate(&splice.pieces);
                 prop_assert_eq!((splice.len, splice.crc), (part.len() as u64, crc32fast::hash(&part)));
                 crc.combine(&crc32fast::Hasher::new_with_initial_len(splice.crc, splice.len));

@@ -198,9 +198,9 @@ impl InFlightFetch {
         queue_timeout: &QueueTimeout,
     ) -> Result<(), CacheError> {
         match self.paused_until(class).filter(|until| *until > queue_timeout.end()) {
-            Some(until) => {
-                Err(CacheError::QuotaExhausted(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
-            }
+            Some(until) => Err(CacheError::QuotaExhausted(Exhausted {
+                retry_after: until.saturating_duration_since(Instant::now()),
+            })),
             None => Ok(()),
         }
     }
@@ -218,11 +218,8 @@ impl InFlightFetch {
         let pages_saved = all - f64::from(pages) - all * share;
         let is_urgent = class < self.waiters.cause().class;
         let wait = expected_wait.max(self.waiters.last_wait());
-        let (min_pages_saved, page) = if is_urgent {
-            (MIN_PAGES_SAVED_IF_URGENT, wait.max(last_page))
-        } else {
-            (MIN_PAGES_SAVED, wait)
-        };
+        let (min_pages_saved, page) =
+            if is_urgent { (MIN_PAGES_SAVED_IF_URGENT, wait.max(last_page)) } else { (MIN_PAGES_SAVED, wait) };
         pages_saved >= min_pages_saved && page.as_secs_f64() * pages_saved >= MIN_TIME_SAVED.as_secs_f64()
     }
 

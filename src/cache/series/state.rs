@@ -92,7 +92,11 @@ impl SeriesState {
 
     /// Removes the entries that are purged, and closes fetches that bring purged data. `is_purged` takes the interval and
     /// the epoch of a chunk. Returns how many chunks it has removed from memory.
-    pub(in crate::cache) fn apply_purge(&mut self, is_purged: impl Fn(Interval, u64) -> bool, memory: &Memory) -> usize {
+    pub(in crate::cache) fn apply_purge(
+        &mut self,
+        is_purged: impl Fn(Interval, u64) -> bool,
+        memory: &Memory,
+    ) -> usize {
         let mut purged = HashSet::new();
         let mut keep = |entry: &CacheEntry| {
             let is_purged = is_purged(entry.chunk, entry.epoch);

@@ -128,7 +128,7 @@ impl World {
                 let chunk = || Arc::new(Chunk::new(piece, at(fetched), settled, &items));
                 let copy = CacheEntry::insert(&chunk(), &self.memory);
                 self.chunks.insert(copy.id, chunk());
-                self.shelf.put(agentic, copy, &self.memory);
+                self.shelf.insert(agentic, copy, &self.memory);
             }
         }
     }
@@ -145,7 +145,7 @@ impl World {
             }
             Step::Purge { start, length } => {
                 let purged = seconds(*start, *length);
-                self.shelf.bury(|interval, _| interval.overlaps(purged), &self.memory);
+                self.shelf.apply_purge(|interval, _| interval.overlaps(purged), &self.memory);
             }
             Step::Forget { start, length } => self.shelf.entries.remove(seconds(*start, *length)),
             Step::Sweep => self.shelf.sweep(&self.memory),
@@ -177,7 +177,8 @@ impl World {
         let glance = look(&mut self.shelf.entries, &self.memory, rules, &query);
         let (Some((answer, texts, needed)), Some(glance)) = (&expected, &glance) else {
             // If a chunk that must be opened has gone, it may all the same have been known before how much lay in it.
-            let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.contains(*id));
+            let is_there =
+                |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.contains(*id));
             prop_assert!(glance.is_none() && !expected.as_ref().is_some_and(is_there));
             return Ok(());
         };
