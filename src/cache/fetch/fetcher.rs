@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tower::util::BoxCloneSyncService;
 
-use super::field_check::ReadExactly;
 use super::remote::RemoteFetcher;
-use crate::cache::chunk::Chunk;
+use crate::cache::chunk::{Chunk, Slice};
 use crate::cache::purge::Purges;
 use crate::cache::redis::RedisTier;
 use crate::cache::series::{SeriesMap, SeriesState};
 use crate::cache::store::{CacheEntry, ChunkPacker, Memory};
 use crate::cache::window_field::WindowFields;
+use crate::cache::{CacheError, WindowQuery};
 use crate::clock::Clock;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
@@ -21,6 +22,10 @@ use crate::window::{Density, FreshnessPolicy, Grid, Timestamp};
 
 /// The stages below the cache.
 pub(in crate::cache) type PagingService = BoxCloneSyncService<Run<ChunkPacker>, FetchedRun<Arc<Chunk>>, PagingError>;
+
+/// Reads a window as a whole, not cut by time; implemented by `answer`.
+pub(in crate::cache) type ReadExactly =
+    fn(Arc<Fetcher>, WindowQuery) -> BoxFuture<'static, Result<Vec<Slice>, CacheError>>;
 
 /// Starts fetches and stores their results.
 pub(in crate::cache) struct Fetcher {

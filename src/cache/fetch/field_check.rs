@@ -5,20 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-
 use super::fetcher::Fetcher;
 use super::task::FetchTask;
-use crate::cache::chunk::{Chunk, PageRange, Slice};
-use crate::cache::{CacheError, WindowQuery};
+use crate::cache::WindowQuery;
+use crate::cache::chunk::{Chunk, PageRange};
 use crate::paging::{Item, MisplacedItem, PagingError, PlacementCheck};
 use crate::request::Requester;
 use crate::telemetry;
 use crate::window::Interval;
-
-/// Reads a window as a whole, not cut by time; implemented by `answer`.
-pub(in crate::cache) type ReadExactly =
-    fn(Arc<Fetcher>, WindowQuery) -> BoxFuture<'static, Result<Vec<Slice>, CacheError>>;
 
 impl Fetcher {
     /// Draws the consequences of a run that could not be cut by time.
