@@ -8,13 +8,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::message::{ClusterMessage, FetchReply, RemoteFetch, RemoteResult};
 use super::{BatchArrival, Cluster};
-use crate::cache::answer::Segment;
-use crate::cache::answer::Session;
-use crate::cache::chunk::{Chunk, Damaged};
-use crate::cache::fetch::Fetcher;
+use crate::cache::chunk::{Chunk, Damaged, PageRange};
+use crate::cache::error::CacheError;
+use crate::cache::fetch::{AssembledWindow, AssemblyRequest, BatchGuard, Fetcher, Segment};
+use crate::cache::outcome::Outcome;
 use crate::cache::redis::HandoverError;
-use crate::cache::{CacheError, Outcome, PageRange, WindowQuery};
-use crate::paging::{PagingError, PlacementCheck};
+use crate::cache::types::WindowQuery;
+use crate::paging::PlacementCheck;
 use crate::quota::{Exhausted, Role};
 use crate::redis_client::ReplicaId;
 use crate::request::{QueueTimeout, QueueWait, Requester, Series};
@@ -192,21 +192,10 @@ impl Fetcher {
         let (interval, asked_at) = (errand.interval(), self.clock.now() - Duration::from_millis(errand.asked_ago));
         let (page_range, asker) = (PageRange::ALL, Requester::from(&errand.asker));
         let query = WindowQuery { series: series.clone(), interval, page_range, asked_at, asker, may_stream: false };
-        let mut session = Session::new(self.clone(), query, patience.clone(), arrival);
         let placed = if errand.exactly { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
-        let (parts, outcome) = match placed {
-            // Whoever has asked for a piece of its window asks for the whole of it then.
-            PlacementCheck::Checked if session.shelf.lock().is_uncut(interval) => {
-                return Err(CacheError::Paging(PagingError::Unplaced));
-            }
-            PlacementCheck::Checked => {
-                session.check_field().await?;
-                let beginning = session.gather_beginning().await?;
-                session.check_field().await?;
-                beginning
-            }
-            PlacementCheck::Unchecked => session.gather_exactly().await?,
-        };
+        let batch_guard = arrival.map(|arrival| arrival as BatchGuard);
+        let request = AssemblyRequest { query, queue_timeout: patience.clone(), placed, batch_guard };
+        let AssembledWindow { segments: parts, outcome, calls } = (self.assemble_window)(self.clone(), request).await?;
         let chunks = self.to_hand_over(&parts, placed).await?;
         let passing = errand.passing(relay.0.post.prefix(), from);
         let mut hand_overs = 0;
@@ -228,7 +217,7 @@ impl Fetcher {
         Ok(RemoteResult {
             interval: (interval.start.as_nanos(), end.as_nanos()),
             pieces,
-            calls: session.charge(),
+            calls: calls.charge(),
             collapsed,
         })
     }
@@ -246,7 +235,7 @@ impl Fetcher {
             if chunks.iter().rev().take(8).any(|(known, _)| Arc::ptr_eq(known, chunk)) {
                 continue;
             }
-            if part.derived {
+            if part.is_derived {
                 let chunk = chunk.clone();
                 let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(packed), false));

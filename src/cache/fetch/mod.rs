@@ -1,5 +1,6 @@
 //! Fetches what is missing: bounded runs are planned and begun here, and what they bring is stored.
 
+mod assembly;
 mod coalesce;
 mod in_flight;
 mod redis_lookup;
@@ -7,11 +8,15 @@ mod setbacks;
 mod task;
 mod waiter;
 
+pub(in crate::cache) use self::assembly::{
+    AssembleWindow, AssembledWindow, AssemblyRequest, BatchGuard, Segment, UnreportedCalls,
+};
 pub(in crate::cache) use self::coalesce::{gathered, need};
 pub(in crate::cache) use self::in_flight::{FetchedInterval, InFlightFetch, Route};
+pub(in crate::cache) use self::redis_lookup::is_sane;
 pub(in crate::cache) use self::setbacks::FailureBackoff;
 pub(in crate::cache) use self::task::FetchTask;
-pub(in crate::cache) use self::waiter::{RedisHit, Waiter};
+pub(in crate::cache) use self::waiter::{JoinedFetch, RedisHit, Waiter};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -22,9 +27,9 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use self::coalesce::{BatchedRun, StartPolicy};
-use super::CacheError;
 use super::chunk::Chunk;
 use super::cluster::Cluster;
+use super::error::CacheError;
 use super::outcome::NotStored;
 use super::purge::Purges;
 use super::redis::RedisTier;
@@ -54,6 +59,8 @@ const PACKED_ITEM: f64 = 1500.0;
 /// Begins flights and stores what they bring.
 pub(super) struct Fetcher {
     pub(super) below: PagingService,
+    /// The assembler of windows, which lies above this module.
+    pub(super) assemble_window: AssembleWindow,
     pub(super) memory: Memory,
     /// What replicas share; `None` if there is no Redis.
     pub(super) tier: Option<RedisTier>,

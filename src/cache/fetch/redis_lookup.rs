@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use super::Fetcher;
 use super::waiter::RedisHit;
-use crate::cache::CacheError;
-use crate::cache::answer::{Fetched, Session};
 use crate::cache::chunk::Chunk;
 use crate::cache::redis::RedisTier;
 use crate::cache::series::SharedSeriesState;
@@ -126,92 +124,6 @@ impl Fetcher {
             self.freshness_policy.due(interval, fetched_at, now).for_each(|due| servable.remove(due));
         }
         servable
-    }
-}
-
-impl Session {
-    /// Looks by name what the second tier has of `intervals`.
-    pub(in crate::cache) async fn list(&mut self, intervals: &IntervalSet) {
-        let Some(tier) = self.fetcher.tier.clone() else { return };
-        let (mut there, mut left) = (Vec::new(), intervals.clone());
-        if tier.is_good(&self.series).await {
-            for (series, _) in self.sources() {
-                let now = self.fetcher.clock.now();
-                for (interval, fetched_at) in tier.names(&series, &left).await {
-                    if is_sane(fetched_at, now) {
-                        let servable = self.fetcher.servable(interval, fetched_at, self.fresh_since, now);
-                        there.extend(servable.intervals().iter().map(|interval| (*interval, fetched_at)));
-                    }
-                }
-                for (interval, _) in &there {
-                    left.remove(*interval);
-                }
-                if left.is_empty() {
-                    break;
-                }
-            }
-        }
-        if let Some(listing) = &mut self.listing {
-            listing.learn(intervals, there);
-        }
-    }
-
-    /// Reads a piece that the second tier has by name.
-    pub(in crate::cache) async fn read_piece(&mut self, piece: &IntervalSet) -> Result<(), CacheError> {
-        let (fetcher, series) = (self.fetcher.clone(), self.series.clone());
-        let (Some(tier), Some(mut listing)) = (&fetcher.tier, self.listing.take()) else { return Ok(()) };
-        // That its account's chunks were cut wrongly may be found out at any time.
-        let (is_good, bytes) = tokio::join!(tier.is_good(&series), self.read(tier, piece));
-        match bytes.filter(|_| is_good) {
-            Some(bytes) => listing.read(piece, bytes),
-            None => listing.fail(&fetcher.grid),
-        }
-        self.listing = Some(listing);
-        // Each piece is read or given up once.
-        self.history.progress += 1;
-        self.check_field().await
-    }
-
-    /// Reads a piece from the second tier, and keeps it until it is sent: memory may be too small for that. How many bytes
-    /// it was; `None` if Redis does not say.
-    async fn read(&mut self, tier: &RedisTier, piece: &IntervalSet) -> Option<usize> {
-        let (mut left, mut bytes) = (piece.clone(), 0);
-        for (series, is_unfiltered) in self.sources() {
-            let found = tier.read(&series, &left).await?;
-            let (now, shelf) = (self.fetcher.clock.now(), self.fetcher.shelves.of(&series));
-            let found = self.fetcher.keep_found(&series, &shelf, found, now);
-            self.fetcher.shelves.tidy(&series, &shelf);
-            for chunk in found {
-                bytes += chunk.weight();
-                let servable = self.fetcher.servable(chunk.interval(), chunk.fetched_at(), self.fresh_since, now);
-                for interval in servable.intervals().iter().flat_map(|interval| piece.within(*interval)) {
-                    left.remove(interval);
-                    let (chunk, agentic) = (chunk.clone(), series.agentic);
-                    self.in_hand.insert(interval, Fetched { chunk, agentic, is_unfiltered, copy: true });
-                }
-            }
-            if left.is_empty() {
-                break;
-            }
-        }
-        Some(bytes)
-    }
-
-    /// The series whose chunks serve the window, those first that need not be changed for it; and whether its filter is
-    /// still to be applied.
-    fn sources(&self) -> Vec<(Arc<Series>, bool)> {
-        let of = |agentic, filter: &Filter| {
-            Arc::new(Series { agentic, filter: filter.clone(), ..Series::clone(&self.series) })
-        };
-        let filters: &[(Filter, bool)] = match &self.series.filter {
-            Filter::Known(_) => &[(self.series.filter.clone(), false), (Filter::None, true)],
-            filter => &[(filter.clone(), false)],
-        };
-        let richness: &[bool] = if self.series.agentic { &[true] } else { &[false, true] };
-        let sources = filters.iter().flat_map(|(filter, is_unfiltered)| {
-            richness.iter().map(move |agentic| (of(*agentic, filter), *is_unfiltered))
-        });
-        sources.collect()
     }
 }
 

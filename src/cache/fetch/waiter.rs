@@ -3,14 +3,22 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::in_flight::{FetchedInterval, InFlightFetch};
-use crate::cache::CacheError;
-use crate::cache::answer::Joined;
 use crate::cache::chunk::Chunk;
+use crate::cache::error::CacheError;
 use crate::request::{QueueTimeout, Requester, WaiterGuard};
 use crate::window::Interval;
 
 /// A flight that has landed, and what it has brought.
 pub(in crate::cache) type FinishedFetch = (Arc<InFlightFetch>, Result<FetchedInterval, CacheError>);
+
+/// A fetch in flight that a request waits for.
+pub(in crate::cache) struct JoinedFetch {
+    pub(in crate::cache) fetch: Arc<InFlightFetch>,
+    /// The interval of the fetch when the request joined.
+    pub(in crate::cache) joined_interval: Interval,
+    /// From the first to the last instant that the request needs of it.
+    pub(in crate::cache) needed: Interval,
+}
 
 /// One request's seat: as long as it is there, somebody wants what it waits for.
 #[derive(Debug)]
@@ -78,8 +86,8 @@ impl Waiter {
     }
 
     /// Waits for these flights only.
-    pub(in crate::cache) fn wait_only_for(&self, flights: &[Joined]) {
-        self.lock().retain(|(known, _)| flights.iter().any(|joined| Arc::ptr_eq(known, &joined.flight)));
+    pub(in crate::cache) fn wait_only_for(&self, flights: &[JoinedFetch]) {
+        self.lock().retain(|(known, _)| flights.iter().any(|joined| Arc::ptr_eq(known, &joined.fetch)));
     }
 
     /// Those that have landed since the last look; it does not wait for them any more.

@@ -11,7 +11,6 @@ use moka::sync::Cache;
 use super::hot_blocks::{HotBlockId, HotBlocks};
 use crate::cache::chunk::Chunk;
 use crate::cache::chunk::PinnedBytes;
-use crate::cache::{CacheError, WindowAnswer};
 
 /// Of so many bytes, one is for blocks that are hot,
 const HOT_SHARE: u64 = 16;
@@ -188,16 +187,10 @@ impl Memory {
         self.chunks.invalidate(&id);
     }
 
-    /// Lets an answer begin, unless it is large or streamed and others hold too much already.
-    ///
-    /// # Errors
-    /// [`CacheError::PinnedMemoryFull`]
-    pub(in crate::cache) fn admit_answer(&self, answer: WindowAnswer) -> Result<WindowAnswer, CacheError> {
-        let bytes = || answer.items.slices.iter().map(|slice| slice.chunk.weight()).sum::<usize>();
-        if self.pinned.is_full() && (answer.rest.is_some() || bytes() >= LARGE_ANSWER) {
-            return Err(CacheError::PinnedMemoryFull);
-        }
-        Ok(answer)
+    /// Whether an answer may begin that holds so many bytes of chunks, or is streamed: a large or streamed one is refused
+    /// while other answers pin too much.
+    pub(in crate::cache) fn admits_answer(&self, bytes: impl FnOnce() -> usize, is_streamed: bool) -> bool {
+        !self.pinned.is_full() || (!is_streamed && bytes() < LARGE_ANSWER)
     }
 
     /// Bytes of chunks that memory has let go of and answers under way still hold.

@@ -4,12 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::answer::Segment;
-use crate::cache::answer::Session;
-use crate::cache::chunk::Chunk;
-use crate::cache::fetch::FetchTask;
-use crate::cache::fetch::Fetcher;
-use crate::cache::{CacheError, PageRange, WindowQuery};
+use crate::cache::chunk::{Chunk, PageRange};
+use crate::cache::fetch::{AssemblyRequest, FetchTask, Fetcher, Segment};
+use crate::cache::types::WindowQuery;
 use crate::paging::{Item, MisplacedItem, PagingError, PlacementCheck};
 use crate::request::{QueueTimeout, Requester};
 use crate::telemetry;
@@ -107,9 +104,10 @@ impl Fetcher {
             asker,
             may_stream: false,
         };
-        let mut session = Session::new(self.clone(), query, Arc::new(QueueTimeout::new(self.queue_timeout)), None);
-        let (parts, _) = session.gather_exactly().await.ok()?;
-        Some(parts.iter().any(|Segment { slice, .. }| {
+        let queue_timeout = Arc::new(QueueTimeout::new(self.queue_timeout));
+        let request = AssemblyRequest { query, queue_timeout, placed: PlacementCheck::Unchecked, batch_guard: None };
+        let window = (self.assemble_window)(self.clone(), request).await.ok()?;
+        Some(window.segments.iter().any(|Segment { slice, .. }| {
             let ids = slice.chunk.read(slice.rows.clone()).flatten();
             ids.map(|(_, json)| Item::read(&json, &self.window_field).1).any(|id| id == item.id)
         }))
@@ -130,14 +128,5 @@ impl Fetcher {
         if let Some(tier) = &self.tier {
             tier.give_up_series(&work.series);
         }
-    }
-}
-
-impl Session {
-    /// Waits while it is being found out whether windows of its account may be cut. An error if they may not.
-    pub(in crate::cache) async fn check_field(&self) -> Result<(), CacheError> {
-        self.fetcher.fields.trial_ended(&self.series.account).await;
-        let is_wrong = self.fetcher.fields.is_wrong(&self.series);
-        if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
     }
 }
