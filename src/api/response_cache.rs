@@ -122,7 +122,7 @@ impl ResponseCache {
     /// The answer at `now`, if it is ready and still true.
     pub(super) fn recall(&self, asked: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
         let ready = self.ready.get(asked.number).filter(|ready| ready.name == asked.name)?;
-        if !ready.validity.holds() {
+        if !ready.validity.is_valid() {
             self.ready.forget(asked.number);
             return None;
         }
@@ -140,7 +140,7 @@ impl ResponseCache {
         if slot.number.swap(asked.number, Ordering::Relaxed) != asked.number {
             slot.reads.forget();
         }
-        slot.reads.is_often() && bytes <= LONGEST && !self.ready.is_too_much(bytes)
+        slot.reads.record() && bytes <= LONGEST && !self.ready.is_too_large(bytes)
     }
 
     /// Keeps an answer, and gives it.

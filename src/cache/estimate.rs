@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::{Hit, Lookup, LookupPolicy};
-use super::fetch::{Fetcher, InFlightFetch, gathered, need};
+use super::fetch::{Fetcher, InFlightFetch, coalesce, needed_part};
 use super::series::{SeriesState, SharedSeriesState};
 use super::store::CacheEntry;
 use super::types::{Cost, CostBasis, DensitySource, WindowQuery};
@@ -14,7 +14,7 @@ use crate::window::{Density, Grid, Interval, IntervalSet, Plan, PlannedRun};
 
 /// The cost of `query` now.
 pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
-    let own = fetcher.shelves.find(&query.series).unwrap_or_default();
+    let own = fetcher.series_map.find(&query.series).unwrap_or_default();
     let lookup = Lookup {
         policy: LookupPolicy::new(fetcher, query.asked_at),
         series: &query.series,
@@ -25,13 +25,13 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     let mut forecast = AnswerForecast::default();
     if query.interval.is_empty() {
         // Future time needs no call.
-    } else if fetcher.fields.is_wrong(&query.series) {
+    } else if fetcher.window_fields.is_wrong(&query.series) {
         forecast.find_exact(&lookup, &own.lock(), query.interval);
     } else {
         forecast.find_chunks(&lookup, &fetcher.grid, &own, query.interval);
     }
     let (density, source) = density(&lookup, &own);
-    fetcher.shelves.tidy(&query.series, &own);
+    fetcher.series_map.remove_if_idle(&query.series, &own);
     let (seen, runs) = (density.observed(), forecast.runs.intervals().to_vec());
     Cost {
         expected: density.pages(&runs, PAGE_LIMIT),
@@ -54,7 +54,7 @@ struct AnswerForecast {
 }
 
 fn is_joinable(fetch: &InFlightFetch) -> bool {
-    !fetch.demand.is_abandoned() && !fetch.is_closed()
+    !fetch.waiters.is_abandoned() && !fetch.is_closed()
 }
 
 impl AnswerForecast {
@@ -63,14 +63,14 @@ impl AnswerForecast {
         let mut plan = Plan::new(window);
         let series = lookup.take(&mut plan, own);
         let agentic = lookup.series.agentic;
-        let fetches = series.flights.iter().filter(|fetch| is_joinable(fetch) && fetch.serves(window, agentic));
+        let fetches = series.in_flight.iter().filter(|fetch| is_joinable(fetch) && fetch.serves(window, agentic));
         // The runs of the pending batch start within milliseconds.
         let undivided = |interval, _| vec![PlannedRun { interval, items: None }];
-        let batched = series.gathering.as_ref().map(|batch| gathered(&batch.wants, false, undivided));
+        let batched = series.pending.as_ref().map(|batch| coalesce(&batch.requests, false, undivided));
         let batched = batched.unwrap_or_default().into_iter().filter(|run| run.agentic || !agentic);
         let mut unclaimed = plan.missing.clone();
         for interval in fetches.map(|fetch| fetch.interval()).chain(batched.map(|run| run.plan.interval)) {
-            if need(&unclaimed, interval).is_some() {
+            if needed_part(&unclaimed, interval).is_some() {
                 unclaimed.remove(interval);
                 self.under_way.insert(interval.intersection(window));
             }
@@ -109,12 +109,12 @@ impl AnswerForecast {
         let key = (window, lookup.series.agentic);
         self.chunks = 1;
         let is_exact = |fetch: &Arc<InFlightFetch>| {
-            (fetch.interval(), fetch.route.agentic, fetch.route.placed) == (key.0, key.1, PlacementCheck::Unchecked)
+            (fetch.interval(), fetch.spec.agentic, fetch.spec.placed) == (key.0, key.1, PlacementCheck::Unchecked)
                 && is_joinable(fetch)
         };
         if series.exact.get(&key).is_some_and(|entry| entry.peek(lookup.policy.memory).is_some()) {
             self.hits = 1;
-        } else if series.flights.iter().any(is_exact) {
+        } else if series.in_flight.iter().any(is_exact) {
             self.under_way.insert(window);
         } else {
             self.runs.insert(window);

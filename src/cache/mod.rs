@@ -37,7 +37,7 @@ mod tests;
 mod types;
 mod window_field;
 
-pub use self::chunk::{AccessCounter, Chunk, Damaged, ItemSlice, Joint, PageRange, Settled, Slice};
+pub use self::chunk::{AccessCounter, Chunk, Damaged, DeflateSplice, ItemSlice, PageRange, Settled, Slice};
 pub use self::error::CacheError;
 pub use self::outcome::Outcome;
 pub use self::purge::{DeletionStatus, Purge, Purged, Purges};

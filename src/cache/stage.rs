@@ -36,7 +36,7 @@ pub struct CacheLayer {
     memory: Memory,
     redis: Option<(config::RedisConfig, Mailbox)>,
     fields: WindowFields,
-    shelves: SeriesMap,
+    series_map: SeriesMap,
     purges: Purges,
     quotas: QuotaManager,
     limiters: RunLimiters,
@@ -56,14 +56,14 @@ impl CacheLayer {
         limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
-        let (memory, fields, shelves) = (Memory::new(cache.memory), WindowFields::default(), SeriesMap::default());
+        let (memory, fields, series_map) = (Memory::new(cache.memory), WindowFields::default(), SeriesMap::default());
         let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
         let redis = cache.redis.clone().zip(mailbox.cloned());
         let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
         let shared = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.clone()));
-        let purges = Purges::new(shelves.clone(), memory.clone(), clock.clone(), accounts, shared);
+        let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, shared);
         let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
-        Self { window, memory, redis, fields, shelves, purges, quotas, limiters, queue_timeout, clock }
+        Self { window, memory, redis, fields, series_map, purges, quotas, limiters, queue_timeout, clock }
     }
 
     /// The memory tier.
@@ -97,31 +97,31 @@ where
         let grid = Grid::new(self.window.chunk);
         let shared = self.redis.as_ref().and_then(|(redis, mailbox)| {
             let tier = RedisTier::new(redis, mailbox.link().clone(), &self.window, &self.purges, &self.fields)?;
-            let relay = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
-            Some((tier, relay))
+            let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
+            Some((tier, cluster))
         });
-        let (tier, relay) = shared.unzip();
+        let (redis, remote) = shared.unzip();
         let fetcher = Arc::new(Fetcher {
-            tier,
-            relay,
+            redis,
+            remote,
             assemble_window: answer::assemble,
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
-            shelves: self.shelves.clone(),
+            series_map: self.series_map.clone(),
             freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
             grid,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             limiters: self.limiters.clone(),
             queue_timeout: self.queue_timeout,
-            fields: self.fields.clone(),
+            window_fields: self.fields.clone(),
             window_field: self.window.field.clone(),
             purges: self.purges.clone(),
             stored: AtomicU64::new(0),
             latest_fetch: AtomicI64::new(i64::MIN),
         });
-        if let Some(relay) = &fetcher.relay {
-            relay.open(&fetcher);
+        if let Some(cluster) = &fetcher.remote {
+            cluster.open(&fetcher);
         }
         CacheStage(fetcher)
     }
@@ -141,7 +141,7 @@ impl Service<WindowQuery> for CacheStage {
     }
 
     fn call(&mut self, query: WindowQuery) -> Self::Future {
-        self.0.forget_future(query.asked_at);
+        self.0.remove_future_entries(query.asked_at);
         match FastPath::at(&self.0, &query) {
             Some(hit) if hit.is_ready() => Either::Left(ready(admit(&self.0.memory, hit.answer()))),
             Some(hit) => Either::Right(Box::pin(async { Ok(hit.stripped().await?) })),

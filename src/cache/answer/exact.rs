@@ -53,11 +53,11 @@ impl Session {
     /// Waits until an exact fetch has finished. `None` if it has brought nothing.
     async fn wait_for_exact(&mut self, fetch: Arc<InFlightFetch>) -> Result<Option<Arc<Chunk>>, CacheError> {
         let needed = self.progress.remaining;
-        while fetch.delivered().is_none() {
+        while fetch.result().is_none() {
             let (fetch, joined_interval) = (fetch.clone(), fetch.interval());
             self.wait(WaitFor::Fetches(vec![JoinedFetch { fetch, joined_interval, needed }])).await?;
         }
-        let chunks = fetch.delivered().ok_or(CacheError::FetchLost)??.chunks;
+        let chunks = fetch.result().ok_or(CacheError::FetchLost)??.chunks;
         self.gathered.add_calls(fetch);
         Ok(chunks.first().cloned())
     }
@@ -70,17 +70,17 @@ impl Session {
         if let Some(chunk) = entry.and_then(|entry| entry.use_chunk(&self.fetcher.memory)) {
             return Ok(ExactSource::Cached(chunk));
         }
-        if series.has_torn(window) {
+        if series.is_torn(window) {
             return Err(CacheError::Paging(PagingError::Torn(window)));
         }
         let is_exact = |fetch: &&Arc<InFlightFetch>| {
-            let route = &fetch.route;
+            let route = &fetch.spec;
             fetch.interval() == window && route.agentic == agentic && route.placed == PlacementCheck::Unchecked
         };
-        let mut exact = series.flights.iter().filter(is_exact);
-        let fetch = exact.find(|fetch| self.waiter.may_wait_for(fetch) && self.waiter.wait_for(fetch)).cloned();
+        let mut exact = series.in_flight.iter().filter(is_exact);
+        let fetch = exact.find(|fetch| self.waiter.may_join(fetch) && self.waiter.join(fetch)).cloned();
         Ok(ExactSource::Fetch(fetch.unwrap_or_else(|| {
-            self.fetcher.begin_exactly(
+            self.fetcher.fetch_exactly(
                 &self.query.series,
                 &self.series_state,
                 &mut series,

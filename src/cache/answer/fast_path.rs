@@ -11,7 +11,7 @@ use super::segments::moved_segments;
 use crate::cache::chunk::{Chunk, Damaged, ItemSlice, Slice};
 use crate::cache::fetch::{Fetcher, Segment};
 use crate::cache::outcome::Outcome;
-use crate::cache::store::{EntryIndex, Memory, RangeSegment, RangeStats, Rules, UsableEntry};
+use crate::cache::store::{EntryIndex, LookupRules, Memory, RangeSegment, RangeStats, UsableEntry};
 use crate::cache::types::{WindowAnswer, WindowQuery};
 use crate::window::Interval;
 
@@ -26,14 +26,18 @@ impl FastPath {
     /// The answer to `query`, if memory has all of it.
     pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Option<Self> {
         let WindowQuery { series, interval, asked_at, .. } = query;
-        if interval.is_empty() || fetcher.fields.is_wrong(series) {
+        if interval.is_empty() || fetcher.window_fields.is_wrong(series) {
             return None;
         }
-        let series_state = fetcher.shelves.find(series)?;
+        let series_state = fetcher.series_map.find(series)?;
         let cell = fetcher.grid.cell(interval.start).length();
-        let rules =
-            Rules { freshness_policy: &fetcher.freshness_policy, agentic: series.agentic, asked_at: *asked_at, cell };
-        find(&mut series_state.lock().copies, &fetcher.memory, rules, query)
+        let rules = LookupRules {
+            freshness_policy: &fetcher.freshness_policy,
+            agentic: series.agentic,
+            asked_at: *asked_at,
+            cell,
+        };
+        find(&mut series_state.lock().entries, &fetcher.memory, rules, query)
     }
 
     /// Whether no item has to be converted.
@@ -69,7 +73,7 @@ fn strip(chunk: &Chunk) -> Result<Arc<Chunk>, Damaged> {
     chunk.derive(|item| conversion.apply(item)).map(Arc::new)
 }
 
-fn find(entries: &mut EntryIndex, memory: &Memory, rules: Rules<'_>, query: &WindowQuery) -> Option<FastPath> {
+fn find(entries: &mut EntryIndex, memory: &Memory, rules: LookupRules<'_>, query: &WindowQuery) -> Option<FastPath> {
     let mut window = Vec::new();
     let mut total = RangeStats::NOTHING;
     let mut scan = EntryScan::default();
@@ -96,7 +100,7 @@ fn find(entries: &mut EntryIndex, memory: &Memory, rules: Rules<'_>, query: &Win
         items: ItemSlice { slices, count: end - start, has_more: end < total.rows },
         rest: None,
         settled: query.interval.end <= rules.freshness_policy.settled_before(query.asked_at),
-        validity: is_repeatable.then(|| entries.none_lost_since_now()),
+        validity: is_repeatable.then(|| entries.validity_token()),
         oldest_entry: Some(total.oldest),
         outcome: Outcome::Hit,
         chunks: total.chunks,
@@ -121,7 +125,7 @@ impl EntryScan {
         &mut self,
         entries: &EntryIndex,
         memory: &Memory,
-        rules: Rules<'_>,
+        rules: LookupRules<'_>,
         interval: Interval,
     ) -> Option<RangeStats> {
         let mut total = RangeStats::NOTHING;
@@ -143,7 +147,7 @@ impl EntryScan {
 struct PageCutter<'a> {
     entries: &'a mut EntryIndex,
     memory: &'a Memory,
-    rules: Rules<'a>,
+    rules: LookupRules<'a>,
     /// The index of the first requested item.
     start: u64,
     /// The index behind the last requested item.

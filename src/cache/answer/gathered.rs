@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cache::chunk::Chunk;
 use crate::cache::fetch::{FetchedInterval, InFlightFetch, RedisHit};
-use crate::cache::store::AheadPermit;
+use crate::cache::store::ReadAheadPermit;
 use crate::window::{Interval, IntervalMap, PlanEntry, Timestamp};
 
 /// A chunk that was fetched or read from Redis for this request. Memory may be too small to keep it until it is sent.
@@ -35,7 +35,7 @@ impl From<RedisHit> for (Interval, GatheredChunk) {
 pub(super) struct Gathered {
     pub(super) chunks: IntervalMap<GatheredChunk>,
     /// Memory that is reserved for chunks which were fetched ahead of a streamed answer.
-    permits: Vec<(Interval, AheadPermit)>,
+    permits: Vec<(Interval, ReadAheadPermit)>,
     /// Finished fetches whose calls are not reported yet.
     fetches: Vec<Arc<InFlightFetch>>,
     /// Entries that were fetched since then are fresh: a request accepts what its fetches saw, also those that began
@@ -59,13 +59,13 @@ impl Gathered {
     pub(super) fn add_fetch(&mut self, fetch: Arc<InFlightFetch>, fetched: &FetchedInterval, window: Interval) {
         for chunk in fetched.chunks.iter().filter(|chunk| chunk.interval().overlaps(window)) {
             // A chunk that the leader cut its answer from may reach beyond the answer, where it was too old to be served.
-            let is_remote = fetch.is_elsewhere();
+            let is_remote = fetch.is_remote();
             let interval = if is_remote { chunk.interval().intersection(fetched.interval) } else { chunk.interval() };
-            let (chunk, agentic) = (chunk.clone(), fetch.route.agentic);
+            let (chunk, agentic) = (chunk.clone(), fetch.spec.agentic);
             self.chunks.insert(interval, GatheredChunk { chunk, agentic, is_unfiltered: false, is_cached: false });
         }
-        self.permits.extend(fetch.take_room().map(|permit| (fetched.interval, permit)));
-        self.fresh_since = self.fresh_since.min(fetch.route.began_at);
+        self.permits.extend(fetch.take_read_ahead().map(|permit| (fetched.interval, permit)));
+        self.fresh_since = self.fresh_since.min(fetch.spec.began_at);
         self.fetches.push(fetch);
     }
 

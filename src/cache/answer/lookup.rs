@@ -67,7 +67,7 @@ impl<'a> LookupPolicy<'a> {
     pub(in crate::cache) fn new(fetcher: &'a Fetcher, asked_at: Timestamp) -> Self {
         Self {
             memory: &fetcher.memory,
-            series_map: &fetcher.shelves,
+            series_map: &fetcher.series_map,
             freshness: &fetcher.freshness_policy,
             settled_before: fetcher.settled_before(asked_at),
         }
@@ -130,14 +130,14 @@ impl Lookup<'_> {
         };
         let (freshness, agentic) = (self.policy.freshness, self.series.agentic);
         if !agentic {
-            plan.take(series.copies.of(false), freshness, self.asked_at, self.fresh_since, |entry| open(entry, false));
+            plan.take(series.entries.of(false), freshness, self.asked_at, self.fresh_since, |entry| open(entry, false));
         }
-        plan.take(series.copies.of(true), freshness, self.asked_at, self.fresh_since, |entry| open(entry, !agentic));
+        plan.take(series.entries.of(true), freshness, self.asked_at, self.fresh_since, |entry| open(entry, !agentic));
     }
 
     /// The intervals to fetch for `unclaimed`, which is missing in `plan`.
     pub(in crate::cache) fn runs(&self, plan: &Plan<Hit>, unclaimed: &IntervalSet) -> IntervalSet {
-        let bridged = plan.bridge(unclaimed, MAX_BRIDGED_ITEMS, |interval, hit| self.open_items(interval, hit));
+        let bridged = plan.coalesce_gaps(unclaimed, MAX_BRIDGED_ITEMS, |interval, hit| self.open_items(interval, hit));
         let widened = |interval: &Interval| {
             // An entry that ends with the tick of an inclusive `to` includes that second only if the upstream's bound is
             // as configured. A run from the beginning of that second on brings it in any case.

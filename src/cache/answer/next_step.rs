@@ -12,7 +12,7 @@
 
 use super::progress::Progress;
 use super::query::Delivery;
-use crate::cache::fetch::need;
+use crate::cache::fetch::needed_part;
 use crate::cache::series::NextNeed;
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Grid, Interval, IntervalSet, Plan};
@@ -121,7 +121,7 @@ fn choose_fetches(to_fetch: &IntervalSet, series: &impl SeriesSnapshot) -> (Vec<
     let mut unclaimed = to_fetch.clone();
     let mut chosen = Vec::new();
     for (index, interval) in series.fetches().into_iter().enumerate() {
-        if let Some(needed) = need(&unclaimed, interval).filter(|needed| series.is_joinable(index, *needed)) {
+        if let Some(needed) = needed_part(&unclaimed, interval).filter(|needed| series.is_joinable(index, *needed)) {
             unclaimed.remove(interval);
             chosen.push(FetchChoice { index, interval, needed });
         }

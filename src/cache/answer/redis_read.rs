@@ -12,7 +12,7 @@ use crate::window::IntervalSet;
 impl Session {
     /// Asks Redis for the names of the chunks that it has of `intervals`.
     pub(super) async fn list_redis(&mut self, intervals: &IntervalSet) {
-        let Some(tier) = self.fetcher.tier.clone() else { return };
+        let Some(tier) = self.fetcher.redis.clone() else { return };
         let (mut there, mut left) = (Vec::new(), intervals.clone());
         if tier.is_good(&self.query.series).await {
             for (series, _) in self.sources() {
@@ -42,7 +42,7 @@ impl Session {
     /// If windows of the account are found not to be cut meanwhile.
     pub(super) async fn read_redis(&mut self, piece: &IntervalSet) -> Result<(), CacheError> {
         let (fetcher, series) = (self.fetcher.clone(), self.query.series.clone());
-        let (Some(tier), Some(mut listing)) = (&fetcher.tier, self.progress.listing.take()) else { return Ok(()) };
+        let (Some(tier), Some(mut listing)) = (&fetcher.redis, self.progress.listing.take()) else { return Ok(()) };
         // The chunks of an account may be found to be cut wrongly at any time.
         let (is_good, bytes) = tokio::join!(tier.is_good(&series), self.read_chunks(tier, piece));
         match bytes.filter(|_| is_good) {
@@ -60,9 +60,9 @@ impl Session {
         let (mut left, mut bytes) = (piece.clone(), 0);
         for (series, is_unfiltered) in self.sources() {
             let found = tier.read(&series, &left).await?;
-            let (now, series_state) = (self.fetcher.clock.now(), self.fetcher.shelves.of(&series));
+            let (now, series_state) = (self.fetcher.clock.now(), self.fetcher.series_map.of(&series));
             let found = self.fetcher.keep_found(&series, &series_state, found, now);
-            self.fetcher.shelves.tidy(&series, &series_state);
+            self.fetcher.series_map.remove_if_idle(&series, &series_state);
             for chunk in found {
                 bytes += chunk.weight();
                 let fresh_since = self.gathered.fresh_since;

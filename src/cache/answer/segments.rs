@@ -35,7 +35,7 @@ pub(super) fn moved_segments(segments: &[Segment]) -> Vec<Interval> {
     let mut seen: HashMap<u64, &Segment> = HashMap::new();
     let mut moved = Vec::new();
     for segment in segments {
-        for name in segment.slice.chunk.names(segment.slice.rows.clone()) {
+        for name in segment.slice.chunk.id_hashes(segment.slice.rows.clone()) {
             if let Some(other) = seen.insert(*name, segment) {
                 match other.slice.chunk.fetched_at().cmp(&segment.slice.chunk.fetched_at()) {
                     Ordering::Less => moved.push(other.interval),

@@ -18,7 +18,7 @@ use super::progress::{Progress, Report};
 use super::query::{Delivery, Query};
 use super::snapshot::LockedSeries;
 use crate::cache::error::CacheError;
-use crate::cache::fetch::{BatchGuard, Fetcher, JoinedFetch, UnreportedCalls, Waiter, need};
+use crate::cache::fetch::{BatchGuard, Fetcher, JoinedFetch, UnreportedCalls, Waiter, needed_part};
 use crate::cache::redis::RedisListing;
 use crate::cache::series::{NextNeed, PendingRequest, SeriesState, SharedSeriesState};
 use crate::cache::store::CacheEntry;
@@ -69,7 +69,7 @@ pub(super) enum WaitFor {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.fetcher.shelves.tidy(&self.query.series, &self.series_state);
+        self.fetcher.series_map.remove_if_idle(&self.query.series, &self.series_state);
     }
 }
 
@@ -89,7 +89,7 @@ impl Session {
     ) -> Self {
         let query = Query::new(query, &fetcher);
         Self {
-            series_state: fetcher.shelves.of(&query.series),
+            series_state: fetcher.series_map.of(&query.series),
             waiter: Waiter::new(query.requester.clone(), queue_timeout),
             batch_guard,
             gathered: Gathered::new(query.asked_at),
@@ -176,20 +176,20 @@ impl Session {
         &mut self,
         series: &mut SeriesState,
         intervals: IntervalSet,
-        lead: Option<NextNeed>,
-        further: bool,
+        next_need: Option<NextNeed>,
+        is_additional: bool,
     ) -> watch::Receiver<()> {
-        self.progress.has_requested_additional_run = further;
+        self.progress.has_requested_additional_run = is_additional;
         let request = PendingRequest {
             intervals,
             agentic: self.query.series.agentic,
-            seat: Arc::downgrade(&self.waiter),
+            waiter: Arc::downgrade(&self.waiter),
             fresh_since: self.gathered.fresh_since,
-            looked_up: self.progress.listing.is_some(),
-            lead,
-            further,
+            redis_checked: self.progress.listing.is_some(),
+            next_need,
+            further: is_additional,
         };
-        self.fetcher.gather(&self.query.series, &self.series_state, series, request)
+        self.fetcher.add_to_batch(&self.query.series, &self.series_state, series, request)
     }
 
     fn report_entries(&mut self, plan: &Plan<Hit>) {
@@ -242,8 +242,8 @@ impl Session {
     /// # Errors
     /// [`PagingError::WindowField`] if they may not.
     pub(super) async fn check_window_field(&self) -> Result<(), CacheError> {
-        self.fetcher.fields.trial_ended(&self.query.series.account).await;
-        let is_wrong = self.fetcher.fields.is_wrong(&self.query.series);
+        self.fetcher.window_fields.check_finished(&self.query.series.account).await;
+        let is_wrong = self.fetcher.window_fields.is_wrong(&self.query.series);
         if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
     }
 
@@ -252,7 +252,7 @@ impl Session {
         let mut series = self.series_state.lock();
         for interval in intervals {
             self.gathered.chunks.remove(*interval);
-            series.copies.remove(*interval);
+            series.entries.remove(*interval);
         }
     }
 
@@ -275,7 +275,7 @@ impl Session {
 fn is_needed(error: &CacheError, interval: Interval, missing: &IntervalSet) -> bool {
     let is_field_wrong = matches!(error, CacheError::Paging(PagingError::WindowField));
     let is_next = missing.intervals().first().is_some_and(|first| interval.contains(first.start));
-    need(missing, interval).is_some() && (is_field_wrong || is_next)
+    needed_part(missing, interval).is_some() && (is_field_wrong || is_next)
 }
 
 /// The hits that follow each other from the beginning of `interval` on, ascending.

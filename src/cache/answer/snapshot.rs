@@ -39,8 +39,8 @@ impl<'a> LockedSeries<'a> {
     pub(super) fn join(&self, choices: &[FetchChoice]) -> Option<Vec<JoinedFetch>> {
         let mut joined = Vec::with_capacity(choices.len());
         for FetchChoice { index, interval, needed } in choices {
-            let fetch = &self.series.flights[*index];
-            if !self.waiter.wait_for(fetch) {
+            let fetch = &self.series.in_flight[*index];
+            if !self.waiter.join(fetch) {
                 self.abandoned.borrow_mut().push(*index);
                 return None;
             }
@@ -51,26 +51,26 @@ impl<'a> LockedSeries<'a> {
     }
 
     fn fetch(&self, index: usize) -> &Arc<InFlightFetch> {
-        &self.series.flights[index]
+        &self.series.in_flight[index]
     }
 }
 
 impl SeriesSnapshot for LockedSeries<'_> {
     fn fetches(&self) -> Vec<Interval> {
-        self.series.flights.iter().map(|fetch| fetch.interval()).collect()
+        self.series.in_flight.iter().map(|fetch| fetch.interval()).collect()
     }
 
     fn is_joinable(&self, fetch: usize, needed: Interval) -> bool {
         let is_abandoned = self.abandoned.borrow().contains(&fetch);
         let fetch = self.fetch(fetch);
         let expected_wait = *self.expected_wait.get_or_init(|| {
-            let scheduler = self.fetcher.quotas.of(&self.query.series.account);
+            let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
             scheduler.map(|scheduler| scheduler.expected_wait()).unwrap_or_default()
         });
         !is_abandoned
             && fetch.serves(needed, self.query.series.agentic)
             && !fetch.is_too_long_for(needed, self.query.requester.class, expected_wait)
-            && self.waiter.may_wait_for(fetch)
+            && self.waiter.may_join(fetch)
     }
 
     fn expected_of_fetch(&self, fetch: usize) -> Option<f64> {
@@ -84,7 +84,7 @@ impl SeriesSnapshot for LockedSeries<'_> {
     }
 
     fn has_moved_rows(&self, interval: Interval) -> bool {
-        self.series.has_torn(interval)
+        self.series.is_torn(interval)
     }
 
     fn spare_runs(&self) -> usize {
@@ -96,7 +96,7 @@ impl SeriesSnapshot for LockedSeries<'_> {
     }
 
     fn has_redis(&self) -> bool {
-        self.fetcher.tier.is_some()
+        self.fetcher.redis.is_some()
     }
 
     fn grid(&self) -> &Grid {

@@ -61,7 +61,7 @@ impl Session {
         let calls = self.gathered.charge();
         self.gathered.clear_fetches();
         if !sender.add_calls(calls)
-            && let Some(scheduler) = self.fetcher.quotas.of(&self.query.series.account)
+            && let Some(scheduler) = self.fetcher.quotas.scheduler(&self.query.series.account)
         {
             scheduler.add_unsettled(calls);
         }

@@ -49,13 +49,17 @@ impl Session {
         loop {
             // Marked before they are looked at, so that no later change is missed.
             statuses.iter_mut().for_each(watch::Receiver::mark_unchanged);
-            if fetches.iter().any(|joined| joined.fetch.has_news(joined.joined_interval) || self.should_leave(joined)) {
+
+            if fetches
+                .iter()
+                .any(|joined| joined.fetch.has_changed(joined.joined_interval) || self.should_leave(joined))
+            {
                 return Ok(());
             }
             let Waiter { asker, patience, .. } = &*self.waiter;
             // Only the fetch that brings the next missing time must keep the timeout; others may be paused for longer.
             if let Some(next) = fetches.iter().min_by_key(|joined| joined.needed.start) {
-                next.fetch.check_patience(asker.class, patience)?;
+                next.fetch.check_queue_timeout(asker.class, patience)?;
             }
             tokio::select! {
                 biased;
@@ -77,7 +81,7 @@ impl Session {
 
     /// Whether it is faster now to fetch separately what is needed of a fetch.
     fn should_leave(&self, JoinedFetch { fetch, needed, .. }: &JoinedFetch) -> bool {
-        let scheduler = self.fetcher.quotas.of(&self.query.series.account);
+        let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
         let expected_wait = scheduler.map(|scheduler| scheduler.expected_wait()).unwrap_or_default();
         fetch.is_too_long_for(*needed, self.query.requester.class, expected_wait)
     }
@@ -85,9 +89,9 @@ impl Session {
     /// Ends with an error when the quota has granted none of these fetches a call within the queue timeout.
     async fn queue_timeout_error(&self, fetches: &[JoinedFetch]) -> CacheError {
         let Waiter { asker, patience, .. } = &*self.waiter;
-        let is_remote = fetches.iter().any(|joined| joined.fetch.is_elsewhere());
+        let is_remote = fetches.iter().any(|joined| joined.fetch.is_remote());
         patience.over(if is_remote { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
-        let scheduler = self.fetcher.quotas.of(&self.query.series.account);
+        let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
         let retry_after = match fetches.iter().filter_map(|joined| joined.fetch.paused_until(asker.class)).max() {
             Some(until) => until.saturating_duration_since(Instant::now()),
             None if is_remote => RETRY_AFTER_SILENCE,

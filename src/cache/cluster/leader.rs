@@ -108,7 +108,7 @@ impl Cluster {
 
     fn lands(&self, from: &ReplicaId, errand: &RemoteFetch, result: Result<RemoteResult, CacheError>) {
         let (id, attempt) = (errand.id, errand.attempt);
-        telemetry::errand("carried", if result.is_ok() { "landed" } else { "failed" });
+        telemetry::remote_fetch("carried", if result.is_ok() { "landed" } else { "failed" });
         let result = result.map_err(|error| (&error).into());
         let letter = Arc::new(ClusterMessage::FetchReply(FetchReply { id, attempt, result }));
         let mut carried = self.carried();
@@ -135,11 +135,11 @@ impl Fetcher {
         let mut waited = Vec::new();
         for errand in errands {
             let series = Arc::new(Series::from(&errand.series));
-            if relay.role(&series.account) != Role::Calls || relay.knows(from, &errand, &mut waited) {
+            if relay.role(&series.account) != Role::Leader || relay.knows(from, &errand, &mut waited) {
                 continue;
             }
             let name = (from.clone(), errand.id);
-            let is_known = is_alike && self.quotas.of(&series.account).is_some();
+            let is_known = is_alike && self.quotas.scheduler(&series.account).is_some();
             let (attempt, heard) = (errand.attempt, Instant::now());
             // Held until it is in the table: it may end at once.
             let mut carried = relay.carried();
@@ -164,14 +164,14 @@ impl Fetcher {
         arrival: Option<Arc<BatchArrival>>,
     ) {
         let Order { from, series, errand, .. } = &order;
-        let turns = self.quotas.of(&series.account).filter(|_| is_known);
+        let turns = self.quotas.scheduler(&series.account).filter(|_| is_known);
         let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::ConfigMismatch)) };
         let mut role = turns.role();
         tokio::select! {
             result = self.answer(&relay, &order, arrival) => relay.lands(from, errand, result),
             // The other one is asked for it.
-            _ = role.wait_for(|role| *role != Role::Calls) => {
-                telemetry::errand("carried", "left");
+            _ = role.wait_for(|role| *role != Role::Leader) => {
+                telemetry::remote_fetch("carried", "left");
                 relay.carried().remove(&(from.clone(), errand.id));
             }
         }
@@ -240,7 +240,7 @@ impl Fetcher {
                 let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(packed), false));
             } else {
-                let kept = placed == PlacementCheck::Checked && self.is_kept(chunk, placed);
+                let kept = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);
                 chunks.push((chunk.clone(), kept));
             }
         }

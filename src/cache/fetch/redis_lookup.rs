@@ -24,9 +24,9 @@ impl Fetcher {
             let mut wanted = ByAgentic::<IntervalSet>::default();
             {
                 let mut shelf = of.lock();
-                let Some(gathering) = &mut shelf.gathering else { return };
-                for want in gathering.wants.iter_mut().filter(|want| !want.looked_up) {
-                    want.looked_up = true;
+                let Some(gathering) = &mut shelf.pending else { return };
+                for want in gathering.requests.iter_mut().filter(|want| !want.redis_checked) {
+                    want.redis_checked = true;
                     want.intervals.intervals().iter().for_each(|interval| wanted.of(want.agentic).insert(*interval));
                 }
             }
@@ -40,9 +40,9 @@ impl Fetcher {
                     self.take_from(tier, &Series { agentic, ..Series::clone(series) }, intervals, of, of).await;
                     if let Filter::Known(_) = series.filter {
                         let unfiltered = Series { filter: Filter::None, agentic, ..Series::clone(series) };
-                        let shelf = self.shelves.of(&unfiltered);
+                        let shelf = self.series_map.of(&unfiltered);
                         self.take_from(tier, &unfiltered, intervals, &shelf, of).await;
-                        self.shelves.tidy(&unfiltered, &shelf);
+                        self.series_map.remove_if_idle(&unfiltered, &shelf);
                     }
                 }
             }
@@ -63,8 +63,9 @@ impl Fetcher {
         let found = self.keep_found(series, shelf, found, now);
         let is_unfiltered = !shelf.is_same(gathering_of);
         let mut shelf = gathering_of.lock();
-        let Some(gathering) = &mut shelf.gathering else { return };
-        for want in gathering.wants.iter_mut().filter(|want| want.looked_up && (series.agentic || !want.agentic)) {
+        let Some(gathering) = &mut shelf.pending else { return };
+        for want in gathering.requests.iter_mut().filter(|want| want.redis_checked && (series.agentic || !want.agentic))
+        {
             for chunk in &found {
                 let servable = self.servable(chunk.interval(), chunk.fetched_at(), want.fresh_since, now);
                 let serves = servable
@@ -74,7 +75,7 @@ impl Fetcher {
                     .collect::<Vec<_>>();
                 for interval in serves {
                     want.intervals.remove(interval);
-                    if let Some(seat) = want.seat.upgrade() {
+                    if let Some(seat) = want.waiter.upgrade() {
                         let (chunk, agentic) = (chunk.clone(), series.agentic);
                         seat.find(RedisHit { interval, chunk, agentic, is_unfiltered });
                     }
@@ -91,7 +92,7 @@ impl Fetcher {
         now: Timestamp,
     ) -> Vec<Arc<Chunk>> {
         let (sane, future): (Vec<_>, Vec<_>) = found.into_iter().partition(|chunk| is_sane(chunk.fetched_at(), now));
-        if let Some(tier) = self.tier.as_ref().filter(|_| !future.is_empty()) {
+        if let Some(tier) = self.redis.as_ref().filter(|_| !future.is_empty()) {
             tier.delete(series, &future);
         }
         let mut found: Vec<Arc<Chunk>> = sane.into_iter().map(Arc::new).collect();
@@ -101,10 +102,10 @@ impl Fetcher {
             if self.purges.buries(series, chunk) {
                 return false;
             }
-            let copy = self.keep_copy(chunk);
+            let copy = self.insert_entry(chunk);
             let id = copy.id;
             if !shelf.put(series.agentic, copy, &self.memory) {
-                self.memory.drop_chunk(id);
+                self.memory.remove(id);
             }
             true
         });
@@ -121,7 +122,7 @@ impl Fetcher {
     ) -> IntervalSet {
         let mut servable = IntervalSet::from(interval);
         if fetched_at < fresh_since {
-            self.freshness_policy.due(interval, fetched_at, now).for_each(|due| servable.remove(due));
+            self.freshness_policy.stale(interval, fetched_at, now).for_each(|due| servable.remove(due));
         }
         servable
     }

@@ -7,7 +7,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn elsewhere() -> RunOutcome {
-    Err(PagingError::Quota(QuotaError::Elsewhere))
+    Err(PagingError::Quota(QuotaError::NotLeader))
 }
 
 /// Waits until somebody is told to come again; gives after how many seconds.
@@ -28,7 +28,7 @@ async fn who_is_granted_no_call_is_told_to_come_again() {
     let run = rig.run().await;
     assert_eq!(told_to_come_again(asking).await, 29, "the run was begun a moment later");
     assert!(run.run.demand.is_abandoned());
-    run.end(Err(PagingError::Quota(QuotaError::Unwanted)));
+    run.end(Err(PagingError::Quota(QuotaError::Abandoned)));
     settle().await;
     rig.assert_nothing_left();
 }

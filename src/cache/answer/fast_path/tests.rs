@@ -135,17 +135,17 @@ impl Model {
         match step {
             Step::Put { start, length, agentic, ago } => self.put(*start, *length, *agentic, *ago),
             Step::Evict(which) => {
-                let mut ids: Vec<ChunkId> = self.series.copies.all().map(|(_, entry)| entry.id).collect();
+                let mut ids: Vec<ChunkId> = self.series.entries.all().map(|(_, entry)| entry.id).collect();
                 ids.sort_unstable();
                 if !ids.is_empty() {
-                    self.memory.drop_chunk(*which.get(&ids));
+                    self.memory.remove(*which.get(&ids));
                 }
             }
             Step::Purge { start, length } => {
                 let purged = seconds(*start, *length);
                 self.series.bury(|interval, _| interval.overlaps(purged), &self.memory);
             }
-            Step::Forget { start, length } => self.series.copies.remove(seconds(*start, *length)),
+            Step::Forget { start, length } => self.series.entries.remove(seconds(*start, *length)),
             Step::Sweep => self.series.sweep(&self.memory),
             Step::Wait(seconds) => self.now += seconds,
             Step::Ask { start, length, agentic, page_range } => {
@@ -171,8 +171,8 @@ impl Model {
             may_stream: true,
         };
         let expected = self.expected(&query);
-        let rules = Rules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
-        let found = find(&mut self.series.copies, &self.memory, rules, &query);
+        let rules = LookupRules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
+        let found = find(&mut self.series.entries, &self.memory, rules, &query);
         let (Some((answer, texts, needed)), Some(found)) = (&expected, &found) else {
             // The number of items of a chunk may be known though the chunk was evicted.
             let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.holds(*id));
@@ -194,7 +194,7 @@ impl Model {
 
     /// Checks that each answer whose token still holds is what a lookup of each chunk finds now.
     fn check_repeatable(&mut self) -> Result<(), TestCaseError> {
-        self.answers.retain(|(_, validity, ..)| validity.holds());
+        self.answers.retain(|(_, validity, ..)| validity.is_valid());
         for (query, _, head_then, texts) in &self.answers {
             let query = WindowQuery { asked_at: at(self.now), ..query.clone() };
             let Some((now, now_texts, _)) = self.expected(&query) else {
@@ -211,10 +211,10 @@ impl Model {
         let WindowQuery { series, interval, asked_at, page_range, .. } = query;
         let mut plan = Plan::new(*interval);
         if !series.agentic {
-            let plain = self.series.copies.of(false);
+            let plain = self.series.entries.of(false);
             plan.take(plain, &self.freshness_policy, *asked_at, *asked_at, |entry| Some((entry.id, false)));
         }
-        let agentic = self.series.copies.of(true);
+        let agentic = self.series.entries.of(true);
         plan.take(agentic, &self.freshness_policy, *asked_at, *asked_at, |entry| Some((entry.id, !series.agentic)));
         plan.hits.sort_by_key(|(interval, _)| interval.start);
         let segments = plan.hits.iter().map(|(interval, (id, is_strip))| {
@@ -237,7 +237,7 @@ impl Model {
         let is_sent = |chunk: &Arc<Chunk>| items.slices.iter().any(|slice| Arc::ptr_eq(&slice.chunk, chunk));
         let needed = plan.hits.iter().zip(&segments).filter(|((interval, _), segment)| {
             let chunk = &segment.slice.chunk;
-            is_sent(chunk) || *interval != chunk.interval() || !chunk.names(0..chunk.len()).is_empty()
+            is_sent(chunk) || *interval != chunk.interval() || !chunk.id_hashes(0..chunk.len()).is_empty()
         });
         let needed = needed.map(|((_, (id, _)), _)| *id).collect();
         let texts = texts_of(&items.slices);
