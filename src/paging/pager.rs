@@ -104,7 +104,7 @@ where
             Ok(fetched) => return Ok(fetched),
             Err(broken) => broken,
         };
-        telemetry::torn(&self.run.series.account, &broken);
+        telemetry::run_torn(&self.run.series.account, &broken);
         let can_be_shorter = interval.start < self.settled_before(self.now());
         if self.run.planned.is_none()
             && interval.length() > sizing::DAY

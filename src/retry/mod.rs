@@ -75,7 +75,7 @@ where
             RetryHint::WhenQuotaAllows => {}
             RetryHint::Once | RetryHint::Never => return Err(error),
         }
-        telemetry::retried(&request.series.account, &error);
+        telemetry::upstream_retry(&request.series.account, &error);
     }
 }
 

@@ -11,26 +11,29 @@ const STAGES: [&str; 10] =
     ["edge", "api", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// What any stage but `window` may name beside the stages behind it.
-const BESIDE: [&str; 4] = ["config", "clock", "telemetry", "mapped_bytes"];
+const BESIDE: [&str; 6] = ["config", "clock", "telemetry", "mapped_bytes", "units", "hex"];
 
 /// The stages that share something with other replicas, and so may name the way to it.
 const SHARE: [&str; 2] = ["cache", "quota"];
 
 /// What each module beside the stages may name, beside itself.
-const OTHERS: [(&str, &[&str]); 10] = [
+const OTHERS: [(&str, &[&str]); 12] = [
     // Counts and logs what it is told; seen by all, sees nobody.
     ("telemetry", &[]),
     ("clock", &["window"]),
     // Made above, sent below, known in between to nobody.
     ("mapped_bytes", &[]),
-    ("config", &["window"]),
+    // Text of durations, sizes and bytes.
+    ("units", &[]),
+    ("hex", &[]),
+    ("config", &["window", "units", "hex"]),
     // The way to Redis; knows nothing of what goes over it.
-    ("redis_client", &["config", "clock", "telemetry"]),
+    ("redis_client", &["config", "clock", "telemetry", "hex"]),
     // Puts the stages together.
     ("stack", &["stages", "redis_client", "config", "clock", "telemetry"]),
     ("admin", &["stack", "stages", "redis_client", "config", "clock", "telemetry"]),
     ("server", &["admin", "stack", "stages", "config", "clock", "telemetry", "mapped_bytes"]),
-    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry"]),
+    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "units", "hex"]),
     ("lib", &[]),
 ];
 

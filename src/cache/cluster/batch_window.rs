@@ -86,9 +86,9 @@ impl Drop for BatchAnnouncement {
 
 impl Cluster {
     /// A guard of a batch on another replica, to be dropped when all of its requests are registered here.
-    pub(super) fn arrival_guard(&self, from: &ReplicaId, gathering: u64) -> Arc<BatchGuard> {
+    pub(super) fn arrival_guard(&self, from: &ReplicaId, gathering: u64) -> BatchGuard {
         let (cluster, from) = (self.clone(), from.clone());
-        Arc::new(BatchGuard::new(move || cluster.0.coming.arrived(&from, gathering)))
+        BatchGuard::new(move || cluster.0.coming.arrived(&from, gathering))
     }
 
     /// Tells the one who calls that something is being gathered here.

@@ -202,17 +202,17 @@ impl Fetcher {
     async fn fly_elsewhere(self: Arc<Self>, work: FetchTask, mut awaited: Awaited) {
         let result = match self.brought(&work, &mut awaited).await {
             Ok(delivered) => {
-                telemetry::errand("asked", "landed");
+                telemetry::remote_fetch("asked", "landed");
                 self.store_chunks(&work, delivered.interval, &delivered.chunks);
                 Ok(delivered)
             }
             // Those who wait look again: then what they want is gathered, and fetched from here.
             Err(Left::CallsHere) => {
-                telemetry::errand("asked", "left");
+                telemetry::remote_fetch("asked", "left");
                 Ok(FetchedInterval::nothing())
             }
             Err(Left::Failed(error)) => {
-                telemetry::errand("asked", if work.fetch.waiters.is_abandoned() { "unwanted" } else { "failed" });
+                telemetry::remote_fetch("asked", if work.fetch.waiters.is_abandoned() { "unwanted" } else { "failed" });
                 Err(error)
             }
         };

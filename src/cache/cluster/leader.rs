@@ -8,14 +8,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Cluster;
 use super::message::{ClusterMessage, FetchReply, RemoteFetch, RemoteResult};
-use crate::cache::answer::Segment;
-use crate::cache::answer::Session;
-use crate::cache::chunk::{Chunk, Damaged};
-use crate::cache::fetch::Fetcher;
+
+use crate::cache::chunk::{Chunk, Damaged, PageRange};
+use crate::cache::error::CacheError;
+use crate::cache::fetch::{AssembledWindow, AssemblyRequest, Fetcher, Segment};
+use crate::cache::outcome::Outcome;
 use crate::cache::redis::HandoverError;
 use crate::cache::series::BatchGuard;
-use crate::cache::{CacheError, Outcome, PageRange, WindowQuery};
-use crate::paging::{PagingError, PlacementCheck};
+use crate::cache::types::WindowQuery;
+use crate::paging::PlacementCheck;
 use crate::quota::{Exhausted, Role};
 use crate::redis_client::ReplicaId;
 use crate::request::{QueueTimeout, QueueWait, Requester, Series};
@@ -109,7 +110,7 @@ impl Cluster {
 
     fn lands(&self, from: &ReplicaId, errand: &RemoteFetch, result: Result<RemoteResult, CacheError>) {
         let (id, attempt) = (errand.id, errand.attempt);
-        telemetry::errand("carried", if result.is_ok() { "landed" } else { "failed" });
+        telemetry::remote_fetch("carried", if result.is_ok() { "landed" } else { "failed" });
         let result = result.map_err(|error| (&error).into());
         let letter = Arc::new(ClusterMessage::FetchReply(FetchReply { id, attempt, result }));
         let mut carried = self.carried();
@@ -157,13 +158,7 @@ impl Fetcher {
         }
     }
 
-    async fn carry_one(
-        self: Arc<Self>,
-        relay: Cluster,
-        order: Order,
-        is_known: bool,
-        arrival: Option<Arc<BatchGuard>>,
-    ) {
+    async fn carry_one(self: Arc<Self>, relay: Cluster, order: Order, is_known: bool, arrival: Option<BatchGuard>) {
         let Order { from, series, errand, .. } = &order;
         let turns = self.quotas.scheduler(&series.account).filter(|_| is_known);
         let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::ConfigMismatch)) };
@@ -172,7 +167,7 @@ impl Fetcher {
             result = self.answer(&relay, &order, arrival) => relay.lands(from, errand, result),
             // The other one is asked for it.
             _ = role.wait_for(|role| *role != Role::Leader) => {
-                telemetry::errand("carried", "left");
+                telemetry::remote_fetch("carried", "left");
                 relay.carried().remove(&(from.clone(), errand.id));
             }
         }
@@ -183,7 +178,7 @@ impl Fetcher {
         self: &Arc<Self>,
         relay: &Cluster,
         Order { from, series, errand, patience }: &Order,
-        arrival: Option<Arc<BatchGuard>>,
+        arrival: Option<BatchGuard>,
     ) -> Result<RemoteResult, CacheError> {
         // The one who asks takes nothing that was purged before it asked. If this replica has missed the letter, or what it
         // brought was refused, it looks; if it cannot, the other one finds out.
@@ -193,21 +188,10 @@ impl Fetcher {
         let (interval, asked_at) = (errand.interval(), self.clock.now() - Duration::from_millis(errand.asked_ago));
         let (page_range, asker) = (PageRange::ALL, Requester::from(&errand.asker));
         let query = WindowQuery { series: series.clone(), interval, page_range, asked_at, asker, may_stream: false };
-        let mut session = Session::new(self.clone(), query, patience.clone(), arrival);
         let placed = if errand.exactly { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
-        let (parts, outcome) = match placed {
-            // Whoever has asked for a piece of its window asks for the whole of it then.
-            PlacementCheck::Checked if session.shelf.lock().is_uncut(interval) => {
-                return Err(CacheError::Paging(PagingError::Unplaced));
-            }
-            PlacementCheck::Checked => {
-                session.check_field().await?;
-                let beginning = session.gather_beginning().await?;
-                session.check_field().await?;
-                beginning
-            }
-            PlacementCheck::Unchecked => session.gather_exactly().await?,
-        };
+        let batch_guard = arrival;
+        let request = AssemblyRequest { query, queue_timeout: patience.clone(), placed, batch_guard };
+        let AssembledWindow { segments: parts, outcome, calls } = (self.assemble_window)(self.clone(), request).await?;
         let chunks = self.to_hand_over(&parts, placed).await?;
         let passing = errand.passing(relay.0.post.prefix(), from);
         let mut hand_overs = 0;
@@ -229,7 +213,7 @@ impl Fetcher {
         Ok(RemoteResult {
             interval: (interval.start.as_nanos(), end.as_nanos()),
             pieces,
-            calls: session.charge(),
+            calls: calls.charge(),
             collapsed,
         })
     }
@@ -247,7 +231,7 @@ impl Fetcher {
             if chunks.iter().rev().take(8).any(|(known, _)| Arc::ptr_eq(known, chunk)) {
                 continue;
             }
-            if part.derived {
+            if part.is_derived {
                 let chunk = chunk.clone();
                 let packed = tokio::task::spawn_blocking(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(packed), false));

@@ -6,14 +6,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tower::util::BoxCloneSyncService;
 
+use super::assembly::{AssembledWindow, AssemblyRequest};
 use super::remote::RemoteFetcher;
-use crate::cache::chunk::{Chunk, Slice};
+use crate::cache::chunk::Chunk;
+use crate::cache::error::CacheError;
 use crate::cache::purge::Purges;
 use crate::cache::redis::RedisTier;
 use crate::cache::series::{SeriesMap, SeriesState};
 use crate::cache::store::{CacheEntry, ChunkPacker, Memory};
 use crate::cache::window_field::WindowFields;
-use crate::cache::{CacheError, WindowQuery};
 use crate::clock::Clock;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
@@ -23,9 +24,9 @@ use crate::window::{Density, FreshnessPolicy, Grid, Timestamp};
 /// The stages below the cache.
 pub(in crate::cache) type PagingService = BoxCloneSyncService<Run<ChunkPacker>, FetchedRun<Arc<Chunk>>, PagingError>;
 
-/// Reads a window as a whole, not cut by time; implemented by `answer`.
-pub(in crate::cache) type ReadExactly =
-    fn(Arc<Fetcher>, WindowQuery) -> BoxFuture<'static, Result<Vec<Slice>, CacheError>>;
+/// Assembles a window for a remote fetch or a field check; implemented by `answer`, which lies above.
+pub(in crate::cache) type AssembleWindow =
+    fn(Arc<Fetcher>, AssemblyRequest) -> BoxFuture<'static, Result<AssembledWindow, CacheError>>;
 
 /// Starts fetches and stores their results.
 pub(in crate::cache) struct Fetcher {
@@ -44,8 +45,7 @@ pub(in crate::cache) struct Fetcher {
     pub(in crate::cache) limiters: RunLimiters,
     pub(in crate::cache) window_fields: WindowFields,
     pub(in crate::cache) purges: Purges,
-    /// Reads a window that is not cut by time, to check `window.field`.
-    pub(in crate::cache) read_exactly: ReadExactly,
+    pub(in crate::cache) assemble_window: AssembleWindow,
 }
 
 /// Settings of the cache.

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::assembly::{AssemblyRequest, Segment};
 use super::fetcher::Fetcher;
 use super::task::FetchTask;
-use crate::cache::WindowQuery;
 use crate::cache::chunk::{Chunk, PageRange};
+use crate::cache::types::WindowQuery;
 use crate::paging::{Item, MisplacedItem, PagingError, PlacementCheck};
-use crate::request::Requester;
+use crate::request::{QueueTimeout, Requester};
 use crate::telemetry;
 use crate::window::Interval;
 
@@ -104,8 +105,10 @@ impl Fetcher {
             asker: Requester::clone(task.fetch.waiters.cause()),
             may_stream: false,
         };
-        let slices = (self.read_exactly)(self.clone(), query).await.ok()?;
-        Some(slices.iter().any(|slice| {
+        let queue_timeout = Arc::new(QueueTimeout::new(self.settings.queue_timeout));
+        let request = AssemblyRequest { query, queue_timeout, placed: PlacementCheck::Unchecked, batch_guard: None };
+        let window = (self.assemble_window)(self.clone(), request).await.ok()?;
+        Some(window.segments.iter().any(|Segment { slice, .. }| {
             let items = slice.chunk.read(slice.rows.clone()).flatten();
             items.map(|(_, json)| Item::read(&json, &self.settings.window_field).1).any(|id| id == item.id)
         }))

@@ -11,8 +11,10 @@
 //! | `task` | [`FetchTask`]: a fetch with its series |
 //! | `insert` | storing fetched chunks in memory and Redis |
 //! | `field_check` | what follows when items do not lie where they were requested |
+//! | `assembly` | the interface to `answer`, for windows of remote fetches and field checks |
 //! | `remote` | [`RemoteFetcher`]: the interface to the leader replica, which `cluster` implements |
 
+mod assembly;
 mod batch;
 mod coalesce;
 mod fetcher;
@@ -23,6 +25,7 @@ mod remote;
 mod run;
 mod task;
 
+pub(in crate::cache) use self::assembly::{AssembledWindow, AssemblyRequest, Segment, UnreportedCalls};
 pub(in crate::cache) use self::batch::BATCH_WINDOW;
 pub(in crate::cache) use self::coalesce::{coalesce, needed_part};
 pub(in crate::cache) use self::fetcher::{CacheSettings, Fetcher};

@@ -8,7 +8,7 @@ use super::coalesce::BatchedRun;
 use super::fetcher::Fetcher;
 use super::remote::ExactWindow;
 use super::task::FetchTask;
-use crate::cache::CacheError;
+use crate::cache::error::CacheError;
 use crate::cache::outcome::NotStored;
 use crate::cache::series::{FetchSpec, FetchedInterval, InFlightFetch, SeriesState, SharedSeriesState};
 use crate::cache::store::ChunkPacker;

@@ -2,7 +2,7 @@
 //! as possible.
 
 use std::fmt;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
@@ -43,21 +43,23 @@ pub(in crate::cache) struct NextNeed {
     pub(in crate::cache) early: bool,
 }
 
-/// Guard of a batch on another replica whose requests are being registered here; calls a function when it is dropped.
-pub(in crate::cache) struct BatchGuard(Option<Box<dyn FnOnce() + Send + Sync>>);
+/// Guard of a batch on another replica whose requests are being registered here. Calls a function when the last clone is
+/// dropped.
+#[derive(Clone)]
+pub(in crate::cache) struct BatchGuard(Arc<OnDrop>);
+
+struct OnDrop(Box<dyn Fn() + Send + Sync>);
 
 impl BatchGuard {
     /// A guard that calls `on_drop` when all requests of the batch are registered.
-    pub(in crate::cache) fn new(on_drop: impl FnOnce() + Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(on_drop)))
+    pub(in crate::cache) fn new(on_drop: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(OnDrop(Box::new(on_drop))))
     }
 }
 
-impl Drop for BatchGuard {
+impl Drop for OnDrop {
     fn drop(&mut self) {
-        if let Some(on_drop) = self.0.take() {
-            on_drop();
-        }
+        (self.0)();
     }
 }
 

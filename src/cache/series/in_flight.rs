@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::waiter::Waiter;
-use crate::cache::CacheError;
 use crate::cache::chunk::Chunk;
+use crate::cache::error::CacheError;
 use crate::cache::store::ReadAheadPermit;
 use crate::paging::{PlacementCheck, RunBounds, RunPhase, RunStatus};
 use crate::quota::{CallScheduler, Exhausted};

@@ -171,7 +171,7 @@ async fn step(turns: &Arc<CallScheduler>, meeting: &LeaseChannel) {
     turns.update_lease(|common, now| match result {
         Ok(answer) => ((), common.finish_exchange(now, &exchange, answer)),
         Err(error) => {
-            telemetry::fleet_exchange_failed(&error.to_string());
+            telemetry::lease_sync_failed(&error.to_string());
             ((), common.fail_exchange(now, &exchange))
         }
     });

@@ -69,7 +69,7 @@ impl CallScheduler {
             }
         }
         if std::mem::replace(&mut state.divided_by, divided_by) != divided_by || is_news {
-            telemetry::fleet_role(&self.account, role.label(divided_by), divided_by);
+            telemetry::replica_role(&self.account, role.label(divided_by), divided_by);
         }
         if change.queue || is_news {
             state.queue.values().for_each(|waiting| waiting.called.notify_one());

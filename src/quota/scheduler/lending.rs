@@ -116,7 +116,7 @@ impl CallScheduler {
             }
             state.apart = Some(caller.clone());
         }
-        telemetry::fleet_apart(&self.account);
+        telemetry::replicas_differ(&self.account);
         self.update_lease(|_, _| ((), QuotaChange { ledger: false, queue: true }));
     }
 

@@ -143,7 +143,7 @@ impl StateFile {
         }
         let mut text = read_all(&file).map_err(failed)?;
         if is_zeroed(&text) {
-            telemetry::state_file_lost(path);
+            telemetry::state_file_damaged(path);
             text = begin_lost(&file, stamp(&boot, clock)).map_err(failed)?;
         }
         let lines = match text.split_at_checked(WIDTH) {
@@ -232,7 +232,7 @@ impl StateFile {
         let is_first = backlog.problem().is_none();
         match backlog.put(slot.place, line, |place, line| self.0.write(place, line)) {
             Ok(()) if is_first => {}
-            Ok(()) => telemetry::state_file_complete(),
+            Ok(()) => telemetry::state_file_recovered(),
             Err(error) => {
                 // The quota is still kept by this process; only the next one may not know.
                 telemetry::state_file_failed(&error, is_first);
@@ -264,7 +264,7 @@ async fn catch_up(journal: Weak<Inner>) {
             return;
         }
         if backlog.flush(|place, line| journal.write(place, line)).is_ok() {
-            return telemetry::state_file_complete();
+            return telemetry::state_file_recovered();
         }
     }
 }
