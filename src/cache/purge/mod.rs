@@ -25,7 +25,7 @@ use futures_util::future::BoxFuture;
 use self::replicate::PurgeReplicator;
 use super::chunk::Chunk;
 use super::redis::PurgeCheck;
-use super::series_map::SeriesMap;
+use super::series::SeriesMap;
 use super::store::Memory;
 use crate::clock::Clock;
 use crate::redis_client::{Command, ConnectionError, Reply};
@@ -184,7 +184,7 @@ impl Purges {
             let Inner { series_map, memory, .. } = &*purges.0;
             let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
                 let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
-                series_state.lock().bury(is_purged, memory)
+                series_state.lock().apply_purge(is_purged, memory)
             });
             removed.sum()
         };

@@ -5,17 +5,23 @@ mod queue_timeout;
 mod streamed;
 mod window_field;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tower::{ServiceExt as _, service_fn};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
+use super::store::ChunkPacker;
 use super::*;
-use crate::paging::{FetchedRun, Item, ItemPacker as _, RowOrder, RunPart, RunPhase};
-use crate::quota::QuotaError;
-use crate::request::{Filter, Priority};
-use crate::window::{FreshnessTier, UpperBound};
+use crate::clock::Clock;
+use crate::config;
+use crate::paging::{FetchedRun, Item, ItemPacker as _, PagingError, RowOrder, Run, RunLimiters, RunPart, RunPhase};
+use crate::quota::{Exhausted, QuotaError, QuotaManager};
+use crate::request::{Filter, Priority, Requester, Series};
+use crate::window::{FreshnessTier, Interval, Timestamp, UpperBound};
 
 /// A second of the day that is still open.
 fn at(second: i64) -> Timestamp {
@@ -158,7 +164,7 @@ impl Rig {
 
     /// Fails if anything is left of what has been asked for.
     fn assert_nothing_left(&self) {
-        let shelf = self.stage.0.series_map.of(&series());
+        let shelf = self.stage.0.series_map.get_or_insert(&series());
         let shelf = shelf.lock();
         assert!(shelf.in_flight.is_empty() && shelf.pending.is_none(), "{:?}", shelf.in_flight);
     }
