@@ -1,5 +1,5 @@
-//! The batch window of the leader: it waits for the batches that other replicas have announced, so that windows that are
-//! requested at the same time on any replica are fetched in as few runs as possible.
+//! The batch window of the leader: it waits for the batches that other replicas have announced, so that windows that
+//! are requested at the same time on any replica are fetched in as few runs as possible.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,8 +30,8 @@ struct AnnouncedBatch {
     announced_at: Instant,
 }
 
-/// A batch of this replica that was announced to the leader. Dropped before it is closed, it tells the leader that there
-/// is nothing to fetch.
+/// A batch of this replica that was announced to the leader. Dropped before it is closed, it tells the leader that
+/// there is nothing to fetch.
 #[derive(Debug)]
 pub(super) struct BatchAnnouncement {
     cluster: Cluster,
@@ -54,8 +54,8 @@ impl AnnouncedBatches {
         self.0.send_modify(|all| all.retain(|_, batch| batch.announced_at.elapsed() < ANNOUNCEMENT_TIMEOUT));
     }
 
-    /// Waits for the batches of an account that are announced by now. Batches that are announced meanwhile are left to the
-    /// next batch window, because on busy replicas there is always one.
+    /// Waits for the batches of an account that are announced by now. Batches that are announced meanwhile are left to
+    /// the next batch window, because on busy replicas there is always one.
     async fn wait(&self, account: &str) {
         let awaited: Vec<_> = {
             let all = self.0.borrow();
@@ -97,8 +97,8 @@ impl Cluster {
         Some(BatchAnnouncement { cluster: self.clone(), leader, batch: Some(batch) })
     }
 
-    /// Waits for the batch window of an account, for batches that other replicas have announced, and until the leader is
-    /// known.
+    /// Waits for the batch window of an account, for batches that other replicas have announced, and until the leader
+    /// is known.
     pub(super) async fn wait_batch_window(&self, account: &str) {
         if self.role(account) == Role::Leader {
             sleep(LEADER_BATCH_WINDOW).await;

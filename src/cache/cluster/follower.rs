@@ -60,7 +60,8 @@ struct ReplyReceiver {
     cluster: Cluster,
     id: u64,
     replies: mpsc::UnboundedReceiver<FetchReply>,
-    /// The purges that were known when the fetch was requested: data of theirs is never used, whatever the leader knows.
+    /// The purges that were known when the fetch was requested: data of theirs is never used, whatever the leader
+    /// knows.
     purged: Arc<Tombstones>,
 }
 
@@ -72,7 +73,7 @@ impl Drop for ReplyReceiver {
 
 /// Why a remote fetch ends without data.
 enum NoData {
-    /// This replica makes the calls now.
+    /// The calls are made by this replica now.
     LocalCalls,
     Failed(CacheError),
 }
@@ -119,8 +120,8 @@ impl Cluster {
         ReplyReceiver { cluster: self.clone(), id, replies, purged }
     }
 
-    /// Sends registered remote fetches for the first time. While there is no leader they stay registered, and are sent to
-    /// the next one.
+    /// Sends registered remote fetches for the first time. While there is no leader they stay registered, and are sent
+    /// to the next one.
     fn request(&self, account: &str, ids: &[u64], announcement: Option<Box<dyn BatchAnnouncement>>) {
         let Some(leader) = self.leader_of(account) else { return };
         let now = self.0.clock.now();
@@ -310,8 +311,9 @@ impl Fetcher {
         let is_usable = |chunk: &Chunk| {
             let is_purged_by =
                 |tombstones: &Tombstones| tombstones.is_purged(&task.series.stream, chunk.interval(), chunk.epoch());
-            // A purge that was heard of while the fetch was pending came after its request, which may still have the data.
-            // Of one that is learned only when the chunks are read, that is not known, because its message was lost.
+            // A purge that was heard of while the fetch was pending came after its request, which may still have the
+            // data. Of one that is learned only when the chunks are read, that is not known, because its message was
+            // lost.
             !is_purged_by(&receiver.purged)
                 && (is_purged_by(&purged_by_now) || !self.purges.is_purged(&task.series, chunk))
         };

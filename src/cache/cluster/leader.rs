@@ -190,8 +190,8 @@ impl Fetcher {
         cluster: &Cluster,
         ServeTask { from, series, request, queue_timeout, arrival }: ServeTask,
     ) -> Result<RemoteResult, CacheError> {
-        // The follower uses nothing that was purged before its request. If this replica has missed the purge, or its last
-        // result was not usable, it looks into Redis; if that fails, the follower will find out.
+        // The follower uses nothing that was purged before its request. If this replica has missed the purge, or its
+        // last result was not usable, it looks into Redis; if that fails, the follower will find out.
         if request.attempt > 0 || request.epoch > self.purges.epoch(&series.account) {
             self.purges.refresh(&series.account).await;
         }

@@ -61,8 +61,8 @@ pub struct PurgeResult {
 pub struct PurgeDelivery {
     /// Other replicas that have confirmed that their memory is clean.
     pub confirmed: usize,
-    /// Other replicas that receive messages; `None` if the message could not be sent. A replica that misses it reads the
-    /// marker in Redis once a second.
+    /// Other replicas that receive messages; `None` if the message could not be sent. A replica that misses it reads
+    /// the marker in Redis once a second.
     pub expected: Option<usize>,
     /// Whether the purged chunks have been deleted from Redis.
     pub deletion: DeletionStatus,
@@ -73,9 +73,9 @@ pub struct PurgeDelivery {
 pub enum DeletionStatus {
     /// All, which are so many chunks.
     Complete(u64),
-    /// So many chunks up to now; the deletion continues.
+    /// Continues; the number of chunks up to now.
     InProgress(u64),
-    /// So many chunks before it failed; it is retried for as long as the process runs.
+    /// Failed after so many chunks; it is retried for as long as the process runs.
     Failed(u64, ConnectionError),
 }
 
@@ -84,8 +84,8 @@ pub enum DeletionStatus {
 pub struct Purges(Arc<Inner>);
 
 struct Inner {
-    /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the other
-    /// way round.
+    /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the
+    /// other way round.
     known: Mutex<HashMap<Arc<str>, Arc<Tombstones>>>,
     series_map: SeriesMap,
     memory: Memory,
