@@ -25,6 +25,7 @@ mod imports;
 mod labels;
 mod link;
 mod memory;
+mod metrics;
 mod nginx;
 mod operations;
 mod piecemeal;

@@ -22,7 +22,7 @@ impl RedisTier {
 
     /// Whether what is kept of a series may be read.
     pub(in crate::cache) async fn is_good(&self, series: &Series) -> bool {
-        self.inner.is_good(&series.account, Some(series)).await
+        self.inner.is_good(&series.account, Some(series)).await == Some(true)
     }
 }
 
@@ -47,13 +47,13 @@ impl Inner {
     }
 
     /// Whether what is kept of an account, and of a series of it, may be used: nobody has found that it was cut wrongly.
-    /// Then it is known, too, what was purged of it.
-    pub(super) async fn is_good(self: &Arc<Self>, account: &Arc<str>, series: Option<&Series>) -> bool {
+    /// Then it is known, too, what was purged of it. `None` if Redis does not answer.
+    pub(super) async fn is_good(self: &Arc<Self>, account: &Arc<str>, series: Option<&Series>) -> Option<bool> {
         let series = series.filter(|series| series.may_shift());
         let marks = std::iter::once(self.mark_name(account)).chain(series.map(|series| self.series_mark(series)));
         let ask = marks.map(|mark| Command::new("GET").arg(mark)).chain(self.purges.ask(account)).collect();
-        let Ok(replies) = self.link.run(ask).await else { return false };
-        let Some((marks, rest)) = replies.split_at_checked(1 + usize::from(series.is_some())) else { return false };
+        let replies = self.link.run(ask).await.ok()?;
+        let (marks, rest) = replies.split_at_checked(1 + usize::from(series.is_some()))?;
         let is_marked = |reply: Option<&Reply>| matches!(reply, Some(Reply::Bytes(_)));
         if is_marked(marks.first()) {
             if self.fields.take_acquittal(account) {
@@ -65,6 +65,10 @@ impl Inner {
         if let Some(series) = series.filter(|_| is_marked(marks.get(1))) {
             self.fields.found_shifted(series);
         }
-        marks.iter().all(|reply| *reply == Reply::Nil) && self.purges.heard(account, rest.first()).await
+        if marks.iter().any(|reply| is_marked(Some(reply))) {
+            return Some(false);
+        }
+        let is_good = marks.iter().all(|reply| *reply == Reply::Nil) && self.purges.heard(account, rest.first()).await;
+        is_good.then_some(true)
     }
 }

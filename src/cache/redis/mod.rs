@@ -271,20 +271,30 @@ impl Inner {
             let weight: usize = taken.iter().map(|write: &Write| write.chunk.weight()).sum();
             let result = self.write(taken).await;
             self.waiting.fetch_sub(weight, Ordering::Relaxed);
-            telemetry::redis_write(if result.is_ok() { "ok" } else { "failed" });
+            if let Some(result) = result {
+                telemetry::redis_write(result);
+            }
         }
     }
 
-    /// Writes those chunks of whose account something may be written, and that are not there already.
-    async fn write(self: &Arc<Self>, mut writes: Vec<Write>) -> Result<(), ConnectionError> {
+    /// Writes those chunks of whose account something may be written, and that are not there already. Returns the result
+    /// for the metric; `None` if there was nothing to write.
+    async fn write(self: &Arc<Self>, mut writes: Vec<Write>) -> Option<&'static str> {
         writes.retain(|write| !write.chunk.is_shared());
         let accounts: HashSet<Arc<str>> = writes.iter().map(|write| write.account.clone()).collect();
+        let mut has_failed = false;
         for account in accounts {
-            if !self.is_good(&account, None).await {
+            let is_good = self.is_good(&account, None).await;
+            has_failed |= is_good.is_none();
+            if is_good != Some(true) {
                 writes.retain(|write| write.account != account);
             }
         }
-        self.write_into_cells(&writes).await
+        has_failed |= self.write_into_cells(&writes).await.is_err();
+        match has_failed {
+            true => Some("failed"),
+            false => (!writes.is_empty()).then_some("ok"),
+        }
     }
 
     /// Writes chunks into their cells, in place of those that they cover; but nothing that was purged.

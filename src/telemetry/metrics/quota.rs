@@ -38,8 +38,8 @@ pub fn call_spent(account: &str, caller: &str) {
     counter!("koregate_upstream_calls_spent_total", &labels).increment(1);
 }
 
-/// The upstream refused a call although the ledger had room, and no call is made for `closed_for`. `shrunk` is the window
-/// of a limit and its new budget, if the refusal changed it.
+/// The upstream refused a call although the ledger had room, and no call is made for `closed_for`. `shrunk` is the
+/// window of a limit and its new budget, if the refusal changed it.
 pub fn quota_refused(account: &str, closed_for: Duration, shrunk: Option<(Duration, u32)>) {
     counter!("koregate_quota_refused_total", "account" => account.to_owned()).increment(1);
     let milliseconds = u64::try_from(closed_for.as_millis()).unwrap_or(u64::MAX);

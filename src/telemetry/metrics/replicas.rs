@@ -2,8 +2,8 @@
 
 use metrics::{counter, gauge};
 
-/// The role of this replica for an account has changed; `divided_by` is the number of replicas that divide the quota, if
-/// they cannot reach each other.
+/// The role of this replica for an account has changed; `divided_by` is the number of replicas that divide the quota,
+/// if they cannot reach each other.
 pub fn replica_role(account: &str, role: &'static str, divided_by: Option<usize>) {
     for each in ["unknown", "calls", "follows", "alone"] {
         let labels = [("account", account.to_owned()), ("role", each.to_owned())];
@@ -33,8 +33,8 @@ pub fn lease_sync_failed(reason: &str) {
     tracing::debug!(why = reason, "an exchange with the other replicas failed");
 }
 
-/// A window that the leader was to fetch for a follower has `result`; `side` is `asked` in the follower and `carried` in
-/// the leader.
+/// A window that the leader was to fetch for a follower has `result`; `side` is `asked` in the follower and `carried`
+/// in the leader.
 pub fn remote_fetch(side: &'static str, result: &'static str) {
     counter!("koregate_errands_total", "side" => side, "result" => result).increment(1);
 }
