@@ -77,7 +77,8 @@ mod tests {
 
     /// The names in calls of `counter!`, `gauge!` or `histogram!`.
     fn used_names(source: &str, kind: &str) -> Vec<String> {
-        let calls = source.split(&format!("{kind}!(")).skip(1);
+        let call = format!("{kind}!(");
+        let calls = source.split(&call).skip(1);
         let name = |call: &str| call.trim_start().strip_prefix('"')?.split('"').next().map(str::to_owned);
         calls.filter_map(name).filter(|name| name.starts_with("koregate_")).collect()
     }
