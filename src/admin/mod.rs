@@ -118,7 +118,7 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        let wrong = self.0.fields.wrong();
+        let wrong = self.0.fields.wrong_accounts();
         let wrong = wrong.iter().map(|account| {
             format!(
                 "account {account}: window.field is not the timestamp that the upstream selects on; only exact windows are \
@@ -144,7 +144,7 @@ impl Admin {
                  then asks whether it still is"
             ))
         });
-        let unwritten = self.0.quotas.journal().and_then(StateFile::problem).map(|(calls, why)| {
+        let unwritten = self.0.quotas.state_file().and_then(StateFile::problem).map(|(calls, why)| {
             format!(
                 "quota.state_file: {calls} calls could not be written down, so a restart would not know of them: {why}"
             )
@@ -171,15 +171,15 @@ impl Admin {
                 .iter()
                 .map(|(account, turns)| AccountStatus {
                     account_id: account.to_string(),
-                    waiting: turns.waiting(),
+                    waiting: turns.queue_length(),
                     quota: turns
-                        .remaining()
+                        .limit_usage()
                         .into_iter()
                         .map(|standing| QuotaStatus {
                             requests: standing.limit.requests,
                             per_seconds: standing.limit.per.as_secs(),
                             budget: standing.budget,
-                            remaining: standing.left,
+                            remaining: standing.remaining,
                         })
                         .collect(),
                 })
@@ -194,11 +194,11 @@ impl Admin {
     /// The metrics in Prometheus' text format, gauges as they are now.
     fn metrics(&self) -> String {
         for (account, turns) in self.0.quotas.iter() {
-            for standing in turns.remaining() {
-                telemetry::quota_remaining(account, standing.limit.per, standing.left);
+            for standing in turns.limit_usage() {
+                telemetry::quota_remaining(account, standing.limit.per, standing.remaining);
                 telemetry::quota_budget(account, standing.limit.per, standing.budget);
             }
-            telemetry::quota_waiting(account, turns.waiting());
+            telemetry::quota_waiting(account, turns.queue_length());
         }
         telemetry::cache_bytes("memory", self.0.memory.bytes());
         telemetry::cache_bytes("hot", self.0.hot_bytes());

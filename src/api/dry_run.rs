@@ -49,7 +49,7 @@ impl CostBody {
         let calls = Calls { at_least: cost.runs.len(), expected: cost.expected };
         let likely = calls.expected.unwrap_or(calls.at_least as u64);
         let likely = u32::try_from(likely).unwrap_or(u32::MAX);
-        let wait = quotas.of(account).map_or(Duration::ZERO, |turns| turns.forecast(likely, class));
+        let wait = quotas.scheduler(account).map_or(Duration::ZERO, |turns| turns.forecast(likely, class));
         let stretches = |intervals: &[Interval]| intervals.iter().copied().map(Stretch::from).collect();
         Self {
             calls,

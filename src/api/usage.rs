@@ -46,7 +46,7 @@ impl Usage {
             let accounts = accounts.iter().map(|account| &account.account_id).filter(|account| may_see(account));
             let tally = |account: &Arc<str>| {
                 let (requests, items, saved) = Default::default();
-                Tally { account: account.clone(), turns: quotas.of(account).cloned(), requests, items, saved }
+                Tally { account: account.clone(), turns: quotas.scheduler(account).cloned(), requests, items, saved }
             };
             Known { name: name.clone(), weight, accounts: accounts.map(tally).collect() }
         };
@@ -80,7 +80,7 @@ impl Usage {
 
     /// Adds the calls that an answer without an end tells of to what is set against later savings.
     pub(super) fn add_unsettled(&self, account: &str, calls: u32) {
-        if let Some(turns) = self.0.quotas.of(account) {
+        if let Some(turns) = self.0.quotas.scheduler(account) {
             turns.add_unsettled(calls);
         }
     }
@@ -108,14 +108,14 @@ impl Usage {
 
     fn of_account(known: &Known, tally: &Tally) -> AccountUsage {
         let turns = tally.turns.as_ref();
-        let (spent, of_each) = turns.map(|turns| turns.spent(&known.name)).unwrap_or_default();
-        let remaining = turns.map(|turns| turns.remaining()).unwrap_or_default();
+        let (spent, of_each) = turns.map(|turns| turns.spent_by(&known.name)).unwrap_or_default();
+        let remaining = turns.map(|turns| turns.limit_usage()).unwrap_or_default();
         // Both are in the order of the configuration.
         let quota = remaining.into_iter().zip(of_each).map(|(standing, (_, spent))| QuotaUsage {
             limit: standing.limit.requests,
             per_seconds: standing.limit.per.as_secs(),
             budget: standing.budget,
-            left: standing.left,
+            left: standing.remaining,
             spent,
         });
         AccountUsage {
@@ -124,7 +124,7 @@ impl Usage {
             items: tally.items.load(Ordering::Relaxed),
             calls: Calls { spent, saved: tally.saved.load(Ordering::Relaxed) },
             quota: quota.collect(),
-            waiting: turns.map_or(0, |turns| turns.waiting()),
+            waiting: turns.map_or(0, |turns| turns.queue_length()),
         }
     }
 }

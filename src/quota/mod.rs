@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service, ServiceExt as _};
 
-pub use self::limiter::{Ledger, LimitStanding, MonotonicTime, Outlook};
+pub use self::limiter::{Ledger, LimitUsage, MonotonicTime, PacingWindow};
 pub use self::role::Role;
 pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, Refused};
 pub use self::state_file::{StateFile, StateFileError};
@@ -39,10 +39,10 @@ pub enum QuotaError {
     Refused(Exhausted),
     /// Nobody wants the call any more, and its run has not begun.
     #[error("nobody wants it any more")]
-    Unwanted,
+    Abandoned,
     /// Another replica makes the calls of the account now.
     #[error("another replica makes the calls of this account now")]
-    Elsewhere,
+    NotLeader,
     /// The call was made, or could not be authorized.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -52,7 +52,7 @@ impl QuotaError {
     /// Whether trying again can help.
     pub fn again(&self) -> RetryHint {
         match self {
-            Self::Exhausted(_) | Self::Unwanted | Self::Elsewhere => RetryHint::Never,
+            Self::Exhausted(_) | Self::Abandoned | Self::NotLeader => RetryHint::Never,
             Self::Refused(_) => RetryHint::WhenQuotaAllows,
             Self::Token(error) => error.again(),
         }
@@ -96,7 +96,7 @@ impl QuotaManager {
     /// From now on the replicas that write to each other by `post` have these quotas in common. No call takes longer than
     /// `call`; until others have been heard of, `assumed` replicas are taken to be there. Must be called on a runtime.
     #[must_use]
-    pub fn shared(self, post: &Mailbox, assumed: usize, call: Duration) -> Self {
+    pub fn with_replicas(self, post: &Mailbox, assumed: usize, call: Duration) -> Self {
         let mut met = Vec::new();
         for (account, turns) in self.iter() {
             let meeting = LeaseChannel::new(post, account);
@@ -119,12 +119,12 @@ impl QuotaManager {
     }
 
     /// The state file; `None` if what is spent is kept in memory only.
-    pub fn journal(&self) -> Option<&StateFile> {
+    pub fn state_file(&self) -> Option<&StateFile> {
         self.journal.as_ref()
     }
 
     /// The queue of an account.
-    pub fn of(&self, account: &str) -> Option<&Arc<CallScheduler>> {
+    pub fn scheduler(&self, account: &str) -> Option<&Arc<CallScheduler>> {
         self.turns.get(account)
     }
 
@@ -167,15 +167,15 @@ where
     }
 
     fn call(&mut self, request: PageRequest) -> Self::Future {
-        let turns = self.quotas.of(&request.series.account).cloned();
+        let turns = self.quotas.scheduler(&request.series.account).cloned();
         let below = self.below.clone();
         Box::pin(async move {
             let turns = turns.ok_or(TokenError::UnknownAccount)?;
             let demand = request.demand.clone();
-            let turn = turns.take(&demand).await.map_err(|no_turn| match no_turn {
+            let turn = turns.acquire(&demand).await.map_err(|no_turn| match no_turn {
                 AcquireError::Exhausted(exhausted) => QuotaError::Exhausted(exhausted),
-                AcquireError::Unwanted => QuotaError::Unwanted,
-                AcquireError::Elsewhere => QuotaError::Elsewhere,
+                AcquireError::Abandoned => QuotaError::Abandoned,
+                AcquireError::NotLeader => QuotaError::NotLeader,
             })?;
             telemetry::quota_wait(demand.class().label(), demand.last_wait());
             let account = request.series.account.clone();

@@ -2,7 +2,7 @@
 //! the calls that were spent plus the calls that were saved.
 
 use http_body_util::BodyExt as _;
-use koregate::simulator::{Fault, FaultPlan};
+use koregate_simulator::{Fault, FaultPlan};
 
 use crate::support::{ACCOUNT, Answer, Ask, Rig, Settings, exact_profile};
 
@@ -33,7 +33,7 @@ async fn spent_and_saved(rig: &Rig) -> (u64, u64) {
 }
 
 fn unsettled(rig: &Rig) -> u64 {
-    rig.door.gateway.stack().quotas.of(ACCOUNT).unwrap().unsettled()
+    rig.door.gateway.stack().quotas.scheduler(ACCOUNT).unwrap().unsettled()
 }
 
 /// Holds the invariant against all answers so far that ended whole.

@@ -122,7 +122,7 @@ impl Session {
         let calls = self.charge();
         self.flights.clear();
         if !told.add(calls)
-            && let Some(turns) = self.fetcher.quotas.of(&self.series.account)
+            && let Some(turns) = self.fetcher.quotas.scheduler(&self.series.account)
         {
             turns.add_unsettled(calls);
         }
@@ -144,7 +144,7 @@ impl Session {
             surveys = if self.history.progress > progress { 0 } else { surveys + 1 };
             progress = self.history.progress;
             if surveys > MAX_SURVEYS_WITHOUT_PROGRESS {
-                return Err(CacheError::Restless);
+                return Err(CacheError::ItemsMoving);
             }
             if let Some(next) = next {
                 self.advance(next).await?;

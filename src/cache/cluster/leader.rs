@@ -135,11 +135,11 @@ impl Fetcher {
         let mut waited = Vec::new();
         for errand in errands {
             let series = Arc::new(Series::from(&errand.series));
-            if relay.role(&series.account) != Role::Calls || relay.knows(from, &errand, &mut waited) {
+            if relay.role(&series.account) != Role::Leader || relay.knows(from, &errand, &mut waited) {
                 continue;
             }
             let name = (from.clone(), errand.id);
-            let is_known = is_alike && self.quotas.of(&series.account).is_some();
+            let is_known = is_alike && self.quotas.scheduler(&series.account).is_some();
             let (attempt, heard) = (errand.attempt, Instant::now());
             // Held until it is in the table: it may end at once.
             let mut carried = relay.carried();
@@ -164,13 +164,13 @@ impl Fetcher {
         arrival: Option<Arc<BatchArrival>>,
     ) {
         let Order { from, series, errand, .. } = &order;
-        let turns = self.quotas.of(&series.account).filter(|_| is_known);
-        let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::Foreign)) };
+        let turns = self.quotas.scheduler(&series.account).filter(|_| is_known);
+        let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::ConfigMismatch)) };
         let mut role = turns.role();
         tokio::select! {
             result = self.answer(&relay, &order, arrival) => relay.lands(from, errand, result),
             // The other one is asked for it.
-            _ = role.wait_for(|role| *role != Role::Calls) => {
+            _ = role.wait_for(|role| *role != Role::Leader) => {
                 telemetry::remote_fetch("carried", "left");
                 relay.carried().remove(&(from.clone(), errand.id));
             }
@@ -190,14 +190,14 @@ impl Fetcher {
             self.purges.catch_up(&series.account).await;
         }
         let (interval, asked_at) = (errand.interval(), self.clock.now() - Duration::from_millis(errand.asked_ago));
-        let (excerpt, asker) = (PageRange::ALL, Requester::from(&errand.asker));
-        let query = WindowQuery { series: series.clone(), interval, excerpt, asked_at, asker, may_stream: false };
+        let (page_range, asker) = (PageRange::ALL, Requester::from(&errand.asker));
+        let query = WindowQuery { series: series.clone(), interval, page_range, asked_at, asker, may_stream: false };
         let mut session = Session::new(self.clone(), query, patience.clone(), arrival);
         let placed = if errand.exactly { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
         let (parts, outcome) = match placed {
             // Whoever has asked for a piece of its window asks for the whole of it then.
             PlacementCheck::Checked if session.shelf.lock().is_uncut(interval) => {
-                return Err(CacheError::Repage(PagingError::Unplaced));
+                return Err(CacheError::Paging(PagingError::Unplaced));
             }
             PlacementCheck::Checked => {
                 session.check_field().await?;
@@ -215,9 +215,11 @@ impl Fetcher {
             match relay.0.tier.hand_over(series, &passing, &chunks, errand.attempt > 0).await {
                 Ok(pieces) => break pieces,
                 Err(HandoverError::Refused) if hand_overs < HAND_OVERS => sleep(PAUSE).await,
-                Err(HandoverError::Refused) => return Err(CacheError::Held(Exhausted { retry_after: COME_AGAIN })),
+                Err(HandoverError::Refused) => {
+                    return Err(CacheError::QuotaExhausted(Exhausted { retry_after: COME_AGAIN }));
+                }
                 // The one who asks fetches it for itself.
-                Err(HandoverError::TooLarge) => return Err(CacheError::Foreign),
+                Err(HandoverError::TooLarge) => return Err(CacheError::ConfigMismatch),
             }
         };
         let end =
@@ -249,7 +251,7 @@ impl Fetcher {
                 let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(packed), false));
             } else {
-                let kept = placed == PlacementCheck::Checked && self.is_kept(chunk, placed);
+                let kept = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);
                 chunks.push((chunk.clone(), kept));
             }
         }

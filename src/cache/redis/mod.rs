@@ -244,7 +244,7 @@ impl Inner {
         let value = self.seal.open(value, &name)?;
         let chunk = match placed {
             PlacementCheck::Checked => Chunk::from_bytes(&value, &name),
-            PlacementCheck::Unchecked => Chunk::from_bytes_uncut(&value, &name),
+            PlacementCheck::Unchecked => Chunk::from_bytes_unplaced(&value, &name),
         };
         let chunk = chunk.ok_or(DecryptError::Damaged)?;
         (field_name(&chunk).as_bytes() == field).then_some(chunk).ok_or(DecryptError::Damaged)

@@ -7,14 +7,17 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn elsewhere() -> RunOutcome {
-    Err(PagingError::Quota(QuotaError::Elsewhere))
+    Err(PagingError::Quota(QuotaError::NotLeader))
 }
 
 /// Waits until somebody is told to come again; gives after how many seconds.
 async fn told_to_come_again(answering: ResponseFuture) -> u64 {
     let begun = Instant::now();
     let told = answering.await.unwrap();
-    assert!(matches!(told, Err(CacheError::Held(Exhausted { retry_after })) if retry_after >= SECOND), "{told:?}");
+    assert!(
+        matches!(told, Err(CacheError::QuotaExhausted(Exhausted { retry_after })) if retry_after >= SECOND),
+        "{told:?}"
+    );
     begun.elapsed().as_secs()
 }
 
@@ -25,7 +28,7 @@ async fn who_is_granted_no_call_is_told_to_come_again() {
     let run = rig.run().await;
     assert_eq!(told_to_come_again(asking).await, 29, "the run was begun a moment later");
     assert!(run.run.demand.is_abandoned());
-    run.end(Err(PagingError::Quota(QuotaError::Unwanted)));
+    run.end(Err(PagingError::Quota(QuotaError::Abandoned)));
     settle().await;
     rig.assert_nothing_left();
 }

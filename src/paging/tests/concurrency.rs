@@ -75,7 +75,7 @@ async fn abandoned_run_leaves_the_line_without_a_call() {
     let (third, _waiting, _running) = rig.run(Priority::Interactive).await;
     drop(waiting);
     let ended = left.await.unwrap();
-    assert!(matches!(ended, Err(PagingError::Quota(QuotaError::Unwanted))), "{ended:?}");
+    assert!(matches!(ended, Err(PagingError::Quota(QuotaError::Abandoned))), "{ended:?}");
     running.abort();
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert!(rig.calls_for(&third));

@@ -51,18 +51,18 @@ struct Stamp {
 
 /// How one limit stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitStanding {
+pub struct LimitUsage {
     /// The limit.
     pub limit: QuotaLimit,
     /// How many calls its window may hold now: the limit, or less while somebody else spends it too.
     pub budget: u32,
     /// How many of them are left.
-    pub left: u32,
+    pub remaining: u32,
 }
 
 /// What the shortest limit has in store for one who leaves some of it alone.
 #[derive(Clone, Copy, Debug)]
-pub struct Outlook {
+pub struct PacingWindow {
     /// The shortest limit.
     pub limit: QuotaLimit,
     /// Calls that its window holds, those under way included.
@@ -75,7 +75,7 @@ pub struct Outlook {
 
 /// A limit of which we may have less than we thought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shrunk {
+pub struct ReducedLimit {
     /// The limit.
     pub limit: QuotaLimit,
     /// How many calls its window may hold now.
@@ -145,15 +145,20 @@ impl Ledger {
     }
 
     /// What the shortest limit has in store for one who leaves `reserve` of it alone.
-    pub fn outlook(&self, now: MonotonicTime, reserve: f64) -> Outlook {
+    pub fn outlook(&self, now: MonotonicTime, reserve: f64) -> PacingWindow {
         let Some(budget) = self.budgets.iter().min_by_key(|budget| budget.limit().per) else {
             let limit = QuotaLimit { requests: u32::MAX, per: Duration::from_secs(1) };
-            return Outlook { limit, spent: 0, usable: u32::MAX, even: Duration::ZERO };
+            return PacingWindow { limit, spent: 0, usable: u32::MAX, even: Duration::ZERO };
         };
         let limit = budget.limit();
         let usable = usable(budget.at(now), reserve);
         let spent = self.own(budget, now).saturating_add(self.under_way);
-        Outlook { limit, spent, usable, even: self.even(limit.per + GUARD, now, usable, usable.saturating_sub(spent)) }
+        PacingWindow {
+            limit,
+            spent,
+            usable,
+            even: self.even(limit.per + GUARD, now, usable, usable.saturating_sub(spent)),
+        }
     }
 
     /// Until the next ended call leaves the window there are `left` calls to make, and another one when it leaves; until
@@ -193,11 +198,11 @@ impl Ledger {
     }
 
     /// How each limit stands at `now`, in the order of the configuration.
-    pub fn remaining(&self, now: MonotonicTime) -> impl Iterator<Item = LimitStanding> + '_ {
+    pub fn remaining(&self, now: MonotonicTime) -> impl Iterator<Item = LimitUsage> + '_ {
         self.budgets.iter().map(move |own| {
             let (limit, budget) = (own.limit(), own.at(now));
             let spent = self.own(own, now).saturating_add(self.under_way);
-            LimitStanding { limit, budget, left: budget.saturating_sub(spent) }
+            LimitUsage { limit, budget, remaining: budget.saturating_sub(spent) }
         })
     }
 
@@ -233,7 +238,7 @@ impl Ledger {
     /// The upstream refused a call for its quota. The call began at `began` and has ended, as the last one.
     ///
     /// `None`: that is no news, for the call began before the last refusal was weighed.
-    pub fn refused(&mut self, now: MonotonicTime, began: MonotonicTime, named: SpentLimit) -> Option<Shrunk> {
+    pub fn refused(&mut self, now: MonotonicTime, began: MonotonicTime, named: SpentLimit) -> Option<ReducedLimit> {
         let place = match named {
             SpentLimit::Minute => self.by_length().next(),
             SpentLimit::Hour => self.by_length().last(),
@@ -242,7 +247,7 @@ impl Ledger {
         // Without the refused call itself, which `end` has counted.
         let own = self.own(&self.budgets[place], now).saturating_sub(1);
         let budget = &mut self.budgets[place];
-        budget.shrink(now, began, own).then(|| Shrunk { limit: budget.limit(), budget: budget.at(now) })
+        budget.shrink(now, began, own).then(|| ReducedLimit { limit: budget.limit(), budget: budget.at(now) })
     }
 
     /// The places of the budgets, the shortest limit first.

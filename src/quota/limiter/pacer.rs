@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ledger::{MonotonicTime, Outlook, usable};
+use super::ledger::{MonotonicTime, PacingWindow, usable};
 use crate::config::QuotaLimit;
 
 /// Fewer calls than this in a window are not spread.
@@ -52,7 +52,7 @@ impl Pacer {
     }
 
     /// When the next call may go.
-    pub(in crate::quota) fn admits_at(&self, outlook: Outlook) -> MonotonicTime {
+    pub(in crate::quota) fn admits_at(&self, outlook: PacingWindow) -> MonotonicTime {
         if outlook.spent < self.at_once(outlook) || self.missed > 0 {
             return MonotonicTime::ZERO;
         }
@@ -60,7 +60,7 @@ impl Pacer {
     }
 
     /// A call goes at `now`; `outlook` is how it looks with this call under way.
-    pub(in crate::quota) fn begin(&mut self, now: MonotonicTime, outlook: Outlook) {
+    pub(in crate::quota) fn begin(&mut self, now: MonotonicTime, outlook: PacingWindow) {
         if self.missed > 0 {
             // It was due long ago, and does not delay those that are due now.
             self.missed -= 1;
@@ -78,14 +78,14 @@ impl Pacer {
     }
 
     /// How long from now the `nth` call may go at the earliest, counted from 0.
-    pub(in crate::quota) fn offset(&self, nth: u32, outlook: Outlook) -> Duration {
+    pub(in crate::quota) fn offset(&self, nth: u32, outlook: PacingWindow) -> Duration {
         let unhindered = self.at_once(outlook).saturating_sub(outlook.spent).saturating_add(RIPPLE);
         let paced = nth.saturating_add(1).saturating_sub(unhindered);
         (outlook.limit.per / outlook.usable.max(1)).saturating_mul(paced)
     }
 
     /// With half of the limit, half of the burst.
-    fn at_once(&self, outlook: Outlook) -> u32 {
+    fn at_once(&self, outlook: PacingWindow) -> u32 {
         let part = u64::from(self.at_once) * u64::from(outlook.usable) / u64::from(self.limit.requests.max(1));
         u32::try_from(part).unwrap_or(u32::MAX)
     }
@@ -126,7 +126,7 @@ mod tests {
     fn what_could_not_go_is_made_up_for_once() {
         let limit = QuotaLimit { requests: 60, per: Duration::from_mins(1) };
         let mut pace = Pacer::bearable(&[limit], Duration::from_secs(30)).unwrap();
-        let outlook = Outlook { limit, spent: 40, usable: 60, even: Duration::from_secs(1) };
+        let outlook = PacingWindow { limit, spent: 40, usable: 60, even: Duration::from_secs(1) };
         let now = Duration::from_secs(100);
         pace.begin(now, outlook);
         pace.begin(now, outlook);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::{CallScheduler, State};
-use crate::quota::lease::{Exchange, LEASE, QuotaChange, Schedule, SharedQuota};
+use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, QuotaChange, SharedQuota, SyncSchedule};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::limiter::Pacer;
 use crate::quota::role::Role;
@@ -13,9 +13,9 @@ use crate::telemetry;
 
 impl CallScheduler {
     /// When this replica does what to be in touch with the others, and what makes an exchange earlier.
-    pub(in crate::quota) fn schedule(&self) -> (Schedule, Arc<Notify>) {
+    pub(in crate::quota) fn schedule(&self) -> (SyncSchedule, Arc<Notify>) {
         let (state, now) = (self.lock(), self.now());
-        let schedule = state.common.as_ref().map_or(Schedule::NEVER, |common| common.schedule(now));
+        let schedule = state.common.as_ref().map_or(SyncSchedule::NEVER, |common| common.schedule(now));
         (schedule, self.exchange.clone())
     }
 
@@ -28,7 +28,7 @@ impl CallScheduler {
     /// Ends a pulse: whether the lease is held by whom it was about.
     pub(in crate::quota) fn end_pulse(&self, sent: MonotonicTime, is_held: bool) {
         let (mut state, now) = (self.lock(), self.now());
-        if state.common.as_mut().is_some_and(|common| common.pulsed(now, sent, is_held)) {
+        if state.common.as_mut().is_some_and(|common| common.end_pulse(now, sent, is_held)) {
             self.exchange_soon();
         }
     }
@@ -39,13 +39,13 @@ impl CallScheduler {
     }
 
     /// Begins an exchange; it must be answered or failed.
-    pub(in crate::quota) fn begin_exchange(&self) -> Option<Exchange> {
+    pub(in crate::quota) fn begin_exchange(&self) -> Option<ExchangeRequest> {
         let (mut state, now) = (self.lock(), self.now());
-        state.common.as_mut().map(|common| common.exchange(now))
+        state.common.as_mut().map(|common| common.begin_exchange(now))
     }
 
     /// Does something to this replica's part in the common quota, and what follows from it. `None` if there is none.
-    pub(in crate::quota) fn in_common<T>(
+    pub(in crate::quota) fn update_lease<T>(
         &self,
         act: impl FnOnce(&mut SharedQuota, MonotonicTime) -> (T, QuotaChange),
     ) -> Option<T> {
@@ -57,15 +57,15 @@ impl CallScheduler {
         let common = state.common.as_ref()?;
         let divided_by = common.divided_by();
         let role = match common.role(now) {
-            Role::Follows(caller) if state.apart.as_ref() == Some(&caller) => Role::Calls,
+            Role::Follower(caller) if state.apart.as_ref() == Some(&caller) => Role::Leader,
             role => role,
         };
         let is_news = self.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);
-        if is_news && role == Role::Calls && divided_by.is_none() {
+        if is_news && role == Role::Leader && divided_by.is_none() {
             // Whoever called before has left it a while ago, and the lease had to run out.
             let State { pace, background_pace, .. } = &mut *state;
             for pace in pace.iter_mut().chain(background_pace) {
-                pace.make_up_for(LEASE * 2);
+                pace.make_up_for(LEASE_DURATION * 2);
             }
         }
         if std::mem::replace(&mut state.divided_by, divided_by) != divided_by || is_news {
@@ -97,9 +97,9 @@ impl Role {
     fn label(&self, divided_by: Option<usize>) -> &'static str {
         match self {
             Self::Unknown => "unknown",
-            Self::Calls if divided_by.is_some() => "alone",
-            Self::Calls => "calls",
-            Self::Follows(_) => "follows",
+            Self::Leader if divided_by.is_some() => "alone",
+            Self::Leader => "calls",
+            Self::Follower(_) => "follows",
         }
     }
 }

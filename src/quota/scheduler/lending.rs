@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{AcquireError, CallPermit, CallScheduler, Exhausted};
-use crate::quota::lease::{Name, QuotaChange, SharedQuota};
+use crate::quota::lease::{CallName, QuotaChange, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::redis_client::{Recipient, ReplicaId};
@@ -33,7 +33,7 @@ pub(in crate::quota) enum PermitMessage {
     /// A turn, please.
     Borrow(Requester),
     /// Here it is, under this name.
-    Lent(Name),
+    Lent(CallName),
     /// There is none; come again in so many milliseconds.
     Spent(u64),
     /// The call has ended.
@@ -47,7 +47,7 @@ pub(in crate::quota) enum PermitMessage {
 pub(super) struct PermitLending {
     next: AtomicU64,
     /// Those who wait here for a turn of another replica.
-    awaited: HashMap<u64, oneshot::Sender<Result<Name, Exhausted>>>,
+    awaited: HashMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
     /// Those of this replica's turns that others have asked for.
     lent: HashMap<(ReplicaId, u64), LentPermit>,
 }
@@ -55,7 +55,7 @@ pub(super) struct PermitLending {
 #[derive(Debug)]
 enum LentPermit {
     Waiting { heard: Instant, _task: AbortOnDropHandle<()> },
-    Lent { at: Instant, name: Name, turn: CallPermit },
+    Lent { at: Instant, name: CallName, turn: CallPermit },
     Spent { at: Instant, retry_after: Duration },
 }
 
@@ -108,7 +108,7 @@ pub(super) struct BorrowedPermit {
 impl CallScheduler {
     /// Makes its calls itself from now on, with turns of `caller`, as long as that one is the one who calls: what it
     /// brings cannot be read here.
-    pub fn stand_apart(&self, caller: &ReplicaId) {
+    pub fn detach(&self, caller: &ReplicaId) {
         {
             let mut state = self.lock();
             if state.apart.as_ref() == Some(caller) {
@@ -117,7 +117,7 @@ impl CallScheduler {
             state.apart = Some(caller.clone());
         }
         telemetry::replicas_differ(&self.account);
-        self.in_common(|_, _| ((), QuotaChange { ledger: false, queue: true }));
+        self.update_lease(|_, _| ((), QuotaChange { ledger: false, queue: true }));
     }
 
     fn write(&self, to: &ReplicaId, number: u64, word: &PermitMessage) {
@@ -149,13 +149,13 @@ impl CallScheduler {
                 answered = timeout(AGAIN, &mut answer) => match answered {
                     Ok(Ok(Ok(name))) => break name,
                     Ok(Ok(Err(exhausted))) => return Err(AcquireError::Exhausted(exhausted)),
-                    Ok(Err(_)) => return Err(AcquireError::Elsewhere),
+                    Ok(Err(_)) => return Err(AcquireError::NotLeader),
                     Err(_) => {}
                 },
                 // Who calls now may be this one.
-                _ = role.changed() => return Err(AcquireError::Elsewhere),
+                _ = role.changed() => return Err(AcquireError::NotLeader),
                 () = demand.changed() => if demand.is_abandoned() {
-                    return Err(AcquireError::Unwanted);
+                    return Err(AcquireError::Abandoned);
                 },
             }
             if Instant::now() >= deadline {
@@ -164,12 +164,12 @@ impl CallScheduler {
         };
         let (mut state, now) = (self.lock(), self.now());
         let state = &mut *state;
-        let follows = state.common.as_ref().is_some_and(|common| common.role(now) == Role::Follows(lender.clone()));
+        let follows = state.common.as_ref().is_some_and(|common| common.role(now) == Role::Follower(lender.clone()));
         if !follows {
-            return Err(AcquireError::Elsewhere);
+            return Err(AcquireError::NotLeader);
         }
         if !demand.begin(now.saturating_sub(asked)) {
-            return Err(AcquireError::Unwanted);
+            return Err(AcquireError::Abandoned);
         }
         awaited.settle();
         let cause = demand.cause().clone();
@@ -191,7 +191,7 @@ impl CallScheduler {
     }
 
     /// Another replica writes about a turn.
-    pub(in crate::quota) fn hear(self: &Arc<Self>, from: &ReplicaId, number: u64, word: PermitMessage) {
+    pub(in crate::quota) fn on_permit_message(self: &Arc<Self>, from: &ReplicaId, number: u64, word: PermitMessage) {
         let mut loans = self.loans();
         let key = (from.clone(), number);
         match word {
@@ -240,7 +240,7 @@ impl CallScheduler {
         let demand = RunWaiters::new(asker.clone());
         let Some(_waiting) = demand.join(asker, None) else { return };
         let (at, key) = (Instant::now(), (to.clone(), number));
-        let (loan, word) = match self.take(&demand).await {
+        let (loan, word) = match self.acquire(&demand).await {
             Ok(turn) => {
                 let Some(name) = turn.name() else { return };
                 let word = PermitMessage::Lent(name.clone());
@@ -251,7 +251,7 @@ impl CallScheduler {
                 (LentPermit::Spent { at, retry_after }, word)
             }
             // Whoever calls now is asked then.
-            Err(AcquireError::Elsewhere | AcquireError::Unwanted) => return,
+            Err(AcquireError::NotLeader | AcquireError::Abandoned) => return,
         };
         // What stands there is the handle of this very task, which ends here anyway.
         let before = self.loans().lent.insert(key, loan);
@@ -260,7 +260,7 @@ impl CallScheduler {
     }
 
     /// Takes back what nobody can still be using, and lets go of who does not ask any more.
-    pub(in crate::quota) fn tidy_loans(&self) {
+    pub(in crate::quota) fn expire_lent_permits(&self) {
         let call = self.lock().common.as_ref().map(SharedQuota::longest_call).unwrap_or_default();
         let is_over = |_: &(ReplicaId, u64), loan: &mut LentPermit| match loan {
             LentPermit::Waiting { heard, .. } => heard.elapsed() > SILENCE,

@@ -8,10 +8,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::fair_share::{FairShare, VirtualTime};
-use super::lease::{LeaseChannel, Name, Pass, SharedQuota};
+use super::lease::{CallName, LeaseChannel, Pass, SharedQuota};
 use super::limiter::Backoff;
 use super::limiter::Pacer;
-use super::limiter::{Ledger, LimitStanding, MonotonicTime, usable};
+use super::limiter::{Ledger, LimitUsage, MonotonicTime, usable};
 use super::role::Role;
 use super::savings::Savings;
 use super::state_file::StateFile;
@@ -40,9 +40,9 @@ pub enum AcquireError {
     /// The quota has no room within the queue's deadline.
     Exhausted(Exhausted),
     /// Nobody wants the call any more, and its run has not begun.
-    Unwanted,
+    Abandoned,
     /// Another replica makes the calls of the account now.
-    Elsewhere,
+    NotLeader,
 }
 
 /// The calls of one account: the most urgent first, then by the shares of the callers, then in the order in which they
@@ -177,7 +177,7 @@ impl CallScheduler {
             epoch,
             past,
             journal: journal.cloned(),
-            role: watch::Sender::new(Role::Calls),
+            role: watch::Sender::new(Role::Leader),
             exchange: Arc::default(),
             meeting: OnceLock::new(),
             loans: Mutex::default(),
@@ -229,8 +229,8 @@ impl CallScheduler {
     ///
     /// # Errors
     /// [`AcquireError::Exhausted`] when the deadline has come, or at once when it is certain that the turn lies behind it;
-    /// [`AcquireError::Unwanted`] when nobody waits for a run any more that has not begun.
-    pub async fn take(self: &Arc<Self>, demand: &Arc<RunWaiters>) -> Result<CallPermit, AcquireError> {
+    /// [`AcquireError::Abandoned`] when nobody waits for a run any more that has not begun.
+    pub async fn acquire(self: &Arc<Self>, demand: &Arc<RunWaiters>) -> Result<CallPermit, AcquireError> {
         let asked = self.now();
         let deadline = asked + self.queue_timeout;
         let place = Place::join(self, demand);
@@ -238,8 +238,8 @@ impl CallScheduler {
             let now = self.now();
             let until = match self.next_for(&place, asked, now) {
                 Next::Go(turn) => return Ok(turn),
-                Next::Unwanted => return Err(AcquireError::Unwanted),
-                Next::Elsewhere => return Err(AcquireError::Elsewhere),
+                Next::Unwanted => return Err(AcquireError::Abandoned),
+                Next::Elsewhere => return Err(AcquireError::NotLeader),
                 Next::Borrow(lender) => {
                     // Those behind it ask for turns of their own.
                     drop(place);
@@ -268,7 +268,7 @@ impl CallScheduler {
             return Next::Unwanted;
         }
         if let Some(common) = &state.common
-            && let Role::Follows(caller) = common.role(now)
+            && let Role::Follower(caller) = common.role(now)
         {
             return if state.apart.as_ref() == Some(&caller) { Next::Borrow(caller) } else { Next::Elsewhere };
         }
@@ -318,11 +318,11 @@ impl CallScheduler {
         class: Priority,
         waited: Duration,
         now: MonotonicTime,
-        name: Option<Name>,
+        name: Option<CallName>,
     ) -> Option<CallPermit> {
         if !demand.begin(waited) {
             if let Some((common, name)) = state.common.as_mut().zip(name) {
-                common.take_back(&name);
+                common.refund(&name);
             }
             return None;
         }
@@ -344,8 +344,8 @@ impl CallScheduler {
     }
 
     /// Whether the other replicas leave room for a call; under which name, if there are any.
-    fn pass(&self, state: &mut State, now: MonotonicTime, by: &Arc<str>) -> Pass<Option<Name>> {
-        let room = state.ledger.remaining(now).map(|standing| standing.left).min().unwrap_or(u32::MAX);
+    fn pass(&self, state: &mut State, now: MonotonicTime, by: &Arc<str>) -> Pass<Option<CallName>> {
+        let room = state.ledger.remaining(now).map(|standing| standing.remaining).min().unwrap_or(u32::MAX);
         let Some(common) = &mut state.common else { return Pass::Go(None) };
         let pass = common.pass(now, by, room);
         if common.is_waited_for(now) {
@@ -381,11 +381,11 @@ impl CallScheduler {
     }
 
     /// What each limit leaves now; nothing while the account is closed.
-    pub fn remaining(&self) -> Vec<LimitStanding> {
+    pub fn limit_usage(&self) -> Vec<LimitUsage> {
         let (state, now) = (self.lock(), self.now());
         let closed = state.backoff.until() > now;
         let standing =
-            |standing: LimitStanding| LimitStanding { left: if closed { 0 } else { standing.left }, ..standing };
+            |standing: LimitUsage| LimitUsage { remaining: if closed { 0 } else { standing.remaining }, ..standing };
         state.ledger.remaining(now).map(standing).collect()
     }
 
@@ -397,7 +397,7 @@ impl CallScheduler {
     }
 
     /// How many calls were made and charged to `caller`, in all and in each limit's window.
-    pub fn spent(&self, caller: &str) -> (u64, Vec<(QuotaLimit, u32)>) {
+    pub fn spent_by(&self, caller: &str) -> (u64, Vec<(QuotaLimit, u32)>) {
         let (state, now) = (self.lock(), self.now());
         (state.spent.get(caller).copied().unwrap_or_default(), state.ledger.spent_by(now, caller))
     }
@@ -435,7 +435,7 @@ impl CallScheduler {
     }
 
     /// How many wait.
-    pub fn waiting(&self) -> usize {
+    pub fn queue_length(&self) -> usize {
         self.lock().queue.len()
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::lending::BorrowedPermit;
 use super::{CallScheduler, State};
-use crate::quota::lease::Name;
+use crate::quota::lease::CallName;
 use crate::quota::limiter::longest;
-use crate::quota::limiter::{MonotonicTime, Shrunk};
+use crate::quota::limiter::{MonotonicTime, ReducedLimit};
 use crate::quota::state_file::RecordSlot;
 use crate::request::Requester;
 use crate::upstream::{RateLimitHeader, SpentLimit};
@@ -20,7 +20,7 @@ pub struct Refused {
     /// How long until a call may go: the end of the pause, or a probe.
     pub retry_after: Duration,
     /// The limit whose budget has shrunk; `None` if the refusal told nothing new.
-    pub shrunk: Option<Shrunk>,
+    pub shrunk: Option<ReducedLimit>,
 }
 
 /// The right to make one call. Dropped at any time, it counts as spent: the call may have reached the upstream.
@@ -34,7 +34,7 @@ pub struct CallPermit {
     began: MonotonicTime,
     slot: Option<RecordSlot>,
     /// By which the other replicas know it.
-    name: Option<Name>,
+    name: Option<CallName>,
     /// Of another replica.
     borrowed: Option<BorrowedPermit>,
     open: bool,
@@ -47,7 +47,7 @@ impl CallPermit {
         served: Requester,
         began: MonotonicTime,
         slot: Option<RecordSlot>,
-        name: Option<Name>,
+        name: Option<CallName>,
     ) -> Self {
         Self { turns: turns.clone(), cause, served, began, slot, name, borrowed: None, open: true }
     }
@@ -59,7 +59,7 @@ impl CallPermit {
     }
 
     /// By which the other replicas know the call.
-    pub(super) fn name(&self) -> Option<Name> {
+    pub(super) fn name(&self) -> Option<CallName> {
         self.name.clone()
     }
 
@@ -77,7 +77,7 @@ impl CallPermit {
             journal.refund(slot);
         }
         if let Some((common, name)) = state.common.as_mut().zip(self.name.take()) {
-            common.take_back(&name);
+            common.refund(&name);
         }
         if let Some(borrowed) = self.borrowed.take() {
             turns.give_back(&borrowed, false);

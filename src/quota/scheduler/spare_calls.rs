@@ -14,11 +14,11 @@ const SPARE_RESERVE: f64 = 0.2;
 impl CallScheduler {
     /// How many calls of this class, at most `most`, could be had at once: nobody waits for a turn, the pace lets them
     /// go, and a fifth of each limit stays free.
-    pub fn spare(&self, class: Priority, most: u32) -> u32 {
+    pub fn spare_calls(&self, class: Priority, most: u32) -> u32 {
         let mut state = self.lock();
         let now = self.now();
         if let Some(common) = &state.common
-            && let Role::Follows(_) = common.role(now)
+            && let Role::Follower(_) = common.role(now)
         {
             return 0;
         }

@@ -72,7 +72,7 @@ struct Inner {
     clock: Clock,
     boot: BootClock,
     /// The calls of processes before this one, as they stood when the file was opened.
-    found: Vec<(RecordAccount, Restored)>,
+    found: Vec<(RecordAccount, RestoredCall)>,
     /// How long ago, at that moment, every limit was spent, as far as a damaged file can tell.
     lost: Option<Duration>,
     /// The uptime at that moment.
@@ -103,7 +103,7 @@ pub struct RecordSlot {
 
 /// A call of a process before this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Restored {
+pub struct RestoredCall {
     /// How long ago it ended, at most: never longer than is true, as far as the clocks can tell.
     pub age: Duration,
     /// How long it may yet be until it counts: its process died with it under way.
@@ -167,7 +167,7 @@ impl StateFile {
             slots.count += 1;
         }
         let opened = boot.uptime();
-        let usable = |call: &Restored| (opened + keep + call.ahead).saturating_sub(call.age);
+        let usable = |call: &RestoredCall| (opened + keep + call.ahead).saturating_sub(call.age);
         reading.ended.sort_by_key(|(call, ..)| usable(call));
         slots.ended = reading.ended.iter().map(|(call, _, place)| (usable(call), *place)).collect();
         let found = reading.ended.into_iter().map(|(call, account, _)| (account, call)).collect();
@@ -176,11 +176,11 @@ impl StateFile {
     }
 
     /// The calls of `account` that processes before this one made, and that may still count.
-    pub fn restored(&self, account: &str) -> Vec<Restored> {
+    pub fn restored(&self, account: &str) -> Vec<RestoredCall> {
         let since = self.0.boot.uptime().saturating_sub(self.0.opened);
         let account = RecordAccount::of(account);
         let calls = self.0.found.iter().filter(|(of, _)| of.may_be(account));
-        let aged = calls.map(|(_, call)| Restored {
+        let aged = calls.map(|(_, call)| RestoredCall {
             age: (call.age + since).saturating_sub(call.ahead),
             ahead: call.ahead.saturating_sub(call.age + since),
         });
@@ -188,9 +188,9 @@ impl StateFile {
     }
 
     /// As many calls as spend all of `limits`, if that is what a damaged file has to be taken for; otherwise none.
-    pub fn lost(&self, limits: &[QuotaLimit]) -> impl Iterator<Item = Restored> + use<> {
+    pub fn lost(&self, limits: &[QuotaLimit]) -> impl Iterator<Item = RestoredCall> + use<> {
         let since = self.0.boot.uptime().saturating_sub(self.0.opened);
-        let call = self.0.lost.map(|age| Restored { age: age + since, ahead: Duration::ZERO });
+        let call = self.0.lost.map(|age| RestoredCall { age: age + since, ahead: Duration::ZERO });
         let most = limits.iter().map(|limit| limit.requests).max().unwrap_or_default();
         call.into_iter().flat_map(move |call| std::iter::repeat_n(call, most as usize))
     }
@@ -288,7 +288,7 @@ struct Reading<'a> {
     keep: Duration,
     linger: Duration,
     /// The calls that may still count, with their account and place.
-    ended: Vec<(Restored, RecordAccount, u64)>,
+    ended: Vec<(RestoredCall, RecordAccount, u64)>,
     /// How long ago every limit was spent, at the least.
     lost: Option<Duration>,
 }
@@ -322,7 +322,7 @@ impl Reading<'_> {
         if state == State::Lost {
             self.lost = Some(self.lost.map_or(since, |lost| lost.min(since)));
         }
-        let call = Restored { age: since.saturating_sub(linger), ahead: linger.saturating_sub(since) };
+        let call = RestoredCall { age: since.saturating_sub(linger), ahead: linger.saturating_sub(since) };
         self.ended.push((call, account, place));
         age.is_none().then_some(StateRecord { state, account, stamp: self.now })
     }

@@ -48,7 +48,7 @@ fn a_refusal_shrinks_the_limit_it_names_or_the_one_most_used() {
     let now = seconds(31);
     let shrunk = |requests: u32, budget| {
         let per = if requests == 60 { 60 } else { 3600 };
-        Some(Shrunk { limit: limit(requests, per), budget })
+        Some(ReducedLimit { limit: limit(requests, per), budget })
     };
     assert_eq!(kore().refused(now, now, SpentLimit::Minute), shrunk(60, 42));
     assert_eq!(kore().refused(now, now, SpentLimit::Hour), shrunk(1800, 1260));
@@ -56,7 +56,7 @@ fn a_refusal_shrinks_the_limit_it_names_or_the_one_most_used() {
     assert_eq!(ledger.refused(now, now, SpentLimit::Unnamed), shrunk(60, 42));
     assert_eq!(ledger.refused(now, seconds(30), SpentLimit::Unnamed), None, "the same wall");
     assert!(!ledger.is_exact(now));
-    assert_eq!(ledger.remaining(now).map(|of| (of.budget, of.left)).collect::<Vec<_>>(), [(1800, 1769), (42, 11)]);
+    assert_eq!(ledger.remaining(now).map(|of| (of.budget, of.remaining)).collect::<Vec<_>>(), [(1800, 1769), (42, 11)]);
     // With the minute's window all but empty it goes down to one call, and then the hour must be what is spent.
     let mut now = seconds(31);
     let last = loop {
