@@ -77,7 +77,7 @@ mod tests {
 
     /// The names in calls of `counter!`, `gauge!` or `histogram!`.
     fn used_names(source: &str, kind: &str) -> Vec<String> {
-        let call =format!("{kind}!(");
+        let call = format!("{kind}!(");
         let calls = source.split(&call).skip(1);
         let name = |arguments: &str| arguments.trim_start().strip_prefix('"')?.split('"').next().map(str::to_owned);
         calls.filter_map(name).filter(|name| name.starts_with("koregate_")).collect()

@@ -68,14 +68,14 @@ pub fn state_file_failed(error: &dyn Display, first: bool) {
 
 /// The state file was written again after failures, and is complete.
 pub fn state_file_recovered() {
-    tracing::info!("the state file of the quota can be written again; what was missing in it stands there now");
+    tracing::info!("the state file of the quota can be written again, and is complete");
 }
 
 /// The state file begins with zeros in place of records.
 pub fn state_file_damaged(path: &Path) {
     tracing::error!(
         path = %path.display(),
-        "the state file of the quota is damaged, as by a power failure: what was spent is not known, so every \
-         limit counts as spent for the length of its window from now on"
+        "the state file of the quota is damaged, as by a power failure: earlier calls are not known, so every limit \
+         counts as spent for the length of its window from now on"
     );
 }

@@ -10,9 +10,9 @@ pub fn replica_role(account: &str, role: &'static str, divided_by: Option<usize>
         gauge!("koregate_fleet_role", &labels).set(f64::from(u8::from(each == role)));
     }
     if let Some(replicas) = divided_by {
-        tracing::warn!(account, replicas, "the other replicas cannot be reached: making do with a share of the quota");
+        tracing::warn!(account, replicas, "the other replicas cannot be reached: this one uses a share of the quota");
     } else {
-        tracing::info!(account, role, "who makes the upstream calls of this account");
+        tracing::info!(account, role, "this replica has another role for the account");
     }
 }
 
@@ -21,16 +21,16 @@ pub fn replicas_differ(account: &str) {
     counter!("koregate_fleet_apart_total", "account" => account.to_owned()).increment(1);
     tracing::warn!(
         account,
-        "the replica that makes the calls of this account has another encryption_key, window.field, upper_bound or \
-         chunk, or another time of day, or has brought what is too large to be handed over: this one fetches for \
-         itself, with turns from that one"
+        "the leader of this account has another encryption_key, window.field, upper_bound or chunk, or another time of \
+         day, or has fetched a chunk that is too large to be handed over: this replica fetches for itself, with permits \
+         from the leader"
     );
 }
 
 /// An exchange with Redis about the common quota failed.
 pub fn lease_sync_failed(reason: &str) {
     counter!("koregate_fleet_exchanges_failed_total").increment(1);
-    tracing::debug!(why = reason, "an exchange with the other replicas failed");
+    tracing::debug!(why = reason, "an exchange with Redis about the common quota failed");
 }
 
 /// A window that the leader was to fetch for a follower has `result`; `side` is `asked` in the follower and `carried`
