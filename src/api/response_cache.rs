@@ -1,7 +1,8 @@
-//! Answers that are given again and again, ready to be sent: a dashboard asks for the same page all day.
+//! Ready answers of repeated requests, such as those of a dashboard that shows the same page all day.
 //!
-//! Only an answer that lasts is kept, see [`ValidityToken`], and one request is another again if they differ in nothing that an
-//! answer depends on. It says what the stages below would say, but for its age, and is counted as theirs are.
+//! Only answers that do not change with time are stored (see [`ValidityToken`]). Two requests share one if they agree in
+//! everything that an answer depends on. A ready answer equals that of the stages below except for its age, and is counted
+//! in the same way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +18,8 @@ use crate::cache::{AccessCounter, AnswerStore, ValidityToken};
 use crate::mapped_bytes;
 use crate::window::Timestamp;
 
-/// What of a request's head an answer depends on, besides the target and the caller: what `Vary` names, and what is known
-/// already. How urgent a request is matters only to one that must be fetched for.
+/// Request fields that an answer depends on besides target and caller: those in `Vary`, and those already evaluated.
+/// `Priority` matters only for answers that must be fetched.
 static FIELDS: [HeaderName; 5] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -26,34 +27,34 @@ static FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("prefer"),
     header::IF_NONE_MATCH,
 ];
-/// What is told anew each time. It has its place in the head that is kept, which need not grow then.
+/// The answer's varying field. The stored head has a place for it, so that it need not grow.
 const TOLD_ANEW: [HeaderName; 2] = [header::AGE, HeaderName::from_static("x-request-id")];
-/// So many requests are told apart of which it is not known yet whether they come often.
+/// Number of recent requests that are tracked before it is known whether they repeat.
 const TOLD_APART: usize = 2048;
-/// Answers of more bytes than this are put together each time, piece by piece.
+/// Size above which answers are not stored, in bytes.
 const LONGEST: u64 = 1 << 20;
-/// Room for a name of usual length.
+/// Initial capacity of a key, in bytes.
 const USUAL_NAME: usize = 512;
-/// What the head of an answer takes in memory.
+/// Memory of a stored head, in bytes.
 const USUAL_HEAD: usize = 2048;
 
-/// The answers that are ready. Cheap to clone; all clones are the same.
+/// The ready answers. Cheap to clone; all clones share them.
 #[derive(Clone, Debug)]
 pub struct ResponseCache {
     ready: AnswerStore<Arc<Ready>>,
     lately: Arc<[Slot]>,
-    /// Nobody outside can tell which requests share a number.
+    /// Randomly keyed hasher: a client cannot choose requests that collide.
     seed: u64,
 }
 
-/// A request that came lately. Of two that share a slot the later one is counted.
+/// A recent request. Of two requests with the same slot, the later one is tracked.
 #[derive(Debug, Default)]
 struct Slot {
     number: AtomicU64,
     reads: AccessCounter,
 }
 
-/// An answer as it is sent.
+/// A stored answer, ready to be sent.
 #[derive(Debug)]
 struct Ready {
     name: Vec<u8>,
@@ -61,30 +62,30 @@ struct Ready {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
-    /// When the oldest part of it was fetched.
+    /// When the oldest part was fetched.
     oldest_entry: Timestamp,
     report: Arc<Report>,
 }
 
-/// A request, as far as its answer depends on it.
+/// The key of an answer: everything in a request that it depends on.
 pub(super) struct ResponseKey {
     number: u64,
     name: Vec<u8>,
 }
 
 impl ResponseCache {
-    /// None yet, in a cache of so many bytes.
+    /// An empty cache beside a chunk cache of `memory` bytes.
     pub(super) fn new(bytes: u64) -> Self {
         let lately = std::iter::repeat_with(Slot::default).take(TOLD_APART).collect();
         Self { ready: AnswerStore::new(bytes), lately, seed: fastrand::u64(..) }
     }
 
-    /// Bytes that they take.
+    /// Bytes in use.
     pub fn bytes(&self) -> u64 {
         self.ready.bytes()
     }
 
-    /// The name of a request that has no body; `None` if its answer is none that is kept.
+    /// The key of a request without a body; `None` if its answer is never stored.
     pub(super) fn name(
         &self,
         method: &Method,
@@ -97,17 +98,17 @@ impl ResponseCache {
             return None;
         }
         let mut name = Vec::with_capacity(USUAL_NAME);
-        // The lengths keep apart what stands side by side.
+        // Lengths separate adjacent parts.
         let mut add = |part: &[u8]| {
             name.extend_from_slice(&part.len().to_ne_bytes());
             name.extend_from_slice(part);
         };
         add(caller.map_or(b"", |caller| caller.name.as_bytes()));
         add(uri.path_and_query()?.as_str().as_bytes());
-        // The answer to HTTP/1.0 is the one without a content coding, whatever is accepted.
+        // HTTP/1.0 always gets the answer without a content coding.
         let may_be_coded = may_be_chunked(version);
-        // One pass over those that came is cheaper than to look for each that may have. Who sends them in another order
-        // asks another request.
+        // One pass over the request's fields is cheaper than a lookup of each possible field. A different order of fields gives
+        // a different key.
         for (field, value) in headers {
             if let Some(position) = FIELDS.iter().position(|known| known == field)
                 && (may_be_coded || FIELDS[position] != header::ACCEPT_ENCODING)
@@ -119,7 +120,7 @@ impl ResponseCache {
         Some(ResponseKey { number: xxh3_64_with_seed(&name, self.seed), name })
     }
 
-    /// The answer at `now`, if it is ready and still true.
+    /// The answer at `now`, if it is stored and still valid.
     pub(super) fn recall(&self, asked: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
         let ready = self.ready.get(asked.number).filter(|ready| ready.name == asked.name)?;
         if !ready.validity.is_valid() {
@@ -133,8 +134,8 @@ impl ResponseCache {
         Some(Answer { response, report: ready.report.clone() })
     }
 
-    /// Whether an answer of so many bytes, before any content coding, is worth keeping. To be asked once each time that it
-    /// is given.
+    /// Whether an answer of `length` bytes without a content coding is repeated often enough to be stored. Must be called once
+    /// for each time the answer is given.
     pub(super) fn is_worth_keeping(&self, asked: &ResponseKey, bytes: u64) -> bool {
         let slot = &self.lately[usize::try_from(asked.number).unwrap_or_default() % self.lately.len()];
         if slot.number.swap(asked.number, Ordering::Relaxed) != asked.number {
@@ -143,7 +144,7 @@ impl ResponseCache {
         slot.reads.record() && bytes <= LONGEST && !self.ready.is_too_large(bytes)
     }
 
-    /// Keeps an answer, and gives it.
+    /// Stores an answer and returns it.
     pub(super) fn keep(
         &self,
         asked: ResponseKey,
@@ -171,7 +172,7 @@ impl ResponseCache {
             headers,
             body: body.clone(),
             oldest_entry,
-            // The calls are told of in the first answer only.
+            // Only the first answer reports the calls.
             report: Arc::new(Report { calls: 0, ..Report::clone(report) }),
         };
         self.ready.keep(number, bytes, Arc::new(ready));

@@ -1,4 +1,4 @@
-//! How requests are read.
+//! Tests of request parsing.
 
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ fn other_paths_and_bodies_are_refused() {
         &PATH.replace("st-1", "."),
         &PATH.replace("st-1", "a%2fb"),
         &PATH.replace("st-1", "a%00"),
-        // Decoded twice, they would be the same.
+        // Decoded twice, both would be the same.
         &PATH.replace("st-1", "%252e%252e"),
         &PATH.replace("st-1", "a%252fb"),
         &PATH.replace("st-1", "a%25"),
