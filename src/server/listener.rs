@@ -226,7 +226,7 @@ impl Connection {
         let is_broken = loop {
             tokio::select! {
                 biased;
-                ended = &mut connection => break ended.is_err_and(|error| ended_early(&error)),
+                ended = &mut connection => break ended.is_err_and(|error| report_connection_error(&error)),
                 Some(event) = events.next() => match event {
                     ConnectionEvent::Closing => {
                         std::pin::Pin::new(&mut connection).graceful_shutdown();
@@ -256,7 +256,7 @@ impl Connection {
 
 /// Counts or logs the error that ended a connection. Returns whether the connection must be reset, because a response
 /// is incomplete.
-fn ended_early(error: &hyper::Error) -> bool {
+fn report_connection_error(error: &hyper::Error) -> bool {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     if error.is_parse_too_large() {
         telemetry::connection_cut("max_head_size");
