@@ -279,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_page_of_any_size_is_what_the_upstream_would_say(
+        fn page_of_any_size_equals_the_upstreams(
             sizes in prop::collection::vec(0usize..60, 0..6), offset in 0u64..200, limit in prop::option::of(0u64..200), gzip: bool
         ) {
             let (slices, all) = window(&sizes);

@@ -6,10 +6,10 @@ use crc32fast::Hasher;
 use crate::cache::DeflateSplice;
 
 /// The member's header: no name, no time, unknown operating system.
-const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+const MEMBER_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// Headers of a stored block without its length: not the last block, and the last block.
-const STORED: u8 = 0;
-const STORED_LAST: u8 = 1;
+const STORED_BLOCK: u8 = 0;
+const LAST_STORED_BLOCK: u8 = 1;
 
 /// A member under construction, with the checksum and the length for its trailer.
 #[derive(Debug, Default)]
@@ -21,9 +21,9 @@ pub(super) struct GzipMember {
 impl GzipMember {
     /// Begins a member with a first text of at most 65,535 bytes.
     pub(super) fn begin(&mut self, text: &[u8]) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(HEAD.len() + 5 + text.len());
-        bytes.put_slice(&HEAD);
-        self.store(STORED, text, &mut bytes);
+        let mut bytes = BytesMut::with_capacity(MEMBER_HEADER.len() + 5 + text.len());
+        bytes.put_slice(&MEMBER_HEADER);
+        self.store(STORED_BLOCK, text, &mut bytes);
         bytes.freeze()
     }
 
@@ -37,7 +37,7 @@ impl GzipMember {
     /// Ends the member with a last text of at most 65,535 bytes.
     pub(super) fn end(mut self, text: &[u8]) -> Bytes {
         let mut bytes = BytesMut::with_capacity(5 + text.len() + 8);
-        self.store(STORED_LAST, text, &mut bytes);
+        self.store(LAST_STORED_BLOCK, text, &mut bytes);
         bytes.put_u32_le(self.crc.finalize());
         #[expect(clippy::cast_possible_truncation, reason = "RFC 1952: modulo 2^32")]
         bytes.put_u32_le(self.len as u32);

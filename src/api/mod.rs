@@ -52,7 +52,7 @@ pub use self::response_cache::ResponseCache;
 pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
 
 /// Body size below which a content coding gains nothing, in bytes.
-const WORTH_CODING: u64 = 512;
+const MIN_CODED_BYTES: u64 = 512;
 /// Request fields that select between answers to the same target.
 const VARY: &str = "accept, accept-encoding, accountid, prefer";
 
@@ -149,7 +149,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = match self.api.again(&request) {
+        let asked = match self.api.find_ready(&request) {
             Ok(answer) => return future::Either::Left(ready(Ok(answer))),
             Err(asked) => asked,
         };
@@ -168,7 +168,7 @@ where
             drop(body);
             if question.dry_run {
                 let Ok(cost) = below.oneshot(CostQuery(question.query.clone())).await;
-                return Ok(api.tell_cost(&cost, &question.query));
+                return Ok(api.cost_answer(&cost, &question.query));
             }
             let ParsedRequest { query, representation, .. } = question;
             let (series, asker) = (query.series.clone(), query.asker.clone());
@@ -193,10 +193,10 @@ where
             if let (Some(asked), Some(validity), Some(fetched_at)) = (asked, window.validity, window.oldest_entry)
                 && api.answers.is_worth_keeping(&asked, bytes)
             {
-                response = api.answers.keep(asked, validity, fetched_at, &report, response);
+                response = api.answers.store(asked, validity, fetched_at, &report, response);
             }
             if let Some(fetched_at) = window.oldest_entry {
-                tell_age(response.headers_mut(), fetched_at, now);
+                set_age(response.headers_mut(), fetched_at, now);
             }
             Ok(Answer { response, report })
         }))
@@ -206,14 +206,14 @@ where
 impl ApiLayer {
     /// The ready answer to a repeated request without a body, if there is a valid one; otherwise the key under which to store
     /// the next answer.
-    fn again<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
+    fn find_ready<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
         if !request.body().is_end_stream() {
             return Err(None);
         }
         let caller = request.extensions().get::<Caller>();
         let name = self.answers.name(request.method(), request.uri(), request.version(), request.headers(), caller);
         let Some(asked) = name else { return Err(None) };
-        self.answers.recall(&asked, || self.clock.now()).ok_or(Some(asked))
+        self.answers.find(&asked, || self.clock.now()).ok_or(Some(asked))
     }
 
     /// A streamed window. The numbers of items and calls are known at its end.
@@ -235,28 +235,28 @@ impl ApiLayer {
         let headers = response.headers_mut();
         headers.insert("cache-status", status(window.outcome, "streamed"));
         if let Some(fetched_at) = window.oldest_entry {
-            tell_age(headers, fetched_at, now);
+            set_age(headers, fetched_at, now);
         }
         Answer { response, report: report.into() }
     }
 
     fn own_usage(&self, head: &Parts) -> Answer {
-        let standing = head.extensions.get::<RateLimitStatus>().copied();
-        let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
-        say(&usage, Report::without_account("usage"))
+        let limit_status = head.extensions.get::<RateLimitStatus>().copied();
+        let usage = self.usage.own(head.extensions.get::<Caller>(), limit_status);
+        describe_self(&usage, Report::without_account("usage"))
     }
 
-    fn tell_cost(&self, cost: &Cost, query: &WindowQuery) -> Answer {
+    fn cost_answer(&self, cost: &Cost, query: &WindowQuery) -> Answer {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.asker.class);
-        let mut answer = say(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"));
+        let mut answer = describe_self(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"));
         answer.response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
         answer
     }
 }
 
 /// An answer about the gateway itself, which must not be cached.
-fn say(what: &impl Serialize, report: Report) -> Answer {
+fn describe_self(what: &impl Serialize, report: Report) -> Answer {
     let body = serde_json::to_vec(what).unwrap_or_default();
     let mut response = Response::new(Either::Right(Full::from(body)));
     let headers = response.headers_mut();
@@ -278,7 +278,7 @@ fn render(
     settled: bool,
     if_none_match: Option<&HeaderValue>,
 ) -> Response<ApiBody> {
-    let coding = if bytes >= WORTH_CODING { wanted.coding } else { Coding::Identity };
+    let coding = if bytes >= MIN_CODED_BYTES { wanted.coding } else { Coding::Identity };
     let representation = Negotiated { coding, ..wanted };
     let etag = settled.then(|| etag(&items, representation));
     let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
@@ -300,7 +300,7 @@ fn render(
 }
 
 /// `Age` (RFC 9111, 5.1).
-fn tell_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Timestamp) {
+fn set_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Timestamp) {
     headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
 }
 
@@ -367,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn if_none_match_is_a_list_compared_weakly() {
+    fn if_none_match_list_is_compared_weakly() {
         let matches = |known: &'static str| matches(&HeaderValue::from_static(known), "\"a-1-j\"");
         assert!(matches("\"a-1-j\""));
         assert!(matches("\"x\", W/\"a-1-j\""));

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_preference_is_followed() {
+    fn accept_fields_select_the_form() {
         use Coding::{Gzip, Identity};
         use Format::{Json, Ndjson};
         for (accept, encoding, expected) in [

@@ -8,11 +8,11 @@ const DRY_RUN: &str = "dry-run";
 /// Whether the caller prefers a dry run. A value or parameters of the preference are ignored.
 pub(super) fn is_dry_run(headers: &HeaderMap) -> bool {
     let fields = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    fields.flat_map(unquoted).any(|name| name.eq_ignore_ascii_case(DRY_RUN))
+    fields.flat_map(preference_names).any(|name| name.eq_ignore_ascii_case(DRY_RUN))
 }
 
 /// Names of the preferences in one field; quoted text belongs to a value.
-fn unquoted(field: &str) -> impl Iterator<Item = &str> {
+fn preference_names(field: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     let preferences = field.split(move |char| {
         let separates = char == ',' && !quoted;
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dry_run_is_one_preference_among_others() {
+    fn dry_run_is_one_preference_among_others() {
         for (fields, expected) in [
             (vec![], false),
             (vec!["dry-run"], true),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::request::NOBODY;
+use super::request::ANONYMOUS_CALLER;
 use super::usage::Usage;
 use crate::upstream::PAGE_LIMIT;
 
@@ -60,7 +60,7 @@ impl Report {
 
     /// Report of an answer that concerns no account.
     pub(super) fn without_account(outcome: &'static str) -> Self {
-        Self::without_window(Arc::from(NOBODY), Arc::from(NOBODY), outcome)
+        Self::without_window(Arc::from(ANONYMOUS_CALLER), Arc::from(ANONYMOUS_CALLER), outcome)
     }
 
     /// Whether a window was answered.
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_alone_of_any_items_is_pages_and_at_least_one() {
+    fn calls_alone_are_pages_at_least_one() {
         assert_eq!([0, 1, 100, 101, 10_394].map(calls_alone), [1, 1, 1, 2, 104]);
     }
 }

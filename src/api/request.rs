@@ -35,11 +35,11 @@ pub(super) enum Target {
 }
 
 /// Name of the only caller where none are configured.
-pub(super) const NOBODY: &str = "-";
+pub(super) const ANONYMOUS_CALLER: &str = "-";
 /// Longest name of a stream, in bytes; Kore's have about forty.
 const STREAM_NAME_LIMIT: usize = 256;
 /// Path of a caller's own usage.
-const USAGE: &str = "/koregate/v1/usage";
+const USAGE_PATH: &str = "/koregate/v1/usage";
 
 /// The caller's permissions, an extension of each request beside the [`RateLimitStatus`](crate::request::RateLimitStatus) of
 /// its rate limit. Missing where no callers are configured.
@@ -63,7 +63,7 @@ pub(super) struct AllowedAccount {
 }
 
 /// The stream in a path, percent-decoded; `None` for any other path.
-fn stream_of(path: &str) -> Option<String> {
+fn parse_path(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/agentassist/api/v1/public/")?;
     let stream = rest.strip_suffix("/v2/agentassistinteractions")?;
     let stream = percent_decode_str(stream).decode_utf8().ok().filter(|_| !stream.contains('/'))?;
@@ -79,10 +79,10 @@ fn stream_of(path: &str) -> Option<String> {
 /// If the path or the method is not served, or the stream's name is too long; the body is not read then.
 pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
     let path = head.uri.path();
-    let (target, allowed): (_, &[&str]) = if path == USAGE {
+    let (target, allowed): (_, &[&str]) = if path == USAGE_PATH {
         (Target::Usage, &["GET"])
     } else {
-        let stream = stream_of(path).ok_or(ApiError::NotFound)?;
+        let stream = parse_path(path).ok_or(ApiError::NotFound)?;
         if stream.len() > STREAM_NAME_LIMIT {
             return Err(bad("streamId", format!("it is longer than {STREAM_NAME_LIMIT} bytes")));
         }
@@ -102,7 +102,7 @@ pub(super) fn read(
     now: Timestamp,
 ) -> Result<ParsedRequest, ApiError> {
     // Permissions are checked before anything else about the request.
-    let account = account_of(&head.headers, accounts)?;
+    let account = find_account(&head.headers, accounts)?;
     let caller_may = |caller: &Caller| caller.accounts.allow(&account.id) && caller.streams.allow(&stream);
     if !account.streams.allow(&stream) || !caller.is_none_or(caller_may) {
         return Err(ApiError::Forbidden);
@@ -123,7 +123,7 @@ pub(super) fn read(
             interval: interval.split_at(now).0,
             page_range: parameters.page_range()?,
             asked_at: now,
-            asker: asker(head, caller),
+            asker: requester(head, caller),
             may_stream: may_be_chunked(head.version),
         },
         representation: Negotiated::negotiate(head.version, &head.headers),
@@ -138,13 +138,14 @@ pub(super) fn may_be_chunked(version: Version) -> bool {
 }
 
 /// The requester. Where no callers are configured, all requests share one.
-fn asker(head: &Parts, caller: Option<&Caller>) -> Requester {
-    let (caller, weight) = caller.map_or((Arc::from(NOBODY), 1), |caller| (caller.name.clone(), caller.weight));
-    Requester { caller, weight, class: class_of(&head.headers) }
+fn requester(head: &Parts, caller: Option<&Caller>) -> Requester {
+    let (caller, weight) =
+        caller.map_or((Arc::from(ANONYMOUS_CALLER), 1), |caller| (caller.name.clone(), caller.weight));
+    Requester { caller, weight, class: priority(&head.headers) }
 }
 
 /// Priority of a request by the urgency in `Priority` (RFC 9218, 4.1): 7 is for background tasks, 3 is the default.
-fn class_of(headers: &HeaderMap) -> Priority {
+fn priority(headers: &HeaderMap) -> Priority {
     let members =
         headers.get_all("priority").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     // Of a repeated member, the last counts (RFC 8941, 3.2).
@@ -156,7 +157,7 @@ fn class_of(headers: &HeaderMap) -> Priority {
     }
 }
 
-fn account_of<'a>(headers: &HeaderMap, accounts: &'a [AllowedAccount]) -> Result<&'a AllowedAccount, ApiError> {
+fn find_account<'a>(headers: &HeaderMap, accounts: &'a [AllowedAccount]) -> Result<&'a AllowedAccount, ApiError> {
     match (headers.get("accountid"), accounts) {
         (None, [only]) => Ok(only),
         (None, _) => Err(ApiError::NoAccount),
@@ -214,8 +215,8 @@ impl Parameters {
     }
 
     fn page_range(&self) -> Result<PageRange, ApiError> {
-        let offset = number("offset", self.offset.as_deref())?.unwrap_or(0);
-        Ok(PageRange { offset, limit: number("limit", self.limit.as_deref())? })
+        let offset = parse_number("offset", self.offset.as_deref())?.unwrap_or(0);
+        Ok(PageRange { offset, limit: parse_number("limit", self.limit.as_deref())? })
     }
 
     fn agentic(&self) -> Result<bool, ApiError> {
@@ -237,7 +238,7 @@ fn bound(parameter: &'static str, text: Option<&str>) -> Result<Bound, ApiError>
     })
 }
 
-fn number(parameter: &'static str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
+fn parse_number(parameter: &'static str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     if text.is_empty() || !text.bytes().all(|digit| digit.is_ascii_digit()) {
         return Err(bad(parameter, "it is no number, or a negative one"));

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_share_a_budget_and_small_ones_need_none() {
+    async fn bodies_share_a_budget_except_small_ones() {
         let memory = RequestMemory::new(100_000);
         let large = read_bytes(80_000, &memory).await.unwrap();
         assert_eq!(large.bytes.len(), 80_000);

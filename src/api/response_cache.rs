@@ -13,14 +13,14 @@ use http_body_util::{Either, Full};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::request::{Caller, may_be_chunked};
-use super::{Answer, ApiBody, Report, tell_age};
+use super::{Answer, ApiBody, Report, set_age};
 use crate::cache::{AccessCounter, AnswerStore, ValidityToken};
 use crate::mapped_bytes;
 use crate::window::Timestamp;
 
 /// Request fields that an answer depends on besides target and caller: those in `Vary`, and those already evaluated.
 /// `Priority` matters only for answers that must be fetched.
-static FIELDS: [HeaderName; 5] = [
+static KEY_FIELDS: [HeaderName; 5] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     HeaderName::from_static("accountid"),
@@ -28,21 +28,21 @@ static FIELDS: [HeaderName; 5] = [
     header::IF_NONE_MATCH,
 ];
 /// The answer's varying field. The stored head has a place for it, so that it need not grow.
-const TOLD_ANEW: [HeaderName; 2] = [header::AGE, HeaderName::from_static("x-request-id")];
+const VARYING_FIELDS: [HeaderName; 2] = [header::AGE, HeaderName::from_static("x-request-id")];
 /// Number of recent requests that are tracked before it is known whether they repeat.
-const TOLD_APART: usize = 2048;
+const TRACKED_REQUESTS: usize = 2048;
 /// Size above which answers are not stored, in bytes.
-const LONGEST: u64 = 1 << 20;
+const MAX_STORED_BYTES: u64 = 1 << 20;
 /// Initial capacity of a key, in bytes.
-const USUAL_NAME: usize = 512;
+const KEY_CAPACITY: usize = 512;
 /// Memory of a stored head, in bytes.
-const USUAL_HEAD: usize = 2048;
+const HEAD_BYTES: usize = 2048;
 
 /// The ready answers. Cheap to clone; all clones share them.
 #[derive(Clone, Debug)]
 pub struct ResponseCache {
     ready: AnswerStore<Arc<Ready>>,
-    lately: Arc<[Slot]>,
+    recent: Arc<[Slot]>,
     /// Randomly keyed hasher: a client cannot choose requests that collide.
     seed: u64,
 }
@@ -76,8 +76,8 @@ pub(super) struct ResponseKey {
 impl ResponseCache {
     /// An empty cache beside a chunk cache of `memory` bytes.
     pub(super) fn new(bytes: u64) -> Self {
-        let lately = std::iter::repeat_with(Slot::default).take(TOLD_APART).collect();
-        Self { ready: AnswerStore::new(bytes), lately, seed: fastrand::u64(..) }
+        let recent = std::iter::repeat_with(Slot::default).take(TRACKED_REQUESTS).collect();
+        Self { ready: AnswerStore::new(bytes), recent, seed: fastrand::u64(..) }
     }
 
     /// Bytes in use.
@@ -97,7 +97,7 @@ impl ResponseCache {
         if *method != Method::GET {
             return None;
         }
-        let mut name = Vec::with_capacity(USUAL_NAME);
+        let mut name = Vec::with_capacity(KEY_CAPACITY);
         // Lengths separate adjacent parts.
         let mut add = |part: &[u8]| {
             name.extend_from_slice(&part.len().to_ne_bytes());
@@ -110,8 +110,8 @@ impl ResponseCache {
         // One pass over the request's fields is cheaper than a lookup of each possible field. A different order of fields gives
         // a different key.
         for (field, value) in headers {
-            if let Some(position) = FIELDS.iter().position(|known| known == field)
-                && (may_be_coded || FIELDS[position] != header::ACCEPT_ENCODING)
+            if let Some(position) = KEY_FIELDS.iter().position(|known| known == field)
+                && (may_be_coded || KEY_FIELDS[position] != header::ACCEPT_ENCODING)
             {
                 add(&position.to_ne_bytes());
                 add(value.as_bytes());
@@ -121,33 +121,33 @@ impl ResponseCache {
     }
 
     /// The answer at `now`, if it is stored and still valid.
-    pub(super) fn recall(&self, asked: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
-        let ready = self.ready.get(asked.number).filter(|ready| ready.name == asked.name)?;
+    pub(super) fn find(&self, key: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
+        let ready = self.ready.get(key.number).filter(|ready| ready.name == key.name)?;
         if !ready.validity.is_valid() {
-            self.ready.forget(asked.number);
+            self.ready.forget(key.number);
             return None;
         }
         let mut response = Response::new(Either::Right(Full::new(ready.body.clone())));
         *response.status_mut() = ready.status;
         *response.headers_mut() = ready.headers.clone();
-        tell_age(response.headers_mut(), ready.oldest_entry, now());
+        set_age(response.headers_mut(), ready.oldest_entry, now());
         Some(Answer { response, report: ready.report.clone() })
     }
 
     /// Whether an answer of `length` bytes without a content coding is repeated often enough to be stored. Must be called once
     /// for each time the answer is given.
-    pub(super) fn is_worth_keeping(&self, asked: &ResponseKey, bytes: u64) -> bool {
-        let slot = &self.lately[usize::try_from(asked.number).unwrap_or_default() % self.lately.len()];
-        if slot.number.swap(asked.number, Ordering::Relaxed) != asked.number {
+    pub(super) fn is_worth_keeping(&self, key: &ResponseKey, bytes: u64) -> bool {
+        let slot = &self.recent[usize::try_from(key.number).unwrap_or_default() % self.recent.len()];
+        if slot.number.swap(key.number, Ordering::Relaxed) != key.number {
             slot.reads.forget();
         }
-        slot.reads.record() && bytes <= LONGEST && !self.ready.is_too_large(bytes)
+        slot.reads.record() && bytes <= MAX_STORED_BYTES && !self.ready.is_too_large(bytes)
     }
 
     /// Stores an answer and returns it.
-    pub(super) fn keep(
+    pub(super) fn store(
         &self,
-        asked: ResponseKey,
+        key: ResponseKey,
         validity: ValidityToken,
         oldest_entry: Timestamp,
         report: &Arc<Report>,
@@ -162,9 +162,9 @@ impl ResponseCache {
             Either::Right(_) => Bytes::new(),
         };
         let mut headers = head.headers.clone();
-        headers.extend(TOLD_ANEW.map(|field| (field, HeaderValue::from_static(""))));
-        let ResponseKey { number, name } = asked;
-        let bytes = name.len() + body.len() + USUAL_HEAD;
+        headers.extend(VARYING_FIELDS.map(|field| (field, HeaderValue::from_static(""))));
+        let ResponseKey { number, name } = key;
+        let bytes = name.len() + body.len() + HEAD_BYTES;
         let ready = Ready {
             name,
             validity,
@@ -186,8 +186,8 @@ mod tests {
     use crate::api::VARY;
 
     #[test]
-    fn what_an_answer_varies_by_is_part_of_its_name() {
-        let named: Vec<&str> = FIELDS.iter().map(HeaderName::as_str).collect();
+    fn varying_fields_are_part_of_the_key() {
+        let named: Vec<&str> = KEY_FIELDS.iter().map(HeaderName::as_str).collect();
         assert!(VARY.split(", ").all(|field| named.contains(&field)), "{named:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::request::{Caller, NOBODY};
+use super::request::{ANONYMOUS_CALLER, Caller};
 use super::seconds;
 use crate::config;
 use crate::quota::{CallScheduler, QuotaManager};
@@ -55,7 +55,7 @@ impl Usage {
             .map(|caller| known(&caller.name, caller.weight, &|account| caller.accounts.allow(account)))
             .collect();
         if all.is_empty() {
-            all.push(known(&Arc::from(NOBODY), 1, &|_| true));
+            all.push(known(&Arc::from(ANONYMOUS_CALLER), 1, &|_| true));
         }
         Self(Arc::new(Inner { callers: all, quotas: quotas.clone() }))
     }
@@ -86,22 +86,22 @@ impl Usage {
     }
 
     /// Usage and limit of the requesting caller.
-    pub(super) fn own(&self, caller: Option<&Caller>, standing: Option<RateLimitStatus>) -> Option<CallerUsage> {
-        let known = self.find(caller.map_or(NOBODY, |caller| &caller.name))?;
-        Some(Self::of(known, standing))
+    pub(super) fn own(&self, caller: Option<&Caller>, limit_status: Option<RateLimitStatus>) -> Option<CallerUsage> {
+        let known = self.find(caller.map_or(ANONYMOUS_CALLER, |caller| &caller.name))?;
+        Some(Self::of(known, limit_status))
     }
 
-    /// Usage of each caller, in the order of the configuration; `standing` returns the state of a caller's limit.
-    pub fn all(&self, standing: impl Fn(&str) -> Option<RateLimitStatus>) -> Vec<CallerUsage> {
-        self.0.callers.iter().map(|known| Self::of(known, standing(&known.name))).collect()
+    /// Usage of each caller, in the order of the configuration; `limit_status` returns the state of a caller's limit.
+    pub fn all(&self, limit_status: impl Fn(&str) -> Option<RateLimitStatus>) -> Vec<CallerUsage> {
+        self.0.callers.iter().map(|known| Self::of(known, limit_status(&known.name))).collect()
     }
 
-    fn of(known: &Known, standing: Option<RateLimitStatus>) -> CallerUsage {
+    fn of(known: &Known, limit_status: Option<RateLimitStatus>) -> CallerUsage {
         let accounts = known.accounts.iter().map(|tally| Self::of_account(known, tally));
         CallerUsage {
             caller: known.name.to_string(),
             weight: known.weight,
-            limit: standing.map(CallerLimit::from),
+            limit: limit_status.map(CallerLimit::from),
             accounts: accounts.collect(),
         }
     }
@@ -111,11 +111,11 @@ impl Usage {
         let (spent, of_each) = turns.map(|turns| turns.spent_by(&known.name)).unwrap_or_default();
         let remaining = turns.map(|turns| turns.limit_usage()).unwrap_or_default();
         // Both are in the order of the configuration.
-        let quota = remaining.into_iter().zip(of_each).map(|(standing, (_, spent))| QuotaUsage {
-            limit: standing.limit.requests,
-            per_seconds: standing.limit.per.as_secs(),
-            budget: standing.budget,
-            left: standing.remaining,
+        let quota = remaining.into_iter().zip(of_each).map(|(limit_status, (_, spent))| QuotaUsage {
+            limit: limit_status.limit.requests,
+            per_seconds: limit_status.limit.per.as_secs(),
+            budget: limit_status.budget,
+            left: limit_status.remaining,
             spent,
         });
         AccountUsage {
@@ -163,8 +163,8 @@ pub struct CallerLimit {
 }
 
 impl From<RateLimitStatus> for CallerLimit {
-    fn from(standing: RateLimitStatus) -> Self {
-        let RateLimitStatus { limit, left, full_in } = standing;
+    fn from(limit_status: RateLimitStatus) -> Self {
+        let RateLimitStatus { limit, left, full_in } = limit_status;
         Self { requests_per_minute: limit, left, full_in_seconds: seconds(full_in) }
     }
 }
