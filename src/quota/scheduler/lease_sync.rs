@@ -8,7 +8,7 @@ use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, QuotaChange, SharedQu
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::limiter::Pacer;
 use crate::quota::role::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 use crate::telemetry;
 
 impl CallScheduler {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -18,29 +17,14 @@ use super::{AcquireError, CallPermit, CallScheduler, Exhausted};
 use crate::quota::lease::{CallName, QuotaChange, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
-use crate::redis_client::{Recipient, ReplicaId};
-use crate::request::{Priority, Requester, RunWaiters};
+use crate::replicas::{PermitMessage, QuotaMessage, Recipient, ReplicaId};
+use crate::request::{Requester, RunWaiters};
 use crate::telemetry;
 
 /// How often a turn is asked for again that nothing was heard of.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Who has asked for a turn, and was not heard of for so long, is gone.
 const SILENCE: Duration = Duration::from_secs(5);
-
-/// What one replica writes to another about a turn, after its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::quota) enum PermitMessage {
-    /// A turn, please.
-    Borrow(Requester),
-    /// Here it is, under this name.
-    Lent(CallName),
-    /// There is none; come again in so many milliseconds.
-    Spent(u64),
-    /// The call has ended.
-    Back,
-    /// Nobody needs it any more, and no call was made.
-    Unused,
-}
 
 /// The turns that are on loan, or being waited for.
 #[derive(Debug, Default)]
@@ -57,45 +41,6 @@ enum LentPermit {
     Waiting { heard: Instant, _task: AbortOnDropHandle<()> },
     Lent { at: Instant, name: CallName, turn: CallPermit },
     Spent { at: Instant, retry_after: Duration },
-}
-
-impl PermitMessage {
-    /// In letters: words with `:` between them.
-    pub(in crate::quota) fn write(&self, number: u64) -> String {
-        match self {
-            Self::Borrow(Requester { caller, weight, class }) => {
-                let caller = utf8_percent_encode(caller, NON_ALPHANUMERIC);
-                format!("borrow:{number}:{}:{weight}:{caller}", class.label())
-            }
-            Self::Lent(name) => format!("lent:{number}:{name}"),
-            Self::Spent(milliseconds) => format!("spent:{number}:{milliseconds}"),
-            Self::Back => format!("back:{number}"),
-            Self::Unused => format!("unused:{number}"),
-        }
-    }
-
-    /// What [`PermitMessage::write`] wrote.
-    pub(in crate::quota) fn read(text: &str) -> Option<(u64, Self)> {
-        let (word, rest) = text.split_once(':')?;
-        let (number, rest) = rest.split_once(':').unwrap_or((rest, ""));
-        let read = match word {
-            "borrow" => {
-                let mut parts = rest.split(':');
-                let label = parts.next()?;
-                let classes = [Priority::Interactive, Priority::Refresh, Priority::Background];
-                let class = classes.into_iter().find(|class| class.label() == label)?;
-                let weight = parts.next()?.parse().ok().filter(|weight| *weight > 0)?;
-                let caller = percent_decode_str(parts.next()?).decode_utf8().ok()?;
-                Self::Borrow(Requester { caller: caller.into(), weight, class })
-            }
-            "lent" => Self::Lent(rest.into()),
-            "spent" => Self::Spent(rest.parse().ok()?),
-            "back" => Self::Back,
-            "unused" => Self::Unused,
-            _ => return None,
-        };
-        Some((number.parse().ok()?, read))
-    }
 }
 
 /// A turn of another replica's.
@@ -120,10 +65,10 @@ impl CallScheduler {
         self.update_lease(|_, _| ((), QuotaChange { ledger: false, queue: true }));
     }
 
-    fn write(&self, to: &ReplicaId, number: u64, word: &PermitMessage) {
+    fn write(&self, to: &ReplicaId, number: u64, message: PermitMessage) {
         if let Some(meeting) = self.meeting.get().cloned() {
-            let (to, word) = (Recipient::One(to.clone()), word.write(number));
-            tokio::spawn(async move { meeting.write(&to, &word).await });
+            let (to, message) = (Recipient::One(to.clone()), QuotaMessage::Permit { number, message });
+            tokio::spawn(async move { meeting.write(&to, message).await });
         }
     }
 
@@ -144,7 +89,7 @@ impl CallScheduler {
         let name = loop {
             // As urgent as whoever waits for it by now.
             let asker = Requester { class: demand.class(), ..demand.cause().clone() };
-            self.write(&lender, number, &PermitMessage::Borrow(asker));
+            self.write(&lender, number, PermitMessage::Borrow(asker));
             tokio::select! {
                 answered = timeout(AGAIN, &mut answer) => match answered {
                     Ok(Ok(Ok(name))) => break name,
@@ -187,7 +132,7 @@ impl CallScheduler {
     /// A turn that was borrowed is given back: its call has ended, or was never made.
     pub(super) fn give_back(&self, borrowed: &BorrowedPermit, was_used: bool) {
         let word = if was_used { PermitMessage::Back } else { PermitMessage::Unused };
-        self.write(&borrowed.lender, borrowed.number, &word);
+        self.write(&borrowed.lender, borrowed.number, word);
     }
 
     /// Another replica writes about a turn.
@@ -222,10 +167,10 @@ impl CallScheduler {
             }
             PermitMessage::Borrow(asker) => match loans.lent.get_mut(&key) {
                 Some(LentPermit::Waiting { heard, .. }) => *heard = Instant::now(),
-                Some(LentPermit::Lent { name, .. }) => self.write(from, number, &PermitMessage::Lent(name.clone())),
+                Some(LentPermit::Lent { name, .. }) => self.write(from, number, PermitMessage::Lent(name.clone())),
                 Some(LentPermit::Spent { retry_after, .. }) => {
                     let milliseconds = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-                    self.write(from, number, &PermitMessage::Spent(milliseconds));
+                    self.write(from, number, PermitMessage::Spent(milliseconds));
                 }
                 None => {
                     let task = tokio::spawn(self.clone().lend(from.clone(), number, asker));
@@ -255,7 +200,7 @@ impl CallScheduler {
         };
         // What stands there is the handle of this very task, which ends here anyway.
         let before = self.loans().lent.insert(key, loan);
-        self.write(&to, number, &word);
+        self.write(&to, number, word);
         drop(before);
     }
 
@@ -291,41 +236,7 @@ impl Drop for Awaited<'_> {
     fn drop(&mut self) {
         self.turns.loans().awaited.remove(&self.number);
         if !self.is_settled {
-            self.turns.write(self.lender, self.number, &PermitMessage::Unused);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn word() -> impl Strategy<Value = PermitMessage> {
-        let class = prop_oneof![Just(Priority::Interactive), Just(Priority::Refresh), Just(Priority::Background)];
-        prop_oneof![
-            (".*", 1u32.., class).prop_map(|(caller, weight, class)| {
-                PermitMessage::Borrow(Requester { caller: caller.into(), weight, class })
-            }),
-            "[0-9a-f]{16}:[0-9]{1,9}".prop_map(|name| PermitMessage::Lent(name.into())),
-            any::<u64>().prop_map(PermitMessage::Spent),
-            Just(PermitMessage::Back),
-            Just(PermitMessage::Unused),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn a_word_is_read_as_it_was_written(number in any::<u64>(), word in word()) {
-            prop_assert_eq!(PermitMessage::read(&word.write(number)), Some((number, word)));
-        }
-
-        #[test]
-        fn what_nobody_wrote_is_no_word(text in "[a-z:0-9%]{0,40}") {
-            if let Some((number, word)) = PermitMessage::read(&text) {
-                prop_assert!(PermitMessage::read(&word.write(number)) == Some((number, word)));
-            }
+            self.turns.write(self.lender, self.number, PermitMessage::Unused);
         }
     }
 }

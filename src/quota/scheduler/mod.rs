@@ -17,11 +17,10 @@ use super::savings::Savings;
 use super::state_file::StateFile;
 use crate::config;
 use crate::config::QuotaLimit;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 use crate::request::{Priority, Requester, RunWaiters};
 
 use self::lending::PermitLending;
-pub(super) use self::lending::PermitMessage;
 pub use self::permit::{CallPermit, Refused};
 
 /// The quota cannot serve a call within the queue's deadline.
