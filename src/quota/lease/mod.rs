@@ -13,8 +13,9 @@
 //! - `sync_interval`: the intervals of exchanges and heartbeats, and pulses.
 //! - `contact`: when Redis has answered; `members`: which replicas are alive; `call_log`: all calls that may count.
 //! - `sync`: the arguments and the reply of `sync.lua`, which runs an exchange in Redis.
-//! - `driver` and `pulse`: the tasks that carry exchanges and pulses to Redis. All other files are pure: time is an
-//!   argument, and what goes to Redis and comes back are values.
+//! - `channel`: the keys and commands in Redis; `driver` and `pulse`: the tasks that run exchanges, heartbeats and
+//!   pulses, and receive messages. All other files are pure: time is an argument, and what goes to Redis and comes back
+//!   are values.
 //!
 //! # States
 //! - **Joining**: the leader is not known. No calls. Data: an outage after which calls are still to be assumed.
@@ -56,6 +57,7 @@
 
 mod admission;
 mod call_log;
+mod channel;
 mod contact;
 mod driver;
 mod exchange;
@@ -74,8 +76,9 @@ use std::time::Duration;
 pub(super) use self::admission::Pass;
 use self::call_log::CallLog;
 pub(super) use self::call_log::CallName;
+pub(super) use self::channel::LeaseChannel;
 use self::contact::RedisContact;
-pub(super) use self::driver::{LeaseChannel, drive, leave, listen};
+pub(super) use self::driver::{drive, leave, listen};
 use self::exchange::CALL_SILENCE_TIMEOUT;
 use self::members::Members;
 pub(super) use self::pulse::keep_pulse;
