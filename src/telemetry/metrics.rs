@@ -91,15 +91,20 @@ pub fn quota_remaining(account: &str, window: Duration, left: u32) {
     gauge!("koregate_quota_remaining", &labels).set(f64::from(left));
 }
 
-/// Who makes the calls of an account, now that it has changed; and among how many replicas its quota is divided, if they
-/// have lost each other.
-pub fn fleet_role(account: &str, role: &'static str, divided_by: Option<usize>) {
+/// Records the new role of this replica for an account. `replicas_and_share`: the replicas among which the quota is
+/// divided while they cannot reach each other, and the share of each.
+pub fn fleet_role(account: &str, role: &'static str, replicas_and_share: Option<(usize, String)>) {
     for each in ["unknown", "calls", "follows", "alone"] {
         let labels = [("account", account.to_owned()), ("role", each.to_owned())];
         gauge!("koregate_fleet_role", &labels).set(f64::from(u8::from(each == role)));
     }
-    if let Some(replicas) = divided_by {
-        tracing::warn!(account, replicas, "the other replicas cannot be reached: making do with a share of the quota");
+    if let Some((replicas, share)) = replicas_and_share {
+        tracing::warn!(
+            account,
+            replicas,
+            share,
+            "the other replicas cannot be reached: making do with a share of the quota"
+        );
     } else {
         tracing::info!(account, role, "who makes the upstream calls of this account");
     }

@@ -43,7 +43,7 @@ impl SharedQuota {
     }
 
     /// An exchange has failed.
-    pub(super) fn failed(&mut self, now: MonotonicTime, exchange: &Exchange) -> QuotaChange {
+    pub(in crate::quota) fn failed(&mut self, now: MonotonicTime, exchange: &Exchange) -> QuotaChange {
         (self.is_exchanging, self.is_failing) = (false, true);
         // It may have been granted what it wanted, all the same.
         let lost = (exchange.first..).take(exchange.wants as usize).map(|number| self.name(number));

@@ -340,7 +340,7 @@ impl Fleet {
             if !matches!(replica.common.role(now), Role::Calls) || replica.ledger.free_at(now, 0, 0.0) > now {
                 return;
             }
-            let room = replica.ledger.remaining(now).map(|standing| standing.remaining).min().unwrap();
+            let room = replica.ledger.limit_usage(now).map(|usage| usage.remaining).min().unwrap();
             let Pass::Go(name) = replica.common.pass(now, &Arc::from(""), room) else { return };
             replica.ledger.begin();
             replica.under_way.push((name, now + Duration::from_millis(takes), self.counted.len()));
