@@ -13,15 +13,15 @@ test:
 
 # Format all code
 fmt:
-    cargo fmt
+    cargo fmt --all
 
 # Lints, warnings being errors
 lint:
-    cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy --workspace --all-targets --locked -- -D warnings
 
 # Build the documentation of the code and open it
 docs:
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --open
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --open
 
 # Check the manifests, the image, the compose file and the unit
 deploy:

@@ -1,4 +1,4 @@
-//! The wall clock: so that a test can set it, and compared with the upstream's.
+//! The wall clock: settable in tests, and compared with the upstream's clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use crate::window::Timestamp;
 
-/// How far the clocks of this machine, of replicas and of the upstream may differ.
+/// Largest difference between the clocks of this machine, of other replicas and of the upstream that is tolerated.
 pub const SKEW: Duration = Duration::from_mins(1);
-/// So many answers in a row whose `Date` is further away show that this machine's clock is wrong.
+/// Number of consecutive answers with a larger difference that show that this machine's clock is wrong.
 const ANSWERS_TO_BE_WRONG: u32 = 3;
 
-/// Tells the time of day: the machine's, or one that is moved by hand. All clones are the same clock.
+/// The time of day: the machine's, or one that is set by hand. All clones are the same clock.
 ///
-/// Only the time of day goes through here (what is settled, how old a copy is, when a token ends).
-/// Waiting and the rolling limits use tokio's monotonic clock, which no clock step can bend.
+/// Only the time of day comes from here (what is settled, the age of entries, the expiry of tokens). Waits and rolling
+/// limits use tokio's monotonic clock, which clock steps do not affect.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     by_hand: Option<Arc<AtomicI64>>,
     compared: Arc<Compared>,
 }
 
-/// How the clock compares with what the upstream says.
+/// Comparison with the upstream's clock.
 #[derive(Debug, Default)]
 struct Compared {
-    /// By how many nanoseconds it was ahead by the last answer; 0 within [`SKEW`].
+    /// Nanoseconds by which this clock was ahead at the last answer; 0 within [`SKEW`].
     ahead: AtomicI64,
-    /// How many answers in a row were further away than that, in either direction.
+    /// Number of consecutive answers with a larger difference, in either direction.
     off: AtomicU32,
 }
 
@@ -36,7 +36,7 @@ impl Clock {
         Self::default()
     }
 
-    /// A clock that stands at `now` until [`Clock::set`] moves it. Its clones move with it.
+    /// A clock that stands at `now` until [`Clock::set`] moves it, together with its clones.
     pub fn manual(now: Timestamp) -> Self {
         Self { by_hand: Some(Arc::new(AtomicI64::new(now.as_nanos()))), compared: Arc::default() }
     }
@@ -49,15 +49,15 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock; the machine's clock cannot be moved, and nothing happens.
+    /// Sets a manual clock; has no effect on the machine's clock.
     pub fn set(&self, now: Timestamp) {
         if let Some(nanos) = &self.by_hand {
             nanos.store(now.as_nanos(), Ordering::SeqCst);
         }
     }
 
-    /// Compares with the `Date`, in whole seconds, of an answer of the upstream that was asked for at `asked_at`. `Some` if
-    /// by that the clock comes to be wrong, or is no longer.
+    /// Compares the clock with the `Date` of an upstream answer (whole seconds) to a request sent at `asked_at`. Returns
+    /// `Some` if the comparison changes whether the clock counts as wrong.
     pub fn compare(&self, asked_at: Timestamp, date: Timestamp) -> Option<bool> {
         let latest = date + Duration::from_secs(1);
         let ahead = if asked_at > latest { asked_at.since(latest) } else { Duration::ZERO };
@@ -74,13 +74,12 @@ impl Clock {
         }
     }
 
-    /// By how much the clock was ahead of the upstream's by its last answer; zero within [`SKEW`].
+    /// Time by which the clock was ahead of the upstream's at its last answer; zero within [`SKEW`].
     pub fn ahead(&self) -> Duration {
         Duration::from_nanos(u64::try_from(self.compared.ahead.load(Ordering::Relaxed)).unwrap_or_default())
     }
 
-    /// Whether the clock is not to be trusted: the last answers of the upstream, three at least, were further away than
-    /// [`SKEW`].
+    /// Whether the clock cannot be trusted: at least the last three upstream answers differed by more than [`SKEW`].
     pub fn is_wrong(&self) -> bool {
         self.compared.off.load(Ordering::Relaxed) >= ANSWERS_TO_BE_WRONG
     }
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn three_answers_in_a_row_show_a_wrong_clock() {
+    fn three_consecutive_answers_show_a_wrong_clock() {
         let clock = Clock::manual(at(0));
         let news = [-3600, 0, 3600, -3600, 61, 62].map(|date| clock.compare(at(0), at(date)));
         assert_eq!(news, [None, None, None, None, Some(true), None], "ahead or behind, it is off");
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_is_ahead_says_by_how_much() {
+    fn clock_ahead_reports_its_lead() {
         let clock = Clock::manual(at(0));
         clock.compare(at(0), at(-61));
         assert_eq!(clock.ahead(), Duration::ZERO, "a date is of a whole second");

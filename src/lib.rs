@@ -1,13 +1,13 @@
 //! koregate: one Kore.ai credential and one quota for all services of a company.
 //!
-//! The way of a request, from the socket to Kore, stands in [`stack`]. Each stage is a folder of that name:
-//! [`edge`] lets it in, [`api`] understands it, [`cache`] serves what it has, [`repage`] walks what is missing,
-//! [`retry`] mends what can be mended, [`quota`] makes it wait for its turn, [`token`] signs it, and [`upstream`] makes
-//! the call. [`window`] is the time they all speak of, without I/O or a clock.
+//! [`stack`] shows the path of a request from the socket to Kore. Each stage is a folder of that name:
+//! [`edge`] authenticates it, [`api`] parses it, [`cache`] serves cached chunks, [`paging`] fetches missing runs, [`retry`]
+//! repeats failed calls, [`quota`] schedules calls within the limits, [`token`] signs them, and [`upstream`] makes them.
+//! [`request`] holds the values that travel through all stages, and [`window`] the time arithmetic, without I/O or a clock.
 //!
-//! Beside the way stand [`config`] (what the operator decides), [`fleet`] (the way to Redis, for what replicas share),
-//! [`server`] (listeners, TLS, drain), [`admin`] (what the operator looks at), [`telemetry`] (logs and metrics),
-//! [`simulator`] (an upstream for tests and the demo), `pages` (memory that the kernel may send as it is) and [`cli`].
+//! Beside the stages stand [`config`], [`redis_client`] (shared state of replicas), [`server`] (listeners, TLS, drain),
+//! [`admin`] (the operator's listener), [`telemetry`] (logs and metrics), `mapped_bytes` (memory that the kernel can
+//! send without a copy) and [`cli`]. The simulator of the upstream is a package of its own, `koregate-simulator`.
 
 pub mod admin;
 pub mod api;
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
+mod hex;
 mod mapped_bytes;
 pub mod paging;
 pub mod quota;
@@ -23,9 +24,9 @@ pub mod redis_client;
 pub mod request;
 pub mod retry;
 pub mod server;
-pub mod simulator;
 pub mod stack;
 pub mod telemetry;
 pub mod token;
+mod units;
 pub mod upstream;
 pub mod window;

@@ -1,4 +1,4 @@
-//! `koregate`: reads the command line, runs the command, gives its exit code.
+//! `koregate`: parses the command line, runs the command and returns its exit code.
 
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -7,16 +7,16 @@ use clap::Parser as _;
 use koregate::cli::{self, Cli};
 use tokio::runtime::Builder;
 
-/// Threads that wait for names to be looked up, besides those that deflate.
+/// Blocking threads for name lookups, besides those that deflate.
 const LOOKING_UP: usize = 2;
 
 fn main() -> ExitCode {
     let command = Cli::parse();
     let cores = available_parallelism().map_or(1, usize::from);
-    // A worker that has others sends what its queue has no room for the long way round, for them to take.
+    // A worker that has other tasks queues new ones globally, where idle workers find them.
     let mut builder = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     let runtime = builder
-        // Deflating keeps a core busy, so more threads gain nothing; and each has a heap of its own, with holes of its own.
+        // Deflating keeps a core busy, so more threads gain nothing, and each thread has a heap of its own that fragments.
         .max_blocking_threads(cores + LOOKING_UP)
         .enable_all()
         .build();

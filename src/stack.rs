@@ -1,4 +1,4 @@
-//! The way of a request, from the socket to Kore.
+//! The path of a request through the stages, from the listener to Kore.
 
 use tower::ServiceBuilder;
 
@@ -14,38 +14,38 @@ use crate::retry::RetryLayer;
 use crate::token::TokenLayer;
 use crate::upstream::Client;
 
-/// Answers requests; never fails, for every failure is an answer.
+/// The service of the data plane. Never fails: every failure is an answer.
 pub type GatewayService = EdgeStage<ApiStage<CacheStage>>;
 
-/// The stages, and what of them the admin plane looks at.
+/// The stages, and the handles that the admin plane and the server need.
 #[derive(Clone)]
 pub struct Stack {
-    /// The way in.
+    /// The outermost stage.
     pub service: GatewayService,
-    /// The ledgers of all accounts.
+    /// The schedulers and ledgers of all accounts.
     pub quotas: QuotaManager,
-    /// The memory tier.
+    /// The memory tier of the cache.
     pub memory: Memory,
-    /// The accounts whose windows cannot be cut.
+    /// The state of each account's `window.field` check.
     pub fields: WindowFields,
-    /// The hand that purges.
+    /// Purges, for the admin API.
     pub purges: Purges,
-    /// The way to the other replicas.
+    /// Messages to other replicas; `None` without Redis.
     pub post: Option<Mailbox>,
-    /// Answers that are given again and again.
+    /// Ready answers of repeated requests.
     pub answers: ResponseCache,
-    /// What each caller had.
+    /// Usage counts of each caller.
     pub usage: Usage,
-    /// How the callers' own limits stand.
+    /// The callers' keys and limits.
     pub callers: Callers,
-    /// What large heads and bodies take their room of.
+    /// Memory budget of request heads and bodies.
     pub request_memory: RequestMemory,
-    /// To be told when a drain has taken too long.
+    /// Notified when a drain has exceeded its timeout.
     pub drain_timeout: DrainTimeout,
 }
 
 impl Stack {
-    /// Builds the stages in the order in which a request meets them.
+    /// Builds the stages in the order in which a request passes them.
     ///
     /// # Errors
     /// If the trust anchors for the upstream cannot be loaded, or the state file of the quota cannot be used.
@@ -75,21 +75,21 @@ impl Stack {
         let drain_timeout = edge.drain_timeout().clone();
 
         let service = ServiceBuilder::new()
-            // Names the request, lets in who may call, and turns every failure into a response.
+            // Authenticates the caller, applies its limit, and turns every failure into a response.
             .layer(edge)
-            // From Kore's path and parameters to a window; from a window to Kore's answer, of any size.
+            // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
             .layer(api)
-            // Serves chunks from memory, then Redis; asks below only for the missing runs, once for all who wait.
+            // Serves chunks from memory, then Redis; fetches only missing runs, once for all requests that need them.
             .layer(cache)
-            // Fetches a bounded run, in pages of 100, until it is whole, or fails.
+            // Fetches a bounded run in pages of 100 items until it is complete and verified, or fails.
             .layer(PagingLayer::new(&config.window, &limiters, clock).bounded(RunBounds::beside(config.cache.memory)))
-            // Tries again what a second attempt can mend; above the quota, so that each attempt takes a turn.
+            // Repeats calls that may succeed when repeated; above the quota, so that each attempt is counted.
             .layer(RetryLayer)
-            // Waits for the account's turn: no rolling limit is ever passed.
+            // Waits for a permit of the account's scheduler: no rolling limit is ever exceeded.
             .layer(QuotaLayer(quotas.clone()))
-            // A fresh JWT in `auth`.
+            // Puts a valid JWT into `auth`.
             .layer(TokenLayer::new(&config.accounts, clock))
-            // One call to Kore, within its deadline.
+            // Makes one call to Kore, within its deadline.
             .service(Client::new(&config.upstream, clock.clone())?);
 
         Ok(Self {

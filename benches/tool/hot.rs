@@ -9,9 +9,9 @@ use std::hint::black_box;
 use bytes::Bytes;
 use koregate::cache::{Chunk, Settled};
 use koregate::paging::Item;
-use koregate::simulator::{Filter, StreamProfile};
 use koregate::upstream::Page;
 use koregate::window::{Interval, Timestamp};
+use koregate_simulator::{ItemFilter, StreamProfile};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
@@ -95,7 +95,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 /// What has no HTTP face of its own: work on what the upstream sent.
 fn pure(rig: &Rig, day: Timestamp) {
     let span = Interval::new(day - DAY, day);
-    let items = rig.control.expected_until(DENSE, span.start, span.end, false, &Filter::default());
+    let items = rig.control.expected_until(DENSE, span.start, span.end, false, &ItemFilter::default());
     let page: Vec<&[u8]> = items.iter().take(100).map(|(_, json)| json.as_slice()).collect();
     let body = [br#"{"numResults":100,"hasMore":true,"data":["#, &*page.join(&b','), b"]}"].concat();
     let body = Bytes::from(body);

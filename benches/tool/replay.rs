@@ -14,8 +14,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use koregate::simulator::{Filter, StreamProfile};
 use koregate::window::Timestamp;
+use koregate_simulator::{ItemFilter, StreamProfile};
 
 use self::models::{Ladder, LowerBound, UrlCache};
 use self::traces::{Ask, traces};
@@ -98,7 +98,7 @@ async fn times(begin: Timestamp) -> anyhow::Result<Vec<Timestamp>> {
     let mut times = Vec::new();
     let mut day = begin - DAY * DAYS_BEFORE;
     while day < begin + DAY * DAYS {
-        for (_, json) in rig.control.expected_until(STREAM, day, day + DAY, false, &Filter::default()) {
+        for (_, json) in rig.control.expected_until(STREAM, day, day + DAY, false, &ItemFilter::default()) {
             let item: Item<'_> = serde_json::from_slice(&json)?;
             times.push(item.segment_start_time.parse::<jiff::Timestamp>()?.into());
         }

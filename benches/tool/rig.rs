@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use koregate::clock::Clock;
 use koregate::config::Config;
 use koregate::server::Gateway;
-use koregate::simulator::{Control, Profile, Simulator, StreamProfile};
 use koregate::window::Timestamp;
+use koregate_simulator::{Control, Profile, Simulator, StreamProfile};
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
@@ -27,7 +27,9 @@ impl Rig {
     /// else is as koregate does it by default.
     pub(crate) async fn start(streams: Vec<StreamProfile>, days: u32, now: Timestamp) -> anyhow::Result<Self> {
         let clock = Clock::manual(now);
-        let simulator = Simulator::start(Profile { streams, days, ..Profile::default() }, clock.clone()).await?;
+        let profile = Profile { streams, days, ..Profile::default() };
+        let simulator_clock = clock.clone();
+        let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await?;
         let account = simulator.control().profile().account;
         let text = format!(
             "[server]\nlisten = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n[upstream]\nbase_url = '{}'\n\

@@ -118,7 +118,7 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        let wrong = self.0.fields.wrong();
+        let wrong = self.0.fields.wrong_accounts();
         let wrong = wrong.iter().map(|account| {
             format!(
                 "account {account}: window.field is not the timestamp that the upstream selects on; only exact windows are \

@@ -35,7 +35,7 @@ impl Admin {
         let Some((account, _)) = self.0.quotas.iter().find(|(account, _)| ***account == *asked) else {
             return problem(StatusCode::NOT_FOUND, "not-found", "this account is not configured".to_owned(), None);
         };
-        let was_wrong = self.0.fields.acquit(account);
+        let was_wrong = self.0.fields.clear(account);
         telemetry::window_field_right(account);
         json(StatusCode::OK, &Trusted { account: account.to_string(), was_wrong })
     }

@@ -16,7 +16,7 @@ use super::gzip::GzipMember;
 use super::negotiation::{Coding, Format, Negotiated};
 use super::report::Progress;
 use super::streaming_body::StreamedPieces;
-use crate::cache::{CacheError, Damaged, ItemSlice, Joint, Slice};
+use crate::cache::{CacheError, Damaged, DeflateSplice, ItemSlice, Slice};
 
 /// The items of one answer, as bytes.
 impl ItemSlice {
@@ -63,9 +63,9 @@ impl ItemSlice {
             Format::Json => {
                 let (mut member, envelope) = (GzipMember::default(), self.envelope());
                 let begin = member.begin(envelope.as_bytes());
-                let joints =
-                    in_order(self.slices).flat_map(|(slice, is_first)| slice.chunk.joints(slice.rows, is_first));
-                Box::new(std::iter::once(Ok(begin)).chain(Joined { joints, member: Some(member) }.flatten()))
+                let splices =
+                    in_order(self.slices).flat_map(|(slice, is_first)| slice.chunk.splices(slice.rows, is_first));
+                Box::new(std::iter::once(Ok(begin)).chain(Joined { splices, member: Some(member) }.flatten()))
             }
         }
     }
@@ -82,16 +82,16 @@ type Pieces = Box<dyn Iterator<Item = Result<Bytes, Damaged>> + Send + Sync>;
 
 /// Deflated text as pieces of a gzip member, and its end.
 struct Joined<I> {
-    joints: I,
+    splices: I,
     /// `None` when it has ended.
     member: Option<GzipMember>,
 }
 
-impl<I: Iterator<Item = Result<Joint, Damaged>>> Iterator for Joined<I> {
+impl<I: Iterator<Item = Result<DeflateSplice, Damaged>>> Iterator for Joined<I> {
     type Item = Vec<Result<Bytes, Damaged>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.joints.next() {
+        match self.splices.next() {
             Some(Ok(joint)) => Some(self.member.as_mut()?.join(joint).into_iter().map(Ok).collect()),
             Some(Err(damaged)) => Some(vec![Err(damaged)]),
             None => Some(vec![Ok(self.member.take()?.end(ENVELOPE_END))]),

@@ -3,7 +3,7 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use crc32fast::Hasher;
 
-use crate::cache::Joint;
+use crate::cache::DeflateSplice;
 
 /// No name, no time, nobody's system.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -28,7 +28,7 @@ impl GzipMember {
     }
 
     /// Text that is deflated already: gives what is to be sent.
-    pub(super) fn join(&mut self, joint: Joint) -> Vec<Bytes> {
+    pub(super) fn join(&mut self, joint: DeflateSplice) -> Vec<Bytes> {
         self.crc.combine(&Hasher::new_with_initial_len(joint.crc, joint.len));
         self.len += joint.len;
         joint.pieces

@@ -190,12 +190,12 @@ where
                 window: Some(usage),
             });
             response.headers_mut().insert("cache-status", cache_status);
-            if let (Some(asked), Some(lasting), Some(fetched_at)) = (asked, window.lasting, window.oldest_copy)
+            if let (Some(asked), Some(validity), Some(fetched_at)) = (asked, window.validity, window.oldest_entry)
                 && api.answers.is_worth_keeping(&asked, bytes)
             {
-                response = api.answers.keep(asked, lasting, fetched_at, &report, response);
+                response = api.answers.keep(asked, validity, fetched_at, &report, response);
             }
-            if let Some(fetched_at) = window.oldest_copy {
+            if let Some(fetched_at) = window.oldest_entry {
                 tell_age(response.headers_mut(), fetched_at, now);
             }
             Ok(Answer { response, report })
@@ -234,7 +234,7 @@ impl ApiLayer {
         describe(&mut response, representation);
         let headers = response.headers_mut();
         headers.insert("cache-status", status(window.outcome, "streamed"));
-        if let Some(fetched_at) = window.oldest_copy {
+        if let Some(fetched_at) = window.oldest_entry {
             tell_age(headers, fetched_at, now);
         }
         Answer { response, report: report.into() }

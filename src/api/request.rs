@@ -121,7 +121,7 @@ pub(super) fn read(
         query: WindowQuery {
             series: series.into(),
             interval: interval.split_at(now).0,
-            excerpt: parameters.excerpt()?,
+            page_range: parameters.page_range()?,
             asked_at: now,
             asker: asker(head, caller),
             may_stream: may_be_chunked(head.version),
@@ -213,7 +213,7 @@ impl Parameters {
         Ok(interval)
     }
 
-    fn excerpt(&self) -> Result<PageRange, ApiError> {
+    fn page_range(&self) -> Result<PageRange, ApiError> {
         let offset = number("offset", self.offset.as_deref())?.unwrap_or(0);
         Ok(PageRange { offset, limit: number("limit", self.limit.as_deref())? })
     }

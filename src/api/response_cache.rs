@@ -57,12 +57,12 @@ struct Slot {
 #[derive(Debug)]
 struct Ready {
     name: Vec<u8>,
-    lasting: ValidityToken,
+    validity: ValidityToken,
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
     /// When the oldest part of it was fetched.
-    oldest_copy: Timestamp,
+    oldest_entry: Timestamp,
     report: Arc<Report>,
 }
 
@@ -122,14 +122,14 @@ impl ResponseCache {
     /// The answer at `now`, if it is ready and still true.
     pub(super) fn recall(&self, asked: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
         let ready = self.ready.get(asked.number).filter(|ready| ready.name == asked.name)?;
-        if !ready.lasting.holds() {
+        if !ready.validity.is_valid() {
             self.ready.forget(asked.number);
             return None;
         }
         let mut response = Response::new(Either::Right(Full::new(ready.body.clone())));
         *response.status_mut() = ready.status;
         *response.headers_mut() = ready.headers.clone();
-        tell_age(response.headers_mut(), ready.oldest_copy, now());
+        tell_age(response.headers_mut(), ready.oldest_entry, now());
         Some(Answer { response, report: ready.report.clone() })
     }
 
@@ -140,15 +140,15 @@ impl ResponseCache {
         if slot.number.swap(asked.number, Ordering::Relaxed) != asked.number {
             slot.reads.forget();
         }
-        slot.reads.is_often() && bytes <= LONGEST && !self.ready.is_too_much(bytes)
+        slot.reads.record() && bytes <= LONGEST && !self.ready.is_too_large(bytes)
     }
 
     /// Keeps an answer, and gives it.
     pub(super) fn keep(
         &self,
         asked: ResponseKey,
-        lasting: ValidityToken,
-        oldest_copy: Timestamp,
+        validity: ValidityToken,
+        oldest_entry: Timestamp,
         report: &Arc<Report>,
         response: Response<ApiBody>,
     ) -> Response<ApiBody> {
@@ -166,11 +166,11 @@ impl ResponseCache {
         let bytes = name.len() + body.len() + USUAL_HEAD;
         let ready = Ready {
             name,
-            lasting,
+            validity,
             status: head.status,
             headers,
             body: body.clone(),
-            oldest_copy,
+            oldest_entry,
             // The calls are told of in the first answer only.
             report: Arc::new(Report { calls: 0, ..Report::clone(report) }),
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::answer::{Hit, Lookup};
 use super::fetch::Fetcher;
 use super::fetch::InFlightFetch;
-use super::fetch::{gathered, need};
+use super::fetch::{coalesce, needed_part};
 use super::series::{SeriesState, SharedSeriesState};
 use super::store::CacheEntry;
 use super::{Cost, WindowQuery};
@@ -50,7 +50,7 @@ impl Known {
 
 /// What `query` would cost now.
 pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
-    let own = fetcher.shelves.find(&query.series).unwrap_or_default();
+    let own = fetcher.series_map.find(&query.series).unwrap_or_default();
     let look = Lookup {
         fetcher,
         series: &query.series,
@@ -61,13 +61,13 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     let mut found = Found::default();
     if query.interval.is_empty() {
         // Nobody need be asked for what is still to come.
-    } else if fetcher.fields.is_wrong(&query.series) {
+    } else if fetcher.window_fields.is_wrong(&query.series) {
         found.look_for_exactly(&look, &own.lock(), query.interval);
     } else {
         found.look_for_chunks(&look, &own, query.interval);
     }
     let (density, of) = density(&look, &own);
-    fetcher.shelves.tidy(&query.series, &own);
+    fetcher.series_map.remove_if_idle(&query.series, &own);
     let (seen, runs) = (density.observed(), found.runs.intervals().to_vec());
     Cost {
         expected: density.pages(&runs, PAGE_LIMIT),
@@ -90,7 +90,7 @@ struct Found {
 }
 
 fn can_be_joined(flight: &InFlightFetch) -> bool {
-    !flight.demand.is_abandoned() && !flight.is_closed()
+    !flight.waiters.is_abandoned() && !flight.is_closed()
 }
 
 impl Found {
@@ -99,14 +99,14 @@ impl Found {
         let mut plan = Plan::new(window);
         let shelf = look.take(&mut plan, own);
         let agentic = look.series.agentic;
-        let flights = shelf.flights.iter().filter(|flight| can_be_joined(flight) && flight.serves(window, agentic));
+        let flights = shelf.in_flight.iter().filter(|flight| can_be_joined(flight) && flight.serves(window, agentic));
         // What is still being gathered for somebody is as good as on its way.
         let undivided = |interval, _| vec![PlannedRun { interval, items: None }];
-        let gathered = shelf.gathering.as_ref().map(|gathering| gathered(&gathering.wants, false, undivided));
+        let gathered = shelf.pending.as_ref().map(|gathering| coalesce(&gathering.requests, false, undivided));
         let gathered = gathered.unwrap_or_default().into_iter().filter(|run| run.agentic || !agentic);
         let mut unasked = plan.missing.clone();
         for interval in flights.map(|flight| flight.interval()).chain(gathered.map(|run| run.plan.interval)) {
-            if need(&unasked, interval).is_some() {
+            if needed_part(&unasked, interval).is_some() {
                 unasked.remove(interval);
                 self.under_way.insert(interval.intersection(window));
             }
@@ -145,12 +145,12 @@ impl Found {
         let key = (window, look.series.agentic);
         self.chunks = 1;
         let flies = |flight: &Arc<InFlightFetch>| {
-            (flight.interval(), flight.route.agentic, flight.route.placed) == (key.0, key.1, PlacementCheck::Unchecked)
+            (flight.interval(), flight.spec.agentic, flight.spec.placed) == (key.0, key.1, PlacementCheck::Unchecked)
                 && can_be_joined(flight)
         };
         if shelf.exact.get(&key).is_some_and(|copy| copy.peek(&look.fetcher.memory).is_some()) {
             self.hits = 1;
-        } else if shelf.flights.iter().any(flies) {
+        } else if shelf.in_flight.iter().any(flies) {
             self.under_way.insert(window);
         } else {
             self.runs.insert(window);

@@ -27,7 +27,7 @@ use tower::{Layer, Service};
 
 pub use self::answer::{RemainingStream, StreamEvent};
 pub use self::chunk::AccessCounter;
-pub use self::chunk::{Chunk, Damaged, Joint, Settled, Slice};
+pub use self::chunk::{Chunk, Damaged, DeflateSplice, Settled, Slice};
 pub use self::chunk::{ItemSlice, PageRange};
 pub use self::estimate::{Basis, Known};
 pub use self::outcome::{NotStored, Outcome};
@@ -58,7 +58,7 @@ pub struct WindowQuery {
     /// Of which time, cut at now.
     pub interval: Interval,
     /// Which of its items.
-    pub excerpt: PageRange,
+    pub page_range: PageRange,
     /// When it was asked for.
     pub asked_at: Timestamp,
     /// Who asks, and how urgently.
@@ -77,9 +77,9 @@ pub struct WindowAnswer {
     /// Whether it can never change again.
     pub settled: bool,
     /// How long the same answer may be given again without a look at its chunks; `None` if it may not.
-    pub lasting: Option<ValidityToken>,
+    pub validity: Option<ValidityToken>,
     /// When the oldest part of it was fetched; `None` if all of it was fetched since it was asked for.
-    pub oldest_copy: Option<Timestamp>,
+    pub oldest_entry: Option<Timestamp>,
     /// How it was answered.
     pub outcome: Outcome,
     /// How many pieces of chunks the window is made of.
@@ -116,40 +116,40 @@ pub struct Cost {
 pub enum CacheError {
     /// A run failed.
     #[error(transparent)]
-    Repage(PagingError),
+    Paging(PagingError),
     /// The quota has granted no call for too long, or will not; a run that has begun goes on, so asking again later will
     /// find it further.
     #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
-    Held(Exhausted),
+    QuotaExhausted(Exhausted),
     /// The runs that the caller has under way left no room for another one in time.
     #[error("too many fetches are under way for this caller")]
-    Busy {
+    TooManyFetches {
         /// When it is worth coming again.
         retry_after: Duration,
     },
     /// The task of a run ended without a word.
     #[error("a fetch was lost")]
-    Lost,
+    FetchLost,
     /// Items kept moving from one chunk to another while the window was put together.
     #[error("the window's items kept moving")]
-    Restless,
+    ItemsMoving,
     /// Answers under way, most likely those of readers that take nothing, hold as many chunks as they may that memory has
     /// let go of.
     #[error("answers that are being sent hold too much memory for one more that is as large as this one")]
-    AnswersHoldTooMuch,
+    PinnedMemoryFull,
     /// A chunk does not read back.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// Another replica makes the calls of the account, but does not know the account, cuts chunks otherwise, or has
     /// another time of day.
     #[error("the replica that makes the calls of this account is configured otherwise than this one")]
-    Foreign,
+    ConfigMismatch,
     /// The window must not be streamed, and its items are more than can be kept until its length is known.
     #[error(
         "the window is larger than {limit} bytes, the most that can be kept until its length is known: ask over \
          HTTP/1.1, or for a limit"
     )]
-    TooLargeToHold {
+    TooLargeToBuffer {
         /// Bytes.
         limit: u64,
     },
@@ -228,24 +228,24 @@ where
         });
         let (tier, relay) = shared.unzip();
         let fetcher = Arc::new(Fetcher {
-            tier,
-            relay,
+            redis: tier,
+            remote: relay,
             below: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
-            shelves: self.shelves.clone(),
+            series_map: self.shelves.clone(),
             freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
             grid,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             limiters: self.limiters.clone(),
             queue_timeout: self.queue_timeout,
-            fields: self.fields.clone(),
+            window_fields: self.fields.clone(),
             window_field: self.window.field.clone(),
             purges: self.purges.clone(),
             stored: AtomicU64::new(0),
             latest_fetch: AtomicI64::new(i64::MIN),
         });
-        if let Some(relay) = &fetcher.relay {
+        if let Some(relay) = &fetcher.remote {
             relay.open(&fetcher);
         }
         CacheStage(fetcher)
@@ -266,7 +266,7 @@ impl Service<WindowQuery> for CacheStage {
     }
 
     fn call(&mut self, query: WindowQuery) -> Self::Future {
-        self.0.forget_future(query.asked_at);
+        self.0.remove_future_entries(query.asked_at);
         match FastPath::at(&self.0, &query) {
             Some(glance) if glance.is_ready() => Either::Left(ready(self.0.memory.admit_answer(glance.answer()))),
             Some(glance) => Either::Right(Box::pin(async { Ok(glance.stripped().await?) })),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::chunk::Chunk;
-use super::fetch::FailureBackoff;
 use super::fetch::InFlightFetch;
+use super::fetch::NegativeCache;
 use super::fetch::Waiter;
 use super::store::Memory;
 use super::store::{CacheEntry, EntryIndex};
@@ -23,16 +23,16 @@ const TORN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins
 /// missing asks for it under the same lock, so nobody asks twice.
 #[derive(Debug, Default)]
 pub(super) struct SeriesState {
-    pub(super) copies: EntryIndex,
+    pub(super) entries: EntryIndex,
     /// Windows of an account whose items cannot be cut by time, each with its whole answer.
     pub(super) exact: HashMap<(Interval, bool), CacheEntry>,
-    pub(super) flights: Vec<Arc<InFlightFetch>>,
-    pub(super) gathering: Option<PendingBatch>,
+    pub(super) in_flight: Vec<Arc<InFlightFetch>>,
+    pub(super) pending: Option<PendingBatch>,
     pub(super) sizing: RunLengthPolicy,
     /// Spans in which an item was found that cannot be placed: what overlaps them is asked for as a whole at once.
-    uncut: FailureBackoff,
+    uncut: NegativeCache,
     /// Spans whose rows did not hold still.
-    torn: FailureBackoff,
+    torn: NegativeCache,
 }
 
 /// How long the runs of a series may be, by the order of the upstream's rows: where they come in none, a run that turns
@@ -88,7 +88,7 @@ impl RunLengthPolicy {
 /// however many callers, becomes as few runs as can be.
 #[derive(Debug)]
 pub(super) struct PendingBatch {
-    pub(super) wants: Vec<PendingRequest>,
+    pub(super) requests: Vec<PendingRequest>,
     /// Closed when the flights have begun.
     pub(super) begun: watch::Receiver<()>,
 }
@@ -99,13 +99,13 @@ pub(super) struct PendingRequest {
     pub(super) intervals: IntervalSet,
     pub(super) agentic: bool,
     /// Who wants it, if still somebody does.
-    pub(super) seat: Weak<Waiter>,
+    pub(super) waiter: Weak<Waiter>,
     /// Copies fetched since then are good enough for it.
     pub(super) fresh_since: Timestamp,
     /// Whether the second tier was asked for it.
-    pub(super) looked_up: bool,
+    pub(super) redis_checked: bool,
     /// What it needs next, if nothing that is in flight brings that.
-    pub(super) lead: Option<NextNeed>,
+    pub(super) next_need: Option<NextNeed>,
     /// Whether further runs may be begun for it beside that.
     pub(super) further: bool,
 }
@@ -121,7 +121,7 @@ pub(super) struct NextNeed {
 
 impl SeriesState {
     /// Remembers for an hour that windows which overlap `interval` cannot be cut.
-    pub(super) fn do_not_cut(&mut self, interval: Interval) {
+    pub(super) fn mark_uncut(&mut self, interval: Interval) {
         self.uncut.add(interval, UNCUT, UNCUT);
     }
 
@@ -131,14 +131,14 @@ impl SeriesState {
     }
 
     /// Remembers for a while that the rows of `interval` do not hold still.
-    pub(super) fn was_torn(&mut self, interval: Interval) {
+    pub(super) fn mark_torn(&mut self, interval: Interval) {
         if !interval.is_empty() {
             self.torn.add(interval, TORN.0, TORN.1);
         }
     }
 
     /// Whether a part of `interval` did not hold still a moment ago: it is not worth its calls to ask for it again.
-    pub(super) fn has_torn(&self, interval: Interval) -> bool {
+    pub(super) fn is_torn(&self, interval: Interval) -> bool {
         self.torn.lie_in(interval)
     }
 
@@ -147,7 +147,7 @@ impl SeriesState {
     pub(super) fn put(&mut self, agentic: bool, copy: CacheEntry, memory: &Memory) -> bool {
         let (chunk, fetched_at) = (copy.chunk, copy.fetched_at);
         let old: Vec<(Interval, CacheEntry)> =
-            self.copies.of(agentic).within(chunk).map(|(interval, old)| (interval, old.clone())).collect();
+            self.entries.of(agentic).within(chunk).map(|(interval, old)| (interval, old.clone())).collect();
         let newer: Vec<_> = old.iter().filter(|(_, old)| old.fetched_at > fetched_at).cloned().collect();
         let mut left = IntervalSet::from(chunk);
         for (interval, _) in &newer {
@@ -156,23 +156,23 @@ impl SeriesState {
         if left.is_empty() && !newer.is_empty() {
             return false;
         }
-        self.copies.insert(agentic, chunk, copy);
+        self.entries.insert(agentic, chunk, copy);
         // What is newer stays where it lies, and the new one comes around it.
         for (interval, newer) in newer {
-            self.copies.insert(agentic, interval, newer);
+            self.entries.insert(agentic, interval, newer);
         }
         for (_, old) in old {
-            if !self.copies.of(agentic).within(old.chunk).any(|(_, still)| still.id == old.id) {
-                memory.drop_chunk(old.id);
+            if !self.entries.of(agentic).within(old.chunk).any(|(_, still)| still.id == old.id) {
+                memory.remove(old.id);
             }
         }
         true
     }
 
     /// Forgets what was cut of the series: it is worth nothing.
-    pub(super) fn forget_copies(&mut self, memory: &Memory) {
-        let copies = std::mem::take(&mut self.copies);
-        copies.all().for_each(|(_, copy)| memory.drop_chunk(copy.id));
+    pub(super) fn clear_entries(&mut self, memory: &Memory) {
+        let copies = std::mem::take(&mut self.entries);
+        copies.all().for_each(|(_, copy)| memory.remove(copy.id));
     }
 
     /// Forgets the copies that `buried` says were purged, and closes the flights that bring such. How many chunks have
@@ -187,16 +187,16 @@ impl SeriesState {
             }
             !is_buried
         };
-        self.copies.retain(&mut keep);
+        self.entries.retain(&mut keep);
         self.exact.retain(|_, copy| keep(copy));
         self.uncut.clear();
         self.torn.clear();
         for id in &gone {
-            memory.drop_chunk(*id);
+            memory.remove(*id);
         }
-        self.flights
+        self.in_flight
             .iter()
-            .filter(|flight| buried(flight.interval(), flight.route.epoch))
+            .filter(|flight| buried(flight.interval(), flight.spec.epoch))
             .for_each(|flight| flight.close());
         gone.len()
     }
@@ -204,7 +204,7 @@ impl SeriesState {
     /// How dense the series is by what is cached of it; `open` gives the chunk of a copy, if it is still there.
     pub(super) fn density(&self, open: impl Fn(&CacheEntry) -> Option<Arc<Chunk>>) -> Density {
         let mut density = Density::default();
-        for (interval, copy) in self.copies.all() {
+        for (interval, copy) in self.entries.all() {
             // That nothing lay ahead of a fetch tells nothing of what will lie there.
             let is_past = copy.chunk.start < copy.fetched_at;
             if let Some(chunk) = open(copy).filter(|_| is_past) {
@@ -222,16 +222,16 @@ impl SeriesState {
 
     /// Forgets the copies of chunks that have gone from memory.
     pub(super) fn sweep(&mut self, memory: &Memory) {
-        self.copies.retain(|copy| memory.holds(copy.id));
+        self.entries.retain(|copy| memory.holds(copy.id));
         self.exact.retain(|_, copy| memory.holds(copy.id));
         self.uncut.expire();
         self.torn.expire();
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        let holds_nothing = self.copies.is_empty() && self.exact.is_empty();
+        let holds_nothing = self.entries.is_empty() && self.exact.is_empty();
         let remembers_nothing = self.uncut.is_empty() && self.torn.is_empty();
-        holds_nothing && remembers_nothing && self.flights.is_empty() && self.gathering.is_none()
+        holds_nothing && remembers_nothing && self.in_flight.is_empty() && self.pending.is_none()
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
         assert!(shelf.put(false, older.clone(), &memory), "a part of it is news");
         let lies = |shelf: &SeriesState| -> Vec<_> {
             shelf
-                .copies
+                .entries
                 .of(false)
                 .within(Interval::EVER)
                 .map(|(interval, copy)| (interval.start, interval.end, copy.id))
@@ -309,7 +309,7 @@ mod tests {
         let held = Arc::new(Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &[]));
         let copy = CacheEntry::keep(&held, &memory);
         assert!(copy.peek(&memory).is_some());
-        memory.drop_chunk(copy.id);
+        memory.remove(copy.id);
         assert!(copy.peek(&memory).is_none());
     }
 

@@ -39,7 +39,7 @@ impl SeriesMap {
 
     /// Takes the shelf of a series down if nothing lies on it and nobody but the caller, who holds it, uses it: series
     /// that only ever fail leave nothing behind.
-    pub(super) fn tidy(&self, series: &Series, held: &SharedSeriesState) {
+    pub(super) fn remove_if_idle(&self, series: &Series, held: &SharedSeriesState) {
         let mut shelves = self.lock();
         if held.holders() == 2 && held.lock().is_idle() {
             shelves.remove(&self.key(series));
@@ -48,29 +48,29 @@ impl SeriesMap {
 
     /// Forgets all that was kept for an account.
     pub(super) fn clear(&self, account: &str, memory: &Memory) {
-        for (_, shelf) in self.of_account(account) {
-            shelf.lock().forget_copies(memory);
+        for (_, shelf) in self.account_series(account) {
+            shelf.lock().clear_entries(memory);
         }
     }
 
     /// Forgets what was fetched after `moment`.
-    pub(super) fn forget_later_than(&self, moment: Timestamp, memory: &Memory) {
+    pub(super) fn remove_fetched_after(&self, moment: Timestamp, memory: &Memory) {
         for shelf in self.lock().values() {
             let keep = |copy: &CacheEntry| {
                 let is_later = copy.fetched_at > moment;
                 if is_later {
-                    memory.drop_chunk(copy.id);
+                    memory.remove(copy.id);
                 }
                 !is_later
             };
             let mut shelf = shelf.lock();
-            shelf.copies.retain(keep);
+            shelf.entries.retain(keep);
             shelf.exact.retain(|_, copy| keep(copy));
         }
     }
 
     /// The shelves of an account, each with its stream.
-    pub(super) fn of_account(&self, account: &str) -> Vec<(Arc<str>, SharedSeriesState)> {
+    pub(super) fn account_series(&self, account: &str) -> Vec<(Arc<str>, SharedSeriesState)> {
         let shelves = self.lock();
         let own = shelves.iter().filter(|(key, _)| *key.account == *account);
         own.map(|(key, shelf)| (key.stream.clone(), shelf.clone())).collect()

@@ -103,7 +103,7 @@ impl Account {
         }
     }
 
-    fn acquit(&mut self) {
+    fn clear(&mut self) {
         let looked_for = std::mem::take(&mut self.looked_for);
         *self = Self { was_acquitted: true, some_were_placed: true, looked_for, ..Self::default() };
     }
@@ -127,12 +127,12 @@ impl WindowFields {
     }
 
     /// The accounts with a wrong field.
-    pub fn wrong(&self) -> Vec<Arc<str>> {
+    pub fn wrong_accounts(&self) -> Vec<Arc<str>> {
         self.lock().iter().filter(|(_, account)| account.is_wrong()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Waits while an item of this account is being looked for: its windows may turn out to be cut wrongly.
-    pub(super) async fn trial_ended(&self, account: &str) {
+    pub(super) async fn check_finished(&self, account: &str) {
         let trial = match self.lock().get(account).map(|account| &account.verdict) {
             Some(Verdict::OnTrial(trial)) => trial.clone(),
             _ => return,
@@ -142,7 +142,7 @@ impl WindowFields {
     }
 
     /// A run of a series that nothing shifts has brought items, each where it was asked for.
-    pub(super) fn saw_placed(&self, account: &Arc<str>) {
+    pub(super) fn record_placed(&self, account: &Arc<str>) {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         account.some_were_placed = true;
@@ -151,7 +151,7 @@ impl WindowFields {
 
     /// A run of a series that nothing shifts has brought items, none of which has a timestamp. True if the field is found
     /// wrong by that.
-    pub(super) fn saw_none_placed(&self, account: &Arc<str>) -> bool {
+    pub(super) fn record_unplaced(&self, account: &Arc<str>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         account.windows_without_timestamps += 1;
@@ -160,7 +160,7 @@ impl WindowFields {
     }
 
     /// An item does not lie where it was asked for: whether it is to be looked for where its timestamp says.
-    pub(super) fn begin_trial(&self, account: &Arc<str>, item: &MisplacedItem) -> Option<FieldCheck> {
+    pub(super) fn start_check(&self, account: &Arc<str>, item: &MisplacedItem) -> Option<FieldCheck> {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         let is_trusted = matches!(account.verdict, Verdict::Trusted);
@@ -174,7 +174,7 @@ impl WindowFields {
 
     /// A trial has ended: the item was found where its timestamp says, or was not; `None` if nobody knows. True if the
     /// field is found wrong by that.
-    pub(super) fn end_trial(&self, account: &Arc<str>, item: &MisplacedItem, found: Option<bool>) -> bool {
+    pub(super) fn finish_check(&self, account: &Arc<str>, item: &MisplacedItem, found: Option<bool>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         if found.is_some() && account.looked_for.len() < REMEMBERED {
@@ -191,7 +191,7 @@ impl WindowFields {
 
     /// Whether it is time to look at the verdict over an account again. Whoever is told so does. A verdict of another
     /// replica is this one's to review if it `calls`.
-    pub(super) fn begin_review(&self, account: &str, calls: bool) -> bool {
+    pub(super) fn start_recheck(&self, account: &str, calls: bool) -> bool {
         let mut accounts = self.lock();
         let Some(account) = accounts.get_mut(account) else { return false };
         match &mut account.verdict {
@@ -208,7 +208,7 @@ impl WindowFields {
     }
 
     /// A review has ended: another item was found where its timestamp says, or was not. True if the verdict is taken back.
-    pub(super) fn end_review(&self, account: &str, found: bool) -> bool {
+    pub(super) fn finish_recheck(&self, account: &str, found: bool) -> bool {
         let mut accounts = self.lock();
         let Some(account) = accounts.get_mut(account) else { return false };
         let Verdict::Wrong(review) = &mut account.verdict else { return false };
@@ -220,19 +220,19 @@ impl WindowFields {
         review.at = Instant::now();
         let is_enough = review.found >= ITEMS_TO_ACQUIT;
         if is_enough {
-            account.acquit();
+            account.clear();
         }
         is_enough
     }
 
     /// Whether a verdict that stands where all replicas see it was taken back here, so that it is to be deleted. Asked once.
-    pub(super) fn take_acquittal(&self, account: &str) -> bool {
+    pub(super) fn take_cleared(&self, account: &str) -> bool {
         let mut accounts = self.lock();
         accounts.get_mut(account).is_some_and(|account| std::mem::take(&mut account.was_acquitted))
     }
 
     /// Another replica has found the field of an account wrong. True if that is news.
-    pub(super) fn heard_wrong(&self, account: &Arc<str>) -> bool {
+    pub(super) fn mark_wrong_elsewhere(&self, account: &Arc<str>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         let is_news = !account.is_wrong();
@@ -243,16 +243,16 @@ impl WindowFields {
     }
 
     /// Takes the verdict over an account back, and over its series. True if there was one over the account.
-    pub fn acquit(&self, account: &Arc<str>) -> bool {
+    pub fn clear(&self, account: &Arc<str>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         let was_wrong = account.is_wrong();
-        account.acquit();
+        account.clear();
         was_wrong
     }
 
     /// The windows of a series are shifted by a parameter or a body of its own.
-    pub(super) fn found_shifted(&self, series: &Series) {
+    pub(super) fn mark_shifted(&self, series: &Series) {
         let mut accounts = self.lock();
         let account = accounts.entry(series.account.clone()).or_default();
         if account.shifted.len() < REMEMBERED {

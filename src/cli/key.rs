@@ -8,6 +8,8 @@ use aws_lc_rs::rand;
 use http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::hex;
+
 /// So many random bytes that nobody can guess a key, or find one that belongs to a hash.
 const KEY_BYTES: usize = 32;
 
@@ -55,7 +57,7 @@ pub fn run(args: &KeyArgs) -> ExitCode {
 fn made() -> Result<SecretString, String> {
     let mut bytes = [0; KEY_BYTES];
     rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
-    Ok(format!("kg_{}", hex(&bytes)).into())
+    Ok(format!("kg_{}", hex::encode(&bytes)).into())
 }
 
 fn read_key() -> Result<SecretString, String> {
@@ -84,11 +86,7 @@ fn given(text: &SecretString) -> Result<SecretString, String> {
 }
 
 fn hash_line(key: &SecretString) -> String {
-    format!("api_key_sha256 = \"{}\"\n", hex(digest(&SHA256, key.expose_secret().as_bytes()).as_ref()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    format!("api_key_sha256 = \"{}\"\n", hex::encode(digest(&SHA256, key.expose_secret().as_bytes()).as_ref()))
 }
 
 #[cfg(test)]

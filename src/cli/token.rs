@@ -4,7 +4,6 @@ use std::fmt::{self, Write as _};
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -14,6 +13,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::config::{AccountConfig, Config};
 use crate::token::mint::mint;
+use crate::units::print_duration_roughly;
 use crate::window::Timestamp;
 
 /// Mints a token for an account, or explains one.
@@ -173,8 +173,8 @@ fn issued(iat: &Value, now: Timestamp) -> String {
     match (iat, moment(iat)) {
         (Value::Null, _) => "not stated (no iat)".to_owned(),
         (_, None) => "iat is no number of seconds".to_owned(),
-        (_, Some(at)) if at > now => format!("{at}, in {}: a clock is wrong", words(at.since(now))),
-        (_, Some(at)) => format!("{at}, {} ago", words(now.since(at))),
+        (_, Some(at)) if at > now => format!("{at}, in {}: a clock is wrong", print_duration_roughly(at.since(now))),
+        (_, Some(at)) => format!("{at}, {} ago", print_duration_roughly(now.since(at))),
     }
 }
 
@@ -182,8 +182,8 @@ fn expires(exp: &Value, now: Timestamp) -> String {
     match (exp, moment(exp)) {
         (Value::Null, _) => "never (no exp)".to_owned(),
         (_, None) => "exp is no number of seconds".to_owned(),
-        (_, Some(at)) if at > now => format!("{at}, in {}", words(at.since(now))),
-        (_, Some(at)) => format!("{at}, EXPIRED {} ago", words(now.since(at))),
+        (_, Some(at)) if at > now => format!("{at}, in {}", print_duration_roughly(at.since(now))),
+        (_, Some(at)) => format!("{at}, EXPIRED {} ago", print_duration_roughly(now.since(at))),
     }
 }
 
@@ -192,15 +192,6 @@ fn moment(seconds: &Value) -> Option<Timestamp> {
     #[expect(clippy::cast_possible_truncation, reason = "a float beyond an i64 saturates, as a moment does")]
     let seconds = seconds.as_i64().or_else(|| seconds.as_f64().map(|seconds| seconds as i64))?;
     Some(Timestamp::from_seconds(seconds))
-}
-
-/// `1d 2h`, `5m 3s`: the two largest units, which is as exact as one cares to read.
-fn words(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(units.len() - 1);
-    let shown = units.iter().skip(first).take(2).filter(|(count, unit)| *count > 0 || *unit == units[first].1);
-    shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Whose secret signed it.
@@ -221,6 +212,8 @@ fn verdict(message: &str, signature: &str, accounts: Option<&[&AccountConfig]>) 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
@@ -359,12 +352,5 @@ mod tests {
         let failed = token(&args, Some("e30.e30."), Vec::new(), NOW).err().unwrap();
         assert_eq!((failed.code, failed.message.contains("no-such-file.toml")), (2, true));
         assert_eq!(token(&NO_ARGS, None, Vec::new(), NOW).err().unwrap().code, 2);
-    }
-
-    #[test]
-    fn times_are_told_in_two_units() {
-        for (seconds, said) in [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m 1s"), (3605, "1h"), (90_000, "1d 1h")] {
-            assert_eq!(words(Duration::from_secs(seconds)), said);
-        }
     }
 }

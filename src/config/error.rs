@@ -1,18 +1,18 @@
-//! What is wrong with a configuration, and where: the line of the file or the variable, and the key.
+//! Problems of a configuration, each with its line or variable and its key.
 //!
-//! A message may quote what was written, but never where a secret may stand: see `secret` and `url`.
+//! A message may quote a value, except of keys that may contain a secret: see `secret`, `url` and `redis_url`.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a value was written.
+/// The place where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The file, and the line counted from 1; `None` where the fault is what the file does not say.
+    /// A line of the file, counted from 1; `None` if the problem is that something is absent.
     File { path: Arc<str>, line: Option<usize> },
-    /// The variable of that name.
+    /// The environment variable of that name.
     Variable(Arc<str>),
-    /// Nowhere: there is no file, and no variable says it.
+    /// A configuration from the environment alone, in which no variable sets the value.
     Nowhere,
 }
 
@@ -27,11 +27,11 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One fault.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) origin: Origin,
-    /// The key as `accounts[0].token.lifetime`; empty where no key is at fault.
+    /// The dotted key, as in `accounts[0].token.lifetime`; empty if the problem concerns no key.
     pub(super) key: String,
     pub(super) message: String,
 }
@@ -43,10 +43,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a configuration cannot be used: every fault that was found, one a line.
+/// All problems of a configuration that cannot be used, one per line.
 ///
 /// A line reads `koregate.toml:23: window.chunk: "1 hour" is not a duration; …`, or begins with
-/// `environment KOREGATE__WINDOW__CHUNK`. It never holds what stands where a secret belongs.
+/// `environment KOREGATE__WINDOW__CHUNK`. No line contains the value of a key that takes a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", lines(.problems))]
 pub struct ConfigError {
@@ -54,7 +54,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// `problems` in the order of the file, then those of the environment. At least one.
+    /// Sorts `problems`, at least one: those of the file by line, then those of the environment.
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| match &problem.origin {
             Origin::File { line, .. } => (0, line.unwrap_or(usize::MAX)),

@@ -1,15 +1,15 @@
-//! The names of all keys, for errors that must name one before anything could be read.
+//! The names of all configuration keys, and of their environment variables, for error messages.
 
-/// Begins the name of every variable that stands for a key.
-pub(super) const PREFIX: &str = "KOREGATE__";
+/// Prefix of the environment variables that set a key.
+pub(super) const VARIABLE_PREFIX: &str = "KOREGATE__";
 
-/// The variable that stands for `key`: `KOREGATE__ACCOUNTS__0__CLIENT_ID` for `accounts[0].client_id`.
-pub(super) fn variable(key: &str) -> String {
-    PREFIX.to_owned() + &key.replace('[', "__").replace(']', "").replace('.', "__").to_uppercase()
+/// The environment variable that sets `key`: `KOREGATE__ACCOUNTS__0__CLIENT_ID` for `accounts[0].client_id`.
+pub(super) fn variable_name(key: &str) -> String {
+    VARIABLE_PREFIX.to_owned() + &key.replace('[', "__").replace(']', "").replace('.', "__").to_uppercase()
 }
 
-/// Every word that is a key somewhere in the file.
-pub(super) const KEYS: [&str; 66] = [
+/// Every key and table name of the file, each once.
+pub(super) const ALL_KEYS: [&str; 66] = [
     "server",
     "listen",
     "admin_listen",
@@ -78,13 +78,13 @@ pub(super) const KEYS: [&str; 66] = [
     "weight",
 ];
 
-/// The key that is being set in `text` at the byte `end`, with the names of the tables around it as far as they are
-/// plain to see: `accounts.token.jti`.
+/// The dotted key that the TOML in `text` sets at byte `end`, as far as the lines before it show the tables around it:
+/// `accounts.token.jti`. `None` if no key is found.
 ///
-/// A syntax error has a place but no key. Only words that are keys are looked for, so that no piece of a secret can
-/// be taken for one.
-pub(super) fn last_before(text: &str, end: usize) -> Option<String> {
-    // The error may point at the key itself: look up to the sign that makes it one.
+/// A syntax error of the TOML parser has a position but no key. Only words of [`ALL_KEYS`] are returned, so that a piece
+/// of a secret is never taken for a key.
+pub(super) fn key_before(text: &str, end: usize) -> Option<String> {
+    // The error may point at the key itself, so the search extends to the `=` behind that key.
     let (before, after) = text.as_bytes().split_at_checked(end)?;
     let word = after.iter().take_while(|byte| is_word(**byte)).count();
     let spaces = after[word..].iter().take_while(|byte| **byte == b' ').count();
@@ -93,23 +93,23 @@ pub(super) fn last_before(text: &str, end: usize) -> Option<String> {
 
     let mut path = Vec::new();
     for line in before.rsplit(|byte| *byte == b'\n') {
-        if let Some(table) = header(line) {
+        if let Some(table) = table_header(line) {
             path.insert(0, table);
             break;
         }
         if path.is_empty() {
-            path = set_in(line);
+            path = last_key_in(line);
         }
     }
     if path.is_empty() { None } else { Some(path.join(".")) }
 }
 
-/// The last key that is set in `line`, behind the one that the line begins with.
-fn set_in(line: &[u8]) -> Vec<String> {
+/// The key at the start of `line`, and the last key that the line sets inside of an inline table.
+fn last_key_in(line: &[u8]) -> Vec<String> {
     let mut pieces: Vec<&[u8]> = line.split(|byte| *byte == b'=').map(<[u8]>::trim_ascii).collect();
     pieces.pop();
-    let first = pieces.first().and_then(|piece| known(piece));
-    let last = pieces.iter().rev().find_map(|piece| known(piece.rsplit(|byte| !is_word(*byte)).next()?));
+    let first = pieces.first().and_then(|piece| known_key(piece));
+    let last = pieces.iter().rev().find_map(|piece| known_key(piece.rsplit(|byte| !is_word(*byte)).next()?));
     let first = first.filter(|first| last != Some(first));
     first.into_iter().chain(last).map(ToOwned::to_owned).collect()
 }
@@ -118,44 +118,29 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-fn known(word: &[u8]) -> Option<&'static str> {
-    KEYS.iter().find(|key| key.as_bytes() == word).copied()
+fn known_key(word: &[u8]) -> Option<&'static str> {
+    ALL_KEYS.iter().find(|key| key.as_bytes() == word).copied()
 }
 
-/// `cache.redis` for `[cache.redis]`, `accounts` for `[[accounts]]`.
-fn header(line: &[u8]) -> Option<String> {
+/// The name in a table header: `cache.redis` of `[cache.redis]`, `accounts` of `[[accounts]]`.
+fn table_header(line: &[u8]) -> Option<String> {
     let line = line.trim_ascii();
     let name = line.strip_prefix(b"[[").or_else(|| line.strip_prefix(b"["))?;
     let name = name.split(|byte| *byte == b']').next()?;
-    let words: Option<Vec<_>> = name.split(|byte| *byte == b'.').map(|word| known(word.trim_ascii())).collect();
+    let words: Option<Vec<_>> = name.split(|byte| *byte == b'.').map(|word| known_key(word.trim_ascii())).collect();
     Some(words?.join("."))
 }
 
-/// Which of `known` the writer of `unknown` may have meant: at most two letters away, and most of the word right.
-pub(super) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let tolerance = (unknown.chars().count() / 3).min(2);
+/// The name among `known` that the writer of `unknown` most likely meant: the one with the smallest Levenshtein
+/// distance, of at most two edits and at most a third of the letters of `unknown`. `None` if no name is that close.
+pub(super) fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let max_distance = (unknown.chars().count() / 3).min(2);
     known
         .into_iter()
-        .map(|name| (distance(unknown, name), name))
-        .filter(|(distance, _)| *distance <= tolerance)
+        .map(|name| (strsim::levenshtein(unknown, name), name))
+        .filter(|(distance, _)| *distance <= max_distance)
         .min()
         .map(|(_, name)| name)
-}
-
-/// Levenshtein's distance, one row of the matrix at a time.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]
@@ -163,32 +148,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_the_letters_that_differ() {
-        for (from, to, expected) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("chunk", "chunk", 0),
-            ("chunk", "chunks", 1),
-            ("listn", "listen", 1),
-            ("kitten", "sitting", 3),
-            ("für", "fur", 1),
-        ] {
-            assert_eq!(distance(from, to), expected, "{from} {to}");
-        }
-    }
-
-    #[test]
-    fn only_a_near_key_is_suggested() {
+    fn only_a_close_name_is_suggested() {
         for (unknown, expected) in
             [("listn", Some("listen")), ("ttl_", Some("ttl")), ("urls", Some("url")), ("pw", None), ("colour", None)]
         {
-            assert_eq!(nearest(unknown, KEYS), expected, "{unknown}");
+            assert_eq!(suggestion(unknown, ALL_KEYS), expected, "{unknown}");
+        }
+        for (unknown, known, is_suggested) in [
+            ("", "", true),
+            ("", "abc", false),
+            ("abc", "", false),
+            ("chunk", "chunk", true),
+            ("chunks", "chunk", true),
+            ("listn", "listen", true),
+            ("sitting", "kitten", false),
+            ("für", "fur", true),
+        ] {
+            assert_eq!(suggestion(unknown, [known]).is_some(), is_suggested, "{unknown} {known}");
         }
     }
 
     #[test]
-    fn a_word_that_is_no_key_is_never_named() {
+    fn word_that_is_no_key_is_never_returned() {
         for (text, expected) in [
             ("", None),
             ("hunter2 = @", None),
@@ -200,8 +181,8 @@ mod tests {
             ("[cache]\n[cache.redis]\nurl @= é", Some("cache.redis.url")),
         ] {
             let at = text.find('@').unwrap_or(0);
-            assert_eq!(last_before(&text.replace('@', ""), at).as_deref(), expected, "{text}");
+            assert_eq!(key_before(&text.replace('@', ""), at).as_deref(), expected, "{text}");
         }
-        assert_eq!(last_before("chunk", 500), None);
+        assert_eq!(key_before("chunk", 500), None);
     }
 }

@@ -1,49 +1,48 @@
-//! Where a configuration comes from: defaults, then the file, then the environment; the later wins.
+//! Loader of a configuration. The environment overrides the file, which overrides the defaults.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::error::{Origin, Problem};
-use super::keys::PREFIX;
-use super::table_reader::Reader;
+use super::keys::VARIABLE_PREFIX;
+use super::table_reader::LoadContext;
 use super::value_tree::{ConfigNode, Table, Value};
 use super::{Config, ConfigError, url, validate};
 
 impl Config {
-    /// The configuration of `file`, if there is one, as changed by `environment` (names and values; the caller passes
-    /// [`process_environment`], a test what it likes).
+    /// Loads `file`, if given, with the names and values of `environment` (usually [`process_environment`]) on top.
     ///
-    /// `KOREGATE__WINDOW__CHUNK` stands for the key `window.chunk`, `KOREGATE__ACCOUNTS__0__CLIENT_ID` for that of the
+    /// `KOREGATE__WINDOW__CHUNK` sets the key `window.chunk`, `KOREGATE__ACCOUNTS__0__CLIENT_ID` the `client_id` of the
     /// first account; a list or a table is written as in TOML. Without a file, and with no account among those
     /// variables, `KORE_HOST`, `KORE_ACCOUNT_ID`, `KORE_CLIENT_ID` and `KORE_CLIENT_SECRET` (or
     /// `KORE_CLIENT_SECRET_FILE`) make one account. Files of secrets are read here; relative paths start from the
     /// working directory.
     ///
     /// # Errors
-    /// All faults that can be found in one go, each with its line or variable and its key.
+    /// All problems that one run can find, each with its line or variable and its key.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let reader = Reader::new(environment.into_iter().collect());
+        let context = LoadContext::new(environment.into_iter().collect());
         let mut root = match file {
             Some(file) => read_file(file)?,
             None => ConfigNode::empty(Origin::Nowhere),
         };
-        let settings = settings(&reader);
+        let settings = settings(&context);
         if file.is_none() && !settings.keys().any(|path| names_account(path)) {
-            single_account(&reader, &settings, &mut root);
+            single_account(&context, &settings, &mut root);
         }
         for (path, (variable, text)) in &settings {
             let origin = Origin::Variable(Arc::clone(variable));
             if let Err(message) = set(&mut root, path, &origin, text) {
-                reader.note(origin, dotted(path), message);
+                context.report(origin, dotted(path), message);
             }
         }
-        // What is missing from a tree that could not be put together would be misleading.
-        let config = if reader.faults() == 0 { validate::config(&reader, root) } else { None };
-        let problems = reader.into_problems();
+        // After a failed merge, reports of missing keys would be misleading.
+        let config = if context.problem_count() == 0 { validate::config(&context, root) } else { None };
+        let problems = context.into_problems();
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(ConfigError::new(problems)),
@@ -51,7 +50,7 @@ impl Config {
     }
 }
 
-/// The environment of this process, for [`Config::load`]. What is not UTF-8 is replaced, and refused where it matters.
+/// The environment of this process, for [`Config::load`]. Bytes that are not UTF-8 become U+FFFD, which secrets refuse.
 pub fn process_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
 }
@@ -66,31 +65,33 @@ fn read_file(file: &Path) -> Result<ConfigNode, ConfigError> {
     Ok(ConfigNode::from_file(&path, &text)?)
 }
 
-/// One step of the way from the root to a key.
+/// One step of the path from the root to a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Index(usize),
     Key(String),
 }
 
-/// The variables that stand for keys, by the way to the key: a table comes before its keys, the first of a list before
-/// the second.
+/// The variables that set keys, with their values, sorted by the path of the key: a table before its keys, and the items
+/// of a list in order.
 type Settings = BTreeMap<Vec<Step>, (Arc<str>, String)>;
 
-fn settings(reader: &Reader) -> Settings {
+/// The variables that set keys. Reports keys that two variables set.
+fn settings(context: &LoadContext) -> Settings {
     let mut settings = Settings::new();
-    for (variable, text) in &reader.environment {
-        let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+    for (variable, text) in &context.environment {
+        let Some(name) = variable.strip_prefix(VARIABLE_PREFIX) else { continue };
         let step = |word: &str| word.parse().map_or_else(|_| Step::Key(word.to_lowercase()), Step::Index);
         let path: Vec<Step> = name.split("__").map(step).collect();
         let key = dotted(&path);
         if let Some((other, _)) = settings.insert(path, (variable.as_str().into(), text.clone())) {
-            reader.note(Origin::Variable(variable.as_str().into()), key, format!("is set by {other} too"));
+            context.report(Origin::Variable(variable.as_str().into()), key, format!("is set by {other} too"));
         }
     }
     settings
 }
 
+/// The path as in error messages: `accounts[0].client_id`.
 fn dotted(path: &[Step]) -> String {
     path.iter().fold(String::new(), |key, step| match step {
         Step::Index(index) => format!("{key}[{index}]"),
@@ -99,8 +100,8 @@ fn dotted(path: &[Step]) -> String {
     })
 }
 
-/// Whether the variable says which account it is, or of a second one; one that only tunes the first (its `token`, say)
-/// can go with the `KORE_` variables.
+/// Whether the key at `path` defines an account, so that the `KORE_` variables are not used: an identity key of the first
+/// account, or any key of another one. Other keys of the first account, such as its `token`, supplement them.
 fn names_account(path: &[Step]) -> bool {
     const IDENTITY: [&str; 3] = ["account_id", "client_id", "client_secret"];
     match path {
@@ -112,16 +113,16 @@ fn names_account(path: &[Step]) -> bool {
     }
 }
 
-/// Puts the account of the `KORE_` variables into `root`, and notes which of them are missing.
-fn single_account(reader: &Reader, settings: &Settings, root: &mut ConfigNode) {
+/// Adds the account of the `KORE_` variables to `root`, and reports the variables that are missing.
+fn single_account(context: &LoadContext, settings: &Settings, root: &mut ConfigNode) {
     const NEEDED: &str = "is not set; with no file, KORE_HOST, KORE_ACCOUNT_ID, KORE_CLIENT_ID and KORE_CLIENT_SECRET \
                           (or KORE_CLIENT_SECRET_FILE) must be";
-    let get = |name: &str| reader.environment.get(name).filter(|value| !value.is_empty());
+    let get = |name: &str| context.environment.get(name).filter(|value| !value.is_empty());
     let origin = |name: &str| Origin::Variable(name.into());
-    let missing = |name: &str, key: &str| reader.note(origin(name), key.to_owned(), NEEDED);
-    let mut put = |name: &str, way: &[&str], value: &str| {
+    let missing = |name: &str, key: &str| context.report(origin(name), key.to_owned(), NEEDED);
+    let mut put = |name: &str, keys: &[&str], value: &str| {
         let step = |word: &&str| if *word == "0" { Step::Index(0) } else { Step::Key((*word).to_owned()) };
-        let path: Vec<Step> = way.iter().map(step).collect();
+        let path: Vec<Step> = keys.iter().map(step).collect();
         set(root, &path, &origin(name), value)
             .expect("the tree is empty, so every key of the first account can be set");
     };
@@ -144,7 +145,7 @@ fn single_account(reader: &Reader, settings: &Settings, root: &mut ConfigNode) {
         }
         (None, Some(file)) => put("KORE_CLIENT_SECRET_FILE", &["accounts", "0", "client_secret", "file"], file),
         (None, None) => missing("KORE_CLIENT_SECRET", "accounts[0].client_secret"),
-        (Some(_), Some(_)) => reader.note(
+        (Some(_), Some(_)) => context.report(
             origin("KORE_CLIENT_SECRET_FILE"),
             "accounts[0].client_secret".to_owned(),
             "is set beside KORE_CLIENT_SECRET; set one of them",
@@ -152,15 +153,15 @@ fn single_account(reader: &Reader, settings: &Settings, root: &mut ConfigNode) {
     }
 }
 
-/// Sets what lies at the end of `path` to `text`, making tables and lists on the way; what is no table and stands in
-/// the way gives way, as the environment wins over the file.
+/// Sets the node at `path` to `text`, and makes tables and lists along it. A value along the path that is no table or
+/// list is replaced, because the environment overrides the file.
 fn set(node: &mut ConfigNode, path: &[Step], origin: &Origin, text: &str) -> Result<(), String> {
     let Some((step, rest)) = path.split_first() else {
         *node = ConfigNode { origin: origin.clone(), value: Value::Raw(text.to_owned()) };
         return Ok(());
     };
     if matches!(node.value, Value::Raw(_)) {
-        // A variable for the whole, and one for a part of it: the part changes the whole.
+        // One variable sets a table and another one a key of it: the second changes the table of the first.
         *node = node.clone().structured()?;
     }
     match step {

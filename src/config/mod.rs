@@ -1,9 +1,13 @@
-//! What the operator decides: the types of the configuration, one struct a section of the file.
+//! The configuration: its types, one struct for each section of the file, and the loader that fills them.
 //!
-//! Durations are written `"30s"`, `"24h"`, `"400d"`; sizes `"256MiB"`. How a file and the environment become these
-//! types, and how a mistake is traced to its line, goes from file to file like this: `load` merges the sources into one
-//! tree of `node`s that know where they were written; `section` and `read` take it apart key by key; `validate` and
-//! `accounts` know which keys there are, what they default to, and what makes sense together.
+//! - `load` merges the file and the environment into one tree,
+//! - `value_tree` is that tree of raw values, each with its line or variable,
+//! - `table_reader` reads a table of the tree key by key and collects problems,
+//! - `parse` parses single values; durations are written `"30s"`, `"24h"`, `"400d"`, sizes `"256MiB"` ([`crate::units`]),
+//! - `validate` and `accounts` define the keys, their defaults, and the checks between keys,
+//! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
+//! - `keys` lists all keys, and suggests one for a misspelt key,
+//! - `error` describes problems, and `render` prints a configuration without secrets.
 
 mod accounts;
 mod error;
@@ -16,7 +20,6 @@ mod secret;
 mod table_reader;
 #[cfg(test)]
 mod tests;
-mod units;
 mod url;
 mod validate;
 mod value_tree;
@@ -34,72 +37,72 @@ pub use self::redis_url::{RedisKind, RedisUrl};
 
 pub use crate::window::{FreshnessTier, UpperBound};
 
-/// The whole configuration, valid: nothing that holds one needs to check it again.
+/// A whole configuration, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The two listeners.
     pub server: ServerConfig,
-    /// What operators may do, and how they are told from others.
+    /// The admin listener: its token, its host names, and the labels of its metrics.
     pub admin: AdminConfig,
-    /// Kore's side.
+    /// The upstream: Kore.
     pub upstream: UpstreamConfig,
     /// The Kore accounts, at least one, each `account_id` once.
     pub accounts: Vec<AccountConfig>,
-    /// How time is cut and when it is closed.
+    /// How windows are cut into chunks, and when data is settled.
     pub window: WindowConfig,
     /// How callers share the quota.
     pub quota: QuotaConfig,
-    /// Where chunks are kept.
+    /// The memory and Redis tiers of the cache.
     pub cache: CacheConfig,
-    /// Who may call; empty only while `server.listen` is on loopback.
+    /// The callers; empty only if `server.listen` is on loopback.
     pub callers: Vec<CallerConfig>,
 }
 
 /// `[server]`
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Where callers come in.
+    /// The listener for callers.
     pub listen: SocketAddr,
-    /// Where operators come in.
+    /// The listener for operators.
     pub admin_listen: SocketAddr,
-    /// Names that `Host` may have at `listen`, in lower case, beside loopback names and IP addresses. Empty with callers:
-    /// any name.
+    /// Host names that `Host` may have at `listen`, in lower case, beside loopback names and IP addresses. If it is
+    /// empty and callers are configured, any name.
     pub hosts: Vec<String>,
-    /// TLS for callers; `None` is plain HTTP.
+    /// TLS for callers; `None` means plain HTTP.
     pub tls: Option<ServerTlsConfig>,
-    /// How long requests under way may take to end after SIGTERM.
+    /// The longest that requests under way may take to end after SIGTERM.
     pub drain_timeout: Duration,
-    /// What callers may take of the process.
+    /// Limits on what clients may use.
     pub limits: ServerLimits,
 }
 
-/// The keys of `[server]` that bound what callers take of the process: connections, memory, time.
+/// The keys of `[server]` that limit the connections, memory and time that clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
-    /// The most connections of callers; at least 1.
+    /// Maximum connections of callers; at least 1.
     pub max_connections: usize,
-    /// The most connections from one address, or from one /64 of IPv6; at least 1.
+    /// Maximum connections from one address, or from one /64 of IPv6; at least 1.
     pub max_connections_per_peer: usize,
-    /// The most requests whose answers are being made; at least 1.
+    /// Maximum requests whose answers are being prepared; at least 1.
     pub max_requests: usize,
-    /// The most bytes of a request's head, from 8 KiB to 1 MiB.
+    /// Maximum bytes of a request head, from 8 KiB to 1 MiB.
     pub max_head_size: usize,
-    /// Bytes of memory for large heads and for bodies of requests, of all connections together.
+    /// Maximum bytes of memory for large heads and for request bodies, of all connections together.
     pub request_memory: u64,
-    /// How long a connection whose peer takes nothing of an answer stays open.
+    /// The longest that a peer may acknowledge nothing of an answer before its connection is cut.
     pub send_timeout: Duration,
-    /// Bytes of memory for answers that are written and not taken, of all connections together.
+    /// Maximum bytes of answers that were written and not read, of all connections together.
     pub send_memory: u64,
 }
 
 /// `[admin]`
 #[derive(Clone, Debug)]
 pub struct AdminConfig {
-    /// Required as `authorization: Bearer` for all but health and metrics; visible ASCII. Never printed.
+    /// Required as `authorization: Bearer` except for health and metrics; visible ASCII. Never printed.
     pub token: Option<SecretString>,
-    /// Names that `Host` may have at `server.admin_listen`, in lower case, beside loopback names and IP addresses.
+    /// Host names that `Host` may have at `server.admin_listen`, in lower case, beside loopback names and IP addresses.
     pub hosts: Vec<String>,
-    /// How many streams that no account or caller names have a label of their own in metrics.
+    /// Maximum streams that no account or caller names and that have a label of their own in metrics.
     pub metric_streams: usize,
 }
 
@@ -119,11 +122,11 @@ pub struct ServerTlsConfig {
 pub struct UpstreamConfig {
     /// Scheme and authority, without a path; `http` only for loopback.
     pub base_url: http::Uri,
-    /// The longest that one call may take, from connecting to the last byte.
+    /// The longest that one call may take, from the connection to the last byte.
     pub timeout: Duration,
-    /// How many calls may be under way at once, for each account.
+    /// Maximum simultaneous calls of each account.
     pub max_concurrency: usize,
-    /// PEM file with private authorities, beside those of the system.
+    /// PEM file with private certificate authorities, in addition to those of the system.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -132,37 +135,37 @@ pub struct UpstreamConfig {
 pub struct AccountConfig {
     /// Kore's `accountId`.
     pub account_id: Arc<str>,
-    /// The claim `appId` of the token.
+    /// The claim `appId` of tokens.
     pub client_id: String,
-    /// What signs the token. Never printed.
+    /// The secret that signs tokens. Never printed.
     pub client_secret: SecretString,
-    /// The streams that may be asked for.
+    /// The streams that may be requested.
     pub streams: NamePatterns,
-    /// How tokens are made.
+    /// Lifetime and form of tokens.
     pub token: TokenConfig,
-    /// The rolling limits of the account, at least one, each with a `per` of its own.
+    /// The rolling limits of the account: at least one, with different `per`.
     pub limits: Vec<QuotaLimit>,
 }
 
 /// `accounts.token`
 #[derive(Clone, Copy, Debug)]
 pub struct TokenConfig {
-    /// From `iat` to `exp`.
+    /// The time from `iat` to `exp`.
     pub lifetime: Duration,
-    /// How long before `exp` a new one is made; shorter than `lifetime`.
+    /// The time before `exp` at which a new token is made; shorter than `lifetime`.
     pub refresh_ahead: Duration,
-    /// How the `auth` header carries it.
+    /// The form of the `auth` header.
     pub scheme: TokenScheme,
     /// Whether each call needs a token of its own.
     pub jti: JtiMode,
 }
 
-/// How the `auth` header carries the token.
+/// The form of the `auth` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenScheme {
     /// The token alone, as every known client sends it.
     Bare,
-    /// `Bearer <token>`, as Kore's table says.
+    /// `Bearer <token>`, as Kore's documentation says.
     Bearer,
 }
 
@@ -171,14 +174,14 @@ pub enum TokenScheme {
 pub enum JtiMode {
     /// One token serves all calls until it is refreshed.
     Off,
-    /// The app enforces JTI: a fresh token with a fresh `jti` for every call.
+    /// A new token with a new `jti` for each call, for apps that enforce JTI.
     PerRequest,
 }
 
-/// One rolling limit: at most `requests` in any span of length `per`.
+/// A rolling limit: at most `requests` in any interval of the length `per`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaLimit {
-    /// Calls; at least one.
+    /// Maximum calls; at least one.
     pub requests: u32,
     /// Length of the rolling window; more than zero.
     pub per: Duration,
@@ -187,14 +190,14 @@ pub struct QuotaLimit {
 /// `["*"]`, or a list of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamePatterns {
-    /// `"*"` was among them.
+    /// Any name: the list contains `"*"`.
     All,
-    /// These and no other.
+    /// The listed names only.
     Only(Vec<String>),
 }
 
 impl NamePatterns {
-    /// Those that are named; none of `["*"]`.
+    /// The listed names; none for `["*"]`.
     pub fn listed(&self) -> impl Iterator<Item = &str> {
         let names = match self {
             Self::All => &[][..],
@@ -203,7 +206,7 @@ impl NamePatterns {
         names.iter().map(String::as_str)
     }
 
-    /// Whether `name` is among them.
+    /// Whether `name` is allowed.
     pub fn allow(&self, name: &str) -> bool {
         match self {
             Self::All => true,
@@ -217,72 +220,72 @@ impl NamePatterns {
 pub struct WindowConfig {
     /// The member of an item that holds the timestamp the upstream selects on.
     pub field: Arc<str>,
-    /// Whether an item exactly at `to` belongs to the window.
+    /// Whether the upstream counts an item exactly at `to`.
     pub upper_bound: UpperBound,
-    /// What is older than this is closed.
+    /// The age at which data is settled.
     pub settle_after: Duration,
-    /// How old a copy of younger data may be: ascending in both members.
+    /// The maximum age of cached open data, by the age of the data; ascending in both members.
     pub freshness: Vec<FreshnessTier>,
     /// The longest chunk, in whole seconds.
     pub chunk: Duration,
-    /// The longest window that may be asked for.
+    /// The longest window that may be requested.
     pub max_span: Duration,
 }
 
 /// `[quota]`
 #[derive(Clone, Debug)]
 pub struct QuotaConfig {
-    /// The longest that a request waits for the quota without a page of its own coming.
+    /// The longest that a request waits for the quota without receiving a page.
     pub queue_timeout: Duration,
-    /// The share of each limit, from 0 to 1, that background work leaves alone.
+    /// The share of each limit that background work does not use, from 0 to 0.9.
     pub interactive_reserve: f64,
-    /// Where calls are written down before they are made; `None` keeps them in memory only.
+    /// The file that records calls before they are made; `None` keeps them in memory only.
     pub state_file: Option<PathBuf>,
 }
 
 /// `[cache]`
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// Bytes of memory for chunks, index included.
+    /// Maximum bytes of memory, index included.
     pub memory: u64,
-    /// The tier that replicas share.
+    /// The tier that replicas share; `None` means that there is none.
     pub redis: Option<RedisConfig>,
 }
 
 /// `cache.redis`
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// May carry a password, so it is a secret; what it says, [`RedisUrl::parse`] tells.
+    /// The URL, which may contain a password; see [`RedisUrl::parse`].
     pub url: SecretString,
     /// Prefix of all keys.
     pub prefix: String,
-    /// How long a chunk is kept.
+    /// Time to live of chunks.
     pub ttl: Duration,
     /// The longest that a call to Redis may take.
     pub timeout: Duration,
-    /// Bytes of the largest value that is written or read; no reply is larger than four of them.
+    /// Maximum bytes of a value that is written or read. Replies are limited to four times as much.
     pub max_value: u64,
-    /// How many replicas are taken to share the quota by one that cannot ask Redis since it began; at least 1.
+    /// The number of replicas that a replica assumes if it has not reached Redis since its start; at least 1.
     pub replicas: usize,
-    /// Seals the values.
+    /// The key that encrypts values; `None` stores them unencrypted.
     pub encryption_key: Option<SecretString>,
-    /// Opens those that were sealed before the key was changed; only beside `encryption_key`.
+    /// The key before the last rotation, which still decrypts values; only with `encryption_key`.
     pub previous_encryption_key: Option<SecretString>,
 }
 
 /// One `[[callers]]`
 #[derive(Clone, Debug)]
 pub struct CallerConfig {
-    /// The label in logs and metrics.
+    /// The name in logs and metrics.
     pub name: Arc<str>,
-    /// SHA-256 of each of its API keys: at least one, and none that stands elsewhere too.
+    /// SHA-256 digests of the API keys: at least one, and none that another caller has.
     pub api_key_sha256: Vec<[u8; 32]>,
-    /// The accounts it may see.
+    /// The accounts that the caller may use.
     pub accounts: NamePatterns,
-    /// The streams it may see.
+    /// The streams that the caller may use.
     pub streams: NamePatterns,
-    /// Its own limit.
+    /// Rate limit of the caller.
     pub requests_per_minute: std::num::NonZeroU32,
-    /// Its share when callers compete for the quota; at least 1.
+    /// Weight of the caller when callers compete for the quota; at least 1.
     pub weight: u32,
 }

@@ -1,24 +1,25 @@
-//! One value: from what was written to what it means. An error says what to write instead.
+//! Parsers of single values. Each returns a message that says what to write instead.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::NamePatterns;
 use super::value_tree::{ConfigNode, Value};
-use super::{NamePatterns, units};
+use crate::units;
 
-/// What was written, for an error: quoted, escaped and cut. Only for keys where no secret belongs.
+/// A value for an error message: quoted, escaped, and cut to 40 characters. Not for keys that take a secret.
 fn quoted(text: &str) -> String {
-    const SHOWN: usize = 40;
-    if text.chars().count() <= SHOWN {
+    const MAX_CHARS: usize = 40;
+    if text.chars().count() <= MAX_CHARS {
         return format!("{text:?}");
     }
-    let start: String = text.chars().take(SHOWN).collect();
+    let start: String = text.chars().take(MAX_CHARS).collect();
     format!("{:?}", format!("{start}…"))
 }
 
-/// The text of a string; `expected` tells what it ought to be, with an article.
+/// The text of a string. `expected` describes the value in errors, with an article.
 pub(super) fn text<'a>(node: &'a ConfigNode, expected: &str) -> Result<&'a str, String> {
     match &node.value {
         Value::String(text) | Value::Raw(text) => Ok(text),
@@ -26,7 +27,7 @@ pub(super) fn text<'a>(node: &'a ConfigNode, expected: &str) -> Result<&'a str, 
     }
 }
 
-/// An identifier that goes into headers, paths or keys: visible ASCII, at least one sign.
+/// An identifier for headers, paths or Redis keys: one or more characters of visible ASCII.
 pub(super) fn name(node: &ConfigNode) -> Result<String, String> {
     let label = label(node)?;
     if label.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -36,7 +37,7 @@ pub(super) fn name(node: &ConfigNode) -> Result<String, String> {
     }
 }
 
-/// Text with something in it, on one line.
+/// Text that is not blank and has no control characters.
 pub(super) fn label(node: &ConfigNode) -> Result<String, String> {
     let text = text(node, "a string")?;
     if text.trim().is_empty() {
@@ -48,7 +49,7 @@ pub(super) fn label(node: &ConfigNode) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// `"30s"`, zero included.
+/// A duration such as `"30s"`, or zero.
 pub(super) fn duration(node: &ConfigNode) -> Result<Duration, String> {
     let text = text(node, "a duration such as \"30s\", \"5m\" or \"24h\"")?;
     units::parse_duration(text).ok_or_else(|| {
@@ -59,19 +60,19 @@ pub(super) fn duration(node: &ConfigNode) -> Result<Duration, String> {
     })
 }
 
-/// `"30s"`, but more than nothing.
+/// A duration such as `"30s"`, more than zero.
 pub(super) fn positive_duration(node: &ConfigNode) -> Result<Duration, String> {
     let duration = duration(node)?;
     if duration.is_zero() { Err("must be more than zero".to_owned()) } else { Ok(duration) }
 }
 
-/// `"1h"`: whole seconds, at least one.
+/// A duration of whole seconds such as `"1h"`, more than zero.
 pub(super) fn whole_seconds(node: &ConfigNode) -> Result<Duration, String> {
     let duration = positive_duration(node)?;
     if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be whole seconds".to_owned()) }
 }
 
-/// `"256MiB"`, or bytes as a number; more than nothing.
+/// A size such as `"256MiB"`, or a number of bytes; more than zero.
 pub(super) fn size(node: &ConfigNode) -> Result<u64, String> {
     let size = if let Value::Integer(bytes) = &node.value {
         u64::try_from(*bytes).unwrap_or(0)
@@ -84,7 +85,7 @@ pub(super) fn size(node: &ConfigNode) -> Result<u64, String> {
     if size == 0 { Err("must be more than zero".to_owned()) } else { Ok(size) }
 }
 
-/// Bytes, and so many at least.
+/// A size of at least `least` bytes.
 pub(super) fn size_of_at_least(least: u64) -> impl Fn(&ConfigNode) -> Result<u64, String> {
     move |node| match size(node)? {
         size if size < least => Err(format!("must be at least {}", units::print_size(least))),
@@ -123,13 +124,13 @@ pub(super) fn integer(range: RangeInclusive<u32>) -> impl Fn(&ConfigNode) -> Res
     }
 }
 
-/// A share within `range`, as `0.2`.
+/// A number within `range`, such as `0.2`.
 pub(super) fn share(range: RangeInclusive<f64>) -> impl Fn(&ConfigNode) -> Result<f64, String> {
     move |node| {
         let expected = || format!("it must be a number from {} to {}", range.start(), range.end());
         let share = match &node.value {
             Value::Float(share) => *share,
-            // Beyond the range there is no use for exactness.
+            // An integer that does not fit is out of any range that is used here.
             Value::Integer(share) => f64::from(i32::try_from(*share).unwrap_or(i32::MAX)),
             Value::Raw(text) => text.parse().map_err(|_| format!("is {}; {}", quoted(text), expected()))?,
             _ => return Err(format!("is {}; {}", node.kind(), expected())),
@@ -138,7 +139,7 @@ pub(super) fn share(range: RangeInclusive<f64>) -> impl Fn(&ConfigNode) -> Resul
     }
 }
 
-/// `"127.0.0.1:8080"`, `"[::1]:8080"`: an address and a port, no name.
+/// An IP address with a port: `"127.0.0.1:8080"`, `"[::1]:8080"`.
 pub(super) fn address(node: &ConfigNode) -> Result<SocketAddr, String> {
     let text = text(node, "an address and a port, such as \"127.0.0.1:8080\"")?;
     text.parse().map_err(|_| {
@@ -146,13 +147,13 @@ pub(super) fn address(node: &ConfigNode) -> Result<SocketAddr, String> {
     })
 }
 
-/// The path of a file; whether it is there is found out when it is read.
+/// The path of a file. The file is not opened here.
 pub(super) fn path(node: &ConfigNode) -> Result<PathBuf, String> {
     let text = text(node, "the path of a file")?;
     if text.is_empty() { Err("is empty; it must be the path of a file".to_owned()) } else { Ok(text.into()) }
 }
 
-/// `["*"]` or names, at least one.
+/// `["*"]`, or a list of one or more names.
 pub(super) fn names(node: &ConfigNode) -> Result<NamePatterns, String> {
     const EXPECTED: &str = "write [\"*\"] for all, or a list of names";
     let node = node.clone().structured().map_err(|message| format!("{message}; {EXPECTED}"))?;
@@ -166,7 +167,7 @@ pub(super) fn names(node: &ConfigNode) -> Result<NamePatterns, String> {
     }
 }
 
-/// Names of hosts without a port, in lower case; none is well too.
+/// A list of host names without ports, in lower case and without the final dot; may be empty.
 pub(super) fn host_names(node: &ConfigNode) -> Result<Vec<String>, String> {
     const EXPECTED: &str = "write a list of names without ports, such as [\"koregate.internal\"]";
     let node = node.clone().structured().map_err(|message| format!("{message}; {EXPECTED}"))?;
@@ -183,22 +184,22 @@ pub(super) fn host_names(node: &ConfigNode) -> Result<Vec<String>, String> {
     items.iter().map(host_name).collect()
 }
 
-/// A setting that is one of a few words.
+/// An enum whose variants are written as keywords.
 pub(super) trait Keyword: Copy + PartialEq + 'static {
-    /// Each word and what it means.
-    const WORDS: &'static [(&'static str, Self)];
+    /// Each keyword and its variant.
+    const KEYWORDS: &'static [(&'static str, Self)];
 
-    /// The word for `self`.
-    fn word(self) -> &'static str {
-        let found = Self::WORDS.iter().find(|(_, meaning)| *meaning == self);
-        found.expect("every variant has its word, as the tests of `render` go through them all").0
+    /// The keyword of `self`.
+    fn keyword(self) -> &'static str {
+        let found = Self::KEYWORDS.iter().find(|(_, variant)| *variant == self);
+        found.expect("every variant has a keyword, as the tests of `render` go through them all").0
     }
 }
 
-/// One of the words of `W`.
-pub(super) fn word<W: Keyword>(node: &ConfigNode) -> Result<W, String> {
-    let words = || W::WORDS.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
-    let text = text(node, &words())?;
-    let found = W::WORDS.iter().find(|(word, _)| *word == text);
-    found.map(|(_, meaning)| *meaning).ok_or_else(|| format!("is {}; it must be {}", quoted(text), words()))
+/// One of the keywords of `K`.
+pub(super) fn keyword<K: Keyword>(node: &ConfigNode) -> Result<K, String> {
+    let expected = || K::KEYWORDS.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
+    let text = text(node, &expected())?;
+    let found = K::KEYWORDS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, variant)| *variant).ok_or_else(|| format!("is {}; it must be {}", quoted(text), expected()))
 }

@@ -1,4 +1,4 @@
-//! The URL of Redis. It may hold a password, so no error quotes it.
+//! Parser of the URL of Redis. Errors do not quote the URL, because it may contain a password.
 
 use http::uri::Authority;
 use percent_encoding::percent_decode_str;
@@ -11,44 +11,44 @@ const EXPECTED: &str = "write it like \"redis://127.0.0.1:6379\", \"rediss://use
                         \"redis+cluster://user:password@h1:6379,h2:6379\", with signs other than letters and digits in \
                         the password percent-encoded";
 
-/// What a URL of Redis says.
+/// A parsed URL of Redis.
 #[derive(Clone, Debug)]
 pub struct RedisUrl {
-    /// What stands at the nodes.
+    /// The kind of deployment.
     pub kind: RedisKind,
-    /// Whether to speak TLS, to all of them.
+    /// Whether connections to all nodes use TLS.
     pub tls: bool,
-    /// Host and port; at least one. An IPv6 address has no brackets here.
+    /// Host and port of each node, at least one. IPv6 addresses are without brackets.
     pub nodes: Vec<(String, u16)>,
-    /// The ACL user; `None` is the default user.
+    /// The ACL user; `None` means the default user.
     pub username: Option<String>,
-    /// Never printed.
+    /// The password. Never printed.
     pub password: Option<SecretString>,
-    /// The number of the database; always 0 in a Cluster.
+    /// The number of the database; 0 in a Cluster.
     pub database: u32,
 }
 
-/// What stands at the nodes of a [`RedisUrl`].
+/// The kind of deployment at the nodes of a [`RedisUrl`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisKind {
-    /// Redis itself; there is one node.
+    /// A single Redis server.
     Single,
-    /// Sentinels, which know where the master of this name is.
+    /// Sentinels, which know the address of the master of this name.
     Sentinel(String),
-    /// Some nodes of a Cluster, which know the others.
+    /// Some nodes of a Cluster, which know all others.
     Cluster,
 }
 
 impl RedisUrl {
-    /// Reads `redis://`, `redis+sentinel://` or `redis+cluster://`, or one of them with `rediss` for TLS.
+    /// Parses `redis://`, `redis+sentinel://` or `redis+cluster://`, or one of these with `rediss` for TLS.
     ///
     /// # Errors
-    /// Says what is wrong, without a word of the URL.
+    /// A message that does not quote the URL.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Self::read(text).map_err(|message| format!("{message}; {EXPECTED}"))
+        Self::parse_parts(text).map_err(|message| format!("{message}; {EXPECTED}"))
     }
 
-    fn read(text: &str) -> Result<Self, &'static str> {
+    fn parse_parts(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("is not a URL")?;
         if rest.contains(|char: char| char.is_whitespace() || char.is_control()) {
             return Err("is not a URL");
@@ -88,7 +88,7 @@ impl RedisUrl {
             }
             _ => return Err("holds more after the host than the number of a database"),
         };
-        // Without a colon it is the password, as redis-cli has it.
+        // A login without a colon is the password, as for redis-cli.
         let (username, password) = match login {
             None => (None, None),
             Some(login) => {
@@ -103,7 +103,7 @@ impl RedisUrl {
 
 fn node(host: &str, default_port: u16) -> Result<(String, u16), &'static str> {
     let authority: Authority = host.parse().map_err(|_| "names no host, or one that is none")?;
-    url::checked(&authority).map_err(|_| "names no host, or has a port that is none")?;
+    url::check_authority(&authority).map_err(|_| "names no host, or has a port that is none")?;
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     Ok((name.to_owned(), authority.port_u16().unwrap_or(default_port)))
 }
@@ -113,10 +113,10 @@ fn decoded(part: &str) -> Result<String, &'static str> {
     text.map(String::from).map_err(|_| "has a user or a password that is not UTF-8")
 }
 
-/// A URL that [`RedisUrl::parse`] let pass, with `[redacted]` for its password.
+/// A URL that [`RedisUrl::parse`] accepts, with `[redacted]` in place of its password.
 pub(super) fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return "[redacted]".to_owned() };
-    // The last `@` ends the password, so that none that holds an `@` is shown in part.
+    // The password ends at the last `@`, so that no part of a password with an `@` is shown.
     let Some((login, host)) = rest.rsplit_once('@') else { return text.to_owned() };
     let user = login.split_once(':').map_or("", |(user, _)| user);
     format!("{scheme}://{user}:[redacted]@{host}")
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_checked_and_its_password_never_shown() {
+    fn url_is_checked_and_its_password_never_shown() {
         for (good, shown) in [
             ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
             ("rediss://cache.example/2", "rediss://cache.example/2"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_says_where_redis_is_and_who_asks() {
+    fn url_gives_kind_nodes_login_and_database() {
         let url = RedisUrl::parse("rediss+sentinel://me:p%40ss@s1,[::1]:26380/main/3").unwrap();
         assert_eq!((url.kind, url.tls, url.database), (RedisKind::Sentinel("main".to_owned()), true, 3));
         assert_eq!(url.nodes, [("s1".to_owned(), 26379), ("::1".to_owned(), 26380)]);

@@ -1,4 +1,4 @@
-//! The effective configuration as TOML, for people: every key, secrets redacted.
+//! Printer of the effective configuration: TOML with every key, and secrets redacted.
 
 use std::fmt::{Display, Write as _};
 use std::path::Path;
@@ -6,17 +6,18 @@ use std::path::Path;
 use secrecy::ExposeSecret as _;
 
 use super::parse::Keyword as _;
-use super::units::{print_duration, print_size};
 use super::{AccountConfig, CallerConfig, Config, NamePatterns, RedisConfig, ServerLimits, ServerTlsConfig, redis_url};
+use crate::hex;
+use crate::units::{print_duration, print_size};
 
 const REDACTED: &str = "[redacted]";
 
 impl Config {
-    /// TOML with every key that is in force, defaults included. Secrets and the password of Redis read `[redacted]`,
-    /// and of the digests of API keys the first eight digits are shown; so it does not load as it stands.
+    /// TOML with every key in effect, defaults included. Secrets and the password of Redis are printed as `[redacted]`,
+    /// and digests of API keys as their first eight digits, so the text does not load as it is.
     pub fn render(&self) -> String {
         let Self { server, admin, upstream, accounts, window, quota, cache, callers } = self;
-        let mut out = Out(String::new());
+        let mut out = TomlWriter(String::new());
 
         out.line("[server]");
         out.key("listen", text(server.listen));
@@ -49,19 +50,19 @@ impl Config {
 
         out.line("\n[window]");
         out.key("field", text(&window.field));
-        out.key("upper_bound", text(window.upper_bound.word()));
+        out.key("upper_bound", text(window.upper_bound.keyword()));
         out.key("settle_after", text(print_duration(window.settle_after)));
-        let rungs = window.freshness.iter().map(|rung| {
-            let younger_than = text(print_duration(rung.younger_than));
-            format!("{{ younger_than = {younger_than}, max_age = {} }}", text(print_duration(rung.max_age)))
+        let tiers = window.freshness.iter().map(|tier| {
+            let younger_than = text(print_duration(tier.younger_than));
+            format!("{{ younger_than = {younger_than}, max_age = {} }}", text(print_duration(tier.max_age)))
         });
-        out.key("freshness", list(rungs));
+        out.key("freshness", list(tiers));
         out.key("chunk", text(print_duration(window.chunk)));
         out.key("max_span", text(print_duration(window.max_span)));
 
         out.line("\n[quota]");
         out.key("queue_timeout", text(print_duration(quota.queue_timeout)));
-        // `{:?}`, for a share of zero is still a float.
+        // `{:?}` prints zero as the float `0.0`.
         out.key("interactive_reserve", format!("{:?}", quota.interactive_reserve));
         if let Some(file) = &quota.state_file {
             out.key("state_file", path(file));
@@ -80,17 +81,17 @@ impl Config {
     }
 }
 
-/// TOML under construction.
-struct Out(String);
+/// TOML that is being written.
+struct TomlWriter(String);
 
-impl Out {
+impl TomlWriter {
     fn line(&mut self, line: &str) {
         self.0.push_str(line);
         self.0.push('\n');
     }
 
     fn key(&mut self, key: &str, value: impl Display) {
-        writeln!(self.0, "{key} = {value}").expect("a String takes all that is written to it");
+        writeln!(self.0, "{key} = {value}").expect("writing to a String cannot fail");
     }
 
     fn server_limits(&mut self, limits: &ServerLimits) {
@@ -111,7 +112,7 @@ impl Out {
         self.key("client_secret", text(REDACTED));
         self.key("streams", names(streams));
         let [lifetime, refresh_ahead] = [token.lifetime, token.refresh_ahead].map(|time| text(print_duration(time)));
-        let [scheme, jti] = [token.scheme.word(), token.jti.word()].map(text);
+        let [scheme, jti] = [token.scheme.keyword(), token.jti.keyword()].map(text);
         self.key(
             "token",
             format!("{{ lifetime = {lifetime}, refresh_ahead = {refresh_ahead}, scheme = {scheme}, jti = {jti} }}"),
@@ -137,9 +138,9 @@ impl Out {
     }
 }
 
-/// Enough of a digest to know it by.
-fn digest([a, b, c, d, ..]: &[u8; 32]) -> String {
-    text(format!("{a:02x}{b:02x}{c:02x}{d:02x}…"))
+/// The first eight digits of a digest, which tell it from others.
+fn digest(digest: &[u8; 32]) -> String {
+    text(format!("{}…", hex::encode(&digest[..4])))
 }
 
 fn inline_tls(tls: &ServerTlsConfig) -> String {
@@ -157,9 +158,10 @@ fn inline_redis(redis: &RedisConfig) -> String {
     let keys = keys.into_iter().filter(|(_, key)| key.is_some());
     let keys: Vec<String> = keys.map(|(name, _)| format!(", {name} = {}", text(REDACTED))).collect();
     let keys = keys.concat();
+    let prefix = text(prefix);
     format!(
-        "{{ url = {url}, prefix = {}, ttl = {ttl}, timeout = {timeout}, max_value = {max_value}, replicas = {replicas}{keys} }}",
-        text(prefix)
+        "{{ url = {url}, prefix = {prefix}, ttl = {ttl}, timeout = {timeout}, max_value = {max_value}, \
+         replicas = {replicas}{keys} }}"
     )
 }
 

@@ -1,56 +1,62 @@
-//! Reading one table key by key: what is missing, of a wrong type or unknown is noted, and reading goes on, so that
-//! all faults come to light in one go.
+//! Reader of one table, key by key. A key that is missing, unknown or of a wrong type is reported, and reading goes on,
+//! so that one run finds all problems.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::error::{Origin, Problem};
 use super::keys;
-use super::keys::variable;
+use super::keys::variable_name;
 use super::value_tree::{ConfigNode, Table, Value};
 
-/// What reading needs and what it finds.
-pub(super) struct Reader {
-    /// The variables that `{ env = "…" }` may name.
+/// The environment that secrets may come from, and the problems that were found.
+pub(super) struct LoadContext {
+    /// The variables that `{ env = "…" }` may name, by their names.
     pub(super) environment: BTreeMap<String, String>,
     problems: RefCell<Vec<Problem>>,
 }
 
-impl Reader {
+impl LoadContext {
+    /// A context without problems.
     pub(super) fn new(environment: BTreeMap<String, String>) -> Self {
         Self { environment, problems: RefCell::default() }
     }
 
-    pub(super) fn note(&self, origin: Origin, key: String, message: impl Into<String>) {
+    /// Adds a problem of `key`, written at `origin`.
+    pub(super) fn report(&self, origin: Origin, key: String, message: impl Into<String>) {
         self.problems.borrow_mut().push(Problem { origin, key, message: message.into() });
     }
 
-    /// How many faults were found so far: a check between two keys is skipped when one of them is already at fault.
-    pub(super) fn faults(&self) -> usize {
+    /// The number of problems found so far.
+    pub(super) fn problem_count(&self) -> usize {
         self.problems.borrow().len()
     }
 
+    /// All problems, in the order in which they were found.
     pub(super) fn into_problems(self) -> Vec<Problem> {
         self.problems.into_inner()
     }
 }
 
-/// A table that is being read: each key that is asked for leaves it, and what is left in the end is unknown.
-pub(super) struct Section<'a> {
-    pub(super) reader: &'a Reader,
+/// A table that is being read. Each key that is read is removed, so that the rest at the end are unknown keys.
+pub(super) struct TableReader<'a> {
+    pub(super) context: &'a LoadContext,
+    /// The dotted key of the table; empty for the root.
     path: String,
     origin: Origin,
     table: Table,
-    asked: Vec<(&'static str, Option<Origin>)>,
-    /// Whether it is a table at all: of one that is not, nothing is said to be missing.
+    /// The keys that were read, each with the origin of its value if it is present.
+    read_keys: Vec<(&'static str, Option<Origin>)>,
+    /// Whether the node is a table. In place of another node, no key is reported as missing.
     is_table: bool,
-    faults_before: usize,
+    /// [`LoadContext::problem_count`] when the reader was made.
+    problems_before: usize,
 }
 
-impl<'a> Section<'a> {
-    /// `node` as a table. Anything else is noted, and read as an empty table of which nothing is missing.
-    pub(super) fn new(reader: &'a Reader, path: String, node: ConfigNode) -> Self {
-        let faults_before = reader.faults();
+impl<'a> TableReader<'a> {
+    /// A reader of `node`. A node that is no table is reported, and read as an empty table without missing keys.
+    pub(super) fn new(context: &'a LoadContext, path: String, node: ConfigNode) -> Self {
+        let problems_before = context.problem_count();
         let origin = node.origin.clone();
         let table = match node.structured() {
             Ok(ConfigNode { value: Value::Table(table), .. }) => Ok(table),
@@ -59,14 +65,14 @@ impl<'a> Section<'a> {
         };
         let is_table = table.is_ok();
         let table = table.unwrap_or_else(|message| {
-            reader.note(origin.clone(), path.clone(), message);
+            context.report(origin.clone(), path.clone(), message);
             Table::new()
         });
-        Self { reader, path, origin, table, asked: Vec::new(), is_table, faults_before }
+        Self { context, path, origin, table, read_keys: Vec::new(), is_table, problems_before }
     }
 
-    /// The value of `key`, or `default` where it is not written.
-    pub(super) fn or<T>(
+    /// The value of `key`, or `default` if the key is absent or its value is reported as a problem.
+    pub(super) fn value_or<T>(
         &mut self,
         key: &'static str,
         default: T,
@@ -75,47 +81,48 @@ impl<'a> Section<'a> {
         self.optional(key, read).unwrap_or(default)
     }
 
-    /// The value of `key`, if it is written and well.
+    /// The value of `key`; `None` if the key is absent or its value is reported as a problem.
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&ConfigNode) -> Result<T, String>,
     ) -> Option<T> {
         let node = self.take(key)?;
-        read(&node).map_err(|message| self.reader.note(node.origin, self.path_of(key), message)).ok()
+        read(&node).map_err(|message| self.context.report(node.origin, self.path_of(key), message)).ok()
     }
 
-    /// The value of `key`; that it is not written is a fault.
+    /// The value of `key`, whose absence is reported.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&ConfigNode) -> Result<T, String>,
     ) -> Option<T> {
-        self.demand(key);
+        self.require_key(key);
         self.optional(key, read)
     }
 
-    /// Notes that `key` is missing, if it is.
-    pub(super) fn demand(&self, key: &'static str) {
+    /// Reports `key` as missing if it is absent.
+    pub(super) fn require_key(&self, key: &'static str) {
         if self.is_table && !self.table.contains_key(key) {
-            self.fail(key, "is missing");
+            self.report(key, "is missing");
         }
     }
 
-    /// The table under `key`; one that is not written is empty.
-    pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
-        self.optional_section(key)
-            .unwrap_or_else(|| Section::new(self.reader, self.path_of(key), ConfigNode::empty(self.origin_of(key))))
+    /// A reader of the table under `key`, which is empty if the key is absent.
+    pub(super) fn table(&mut self, key: &'static str) -> TableReader<'a> {
+        self.optional_table(key).unwrap_or_else(|| {
+            TableReader::new(self.context, self.path_of(key), ConfigNode::empty(self.origin_of(key)))
+        })
     }
 
-    /// The table under `key`, if it is written.
-    pub(super) fn optional_section(&mut self, key: &'static str) -> Option<Section<'a>> {
+    /// A reader of the table under `key`; `None` if the key is absent.
+    pub(super) fn optional_table(&mut self, key: &'static str) -> Option<TableReader<'a>> {
         let node = self.take(key)?;
-        Some(Section::new(self.reader, self.path_of(key), node))
+        Some(TableReader::new(self.context, self.path_of(key), node))
     }
 
-    /// The tables of the list under `key`; `None` if it is not written.
-    pub(super) fn sections(&mut self, key: &'static str) -> Option<Vec<Section<'a>>> {
+    /// Readers of the tables in the list under `key`; `None` if the key is absent or not a list.
+    pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<TableReader<'a>>> {
         let node = self.take(key)?;
         let origin = node.origin.clone();
         let items = match node.structured() {
@@ -123,58 +130,59 @@ impl<'a> Section<'a> {
             Ok(other) => Err(format!("is {}; it must be a list of tables", other.kind())),
             Err(message) => Err(message),
         };
-        let items = items.map_err(|message| self.reader.note(origin, self.path_of(key), message)).ok()?;
-        let section = |(i, item)| Section::new(self.reader, format!("{}[{i}]", self.path_of(key)), item);
-        Some(items.into_iter().enumerate().map(section).collect())
+        let items = items.map_err(|message| self.context.report(origin, self.path_of(key), message)).ok()?;
+        let reader = |(i, item)| TableReader::new(self.context, format!("{}[{i}]", self.path_of(key)), item);
+        Some(items.into_iter().enumerate().map(reader).collect())
     }
 
-    /// The node under `key`, which is known from now on.
+    /// Removes and returns the node under `key`, and marks the key as known.
     pub(super) fn take(&mut self, key: &'static str) -> Option<ConfigNode> {
-        debug_assert!(keys::KEYS.contains(&key), "{key} is not among the keys");
+        debug_assert!(keys::ALL_KEYS.contains(&key), "{key} is missing in ALL_KEYS");
         let node = self.table.remove(key);
-        self.asked.push((key, node.as_ref().map(|node| node.origin.clone())));
+        self.read_keys.push((key, node.as_ref().map(|node| node.origin.clone())));
         node
     }
 
-    /// Notes a fault of `key`, at the place where it is written or ought to be.
-    pub(super) fn fail(&self, key: &str, message: impl Into<String>) {
-        self.reader.note(self.origin_of(key), self.path_of(key), message);
+    /// Reports a problem of `key`, at the place where the key is written or would be written.
+    pub(super) fn report(&self, key: &str, message: impl Into<String>) {
+        self.context.report(self.origin_of(key), self.path_of(key), message);
     }
 
-    /// Notes a fault of the table as a whole.
-    pub(super) fn fail_whole(&self, message: impl Into<String>) {
-        self.reader.note(self.origin.clone(), self.path.clone(), message);
+    /// Reports a problem of the table as a whole.
+    pub(super) fn report_table(&self, message: impl Into<String>) {
+        self.context.report(self.origin.clone(), self.path.clone(), message);
     }
 
-    /// Whether nothing was found wrong since this section was opened.
-    pub(super) fn is_clean(&self) -> bool {
-        self.reader.faults() == self.faults_before
+    /// Whether no problem was reported since this reader was made. A check between two keys is skipped when one of
+    /// them is faulty already.
+    pub(super) fn is_faultless(&self) -> bool {
+        self.context.problem_count() == self.problems_before
     }
 
-    /// Where `key` is written; where it is not, where one would write it.
+    /// The place where `key` is written, or where it would be written if it is absent.
     pub(super) fn origin_of(&self, key: &str) -> Origin {
-        match self.asked.iter().rev().find(|(asked, _)| *asked == key) {
+        match self.read_keys.iter().rev().find(|(read, _)| *read == key) {
             Some((_, Some(origin))) => origin.clone(),
             _ => match &self.origin {
                 file @ Origin::File { .. } => file.clone(),
-                Origin::Variable(_) | Origin::Nowhere => Origin::Variable(variable(&self.path_of(key)).into()),
+                Origin::Variable(_) | Origin::Nowhere => Origin::Variable(variable_name(&self.path_of(key)).into()),
             },
         }
     }
 
-    /// Ends the reading: what nobody asked for is unknown.
-    pub(super) fn done(self) {
+    /// Reports the keys that were not read as unknown, each with the closest known key.
+    pub(super) fn finish(self) {
         for (key, node) in &self.table {
-            let known = self.asked.iter().map(|(known, _)| *known);
-            let message = match keys::nearest(key, known) {
+            let known = self.read_keys.iter().map(|(known, _)| *known);
+            let message = match keys::suggestion(key, known) {
                 Some(near) => format!("unknown key; did you mean `{near}`?"),
                 None => "unknown key".to_owned(),
             };
-            self.reader.note(node.origin.clone(), self.path_of(key), message);
+            self.context.report(node.origin.clone(), self.path_of(key), message);
         }
     }
 
-    /// The whole name of `key`, as errors tell it.
+    /// The dotted name of `key` from the root, as in error messages.
     pub(super) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }

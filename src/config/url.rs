@@ -1,18 +1,18 @@
-//! Kore's URL. It may have been given a password, so no error quotes one.
+//! Parser of Kore's URL. Errors do not quote the URL, because it may contain a password.
 
 use std::net::IpAddr;
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
 
-/// Whether `host` can only be this machine: 127.0.0.0/8, ::1 or localhost.
+/// Whether `host` is a loopback name or address: 127.0.0.0/8, ::1 or localhost.
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Splits off the authority, which must have a host, and a port that is one if it has any.
-pub(super) fn checked(authority: &Authority) -> Result<(), String> {
+/// Checks that an authority has a host, and a valid port if it has any.
+pub(super) fn check_authority(authority: &Authority) -> Result<(), String> {
     let after_host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
     let after_host = after_host.strip_prefix(authority.host()).unwrap_or_default();
     if authority.host().is_empty() {
@@ -24,7 +24,7 @@ pub(super) fn checked(authority: &Authority) -> Result<(), String> {
     Ok(())
 }
 
-/// Kore's address: `https://` and a host, maybe a port; `http://` only for loopback. The path of the result is `/`.
+/// Kore's base URL: `https://`, a host and optionally a port; `http://` only for loopback. The path of the result is `/`.
 pub(super) fn base_url(text: &str) -> Result<Uri, String> {
     const EXPECTED: &str = "write it like \"https://platform.kore.ai\"";
     let uri: Uri = text.parse().map_err(|_| format!("is not a URL; {EXPECTED}"))?;
@@ -34,8 +34,8 @@ pub(super) fn base_url(text: &str) -> Result<Uri, String> {
     if authority.as_str().contains('@') {
         return Err(format!("holds a user or a password; {EXPECTED}"));
     }
-    checked(authority).map_err(|message| format!("{message}; {EXPECTED}"))?;
-    // `Uri` drops a fragment silently, so it is looked for in the text.
+    check_authority(authority).map_err(|message| format!("{message}; {EXPECTED}"))?;
+    // `Uri` drops a fragment silently, so the text is searched for one.
     if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
         return Err(format!("holds more than a host; {EXPECTED}, without a path or a query"));
     }
@@ -51,7 +51,7 @@ pub(super) fn base_url(text: &str) -> Result<Uri, String> {
     Ok(uri)
 }
 
-/// `KORE_HOST`: a URL, or a bare host, which means https unless it is loopback.
+/// The base URL for the value of `KORE_HOST`: a URL, or a bare host, which means https unless it is loopback.
 pub(super) fn from_host(host: &str) -> String {
     if host.contains("://") {
         return host.to_owned();
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_may_go_without_tls() {
+    fn plain_http_is_accepted_for_loopback_only() {
         for good in [
             "https://platform.kore.ai",
             "https://platform.kore.ai/",
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_host_means_https_unless_it_is_this_machine() {
+    fn bare_host_means_https_unless_it_is_loopback() {
         for (host, url) in [
             ("platform.kore.ai", "https://platform.kore.ai"),
             ("kore.example:8443", "https://kore.example:8443"),

@@ -1,4 +1,4 @@
-//! From the merged tree to a [`Config`]: which keys there are, what they default to, and what makes sense together.
+//! Builder of a [`Config`] from the merged tree: the keys, their defaults, and the checks between keys.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use http::Uri;
 use secrecy::ExposeSecret as _;
 
 use super::parse::Keyword;
-use super::table_reader::{Reader, Section};
+use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
     AdminConfig, CacheConfig, Config, FreshnessTier, QuotaConfig, RedisConfig, ServerConfig, ServerLimits,
@@ -20,24 +20,24 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 impl Keyword for UpperBound {
-    const WORDS: &'static [(&'static str, Self)] = &[("inclusive", Self::Inclusive), ("exclusive", Self::Exclusive)];
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("inclusive", Self::Inclusive), ("exclusive", Self::Exclusive)];
 }
 
-/// The configuration that `root` describes. What is wrong with it is noted with the reader; after a fault, the answer
-/// is `None` or of no use.
-pub(super) fn config(reader: &Reader, root: ConfigNode) -> Option<Config> {
-    let mut root = Section::new(reader, String::new(), root);
-    let mut server_section = root.section("server");
-    let server = server(&mut server_section);
-    let admin = admin(root.section("admin"));
-    let upstream = upstream(root.section("upstream"));
+/// The configuration of the tree at `root`. Problems are reported to `context`; if there are any, the result is `None` or
+/// must not be used.
+pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> {
+    let mut root = TableReader::new(context, String::new(), root);
+    let mut server_table = root.table("server");
+    let server = server(&mut server_table);
+    let admin = admin(root.table("admin"));
+    let upstream = upstream(root.table("upstream"));
     let accounts = accounts::accounts(&mut root);
-    let window = window(root.section("window"));
-    let quota = quota(root.section("quota"));
-    let cache = cache(root.section("cache"));
+    let window = window(root.table("window"));
+    let quota = quota(root.table("quota"));
+    let cache = cache(root.table("cache"));
     let callers = accounts::callers(&mut root, accounts.as_deref());
     if callers.as_ref().is_some_and(Vec::is_empty) && !server.listen.ip().is_loopback() {
-        server_section.fail(
+        server_table.report(
             "listen",
             format!(
                 "{} is open to the network, and there are no callers; add [[callers]], or listen on loopback \
@@ -46,33 +46,33 @@ pub(super) fn config(reader: &Reader, root: ConfigNode) -> Option<Config> {
             ),
         );
     }
-    server_section.done();
-    root.done();
+    server_table.finish();
+    root.finish();
     Some(Config { server, admin, upstream, accounts: accounts?, window, quota, cache: cache?, callers: callers? })
 }
 
-fn server(section: &mut Section<'_>) -> ServerConfig {
+fn server(table: &mut TableReader<'_>) -> ServerConfig {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listen = section.or("listen", loopback(8080), parse::address);
-    let admin_listen = section.or("admin_listen", loopback(9090), parse::address);
-    // Port 0 is any free one, so two of them never meet.
-    if listen == admin_listen && listen.port() != 0 && section.is_clean() {
-        section.fail("admin_listen", "is the address of `listen`; the admin plane has a listener of its own");
+    let listen = table.value_or("listen", loopback(8080), parse::address);
+    let admin_listen = table.value_or("admin_listen", loopback(9090), parse::address);
+    // Port 0 means any free port, so two listeners with it do not collide.
+    if listen == admin_listen && listen.port() != 0 && table.is_faultless() {
+        table.report("admin_listen", "is the address of `listen`; the admin plane has a listener of its own");
     }
-    let hosts = section.or("hosts", Vec::new(), parse::host_names);
-    let tls = section.optional_section("tls").and_then(|mut tls| {
+    let hosts = table.value_or("hosts", Vec::new(), parse::host_names);
+    let tls = table.optional_table("tls").and_then(|mut tls| {
         let cert = tls.required("cert", parse::path);
         let key = tls.required("key", parse::path);
         let client_ca = tls.optional("client_ca", parse::path);
-        tls.done();
+        tls.finish();
         Some(ServerTlsConfig { cert: cert?, key: key?, client_ca })
     });
-    let drain_timeout = section.or("drain_timeout", 30 * SECOND, parse::duration);
-    ServerConfig { listen, admin_listen, hosts, tls, drain_timeout, limits: server_limits(section) }
+    let drain_timeout = table.value_or("drain_timeout", 30 * SECOND, parse::duration);
+    ServerConfig { listen, admin_listen, hosts, tls, drain_timeout, limits: server_limits(table) }
 }
 
-fn server_limits(section: &mut Section<'_>) -> ServerLimits {
-    let mut count = |key, default| section.or(key, default, parse::integer(1..=1_000_000)) as usize;
+fn server_limits(table: &mut TableReader<'_>) -> ServerLimits {
+    let mut count = |key, default| table.value_or(key, default, parse::integer(1..=1_000_000)) as usize;
     let max_connections = count("max_connections", 4096);
     let max_connections_per_peer = count("max_connections_per_peer", 1024);
     let max_requests = count("max_requests", 1536);
@@ -80,119 +80,119 @@ fn server_limits(section: &mut Section<'_>) -> ServerLimits {
         max_connections,
         max_connections_per_peer,
         max_requests,
-        // Less is not supported by hyper; more than that is no head.
-        max_head_size: section.or("max_head_size", 32 << 10, parse::size_within(8 << 10..=1 << 20)),
-        request_memory: section.or("request_memory", 16 << 20, parse::size),
-        send_timeout: section.or("send_timeout", MINUTE, parse::positive_duration),
-        send_memory: section.or("send_memory", 32 << 20, parse::size),
+        // hyper does not support less than 8 KiB.
+        max_head_size: table.value_or("max_head_size", 32 << 10, parse::size_within(8 << 10..=1 << 20)),
+        request_memory: table.value_or("request_memory", 16 << 20, parse::size),
+        send_timeout: table.value_or("send_timeout", MINUTE, parse::positive_duration),
+        send_memory: table.value_or("send_memory", 32 << 20, parse::size),
     }
 }
 
-fn admin(mut section: Section<'_>) -> AdminConfig {
-    let token = section.optional_secret("token");
+fn admin(mut table: TableReader<'_>) -> AdminConfig {
+    let token = table.optional_secret("token");
     if token.as_ref().is_some_and(|token| !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic())) {
-        section.fail("token", "holds a space or a character beyond ASCII, which `authorization: Bearer` cannot carry");
+        table.report("token", "holds a space or a character beyond ASCII, which `authorization: Bearer` cannot carry");
     }
-    let hosts = section.or("hosts", Vec::new(), parse::host_names);
-    let metric_streams = section.or("metric_streams", 100, parse::integer(0..=100_000));
-    section.done();
+    let hosts = table.value_or("hosts", Vec::new(), parse::host_names);
+    let metric_streams = table.value_or("metric_streams", 100, parse::integer(0..=100_000));
+    table.finish();
     AdminConfig { token, hosts, metric_streams: metric_streams as usize }
 }
 
-fn upstream(mut section: Section<'_>) -> UpstreamConfig {
-    let base_url = section.or("base_url", Uri::from_static("https://platform.kore.ai"), |node| {
+fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {
+    let base_url = table.value_or("base_url", Uri::from_static("https://platform.kore.ai"), |node| {
         url::base_url(parse::text(node, "a URL such as \"https://platform.kore.ai\"")?)
     });
-    let timeout = section.or("timeout", 30 * SECOND, parse::positive_duration);
-    // More than a server would bear, and far less than a semaphore can count.
-    let max_concurrency = section.or("max_concurrency", 8, parse::integer(1..=10_000));
-    let ca_file = section.optional("ca_file", parse::path);
-    section.done();
+    let timeout = table.value_or("timeout", 30 * SECOND, parse::positive_duration);
+    // The upper bound is far below the largest count of a semaphore.
+    let max_concurrency = table.value_or("max_concurrency", 8, parse::integer(1..=10_000));
+    let ca_file = table.optional("ca_file", parse::path);
+    table.finish();
     UpstreamConfig { base_url, timeout, max_concurrency: max_concurrency as usize, ca_file }
 }
 
-fn window(mut section: Section<'_>) -> WindowConfig {
+fn window(mut table: TableReader<'_>) -> WindowConfig {
     let window = WindowConfig {
-        field: section.or("field", "segmentStartTime".into(), |node| parse::label(node).map(Into::into)),
-        upper_bound: section.or("upper_bound", UpperBound::Inclusive, parse::word),
-        settle_after: section.or("settle_after", DAY, parse::duration),
-        freshness: freshness(&mut section),
-        chunk: section.or("chunk", HOUR, |node| {
+        field: table.value_or("field", "segmentStartTime".into(), |node| parse::label(node).map(Into::into)),
+        upper_bound: table.value_or("upper_bound", UpperBound::Inclusive, parse::keyword),
+        settle_after: table.value_or("settle_after", DAY, parse::duration),
+        freshness: freshness(&mut table),
+        chunk: table.value_or("chunk", HOUR, |node| {
             let chunk = parse::whole_seconds(node)?;
-            // Chunks are counted from midnight, so that a day is always made of whole ones.
+            // Chunks are aligned to midnight, so a day must consist of whole chunks.
             if chunk > DAY || !DAY.as_secs().is_multiple_of(chunk.as_secs()) {
                 return Err("must divide a day into equal parts, such as \"15m\", \"1h\" or \"24h\"".to_owned());
             }
             Ok(chunk)
         }),
-        max_span: section.or("max_span", 366 * DAY, parse::positive_duration),
+        max_span: table.value_or("max_span", 366 * DAY, parse::positive_duration),
     };
-    section.done();
+    table.finish();
     window
 }
 
-fn freshness(section: &mut Section<'_>) -> Vec<FreshnessTier> {
-    let Some(sections) = section.sections("freshness") else {
+fn freshness(table: &mut TableReader<'_>) -> Vec<FreshnessTier> {
+    let Some(tables) = table.tables("freshness") else {
         return vec![
             FreshnessTier { younger_than: HOUR, max_age: 30 * SECOND },
             FreshnessTier { younger_than: 6 * HOUR, max_age: 5 * MINUTE },
             FreshnessTier { younger_than: DAY, max_age: HOUR },
         ];
     };
-    let mut rungs: Vec<FreshnessTier> = Vec::new();
-    for mut item in sections {
+    let mut tiers: Vec<FreshnessTier> = Vec::new();
+    for mut item in tables {
         let younger_than = item.required("younger_than", parse::positive_duration);
         let max_age = item.required("max_age", parse::duration);
         if let (Some(younger_than), Some(max_age)) = (younger_than, max_age) {
-            if let Some(last) = rungs.last() {
+            if let Some(last) = tiers.last() {
                 if younger_than <= last.younger_than {
-                    item.fail("younger_than", "must be more than that of the entry before it");
+                    item.report("younger_than", "must be more than that of the entry before it");
                 }
                 if max_age < last.max_age {
-                    item.fail("max_age", "must not be less than that of the entry before it");
+                    item.report("max_age", "must not be less than that of the entry before it");
                 }
             }
-            rungs.push(FreshnessTier { younger_than, max_age });
+            tiers.push(FreshnessTier { younger_than, max_age });
         }
-        item.done();
+        item.finish();
     }
-    rungs
+    tiers
 }
 
-fn quota(mut section: Section<'_>) -> QuotaConfig {
+fn quota(mut table: TableReader<'_>) -> QuotaConfig {
     let quota = QuotaConfig {
-        queue_timeout: section.or("queue_timeout", 30 * SECOND, parse::duration),
-        // With a reserve of 1, background work would wait for ever.
-        interactive_reserve: section.or("interactive_reserve", 0.2, parse::share(0.0..=0.9)),
-        state_file: section.optional("state_file", parse::path),
+        queue_timeout: table.value_or("queue_timeout", 30 * SECOND, parse::duration),
+        // With a reserve of 1, background work would never be done.
+        interactive_reserve: table.value_or("interactive_reserve", 0.2, parse::share(0.0..=0.9)),
+        state_file: table.optional("state_file", parse::path),
     };
-    section.done();
+    table.finish();
     quota
 }
 
-fn cache(mut section: Section<'_>) -> Option<CacheConfig> {
-    let memory = section.or("memory", 256 << 20, parse::size);
-    let redis = section.optional_section("redis").map(redis);
-    section.done();
+fn cache(mut table: TableReader<'_>) -> Option<CacheConfig> {
+    let memory = table.value_or("memory", 256 << 20, parse::size);
+    let redis = table.optional_table("redis").map(redis);
+    table.finish();
     match redis {
         None => Some(CacheConfig { memory, redis: None }),
         Some(redis) => Some(CacheConfig { memory, redis: Some(redis?) }),
     }
 }
 
-fn redis(mut section: Section<'_>) -> Option<RedisConfig> {
-    let url = section.required_redis_url("url");
-    let prefix = section.or("prefix", "koregate".to_owned(), parse::name);
-    let ttl = section.or("ttl", 400 * DAY, parse::positive_duration);
-    let timeout = section.or("timeout", Duration::from_millis(250), parse::positive_duration);
-    let max_value = section.or("max_value", 16 << 20, parse::size_of_at_least(1 << 20));
-    let replicas = section.or("replicas", 8, parse::integer(1..=10_000));
-    let encryption_key = section.optional_secret("encryption_key");
-    let previous_encryption_key = section.optional_secret("previous_encryption_key");
-    if previous_encryption_key.is_some() && encryption_key.is_none() && section.is_clean() {
-        section.fail("previous_encryption_key", "is of no use without `encryption_key`");
+fn redis(mut table: TableReader<'_>) -> Option<RedisConfig> {
+    let url = table.required_redis_url("url");
+    let prefix = table.value_or("prefix", "koregate".to_owned(), parse::name);
+    let ttl = table.value_or("ttl", 400 * DAY, parse::positive_duration);
+    let timeout = table.value_or("timeout", Duration::from_millis(250), parse::positive_duration);
+    let max_value = table.value_or("max_value", 16 << 20, parse::size_of_at_least(1 << 20));
+    let replicas = table.value_or("replicas", 8, parse::integer(1..=10_000));
+    let encryption_key = table.optional_secret("encryption_key");
+    let previous_encryption_key = table.optional_secret("previous_encryption_key");
+    if previous_encryption_key.is_some() && encryption_key.is_none() && table.is_faultless() {
+        table.report("previous_encryption_key", "is of no use without `encryption_key`");
     }
-    section.done();
+    table.finish();
     Some(RedisConfig {
         url: url?,
         prefix,

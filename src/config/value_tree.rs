@@ -1,4 +1,4 @@
-//! What was written, and where: the tree that file and environment are merged into before any of it has a meaning.
+//! Tree of raw values with their origins: file and environment are merged into it before values are interpreted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use super::keys;
 /// The entries of a table.
 pub(super) type Table = BTreeMap<String, ConfigNode>;
 
-/// A value and where it was written.
+/// A value and the place where it was written.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigNode {
     pub(super) origin: Origin,
     pub(super) value: Value,
 }
 
-/// A value of TOML, or one from the environment that has no type until a key gives it one.
+/// A value of TOML, or the text of a variable, whose type depends on the key that it sets.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     /// The text of a variable.
@@ -27,35 +27,35 @@ pub(super) enum Value {
     String(String),
     Integer(i64),
     Float(f64),
-    /// A boolean, a date, an integer that is too large: no key takes one.
+    /// A value that no key takes, by its kind: a boolean, a date, an integer out of range.
     Other(&'static str),
     Array(Vec<ConfigNode>),
     Table(Table),
 }
 
 impl ConfigNode {
-    /// A table with nothing in it.
+    /// An empty table.
     pub(super) fn empty(origin: Origin) -> Self {
         Self { origin, value: Value::Table(Table::new()) }
     }
 
-    /// The whole file `text`, called `path` in errors.
+    /// Parses the TOML `text` of the file that errors name `path`.
     pub(super) fn from_file(path: &Arc<str>, text: &str) -> Result<Self, Problem> {
         let at = |offset: Option<usize>| Origin::File {
             path: Arc::clone(path),
             line: offset.map(|offset| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()),
         };
         let table = DeTable::parse(text).map_err(|error| {
-            // Only `message` is safe to show: the full rendering quotes the line, and a secret may stand on it.
+            // Only `message` is safe to show. The full rendering quotes the line, which may contain a secret.
             let start = error.span().map(|span| span.start);
-            let key = start.and_then(|start| keys::last_before(text, start)).unwrap_or_default();
+            let key = start.and_then(|start| keys::key_before(text, start)).unwrap_or_default();
             Problem { origin: at(start), key, message: error.message().to_owned() }
         })?;
         Ok(Self { origin: at(None), value: convert_table(table.get_ref(), &|offset| at(Some(offset))) })
     }
 
-    /// Gives the text of a variable the structure that its key asks for: a list or a table, written as in TOML.
-    /// Anything else stays as it is. The error does not quote the text.
+    /// Parses the text of a variable as a TOML value, for keys that take a list or a table. Other nodes are returned
+    /// unchanged. The error does not quote the text.
     pub(super) fn structured(self) -> Result<Self, String> {
         let Value::Raw(text) = &self.value else { return Ok(self) };
         let value = DeValue::parse(text.trim()).map_err(|error| format!("is not a TOML value: {}", error.message()))?;
@@ -63,7 +63,7 @@ impl ConfigNode {
         Ok(Self { origin: self.origin, value })
     }
 
-    /// What it is, for an error that expected something else. Never what it holds.
+    /// The kind of the value with an article, for errors that expected another kind. Never the value itself.
     pub(super) fn kind(&self) -> &'static str {
         match &self.value {
             Value::Raw(_) => "a text",

@@ -1,5 +1,5 @@
-//! The access log: one line for each request, with its metrics and the usage of its caller. A request is reported when the
-//! body of its answer has ended, or when the request is dropped without an answer.
+//! The access log: one line for each request, together with its metrics and its caller's usage. A request is reported when
+//! the body of its answer has ended, or when it is dropped without an answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use crate::api::{FinalCounts, Progress, Report};
 use crate::telemetry;
 use crate::telemetry::Request as Told;
 
-/// Whether `server.drain_timeout` has passed since the gateway was told to end: answers that are dropped from then on were
-/// cut by the gateway and not by their clients. Cheap to clone; all clones are the same.
+/// Flag for the end of `server.drain_timeout`: answers dropped after it were cut off by the gateway and not by their
+/// clients. Cheap to clone; all clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct DrainTimeout(Arc<AtomicBool>);
 
 impl DrainTimeout {
-    /// Says that it has passed.
+    /// Sets the flag.
     pub fn expire(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -30,32 +30,32 @@ impl DrainTimeout {
     }
 }
 
-/// How the answer to a request ended.
+/// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending<'a> {
-    /// It was handed over to the connection to its end.
+    /// The whole body was handed to the connection.
     Whole,
-    /// It broke off because of the gateway or the upstream.
+    /// The gateway or the upstream failed during the body.
     Aborted(&'a str),
-    /// It was dropped before its end: the client has left, or a drain has ended.
+    /// The answer was dropped before its end: the client disconnected, or a drain timed out.
     Dropped,
 }
 
-/// A request until it is reported. Dropped before that, it is reported as one that has no answer.
+/// The record of a request until it is reported. If dropped earlier, the request is reported as unanswered.
 #[derive(Debug)]
 pub(super) struct AccessRecord {
     begun: Instant,
     pub(super) id: RequestId,
-    /// The span of the line in the log.
+    /// The tracing span of the log line.
     pub(super) span: Span,
-    /// Who asks; `None` if nobody knows.
+    /// The authenticated caller, if any.
     pub(super) visit: Option<AuthenticatedCaller>,
     drain_timeout: DrainTimeout,
     head: Option<Head>,
     is_reported: bool,
 }
 
-/// What is known when the head of the answer is ready.
+/// Facts known when the head of the answer is ready.
 #[derive(Debug)]
 struct Head {
     status: u16,
@@ -63,18 +63,17 @@ struct Head {
     ready_after: Duration,
 }
 
-/// What an answer holds.
+/// Kind of an answer.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// What was asked for.
+    /// The answer that was asked for.
     Answer(Arc<Report>),
-    /// A problem, in words.
+    /// A problem document.
     Problem(Kind, String),
 }
 
 impl AccessRecord {
-    /// A record of a request that has just come. It lies in a box, for it goes with the answer through all that passes that
-    /// on.
+    /// A record of a request that has just arrived. Boxed, because it moves through several futures and bodies.
     pub(super) fn new(
         begun: Instant,
         id: RequestId,
@@ -85,18 +84,18 @@ impl AccessRecord {
         Box::new(Self { begun, id, span, visit, drain_timeout, head: None, is_reported: false })
     }
 
-    /// Records that the head of the answer is ready.
+    /// Records the head of the answer.
     pub(super) fn set_head(&mut self, status: u16, content: Content) {
         self.head = Some(Head { status, content, ready_after: self.begun.elapsed() });
     }
 
-    /// Whether it was reported.
+    /// Whether the request was reported.
     pub(super) fn is_reported(&self) -> bool {
         self.is_reported
     }
 
-    /// Reports that the answer has ended in this way after so many bytes of its body; further calls do nothing. `streamed` is
-    /// the progress of a streamed body.
+    /// Reports the end of the answer after `bytes` of its body; further calls have no effect. `streamed` is the progress of a
+    /// streamed body.
     pub(super) fn report(&mut self, ending: Ending<'_>, bytes: u64, streamed: Option<Progress>) {
         if std::mem::replace(&mut self.is_reported, true) {
             return;
@@ -112,7 +111,7 @@ impl AccessRecord {
         let (outcome, broken) = match ending {
             Ending::Whole => (head_outcome.unwrap_or("-"), None),
             Ending::Aborted(why) => ("aborted", Some(why)),
-            // A panic in the task of a connection drops the body.
+            // A panic in a connection's task drops the body.
             Ending::Dropped if std::thread::panicking() => ("aborted", Some("an internal error")),
             Ending::Dropped if self.drain_timeout.has_expired() => ("drained", None),
             Ending::Dropped => ("client_closed", None),

@@ -1,4 +1,4 @@
-//! Who calls, and whether it may call now.
+//! Authentication: finds the caller of a request by its API key, and applies the caller's rate limit.
 
 use std::sync::Arc;
 
@@ -12,20 +12,20 @@ use crate::api::Caller;
 use crate::config;
 use crate::request::RateLimitStatus;
 
-/// The callers that are configured. Cheap to clone; all clones see the same.
+/// The configured callers. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Callers(Arc<[Known]>);
 
 #[derive(Debug)]
 struct Known {
     caller: Caller,
-    /// Of each of its keys.
+    /// SHA-256 of each of the caller's keys.
     api_key_sha256: Vec<[u8; 32]>,
-    /// What it may still ask, with whichever key.
+    /// The caller's rate limit, shared by its keys.
     bucket: CallerRateLimit,
 }
 
-/// A caller that is known, and how it stands after this request.
+/// An authenticated caller, and its rate limit after this request.
 #[derive(Clone, Debug)]
 pub(super) struct AuthenticatedCaller {
     pub(super) caller: Caller,
@@ -47,13 +47,13 @@ impl Callers {
         Self(callers.iter().map(known).collect())
     }
 
-    /// How the limit of the caller of this name stands.
+    /// State of the rate limit of the caller called `name`.
     pub fn standing(&self, name: &str) -> Option<RateLimitStatus> {
         self.0.iter().find(|known| *known.caller.name == *name).map(|known| known.bucket.standing())
     }
 
-    /// Whether the request may come in, and whose key it carries, also if it may not; `None` where no callers are
-    /// configured, and anybody on this machine may call.
+    /// Whether the request is admitted, and the caller whose key it carries even if it is not. `None` where no callers are
+    /// configured: then every client on this machine may call.
     pub(super) fn admit(&self, headers: &HeaderMap) -> (Option<AuthenticatedCaller>, Result<(), EdgeError>) {
         if self.0.is_empty() {
             return (None, Ok(()));
@@ -64,11 +64,11 @@ impl Callers {
         (Some(visit), taken.map_err(|retry_after| EdgeError::TooManyRequests { retry_after }))
     }
 
-    /// The caller whose key it is.
+    /// The caller that has this key.
     fn find(&self, headers: &HeaderMap) -> Option<&Known> {
         let hash = digest(&SHA256, api_key(headers)?);
-        // Each one is compared, whole and in constant time, so that time tells nothing of any key. A search that ends
-        // when it has found would skip some, so this is a fold, and `|` is no `||`.
+        // Every key is compared, in constant time, so that the time taken reveals nothing about any key. A search that stops at
+        // the first match would skip some; hence a fold, and `|` instead of `||`.
         let same = |known: &[u8; 32]| verify_slices_are_equal(known, hash.as_ref()).is_ok();
         let owns = |known: &Known| known.api_key_sha256.iter().fold(false, |found, key| found | same(key));
         self.0.iter().fold(None, |found, known| if owns(known) { Some(known) } else { found })
@@ -141,7 +141,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_caller_has_a_limit_of_its_own() {
         let callers = callers();
-        // Both of its keys are the same caller's.
+        // Both keys belong to the same caller.
         assert!(admit(&callers, "x-api-key", "key-2").is_ok() && admit(&callers, "x-api-key", "key-2-new").is_ok());
         let Err(EdgeError::TooManyRequests { retry_after }) = admit(&callers, "x-api-key", "key-2") else { panic!() };
         assert!(admit(&callers, "x-api-key", "key-1").is_ok());

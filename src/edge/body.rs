@@ -1,4 +1,4 @@
-//! The body of an answer, which is reported once, when it has ended.
+//! The body of an answer. Reports its request once, when it ends.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,16 +13,16 @@ use crate::api::{ApiBody, Progress};
 /// A window's body, or a problem.
 type Content = Either<ApiBody, Full<Bytes>>;
 
-/// Why an answer breaks off.
+/// Reason why an answer is aborted.
 type Error = <Content as Body>::Error;
 
-/// A body that reports its request when it has ended whole, when it breaks off, or when it is dropped before its end.
+/// A body that reports its request when it ends, is aborted, or is dropped.
 pub struct EdgeBody {
     content: Content,
     record: Box<AccessRecord>,
-    /// Bytes that were handed over so far.
+    /// Bytes handed to the connection so far.
     bytes: u64,
-    /// Whether the head is all that is sent: then nobody asks for the body.
+    /// Whether only the head is sent; the connection never polls the body then.
     head_only: bool,
 }
 
@@ -31,7 +31,7 @@ impl EdgeBody {
         Self { content, record, bytes: 0, head_only }
     }
 
-    /// Whether nothing is still to come. A connection does not ask again for what it knows to be empty.
+    /// Whether the body has ended. hyper does not poll a body that says so.
     fn has_ended(&self) -> bool {
         self.content.is_end_stream() || self.content.size_hint().exact() == Some(0)
     }
@@ -105,7 +105,7 @@ mod tests {
     use crate::edge::problem::Kind;
     use crate::edge::request_id::RequestId;
 
-    /// The outcome and the bytes of each line in the access log.
+    /// Outcome and byte count of each access-log line.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<(String, u64)>>>);
 
@@ -139,7 +139,7 @@ mod tests {
         fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
     }
 
-    /// The lines that are written while a body with this text is used.
+    /// The log lines written while `use_body` runs on a body with this text.
     fn lines(text: &'static str, head_only: bool, expired: bool, use_body: fn(EdgeBody)) -> Vec<(String, u64)> {
         let lines = Lines::default();
         tracing::subscriber::with_default(Registry::default().with(lines.clone()), || {
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn body_is_reported_once_as_it_ended() {
         for (text, head_only, expired, use_body, expected) in [
-            // A connection does not ask for more than the last frame, and for nothing of what is empty.
+            // hyper polls no further than the last frame, and not at all for an empty body.
             ("text", false, false, read_first_frame as fn(EdgeBody), ("not_found", 4)),
             ("", false, false, drop, ("not_found", 0)),
             ("text", true, false, drop, ("not_found", 0)),

@@ -1,10 +1,10 @@
-//! Which requests a listener answers at all: those whose head has one meaning and whose `Host` is a name of the listener's,
-//! unless a web page of another site has sent them.
+//! Host and origin checks: a listener answers only requests whose head has exactly one meaning, whose `Host` is one of the
+//! listener's names, and which no web page of another site has sent.
 //!
-//! Without API keys, whoever reaches a listener may ask, and so may each web page that a browser on the same machine shows:
-//! its site's name can be made to resolve to loopback (DNS rebinding), and then the browser takes the gateway for the page's
-//! own site. But it still sends that name as `Host`. Loopback names and IP addresses cannot be made to resolve to anything
-//! else, so they are always allowed.
+//! Without API keys every client that reaches a listener may call, including web pages in a browser on the same machine: a
+//! page's host name can be made to resolve to loopback (DNS rebinding), and the browser then takes the gateway for the
+//! page's own site. But the browser still sends that name as `Host`. Loopback names and IP addresses cannot be made to
+//! resolve to another address, so they are always allowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
@@ -13,39 +13,39 @@ use http::{HeaderName, HeaderValue, Request, Version, header};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The names that `Host` may have at a listener. Cheap to clone; all clones are the same.
+/// Names that `Host` may have at a listener. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
 pub struct AllowedHosts(Arc<Allowed>);
 
 #[derive(Debug)]
 struct Allowed {
-    /// `None` for any.
+    /// `None` allows every name.
     names: Option<Box<[String]>>,
-    /// The first `Host` that was allowed. Most requests have the same, which need not be read again.
+    /// The first `Host` that was allowed. Most requests repeat it, and need no parsing then.
     usual: OnceLock<HeaderValue>,
 }
 
-/// Why a request is refused by its head alone.
+/// Reason to refuse a request by its head alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    /// The head can be read in two ways, or breaks a rule of HTTP; what follows it on the connection is not to be trusted.
+    /// The head is ambiguous or violates HTTP; the bytes that follow it on the connection cannot be trusted.
     #[error("{0}")]
     Malformed(&'static str),
-    /// `Host` is no name of this listener.
+    /// `Host` is not a name of this listener.
     #[error("Host is no name of this listener; its names are set in server.hosts or admin.hosts")]
     Misdirected,
-    /// A web page of another site has sent it.
+    /// A web page of another site has sent the request.
     #[error("a web page of another site may not ask here: the request carries {0}")]
     CrossSite(&'static str),
 }
 
 impl AllowedHosts {
-    /// Any host, and any site: for a listener, or a path, that something else protects.
+    /// Allows any host and any origin, for a listener or a path that is protected otherwise.
     pub fn any() -> Self {
         Self::new(None)
     }
 
-    /// Loopback names, IP addresses, and these names, which are in lower case.
+    /// Allows loopback names, IP addresses, and `names` (lower case).
     pub fn only(names: &[String]) -> Self {
         Self::new(Some(names.into()))
     }
@@ -63,13 +63,13 @@ impl AllowedHosts {
         check_transfer_encoding(request)?;
         self.check_host(request)?;
         let Some(names) = &self.0.names else { return Ok(()) };
-        // Absent where the client is no browser, and from old browsers.
+        // Missing from clients that are not browsers, and from old browsers.
         let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
         if site.is_some_and(|site| !matches!(site, b"none" | b"same-origin")) {
             return Err(HeadError::CrossSite("the Sec-Fetch-Site of another site"));
         }
         if headers.contains_key(header::ORIGIN) {
-            // Pages may be served from an IP address too, which must be this one.
+            // A page may come from an IP address too; that must be this listener's.
             let host = host_of(request)?;
             let is_own = |origin: Host<'_>| origin.is_one_of(names) || host == Some(origin);
             let mut origins = headers.get_all(header::ORIGIN).iter();
@@ -80,7 +80,7 @@ impl AllowedHosts {
         Ok(())
     }
 
-    /// Checks what the request is for.
+    /// Checks the target and `Host`.
     fn check_host<B>(&self, request: &Request<B>) -> Result<(), HeadError> {
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let only = hosts.next().filter(|_| hosts.next().is_none() && request.uri().authority().is_none());
@@ -99,7 +99,7 @@ impl AllowedHosts {
     }
 }
 
-/// hyper reads any list of codings that ends with `chunked`, and decodes no other coding than that.
+/// Whether the transfer coding is `chunked` alone. hyper accepts any list that ends with it, but decodes no other coding.
 fn check_transfer_encoding<B>(request: &Request<B>) -> Result<(), HeadError> {
     let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -109,8 +109,8 @@ fn check_transfer_encoding<B>(request: &Request<B>) -> Result<(), HeadError> {
     }
 }
 
-/// The host that a request is for (RFC 9112, 3.2): that of its target, if that is a whole URI, or else that of `Host`,
-/// which may be missing over HTTP/1.0 only.
+/// The host that a request is for (RFC 9112, 3.2): from an absolute-form target, else from `Host`, which may be missing
+/// over HTTP/1.0 only.
 fn host_of<B>(request: &Request<B>) -> Result<Option<Host<'_>>, HeadError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -131,7 +131,7 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<Host<'_>>, HeadError> {
     }
 }
 
-/// The host of an `Origin` (RFC 6454, 7); `None` if it has none, as `null` has.
+/// The host of an `Origin` (RFC 6454, 7); `None` for `null`, which has none.
 fn host_of_origin(origin: &HeaderValue) -> Option<Host<'_>> {
     let (_, authority) = origin.to_str().ok()?.split_once("://")?;
     Host::parse(authority)
@@ -145,7 +145,7 @@ enum Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// Reads a host that may have a port behind it.
+    /// Parses a host with an optional port.
     fn parse(authority: &'a str) -> Option<Self> {
         let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
             let (address, port) = rest.split_once(']')?;
@@ -168,13 +168,13 @@ impl<'a> Host<'a> {
         matches!(self, Self::Ip(_))
     }
 
-    /// Whether it is on loopback, or among `names`.
+    /// Whether the host is loopback, or among `names`.
     fn is_one_of(self, names: &[String]) -> bool {
         match self {
             Self::Ip(address) => address.to_canonical().is_loopback(),
             Self::Name(name) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
-                // `localhost` and all below it are loopback's (RFC 6761, 6.3).
+                // `localhost` and names below it are loopback (RFC 6761, 6.3).
                 let top = name.rsplit('.').next().unwrap_or_default();
                 top.eq_ignore_ascii_case("localhost") || names.iter().any(|known| known.eq_ignore_ascii_case(name))
             }
@@ -182,7 +182,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Whether a byte may stand in a registered name (RFC 3986, 3.2.2).
+/// Whether a byte is allowed in a registered name (RFC 3986, 3.2.2).
 fn is_of_a_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
 }

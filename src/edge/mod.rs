@@ -1,4 +1,4 @@
-//! The edge stage: names each request, lets in who may, and turns every failure into a response.
+//! The edge stage: identifies and admits requests, turns every failure into a response, and reports each request.
 
 mod access;
 mod auth;
@@ -34,7 +34,7 @@ pub use self::hosts::{AllowedHosts, HeadError};
 pub use self::problem::{EdgeError, Kind};
 pub use self::response_future::ResponseFuture;
 
-/// Stands between the socket and the api. Cheap to clone; all clones are the same.
+/// The outermost stage, between the connection and the API stage. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
 pub struct EdgeLayer(Arc<Edge>);
 
@@ -48,8 +48,8 @@ struct Edge {
 }
 
 impl EdgeLayer {
-    /// Lets in these callers; anybody, if there are none. Then `Host` must be one of `hosts`, and with callers only if there
-    /// is one, for their keys tell them apart. At most `max_requests` are answered at once.
+    /// Admits `callers`, or any client if there are none; then `Host` must be one of `hosts`. With callers, `Host` is
+    /// checked only if `hosts` is not empty, since the keys authenticate. At most `max_requests` are answered at once.
     pub fn new(callers: &[config::CallerConfig], hosts: &[String], max_requests: usize, clock: Clock) -> Self {
         let any_host = !callers.is_empty() && hosts.is_empty();
         let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
@@ -58,12 +58,12 @@ impl EdgeLayer {
         Self(Arc::new(Edge { callers: Callers::new(callers), hosts, room, clock, drain_timeout }))
     }
 
-    /// The callers, to look at how their limits stand.
+    /// The callers, for the state of their rate limits.
     pub fn callers(&self) -> &Callers {
         &self.0.callers
     }
 
-    /// To be told when a drain has taken too long.
+    /// The flag to set when a drain times out.
     pub fn drain_timeout(&self) -> &DrainTimeout {
         &self.0.drain_timeout
     }
@@ -93,7 +93,7 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // If the stage below has failed, it says so when it is called, and that is an answer.
+        // An error of the stage below is reported by its call, as an answer.
         self.below.poll_ready(context).map(|_| Ok(()))
     }
 

@@ -1,7 +1,7 @@
-//! The one place where an error becomes a response: its status, its words, and when to come again.
+//! The only place where an error becomes a response: status, text and `Retry-After`.
 //!
-//! The body is a problem document (RFC 9457) with Kore's `errors` as a member, so that clients written for Kore
-//! understand it.
+//! The body is a problem document (RFC 9457) with Kore's `errors` as a member, so that clients written for Kore understand
+//! it.
 
 use std::time::Duration;
 
@@ -18,33 +18,33 @@ use crate::quota::{Exhausted, QuotaError};
 use crate::token::TokenError;
 use crate::upstream::UpstreamError;
 
-/// Why a request is turned away before anything is asked for it, or fails.
+/// Reason why a request is refused or fails.
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
-    /// The head alone speaks against the request.
+    /// The head is refused.
     #[error(transparent)]
     Head(#[from] HeadError),
-    /// No API key, or one that nobody has.
+    /// No API key, or an unknown one.
     #[error("an API key is required, as x-api-key or as authorization: Bearer")]
     UnknownCaller,
-    /// The caller's own limit is hit.
+    /// The caller's own rate limit is exceeded.
     #[error("your own limit of requests is hit")]
     TooManyRequests {
-        /// When the next request will be let in.
+        /// Time until the next request is admitted.
         retry_after: Duration,
     },
-    /// More requests are under way than the process can hold.
+    /// More concurrent requests than `server.max_requests`.
     #[error("too many requests are under way")]
     Overloaded,
     /// A defect of the gateway.
     #[error("an internal error")]
     Internal,
-    /// The request made no sense, or could not be answered.
+    /// The API stage or a stage below it failed.
     #[error(transparent)]
     Api(#[from] ApiError),
 }
 
-/// What kind of failure it is: the type of the problem, the label in logs and metrics, and the status.
+/// Kind of a failure: the problem's type, the label in logs and metrics, and the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// 400
@@ -57,7 +57,7 @@ pub enum Kind {
     NotFound,
     /// 405
     MethodNotAllowed,
-    /// 400, because a window without a known length cannot be sent.
+    /// 400, because an answer of unknown length cannot be sent over HTTP/1.0.
     WindowTooLarge,
     /// 413
     BodyTooLarge,
@@ -73,7 +73,7 @@ pub enum Kind {
     QuotaSpent,
     /// 503, because of too many requests.
     Overloaded,
-    /// 503, because the replicas are not configured alike.
+    /// 503, because replicas have different configurations.
     ReplicasDiffer,
     /// 504
     UpstreamTimeout,
@@ -97,7 +97,7 @@ impl Kind {
         }
     }
 
-    /// The word for it in logs, metrics and the problem's type.
+    /// The label in logs, metrics and the problem's type.
     pub const fn label(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
@@ -118,7 +118,7 @@ impl Kind {
         }
     }
 
-    /// The `code` that Kore gives to such a case, where it has one; the status elsewhere.
+    /// Kore's `code` for such a case, where Kore has one; otherwise the status.
     const fn kore_code(self) -> u16 {
         match self {
             Self::BadRequest | Self::WindowTooLarge => 412,
@@ -128,7 +128,7 @@ impl Kind {
     }
 }
 
-/// What kind an error is of, and when it is worth trying again.
+/// The kind of an error, and the time after which a retry may succeed.
 pub(super) fn judge(error: &EdgeError) -> (Kind, Option<Duration>) {
     match error {
         EdgeError::Head(HeadError::Malformed(_)) => (Kind::BadRequest, None),
@@ -159,17 +159,17 @@ fn judge_api(error: &ApiError) -> (Kind, Option<Duration>) {
 fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
     let spent = |exhausted: &Exhausted| (Kind::QuotaSpent, Some(exhausted.retry_after));
     match error {
-        CacheError::Held(exhausted) => spent(exhausted),
-        CacheError::Busy { retry_after } => (Kind::Overloaded, Some(*retry_after)),
-        CacheError::Lost | CacheError::Damaged(_) => (Kind::Internal, None),
-        CacheError::AnswersHoldTooMuch => (Kind::Overloaded, Some(Duration::from_secs(10))),
-        CacheError::Restless => (Kind::UpstreamFailed, None),
-        CacheError::TooLargeToHold { .. } => (Kind::WindowTooLarge, None),
+        CacheError::QuotaExhausted(exhausted) => spent(exhausted),
+        CacheError::TooManyFetches { retry_after } => (Kind::Overloaded, Some(*retry_after)),
+        CacheError::FetchLost | CacheError::Damaged(_) => (Kind::Internal, None),
+        CacheError::PinnedMemoryFull => (Kind::Overloaded, Some(Duration::from_secs(10))),
+        CacheError::ItemsMoving => (Kind::UpstreamFailed, None),
+        CacheError::TooLargeToBuffer { .. } => (Kind::WindowTooLarge, None),
         // Most likely a new configuration is being rolled out.
-        CacheError::Foreign => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
-        CacheError::Repage(error) => match error {
+        CacheError::ConfigMismatch => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
+        CacheError::Paging(error) => match error {
             PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
-            // Nobody waits for such an answer.
+            // The requester of such an answer has left.
             PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) => (Kind::Internal, None),
             PagingError::WindowField
             | PagingError::MisplacedItem(_)
@@ -203,7 +203,7 @@ struct KoreError<'a> {
     code: u16,
 }
 
-/// The response that tells of an error.
+/// The response that reports an error.
 pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Bytes>>, Kind) {
     let (kind, retry_after) = judge(error);
     let status = kind.status();
@@ -223,7 +223,7 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(wait) = retry_after {
-        // Rounded up: whoever comes at the very second must not come too early.
+        // Rounded up: a request at the very second must not be early.
         headers.insert(
             header::RETRY_AFTER,
             wait.as_millis().div_ceil(1000).max(1).to_string().try_into().unwrap_or(HeaderValue::from_static("1")),
@@ -235,7 +235,7 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
         headers.insert(header::ALLOW, allowed);
     }
     if let EdgeError::Head(HeadError::Malformed(_)) = error {
-        // Whoever made it may take something else for the next request than what is read here.
+        // Client and gateway may disagree on where the next request begins.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if kind == Kind::Unauthorized {
@@ -256,7 +256,7 @@ mod tests {
 
     fn upstream(error: UpstreamError) -> EdgeError {
         let error = PagingError::Quota(QuotaError::Token(TokenError::Upstream(error)));
-        EdgeError::Api(ApiError::Cache(CacheError::Repage(error)))
+        EdgeError::Api(ApiError::Cache(CacheError::Paging(error)))
     }
 
     #[test]
@@ -270,8 +270,8 @@ mod tests {
             (EdgeError::TooManyRequests { retry_after: Duration::from_millis(10) }, (429, Some("1".to_owned()))),
             (EdgeError::Api(ApiError::BadBody), (400, None)),
             (EdgeError::Api(ApiError::BodyTooLarge { limit: 1 }), (413, None)),
-            (EdgeError::Api(ApiError::Cache(CacheError::Held(exhausted))), (503, Some("8".to_owned()))),
-            (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToHold { limit: 1 })), (400, None)),
+            (EdgeError::Api(ApiError::Cache(CacheError::QuotaExhausted(exhausted))), (503, Some("8".to_owned()))),
+            (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToBuffer { limit: 1 })), (400, None)),
             (upstream(UpstreamError::Timeout), (504, None)),
             (upstream(UpstreamError::Connect), (502, None)),
             (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),

@@ -1,4 +1,4 @@
-//! The bucket of a caller. The one file that names governor.
+//! The rate limit of a caller, as a token bucket. The only file that names governor.
 
 use std::convert::Infallible;
 use std::num::NonZeroU32;
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use crate::quota::MonotonicTime;
 use crate::request::RateLimitStatus;
 
-/// Governor's view of tokio's clock, which tests can pause.
+/// tokio's clock for governor, which tests can pause.
 #[derive(Clone, Copy, Debug)]
 struct TokioClock(Instant);
 
-/// Time since the clock was made.
+/// Time since the clock was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Elapsed(Duration);
 
@@ -51,28 +51,27 @@ impl Clock for TokioClock {
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A token bucket for the requests of one caller: as many as its limit at once, and then at the limit's pace.
+/// A token bucket for the requests of one caller: as many as its limit at once, and then at the limit's rate.
 ///
-/// There is one for each caller that is configured and none for anybody else, so buckets cannot pile up, whatever keys
-/// come in.
+/// Each configured caller has one, and nobody else does, so unknown keys cannot create buckets.
 #[derive(Debug)]
 pub(super) struct CallerRateLimit {
     limiter: RateLimiter<NotKeyed, Shared, TokioClock, StateInformationMiddleware>,
-    /// The same state as the limiter's, which it does not show.
+    /// The limiter's state, which the limiter itself does not expose.
     state: Shared,
-    /// Requests a minute.
+    /// Requests per minute.
     limit: NonZeroU32,
 }
 
 impl CallerRateLimit {
-    /// A full one, for this many requests a minute.
+    /// A full bucket for `limit` requests per minute.
     pub(super) fn per_minute(limit: NonZeroU32) -> Self {
         let state = Shared::default();
         let limiter = RateLimiter::new(Quota::per_minute(limit), state.clone(), TokioClock(Instant::now()));
         Self { limiter, state, limit }
     }
 
-    /// Takes one request out, or says how long to wait until there is one; and how the bucket stands after that.
+    /// Takes one request, or returns the wait until one is admitted; and the state of the bucket afterwards.
     pub(super) fn take(&self) -> (Result<(), Duration>, RateLimitStatus) {
         let checked = self.limiter.check();
         let now = self.limiter.clock().now();
@@ -84,7 +83,7 @@ impl CallerRateLimit {
         (result, RateLimitStatus { limit: self.limit.get(), left, full_in })
     }
 
-    /// How the bucket stands; nothing is taken out.
+    /// State of the bucket; takes nothing.
     pub(super) fn standing(&self) -> RateLimitStatus {
         let full_in = self.state.full_at().saturating_sub(self.limiter.clock().now().0);
         let share = (MINUTE / self.limit.get()).as_nanos().max(1);
@@ -93,14 +92,14 @@ impl CallerRateLimit {
     }
 }
 
-/// What governor remembers of a bucket, where it can be looked at too.
+/// governor's state of a bucket, readable from outside.
 #[derive(Clone, Debug, Default)]
 struct Shared(Arc<InMemoryState>);
 
 impl Shared {
-    /// When the bucket will be full, counted from its beginning.
+    /// When the bucket is full, as time since its creation.
     fn full_at(&self) -> MonotonicTime {
-        // An error leaves the state as it is, so this only looks.
+        // Returning an error leaves the state unchanged.
         let Err(full_at) = self.0.measure_and_replace(&NotKeyed::NonKey, Err::<(Infallible, Nanos), _>);
         full_at.map_or(MonotonicTime::ZERO, Into::into)
     }
@@ -142,7 +141,7 @@ mod tests {
         assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 55)));
         assert_eq!(bucket.standing(), standing(3, 0, 55));
         assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
-        // What is refused costs nothing.
+        // A refused request costs nothing.
         assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
         advance(Duration::from_secs(15)).await;
         assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 60)));

@@ -1,8 +1,8 @@
-//! `RateLimit-Policy` and `RateLimit`: a caller reads from each answer how much of its own limit is left, and need not
-//! run into a 429 to find out.
+//! The response fields `RateLimit-Policy` and `RateLimit`, from which a caller learns how much of its own limit is left
+//! before it runs into a 429.
 //!
-//! They are structured fields (RFC 9651), as draft-ietf-httpapi-ratelimit-headers-11 has them. There is one policy,
-//! `"caller"`: it holds for all keys and all requests of the caller.
+//! They are structured fields (RFC 9651) as in draft-ietf-httpapi-ratelimit-headers-11. There is one policy, `"caller"`,
+//! for all keys and all requests of a caller.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::request::RateLimitStatus;
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Tells how the caller stands: `"caller";q=600;w=60`, so many requests in so many seconds, and `"caller";r=587;t=2`, so
-/// many of them left, and all of them back after so many seconds without a request.
+/// Adds both fields: `"caller";q=600;w=60` (quota and window in seconds) and `"caller";r=587;t=2` (requests left, and
+/// seconds until all are available again).
 pub(super) fn tell(headers: &mut HeaderMap, standing: RateLimitStatus) {
     let RateLimitStatus { limit, left, full_in } = standing;
     for (name, value) in
@@ -26,7 +26,7 @@ pub(super) fn tell(headers: &mut HeaderMap, standing: RateLimitStatus) {
     }
 }
 
-/// Rounded up, as `Retry-After` is: whoever comes at the very second must find what it was promised.
+/// Seconds, rounded up like `Retry-After`: a request at the very second must be admitted.
 fn seconds(duration: Duration) -> u128 {
     duration.as_nanos().div_ceil(1_000_000_000).max(1)
 }

@@ -1,4 +1,4 @@
-//! The name of a request, by which its log lines, its problem and its answer are found together.
+//! The identifier of a request, shared by its log lines, its problem document and its answer.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::{Builder, Uuid};
@@ -6,23 +6,23 @@ use uuid::{Builder, Uuid};
 use crate::window::Timestamp;
 
 const FIELD: HeaderName = HeaderName::from_static("x-request-id");
-/// What stands where there is no name.
+/// Placeholder for a missing identifier.
 const NONE: HeaderValue = HeaderValue::from_static("-");
-/// The longest name of its own that a caller may give, in bytes.
+/// Longest `X-Request-Id` that is taken over from a caller, in bytes.
 const LONGEST: usize = 128;
 
-/// Letters, digits, `-`, `_` and `.`, so that no name can forge a log line.
+/// Letters, digits, `-`, `_` and `.` only, so that an identifier cannot forge a log line.
 #[derive(Clone, Debug)]
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The caller's own name for the request if it is harmless, or a new one.
+    /// The caller's own identifier if it is valid, or a new one.
     pub(super) fn of(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Self {
         let own = headers.get(FIELD).filter(|id| is_harmless(id.as_bytes()));
         own.map_or_else(|| Self::new(now()), |id| Self(id.clone()))
     }
 
-    /// A UUID of version 7. Nobody gains by guessing it, so its random bits need no call of the system.
+    /// A UUID of version 7. Guessing it gains nothing, so its random bits need no system call.
     fn new(now: Timestamp) -> Self {
         let mut random = [0; 10];
         fastrand::fill(&mut random);
@@ -37,7 +37,7 @@ impl RequestId {
         self.0.to_str().unwrap_or("-")
     }
 
-    /// Puts it into the head of the answer, where it stays.
+    /// Puts the identifier into the head of the answer.
     pub(super) fn tell(&mut self, headers: &mut HeaderMap) {
         headers.insert(FIELD, std::mem::replace(&mut self.0, NONE));
     }

@@ -1,4 +1,4 @@
-//! A request from its arrival to the head of its answer.
+//! The future of a response: from the arrival of a request to the head of its answer.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use super::problem::EdgeError;
 use super::{problem, rate_limit_headers};
 use crate::api::{Answer, ApiError};
 
-/// The response, which is reported when its body has ended.
+/// The response, reported when its body has ended.
 fn respond(mut record: Box<AccessRecord>, head_only: bool, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
     let (mut response, content) = match result {
         Ok(Answer { response, report }) => (response.map(Either::Left), Content::Answer(report)),
@@ -34,14 +34,14 @@ fn respond(mut record: Box<AccessRecord>, head_only: bool, result: Result<Answer
 }
 
 pin_project! {
-    /// An answer that is being made. It is no boxed future, for most answers are ready at once.
+    /// An answer in the making. Not a boxed future, because most answers are ready at once.
     pub struct ResponseFuture<F> {
-        // Taken by the body when there is one.
+        // Moved into the body when there is one.
         record: Option<Box<AccessRecord>>,
         head_only: bool,
         #[pin]
         fate: Fate<F>,
-        // Held as long as it is made.
+        // Held until the answer is made.
         room: Option<OwnedSemaphorePermit>,
     }
 }
@@ -55,12 +55,12 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    /// What arrived is refused. `head_only` is whether the request's method is HEAD, here and below.
+    /// A refused request. `head_only` is true for HEAD, here and below.
     pub(super) fn refused(record: Box<AccessRecord>, head_only: bool, error: EdgeError) -> Self {
         Self { record: Some(record), head_only, fate: Fate::Refused { error: Some(error) }, room: None }
     }
 
-    /// What arrived has been asked for below.
+    /// A request that was passed to the API stage.
     pub(super) fn asked(record: Box<AccessRecord>, head_only: bool, answer: F, room: OwnedSemaphorePermit) -> Self {
         Self { record: Some(record), head_only, fate: Fate::Asked { answer }, room: Some(room) }
     }
@@ -75,14 +75,14 @@ impl<F: Future<Output = Result<Answer, ApiError>>> Future for ResponseFuture<F> 
             let _in_span = this.record.as_ref().map(|record| record.span.enter());
             match this.fate.project() {
                 Current::Refused { error } => Err(error.take().unwrap_or(EdgeError::Internal)),
-                // A defect must cost one answer, not the connection: what was under way in it is dropped whole.
+                // A panic costs one answer, not the connection: the state of the panicked future is dropped.
                 Current::Asked { answer } => match catch_unwind(AssertUnwindSafe(|| answer.poll(context))) {
                     Ok(answer) => ready!(answer).map_err(EdgeError::Api),
                     Err(_) => Err(EdgeError::Internal),
                 },
             }
         };
-        // A future is not polled again when it was ready.
+        // A future is not polled after it was ready.
         let Some(record) = this.record.take() else { return Poll::Pending };
         Poll::Ready(Ok(respond(record, *this.head_only, result)))
     }

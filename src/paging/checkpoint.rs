@@ -1,4 +1,4 @@
-//! Where a scan is cut and proven before its end, if it has become too large or its rows have moved.
+//! Checkpoints: ends a scan early, with one verifying call, if it has become too large or its rows have moved.
 
 use std::time::Duration;
 
@@ -17,32 +17,32 @@ where
     S::Future: Send,
     P: ItemPacker,
 {
-    /// Looks for a line on one side of which a scan has seen everything, and proves it with one call: a query for just
-    /// that side must have no row beyond those that were seen. Gives that side.
-    pub(super) async fn cut(&mut self, walk: &OffsetScan, interval: Interval) -> Result<Option<Interval>, PagingError> {
-        let Some((whole, seen)) = self.provable(walk, interval) else { return Ok(None) };
+    /// Finds a line on one side of which the scan has seen every row, and verifies it with one call: a query for that side
+    /// alone must return no row beyond those that were seen. Returns the verified side, or `None`.
+    pub(super) async fn cut(&mut self, scan: &OffsetScan, interval: Interval) -> Result<Option<Interval>, PagingError> {
+        let Some((whole, seen)) = self.provable(scan, interval) else { return Ok(None) };
         let beyond = self.page(self.query_for(whole), seen, 1).await?;
         Ok((beyond.items.is_empty() && !beyond.has_more).then_some(whole))
     }
 
-    /// The side of a scan on which it should have seen everything, and how many rows were seen on that side.
-    fn provable(&self, walk: &OffsetScan, interval: Interval) -> Option<(Interval, u64)> {
-        let (whole, _) = self.line(walk, interval)?;
+    /// The side of a scan that should be complete, and the number of rows seen on it.
+    fn provable(&self, scan: &OffsetScan, interval: Interval) -> Option<(Interval, u64)> {
+        let (whole, _) = self.line(scan, interval)?;
         let bounds = self.query_for(whole);
-        // Without what lies exactly at `to`: should the upstream count that, the proof fails, which is the safe side.
+        // Excludes rows exactly at `to`. If the upstream does count them, the verification fails, which is safe.
         let asked = UpperBound::Exclusive.enclosed(Bound::Second(bounds.from), bounds.to);
-        let seen = walk.count_within(asked);
-        // What a single call could fetch anyway is not worth a call to prove.
+        let seen = scan.count_within(asked);
+        // A side that a single call could fetch is not worth a verifying call.
         (!whole.is_empty() && seen >= u64::from(PAGE_LIMIT)).then_some((whole, seen))
     }
 
-    /// The line nearest to where a scan has come, and the side of it on which it has seen everything, if its order holds.
-    pub(super) fn line(&self, walk: &OffsetScan, interval: Interval) -> Option<(Interval, Timestamp)> {
-        let second = walk.last()?.floor_second();
-        match walk.order() {
+    /// The line nearest to the scan's position, and the side of it that is complete if the rows are in order.
+    pub(super) fn line(&self, scan: &OffsetScan, interval: Interval) -> Option<(Interval, Timestamp)> {
+        let second = scan.last()?.floor_second();
+        match scan.order() {
             RowOrder::Ascending => {
                 let line = match self.stage.settings.window.upper_bound {
-                    UpperBound::Inclusive => walk.line_before(second),
+                    UpperBound::Inclusive => scan.line_before(second),
                     UpperBound::Exclusive => second,
                 };
                 Some((interval.split_at(line).0, line))

@@ -1,9 +1,8 @@
-//! The run limiter: how many runs of an account may be under way, and whose; and how quick its upstream is.
+//! Run concurrency: how many runs of an account may be under way, of which callers; and how fast its upstream is.
 //!
-//! A run holds a permit from its first call to its last. Those that have begun are few, so that their turns come often
-//! enough for each of them to end; and each caller has permits of its own, so that one caller's long windows do not keep
-//! another's runs from beginning. Besides, each has one permit for short runs alone, so that its own long windows do not
-//! either.
+//! A run holds a permit from its first call to its last. Few runs are under way at a time, so that each gets calls often
+//! enough to finish. Each caller has permits of its own, so that one caller's long windows do not block another's runs, and
+//! one permit for short runs alone, so that its long windows do not block its own short ones.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +13,13 @@ use tokio::sync::oneshot;
 use crate::config;
 use crate::request::{Priority, Requester};
 
-/// Where pages come as quickly as this, runs side by side gain too little: sixty pages, a minute's usual quota, take no
-/// four seconds one after the other.
+/// Page latency below which parallel runs gain too little: sixty pages, a minute's usual quota, take less than four
+/// seconds one after another.
 const SLOW_PAGE: Duration = Duration::from_millis(60);
-/// Of so many pages, the quickest says how quick the upstream is: others may have waited for this machine.
+/// Number of recent pages whose minimum latency is taken as the upstream's: slower ones may have waited for this machine.
 const PAGES_TIMED: usize = 8;
 
-/// The limiter of each account. Cheap to clone; all clones are the same.
+/// The limiters of all accounts. Cheap to clone; all clones share the same limiters.
 #[derive(Clone, Debug, Default)]
 pub struct RunLimiters(Arc<HashMap<Arc<str>, Arc<RunLimiter>>>);
 
@@ -46,25 +45,25 @@ impl RunLimiters {
 #[derive(Debug)]
 pub struct RunLimiter {
     most: u32,
-    /// Held for bookkeeping only, never across an await.
+    /// Locked for bookkeeping only, never across an await.
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     parties: HashMap<Party, Runs>,
-    /// How long the last pages took, without their wait for the quota.
+    /// Latency of the last pages, without their wait for the quota.
     page_times: VecDeque<Duration>,
 }
 
-/// Whose runs compete for permits: background work and what somebody waits for have permits of their own.
+/// Runs that compete for the same permits: background runs and all others have separate permits.
 type Party = (Priority, Arc<str>);
 
 #[derive(Debug, Default)]
 struct Runs {
     weight: u32,
     begun: u32,
-    /// Whether a short run has the permit that is for such.
+    /// Whether the permit for short runs is taken.
     short_begun: bool,
     waiting: VecDeque<Waiting>,
 }
@@ -81,12 +80,13 @@ struct Waiting {
 pub(super) enum RunLength {
     /// A few pages.
     Short,
-    /// More, or nobody knows.
+    /// More pages, or an unknown number.
     Long,
 }
 
 impl RunLimiter {
-    /// At most `most` runs of a class at once; more only if there are more callers, since each has one at least.
+    /// At most `most` concurrent runs per priority group; more only with more callers than that, since each caller has at
+    /// least one permit.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most: u32::try_from(most).unwrap_or(u32::MAX), state: Mutex::default() })
     }
@@ -95,13 +95,13 @@ impl RunLimiter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a permit, in the order in which the runs of this caller asked. Whoever stops waiting loses nothing.
+    /// Waits for a permit, in the order of this caller's requests. Dropping the future gives up the place without a permit.
     pub(super) async fn acquire(self: &Arc<Self>, asker: &Requester, length: RunLength) -> RunPermit {
-        // What is asked for is kept until it is given.
+        // The sender keeps its place in the queue until a permit is sent.
         self.enqueue(asker, length).await.unwrap_or(RunPermit(None))
     }
 
-    /// How many runs of this caller could begin at once.
+    /// Number of further runs of this caller that could begin at once.
     pub fn idle(&self, asker: &Requester) -> usize {
         let state = self.lock();
         let party = (asker.class, asker.caller.clone());
@@ -113,12 +113,12 @@ impl RunLimiter {
         usize::try_from(share.saturating_sub(taken)).unwrap_or(usize::MAX)
     }
 
-    /// The most runs of a class at once, if one caller is alone.
+    /// Most concurrent runs of a single caller without competitors.
     pub fn lanes(&self) -> u32 {
         self.most
     }
 
-    /// Whether the upstream is slow enough for runs side by side to be worth their calls.
+    /// Whether pages are slow enough for parallel runs to be worth their extra calls.
     pub fn pages_are_slow(&self) -> bool {
         self.lock().page_times.iter().min().is_some_and(|quickest| *quickest >= SLOW_PAGE)
     }
@@ -135,8 +135,8 @@ impl RunLimiter {
         given
     }
 
-    /// Gives permits to those who wait, as far as their callers' shares go. What is returned was given to nobody, and is
-    /// to be dropped without the lock.
+    /// Grants permits to waiting runs within their callers' shares. Returns the permits whose receivers are gone; the
+    /// caller drops them after it has released the lock.
     fn give(self: &Arc<Self>, parties: &mut HashMap<Party, Runs>) -> Vec<RunPermit> {
         let mut refused = Vec::new();
         let mut weights: HashMap<Priority, u64> = HashMap::new();
@@ -150,8 +150,8 @@ impl RunLimiter {
             let all = weights.get(&party.0).copied().unwrap_or(1).max(1);
             let share = u64::from(self.most) * u64::from(runs.weight) / all;
             while let Some((waiting, place)) = runs.next(share.max(1)) {
-                let held = HeldPermit { limiter: self.clone(), party: party.clone(), place };
-                if let Err(permit) = waiting.give.send(RunPermit(Some(held))) {
+                let unpacked_bytes = HeldPermit { limiter: self.clone(), party: party.clone(), place };
+                if let Err(permit) = waiting.give.send(RunPermit(Some(unpacked_bytes))) {
                     refused.push(permit);
                 }
             }
@@ -161,7 +161,7 @@ impl RunLimiter {
 }
 
 impl Runs {
-    /// The next run that may begin, if so many may in all, and which permit it gets.
+    /// The next run that may begin if its caller may have `share` runs, and the kind of permit that it gets.
     fn next(&mut self, share: u64) -> Option<(Waiting, Place)> {
         if u64::from(self.begun) < share {
             let waiting = self.waiting.pop_front()?;
@@ -179,7 +179,7 @@ impl Runs {
     }
 }
 
-/// A permit for one run, free again when dropped.
+/// A permit for one run, released when dropped.
 #[derive(Debug)]
 pub(super) struct RunPermit(Option<HeldPermit>);
 
@@ -190,17 +190,17 @@ struct HeldPermit {
     place: Place,
 }
 
-/// Which of a caller's permits it is.
+/// Kind of a caller's permit.
 #[derive(Clone, Copy, Debug)]
 enum Place {
-    /// One of its share.
+    /// One of the caller's share.
     Shared,
-    /// The one for short runs.
+    /// The extra permit for short runs.
     Short,
 }
 
 impl RunPermit {
-    /// A page has come, which took so long without its wait for the quota.
+    /// Records the latency of a page, without its wait for the quota.
     pub(super) fn on_page(&self, took: Duration) {
         let Some(HeldPermit { limiter, .. }) = &self.0 else { return };
         let mut state = limiter.lock();
@@ -240,7 +240,7 @@ mod tests {
         Requester { caller: caller.into(), weight, class }
     }
 
-    /// Takes permits until one would have to wait for one.
+    /// Takes permits until the next would have to wait.
     fn take_all(limiter: &Arc<RunLimiter>, asker: &Requester) -> Vec<RunPermit> {
         std::iter::from_fn(|| limiter.acquire(asker, RunLength::Long).now_or_never()).take(100).collect()
     }

@@ -1,4 +1,4 @@
-//! What the gateway reads of an item: its timestamp and its name. All else stays the bytes that came.
+//! The parsed part of an item: its timestamp and its `segmentID`. The item itself stays the bytes that came.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,27 +8,27 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::window::Timestamp;
 
-/// One item with what places it.
+/// One item with its position in the contract's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// The timestamp that the upstream selects on.
     pub at: Timestamp,
-    /// Its `segmentID`; the item itself where it has none, so that two different items never share a name.
+    /// The `segmentID`; the item itself where it has none, so that two different items never share an identifier.
     pub id: Bytes,
     /// The item, byte for byte.
     pub json: Bytes,
 }
 
 impl Item {
-    /// The one order of the contract: by timestamp, then by `segmentID`.
+    /// Sorts by the contract's order: by timestamp, then by `segmentID`, then by the item's bytes.
     pub fn sort(items: &mut [Self]) {
         items.sort_unstable_by(|a, b| (a.at, &a.id, &a.json).cmp(&(b.at, &b.id, &b.json)));
     }
 
-    /// Reads `json`, which is a JSON object. The timestamp is `None` if `field` is missing, null or no timestamp.
+    /// Parses `json`, a JSON object. The timestamp is `None` if `field` is missing, null or no timestamp.
     pub fn read(json: &Bytes, field: &str) -> (Option<Timestamp>, Bytes) {
         let mut reader = serde_json::Deserializer::from_slice(json);
-        // An object that serde cannot walk (too deep, say) is an item without a place.
+        // An object that serde cannot parse (nested too deeply, say) is an item without a timestamp.
         let found = Members { field }.deserialize(&mut reader).unwrap_or_default();
         let id = found.id.map_or_else(|| json.clone(), |id| Bytes::copy_from_slice(id.as_bytes()));
         (found.at, id)
@@ -75,11 +75,11 @@ impl<'de> Visitor<'de> for Members<'_> {
     }
 }
 
-/// A member's name, borrowed where it has no escapes.
+/// The name of a member, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A string; anything else reads as nothing.
+/// A JSON string; any other value reads as `None`.
 struct Scalar(Option<String>);
 
 impl<'de> serde::Deserialize<'de> for Scalar {
@@ -97,7 +97,7 @@ impl<'de> serde::Deserialize<'de> for Scalar {
     }
 }
 
-/// Response times are UTC; a timestamp that names no zone is read as such.
+/// Parses a response timestamp. Without a zone it is UTC.
 fn timestamp(text: &str) -> Option<Timestamp> {
     if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
         return Some(timestamp.into());
@@ -116,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_placed_by_its_own_members_only() {
+    fn item_timestamp_comes_from_its_own_members() {
         let json = r#"{"agent":{"segmentID":"no","segmentStartTime":"1999-01-01T00:00:00Z"},"x":[{}],
             "segment\u0049D":"ac-1","segmentStartTime":"2026-02-25T09:33:10.120Z","n":12345678901234567890}"#;
         assert_eq!(read(json), (Some(Timestamp::from_millis(1_772_011_990_120)), "ac-1".to_owned()));
     }
 
     #[test]
-    fn zones_are_honoured_and_none_is_utc() {
+    fn timestamp_without_zone_is_utc() {
         for text in ["2026-02-25T10:33:10.120+01:00", "2026-02-25T09:33:10.120", "2026-02-25T09:33:10.12Z"] {
             let (at, _) = read(&format!(r#"{{"segmentStartTime":"{text}","segmentID":"a"}}"#));
             assert_eq!(at, Some(Timestamp::from_millis(1_772_011_990_120)), "{text}");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_placed_has_no_timestamp() {
+    fn malformed_items_have_no_timestamp() {
         for json in [
             r#"{"segmentID":"a"}"#,
             r#"{"segmentID":"a","segmentStartTime":null}"#,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn items_without_a_name_are_their_own_name() {
+    fn item_without_segment_id_is_its_own_id() {
         assert_ne!(read(r#"{"a":1}"#).1, read(r#"{"a":2}"#).1);
     }
 }

@@ -1,18 +1,20 @@
-//! The paging stage: fetches a bounded run, page by page, until it is whole, or fails. Nobody above it sees a page.
+//! The paging stage: fetches a bounded run page by page until it is complete, or fails. No stage above sees a page.
 //!
-//! A run has one outcome, [`FetchedRun`]: whole and proven by counting, or an error. What it has seen before is private to
-//! it. What others want to know on the way stands in its [`RunStatus`].
+//! A run has one outcome, [`FetchedRun`]: complete and verified by counting, or an error. Unverified items stay private to
+//! it. Its progress is published as a [`RunStatus`] on a watch channel, so that waiting requests can plan again when the
+//! run becomes shorter or completes.
 //!
-//! | file | what |
+//! | file | content |
 //! | --- | --- |
-//! | `limiter` | how many runs may be under way, and whose |
-//! | `pager` | one run: what is scanned again, and halved, where rows move |
-//! | `walk` | one scan over the pages of a query, and its proof (pure) |
+//! | `concurrency` | how many runs may be under way, of which callers |
+//! | `pager` | one run: its scans, and what is scanned again or halved where rows move |
+//! | `scan` | one pass over the pages of a query by offset, and its verification (pure) |
 //! | `sizing` | where a run of unknown density ends, and when a run has become too large (pure) |
-//! | `checkpoint` | where a scan is cut and proven before its end |
-//! | `multiples` | what stands twice in the upstream, and the proof of it |
-//! | `packing` | items that a scan has passed are packed at once |
-//! | `page` | one page, when the quota grants it |
+//! | `checkpoint` | ending a scan early with a verifying call |
+//! | `proven_duplicates` | items that the upstream holds several times, and their verification |
+//! | `packing` | packs scanned items while the next pages are fetched |
+//! | `page_source` | one page, when the quota grants it |
+//! | `item` | timestamp and `segmentID` of an item |
 
 mod checkpoint;
 mod item;
@@ -44,27 +46,26 @@ use crate::request::{Priority, Requester, RunWaiters, Series};
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
 use crate::window::{Density, Interval, Timestamp};
 
-/// A run that is planned to bring no more items is short; so is one of unknown density that is of no more time.
+/// Limits of a short run: at most this many planned items or, with unknown density, at most this length.
 const SHORT_RUN_ITEMS: f64 = 4.0 * PAGE_LIMIT as f64;
 const SHORT_SPAN: Duration = Duration::from_hours(24);
 
-/// A bounded piece of time to fetch, whole.
+/// A bounded interval to fetch completely.
 #[derive(Debug)]
 pub struct Run<P> {
-    /// Which rows.
+    /// The rows to fetch.
     pub series: Arc<Series>,
-    /// Of which time; not empty.
+    /// The interval to fetch; not empty.
     pub interval: Interval,
-    /// Whether the answer may be cut by the items' timestamps.
+    /// Whether the items must lie within the interval, so that the answer can be cut by their timestamps.
     pub placed: PlacementCheck,
-    /// How many items it was planned to bring. `None` if nothing is known of its density: then its first pages decide
-    /// where it ends.
+    /// Planned number of items. `None` if the density is unknown: then the first pages decide where the run ends.
     pub planned: Option<f64>,
-    /// Who wants it, and where its calls are counted.
+    /// The requests that wait for the run, and the accounting of its calls.
     pub demand: Arc<RunWaiters>,
-    /// Tells how far it is.
+    /// Receives the run's progress.
     pub status: watch::Sender<RunStatus>,
-    /// Packs what it brings.
+    /// Packs the fetched items.
     pub packer: P,
 }
 
@@ -75,77 +76,76 @@ impl<P> Run<P> {
     }
 }
 
-/// Packs items for whoever asked for the run, while more of them are fetched. What comes of it is private to the run
-/// until the run is proven.
+/// Packs a run's items while more of them are fetched. Packed items are private to the run until it is verified.
 pub trait ItemPacker: Clone + Send + Sync + 'static {
-    /// Items, packed.
+    /// Packed items.
     type Packed: Send + Sync + 'static;
 
-    /// Packs a part of a run. It may take long enough to hold up others of its thread.
+    /// Packs a part of a run. Called on a blocking thread, because it may take long.
     fn pack(&self, part: RunPart) -> Vec<Self::Packed>;
 
-    /// How many bytes of memory a packed piece takes.
+    /// Memory of packed items, in bytes.
     fn weight(packed: &Self::Packed) -> usize;
 }
 
 /// A part of a run, with all its items.
 #[derive(Clone, Debug)]
 pub struct RunPart {
-    /// Of which time.
+    /// The interval of the part.
     pub interval: Interval,
-    /// All its items, in the order of the contract.
+    /// All items of the interval, in the order of the contract.
     pub items: Vec<Item>,
-    /// When the scan that brought it began.
+    /// When the scan that fetched them began.
     pub fetched_at: Timestamp,
 }
 
-/// What a run has brought: all of `interval`.
+/// The result of a run: all items of `interval`.
 #[derive(Debug)]
 pub struct FetchedRun<T> {
-    /// Of which time: all that was asked for, or, if that turned out too large, one end of it.
+    /// The interval that was fetched: all of the run's, or one end of it if the run turned out too large.
     pub interval: Interval,
-    /// All its items, packed, in no promised order.
+    /// All items, packed, in no promised order.
     pub packed: Vec<T>,
-    /// In which order the upstream brings its rows, as far as it was seen.
+    /// The order of the upstream's rows, as far as it was observed.
     pub order: RowOrder,
-    /// Whether its rows moved, so that it was fetched in pieces of a page each: a shorter run would have cost less.
+    /// Whether rows moved, so that the interval was fetched in pieces of one page each.
     pub halved: bool,
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Debug)]
 pub struct RunStatus {
-    /// What it is going to bring. It becomes shorter if the first pages of a run of unknown density show that it is too
-    /// large.
+    /// The interval that the run is going to fetch. Becomes shorter if the first pages of a run of unknown density show
+    /// that it is too large.
     pub interval: Interval,
-    /// Whether the quota holds it up.
+    /// Whether the run waits for the quota.
     pub phase: RunPhase,
-    /// How many pages have come.
+    /// Number of pages fetched.
     pub pages: u32,
-    /// How many items are expected of `interval`; `None` before anything is known.
+    /// Expected number of items in `interval`; `None` while the density is unknown.
     pub expected: Option<f64>,
-    /// What has been seen of the density of its rows, if they come in order.
+    /// Observed density of the rows, if they come in order.
     pub density: Option<Arc<Density>>,
-    /// How long the last page took, with its wait for the quota.
+    /// Time that the last page took, including its wait for the quota.
     pub last_page: Duration,
 }
 
-/// Whether the quota holds a run up.
+/// Whether a run waits for the quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunPhase {
-    /// It waits for its permit, its turn or its page.
+    /// Fetching: waits for its permit, the scheduler or its page.
     Fetching,
-    /// No call is granted before `until`, since nobody more urgent than `class` waits for it; it goes on by itself.
+    /// Paused: the quota is spent until `until` for runs of priority `class`. The run resumes by itself.
     Paused {
-        /// When it goes on, as far as is known.
+        /// When the run resumes, as far as is known.
         until: Instant,
-        /// The most urgent who waited for it.
+        /// Priority of the most urgent request that waited for it.
         class: Priority,
     },
 }
 
 impl RunStatus {
-    /// That of a run that has not begun.
+    /// The status of a run that has not begun.
     pub fn new(interval: Interval, expected: Option<f64>) -> Self {
         Self { interval, phase: RunPhase::Fetching, pages: 0, expected, density: None, last_page: Duration::ZERO }
     }
@@ -157,31 +157,31 @@ pub enum PagingError {
     /// A page could not be fetched.
     #[error(transparent)]
     Quota(#[from] QuotaError),
-    /// The account was found to have a wrong `window.field`: nothing of it can be cut.
+    /// The account's `window.field` was found to be wrong: none of its answers can be cut.
     #[error("the upstream does not select on the timestamp that window.field names")]
     WindowField,
-    /// An item does not lie where it was asked for, so the run cannot be cut; it can be served as a whole. This may be
-    /// the item's fault, the request's, or that of `window.field`.
+    /// An item lies outside of the interval that was asked for, so the run cannot be cut; it can be served as a whole. The
+    /// cause may be the item, the request, or a wrong `window.field`.
     #[error("an item does not lie where it was asked for")]
     MisplacedItem(MisplacedItem),
-    /// Some item has no timestamp, so the run cannot be cut; it can be served as a whole.
+    /// An item has no timestamp, so the run cannot be cut; it can be served as a whole.
     #[error("an item has no timestamp to place it by")]
     Unplaced,
-    /// The same, and no item has one.
+    /// No item has a timestamp, so the run cannot be cut; it can be served as a whole.
     #[error("no item has a timestamp to place it by")]
     NoneIsPlaced,
-    /// The rows of this piece of the run, which cannot be divided, moved under the paging, again and again. The piece is
-    /// empty if it is not known.
+    /// The rows of this part of the run, which cannot be divided further, moved during every scan. Empty if the part is
+    /// unknown.
     #[error("the upstream's rows moved while they were paged")]
     Torn(Interval),
-    /// The run turned out much larger than planned, and its rows come in no order by which it could be cut: a shorter one
-    /// is to be asked for.
+    /// The run turned out much larger than planned, and its rows come in no order in which it could be cut: a shorter run
+    /// is needed.
     #[error("the run is larger than planned, and cannot be cut")]
     Oversized,
-    /// What must be fetched as a whole is larger than this many bytes.
+    /// A window that must be fetched as a whole is larger than this many bytes.
     #[error("what must be fetched as a whole is larger than {limit} bytes")]
     TooLarge {
-        /// In bytes.
+        /// Limit, in bytes.
         limit: u64,
     },
 }
@@ -193,7 +193,7 @@ impl PagingError {
     }
 }
 
-/// Fetches runs, so many of each caller at a time in each account.
+/// Fetches runs, with a limit on concurrent runs per account and caller.
 #[derive(Clone, Debug)]
 pub struct PagingLayer {
     window: config::WindowConfig,
@@ -203,13 +203,13 @@ pub struct PagingLayer {
 }
 
 impl PagingLayer {
-    /// A run holds one of the permits of `limiters` from its first call to its last.
+    /// Each run holds one of the permits of `limiters` from its first call to its last.
     pub fn new(window: &config::WindowConfig, limiters: &RunLimiters, clock: &Clock) -> Self {
         let (window, clock, limiters) = (window.clone(), clock.clone(), limiters.clone());
         Self { window, clock, bounds: RunBounds::default(), limiters }
     }
 
-    /// The same with other bounds.
+    /// Replaces the bounds of runs.
     #[must_use]
     pub fn bounded(self, bounds: RunBounds) -> Self {
         Self { bounds, ..self }
@@ -255,7 +255,7 @@ where
 }
 
 impl<S> PagingStage<S> {
-    /// Waits for a permit, as long as somebody wants the run: in the line of the most urgent who waits for it.
+    /// Waits for a permit while the run is wanted, in the queue of its most urgent waiter.
     async fn permit<P>(&self, run: &Run<P>) -> Result<Option<RunPermit>, PagingError> {
         let Some(limiter) = self.settings.limiters.of(&run.series.account) else { return Ok(None) };
         let demand = &run.demand;

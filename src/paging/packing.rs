@@ -1,5 +1,4 @@
-//! Items that a scan has passed are packed while the next pages are fetched, so that a run whose rows come in order is not
-//! held as it came.
+//! Packs scanned items while the next pages are fetched, so that a run whose rows come in order is held in packed form.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,15 +9,15 @@ use super::scan::{OffsetScan, RowOrder};
 use super::{ItemPacker, PagingError, RunPart};
 use crate::window::{Interval, Timestamp};
 
-/// So many parts are being packed at once.
+/// Most parts that are packed concurrently.
 const AT_ONCE: usize = 2;
-/// More bytes than this are packed up to the next second, and not only up to the next line of the grid.
+/// Unpacked bytes above which items are packed up to the next second, and not only up to the next line of the grid.
 const MOST_UNPACKED: usize = 2 << 20;
 
-/// What a run has brought so far, packed.
+/// The packed part of a run.
 pub(super) struct Packing<P: ItemPacker> {
     packer: P,
-    /// The lines at which chunks are cut anyway.
+    /// The grid on which chunks are cut.
     grid: Duration,
     packed: Vec<P::Packed>,
     under_way: VecDeque<JoinHandle<Vec<P::Packed>>>,
@@ -29,35 +28,35 @@ impl<P: ItemPacker> Packing<P> {
         Self { packer, grid, packed: Vec::new(), under_way: VecDeque::new() }
     }
 
-    /// How many packed pieces there are, when all that is being packed is.
+    /// Number of packed pieces, once all parts under way are packed.
     pub(super) async fn settled_len(&mut self) -> Result<usize, PagingError> {
         self.settle(0).await?;
         Ok(self.packed.len())
     }
 
-    /// The bytes of memory that the packed pieces take.
+    /// Memory of the packed pieces, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.packed.iter().map(P::weight).sum()
     }
 
-    /// Lets go of what has been packed behind the first `len` pieces.
+    /// Drops all packed pieces after the first `len`.
     pub(super) async fn truncate(&mut self, len: usize) -> Result<(), PagingError> {
         self.settle(0).await?;
         self.packed.truncate(len);
         Ok(())
     }
 
-    /// Packs what `walk` has passed of `interval`; `line` is the one nearest to where it is on this side of which it has seen
-    /// everything, if its order holds.
+    /// Packs the complete part of `interval` that the scan has passed; `line` is the nearest line up to which the scan is
+    /// complete if the rows are in order.
     pub(super) async fn pack_passed(
         &mut self,
-        walk: &mut OffsetScan,
+        scan: &mut OffsetScan,
         interval: Interval,
         line: Timestamp,
         fetched_at: Timestamp,
     ) -> Result<(), PagingError> {
-        let Some(passed) = self.passed(walk, interval, line) else { return Ok(()) };
-        let items = walk.hand_on(passed);
+        let Some(passed) = self.passed(scan, interval, line) else { return Ok(()) };
+        let items = scan.hand_over(passed);
         self.pack(RunPart { interval: passed, items, fetched_at }).await
     }
 
@@ -69,31 +68,31 @@ impl<P: ItemPacker> Packing<P> {
         Ok(())
     }
 
-    /// All that was packed.
+    /// Waits for all parts and returns them.
     pub(super) async fn finish(mut self) -> Result<Vec<P::Packed>, PagingError> {
         self.settle(0).await?;
         Ok(self.packed)
     }
 
-    /// Waits until no more than so many parts are being packed.
+    /// Waits until at most `most` parts are being packed.
     async fn settle(&mut self, most: usize) -> Result<(), PagingError> {
         while self.under_way.len() > most {
             let Some(packing) = self.under_way.pop_front() else { break };
-            // It panics only if the packer does, or the runtime ends.
+            // Fails only if the packer panics or the runtime shuts down.
             self.packed.extend(packing.await.map_err(|_| PagingError::Torn(Interval::default()))?);
         }
         Ok(())
     }
 
-    /// The part that is to be packed now: all that has been passed, as far as a line of the grid or, if it is much, `line`.
-    fn passed(&self, walk: &OffsetScan, interval: Interval, line: Timestamp) -> Option<Interval> {
-        let (before, much) = (walk.handed_on(), walk.held() > MOST_UNPACKED);
+    /// The part to pack now: everything passed up to a line of the grid or, if there is much, up to `line`.
+    fn passed(&self, scan: &OffsetScan, interval: Interval, line: Timestamp) -> Option<Interval> {
+        let (before, much) = (scan.handed_over(), scan.unpacked_bytes() > MOST_UNPACKED);
         let goes_to = |cell, is_passed, from| match (is_passed, much) {
             (true, _) => cell,
             (false, true) => line,
             (false, false) => from,
         };
-        let part = match walk.order() {
+        let part = match scan.order() {
             RowOrder::Ascending => {
                 let from = if before.is_empty() { interval.start } else { before.end };
                 let cell = line.floor_to(self.grid);

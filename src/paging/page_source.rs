@@ -1,4 +1,4 @@
-//! One page of a run: when the quota grants it, or when it is there again.
+//! Fetches one page of a run: waits until the quota grants the call, and pauses while the quota is spent.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::quota::{Exhausted, QuotaError};
 use crate::upstream::{Page, PageRequest};
 use crate::window::QueryBounds;
 
-/// The longest that a run which has begun waits for the quota; an hourly limit clears within it.
+/// Longest pause of a run that has begun; an hourly limit clears within it.
 const LONGEST_PAUSE: Duration = Duration::from_mins(61);
 
 impl<S, P> Pager<'_, S, P>
@@ -20,7 +20,7 @@ where
     S::Future: Send,
     P: ItemPacker,
 {
-    /// Fetches a page. A run that has begun is not given up because the quota is spent: it pauses, and says so.
+    /// Fetches a page. A run that has begun is not failed when the quota is spent: it pauses, and publishes that.
     pub(super) async fn page(&mut self, bounds: QueryBounds, offset: u64, limit: u32) -> Result<Page, PagingError> {
         let mut paused = Duration::ZERO;
         loop {
@@ -50,12 +50,12 @@ where
         }
     }
 
-    /// Whether a page has come: from then on, giving up would waste what was spent.
+    /// Whether a page was fetched: failing the run now would waste the calls spent.
     fn has_begun(&self) -> bool {
         self.run.status.borrow().pages > 0
     }
 
-    /// Waits until the quota is said to have room, or until somebody more urgent waits for the run. Gives how long.
+    /// Waits until the quota should have room, or until a more urgent request joins the run. Returns the time waited.
     async fn pause(&self, exhausted: Exhausted) -> Duration {
         let (begun, demand) = (Instant::now(), &self.run.demand);
         let class = demand.class();

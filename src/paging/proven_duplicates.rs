@@ -1,6 +1,5 @@
-//! Items that stand several times in the upstream. That an item comes twice is the sign by which paging is found to have
-//! torn, so it must be proven that it stands there twice: by a page that holds all of its second, for one page cannot
-//! tear.
+//! Items that the upstream holds several times. A repeated item is the sign of a torn scan, so its repetition is verified
+//! by a page that holds all items of its second: a single page cannot tear.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,21 +15,21 @@ use crate::quota::QuotaError;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
 use crate::window::{Interval, Timestamp};
 
-/// So many proofs at most for one run: where more items come twice, the rows rather move.
+/// Most verifications in one run. With more repeated items it is likelier that rows are moving.
 const MOST_PROOFS: u32 = 8;
 
-/// What a run has proven of items that came twice.
+/// Repeated items of a run, as far as they were verified.
 #[derive(Debug, Default)]
 pub(super) struct ProvenDuplicates {
-    /// How many times each of them stands in the upstream.
+    /// How many times the upstream holds each item, by `segmentID`.
     proven: HashMap<Bytes, usize>,
     proofs: u32,
 }
 
 impl ProvenDuplicates {
-    pub(super) fn allow_in(&self, walk: &mut OffsetScan) {
+    pub(super) fn allow_in(&self, scan: &mut OffsetScan) {
         for (id, stands) in &self.proven {
-            walk.allow(id.clone(), *stands);
+            scan.allow(id.clone(), *stands);
         }
     }
 }
@@ -41,38 +40,38 @@ where
     S::Future: Send,
     P: ItemPacker,
 {
-    /// Lets a walk take a page; what comes twice on it, if it is proven to stand there twice.
+    /// Adds a page to the scan, verifying each repeated item on it.
     pub(super) async fn take(
         &mut self,
-        walk: &mut OffsetScan,
+        scan: &mut OffsetScan,
         page: &Page,
     ) -> Result<Result<(), Inconsistency>, PagingError> {
         loop {
-            match walk.take(page) {
-                Err(Inconsistency::SeenTwice(twice)) if self.stands_twice(&twice).await? => {
-                    self.multiples.allow_in(walk);
+            match scan.take(page) {
+                Err(Inconsistency::SeenTwice(twice)) if self.is_proven(&twice).await? => {
+                    self.duplicates.allow_in(scan);
                 }
                 taken => return Ok(taken),
             }
         }
     }
 
-    /// Asks for the second of an item that came twice, or for both of them: whether it stands there as often.
-    async fn stands_twice(&mut self, twice: &DuplicateItem) -> Result<bool, PagingError> {
+    /// Fetches the second of a repeated item, or both its seconds, and returns whether the item stands there as often.
+    async fn is_proven(&mut self, twice: &DuplicateItem) -> Result<bool, PagingError> {
         let DuplicateItem { id, at } = twice;
-        let proven = self.multiples.proven.get(id).copied().unwrap_or(0);
-        if self.multiples.proofs >= MOST_PROOFS || at.contains(&Timestamp::MIN) {
+        let proven = self.duplicates.proven.get(id).copied().unwrap_or(0);
+        if self.duplicates.proofs >= MOST_PROOFS || at.contains(&Timestamp::MIN) {
             return Ok(false);
         }
         let mut seconds = at.map(Timestamp::floor_second).to_vec();
         seconds.dedup();
         let mut stands = HashMap::<Bytes, usize>::new();
         for second in seconds {
-            self.multiples.proofs += 1;
+            self.duplicates.proofs += 1;
             let interval = Interval::new(second, second + Duration::from_secs(1));
             let page = self.page(self.query_for(interval), 0, PAGE_LIMIT).await?;
             if page.has_more {
-                return Ok(self.give_up_proofs());
+                return Ok(self.give_up());
             }
             let field = &self.stage.settings.window.field;
             let read = page.items.iter().map(|json| Item::read(json, field));
@@ -81,15 +80,15 @@ where
             }
         }
         if stands.get(id).copied().unwrap_or(0) < 2.max(proven + 1) {
-            return Ok(self.give_up_proofs());
+            return Ok(self.give_up());
         }
-        self.multiples.proven.extend(stands.into_iter().filter(|(_, stands)| *stands > 1));
+        self.duplicates.proven.extend(stands.into_iter().filter(|(_, stands)| *stands > 1));
         Ok(true)
     }
 
-    /// The rows move: what comes twice is not asked for again. Gives that nothing is proven.
-    fn give_up_proofs(&mut self) -> bool {
-        self.multiples.proofs = MOST_PROOFS;
+    /// Gives up on verification: rows are moving. Returns false, for "not verified".
+    fn give_up(&mut self) -> bool {
+        self.duplicates.proofs = MOST_PROOFS;
         false
     }
 }

@@ -1,9 +1,9 @@
-//! One walk over the pages of a query. Pure: it is fed pages and says what it has found.
+//! One pass over the pages of a query by offset. Pure: it is fed pages and says what it has found.
 //!
-//! Kore does not promise that paging by offset is stable. What makes a finished walk whole is not an order but counting:
-//! if every page began where the one before ended, the last one said that no more follow, and no `segmentID` came twice,
-//! then as many different items were seen as there were rows, so all of them were. The same holds where an item came no
-//! more often than it is proven to stand there.
+//! Kore does not promise that paging by offset is stable. A complete scan is verified by counting, not by order: if every
+//! page began where the one before ended, the last one said that no more follow, and no `segmentID` was repeated, then as
+//! many different items were seen as there were rows, so all rows were seen. The same holds where an item was repeated as
+//! often as the upstream is proven to hold it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,62 +15,62 @@ use super::item::Item;
 use crate::upstream::Page;
 use crate::window::{Interval, QueryBounds, Timestamp};
 
-/// What an item takes in memory beside its bytes, in bytes.
+/// Memory of an item besides its bytes, in bytes.
 const OVERHEAD: usize = 256;
 
-/// An item that does not lie where it was asked for.
+/// An item outside of the interval that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MisplacedItem {
-    /// Its timestamp.
+    /// The item's timestamp.
     pub at: Timestamp,
-    /// Its `segmentID`, as [`Item::id`].
+    /// The item's `segmentID`, as [`Item::id`].
     pub id: Bytes,
 }
 
-/// An item that came twice.
+/// An item that was repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DuplicateItem {
-    /// Its `segmentID`, as [`Item::id`].
+    /// The item's `segmentID`, as [`Item::id`].
     pub id: Bytes,
-    /// Its timestamps, as it came before and now.
+    /// The item's timestamps: of the earlier occurrence and of this one.
     pub at: [Timestamp; 2],
 }
 
-/// Why a walk cannot be trusted.
+/// Contradiction between pages: the scan cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inconsistency {
-    /// An item came more often than it is proven to stand there: the rows moved under the paging. The page was not taken.
+    /// An item was repeated more often than the upstream is proven to hold it: rows moved. The page was not added.
     SeenTwice(DuplicateItem),
     /// The order changed from one page to the next, though each page was in order.
     OrderBroke,
-    /// More was promised, and nothing came.
+    /// More rows were promised, and none came.
     NothingCame,
-    /// An item lies outside of what was asked for: `window.field` may be wrong.
+    /// An item lies outside of the interval that was asked for: `window.field` may be wrong.
     OutOfPlace(MisplacedItem),
-    /// An item has no timestamp that it could be placed by.
+    /// An item has no timestamp.
     Unplaced,
     /// No item of the first page has a timestamp: `window.field` may be wrong.
     NoneIsPlaced,
 }
 
-/// A timestamp that is further away from the beginning of what was asked for says nothing of where its item lies, and is
-/// taken for none. The longest window is of 366 days.
+/// Distance from the beginning of the interval beyond which a timestamp is treated as missing, since it says nothing about
+/// where the item lies. The longest window has 366 days.
 const FARTHEST: Duration = Duration::from_hours(800 * 24);
 
-/// The order in which the upstream brings its rows, as far as it has been seen.
+/// Order of the upstream's rows, as far as it was observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowOrder {
     /// Too few items to tell.
     Unknown,
-    /// By timestamp, upwards.
+    /// Ascending by timestamp.
     Ascending,
-    /// By timestamp, downwards.
+    /// Descending by timestamp.
     Descending,
-    /// By something else.
+    /// By another criterion.
     Other,
 }
 
-/// A walk under way.
+/// A scan under way.
 #[derive(Debug)]
 pub struct OffsetScan {
     bounds: QueryBounds,
@@ -78,50 +78,50 @@ pub struct OffsetScan {
     placed: PlacementCheck,
     watch: TearDetection,
     order: RowOrder,
-    /// The `segmentID` of each item that was seen, and when it lies.
+    /// Number of occurrences and timestamp of each item, by `segmentID`.
     names: HashMap<Bytes, Timestamp>,
-    multiples: HashMap<Bytes, Multiple>,
-    /// When each item lies that was seen, in the order in which they came.
+    duplicates: HashMap<Bytes, Multiple>,
+    /// Timestamps of all items, in the order in which they came.
     seen: Vec<Timestamp>,
-    /// Those that have not been handed on.
+    /// Items that were not yet handed over for packing.
     items: Vec<Item>,
-    /// Of which time the others are.
-    handed_on: Interval,
-    held: usize,
-    /// Whether the last page said that more follow of what is asked for now.
+    /// The interval whose items were handed over.
+    handed_over: Interval,
+    unpacked_bytes: usize,
+    /// Whether the last page said that more rows follow in the current interval.
     promised: bool,
     done: bool,
 }
 
-/// An item that stands several times in the upstream.
+/// An item that the upstream holds several times.
 #[derive(Clone, Copy, Debug)]
 struct Multiple {
     stands: usize,
     seen: usize,
 }
 
-/// Whether items must lie where they were asked for.
+/// Whether items must lie within the interval that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlacementCheck {
-    /// They must: the answer is going to be cut by their timestamps.
+    /// They must, because the answer is cut by their timestamps.
     Checked,
-    /// They need not: the answer is served only as a whole.
+    /// They need not, because the answer is served only as a whole.
     Unchecked,
 }
 
 /// Whether a break in the order counts as a sign that rows moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TearDetection {
-    /// It does.
+    /// A break in the order fails the scan.
     RowOrder,
-    /// Only an item that comes twice does.
+    /// Only a repeated item fails the scan.
     Names,
 }
 
 impl OffsetScan {
-    /// A walk that has seen nothing yet. `field` names the timestamp.
+    /// A scan before its first page. `field` names the timestamp.
     pub fn new(bounds: QueryBounds, field: Arc<str>, placed: PlacementCheck, watch: TearDetection) -> Self {
-        let (names, multiples, seen, items, handed_on) = Default::default();
+        let (names, duplicates, seen, items, handed_over) = Default::default();
         Self {
             bounds,
             field,
@@ -129,36 +129,36 @@ impl OffsetScan {
             watch,
             order: RowOrder::Unknown,
             names,
-            multiples,
+            duplicates,
             seen,
             items,
-            handed_on,
-            held: 0,
+            handed_over,
+            unpacked_bytes: 0,
             promised: false,
             done: false,
         }
     }
 
-    /// What to ask for next: how many items to skip. `None` when the walk is whole.
+    /// Offset of the next page; `None` when the scan is complete.
     pub fn next_offset(&self) -> Option<u64> {
         (!self.done).then_some(self.seen.len() as u64)
     }
 
-    /// Goes on with a part of its span, which holds all that it has seen. What was counted stays counted: the pages to
-    /// come begin where the last one ended, and the proof is about the part.
+    /// Continues with a part of the interval that contains all items seen so far. Their count stays: the following pages
+    /// begin where the last one ended, and the verification covers the part.
     pub fn narrow(&mut self, bounds: QueryBounds) {
         self.bounds = bounds;
-        // What was promised may lie in the other part.
+        // The promised rows may lie in the other part.
         self.promised = false;
     }
 
-    /// Lets an item come so many times, as it is proven to stand there.
+    /// Allows an item to occur `stands` times, as verified.
     pub fn allow(&mut self, id: Bytes, stands: usize) {
         let seen = usize::from(self.names.contains_key(&id));
-        self.multiples.entry(id).or_insert(Multiple { stands, seen }).stands = stands;
+        self.duplicates.entry(id).or_insert(Multiple { stands, seen }).stands = stands;
     }
 
-    /// Whether items must lie where they were asked for.
+    /// Whether items must lie within the interval that was asked for.
     pub fn placed(&self) -> PlacementCheck {
         self.placed
     }
@@ -168,30 +168,30 @@ impl OffsetScan {
         self.order
     }
 
-    /// Where the last item lies that came.
+    /// Timestamp of the last item.
     pub fn last(&self) -> Option<Timestamp> {
         self.seen.last().copied()
     }
 
-    /// In how much time the last so many items lie.
+    /// Length of time in which the last `items` items lie.
     pub fn length_of_last(&self, items: usize) -> Duration {
         let last = &self.seen[self.seen.len().saturating_sub(items)..];
         let ends = last.iter().min().zip(last.iter().max());
         ends.map_or(Duration::ZERO, |(first, last)| last.since(*first))
     }
 
-    /// The last whole second up to `line` on which no item lies exactly: where the upper bound is inclusive, a query that
-    /// ends on one brings what lies there, and that is not counted, for the bound might be another than it is said to be.
+    /// The last whole second up to `line` at which no item lies exactly. With an inclusive upper bound, a query that ends at an
+    /// item's second also returns that item, and the configured bound may be wrong.
     pub fn line_before(&self, line: Timestamp) -> Timestamp {
         self.seen.iter().rev().fold(line, |line, at| if *at == line { line - Duration::from_secs(1) } else { line })
     }
 
-    /// How many items were seen in `interval`.
+    /// Number of items seen in `interval`.
     pub fn count_within(&self, interval: Interval) -> u64 {
         self.seen.iter().filter(|at| interval.contains(**at)).count() as u64
     }
 
-    /// How many items were seen.
+    /// Number of items seen.
     pub fn len(&self) -> usize {
         self.seen.len()
     }
@@ -201,34 +201,34 @@ impl OffsetScan {
         self.seen.is_empty()
     }
 
-    /// Lets go of the items of `interval`, in the order of the contract: on the side of the walk that it has seen, next to
-    /// what was handed on before, to be packed. They still count; whether there are more of them is not proven yet.
-    pub fn hand_on(&mut self, interval: Interval) -> Vec<Item> {
+    /// Removes and returns the items of `interval`, sorted, for packing. The interval must adjoin what was handed over before.
+    /// The items still count; whether they are complete is not yet verified.
+    pub fn hand_over(&mut self, interval: Interval) -> Vec<Item> {
         let mut items: Vec<Item> = self.items.extract_if(.., |item| interval.contains(item.at)).collect();
         Item::sort(&mut items);
-        self.held -= items.iter().map(weight).sum::<usize>();
-        self.handed_on = match self.handed_on {
+        self.unpacked_bytes -= items.iter().map(weight).sum::<usize>();
+        self.handed_over = match self.handed_over {
             before if before.is_empty() => interval,
             before => Interval::new(before.start.min(interval.start), before.end.max(interval.end)),
         };
         items
     }
 
-    /// Bytes of the items that have not been handed on.
-    pub fn held(&self) -> usize {
-        self.held
+    /// Bytes of the items that were not handed over.
+    pub fn unpacked_bytes(&self) -> usize {
+        self.unpacked_bytes
     }
 
-    /// What has been handed on before the walk has ended; empty if nothing has.
-    pub fn handed_on(&self) -> Interval {
-        self.handed_on
+    /// The interval that was handed over before the end of the scan; empty if none was.
+    pub fn handed_over(&self) -> Interval {
+        self.handed_over
     }
 
-    /// Takes the page that was asked for at [`OffsetScan::next_offset`].
+    /// Adds the page at [`OffsetScan::next_offset`].
     ///
     /// # Errors
-    /// [`Inconsistency`] if the page contradicts what came before; the walk is of no use then, unless an item came too often:
-    /// then it is as it was before.
+    /// [`Inconsistency`] if the page contradicts earlier pages. The scan is unusable then, except after a repeated item: then
+    /// it is as it was before.
     pub fn take(&mut self, page: &Page) -> Result<(), Inconsistency> {
         let read: Vec<_> = page.items.iter().map(|json| Item::read(json, &self.field)).collect();
         let before = (self.items.len(), self.seen.len(), self.order);
@@ -249,12 +249,12 @@ impl OffsetScan {
         Ok(())
     }
 
-    /// Gives back all items but the first so many, of which so many were seen.
+    /// Undoes the page: keeps the first `items` items, of which `seen` were counted.
     fn give_back(&mut self, items: usize, seen: usize) {
         for item in self.items.drain(items..) {
-            self.held -= weight(&item);
+            self.unpacked_bytes -= weight(&item);
             let Item { id, .. } = item;
-            match self.multiples.get_mut(&id) {
+            match self.duplicates.get_mut(&id) {
                 Some(multiple) if multiple.seen > 1 => multiple.seen -= 1,
                 Some(multiple) => {
                     multiple.seen = 0;
@@ -266,7 +266,7 @@ impl OffsetScan {
         self.seen.truncate(seen);
     }
 
-    /// An error if an item cannot be placed that must be.
+    /// Checks that each item has a timestamp within the interval, where that is required.
     fn check_timestamps(&self, read: &[(Option<Timestamp>, Bytes)]) -> Result<(), Inconsistency> {
         let from = self.bounds.from;
         let is_usable = |at: Timestamp| from - FARTHEST < at && at < from + FARTHEST;
@@ -296,8 +296,8 @@ impl OffsetScan {
             (at, PlacementCheck::Unchecked) => at.unwrap_or(Timestamp::MIN),
         };
         self.count(&id, at)?;
-        if self.handed_on.contains(at) {
-            // It was taken for complete, by an order that does not hold.
+        if self.handed_over.contains(at) {
+            // Its interval was handed over as complete, by an order that does not hold.
             return Err(Inconsistency::OrderBroke);
         }
         if let Some(last) = self.seen.last() {
@@ -309,16 +309,16 @@ impl OffsetScan {
             self.order = order;
         }
         let item = Item { at, id, json };
-        self.held += weight(&item);
+        self.unpacked_bytes += weight(&item);
         self.seen.push(at);
         self.items.push(item);
         Ok(())
     }
 
-    /// Counts an item; an error if it has come too often.
+    /// Counts an item; an error if it occurs too often.
     fn count(&mut self, id: &Bytes, at: Timestamp) -> Result<(), Inconsistency> {
         let before = self.names.get(id).copied();
-        let multiple = self.multiples.get_mut(id).filter(|multiple| multiple.seen < multiple.stands);
+        let multiple = self.duplicates.get_mut(id).filter(|multiple| multiple.seen < multiple.stands);
         match (before, multiple) {
             (_, Some(multiple)) => multiple.seen += 1,
             (None, None) => {}
@@ -332,7 +332,7 @@ impl OffsetScan {
         Ok(())
     }
 
-    /// The items that lie in `interval` and were not handed on, in the order of the contract.
+    /// The items in `interval` that were not handed over, in the order of the contract.
     pub fn into_items(self, interval: Interval) -> Vec<Item> {
         let mut items = self.items;
         if self.placed == PlacementCheck::Checked {
@@ -343,7 +343,7 @@ impl OffsetScan {
     }
 }
 
-/// What an item takes in memory, in bytes.
+/// Memory of an item, in bytes.
 fn weight(item: &Item) -> usize {
     item.json.len() + OVERHEAD
 }

@@ -1,9 +1,9 @@
-//! How large a run may become, and where one of unknown density ends. Pure.
+//! The size of runs: how large a run may become, and where a run of unknown density ends. Pure.
 //!
-//! A run is planned to be of at most some forty pages. Of one whose density is not known, the first pages decide: as soon
-//! as they let expect more than one run should bring, it ends a little behind them, and all that they tell is known for
-//! the runs behind it. A run whose plan was wrong is cut by one proving call where its rows come in order, and dropped
-//! where they do not.
+//! A run is planned for at most about forty pages (see the decision record on bounded runs). With unknown density, the
+//! first pages decide: as soon as more items are expected than one run should fetch, the run ends shortly after them, and
+//! the observed density plans the following runs. A run that outgrows its plan is cut with one verifying call where its
+//! rows come in order, and dropped where they do not.
 
 use std::time::Duration;
 
@@ -11,34 +11,32 @@ use super::scan::{OffsetScan, PlacementCheck, RowOrder, TearDetection};
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Density, Grid, Interval, Timestamp};
 
-/// What is longer is not asked for as a whole if its rows come in no order, or move.
+/// Length above which an interval is not fetched as a whole if its rows come in no order, or move.
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
 /// The bounds of runs.
 #[derive(Clone, Copy, Debug)]
 pub struct RunBounds {
-    /// A run is planned to be of no more pages.
+    /// Most pages that one run is planned for.
     pub pages: u32,
-    /// Where pages come slowly, a window of more than a day is divided if it is expected to be of more pages than this:
-    /// its runs are fetched side by side.
+    /// Where pages are slow, a window of more than a day with more expected pages than this is fetched by parallel runs.
     pub pages_side_by_side: u32,
-    /// Each run side by side is planned to be of so many pages at least: its last page need not be full.
+    /// Fewest planned pages of a parallel run; its last page need not be full.
     pub least_pages_side_by_side: u32,
-    /// A run that turns out to be of more pages is cut.
+    /// Number of pages above which a run is cut.
     pub overrun_pages: u32,
-    /// So are runs of more bytes, as they are held: packed, or as they came where they cannot be packed yet.
+    /// Number of bytes above which a run is cut, packed or, where they cannot be packed yet, as they came.
     pub bytes: usize,
-    /// A window of more than a day whose rows come in no order is dropped behind so many pages, and asked for in small
-    /// runs.
+    /// Number of pages after which a window of more than a day without row order is dropped and fetched in small runs.
     pub unordered_pages: u32,
-    /// What must be fetched as a whole may be of so many bytes,
+    /// Most bytes of a window that must be fetched as a whole.
     pub indivisible_bytes: usize,
-    /// and of so many pages.
+    /// Most pages of a window that must be fetched as a whole.
     pub indivisible_pages: u32,
 }
 
 impl RunBounds {
-    /// Those of the product.
+    /// The product's bounds.
     pub const PRODUCT: Self = Self {
         pages: 40,
         pages_side_by_side: 12,
@@ -50,8 +48,7 @@ impl RunBounds {
         indivisible_pages: 10_000,
     };
 
-    /// Those of the product beside a cache of so many bytes of memory: what eight runs hold until they are proven is of
-    /// its order.
+    /// The product's bounds for a cache of `memory` bytes: the unverified items of eight runs are of that order.
     pub fn beside(memory: u64) -> Self {
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let bytes = (memory / 6).clamp(6 << 20, Self::PRODUCT.bytes);
@@ -59,12 +56,12 @@ impl RunBounds {
         Self { bytes, indivisible_bytes, ..Self::PRODUCT }
     }
 
-    /// So many items are at most planned for one run.
+    /// Most items that are planned for one run.
     pub fn items(&self) -> f64 {
         f64::from(self.pages) * f64::from(PAGE_LIMIT)
     }
 
-    /// So many items at least are planned for each of several runs side by side.
+    /// Fewest items that are planned for each of several parallel runs.
     pub fn least_items_side_by_side(&self) -> f64 {
         f64::from(self.least_pages_side_by_side) * f64::from(PAGE_LIMIT)
     }
@@ -76,70 +73,69 @@ impl Default for RunBounds {
     }
 }
 
-/// Behind the page that decides where a run ends, so many items more are expected of it: the page that ends it proves it
-/// at the same time.
+/// Items expected after the page that decides where a run ends: the page that ends the run also verifies it.
 pub(super) const ITEMS_BEHIND_THE_LAST_PAGE: f64 = 35.0;
-/// A run that is expected to bring so many times as many items as it was planned to ends as if it had not been planned.
+/// Ratio of expected to planned items above which a run ends as if its density were unknown.
 pub(super) const WRONG_PLAN: f64 = 3.0;
-/// So many items at the end of what has come tell how dense it is there.
+/// Number of most recent items that give the density at the scan's position.
 const ITEMS_AT_THE_END: u16 = 25;
-/// The size of the first run of a window whose beginning is to be sent early, in items.
+/// Size of the first run of a window whose beginning is to be sent early, in items.
 pub const FIRST_RUN_ITEMS: f64 = PAGE_LIMIT as f64 + ITEMS_BEHIND_THE_LAST_PAGE;
 
-/// What is to be done about a run that has become large.
+/// Action on a run that has become large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overrun {
     /// Nothing.
     Fits,
-    /// It is to be cut where it has come, by one proving call.
+    /// Cut at the scan's position, with one verifying call.
     Cut,
-    /// It is to be dropped, and a shorter one asked for.
+    /// Drop the run; a shorter one is needed.
     Drop,
-    /// It cannot be cut, and is larger than anything may be.
+    /// Fail: the run cannot be cut, and exceeds the limit of indivisible runs.
     TooLarge,
 }
 
-/// How large a scan has become, and what may be done about it.
+/// The size of a scan, as the overrun rules see it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub(super) pages: u32,
-    /// Packed and unpacked.
+    /// Bytes, packed and unpacked.
     pub(super) bytes: usize,
-    /// How many pages it was planned to be of.
+    /// Planned number of pages.
     pub(super) planned_pages: Option<f64>,
-    /// Proofs that have failed.
+    /// Number of failed verifications.
     pub(super) failed_cuts: u32,
 }
 
-/// Whether the rest of a run that is cut, or dropped, can be another run: what has not settled is read by one run, or by
-/// runs that follow each other, ascending.
-fn is_divisible(interval: Interval, watch: TearDetection, walk: &OffsetScan, settled_before: Timestamp) -> bool {
-    let by_order = match walk.order() {
+/// Whether the rest of a run that is cut or dropped can be another run. Open time is read by one run, or by runs one after
+/// another, ascending.
+fn is_divisible(interval: Interval, watch: TearDetection, scan: &OffsetScan, settled_before: Timestamp) -> bool {
+    let by_order = match scan.order() {
         RowOrder::Ascending | RowOrder::Unknown => true,
         RowOrder::Descending => interval.end <= settled_before,
-        // It is asked for in shorter runs; what has not settled cannot be made shorter.
+        // The rest is fetched in shorter runs; open time cannot be divided.
         RowOrder::Other => interval.start < settled_before,
     };
-    by_order && watch == TearDetection::RowOrder && walk.placed() == PlacementCheck::Checked
+    by_order && watch == TearDetection::RowOrder && scan.placed() == PlacementCheck::Checked
 }
 
-/// What is to be done about a scan of `interval` that has become so large.
+/// The action on a scan of `interval` of this size.
 pub(super) fn overrun(
     size: Size,
     interval: Interval,
     watch: TearDetection,
-    walk: &OffsetScan,
+    scan: &OffsetScan,
     settled_before: Timestamp,
     bounds: &RunBounds,
 ) -> Overrun {
-    if !is_divisible(interval, watch, walk, settled_before) || walk.order() == RowOrder::Unknown {
+    if !is_divisible(interval, watch, scan, settled_before) || scan.order() == RowOrder::Unknown {
         let is_too_large = size.bytes > bounds.indivisible_bytes || size.pages > bounds.indivisible_pages;
         return if is_too_large { Overrun::TooLarge } else { Overrun::Fits };
     }
     let tries = 1 + size.failed_cuts;
     let too_many = |pages: u32| size.pages >= pages || size.bytes > bounds.bytes * tries as usize;
-    match walk.order() {
-        // A proof that has failed is not paid for at each page.
+    match scan.order() {
+        // A failed verification is not repeated at each page.
         RowOrder::Ascending | RowOrder::Descending if too_many(bounds.overrun_pages * tries) => {
             if size.failed_cuts > 2 { Overrun::Drop } else { Overrun::Cut }
         }
@@ -157,27 +153,27 @@ pub(super) fn overrun(
 }
 
 /// Whether a run that has torn may be cut where it has come.
-pub(super) fn may_cut(interval: Interval, walk: &OffsetScan, settled_before: Timestamp) -> bool {
-    is_divisible(interval, TearDetection::RowOrder, walk, settled_before)
+pub(super) fn may_cut(interval: Interval, scan: &OffsetScan, settled_before: Timestamp) -> bool {
+    is_divisible(interval, TearDetection::RowOrder, scan, settled_before)
 }
 
-/// What is known of the density of a run by what its scan has seen.
-pub(super) fn density(walk: &OffsetScan, interval: Interval) -> Option<Density> {
-    let last = walk.last()?;
-    let scanned = match walk.order() {
+/// The density that a scan has observed.
+pub(super) fn density(scan: &OffsetScan, interval: Interval) -> Option<Density> {
+    let last = scan.last()?;
+    let scanned = match scan.order() {
         RowOrder::Ascending => Interval::new(interval.start, last),
         RowOrder::Descending => Interval::new(last, interval.end),
         RowOrder::Unknown | RowOrder::Other => return None,
     };
     let mut density = Density::default();
-    density.add(scanned, |part| usize::try_from(walk.count_within(part)).unwrap_or(usize::MAX));
+    density.add(scanned, |part| usize::try_from(scan.count_within(part)).unwrap_or(usize::MAX));
     (!density.is_unknown()).then_some(density)
 }
 
-/// Where a run of unknown density ends, if it is expected to bring more than a run should: the part of `interval` that it
-/// goes on with. Only what is settled is divided.
+/// The end of a run of unknown density that is expected to be too large: the part of `interval` that it continues with.
+/// Only settled time is divided.
 pub(super) fn narrowed(
-    walk: &OffsetScan,
+    scan: &OffsetScan,
     interval: Interval,
     density: &Density,
     settled_before: Timestamp,
@@ -192,24 +188,24 @@ pub(super) fn narrowed(
     if expected <= most {
         return None;
     }
-    let second = walk.last()?.floor_second();
-    let kept = match walk.order() {
+    let second = scan.last()?.floor_second();
+    let kept = match scan.order() {
         RowOrder::Ascending => {
             let behind = second + Duration::from_secs(1);
-            // What follows is most likely as dense as the last items, which may be much denser than the first.
-            let length = walk.length_of_last(ITEMS_AT_THE_END.into());
+            // The rows that follow are most likely as dense as the last items, which may be denser than the first.
+            let length = scan.length_of_last(ITEMS_AT_THE_END.into());
             let length = length.mul_f64(ITEMS_BEHIND_THE_LAST_PAGE / f64::from(ITEMS_AT_THE_END));
             let target = behind + length;
             interval.split_at(grid.line_before(behind, target)).0
         }
-        // The beginning of the window is another run, so this one is like those behind the first.
+        // The beginning of the window is another run, so this one is planned like the runs after the first.
         RowOrder::Descending => {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let length = if side_by_side {
-                // Its last hours may be much less dense than the others: a share of the time is more even.
+                // The last hours may be much sparser than the others: a share of the time is more even.
                 interval.length() / lanes.max(1)
             } else {
-                interval.end.since(second).mul_f64((most / walk.len() as f64).max(1.0))
+                interval.end.since(second).mul_f64((most / scan.len() as f64).max(1.0))
             };
             interval.split_at(grid.cell(interval.end - length).start.min(second)).1
         }

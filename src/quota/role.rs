@@ -1,15 +1,15 @@
-//! Who makes the calls of an account.
+//! The role of this process for an account: whether it makes the upstream calls.
 
 use crate::redis_client::ReplicaId;
 
-/// Who makes the calls of an account, as this process knows it.
+/// The part that this process takes in the calls of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It is being found out; that takes moments.
+    /// Not known yet which replica is the leader; it takes moments to find out.
     Unknown,
-    /// This process does: it shares the quota with nobody, makes the calls of all replicas, or has lost the others and
-    /// makes do with its share.
-    Calls,
-    /// Another replica does, for all.
-    Follows(ReplicaId),
+    /// This process makes calls: it shares the quota with no other, is the leader of all replicas, or has lost contact
+    /// with Redis and uses its share of the quota.
+    Leader,
+    /// The given replica makes the calls of all.
+    Follower(ReplicaId),
 }

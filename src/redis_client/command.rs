@@ -1,7 +1,6 @@
 //! What is asked of Redis, and what it says.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -9,6 +8,7 @@ use bytes::Bytes;
 
 use super::ConnectionError;
 use super::reply_limit::TOO_LARGE;
+use crate::hex;
 
 /// A command for Redis.
 ///
@@ -127,11 +127,7 @@ impl Script {
     /// A script in Lua.
     pub fn new(text: &'static str) -> Self {
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let mut sha1 = String::with_capacity(40);
-        for byte in digest.as_ref() {
-            write!(sha1, "{byte:02x}").expect("a String takes all that is written to it");
-        }
-        Self { text, sha1 }
+        Self { text, sha1: hex::encode(digest.as_ref()) }
     }
 
     /// Runs it by name; Redis answers `NOSCRIPT` if it does not know it, and has done nothing then.

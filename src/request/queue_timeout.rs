@@ -1,5 +1,5 @@
-//! How long somebody waits for the quota: not how long its answer takes, but how long nothing of it comes because no call
-//! is granted.
+//! The timeout of a request that waits for the quota. Only time without progress counts: the clock stops while a call is
+//! under way and restarts with each page.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// What has been used up of a patience, as one replica tells another.
+/// The used part of a queue timeout, as one replica reports it to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueWait {
-    /// How long nothing has come.
+    /// Time without progress.
     pub time: Duration,
-    /// How many pages had come then, of the furthest of all attempts.
+    /// Most pages that any attempt of the run had fetched.
     pub pages: u32,
 }
 
-/// The patience of one who waits, for all that it waits for together.
+/// The queue timeout of one request, shared by everything that the request waits for.
 ///
-/// It runs out while no call for it is under way: a slow upstream is not the quota. It begins anew with each page of its
-/// own. What begins from its beginning again, because whoever made the calls is gone, begins the patience anew only with
-/// pages that no attempt before has brought: else it could go on for ever.
+/// The clock stops while a call is under way for the request, because a slow upstream is not the quota, and restarts with
+/// each page of its run. When a run starts over, because the leader has changed, only pages beyond those of the furthest
+/// earlier attempt restart the clock. Otherwise repeated failures could extend the wait without bound.
 #[derive(Debug)]
 pub struct QueueTimeout {
     most: Duration,
@@ -29,12 +29,12 @@ pub struct QueueTimeout {
 
 #[derive(Clone, Copy, Debug)]
 struct State {
-    /// How long nothing had come, up to `since`.
+    /// Time without progress up to `since`.
     waited: Duration,
     since: Instant,
-    /// Calls under way of what it waits for. While there are any, it does not run out.
+    /// Number of calls under way for the request. The clock stands still while there are any.
     under_way: u32,
-    /// The pages of this attempt, and of the furthest of all.
+    /// Pages of this attempt, and of the furthest attempt.
     pages: u32,
     furthest: u32,
 }
@@ -52,18 +52,18 @@ impl State {
 }
 
 impl QueueTimeout {
-    /// One that begins now, and lasts for so long.
+    /// A timeout of `limit` that starts now.
     pub fn new(most: Duration) -> Self {
         Self::of(most, QueueWait::default())
     }
 
-    /// One of which so much is used up.
+    /// Starts with `waited` already used.
     pub fn of(most: Duration, QueueWait { time, pages }: QueueWait) -> Self {
         let state = State { waited: time, since: Instant::now(), under_way: 0, pages: 0, furthest: pages };
         Self { most, state: watch::Sender::new(state) }
     }
 
-    /// A call for it begins.
+    /// Stops the clock: a call for the request begins.
     pub(crate) fn pause(&self) {
         self.state.send_modify(|state| {
             state.settle();
@@ -71,7 +71,7 @@ impl QueueTimeout {
         });
     }
 
-    /// And has ended.
+    /// Starts the clock again when the last call under way has ended.
     pub(crate) fn go_on(&self) {
         self.state.send_modify(|state| {
             state.settle();
@@ -79,7 +79,7 @@ impl QueueTimeout {
         });
     }
 
-    /// A page of its own has come.
+    /// Restarts the clock: a page of the request's run has arrived.
     pub fn begin_anew(&self) {
         self.state.send_modify(|state| {
             state.pages = state.pages.saturating_add(1);
@@ -90,12 +90,12 @@ impl QueueTimeout {
         });
     }
 
-    /// What had come is lost, and is going to come again.
+    /// Starts a new attempt: the pages so far are lost and are going to be fetched again.
     pub fn attempt_again(&self) {
         self.state.send_modify(|state| state.pages = 0);
     }
 
-    /// Somebody else, who sees more of it, says that it has waited no longer than this.
+    /// Lowers the used time to `waited`, as reported by the leader, which sees the calls.
     pub fn at_most(&self, waited: Duration) {
         self.state.send_modify(|state| {
             state.settle();
@@ -103,18 +103,18 @@ impl QueueTimeout {
         });
     }
 
-    /// What is used up of it.
+    /// The used part.
     pub fn waited(&self) -> QueueWait {
         let state = self.state.borrow();
         QueueWait { time: state.waited(Instant::now()), pages: state.furthest }
     }
 
-    /// When it ends if nothing comes.
+    /// When the timeout expires if no page arrives and no call begins.
     pub fn end(&self) -> Instant {
         Instant::now() + self.most.saturating_sub(self.waited().time)
     }
 
-    /// Ends `grace` after it has run out.
+    /// Completes `grace` after the timeout has expired.
     pub async fn over(&self, grace: Duration) {
         let mut changes = self.state.subscribe();
         loop {

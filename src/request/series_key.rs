@@ -1,4 +1,4 @@
-//! Which rows are asked for: all that identifies an answer besides its time.
+//! The key of a series: everything that identifies an answer besides its time.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -8,67 +8,67 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// One series of items: two requests that differ in any member never share an answer by chance.
+/// One series of items. Two requests that differ in any field never share an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Series {
     /// Kore's `accountId`.
     pub account: Arc<str>,
     /// Kore's `streamId`.
     pub stream: Arc<str>,
-    /// What the body asks for.
+    /// The filter in the body.
     pub filter: Filter,
     /// Query parameters that the gateway does not know, decoded, in the caller's order.
     pub parameters: Vec<(String, String)>,
-    /// `includeAgenticData=true`.
+    /// Whether items have `agenticActivities` (`includeAgenticData=true`).
     pub agentic: bool,
 }
 
-/// What the body of a request asks for.
+/// The filter in the body of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Filter {
-    /// No body, or one that selects nothing away.
+    /// No body, or a body without a filter.
     #[default]
     None,
-    /// Only the documented filters: the gateway can apply them to cached items by itself.
+    /// Only documented filters: the gateway can apply them to cached items.
     Known(Box<KnownFilter>),
-    /// Anything else, kept as the bytes that came: only the upstream knows what it means.
+    /// Any other body, kept byte for byte: only the upstream knows its meaning.
     Opaque(Bytes),
 }
 
-/// The documented filters. An item passes if it passes each one that is not empty.
+/// The documented filters. An item passes if it passes each filter that is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KnownFilter {
-    /// Of an item's `botSessionID`.
+    /// Allowed values of an item's `botSessionID`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub session_ids: BTreeSet<String>,
-    /// Of an item's `conversationID`.
+    /// Allowed values of an item's `conversationID`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub conversation_ids: BTreeSet<String>,
-    /// Of an item's `channel`.
+    /// Allowed values of an item's `channel`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub channels: BTreeSet<String>,
-    /// Of an item's `agent.agentId`.
+    /// Allowed values of an item's `agent.agentId`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub agent_ids: BTreeSet<String>,
 }
 
 impl Series {
-    /// Whether it is all of its stream: no filter, no other body, and no unknown parameter.
+    /// Whether the series is all of its stream: no filter, no other body, and no unknown parameter.
     pub fn is_plain(&self) -> bool {
         self.filter == Filter::None && self.parameters.is_empty()
     }
 
-    /// Whether it asks for something that only the upstream understands: that may shift the window, too.
+    /// Whether the series has a part that only the upstream understands, and that may select by another timestamp.
     pub fn may_shift(&self) -> bool {
         !self.parameters.is_empty() || matches!(self.filter, Filter::Opaque(_))
     }
 }
 
 impl Filter {
-    /// Reads a body.
+    /// Parses a body.
     ///
-    /// An empty array is left to the upstream: no source says whether it selects everything or nothing.
+    /// An empty array is opaque, because no source says whether it selects everything or nothing.
     ///
     /// # Errors
     /// If the body is neither empty nor a JSON object.
@@ -88,7 +88,7 @@ impl Filter {
         }
     }
 
-    /// The body that asks the upstream for it; `None` if it needs no body.
+    /// The body of the upstream request; `None` if no body is needed.
     pub fn body(&self) -> Option<Bytes> {
         match self {
             Self::None => None,
@@ -99,7 +99,7 @@ impl Filter {
 }
 
 impl KnownFilter {
-    /// Whether an item, given as JSON, passes. A member that is missing, or not a string, passes no filter on it.
+    /// Whether `item` (JSON) passes. A missing member, or one that is not a string, fails the filter on it.
     pub fn passes(&self, item: &[u8]) -> bool {
         let Some(item) = members(item) else { return false };
         let among = |wanted: &BTreeSet<String>, members: &Members<'_>, name: &str| {
@@ -114,7 +114,7 @@ impl KnownFilter {
     }
 }
 
-/// The members of a JSON object; of a name that stands twice, the last one.
+/// The members of a JSON object; of a repeated name, the last one.
 type Members<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
 
 fn members(object: &[u8]) -> Option<Members<'_>> {

@@ -1,4 +1,4 @@
-//! Who wants a run, and how urgently: what its calls are ordered by, and whom they are charged to.
+//! The requests that wait for a run: their priority orders its calls, and its owner is charged for them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use tokio::sync::Notify;
 
 use super::queue_timeout::QueueTimeout;
 
-/// How urgent a fetch is. What comes first here goes first.
+/// Priority of a fetch, in the order in which calls are granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Priority {
-    /// Somebody waits for the answer.
+    /// A request waits for the answer.
     Interactive,
-    /// Something is kept fresh; nobody minds if it comes a little later.
+    /// Cached data is kept fresh; a delay does no harm.
     Refresh,
-    /// A backfill, an export or a verification: it may take what is left, and leaves the reserve alone.
+    /// A backfill, an export or a verification. Uses only what is left beyond `quota.interactive_reserve`.
     Background,
 }
 
@@ -30,41 +30,41 @@ impl Priority {
     }
 }
 
-/// Who asks, and how urgently.
+/// The caller of a request, and the request's priority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
-    /// The caller's name; the same for all where none are configured.
+    /// The caller's name; the same for all requests where no callers are configured.
     pub caller: Arc<str>,
-    /// Its share of the quota when callers compete for it; at least 1.
+    /// The caller's share of the quota under contention; at least 1.
     pub weight: u32,
-    /// How urgent this request of its is.
+    /// Priority of this request.
     pub class: Priority,
 }
 
 #[cfg(test)]
 impl Requester {
-    /// A caller that nobody competes with, and who waits.
+    /// An interactive requester without competitors.
     pub(crate) fn anyone() -> Self {
         Self { caller: "c".into(), weight: 1, class: Priority::Interactive }
     }
 }
 
-/// The demand for one run: the set of those who wait for it, and what has been done for them. It has three faces, one
-/// for each who uses it:
+/// The set of requests that wait for one run, and the accounting of its calls. It has three interfaces:
 ///
-/// - *Those who wait* join it, and learn what it cost ([`RunWaiters::join`], [`RunWaiters::charge`]).
-/// - *The fetch* tells of its pages, and asks whether it is still wanted ([`RunWaiters::on_page`], [`RunWaiters::is_abandoned`]).
-/// - *The scheduler* orders its calls by the most urgent who waits, and begins and ends them ([`RunWaiters::first`],
+/// - *Waiting requests* join, and learn what the run cost ([`RunWaiters::join`], [`RunWaiters::charge`]).
+/// - *The fetch* reports pages, and asks whether the run is still wanted ([`RunWaiters::on_page`],
+///   [`RunWaiters::is_abandoned`]).
+/// - *The scheduler* orders the run's calls by the most urgent waiter, and begins and ends them ([`RunWaiters::first`],
 ///   [`RunWaiters::begin`], [`RunWaiters::calling`]).
 ///
-/// A run is charged to the asker who caused it, whoever else comes to wait for it. Its urgency is that of the most
-/// urgent who waits; when nobody does any more, it is its cause's again.
+/// A run is charged to the requester that caused it, whichever requests join later. Its priority is that of the most
+/// urgent waiter; without waiters, that of its cause.
 #[derive(Debug)]
 pub struct RunWaiters {
     cause: Requester,
-    /// Held for bookkeeping only, never across an await.
+    /// Locked for bookkeeping only, never across an await.
     state: Mutex<State>,
-    /// Told of each change. A run is one task, so there is one listener at the most.
+    /// Notified of each change. A run is one task, so there is at most one listener.
     changed: Notify,
 }
 
@@ -73,11 +73,11 @@ struct State {
     progress: Progress,
     waiting: Vec<Waiter>,
     next_ticket: u64,
-    /// Calls that were made, retries included.
+    /// Calls made, retries included.
     calls: u32,
-    /// How many of them some answer has told of.
+    /// Number of those calls that an answer has reported.
     told: u32,
-    /// How long the last call waited for its turn.
+    /// Queueing time of the last call.
     last_wait: Duration,
     /// Calls under way.
     under_way: u32,
@@ -87,22 +87,22 @@ struct State {
 struct Waiter {
     ticket: u64,
     asker: Requester,
-    /// How long it waits for the quota; `None` if it waits for as long as it takes.
+    /// Timeout of its wait for the quota; `None` without a limit.
     patience: Option<Arc<QueueTimeout>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// No call was made: it can still be taken back.
+    /// No call was made: the run can still be abandoned.
     NotBegun,
-    /// A call was made: it goes on, whoever waits.
+    /// A call was made: the run continues without waiters.
     Begun,
-    /// Nobody wanted it any more before it had begun.
+    /// All waiters left before the first call.
     Abandoned,
 }
 
 impl RunWaiters {
-    /// A run that nobody waits for yet, and that has not begun.
+    /// A run without waiters that has not begun.
     pub fn new(cause: Requester) -> Arc<Self> {
         let (waiting, next_ticket, calls, told, last_wait, under_way) = Default::default();
         let state = State { progress: Progress::NotBegun, waiting, next_ticket, calls, told, last_wait, under_way };
@@ -113,16 +113,16 @@ impl RunWaiters {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who is charged for its calls.
+    /// The requester that is charged for the run's calls.
     pub fn cause(&self) -> &Requester {
         &self.cause
     }
 }
 
-/// The face of those who wait.
+/// Interface of waiting requests.
 impl RunWaiters {
-    /// One more waits, until what is returned is dropped. Its patience stands still while a call is under way, and begins
-    /// anew with each page. `None` if the run has just been abandoned.
+    /// Joins the run until the guard is dropped. The request's timeout stops while a call is under way and restarts with
+    /// each page. `None` if the run has just been abandoned.
     pub fn join(self: &Arc<Self>, asker: Requester, patience: Option<&Arc<QueueTimeout>>) -> Option<WaiterGuard> {
         let mut state = self.lock();
         if state.progress == Progress::Abandoned {
@@ -139,7 +139,7 @@ impl RunWaiters {
         Some(WaiterGuard { demand: self.clone(), ticket })
     }
 
-    /// The calls that no answer has told of yet; from now on they are told of.
+    /// The calls that no answer has reported yet; marks them as reported.
     pub fn charge(&self) -> u32 {
         let mut state = self.lock();
         let untold = state.calls.saturating_sub(state.told);
@@ -148,14 +148,14 @@ impl RunWaiters {
     }
 }
 
-/// The face of the fetch.
+/// Interface of the fetch.
 impl RunWaiters {
-    /// A page has come: those who wait see that the quota serves them.
+    /// Restarts the timeouts of all waiters: a page has arrived.
     pub fn on_page(&self) {
         self.lock().patiences().for_each(|patience| patience.begin_anew());
     }
 
-    /// Another replica has made so many calls for it.
+    /// Adds calls that another replica has made for the run.
     pub fn add(&self, calls: u32) {
         let mut state = self.lock();
         state.calls = state.calls.saturating_add(calls);
@@ -166,20 +166,20 @@ impl RunWaiters {
         self.lock().progress == Progress::Begun
     }
 
-    /// Whether nobody wanted it any more before it had begun.
+    /// Whether all waiters left before the first call.
     pub fn is_abandoned(&self) -> bool {
         self.lock().progress == Progress::Abandoned
     }
 
-    /// How long its last call waited for its turn.
+    /// Queueing time of the last call.
     pub fn last_wait(&self) -> Duration {
         self.lock().last_wait
     }
 }
 
-/// The face of the scheduler.
+/// Interface of the scheduler.
 impl RunWaiters {
-    /// A call is under way until what is returned is dropped: those who wait do not wait for the quota.
+    /// Marks a call as under way until the guard is dropped; the waiters' timeouts stop meanwhile.
     pub fn calling(self: &Arc<Self>) -> CallGuard {
         let mut state = self.lock();
         state.under_way += 1;
@@ -190,8 +190,7 @@ impl RunWaiters {
         CallGuard(self.clone())
     }
 
-    /// A call is about to be made, after it has waited this long for its turn. `false` if nobody wants it any more: then
-    /// it must not be made.
+    /// Begins a call that was queued for `waited`. Returns `false` if the run was abandoned; the call must not be made then.
     pub fn begin(&self, waited: Duration) -> bool {
         let mut state = self.lock();
         if state.progress == Progress::Abandoned {
@@ -203,18 +202,18 @@ impl RunWaiters {
         true
     }
 
-    /// The call that has just begun never left.
+    /// Takes back the call that has just begun: no connection was opened for it.
     pub fn take_back(&self) {
         let mut state = self.lock();
         state.calls = state.calls.saturating_sub(1);
     }
 
-    /// Ends when somebody came or left since the last look.
+    /// Completes when a request has joined or left since the last call of this function.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Of the most urgent who wait, the one to whom `rank` gives the least, with what it gives; if nobody waits, the cause.
+    /// The most urgent waiter with the lowest `rank`, and that rank; the cause if no request waits.
     pub fn first<T: Ord>(&self, rank: impl Fn(&Requester) -> T) -> (T, Requester) {
         let state = self.lock();
         let waiting = state.waiting.iter().map(|waiter| &waiter.asker);
@@ -222,7 +221,7 @@ impl RunWaiters {
         (rank(first), first.clone())
     }
 
-    /// The class of the most urgent who waits.
+    /// Priority of the most urgent waiter.
     pub fn class(&self) -> Priority {
         self.first(|_| ()).1.class
     }
@@ -234,7 +233,7 @@ impl State {
     }
 }
 
-/// Somebody waits for a run; dropped, it does not any more.
+/// Membership of one request in a run; ends when dropped.
 #[derive(Debug)]
 pub struct WaiterGuard {
     demand: Arc<RunWaiters>,
@@ -258,7 +257,7 @@ impl Drop for WaiterGuard {
     }
 }
 
-/// A call of a run is under way.
+/// A call of a run under way; ends when dropped.
 #[derive(Debug)]
 pub struct CallGuard(Arc<RunWaiters>);
 

@@ -1,5 +1,4 @@
-//! The retry stage: what a second attempt can mend is tried again. It stands above the quota, so that each attempt
-//! spends a turn of its own.
+//! The retry stage: repeats calls that may succeed when repeated. It stands above the quota, so each attempt is counted.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,11 +11,11 @@ use crate::quota::QuotaError;
 use crate::telemetry;
 use crate::upstream::{Page, PageRequest, RetryHint};
 
-/// Attempts after the first one, at most.
+/// Most attempts after the first one.
 const RETRIES: usize = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tries again where that can help.
+/// Retries failed calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetryLayer;
 
@@ -72,11 +71,11 @@ where
         match error.again() {
             RetryHint::Once if !tried_once_more => tried_once_more = true,
             RetryHint::AfterPause => tokio::time::sleep(pause).await,
-            // No pause: the turn itself waits until the account opens, or says that this takes too long.
+            // No pause: the quota stage waits until the account opens, or fails if that takes too long.
             RetryHint::WhenQuotaAllows => {}
             RetryHint::Once | RetryHint::Never => return Err(error),
         }
-        telemetry::retried(&request.series.account, &error);
+        telemetry::upstream_retry(&request.series.account, &error);
     }
 }
 
@@ -94,7 +93,7 @@ mod tests {
 
     const PAGE: Result<Page, UpstreamError> = Ok(Page { items: Vec::new(), has_more: false, allowance: None });
 
-    /// The outcome after these answers in turn, and how many of them were asked for.
+    /// The outcome of a call to an upstream that gives these answers in turn, and the number of attempts.
     async fn outcome(answers: Vec<Result<Page, UpstreamError>>) -> (bool, usize) {
         let count = answers.len();
         let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
@@ -121,26 +120,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fault_that_passes_is_mended() {
+    async fn transient_fault_is_retried_to_success() {
         assert_eq!(outcome(vec![Err(UpstreamError::BrokenOff), PAGE]).await, (true, 2));
         assert_eq!(outcome(vec![Err(BadPage::NotAPage.into()), Err(UpstreamError::Connect), PAGE]).await, (true, 3));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fault_that_stays_is_told_after_three_calls() {
+    async fn permanent_fault_fails_after_three_calls() {
         let broken = || Err(UpstreamError::BrokenOff);
         assert_eq!(outcome(vec![broken(), broken(), broken(), PAGE]).await, (false, 3));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_credential_is_tried_once_more_and_never_again() {
+    async fn refused_credential_is_retried_once() {
         let refused = || Err(UpstreamError::Unauthorized { message: None });
         assert_eq!(outcome(vec![refused(), PAGE]).await, (true, 2));
         assert_eq!(outcome(vec![refused(), refused(), PAGE]).await, (false, 2));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bad_question_is_not_asked_twice() {
+    async fn bad_request_is_not_retried() {
         let status = http::StatusCode::PRECONDITION_FAILED;
         assert_eq!(outcome(vec![Err(UpstreamError::Status { status, message: None }), PAGE]).await, (false, 1));
     }

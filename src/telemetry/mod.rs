@@ -1,4 +1,7 @@
-//! What the operator sees: log lines and metrics. Seen by all stages, sees none of them.
+//! Telemetry, which all stages call and which knows none of them.
+//!
+//! - `logs` writes log lines,
+//! - `metrics` counts events for Prometheus and logs them.
 
 mod logs;
 mod metrics;

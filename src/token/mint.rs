@@ -1,4 +1,4 @@
-//! Makes the JWT that Kore asks for: HS256 over `appId` with the client secret.
+//! Signs the JWT that Kore requires: HS256 over `appId` with the client secret.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,12 +17,12 @@ pub struct Minted {
     pub expires: Timestamp,
 }
 
-/// A token could not be signed. It tells nothing of the secret.
+/// Failure to sign a token. Contains nothing of the secret.
 #[derive(Debug, thiserror::Error)]
 #[error("HS256 failed: {0}")]
 pub struct MintError(#[from] jsonwebtoken::errors::Error);
 
-/// The payload. Kore wants `appId` spelled exactly so, and documents `sub` beside it.
+/// The payload. Kore requires the spelling `appId`, and documents `sub` beside it.
 #[derive(Serialize)]
 struct Claims<'a> {
     #[serde(rename = "appId")]
@@ -36,12 +36,12 @@ struct Claims<'a> {
     jti: Option<String>,
 }
 
-/// A token for `account` that is valid from `now`, cut to the second, for the account's `token.lifetime`.
+/// A token for `account`, valid from `now` (truncated to the second) for the account's `token.lifetime`.
 ///
-/// With [`JtiMode::PerRequest`] each one carries a `jti` of its own.
+/// With [`JtiMode::PerRequest`] each token carries a new `jti`.
 ///
 /// # Errors
-/// Only if the cryptographic library fails; no input makes it.
+/// If the cryptographic library fails; no input causes that.
 pub fn mint(account: &AccountConfig, now: Timestamp) -> Result<Minted, MintError> {
     let issued = now.floor_second();
     let expires = issued + account.token.lifetime;
@@ -91,14 +91,14 @@ mod tests {
         Timestamp::from_millis(1_700_000_000_999)
     }
 
-    /// The claims as they stand in the token, its signature unchecked.
+    /// The claims of the token, without verification of its signature.
     fn claims(token: &str) -> Value {
         jsonwebtoken::dangerous::insecure_decode_claims(token).unwrap()
     }
 
-    /// Made by another implementation of HMAC: `openssl dgst -sha256 -hmac` over these two parts.
+    /// The reference signature was made by `openssl dgst -sha256 -hmac` over the first two parts.
     #[test]
-    fn is_the_token_that_openssl_signs() {
+    fn token_equals_the_one_openssl_signs() {
         let minted = mint(&account(JtiMode::Off), now()).unwrap();
         assert_eq!(
             minted.token.expose_secret(),
@@ -114,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_as_kore_spells_them() {
+    fn claims_have_kores_spelling() {
         let minted = mint(&account(JtiMode::Off), now()).unwrap();
         let expected = json!({"appId": "cs-1", "sub": "cs-1", "iat": 1_700_000_000, "exp": 1_700_000_600});
         assert_eq!(claims(minted.token.expose_secret()), expected);
     }
 
     #[test]
-    fn enforced_jti_is_fresh_in_every_token() {
+    fn enforced_jti_is_new_in_every_token() {
         let jti = || {
             let minted = mint(&account(JtiMode::PerRequest), now()).unwrap();
             let claims = claims(minted.token.expose_secret());
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn is_not_shown_by_accident() {
+    fn debug_does_not_show_the_token() {
         let minted = mint(&account(JtiMode::Off), now()).unwrap();
         let shown = format!("{minted:?} {:?}", account(JtiMode::Off));
         assert!(!shown.contains(minted.token.expose_secret()) && !shown.contains(SECRET), "{shown}");

@@ -1,4 +1,4 @@
-//! The token stage: puts a fresh JWT into `auth`. The only stage that sees a secret.
+//! The token stage: puts a valid JWT into `auth`. The only stage that sees a secret.
 
 pub mod mint;
 
@@ -18,10 +18,10 @@ use crate::config;
 use crate::config::{JtiMode, TokenScheme};
 use crate::upstream::{AuthorizedRequest, Page, PageRequest, RetryHint, UpstreamError};
 
-/// Why a call was not authorized, or failed.
+/// Reason why a call was not authorized, or failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TokenError {
-    /// No account of this name is configured; the api stage has checked that before.
+    /// No account of this name is configured; the API stage has checked that before.
     #[error("the account is not configured")]
     UnknownAccount,
     /// The token cannot be signed.
@@ -39,7 +39,7 @@ impl From<MintError> for TokenError {
 }
 
 impl TokenError {
-    /// Whether trying again can help.
+    /// The kind of retry that may help.
     pub fn again(&self) -> RetryHint {
         match self {
             Self::UnknownAccount | Self::Mint(_) => RetryHint::Never,
@@ -56,14 +56,14 @@ const SECOND: Duration = Duration::from_secs(1);
 struct TokenSource {
     account: config::AccountConfig,
     clock: Clock,
-    /// Held while a token is signed, which takes microseconds: of a herd that finds the token due, one makes the next.
+    /// Locked while a token is signed, which takes microseconds: of many concurrent calls only one signs the next token.
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     current: Option<Current>,
-    /// The last token that the upstream refused: one made in the same second would be that very token again.
+    /// The token that the upstream refused last. A token signed in the same second would be identical to it.
     refused: Option<HeaderValue>,
 }
 
@@ -74,7 +74,7 @@ struct Current {
 }
 
 impl TokenSource {
-    /// A token that is not due for refreshing; one of its own for each call where the app enforces JTI.
+    /// A token that is not due for renewal; a new one for each call where the app enforces JTI.
     fn header(&self) -> Result<HeaderValue, MintError> {
         let now = self.clock.now();
         if self.account.token.jti == JtiMode::PerRequest {
@@ -103,7 +103,7 @@ impl TokenSource {
         Ok(Current { minted, header })
     }
 
-    /// The upstream refused this token: the next call gets another. A token made since then stays.
+    /// Discards a token that the upstream refused. A token signed since then is kept.
     fn forget(&self, refused: &HeaderValue) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.current.as_ref().is_some_and(|current| current.header == refused) {
@@ -113,12 +113,12 @@ impl TokenSource {
     }
 }
 
-/// Puts a token on each call.
+/// Adds a token to each call.
 #[derive(Clone, Debug)]
 pub struct TokenLayer(Arc<HashMap<Arc<str>, Arc<TokenSource>>>);
 
 impl TokenLayer {
-    /// One token source for each account.
+    /// A token source for each account.
     pub fn new(accounts: &[config::AccountConfig], clock: &Clock) -> Self {
         let source = |account: &config::AccountConfig| TokenSource {
             account: account.clone(),
@@ -180,7 +180,7 @@ mod tests {
     use crate::request::{Filter, Requester, RunWaiters, Series};
     use crate::window::{Interval, Timestamp, UpperBound};
 
-    /// An upstream that notes each token and refuses those in `refused`.
+    /// An upstream that records each token and refuses those in `refused`.
     #[derive(Clone, Default)]
     struct Upstream {
         seen: Arc<Mutex<Vec<HeaderValue>>>,
@@ -217,7 +217,7 @@ mod tests {
             }))
         }
 
-        /// How many different tokens came since the last look, of how many.
+        /// Number of different tokens since the last call of this function, and number of calls.
         fn tokens(&self) -> (usize, usize) {
             let seen = std::mem::take(&mut *self.seen.lock().unwrap());
             (seen.iter().map(HeaderValue::as_bytes).collect::<std::collections::HashSet<_>>().len(), seen.len())
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_token_serves_all_calls_until_it_is_due() {
+    async fn one_token_serves_all_calls_until_renewal() {
         let (upstream, clock) = (Upstream::default(), Clock::manual(Timestamp::from_seconds(0)));
         let stage = upstream.behind(JtiMode::Off, TokenScheme::Bare, &clock);
         let call = async || drop(stage.clone().oneshot(request("a")).await.unwrap());
@@ -244,27 +244,27 @@ mod tests {
         clock.set(Timestamp::from_seconds(55 * 60 - 1));
         futures_util::future::join_all((0..50).map(|_| call())).await;
         assert_eq!(upstream.tokens(), (1, 51));
-        // Refreshed ahead of its end, and once for the herd.
+        // Renewed ahead of its expiry, by one of many concurrent calls.
         clock.set(Timestamp::from_seconds(55 * 60));
         futures_util::future::join_all((0..50).map(|_| call())).await;
         assert_eq!(upstream.tokens(), (1, 50));
     }
 
     #[tokio::test]
-    async fn a_refused_token_is_not_used_again() {
+    async fn refused_token_is_not_reused() {
         let (upstream, clock) = (Upstream::default(), Clock::manual(Timestamp::from_seconds(0)));
         let stage = upstream.behind(JtiMode::Off, TokenScheme::Bearer, &clock);
         stage.clone().oneshot(request("a")).await.unwrap();
         let token = upstream.seen.lock().unwrap()[0].clone();
         assert!(token.as_bytes().starts_with(b"Bearer ey") && token.is_sensitive());
         upstream.refused.lock().unwrap().push(token);
-        // In the very second in which it was made.
+        // In the second in which it was signed.
         assert!(stage.clone().oneshot(request("a")).await.is_err());
         stage.clone().oneshot(request("a")).await.expect("a new token");
     }
 
     #[tokio::test]
-    async fn each_call_has_its_own_token_where_jti_is_enforced() {
+    async fn enforced_jti_gives_each_call_its_token() {
         let (upstream, clock) = (Upstream::default(), Clock::manual(Timestamp::from_seconds(0)));
         let stage = upstream.behind(JtiMode::PerRequest, TokenScheme::Bare, &clock);
         for _ in 0..5 {

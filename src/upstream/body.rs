@@ -1,32 +1,32 @@
-//! Takes an upstream body in.
+//! Reads an upstream body into memory.
 //!
-//! A page is more than half a mebibyte, and lives for a moment. On the heap, among chunks that live for days, thousands of
-//! them would leave holes that nothing else fits, several times as large as the cache itself. So pages are mapped, and
-//! unmapped when the last of their items is gone.
+//! A page has more than half a mebibyte and lives only for a moment. On the heap, among chunks that live for days, thousands
+//! of pages would leave holes that nothing else fits, several times as large as the cache itself. So large bodies are
+//! read into anonymous mappings, which are unmapped with the last of their items.
 
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use memmap2::MmapMut;
 
-/// Less than this the heap holds as well.
+/// Size below which a body stays on the heap, in bytes.
 const WORTH_A_MAPPING: usize = 64 << 10;
-/// A page has at most 100 items of some 30 KB; ten times that is no page.
+/// Largest body that can be a page, in bytes: a page has at most 100 items of some 30 KB, and this is ten times that.
 const LIMIT: usize = 32 << 20;
 
-/// Why there is no body.
+/// Failure to read a complete body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// It is larger than [`LIMIT`].
+    /// The body is larger than [`LIMIT`].
     TooLarge,
-    /// It ended too soon.
+    /// The connection ended before the body did.
     BrokenOff,
 }
 
-/// The whole body.
+/// Reads the whole body.
 ///
 /// # Errors
-/// [`BodyError`] if there is no whole one.
+/// [`BodyError`] if it is not complete.
 pub(super) async fn take(body: impl Body<Data = Bytes, Error = hyper::Error>) -> Result<Bytes, BodyError> {
     let mut parts = Parts::default();
     let mut body = std::pin::pin!(Limited::new(body, LIMIT));
@@ -40,10 +40,10 @@ pub(super) async fn take(body: impl Body<Data = Bytes, Error = hyper::Error>) ->
     Ok(parts.whole())
 }
 
-/// What has come: copied at once, so that what it came in is free for what comes next.
+/// The bytes read so far. Each frame is copied at once, so that the receive buffer can be reused.
 #[derive(Default)]
 struct Parts {
-    /// While it is small.
+    /// A small body.
     heap: Vec<u8>,
     mapped: Option<MmapMut>,
     len: usize,
@@ -62,7 +62,7 @@ impl Parts {
         self.len = len;
     }
 
-    /// Makes room for `len` bytes at least. Pages of a mapping that nobody writes to cost nothing.
+    /// Makes room for at least `len` bytes. Pages of a mapping that are never written cost nothing.
     fn grow(&mut self, len: usize) {
         let before = self.mapped.take();
         let before = before.as_deref().unwrap_or(&self.heap);
@@ -72,7 +72,7 @@ impl Parts {
                 self.mapped = Some(larger);
                 self.heap = Vec::new();
             }
-            // The system has no room for it, or wants no more mappings; the heap may have.
+            // No memory or no more mappings; the heap may still have room.
             Err(_) => self.heap = before[..self.len].to_vec(),
         }
     }

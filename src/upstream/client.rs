@@ -1,4 +1,4 @@
-//! The bottom of the stack: one HTTP call to Kore, and what its answer means.
+//! The client at the bottom of the stack: one HTTP call to Kore, and the interpretation of its answer.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -27,13 +27,13 @@ use crate::telemetry;
 use crate::window::Timestamp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What may stand in a path segment as it is (RFC 3986, 3.3, without the sub-delimiters).
+/// Characters that are not percent-encoded in a path segment (RFC 3986, 3.3, without the sub-delimiters).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A page to fetch, and the token to fetch it with.
 #[derive(Clone, Debug)]
 pub struct AuthorizedRequest {
-    /// What to fetch.
+    /// The page to fetch.
     pub page: PageRequest,
     /// The `auth` header; marked sensitive.
     pub auth: HeaderValue,
@@ -69,9 +69,9 @@ impl Client {
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            // hyper would send a call again by itself when a pooled connection dies, past the ledger; our retry does it.
+            // hyper would resend a call when a pooled connection dies, without the ledger's knowledge; the retry stage does that.
             .retry_canceled_requests(false)
-            // What is read is copied at once to where the whole body fits.
+            // Read bytes are copied at once into the body's own memory.
             .http1_max_buf_size(64 << 10)
             .build(connector);
         Ok(Self { http, scheme, authority, timeout: config.timeout, clock })
@@ -100,7 +100,7 @@ impl Client {
             .build()?;
         let body = series.filter.body();
         Request::builder()
-            // Kore's page: GET for complete data, POST for filtered data.
+            // Kore documents GET for complete data and POST for filtered data.
             .method(if body.is_some() { Method::POST } else { Method::GET })
             .uri(uri)
             .header("accountId", series.account.as_ref())
@@ -120,7 +120,7 @@ impl Client {
             .await
             .map_err(|error| if error.is_connect() { UpstreamError::Connect } else { UpstreamError::BrokenOff })?;
         let (head, body) = response.into_parts();
-        // What a cache between here and there has answered says when that was.
+        // An answer from a cache on the way has an `Age`.
         let date = date(&head.headers).filter(|_| !head.headers.contains_key(header::AGE));
         if let Some(is_wrong) = date.and_then(|date| self.clock.compare(asked_at, date)) {
             telemetry::clock_wrong(is_wrong);
@@ -134,7 +134,7 @@ impl Client {
             (StatusCode::OK, Ok(page)) => {
                 Ok(Page { allowance: RateLimitHeader::read(&head.headers, self.clock.now()), ..page })
             }
-            // Not a page: perhaps a refusal, whatever its status.
+            // Not a page: possibly a refusal, whatever its status.
             (status, page) => match error_response::classify(status, &head.headers, &body, self.clock.now()) {
                 Some(refused) => Err(refused),
                 None => Ok(page?),
@@ -143,7 +143,7 @@ impl Client {
     }
 }
 
-/// The time of day that an answer states.
+/// The `Date` of an answer.
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
     Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into())
@@ -175,19 +175,22 @@ impl Service<AuthorizedRequest> for Client {
 mod tests {
     use std::sync::Arc;
 
+    use koregate_simulator::{Profile, RateLimits, RollingLimit, Simulator};
+
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
-    use crate::simulator::{Limit, Profile, Simulator};
     use crate::upstream::RateLimitHeader;
     use crate::window::{Bound, QueryBounds};
 
     #[tokio::test]
-    async fn what_the_upstream_says_of_the_quota_comes_with_its_answer() {
-        let limits = vec![Limit::new(2, Duration::from_mins(1))];
+    async fn rate_limit_headers_come_with_the_answer() {
+        let limits = vec![RollingLimit::new(2, Duration::from_mins(1))];
         let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
-        let profile = Profile { limits, rate_limit_headers: true, days: 1, ..Profile::default() };
+        let rate_limits = RateLimits { headers: true, ..limits.into() };
+        let profile = Profile { rate_limits, days: 1, ..Profile::default() };
         let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
-        let simulator = Simulator::start(profile, clock.clone()).await.unwrap();
+        let simulator_clock = clock.clone();
+        let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
         let config = config::UpstreamConfig {
             base_url: simulator.base_url().parse().unwrap(),
             timeout: Duration::from_secs(10),
@@ -212,7 +215,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        simulator.control().change(|profile| profile.rate_limit_headers = false);
+        simulator.control().change(|profile| profile.rate_limits.headers = false);
         simulator.control().set_limits(Vec::new());
         assert_eq!(fetch().await.unwrap().allowance, None);
     }

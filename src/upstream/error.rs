@@ -1,4 +1,4 @@
-//! What can go wrong on the way to the upstream and back.
+//! Errors of a call to the upstream.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::page::BadPage;
 use super::rate_limit_headers::RateLimitHeader;
 
-/// Why a call brought no page.
+/// Reason why a call brought no page.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// No connection was opened, so the upstream counted nothing.
@@ -22,28 +22,28 @@ pub enum UpstreamError {
     /// A status other than 200.
     #[error("the upstream answered {status}{}", quoted(*.message))]
     Status {
-        /// What it answered.
+        /// The status.
         status: StatusCode,
-        /// Kore's message, if it is one that is known.
+        /// Kore's message, if it is a known one.
         message: Option<&'static str>,
     },
     /// 401: the token is refused.
     #[error("the upstream refused the credential{}", quoted(*.message))]
     Unauthorized {
-        /// Kore's message, if it is one that is known.
+        /// Kore's message, if it is a known one.
         message: Option<&'static str>,
     },
     /// The quota is spent, by status or by message.
     #[error("the upstream says that the quota is spent")]
     RateLimited {
-        /// Which limit.
+        /// The limit that is spent.
         limit: SpentLimit,
-        /// What the upstream asked for.
+        /// The `Retry-After` of the answer.
         retry_after: Option<Duration>,
-        /// What it said of the quota beside it.
+        /// The rate-limit headers of the answer.
         allowance: Option<RateLimitHeader>,
     },
-    /// 200, but not with a page.
+    /// Status 200 with a body that is not a page.
     #[error("the upstream answered 200 with {0}")]
     BadPage(#[from] BadPage),
     /// More bytes than a page can have.
@@ -51,32 +51,32 @@ pub enum UpstreamError {
     TooLarge,
 }
 
-/// Which of the upstream's rolling limits is spent, as far as it says.
+/// The rolling limit that is spent, as far as the upstream names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpentLimit {
-    /// The one for a minute.
+    /// The limit per minute.
     Minute,
-    /// The one for an hour: every call is refused until it clears.
+    /// The limit per hour: every call is refused until it clears.
     Hour,
-    /// It does not say.
+    /// Not named.
     Unnamed,
 }
 
-/// How a failed call may be tried again.
+/// How a failed call may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryHint {
-    /// It would fail again.
+    /// Not at all: it would fail again.
     Never,
     /// Once, with a fresh token.
     Once,
     /// After a pause: the upstream may have recovered.
     AfterPause,
-    /// When the quota stage lets it: the account is closed until then.
+    /// As soon as the quota stage grants a call: the account is closed until then.
     WhenQuotaAllows,
 }
 
 impl UpstreamError {
-    /// Whether trying again can help.
+    /// The kind of retry that may help.
     pub fn again(&self) -> RetryHint {
         match self {
             Self::Connect | Self::BrokenOff | Self::BadPage(_) => RetryHint::AfterPause,

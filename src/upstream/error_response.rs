@@ -1,4 +1,4 @@
-//! What the upstream says when it does not answer with a page.
+//! Interprets upstream answers that are not a page.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ struct KoreError {
     msg: String,
 }
 
-/// The messages that Kore documents, or that its public APIs were seen to give. No other is passed on: what else may stand
-/// in a message, a credential or a customer's words, cannot be known.
+/// Kore's documented messages, and those that its public APIs were observed to send. Other messages are not passed on,
+/// because they may contain a credential or a customer's text.
 const KNOWN_MESSAGES: [&str; 6] = [
     "Invalid SDK credentials",
     "Invalid JWT token",
@@ -33,9 +33,9 @@ const KNOWN_MESSAGES: [&str; 6] = [
     "Method Not Allowed",
 ];
 
-/// What an answer means that is not a page, from its status, its headers and Kore's `errors`.
+/// The error that an answer states by its status, its headers and Kore's `errors`.
 ///
-/// `None` if it is no refusal: a status of 200 without `errors`.
+/// `None` if the answer is no error: a status of 200 without `errors`.
 pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<UpstreamError> {
     let errors = serde_json::from_slice::<Errors>(body).unwrap_or_default().errors;
     if status == StatusCode::OK && errors.is_empty() {
@@ -56,7 +56,7 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now
     })
 }
 
-/// The message that is known, if it is one.
+/// The known message that `text` is, if any.
 pub fn known_message(message: &str) -> Option<&'static str> {
     KNOWN_MESSAGES.into_iter().find(|known| known.eq_ignore_ascii_case(message))
 }
@@ -98,12 +98,12 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_no_refusal() {
+    fn page_is_no_error_response() {
         assert!(classified(200, None, r#"{"numResults":0,"hasMore":false,"data":[]}"#).is_none());
     }
 
     #[test]
-    fn a_spent_quota_is_known_by_status_or_by_message() {
+    fn spent_quota_is_recognised_by_status_or_message() {
         for (status, after, body, limit, wait) in [
             (429, None, "", SpentLimit::Unnamed, None),
             (429, Some("7"), "<html>", SpentLimit::Unnamed, Some(7)),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_retry_after_is_waited_for_as_its_allowance_says() {
+    fn refusal_without_retry_after_uses_rate_limit_headers() {
         let waits = |headers: &[(&'static str, &'static str)]| {
             let headers = headers
                 .iter()
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_kore_is_known_to_say_is_passed_on() {
+    fn only_known_messages_are_passed_on() {
         let said = |status, message: &str| {
             classified(status, None, &format!(r#"{{"errors":[{{"msg":"{message}","code":4002}}]}}"#))
                 .unwrap()

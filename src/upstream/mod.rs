@@ -1,4 +1,4 @@
-//! Kore's side: what is asked of it, one call at a time, and what it answers.
+//! The upstream, Kore: requests for pages, one HTTP call at a time, and the interpretation of the answers.
 
 mod body;
 mod client;
@@ -25,14 +25,14 @@ pub const PAGE_LIMIT: u32 = 100;
 /// One page to fetch.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
-    /// Which rows.
+    /// The rows to fetch.
     pub series: Arc<Series>,
-    /// Of which time.
+    /// Their time, in whole seconds.
     pub bounds: QueryBounds,
-    /// How many items to skip.
+    /// Number of items to skip.
     pub offset: u64,
-    /// How many to bring, at most [`PAGE_LIMIT`].
+    /// Most items to return, up to [`PAGE_LIMIT`].
     pub limit: u32,
-    /// Who wants it, and where its calls are counted.
+    /// The requests that wait for the page, and the accounting of its calls.
     pub demand: Arc<RunWaiters>,
 }

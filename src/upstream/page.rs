@@ -1,4 +1,4 @@
-//! One upstream answer, checked before anybody trusts it.
+//! One upstream page, checked against the documented shape.
 
 use std::fmt;
 
@@ -9,43 +9,43 @@ use serde_json::value::RawValue;
 
 use super::rate_limit_headers::RateLimitHeader;
 
-/// A page of more items, ten times as many as are asked for, is no page.
+/// Number of items above which a body is no page: ten times as many as are requested.
 const MOST_ITEMS: usize = 1000;
-/// What reading such a page says.
+/// Error text of serde for such a body.
 const TOO_MANY_ITEMS: &str = "too many items";
-/// A body may hold so many bytes beside its items, and as many again as these, before it is not kept for them.
+/// Bytes that a body may hold besides its items, beyond as many again as the items, before the items are copied out of it.
 const PADDING: usize = 64 << 10;
 
-/// One page as it came: items as slices of the body, byte for byte.
+/// One page: items as slices of the body, byte for byte.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The items, in the upstream's order.
     pub items: Vec<Bytes>,
-    /// Whether the upstream says that more follow.
+    /// The upstream's `hasMore`.
     pub has_more: bool,
-    /// What the upstream said of the quota beside it.
+    /// The answer's rate-limit headers.
     pub allowance: Option<RateLimitHeader>,
 }
 
-/// Why a body is not a page.
+/// Reason why a body is not a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum BadPage {
-    /// Nothing came.
+    /// The body is empty.
     #[error("an empty body")]
     Empty,
-    /// It is not text.
+    /// The body is not UTF-8.
     #[error("a body that is not UTF-8")]
     NotText,
-    /// It is cut off, or not of the documented shape.
+    /// The body is truncated, or not of the documented shape.
     #[error("a body that is not a page of items")]
     NotAPage,
     /// `numResults` is not the number of items.
     #[error("a page that does not hold as many items as it says")]
     WrongCount,
-    /// No item, and yet more are promised.
+    /// No item, although `hasMore` is true.
     #[error("an empty page that promises more")]
     EmptyButMore,
-    /// More items than any page holds.
+    /// More items than a page holds.
     #[error("a page of more than {MOST_ITEMS} items")]
     TooManyItems,
     /// An item that is not an object.
@@ -62,7 +62,7 @@ struct Envelope<'a> {
     data: Vec<&'a RawValue>,
 }
 
-/// Reads items until they are too many.
+/// Reads items up to the limit.
 fn items<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de RawValue>, D::Error> {
     struct Items;
 
@@ -89,17 +89,17 @@ fn items<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de RawValue
 }
 
 impl Page {
-    /// Cuts a body into its items, which share the body's memory. The allowance stands in no body.
+    /// Cuts a body into its items, which share the body's memory. Rate-limit headers are added by the client.
     ///
     /// # Errors
-    /// [`BadPage`] if anything about it contradicts the documented shape.
+    /// [`BadPage`] if the body contradicts the documented shape.
     pub fn parse(body: &Bytes) -> Result<Self, BadPage> {
         if body.is_empty() {
             return Err(BadPage::Empty);
         }
         let text = simdutf8::basic::from_utf8(body).map_err(|_| BadPage::NotText)?;
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
-            // The reader adds where it was.
+            // serde appends the position.
             if error.to_string().starts_with(TOO_MANY_ITEMS) { BadPage::TooManyItems } else { BadPage::NotAPage }
         })?;
         if envelope.num_results.is_some_and(|count| count != envelope.data.len() as u64) {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn items_stay_the_bytes_that_came() {
+    fn items_keep_their_bytes() {
         let items = [r#"{"a":1.0, "b" : 1e2}"#, r#"{"c":12345678901234567890,"d":"\u00e9é"}"#, r#"{"a":1,"a":2}"#];
         let page =
             parse(&format!(r#" {{"hasMore":true,"data":[ {} ],"new":null,"numResults":3}} "#, items.join(" ,\n ")));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn page_of_too_many_items_is_not_read_to_its_end() {
+    fn page_of_too_many_items_is_refused_early() {
         let page = |count| parse(&format!(r#"{{"hasMore":false,"data":[{}]}}"#, vec!["{}"; count].join(",")));
         assert_eq!(page(MOST_ITEMS).unwrap().items.len(), MOST_ITEMS);
         assert_eq!(page(MOST_ITEMS + 1).err(), Some(BadPage::TooManyItems));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn padded_body_is_not_kept_for_its_items() {
+    fn items_of_padded_body_are_copied() {
         let is_kept = |padding: usize| {
             let body: Bytes = format!(r#"{{"hasMore":false,"data":[{{"a":1}}{}]}}"#, " ".repeat(padding)).into();
             let page = Page::parse(&body).unwrap();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_the_shape_is_refused() {
+    fn contradictory_pages_are_refused() {
         for (body, reason) in [
             ("", BadPage::Empty),
             ("<html>", BadPage::NotAPage),

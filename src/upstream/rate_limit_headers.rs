@@ -1,4 +1,4 @@
-//! What the upstream says of the quota besides refusing: `X-RateLimit-*`.
+//! The rate-limit headers of upstream answers (`X-RateLimit-*`).
 
 use std::time::Duration;
 
@@ -6,41 +6,41 @@ use http::HeaderMap;
 
 use crate::window::Timestamp;
 
-/// How the headers are spelled, the most usual first. Kore documents none; a proxy before it may add them.
+/// Spellings of the headers, the most common first. Kore documents none; a proxy in front of Kore may add them.
 ///
-/// The last is the form of the older drafts, of three headers with a plain number each. What later drafts write in
-/// `RateLimit` is no number and is left alone.
+/// The last spelling is that of the older drafts, three headers with a plain number each. The structured field
+/// `RateLimit` of later drafts is ignored.
 const SPELLINGS: [[&str; 3]; 3] = [
     ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"],
     ["x-rate-limit-limit", "x-rate-limit-remaining", "x-rate-limit-reset"],
     ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
 ];
 
-/// What one answer says of one rolling limit.
+/// The state of one rolling limit according to one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitHeader {
-    /// Which limit, by its calls.
+    /// The limit, in calls.
     pub limit: Option<u32>,
-    /// How many calls are left.
+    /// Calls left.
     pub remaining: u32,
-    /// How long until there are more; at most a day.
+    /// Time until more calls are granted; at most a day.
     pub reset: Option<Duration>,
 }
 
 impl RateLimitHeader {
-    /// What the headers of an answer that came at `now` say, if they make sense.
+    /// Parses the headers of an answer that arrived at `now`; `None` if they are missing or contradictory.
     pub(super) fn read(headers: &HeaderMap, now: Timestamp) -> Option<Self> {
         SPELLINGS.iter().find_map(|[limit, remaining, reset]| {
             let remaining = u32::try_from(number(headers, remaining)?).ok()?;
             let limit = number(headers, limit).and_then(|limit| u32::try_from(limit).ok()).filter(|limit| *limit > 0);
-            // More left than there are: neither can be believed.
+            // More calls left than the limit allows: neither number can be trusted.
             let sane = limit.is_none_or(|limit| remaining <= limit);
             let reset = number(headers, reset).map(|reset| until(reset, now));
             sane.then_some(Self { limit, remaining, reset })
         })
     }
 
-    /// How long to wait if this was all that the upstream said when it refused.
+    /// The wait that these headers imply for a refused call.
     pub(super) fn wait(&self) -> Option<Duration> {
         self.reset.filter(|_| self.remaining == 0)
     }
@@ -50,8 +50,8 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// A reset is written in three ways, which differ so much in size that they cannot be mistaken: no wait is as long as
-/// 30 years, and no time of day in milliseconds lies before 1973.
+/// A reset is given as seconds to wait, or as a time in seconds or milliseconds since the epoch. The three differ so much
+/// in size that they cannot be confused: no wait is as long as 30 years, and no time in milliseconds lies before 1973.
 fn until(reset: u64, now: Timestamp) -> Duration {
     let signed = i64::try_from(reset).unwrap_or(i64::MAX);
     let wait = match reset {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn each_spelling_is_understood() {
+    fn each_header_spelling_is_parsed() {
         for [limit, remaining, reset] in SPELLINGS {
             let told = RateLimitHeader { limit: Some(60), remaining: 7, reset: Some(Duration::from_secs(9)) };
             assert_eq!(read(&[(limit, "60"), (remaining, "7"), (reset, "9")]), Some(told), "{limit}");
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_told_apart_by_its_size() {
+    fn reset_format_follows_its_size() {
         for (reset, seconds) in [
             ("0", Some(0)),
             ("59", Some(59)),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_allowance() {
+    fn contradictory_headers_are_ignored() {
         assert_eq!(read(&[]), None);
         assert_eq!(read(&[("x-ratelimit-limit", "60"), ("x-ratelimit-reset", "1")]), None);
         for remaining in ["", "many", "-1", "7;w=60", "4294967296"] {

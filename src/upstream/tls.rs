@@ -1,4 +1,4 @@
-//! TLS towards the upstream: the one place that names rustls on this side.
+//! TLS towards the upstream. The only file that names rustls on this side.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
-/// How the upstream proves who it is: the system's roots, and those of `ca_file` beside them.
+/// The client configuration with the system's trust anchors and those of `ca_file`.
 ///
 /// # Errors
 /// If `ca_file` cannot be read or holds no certificate, or the system has no usable roots.
@@ -28,7 +28,7 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConf
         .with_no_client_auth())
 }
 
-/// For an upstream on loopback that speaks plain HTTP: trusts nobody, so it can never be used by mistake.
+/// The configuration for an upstream on loopback over plain HTTP: trusts no certificate, so it cannot be misused.
 ///
 /// # Errors
 /// Never in practice: the provider supports the default protocol versions.

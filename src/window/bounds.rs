@@ -1,4 +1,4 @@
-//! From what `from` and `to` say to the moments they enclose, and back.
+//! Conversion between the spellings of `from` and `to` and the intervals that they enclose.
 //!
 //! Kore's pages show four spellings; all are UTC here. A date-only `to` covers its whole day.
 
@@ -13,13 +13,13 @@ use super::{Interval, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpperBound {
-    /// It does.
+    /// An item exactly at `to` is part of the answer.
     Inclusive,
-    /// It does not.
+    /// An item exactly at `to` is not part of the answer.
     Exclusive,
 }
 
-/// A `from` or `to` as it was spelled.
+/// A `from` or `to`, parsed from its spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
     /// `YYYY-MM-DD`: the day that begins at this midnight.
@@ -34,15 +34,15 @@ impl Bound {
     pub fn parse(text: &str) -> Option<Self> {
         let date = parse_date(text.get(..10)?)?;
         let Some(rest) = text.get(10..).filter(|rest| !rest.is_empty()) else {
-            return Some(Self::Day(moment(date.to_datetime(jiff::civil::Time::midnight()))?));
+            return Some(Self::Day(timestamp(date.to_datetime(jiff::civil::Time::midnight()))?));
         };
         let time = rest.strip_prefix(['-', ' ', 'T'])?;
         let [h1, h2, b':', m1, m2, b':', s1, s2] = time.as_bytes() else { return None };
         let time = jiff::civil::Time::new(digits([*h1, *h2])?, digits([*m1, *m2])?, digits([*s1, *s2])?, 0).ok()?;
-        Some(Self::Second(moment(date.to_datetime(time))?))
+        Some(Self::Second(timestamp(date.to_datetime(time))?))
     }
 
-    /// The first moment that it names.
+    /// The first timestamp that the bound names.
     pub const fn start(self) -> Timestamp {
         match self {
             Self::Day(at) | Self::Second(at) => at,
@@ -62,29 +62,29 @@ fn digits(pair: [u8; 2]) -> Option<i8> {
     Some(tens? * 10 + ones?)
 }
 
-fn moment(civil: DateTime) -> Option<Timestamp> {
+fn timestamp(civil: DateTime) -> Option<Timestamp> {
     Some(TimeZone::UTC.to_timestamp(civil).ok()?.into())
 }
 
-/// `from` and `to` of one upstream query, in whole seconds: the shortest such pair that encloses a span.
+/// `from` and `to` of one upstream query, in whole seconds: the shortest such pair that encloses an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryBounds {
     /// Where the query begins, always inclusive.
     pub from: Timestamp,
-    /// Where it ends.
+    /// End of the query, in the spelling that is sent.
     pub to: Bound,
 }
 
 impl QueryBounds {
-    /// Whether an upstream that was asked for these bounds may answer with an item at `moment`.
+    /// Whether an upstream that was asked for these bounds may answer with an item at `timestamp`.
     ///
-    /// An item exactly at `to` is let pass with either upper bound: it is harmless, for what lies outside of the
-    /// span that is wanted is cut off anyway.
-    pub fn may_return(&self, moment: Timestamp) -> bool {
-        self.from <= moment
+    /// An item exactly at `to` passes with either upper bound. That is harmless, because items outside of the wanted
+    /// interval are cut off later.
+    pub fn may_return(&self, timestamp: Timestamp) -> bool {
+        self.from <= timestamp
             && match self.to {
-                Bound::Day(midnight) => moment < midnight + DAY,
-                Bound::Second(second) => moment <= second,
+                Bound::Day(midnight) => timestamp < midnight + DAY,
+                Bound::Second(second) => timestamp <= second,
             }
     }
 }
@@ -104,7 +104,7 @@ impl fmt::Display for Bound {
 const DAY: std::time::Duration = std::time::Duration::from_hours(24);
 
 impl UpperBound {
-    /// The moments that a caller's `from` and `to` enclose. Empty if `from` lies after `to`.
+    /// The interval that a caller's `from` and `to` enclose. Empty if `from` lies after `to`.
     pub fn enclosed(self, from: Bound, to: Bound) -> Interval {
         let end = match (to, self) {
             (Bound::Day(midnight), _) => midnight + DAY,
@@ -116,8 +116,8 @@ impl UpperBound {
 
     /// The shortest query in whole seconds whose answer holds every item of `interval`.
     ///
-    /// With an inclusive bound a span that ends at midnight is asked for with a date-only `to`, which leaves the item
-    /// exactly at midnight out; one that ends at another whole second brings the items exactly there along.
+    /// With an inclusive bound, an interval that ends at midnight is queried with a date-only `to`, which excludes the
+    /// item exactly at midnight. An interval that ends at another whole second also brings the items exactly there.
     pub fn query_for(self, interval: Interval) -> QueryBounds {
         let to = match self {
             Self::Exclusive => Bound::Second(interval.end.ceil_second()),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_malformed() {
+    fn other_spellings_are_malformed() {
         for text in [
             "",
             "2026",
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_only_to_covers_its_day_with_either_bound() {
+    fn date_only_to_covers_its_day_with_either_bound() {
         let day = Bound::parse("2026-02-25").unwrap();
         for bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
             let interval = bound.enclosed(day, day);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_settled_day_is_asked_for_without_the_item_at_the_next_midnight() {
+    fn settled_day_query_excludes_the_next_midnight() {
         let day = Bound::parse("2026-02-25").unwrap();
         let query = UpperBound::Inclusive.query_for(UpperBound::Inclusive.enclosed(day, day));
         assert_eq!(query.to.to_string(), "2026-02-25");
@@ -198,13 +198,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_spelled_can_be_spelled_again(seconds in 0i64..4_000_000_000) {
+        fn spelled_bound_parses_to_itself(seconds in 0i64..4_000_000_000) {
             let bound = Bound::Second(Timestamp::from_seconds(seconds));
             prop_assert_eq!(Bound::parse(&bound.to_string()), Some(bound));
         }
 
         #[test]
-        fn a_query_encloses_its_span_and_no_second_more(
+        fn query_encloses_its_interval_and_no_second_more(
             start in -100_000_000_000i64..100_000_000_000, length in 1i64..200_000_000_000_000, inclusive: bool
         ) {
             let bound = if inclusive { UpperBound::Inclusive } else { UpperBound::Exclusive };
@@ -217,9 +217,9 @@ mod tests {
             prop_assert!(query.may_return(interval.start) && query.may_return(interval.end.previous_tick()));
         }
 
-        /// What a caller asks for in whole seconds is asked of the upstream in the very same words.
+        /// A caller's window in whole seconds is sent to the upstream with the same bounds.
         #[test]
-        fn a_callers_window_is_its_own_query(from in 0i64..4_000_000_000, length in 0i64..1_000_000, inclusive: bool) {
+        fn callers_window_equals_its_query(from in 0i64..4_000_000_000, length in 0i64..1_000_000, inclusive: bool) {
             let bound = if inclusive { UpperBound::Inclusive } else { UpperBound::Exclusive };
             let (from, to) = (Timestamp::from_seconds(from), Bound::Second(Timestamp::from_seconds(from + length)));
             let interval = bound.enclosed(Bound::Second(from), to);

@@ -1,5 +1,5 @@
-//! How dense the rows of a series are: counts by hour of the UTC day, for working days and for weekends, and what they
-//! let expect of a span. Pure.
+//! The density model of a series: row counts by hour of the UTC day, separately for working days and for weekends, and
+//! the number of rows that they predict for an interval. Pure.
 //!
 //! The one density model of the project: run planning, the first page of a window of unknown density, the choice of
 //! streaming and the cost of a dry run all use it.
@@ -11,12 +11,12 @@ use super::{Interval, Timestamp};
 const HOUR: Duration = Duration::from_hours(1);
 const HOURS_PER_DAY: usize = 24;
 
-/// How many items lie in how much time.
+/// A number of items and the length of time that they lie in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowRate {
-    /// Items.
+    /// Number of items.
     pub items: u64,
-    /// The time that they lie in.
+    /// Length of time that was observed.
     pub length: Duration,
 }
 
@@ -32,9 +32,9 @@ impl RowRate {
     }
 }
 
-/// What is known of a series. Conversations follow the hours of a working day, so each hour of the UTC day is counted by
-/// itself, and once more for weekends (UTC). Of which less than an hour was observed is taken to be like the same hour of
-/// working days if it lies in a weekend, and else like the mean of all that was observed.
+/// Observed row counts of one series. Conversations follow working hours, so each hour of the UTC day has a count of its
+/// own, and a second one for weekends (UTC). An hour of the weekend that was observed for less than an hour is taken to
+/// be like the same hour of working days; an hour of working days, like the mean of everything that was observed.
 #[derive(Clone, Debug, Default)]
 pub struct Density {
     all: RowRate,
@@ -43,7 +43,7 @@ pub struct Density {
 }
 
 impl Density {
-    /// Counts an observed span; `items` gives how many items lie in a part of it.
+    /// Adds an observed interval; `items` returns the number of items in a part of it.
     pub fn add(&mut self, observed: Interval, items: impl Fn(Interval) -> usize) {
         for (hour, part) in observed.by_hour() {
             let (items, length) = (items(part) as u64, part.length());
@@ -53,22 +53,22 @@ impl Density {
         }
     }
 
-    /// Counts an observed span of which only the number of items is known: they are taken to lie evenly in it.
+    /// Adds an observed interval of which only the number of items is known, as if they were evenly distributed.
     pub fn add_evenly(&mut self, observed: Interval, items: u64) {
         let total = observed.length().as_nanos().max(1);
-        let before = |moment: Timestamp| {
-            let passed = moment.since(observed.start).as_nanos();
+        let before = |timestamp: Timestamp| {
+            let passed = timestamp.since(observed.start).as_nanos();
             usize::try_from(u128::from(items) * passed / total).unwrap_or(usize::MAX)
         };
         self.add(observed, |part| before(part.end) - before(part.start));
     }
 
-    /// Counts items of which only the length of their span is known, and not where in the day they lie.
+    /// Adds items of which only the length of their interval is known, and not its position in the day.
     pub fn add_somewhere(&mut self, length: Duration, items: usize) {
         self.all.add(items as u64, length);
     }
 
-    /// Counts what another one has counted.
+    /// Adds the observations of another model.
     pub fn merge(&mut self, other: &Self) {
         self.all.add(other.all.items, other.all.length);
         let hours = self.working_days.iter_mut().chain(&mut self.weekends);
@@ -77,7 +77,7 @@ impl Density {
         }
     }
 
-    /// All that was observed.
+    /// Total of everything that was observed.
     pub fn observed(&self) -> RowRate {
         self.all
     }
@@ -87,18 +87,18 @@ impl Density {
         self.all.length.is_zero()
     }
 
-    /// Whether each hour of a working day was observed: a weekend may be much quieter than what lies beside it.
+    /// Whether each hour of a working day was observed. Otherwise the estimate may rest on the quiet hours alone.
     pub fn covers_the_day(&self) -> bool {
         self.working_days.iter().all(|hour| hour.length >= HOUR)
     }
 
-    /// How many pages of `page` items these runs will take, each at least one; `None` if nothing was observed.
+    /// Expected number of pages of `page` items that these runs take, each at least one; `None` if nothing was observed.
     pub fn pages(&self, runs: &[Interval], page: u32) -> Option<u64> {
         if !runs.is_empty() && self.is_unknown() {
             return None;
         }
         let pages = |run: &Interval| {
-            // Rounded, so that what comes out even on paper is no page more for the last digit of a fraction.
+            // Rounded, so that the floating-point error of a product does not add a page.
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
             let items = self.items(*run).round() as u64;
             items.div_ceil(u64::from(page)).max(1)
@@ -106,12 +106,12 @@ impl Density {
         Some(runs.iter().map(pages).sum())
     }
 
-    /// How many items are to be expected in `interval`; none if nothing was observed.
+    /// Expected number of items in `interval`; zero if nothing was observed.
     pub fn items(&self, interval: Interval) -> f64 {
         interval.by_hour().map(|(hour, part)| self.per_second(hour, part) * part.length().as_secs_f64()).sum()
     }
 
-    /// By when the first `items` of `interval` are to be expected; the end of `interval` if it is not expected to hold as many.
+    /// Expected timestamp by which `interval` has brought `items`; its end if it is not expected to hold as many.
     pub fn end_of(&self, interval: Interval, items: f64) -> Timestamp {
         let mut left = items;
         for (hour, part) in interval.by_hour() {
@@ -128,7 +128,7 @@ impl Density {
         interval.end
     }
 
-    /// Of `part`, which lies in this hour of its day.
+    /// Expected rows per second of `part`, which lies in `hour` of its day.
     fn per_second(&self, hour: usize, part: Interval) -> f64 {
         let weekend = self.weekends[hour];
         let known = if part.start.is_weekend() && weekend.length >= HOUR { weekend } else { self.working_days[hour] };
@@ -149,16 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_before_something_was_seen() {
+    fn density_without_observations_is_unknown() {
         let density = Density::default();
         assert_eq!(density.pages(&[interval(0, 10)], 100), None);
         assert_eq!(density.pages(&[], 100), Some(0), "what asks for nothing costs nothing all the same");
     }
 
     #[test]
-    fn an_even_stream_costs_its_pages_and_each_run_a_call_at_least() {
+    fn even_stream_costs_its_pages_at_least_one_per_run() {
         let mut density = Density::default();
-        // An item each ten seconds.
+        // One item every ten seconds.
         density.add(interval(0, DAY), |part| usize::try_from(part.length().as_secs() / 10).unwrap());
         assert_eq!(density.observed(), RowRate { items: 8640, length: Duration::from_hours(24) });
         for (runs, calls) in [
@@ -172,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_of_the_day_is_known_by_itself() {
+    fn hour_of_the_day_has_its_own_density() {
         let mut density = Density::default();
         density.add(interval(0, 3600), |_| 0);
         density.add(interval(9 * 3600, 10 * 3600), |_| 2000);
-        // Too little to know this hour by.
+        // Too short an observation for this hour.
         density.add(interval(20 * 3600, 20 * 3600 + 60), |_| 0);
         let at = |density: &Density, hour: i64| {
             density.pages(&[interval(DAY + hour * 3600, DAY + (hour + 1) * 3600)], 100).unwrap()
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn weekends_are_known_by_themselves() {
+    fn weekends_have_their_own_density() {
         // The third day after the epoch, a Saturday, is empty; the Thursday before it is not.
         let (thursday, saturday) = (interval(0, DAY), interval(2 * DAY, 3 * DAY));
         let mut density = Density::default();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_a_number_of_items_follows_the_hours() {
+    fn end_of_items_follows_the_hours() {
         let mut density = Density::default();
         density.add_evenly(interval(0, 12 * 3600), 120);
         density.add_evenly(interval(12 * 3600, DAY), 1200);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_counts_are_the_sum_of_both() {
+    fn merged_counts_are_the_sum() {
         let (mut one, mut other) = (Density::default(), Density::default());
         one.add_evenly(interval(0, 12 * 3600), 100);
         other.add_evenly(interval(12 * 3600, DAY), 50);
@@ -226,11 +226,11 @@ mod tests {
     }
 
     proptest! {
-        /// However what was seen lies in copies, the same comes out.
+        /// The estimate does not depend on how observations are divided into entries.
         #[test]
-        fn the_copies_it_was_seen_in_do_not_matter(cuts in prop::collection::vec(0i64..2 * DAY, 0..12), at in 0i64..9 * DAY, length in 1i64..3 * DAY) {
+        fn density_is_independent_of_entry_boundaries(cuts in prop::collection::vec(0i64..2 * DAY, 0..12), at in 0i64..9 * DAY, length in 1i64..3 * DAY) {
             let items = |part: Interval| {
-                let before = |moment: Timestamp| usize::try_from(moment.as_seconds() * moment.as_seconds() / 90_000_000).unwrap();
+                let before = |timestamp: Timestamp| usize::try_from(timestamp.as_seconds() * timestamp.as_seconds() / 90_000_000).unwrap();
                 before(part.end) - before(part.start)
             };
             let (mut whole, mut cut) = (Density::default(), Density::default());

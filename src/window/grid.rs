@@ -1,10 +1,10 @@
-//! Where chunks are cut: at the lines of a grid, finer where a stream is dense.
+//! The grid that chunks are cut on: its lines are finer where a stream is dense.
 
 use std::time::Duration;
 
 use super::{Interval, Timestamp};
 
-/// The lines that no chunk crosses: multiples of the longest chunk, and halves of halves between them.
+/// Lines that no chunk crosses: multiples of the longest chunk, and repeated halves between them.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
     longest: Duration,
@@ -16,23 +16,23 @@ impl Grid {
         Self { longest: longest.max(Duration::from_secs(1)) }
     }
 
-    /// The widest cell that `moment` lies in.
-    pub fn cell(&self, moment: Timestamp) -> Interval {
-        let start = moment.floor_to(self.longest);
+    /// The widest cell that contains `timestamp`.
+    pub fn cell(&self, timestamp: Timestamp) -> Interval {
+        let start = timestamp.floor_to(self.longest);
         Interval::new(start, start + self.longest)
     }
 
-    /// Where to end a run that begins at `start` and should end at about `target`, which lies behind it: on the last line
-    /// of a widest cell up to there, else on a whole second, else on the first whole second behind `start`.
+    /// End of a run that begins at `start` and should end near `target`, a later timestamp: the last line of a widest cell
+    /// up to `target`, else its whole second, else the first whole second after `start`.
     pub fn line_before(&self, start: Timestamp, target: Timestamp) -> Timestamp {
         let lines = [target.floor_to(self.longest), target.floor_second()];
         lines.into_iter().find(|line| *line > start).unwrap_or(start.floor_second() + Duration::from_secs(1))
     }
 
-    /// Cuts `interval` into chunks, ascending: at each line of the grid, and where `fits` is false for a piece, at the
-    /// middle of its cell, again and again until it fits or its cell is a second long.
+    /// Cuts `interval` into chunks, ascending: at each line of the grid, and, while `fits` is false for a piece, in the
+    /// middle of its cell, until the piece fits or its cell is one second long.
     ///
-    /// The lines depend on the grid alone, so two spans that overlap are cut at the same places.
+    /// The lines depend on the grid alone, so two overlapping intervals are cut at the same places.
     pub fn cut(&self, interval: Interval, mut fits: impl FnMut(Interval) -> bool) -> Vec<Interval> {
         let mut chunks = Vec::new();
         let mut start = interval.start;
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sparse_span_is_cut_at_the_hours() {
+    fn sparse_interval_is_cut_at_the_hours() {
         let grid = Grid::new(Duration::from_hours(1));
         assert_eq!(
             grid.cut(seconds(1800, 9000), |_| true),
@@ -81,7 +81,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pieces_tile_the_span_and_fit(start in -9000i64..9000, length in 1i64..20_000, chunk in 1u64..4000, fit in 1u64..500) {
+        fn pieces_tile_the_interval_and_fit(start in -9000i64..9000, length in 1i64..20_000, chunk in 1u64..4000, fit in 1u64..500) {
             let grid = Grid::new(Duration::from_secs(chunk));
             let interval = seconds(start, start + length);
             let pieces = grid.cut(interval, |piece| piece.length() <= Duration::from_secs(fit));
@@ -95,14 +95,14 @@ mod tests {
         }
 
         #[test]
-        fn overlapping_spans_are_cut_at_the_same_lines(a in 0i64..5000, b in 5000i64..9000, c in 9000i64..12_000) {
+        fn overlapping_intervals_are_cut_at_the_same_lines(a in 0i64..5000, b in 5000i64..9000, c in 9000i64..12_000) {
             let grid = Grid::new(Duration::from_hours(1));
             let fits = |piece: Interval| piece.length() <= Duration::from_mins(10);
             let lines = |interval: Interval| -> Vec<Timestamp> {
                 grid.cut(interval, fits).iter().map(|piece| piece.start).filter(|line| *line > seconds(b, b).start).collect()
             };
             let (short, long) = (lines(seconds(b, c)), lines(seconds(a, c)));
-            // Whether a cut piece fits may differ where one span begins, so only cells behind that one are compared.
+            // Whether a piece fits may differ at the start of an interval, so only cells after it are compared.
             let after = grid.cell(Timestamp::from_seconds(b)).end;
             let tail = |lines: Vec<Timestamp>| lines.into_iter().filter(|line| *line >= after).collect::<Vec<_>>();
             prop_assert_eq!(tail(short), tail(long));

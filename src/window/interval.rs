@@ -1,4 +1,4 @@
-//! A half-open piece of the time line.
+//! Half-open intervals of time, and sets of them.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use super::Timestamp;
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The moments `t` with `start <= t < end`. A span whose `end` is not after its `start` is empty.
+/// The timestamps `t` with `start <= t < end`. An interval whose `end` is not after its `start` is empty.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Interval {
-    /// The first moment inside.
+    /// The first timestamp inside.
     pub start: Timestamp,
-    /// The first moment after.
+    /// The first timestamp after.
     pub end: Timestamp,
 }
 
@@ -20,38 +20,38 @@ impl Interval {
     /// All of time.
     pub const EVER: Self = Self::new(Timestamp::MIN, Timestamp::MAX);
 
-    /// The span from `start` up to, but without, `end`.
+    /// The interval from `start` (inclusive) to `end` (exclusive).
     pub const fn new(start: Timestamp, end: Timestamp) -> Self {
         Self { start, end }
     }
 
-    /// Whether no moment lies inside.
+    /// Whether no timestamp lies inside.
     pub fn is_empty(self) -> bool {
         self.end <= self.start
     }
 
-    /// Whether `moment` lies inside.
-    pub fn contains(self, moment: Timestamp) -> bool {
-        self.start <= moment && moment < self.end
+    /// Whether `timestamp` lies inside.
+    pub fn contains(self, timestamp: Timestamp) -> bool {
+        self.start <= timestamp && timestamp < self.end
     }
 
-    /// How long it is; zero if empty.
+    /// Length; zero if empty.
     pub fn length(self) -> Duration {
         self.end.since(self.start)
     }
 
-    /// What the two have in common; may be empty.
+    /// The common part; may be empty.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
         Self { start: self.start.max(other.start), end: self.end.min(other.end) }
     }
 
-    /// Whether they share a moment.
+    /// Whether both contain a common timestamp.
     pub fn overlaps(self, other: Self) -> bool {
         !self.intersection(other).is_empty()
     }
 
-    /// This span cut at the full hours, each part with its hour of the UTC day.
+    /// The parts of this interval between full hours, each with its hour of the UTC day.
     pub fn by_hour(self) -> impl Iterator<Item = (usize, Self)> {
         let mut left = self;
         std::iter::from_fn(move || {
@@ -63,8 +63,8 @@ impl Interval {
         })
     }
 
-    /// This span up to the next full minute, if it ends with the first tick of a minute's last second, as a window does
-    /// whose inclusive end was spelled `23:59:59`: what was meant is the whole minute, hour or day. Otherwise as it is.
+    /// Extends an interval that ends with the first tick of a minute's last second to the full minute, as a window with the
+    /// inclusive end `23:59:59` means the whole day. Returns any other interval unchanged.
     #[must_use]
     pub fn to_full_minute(self) -> Self {
         let (second, next) = (self.end.previous_tick(), self.end.floor_second() + Duration::from_secs(1));
@@ -72,10 +72,10 @@ impl Interval {
         if self.is_empty() || !ends_with_its_first_tick { self } else { Self::new(self.start, next) }
     }
 
-    /// The part before `moment` and the part from it on; either may be empty.
-    pub fn split_at(self, moment: Timestamp) -> (Self, Self) {
-        let moment = moment.clamp(self.start, self.end.max(self.start));
-        (Self::new(self.start, moment), Self::new(moment, self.end))
+    /// The part before `timestamp` and the part from `timestamp` on; either may be empty.
+    pub fn split_at(self, timestamp: Timestamp) -> (Self, Self) {
+        let timestamp = timestamp.clamp(self.start, self.end.max(self.start));
+        (Self::new(self.start, timestamp), Self::new(timestamp, self.end))
     }
 }
 
@@ -91,22 +91,22 @@ impl fmt::Display for Interval {
     }
 }
 
-/// A set of moments, as ascending spans that neither overlap nor touch.
+/// A set of timestamps, as ascending intervals that neither overlap nor touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntervalSet(Vec<Interval>);
 
 impl IntervalSet {
-    /// The spans, ascending.
+    /// The intervals, ascending.
     pub fn intervals(&self) -> &[Interval] {
         &self.0
     }
 
-    /// Whether no moment is in it.
+    /// Whether the set contains no timestamp.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What of it is not in `other`.
+    /// The difference: everything that is not in `other`.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let mut left = Self::default();
@@ -121,27 +121,27 @@ impl IntervalSet {
         left
     }
 
-    /// What of `interval` it holds.
+    /// The parts of the set that lie within `interval`.
     pub fn within(&self, interval: Interval) -> impl Iterator<Item = Interval> {
         let first = self.0.partition_point(|part| part.end <= interval.start);
         let parts = self.0[first..].iter().take_while(move |part| part.start < interval.end);
         parts.map(move |part| part.intersection(interval)).filter(|part| !part.is_empty())
     }
 
-    /// Adds the moments of `interval`, melting it together with what it overlaps or touches.
+    /// Adds `interval`, merging it with the intervals that it overlaps or touches.
     pub fn insert(&mut self, interval: Interval) {
         if interval.is_empty() {
             return;
         }
         let first = self.0.partition_point(|s| s.end < interval.start);
         let last = self.0.partition_point(|s| s.start <= interval.end);
-        let melted = self.0[first..last]
+        let merged = self.0[first..last]
             .iter()
             .fold(interval, |all, s| Interval::new(all.start.min(s.start), all.end.max(s.end)));
-        self.0.splice(first..last, [melted]);
+        self.0.splice(first..last, [merged]);
     }
 
-    /// Takes the moments of `interval` out.
+    /// Removes the timestamps of `interval`.
     pub fn remove(&mut self, interval: Interval) {
         if interval.is_empty() {
             return;
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_end_in_a_last_second_is_meant_as_a_full_minute() {
+    fn only_an_end_in_a_last_second_means_a_full_minute() {
         let seconds = |end: i64| Interval::new(Timestamp::from_seconds(0), Timestamp::from_seconds(end));
         let inclusive = |end: i64| Interval::new(Timestamp::from_seconds(0), Timestamp::from_seconds(end).next_tick());
         assert_eq!(inclusive(3599).to_full_minute(), seconds(3600));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_is_cut_at_the_full_hours_of_the_utc_day() {
+    fn interval_is_cut_at_the_full_hours() {
         let part =
             |hour, start, end| (hour, Interval::new(Timestamp::from_seconds(start), Timestamp::from_seconds(end)));
         let parts = |start, end| part(0, start, end).1.by_hour().collect::<Vec<_>>();
@@ -207,9 +207,9 @@ mod tests {
     }
 
     proptest! {
-        /// The naive model is a set of single moments.
+        /// The naive model is a set of single timestamps.
         #[test]
-        fn a_span_set_is_a_set_of_moments(edits in prop::collection::vec((any::<bool>(), 0i64..60, 0i64..12), 0..40)) {
+        fn interval_set_equals_a_set_of_timestamps(edits in prop::collection::vec((any::<bool>(), 0i64..60, 0i64..12), 0..40)) {
             let mut set = IntervalSet::default();
             let mut model = BTreeSet::new();
             for (insert, start, length) in edits {
@@ -221,11 +221,11 @@ mod tests {
                     model.retain(|m| !(start..start + length).contains(m));
                 }
             }
-            let moments: BTreeSet<i64> =
+            let timestamps: BTreeSet<i64> =
                 set.intervals().iter().flat_map(|s| s.start.as_nanos()..s.end.as_nanos()).collect();
-            prop_assert_eq!(moments, model);
+            prop_assert_eq!(timestamps, model);
             prop_assert!(set.intervals().iter().all(|s| !s.is_empty()));
-            prop_assert!(set.intervals().windows(2).all(|pair| pair[0].end < pair[1].start), "spans touch: {:?}", set);
+            prop_assert!(set.intervals().windows(2).all(|pair| pair[0].end < pair[1].start), "intervals touch: {:?}", set);
         }
 
         #[test]
@@ -233,10 +233,10 @@ mod tests {
             intervals in prop::collection::vec((0i64..60, 0i64..12), 0..8), others in prop::collection::vec((0i64..60, 0i64..12), 0..8)
         ) {
             let set = |intervals: &[(i64, i64)]| intervals.iter().map(|(start, length)| interval(*start, start + length)).collect::<IntervalSet>();
-            let moments = |set: &IntervalSet| set.intervals().iter().flat_map(|s| s.start.as_nanos()..s.end.as_nanos()).collect::<BTreeSet<_>>();
+            let timestamps = |set: &IntervalSet| set.intervals().iter().flat_map(|s| s.start.as_nanos()..s.end.as_nanos()).collect::<BTreeSet<_>>();
             let (one, other) = (set(&intervals), set(&others));
-            let expected: BTreeSet<i64> = moments(&one).difference(&moments(&other)).copied().collect();
-            prop_assert_eq!(moments(&one.without(&other)), expected);
+            let expected: BTreeSet<i64> = timestamps(&one).difference(&timestamps(&other)).copied().collect();
+            prop_assert_eq!(timestamps(&one.without(&other)), expected);
         }
     }
 }

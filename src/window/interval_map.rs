@@ -1,10 +1,10 @@
-//! Which copy covers which moment: a map from spans that do not overlap to values.
+//! An interval map: intervals that do not overlap, each with a value.
 
 use std::collections::BTreeMap;
 
 use super::{Interval, Timestamp};
 
-/// Spans that do not overlap, each with a value; looked up in time order.
+/// Intervals that do not overlap, each with a value; looked up in time order.
 #[derive(Clone, Debug)]
 pub struct IntervalMap<V>(BTreeMap<Timestamp, (Timestamp, V)>);
 
@@ -15,7 +15,7 @@ impl<V> Default for IntervalMap<V> {
 }
 
 impl<V: Clone> IntervalMap<V> {
-    /// How many spans there are.
+    /// Number of intervals.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -35,7 +35,7 @@ impl<V: Clone> IntervalMap<V> {
             .filter(|(interval, _)| !interval.is_empty())
     }
 
-    /// Covers `interval` with `value`, in place of whatever covered it before.
+    /// Sets the value of `interval`, replacing the values that it overlaps.
     pub fn insert(&mut self, interval: Interval, value: V) {
         if !interval.is_empty() {
             self.remove(interval);
@@ -43,7 +43,7 @@ impl<V: Clone> IntervalMap<V> {
         }
     }
 
-    /// Uncovers `interval`; what reaches beyond it on either side stays.
+    /// Removes the values within `interval`; parts beyond it on either side stay.
     pub fn remove(&mut self, interval: Interval) {
         if interval.is_empty() {
             return;
@@ -62,7 +62,7 @@ impl<V: Clone> IntervalMap<V> {
         }
     }
 
-    /// Keeps only what `keep` wants.
+    /// Keeps only the intervals for which `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(Interval, &V) -> bool) {
         self.0.retain(|start, (end, value)| keep(Interval::new(*start, *end), value));
     }
@@ -75,33 +75,33 @@ mod tests {
     use super::*;
 
     fn interval(start: usize, end: usize) -> Interval {
-        let moment = |n: usize| Timestamp::from_nanos(i64::try_from(n).unwrap());
-        Interval::new(moment(start), moment(end))
+        let timestamp = |n: usize| Timestamp::from_nanos(i64::try_from(n).unwrap());
+        Interval::new(timestamp(start), timestamp(end))
     }
 
     proptest! {
-        /// The naive model is an array with one cell a moment.
+        /// The naive model is an array with one cell for each timestamp.
         #[test]
-        fn coverage_is_an_array_of_moments(
+        fn interval_map_equals_an_array_of_timestamps(
             edits in prop::collection::vec((any::<bool>(), 0usize..60, 0usize..12), 0..40), from in 0usize..70, length in 0usize..70
         ) {
-            let mut coverage = IntervalMap::default();
+            let mut map = IntervalMap::default();
             let mut model = [None; 160];
             for (value, (insert, start, length)) in edits.into_iter().enumerate() {
                 let cell = insert.then_some(value);
                 model[start..start + length].fill(cell);
                 match cell {
-                    Some(value) => coverage.insert(interval(start, start + length), value),
-                    None => coverage.remove(interval(start, start + length)),
+                    Some(value) => map.insert(interval(start, start + length), value),
+                    None => map.remove(interval(start, start + length)),
                 }
             }
             let mut seen = [None; 160];
             let mut last = Timestamp::MIN;
-            for (part, value) in coverage.within(interval(from, from + length)) {
+            for (part, value) in map.within(interval(from, from + length)) {
                 prop_assert!(last <= part.start && !part.is_empty());
                 last = part.end;
-                for moment in part.start.as_nanos()..part.end.as_nanos() {
-                    seen[usize::try_from(moment).unwrap()] = Some(*value);
+                for timestamp in part.start.as_nanos()..part.end.as_nanos() {
+                    seen[usize::try_from(timestamp).unwrap()] = Some(*value);
                 }
             }
             prop_assert_eq!(&seen[from..from + length], &model[from..from + length]);

@@ -1,50 +1,50 @@
-//! The run plan: which bounded runs bring a missing span. Pure.
+//! The run plan: the bounded runs that fetch a missing interval. Pure.
 //!
-//! A run is the unit of fetching: it is whole and proven, or it failed. So it is kept small enough to be waited for, to
-//! be held in memory and to be fetched again, and large enough that the partly filled page at its end, half a page on
-//! the average, costs little. What has not settled is never divided: two runs that read it at different moments could
-//! both miss an item that moves from one to the other.
+//! A run is the unit of fetching: complete and verified, or failed. It is small enough to be waited for, to be held in
+//! memory and to be fetched again, and large enough that its last, partly filled page (half a page on average) costs
+//! little. Open time is never divided: two runs that read it at different times could both miss an item that moves from
+//! one to the other.
 
 use std::time::Duration;
 
 use super::{Density, Grid, Interval, Timestamp};
 
-/// Side by side, a window of which not every hour of the day was observed is planned as if it held so many times as many
-/// items as expected: the hours that were observed may be those of the night.
+/// Factor on the expected items of a window of which not every hour of the day was observed, when runs are planned in
+/// parallel: the observed hours may be those of the night.
 const UNOBSERVED_HOURS_MARGIN: f64 = 6.0;
 
-/// A run may be planned to be so many times as large as runs should be.
+/// Largest allowed ratio of a planned run to the target size of runs.
 const OVERSIZE: f64 = 1.2;
-/// A small run is such a part of its window: an hour of a week.
+/// Fraction of its window that a small run covers: an hour of a week.
 const SMALL_RUN_PART: u32 = 7 * 24;
 
-/// How large runs may be, in items.
+/// Bounds of the size of runs, in items.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunLimits {
-    /// The most that one run is planned to bring.
+    /// Most items that one run is planned to bring.
     pub most: f64,
-    /// The least that a run brings if runs are planned side by side: each costs half a page more than it must.
+    /// Fewest items that justify a run of its own when runs are planned in parallel: each costs half a page more.
     pub least_side_by_side: f64,
-    /// How many runs the span is divided into for the sake of speed; the last one may be a part of the others.
+    /// Number of runs that the interval is divided into for speed; the last one may be shorter.
     pub lanes: f64,
-    /// The size of the first run, where the beginning of the window is to be sent early.
+    /// Size of the first run, where the beginning of the window is to be sent early.
     pub first: Option<f64>,
-    /// The longest run, where the upstream's rows come in no order: such a run cannot be cut if it turns out too large.
+    /// Longest run where the upstream's rows come in no order: such a run cannot be cut if it turns out too large.
     pub longest: Option<Duration>,
 }
 
-/// A run as planned.
+/// A planned run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlannedRun {
-    /// Of which time.
+    /// The interval that it fetches.
     pub interval: Interval,
-    /// How many items it is expected to bring; `None` if nothing is known of its density.
+    /// Expected number of items; `None` if the density is unknown.
     pub items: Option<f64>,
 }
 
-/// The runs that bring `missing`, ascending; they tile it. What lies before `settled_before` may be divided.
+/// The runs that fetch `missing`, ascending and without gaps. Only time before `settled_before` may be divided.
 ///
-/// Of unknown density, all of `missing` is one run: its first page tells how dense it is, and the run ends there.
+/// With unknown density, all of `missing` is one run: its first page shows how dense it is, and the run ends accordingly.
 pub fn plan_runs(
     missing: Interval,
     settled_before: Timestamp,
@@ -62,17 +62,17 @@ pub fn plan_runs(
     let mut runs = Vec::new();
     while !settled.is_empty() {
         if runs_left <= 1.0 && items_left > limits.most * OVERSIZE {
-            // Ends on the grid have left more than one run should bring.
+            // Ends on the grid have left more than one run should fetch.
             runs_left = (items_left / limits.most).ceil();
         }
         let is_short = limits.longest.is_none_or(|longest| missing.end.since(settled.start) <= longest);
         if runs_left <= 1.0 && is_short {
             break;
         }
-        // An even share of what is left; of an empty stream, all of it.
+        // An even share of the rest; of an empty stream, all of it.
         let share = (items_left / runs_left).min(limits.most * OVERSIZE).max(1.0);
         let (size, longest) = if let Some(first) = first.take() {
-            // Where not every hour was observed, the first ones may be much denser than expected.
+            // Where not every hour was observed, the first hours may be much denser than expected.
             let longest = if density.covers_the_day() { Duration::MAX } else { small_run_length(missing, grid) };
             (first.min(share), longest)
         } else {
@@ -87,7 +87,7 @@ pub fn plan_runs(
         runs.push(PlannedRun { interval: run, items: Some(items) });
         (settled, items_left) = (rest, (items_left - items).max(0.0));
     }
-    // The last settled piece and what is open are one run, if they fit.
+    // The last settled piece and the open time are one run, if they fit.
     let rest = Interval::new(settled.start, open.end.max(settled.end));
     if !rest.is_empty() {
         runs.push(PlannedRun { interval: rest, items: Some(density.items(rest)) });
@@ -95,12 +95,12 @@ pub fn plan_runs(
     runs
 }
 
-/// The length of a run at the beginning of `window` that is small whatever its density is; at least one cell of the grid.
+/// Length of a run at the beginning of `window` that is small whatever its density is; at least one cell of the grid.
 pub fn small_run_length(window: Interval, grid: &Grid) -> Duration {
     (window.length() / SMALL_RUN_PART).max(grid.cell(window.start).length())
 }
 
-/// How many runs should bring a span of so many items.
+/// Number of runs that should fetch an interval of so many items.
 fn count(items: f64, density: &Density, limits: RunLimits) -> f64 {
     let margin = if density.covers_the_day() { 1.0 } else { UNOBSERVED_HOURS_MARGIN };
     let worth = (items * margin / limits.least_side_by_side).floor().max(1.0);
@@ -125,7 +125,7 @@ mod tests {
         Grid::new(Duration::from_hours(1))
     }
 
-    /// So many items in each day, as many in each hour.
+    /// A model with `per_day` items in each day, evenly over its hours.
     fn even(items_per_day: u64) -> Density {
         let mut density = Density::default();
         density.add_evenly(seconds(0, 2 * DAY), 2 * items_per_day);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_share_a_window_unless_it_is_small() {
+    fn parallel_runs_share_a_window_unless_it_is_small() {
         let lanes = RunLimits { lanes: 8.0, ..LIMITS };
         assert_eq!(plan(seconds(0, 7 * DAY), &even(1700), lanes).len(), 8);
         assert_eq!(plan(seconds(0, 7 * DAY), &even(500), lanes).len(), 2);

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use http_body_util::BodyExt as _;
-use koregate::clock::Clock;
-use koregate::simulator::{Control, Fault, FaultPlan, Profile, Simulator};
+use koregate_simulator::{Control, Fault, FaultPlan, Profile, Simulator};
 use serde_json::Value;
 
 use crate::process::{Running, environment};
@@ -32,8 +31,8 @@ struct Gateway {
 
 impl Gateway {
     async fn start(drain_timeout: &str) -> Self {
-        let profile = Profile { end: Some(at("2026-02-26")), ..exact_profile(500, 6) };
-        let simulator = Simulator::start(profile, Clock::system()).await.unwrap();
+        let profile = Profile { end: Some(at("2026-02-26").into()), ..exact_profile(500, 6) };
+        let simulator = Simulator::start(profile).await.unwrap();
         let tap = Tap::start(simulator.addr(), None).await;
         let mut environment = environment(&tap.base_url());
         let limits = "{limits = [{requests = 1000000, per = '1s'}]}";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use koregate::simulator::Filter;
+use koregate_simulator::ItemFilter;
 
 use crate::callers::caller;
 use crate::support::{
@@ -141,7 +141,7 @@ async fn what_is_purged_is_not_said_again_by_any_replica() {
         ask_often(door, &Ask::get(DAY)).await.page();
         assert!(ready(door) > 0);
     }
-    let day = rig.control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &Filter::default());
+    let day = rig.control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &ItemFilter::default());
     assert!(rig.control.touch(STREAM, &day[7].0));
     assert_eq!(rig.door.purge("from=2026-02-23T05:00:00&to=2026-02-23T20:00:00").await.status, 200);
     for (name, door) in [("that purged", &rig.door), ("that was told", &other)] {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use koregate::simulator::{Order, Profile, SelectOn};
 use koregate::window::{Timestamp, UpperBound};
+use koregate_simulator::{ApiVariant, Profile, SelectOn, SortOrder};
 
 use super::support::{
     DAY, HOUR, NOW, Rig, Settings, Window, assert_items, at, check_pages, check_pages_against, exact_profile, profile,
@@ -108,11 +108,13 @@ async fn a_month_comes_through_whole_in_whatever_windows() {
 #[tokio::test]
 async fn any_window_in_pages_of_any_size_is_the_upstreams_own() {
     let mut seed = 0;
-    for order in [Order::Ascending, Order::Descending, Order::Unstable, Order::Shuffled] {
+    for order in [SortOrder::Ascending, SortOrder::Descending, SortOrder::Unstable, SortOrder::Shuffled] {
         for upper_bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
             for select_on in [SelectOn::Start, SelectOn::End] {
                 seed += 1;
-                let profile = Profile { order, upper_bound, select_on, seed, ..profile(350, 4) };
+                let exclusive_to = upper_bound == UpperBound::Exclusive;
+                let api = ApiVariant { order, exclusive_to, select_on, ..ApiVariant::default() };
+                let profile = Profile { api, seed, ..profile(350, 4) };
                 let rig = Rig::start(profile, &settings(select_on, upper_bound)).await;
                 check_random_windows(&rig, seed, upper_bound).await;
             }
@@ -143,7 +145,7 @@ async fn check_random_windows(rig: &Rig, seed: u64, bound: UpperBound) {
 #[tokio::test]
 async fn pages_of_mixed_sizes_join_without_a_seam() {
     let rig = Rig::start(exact_profile(1_000, 3), &settings(SelectOn::Start, UpperBound::Inclusive)).await;
-    rig.control.set_order(Order::Shuffled);
+    rig.control.set_order(SortOrder::Shuffled);
     let truth = rig.truth(at("2026-02-23"), at("2026-02-24"));
     assert_eq!(truth.len(), 1_000);
     let mut rng = fastrand::Rng::with_seed(7);
@@ -164,7 +166,9 @@ async fn pages_of_mixed_sizes_join_without_a_seam() {
 #[tokio::test]
 async fn an_item_on_the_bound_is_in_the_windows_that_the_upstream_says() {
     for upper_bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
-        let profile = Profile { upper_bound, ..profile(300, 3) };
+        let exclusive_to = upper_bound == UpperBound::Exclusive;
+        let api = ApiVariant { exclusive_to, ..ApiVariant::default() };
+        let profile = Profile { api, ..profile(300, 3) };
         let rig = Rig::start(profile, &settings(SelectOn::Start, upper_bound)).await;
         let noon = at("2026-02-23T12:00:00Z");
         let id = rig.control.insert(super::support::STREAM, noon).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use koregate::simulator::{Credential, Profile};
+use koregate_simulator::{Credential, Profile};
 
 use crate::support::{Ask, Door, RedisServer, Rig, Settings, exact_profile, text};
 

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::Method;
-use koregate::simulator::{Credential, Fault, FaultPlan, Profile, StreamProfile};
+use koregate_simulator::{Credential, Fault, FaultPlan, Profile, StreamProfile};
 
 use crate::support::{ACCOUNT, Answer, Ask, Rig, STREAM, Settings, exact_profile};
 

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use koregate::simulator::{Fault, FaultPlan, Filter, Profile};
 use koregate::window::{Bound, UpperBound};
+use koregate_simulator::{ApiVariant, Fault, FaultPlan, ItemFilter, Profile};
 
 use super::support::{
     Ask, DAY, HOUR, NOW, Rig, STREAM, Settings, Window, assert_items, at, check_pages, exact_profile, profile, until,
@@ -29,8 +29,9 @@ async fn connect(rig: &Rig, connections: usize) {
 
 #[tokio::test]
 async fn a_cold_settled_day_of_1700_items_costs_17_calls_with_either_bound() {
-    for (bound, name) in [(UpperBound::Inclusive, "inclusive"), (UpperBound::Exclusive, "exclusive")] {
-        let profile = Profile { upper_bound: bound, ..exact_profile(1_700, 4) };
+    for (exclusive_to, name) in [(false, "inclusive"), (true, "exclusive")] {
+        let api = ApiVariant { exclusive_to, ..ApiVariant::default() };
+        let profile = Profile { api, ..exact_profile(1_700, 4) };
         let rig = Rig::start(profile, &Settings::default().section("window", &format!("upper_bound = '{name}'"))).await;
         for calls in [17, 0] {
             rig.control.reset_counts();
@@ -149,8 +150,8 @@ async fn a_failure_is_told_and_not_kept() {
 /// The first and the last second that were asked for upstream since the last reset.
 fn asked_for(rig: &Rig) -> Option<(String, String)> {
     let calls = rig.control.calls();
-    let from = calls.iter().filter_map(|call| call.from.clone()).min()?;
-    Some((from, calls.iter().filter_map(|call| call.to.clone()).max()?))
+    let from = calls.iter().filter_map(|call| call.query.from.clone()).min()?;
+    Some((from, calls.iter().filter_map(|call| call.query.to.clone()).max()?))
 }
 
 #[tokio::test]
@@ -220,8 +221,10 @@ async fn a_polled_window_is_not_fetched_in_splinters() {
         // What has settled since the last poll is a run of its own, far from what is open.
         let settling = Bound::Second(now - DAY).to_string();
         let calls = rig.control.calls();
-        let open: Vec<_> = calls.iter().filter(|call| call.to.as_ref().is_some_and(|to| *to > settling)).collect();
-        let first = open.iter().filter_map(|call| Bound::parse(call.from.as_ref()?)).map(Bound::start).min().unwrap();
+        let open: Vec<_> =
+            calls.iter().filter(|call| call.query.to.as_ref().is_some_and(|to| *to > settling)).collect();
+        let first =
+            open.iter().filter_map(|call| Bound::parse(call.query.from.as_ref()?)).map(Bound::start).min().unwrap();
         let items = rig.truth(first, now).len();
         assert!(open.len() as u64 <= pages(items) + 1, "{now}: {} calls for {items} items", open.len());
     }
@@ -254,7 +257,7 @@ async fn what_settles_is_fetched_a_last_time_and_kept_as_it_is_then() {
     let window = Window::seconds(at("2026-02-25T06:00:00Z"), at("2026-02-25T08:00:00Z"), UpperBound::Inclusive);
     check_whole(&rig, &window).await;
     let before = rig.truth(window.from, window.end);
-    let (id, _) = rig.control.expected_until(STREAM, window.from, window.end, false, &Filter::default()).remove(0);
+    let (id, _) = rig.control.expected_until(STREAM, window.from, window.end, false, &ItemFilter::default()).remove(0);
     assert!(rig.control.touch(STREAM, &id));
     assert_items(&rig.get(&window.query).await.page(), &before, "still fresh enough");
     rig.clock.set(at(NOW) + DAY);
@@ -296,7 +299,7 @@ async fn a_growing_window_is_asked_for_its_growth_when_the_ladder_says_so() {
 async fn a_wrong_upper_bound_tears_no_hole_between_two_windows() {
     for (real, set) in [("exclusive", "inclusive"), ("inclusive", "exclusive")] {
         let mut profile = exact_profile(480, 4);
-        profile.upper_bound = if real == "inclusive" { UpperBound::Inclusive } else { UpperBound::Exclusive };
+        profile.api.exclusive_to = real == "exclusive";
         let rig = Rig::start(profile, &Settings::default().section("window", &format!("upper_bound = '{set}'"))).await;
         let edge = at("2026-02-22T05:00:00Z");
         rig.control.insert(STREAM, edge).unwrap();

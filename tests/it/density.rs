@@ -1,7 +1,7 @@
 //! However dense or sparse a stream is, what is missing costs the least calls.
 
-use koregate::simulator::{Profile, StreamProfile};
 use koregate::window::UpperBound;
+use koregate_simulator::{Profile, StreamProfile};
 
 use super::support::{Rig, STREAM, Settings, Window, assert_items, at, check_pages, profile};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use koregate::simulator::{Profile, SelectOn};
+use koregate_simulator::{ApiVariant, Profile, SelectOn};
 use serde_json::{Value, json};
 
 use crate::callers::caller;
@@ -155,7 +155,8 @@ async fn how_long_the_calls_would_take_is_told_by_the_quota() {
 
 #[tokio::test]
 async fn where_windows_cannot_be_cut_each_is_a_call_of_its_own() {
-    let profile = Profile { select_on: SelectOn::End, ..exact_profile(500, 6) };
+    let profile =
+        Profile { api: ApiVariant { select_on: SelectOn::End, ..ApiVariant::default() }, ..exact_profile(500, 6) };
     let rig = Rig::start(profile, &Settings::default()).await;
     spent(&rig, &Ask::get(DAY)).await;
     let (known, new) = (Ask::get(DAY), Ask::get("from=2026-02-22&to=2026-02-23"));

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use koregate::simulator::{Call, Fault, FaultPlan, Limit, Outcome, Profile, TokenScheme};
 use koregate::window::Timestamp;
+use koregate_simulator::{
+    AcceptedScheme, CallOutcome, Fault, FaultPlan, Profile, RateLimits, RecordedCall, RollingLimit, TokenRules,
+};
 
 use crate::support::{Answer, Ask, NOW, Rig, Settings, at, exact_profile, until};
 use crate::tap::Tap;
@@ -225,13 +227,13 @@ async fn a_credential_that_is_refused_for_good_costs_two_calls_however_many_gaps
         rig.get(format!("from=2026-02-23T{hour}:00:00&to=2026-02-23T{hour}:59:59")).await.page();
     }
     rig.control.reset_counts();
-    rig.control.change(|profile| profile.scope_missing = true);
+    rig.control.change(|profile| profile.token.scope_missing = true);
     let answer = rig.get(DAY).await;
     assert_problem(&answer, 502, "the scope is missing");
     assert!(answer.text().contains("Scope is incorrect"), "{}", answer.text());
     assert_eq!(rig.calls(), 2);
 
-    rig.control.change(|profile| profile.scope_missing = false);
+    rig.control.change(|profile| profile.token.scope_missing = false);
     rig.control.reset_counts();
     assert_whole(&rig.get(DAY).await, &day(&rig), "the scope is there");
     assert_eq!(rig.control.counts().unauthorized, 0);
@@ -263,7 +265,11 @@ async fn a_token_that_is_refused_once_is_replaced_by_a_fresh_one() {
 
 #[tokio::test]
 async fn where_jti_is_enforced_each_call_carries_a_token_of_its_own() {
-    let rig = Rig::start(Profile { enforce_jti: true, ..profile() }, &settings()).await;
+    let rig = Rig::start(
+        Profile { token: TokenRules { enforce_jti: true, ..TokenRules::default() }, ..profile() },
+        &settings(),
+    )
+    .await;
     let tap = Tap::start(rig.simulator.as_ref().unwrap().addr(), None).await;
     let door = tap.door(&rig, &settings().account("token = { jti = 'per-request' }")).await;
     // The second attempt of a call needs a fresh token as well.
@@ -284,13 +290,17 @@ async fn where_jti_is_enforced_each_call_carries_a_token_of_its_own() {
 #[tokio::test]
 async fn the_token_is_sent_in_the_scheme_that_is_configured() {
     for (wanted, scheme, works) in [
-        (TokenScheme::Bearer, "bearer", true),
-        (TokenScheme::Bare, "bare", true),
-        (TokenScheme::Bearer, "bare", false),
-        (TokenScheme::Bare, "bearer", false),
+        (AcceptedScheme::Bearer, "bearer", true),
+        (AcceptedScheme::Bare, "bare", true),
+        (AcceptedScheme::Bearer, "bare", false),
+        (AcceptedScheme::Bare, "bearer", false),
     ] {
         let settings = settings().account(&format!("token = {{ scheme = '{scheme}' }}"));
-        let rig = Rig::start(Profile { scheme: wanted, ..profile() }, &settings).await;
+        let rig = Rig::start(
+            Profile { token: TokenRules { scheme: wanted, ..TokenRules::default() }, ..profile() },
+            &settings,
+        )
+        .await;
         let answer = rig.get(DAY).await;
         if works {
             assert_whole(&answer, &day(&rig), scheme);
@@ -302,8 +312,8 @@ async fn the_token_is_sent_in_the_scheme_that_is_configured() {
 }
 
 /// The first call that was answered with a fault.
-fn faulted(rig: &Rig) -> Option<Call> {
-    rig.control.calls().into_iter().find(|call| matches!(call.outcome, Outcome::Faulted(_)))
+fn faulted(rig: &Rig) -> Option<RecordedCall> {
+    rig.control.calls().into_iter().find(|call| matches!(call.outcome, CallOutcome::Faulted(_)))
 }
 
 /// Waits until the gateway knows that its account is closed.
@@ -357,8 +367,12 @@ async fn while_an_account_is_closed_for_longer_than_the_queue_lasts_nobody_calls
 #[tokio::test]
 async fn a_spent_quota_is_known_by_its_words_whatever_the_status() {
     for limit_status in [400, 403, 429] {
-        let limits = vec![Limit::new(2, Duration::from_secs(1))];
-        let rig = Rig::start(Profile { limits, limit_status, ..profile() }, &settings()).await;
+        let limits = vec![RollingLimit::new(2, Duration::from_secs(1))];
+        let rig = Rig::start(
+            Profile { rate_limits: RateLimits { refusal_status: limit_status, ..limits.into() }, ..profile() },
+            &settings(),
+        )
+        .await;
         assert_whole(&rig.get(DAY).await, &day(&rig), "others use the quota too");
         assert_eq!((rig.calls(), rig.control.counts().limited), (PAGES + 1, 1), "{limit_status}");
     }

@@ -1,7 +1,7 @@
 //! Filters and richness: answered from what is there where that is possible, and never mixed up.
 
 use http::Method;
-use koregate::simulator::{Filter, Profile};
+use koregate_simulator::{ItemFilter, Profile};
 use serde_json::{Value, json};
 
 use super::support::{Ask, Rig, Settings, Window, assert_items, at, exact_profile};
@@ -14,7 +14,7 @@ fn small() -> Profile {
     exact_profile(400, 4)
 }
 
-fn body(filter: &Filter) -> String {
+fn body(filter: &ItemFilter) -> String {
     let mut members = serde_json::Map::new();
     for (name, values) in [
         ("sessionIds", &filter.session_ids),
@@ -30,16 +30,16 @@ fn body(filter: &Filter) -> String {
 }
 
 /// Filters made of what stands in the items: each one alone, with one value and with several, and all of them together.
-fn filters(items: &[Vec<u8>]) -> Vec<Filter> {
+fn filters(items: &[Vec<u8>]) -> Vec<ItemFilter> {
     let items: Vec<Value> = items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect();
     let of = |index: usize, pointer: &str| items[index].pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let some = |pointer: &str| -> Vec<String> { (0..items.len()).step_by(40).filter_map(|n| of(n, pointer)).collect() };
     let (sessions, conversations) = (some("/botSessionID"), some("/conversationID"));
     let (channels, agents) = (vec!["voice".to_owned(), "email".to_owned()], some("/agent/agentId"));
     assert!(sessions.len() > 1 && conversations.len() > 1 && agents.len() > 1);
-    let nobody = Filter { agent_ids: vec!["nobody".to_owned()], ..Filter::default() };
-    let both = Filter { channels: channels.clone(), agent_ids: agents.clone(), ..Filter::default() };
-    let all = Filter {
+    let nobody = ItemFilter { agent_ids: vec!["nobody".to_owned()], ..ItemFilter::default() };
+    let both = ItemFilter { channels: channels.clone(), agent_ids: agents.clone(), ..ItemFilter::default() };
+    let all = ItemFilter {
         session_ids: sessions.clone(),
         conversation_ids: conversations.clone(),
         channels: some("/channel"),
@@ -47,14 +47,14 @@ fn filters(items: &[Vec<u8>]) -> Vec<Filter> {
     };
     let one = |values: &[String]| values[..1].to_vec();
     vec![
-        Filter { session_ids: one(&sessions), ..Filter::default() },
-        Filter { session_ids: sessions, ..Filter::default() },
-        Filter { conversation_ids: one(&conversations), ..Filter::default() },
-        Filter { conversation_ids: conversations, ..Filter::default() },
-        Filter { channels: one(&channels), ..Filter::default() },
-        Filter { channels, ..Filter::default() },
-        Filter { agent_ids: one(&agents), ..Filter::default() },
-        Filter { agent_ids: agents, ..Filter::default() },
+        ItemFilter { session_ids: one(&sessions), ..ItemFilter::default() },
+        ItemFilter { session_ids: sessions, ..ItemFilter::default() },
+        ItemFilter { conversation_ids: one(&conversations), ..ItemFilter::default() },
+        ItemFilter { conversation_ids: conversations, ..ItemFilter::default() },
+        ItemFilter { channels: one(&channels), ..ItemFilter::default() },
+        ItemFilter { channels, ..ItemFilter::default() },
+        ItemFilter { agent_ids: one(&agents), ..ItemFilter::default() },
+        ItemFilter { agent_ids: agents, ..ItemFilter::default() },
         both,
         all,
         nobody,
@@ -82,7 +82,7 @@ async fn filters_select_what_the_upstream_selects_cold_and_from_a_warm_window() 
         cold.control.reset_counts();
         assert_items(&cold.ask(&ask).await.page(), &truth, &format!("cold: {body}"));
         let calls = cold.control.calls();
-        assert!(!calls.is_empty() && calls.iter().all(|call| call.body), "cold: {body}");
+        assert!(!calls.is_empty() && calls.iter().all(|call| call.has_body), "cold: {body}");
         assert_eq!(calls.len(), truth.len().div_ceil(100).max(1), "only what is wanted was fetched");
         // The other method, and other words for the same filter, ask for the same.
         cold.control.reset_counts();
@@ -98,7 +98,7 @@ async fn filters_select_what_the_upstream_selects_cold_and_from_a_warm_window() 
 async fn a_filtered_window_in_pages_is_the_filtered_window() {
     let rig = Rig::start(small(), &Settings::default()).await;
     let day = day();
-    let filter = Filter { channels: vec!["chat".to_owned()], ..Filter::default() };
+    let filter = ItemFilter { channels: vec!["chat".to_owned()], ..ItemFilter::default() };
     let truth = rig.truth_of(day.from, day.end, false, &filter);
     for warm in [false, true] {
         if warm {
@@ -118,13 +118,13 @@ async fn a_filtered_window_in_pages_is_the_filtered_window() {
 async fn plain_answers_come_from_rich_windows_byte_for_byte_and_rich_ones_never_from_plain() {
     let rig = Rig::start(small(), &Settings::default()).await;
     let day = day();
-    let filter = Filter { channels: vec!["chat".to_owned(), "voice".to_owned()], ..Filter::default() };
-    let (plain, rich) = (rig.truth(day.from, day.end), rig.truth_of(day.from, day.end, true, &Filter::default()));
+    let filter = ItemFilter { channels: vec!["chat".to_owned(), "voice".to_owned()], ..ItemFilter::default() };
+    let (plain, rich) = (rig.truth(day.from, day.end), rig.truth_of(day.from, day.end, true, &ItemFilter::default()));
     assert!(plain != rich);
     let asked_rich = Ask::get(&day.query).and("includeAgenticData=true");
 
     assert_items(&rig.ask(&asked_rich).await.page(), &rich, "rich");
-    assert!(rig.control.calls().iter().all(|call| call.rich));
+    assert!(rig.control.calls().iter().all(|call| call.query.agentic));
     rig.control.reset_counts();
     assert_items(&rig.get(&day.query).await.page(), &plain, "plain, from rich");
     assert_items(&rig.ask(&Ask::get(&day.query).and("includeAgenticData=false")).await.page(), &plain, "said so");
@@ -139,7 +139,7 @@ async fn plain_answers_come_from_rich_windows_byte_for_byte_and_rich_ones_never_
     let before = Window::days("2026-02-22", "2026-02-22");
     rig.get(&before.query).await.page();
     rig.control.reset_counts();
-    let rich = rig.truth_of(before.from, before.end, true, &Filter::default());
+    let rich = rig.truth_of(before.from, before.end, true, &ItemFilter::default());
     assert_items(&rig.ask(&Ask::get(&before.query).and("includeAgenticData=true")).await.page(), &rich, "rich");
     assert_eq!(rig.calls(), 4);
 }
@@ -167,7 +167,7 @@ async fn what_the_gateway_does_not_know_is_passed_on_and_shares_nothing() {
             assert_items(&rig.ask(&ask).await.page(), &truth, parameters);
             let seen = rig.control.calls();
             assert_eq!(seen.len(), calls, "{parameters}");
-            assert!(seen.iter().all(|call| call.extra == passed_on), "{parameters}: {seen:?}");
+            assert!(seen.iter().all(|call| call.query.extra == passed_on), "{parameters}: {seen:?}");
         }
     }
     // Fields of the body that are not known filters; the simulator, like Kore, ignores them.
@@ -178,12 +178,12 @@ async fn what_the_gateway_does_not_know_is_passed_on_and_shares_nothing() {
             assert_items(&rig.ask(&Ask::post(&day.query, body)).await.page(), &truth, body);
             let seen = rig.control.calls();
             assert_eq!(seen.len(), calls, "{body}");
-            assert!(seen.iter().all(|call| call.body), "{body}");
+            assert!(seen.iter().all(|call| call.has_body), "{body}");
         }
     }
     // A known filter beside an unknown parameter is not answered from what came without the parameter.
     rig.control.reset_counts();
-    let filter = Filter { channels: vec!["chat".to_owned()], ..Filter::default() };
+    let filter = ItemFilter { channels: vec!["chat".to_owned()], ..ItemFilter::default() };
     let truth = rig.truth_of(day.from, day.end, false, &filter);
     let ask = Ask::post(format!("{}&lang=fr", day.query), body(&filter));
     assert_items(&rig.ask(&ask).await.page(), &truth, "a filter beside a parameter");

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use koregate::simulator::{Filter, Profile, SelectOn};
 use koregate::window::Timestamp;
+use koregate_simulator::{ApiVariant, ItemFilter, Profile, SelectOn};
 
 use crate::support::{Answer, Ask, RedisCluster, RedisServer, Rig, Settings, at, exact_profile, text, until};
 
@@ -87,7 +87,7 @@ async fn a_filter_is_applied_to_what_another_replica_has_fetched_without_one() {
     let spent = rig.calls();
     let other = rig.another_door(&settings(&redis)).await;
     let answer = other.ask(&Ask::post(DAY, r#"{"channels":["voice"]}"#)).await;
-    let filter = Filter { channels: vec!["voice".to_owned()], ..Filter::default() };
+    let filter = ItemFilter { channels: vec!["voice".to_owned()], ..ItemFilter::default() };
     assert_whole(&answer, &rig.truth_of(at("2026-02-23"), at("2026-02-24"), false, &filter));
     assert_eq!(rig.calls(), spent);
 }
@@ -242,7 +242,8 @@ async fn without_redis_every_answer_is_right_and_it_is_used_again_when_it_is_bac
 #[tokio::test]
 async fn what_was_cut_by_a_wrong_timestamp_is_read_by_nobody_any_more() {
     let redis = RedisServer::start();
-    let profile = Profile { select_on: SelectOn::End, ..exact_profile(250, 4) };
+    let profile =
+        Profile { api: ApiVariant { select_on: SelectOn::End, ..ApiVariant::default() }, ..exact_profile(250, 4) };
     let rig = Rig::start(profile, &settings(&redis)).await;
     // A minute that nobody was talking over the edge of does not give the upstream away; a day does.
     let quiet = "from=2026-02-23T04:00:00&to=2026-02-23T04:00:00";
@@ -337,7 +338,7 @@ async fn what_stands_in_redis_serves_though_memory_is_too_small_to_keep_it() {
     assert_whole(&answer, &day(&rig));
     assert!(answer.cache_status().starts_with("koregate; hit"), "{}", answer.cache_status());
     let filtered = other.ask(&Ask::post(DAY, r#"{"channels":["voice"]}"#)).await;
-    let filter = Filter { channels: vec!["voice".to_owned()], ..Filter::default() };
+    let filter = ItemFilter { channels: vec!["voice".to_owned()], ..ItemFilter::default() };
     assert_whole(&filtered, &rig.truth_of(at("2026-02-23"), at("2026-02-24"), false, &filter));
     assert_eq!(rig.calls(), spent);
 }

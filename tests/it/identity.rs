@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use koregate::simulator::{Filter, StreamProfile};
 use koregate::window::{Timestamp, UpperBound};
+use koregate_simulator::{ItemFilter, StreamProfile};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -26,7 +26,7 @@ struct Request {
     /// The offset and the limit.
     page: Option<(usize, usize)>,
     rich: bool,
-    filter: Filter,
+    filter: ItemFilter,
     /// A parameter that nobody knows.
     parameter: Option<&'static str>,
     /// A body that only the upstream understands.
@@ -50,7 +50,7 @@ fn requests() -> impl Strategy<Value = Request> {
     )
         .prop_map(|(key, stream, hours, page, rich, channels, parameter, is_opaque, purge)| {
             let channels = channels.into_iter().map(str::to_owned).collect();
-            let filter = Filter { channels, ..Filter::default() };
+            let filter = ItemFilter { channels, ..ItemFilter::default() };
             Request { key, stream, hours, page, rich, filter, parameter, is_opaque, purge }
         })
 }

@@ -11,28 +11,29 @@ const STAGES: [&str; 10] =
     ["edge", "api", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// What any stage but `window` may name beside the stages behind it.
-const BESIDE: [&str; 4] = ["config", "clock", "telemetry", "mapped_bytes"];
+const BESIDE: [&str; 6] = ["config", "clock", "telemetry", "mapped_bytes", "units", "hex"];
 
 /// The stages that share something with other replicas, and so may name the way to it.
 const SHARE: [&str; 2] = ["cache", "quota"];
 
 /// What each module beside the stages may name, beside itself.
-const OTHERS: [(&str, &[&str]); 11] = [
+const OTHERS: [(&str, &[&str]); 12] = [
     // Counts and logs what it is told; seen by all, sees nobody.
     ("telemetry", &[]),
     ("clock", &["window"]),
     // Made above, sent below, known in between to nobody.
     ("mapped_bytes", &[]),
-    ("config", &["window"]),
-    // Shares no code with the gateway but time itself: an upstream that shared a mistake could not show it.
-    ("simulator", &["clock", "window"]),
+    // Text of durations, sizes and bytes.
+    ("units", &[]),
+    ("hex", &[]),
+    ("config", &["window", "units", "hex"]),
     // The way to Redis; knows nothing of what goes over it.
-    ("redis_client", &["config", "clock", "telemetry"]),
+    ("redis_client", &["config", "clock", "telemetry", "hex"]),
     // Puts the stages together.
     ("stack", &["stages", "redis_client", "config", "clock", "telemetry"]),
     ("admin", &["stack", "stages", "redis_client", "config", "clock", "telemetry"]),
     ("server", &["admin", "stack", "stages", "config", "clock", "telemetry", "mapped_bytes"]),
-    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "simulator"]),
+    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "units", "hex"]),
     ("lib", &[]),
 ];
 
@@ -89,10 +90,13 @@ fn broken_by(source: &Source) -> Vec<String> {
     if !SEE_CONFIG.iter().any(|place| path.starts_with(place)) && !words(&source.code, "Config").is_empty() {
         forbid("Config", "a stage gets its own section, not the whole configuration");
     }
+    if source.top() != "cli" && !words(&source.code, "koregate_simulator").is_empty() {
+        forbid("koregate_simulator", "only the commands `demo` and `simulate` run a simulator");
+    }
     for status in statuses(&source.code) {
         let chosen_here = match source.top() {
-            // Its own words for operators; the other side of the wire; and what is read off the wire.
-            "admin" | "simulator" | "upstream" => true,
+            // Its own words for operators, and what is read off the wire.
+            "admin" | "upstream" => true,
             "api" => status == "NOT_MODIFIED",
             _ => path == "edge/problem.rs",
         };
@@ -421,9 +425,9 @@ mod the_checker {
             ("quota/mod.rs", "fn f() -> crate::retry::RetryLayer {}", "crate::retry"),
             ("quota/mod.rs", "use super::api;", "crate::api"),
             ("quota/scheduler/mod.rs", "fn f() { super::super::stack::f() }", "crate::stack"),
-            ("upstream/page.rs", "use crate::simulator::Fault;", "crate::simulator"),
+            ("upstream/page.rs", "use koregate_simulator::Fault;", "koregate_simulator"),
             ("telemetry/logs.rs", "use crate::window::Moment;", "crate::window"),
-            ("simulator/auth.rs", "use crate::token::mint::mint;", "crate::token"),
+            ("config/mod.rs", "use crate::token::mint::mint;", "crate::token"),
             ("window/interval.rs", "use crate::clock::Clock;", "crate::clock"),
             ("window/interval.rs", "use std::{fmt, fs::File};", "std::fs::File"),
             ("window/interval.rs", "use std::time::{Duration, Instant};", "Instant"),

@@ -1,6 +1,6 @@
 //! What has a label in the metrics: nobody who may ask for any stream makes them grow by inventing names.
 
-use koregate::simulator::StreamProfile;
+use koregate_simulator::StreamProfile;
 
 use crate::support::{Ask, Rig, STREAM, Settings, exact_profile};
 

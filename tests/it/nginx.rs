@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use koregate::simulator::{Fault, FaultPlan};
+use koregate_simulator::{Fault, FaultPlan};
 use tempfile::TempDir;
 
 use crate::representation::ndjson;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use koregate::clock::Clock;
-use koregate::simulator::{Control, Credential, Filter, Profile, Simulator};
+use koregate_simulator::{Control, Credential, ItemFilter, Profile, Simulator};
 use tokio::net::TcpStream;
 
 use crate::process::{Running, environment, on_one_core, run, text};
@@ -17,8 +17,8 @@ const SECRET: &str = "simulated-secret-of-no-worth-at-all=";
 
 /// A simulator on the machine's clock, for a gateway that has no other.
 pub(crate) async fn simulator() -> (Simulator, Control) {
-    let profile = Profile { end: Some(at("2026-02-26")), ..exact_profile(250, 4) };
-    let simulator = Simulator::start(profile, Clock::system()).await.unwrap();
+    let profile = Profile { end: Some(at("2026-02-26").into()), ..exact_profile(250, 4) };
+    let simulator = Simulator::start(profile).await.unwrap();
     let control = simulator.control();
     (simulator, control)
 }
@@ -33,7 +33,7 @@ async fn admin(addr: SocketAddr, path: &str) -> Answer {
 
 #[track_caller]
 fn assert_whole(answer: &Answer, control: &Control) {
-    let truth = control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &Filter::default());
+    let truth = control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &ItemFilter::default());
     assert!(answer.page().items().eq(truth.iter().map(|(_, item)| item.as_slice())));
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use koregate::simulator::{Fault, FaultPlan, Filter};
+use koregate_simulator::{Fault, FaultPlan, ItemFilter};
 
 use crate::support::{Answer, Ask, Door, RedisServer, Rig, Settings, at, exact_profile, text, until};
 
@@ -83,7 +83,7 @@ async fn what_only_redis_has_is_streamed_without_a_call_whatever_fits_into_memor
     let redis = RedisServer::start();
     let mut rig = filled(&redis).await;
     let roomy = rig.another_door(&roomy(&redis)).await;
-    let (truth, filter) = (truth(&rig), Filter { channels: vec!["voice".to_owned()], ..Filter::default() });
+    let (truth, filter) = (truth(&rig), ItemFilter { channels: vec!["voice".to_owned()], ..ItemFilter::default() });
     let voice = rig.truth_of(at("2026-02-18"), at("2026-02-24"), false, &filter);
     rig.clock.set(rig.clock.now() + Duration::from_secs(90));
     rig.stop_upstream().await;

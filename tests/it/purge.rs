@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 use koregate::quota::Role;
-use koregate::simulator::{Filter, StreamProfile};
+use koregate_simulator::{ItemFilter, StreamProfile};
 
 use crate::support::{
     ACCOUNT, Answer, Ask, Door, RedisCluster, RedisServer, Rig, STREAM, Settings, at, exact_profile, text, until,
@@ -33,7 +33,7 @@ fn day(rig: &Rig) -> Vec<Vec<u8>> {
 
 /// Changes an item of the day upstream: what was fetched before shows it.
 fn change(rig: &Rig) {
-    let day = rig.control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &Filter::default());
+    let day = rig.control.expected_until(STREAM, at("2026-02-23"), at("2026-02-24"), false, &ItemFilter::default());
     assert!(rig.control.touch(STREAM, &day[7].0));
 }
 
@@ -79,7 +79,7 @@ async fn until_whole(door: &Door, truth: &[Vec<u8>]) {
 /// Waits until a replica makes the calls of all; those that come later follow it.
 async fn until_calls(door: &Door) {
     let mut role = door.gateway.stack().quotas.scheduler(ACCOUNT).unwrap().role();
-    let calls = role.wait_for(|role| *role == Role::Calls);
+    let calls = role.wait_for(|role| *role == Role::Leader);
     tokio::time::timeout(Duration::from_secs(30), calls).await.expect("it does not come to make the calls").unwrap();
 }
 
@@ -521,7 +521,7 @@ async fn what_is_asked_wrongly_purges_nothing() {
 #[tokio::test]
 async fn of_several_accounts_one_must_be_named() {
     let mut profile = exact_profile(250, 4);
-    let second = koregate::simulator::Credential { account_id: "second".to_owned(), ..profile.account.clone() };
+    let second = koregate_simulator::Credential { account_id: "second".to_owned(), ..profile.account.clone() };
     profile.more_accounts.push(second);
     let rig = Rig::start(profile, &Settings::default()).await;
     let answer = rig.door.purge("").await;

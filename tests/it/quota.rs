@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use koregate::simulator::{Fault, FaultPlan, Limit, Profile};
 use koregate::window::Timestamp;
+use koregate_simulator::{Fault, FaultPlan, Profile, RollingLimit};
 use tokio::time::Instant;
 
 use crate::support::{Answer, Ask, Rig, Settings, at, exact_profile};
@@ -13,11 +13,12 @@ use crate::support::{Answer, Ask, Rig, Settings, at, exact_profile};
 /// More callers than the limits could ever serve.
 const CALLERS: usize = 24;
 
-struct Limits(Vec<Limit>);
+struct Limits(Vec<RollingLimit>);
 
 impl Limits {
     fn settings(&self, queue_timeout: &str) -> Settings {
-        let limit = |limit: &Limit| format!("{{ requests = {}, per = '{}s' }}", limit.requests, limit.per.as_secs());
+        let limit =
+            |limit: &RollingLimit| format!("{{ requests = {}, per = '{}s' }}", limit.requests, limit.per.as_secs());
         let limits = self.0.iter().map(limit).collect::<Vec<_>>().join(", ");
         Settings::default()
             .limits(&format!("[{limits}]"))
@@ -26,7 +27,7 @@ impl Limits {
 
     /// A simulator that refuses what passes the limits, and a gateway that knows them.
     async fn rig(&self, items_per_day: u32, queue_timeout: &str) -> Rig {
-        let profile = Profile { limits: self.0.clone(), ..exact_profile(items_per_day, 20) };
+        let profile = Profile { rate_limits: self.0.clone().into(), ..exact_profile(items_per_day, 20) };
         Rig::start(profile, &self.settings(queue_timeout)).await
     }
 
@@ -67,7 +68,8 @@ fn retry_after(answer: &Answer) -> Duration {
 
 #[tokio::test]
 async fn in_a_standing_demand_the_shortest_limit_is_used_and_never_passed() {
-    let limits = Limits(vec![Limit::new(12, Duration::from_secs(2)), Limit::new(1800, Duration::from_hours(1))]);
+    let limits =
+        Limits(vec![RollingLimit::new(12, Duration::from_secs(2)), RollingLimit::new(1800, Duration::from_hours(1))]);
     let rig = limits.rig(480, "30s").await;
     let windows = ColdWindows::default();
     let span = Duration::from_secs(10);
@@ -88,7 +90,8 @@ async fn in_a_standing_demand_the_shortest_limit_is_used_and_never_passed() {
 
 #[tokio::test]
 async fn when_the_longest_limit_is_spent_callers_are_told_when_to_come_again() {
-    let limits = Limits(vec![Limit::new(12, Duration::from_secs(2)), Limit::new(30, Duration::from_secs(10))]);
+    let limits =
+        Limits(vec![RollingLimit::new(12, Duration::from_secs(2)), RollingLimit::new(30, Duration::from_secs(10))]);
     let rig = limits.rig(480, "2s").await;
     let windows = ColdWindows::default();
     let end = Instant::now() + Duration::from_secs(11);
@@ -121,7 +124,8 @@ async fn when_the_longest_limit_is_spent_callers_are_told_when_to_come_again() {
 
 #[tokio::test]
 async fn a_long_run_goes_on_behind_the_503_and_a_later_retry_finds_it() {
-    let limits = Limits(vec![Limit::new(5, Duration::from_secs(1)), Limit::new(8, Duration::from_secs(4))]);
+    let limits =
+        Limits(vec![RollingLimit::new(5, Duration::from_secs(1)), RollingLimit::new(8, Duration::from_secs(4))]);
     let rig = limits.rig(1000, "1s").await;
     let mut told = 0;
     let answer = loop {
@@ -143,7 +147,7 @@ async fn a_long_run_goes_on_behind_the_503_and_a_later_retry_finds_it() {
 
 #[tokio::test]
 async fn calls_that_are_tried_again_count_against_the_limits_too() {
-    let limits = Limits(vec![Limit::new(2, Duration::from_secs(1))]);
+    let limits = Limits(vec![RollingLimit::new(2, Duration::from_secs(1))]);
     let rig = limits.rig(480, "30s").await;
     rig.control.set_faults(FaultPlan::always(Fault::EmptyBody));
     let (ask, ..) = ColdWindows::default().next();
@@ -154,7 +158,8 @@ async fn calls_that_are_tried_again_count_against_the_limits_too() {
 
 #[tokio::test]
 async fn retry_after_of_ages_is_bounded_and_shown_on_readyz() {
-    let limits = Limits(vec![Limit::new(60, Duration::from_mins(1)), Limit::new(1800, Duration::from_hours(1))]);
+    let limits =
+        Limits(vec![RollingLimit::new(60, Duration::from_mins(1)), RollingLimit::new(1800, Duration::from_hours(1))]);
     let rig = limits.rig(480, "2s").await;
     let ages = Duration::from_secs(1_000_000_000_000);
     rig.control.set_faults(FaultPlan::times(Fault::TooMany, 1).retry_after(ages));

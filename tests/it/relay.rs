@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use koregate::quota::{CallScheduler, Role};
 use koregate::redis_client::ReplicaId;
-use koregate::simulator::{Fault, FaultPlan, Filter, Limit, Profile, SelectOn};
 use koregate::window::UpperBound;
+use koregate_simulator::{ApiVariant, Fault, FaultPlan, ItemFilter, Profile, RollingLimit, SelectOn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -111,7 +111,7 @@ impl Replicas {
     async fn settle(&mut self) {
         let patience = Instant::now() + Duration::from_secs(20);
         loop {
-            let first = self.all.iter().position(|replica| replica.role() == Role::Calls);
+            let first = self.all.iter().position(|replica| replica.role() == Role::Leader);
             if let Some(first) = first
                 && self.follow(first)
                 && self.listening() >= self.all.len()
@@ -126,7 +126,7 @@ impl Replicas {
 
     /// Whether all others follow this one.
     fn follow(&self, first: usize) -> bool {
-        let follows = |replica: &Replica| matches!(replica.role(), Role::Follows(id) if self.all[first].is(&id));
+        let follows = |replica: &Replica| matches!(replica.role(), Role::Follower(id) if self.all[first].is(&id));
         self.all.iter().enumerate().all(|(number, replica)| number == first || follows(replica))
     }
 
@@ -314,12 +314,12 @@ async fn a_filter_and_rich_items_are_brought_as_well() {
     let replicas = Replicas::start(exact_profile(250, 4), Settings::default(), 2).await;
     let (rig, door) = (&replicas.rig, replicas.follower(0));
     let (from, end) = (at("2026-02-23"), at("2026-02-24"));
-    let voice = Filter { channels: vec!["voice".to_owned()], ..Filter::default() };
+    let voice = ItemFilter { channels: vec!["voice".to_owned()], ..ItemFilter::default() };
     let body = r#"{"channels":["voice"]}"#;
     let answer = door.ask(&Ask::post(DAY, body)).await;
     assert_whole(&answer, &rig.truth_of(from, end, false, &voice));
     let rich = door.ask(&Ask::get(DAY).and("includeAgenticData=true")).await;
-    assert_whole(&rich, &rig.truth_of(from, end, true, &Filter::default()));
+    assert_whole(&rich, &rig.truth_of(from, end, true, &ItemFilter::default()));
     let spent = rig.calls();
     assert_whole(&door.ask(&Ask::get(DAY)).await, &day(rig));
     assert_eq!(rig.calls(), spent, "what is rich serves those who want none");
@@ -328,7 +328,7 @@ async fn a_filter_and_rich_items_are_brought_as_well() {
     let asks = [Ask::get(other).and("includeAgenticData=true"), Ask::get(other)];
     let answers = join_all(asks.iter().map(|ask| door.ask(ask))).await;
     let (from, end) = (at("2026-02-22"), at("2026-02-23"));
-    assert_whole(&answers[0], &rig.truth_of(from, end, true, &Filter::default()));
+    assert_whole(&answers[0], &rig.truth_of(from, end, true, &ItemFilter::default()));
     assert_whole(&answers[1], &rig.truth(from, end));
     assert_eq!(rig.calls(), spent + 3);
     let opaque = door.ask(&Ask::post(DAY, r#"{"channels":["voice"],"sessionIds":[]}"#)).await;
@@ -340,7 +340,8 @@ async fn a_filter_and_rich_items_are_brought_as_well() {
 
 #[tokio::test]
 async fn a_window_that_cannot_be_cut_is_brought_whole_and_every_replica_learns_why() {
-    let profile = Profile { select_on: SelectOn::End, ..exact_profile(250, 4) };
+    let profile =
+        Profile { api: ApiVariant { select_on: SelectOn::End, ..ApiVariant::default() }, ..exact_profile(250, 4) };
     let replicas = Replicas::start(profile, Settings::default(), 2).await;
     let (rig, door) = (&replicas.rig, replicas.follower(0));
     let sorted = |answer: &Answer| {
@@ -388,8 +389,8 @@ async fn what_fails_on_the_one_who_calls_is_told_of_in_the_same_words() {
 
 /// A quota of one call in two seconds, of which the first is spent.
 async fn busy() -> Replicas {
-    let limit = Limit::new(1, Duration::from_secs(2));
-    let profile = Profile { limits: vec![limit], ..exact_profile(50, 20) };
+    let limit = RollingLimit::new(1, Duration::from_secs(2));
+    let profile = Profile { rate_limits: vec![limit].into(), ..exact_profile(50, 20) };
     let settings = Settings::default().limits("[{ requests = 1, per = '2s' }]");
     let replicas = Replicas::start(profile, settings, 2).await;
     replicas.caller().ask(&Ask::get("from=2026-02-10&to=2026-02-10")).await.page();

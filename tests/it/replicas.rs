@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use koregate::simulator::{Limit, Profile};
+use koregate_simulator::{Profile, RollingLimit};
 use tokio::time::Instant;
 
 use crate::support::{Ask, Door, RedisServer, Rig, Settings, at, exact_profile, until};
@@ -26,7 +26,7 @@ fn with_more(url: &str, more: &str) -> Settings {
 }
 
 async fn rig(url: &str) -> Rig {
-    let profile = Profile { limits: vec![Limit::new(LIMIT.0, LIMIT.1)], ..exact_profile(480, 20) };
+    let profile = Profile { rate_limits: vec![RollingLimit::new(LIMIT.0, LIMIT.1)].into(), ..exact_profile(480, 20) };
     Rig::start(profile, &settings(url)).await
 }
 

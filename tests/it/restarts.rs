@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use koregate::clock::Clock;
-use koregate::simulator::{Credential, Profile, Simulator, StreamProfile};
+use koregate_simulator::{Credential, Profile, Simulator, StreamProfile};
 
 use crate::process::{Running, environment, run, text};
 use crate::support::{Answer, Ask, Client, until};
@@ -48,7 +47,7 @@ fn serve(config: &Path) -> [&str; 3] {
 async fn a_process_that_is_killed_again_and_again_never_spends_more_than_its_limit_and_all_of_it() {
     let streams = (0..10).map(|n| StreamProfile::new(format!("st-{n}"), 50)).collect();
     let profile = Profile { streams, days: 4, ..Profile::default() };
-    let simulator = Simulator::start(profile, Clock::system()).await.unwrap();
+    let simulator = Simulator::start(profile).await.unwrap();
     let control = simulator.control();
     let dir = tempfile::tempdir().unwrap();
     let (config, _) = configure(dir.path());
@@ -126,7 +125,7 @@ impl EmptyWindows {
     async fn start() -> Self {
         let streams = vec![StreamProfile::new("st-0", 50)];
         let profile = Profile { streams, days: 4, ..Profile::default() };
-        Self { simulator: Simulator::start(profile, Clock::system()).await.unwrap(), asked: 0 }
+        Self { simulator: Simulator::start(profile).await.unwrap(), asked: 0 }
     }
 
     async fn ask(&mut self, addr: SocketAddr) -> Answer {

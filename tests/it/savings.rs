@@ -2,7 +2,7 @@
 //! the calls that were spent plus the calls that were saved.
 
 use http_body_util::BodyExt as _;
-use koregate::simulator::{Fault, FaultPlan};
+use koregate_simulator::{Fault, FaultPlan};
 
 use crate::support::{ACCOUNT, Answer, Ask, Rig, Settings, exact_profile};
 

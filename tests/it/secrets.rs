@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use koregate::clock::Clock;
-use koregate::simulator::{Control, Credential, Fault, FaultPlan, Filter, Profile, Simulator};
+use koregate_simulator::{Control, Credential, Fault, FaultPlan, ItemFilter, Profile, Simulator};
 use serde_json::Value;
 
 use crate::callers::caller;
@@ -58,7 +57,7 @@ fn item_texts(control: &Control) -> BTreeSet<String> {
             _ => {}
         }
     }
-    let items = control.expected_until(STREAM, at("2026-02-22"), at("2026-02-26"), true, &Filter::default());
+    let items = control.expected_until(STREAM, at("2026-02-22"), at("2026-02-26"), true, &ItemFilter::default());
     let mut texts = BTreeSet::new();
     for (_, item) in items {
         gather(&serde_json::from_slice(&item).unwrap(), &mut texts);
@@ -99,8 +98,8 @@ fn keyed(query: &str) -> Ask {
 
 #[tokio::test]
 async fn no_output_shows_a_secret_a_key_a_filter_or_an_item() {
-    let profile = Profile { end: Some(at("2026-02-26")), ..exact_profile(120, 4) };
-    let simulator = Simulator::start(profile, Clock::system()).await.unwrap();
+    let profile = Profile { end: Some(at("2026-02-26").into()), ..exact_profile(120, 4) };
+    let simulator = Simulator::start(profile).await.unwrap();
     let control = simulator.control();
     let tap = Tap::start(simulator.addr(), None).await;
     let dir = tempfile::tempdir().unwrap();

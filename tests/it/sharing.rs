@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use koregate::simulator::{Limit, Order, Profile};
 use koregate::window::{Timestamp, UpperBound};
+use koregate_simulator::{Profile, RollingLimit, SortOrder};
 use tokio::task::JoinHandle;
 
 use crate::callers::caller;
@@ -15,11 +15,11 @@ use crate::support::{Answer, Ask, Client, DAY, Rig, Settings, Window, assert_ite
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// A simulator and a gateway with one limit, and three callers.
-async fn rig(items_per_day: u32, limit: Limit, settings: Settings) -> Rig {
-    let Limit { requests, per } = limit;
+async fn rig(items_per_day: u32, limit: RollingLimit, settings: Settings) -> Rig {
+    let RollingLimit { requests, per } = limit;
     let callers: String = NAMES.map(|name| caller(name, name, "requests_per_minute = 60_000")).concat();
     let limits = format!("[{{ requests = {requests}, per = '{}s' }}]", per.as_secs());
-    let profile = Profile { limits: vec![limit], ..exact_profile(items_per_day, 20) };
+    let profile = Profile { rate_limits: vec![limit].into(), ..exact_profile(items_per_day, 20) };
     Rig::start(profile, &settings.limits(&limits).tables(&callers)).await
 }
 
@@ -69,8 +69,8 @@ fn morning(day: u32) -> Window {
 }
 
 /// Far more is fetched in the background than could be while three callers wait for a morning each.
-async fn check_mornings(order: Order) {
-    let rig = rig(1_000, Limit::new(10, Duration::from_secs(1)), Settings::default()).await;
+async fn check_mornings(order: SortOrder) {
+    let rig = rig(1_000, RollingLimit::new(10, Duration::from_secs(1)), Settings::default()).await;
     rig.control.set_order(order);
     let long = days(11, 18);
     let backfill = spawn(&rig, in_the_background(ask(&long, "a")));
@@ -90,19 +90,19 @@ async fn check_mornings(order: Order) {
 
 #[tokio::test]
 async fn who_needs_an_hour_of_a_long_fetch_does_not_wait_for_all_of_it() {
-    check_mornings(Order::Ascending).await;
+    check_mornings(SortOrder::Ascending).await;
 }
 
 #[tokio::test]
 async fn who_needs_an_hour_of_a_long_fetch_from_its_end_does_not_wait_for_all_of_it() {
-    check_mornings(Order::Descending).await;
+    check_mornings(SortOrder::Descending).await;
 }
 
 #[tokio::test]
 async fn whoever_comes_and_goes_every_answer_is_right_and_nothing_is_left_behind() {
     // What is open is kept nowhere: what is lost on its way would have to be asked for again.
     let settings = Settings::default().section("window", "freshness = []").section("quota", "queue_timeout = '5s'");
-    let rig = rig(300, Limit::new(40, Duration::from_secs(1)), settings).await;
+    let rig = rig(300, RollingLimit::new(40, Duration::from_secs(1)), settings).await;
     rig.control.set_latency(Duration::from_millis(2), Duration::from_millis(8));
     let served = AtomicU64::new(0);
     join_all((0..120u64).map(|n| {
@@ -154,7 +154,7 @@ async fn whoever_comes_and_goes_every_answer_is_right_and_nothing_is_left_behind
 
 #[tokio::test]
 async fn who_hangs_up_before_its_turn_costs_no_call() {
-    let rig = rig(50, Limit::new(1, Duration::from_secs(2)), Settings::default()).await;
+    let rig = rig(50, RollingLimit::new(1, Duration::from_secs(2)), Settings::default()).await;
     rig.ask(&ask(&days(10, 10), "a")).await.page();
     let leaves: Vec<_> = [12, 14, 16].map(|day| spawn(&rig, ask(&days(day, day), "b"))).into();
     until_waiting(&rig, 3).await;
@@ -168,7 +168,7 @@ async fn who_hangs_up_before_its_turn_costs_no_call() {
 async fn one_who_waits_takes_the_reserve_for_a_fetch_that_is_held_in_the_background() {
     // Two of ten calls are left alone by background work.
     let settings = Settings::default().section("quota", "queue_timeout = '1s'");
-    let rig = rig(1_000, Limit::new(10, Duration::from_hours(1)), settings).await;
+    let rig = rig(1_000, RollingLimit::new(10, Duration::from_hours(1)), settings).await;
     let day = days(20, 20);
     let told = rig.ask(&in_the_background(ask(&day, "a"))).await;
     assert_eq!(told.status, 503, "{}", told.text());
@@ -179,7 +179,7 @@ async fn one_who_waits_takes_the_reserve_for_a_fetch_that_is_held_in_the_backgro
 
 #[tokio::test]
 async fn what_three_callers_want_of_one_day_is_one_run_that_one_of_them_is_charged_for() {
-    let rig = rig(1_700, Limit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
+    let rig = rig(1_700, RollingLimit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
     // Connections first: what is asked for must come in at the same instant.
     let nothing =
         Window { query: "from=2030-01-01&to=2030-01-01".to_owned(), from: Timestamp::MIN, end: Timestamp::MIN };
@@ -204,13 +204,13 @@ async fn what_three_callers_want_of_one_day_is_one_run_that_one_of_them_is_charg
 
 #[tokio::test]
 async fn what_is_urgent_and_what_is_not_are_not_one_run() {
-    let rig = rig(300, Limit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
+    let rig = rig(300, RollingLimit::new(1_000, Duration::from_secs(1)), Settings::default()).await;
     let (first, second) = (days(20, 20), days(21, 21));
     let asks = [in_the_background(ask(&first, "a")), ask(&second, "b")];
     for (window, answer) in [&first, &second].into_iter().zip(rig.door.ask_at_once(&asks).await) {
         assert_items(&answer.page(), &rig.truth(window.from, window.end), &window.query);
     }
-    let asked: BTreeSet<_> = rig.control.calls().into_iter().map(|call| call.from.unwrap()).collect();
+    let asked: BTreeSet<_> = rig.control.calls().into_iter().map(|call| call.query.from.unwrap()).collect();
     assert_eq!(asked.len(), 2, "{asked:?}");
     assert_eq!(rig.calls(), 6);
 }

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use koregate::simulator::{Limit, Profile};
 use koregate::window::UpperBound;
+use koregate_simulator::{Profile, RollingLimit};
 
 use crate::support::{Ask, DAY, HOUR, Rig, STREAM, Settings, Window, assert_items, at, check_pages, profile};
 
@@ -59,10 +59,10 @@ async fn what_is_under_way_at_once_is_for_all_runs_together() {
 /// Six calls a second: whatever the upstream's pace, each call waits for the quota.
 #[tokio::test]
 async fn cold_window_contended_quota_is_fetched_run_by_run() {
-    let limit = Limit::new(6, Duration::from_secs(1));
+    let limit = RollingLimit::new(6, Duration::from_secs(1));
     let settings =
         Settings::default().limits("[{ requests = 6, per = '1s' }]").section("quota", "queue_timeout = '500ms'");
-    let rig = slow_rig(Profile { limits: vec![limit], ..profile(1_700, 6) }, &settings).await;
+    let rig = slow_rig(Profile { rate_limits: vec![limit].into(), ..profile(1_700, 6) }, &settings).await;
     let window = Window::days("2026-02-20", "2026-02-21");
     let least = pages(&rig, &window);
     check_pages(&rig, &window, 10_000).await;

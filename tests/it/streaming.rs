@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use http_body_util::BodyExt as _;
-use koregate::simulator::{Fault, FaultPlan, Order};
+use koregate_simulator::{Fault, FaultPlan, SortOrder};
 
 use crate::support::{Answer, Ask, Rig, Settings, at, exact_profile, read_to_end};
 
@@ -58,7 +58,7 @@ async fn what_is_streamed_is_the_whole_window_and_is_kept() {
 
 #[tokio::test]
 async fn stream_sends_its_first_run_while_the_end_is_still_to_come() {
-    for order in [Order::Ascending, Order::Descending] {
+    for order in [SortOrder::Ascending, SortOrder::Descending] {
         let rig = rig().await;
         rig.control.set_order(order);
         // The upstream answers some of the pages, and keeps the next one waiting for longer than this test lives.

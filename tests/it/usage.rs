@@ -1,7 +1,7 @@
 //! What each caller had and what it cost: told to itself, and to operators.
 
 use http::Method;
-use koregate::simulator::{Credential, Fault, FaultPlan, Profile, StreamProfile};
+use koregate_simulator::{Credential, Fault, FaultPlan, Profile, StreamProfile};
 use serde_json::{Value, json};
 
 use crate::callers::caller;

@@ -1,6 +1,6 @@
 //! A configuration that names the wrong timestamp: found out, told of, and never served wrong.
 
-use koregate::simulator::{Credential, Filter, Profile, SelectOn};
+use koregate_simulator::{ApiVariant, Credential, ItemFilter, Profile, SelectOn};
 
 use super::support::{Ask, Page, Rig, STREAM, Settings, at, profile};
 
@@ -16,11 +16,12 @@ fn sorted(page: &Page) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn a_wrong_window_field_is_found_out_and_windows_are_no_longer_cut() {
     let account = Credential { account_id: MISLED.to_owned(), ..Credential::default() };
-    let profile = Profile { account, select_on: SelectOn::End, ..profile(300, 5) };
+    let profile =
+        Profile { account, api: ApiVariant { select_on: SelectOn::End, ..ApiVariant::default() }, ..profile(300, 5) };
     let rig = Rig::start(profile, &Settings::default()).await;
     let ask = |query: &str| Ask::get(query).header("accountId", MISLED);
     let truth = |from, end| {
-        let truth = rig.control.expected_until(STREAM, at(from), at(end), false, &Filter::default());
+        let truth = rig.control.expected_until(STREAM, at(from), at(end), false, &ItemFilter::default());
         let mut items: Vec<Vec<u8>> = truth.into_iter().map(|(_, item)| item).collect();
         items.sort_unstable();
         items
@@ -82,10 +83,10 @@ async fn what_was_cut_before_the_field_was_found_wrong_is_forgotten() {
     let rig = Rig::start(profile, &Settings::default()).await;
     let ask = |query: &str| Ask::get(query).header("accountId", "account-found-out-late");
     rig.ask(&ask("from=2026-02-22&to=2026-02-22")).await.page();
-    rig.control.change(|profile| profile.select_on = SelectOn::End);
+    rig.control.change(|profile| profile.api.select_on = SelectOn::End);
     rig.ask(&ask("from=2026-02-23&to=2026-02-23")).await.page();
     let day = rig.ask(&ask("from=2026-02-22&to=2026-02-22")).await.page();
-    let truth = rig.control.expected_until(STREAM, at("2026-02-22"), at("2026-02-23"), false, &Filter::default());
+    let truth = rig.control.expected_until(STREAM, at("2026-02-22"), at("2026-02-23"), false, &ItemFilter::default());
     let mut truth: Vec<Vec<u8>> = truth.into_iter().map(|(_, item)| item).collect();
     truth.sort_unstable();
     assert!(sorted(&day) == truth);

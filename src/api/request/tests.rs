@@ -91,10 +91,10 @@ fn the_longest_span_itself_may_be_asked_for() {
 
 #[test]
 fn any_size_of_page_may_be_asked_for() {
-    let excerpt = |text| query(text).unwrap().query.excerpt;
-    let far = excerpt("from=2026-11-20&to=2026-11-20&offset=10&limit=99999999999999999999999");
+    let page_range = |text| query(text).unwrap().query.page_range;
+    let far = page_range("from=2026-11-20&to=2026-11-20&offset=10&limit=99999999999999999999999");
     assert_eq!(far, PageRange { offset: 10, limit: Some(u64::MAX) });
-    assert_eq!(excerpt("from=2026-11-20&to=2026-11-20"), PageRange::ALL);
+    assert_eq!(page_range("from=2026-11-20&to=2026-11-20"), PageRange::ALL);
 }
 
 #[test]

@@ -21,11 +21,11 @@ impl Session {
             let (chunk, outcome) = match found {
                 Ok(chunk) => (chunk, Outcome::Hit),
                 Err(flight) => {
-                    while flight.delivered().is_none() {
+                    while flight.result().is_none() {
                         let (flight, known, need) = (flight.clone(), flight.interval(), self.interval);
                         self.advance(Next::Flights(vec![Joined { flight, known, need }])).await?;
                     }
-                    let chunks = flight.delivered().ok_or(CacheError::Lost)??.chunks;
+                    let chunks = flight.result().ok_or(CacheError::FetchLost)??.chunks;
                     self.flights.push(flight);
                     // One that was left, as another replica makes the calls now, brings nothing.
                     let Some(chunk) = chunks.first() else {
@@ -39,7 +39,7 @@ impl Session {
             let slice = Slice { rows: 0..chunk.len(), chunk };
             return Ok((vec![Segment { interval: self.interval, slice, fetched_at, copy, derived: false }], outcome));
         }
-        Err(CacheError::Lost)
+        Err(CacheError::FetchLost)
     }
 
     /// The window as it is kept, or the flight that is going to bring it.
@@ -49,20 +49,20 @@ impl Session {
         if let Some(chunk) = shelf.exact.get(&key).and_then(|copy| copy.use_chunk(&self.fetcher.memory)) {
             return Ok(Ok(chunk));
         }
-        if shelf.has_torn(self.interval) {
-            return Err(CacheError::Repage(PagingError::Torn(self.interval)));
+        if shelf.is_torn(self.interval) {
+            return Err(CacheError::Paging(PagingError::Torn(self.interval)));
         }
         let flight = shelf
-            .flights
+            .in_flight
             .iter()
             .filter(|flight| {
-                (flight.interval(), flight.route.agentic, flight.route.placed)
+                (flight.interval(), flight.spec.agentic, flight.spec.placed)
                     == (key.0, key.1, PlacementCheck::Unchecked)
             })
-            .find(|flight| self.seat.may_wait_for(flight) && self.seat.wait_for(flight))
+            .find(|flight| self.seat.may_join(flight) && self.seat.join(flight))
             .cloned();
         Ok(Err(flight.unwrap_or_else(|| {
-            self.fetcher.begin_exactly(
+            self.fetcher.fetch_exactly(
                 &self.series,
                 &self.shelf,
                 &mut shelf,

@@ -13,7 +13,7 @@ use crate::cache::chunk::ItemSlice;
 use crate::cache::chunk::{Chunk, Damaged, Slice};
 use crate::cache::fetch::Fetcher;
 use crate::cache::store::Memory;
-use crate::cache::store::{EntryIndex, Rules, UsableEntry};
+use crate::cache::store::{EntryIndex, LookupRules, UsableEntry};
 use crate::cache::store::{RangeSegment, RangeStats};
 use crate::cache::{Outcome, WindowAnswer, WindowQuery};
 use crate::window::Interval;
@@ -29,14 +29,18 @@ impl FastPath {
     /// What is wanted, if nothing need be asked or waited for.
     pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Option<Self> {
         let WindowQuery { series, interval, asked_at, .. } = query;
-        if interval.is_empty() || fetcher.fields.is_wrong(series) {
+        if interval.is_empty() || fetcher.window_fields.is_wrong(series) {
             return None;
         }
-        let shelf = fetcher.shelves.find(series)?;
+        let shelf = fetcher.series_map.find(series)?;
         let cell = fetcher.grid.cell(interval.start).length();
-        let rules =
-            Rules { freshness_policy: &fetcher.freshness_policy, agentic: series.agentic, asked_at: *asked_at, cell };
-        look(&mut shelf.lock().copies, &fetcher.memory, rules, query)
+        let rules = LookupRules {
+            freshness_policy: &fetcher.freshness_policy,
+            agentic: series.agentic,
+            asked_at: *asked_at,
+            cell,
+        };
+        look(&mut shelf.lock().entries, &fetcher.memory, rules, query)
     }
 
     /// Whether there is nothing to be done to its items.
@@ -69,7 +73,7 @@ fn strip(chunk: &Chunk) -> Result<Arc<Chunk>, Damaged> {
     chunk.derive(|item| change.apply(item)).map(Arc::new)
 }
 
-fn look(copies: &mut EntryIndex, memory: &Memory, rules: Rules<'_>, query: &WindowQuery) -> Option<FastPath> {
+fn look(copies: &mut EntryIndex, memory: &Memory, rules: LookupRules<'_>, query: &WindowQuery) -> Option<FastPath> {
     let mut window = Vec::new();
     let mut sum = RangeStats::NOTHING;
     let mut closely = Closely::default();
@@ -84,7 +88,7 @@ fn look(copies: &mut EntryIndex, memory: &Memory, rules: Rules<'_>, query: &Wind
     if !twice(&closely.may_move).is_empty() {
         return None;
     }
-    let (start, end) = query.excerpt.bounds(sum.rows);
+    let (start, end) = query.page_range.bounds(sum.rows);
     let mut cutter = Cutter { copies, memory, rules, start, end, before: 0, slices: Vec::new(), strip: Vec::new() };
     for (interval, rows, level) in window {
         cutter.cut(interval, rows, level)?;
@@ -95,8 +99,8 @@ fn look(copies: &mut EntryIndex, memory: &Memory, rules: Rules<'_>, query: &Wind
         items: ItemSlice { slices, count: end - start, has_more: end < sum.rows },
         rest: None,
         settled: query.interval.end <= rules.freshness_policy.settled_before(query.asked_at),
-        lasting: lasts.then(|| copies.none_lost_since_now()),
-        oldest_copy: Some(sum.oldest),
+        validity: lasts.then(|| copies.validity_token()),
+        oldest_entry: Some(sum.oldest),
         outcome: Outcome::Hit,
         chunks: sum.chunks,
         hits: sum.chunks,
@@ -118,7 +122,7 @@ struct Closely {
 fn look_closely(
     copies: &EntryIndex,
     memory: &Memory,
-    rules: Rules<'_>,
+    rules: LookupRules<'_>,
     interval: Interval,
     closely: &mut Closely,
 ) -> Option<RangeStats> {
@@ -136,11 +140,11 @@ fn look_closely(
     Some(sum)
 }
 
-/// Cuts an excerpt out of a window, one piece of the window after the other.
+/// Cuts an page_range out of a window, one piece of the window after the other.
 struct Cutter<'a> {
     copies: &'a mut EntryIndex,
     memory: &'a Memory,
-    rules: Rules<'a>,
+    rules: LookupRules<'a>,
     /// The first item that is wanted, and the one behind the last.
     start: u64,
     end: u64,

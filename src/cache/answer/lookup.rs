@@ -88,7 +88,7 @@ impl Lookup<'_> {
 
     /// The shelf of all items that the filter chooses from.
     pub(in crate::cache) fn unfiltered(&self) -> Option<SharedSeriesState> {
-        self.fetcher.shelves.find(&Series { filter: Filter::None, ..self.series.clone() })
+        self.fetcher.series_map.find(&Series { filter: Filter::None, ..self.series.clone() })
     }
 
     /// Takes the copies of a shelf, to which `filter` is to be applied.
@@ -104,18 +104,18 @@ impl Lookup<'_> {
         };
         let (freshness_policy, agentic) = (&self.fetcher.freshness_policy, self.series.agentic);
         if !agentic {
-            plan.take(shelf.copies.of(false), freshness_policy, self.asked_at, self.fresh_since, |copy| {
+            plan.take(shelf.entries.of(false), freshness_policy, self.asked_at, self.fresh_since, |copy| {
                 open(copy, false)
             });
         }
-        plan.take(shelf.copies.of(true), freshness_policy, self.asked_at, self.fresh_since, |copy| {
+        plan.take(shelf.entries.of(true), freshness_policy, self.asked_at, self.fresh_since, |copy| {
             open(copy, !agentic)
         });
     }
 
     /// The runs that bring `unasked`, which is missing in `plan`.
     pub(in crate::cache) fn runs(&self, plan: &Plan<Hit>, unasked: &IntervalSet) -> IntervalSet {
-        let bridged = plan.bridge(unasked, WORTH_A_RUN, |interval, held| self.open_items(interval, held));
+        let bridged = plan.coalesce_gaps(unasked, WORTH_A_RUN, |interval, held| self.open_items(interval, held));
         let settled = self.fetcher.settled_before(self.asked_at);
         let full = |interval: &Interval| {
             // A copy that ends with the tick of an inclusive `to` has it only if the upstream's bound is what the

@@ -43,7 +43,7 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
         let settled = session.interval.end <= session.fetcher.settled_before(session.asked_at);
         session.mode = match may_stream {
             false => Mode::WholeInMemory,
-            true if settled && session.excerpt == PageRange::ALL => Mode::MayStream,
+            true if settled && session.page_range == PageRange::ALL => Mode::MayStream,
             true => Mode::Whole,
         };
         match session.gather_chunks().await {
@@ -54,7 +54,7 @@ pub(super) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<
             }
             // The field has just been found wrong, and from now on nothing is cut; or this one window cannot be.
             Ok(Some(_)) => {}
-            Err(CacheError::Repage(error)) if error.is_uncut() => {}
+            Err(CacheError::Paging(error)) if error.is_uncut() => {}
             Err(error) => return Err(error),
         }
     }
@@ -93,17 +93,17 @@ impl Session {
                 }
             }
         }
-        Err(CacheError::Restless)
+        Err(CacheError::ItemsMoving)
     }
 
     /// The beginning of the window, for another replica: all of it, or, of a long one, as far as its next run reaches.
     pub(super) async fn gather_beginning(&mut self) -> Result<(Vec<Segment>, Outcome), CacheError> {
         if self.interval.length() <= LONG {
             // What is not streamed is not divided.
-            return self.gather_chunks().await?.ok_or(CacheError::Lost);
+            return self.gather_chunks().await?.ok_or(CacheError::FetchLost);
         }
         self.mode = Mode::StreamEvent;
-        let parts = self.next_segment(stream::SEGMENT_BYTES_BETWEEN_REPLICAS).await?.ok_or(CacheError::Lost)?;
+        let parts = self.next_segment(stream::SEGMENT_BYTES_BETWEEN_REPLICAS).await?.ok_or(CacheError::FetchLost)?;
         let outcome = self.outcome(&parts);
         Ok((parts, outcome))
     }
@@ -117,7 +117,7 @@ impl Session {
     fn check_fits(&self) -> Result<(), CacheError> {
         let limit = self.fetcher.memory.capacity();
         let is_too_large = self.mode == Mode::WholeInMemory && self.bytes_in_hand() as u64 > limit;
-        if is_too_large { Err(CacheError::TooLargeToHold { limit }) } else { Ok(()) }
+        if is_too_large { Err(CacheError::TooLargeToBuffer { limit }) } else { Ok(()) }
     }
 
     fn bytes_in_hand(&self) -> usize {
@@ -129,7 +129,7 @@ impl Session {
         let mut shelf = self.shelf.lock();
         for interval in moved {
             self.in_hand.remove(*interval);
-            shelf.copies.remove(*interval);
+            shelf.entries.remove(*interval);
         }
     }
 
@@ -158,8 +158,8 @@ impl Session {
             items: ItemSlice { slices: Vec::new(), count: 0, has_more: false },
             rest: Some(rest),
             settled: true,
-            lasting: None,
-            oldest_copy: self.history.oldest,
+            validity: None,
+            oldest_entry: self.history.oldest,
             outcome,
             chunks: 0,
             hits: 0,
@@ -173,14 +173,14 @@ impl Session {
         let aged = parts.iter().filter(|part| part.copy || part.fetched_at < self.asked_at);
         WindowAnswer {
             settled: !parts.is_empty() && self.interval.end <= self.fetcher.settled_before(self.asked_at),
-            lasting: None,
-            oldest_copy: aged.map(|part| part.fetched_at).min(),
+            validity: None,
+            oldest_entry: aged.map(|part| part.fetched_at).min(),
             outcome,
             chunks: parts.len(),
             hits: parts.iter().filter(|part| part.copy).count(),
             calls: self.charge(),
             rest: None,
-            items: self.excerpt.of(parts.into_iter().map(|part| part.slice).collect()),
+            items: self.page_range.of(parts.into_iter().map(|part| part.slice).collect()),
         }
     }
 

@@ -42,7 +42,7 @@ pub(in crate::cache) fn twice(parts: &[Segment]) -> Vec<Interval> {
     let mut seen: HashMap<u64, &Segment> = HashMap::new();
     let mut moved = Vec::new();
     for part in parts {
-        for name in part.slice.chunk.names(part.slice.rows.clone()) {
+        for name in part.slice.chunk.id_hashes(part.slice.rows.clone()) {
             if let Some(other) = seen.insert(*name, part) {
                 match other.slice.chunk.fetched_at().cmp(&part.slice.chunk.fetched_at()) {
                     Ordering::Less => moved.push(other.interval),

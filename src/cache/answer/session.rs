@@ -14,13 +14,13 @@ use super::lookup::{Hit, ItemConversion, Lookup};
 use crate::cache::chunk::Chunk;
 use crate::cache::cluster::BatchArrival;
 use crate::cache::fetch::Fetcher;
-use crate::cache::fetch::need;
+use crate::cache::fetch::needed_part;
 use crate::cache::fetch::{FetchedInterval, InFlightFetch};
 use crate::cache::fetch::{RedisHit, Waiter};
 use crate::cache::redis::RedisListing;
 use crate::cache::series::{NextNeed, PendingRequest, SeriesState, SharedSeriesState};
-use crate::cache::store::AheadPermit;
 use crate::cache::store::CacheEntry;
+use crate::cache::store::ReadAheadPermit;
 use crate::cache::{CacheError, PageRange, WindowQuery};
 use crate::paging::PagingError;
 use crate::request::{Filter, KnownFilter, QueueTimeout, Series};
@@ -63,7 +63,7 @@ pub(in crate::cache) struct Session {
     pub(in crate::cache) series: Arc<Series>,
     /// What is still to be answered.
     pub(in crate::cache) interval: Interval,
-    pub(in crate::cache) excerpt: PageRange,
+    pub(in crate::cache) page_range: PageRange,
     pub(in crate::cache) asked_at: Timestamp,
     /// Copies fetched since then are good enough.
     pub(in crate::cache) fresh_since: Timestamp,
@@ -76,7 +76,7 @@ pub(in crate::cache) struct Session {
     pub(in crate::cache) flights: Vec<Arc<InFlightFetch>>,
     pub(in crate::cache) in_hand: IntervalMap<Fetched>,
     /// Room that was set aside for what is in hand ahead of the answer.
-    ahead: Vec<(Interval, AheadPermit)>,
+    ahead: Vec<(Interval, ReadAheadPermit)>,
     pub(in crate::cache) mode: Mode,
     /// What the second tier has of a long window.
     pub(in crate::cache) listing: Option<RedisListing>,
@@ -151,7 +151,7 @@ pub(in crate::cache) struct Joined {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.fetcher.shelves.tidy(&self.series, &self.shelf);
+        self.fetcher.series_map.remove_if_idle(&self.series, &self.shelf);
     }
 }
 
@@ -163,15 +163,15 @@ impl Session {
         patience: Arc<QueueTimeout>,
         arrival: Option<Arc<BatchArrival>>,
     ) -> Self {
-        let WindowQuery { series, interval, excerpt, asked_at, asker, may_stream: _ } = query;
-        let is_long = fetcher.tier.is_some() && interval.length() > DAY;
+        let WindowQuery { series, interval, page_range, asked_at, asker, may_stream: _ } = query;
+        let is_long = fetcher.redis.is_some() && interval.length() > DAY;
         let settled = interval.end <= fetcher.settled_before(asked_at);
         Self {
-            shelf: fetcher.shelves.of(&series),
+            shelf: fetcher.series_map.of(&series),
             fetcher,
             series,
             interval,
-            excerpt,
+            page_range,
             asked_at,
             fresh_since: asked_at,
             seat: Waiter::new(asker, patience),
@@ -218,34 +218,34 @@ impl Session {
             // What comes behind it is asked for when it has been taken.
             return Ok(NextStep::Partial { ready, pages_to_come: None, next: Next::Flights(Vec::new()) });
         }
-        let (flights, unasked) = self.join_flights(&shelf.flights, &absent);
+        let (flights, unasked) = self.join_flights(&shelf.in_flight, &absent);
         let pages_to_come = self.pages_to_come(&shelf, &flights, &unasked);
         let reads = self.listing.as_ref().and_then(|listing| listing.next(&self.fetcher.grid, &plan.missing));
         if let Some(piece) = reads {
             return Ok(NextStep::Partial { ready, pages_to_come, next: Next::Read(piece) });
         }
-        if let Some(torn) = unasked.intervals().iter().find(|interval| shelf.has_torn(**interval)) {
-            return Err(CacheError::Repage(PagingError::Torn(*torn)));
+        if let Some(torn) = unasked.intervals().iter().find(|interval| shelf.is_torn(**interval)) {
+            return Err(CacheError::Paging(PagingError::Torn(*torn)));
         }
         let lead = unasked.intervals().first().map(|interval| interval.start);
         let lead = lead.filter(|lead| absent.intervals().first().is_some_and(|first| first.start == *lead));
         // Without a listing, each look into the second tier would be one at all that is missing.
         let further = !self.history.asked_further
             && !unasked.is_empty()
-            && (self.listing.is_some() || self.fetcher.tier.is_none())
+            && (self.listing.is_some() || self.fetcher.redis.is_none())
             && self.fetcher.spare_runs(&self.series, &self.seat.asker) > usize::from(lead.is_some());
         let next = if lead.is_some() || further {
             self.history.asked_further = further;
             let want = PendingRequest {
                 intervals: self.look().runs(&plan, &unasked),
                 agentic: self.series.agentic,
-                seat: Arc::downgrade(&self.seat),
+                waiter: Arc::downgrade(&self.seat),
                 fresh_since: self.fresh_since,
-                looked_up: self.listing.is_some(),
-                lead: lead.map(|at| NextNeed { at, early: self.mode == Mode::MayStream }),
+                redis_checked: self.listing.is_some(),
+                next_need: lead.map(|at| NextNeed { at, early: self.mode == Mode::MayStream }),
                 further,
             };
-            Next::Begin(self.fetcher.gather(&self.series, &self.shelf, &mut shelf, want))
+            Next::Begin(self.fetcher.add_to_batch(&self.series, &self.shelf, &mut shelf, want))
         } else {
             Next::Flights(flights)
         };
@@ -272,12 +272,12 @@ impl Session {
         let mut flights = Vec::new();
         for flight in flying {
             let known = flight.interval();
-            let Some(need) = need(&unasked, known).filter(|_| flight.serves(known, self.series.agentic)) else {
+            let Some(need) = needed_part(&unasked, known).filter(|_| flight.serves(known, self.series.agentic)) else {
                 continue;
             };
             let is_too_long = flight.is_too_long_for(need, self.seat.asker.class, expected_wait);
             // One that everybody has just left is not going to bring anything.
-            if !is_too_long && self.seat.may_wait_for(flight) && self.seat.wait_for(flight) {
+            if !is_too_long && self.seat.may_join(flight) && self.seat.join(flight) {
                 unasked.remove(known);
                 flights.push(Joined { flight: flight.clone(), known, need });
             }
@@ -325,8 +325,8 @@ impl Session {
             for chunk in chunks.iter().filter(|chunk| chunk.interval().overlaps(self.interval)) {
                 // What another replica cut its answer from may reach beyond it, where it was too old to be served.
                 let interval =
-                    if flight.is_elsewhere() { chunk.interval().intersection(interval) } else { chunk.interval() };
-                let (chunk, agentic) = (chunk.clone(), flight.route.agentic);
+                    if flight.is_remote() { chunk.interval().intersection(interval) } else { chunk.interval() };
+                let (chunk, agentic) = (chunk.clone(), flight.spec.agentic);
                 self.in_hand.insert(interval, Fetched { chunk, agentic, is_unfiltered: false, copy: false });
             }
             if chunks.is_empty() {
@@ -337,11 +337,11 @@ impl Session {
                 self.history.fruitless = 0;
             }
             if self.history.fruitless > MAX_FRUITLESS_FLIGHTS {
-                return Err(CacheError::Restless);
+                return Err(CacheError::ItemsMoving);
             }
-            self.ahead.extend(flight.take_room().map(|room| (interval, room)));
+            self.ahead.extend(flight.take_read_ahead().map(|room| (interval, room)));
             // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
-            self.fresh_since = self.fresh_since.min(flight.route.began_at);
+            self.fresh_since = self.fresh_since.min(flight.spec.began_at);
             self.flights.push(flight);
         }
         Ok(())
@@ -377,9 +377,9 @@ impl Session {
 /// Whether a flight over `interval` that has failed leaves nothing to go on with: it was to bring what is missing first, or
 /// nothing can be cut any more.
 fn is_needed(error: &CacheError, interval: Interval, missing: &IntervalSet) -> bool {
-    let is_field = matches!(error, CacheError::Repage(PagingError::WindowField));
+    let is_field = matches!(error, CacheError::Paging(PagingError::WindowField));
     let is_first = missing.intervals().first().is_some_and(|first| interval.contains(first.start));
-    need(missing, interval).is_some() && (is_field || is_first)
+    needed_part(missing, interval).is_some() && (is_field || is_first)
 }
 
 /// What lies at the beginning of `interval`, one behind the other.

@@ -144,7 +144,7 @@ impl Session {
             surveys = if self.history.progress > progress { 0 } else { surveys + 1 };
             progress = self.history.progress;
             if surveys > MAX_SURVEYS_WITHOUT_PROGRESS {
-                return Err(CacheError::Restless);
+                return Err(CacheError::ItemsMoving);
             }
             if let Some(next) = next {
                 self.advance(next).await?;

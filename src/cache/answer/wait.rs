@@ -43,13 +43,13 @@ impl Session {
         loop {
             statuses.iter_mut().for_each(watch::Receiver::mark_unchanged);
             // What has happened since they were looked at is not waited for.
-            if flights.iter().any(|joined| joined.flight.has_news(joined.known) || self.should_leave(joined)) {
+            if flights.iter().any(|joined| joined.flight.has_changed(joined.known) || self.should_leave(joined)) {
                 return Ok(());
             }
             let Waiter { asker, patience, .. } = &*self.seat;
             // What was begun beside the run that is needed next may be held up for longer.
             if let Some(first) = flights.iter().min_by_key(|joined| joined.need.start) {
-                first.flight.check_patience(asker.class, patience)?;
+                first.flight.check_queue_timeout(asker.class, patience)?;
             }
             tokio::select! {
                 biased;
@@ -79,7 +79,7 @@ impl Session {
     /// Ends when the quota has granted none of these flights a call for too long.
     async fn impatience(&self, flights: &[Joined]) -> CacheError {
         let Waiter { asker, patience, .. } = &*self.seat;
-        let is_elsewhere = flights.iter().any(|joined| joined.flight.is_elsewhere());
+        let is_elsewhere = flights.iter().any(|joined| joined.flight.is_remote());
         patience.over(if is_elsewhere { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
         let turns = self.fetcher.quotas.scheduler(&self.series.account);
         let retry_after = match flights.iter().filter_map(|joined| joined.flight.paused_until(asker.class)).max() {
@@ -89,8 +89,8 @@ impl Session {
         };
         // The quota was not what held it up.
         if retry_after.is_zero() {
-            return CacheError::Busy { retry_after: COME_AGAIN };
+            return CacheError::TooManyFetches { retry_after: COME_AGAIN };
         }
-        CacheError::Held(Exhausted { retry_after })
+        CacheError::QuotaExhausted(Exhausted { retry_after })
     }
 }

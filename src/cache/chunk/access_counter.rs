@@ -20,7 +20,7 @@ pub struct AccessCounter {
 
 impl AccessCounter {
     /// It is read now: whether that is often. Readers at the same moment may go uncounted.
-    pub fn is_often(&self) -> bool {
+    pub fn record(&self) -> bool {
         let now = seconds();
         let before = self.last.swap(now, Ordering::Relaxed);
         let count = if now.saturating_sub(before) > SOON { 1 } else { self.count.load(Ordering::Relaxed) + 1 };

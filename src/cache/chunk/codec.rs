@@ -77,11 +77,11 @@ impl Chunk {
     /// Reads what [`Chunk::to_bytes`] wrote under the same name; `None` for anything else, and for a chunk whose items do
     /// not lie in its span, one after the other.
     pub fn from_bytes(bytes: &Bytes, name: &[u8]) -> Option<Self> {
-        Self::from_bytes_uncut(bytes, name).filter(Self::is_placed)
+        Self::from_bytes_unplaced(bytes, name).filter(Self::is_placed)
     }
 
     /// The same for a chunk that nobody is going to cut: its items may lie anywhere.
-    pub fn from_bytes_uncut(bytes: &Bytes, name: &[u8]) -> Option<Self> {
+    pub fn from_bytes_unplaced(bytes: &Bytes, name: &[u8]) -> Option<Self> {
         let (mut rest, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM)?)?;
         (checksum(rest, name).to_le_bytes() == *sum).then_some(())?;
         (rest.len() >= HEAD && rest.copy_to_bytes(4) == MAGIC[..]).then_some(())?;
@@ -195,7 +195,7 @@ mod tests {
             assert_eq!((back.interval(), back.fetched_at(), back.len()), (chunk.interval(), chunk.fetched_at(), count));
             assert_eq!(back.epoch(), 1_789_000_000_000);
             assert_eq!(read(&back), read(&chunk));
-            assert_eq!(back.names(0..count), chunk.names(0..count));
+            assert_eq!(back.id_hashes(0..count), chunk.id_hashes(0..count));
             assert_eq!((back.sum(0..count), back.weight()), (chunk.sum(0..count), chunk.weight()));
         }
     }
@@ -205,7 +205,7 @@ mod tests {
         let derived = chunk(30, Settled::No).derive(Some).unwrap();
         assert!(derived.to_bytes(NAME).is_none());
         let back = Chunk::from_bytes(&derived.packed().unwrap().to_bytes(NAME).unwrap().into(), NAME).unwrap();
-        assert_eq!((read(&back), back.names(0..30)), (read(&derived), derived.names(0..30)));
+        assert_eq!((read(&back), back.id_hashes(0..30)), (read(&derived), derived.id_hashes(0..30)));
     }
 
     #[test]

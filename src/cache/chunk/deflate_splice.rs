@@ -23,7 +23,7 @@ thread_local! {
 
 /// Deflated text, each piece of which ends on a byte boundary.
 #[derive(Clone, Debug)]
-pub struct Joint {
+pub struct DeflateSplice {
     /// Deflate blocks; none says that it is the last.
     pub pieces: Vec<Bytes>,
     /// CRC-32 of the text,
@@ -35,11 +35,11 @@ pub struct Joint {
 impl Chunk {
     /// The text of `rows`, deflated: for each block that they touch, its items, each behind a comma, but for the first if
     /// `is_first`.
-    pub fn joints(
+    pub fn splices(
         self: Arc<Self>,
         rows: Range<usize>,
         mut is_first: bool,
-    ) -> impl Iterator<Item = Result<Joint, Damaged>> {
+    ) -> impl Iterator<Item = Result<DeflateSplice, Damaged>> {
         let blocks: Vec<_> = self.blocks_of(rows).collect();
         blocks.into_iter().map(move |(block, rows)| {
             let with_comma = !std::mem::take(&mut is_first);
@@ -47,7 +47,7 @@ impl Chunk {
         })
     }
 
-    fn joint(&self, block: usize, rows: Range<usize>, with_comma: bool) -> Result<Joint, Damaged> {
+    fn joint(&self, block: usize, rows: Range<usize>, with_comma: bool) -> Result<DeflateSplice, Damaged> {
         let range = self.text_range(block, &rows);
         let before = rows.start.checked_sub(1).filter(|_| range.start > 0).map_or(0, |row| self.rows[row].crc);
         let mut crc = without(self.rows[rows.end - 1].crc, before, range.len());
@@ -57,7 +57,7 @@ impl Chunk {
             crc = without(crc, crc32fast::hash(b","), len);
         }
         let pieces = self.pieces(block, rows, with_comma)?;
-        Ok(Joint { pieces, crc, len: len as u64 })
+        Ok(DeflateSplice { pieces, crc, len: len as u64 })
     }
 
     fn pieces(&self, block: usize, rows: Range<usize>, with_comma: bool) -> Result<Vec<Bytes>, Damaged> {

@@ -29,8 +29,8 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::builder::Packer;
-pub use self::deflate_splice::Joint;
-use self::pinned::AliveChunk;
+pub use self::deflate_splice::DeflateSplice;
+use self::pinned::LiveChunkGuard;
 use super::store::HotBlocks;
 use crate::paging::Item;
 use crate::window::{Interval, Timestamp};
@@ -55,7 +55,7 @@ pub struct Chunk {
     /// Where copies of its blocks lie that are wanted again and again; set when it is kept in memory.
     hot: OnceLock<HotBlocks>,
     /// Counts it as long as it is held; set when it is kept in memory.
-    alive: OnceLock<AliveChunk>,
+    alive: OnceLock<LiveChunkGuard>,
 }
 
 /// One item of a chunk.
@@ -180,13 +180,13 @@ impl Chunk {
     }
 
     /// From now on, what is read of it again and again is kept there.
-    pub(super) fn keep_hot_in(&self, hot: HotBlocks) {
+    pub(super) fn attach_block_cache(&self, hot: HotBlocks) {
         // It may lie in memory twice; either will do.
         let _ = self.hot.set(hot);
     }
 
     /// From now on, it is counted until it is dropped.
-    pub(super) fn count_as_alive(&self, alive: AliveChunk) {
+    pub(super) fn attach_guard(&self, alive: LiveChunkGuard) {
         // One that lies in memory twice is held once.
         let _ = self.alive.set(alive);
     }
@@ -208,7 +208,7 @@ impl Chunk {
     }
 
     /// Hashes of the names of those items of `rows` that may still move.
-    pub fn names(&self, rows: Range<usize>) -> &[u64] {
+    pub fn id_hashes(&self, rows: Range<usize>) -> &[u64] {
         self.names.get(rows).unwrap_or_default()
     }
 

@@ -40,7 +40,7 @@ impl PageRange {
     }
 }
 
-/// The items of an excerpt.
+/// The items of an page_range.
 #[derive(Clone, Debug)]
 pub struct ItemSlice {
     /// Where they lie, in order: the rows of each slice follow those of the one before.

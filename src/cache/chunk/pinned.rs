@@ -21,7 +21,7 @@ struct Counts {
 
 /// A chunk that was kept, as long as anything holds it.
 #[derive(Debug)]
-pub(in crate::cache) struct AliveChunk {
+pub(in crate::cache) struct LiveChunkGuard {
     counts: Arc<Counts>,
     bytes: u64,
 }
@@ -34,11 +34,11 @@ impl PinnedBytes {
     }
 
     /// A chunk of so many bytes is kept from now on.
-    pub(in crate::cache) fn keep(&self, bytes: usize) -> AliveChunk {
+    pub(in crate::cache) fn keep(&self, bytes: usize) -> LiveChunkGuard {
         let bytes = bytes as u64;
         self.0.kept.fetch_add(bytes, Ordering::Relaxed);
         self.0.alive.fetch_add(bytes, Ordering::Relaxed);
-        AliveChunk { counts: self.0.clone(), bytes }
+        LiveChunkGuard { counts: self.0.clone(), bytes }
     }
 
     /// Memory has let go of a chunk of so many bytes.
@@ -57,7 +57,7 @@ impl PinnedBytes {
     }
 }
 
-impl Drop for AliveChunk {
+impl Drop for LiveChunkGuard {
     fn drop(&mut self) {
         self.counts.alive.fetch_sub(self.bytes, Ordering::Relaxed);
     }

@@ -68,7 +68,7 @@ impl Chunk {
         if let Some(text) = hot.text(block) {
             return Ok(text);
         }
-        if !self.blocks[block].reads.is_often() {
+        if !self.blocks[block].reads.record() {
             return self.inflate_up_to(block, &bytes, end);
         }
         let text = inflate(&bytes, text_len)?;

@@ -72,9 +72,9 @@ proptest! {
             wanted.remove(0);
         }
         for _ in 0..3 {
-            let joints: Vec<_> = chunk.clone().joints(rows.clone(), is_first).map(|joint| joint.unwrap()).collect();
+            let splices: Vec<_> = chunk.clone().splices(rows.clone(), is_first).map(|joint| joint.unwrap()).collect();
             let (mut text, mut crc) = (Vec::new(), crc32fast::Hasher::new());
-            for joint in joints {
+            for joint in splices {
                 let part = inflate(&joint.pieces);
                 prop_assert_eq!((joint.len, joint.crc), (part.len() as u64, crc32fast::hash(&part)));
                 crc.combine(&crc32fast::Hasher::new_with_initial_len(joint.crc, joint.len));
@@ -112,7 +112,7 @@ fn a_derived_chunk_keeps_times_and_names() {
     let (third, fourth) = (items[2].at, items[3].at.next_tick());
     assert_eq!(derived.rows_within(Interval::new(third, fourth)), 1..3);
     let whole = chunk(&items);
-    assert_eq!(derived.names(1..3), whole.names(2..4), "items that may still move keep their names");
+    assert_eq!(derived.id_hashes(1..3), whole.id_hashes(2..4), "items that may still move keep their names");
     assert!(derived.read(0..3).all(|row| row.unwrap().1 == "{}"));
 }
 
@@ -138,7 +138,7 @@ fn what_is_read_again_is_kept_for_a_while_and_goes_with_its_chunk() {
     let hot = memory.hot_bytes();
     assert!(hot > chunk.text_len(0..20), "the whole block, and what it costs: {hot}");
     assert_eq!(read(), first);
-    memory.drop_chunk(id);
+    memory.remove(id);
     memory.bytes();
     assert_eq!(memory.hot_bytes(), 0);
 }

@@ -109,7 +109,7 @@ impl Drop for BatchArrival {
 impl Fetcher {
     /// Tells the one who calls that something is being gathered here.
     pub(in crate::cache) fn announce(&self, account: &str) -> Option<BatchAnnouncement> {
-        let relay = self.relay.as_ref()?;
+        let relay = self.remote.as_ref()?;
         let (to, gathering) = (relay.caller_of(account)?, relay.name());
         relay.send(&to, ClusterMessage::AnnouncedBatches { account: account.to_owned(), gathering });
         Some(BatchAnnouncement { relay: relay.clone(), to, gathering: Some(gathering) })
@@ -117,8 +117,8 @@ impl Fetcher {
 
     /// Waits while others may come with what they want of an account, and until it is known who makes its calls.
     pub(in crate::cache) async fn let_gather(&self, account: &str) {
-        let Some(relay) = &self.relay else { return sleep(GATHER).await };
-        if relay.role(account) == Role::Calls {
+        let Some(relay) = &self.remote else { return sleep(GATHER).await };
+        if relay.role(account) == Role::Leader {
             sleep(GATHER_FOR_ALL).await;
             relay.0.coming.wait(account).await;
         } else {
@@ -129,7 +129,7 @@ impl Fetcher {
         if *role.borrow() != Role::Unknown {
             return;
         }
-        if role.wait_for(|role| *role != Role::Unknown).await.is_ok_and(|role| *role == Role::Calls) {
+        if role.wait_for(|role| *role != Role::Unknown).await.is_ok_and(|role| *role == Role::Leader) {
             // Others could ask nobody either, and come with what they want as soon as they hear of it.
             sleep(HEARD).await;
             relay.0.coming.wait(account).await;

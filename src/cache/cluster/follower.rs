@@ -13,7 +13,7 @@ use crate::cache::chunk::Chunk;
 use crate::cache::fetch::FetchTask;
 use crate::cache::fetch::Fetcher;
 use crate::cache::fetch::Waiter;
-use crate::cache::fetch::{FetchedInterval, InFlightFetch, Route};
+use crate::cache::fetch::{FetchSpec, FetchedInterval, InFlightFetch};
 use crate::cache::purge::Tombstones;
 use crate::cache::series::{SeriesState, SharedSeriesState};
 use crate::clock::SKEW;
@@ -94,7 +94,7 @@ impl Cluster {
             attempt: 0,
             series: (&*work.series).into(),
             interval: (interval.start.as_nanos(), interval.end.as_nanos()),
-            exactly: work.flight.route.placed == PlacementCheck::Unchecked,
+            exactly: work.flight.spec.placed == PlacementCheck::Unchecked,
             asker: (&seat.asker).into(),
             asked_ago: 0,
             waited: QueueWait::default(),
@@ -152,9 +152,9 @@ impl Fetcher {
     ) {
         let mut ids = Vec::new();
         let mut shelf = of.lock();
-        let Some(gathering) = shelf.gathering.take() else { return };
-        for want in &gathering.wants {
-            let Some(seat) = want.seat.upgrade() else { continue };
+        let Some(gathering) = shelf.pending.take() else { return };
+        for want in &gathering.requests {
+            let Some(seat) = want.waiter.upgrade() else { continue };
             // Of a long window, what comes first is asked for first: the answer says how far it reaches.
             let length: Duration = want.intervals.intervals().iter().map(|interval| interval.length()).sum();
             let intervals = if length > LONG { &want.intervals.intervals()[..1] } else { want.intervals.intervals() };
@@ -198,10 +198,10 @@ impl Fetcher {
     ) -> (u64, Arc<InFlightFetch>) {
         // Under the shelf's lock, as the epoch of any flight.
         let purged = self.purges.known(&series.account);
-        let route = Route { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
+        let spec = FetchSpec { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
         let density = self.density(shelf);
         let expected = (!density.is_unknown()).then(|| density.items(interval));
-        let flight = InFlightFetch::begin_elsewhere(route, expected, seat, self.quotas.scheduler(&series.account));
+        let flight = InFlightFetch::new_remote(spec, expected, seat, self.quotas.scheduler(&series.account));
         let work = FetchTask::new(series, of, shelf, flight.clone(), [seat]);
         let awaited = relay.remember(&work, fresh_since, seat, purged);
         let id = awaited.id;
@@ -213,27 +213,30 @@ impl Fetcher {
     async fn fly_elsewhere(self: Arc<Self>, work: FetchTask, mut awaited: Awaited) {
         let result = match self.brought(&work, &mut awaited).await {
             Ok(delivered) => {
-                telemetry::errand("asked", "landed");
-                self.shelve(&work, delivered.interval, &delivered.chunks);
+                telemetry::remote_fetch("asked", "landed");
+                self.store_chunks(&work, delivered.interval, &delivered.chunks);
                 Ok(delivered)
             }
             // Those who wait look again: then what they want is gathered, and fetched from here.
             Err(Left::CallsHere) => {
-                telemetry::errand("asked", "left");
+                telemetry::remote_fetch("asked", "left");
                 Ok(FetchedInterval::nothing())
             }
             Err(Left::Failed(error)) => {
-                telemetry::errand("asked", if work.flight.demand.is_abandoned() { "unwanted" } else { "failed" });
+                telemetry::remote_fetch(
+                    "asked",
+                    if work.flight.waiters.is_abandoned() { "unwanted" } else { "failed" },
+                );
                 Err(error)
             }
         };
-        self.land(&work, result);
+        self.finish_fetch(&work, result);
     }
 
     async fn brought(&self, work: &FetchTask, awaited: &mut Awaited) -> Result<FetchedInterval, Left> {
-        let InFlightFetch { demand, .. } = &*work.flight;
+        let InFlightFetch { waiters, .. } = &*work.flight;
         let account = &work.series.account;
-        let turns = self.quotas.scheduler(account).ok_or(CacheError::Lost)?;
+        let turns = self.quotas.scheduler(account).ok_or(CacheError::FetchLost)?;
         let mut role = turns.role();
         role.mark_changed();
         let mut asked_of = awaited.relay.caller_of(account);
@@ -242,12 +245,12 @@ impl Fetcher {
         loop {
             tokio::select! {
                 landed = awaited.landed.recv() => {
-                    let brought = match landed.ok_or(CacheError::Lost)?.result.map_err(CacheError::from) {
-                        Err(CacheError::Foreign) => return Err(awaited.stand_apart(account)),
+                    let brought = match landed.ok_or(CacheError::FetchLost)?.result.map_err(CacheError::from) {
+                        Err(CacheError::ConfigMismatch) => return Err(awaited.stand_apart(account)),
                         brought => brought?,
                     };
                     told &= brought.collapsed;
-                    work.flight.spent_elsewhere(brought.calls, told);
+                    work.flight.add_remote_calls(brought.calls, told);
                     if let Some(chunks) = self.read(work, awaited, &brought, &mut role).await? {
                         let (start, end) = brought.interval;
                         let interval = Interval::new(Timestamp::from_nanos(start), Timestamp::from_nanos(end));
@@ -256,23 +259,23 @@ impl Fetcher {
                     awaited.ask_again(self.purges.known(account))?;
                 }
                 changed = role.changed() => {
-                    changed.map_err(|_| CacheError::Lost)?;
+                    changed.map_err(|_| CacheError::FetchLost)?;
                     let role = role.borrow_and_update().clone();
                     match role {
-                        Role::Calls => return Err(Left::CallsHere),
-                        Role::Follows(caller) if asked_of.as_ref() != Some(&caller) => {
+                        Role::Leader => return Err(Left::CallsHere),
+                        Role::Follower(caller) if asked_of.as_ref() != Some(&caller) => {
                             asked_of = Some(caller);
                             awaited.relay.0.say_again.notify_one();
                         }
-                        Role::Follows(_) | Role::Unknown => {}
+                        Role::Follower(_) | Role::Unknown => {}
                     }
                 }
-                () = demand.changed() => {
-                    if demand.is_abandoned() {
+                () = waiters.changed() => {
+                    if waiters.is_abandoned() {
                         if let Some(to) = awaited.relay.caller_of(account) {
                             awaited.relay.send(&to, ClusterMessage::Gone { id: awaited.id });
                         }
-                        return Err(CacheError::Repage(PagingError::Quota(QuotaError::Abandoned)).into());
+                        return Err(CacheError::Paging(PagingError::Quota(QuotaError::Abandoned)).into());
                     }
                 }
             }
@@ -292,14 +295,14 @@ impl Fetcher {
         let interval = Interval::new(Timestamp::from_nanos(*start), Timestamp::from_nanos(*end));
         // At least something from the beginning on, and no more than was asked for.
         if interval.start != asked.start || interval.end > asked.end || (interval.is_empty() && !asked.is_empty()) {
-            return Err(CacheError::Lost.into());
+            return Err(CacheError::FetchLost.into());
         }
         let mut uncovered = IntervalSet::from(interval);
         for piece in pieces {
             uncovered.remove(piece.interval);
         }
         if !uncovered.is_empty() {
-            return Err(CacheError::Lost.into());
+            return Err(CacheError::FetchLost.into());
         }
         // What was fetched in the future was fetched by a replica whose clock is wrong, and that may have taken for settled
         // what was not.
@@ -307,7 +310,7 @@ impl Fetcher {
         if pieces.iter().any(|piece| piece.fetched_at > now + SKEW) {
             return Err(awaited.stand_apart(&work.series.account));
         }
-        let Some(passing) = awaited.passing() else { return Err(CacheError::Lost.into()) };
+        let Some(passing) = awaited.passing() else { return Err(CacheError::FetchLost.into()) };
         let begun = Instant::now();
         let heard_of = self.purges.known(&work.series.account);
         let will_do = |chunk: &Chunk| {
@@ -317,17 +320,17 @@ impl Fetcher {
             !buried_by(&awaited.purged) && (buried_by(&heard_of) || !self.purges.buries(&work.series, chunk))
         };
         loop {
-            let (tier, placed) = (&awaited.relay.0.tier, work.flight.route.placed);
+            let (tier, placed) = (&awaited.relay.0.tier, work.flight.spec.placed);
             if let Ok(chunks) = tier.take_over(&work.series, &passing, pieces, placed).await {
                 let chunks = chunks.filter(|chunks| chunks.iter().all(will_do));
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));
             }
             if begun.elapsed() > READING {
-                return Err(CacheError::Lost.into());
+                return Err(CacheError::FetchLost.into());
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
-                _ = role.wait_for(|role| *role == Role::Calls) => return Err(Left::CallsHere),
+                _ = role.wait_for(|role| *role == Role::Leader) => return Err(Left::CallsHere),
             }
         }
     }
@@ -348,14 +351,15 @@ impl Awaited {
                 Left::CallsHere
             }
             // It is another one by now.
-            None => Left::Failed(CacheError::Foreign),
+            None => Left::Failed(CacheError::ConfigMismatch),
         }
     }
 
     /// Asks for it again, though it was brought; `purged` is known by now.
     fn ask_again(&mut self, purged: Arc<Tombstones>) -> Result<(), CacheError> {
         let mut all = self.relay.asked();
-        let asked = all.get_mut(&self.id).filter(|asked| asked.errand.attempt < ATTEMPTS).ok_or(CacheError::Lost)?;
+        let asked =
+            all.get_mut(&self.id).filter(|asked| asked.errand.attempt < ATTEMPTS).ok_or(CacheError::FetchLost)?;
         asked.errand.attempt += 1;
         asked.errand.epoch = purged.epoch();
         self.purged = purged;

@@ -108,7 +108,7 @@ impl Cluster {
 
     fn lands(&self, from: &ReplicaId, errand: &RemoteFetch, result: Result<RemoteResult, CacheError>) {
         let (id, attempt) = (errand.id, errand.attempt);
-        telemetry::errand("carried", if result.is_ok() { "landed" } else { "failed" });
+        telemetry::remote_fetch("carried", if result.is_ok() { "landed" } else { "failed" });
         let result = result.map_err(|error| (&error).into());
         let letter = Arc::new(ClusterMessage::FetchReply(FetchReply { id, attempt, result }));
         let mut carried = self.carried();
@@ -135,7 +135,7 @@ impl Fetcher {
         let mut waited = Vec::new();
         for errand in errands {
             let series = Arc::new(Series::from(&errand.series));
-            if relay.role(&series.account) != Role::Calls || relay.knows(from, &errand, &mut waited) {
+            if relay.role(&series.account) != Role::Leader || relay.knows(from, &errand, &mut waited) {
                 continue;
             }
             let name = (from.clone(), errand.id);
@@ -165,13 +165,13 @@ impl Fetcher {
     ) {
         let Order { from, series, errand, .. } = &order;
         let turns = self.quotas.scheduler(&series.account).filter(|_| is_known);
-        let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::Foreign)) };
+        let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::ConfigMismatch)) };
         let mut role = turns.role();
         tokio::select! {
             result = self.answer(&relay, &order, arrival) => relay.lands(from, errand, result),
             // The other one is asked for it.
-            _ = role.wait_for(|role| *role != Role::Calls) => {
-                telemetry::errand("carried", "left");
+            _ = role.wait_for(|role| *role != Role::Leader) => {
+                telemetry::remote_fetch("carried", "left");
                 relay.carried().remove(&(from.clone(), errand.id));
             }
         }
@@ -190,14 +190,14 @@ impl Fetcher {
             self.purges.catch_up(&series.account).await;
         }
         let (interval, asked_at) = (errand.interval(), self.clock.now() - Duration::from_millis(errand.asked_ago));
-        let (excerpt, asker) = (PageRange::ALL, Requester::from(&errand.asker));
-        let query = WindowQuery { series: series.clone(), interval, excerpt, asked_at, asker, may_stream: false };
+        let (page_range, asker) = (PageRange::ALL, Requester::from(&errand.asker));
+        let query = WindowQuery { series: series.clone(), interval, page_range, asked_at, asker, may_stream: false };
         let mut session = Session::new(self.clone(), query, patience.clone(), arrival);
         let placed = if errand.exactly { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
         let (parts, outcome) = match placed {
             // Whoever has asked for a piece of its window asks for the whole of it then.
             PlacementCheck::Checked if session.shelf.lock().is_uncut(interval) => {
-                return Err(CacheError::Repage(PagingError::Unplaced));
+                return Err(CacheError::Paging(PagingError::Unplaced));
             }
             PlacementCheck::Checked => {
                 session.check_field().await?;
@@ -215,9 +215,11 @@ impl Fetcher {
             match relay.0.tier.hand_over(series, &passing, &chunks, errand.attempt > 0).await {
                 Ok(pieces) => break pieces,
                 Err(HandoverError::Refused) if hand_overs < HAND_OVERS => sleep(PAUSE).await,
-                Err(HandoverError::Refused) => return Err(CacheError::Held(Exhausted { retry_after: COME_AGAIN })),
+                Err(HandoverError::Refused) => {
+                    return Err(CacheError::QuotaExhausted(Exhausted { retry_after: COME_AGAIN }));
+                }
                 // The one who asks fetches it for itself.
-                Err(HandoverError::TooLarge) => return Err(CacheError::Foreign),
+                Err(HandoverError::TooLarge) => return Err(CacheError::ConfigMismatch),
             }
         };
         let end =
@@ -249,7 +251,7 @@ impl Fetcher {
                 let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(packed), false));
             } else {
-                let kept = placed == PlacementCheck::Checked && self.is_kept(chunk, placed);
+                let kept = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);
                 chunks.push((chunk.clone(), kept));
             }
         }

@@ -158,14 +158,14 @@ impl Cluster {
     /// The one who makes the calls of an account, if that is another one, and who it is is known.
     fn caller_of(&self, account: &str) -> Option<ReplicaId> {
         match self.role(account) {
-            Role::Follows(caller) => Some(caller),
-            Role::Calls | Role::Unknown => None,
+            Role::Follower(caller) => Some(caller),
+            Role::Leader | Role::Unknown => None,
         }
     }
 
     fn role(&self, account: &str) -> Role {
         // One that is not configured is refused below.
-        self.0.quotas.scheduler(account).map_or(Role::Calls, |turns| turns.role().borrow().clone())
+        self.0.quotas.scheduler(account).map_or(Role::Leader, |turns| turns.role().borrow().clone())
     }
 
     fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, PendingRemoteFetch>> {
@@ -202,7 +202,7 @@ impl Cluster {
 impl Fetcher {
     /// The way to the one who makes the calls of an account, unless that is this replica. Who it is may not be known yet.
     pub(super) fn elsewhere(&self, account: &str) -> Option<&Cluster> {
-        self.relay.as_ref().filter(|relay| relay.role(account) != Role::Calls)
+        self.remote.as_ref().filter(|relay| relay.role(account) != Role::Leader)
     }
 }
 

@@ -48,15 +48,15 @@ pub(super) enum WireError {
 impl From<&CacheError> for WireError {
     fn from(error: &CacheError) -> Self {
         match error {
-            CacheError::Held(Exhausted { retry_after }) => Self::Held(*retry_after),
-            CacheError::Busy { retry_after } => Self::Busy(*retry_after),
+            CacheError::QuotaExhausted(Exhausted { retry_after }) => Self::Held(*retry_after),
+            CacheError::TooManyFetches { retry_after } => Self::Busy(*retry_after),
             // Of a fetch for another replica there is no answer that could be too much.
-            CacheError::Lost | CacheError::AnswersHoldTooMuch => Self::Lost,
-            CacheError::Restless => Self::Restless,
+            CacheError::FetchLost | CacheError::PinnedMemoryFull => Self::Lost,
+            CacheError::ItemsMoving => Self::Restless,
             CacheError::Damaged(Damaged) => Self::Damaged,
-            CacheError::Foreign => Self::Foreign,
-            CacheError::TooLargeToHold { limit } => Self::TooLargeToHold(*limit),
-            CacheError::Repage(error) => error.into(),
+            CacheError::ConfigMismatch => Self::Foreign,
+            CacheError::TooLargeToBuffer { limit } => Self::TooLargeToHold(*limit),
+            CacheError::Paging(error) => error.into(),
         }
     }
 }
@@ -110,20 +110,20 @@ impl From<WireError> for CacheError {
     fn from(told: WireError) -> Self {
         let spent = |retry_after| Exhausted { retry_after };
         let words = |message: Option<String>| message.as_deref().and_then(known_message);
-        let quota = |error| Self::Repage(PagingError::Quota(error));
+        let quota = |error| Self::Paging(PagingError::Quota(error));
         let upstream = |error| quota(QuotaError::Token(TokenError::Upstream(error)));
         match told {
-            WireError::Held(retry_after) => Self::Held(spent(retry_after)),
-            WireError::Busy(retry_after) => Self::Busy { retry_after },
-            WireError::Lost => Self::Lost,
-            WireError::Restless => Self::Restless,
+            WireError::Held(retry_after) => Self::QuotaExhausted(spent(retry_after)),
+            WireError::Busy(retry_after) => Self::TooManyFetches { retry_after },
+            WireError::Lost => Self::FetchLost,
+            WireError::Restless => Self::ItemsMoving,
             WireError::Damaged => Self::Damaged(Damaged),
-            WireError::Foreign => Self::Foreign,
-            WireError::WindowField => Self::Repage(PagingError::WindowField),
-            WireError::Unplaced => Self::Repage(PagingError::Unplaced),
-            WireError::Torn => Self::Repage(PagingError::Torn(Interval::default())),
-            WireError::Oversized => Self::Repage(PagingError::Oversized),
-            WireError::RunTooLarge(limit) => Self::Repage(PagingError::TooLarge { limit }),
+            WireError::Foreign => Self::ConfigMismatch,
+            WireError::WindowField => Self::Paging(PagingError::WindowField),
+            WireError::Unplaced => Self::Paging(PagingError::Unplaced),
+            WireError::Torn => Self::Paging(PagingError::Torn(Interval::default())),
+            WireError::Oversized => Self::Paging(PagingError::Oversized),
+            WireError::RunTooLarge(limit) => Self::Paging(PagingError::TooLarge { limit }),
             WireError::Exhausted(retry_after) => quota(QuotaError::Exhausted(spent(retry_after))),
             WireError::Refused(retry_after) => quota(QuotaError::Refused(spent(retry_after))),
             WireError::Unwanted => quota(QuotaError::Abandoned),
@@ -145,7 +145,7 @@ impl From<WireError> for CacheError {
             }
             WireError::BadPage(why) => upstream(UpstreamError::BadPage(why)),
             WireError::TooLarge => upstream(UpstreamError::TooLarge),
-            WireError::TooLargeToHold(limit) => Self::TooLargeToHold { limit },
+            WireError::TooLargeToHold(limit) => Self::TooLargeToBuffer { limit },
         }
     }
 }
@@ -157,23 +157,23 @@ mod tests {
     /// Each error that there is, but for what stands in it.
     fn errors() -> Vec<CacheError> {
         let spent = Exhausted { retry_after: Duration::from_millis(61_234) };
-        let quota = |error| CacheError::Repage(PagingError::Quota(error));
+        let quota = |error| CacheError::Paging(PagingError::Quota(error));
         let upstream = |error| quota(QuotaError::Token(TokenError::Upstream(error)));
         let message = known_message("Invalid JWT token");
         assert!(message.is_some());
         vec![
-            CacheError::Held(spent),
-            CacheError::Busy { retry_after: Duration::from_secs(5) },
-            CacheError::Lost,
-            CacheError::Restless,
+            CacheError::QuotaExhausted(spent),
+            CacheError::TooManyFetches { retry_after: Duration::from_secs(5) },
+            CacheError::FetchLost,
+            CacheError::ItemsMoving,
             CacheError::Damaged(Damaged),
-            CacheError::Foreign,
-            CacheError::TooLargeToHold { limit: 256 << 20 },
-            CacheError::Repage(PagingError::WindowField),
-            CacheError::Repage(PagingError::Unplaced),
-            CacheError::Repage(PagingError::Torn(Interval::default())),
-            CacheError::Repage(PagingError::Oversized),
-            CacheError::Repage(PagingError::TooLarge { limit: 7 }),
+            CacheError::ConfigMismatch,
+            CacheError::TooLargeToBuffer { limit: 256 << 20 },
+            CacheError::Paging(PagingError::WindowField),
+            CacheError::Paging(PagingError::Unplaced),
+            CacheError::Paging(PagingError::Torn(Interval::default())),
+            CacheError::Paging(PagingError::Oversized),
+            CacheError::Paging(PagingError::TooLarge { limit: 7 }),
             quota(QuotaError::Exhausted(spent)),
             quota(QuotaError::Refused(spent)),
             quota(QuotaError::Abandoned),

@@ -45,13 +45,13 @@ pub(in crate::cache) enum StartPolicy {
 /// `by_caller`: callers compete for the quota, and each is to have runs of its own. Were neighbours one run, whoever asks
 /// for less would be served with whoever asks for more, at the expense of one of them, and again each time that they get
 /// their answers together. What they have in common is fetched for the first of them.
-pub(in crate::cache) fn gathered(
+pub(in crate::cache) fn coalesce(
     wants: &[PendingRequest],
     by_caller: bool,
     mut divide: impl FnMut(Interval, bool) -> Vec<PlannedRun>,
 ) -> Vec<BatchedRun> {
     let wants: Vec<(Arc<Waiter>, &PendingRequest)> =
-        wants.iter().filter_map(|want| Some((want.seat.upgrade()?, want))).collect();
+        wants.iter().filter_map(|want| Some((want.waiter.upgrade()?, want))).collect();
     let mut parties: Vec<Option<&str>> = Vec::new();
     for (seat, _) in &wants {
         let party = by_caller.then_some(&*seat.asker.caller);
@@ -80,7 +80,7 @@ pub(in crate::cache) fn gathered(
     let mut runs = Vec::new();
     for (interval, agentic, party) in intervals {
         let early =
-            wants.iter().any(|(_, want)| want.lead.is_some_and(|lead| lead.early && interval.contains(lead.at)));
+            wants.iter().any(|(_, want)| want.next_need.is_some_and(|lead| lead.early && interval.contains(lead.at)));
         let with_cause = |plan: PlannedRun| {
             let cause = cause(&wants, plan.interval, agentic, party)?;
             Some(BatchedRun { plan, agentic, cause })
@@ -102,14 +102,14 @@ fn cause(
     party: Option<&str>,
 ) -> Option<BatchOwner> {
     let served = wants.iter().filter(|(_, want)| agentic || !want.agentic);
-    let served = served.filter_map(|(seat, want)| Some((seat, want.agentic, need(&want.intervals, interval)?)));
+    let served = served.filter_map(|(seat, want)| Some((seat, want.agentic, needed_part(&want.intervals, interval)?)));
     let (cause, ..) = served.clone().min_by_key(|(seat, asked_rich, need)| {
         // What is rich is there because somebody asked for it.
         (!belongs(seat, party), seat.asker.class, *asked_rich != agentic, Reverse(need.length()))
     })?;
     let seats = served.map(|(seat, ..)| seat.clone()).collect();
-    let wants = || wants.iter().map(|(_, want)| want).filter(|want| need(&want.intervals, interval).is_some());
-    let begins = if wants().any(|want| want.lead.is_some_and(|lead| interval.contains(lead.at))) {
+    let wants = || wants.iter().map(|(_, want)| want).filter(|want| needed_part(&want.intervals, interval).is_some());
+    let begins = if wants().any(|want| want.next_need.is_some_and(|lead| interval.contains(lead.at))) {
         StartPolicy::Now
     } else if wants().any(|want| want.further) {
         StartPolicy::IfSpare
@@ -120,7 +120,7 @@ fn cause(
 }
 
 /// From the first to the last moment of `interval` that is among `wanted`.
-pub(in crate::cache) fn need(wanted: &IntervalSet, interval: Interval) -> Option<Interval> {
+pub(in crate::cache) fn needed_part(wanted: &IntervalSet, interval: Interval) -> Option<Interval> {
     let parts = wanted.intervals().iter().map(|wanted| wanted.intersection(interval)).filter(|part| !part.is_empty());
     parts.reduce(|one, next| Interval::new(one.start, next.end))
 }
@@ -146,10 +146,10 @@ mod tests {
         PendingRequest {
             intervals: interval(start, end).into(),
             agentic,
-            seat: Arc::downgrade(seat),
+            waiter: Arc::downgrade(seat),
             fresh_since: Timestamp::MIN,
-            looked_up: false,
-            lead: Some(NextNeed { at: interval(start, end).start, early: false }),
+            redis_checked: false,
+            next_need: Some(NextNeed { at: interval(start, end).start, early: false }),
             further: false,
         }
     }
@@ -160,7 +160,7 @@ mod tests {
 
     /// Each run with its cause and how many wait.
     fn told(wants: &[PendingRequest]) -> Vec<(Interval, bool, String, usize)> {
-        told_of(gathered(wants, false, undivided))
+        told_of(coalesce(wants, false, undivided))
     }
 
     fn told_of(runs: Vec<BatchedRun>) -> Vec<(Interval, bool, String, usize)> {
@@ -186,7 +186,7 @@ mod tests {
         let wants = [want(&a, 0, 10, false), want(&b, 5, 40, false), want(&a, 40, 50, false), want(&a, 10, 12, false)];
         let runs = [(0, 12, "a", 3), (40, 50, "a", 1), (12, 40, "b", 1)];
         let runs = runs.map(|(start, end, who, wait)| (interval(start, end), false, who.to_owned(), wait));
-        assert_eq!(told_of(gathered(&wants, true, undivided)), runs);
+        assert_eq!(told_of(coalesce(&wants, true, undivided)), runs);
     }
 
     #[test]
@@ -223,16 +223,16 @@ mod tests {
         };
         let begins = |wants: &[PendingRequest]| -> Vec<i64> {
             let now = |run: &BatchedRun| run.cause.begins == StartPolicy::Now;
-            let runs = gathered(wants, false, tens);
+            let runs = coalesce(wants, false, tens);
             assert_eq!(runs.len(), 10);
             runs.iter().filter(|run| now(run)).map(|run| run.plan.interval.start.as_seconds()).collect()
         };
         assert_eq!(begins(&wants), [0, 70]);
-        wants[0].lead = None;
+        wants[0].next_need = None;
         wants[0].further = true;
         assert_eq!(begins(&wants), [70]);
         let spare =
-            gathered(&wants, false, tens).into_iter().filter(|run| run.cause.begins == StartPolicy::IfSpare).count();
+            coalesce(&wants, false, tens).into_iter().filter(|run| run.cause.begins == StartPolicy::IfSpare).count();
         assert_eq!(spare, 9);
     }
 }

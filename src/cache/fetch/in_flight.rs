@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::waiter::Waiter;
 use crate::cache::CacheError;
 use crate::cache::chunk::Chunk;
-use crate::cache::store::AheadPermit;
+use crate::cache::store::ReadAheadPermit;
 use crate::paging::{PlacementCheck, RunBounds, RunPhase, RunStatus};
 use crate::quota::{CallScheduler, Exhausted};
 use crate::request::{Priority, QueueTimeout, RunWaiters};
@@ -41,7 +41,7 @@ impl FetchedInterval {
 
 /// What identifies a flight when it begins.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::cache) struct Route {
+pub(in crate::cache) struct FetchSpec {
     pub(in crate::cache) interval: Interval,
     pub(in crate::cache) agentic: bool,
     pub(in crate::cache) placed: PlacementCheck,
@@ -54,8 +54,8 @@ pub(in crate::cache) struct Route {
 /// A fetch in flight.
 #[derive(Debug)]
 pub(in crate::cache) struct InFlightFetch {
-    pub(in crate::cache) route: Route,
-    pub(in crate::cache) demand: Arc<RunWaiters>,
+    pub(in crate::cache) spec: FetchSpec,
+    pub(in crate::cache) waiters: Arc<RunWaiters>,
     /// Of one that another replica is to bring: the only one who waits for it. Others send an errand of their own, and
     /// the one who calls joins them, as it knows what each of them wants.
     of: Option<Weak<Waiter>>,
@@ -67,7 +67,7 @@ pub(in crate::cache) struct InFlightFetch {
     /// Whether somebody's answer has told of its calls: they are told of once.
     charged: AtomicBool,
     /// The room that was set aside for what it brings ahead of somebody who streams.
-    ahead: Mutex<Option<AheadPermit>>,
+    ahead: Mutex<Option<ReadAheadPermit>>,
     /// Told of calls that no answer tells of.
     turns: Option<Arc<CallScheduler>>,
 }
@@ -84,43 +84,43 @@ impl Drop for InFlightFetch {
 impl InFlightFetch {
     /// A flight that begins now; so many items are expected of it.
     pub(in crate::cache) fn begin(
-        route: Route,
+        spec: FetchSpec,
         expected: Option<f64>,
-        demand: Arc<RunWaiters>,
+        waiters: Arc<RunWaiters>,
         turns: Option<&Arc<CallScheduler>>,
     ) -> Arc<Self> {
-        Self::with(route, expected, demand, turns, None)
+        Self::with(spec, expected, waiters, turns, None)
     }
 
     /// One that another replica is to bring, to this seat.
-    pub(in crate::cache) fn begin_elsewhere(
-        route: Route,
+    pub(in crate::cache) fn new_remote(
+        spec: FetchSpec,
         expected: Option<f64>,
         seat: &Arc<Waiter>,
         turns: Option<&Arc<CallScheduler>>,
     ) -> Arc<Self> {
-        Self::with(route, expected, RunWaiters::new(seat.asker.clone()), turns, Some(Arc::downgrade(seat)))
+        Self::with(spec, expected, RunWaiters::new(seat.asker.clone()), turns, Some(Arc::downgrade(seat)))
     }
 
     fn with(
-        route: Route,
+        spec: FetchSpec,
         expected: Option<f64>,
-        demand: Arc<RunWaiters>,
+        waiters: Arc<RunWaiters>,
         turns: Option<&Arc<CallScheduler>>,
         of: Option<Weak<Waiter>>,
     ) -> Arc<Self> {
-        let status = watch::Sender::new(RunStatus::new(route.interval, expected));
+        let status = watch::Sender::new(RunStatus::new(spec.interval, expected));
         let (landed, closed, charged, ahead) = Default::default();
-        Arc::new(Self { route, demand, of, status, landed, closed, charged, ahead, turns: turns.cloned() })
+        Arc::new(Self { spec, waiters, of, status, landed, closed, charged, ahead, turns: turns.cloned() })
     }
 
     /// Whether another replica is to bring it.
-    pub(in crate::cache) fn is_elsewhere(&self) -> bool {
+    pub(in crate::cache) fn is_remote(&self) -> bool {
         self.of.is_some()
     }
 
     /// Whether it is brought for this seat, or for whoever wants it.
-    pub(in crate::cache) fn is_for(&self, seat: &Waiter) -> bool {
+    pub(in crate::cache) fn serves_waiter(&self, seat: &Waiter) -> bool {
         self.of.as_ref().is_none_or(|of| std::ptr::eq(of.as_ptr(), seat))
     }
 
@@ -150,18 +150,18 @@ impl InFlightFetch {
     }
 
     /// Sets room aside until whoever streams has taken what it brings.
-    pub(in crate::cache) fn hold_room(&self, permit: AheadPermit) {
+    pub(in crate::cache) fn hold_read_ahead(&self, permit: ReadAheadPermit) {
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
     /// The room that was set aside.
-    pub(in crate::cache) fn take_room(&self) -> Option<AheadPermit> {
+    pub(in crate::cache) fn take_read_ahead(&self) -> Option<ReadAheadPermit> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether one who wants `interval` with or without richness can wait for it.
     pub(in crate::cache) fn serves(&self, interval: Interval, agentic: bool) -> bool {
-        let Route { placed, agentic: is_rich, .. } = self.route;
+        let FetchSpec { placed, agentic: is_rich, .. } = self.spec;
         placed == PlacementCheck::Checked && (is_rich || !agentic) && self.interval().overlaps(interval)
     }
 
@@ -173,7 +173,7 @@ impl InFlightFetch {
     }
 
     /// What it brought, if it has landed.
-    pub(in crate::cache) fn delivered(&self) -> Option<Result<FetchedInterval, CacheError>> {
+    pub(in crate::cache) fn result(&self) -> Option<Result<FetchedInterval, CacheError>> {
         self.landed.get().cloned()
     }
 
@@ -186,16 +186,20 @@ impl InFlightFetch {
     }
 
     /// Whether one who knew it to bring `known` has to look again: it has landed, or brings less.
-    pub(in crate::cache) fn has_news(&self, known: Interval) -> bool {
+    pub(in crate::cache) fn has_changed(&self, known: Interval) -> bool {
         self.landed.get().is_some() || self.interval() != known
     }
 
     /// An error if the quota holds it up for longer than `patience` lasts.
-    pub(in crate::cache) fn check_patience(&self, class: Priority, patience: &QueueTimeout) -> Result<(), CacheError> {
+    pub(in crate::cache) fn check_queue_timeout(
+        &self,
+        class: Priority,
+        patience: &QueueTimeout,
+    ) -> Result<(), CacheError> {
         match self.paused_until(class).filter(|until| *until > patience.end()) {
-            Some(until) => {
-                Err(CacheError::Held(Exhausted { retry_after: until.saturating_duration_since(Instant::now()) }))
-            }
+            Some(until) => Err(CacheError::QuotaExhausted(Exhausted {
+                retry_after: until.saturating_duration_since(Instant::now()),
+            })),
             None => Ok(()),
         }
     }
@@ -205,14 +209,14 @@ impl InFlightFetch {
     /// upstream counts too, for somebody more urgent than the run.
     pub(in crate::cache) fn is_too_long_for(&self, need: Interval, class: Priority, expected_wait: Duration) -> bool {
         let RunStatus { interval, pages, expected, last_page, .. } = *self.status.borrow();
-        let Some(expected) = expected.filter(|_| !self.is_elsewhere()) else { return false };
+        let Some(expected) = expected.filter(|_| !self.is_remote()) else { return false };
         let all = expected / f64::from(PAGE_LIMIT);
         // One that has brought more than was expected of it may be as large as any.
         let all = if f64::from(pages) < all { all } else { f64::from(RunBounds::PRODUCT.pages) };
         let share = need.intersection(interval).length().as_secs_f64() / interval.length().as_secs_f64().max(1.0);
         let spared = all - f64::from(pages) - all * share;
-        let is_urgent = class < self.demand.cause().class;
-        let wait = expected_wait.max(self.demand.last_wait());
+        let is_urgent = class < self.waiters.cause().class;
+        let wait = expected_wait.max(self.waiters.last_wait());
         let (worth, page) = if is_urgent {
             (PAGES_WORTH_A_CALL_TO_THE_URGENT, wait.max(last_page))
         } else {
@@ -223,8 +227,8 @@ impl InFlightFetch {
 
     /// Another replica has brought it, at the cost of so many calls; `told` if somebody's answer there has told of them
     /// all.
-    pub(in crate::cache) fn spent_elsewhere(&self, calls: u32, told: bool) {
-        self.demand.add(calls);
+    pub(in crate::cache) fn add_remote_calls(&self, calls: u32, told: bool) {
+        self.waiters.add(calls);
         self.charged.store(told, Ordering::Relaxed);
     }
 
@@ -235,6 +239,6 @@ impl InFlightFetch {
 
     /// The calls it spent, for the first who asks; nothing for all others.
     pub(in crate::cache) fn charge(&self) -> Option<u32> {
-        (!self.charged.swap(true, Ordering::Relaxed)).then(|| self.demand.charge())
+        (!self.charged.swap(true, Ordering::Relaxed)).then(|| self.waiters.charge())
     }
 }

@@ -7,9 +7,9 @@ mod setbacks;
 mod task;
 mod waiter;
 
-pub(in crate::cache) use self::coalesce::{gathered, need};
-pub(in crate::cache) use self::in_flight::{FetchedInterval, InFlightFetch, Route};
-pub(in crate::cache) use self::setbacks::FailureBackoff;
+pub(in crate::cache) use self::coalesce::{coalesce, needed_part};
+pub(in crate::cache) use self::in_flight::{FetchSpec, FetchedInterval, InFlightFetch};
+pub(in crate::cache) use self::setbacks::NegativeCache;
 pub(in crate::cache) use self::task::FetchTask;
 pub(in crate::cache) use self::waiter::{RedisHit, Waiter};
 
@@ -56,10 +56,10 @@ pub(super) struct Fetcher {
     pub(super) below: PagingService,
     pub(super) memory: Memory,
     /// What replicas share; `None` if there is no Redis.
-    pub(super) tier: Option<RedisTier>,
+    pub(super) redis: Option<RedisTier>,
     /// The way to the other replicas; `None` if there is no Redis.
-    pub(super) relay: Option<Cluster>,
-    pub(super) shelves: SeriesMap,
+    pub(super) remote: Option<Cluster>,
+    pub(super) series_map: SeriesMap,
     pub(super) freshness_policy: FreshnessPolicy,
     pub(super) grid: Grid,
     pub(super) clock: Clock,
@@ -69,7 +69,7 @@ pub(super) struct Fetcher {
     pub(super) limiters: RunLimiters,
     /// How long a request waits for the quota.
     pub(super) queue_timeout: Duration,
-    pub(super) fields: WindowFields,
+    pub(super) window_fields: WindowFields,
     pub(super) window_field: Arc<str>,
     pub(super) purges: Purges,
     pub(super) stored: AtomicU64,
@@ -81,20 +81,20 @@ impl Fetcher {
     /// Adds what is wanted to what is being gathered for a series. What is returned closes when their flights have begun.
     ///
     /// The caller holds the shelf's lock since it found that missing, and no flight is on its way to it.
-    pub(super) fn gather(
+    pub(super) fn add_to_batch(
         self: &Arc<Self>,
         series: &Arc<Series>,
         of: &SharedSeriesState,
         shelf: &mut SeriesState,
         want: PendingRequest,
     ) -> watch::Receiver<()> {
-        let gathering = shelf.gathering.get_or_insert_with(|| {
+        let gathering = shelf.pending.get_or_insert_with(|| {
             let (begin, begun) = watch::channel(());
             let (fetcher, series, shelf) = (self.clone(), series.clone(), of.clone());
             tokio::spawn(async move {
                 let announced = fetcher.announce(&series.account);
                 fetcher.let_gather(&series.account).await;
-                if let Some(tier) = &fetcher.tier {
+                if let Some(tier) = &fetcher.redis {
                     fetcher.look_in(tier, &series, &shelf).await;
                 }
                 match fetcher.elsewhere(&series.account) {
@@ -103,9 +103,9 @@ impl Fetcher {
                 }
                 drop(begin);
             });
-            PendingBatch { wants: Vec::new(), begun }
+            PendingBatch { requests: Vec::new(), begun }
         });
-        gathering.wants.push(want);
+        gathering.requests.push(want);
         gathering.begun.clone()
     }
 
@@ -113,17 +113,17 @@ impl Fetcher {
     fn begin_gathered(self: &Arc<Self>, series: &Arc<Series>, of: &SharedSeriesState) {
         let by_caller = self.quotas.scheduler(&series.account).is_some_and(|turns| turns.is_contended());
         let mut shelf = of.lock();
-        let Some(PendingBatch { wants, .. }) = shelf.gathering.take() else { return };
+        let Some(PendingBatch { requests: wants, .. }) = shelf.pending.take() else { return };
         let now = self.clock.now();
         let settled_before = self.settled_before(now);
         let density = self.density(&shelf);
-        let seats = wants.iter().filter_map(|want| want.seat.upgrade());
+        let seats = wants.iter().filter_map(|want| want.waiter.upgrade());
         let spare = seats.map(|seat| self.spare_runs(series, &seat.asker)).max().unwrap_or_default();
         // Small runs whose size is a guess are not worth it side by side.
         let is_guess = shelf.sizing.longest().is_some() && !density.covers_the_day();
         let spare = if is_guess { 0 } else { spare };
         let plan = |interval, early| self.plan(interval, &density, shelf.sizing, (early, spare), now);
-        let runs = gathered(&wants, by_caller, plan);
+        let runs = coalesce(&wants, by_caller, plan);
         let (needed, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.cause.begins == StartPolicy::Now);
         let mut begun = needed.len();
         for run in needed {
@@ -138,9 +138,9 @@ impl Fetcher {
             }
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
             let bytes = (run.plan.items.unwrap_or(FIRST_RUN_ITEMS) * PACKED_ITEM) as u64;
-            let Some(room) = self.memory.hold_ahead(bytes) else { break };
+            let Some(room) = self.memory.reserve_ahead(bytes) else { break };
             begun += 1;
-            self.begin(series, of, &mut shelf, run, now).hold_room(room);
+            self.begin(series, of, &mut shelf, run, now).hold_read_ahead(room);
         }
     }
 
@@ -155,16 +155,16 @@ impl Fetcher {
     ) -> Arc<InFlightFetch> {
         let BatchedRun { plan: PlannedRun { interval, items }, agentic, cause } = run;
         let epoch = self.purges.epoch(&series.account);
-        let route = Route { interval, agentic, placed: PlacementCheck::Checked, began_at, epoch };
+        let spec = FetchSpec { interval, agentic, placed: PlacementCheck::Checked, began_at, epoch };
         let flight =
-            InFlightFetch::begin(route, items, RunWaiters::new(cause.asker), self.quotas.scheduler(&series.account));
+            InFlightFetch::begin(spec, items, RunWaiters::new(cause.asker), self.quotas.scheduler(&series.account));
         let work = FetchTask::new(series, of, shelf, flight.clone(), &cause.seats);
         tokio::spawn(self.clone().fly(work, items));
         flight
     }
 
     /// Begins a flight for exactly one window. The caller holds the shelf's lock.
-    pub(super) fn begin_exactly(
+    pub(super) fn fetch_exactly(
         self: &Arc<Self>,
         series: &Arc<Series>,
         of: &SharedSeriesState,
@@ -177,9 +177,9 @@ impl Fetcher {
             return self.ask_exactly(relay, series, of, shelf, interval, fresh_since, seat);
         }
         let (began_at, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
-        let route = Route { interval, agentic: series.agentic, placed: PlacementCheck::Unchecked, began_at, epoch };
+        let spec = FetchSpec { interval, agentic: series.agentic, placed: PlacementCheck::Unchecked, began_at, epoch };
         let flight = InFlightFetch::begin(
-            route,
+            spec,
             None,
             RunWaiters::new(seat.asker.clone()),
             self.quotas.scheduler(&series.account),
@@ -219,7 +219,7 @@ impl Fetcher {
     /// what its runs in flight have seen.
     pub(super) fn density(&self, shelf: &SeriesState) -> Density {
         let mut density = shelf.density(|copy: &CacheEntry| copy.peek(&self.memory));
-        for flight in &shelf.flights {
+        for flight in &shelf.in_flight {
             if let Some(seen) = &flight.status().borrow().density {
                 density.merge(seen);
             }
@@ -238,22 +238,22 @@ impl Fetcher {
 
     /// Fetches one run, and lands it.
     async fn fly(self: Arc<Self>, work: FetchTask, planned: Option<f64>) {
-        let InFlightFetch { route, demand, .. } = &*work.flight;
+        let InFlightFetch { spec, waiters, .. } = &*work.flight;
         let run = Run {
             series: work.series.clone(),
-            interval: route.interval,
-            placed: route.placed,
+            interval: spec.interval,
+            placed: spec.placed,
             planned,
-            demand: demand.clone(),
+            demand: waiters.clone(),
             status: work.flight.status().clone(),
-            packer: ChunkPacker::new(&self.freshness_policy, self.grid, route.placed, route.epoch),
+            packer: ChunkPacker::new(&self.freshness_policy, self.grid, spec.placed, spec.epoch),
         };
         // A task of its own: should it panic, those who wait are told all the same.
         let fetched = tokio::spawn(self.below.clone().oneshot(run)).await;
         let result = match fetched.unwrap_or(Err(PagingError::Torn(Interval::default()))) {
             Ok(FetchedRun { interval, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.interval().start);
-                self.shelve(&work, interval, &packed);
+                self.store_chunks(&work, interval, &packed);
                 self.learn_of_field(&work, &packed);
                 let sizing = &mut work.shelf.lock().sizing;
                 if halved && order == RowOrder::Other {
@@ -265,67 +265,67 @@ impl Fetcher {
             }
             Err(PagingError::Oversized) => {
                 // Where rows come in no order, a window of unknown density begins with a small run.
-                let first = small_run_length(route.interval, &self.grid);
-                work.shelf.lock().sizing.was_oversized(route.interval.length(), planned.is_some(), first);
+                let first = small_run_length(spec.interval, &self.grid);
+                work.shelf.lock().sizing.was_oversized(spec.interval.length(), planned.is_some(), first);
                 Ok(FetchedInterval::nothing())
             }
-            Err(error) => Err(CacheError::Repage(error)),
+            Err(error) => Err(CacheError::Paging(error)),
         };
-        self.land(&work, result);
+        self.finish_fetch(&work, result);
     }
 
     /// Takes a flight off the shelf and tells those who wait.
-    pub(super) fn land(self: &Arc<Self>, work: &FetchTask, result: Result<FetchedInterval, CacheError>) {
+    pub(super) fn finish_fetch(self: &Arc<Self>, work: &FetchTask, result: Result<FetchedInterval, CacheError>) {
         // Another replica makes the calls now: those who wait look again, and ask that one.
         let result = if is_elsewhere(&result) { Ok(FetchedInterval::nothing()) } else { result };
         if let Err(error) = &result
-            && !work.flight.demand.is_abandoned()
+            && !work.flight.waiters.is_abandoned()
         {
             let account = &work.series.account;
             // What failed on another replica is told of there.
-            if !work.flight.is_elsewhere() {
+            if !work.flight.is_remote() {
                 telemetry::run_failed(account, error);
                 telemetry::not_stored(not_stored(error).label());
             }
         }
         match &result {
-            Err(CacheError::Repage(PagingError::Torn(piece))) => work.shelf.lock().was_torn(*piece),
-            Err(CacheError::Repage(error)) => self.judge(work, error),
+            Err(CacheError::Paging(PagingError::Torn(piece))) => work.shelf.lock().mark_torn(*piece),
+            Err(CacheError::Paging(error)) => self.judge(work, error),
             Ok(_) | Err(_) => {}
         }
         let mut shelf = work.shelf.lock();
-        shelf.flights.retain(|flight| !Arc::ptr_eq(flight, &work.flight));
+        shelf.in_flight.retain(|flight| !Arc::ptr_eq(flight, &work.flight));
         // Under the lock: whoever does not find it on the shelf any more finds that it has landed.
         work.flight.land(result);
         drop(shelf);
-        self.shelves.tidy(&work.series, &work.shelf);
+        self.series_map.remove_if_idle(&work.series, &work.shelf);
     }
 }
 
 /// Whether the calls were not made because another replica makes them now.
 fn is_elsewhere<T>(result: &Result<T, CacheError>) -> bool {
-    matches!(result, Err(CacheError::Repage(PagingError::Quota(QuotaError::NotLeader))))
+    matches!(result, Err(CacheError::Paging(PagingError::Quota(QuotaError::NotLeader))))
 }
 
 fn not_stored(error: &CacheError) -> NotStored {
     match error {
-        CacheError::Held(_)
-        | CacheError::Repage(PagingError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused(_))) => {
+        CacheError::QuotaExhausted(_)
+        | CacheError::Paging(PagingError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused(_))) => {
             NotStored::QuotaSpent
         }
-        CacheError::Repage(PagingError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
-        CacheError::Repage(PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader)) => NotStored::Unwanted,
-        CacheError::Repage(PagingError::Torn(_)) | CacheError::Restless => NotStored::RowsMoved,
-        CacheError::Repage(PagingError::WindowField) => NotStored::WrongWindowField,
-        CacheError::Repage(PagingError::MisplacedItem(_)) => NotStored::MisplacedItem,
-        CacheError::Repage(PagingError::Unplaced | PagingError::NoneIsPlaced) => NotStored::NoTimestamp,
-        CacheError::Repage(PagingError::Oversized | PagingError::TooLarge { .. })
-        | CacheError::TooLargeToHold { .. } => NotStored::TooLarge,
-        // `AnswersHoldTooMuch` is an answer's, and no fetch fails with it.
-        CacheError::Busy { .. }
-        | CacheError::Lost
+        CacheError::Paging(PagingError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
+        CacheError::Paging(PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader)) => NotStored::Unwanted,
+        CacheError::Paging(PagingError::Torn(_)) | CacheError::ItemsMoving => NotStored::RowsMoved,
+        CacheError::Paging(PagingError::WindowField) => NotStored::WrongWindowField,
+        CacheError::Paging(PagingError::MisplacedItem(_)) => NotStored::MisplacedItem,
+        CacheError::Paging(PagingError::Unplaced | PagingError::NoneIsPlaced) => NotStored::NoTimestamp,
+        CacheError::Paging(PagingError::Oversized | PagingError::TooLarge { .. })
+        | CacheError::TooLargeToBuffer { .. } => NotStored::TooLarge,
+        // `PinnedMemoryFull` is an answer's, and no fetch fails with it.
+        CacheError::TooManyFetches { .. }
+        | CacheError::FetchLost
         | CacheError::Damaged(_)
-        | CacheError::Foreign
-        | CacheError::AnswersHoldTooMuch => NotStored::Lost,
+        | CacheError::ConfigMismatch
+        | CacheError::PinnedMemoryFull => NotStored::Lost,
     }
 }

@@ -26,9 +26,9 @@ impl Fetcher {
             let mut wanted = ByAgentic::<IntervalSet>::default();
             {
                 let mut shelf = of.lock();
-                let Some(gathering) = &mut shelf.gathering else { return };
-                for want in gathering.wants.iter_mut().filter(|want| !want.looked_up) {
-                    want.looked_up = true;
+                let Some(gathering) = &mut shelf.pending else { return };
+                for want in gathering.requests.iter_mut().filter(|want| !want.redis_checked) {
+                    want.redis_checked = true;
                     want.intervals.intervals().iter().for_each(|interval| wanted.of(want.agentic).insert(*interval));
                 }
             }
@@ -42,9 +42,9 @@ impl Fetcher {
                     self.take_from(tier, &Series { agentic, ..Series::clone(series) }, intervals, of, of).await;
                     if let Filter::Known(_) = series.filter {
                         let unfiltered = Series { filter: Filter::None, agentic, ..Series::clone(series) };
-                        let shelf = self.shelves.of(&unfiltered);
+                        let shelf = self.series_map.of(&unfiltered);
                         self.take_from(tier, &unfiltered, intervals, &shelf, of).await;
-                        self.shelves.tidy(&unfiltered, &shelf);
+                        self.series_map.remove_if_idle(&unfiltered, &shelf);
                     }
                 }
             }
@@ -65,8 +65,9 @@ impl Fetcher {
         let found = self.keep_found(series, shelf, found, now);
         let is_unfiltered = !shelf.is_same(gathering_of);
         let mut shelf = gathering_of.lock();
-        let Some(gathering) = &mut shelf.gathering else { return };
-        for want in gathering.wants.iter_mut().filter(|want| want.looked_up && (series.agentic || !want.agentic)) {
+        let Some(gathering) = &mut shelf.pending else { return };
+        for want in gathering.requests.iter_mut().filter(|want| want.redis_checked && (series.agentic || !want.agentic))
+        {
             for chunk in &found {
                 let servable = self.servable(chunk.interval(), chunk.fetched_at(), want.fresh_since, now);
                 let serves = servable
@@ -76,7 +77,7 @@ impl Fetcher {
                     .collect::<Vec<_>>();
                 for interval in serves {
                     want.intervals.remove(interval);
-                    if let Some(seat) = want.seat.upgrade() {
+                    if let Some(seat) = want.waiter.upgrade() {
                         let (chunk, agentic) = (chunk.clone(), series.agentic);
                         seat.find(RedisHit { interval, chunk, agentic, is_unfiltered });
                     }
@@ -93,7 +94,7 @@ impl Fetcher {
         now: Timestamp,
     ) -> Vec<Arc<Chunk>> {
         let (sane, future): (Vec<_>, Vec<_>) = found.into_iter().partition(|chunk| is_sane(chunk.fetched_at(), now));
-        if let Some(tier) = self.tier.as_ref().filter(|_| !future.is_empty()) {
+        if let Some(tier) = self.redis.as_ref().filter(|_| !future.is_empty()) {
             tier.delete(series, &future);
         }
         let mut found: Vec<Arc<Chunk>> = sane.into_iter().map(Arc::new).collect();
@@ -103,10 +104,10 @@ impl Fetcher {
             if self.purges.buries(series, chunk) {
                 return false;
             }
-            let copy = self.keep_copy(chunk);
+            let copy = self.insert_entry(chunk);
             let id = copy.id;
             if !shelf.put(series.agentic, copy, &self.memory) {
-                self.memory.drop_chunk(id);
+                self.memory.remove(id);
             }
             true
         });
@@ -123,7 +124,7 @@ impl Fetcher {
     ) -> IntervalSet {
         let mut servable = IntervalSet::from(interval);
         if fetched_at < fresh_since {
-            self.freshness_policy.due(interval, fetched_at, now).for_each(|due| servable.remove(due));
+            self.freshness_policy.stale(interval, fetched_at, now).for_each(|due| servable.remove(due));
         }
         servable
     }
@@ -132,7 +133,7 @@ impl Fetcher {
 impl Session {
     /// Looks by name what the second tier has of `intervals`.
     pub(in crate::cache) async fn list(&mut self, intervals: &IntervalSet) {
-        let Some(tier) = self.fetcher.tier.clone() else { return };
+        let Some(tier) = self.fetcher.redis.clone() else { return };
         let (mut there, mut left) = (Vec::new(), intervals.clone());
         if tier.is_good(&self.series).await {
             for (series, _) in self.sources() {
@@ -159,7 +160,7 @@ impl Session {
     /// Reads a piece that the second tier has by name.
     pub(in crate::cache) async fn read_piece(&mut self, piece: &IntervalSet) -> Result<(), CacheError> {
         let (fetcher, series) = (self.fetcher.clone(), self.series.clone());
-        let (Some(tier), Some(mut listing)) = (&fetcher.tier, self.listing.take()) else { return Ok(()) };
+        let (Some(tier), Some(mut listing)) = (&fetcher.redis, self.listing.take()) else { return Ok(()) };
         // That its account's chunks were cut wrongly may be found out at any time.
         let (is_good, bytes) = tokio::join!(tier.is_good(&series), self.read(tier, piece));
         match bytes.filter(|_| is_good) {
@@ -178,9 +179,9 @@ impl Session {
         let (mut left, mut bytes) = (piece.clone(), 0);
         for (series, is_unfiltered) in self.sources() {
             let found = tier.read(&series, &left).await?;
-            let (now, shelf) = (self.fetcher.clock.now(), self.fetcher.shelves.of(&series));
+            let (now, shelf) = (self.fetcher.clock.now(), self.fetcher.series_map.of(&series));
             let found = self.fetcher.keep_found(&series, &shelf, found, now);
-            self.fetcher.shelves.tidy(&series, &shelf);
+            self.fetcher.series_map.remove_if_idle(&series, &shelf);
             for chunk in found {
                 bytes += chunk.weight();
                 let servable = self.fetcher.servable(chunk.interval(), chunk.fetched_at(), self.fresh_since, now);

@@ -12,7 +12,7 @@ const MOST: usize = 64;
 
 /// Spans with what has come of them last time.
 #[derive(Debug, Default)]
-pub(in crate::cache) struct FailureBackoff(Vec<Setback>);
+pub(in crate::cache) struct NegativeCache(Vec<Setback>);
 
 #[derive(Debug)]
 struct Setback {
@@ -21,7 +21,7 @@ struct Setback {
     pause: Duration,
 }
 
-impl FailureBackoff {
+impl NegativeCache {
     /// Remembers a span for `first`, and for twice as long each time that it happens again soon after, up to `most`.
     pub(in crate::cache) fn add(&mut self, interval: Interval, first: Duration, most: Duration) {
         self.expire();
@@ -68,7 +68,7 @@ mod tests {
     async fn setback_lasts_longer_each_time_and_is_forgotten() {
         let interval = |start, end| Interval::new(Timestamp::from_seconds(start), Timestamp::from_seconds(end));
         let seconds = Duration::from_secs;
-        let mut setbacks = FailureBackoff::default();
+        let mut setbacks = NegativeCache::default();
         for pause in [10, 20, 30, 30] {
             setbacks.add(interval(0, 10), seconds(10), seconds(30));
             tokio::time::advance(seconds(pause - 1)).await;

@@ -26,10 +26,10 @@ impl FetchTask {
         seats: impl IntoIterator<Item = &'a Arc<Waiter>>,
     ) -> Self {
         for seat in seats {
-            seat.wait_for(&flight);
+            seat.join(&flight);
         }
-        shelf.flights.push(flight.clone());
-        let agentic = flight.route.agentic;
+        shelf.in_flight.push(flight.clone());
+        let agentic = flight.spec.agentic;
         let series = if series.agentic == agentic {
             series.clone()
         } else {

@@ -46,12 +46,12 @@ impl Waiter {
     }
 
     /// From now on waits for this flight too. `false` if nobody wanted it just now, and it has gone.
-    pub(in crate::cache) fn wait_for(self: &Arc<Self>, flight: &Arc<InFlightFetch>) -> bool {
+    pub(in crate::cache) fn join(self: &Arc<Self>, flight: &Arc<InFlightFetch>) -> bool {
         let mut waiting = self.lock();
         if waiting.iter().any(|(known, _)| Arc::ptr_eq(known, flight)) {
             return true;
         }
-        let Some(joined) = flight.demand.join(self.asker.clone(), Some(&self.patience)) else { return false };
+        let Some(joined) = flight.waiters.join(self.asker.clone(), Some(&self.patience)) else { return false };
         waiting.push((flight.clone(), joined));
         true
     }
@@ -63,8 +63,8 @@ impl Waiter {
 
     /// Whether it may wait for this flight: it is not somebody else's own, and one that was closed by a purge is only for
     /// those who do already.
-    pub(in crate::cache) fn may_wait_for(&self, flight: &Arc<InFlightFetch>) -> bool {
-        flight.is_for(self) && (!flight.is_closed() || self.waits_for(flight))
+    pub(in crate::cache) fn may_join(&self, flight: &Arc<InFlightFetch>) -> bool {
+        flight.serves_waiter(self) && (!flight.is_closed() || self.waits_for(flight))
     }
 
     /// This was found for it.
@@ -84,8 +84,8 @@ impl Waiter {
 
     /// Those that have landed since the last look; it does not wait for them any more.
     pub(in crate::cache) fn landed(&self) -> Vec<FinishedFetch> {
-        let landed = |(flight, _): &mut (Arc<InFlightFetch>, WaiterGuard)| flight.delivered().is_some();
+        let landed = |(flight, _): &mut (Arc<InFlightFetch>, WaiterGuard)| flight.result().is_some();
         let landed: Vec<_> = self.lock().extract_if(.., landed).collect();
-        landed.into_iter().filter_map(|(flight, _)| flight.delivered().map(|delivered| (flight, delivered))).collect()
+        landed.into_iter().filter_map(|(flight, _)| flight.result().map(|delivered| (flight, delivered))).collect()
     }
 }

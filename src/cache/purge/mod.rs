@@ -181,7 +181,7 @@ impl Purges {
         let sweep = move || {
             let Some(tombs) = purges.tombs(&account) else { return 0 };
             let Inner { shelves, memory, .. } = &*purges.0;
-            let swept = shelves.of_account(&account).into_iter().map(|(stream, shelf)| {
+            let swept = shelves.account_series(&account).into_iter().map(|(stream, shelf)| {
                 shelf.lock().bury(|interval, epoch| tombs.buries(&stream, interval, epoch), memory)
             });
             swept.sum()

@@ -323,7 +323,7 @@ async fn make_up_for(purges: Weak<Inner>, account: Arc<str>, ticket: PurgeTicket
         let Some(shared) = purges.0.shared.as_ref().filter(|_| !ticket.progress().is_needless) else { return };
         if purges.write(shared, &account, &ticket).await.is_ok() {
             let told = purges.finish(shared, &account, &ticket).await;
-            telemetry::purge_made_up_for(&account, ticket.progress().epoch, told.confirmed);
+            telemetry::purge_replicated_late(&account, ticket.progress().epoch, told.confirmed);
             return;
         }
     }

@@ -56,14 +56,14 @@ impl Inner {
         let Some((marks, rest)) = replies.split_at_checked(1 + usize::from(series.is_some())) else { return false };
         let is_marked = |reply: Option<&Reply>| matches!(reply, Some(Reply::Bytes(_)));
         if is_marked(marks.first()) {
-            if self.fields.take_acquittal(account) {
+            if self.fields.take_cleared(account) {
                 self.clone().persist(Command::new("DEL").arg(self.mark_name(account)));
             } else {
-                self.fields.heard_wrong(account);
+                self.fields.mark_wrong_elsewhere(account);
             }
         }
         if let Some(series) = series.filter(|_| is_marked(marks.get(1))) {
-            self.fields.found_shifted(series);
+            self.fields.mark_shifted(series);
         }
         marks.iter().all(|reply| *reply == Reply::Nil) && self.purges.heard(account, rest.first()).await
     }

@@ -114,7 +114,7 @@ impl RedisTier {
         let weight = chunk.weight();
         if self.inner.waiting.fetch_add(weight, Ordering::Relaxed) > MOST_WAITING {
             self.inner.waiting.fetch_sub(weight, Ordering::Relaxed);
-            telemetry::tier_write("full");
+            telemetry::redis_write("full");
             return;
         }
         let cell = cell_name(&self.inner.series_name(series), self.inner.grid.cell(chunk.interval().start));
@@ -223,17 +223,17 @@ impl Inner {
         let mut fields = fields.into_iter();
         while let (Some(Reply::Bytes(field)), Some(value)) = (fields.next(), fields.next()) {
             let Reply::Bytes(value) = value else {
-                telemetry::tier_read(if value.is_too_large() { "too_large" } else { "damaged" });
+                telemetry::redis_read(if value.is_too_large() { "too_large" } else { "damaged" });
                 continue;
             };
             match self.decode(cell, &field, value, PlacementCheck::Checked) {
                 Ok(chunk) => {
-                    telemetry::tier_read("hit");
+                    telemetry::redis_read("hit");
                     chunk.set_shared();
                     chunks.push(chunk);
                 }
-                Err(DecryptError::WrongKey) => telemetry::tier_wrong_key(),
-                Err(DecryptError::Damaged) => telemetry::tier_read("damaged"),
+                Err(DecryptError::WrongKey) => telemetry::redis_wrong_key(),
+                Err(DecryptError::Damaged) => telemetry::redis_read("damaged"),
             }
         }
         chunks.into_iter()
@@ -244,7 +244,7 @@ impl Inner {
         let value = self.seal.open(value, &name)?;
         let chunk = match placed {
             PlacementCheck::Checked => Chunk::from_bytes(&value, &name),
-            PlacementCheck::Unchecked => Chunk::from_bytes_uncut(&value, &name),
+            PlacementCheck::Unchecked => Chunk::from_bytes_unplaced(&value, &name),
         };
         let chunk = chunk.ok_or(DecryptError::Damaged)?;
         (field_name(&chunk).as_bytes() == field).then_some(chunk).ok_or(DecryptError::Damaged)
@@ -253,7 +253,7 @@ impl Inner {
     /// Deletes what was purged, behind the back of whoever has met it.
     fn delete(self: &Arc<Self>, cell: &str, buried: &[Chunk]) {
         if !buried.is_empty() {
-            telemetry::tier_read("purged");
+            telemetry::redis_read("purged");
             let fields = buried.iter().map(field_name);
             let (link, delete) = (self.link.clone(), Command::new("HDEL").arg(cell.to_owned()).args(fields));
             tokio::spawn(async move { link.run(vec![delete]).await });
@@ -271,7 +271,7 @@ impl Inner {
             let weight: usize = taken.iter().map(|write: &Write| write.chunk.weight()).sum();
             let result = self.write(taken).await;
             self.waiting.fetch_sub(weight, Ordering::Relaxed);
-            telemetry::tier_write(if result.is_ok() { "ok" } else { "failed" });
+            telemetry::redis_write(if result.is_ok() { "ok" } else { "failed" });
         }
     }
 

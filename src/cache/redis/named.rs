@@ -64,7 +64,7 @@ impl Inner {
         let is_known = self.purges.heard(&series.account, news).await;
         let replies = replies.ok().filter(|_| is_known);
         if replies.is_none() {
-            telemetry::tier_read("failed");
+            telemetry::redis_read("failed");
         }
         replies.map(|mut replies| {
             replies.truncate(count);

@@ -36,7 +36,7 @@ impl CacheEntry {
             fetched_at: chunk.fetched_at(),
             epoch: chunk.epoch(),
             rows,
-            may_move: !chunk.names(0..rows).is_empty(),
+            may_move: !chunk.id_hashes(0..rows).is_empty(),
             kept: Arc::downgrade(chunk),
         }
     }
@@ -101,14 +101,14 @@ impl UsableEntry<'_> {
     }
 
     /// Whether time alone does not change what it serves `part` with.
-    pub(in crate::cache) fn stays(&self, part: Interval, rules: Rules<'_>) -> bool {
+    pub(in crate::cache) fn stays(&self, part: Interval, rules: LookupRules<'_>) -> bool {
         !self.may_move() && part.end <= rules.freshness_policy.settled_before(self.copy.fetched_at)
     }
 }
 
 /// By which rules copies are looked at.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::cache) struct Rules<'a> {
+pub(in crate::cache) struct LookupRules<'a> {
     pub(in crate::cache) freshness_policy: &'a FreshnessPolicy,
     pub(in crate::cache) agentic: bool,
     /// When the window was asked for.
@@ -165,7 +165,7 @@ impl EntryIndex {
     }
 
     /// Holds until something is taken away, or replaced, that time alone would not have changed.
-    pub(in crate::cache) fn none_lost_since_now(&self) -> ValidityToken {
+    pub(in crate::cache) fn validity_token(&self) -> ValidityToken {
         self.losses.none_since_now()
     }
 
@@ -179,19 +179,24 @@ impl EntryIndex {
     pub(in crate::cache) fn see(
         &self,
         interval: Interval,
-        rules: Rules<'_>,
+        rules: LookupRules<'_>,
     ) -> Option<Vec<(Interval, UsableEntry<'_>)>> {
         see(&self.lie, interval, rules)
     }
 
     /// Cuts `window` into stretches of which the number of items is known, and others.
-    pub(in crate::cache) fn cut(&mut self, window: Interval, rules: Rules<'_>) -> Vec<RangeSegment> {
+    pub(in crate::cache) fn cut(&mut self, window: Interval, rules: LookupRules<'_>) -> Vec<RangeSegment> {
         let Self { lie, tallies, .. } = self;
         tallies.of(rules.agentic).cut(window, rules.cell, &mut |interval| tally(lie, interval, rules))
     }
 
     /// The same for a known stretch that is to be seen in more detail.
-    pub(in crate::cache) fn open(&mut self, interval: Interval, level: usize, rules: Rules<'_>) -> Vec<RangeSegment> {
+    pub(in crate::cache) fn open(
+        &mut self,
+        interval: Interval,
+        level: usize,
+        rules: LookupRules<'_>,
+    ) -> Vec<RangeSegment> {
         let Self { lie, tallies, .. } = self;
         tallies.of(rules.agentic).open(interval, level, &mut |interval| tally(lie, interval, rules))
     }
@@ -200,9 +205,9 @@ impl EntryIndex {
 fn see<'a>(
     lie: &'a ByAgentic<IntervalMap<CacheEntry>>,
     interval: Interval,
-    rules: Rules<'_>,
+    rules: LookupRules<'_>,
 ) -> Option<Vec<(Interval, UsableEntry<'a>)>> {
-    let Rules { freshness_policy, agentic, asked_at, .. } = rules;
+    let LookupRules { freshness_policy, agentic, asked_at, .. } = rules;
     // As a rule, one kind serves all of it.
     if let Some(seen) = see_whole(if agentic { &lie.agentic } else { &lie.plain }, interval, rules) {
         return Some(seen);
@@ -220,13 +225,13 @@ fn see<'a>(
 fn see_whole<'a>(
     lie: &'a IntervalMap<CacheEntry>,
     interval: Interval,
-    rules: Rules<'_>,
+    rules: LookupRules<'_>,
 ) -> Option<Vec<(Interval, UsableEntry<'a>)>> {
     let mut seen = Vec::new();
     let mut end = interval.start;
     for (part, copy) in lie.within(interval) {
         let fetched_at = copy.fetched_at;
-        let is_due = || rules.freshness_policy.due(part, fetched_at, rules.asked_at).next().is_some();
+        let is_due = || rules.freshness_policy.stale(part, fetched_at, rules.asked_at).next().is_some();
         if part.start != end || (fetched_at < rules.asked_at && is_due()) {
             return None;
         }
@@ -237,7 +242,7 @@ fn see_whole<'a>(
 }
 
 /// The tally of `interval`, if time alone does not change what serves it.
-fn tally(lie: &ByAgentic<IntervalMap<CacheEntry>>, interval: Interval, rules: Rules<'_>) -> Option<RangeStats> {
+fn tally(lie: &ByAgentic<IntervalMap<CacheEntry>>, interval: Interval, rules: LookupRules<'_>) -> Option<RangeStats> {
     see(lie, interval, rules)?.into_iter().try_fold(RangeStats::NOTHING, |tally, (part, seen)| {
         let rows = seen.rows(part).filter(|_| seen.stays(part, rules))?;
         Some(tally.plus(RangeStats { rows: rows as u64, chunks: 1, oldest: seen.copy.fetched_at }))

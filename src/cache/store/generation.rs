@@ -35,7 +35,7 @@ pub struct ValidityToken {
 
 impl ValidityToken {
     /// Whether it is still true.
-    pub fn holds(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         self.losses.load(Ordering::Acquire) == self.then
     }
 }

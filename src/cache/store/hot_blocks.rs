@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::memory::{ChunkId, HotPieces};
+use super::memory::{ChunkId, HotBlockCache};
 
 /// Where a chunk's hot pieces lie: copies of what lies deflated in the chunk itself, or follows from it. They may go at
 /// any time.
 #[derive(Clone, Debug)]
 pub(in crate::cache) struct HotBlocks {
     chunk: ChunkId,
-    pieces: HotPieces,
+    pieces: HotBlockCache,
 }
 
 /// The name of a piece.
@@ -38,7 +38,7 @@ impl HotBlockId {
 }
 
 impl HotBlocks {
-    pub(in crate::cache) fn new(chunk: ChunkId, pieces: HotPieces) -> Self {
+    pub(in crate::cache) fn new(chunk: ChunkId, pieces: HotBlockCache) -> Self {
         Self { chunk, pieces }
     }
 

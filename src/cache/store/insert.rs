@@ -76,7 +76,12 @@ impl ItemPacker for ChunkPacker {
 
 impl Fetcher {
     /// Keeps those chunks that are worth it, which a flight has brought of `interval`.
-    pub(in crate::cache) fn shelve(self: &Arc<Self>, work: &FetchTask, interval: Interval, chunks: &[Arc<Chunk>]) {
+    pub(in crate::cache) fn store_chunks(
+        self: &Arc<Self>,
+        work: &FetchTask,
+        interval: Interval,
+        chunks: &[Arc<Chunk>],
+    ) {
         let mut shelf = work.shelf.lock();
         for chunk in chunks.iter().chain(&self.nothing_ahead(work, interval, chunks)) {
             if self.put(work, &mut shelf, chunk).is_err_and(|why| {
@@ -87,7 +92,7 @@ impl Fetcher {
             }
             if self.stored.fetch_add(1, Ordering::Relaxed) % STORED_BETWEEN_SWEEPS == STORED_BETWEEN_SWEEPS - 1 {
                 let fetcher = self.clone();
-                drop(tokio::task::spawn_blocking(move || fetcher.shelves.sweep(&fetcher.memory)));
+                drop(tokio::task::spawn_blocking(move || fetcher.series_map.sweep(&fetcher.memory)));
             }
         }
     }
@@ -95,20 +100,20 @@ impl Fetcher {
     /// What a run that reached up to now has learnt besides: that nothing lay ahead. So one who asks a moment later, up
     /// to a now that is a moment later, need not ask for that moment before the ladder says so.
     fn nothing_ahead(&self, work: &FetchTask, interval: Interval, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
-        let route = &work.flight.route;
+        let spec = &work.flight.spec;
         let ahead = self.freshness_policy.ahead_of(interval.end);
         // One that was cut has learnt that there is more.
-        let is_whole = interval.end == route.interval.end;
-        let is_news = is_whole && route.placed == PlacementCheck::Checked && ahead.contains(route.began_at);
+        let is_whole = interval.end == spec.interval.end;
+        let is_news = is_whole && spec.placed == PlacementCheck::Checked && ahead.contains(spec.began_at);
         // What another replica has brought may be of a run that began before the errand did.
-        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(route.epoch, u64::min);
+        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(spec.epoch, u64::min);
         is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
     }
 
     /// Puts a chunk on its shelf.
     fn put(&self, work: &FetchTask, shelf: &mut SeriesState, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
-        let (interval, placed, agentic) = (chunk.interval(), work.flight.route.placed, work.flight.route.agentic);
-        if !self.is_kept(chunk, placed) {
+        let (interval, placed, agentic) = (chunk.interval(), work.flight.spec.placed, work.flight.spec.agentic);
+        if !self.is_storable(chunk, placed) {
             return Err(NotStored::AlwaysAskedAfresh);
         }
         if self.clock.is_wrong() && interval.end <= self.freshness_policy.settled_before(chunk.fetched_at()) {
@@ -119,39 +124,39 @@ impl Fetcher {
             return Err(NotStored::Purged);
         }
         let exact = placed == PlacementCheck::Unchecked;
-        let copy = self.keep_copy(chunk);
+        let copy = self.insert_entry(chunk);
         let id = copy.id;
         // What another replica has brought, that one has written.
-        if let Some(tier) = self.tier.as_ref().filter(|_| !exact && !work.flight.is_elsewhere()) {
+        if let Some(tier) = self.redis.as_ref().filter(|_| !exact && !work.flight.is_remote()) {
             tier.keep(&work.series, chunk);
         }
         if exact {
             shelf.exact.insert((interval, agentic), copy);
         } else if !shelf.put(agentic, copy, &self.memory) {
-            self.memory.drop_chunk(id);
+            self.memory.remove(id);
             return Err(NotStored::Outdated);
         }
         Ok(())
     }
 
     /// Keeps a chunk in memory.
-    pub(in crate::cache) fn keep_copy(&self, chunk: &Arc<Chunk>) -> CacheEntry {
+    pub(in crate::cache) fn insert_entry(&self, chunk: &Arc<Chunk>) -> CacheEntry {
         self.latest_fetch.fetch_max(chunk.fetched_at().as_nanos(), Ordering::Relaxed);
         CacheEntry::keep(chunk, &self.memory)
     }
 
     /// Forgets the copies that memory has from the future, if the clock was ahead when they were fetched and says `now`
     /// again: they may have been taken for settled when they were not.
-    pub(in crate::cache) fn forget_future(&self, now: Timestamp) {
+    pub(in crate::cache) fn remove_future_entries(&self, now: Timestamp) {
         let latest = (now + SKEW).as_nanos();
         if self.latest_fetch.load(Ordering::Relaxed) > latest {
             self.latest_fetch.store(latest, Ordering::Relaxed);
-            self.shelves.forget_later_than(now + SKEW, &self.memory);
+            self.series_map.remove_fetched_after(now + SKEW, &self.memory);
         }
     }
 
     /// Whether a chunk can serve anybody later.
-    pub(in crate::cache) fn is_kept(&self, chunk: &Chunk, placed: PlacementCheck) -> bool {
+    pub(in crate::cache) fn is_storable(&self, chunk: &Chunk, placed: PlacementCheck) -> bool {
         let (interval, fetched_at) = (chunk.interval(), chunk.fetched_at());
         let settled = interval.end <= self.freshness_policy.settled_before(fetched_at);
         // An open window that cannot be cut is cut at now, and now never comes again.

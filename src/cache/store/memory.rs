@@ -38,7 +38,7 @@ pub struct ChunkId(u64);
 #[derive(Clone, Debug)]
 pub struct Memory {
     chunks: Cache<ChunkId, Arc<Chunk>>,
-    hot: HotPieces,
+    hot: HotBlockCache,
     pinned: PinnedBytes,
     next: Arc<AtomicU64>,
     /// The room for what is fetched ahead of those who stream.
@@ -54,12 +54,12 @@ struct Ahead {
 
 /// Room that was set aside; free again when dropped.
 #[derive(Debug)]
-pub(in crate::cache) struct AheadPermit {
+pub(in crate::cache) struct ReadAheadPermit {
     ahead: Arc<Ahead>,
     bytes: u64,
 }
 
-impl Drop for AheadPermit {
+impl Drop for ReadAheadPermit {
     fn drop(&mut self) {
         self.ahead.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -67,9 +67,9 @@ impl Drop for AheadPermit {
 
 /// Copies of what lies deflated in the chunks, or follows from it. They go when they are not used, and with their chunk.
 #[derive(Clone, Debug)]
-pub(in crate::cache) struct HotPieces(Cache<HotBlockId, Bytes>);
+pub(in crate::cache) struct HotBlockCache(Cache<HotBlockId, Bytes>);
 
-impl HotPieces {
+impl HotBlockCache {
     fn new(bytes: u64) -> Self {
         let weight = |piece: &Bytes| u32::try_from(piece.len() + HOT_OVERHEAD).unwrap_or(u32::MAX);
         let pieces = Cache::builder().max_capacity(bytes).weigher(move |_, piece: &Bytes| weight(piece));
@@ -109,7 +109,7 @@ impl<T: Clone + Send + Sync + 'static> AnswerStore<T> {
     }
 
     /// Whether an answer of so many bytes would push out most of the others.
-    pub fn is_too_much(&self, bytes: u64) -> bool {
+    pub fn is_too_large(&self, bytes: u64) -> bool {
         bytes > self.0.policy().max_capacity().unwrap_or_default() / 4
     }
 
@@ -133,7 +133,7 @@ impl<T: Clone + Send + Sync + 'static> AnswerStore<T> {
 impl Memory {
     /// Room for `bytes`.
     pub fn new(bytes: u64) -> Self {
-        let hot = HotPieces::new(bytes / HOT_SHARE);
+        let hot = HotBlockCache::new(bytes / HOT_SHARE);
         let (hot_of, pinned) = (hot.clone(), PinnedBytes::new(bytes));
         let kept = pinned.clone();
         let passing = (bytes / PASSING_SHARE).max(PASSING_LEAST.min(bytes / 2));
@@ -158,17 +158,17 @@ impl Memory {
     }
 
     /// Sets room aside for so many bytes ahead of somebody who streams; `None` if there is none left.
-    pub(in crate::cache) fn hold_ahead(&self, bytes: u64) -> Option<AheadPermit> {
+    pub(in crate::cache) fn reserve_ahead(&self, bytes: u64) -> Option<ReadAheadPermit> {
         let fits = |held: u64| Some(held + bytes).filter(|held| *held <= self.ahead.most);
         self.ahead.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(AheadPermit { ahead: self.ahead.clone(), bytes })
+        Some(ReadAheadPermit { ahead: self.ahead.clone(), bytes })
     }
 
     /// Keeps a chunk, and names it.
     pub fn keep(&self, chunk: Arc<Chunk>) -> ChunkId {
         let id = ChunkId(self.next.fetch_add(1, Ordering::Relaxed));
-        chunk.keep_hot_in(HotBlocks::new(id, self.hot.clone()));
-        chunk.count_as_alive(self.pinned.keep(chunk.weight()));
+        chunk.attach_block_cache(HotBlocks::new(id, self.hot.clone()));
+        chunk.attach_guard(self.pinned.keep(chunk.weight()));
         self.chunks.insert(id, chunk);
         id
     }
@@ -184,18 +184,18 @@ impl Memory {
     }
 
     /// Lets a chunk go.
-    pub fn drop_chunk(&self, id: ChunkId) {
+    pub fn remove(&self, id: ChunkId) {
         self.chunks.invalidate(&id);
     }
 
     /// Lets an answer begin, unless it is large or streamed and others hold too much already.
     ///
     /// # Errors
-    /// [`CacheError::AnswersHoldTooMuch`]
+    /// [`CacheError::PinnedMemoryFull`]
     pub(in crate::cache) fn admit_answer(&self, answer: WindowAnswer) -> Result<WindowAnswer, CacheError> {
         let bytes = || answer.items.slices.iter().map(|slice| slice.chunk.weight()).sum::<usize>();
         if self.pinned.is_full() && (answer.rest.is_some() || bytes() >= LARGE_ANSWER) {
-            return Err(CacheError::AnswersHoldTooMuch);
+            return Err(CacheError::PinnedMemoryFull);
         }
         Ok(answer)
     }
@@ -255,9 +255,9 @@ mod tests {
     #[test]
     fn room_ahead_is_bounded_and_given_back() {
         let memory = Memory::new(64 << 20);
-        let permit = memory.hold_ahead(4 << 20);
-        assert!(permit.is_some() && memory.hold_ahead(1).is_none());
+        let permit = memory.reserve_ahead(4 << 20);
+        assert!(permit.is_some() && memory.reserve_ahead(1).is_none());
         drop(permit);
-        assert!(memory.hold_ahead(1).is_some());
+        assert!(memory.reserve_ahead(1).is_some());
     }
 }

@@ -7,12 +7,12 @@ mod insert;
 mod memory;
 mod range_stats;
 
-pub(in crate::cache) use self::entries::{ByAgentic, CacheEntry, EntryIndex, Rules, UsableEntry};
+pub(in crate::cache) use self::entries::{ByAgentic, CacheEntry, EntryIndex, LookupRules, UsableEntry};
 pub use self::generation::ValidityToken;
 pub(in crate::cache) use self::hot_blocks::HotBlocks;
 pub(in crate::cache) use self::insert::ChunkPacker;
-pub(in crate::cache) use self::memory::AheadPermit;
 #[cfg(test)]
 pub(in crate::cache) use self::memory::ChunkId;
+pub(in crate::cache) use self::memory::ReadAheadPermit;
 pub use self::memory::{AnswerStore, Memory};
 pub(in crate::cache) use self::range_stats::{RangeSegment, RangeStats};

@@ -148,9 +148,9 @@ impl Rig {
     /// The same for another series.
     async fn ask_of(&self, series: Series, start: i64, end: i64, class: Priority) -> ResponseFuture {
         let asker = Requester { class, ..Requester::anyone() };
-        let (interval, excerpt) = (interval(start, end), PageRange::ALL);
+        let (interval, page_range) = (interval(start, end), PageRange::ALL);
         let query =
-            WindowQuery { series: series.into(), interval, excerpt, asked_at: at(5_000), asker, may_stream: true };
+            WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), asker, may_stream: true };
         let answering = tokio::spawn(self.stage.clone().oneshot(query));
         settle().await;
         answering
@@ -158,9 +158,9 @@ impl Rig {
 
     /// Fails if anything is left of what has been asked for.
     fn assert_nothing_left(&self) {
-        let shelf = self.stage.0.shelves.of(&series());
+        let shelf = self.stage.0.series_map.of(&series());
         let shelf = shelf.lock();
-        assert!(shelf.flights.is_empty() && shelf.gathering.is_none(), "{:?}", shelf.flights);
+        assert!(shelf.in_flight.is_empty() && shelf.pending.is_none(), "{:?}", shelf.in_flight);
     }
 
     /// The next run that is asked for.
@@ -402,7 +402,7 @@ async fn paused_run_more_urgent_waiter_is_not_refused() {
     assert!(!patient.is_finished(), "it is held for less than one waits");
     pause(&run, 300);
     let told = timeout(Duration::from_secs(1), patient).await.unwrap().unwrap();
-    assert!(matches!(told, Err(CacheError::Held(_))), "{told:?}");
+    assert!(matches!(told, Err(CacheError::QuotaExhausted(_))), "{told:?}");
     let urgent = rig.ask(0, 100, Priority::Interactive).await;
     settle().await;
     assert!(!urgent.is_finished());
@@ -439,7 +439,7 @@ async fn a_replica_that_is_always_told_to_ask_another_one_gives_up() {
         run.end(Err(PagingError::Quota(QuotaError::NotLeader)));
         runs += 1;
     }
-    assert!(matches!(asking.await.unwrap(), Err(CacheError::Restless)) && runs > 10, "{runs}");
+    assert!(matches!(asking.await.unwrap(), Err(CacheError::ItemsMoving)) && runs > 10, "{runs}");
     rig.assert_nothing_left();
 }
 
@@ -447,7 +447,7 @@ async fn a_replica_that_is_always_told_to_ask_another_one_gives_up() {
 async fn second_that_tore_is_not_asked_for_again_at_once() {
     let mut rig = Rig::new();
     let refused = |answer: Result<Result<WindowAnswer, CacheError>, _>| {
-        assert!(matches!(answer.unwrap(), Err(CacheError::Repage(PagingError::Torn(_)))));
+        assert!(matches!(answer.unwrap(), Err(CacheError::Paging(PagingError::Torn(_)))));
     };
     for pause in [30, 60] {
         let asking = rig.ask(0, 100, Priority::Interactive).await;
@@ -476,13 +476,13 @@ async fn copies_from_the_future_are_dropped_when_the_clock_is_set_back() {
     rig.run().await.succeed();
     answered(asking).await;
     let fetcher = rig.stage.0.clone();
-    fetcher.forget_future(at(5_000 - 60));
+    fetcher.remove_future_entries(at(5_000 - 60));
     assert_eq!(
         answered(rig.ask(start, end, Priority::Interactive).await).await.outcome,
         Outcome::Hit,
         "within a minute"
     );
-    fetcher.forget_future(at(5_000 - 61));
+    fetcher.remove_future_entries(at(5_000 - 61));
     assert_eq!(fetcher.memory.bytes(), 0);
     let again = rig.ask(start, end, Priority::Interactive).await;
     rig.run().await.succeed();

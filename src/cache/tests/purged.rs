@@ -146,7 +146,7 @@ async fn only_chunks_that_a_purge_touches_leave() {
 #[tokio::test(start_paused = true)]
 async fn windows_that_cannot_be_cut_leave_as_wholes() {
     let mut rig = Rig::new();
-    rig.stage.0.fields.heard_wrong(&"a".into());
+    rig.stage.0.window_fields.mark_wrong_elsewhere(&"a".into());
     rig.fill(&series(), 0, 100).await;
     rig.hit(&series(), 0, 100).await;
     let before = rig.ask_old(0, 200).await;

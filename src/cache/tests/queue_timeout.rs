@@ -14,7 +14,10 @@ fn elsewhere() -> RunOutcome {
 async fn told_to_come_again(answering: ResponseFuture) -> u64 {
     let begun = Instant::now();
     let told = answering.await.unwrap();
-    assert!(matches!(told, Err(CacheError::Held(Exhausted { retry_after })) if retry_after >= SECOND), "{told:?}");
+    assert!(
+        matches!(told, Err(CacheError::QuotaExhausted(Exhausted { retry_after })) if retry_after >= SECOND),
+        "{told:?}"
+    );
     begun.elapsed().as_secs()
 }
 

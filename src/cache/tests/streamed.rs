@@ -57,9 +57,9 @@ impl Line {
     /// The same for another series.
     async fn ask_for(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
         let interval = interval(FIRST + start * MINUTE, FIRST + end * MINUTE);
-        let (excerpt, asker) = (PageRange::ALL, Requester::anyone());
+        let (page_range, asker) = (PageRange::ALL, Requester::anyone());
         let query =
-            WindowQuery { series: series.into(), interval, excerpt, asked_at: at(5_000), asker, may_stream: true };
+            WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), asker, may_stream: true };
         self.stage.clone().oneshot(query).await.unwrap()
     }
 

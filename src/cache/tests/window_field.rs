@@ -114,7 +114,7 @@ async fn absent_item_shows_the_field_wrong_until_others_contradict() {
     answered(cut_meanwhile).await;
     whole.succeed();
     answered(asking).await;
-    assert_eq!(rig.stage.0.fields.wrong().len(), 1);
+    assert_eq!(rig.stage.0.window_fields.wrong_accounts().len(), 1);
     assert!(!rig.is_cut(OLD).await, "what was cut is forgotten");
 
     // A while later, each whole window has one of its items looked for; one that is absent confirms the verdict.
@@ -122,7 +122,7 @@ async fn absent_item_shows_the_field_wrong_until_others_contradict() {
     assert!(!rig.is_cut(OLD + 5_000).await);
     rig.run().await.bring_nothing();
     settle().await;
-    assert_eq!(rig.stage.0.fields.wrong().len(), 1);
+    assert_eq!(rig.stage.0.window_fields.wrong_accounts().len(), 1);
     tokio::time::advance(Duration::from_mins(1)).await;
     for window in 0..3 {
         assert!(!rig.is_cut(OLD + 6_000 + 200 * window).await);
@@ -131,11 +131,11 @@ async fn absent_item_shows_the_field_wrong_until_others_contradict() {
         second.succeed();
         settle().await;
     }
-    assert!(rig.stage.0.fields.wrong().is_empty());
+    assert!(rig.stage.0.window_fields.wrong_accounts().is_empty());
     assert!(rig.is_cut(OLD + 7_000).await);
     // The item that led to it does not do so again.
     let (_, _, second) = rig.fail(OLD + 8_000, misplaced(77)).await;
-    assert!(second.is_none() && rig.stage.0.fields.wrong().is_empty());
+    assert!(second.is_none() && rig.stage.0.window_fields.wrong_accounts().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,7 +145,7 @@ async fn operator_takes_a_verdict_back() {
     second.expect("the item is looked for").bring_nothing();
     settle().await;
     assert!(!rig.is_cut(OLD + 1_000).await);
-    assert!(rig.stage.0.fields.acquit(&"a".into()));
+    assert!(rig.stage.0.window_fields.clear(&"a".into()));
     assert!(rig.is_cut(OLD + 2_000).await);
 }
 
@@ -172,7 +172,7 @@ async fn series_that_shifts_its_window_condemns_only_itself() {
         assert!(!elsewhere.is_cut(), "the series may be shifted anywhere");
         elsewhere.succeed();
         answered(asking).await;
-        assert!(rig.stage.0.fields.wrong().is_empty());
+        assert!(rig.stage.0.window_fields.wrong_accounts().is_empty());
         rig = Rig::new();
     }
 }
@@ -185,13 +185,13 @@ async fn windows_without_timestamps_show_the_field_wrong_unless_some_had_one() {
             assert!(rig.is_cut(OLD).await);
         }
         for window in 1..=3 {
-            assert!(rig.stage.0.fields.wrong().is_empty(), "one odd item is no evidence");
+            assert!(rig.stage.0.window_fields.wrong_accounts().is_empty(), "one odd item is no evidence");
             let (asking, whole, second) = rig.fail(OLD + 1_000 * window, PagingError::NoneIsPlaced).await;
             assert!(second.is_none());
             whole.succeed();
             answered(asking).await;
         }
-        assert_eq!(rig.stage.0.fields.wrong().len(), wrong);
+        assert_eq!(rig.stage.0.window_fields.wrong_accounts().len(), wrong);
         assert_eq!(rig.is_cut(OLD + 9_000).await, wrong == 0);
     }
 }

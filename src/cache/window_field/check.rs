@@ -21,22 +21,22 @@ impl Fetcher {
         let FetchTask { series, shelf, flight } = work;
         let account = &series.account;
         if matches!(error, PagingError::WindowField) {
-            if self.fields.heard_wrong(account) {
-                self.shelves.clear(account, &self.memory);
+            if self.window_fields.mark_wrong_elsewhere(account) {
+                self.series_map.clear(account, &self.memory);
             }
             return;
         }
         if !error.is_uncut() {
             return;
         }
-        shelf.lock().do_not_cut(flight.interval());
+        shelf.lock().mark_uncut(flight.interval());
         match error {
             PagingError::MisplacedItem(_) | PagingError::NoneIsPlaced if series.may_shift() => {
-                self.fields.found_shifted(series);
+                self.window_fields.mark_shifted(series);
                 self.forget_series(work);
             }
-            PagingError::MisplacedItem(item) if series.is_plain() => self.begin_trial(work, item),
-            PagingError::NoneIsPlaced if series.is_plain() && self.fields.saw_none_placed(account) => {
+            PagingError::MisplacedItem(item) if series.is_plain() => self.start_check(work, item),
+            PagingError::NoneIsPlaced if series.is_plain() && self.window_fields.record_unplaced(account) => {
                 self.condemn(account);
             }
             _ => {}
@@ -50,9 +50,9 @@ impl Fetcher {
             return;
         }
         let Some(chunk) = chunks.iter().find(|chunk| !chunk.is_empty()) else { return };
-        match flight.route.placed {
-            PlacementCheck::Checked => self.fields.saw_placed(&series.account),
-            PlacementCheck::Unchecked if self.fields.begin_review(&series.account, !flight.is_elsewhere()) => {
+        match flight.spec.placed {
+            PlacementCheck::Checked => self.window_fields.record_placed(&series.account),
+            PlacementCheck::Unchecked if self.window_fields.start_recheck(&series.account, !flight.is_remote()) => {
                 let (fetcher, work, chunk) = (self.clone(), work.clone(), chunk.clone());
                 tokio::spawn(async move { fetcher.review(&work, &chunk).await });
             }
@@ -61,14 +61,14 @@ impl Fetcher {
     }
 
     /// Looks for an item where its timestamp says, unless that was done before.
-    fn begin_trial(self: &Arc<Self>, work: &FetchTask, item: &MisplacedItem) {
+    fn start_check(self: &Arc<Self>, work: &FetchTask, item: &MisplacedItem) {
         let account = work.series.account.clone();
-        let Some(trial) = self.fields.begin_trial(&account, item) else { return };
+        let Some(trial) = self.window_fields.start_check(&account, item) else { return };
         let (fetcher, work, item) = (self.clone(), work.clone(), item.clone());
         tokio::spawn(async move {
             let found = fetcher.is_where_it_says(&work, &item).await;
             telemetry::window_field_trial(&account, found);
-            if fetcher.fields.end_trial(&account, &item, found) {
+            if fetcher.window_fields.finish_check(&account, &item, found) {
                 fetcher.condemn(&account);
             }
             drop(trial);
@@ -81,7 +81,7 @@ impl Fetcher {
         let Some(item) = self.some_item(chunk) else { return };
         let Some(found) = self.is_where_it_says(work, &item).await else { return };
         telemetry::window_field_trial(account, Some(found));
-        if self.fields.end_review(account, found) {
+        if self.window_fields.finish_recheck(account, found) {
             telemetry::window_field_right(account);
         }
     }
@@ -97,10 +97,16 @@ impl Fetcher {
     /// Whether an item is in the second that its timestamp names, as one call tells; `None` if none can be had.
     async fn is_where_it_says(self: &Arc<Self>, work: &FetchTask, item: &MisplacedItem) -> Option<bool> {
         let second = Interval::new(item.at.floor_second(), item.at.floor_second() + Duration::from_secs(1));
-        let asker = Requester::clone(work.flight.demand.cause());
-        let (excerpt, asked_at) = (PageRange::ALL, self.clock.now());
-        let query =
-            WindowQuery { series: work.series.clone(), interval: second, excerpt, asked_at, asker, may_stream: false };
+        let asker = Requester::clone(work.flight.waiters.cause());
+        let (page_range, asked_at) = (PageRange::ALL, self.clock.now());
+        let query = WindowQuery {
+            series: work.series.clone(),
+            interval: second,
+            page_range,
+            asked_at,
+            asker,
+            may_stream: false,
+        };
         let mut session = Session::new(self.clone(), query, Arc::new(QueueTimeout::new(self.queue_timeout)), None);
         let (parts, _) = session.gather_exactly().await.ok()?;
         Some(parts.iter().any(|Segment { slice, .. }| {
@@ -112,16 +118,16 @@ impl Fetcher {
     /// The field of an account is wrong: nothing of it is cut, and what was cut is worth nothing.
     fn condemn(&self, account: &Arc<str>) {
         telemetry::window_field_wrong(account);
-        self.shelves.clear(account, &self.memory);
-        if let Some(tier) = &self.tier {
+        self.series_map.clear(account, &self.memory);
+        if let Some(tier) = &self.redis {
             tier.give_up(account);
         }
     }
 
     /// The windows of a series are shifted by what only it asks for: what was cut of it is worth nothing.
     fn forget_series(&self, work: &FetchTask) {
-        work.shelf.lock().forget_copies(&self.memory);
-        if let Some(tier) = &self.tier {
+        work.shelf.lock().clear_entries(&self.memory);
+        if let Some(tier) = &self.redis {
             tier.give_up_series(&work.series);
         }
     }
@@ -130,8 +136,8 @@ impl Fetcher {
 impl Session {
     /// Waits while it is being found out whether windows of its account may be cut. An error if they may not.
     pub(in crate::cache) async fn check_field(&self) -> Result<(), CacheError> {
-        self.fetcher.fields.trial_ended(&self.series.account).await;
-        let is_wrong = self.fetcher.fields.is_wrong(&self.series);
-        if is_wrong { Err(CacheError::Repage(PagingError::WindowField)) } else { Ok(()) }
+        self.fetcher.window_fields.check_finished(&self.series.account).await;
+        let is_wrong = self.fetcher.window_fields.is_wrong(&self.series);
+        if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
     }
 }

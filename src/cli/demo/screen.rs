@@ -1,4 +1,4 @@
-//! What the demo prints.
+//! The output of the demo.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::service::Service;
 use crate::api::{CallerUsage, Usage};
 
-/// Standard output, at a terminal or not.
+/// Standard output.
 pub(super) struct Screen {
-    /// At a terminal, progress is written over itself.
-    live: bool,
-    /// Whether the cursor stands behind a line that may be written over.
-    open: bool,
+    /// Whether standard output is a terminal, where progress replaces itself.
+    is_live: bool,
+    /// Whether the cursor is at the end of a replaceable line.
+    has_open_line: bool,
 }
 
-/// Requests and upstream calls since the demo began, as the gateway counts them for its callers.
+/// The requests and upstream calls since the start, as the gateway counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Totals {
     requests: u64,
@@ -32,97 +32,98 @@ impl Totals {
         Self { requests, spent, saved }
     }
 
-    /// The calls that the services would have made by themselves.
-    fn alone(self) -> u64 {
+    /// The calls that the services would have made without the gateway.
+    fn direct_calls(self) -> u64 {
         self.spent + self.saved
     }
 
-    /// How much of what would have been called was not, in percent.
+    /// The share of direct calls that the gateway saved, in percent.
     fn percent_saved(self) -> u64 {
-        (self.saved * 100).checked_div(self.alone()).unwrap_or(0)
+        (self.saved * 100).checked_div(self.direct_calls()).unwrap_or(0)
     }
 }
 
 impl Screen {
-    pub(super) fn new(live: bool) -> Self {
-        Self { live, open: false }
+    pub(super) fn new(is_live: bool) -> Self {
+        Self { is_live, has_open_line: false }
     }
 
     pub(super) fn is_live(&self) -> bool {
-        self.live
+        self.is_live
     }
 
-    pub(super) fn welcome(&mut self, upstream: &str, gateway: SocketAddr) {
-        self.line(&format!(
-            "koregate demo\n\n  simulated Kore   {upstream}   30 days, about 1,700 conversations a day, 100 items a call\n  \
+    pub(super) fn print_welcome(&mut self, upstream: &str, gateway: SocketAddr) {
+        self.print_line(&format!(
+            "koregate demo\n\n  \
+             simulated Kore   {upstream}   30 days, about 1,700 conversations a day, 100 items a call\n  \
              koregate         http://{gateway}\n\n\
              Three services ask for windows that overlap. None has a token, a paging loop or a sleep on 429.\n"
         ));
     }
 
-    /// One line on how far the services are.
-    pub(super) fn progress(&mut self, services: &[Arc<Service>], totals: Totals) {
+    /// Shows the progress of the services, in one line.
+    pub(super) fn update_progress(&mut self, services: &[Arc<Service>], totals: Totals) {
         let busy = services.iter().filter(|service| !service.is_done()).count();
-        self.overwrite(&format!(
+        self.replace_line(&format!(
             "  {:>4} requests in   {:>5} calls they would have made   {:>4} calls to Kore   {:>3} % saved   \
              ({busy} services at work)",
             totals.requests,
-            totals.alone(),
+            totals.direct_calls(),
             totals.spent,
             totals.percent_saved()
         ));
     }
 
-    /// What each service asked for, and what all of them cost.
-    pub(super) fn table(&mut self, services: &[Arc<Service>], totals: Totals) {
-        self.line("");
-        self.line(&format!(
+    /// Prints the requests of each service, and the calls of all of them.
+    pub(super) fn print_summary(&mut self, services: &[Arc<Service>], totals: Totals) {
+        self.print_line("");
+        self.print_line(&format!(
             "  {:<18} {:>8} {:>9} {:>14}   {}",
             "service", "requests", "items", "calls alone", "asks for"
         ));
         for service in services {
             let Service { name, habit, .. } = &**service;
-            let (requests, items, alone) = (service.requests(), service.items(), service.alone());
-            self.line(&format!("  {name:<18} {requests:>8} {items:>9} {alone:>14}   {habit}"));
+            let (requests, items, direct_calls) = (service.requests(), service.items(), service.direct_calls());
+            self.print_line(&format!("  {name:<18} {requests:>8} {items:>9} {direct_calls:>14}   {habit}"));
         }
-        self.line(&format!(
+        self.print_line(&format!(
             "\n  Alone they would have called Kore {} times. koregate called it {} times: {} % saved.",
-            totals.alone(),
+            totals.direct_calls(),
             totals.spent,
             totals.percent_saved()
         ));
     }
 
-    pub(super) fn invite(&mut self, url: &str, day: &str, admin: SocketAddr) {
-        self.line(&format!(
+    pub(super) fn print_instructions(&mut self, url: &str, day: &str, admin: SocketAddr) {
+        self.print_line(&format!(
             "\nTry it: no token, any page size, and no call to Kore, since that day is closed and known:\n\n  \
              curl -i '{url}?from={day}&to={day}&limit=2'\n\n\
              Status page: http://{admin}/\nCtrl-C stops the demo.\n"
         ));
     }
 
-    /// What requests have cost since the demo began.
-    pub(super) fn totals(&mut self, totals: Totals) {
+    /// Shows the totals, in one line.
+    pub(super) fn update_totals(&mut self, totals: Totals) {
         let Totals { requests, spent, saved } = totals;
-        self.overwrite(&format!(
+        self.replace_line(&format!(
             "  {requests} requests in, {spent} calls to Kore, {saved} calls saved: {} % saved",
             totals.percent_saved()
         ));
     }
 
-    fn overwrite(&mut self, line: &str) {
-        if self.live {
+    fn replace_line(&mut self, line: &str) {
+        if self.is_live {
             print!("\r\x1b[2K{line}");
-            // A terminal that is gone is no reason to stop.
+            // The demo continues if the terminal is closed.
             let _ = std::io::stdout().flush();
-            self.open = true;
+            self.has_open_line = true;
         } else {
             println!("{line}");
         }
     }
 
-    fn line(&mut self, line: &str) {
-        if std::mem::take(&mut self.open) {
+    fn print_line(&mut self, line: &str) {
+        if std::mem::take(&mut self.has_open_line) {
             println!();
         }
         println!("{line}");

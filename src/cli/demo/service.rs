@@ -1,4 +1,4 @@
-//! A service of the demo: asks for windows, one after another, as any client would, over HTTP.
+//! A service of the demo, which requests windows one after another over HTTP, as any client would.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,32 +14,39 @@ use jiff::Timestamp;
 
 use crate::upstream::PAGE_LIMIT;
 
-/// A window, and the size of the pages in which it is asked for.
+/// A window, and the size of the pages in which it is requested.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
+pub(super) struct WindowRequest {
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
-    pub(super) page: u64,
+    pub(super) page_size: u64,
 }
 
-/// A service and what it has done so far.
+/// A service and its progress.
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) name: &'static str,
+    /// A description of its requests.
     pub(super) habit: &'static str,
-    asks: Vec<Ask>,
+    windows: Vec<WindowRequest>,
+    /// The pause after each window.
     pause: Duration,
     requests: AtomicU64,
     items: AtomicU64,
-    /// Calls to Kore that it would have made by itself.
-    alone: AtomicU64,
-    done: AtomicBool,
+    /// The calls to Kore that the service would have made without the gateway.
+    direct_calls: AtomicU64,
+    is_done: AtomicBool,
 }
 
 impl Service {
-    pub(super) fn new(name: &'static str, habit: &'static str, asks: Vec<Ask>, pause: Duration) -> Arc<Self> {
-        let (requests, items, alone, done) = Default::default();
-        Arc::new(Self { name, habit, asks, pause, requests, items, alone, done })
+    pub(super) fn new(
+        name: &'static str,
+        habit: &'static str,
+        windows: Vec<WindowRequest>,
+        pause: Duration,
+    ) -> Arc<Self> {
+        let (requests, items, direct_calls, is_done) = Default::default();
+        Arc::new(Self { name, habit, windows, pause, requests, items, direct_calls, is_done })
     }
 
     pub(super) fn requests(&self) -> u64 {
@@ -50,51 +57,51 @@ impl Service {
         self.items.load(Ordering::Relaxed)
     }
 
-    pub(super) fn alone(&self) -> u64 {
-        self.alone.load(Ordering::Relaxed)
+    pub(super) fn direct_calls(&self) -> u64 {
+        self.direct_calls.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Relaxed)
+        self.is_done.load(Ordering::Relaxed)
     }
 
-    /// Asks for all its windows.
+    /// Requests all windows.
     pub(super) async fn run(self: Arc<Self>, url: String) -> anyhow::Result<()> {
         let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-        for ask in &self.asks {
+        for window in &self.windows {
             let mut offset = 0;
             loop {
-                let (items, has_more) = page(&client, &url, ask, offset).await?;
+                let (items, has_more) = request_page(&client, &url, window, offset).await?;
                 offset += items;
                 self.requests.fetch_add(1, Ordering::Relaxed);
                 self.items.fetch_add(items, Ordering::Relaxed);
-                self.alone.fetch_add(items.div_ceil(u64::from(PAGE_LIMIT)).max(1), Ordering::Relaxed);
+                self.direct_calls.fetch_add(items.div_ceil(u64::from(PAGE_LIMIT)).max(1), Ordering::Relaxed);
                 if !has_more {
                     break;
                 }
             }
             tokio::time::sleep(self.pause).await;
         }
-        self.done.store(true, Ordering::Relaxed);
+        self.is_done.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// Asks for one page; how many items came, and whether more follow.
-async fn page(
+/// Requests one page. Returns the number of its items, and whether there are more.
+async fn request_page(
     client: &Client<HttpConnector, Empty<Bytes>>,
     url: &str,
-    ask: &Ask,
+    window: &WindowRequest,
     offset: u64,
 ) -> anyhow::Result<(u64, bool)> {
-    let spelled = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%S").to_string();
-    let (from, to, limit) = (spelled(ask.from), spelled(ask.to), ask.page);
+    let format = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+    let (from, to, limit) = (format(window.from), format(window.to), window.page_size);
     let uri = format!("{url}?from={from}&to={to}&offset={offset}&limit={limit}").parse()?;
     let response = client.get(uri).await?;
     let status = response.status();
     let mut body = response.into_body();
     let mut head = Vec::new();
-    // The envelope's first words say all that is needed; the items are received and let go.
+    // The first members of the envelope suffice; the items are received and discarded.
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data()
             && head.len() < 64
@@ -104,11 +111,11 @@ async fn page(
     }
     let head = String::from_utf8_lossy(&head);
     anyhow::ensure!(status.is_success(), "the gateway answered {status}: {head}");
-    let word = |name: &str| {
+    let member = |name: &str| {
         let rest = &head[head.find(name)? + name.len()..];
         rest.split([',', '}']).next()
     };
-    let items = word("\"numResults\":").context("an answer without numResults")?.parse()?;
-    let has_more = word("\"hasMore\":").context("an answer without hasMore")?.parse()?;
+    let items = member("\"numResults\":").context("an answer without numResults")?.parse()?;
+    let has_more = member("\"hasMore\":").context("an answer without hasMore")?.parse()?;
     Ok((items, has_more))
 }

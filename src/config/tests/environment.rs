@@ -1,4 +1,4 @@
-//! What the environment changes, and what it can do alone.
+//! Variables on top of a file, and configurations from the environment alone.
 
 use super::*;
 
@@ -14,7 +14,7 @@ const KORE: [(&str, &str); 4] = [
     ("KORE_CLIENT_SECRET", "hunter2"),
 ];
 
-/// [`KORE`] with `change` made to it: a new value, or none.
+/// [`KORE`] with the variables in `change` set to a new value, or removed.
 fn kore(change: &[(&'static str, Option<&'static str>)]) -> Vec<(&'static str, &'static str)> {
     let changed = |name: &str| change.iter().any(|(changed, _)| *changed == name);
     let kept = KORE.into_iter().filter(|(name, _)| !changed(name));
@@ -22,7 +22,7 @@ fn kore(change: &[(&'static str, Option<&'static str>)]) -> Vec<(&'static str, &
 }
 
 #[test]
-fn a_variable_wins_over_the_file() {
+fn variable_overrides_the_file() {
     let file = format!("{MINIMAL}[window]\nchunk = \"15m\"\nmax_span = \"7d\"\n");
     let config = load_with(
         &file,
@@ -43,7 +43,7 @@ fn a_variable_wins_over_the_file() {
             ("KOREGATE__CALLERS__0__API_KEY_SHA256", &"0".repeat(64)),
             ("KOREGATE__CALLERS__0__STREAMS__0", "st-1"),
             ("KOREGATE__CALLERS__0__STREAMS__1", "st-2"),
-            // Not keys: one underscore, or another's.
+            // Variables that set no key.
             ("KOREGATE_LOG", "debug"),
             ("KOREGATE_PORT", "tcp://10.0.0.1:80"),
             ("KORE_ACCOUNT_ID", "not used, as there is a file"),
@@ -53,8 +53,8 @@ fn a_variable_wins_over_the_file() {
     let window = &config.window;
     assert_eq!((window.chunk, window.settle_after), (Duration::from_mins(30), Duration::from_mins(15)));
     assert_eq!(window.max_span, Duration::from_hours(7 * 24));
-    let rung = FreshnessTier { younger_than: Duration::from_hours(1), max_age: Duration::from_secs(30) };
-    assert_eq!(window.freshness, [rung]);
+    let tier = FreshnessTier { younger_than: Duration::from_hours(1), max_age: Duration::from_secs(30) };
+    assert_eq!(window.freshness, [tier]);
     assert_eq!(config.server.listen.port(), 1);
     assert!((config.quota.interactive_reserve - 0.5).abs() < f64::EPSILON);
     assert_eq!(config.quota.state_file, Some("/data/quota".into()));
@@ -72,7 +72,7 @@ fn a_variable_wins_over_the_file() {
 }
 
 #[test]
-fn a_part_changes_the_whole_that_another_variable_sets() {
+fn variable_of_a_key_changes_a_table_that_another_sets() {
     let config = load_with(
         MINIMAL,
         &[
@@ -85,7 +85,7 @@ fn a_part_changes_the_whole_that_another_variable_sets() {
 }
 
 #[test]
-fn several_keys_of_a_caller_are_written_as_a_list_or_one_by_one() {
+fn digests_are_set_as_a_list_or_one_by_one() {
     let [zeros, ones] = ["0".repeat(64), "01".repeat(32)];
     for keys in [
         vec![("KOREGATE__CALLERS__0__API_KEY_SHA256", format!(" [\"{zeros}\", '{ones}']"))],
@@ -101,7 +101,7 @@ fn several_keys_of_a_caller_are_written_as_a_list_or_one_by_one() {
 }
 
 #[test]
-fn eleven_in_a_list_are_in_their_order() {
+fn eleven_indexed_variables_keep_their_numeric_order() {
     let names: Vec<_> = (0..11).map(|i| (format!("KOREGATE__ACCOUNTS__0__STREAMS__{i}"), format!("st-{i}"))).collect();
     let names: Vec<_> = names.iter().map(|(name, value)| (&**name, &**value)).collect();
     let expected = (0..11).map(|i| format!("st-{i}")).collect();
@@ -109,7 +109,7 @@ fn eleven_in_a_list_are_in_their_order() {
 }
 
 #[test]
-fn a_fault_names_its_variable() {
+fn problem_names_its_variable() {
     for (name, value, expected) in [
         ("KOREGATE__WINDOW__CHUNK", "7m", "window.chunk: must divide a day"),
         ("KOREGATE__WINDOW__CHUNKS", "1h", "window.chunks: unknown key; did you mean `chunk`?"),
@@ -147,7 +147,7 @@ fn a_fault_names_its_variable() {
 }
 
 #[test]
-fn four_variables_are_enough_for_one_account() {
+fn four_kore_variables_make_one_account() {
     let config = load_env(&KORE).unwrap();
     let [account] = &config.accounts[..] else { panic!("{:?}", config.accounts) };
     assert_eq!(config.upstream.base_url.to_string(), "https://platform.kore.example/");
@@ -166,7 +166,7 @@ fn four_variables_are_enough_for_one_account() {
 }
 
 #[test]
-fn the_four_go_with_other_keys() {
+fn kore_variables_combine_with_other_keys() {
     let jti = ("KOREGATE__ACCOUNTS__0__TOKEN__JTI", Some("per-request"));
     let config = load_env(&kore(&[jti, ("KOREGATE__WINDOW__CHUNK", Some("15m"))])).unwrap();
     assert_eq!((config.accounts[0].token.jti, config.window.chunk), (JtiMode::PerRequest, Duration::from_mins(15)));
@@ -179,7 +179,7 @@ fn the_four_go_with_other_keys() {
 }
 
 #[test]
-fn accounts_of_their_own_need_none_of_the_four() {
+fn accounts_from_the_environment_replace_the_kore_variables() {
     let config = load_env(&[
         ("KOREGATE__ACCOUNTS__0__ACCOUNT_ID", "acc-1"),
         ("KOREGATE__ACCOUNTS__0__CLIENT_ID", "cs-1"),
@@ -201,7 +201,7 @@ fn accounts_of_their_own_need_none_of_the_four() {
 }
 
 #[test]
-fn which_of_the_four_is_missing_is_told_exactly() {
+fn missing_kore_variable_is_named() {
     for missing in KORE.map(|(name, _)| name) {
         for value in [None, Some("")] {
             let error = load_env(&kore(&[(missing, value)])).unwrap_err();

@@ -1,10 +1,10 @@
-//! What each fault of a file says.
+//! Messages of the problems of a file.
 
 use super::*;
 
-/// Each fault of the file: what is added to the minimal file (from line 5 on), and the error in full.
+/// Rows: the lines added to the minimal file from line 5 on, and the whole error.
 #[test]
-fn a_fault_of_the_file_names_its_line_and_key() {
+fn problem_of_the_file_names_its_line_and_key() {
     const DURATION: &str =
         "is not a duration (at most \"36500d\"); write it like \"250ms\", \"30s\", \"5m\" or \"24h\"";
     const NAMES: &str = "write [\"*\"] for all, or a list of names";
@@ -30,7 +30,7 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         ("[upstream]\nmax_concurrency = 99999999999999999999", "6: upstream.max_concurrency: is a number out of range; it must be a whole number from 1 to 10000".to_owned()),
         ("[upstream]\nbase_url = \"http://kore.example\"", "6: upstream.base_url: is http, which would show the token to the network; write https (http is only for loopback)".to_owned()),
         ("[upstream]\nca_file = \"\"", "6: upstream.ca_file: is empty; it must be the path of a file".to_owned()),
-        // Accounts: these keys go on with the account of the minimal file.
+        // Accounts: these keys belong to the account of the minimal file.
         ("streams = []", format!("5: accounts[0].streams: is empty; {NAMES}")),
         ("streams = \"*\"", format!("5: accounts[0].streams: is a string; {NAMES}")),
         ("streams = [\"st-1\", \"\"]", format!("5: accounts[0].streams: a name is empty; {NAMES}")),
@@ -103,7 +103,7 @@ fn a_fault_of_the_file_names_its_line_and_key() {
         let added = added.replace("@A", &"aB".repeat(32)).replace("@B", &"0".repeat(64));
         let error = load(&format!("{MINIMAL}{added}\n")).expect_err(&added);
         if expected.ends_with(": ") {
-            // The wording of a syntax error is toml's.
+            // The text of a syntax error comes from toml.
             assert!(error.starts_with("koregate.toml:6: window.chunk: ") && error.lines().count() == 1, "{added}\n{error}");
         } else {
             assert_eq!(error, format!("koregate.toml:{expected}"), "{added}");
@@ -112,7 +112,7 @@ fn a_fault_of_the_file_names_its_line_and_key() {
 }
 
 #[test]
-fn all_faults_are_told_in_one_go_in_the_order_of_the_file() {
+fn all_problems_are_reported_in_the_order_of_the_file() {
     let toml = "[window]\nchunk = 7\nmax_spam = 1\n[[accounts]]\naccount_id = 5\n[quota]\nqueue_timeout = \"x\"\n";
     let error = load_with(toml, &[("KOREGATE__CACHE__MEMORY", "much")]).unwrap_err();
     let starts: Vec<_> = error.lines().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect();
@@ -129,33 +129,33 @@ fn all_faults_are_told_in_one_go_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_fault_does_not_bring_another_with_it() {
-    // `refresh_ahead` is longer than the default of `lifetime`, but what `lifetime` will be is not known.
+fn problem_does_not_cause_a_second_report() {
+    // `refresh_ahead` is longer than the default of `lifetime`, but the intended `lifetime` is unknown.
     let error = load(&format!("{MINIMAL}token = {{ lifetime = \"x\", refresh_ahead = \"2h\" }}")).unwrap_err();
     assert!(error.contains("token.lifetime") && error.lines().count() == 1, "{error}");
-    // The accounts are at fault, so who is among them is not known.
+    // The accounts have problems, so the names of callers are not checked against them.
     let caller = format!("[[callers]]\nname = \"a\"\napi_key_sha256 = \"{}\"\naccounts = [\"b\"]", "0".repeat(64));
     let error = load(&format!("[[accounts]]\naccount_id = \"b\"\n{caller}")).unwrap_err();
     assert!(error.lines().all(|line| line.contains("accounts[0].client_")), "{error}");
-    // A section that is no table is one fault, not one for each key that it lacks.
+    // A node that is no table is one problem, not one for each missing key.
     assert_eq!(load("accounts = [1]").unwrap_err(), "koregate.toml:1: accounts[0]: is an integer; it must be a table");
 }
 
 #[test]
-fn there_must_be_an_account() {
+fn configuration_without_accounts_is_refused() {
     assert_eq!(load("[window]\nchunk = \"1h\"").unwrap_err(), "koregate.toml: accounts: is missing");
     let empty = "koregate.toml:2: accounts: is empty; there must be at least one account";
     assert_eq!(load("\naccounts = []").unwrap_err(), empty);
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn unreadable_file_is_named() {
     let error = Config::load(Some("no/such/koregate.toml".as_ref()), env(&[])).unwrap_err().to_string();
     assert!(error.starts_with("no/such/koregate.toml: the configuration cannot be read: "), "{error}");
 }
 
 #[test]
-fn a_syntax_error_names_its_line_and_the_key_before_it() {
+fn syntax_error_names_its_line_and_the_key_before_it() {
     for (toml, start) in [
         ("[server]\nlisten = \"127.0.0.1:80\nadmin_listen = 1", "koregate.toml:2: server.listen: "),
         ("[cache]\nmemory = \n", "koregate.toml:2: cache.memory: "),

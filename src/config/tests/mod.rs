@@ -1,4 +1,5 @@
-//! What a configuration may be, and what each fault says.
+//! Tests of the loader: `environment` (variables), `faults` (problems of a file), `secrets`; and of defaults and
+//! printing here.
 
 mod environment;
 mod faults;
@@ -11,12 +12,12 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
-use super::keys::KEYS;
+use super::keys::ALL_KEYS;
 use super::*;
 
 const DOCUMENTED: &str = include_str!("../../../config/koregate.toml");
 
-/// The least that loads: four lines, so that what a test adds begins on line 5.
+/// The shortest configuration that loads, of four lines: additions of a test begin on line 5.
 const MINIMAL: &str =
     "[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-1\"\nclient_secret = { env = \"SECRET\" }\n";
 
@@ -37,7 +38,7 @@ fn load(toml: &str) -> Result<Config, String> {
     load_with(toml, &[])
 }
 
-/// The documented file with what is commented out put in force, and secrets from the environment.
+/// The documented file with its commented settings enabled, and secrets from the environment.
 fn documented_in_full() -> String {
     let uncommented = DOCUMENTED.lines().map(|line| match line.strip_prefix('#') {
         Some(setting) if !setting.starts_with(' ') => setting,
@@ -55,13 +56,13 @@ fn with_secret(toml: &str) -> String {
 }
 
 #[test]
-fn the_documented_file_holds_the_defaults() {
+fn documented_file_holds_the_defaults() {
     let minimal =
         MINIMAL.replace("acc-1", "664b33a620bd0892e0000001").replace("cs-1", "cs-00000000-0000-0000-0000-000000000000");
     let documented = load(&with_secret(DOCUMENTED)).unwrap();
     assert_eq!(documented.render(), load(&minimal).unwrap().render());
 
-    // What has no default is given, all else is left out.
+    // Only keys without a default are given.
     let required = minimal.clone()
         + &format!("[[callers]]\nname = \"bi-etl\"\napi_key_sha256 = \"{}\"\n", "0".repeat(64))
         + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
@@ -76,7 +77,7 @@ fn the_documented_file_holds_the_defaults() {
 }
 
 #[test]
-fn the_documented_file_holds_every_key() {
+fn documented_file_holds_every_key() {
     fn collect(value: &toml::Value, keys: &mut BTreeSet<String>) {
         match value {
             toml::Value::Table(table) => table.iter().for_each(|(key, value)| {
@@ -89,11 +90,11 @@ fn the_documented_file_holds_every_key() {
     }
     let mut documented = BTreeSet::from(["file".to_owned()]);
     collect(&toml::Value::Table(documented_in_full().parse().unwrap()), &mut documented);
-    assert_eq!(documented, KEYS.iter().map(ToString::to_string).collect());
+    assert_eq!(documented, ALL_KEYS.iter().map(ToString::to_string).collect());
 }
 
 #[test]
-fn the_contract_s_defaults() {
+fn minimal_configuration_has_the_documented_defaults() {
     let config = load(MINIMAL).unwrap();
     let account = &config.accounts[0];
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
@@ -113,7 +114,7 @@ fn the_contract_s_defaults() {
     assert!(config.cache.redis.is_none() && config.quota.state_file.is_none() && config.callers.is_empty());
 }
 
-/// Every enum's words and every kind of value, none of them a default.
+/// Every keyword of the enums and every kind of value, none of them a default.
 const UNUSUAL: &str = r#"
 streams = ["st-1", "st-2"]
 token = { lifetime = "59m", refresh_ahead = "0s", scheme = "bearer", jti = "per-request" }
@@ -178,7 +179,7 @@ api_key_sha256 = [
 "#;
 
 #[test]
-fn what_is_in_force_is_told_without_secrets_and_reads_back() {
+fn rendered_configuration_has_no_secrets_and_reads_back() {
     let rendered = load(&format!("{MINIMAL}{UNUSUAL}")).unwrap().render();
     assert_eq!(
         rendered,
@@ -257,7 +258,7 @@ weight = 1
 }
 
 #[test]
-fn the_debug_form_shows_no_secret() {
+fn debug_output_shows_no_secret() {
     let shown = format!("{:?}", load(&format!("{MINIMAL}{UNUSUAL}")).unwrap());
     assert!(!shown.contains("s3cr3t") && !shown.contains("hunter2"), "{shown}");
 }

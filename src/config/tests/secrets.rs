@@ -1,8 +1,8 @@
-//! Where secrets come from, and that no error shows one.
+//! Sources of secrets, and errors that do not quote them.
 
 use super::*;
 
-/// The first account, with `secret` for its `client_secret`, on line 4.
+/// The first account, with `secret` as its `client_secret`, on line 4.
 fn account_with(secret: &str) -> String {
     format!("[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-1\"\nclient_secret = {secret}\n")
 }
@@ -12,7 +12,7 @@ fn secret_of(config: &Config) -> &str {
 }
 
 #[test]
-fn one_newline_at_the_end_of_a_file_is_no_part_of_the_secret() {
+fn one_final_newline_of_a_secret_file_is_removed() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("secret");
     let toml = account_with(&format!("{{ file = '{}' }}", file.display()));
@@ -31,7 +31,7 @@ fn one_newline_at_the_end_of_a_file_is_no_part_of_the_secret() {
 }
 
 #[test]
-fn a_variable_may_name_another_source_than_the_file_does() {
+fn variable_overrides_the_source_of_a_secret() {
     let variables = [("KOREGATE__ACCOUNTS__0__CLIENT_SECRET__ENV", "OTHER"), ("OTHER", "from-other")];
     for secret in ["{ file = \"/none\" }", "{ env = \"NONE\" }"] {
         assert_eq!(secret_of(&load_with(&account_with(secret), &variables).unwrap()), "from-other");
@@ -41,7 +41,7 @@ fn a_variable_may_name_another_source_than_the_file_does() {
 }
 
 #[test]
-fn the_url_of_redis_may_be_a_secret_too() {
+fn redis_url_is_accepted_as_a_literal_or_a_secret() {
     let url = |config: Config| config.cache.redis.unwrap().url.expose_secret().to_owned();
     let redis = |url: &str| format!("{MINIMAL}[cache]\nredis = {{ url = {url} }}\n");
     let literal = load(&redis("\"rediss://u:hunter2@h:1/2\"")).unwrap();
@@ -67,10 +67,9 @@ fn admin_token_that_no_header_can_carry_is_refused() {
     }
 }
 
-/// Wherever `hunter2` was written in place of something else, the error is told at the right line and key, and does
-/// not repeat it.
+/// `hunter2` is written in many wrong places; each error names the line and the key, and does not quote it.
 #[test]
-fn no_error_shows_what_stands_where_a_secret_belongs() {
+fn no_error_quotes_a_value_in_place_of_a_secret() {
     let refused = "a secret is not written down here; write { file = \"/path/of/the/secret\" } or { env = \"";
     for (secret, says) in [
         ("\"hunter2\"", refused),
@@ -133,7 +132,7 @@ fn no_error_shows_what_stands_where_a_secret_belongs() {
 }
 
 #[test]
-fn a_secret_that_lost_its_bytes_on_the_way_is_refused() {
+fn secret_that_is_not_utf_8_or_empty_is_refused() {
     let error = load_with(&account_with("{ env = \"OTHER\" }"), &[("OTHER", "a\u{fffd}")]).unwrap_err();
     assert_eq!(error, "koregate.toml:4: accounts[0].client_secret.env: the secret is not UTF-8");
     let error = load_with(&account_with("{ env = \"OTHER\" }"), &[("OTHER", "")]).unwrap_err();

@@ -99,7 +99,7 @@ fn planned_run_that_overruns_is_cut_with_one_call() {
 }
 
 #[test]
-fn run_whose_plan_proves_wrong_ends_as_if_it_had_none() {
+fn run_with_wrong_plan_ends_as_unplanned() {
     let played =
         run_planned(each(1, 9_000, Rows::Descending), seconds(0, 9_000), PlacementCheck::Checked, Some(1_000.0));
     let fetched = played.result.unwrap();
@@ -135,7 +135,7 @@ fn indivisible_run_larger_than_its_limit_is_an_error() {
 }
 
 #[test]
-fn status_tells_of_pages_and_where_the_run_ends() {
+fn status_reports_pages_and_end_of_run() {
     let rows = Arc::new(Mutex::new(each(1, 100_000, Rows::Ascending)));
     let (run, mut told) = new_run(seconds(0, 100_000), PlacementCheck::Checked, RunWaiters::new(Requester::anyone()));
     let layer = PagingLayer::new(&window(UpperBound::Exclusive), &RunLimiters::default(), &settled());

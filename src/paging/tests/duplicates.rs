@@ -16,7 +16,7 @@ fn with_again(again: &[(i64, i64)], order: Rows) -> Upstream {
 }
 
 #[test]
-fn row_that_stands_twice_costs_one_call_more() {
+fn doubled_row_costs_one_more_call() {
     for order in [Rows::Ascending, Rows::Descending, Rows::ByName] {
         let upstream = with_again(&[(150_000, 150)], order);
         let rows = expected(&upstream.rows, interval());
@@ -28,7 +28,7 @@ fn row_that_stands_twice_costs_one_call_more() {
 }
 
 #[test]
-fn row_that_stands_in_two_seconds_costs_two_calls_more() {
+fn row_in_two_seconds_costs_two_more_calls() {
     let upstream = with_again(&[(250_500, 150)], Rows::Ascending);
     let rows = expected(&upstream.rows, interval());
     let played = run(upstream, interval(), PlacementCheck::Checked);
@@ -37,7 +37,7 @@ fn row_that_stands_in_two_seconds_costs_two_calls_more() {
 }
 
 #[test]
-fn exact_window_holds_a_row_as_often_as_the_upstream() {
+fn exact_window_repeats_rows_as_the_upstream() {
     let upstream = with_again(&[(150_000, 150), (150_000, 150)], Rows::Ascending);
     let played = run(upstream, interval(), PlacementCheck::Unchecked);
     assert_eq!(played.calls, 4 + 1);

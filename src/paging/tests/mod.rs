@@ -310,7 +310,7 @@ proptest! {
 }
 
 #[test]
-fn a_second_that_never_holds_still_is_an_error_and_not_a_hole() {
+fn second_that_always_tears_is_an_error() {
     let rows = (0..150).map(|n| (Timestamp::from_seconds(7), format!("ac-{n}"))).collect();
     let interval = Interval::new(Timestamp::from_seconds(0), Timestamp::from_seconds(60));
     let Played { result, calls, .. } =
@@ -321,7 +321,7 @@ fn a_second_that_never_holds_still_is_an_error_and_not_a_hole() {
 
 /// The items show a timestamp that is an hour off from the one the upstream selects on.
 #[test]
-fn items_out_of_place_are_not_cut_but_may_be_served_whole() {
+fn items_out_of_place_are_uncut() {
     let rows: Vec<_> = (0..50).map(|n| (Timestamp::from_seconds(n), format!("ac-{n}"))).collect();
     let interval = Interval::new(Timestamp::from_seconds(0), Timestamp::from_seconds(60));
     let misplaced = |rows: Vec<(Timestamp, String)>| {
@@ -337,7 +337,7 @@ fn items_out_of_place_are_not_cut_but_may_be_served_whole() {
 }
 
 #[test]
-fn an_item_without_a_timestamp_spoils_its_run_and_no_account() {
+fn item_without_timestamp_spoils_only_its_run() {
     let rows: Vec<_> = (0..50).map(|n| (Timestamp::from_seconds(n), format!("ac-{n}"))).collect();
     let interval = Interval::new(Timestamp::from_seconds(0), Timestamp::from_seconds(60));
     let mut upstream = upstream(rows, Rows::Ascending, UpperBound::Exclusive);
@@ -347,7 +347,7 @@ fn an_item_without_a_timestamp_spoils_its_run_and_no_account() {
 }
 
 #[test]
-fn an_upstream_that_promises_too_much_is_believed_the_second_time() {
+fn inexact_has_more_is_accepted_the_second_time() {
     let rows: Vec<_> = (0..200).map(|n| (Timestamp::from_seconds(n), format!("ac-{n:03}"))).collect();
     let interval = Interval::new(Timestamp::from_seconds(0), Timestamp::from_seconds(600));
     let mut upstream = upstream(rows.clone(), Rows::Ascending, UpperBound::Exclusive);

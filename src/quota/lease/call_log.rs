@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::MonotonicTime;
 
 /// The name of a call in the fleet: its replica's, and a number.
-pub(in crate::quota) type Name = Arc<str>;
+pub(in crate::quota) type CallName = Arc<str>;
 
 /// A call of this replica's.
 #[derive(Clone, Debug)]
@@ -34,13 +34,13 @@ struct Other {
 /// The calls that this replica knows of.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallLog {
-    own: HashMap<Name, Own>,
-    others: HashMap<Name, Other>,
+    own: HashMap<CallName, Own>,
+    others: HashMap<CallName, Other>,
 }
 
 impl CallLog {
     /// A call of this replica's begins, and counts before `latest` unless it is said again: one that was granted, or one out of its share.
-    pub(super) fn begin(&mut self, name: Name, by: Arc<str>, latest: MonotonicTime, is_alone: bool) {
+    pub(super) fn begin(&mut self, name: CallName, by: Arc<str>, latest: MonotonicTime, is_alone: bool) {
         self.own.insert(name, Own { by, at: latest, is_open: true, is_told: !is_alone, is_alone });
     }
 
@@ -69,7 +69,7 @@ impl CallLog {
     }
 
     /// A call of somebody else's counts at `at`.
-    pub(super) fn hear_of(&mut self, name: Name, at: MonotonicTime, is_told: bool) {
+    pub(super) fn hear_of(&mut self, name: CallName, at: MonotonicTime, is_told: bool) {
         if !self.own.contains_key(&name) {
             self.others.insert(name, Other { at, is_told });
         }
@@ -87,7 +87,7 @@ impl CallLog {
 
     /// Redis has told of all calls of others that count after `since`: what it has not told of is not there, but for what
     /// it has not been told.
-    pub(super) fn read(&mut self, since: MonotonicTime, calls: impl IntoIterator<Item = (Name, MonotonicTime)>) {
+    pub(super) fn read(&mut self, since: MonotonicTime, calls: impl IntoIterator<Item = (CallName, MonotonicTime)>) {
         self.others.retain(|_, call| call.at <= since || !call.is_told);
         for (name, at) in calls {
             self.hear_of(name, at, true);
@@ -103,7 +103,7 @@ impl CallLog {
     }
 
     /// Up to `most` calls that Redis is to be told of, and when each counts.
-    pub(super) fn untold(&self, most: usize) -> Vec<(Name, MonotonicTime)> {
+    pub(super) fn untold(&self, most: usize) -> Vec<(CallName, MonotonicTime)> {
         let own = self.own.iter().filter(|(_, call)| !call.is_told).map(|(name, call)| (name.clone(), call.at));
         let others = self.others.iter().filter(|(_, call)| !call.is_told).map(|(name, call)| (name.clone(), call.at));
         own.chain(others).take(most).collect()
@@ -115,7 +115,7 @@ impl CallLog {
     }
 
     /// Redis has been told of these.
-    pub(super) fn told(&mut self, calls: &[(Name, MonotonicTime)]) {
+    pub(super) fn told(&mut self, calls: &[(CallName, MonotonicTime)]) {
         for (name, at) in calls {
             // It may have ended meanwhile.
             if let Some(call) = self.own.get_mut(name).filter(|call| call.at == *at) {

@@ -8,7 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::{Instant, sleep_until};
 
 use super::sync::SCRIPT;
-use super::{Answer, Exchange};
+use super::{ExchangeReply, ExchangeRequest};
 use crate::quota::scheduler::{CallScheduler, PermitMessage};
 use crate::redis_client::{Command, ConnectionError, Incoming, Mailbox, Recipient, ReplicaId, Reply, Topic};
 use crate::telemetry;
@@ -52,7 +52,7 @@ impl LeaseChannel {
         format!("{}:{{{}}}:{what}", self.post.prefix(), self.account).into()
     }
 
-    async fn exchange(&self, exchange: &Exchange) -> Result<Answer, ConnectionError> {
+    async fn exchange(&self, exchange: &ExchangeRequest) -> Result<ExchangeReply, ConnectionError> {
         // Whoever hears nobody can neither make calls for the others nor have them made.
         if !self.post.is_listening() {
             return Err(ConnectionError::NotReady("no letters come in".to_owned()));
@@ -70,7 +70,7 @@ impl LeaseChannel {
                 self.post.doubt();
                 Err(ConnectionError::NotReady(error.split(' ').next().unwrap_or_default().to_owned()))
             }
-            reply => Answer::read(exchange, &reply).ok_or(ConnectionError::Nonsense),
+            reply => ExchangeReply::read(exchange, &reply).ok_or(ConnectionError::Nonsense),
         }
     }
 
@@ -158,7 +158,7 @@ fn due(last: Option<Instant>, interval: Duration) -> Instant {
 async fn count(turns: &Arc<CallScheduler>, meeting: &LeaseChannel, and_look: bool) -> bool {
     let Ok(counts) = meeting.count(and_look).await else { return false };
     if let Some(counts) = counts {
-        let gone = turns.update_lease(|common, now| common.count(now, counts));
+        let gone = turns.update_lease(|common, now| common.note_heartbeats(now, counts));
         meeting.cross_out(gone.unwrap_or_default()).await;
     }
     true
@@ -169,10 +169,10 @@ async fn step(turns: &Arc<CallScheduler>, meeting: &LeaseChannel) {
     let Some(exchange) = turns.begin_exchange() else { return };
     let result = meeting.exchange(&exchange).await;
     turns.update_lease(|common, now| match result {
-        Ok(answer) => ((), common.answered(now, &exchange, answer)),
+        Ok(answer) => ((), common.finish_exchange(now, &exchange, answer)),
         Err(error) => {
-            telemetry::fleet_exchange_failed(&error.to_string());
-            ((), common.failed(now, &exchange))
+            telemetry::lease_sync_failed(&error.to_string());
+            ((), common.fail_exchange(now, &exchange))
         }
     });
 }
@@ -191,7 +191,7 @@ pub(in crate::quota) async fn listen(post: Mailbox, turns: Vec<(LeaseChannel, We
         match mail {
             Incoming::Reconnected => {
                 for turns in turns.iter().filter_map(|(_, turns)| turns.upgrade()) {
-                    turns.update_lease(|common, now| (common.reconnected(now), super::QuotaChange::default()));
+                    turns.update_lease(|common, now| (common.note_reconnected(now), super::QuotaChange::default()));
                     turns.exchange_soon();
                 }
             }
@@ -204,9 +204,9 @@ pub(in crate::quota) async fn listen(post: Mailbox, turns: Vec<(LeaseChannel, We
                     .split_once(':')
                     .and_then(|(first, granted)| Some((first.parse().ok()?, granted.parse().ok()?)));
                 if words == JOINED {
-                    turns.update_lease(|common, now| ((), common.joined(now, &from)));
+                    turns.update_lease(|common, now| ((), common.note_joined(now, &from)));
                 } else if let Some((first, granted)) = granted {
-                    turns.update_lease(|common, now| ((), common.hear(now, &from, first, granted)));
+                    turns.update_lease(|common, now| ((), common.note_granted(now, &from, first, granted)));
                 } else if let Some((number, word)) = PermitMessage::read(words) {
                     turns.on_permit_message(&from, number, word);
                 } else {

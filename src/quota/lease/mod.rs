@@ -22,13 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::call_log::CallLog;
-pub(super) use self::call_log::Name;
+pub(super) use self::call_log::CallName;
 pub(super) use self::driver::{LeaseChannel, drive, leave, listen};
 use self::members::Members;
 use self::partition::Outage;
 pub(super) use self::pulse::keep_pulse;
-pub(super) use self::sync::{Answer, Exchange};
-pub(super) use self::sync_interval::Schedule;
+pub(super) use self::sync::{ExchangeReply, ExchangeRequest};
+pub(super) use self::sync_interval::SyncSchedule;
 use super::limiter::{GUARD, MonotonicTime};
 use super::role::Role;
 use crate::config::QuotaLimit;
@@ -36,7 +36,7 @@ use crate::redis_client::ReplicaId;
 
 /// How long a lease lasts, which is as long as the session of its holder. Whoever dies with it holds up the others for so long; and whoever cannot reach Redis for so
 /// long may be sure that nobody holds one, if nobody reaches it.
-pub(super) const LEASE: Duration = Duration::from_millis(1250);
+pub(super) const LEASE_DURATION: Duration = Duration::from_millis(1250);
 /// Its holder lets go of it a little sooner: the clocks of two machines do not run quite alike.
 const HELD: Duration = Duration::from_millis(1100);
 /// Whoever takes the lease has been in touch for so long: after an outage, all have come back by then and have told of
@@ -75,7 +75,7 @@ enum LeaseState {
 
 /// Whether a call may be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Pass<N = Name> {
+pub(super) enum Pass<N = CallName> {
     /// Yes, under this name.
     Go(N),
     /// Not before this, perhaps; something may make it earlier.
@@ -125,7 +125,7 @@ pub(super) struct SharedQuota {
     read: Option<MonotonicTime>,
     outage: Option<Outage>,
     /// The calls that are entered in the name of who has not come back from an outage.
-    ghosts: HashMap<ReplicaId, Vec<Name>>,
+    ghosts: HashMap<ReplicaId, Vec<CallName>>,
     /// Granted calls that have not begun: the number of each, and until when it may.
     granted: VecDeque<(u64, MonotonicTime)>,
     next_number: u64,
@@ -133,7 +133,7 @@ pub(super) struct SharedQuota {
     wanted: u32,
     not_before: MonotonicTime,
     /// Calls that Redis knows of and that will not be made.
-    not_made: Vec<Name>,
+    not_made: Vec<CallName>,
     /// An exchange is under way: alone, nothing is begun meanwhile, so that it tells of everything.
     is_exchanging: bool,
     /// Nothing is missing in what Redis knows.
@@ -194,9 +194,9 @@ impl SharedQuota {
     /// Who makes the calls.
     pub(super) fn role(&self, now: MonotonicTime) -> Role {
         match &self.stance {
-            LeaseState::Leading { until, .. } if now < *until => Role::Calls,
-            LeaseState::Alone { .. } => Role::Calls,
-            LeaseState::Following(replica) => Role::Follows(replica.clone()),
+            LeaseState::Leading { until, .. } if now < *until => Role::Leader,
+            LeaseState::Alone { .. } => Role::Leader,
+            LeaseState::Following(replica) => Role::Follower(replica.clone()),
             LeaseState::Joining | LeaseState::Leading { .. } => Role::Unknown,
         }
     }
@@ -257,7 +257,7 @@ impl SharedQuota {
                 }
                 // The less is left, the fewer are taken at once: each that dies with this replica is missed by all.
                 self.wanted = (room / BATCH).clamp(1, BATCH);
-                Pass::Wait(now + LEASE)
+                Pass::Wait(now + LEASE_DURATION)
             }
         }
     }
@@ -268,18 +268,18 @@ impl SharedQuota {
         number
     }
 
-    fn name(&self, number: u64) -> Name {
+    fn name(&self, number: u64) -> CallName {
         format!("{}:{number}", self.me).into()
     }
 
-    fn begin(&mut self, now: MonotonicTime, number: u64, by: &Arc<str>, is_alone: bool) -> Name {
+    fn begin(&mut self, now: MonotonicTime, number: u64, by: &Arc<str>, is_alone: bool) -> CallName {
         let name = self.name(number);
         self.book.begin(name.clone(), by.clone(), now + self.latest(), is_alone);
         name
     }
 
     /// A call begins with a turn of another replica, which has entered it.
-    pub(super) fn borrow(&mut self, now: MonotonicTime, name: Name, by: Arc<str>) {
+    pub(super) fn borrow(&mut self, now: MonotonicTime, name: CallName, by: Arc<str>) {
         self.book.begin(name, by, now + self.latest(), false);
     }
 
@@ -299,7 +299,7 @@ impl SharedQuota {
     }
 
     /// A call has never left.
-    pub(super) fn take_back(&mut self, name: &Name) {
+    pub(super) fn refund(&mut self, name: &CallName) {
         self.book.take_back(name);
         self.not_made.push(name.clone());
     }
@@ -314,20 +314,20 @@ impl SharedQuota {
 
     /// Whether somebody waits for an exchange.
     pub(super) fn is_waited_for(&self, now: MonotonicTime) -> bool {
-        self.wanted > 0 && self.role(now) == Role::Calls
+        self.wanted > 0 && self.role(now) == Role::Leader
     }
 
     /// How long until the next exchange, if nobody waits for one and it is not at rest.
     fn interval(&self) -> Duration {
         match self.stance {
-            LeaseState::Leading { .. } => LEASE / 4,
-            LeaseState::Following(_) => LEASE / 3,
-            LeaseState::Joining | LeaseState::Alone { .. } => LEASE / 5,
+            LeaseState::Leading { .. } => LEASE_DURATION / 4,
+            LeaseState::Following(_) => LEASE_DURATION / 3,
+            LeaseState::Joining | LeaseState::Alone { .. } => LEASE_DURATION / 5,
         }
     }
 
     /// The next exchange. It must be answered or failed before there is another.
-    pub(super) fn exchange(&mut self, now: MonotonicTime) -> Exchange {
+    pub(super) fn begin_exchange(&mut self, now: MonotonicTime) -> ExchangeRequest {
         self.is_exchanging = true;
         self.let_lapse(now);
         self.note_attempt(now);
@@ -354,10 +354,10 @@ impl SharedQuota {
             }
             _ => Some(self.longest()),
         };
-        Exchange {
+        ExchangeRequest {
             sent: now,
             me: self.me.clone(),
-            lease: if self.is_leaving { Duration::ZERO } else { LEASE },
+            lease: if self.is_leaving { Duration::ZERO } else { LEASE_DURATION },
             last_holder: self.last_holder.as_ref().unwrap_or(&self.me).clone(),
             may_lead: (is_settled || is_leading) && !self.is_leaving,
             vouches,
@@ -377,7 +377,12 @@ impl SharedQuota {
     }
 
     /// Redis has answered an exchange, at `now`.
-    pub(super) fn answered(&mut self, now: MonotonicTime, exchange: &Exchange, answer: Answer) -> QuotaChange {
+    pub(super) fn finish_exchange(
+        &mut self,
+        now: MonotonicTime,
+        exchange: &ExchangeRequest,
+        answer: ExchangeReply,
+    ) -> QuotaChange {
         self.is_exchanging = false;
         let sent = exchange.sent;
         let before = (self.stance.clone(), self.role(now));
@@ -450,7 +455,7 @@ impl SharedQuota {
     }
 
     /// Letters may have been lost, and Redis may be another than before.
-    pub(super) fn reconnected(&mut self, now: MonotonicTime) {
+    pub(super) fn note_reconnected(&mut self, now: MonotonicTime) {
         let is_leading = matches!(self.stance, LeaseState::Leading { until, .. } if now < until);
         self.book.tell_again(is_leading);
     }
@@ -474,7 +479,7 @@ impl SharedQuota {
             // All that has been spent stands there.
             _ if self.is_known => now,
             // Those who have been deposed by what Redis has lost tell of their calls first.
-            _ => now + LEASE,
+            _ => now + LEASE_DURATION,
         };
         self.stance = LeaseState::Leading { until, spends_from };
         self.book.gather();
@@ -490,7 +495,13 @@ impl SharedQuota {
     }
 
     /// Another replica was granted calls just now.
-    pub(super) fn hear(&mut self, now: MonotonicTime, from: &ReplicaId, first: u64, granted: u32) -> QuotaChange {
+    pub(super) fn note_granted(
+        &mut self,
+        now: MonotonicTime,
+        from: &ReplicaId,
+        first: u64,
+        granted: u32,
+    ) -> QuotaChange {
         if *from == self.me {
             return QuotaChange::default();
         }

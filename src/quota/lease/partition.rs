@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::call_log::Name;
-use super::sync::Exchange;
-use super::{BATCH, LEASE, LeaseState, MonotonicTime, QuotaChange, SharedQuota};
+use super::call_log::CallName;
+use super::sync::ExchangeRequest;
+use super::{BATCH, LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SharedQuota};
 use crate::config::QuotaLimit;
 use crate::quota::role::Role;
 use crate::redis_client::ReplicaId;
@@ -35,7 +35,7 @@ impl SharedQuota {
                 (0..share(shortest.requests)).map(move |_| now.saturating_sub(shortest.per.saturating_mul(window)))
             });
             for (number, at) in all.take(share(most)).enumerate() {
-                let name: Name = format!("{replica}:ghost:{number}").into();
+                let name: CallName = format!("{replica}:ghost:{number}").into();
                 self.book.hear_of(name.clone(), at, false);
                 self.ghosts.entry(replica.clone()).or_default().push(name);
             }
@@ -43,7 +43,7 @@ impl SharedQuota {
     }
 
     /// An exchange has failed.
-    pub(in crate::quota) fn failed(&mut self, now: MonotonicTime, exchange: &Exchange) -> QuotaChange {
+    pub(in crate::quota) fn fail_exchange(&mut self, now: MonotonicTime, exchange: &ExchangeRequest) -> QuotaChange {
         (self.is_exchanging, self.is_failing) = (false, true);
         // It may have been granted what it wanted, all the same.
         let lost = (exchange.first..).take(exchange.wants as usize).map(|number| self.name(number));
@@ -59,8 +59,8 @@ impl SharedQuota {
             return QuotaChange::default();
         }
         let is_out = match self.answered {
-            Some(answered) => now >= answered + LEASE,
-            None => now >= self.started + LEASE,
+            Some(answered) => now >= answered + LEASE_DURATION,
+            None => now >= self.started + LEASE_DURATION,
         };
         if !is_out {
             return QuotaChange { queue: role == Role::Unknown, ledger: false };
@@ -102,7 +102,11 @@ impl SharedQuota {
     }
 
     /// How far each replica has counted. Gives those who are to be crossed out.
-    pub(super) fn count(&mut self, now: MonotonicTime, counts: Vec<(ReplicaId, i64)>) -> (Vec<ReplicaId>, QuotaChange) {
+    pub(super) fn note_heartbeats(
+        &mut self,
+        now: MonotonicTime,
+        counts: Vec<(ReplicaId, i64)>,
+    ) -> (Vec<ReplicaId>, QuotaChange) {
         let gone = self.members.look(now, counts, self.steady);
         let mut change = QuotaChange::default();
         let there = self.members.there().len();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::driver::LeaseChannel;
 use super::sync_interval::PULSE_INTERVAL;
-use super::{LEASE, MonotonicTime};
+use super::{LEASE_DURATION, MonotonicTime};
 use crate::quota::scheduler::CallScheduler;
 use crate::redis_client::{Command, ReplicaId, Reply};
 
@@ -49,7 +49,7 @@ async fn ask(accounts: &[Resting<'_>]) -> Vec<bool> {
     let followed: Vec<_> = accounts.iter().filter(|account| account.holder != *me).collect();
     let mut commands = Vec::new();
     if is_led {
-        commands.push(renew(first.session(me), LEASE));
+        commands.push(renew(first.session(me), LEASE_DURATION));
     }
     if !followed.is_empty() {
         let leases = followed.iter().map(|account| account.meeting.lease());

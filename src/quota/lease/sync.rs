@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::MonotonicTime;
-use super::call_log::Name;
+use super::call_log::CallName;
 use crate::config::QuotaLimit;
 use crate::quota::limiter::GUARD;
 use crate::redis_client::{ReplicaId, Reply, Script};
@@ -16,7 +16,7 @@ pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(includ
 
 /// What one replica says and asks.
 #[derive(Clone, Debug)]
-pub(in crate::quota) struct Exchange {
+pub(in crate::quota) struct ExchangeRequest {
     /// When it was put together.
     pub(super) sent: MonotonicTime,
     pub(super) me: ReplicaId,
@@ -40,9 +40,9 @@ pub(in crate::quota) struct Exchange {
     pub(super) keep: Duration,
     pub(super) limits: Vec<QuotaLimit>,
     /// Calls to be entered, with the time at which each counts.
-    pub(super) tell: Vec<(Name, MonotonicTime)>,
+    pub(super) tell: Vec<(CallName, MonotonicTime)>,
     /// Calls to be taken out.
-    pub(super) take_out: Vec<Name>,
+    pub(super) take_out: Vec<CallName>,
 }
 
 /// How far in the past a call counts, or how far in the future.
@@ -59,7 +59,7 @@ impl Age {
 
 /// What Redis answers.
 #[derive(Clone, Debug)]
-pub(in crate::quota) struct Answer {
+pub(in crate::quota) struct ExchangeReply {
     pub(super) holder: Option<ReplicaId>,
     /// Whether the lease was taken just now.
     pub(super) took: bool,
@@ -67,10 +67,10 @@ pub(in crate::quota) struct Answer {
     pub(super) is_known: bool,
     pub(super) granted: u32,
     /// The calls that were asked for, with how long ago they count.
-    pub(super) calls: Option<Vec<(Name, Age)>>,
+    pub(super) calls: Option<Vec<(CallName, Age)>>,
 }
 
-impl Exchange {
+impl ExchangeRequest {
     /// The script's arguments. Letters that tell of granted calls go to `channel`, and begin with `head`.
     pub(super) fn arguments(&self, channel: &str, head: Vec<u8>) -> Vec<Bytes> {
         let flag = |flag: bool| Bytes::from_static(if flag { b"1" } else { b"0" });
@@ -114,9 +114,9 @@ impl Exchange {
     }
 }
 
-impl Answer {
+impl ExchangeReply {
     /// Reads what the script returned; `None` if that is nonsense.
-    pub(super) fn read(exchange: &Exchange, reply: &Reply) -> Option<Self> {
+    pub(super) fn read(exchange: &ExchangeRequest, reply: &Reply) -> Option<Self> {
         let Reply::Array(parts) = reply else { return None };
         let [Reply::Bytes(holder), Reply::Integer(took), Reply::Integer(known), now, granted, Reply::Array(calls)] =
             &parts[..]
@@ -131,7 +131,7 @@ impl Answer {
         }
         let read = |call: &[Reply]| {
             let [Reply::Bytes(name), at] = call else { return None };
-            Some((Name::from(std::str::from_utf8(name).ok()?), Age(now.checked_sub(number(at)?)?)))
+            Some((CallName::from(std::str::from_utf8(name).ok()?), Age(now.checked_sub(number(at)?)?)))
         };
         let calls = calls.chunks(2).map(read).collect::<Option<Vec<_>>>()?;
         let calls = exchange.look_back.map(|_| calls);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{HELD, LEASE, LeaseState, MonotonicTime, QuotaChange, SETTLED, STILL, SharedQuota};
+use super::{HELD, LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SETTLED, STILL, SharedQuota};
 use crate::redis_client::ReplicaId;
 
 /// The interval of pulses, by which a replica at rest keeps its lease or sees that another keeps it. A leader that dies
@@ -15,7 +15,7 @@ const REST_INTERVAL: Duration = Duration::from_mins(1);
 const COUNT_INTERVALS: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(500)];
 /// When this replica does what, unless something makes it earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::quota) struct Schedule {
+pub(in crate::quota) struct SyncSchedule {
     pub(in crate::quota) is_at_rest: bool,
     /// The interval of exchanges; zero if somebody waits for one.
     pub(in crate::quota) exchange: Duration,
@@ -25,7 +25,7 @@ pub(in crate::quota) struct Schedule {
     pub(in crate::quota) read: Duration,
 }
 
-impl Schedule {
+impl SyncSchedule {
     /// Nothing is ever due.
     pub(in crate::quota) const NEVER: Self = {
         let never = Duration::from_hours(1);
@@ -58,14 +58,14 @@ impl SharedQuota {
     }
 
     /// When what is due.
-    pub(in crate::quota) fn schedule(&self, now: MonotonicTime) -> Schedule {
+    pub(in crate::quota) fn schedule(&self, now: MonotonicTime) -> SyncSchedule {
         let [rest, busy] = COUNT_INTERVALS;
         if !self.is_at_rest(now) {
             let exchange = if self.is_waited_for(now) { Duration::ZERO } else { self.interval() };
-            return Schedule { is_at_rest: false, exchange, count: busy, read: busy };
+            return SyncSchedule { is_at_rest: false, exchange, count: busy, read: busy };
         }
         let read = self.members.read_interval().max(rest);
-        Schedule { is_at_rest: true, exchange: REST_INTERVAL, count: rest, read }
+        SyncSchedule { is_at_rest: true, exchange: REST_INTERVAL, count: rest, read }
     }
 
     /// A pulse is due: whose lease it is to be about, which is kept if it is this replica's. `None` if it is not at rest, for
@@ -83,7 +83,7 @@ impl SharedQuota {
 
     /// A pulse that was sent at `sent` was answered: whether the lease is held by whom it was about. Gives whether there is
     /// more to be found out, by an exchange.
-    pub(in crate::quota) fn pulsed(&mut self, now: MonotonicTime, sent: MonotonicTime, is_held: bool) -> bool {
+    pub(in crate::quota) fn end_pulse(&mut self, now: MonotonicTime, sent: MonotonicTime, is_held: bool) -> bool {
         if !is_held || !self.is_at_rest(now) {
             return true;
         }
@@ -99,14 +99,14 @@ impl SharedQuota {
     pub(super) fn note_attempt(&mut self, now: MonotonicTime) {
         self.stood_still |= self.tried.is_some_and(|last| last + STILL <= now);
         self.tried = Some(now);
-        if self.answered.is_some_and(|last| last + LEASE <= now) {
+        if self.answered.is_some_and(|last| last + LEASE_DURATION <= now) {
             // Out of touch: by an outage, or because this process stood still.
             self.steady = None;
         }
     }
 
     /// Another replica says that it is there, as it does when it begins.
-    pub(in crate::quota) fn joined(&mut self, now: MonotonicTime, replica: &ReplicaId) -> QuotaChange {
+    pub(in crate::quota) fn note_joined(&mut self, now: MonotonicTime, replica: &ReplicaId) -> QuotaChange {
         self.members.meet(now, replica);
         QuotaChange::default()
     }

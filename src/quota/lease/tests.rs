@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::sync::Age;
 use super::sync_interval::PULSE_INTERVAL;
-use super::{Answer, Exchange, GUARD, LEASE, Name, Pass, SharedQuota, UNHEARD};
+use super::{CallName, ExchangeReply, ExchangeRequest, GUARD, LEASE_DURATION, Pass, SharedQuota, UNHEARD};
 use crate::config::QuotaLimit;
 use crate::quota::limiter::{Ledger, MonotonicTime};
 use crate::quota::role::Role;
@@ -29,7 +29,7 @@ const STEP: Duration = Duration::from_millis(25);
 struct Redis {
     is_down: bool,
     lease: Option<(ReplicaId, MonotonicTime)>,
-    ledger: BTreeMap<Name, i64>,
+    ledger: BTreeMap<CallName, i64>,
     origin: bool,
     members: HashMap<ReplicaId, i64>,
 }
@@ -39,7 +39,7 @@ impl Redis {
         *self = Self { is_down: self.is_down, ..Self::default() };
     }
 
-    fn exchange(&mut self, now: MonotonicTime, asked: &Exchange) -> Answer {
+    fn exchange(&mut self, now: MonotonicTime, asked: &ExchangeRequest) -> ExchangeReply {
         let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap();
         let time = ms(now);
         for (name, at) in &asked.tell {
@@ -84,7 +84,7 @@ impl Redis {
             let seen = self.ledger.iter().filter(|(_, at)| **at >= time - ms(back));
             seen.map(|(name, at)| (name.clone(), Age(time - at))).collect()
         });
-        Answer { holder, took, is_known: self.origin, granted, calls }
+        ExchangeReply { holder, took, is_known: self.origin, granted, calls }
     }
 
     fn pulse(&mut self, now: MonotonicTime, me: &ReplicaId, about: &ReplicaId) -> bool {
@@ -92,7 +92,7 @@ impl Redis {
             return false;
         };
         if me == about {
-            *until = now + LEASE;
+            *until = now + LEASE_DURATION;
         }
         true
     }
@@ -112,7 +112,7 @@ struct Replica {
     common: SharedQuota,
     ledger: Ledger,
     /// When each ends, and which of those that are counted it is.
-    under_way: Vec<(Name, MonotonicTime, usize)>,
+    under_way: Vec<(CallName, MonotonicTime, usize)>,
     exchanged: MonotonicTime,
     counted: MonotonicTime,
     looked: MonotonicTime,
@@ -255,7 +255,7 @@ impl Fleet {
         let Some(about) = replica.common.begin_pulse(now) else { return };
         self.asked.pulses += 1;
         let is_held = !self.redis.is_down && self.redis.pulse(now, &replica.common.me.clone(), &about);
-        replica.is_waited_for |= replica.common.pulsed(now, now, is_held);
+        replica.is_waited_for |= replica.common.end_pulse(now, now, is_held);
     }
 
     /// As `drive` does.
@@ -284,14 +284,14 @@ impl Fleet {
             replica.looked = now;
             self.asked.members_read += self.redis.members.len();
             let counts = self.redis.members.iter().map(|(replica, count)| (replica.clone(), *count)).collect();
-            let (gone, more) = replica.common.count(now, counts);
+            let (gone, more) = replica.common.note_heartbeats(now, counts);
             self.redis.members.retain(|replica, _| !gone.contains(replica));
             if more.ledger {
                 replica.anew();
             }
         }
         for other in self.replicas.iter_mut().filter(|other| is_first && other.common.me != me) {
-            other.common.joined(now, &me);
+            other.common.note_joined(now, &me);
         }
     }
 
@@ -310,17 +310,17 @@ impl Fleet {
         self.asked.exchanges += 1;
         let replica = &mut self.replicas[place];
         (replica.exchanged, replica.is_waited_for) = (now, false);
-        let asked = replica.common.exchange(now);
+        let asked = replica.common.begin_exchange(now);
         let change = if self.redis.is_down {
-            replica.common.failed(now, &asked)
+            replica.common.fail_exchange(now, &asked)
         } else {
             let answer = self.redis.exchange(now, &asked);
             let (granted, me) = (answer.granted, asked.me.clone());
-            let change = replica.common.answered(now, &asked, answer);
+            let change = replica.common.finish_exchange(now, &asked, answer);
             for other in (0..self.replicas.len()).filter(|other| *other != place) {
                 if granted > 0 && self.roll(self.lost) > 0 {
                     let other = &mut self.replicas[other];
-                    if other.common.hear(now, &me, asked.first, granted).ledger {
+                    if other.common.note_granted(now, &me, asked.first, granted).ledger {
                         other.anew();
                     }
                 }
@@ -337,7 +337,7 @@ impl Fleet {
         for _ in 0..3 {
             let (takes, counts) = (1 + self.roll(longest), self.roll(1000));
             let replica = &mut self.replicas[place];
-            if !matches!(replica.common.role(now), Role::Calls) || replica.ledger.free_at(now, 0, 0.0) > now {
+            if !matches!(replica.common.role(now), Role::Leader) || replica.ledger.free_at(now, 0, 0.0) > now {
                 return;
             }
             let room = replica.ledger.limit_usage(now).map(|usage| usage.remaining).min().unwrap();
@@ -431,8 +431,8 @@ fn one_makes_the_calls_and_the_others_follow() {
     (0..200).for_each(|_| fleet.step());
     let now = fleet.now;
     let roles: Vec<_> = fleet.replicas.iter().map(|replica| replica.common.role(now)).collect();
-    let calling = roles.iter().filter(|role| **role == Role::Calls).count();
-    let following = roles.iter().filter(|role| matches!(role, Role::Follows(_))).count();
+    let calling = roles.iter().filter(|role| **role == Role::Leader).count();
+    let following = roles.iter().filter(|role| matches!(role, Role::Follower(_))).count();
     assert_eq!((calling, following), (1, 3));
 }
 
@@ -449,7 +449,7 @@ fn without_redis_each_has_its_share_and_afterwards_one_has_all() {
     assert!(fleet.counted.len() > before + 100, "they go on");
     (0..400).for_each(|_| fleet.step());
     let now = fleet.now;
-    assert_eq!(fleet.replicas.iter().filter(|replica| replica.common.role(now) == Role::Calls).count(), 1);
+    assert_eq!(fleet.replicas.iter().filter(|replica| replica.common.role(now) == Role::Leader).count(), 1);
     fleet.assert_within_limits().unwrap();
 }
 
@@ -485,10 +485,10 @@ fn replicas_at_rest_ask_seldom_however_many_they_are() {
 #[test]
 fn leader_that_dies_at_rest_is_followed_within_two_seconds() {
     let (mut fleet, _) = asked_at_rest(5, 3);
-    let leader = fleet.replicas.iter().position(|replica| replica.common.role(fleet.now) == Role::Calls).unwrap();
+    let leader = fleet.replicas.iter().position(|replica| replica.common.role(fleet.now) == Role::Leader).unwrap();
     fleet.replicas.remove(leader);
     let died = fleet.now;
-    while !fleet.replicas.iter().any(|replica| replica.common.role(fleet.now) == Role::Calls) {
+    while !fleet.replicas.iter().any(|replica| replica.common.role(fleet.now) == Role::Leader) {
         fleet.step();
         assert!(fleet.now <= died + Duration::from_secs(2), "nobody makes the calls");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::AcquireError;
 use super::gates::{Closed, Gate};
 use crate::config::QuotaLimit;
-use crate::quota::lease::{Name, Pass, SharedQuota};
+use crate::quota::lease::{CallName, Pass, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::redis_client::ReplicaId;
@@ -29,13 +29,13 @@ pub(super) struct LeaseGate {
 impl LeaseGate {
     /// Role of this replica; the leader if there are no others.
     pub(super) fn role(&self, now: MonotonicTime) -> Role {
-        self.shared.as_ref().map_or(Role::Calls, |shared| shared.role(now))
+        self.shared.as_ref().map_or(Role::Leader, |shared| shared.role(now))
     }
 
     /// Role of this replica for the stages above: a detached follower fetches for itself, as a leader does.
     pub(super) fn effective_role(&self, now: MonotonicTime) -> Role {
         match self.role(now) {
-            Role::Follows(leader) if self.is_detached_from(&leader) => Role::Calls,
+            Role::Follower(leader) if self.is_detached_from(&leader) => Role::Leader,
             role => role,
         }
     }
@@ -47,16 +47,16 @@ impl LeaseGate {
     /// First question: closed for the whole queue while another replica is the leader.
     pub(super) fn admit_by_role(&self, now: MonotonicTime) -> Gate {
         match self.role(now) {
-            Role::Follows(leader) if self.is_detached_from(&leader) => Err(Closed::Remote(leader)),
-            Role::Follows(_) => Err(Closed::For(AcquireError::NotLeader)),
-            Role::Calls | Role::Unknown => Ok(()),
+            Role::Follower(leader) if self.is_detached_from(&leader) => Err(Closed::Remote(leader)),
+            Role::Follower(_) => Err(Closed::For(AcquireError::NotLeader)),
+            Role::Leader | Role::Unknown => Ok(()),
         }
     }
 
     /// Last question: takes one of the calls that were granted in Redis, or one of this replica's share, for `caller`.
     /// Hands out the name of the call; `None` without other replicas. `room` is the number of calls that the ledger
     /// has room for.
-    pub(super) fn admit(&mut self, now: MonotonicTime, caller: &Arc<str>, room: u32) -> Gate<Option<Name>> {
+    pub(super) fn admit(&mut self, now: MonotonicTime, caller: &Arc<str>, room: u32) -> Gate<Option<CallName>> {
         let Some(shared) = &mut self.shared else { return Ok(None) };
         match shared.pass(now, caller, room) {
             Pass::Go(name) => Ok(Some(name)),
@@ -72,14 +72,14 @@ impl LeaseGate {
     }
 
     /// Withdraws a call that was not made, by the name that [`LeaseGate::admit`] gave it.
-    pub(super) fn refund(&mut self, name: Option<&Name>) {
+    pub(super) fn refund(&mut self, name: Option<&CallName>) {
         if let Some((shared, name)) = self.shared.as_mut().zip(name) {
-            shared.take_back(name);
+            shared.refund(name);
         }
     }
 
     /// Records the end of a call.
-    pub(super) fn end(&mut self, now: MonotonicTime, name: Option<&Name>) {
+    pub(super) fn end(&mut self, now: MonotonicTime, name: Option<&CallName>) {
         if let Some((shared, name)) = self.shared.as_mut().zip(name) {
             shared.end(now, name);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::{CallScheduler, QuotaShare};
-use crate::quota::lease::{Exchange, LEASE, LeaseChannel, QuotaChange, Schedule, SharedQuota};
+use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, LeaseChannel, QuotaChange, SyncSchedule, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::redis_client::ReplicaId;
@@ -24,7 +24,7 @@ pub(super) struct LeaseLink {
 
 impl Default for LeaseLink {
     fn default() -> Self {
-        Self { role: watch::Sender::new(Role::Calls), exchange_wanted: Arc::default(), channel: OnceLock::new() }
+        Self { role: watch::Sender::new(Role::Leader), exchange_wanted: Arc::default(), channel: OnceLock::new() }
     }
 }
 
@@ -63,9 +63,9 @@ impl CallScheduler {
     }
 
     /// Intervals at which the lease driver contacts Redis, and the notification that makes an exchange due at once.
-    pub(in crate::quota) fn schedule(&self) -> (Schedule, Arc<Notify>) {
+    pub(in crate::quota) fn schedule(&self) -> (SyncSchedule, Arc<Notify>) {
         let (state, now) = (self.lock(), self.clock.now());
-        let schedule = state.gates.lease.shared.as_ref().map_or(Schedule::NEVER, |shared| shared.schedule(now));
+        let schedule = state.gates.lease.shared.as_ref().map_or(SyncSchedule::NEVER, |shared| shared.schedule(now));
         (schedule, self.lease_link.exchange_wanted.clone())
     }
 
@@ -78,7 +78,7 @@ impl CallScheduler {
     /// Ends the pulse that was `sent` then. `is_held`: that holder still holds the lease.
     pub(in crate::quota) fn end_pulse(&self, sent: MonotonicTime, is_held: bool) {
         let (mut state, now) = (self.lock(), self.clock.now());
-        if state.gates.lease.shared.as_mut().is_some_and(|shared| shared.pulsed(now, sent, is_held)) {
+        if state.gates.lease.shared.as_mut().is_some_and(|shared| shared.end_pulse(now, sent, is_held)) {
             self.exchange_soon();
         }
     }
@@ -89,9 +89,9 @@ impl CallScheduler {
     }
 
     /// Begins an exchange, which must be answered or failed; `None` without other replicas.
-    pub(in crate::quota) fn begin_exchange(&self) -> Option<Exchange> {
+    pub(in crate::quota) fn begin_exchange(&self) -> Option<ExchangeRequest> {
         let (mut state, now) = (self.lock(), self.clock.now());
-        state.gates.lease.shared.as_mut().map(|shared| shared.exchange(now))
+        state.gates.lease.shared.as_mut().map(|shared| shared.begin_exchange(now))
     }
 
     /// Applies `update` to the shared quota, and what follows from it to ledger, role and queue. Returns what `update`
@@ -111,13 +111,13 @@ impl CallScheduler {
         let role = gates.lease.effective_role(now);
         let has_new_role =
             self.lease_link.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);
-        if has_new_role && role == Role::Calls && share.is_none() {
+        if has_new_role && role == Role::Leader && share.is_none() {
             // The leader before left a while ago, and its lease had to run out: no call was made meanwhile.
-            gates.pacers.catch_up(LEASE * 2);
+            gates.pacers.catch_up(LEASE_DURATION * 2);
         }
         if std::mem::replace(&mut gates.lease.share, share) != share || has_new_role {
             let replicas_and_share = share.map(|share| (share.replicas, share.to_string()));
-            telemetry::fleet_role(&self.account, role.label(share.is_some()), replicas_and_share);
+            telemetry::replica_role(&self.account, role.label(share.is_some()), replicas_and_share);
         }
         if change.queue || has_new_role {
             state.queue.wake_all();
@@ -131,9 +131,9 @@ impl Role {
     fn label(&self, is_partitioned: bool) -> &'static str {
         match self {
             Self::Unknown => "unknown",
-            Self::Calls if is_partitioned => "alone",
-            Self::Calls => "calls",
-            Self::Follows(_) => "follows",
+            Self::Leader if is_partitioned => "alone",
+            Self::Leader => "calls",
+            Self::Follower(_) => "follows",
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{AcquireError, CallPermit, CallScheduler, Exhausted};
-use crate::quota::lease::{Name, QuotaChange, SharedQuota};
+use crate::quota::lease::{CallName, QuotaChange, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::redis_client::{Recipient, ReplicaId};
@@ -36,7 +36,7 @@ pub(in crate::quota) enum PermitMessage {
     /// A turn, please.
     Borrow(Requester),
     /// Here it is, under this name.
-    Lent(Name),
+    Lent(CallName),
     /// There is none; come again in so many milliseconds.
     Spent(u64),
     /// The call has ended.
@@ -50,7 +50,7 @@ pub(in crate::quota) enum PermitMessage {
 pub(super) struct RemotePermits {
     next_number: u64,
     /// Calls of this replica that wait for a permit, by the number of their request.
-    requested: HashMap<u64, oneshot::Sender<Result<Name, Exhausted>>>,
+    requested: HashMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
     /// Requests of other replicas, by replica and number.
     lent: HashMap<(ReplicaId, u64), LentPermit>,
 }
@@ -61,7 +61,7 @@ enum LentPermit {
     /// It is in this replica's queue; `requested_at` is its last repetition.
     Queued { requested_at: Instant, _task: AbortOnDropHandle<()> },
     /// It was granted, and is not returned yet.
-    Granted { at: Instant, name: Name, permit: CallPermit },
+    Granted { at: Instant, name: CallName, permit: CallPermit },
     /// It failed.
     Exhausted { at: Instant, retry_after: Duration },
 }
@@ -123,7 +123,7 @@ impl CallScheduler {
             }
             state.gates.lease.detached_from = Some(leader.clone());
         }
-        telemetry::fleet_apart(&self.account);
+        telemetry::replicas_differ(&self.account);
         self.update_lease(|_, _| ((), QuotaChange { ledger: false, queue: true }));
     }
 
@@ -168,10 +168,9 @@ impl CallScheduler {
         request: RemoteRequest<'_>,
         waiters: &Arc<RunWaiters>,
         entered: MonotonicTime,
-        name: Name,
-    ) -> Result<CallPermit, AcquireError> {
-        let (mut state, now) = (self.lock(), self.clock.now());
-        if state.gates.lease.role(now) != Role::Follows(request.lender.clone()) {
+        name: CallName,
+    ) -> Result<CallPermit, AcquireError> {        let (mut state, now) = (self.lock(), self.clock.now());
+        if state.gates.lease.role(now) != Role::Follower(request.lender.clone()) {
             return Err(AcquireError::NotLeader);
         }
         if !waiters.begin(now.saturating_sub(entered)) {
@@ -226,7 +225,7 @@ impl CallScheduler {
         }
     }
 
-    fn on_permit_answer(&self, number: u64, answer: Result<Name, Exhausted>) {
+    fn on_permit_answer(&self, number: u64, answer: Result<CallName, Exhausted>) {
         // If the answer came twice, or no call waits any more, the lender learns it from the messages that follow.
         if let Some(waiting) = self.remote_permits().requested.remove(&number) {
             let _ = waiting.send(answer);
@@ -313,7 +312,7 @@ impl<'a> RemoteRequest<'a> {
     fn register(
         scheduler: &'a CallScheduler,
         lender: &'a ReplicaId,
-    ) -> (Self, oneshot::Receiver<Result<Name, Exhausted>>) {
+    ) -> (Self, oneshot::Receiver<Result<CallName, Exhausted>>) {
         let (sender, answer) = oneshot::channel();
         let mut permits = scheduler.remote_permits();
         let number = permits.next_number;

@@ -50,7 +50,7 @@ use self::gates::{Closed, Gate, Gates};
 use self::lease_sync::LeaseLink;
 use self::lending::RemotePermits;
 use self::queue::{CallQueue, QueuePlace};
-use super::lease::Name;
+use super::lease::CallName;
 use super::limiter::{Ledger, MonotonicTime};
 use super::savings::Savings;
 use super::state_file::StateFile;
@@ -251,7 +251,7 @@ impl CallScheduler {
     }
 
     /// Asks the lease gate, and requests an exchange with Redis if the call waits for one.
-    fn admit_by_lease(&self, gates: &mut Gates, now: MonotonicTime, caller: &Arc<str>) -> Gate<Option<Name>> {
+    fn admit_by_lease(&self, gates: &mut Gates, now: MonotonicTime, caller: &Arc<str>) -> Gate<Option<CallName>> {
         let room = gates.ledger.limit_usage(now).map(|usage| usage.remaining).min().unwrap_or(u32::MAX);
         let answer = gates.lease.admit(now, caller, room);
         if gates.lease.awaits_exchange(now) {
@@ -268,7 +268,7 @@ impl CallScheduler {
         priority: Priority,
         waited: Duration,
         now: MonotonicTime,
-        name: Option<Name>,
+        name: Option<CallName>,
     ) -> Gate<CallPermit> {
         if !waiters.begin(waited) {
             state.gates.lease.refund(name.as_ref());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lending::BorrowedPermit;
 use super::{CallScheduler, State};
-use crate::quota::lease::Name;
+use crate::quota::lease::CallName;
 use crate::quota::limiter::longest;
 use crate::quota::limiter::{MonotonicTime, ReducedLimit};
 use crate::quota::state_file::RecordSlot;
@@ -35,7 +35,7 @@ pub struct CallPermit {
     /// Its line in the state file.
     record: Option<RecordSlot>,
     /// Its name among replicas.
-    name: Option<Name>,
+    name: Option<CallName>,
     /// The remote permit that it stands for.
     borrowed: Option<BorrowedPermit>,
     is_open: bool,
@@ -48,7 +48,7 @@ impl CallPermit {
         served: Requester,
         began: MonotonicTime,
         record: Option<RecordSlot>,
-        name: Option<Name>,
+        name: Option<CallName>,
     ) -> Self {
         Self { scheduler: scheduler.clone(), cause, served, began, record, name, borrowed: None, is_open: true }
     }
@@ -59,8 +59,8 @@ impl CallPermit {
         self
     }
 
-    /// Name of the call among replicas; `None` without other replicas.
-    pub(super) fn name(&self) -> Option<Name> {
+    /// CallName of the call among replicas; `None` without other replicas.
+    pub(super) fn name(&self) -> Option<CallName> {
         self.name.clone()
     }
 

@@ -373,7 +373,7 @@ async fn quota_share_without_redis_counts_one_more_replica() {
     assert_eq!(scheduler.quota_share(), None);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let exchange = scheduler.begin_exchange().unwrap();
-    scheduler.update_lease(|shared, now| ((), shared.failed(now, &exchange)));
+    scheduler.update_lease(|shared, now| ((), shared.fail_exchange(now, &exchange)));
     let usage: Vec<_> = scheduler.limit_usage().iter().map(|usage| usage.limit.requests).collect();
     assert_eq!(usage, [60 / 9, 1800 / 9]);
     assert_eq!(scheduler.quota_share().unwrap().to_string(), "1/9 of the quota");

@@ -151,7 +151,7 @@ impl StateFile {
         }
         let mut text = read_all(&file).map_err(failed)?;
         if is_zeroed(&text) {
-            telemetry::state_file_lost(path);
+            telemetry::state_file_damaged(path);
             text = initialize_as_lost(&file, stamp(&boot, clock)).map_err(failed)?;
         }
         let records = match text.split_at_checked(RECORD_BYTES) {
@@ -235,9 +235,9 @@ impl StateFile {
         let record = StateRecord { state, account: slot.account, stamp: stamp(&self.0.boot, &self.0.clock) };
         let mut backlog = self.0.backlog();
         let was_empty = backlog.problem().is_none();
-        match backlog.write(slot.line, record, |line, record| self.0.write(line, record)) {
+        match backlog.write(slot. line, record, |line, record| self.0.write(line, record)) {
             Ok(()) if was_empty => {}
-            Ok(()) => telemetry::state_file_complete(),
+            Ok(()) => telemetry::state_file_recovered(),
             Err(error) => {
                 // This process still keeps the quota; only the next one may not know of the call.
                 telemetry::state_file_failed(&error, was_empty);
@@ -269,7 +269,7 @@ async fn retry_backlog(state_file: Weak<Inner>) {
             return;
         }
         if backlog.flush(|line, record| state_file.write(line, record)).is_ok() {
-            return telemetry::state_file_complete();
+            return telemetry::state_file_recovered();
         }
     }
 }

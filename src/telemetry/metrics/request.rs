@@ -1,4 +1,4 @@
-//! What is told of each request. It is told on the way of each hit, so it looks up no metric that it has at hand.
+//! Counters of requests, and the access log. Both are on the path of each hit, so the handles of metrics are cached.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
@@ -6,68 +6,66 @@ use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::sampler::Sampler;
-use super::streams;
-use super::streams::OTHER;
+use super::log_sampler::LogSampler;
+use super::stream_labels::{self, OTHER_STREAMS};
 
-/// A thread has the metrics of so many kinds of requests at hand.
-const AT_HAND: usize = 32;
+/// Maximum label sets whose handles a thread caches.
+const MAX_CACHED_HANDLES: usize = 32;
 
-/// What is told of a request when the body of its answer has ended, or when there will be no answer.
+/// A request whose answer has ended, or that ended without an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Who asked.
+    /// The caller's name; `-` if it is unknown or none are configured.
     pub caller: &'a str,
-    /// Kore's account; only of requests that were answered, so that nobody can invent labels.
+    /// Kore's account; `-` except for requests that were answered, so that nobody can invent labels.
     pub account: &'a str,
-    /// Kore's stream; as above.
+    /// Kore's stream; `-` as for `account`.
     pub stream: &'a str,
-    /// Whether a window of the stream was answered; what else is told of a stream, as what a window would cost, is told
-    /// without a label.
+    /// Whether a window of the stream was answered. Metrics of other answers, such as dry runs, have no stream.
     pub is_window: bool,
-    /// How it was answered, the kind of problem, or why the answer has no end.
+    /// The outcome: the kind of answer, the type of problem, or the reason for which the answer broke off.
     pub outcome: &'static str,
     /// The HTTP status; `None` if the request ended before there was one.
     pub status: Option<u16>,
-    /// The problem in words, or why the answer broke off.
+    /// Detail of the problem, or of the reason for which the answer broke off.
     pub problem: Option<&'a str>,
     /// Items in the answer.
     pub items: u64,
     /// Bytes of the body, in its content coding.
     pub bytes: u64,
-    /// Upstream calls that were made for it.
+    /// Upstream calls made for the request.
     pub calls: u32,
-    /// Upstream calls that were saved.
+    /// Upstream calls saved.
     pub saved: u64,
-    /// From the request to the head of its answer; `None` if there was none.
+    /// Time from the request to the head of its answer; `None` if there was no answer.
     pub time_to_first_byte: Option<Duration>,
-    /// From the request to the end of the body.
+    /// Time from the request to the end of the body.
     pub took: Duration,
 }
 
-/// The metrics of one kind of requests.
-struct Kind {
+/// Handles of the metrics of requests with the same labels.
+struct RequestHandles {
     account: String,
     stream: String,
     is_window: bool,
-    /// Whether the stream, for now, has no label of its own.
+    /// Whether the stream has no label of its own so far.
     shares_label: bool,
     caller: String,
     outcome: &'static str,
     requests: Counter,
-    took: Histogram,
-    /// Made when there is something to count.
-    saved: Option<Counter>,
+    duration: Histogram,
+    /// Registered at the first call saved, because a metric appears with its first value.
+    calls_saved: Option<Counter>,
 }
 
-impl Kind {
-    fn new(told: &Request<'_>) -> Self {
-        let Request { account, stream, is_window, caller, outcome, items, .. } = *told;
-        let shares_label = is_window && !streams::is_labeled(stream, items > 0);
+impl RequestHandles {
+    fn new(request: &Request<'_>) -> Self {
+        let Request { account, stream, is_window, caller, outcome, items, .. } = *request;
+        let shares_label = is_window && !stream_labels::admit(stream, items > 0);
         let label = match (is_window, shares_label) {
             (false, _) => "-",
             (true, false) => stream,
-            (true, true) => OTHER,
+            (true, true) => OTHER_STREAMS,
         };
         let labels = [
             ("account", account.to_owned()),
@@ -83,13 +81,14 @@ impl Kind {
             caller: caller.to_owned(),
             outcome,
             requests: counter!("koregate_requests_total", &labels),
-            took: histogram!("koregate_request_duration_seconds"),
-            saved: None,
+            duration: histogram!("koregate_request_duration_seconds"),
+            calls_saved: None,
         }
     }
 
-    fn is_of(&self, told: &Request<'_>) -> bool {
-        let Request { account, stream, is_window, caller, outcome, .. } = *told;
+    /// Whether the handles are those of `request`.
+    fn matches(&self, request: &Request<'_>) -> bool {
+        let Request { account, stream, is_window, caller, outcome, .. } = *request;
         self.is_window == is_window
             && self.outcome == outcome
             && self.stream == stream
@@ -97,44 +96,44 @@ impl Kind {
             && self.account == account
     }
 
-    fn count(&mut self, told: &Request<'_>) {
+    fn count(&mut self, request: &Request<'_>) {
         self.requests.increment(1);
-        self.took.record(told.took.as_secs_f64());
-        if told.saved > 0 {
-            let saved = self.saved.get_or_insert_with(|| {
+        self.duration.record(request.took.as_secs_f64());
+        if request.saved > 0 {
+            let calls_saved = self.calls_saved.get_or_insert_with(|| {
                 let labels = [("account", self.account.clone()), ("caller", self.caller.clone())];
                 counter!("koregate_upstream_calls_avoided_total", &labels)
             });
-            saved.increment(told.saved);
+            calls_saved.increment(request.saved);
         }
     }
 }
 
 thread_local! {
-    /// Those that were seen last, the newest at the end. Where requests are of many more kinds, metrics are looked up.
-    static KINDS: RefCell<Vec<Kind>> = const { RefCell::new(Vec::new()) };
+    /// Handles in the order in which they were cached. The first are evicted, and registered again when needed.
+    static HANDLES: RefCell<Vec<RequestHandles>> = const { RefCell::new(Vec::new()) };
 }
 
-fn count(told: &Request<'_>) {
-    KINDS.with_borrow_mut(|kinds| {
-        if let Some(kind) = kinds.iter_mut().rev().find(|kind| kind.is_of(told)) {
-            if kind.shares_label && told.items > 0 && streams::has_room() {
-                *kind = Kind::new(told);
+fn count(request: &Request<'_>) {
+    HANDLES.with_borrow_mut(|cached| {
+        if let Some(handles) = cached.iter_mut().rev().find(|handles| handles.matches(request)) {
+            if handles.shares_label && request.items > 0 && stream_labels::has_room() {
+                *handles = RequestHandles::new(request);
             }
-            return kind.count(told);
+            return handles.count(request);
         }
-        if kinds.len() >= AT_HAND {
-            kinds.remove(0);
+        if cached.len() >= MAX_CACHED_HANDLES {
+            cached.remove(0);
         }
-        let mut kind = Kind::new(told);
-        kind.count(told);
-        kinds.push(kind);
+        let mut handles = RequestHandles::new(request);
+        handles.count(request);
+        cached.push(handles);
     });
 }
 
-/// A request has ended: counts it and writes its line in the access log.
-pub fn request(told: &Request<'_>) {
-    count(told);
+/// A request has ended: counts it and writes its line of the access log.
+pub fn request(request: &Request<'_>) {
+    count(request);
     let Request {
         caller,
         account,
@@ -148,7 +147,7 @@ pub fn request(told: &Request<'_>) {
         time_to_first_byte,
         took,
         ..
-    } = *told;
+    } = *request;
     let milliseconds = millis(took);
     let is_anonymous = caller == "-" && status.is_some_and(|status| (400..500).contains(&status));
     let Some(suppressed) = (if is_anonymous { admit_anonymous() } else { Some(0) }) else { return };
@@ -204,9 +203,9 @@ pub fn request(told: &Request<'_>) {
     }
 }
 
-/// Whether a line is to be written about a request that nobody needs a key for; see [`Sampler::admit`].
+/// Whether a request without a valid key is logged; see [`LogSampler::admit`].
 fn admit_anonymous() -> Option<u64> {
-    static SAMPLER: Mutex<Sampler> = Mutex::new(Sampler::new());
+    static SAMPLER: Mutex<LogSampler> = Mutex::new(LogSampler::new());
     SAMPLER.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }
 

@@ -3,8 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use koregate::clock::Clock;
-use koregate::simulator::{Profile, Simulator, StreamProfile};
+use koregate_simulator::{Profile, Simulator, StreamProfile};
 use rustls::{ClientConnection, StreamOwned};
 use tokio::net::TcpStream;
 
@@ -25,8 +24,8 @@ const BY_SEND_TIMEOUT: &str = "limit=\"send_timeout\"";
 async fn simulator(streams: usize) -> Simulator {
     let stream = |nth| StreamProfile { exact: true, ..StreamProfile::new(stream(nth), 250) };
     let streams = (0..streams).map(stream).collect();
-    let profile = Profile { streams, days: 20, end: Some(at("2026-02-26")), ..Profile::default() };
-    Simulator::start(profile, Clock::system()).await.unwrap()
+    let profile = Profile { streams, days: 20, end: Some(at("2026-02-26").into()), ..Profile::default() };
+    Simulator::start(profile).await.unwrap()
 }
 
 fn stream(nth: usize) -> String {

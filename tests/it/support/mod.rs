@@ -19,7 +19,7 @@ pub(crate) use wire::{Answers, exchange, first_answer};
 
 use std::time::{Duration, Instant};
 
-use koregate::simulator::{Profile, StreamProfile};
+use koregate_simulator::{Profile, StreamProfile};
 
 /// The account of the simulator's default profile.
 pub(crate) const ACCOUNT: &str = "664b33a620bd0892e0000001";

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use koregate::clock::Clock;
 use koregate::server::Gateway;
-use koregate::simulator::{Control, Filter, Profile, Simulator};
 use koregate::window::Timestamp;
+use koregate_simulator::{Control, ItemFilter, Profile, Simulator};
 use tokio::runtime::Handle;
 
 use super::{Answer, Ask, Client, NOW, STREAM, Settings, at};
@@ -72,7 +72,8 @@ impl Rig {
 
     /// Another clock.
     pub(crate) async fn start_with(profile: Profile, settings: &Settings, clock: Clock) -> Self {
-        let simulator = Simulator::start(profile, clock.clone()).await.unwrap();
+        let simulator_clock = clock.clone();
+        let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
         let (control, base_url) = (simulator.control(), simulator.base_url());
         let door = open(&base_url, &control, settings, &clock).await;
         Self { clock, simulator: Some(simulator), control, door, base_url }
@@ -119,11 +120,11 @@ impl Rig {
 
     /// The items of [`STREAM`] from `from` up to, but without, `end`: byte for byte, in the order of the contract.
     pub(crate) fn truth(&self, from: Timestamp, end: Timestamp) -> Vec<Vec<u8>> {
-        self.truth_of(from, end, false, &Filter::default())
+        self.truth_of(from, end, false, &ItemFilter::default())
     }
 
     /// The same with `agenticActivities`, or filtered.
-    pub(crate) fn truth_of(&self, from: Timestamp, end: Timestamp, rich: bool, filter: &Filter) -> Vec<Vec<u8>> {
+    pub(crate) fn truth_of(&self, from: Timestamp, end: Timestamp, rich: bool, filter: &ItemFilter) -> Vec<Vec<u8>> {
         let truth = self.control.expected_until(STREAM, from, end, rich, filter);
         truth.into_iter().map(|(_, item)| item).collect()
     }

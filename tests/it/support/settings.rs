@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use koregate::config::Config;
-use koregate::simulator::Profile;
+use koregate_simulator::Profile;
 
 /// What a test sets; all else has the default of the product, but for limits so high that no call waits.
 ///

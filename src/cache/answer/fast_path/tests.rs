@@ -48,13 +48,13 @@ enum Step {
         start: i64,
         length: i64,
         agentic: bool,
-        excerpt: PageRange,
+        page_range: PageRange,
     },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let interval = |longest| (0i64..NOW, 1i64..longest);
-    let excerpt =
+    let page_range =
         (0u64..300, prop::option::weighted(0.9, 0u64..40)).prop_map(|(offset, limit)| PageRange { offset, limit });
     prop_oneof![
         // The young ones are put in place of what is there, the others around it.
@@ -66,8 +66,8 @@ fn step() -> impl Strategy<Value = Step> {
             if is_purge { Step::Purge { start, length } } else { Step::Forget { start, length } }
         }),
         1 => prop_oneof![Just(Step::Sweep), (0i64..20).prop_map(Step::Wait)],
-        10 => (interval(NOW), any::<bool>(), excerpt)
-            .prop_map(|((start, length), agentic, excerpt)| Step::Ask { start, length, agentic, excerpt }),
+        10 => (interval(NOW), any::<bool>(), page_range)
+            .prop_map(|((start, length), agentic, page_range)| Step::Ask { start, length, agentic, page_range }),
     ]
 }
 
@@ -88,7 +88,7 @@ struct World {
     now: i64,
     puts: i64,
     /// Answers that last, each with its query.
-    lasting: Vec<(WindowQuery, ValidityToken, Head, Vec<Bytes>)>,
+    validity: Vec<(WindowQuery, ValidityToken, Head, Vec<Bytes>)>,
 }
 
 impl World {
@@ -100,7 +100,7 @@ impl World {
         let freshness_policy = FreshnessPolicy::new(Duration::from_secs(40), vec![rung(10, 10), rung(40, 30)]);
         let (memory, shelf) = (Memory::new(1 << 30), SeriesState::default());
         let mut world =
-            Self { memory, shelf, freshness_policy, chunks: HashMap::new(), now: NOW, puts: 0, lasting: Vec::new() };
+            Self { memory, shelf, freshness_policy, chunks: HashMap::new(), now: NOW, puts: 0, validity: Vec::new() };
         // Most of it is there to begin with.
         world.put(0, NOW, false, 0);
         world.put(0, NOW / 2, true, 0);
@@ -137,27 +137,27 @@ impl World {
         match step {
             Step::Put { start, length, agentic, ago } => self.put(*start, *length, *agentic, *ago),
             Step::Evict(which) => {
-                let mut lie: Vec<ChunkId> = self.shelf.copies.all().map(|(_, copy)| copy.id).collect();
+                let mut lie: Vec<ChunkId> = self.shelf.entries.all().map(|(_, copy)| copy.id).collect();
                 lie.sort_unstable();
                 if !lie.is_empty() {
-                    self.memory.drop_chunk(*which.get(&lie));
+                    self.memory.remove(*which.get(&lie));
                 }
             }
             Step::Purge { start, length } => {
                 let purged = seconds(*start, *length);
                 self.shelf.bury(|interval, _| interval.overlaps(purged), &self.memory);
             }
-            Step::Forget { start, length } => self.shelf.copies.remove(seconds(*start, *length)),
+            Step::Forget { start, length } => self.shelf.entries.remove(seconds(*start, *length)),
             Step::Sweep => self.shelf.sweep(&self.memory),
             Step::Wait(seconds) => self.now += seconds,
-            Step::Ask { start, length, agentic, excerpt } => {
-                return self.ask(seconds(*start, *length), *agentic, *excerpt);
+            Step::Ask { start, length, agentic, page_range } => {
+                return self.ask(seconds(*start, *length), *agentic, *page_range);
             }
         }
         Ok(())
     }
 
-    fn ask(&mut self, interval: Interval, agentic: bool, excerpt: PageRange) -> Result<(), TestCaseError> {
+    fn ask(&mut self, interval: Interval, agentic: bool, page_range: PageRange) -> Result<(), TestCaseError> {
         let series =
             Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: Vec::new(), agentic };
         let asked_at = at(self.now);
@@ -167,14 +167,14 @@ impl World {
         let query = WindowQuery {
             series: series.into(),
             interval,
-            excerpt,
+            page_range,
             asked_at,
             asker: Requester::anyone(),
             may_stream: true,
         };
         let expected = self.expected(&query);
-        let rules = Rules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
-        let glance = look(&mut self.shelf.copies, &self.memory, rules, &query);
+        let rules = LookupRules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
+        let glance = look(&mut self.shelf.entries, &self.memory, rules, &query);
         let (Some((answer, texts, needed)), Some(glance)) = (&expected, &glance) else {
             // If a chunk that must be opened has gone, it may all the same have been known before how much lay in it.
             let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.holds(*id));
@@ -187,17 +187,17 @@ impl World {
         }
         prop_assert_eq!(&texts_of(&slices), texts, "{:?}", needed);
         prop_assert_eq!(head(&glance.answer), head(answer));
-        if let Some(lasting) = &glance.answer.lasting {
+        if let Some(validity) = &glance.answer.validity {
             prop_assert!(glance.answer.settled && glance.strip.is_empty());
-            self.lasting.push((query, lasting.clone(), head(answer), texts.clone()));
+            self.validity.push((query, validity.clone(), head(answer), texts.clone()));
         }
         Ok(())
     }
 
     /// Whatever has happened, and however late it is: an answer that still holds is what a look at each chunk tells.
     fn check_lasting(&mut self) -> Result<(), TestCaseError> {
-        self.lasting.retain(|(_, lasting, ..)| lasting.holds());
-        for (query, _, then, texts) in &self.lasting {
+        self.validity.retain(|(_, validity, ..)| validity.is_valid());
+        for (query, _, then, texts) in &self.validity {
             let query = WindowQuery { asked_at: at(self.now), ..query.clone() };
             let Some((now, now_texts, _)) = self.expected(&query) else {
                 return Err(TestCaseError::fail(format!("{:?} is there no more", query.interval)));
@@ -210,13 +210,13 @@ impl World {
 
     /// The answer from a look at each chunk, its items, and the chunks that must be opened for it.
     fn expected(&self, query: &WindowQuery) -> Option<(WindowAnswer, Vec<Bytes>, HashSet<ChunkId>)> {
-        let WindowQuery { series, interval, asked_at, excerpt, .. } = query;
+        let WindowQuery { series, interval, asked_at, page_range, .. } = query;
         let mut plan = Plan::new(*interval);
         if !series.agentic {
-            let plain = self.shelf.copies.of(false);
+            let plain = self.shelf.entries.of(false);
             plan.take(plain, &self.freshness_policy, *asked_at, *asked_at, |copy| Some((copy.id, false)));
         }
-        let agentic = self.shelf.copies.of(true);
+        let agentic = self.shelf.entries.of(true);
         plan.take(agentic, &self.freshness_policy, *asked_at, *asked_at, |copy| Some((copy.id, !series.agentic)));
         plan.hits.sort_by_key(|(interval, _)| interval.start);
         let parts = plan.hits.iter().map(|(interval, (id, is_strip))| {
@@ -229,20 +229,20 @@ impl World {
         if !plan.missing.is_empty() || !twice(&parts).is_empty() {
             return None;
         }
-        let items = excerpt.of(parts.iter().map(|part| part.slice.clone()).collect());
+        let items = page_range.of(parts.iter().map(|part| part.slice.clone()).collect());
         let is_sent = |chunk: &Arc<Chunk>| items.slices.iter().any(|slice| Arc::ptr_eq(&slice.chunk, chunk));
         let needed = plan.hits.iter().zip(&parts).filter(|((interval, _), part)| {
             let chunk = &part.slice.chunk;
-            is_sent(chunk) || *interval != chunk.interval() || !chunk.names(0..chunk.len()).is_empty()
+            is_sent(chunk) || *interval != chunk.interval() || !chunk.id_hashes(0..chunk.len()).is_empty()
         });
         let needed = needed.map(|((_, (id, _)), _)| *id).collect();
         let texts = texts_of(&items.slices);
         let answer = WindowAnswer {
             items,
             rest: None,
-            lasting: None,
+            validity: None,
             settled: interval.end <= self.freshness_policy.settled_before(*asked_at),
-            oldest_copy: parts.iter().map(|part| part.fetched_at).min(),
+            oldest_entry: parts.iter().map(|part| part.fetched_at).min(),
             outcome: Outcome::Hit,
             chunks: parts.len(),
             hits: parts.len(),
@@ -256,9 +256,9 @@ impl World {
 type Head = (u64, bool, bool, Option<Timestamp>, Outcome, usize, usize, u32);
 
 fn head(answer: &WindowAnswer) -> Head {
-    let WindowAnswer { items, settled, oldest_copy, outcome, chunks, hits, calls, rest, lasting: _ } = answer;
+    let WindowAnswer { items, settled, oldest_entry, outcome, chunks, hits, calls, rest, validity: _ } = answer;
     assert!(rest.is_none());
-    (items.count, items.has_more, *settled, *oldest_copy, *outcome, *chunks, *hits, *calls)
+    (items.count, items.has_more, *settled, *oldest_entry, *outcome, *chunks, *hits, *calls)
 }
 
 fn texts_of(slices: &[Slice]) -> Vec<Bytes> {

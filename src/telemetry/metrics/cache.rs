@@ -1,0 +1,54 @@
+//! Events of the cache, and of the checks that it relies on: `window.field` and the clock.
+
+use metrics::{counter, gauge};
+
+/// The bytes that a tier of the cache holds now.
+pub fn cache_bytes(tier: &'static str, bytes: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "memory is far smaller than 2^52 bytes")]
+    gauge!("koregate_cache_bytes", "tier" => tier).set(bytes as f64);
+}
+
+/// Fetched items were not cached.
+pub fn not_stored(reason: &'static str) {
+    counter!("koregate_not_stored_total", "reason" => reason).increment(1);
+}
+
+/// The upstream selects on another timestamp than `window.field` names.
+pub fn window_field_wrong(account: &str) {
+    gauge!("koregate_window_field_wrong", "account" => account.to_owned()).set(1.0);
+    tracing::error!(
+        account,
+        "the upstream does not select on the timestamp that window.field names: windows of this account are no longer \
+         cut, and only exact windows are served; set window.field to the timestamp that the upstream selects on"
+    );
+}
+
+/// The verdict of [`window_field_wrong`] is withdrawn.
+pub fn window_field_right(account: &str) {
+    gauge!("koregate_window_field_wrong", "account" => account.to_owned()).set(0.0);
+    tracing::warn!(account, "items lie where window.field says after all: windows of this account are cut again");
+}
+
+/// The second of an item's timestamp was searched for the item: whether it was found, `None` if that is unknown.
+pub fn window_field_trial(account: &str, found: Option<bool>) {
+    let result = match found {
+        Some(true) => "found",
+        Some(false) => "absent",
+        None => "unknown",
+    };
+    counter!("koregate_window_field_trials_total", "account" => account.to_owned(), "result" => result).increment(1);
+    tracing::warn!(account, result, "an item was looked for in the second that window.field names");
+}
+
+/// The clocks of this machine and of the upstream began to differ by more than a minute, or agree again.
+pub fn clock_wrong(is_wrong: bool) {
+    gauge!("koregate_clock_wrong").set(if is_wrong { 1.0 } else { 0.0 });
+    if is_wrong {
+        tracing::error!(
+            "the clock of this machine differs from the upstream's by more than a minute: nothing is kept as settled \
+             until it is right"
+        );
+    } else {
+        tracing::warn!("the clock of this machine is right again");
+    }
+}

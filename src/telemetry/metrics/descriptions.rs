@@ -1,0 +1,124 @@
+//! HELP texts of all metrics.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+#[rustfmt::skip]
+const COUNTERS: [(&str, &str); 19] = [
+    ("koregate_connections_cut_total", "Connections that were refused or cut, by the limit that they exceeded"),
+    ("koregate_errands_total", "Windows that a leader fetches for a follower, by side and result"),
+    ("koregate_fleet_apart_total", "Times that this replica found that the leader has other settings"),
+    ("koregate_fleet_exchanges_failed_total", "Failed exchanges with Redis about the common quota"),
+    ("koregate_not_stored_total", "Fetches that were not cached, by reason"),
+    ("koregate_purges_total", "Purges by operators, by result"),
+    ("koregate_quota_refused_total", "Calls that the upstream refused although the ledger had room"),
+    ("koregate_quota_state_failed_total", "Failed writes to the state file of the quota"),
+    ("koregate_redis_calls_total", "Calls to Redis, by result"),
+    ("koregate_redis_reads_total", "Values read from Redis, by result"),
+    ("koregate_redis_writes_total", "Writes of chunks to Redis, by result"),
+    ("koregate_requests_total", "Requests that have ended, by outcome"),
+    ("koregate_runs_failed_total", "Runs that failed"),
+    ("koregate_runs_torn_total", "Runs whose rows moved while they were paged"),
+    ("koregate_upstream_calls_avoided_total", "Calls that callers would have made without the gateway, minus those made"),
+    ("koregate_upstream_calls_spent_total", "Calls to the upstream, by the caller that they are charged to"),
+    ("koregate_upstream_calls_total", "Calls to the upstream, by result"),
+    ("koregate_upstream_retries_total", "Calls to the upstream that were tried again"),
+    ("koregate_window_field_trials_total", "Items that were looked for in the second of their timestamp, by result"),
+];
+
+#[rustfmt::skip]
+const GAUGES: [(&str, Option<Unit>, &str); 8] = [
+    ("koregate_cache_bytes", Some(Unit::Bytes), "Bytes that the cache holds"),
+    ("koregate_clock_wrong", None, "1 if this machine's clock differs from the upstream's by more than a minute"),
+    ("koregate_fleet_role", None, "1 for the role of this replica among those that share an account's quota"),
+    ("koregate_quota_budget", None, "Calls of each rolling limit that the gateway uses"),
+    ("koregate_quota_remaining", None, "Calls left in each rolling limit"),
+    ("koregate_quota_waiting", None, "Calls that wait for the quota"),
+    ("koregate_redis_up", None, "1 if Redis answers on this connection, 0 while it is not called because it failed"),
+    ("koregate_window_field_wrong", None, "1 if window.field is not the timestamp that the upstream selects on"),
+];
+
+#[rustfmt::skip]
+const HISTOGRAMS: [(&str, &str); 4] = [
+    ("koregate_quota_wait_seconds", "Time that calls waited for the quota"),
+    ("koregate_redis_duration_seconds", "Time from a call to Redis to its replies"),
+    ("koregate_request_duration_seconds", "Time from a request to the end of its answer"),
+    ("koregate_upstream_duration_seconds", "Time from a call to the upstream to the end of its answer"),
+];
+
+/// Registers the HELP text of each metric with the recorder.
+pub(super) fn describe_all() {
+    for (name, help) in COUNTERS {
+        describe_counter!(name, help);
+    }
+    for (name, unit, help) in GAUGES {
+        match unit {
+            Some(unit) => describe_gauge!(name, unit, help),
+            None => describe_gauge!(name, help),
+        }
+    }
+    for (name, help) in HISTOGRAMS {
+        describe_histogram!(name, Unit::Seconds, help);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn source_files(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let files = |path: PathBuf| if path.is_dir() { source_files(&path) } else { vec![path] };
+        entries.flat_map(files).collect()
+    }
+
+    /// The names in calls of `counter!`, `gauge!` or `histogram!`.
+    fn used_names(source: &str, kind: &str) -> Vec<String> {
+        let call = format!("{kind}!(");
+        let calls = source.split(&call).skip(1);
+        let name = |arguments: &str| arguments.trim_start().strip_prefix('"')?.split('"').next().map(str::to_owned);
+        calls.filter_map(name).filter(|name| name.starts_with("koregate_")).collect()
+    }
+
+    #[test]
+    fn each_metric_in_the_source_has_a_description_and_vice_versa() {
+        let files = source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let sources: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        let described = [
+            ("counter", COUNTERS.map(|(name, _)| name).to_vec()),
+            ("gauge", GAUGES.map(|(name, ..)| name).to_vec()),
+            ("histogram", HISTOGRAMS.map(|(name, _)| name).to_vec()),
+        ];
+        for (kind, described) in described {
+            let used: BTreeSet<String> = used_names(&sources, kind).into_iter().collect();
+            assert_eq!(used, described.into_iter().map(ToOwned::to_owned).collect(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn described_metrics_are_rendered_with_help() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe_all();
+            for (name, _) in COUNTERS {
+                metrics::counter!(name).increment(1);
+            }
+            for (name, ..) in GAUGES {
+                metrics::gauge!(name).set(1.0);
+            }
+            for (name, _) in HISTOGRAMS {
+                metrics::histogram!(name).record(1.0);
+            }
+        });
+        let text = handle.render();
+        let lines = |prefix: &str| -> BTreeSet<&str> {
+            text.lines().filter_map(|line| line.strip_prefix(prefix)?.split(' ').next()).collect()
+        };
+        assert_eq!(lines("# TYPE ").len(), COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len());
+        assert_eq!(lines("# TYPE "), lines("# HELP "));
+    }
+}
