@@ -117,9 +117,9 @@ impl QuotaManager {
         Ok(Self { schedulers: Arc::new(schedulers.collect()), state_file, mailbox: None })
     }
 
-    /// Shares the quotas with the replicas that `mailbox` reaches. No call takes longer than `call_timeout`; until other
-    /// replicas have been seen, `assumed` replicas are taken to be alive. Must be called on a runtime: it spawns the
-    /// tasks of the lease.
+    /// Shares the quotas with the replicas that `mailbox` reaches. No call takes longer than `call_timeout`; until
+    /// other replicas have been seen, `assumed` replicas are taken to be alive. Must be called on a runtime: it spawns
+    /// the tasks of the lease.
     #[must_use]
     pub fn with_replicas(self, mailbox: &Mailbox, assumed: usize, call_timeout: Duration) -> Self {
         let mut channels = Vec::new();

@@ -16,7 +16,8 @@ const MAX_GROWTH_TIME: Duration = Duration::from_mins(20);
 /// uses the same quota. How much that client uses is not stated, so the budget adapts as the window of a congestion
 /// control does (multiplicative decrease, convex growth; compare CUBIC, RFC 9438): a refusal takes a tenth of the calls
 /// made; the budget grows back with the square of the time, slowly near the size that was refused, then faster. So all
-/// but a few of the calls that the other client leaves are used, and the whole limit soon after that client has stopped.
+/// but a few of the calls that the other client leaves are used, and the whole limit soon after that client has
+/// stopped.
 #[derive(Clone, Debug)]
 pub(in crate::quota) struct AdaptiveLimit {
     limit: QuotaLimit,
@@ -39,7 +40,8 @@ impl AdaptiveLimit {
         self.limit
     }
 
-    /// Calls that the window may hold at `now`: at most the limit, and at least 1, so that a larger budget is ever found.
+    /// Calls that the window may hold at `now`: at most the limit, and at least 1, so that a larger budget is ever
+    /// found.
     pub(in crate::quota) fn at(&self, now: MonotonicTime) -> u32 {
         let Some(since) = self.growing_since else { return self.limit.requests };
         let (time, all) = (now.saturating_sub(since).as_micros(), self.growth_micros());
@@ -48,8 +50,8 @@ impl AdaptiveLimit {
         self.base.saturating_add(grown).min(self.limit.requests).max(1)
     }
 
-    /// The earliest time at which [`AdaptiveLimit::at`] is `wanted` or more, if no call is refused. `wanted` is at most the
-    /// limit.
+    /// The earliest time at which [`AdaptiveLimit::at`] is `wanted` or more, if no call is refused. `wanted` is at most
+    /// the limit.
     pub(in crate::quota) fn reaches(&self, wanted: u32) -> MonotonicTime {
         let Some(since) = self.growing_since else { return MonotonicTime::ZERO };
         let missing = wanted.min(self.limit.requests).saturating_sub(self.base);
@@ -68,13 +70,14 @@ impl AdaptiveLimit {
         self.at(now) >= self.limit.requests
     }
 
-    /// Reduces the budget after a refusal at `now` of a call that began at `began`, when the window held `own` other calls
-    /// of this gateway.
+    /// Reduces the budget after a refusal at `now` of a call that began at `began`, when the window held `own` other
+    /// calls of this gateway.
     ///
-    /// Those calls were too many: the budget becomes nine tenths of them. A refusal that comes while the window holds few
-    /// of them says little about the budget, so it never falls by more than three tenths at once.
+    /// Those calls were too many: the budget becomes nine tenths of them. A refusal that comes while the window holds
+    /// few of them says little about the budget, so it never falls by more than three tenths at once.
     ///
-    /// Returns whether the refusal was news. A call that began before the last reduction is refused for the same reason.
+    /// Returns whether the refusal was news. A call that began before the last reduction is refused for the same
+    /// reason.
     pub(in crate::quota) fn reduce(&mut self, now: MonotonicTime, began: MonotonicTime, own: u32) -> bool {
         if self.reduced_at.is_some_and(|last| began < last) {
             return false;
@@ -86,8 +89,8 @@ impl AdaptiveLimit {
         true
     }
 
-    /// Sets the budget to what the upstream stated at `now`: `remaining` calls, besides the `own` calls of this gateway in
-    /// the window. From there it grows, because the calls of other clients leave the window, too.
+    /// Sets the budget to what the upstream stated at `now`: `remaining` calls, besides the `own` calls of this gateway
+    /// in the window. From there it grows, because the calls of other clients leave the window, too.
     pub(in crate::quota) fn set_remaining(&mut self, now: MonotonicTime, own: u32, remaining: u32) {
         self.base = own.saturating_add(remaining).min(self.limit.requests).max(1);
         self.growing_since = Some(now);
@@ -184,7 +187,8 @@ mod tests {
     proptest! {
         #[test]
         fn budget_stays_within_limit_and_only_events_reduce_it(
-            requests in 1u32..100, per in 1u64..5000, events in events(), samples in prop::collection::vec(0u64..300_000, 1..8),
+            requests in 1u32..100, per in 1u64..5000, events in events(),
+            samples in prop::collection::vec(0u64..300_000, 1..8),
         ) {
             let mut budget = AdaptiveLimit::new(QuotaLimit { requests, per: seconds(per) });
             let mut now = MonotonicTime::ZERO;

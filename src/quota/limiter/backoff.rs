@@ -1,4 +1,5 @@
-//! Backoff: pauses after the upstream has refused a call for its quota, and probes meanwhile. Pure: time is an argument.
+//! Backoff: pauses after the upstream has refused a call for its quota, and probes meanwhile. Pure: time is an
+//! argument.
 
 use std::time::Duration;
 
@@ -75,9 +76,9 @@ impl Backoff {
         is_first
     }
 
-    /// Pause after a refusal: the time that the upstream `asked` for, or one call's share of the window, doubled with each
-    /// refusal in a row. A pause of more than a minute is cut to the longest window, because by then every call that
-    /// counts now has left its window.
+    /// Pause after a refusal: the time that the upstream `asked` for, or one call's share of the window, doubled with
+    /// each refusal in a row. A pause of more than a minute is cut to the longest window, because by then every call
+    /// that counts now has left its window.
     pub(in crate::quota) fn pause_after(
         &self,
         limits: &[QuotaLimit],

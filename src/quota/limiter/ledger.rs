@@ -22,7 +22,8 @@ const MAX_CALLS_FOR_EXACT_PACE: usize = 4096;
 
 /// A point in monotonic time: the time since the epoch of its ledger.
 ///
-/// No time lies before the epoch, so the epoch of a ledger with restored calls is at least its longest window before now.
+/// No time lies before the epoch, so the epoch of a ledger with restored calls is at least its longest window before
+/// now.
 pub type MonotonicTime = Duration;
 
 /// Log of every call that may still count in one of the rolling windows.
@@ -69,7 +70,8 @@ pub struct PacingWindow {
     pub spent: u32,
     /// Calls that it may hold: the budget less the reserve.
     pub usable: u32,
-    /// The shortest interval at which calls can follow each other for a whole window without the ledger holding one back.
+    /// The shortest interval at which calls can follow each other for a whole window without the ledger holding one
+    /// back.
     pub even_interval: Duration,
 }
 
@@ -88,8 +90,8 @@ impl Ledger {
         Self { budgets: limits.into_iter().map(AdaptiveLimit::new).collect(), in_flight: 0, ended: VecDeque::new() }
     }
 
-    /// Adds a call that ended at `at` without having begun in this ledger. `at` may lie ahead: the latest time at which a
-    /// call of another process or replica may count. Calls may be added in any order.
+    /// Adds a call that ended at `at` without having begun in this ledger. `at` may lie ahead: the latest time at which
+    /// a call of another process or replica may count. Calls may be added in any order.
     pub fn restore(&mut self, at: MonotonicTime, caller: &Arc<str>) {
         let index = self.ended.partition_point(|call| call.at <= at);
         self.ended.insert(index, EndedCall { at, caller: caller.clone() });
@@ -100,8 +102,8 @@ impl Ledger {
         self.ended.iter().map(|call| call.at)
     }
 
-    /// Replaces the ended calls by `calls`, which are in ascending order and each with the caller that is charged for it,
-    /// and the budgets by whole `limits` if these differ. Returns whether they do.
+    /// Replaces the ended calls by `calls`, which are in ascending order and each with the caller that is charged for
+    /// it, and the budgets by whole `limits` if these differ. Returns whether they do.
     pub(in crate::quota) fn replace(&mut self, limits: &[QuotaLimit], calls: Vec<(MonotonicTime, Arc<str>)>) -> bool {
         self.ended = calls.into_iter().map(|(at, caller)| EndedCall { at, caller }).collect();
         let has_new_limits = !self.budgets.iter().map(AdaptiveLimit::limit).eq(limits.iter().copied());
@@ -232,8 +234,8 @@ impl Ledger {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Reduces the budget of the limit for which the upstream refused a call: the `named` one, or the one most used. The
-    /// call began at `began`, and is the last one that has ended.
+    /// Reduces the budget of the limit for which the upstream refused a call: the `named` one, or the one most used.
+    /// The call began at `began`, and is the last one that has ended.
     ///
     /// `None` if the refusal is no news: the call began before an earlier refusal reduced the same budget.
     pub fn refused(&mut self, now: MonotonicTime, began: MonotonicTime, named: SpentLimit) -> Option<ReducedLimit> {
@@ -273,8 +275,8 @@ impl Ledger {
 
     /// Applies the number of remaining calls that the upstream stated in the answer to a call that has ended.
     ///
-    /// It concerns the limit whose number of calls the upstream named, or else the shortest one. Calls in flight are not
-    /// added to the calls of the window: whether the upstream had counted them is not known.
+    /// It concerns the limit whose number of calls the upstream named, or else the shortest one. Calls in flight are
+    /// not added to the calls of the window: whether the upstream had counted them is not known.
     pub fn apply_rate_limit(&mut self, now: MonotonicTime, rate_limit: &RateLimitHeader) {
         let named = self.budgets.iter().position(|budget| Some(budget.limit().requests) == rate_limit.limit);
         if let Some(index) = named.or_else(|| self.by_length().next()) {

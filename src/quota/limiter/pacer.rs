@@ -27,8 +27,8 @@ pub(in crate::quota) struct Pacer {
 }
 
 impl Pacer {
-    /// Pacer of the shortest of `limits`; `None` if pacing is of no use: the limit allows too few calls to spread, or one
-    /// call's share of the window is longer than two thirds of `queue_timeout`.
+    /// Pacer of the shortest of `limits`; `None` if pacing is of no use: the limit allows too few calls to spread, or
+    /// one call's share of the window is longer than two thirds of `queue_timeout`.
     ///
     /// The burst at the start of a window is as many calls as an even pace would make in two thirds of `queue_timeout`.
     pub(in crate::quota) fn new(limits: &[QuotaLimit], queue_timeout: Duration) -> Option<Self> {
@@ -61,7 +61,8 @@ impl Pacer {
         self.due = if is_paced { self.due.max(now) + window.even_interval } else { now };
     }
 
-    /// Lets the calls that were due during `idle`, while none could be made, begin at once. The ledger still bounds them.
+    /// Lets the calls that were due during `idle`, while none could be made, begin at once. The ledger still bounds
+    /// them.
     pub(in crate::quota) fn catch_up(&mut self, idle: Duration) {
         let interval = (self.limit.per / self.limit.requests.max(1)).as_nanos().max(1);
         self.missed = u32::try_from(idle.as_nanos().div_ceil(interval)).unwrap_or(u32::MAX).min(self.burst);

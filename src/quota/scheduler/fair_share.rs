@@ -1,7 +1,8 @@
 //! Fair queueing by virtual time (Demers, Keshav, Shenker, 1989): each call advances the virtual time of its caller by
 //! `1 / weight`, and the caller with the lowest goes first. Pure.
 //!
-//! While callers compete, the numbers of their calls are in proportion to their weights, however many calls of each wait.
+//! While callers compete, the numbers of their calls are in proportion to their weights, however many calls of each
+//! wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,7 +84,9 @@ mod tests {
     proptest! {
         /// Exact to one call.
         #[test]
-        fn callers_with_standing_demand_get_calls_by_weight(weights in prop::collection::vec(1u32..20, 1..6), rounds in 1usize..20) {
+        fn callers_with_standing_demand_get_calls_by_weight(
+            weights in prop::collection::vec(1u32..20, 1..6), rounds in 1usize..20,
+        ) {
             let all = weights.iter().sum::<u32>() as usize;
             let calls = calls_by_caller(&weights, all * rounds, |_, _| true);
             for (weight, calls) in weights.iter().zip(calls) {

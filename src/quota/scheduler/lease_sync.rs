@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::{CallScheduler, QuotaShare};
-use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, LeaseChannel, QuotaChange, SyncSchedule, SharedQuota};
+use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, LeaseChannel, QuotaChange, SharedQuota, SyncSchedule};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::redis_client::ReplicaId;

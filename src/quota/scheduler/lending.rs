@@ -169,7 +169,8 @@ impl CallScheduler {
         waiters: &Arc<RunWaiters>,
         entered: MonotonicTime,
         name: CallName,
-    ) -> Result<CallPermit, AcquireError> {        let (mut state, now) = (self.lock(), self.clock.now());
+    ) -> Result<CallPermit, AcquireError> {
+        let (mut state, now) = (self.lock(), self.clock.now());
         if state.gates.lease.role(now) != Role::Follower(request.lender.clone()) {
             return Err(AcquireError::NotLeader);
         }

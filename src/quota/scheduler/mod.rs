@@ -3,15 +3,16 @@
 //! [`CallScheduler::acquire`] queues a call and returns a [`CallPermit`]. A call that is woken asks the gates in this
 //! order, and waits at the first one that is closed:
 //!
-//! 1. **Role** ([`lease_gate`]): while another replica is the leader, the call leaves the queue; a detached replica asks
-//!    the leader for a remote permit. First, because it concerns all calls, whatever their place.
+//! 1. **Role** ([`lease_gate`]): while another replica is the leader, the call leaves the queue; a detached replica
+//!    asks the leader for a remote permit. First, because it concerns all calls, whatever their place.
 //! 2. **Queue** ([`queue`]): only the first call by priority, fair share and arrival asks the gates below, so that no
 //!    call overtakes it.
 //! 3. **Concurrency** ([`gates`]): fewer calls are in flight than `upstream.max_concurrency`. Before the gates with a
 //!    time, because it opens when a call ends, which nobody can foresee.
 //! 4. **Backoff and ledger**, together: the pause that the upstream asked for is over (or a probe is due), and each
 //!    rolling limit has room. Their time is often certain; a call that cannot begin within its timeout fails at once.
-//! 5. **Pacer**: the next call is due. After the ledger, because its time is never certain and would hide a certain one.
+//! 5. **Pacer**: the next call is due. After the ledger, because its time is never certain and would hide a certain
+//!    one.
 //! 6. **Lease** ([`lease_gate`]): a call that is granted in Redis is at hand. Last, because it takes that call, which
 //!    would expire unused if another gate were closed.
 //!

@@ -94,9 +94,9 @@ impl CallPermit {
         state.queue.wake_first();
     }
 
-    /// Ends a call that the upstream refused although the ledger had room: another client uses the same quota. The limit
-    /// is reduced, and the account paused: for the time that the upstream asks for, or one call's share of the window,
-    /// doubled with each refusal in a row.
+    /// Ends a call that the upstream refused although the ledger had room: another client uses the same quota. The
+    /// limit is reduced, and the account paused: for the time that the upstream asks for, or one call's share of the
+    /// window, doubled with each refusal in a row.
     pub fn refused(
         mut self,
         limit: SpentLimit,
@@ -106,8 +106,8 @@ impl CallPermit {
         let scheduler = self.scheduler.clone();
         let (mut state, now) = (scheduler.lock(), scheduler.clock.now());
         self.end(&mut state, now);
-        // Refusals in a row, with no page between them, say that there is nothing to be had now, not that there is less:
-        // the limit is reduced once, and is still there when the upstream accepts calls again.
+        // Refusals in a row, with no page between them, say that there is nothing to be had now, not that there is
+        // less: the limit is reduced once, and is still there when the upstream accepts calls again.
         let is_first = state.gates.backoff.refused(now, self.began);
         let reduced = is_first.then(|| state.gates.ledger.refused(now, self.began, limit)).flatten();
         let pause = state.gates.backoff.pause_after(&scheduler.limits, limit, retry_after);

@@ -14,9 +14,9 @@ impl CallScheduler {
     /// Number of calls of this priority, at most `max`, that could begin at once: no call is queued, the pacer is open,
     /// and a fifth of each limit stays free. None on a follower.
     pub fn spare_calls(&self, priority: Priority, max: u32) -> u32 {
-        let ( state, now) = ( self.lock(), self.clock.now()); let gates = &state.gates;
-        if matches!(gates.lease.role(now), Role::Follower(_))
-        {
+        let (state, now) = (self.lock(), self.clock.now());
+        let gates = &state.gates;
+        if matches!(gates.lease.role(now), Role::Follower(_)) {
             return 0;
         }
         if !state.queue.is_empty() || gates.backoff.until().max(gates.paced_at(now, priority)) > now {

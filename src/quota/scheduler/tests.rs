@@ -75,7 +75,7 @@ async fn hour_spent_fails_at_once() {
 async fn hour_spent_fails_at_once_during_a_pause() {
     let scheduler = scheduler(&[(100, 60), (2, 3600)], 30);
     drop(scheduler.acquire(&sole_run()).await.unwrap());
-    let spent = RateLimitHeader { limit: None, remaining: 0, reset: Some(Duration::from_secs(5)) };
+    let spent = RateLimitHeader { limit: Some(2), remaining: 0, reset: Some(Duration::from_secs(5)) };
     scheduler.acquire(&sole_run()).await.unwrap().answered(Some(&spent));
     let started = Instant::now();
     let Err(AcquireError::Exhausted(exhausted)) = scheduler.acquire(&sole_run()).await else {

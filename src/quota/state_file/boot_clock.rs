@@ -14,8 +14,8 @@ pub(super) struct BootClock {
 
 #[derive(Debug)]
 enum Source {
-    /// `/proc/uptime`, which advances while the machine sleeps, as the clock of a process does not. `first` is the uptime
-    /// at `read`, from which it is computed if the file cannot be read any more.
+    /// `/proc/uptime`, which advances while the machine sleeps, as the clock of a process does not. `first` is the
+    /// uptime at `read`, from which it is computed if the file cannot be read any more.
     Machine { file: File, first: Duration, read: Instant },
     /// Time since the start of the process, on a machine without uptime. It has no meaning for another process.
     Process(Instant),

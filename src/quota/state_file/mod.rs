@@ -3,9 +3,9 @@
 //! The file has one line of text for each call that may still count, all of one width, overwritten in place. So it is
 //! never half rewritten, needs no compaction, and is as small as the largest number of calls that counted at once. No
 //! line crosses the border of a memory page, and each is written in one call: a process that is killed leaves it old or
-//! new, never mixed. The file is not synced to disk, since it protects from the death of a process. After a power failure
-//! it may miss calls; if it begins with zeros in place of what was written, every limit counts as spent. Records that a
-//! full disk does not take are written as soon as there is room.
+//! new, never mixed. The file is not synced to disk, since it protects from the death of a process. After a power
+//! failure it may miss calls; if it begins with zeros in place of what was written, every limit counts as spent.
+//! Records that a full disk does not take are written as soon as there is room.
 //!
 //! | file | |
 //! | --- | --- |
@@ -119,8 +119,9 @@ pub struct RestoredCall {
 }
 
 impl StateFile {
-    /// Opens or creates the state file at `path`, and reads the calls in it. Calls that are older than `keep` (the longest
-    /// window of a limit, with its guard) are forgotten. A call whose process died while it was in flight counts until
+    /// Opens or creates the state file at `path`, and reads the calls in it. Calls that are older than `keep` (the
+    /// longest window of a limit, with its guard) are forgotten. A call whose process died while it was in flight
+    /// counts until
     /// `call_timeout` after it began.
     ///
     /// # Errors
@@ -235,7 +236,7 @@ impl StateFile {
         let record = StateRecord { state, account: slot.account, stamp: stamp(&self.0.boot, &self.0.clock) };
         let mut backlog = self.0.backlog();
         let was_empty = backlog.problem().is_none();
-        match backlog.write(slot. line, record, |line, record| self.0.write(line, record)) {
+        match backlog.write(slot.line, record, |line, record| self.0.write(line, record)) {
             Ok(()) if was_empty => {}
             Ok(()) => telemetry::state_file_recovered(),
             Err(error) => {
@@ -301,8 +302,8 @@ fn is_zeroed(text: &[u8]) -> bool {
     !header.is_empty() && header.iter().all(|byte| *byte == 0)
 }
 
-/// Makes the file say only that everything was spent at `now`, and returns its text. The header is written last: a process
-/// that is killed in between leaves a file that still begins with zeros.
+/// Makes the file say only that everything was spent at `now`, and returns its text. The header is written last: a
+/// process that is killed in between leaves a file that still begins with zeros.
 fn initialize_as_lost(file: &File, now: RecordStamp) -> io::Result<Vec<u8>> {
     let record = StateRecord { state: RecordState::Lost, account: RecordAccount::ANY, stamp: now }.encode();
     file.write_all_at(&record, offset(0))?;

@@ -27,8 +27,8 @@ impl<'a> Recovery<'a> {
         Self { now: stamp(boot, clock), boot, clock, keep, call_timeout, calls: Vec::new(), lost: None }
     }
 
-    /// Reads one line; adds it to `free` if it has no call that counts. Returns the record that has to replace it, if the
-    /// next process would misread the present one.
+    /// Reads one line; adds it to `free` if it has no call that counts. Returns the record that has to replace it, if
+    /// the next process would misread the present one.
     pub(super) fn read(&mut self, line: u64, text: &[u8], free: &mut Vec<u64>) -> Option<StateRecord> {
         let (state, account, age, in_flight_for) = match StateRecord::decode(text) {
             Some(StateRecord { state: RecordState::Free, .. }) => {
@@ -68,8 +68,8 @@ impl<'a> Recovery<'a> {
         age.map(|age| age.saturating_sub(CLOCK_RESOLUTION))
     }
 
-    /// Adds the lines of all calls to `ended`, in the order in which they can be used again, at `uptime` now. Returns the
-    /// time since everything was spent, if it is not known better, and the calls that may still count.
+    /// Adds the lines of all calls to `ended`, in the order in which they can be used again, at `uptime` now. Returns
+    /// the time since everything was spent, if it is not known better, and the calls that may still count.
     pub(super) fn finish(
         mut self,
         uptime: Duration,

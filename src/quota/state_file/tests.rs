@@ -371,7 +371,8 @@ proptest! {
                         prop_assert!(restored.len() <= truth.len() + unclear);
                         truth.retain(|age| *age <= KEEP);
                         prop_assert!(restored.len() >= truth.len(), "{:?} of {:?}", restored, truth);
-                        prop_assert!(restored.iter().zip(&truth).all(|(restored, age)| restored <= age), "{:?} {:?}", restored, truth);
+                        let is_never_older = restored.iter().zip(&truth).all(|(restored, age)| restored <= age);
+                        prop_assert!(is_never_older, "{:?} {:?}", restored, truth);
                     }
                 }
             }

@@ -249,8 +249,8 @@ proptest! {
     ) {
         let limits = vec![limit(few, 10), limit(many, 60)];
         let ledger = Ledger::new(limits.clone());
-        let mut simulation =
-            Simulation { ledger, limits: limits.clone(), in_flight: Vec::new(), recorded: Vec::new(), counted: Vec::new() };
+        let (in_flight, recorded, counted) = (Vec::new(), Vec::new(), Vec::new());
+        let mut simulation = Simulation { ledger, limits: limits.clone(), in_flight, recorded, counted };
         let callers = ["a", "b", "c"].map(caller);
         let mut now = MonotonicTime::ZERO;
         for call in calls {
