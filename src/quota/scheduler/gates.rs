@@ -36,7 +36,7 @@ pub(super) struct Gates {
     max_concurrency: u32,
     /// Share of each limit and of the concurrency that background calls leave free, from 0 to 1.
     background_reserve: f64,
-    /// What a call may wait, which bounds the bursts of the pacers.
+    /// Longest wait of a call, by which the pacers compute their bursts.
     queue_timeout: Duration,
     pub(super) ledger: Ledger,
     /// Pauses that the upstream asked for.

@@ -58,11 +58,11 @@ pub(super) struct RemotePermits {
 /// State of another replica's request.
 #[derive(Debug)]
 enum LentPermit {
-    /// It is in this replica's queue; `requested_at` is its last repetition.
+    /// In this replica's queue; `requested_at` is the time of the last repetition.
     Queued { requested_at: Instant, _task: AbortOnDropHandle<()> },
-    /// It was granted, and is not returned yet.
+    /// Granted, and not returned yet.
     Granted { at: Instant, name: CallName, permit: CallPermit },
-    /// It failed.
+    /// Failed: no permit within the queue timeout.
     Exhausted { at: Instant, retry_after: Duration },
 }
 

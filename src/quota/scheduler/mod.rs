@@ -8,7 +8,7 @@
 //! 2. **Queue** ([`queue`]): only the first call by priority, fair share and arrival asks the gates below, so that no
 //!    call overtakes it.
 //! 3. **Concurrency** ([`gates`]): fewer calls are in flight than `upstream.max_concurrency`. Before the gates with a
-//!    time, because it opens when a call ends, which nobody can foresee.
+//!    time, because it opens when a call ends, at an unknown time.
 //! 4. **Backoff and ledger**, together: the pause that the upstream asked for is over (or a probe is due), and each
 //!    rolling limit has room. Their time is often certain; a call that cannot begin within its timeout fails at once.
 //! 5. **Pacer**: the next call is due. After the ledger, because its time is never certain and would hide a certain

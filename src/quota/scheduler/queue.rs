@@ -106,8 +106,8 @@ impl CallQueue {
 
     /// Moves the virtual time of the requester whose rank a call had, and returns that requester.
     ///
-    /// It moves even where another requester is charged for the call: otherwise a caller that only joins runs of others
-    /// would always be the first.
+    /// The virtual time moves even where another requester is charged for the call: otherwise a caller that only joins
+    /// runs of others would always be the first.
     pub(super) fn charge(&mut self, waiters: &RunWaiters) -> Requester {
         let (_, requester) = waiters.first(|requester| self.fair_share.virtual_time(requester));
         self.fair_share.charge(&requester);

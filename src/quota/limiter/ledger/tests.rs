@@ -296,7 +296,7 @@ proptest! {
         prop_assert!(f64::from(calls) >= 0.95 * 20.0 * f64::from(requests), "{} calls", calls);
     }
 
-    /// The model looks at each half second in turn.
+    /// The model looks at every half second.
     #[test]
     fn ledger_free_at_is_the_first_time_with_room(
         ends in prop::collection::vec(0u64..50, 0..12), in_flight in 0u32..3, ahead in 0u32..3,
