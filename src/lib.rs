@@ -21,6 +21,7 @@ mod mapped_bytes;
 pub mod paging;
 pub mod quota;
 pub mod redis_client;
+pub mod replicas;
 pub mod request;
 pub mod retry;
 pub mod server;

@@ -30,7 +30,8 @@ use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
 use crate::edge::Callers;
 use crate::quota::{QuotaManager, StateFile};
-use crate::redis_client::{Health, Mailbox};
+use crate::redis_client::Health;
+use crate::replicas::Mailbox;
 use crate::stack::Stack;
 use crate::telemetry;
 use crate::window::{Timestamp, UpperBound};
@@ -125,7 +126,7 @@ impl Admin {
                  served"
             )
         });
-        let redis = self.0.post.as_ref().and_then(|post| match post.link().health() {
+        let redis = self.0.post.as_ref().and_then(|post| match post.redis().health() {
             Health::Up => None,
             Health::Down { why, .. } => Some(format!("{why}; chunks are neither read from there nor written")),
         });

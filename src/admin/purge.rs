@@ -17,7 +17,7 @@ use self::request::{PurgeRequest, bad};
 use super::access::AdminRequester;
 use super::problem::problem;
 use super::{Admin, json};
-use crate::cache::{DeletionStatus, Purge, Purged};
+use crate::cache::{DeletionStatus, Purge, PurgeResult};
 use crate::telemetry;
 
 /// Path of the call.
@@ -157,9 +157,9 @@ where
 }
 
 /// Answers, logs and counts a purge.
-fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &Purged) -> Response<Full<Bytes>> {
+fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &PurgeResult) -> Response<Full<Bytes>> {
     let (mut left, mut redis_chunks, mut replicas, mut unreachable) = (Vec::new(), None, None, false);
-    match &purged.shared {
+    match &purged.delivery {
         None => {}
         Some(Err(why)) => {
             unreachable = true;
@@ -185,9 +185,9 @@ fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &
                         .to_owned(),
                 ),
             }
-            redis_chunks = Some(match &told.erased {
-                DeletionStatus::All(count) => *count,
-                DeletionStatus::SoFar(count) => {
+            redis_chunks = Some(match &told.deletion {
+                DeletionStatus::Complete(count) => *count,
+                DeletionStatus::InProgress(count) => {
                     left.push("there is much to delete from Redis; it goes on. Nobody reads it there".to_owned());
                     *count
                 }

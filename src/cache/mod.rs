@@ -31,7 +31,7 @@ pub use self::chunk::{Chunk, Damaged, DeflateSplice, Settled, Slice};
 pub use self::chunk::{ItemSlice, PageRange};
 pub use self::estimate::{Basis, Known};
 pub use self::outcome::{NotStored, Outcome};
-pub use self::purge::{DeletionStatus, Purge, PurgeDelivery, Purged, Purges};
+pub use self::purge::{DeletionStatus, Purge, PurgeDelivery, PurgeResult, Purges};
 pub use self::store::ValidityToken;
 pub use self::store::{AnswerStore, Memory};
 pub use self::window_field::WindowFields;
@@ -46,7 +46,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::{Exhausted, QuotaManager};
-use crate::redis_client::Mailbox;
+use crate::replicas::Mailbox;
 use crate::request::{Requester, Series};
 use crate::window::{FreshnessPolicy, Grid, Interval, Timestamp};
 
@@ -221,10 +221,11 @@ where
 
     fn layer(&self, below: S) -> CacheStage {
         let grid = Grid::new(self.window.chunk);
-        let shared = self.redis.as_ref().and_then(|(redis, post)| {
-            let tier = RedisTier::new(redis, post.link().clone(), &self.window, &self.purges, &self.fields)?;
-            let relay = Cluster::new(post, &tier, &self.quotas, &self.clock);
-            Some((tier, relay))
+        let shared = self.redis.as_ref().map(|(redis, mailbox)| {
+            let purges = Arc::new(self.purges.clone());
+            let tier = RedisTier::new(redis, mailbox, &self.window, purges, &self.fields);
+            let relay = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
+            (tier, relay)
         });
         let (tier, relay) = shared.unzip();
         let fetcher = Arc::new(Fetcher {
@@ -246,7 +247,7 @@ where
             latest_fetch: AtomicI64::new(i64::MIN),
         });
         if let Some(relay) = &fetcher.remote {
-            relay.open(&fetcher);
+            relay.start(&fetcher, answer::answer_follower);
         }
         CacheStage(fetcher)
     }

@@ -36,7 +36,7 @@ pub use self::state_file::{StateFile, StateFileError};
 use self::lease::LeaseChannel;
 use crate::clock::Clock;
 use crate::config;
-use crate::redis_client::Mailbox;
+use crate::replicas::Mailbox;
 use crate::telemetry;
 use crate::token::TokenError;
 use crate::upstream::{Page, PageRequest, RetryHint, UpstreamError};

@@ -2,6 +2,7 @@
 
 mod exact;
 mod fast_path;
+mod follower;
 mod lookup;
 mod segments;
 mod session;
@@ -9,6 +10,7 @@ mod stream;
 mod wait;
 
 pub(in crate::cache) use self::fast_path::FastPath;
+pub(in crate::cache) use self::follower::answer_follower;
 pub(in crate::cache) use self::lookup::{Hit, Lookup};
 pub(in crate::cache) use self::segments::Segment;
 pub(in crate::cache) use self::session::{Fetched, Joined, Session};

@@ -351,7 +351,7 @@ impl Session {
         if self.mode == Mode::StreamEvent {
             // Somebody may have purged it since it came.
             let (purges, series) = (&self.fetcher.purges, &self.series);
-            self.in_hand.retain(|_, brought| !purges.buries(series, &brought.chunk));
+            self.in_hand.retain(|_, brought| !purges.is_purged(series, &brought.chunk));
         }
         plan.take(&self.in_hand, &self.fetcher.freshness_policy, self.asked_at, Timestamp::MIN, |brought| {
             let filter = match &self.series.filter {

@@ -99,7 +99,7 @@ async fn send_all(
     while let Some(segment) = session.next_segment(SEGMENT_BYTES).await? {
         session.tell_calls(calls);
         for Segment { interval, slice, .. } in segment {
-            if session.fetcher.purges.buries(&session.series, &slice.chunk) {
+            if session.fetcher.purges.is_purged(&session.series, &slice.chunk) {
                 // Purged since it was found: it is fetched anew. The purge itself may still be on its way to this copy.
                 session.forget(&[interval]);
                 tokio::task::yield_now().await;

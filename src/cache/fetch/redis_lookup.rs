@@ -19,7 +19,7 @@ impl Fetcher {
     /// Takes from the second tier what is there of what is being gathered. What comes to be wanted meanwhile is looked for
     /// too, so that nothing is asked of the upstream that has not been looked for.
     pub(in crate::cache) async fn look_in(&self, tier: &RedisTier, series: &Arc<Series>, of: &SharedSeriesState) {
-        if !tier.is_good(series).await {
+        if !tier.is_usable(series).await {
             return;
         }
         loop {
@@ -101,7 +101,7 @@ impl Fetcher {
         found.retain(|chunk| {
             let mut shelf = shelf.lock();
             // Under the lock: it may have been purged since it was read.
-            if self.purges.buries(series, chunk) {
+            if self.purges.is_purged(series, chunk) {
                 return false;
             }
             let copy = self.insert_entry(chunk);
@@ -135,10 +135,10 @@ impl Session {
     pub(in crate::cache) async fn list(&mut self, intervals: &IntervalSet) {
         let Some(tier) = self.fetcher.redis.clone() else { return };
         let (mut there, mut left) = (Vec::new(), intervals.clone());
-        if tier.is_good(&self.series).await {
+        if tier.is_usable(&self.series).await {
             for (series, _) in self.sources() {
                 let now = self.fetcher.clock.now();
-                for (interval, fetched_at) in tier.names(&series, &left).await {
+                for (interval, fetched_at) in tier.list(&series, &left).await {
                     if is_sane(fetched_at, now) {
                         let servable = self.fetcher.servable(interval, fetched_at, self.fresh_since, now);
                         there.extend(servable.intervals().iter().map(|interval| (*interval, fetched_at)));
@@ -153,7 +153,7 @@ impl Session {
             }
         }
         if let Some(listing) = &mut self.listing {
-            listing.learn(intervals, there);
+            listing.add(intervals, there);
         }
     }
 
@@ -162,10 +162,10 @@ impl Session {
         let (fetcher, series) = (self.fetcher.clone(), self.series.clone());
         let (Some(tier), Some(mut listing)) = (&fetcher.redis, self.listing.take()) else { return Ok(()) };
         // That its account's chunks were cut wrongly may be found out at any time.
-        let (is_good, bytes) = tokio::join!(tier.is_good(&series), self.read(tier, piece));
+        let (is_good, bytes) = tokio::join!(tier.is_usable(&series), self.read(tier, piece));
         match bytes.filter(|_| is_good) {
-            Some(bytes) => listing.read(piece, bytes),
-            None => listing.fail(&fetcher.grid),
+            Some(bytes) => listing.record_read(piece, bytes),
+            None => listing.record_failure(&fetcher.grid),
         }
         self.listing = Some(listing);
         // Each piece is read or given up once.

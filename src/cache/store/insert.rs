@@ -120,7 +120,7 @@ impl Fetcher {
             return Err(NotStored::WrongClock);
         }
         // Under the shelf's lock: a purge that comes now sweeps the shelf when this is on it, or is known already.
-        if self.purges.buries(&work.series, chunk) {
+        if self.purges.is_purged(&work.series, chunk) {
             return Err(NotStored::Purged);
         }
         let exact = placed == PlacementCheck::Unchecked;
@@ -128,7 +128,7 @@ impl Fetcher {
         let id = copy.id;
         // What another replica has brought, that one has written.
         if let Some(tier) = self.redis.as_ref().filter(|_| !exact && !work.flight.is_remote()) {
-            tier.keep(&work.series, chunk);
+            tier.queue_write(&work.series, chunk);
         }
         if exact {
             shelf.exact.insert((interval, agentic), copy);

@@ -6,7 +6,7 @@ use super::*;
 const OLD: i64 = -100_000;
 
 impl Rig {
-    async fn purge(&self, stream: Option<&str>, start: i64, end: i64) -> Purged {
+    async fn purge(&self, stream: Option<&str>, start: i64, end: i64) -> PurgeResult {
         let (account, stream) = ("a".into(), stream.map(Into::into));
         self.stage.0.purges.purge(Purge { account, stream, interval: interval(OLD + start, OLD + end) }).await
     }
@@ -50,7 +50,7 @@ async fn a_fetch_that_is_under_way_serves_those_who_waited_and_nobody_after_them
     let old = rig.run().await;
     old.call();
     let purged = rig.purge(None, 50, 60).await;
-    assert_eq!((purged.memory_chunks, purged.shared), (0, None));
+    assert_eq!((purged.memory_chunks, purged.delivery), (0, None));
     let after = rig.ask_old(0, 100).await;
     let new = rig.run().await;
     assert_eq!(new.old_span(), (0, 100));

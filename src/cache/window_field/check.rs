@@ -120,7 +120,7 @@ impl Fetcher {
         telemetry::window_field_wrong(account);
         self.series_map.clear(account, &self.memory);
         if let Some(tier) = &self.redis {
-            tier.give_up(account);
+            tier.mark_field_wrong(account);
         }
     }
 
@@ -128,7 +128,7 @@ impl Fetcher {
     fn forget_series(&self, work: &FetchTask) {
         work.shelf.lock().clear_entries(&self.memory);
         if let Some(tier) = &self.redis {
-            tier.give_up_series(&work.series);
+            tier.mark_series_shifted(&work.series);
         }
     }
 }

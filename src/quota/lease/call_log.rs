@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::MonotonicTime;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// The name of a call among all replicas: the replica that made it, and a number.
 pub(in crate::quota) type CallName = Arc<str>;

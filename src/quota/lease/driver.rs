@@ -4,29 +4,25 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::{Instant, sleep_until};
 
 use super::sync::SCRIPT;
 use super::{ExchangeReply, ExchangeRequest};
-use crate::quota::scheduler::{CallScheduler, PermitMessage};
-use crate::redis_client::{Command, ConnectionError, Incoming, Mailbox, Recipient, ReplicaId, Reply, Topic};
+use crate::quota::scheduler::CallScheduler;
+use crate::redis_client::{Command, ConnectionError, Reply, key_segment};
+use crate::replicas::{Incoming, Mailbox, Message, MessageKind, QuotaMessage, Recipient, ReplicaId};
 use crate::telemetry;
-
-/// Says to all that a replica has begun.
-const JOINED: &str = "joined";
 
 /// Where the replicas meet for one account.
 #[derive(Clone, Debug)]
 pub(in crate::quota) struct LeaseChannel {
     post: Mailbox,
-    /// In letters and names; without any sign that parts names.
-    account: String,
+    account: Arc<str>,
 }
 
 impl LeaseChannel {
-    pub(in crate::quota) fn new(post: &Mailbox, account: &str) -> Self {
-        Self { post: post.clone(), account: utf8_percent_encode(account, NON_ALPHANUMERIC).to_string() }
+    pub(in crate::quota) fn new(post: &Mailbox, account: &Arc<str>) -> Self {
+        Self { post: post.clone(), account: account.clone() }
     }
 
     pub(super) fn post(&self) -> &Mailbox {
@@ -41,7 +37,7 @@ impl LeaseChannel {
     /// The key that is there as long as the leases of a replica hold: one for all accounts, but in a Cluster one for each,
     /// since a script finds keys of one slot only.
     pub(super) fn session(&self, replica: &ReplicaId) -> Bytes {
-        if self.post.link().is_cluster() {
+        if self.post.redis().is_cluster() {
             return self.key(&format!("session:{replica}"));
         }
         format!("{}:session:{replica}", self.post.prefix()).into()
@@ -49,7 +45,7 @@ impl LeaseChannel {
 
     /// In one slot of a Cluster.
     fn key(&self, what: &str) -> Bytes {
-        format!("{}:{{{}}}:{what}", self.post.prefix(), self.account).into()
+        format!("{}:{{{}}}:{what}", self.post.prefix(), key_segment(&self.account)).into()
     }
 
     async fn exchange(&self, exchange: &ExchangeRequest) -> Result<ExchangeReply, ConnectionError> {
@@ -57,17 +53,17 @@ impl LeaseChannel {
         if !self.post.is_listening() {
             return Err(ConnectionError::NotReady("no letters come in".to_owned()));
         }
-        if self.post.is_mute() {
-            self.post.send(&Recipient::One(self.post.me().clone()), Topic::Quota, b"").await?;
+        if self.post.is_refused() {
+            self.post.probe().await?;
         }
         let [theirs, mine] = [&exchange.lease.last_holder, &exchange.me].map(|replica| self.session(replica));
         let keys = [self.lease(), self.key("ledger"), theirs, mine];
-        let head = [self.post.head(Topic::Quota), self.account.clone().into_bytes()].concat();
+        let head = self.post.encode(&Recipient::All, &self.message(QuotaMessage::LeaseChanged))?;
         let arguments = exchange.arguments(&self.post.channel(&Recipient::All), head);
-        match self.post.link().script(&SCRIPT, &keys, &arguments).await? {
+        match self.post.redis().script(&SCRIPT, &keys, &arguments).await? {
             Reply::Error(error) => {
                 // It may be the letter that tells of granted calls, and an exchange that wants none would not find out.
-                self.post.doubt();
+                self.post.suspect_refusal();
                 Err(ConnectionError::NotReady(error.split(' ').next().unwrap_or_default().to_owned()))
             }
             reply => ExchangeReply::read(exchange, &reply).ok_or(ConnectionError::Nonsense),
@@ -75,9 +71,13 @@ impl LeaseChannel {
     }
 
     /// Writes to another replica.
-    pub(in crate::quota) async fn write(&self, to: &Recipient, words: &str) {
+    pub(in crate::quota) async fn write(&self, to: &Recipient, message: QuotaMessage) {
         // What is lost is said again.
-        let _ = self.post.send(to, Topic::Quota, format!("{}:{words}", self.account).as_bytes()).await;
+        let _ = self.post.send(to, &self.message(message)).await;
+    }
+
+    fn message(&self, message: QuotaMessage) -> Message {
+        Message::Quota { account: self.account.clone(), message }
     }
 
     /// Counts on, and perhaps looks how far the others have counted; nobody, if Redis does not say.
@@ -91,7 +91,7 @@ impl LeaseChannel {
         if and_look {
             commands.push(Command::new("HGETALL").arg(members));
         }
-        let replies = self.post.link().run(commands).await?;
+        let replies = self.post.redis().run(commands).await?;
         match replies.first() {
             Some(Reply::Integer(_)) => {}
             other => return Err(other.map_or(ConnectionError::Nonsense, Reply::fault)),
@@ -100,7 +100,7 @@ impl LeaseChannel {
         let Some(Reply::Array(fields)) = replies.get(1) else { return Ok(None) };
         let member = |field: &[Reply]| match field {
             [Reply::Bytes(replica), Reply::Bytes(count)] => {
-                Some((ReplicaId::read(replica)?, std::str::from_utf8(count).ok()?.parse().ok()?))
+                Some((ReplicaId::parse(replica)?, std::str::from_utf8(count).ok()?.parse().ok()?))
             }
             _ => None,
         };
@@ -110,7 +110,7 @@ impl LeaseChannel {
     async fn cross_out(&self, replicas: Vec<ReplicaId>) {
         if !replicas.is_empty() {
             let names = replicas.iter().map(|replica| replica.as_str().to_owned());
-            let _ = self.post.link().run(vec![Command::new("HDEL").arg(self.key("members")).args(names)]).await;
+            let _ = self.post.redis().run(vec![Command::new("HDEL").arg(self.key("members")).args(names)]).await;
         }
     }
 }
@@ -140,7 +140,7 @@ pub(in crate::quota) async fn drive(turns: Weak<CallScheduler>, meeting: LeaseCh
             let is_counted = count(&turns, &meeting, looks).await;
             if is_counted && !has_joined {
                 has_joined = true;
-                meeting.write(&Recipient::All, JOINED).await;
+                meeting.write(&Recipient::All, QuotaMessage::Joined).await;
             }
             if !is_counted && schedule.is_idle {
                 // At rest nothing else is written, so nothing else would find it out.
@@ -186,8 +186,8 @@ pub(in crate::quota) async fn leave(turns: &Arc<CallScheduler>, meeting: &LeaseC
 
 /// Hears of what others were granted.
 pub(in crate::quota) async fn listen(post: Mailbox, turns: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
-    let mut mail = post.take_in(Topic::Quota);
-    while let Some(mail) = mail.recv().await {
+    let mut mail = post.receive(MessageKind::Quota);
+    while let Some(mail) = mail.next().await {
         match mail {
             Incoming::Reconnected => {
                 for turns in turns.iter().filter_map(|(_, turns)| turns.upgrade()) {
@@ -195,25 +195,25 @@ pub(in crate::quota) async fn listen(post: Mailbox, turns: Vec<(LeaseChannel, We
                     turns.exchange_soon();
                 }
             }
-            Incoming::ClusterMessage { from, body } => {
-                let Ok(text) = std::str::from_utf8(&body) else { continue };
-                let (account, words) = text.split_once(':').unwrap_or((text, ""));
+            Incoming::Message { from, message: Message::Quota { account, message } } => {
                 let of_this = |(meeting, _): &&(LeaseChannel, _)| account == meeting.account;
                 let Some(turns) = turns.iter().find(of_this).and_then(|(_, turns)| turns.upgrade()) else { continue };
-                let granted = words
-                    .split_once(':')
-                    .and_then(|(first, granted)| Some((first.parse().ok()?, granted.parse().ok()?)));
-                if words == JOINED {
-                    turns.update_lease(|common, now| ((), common.note_joined(now, &from)));
-                } else if let Some((first, granted)) = granted {
-                    turns.update_lease(|common, now| ((), common.note_granted(now, &from, first, granted)));
-                } else if let Some((number, word)) = PermitMessage::read(words) {
-                    turns.on_permit_message(&from, number, word);
-                } else {
-                    // It has given the lease back, or taken it.
-                    turns.exchange_soon();
-                }
+                match message {
+                    QuotaMessage::Joined => turns.update_lease(|common, now| ((), common.note_joined(now, &from))),
+                    QuotaMessage::Granted { first, count } => {
+                        turns.update_lease(|common, now| ((), common.note_granted(now, &from, first, count)))
+                    }
+                    QuotaMessage::Permit { number, message } => {
+                        turns.on_permit_message(&from, number, message);
+                        None
+                    }
+                    QuotaMessage::LeaseChanged => {
+                        turns.exchange_soon();
+                        None
+                    }
+                };
             }
+            Incoming::Message { .. } | Incoming::Unreadable { .. } => {}
         }
     }
 }

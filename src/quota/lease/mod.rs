@@ -85,7 +85,7 @@ pub(super) use self::sync_interval::SyncSchedule;
 use super::limiter::{GUARD, MonotonicTime};
 use super::role::Role;
 use crate::config::QuotaLimit;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// The duration of a lease, and of the session in Redis that keeps it valid: how long a dead leader delays the next one.
 /// A replica that has had no answer for so long knows that no lease is valid, if no other has had one either.

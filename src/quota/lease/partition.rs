@@ -6,7 +6,7 @@ use super::state::LeaseEvent;
 use super::{ExchangeRequest, GRANT_BATCH_SIZE, MonotonicTime, QuotaChange, SharedQuota};
 use crate::config::QuotaLimit;
 use crate::quota::role::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// A time without Redis. It ends when the replicas have found each other again.
 #[derive(Clone, Debug)]

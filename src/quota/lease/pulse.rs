@@ -9,7 +9,8 @@ use super::driver::LeaseChannel;
 use super::sync_interval::PULSE_INTERVAL;
 use super::{LEASE_DURATION, MonotonicTime};
 use crate::quota::scheduler::CallScheduler;
-use crate::redis_client::{Command, ReplicaId, Reply};
+use crate::redis_client::{Command, Reply};
+use crate::replicas::ReplicaId;
 
 /// An account at rest.
 struct Resting<'a> {
@@ -32,7 +33,7 @@ pub(in crate::quota) async fn keep_pulse(accounts: Vec<(LeaseChannel, Weak<CallS
         }
         let Some(first) = resting.first() else { continue };
         // In a Cluster the keys of each account lie on a node of their own.
-        let together = if first.meeting.post().link().is_cluster() { 1 } else { resting.len() };
+        let together = if first.meeting.post().redis().is_cluster() { 1 } else { resting.len() };
         let asked = resting.chunks(together).map(ask);
         let held = futures_util::future::join_all(asked).await.concat();
         for (Resting { turns, sent, .. }, is_held) in resting.iter().zip(held) {
@@ -57,7 +58,7 @@ async fn ask(accounts: &[Resting<'_>]) -> Vec<bool> {
         commands.push(Command::new("MGET").args(leases.chain(sessions)));
     }
     // Whoever hears nobody is no use to the others.
-    let replies = if post.is_listening() { post.link().run(commands).await.unwrap_or_default() } else { Vec::new() };
+    let replies = if post.is_listening() { post.redis().run(commands).await.unwrap_or_default() } else { Vec::new() };
     let is_kept = is_led && matches!(replies.first(), Some(Reply::Status(_)));
     let values = match replies.last() {
         Some(Reply::Array(values)) if values.len() == 2 * followed.len() => values.as_slice(),

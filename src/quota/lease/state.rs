@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::partition::{Outage, Partition};
 use super::{LEASE_DURATION, MonotonicTime};
 use crate::quota::role::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// The holder stops using the lease this much before Redis lets it expire: the clocks of two machines do not run quite
 /// alike.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::exchange::REQUIRED_CONTACT_TIME;
 use super::{LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SharedQuota};
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// The interval of pulses, by which an idle leader renews its lease and an idle follower checks that the lease is held.
 /// The death of a leader is noticed after a lease and this at the latest.

@@ -6,7 +6,7 @@ use super::AcquireError;
 use super::lease_gate::LeaseGate;
 use crate::config::QuotaLimit;
 use crate::quota::limiter::{Backoff, Ledger, MonotonicTime, Pacers, PacingWindow, usable};
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 use crate::request::Priority;
 
 /// Answer of a gate: it is open, and may hand out a value; or it is closed.

@@ -10,7 +10,7 @@ use crate::config::QuotaLimit;
 use crate::quota::lease::{CallName, Pass, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// Retry interval of callers where this replica's share of a limit is zero: another replica may answer them then.
 const NO_SHARE_RETRY_INTERVAL: Duration = Duration::from_mins(1);

@@ -9,7 +9,7 @@ use super::{CallScheduler, QuotaShare};
 use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, LeaseChannel, QuotaChange, SharedQuota, SyncSchedule};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 use crate::telemetry;
 
 /// Connection of a scheduler to the lease driver and to the stages that depend on its role.

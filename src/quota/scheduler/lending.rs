@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -21,29 +20,14 @@ use super::{AcquireError, CallPermit, CallScheduler, Exhausted};
 use crate::quota::lease::{CallName, QuotaChange, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
-use crate::redis_client::{Recipient, ReplicaId};
-use crate::request::{Priority, Requester, RunWaiters};
+use crate::replicas::{PermitMessage, QuotaMessage, Recipient, ReplicaId};
+use crate::request::{Requester, RunWaiters};
 use crate::telemetry;
 
 /// Interval at which an unanswered request for a permit is repeated.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 /// A borrower that has not repeated its request for this long is gone, or does not need the permit any more.
 const BORROWER_SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What one replica writes to another about a turn, after its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::quota) enum PermitMessage {
-    /// A turn, please.
-    Borrow(Requester),
-    /// Here it is, under this name.
-    Lent(CallName),
-    /// There is none; come again in so many milliseconds.
-    Spent(u64),
-    /// The call has ended.
-    Back,
-    /// Nobody needs it any more, and no call was made.
-    Unused,
-}
 
 /// Permits that this replica has requested from another one, or that others have requested from it.
 #[derive(Debug, Default)]
@@ -64,45 +48,6 @@ enum LentPermit {
     Granted { at: Instant, name: CallName, permit: CallPermit },
     /// Failed: no permit within the queue timeout.
     Exhausted { at: Instant, retry_after: Duration },
-}
-
-impl PermitMessage {
-    /// In letters: words with `:` between them.
-    pub(in crate::quota) fn write(&self, number: u64) -> String {
-        match self {
-            Self::Borrow(Requester { caller, weight, class }) => {
-                let caller = utf8_percent_encode(caller, NON_ALPHANUMERIC);
-                format!("borrow:{number}:{}:{weight}:{caller}", class.label())
-            }
-            Self::Lent(name) => format!("lent:{number}:{name}"),
-            Self::Spent(milliseconds) => format!("spent:{number}:{milliseconds}"),
-            Self::Back => format!("back:{number}"),
-            Self::Unused => format!("unused:{number}"),
-        }
-    }
-
-    /// What [`PermitMessage::write`] wrote.
-    pub(in crate::quota) fn read(text: &str) -> Option<(u64, Self)> {
-        let (word, rest) = text.split_once(':')?;
-        let (number, rest) = rest.split_once(':').unwrap_or((rest, ""));
-        let read = match word {
-            "borrow" => {
-                let mut parts = rest.split(':');
-                let label = parts.next()?;
-                let classes = [Priority::Interactive, Priority::Refresh, Priority::Background];
-                let class = classes.into_iter().find(|class| class.label() == label)?;
-                let weight = parts.next()?.parse().ok().filter(|weight| *weight > 0)?;
-                let caller = percent_decode_str(parts.next()?).decode_utf8().ok()?;
-                Self::Borrow(Requester { caller: caller.into(), weight, class })
-            }
-            "lent" => Self::Lent(rest.into()),
-            "spent" => Self::Spent(rest.parse().ok()?),
-            "back" => Self::Back,
-            "unused" => Self::Unused,
-            _ => return None,
-        };
-        Some((number.parse().ok()?, read))
-    }
 }
 
 /// The lender of a permit, and the number of the request.
@@ -141,7 +86,7 @@ impl CallScheduler {
         let name = loop {
             // With the priority of the requests that wait now.
             let requester = Requester { class: waiters.class(), ..waiters.cause().clone() };
-            self.send_permit_message(&lender, request.number, &PermitMessage::Borrow(requester));
+            self.send_permit_message(&lender, request.number, PermitMessage::Borrow(requester));
             tokio::select! {
                 answered = timeout(REQUEST_INTERVAL, &mut answer) => match answered {
                     Ok(Ok(Ok(name))) => break name,
@@ -191,7 +136,7 @@ impl CallScheduler {
     /// Returns a remote permit whose call has ended, or was not made.
     pub(super) fn return_permit(&self, borrowed: &BorrowedPermit, was_used: bool) {
         let message = if was_used { PermitMessage::Back } else { PermitMessage::Unused };
-        self.send_permit_message(&borrowed.lender, borrowed.number, &message);
+        self.send_permit_message(&borrowed.lender, borrowed.number, message);
     }
 }
 
@@ -201,10 +146,10 @@ impl CallScheduler {
         self.remote_permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send_permit_message(&self, to: &ReplicaId, number: u64, message: &PermitMessage) {
+    fn send_permit_message(&self, to: &ReplicaId, number: u64, message: PermitMessage) {
         if let Some(channel) = self.lease_link.channel().cloned() {
-            let (to, text) = (Recipient::One(to.clone()), message.write(number));
-            tokio::spawn(async move { channel.write(&to, &text).await });
+            let (to, message) = (Recipient::One(to.clone()), QuotaMessage::Permit { number, message });
+            tokio::spawn(async move { channel.write(&to, message).await });
         }
     }
 
@@ -248,10 +193,10 @@ impl CallScheduler {
         match permits.lent.get_mut(&key) {
             Some(LentPermit::Queued { requested_at, .. }) => *requested_at = Instant::now(),
             Some(LentPermit::Granted { name, .. }) => {
-                self.send_permit_message(from, number, &PermitMessage::Lent(name.clone()));
+                self.send_permit_message(from, number, PermitMessage::Lent(name.clone()));
             }
             Some(LentPermit::Exhausted { retry_after, .. }) => {
-                self.send_permit_message(from, number, &exhausted_message(*retry_after));
+                self.send_permit_message(from, number, exhausted_message(*retry_after));
             }
             None => {
                 let task = AbortOnDropHandle::new(tokio::spawn(self.clone().lend(from.clone(), number, requester)));
@@ -279,7 +224,7 @@ impl CallScheduler {
         };
         // The replaced value holds the handle of this task, which ends here anyway.
         let replaced = self.remote_permits().lent.insert((to.clone(), number), lent);
-        self.send_permit_message(&to, number, &message);
+        self.send_permit_message(&to, number, message);
         drop(replaced);
     }
 
@@ -333,41 +278,7 @@ impl Drop for RemoteRequest<'_> {
     fn drop(&mut self) {
         self.scheduler.remote_permits().requested.remove(&self.number);
         if !self.is_used {
-            self.scheduler.send_permit_message(self.lender, self.number, &PermitMessage::Unused);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn word() -> impl Strategy<Value = PermitMessage> {
-        let class = prop_oneof![Just(Priority::Interactive), Just(Priority::Refresh), Just(Priority::Background)];
-        prop_oneof![
-            (".*", 1u32.., class).prop_map(|(caller, weight, class)| {
-                PermitMessage::Borrow(Requester { caller: caller.into(), weight, class })
-            }),
-            "[0-9a-f]{16}:[0-9]{1,9}".prop_map(|name| PermitMessage::Lent(name.into())),
-            any::<u64>().prop_map(PermitMessage::Spent),
-            Just(PermitMessage::Back),
-            Just(PermitMessage::Unused),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn a_word_is_read_as_it_was_written(number in any::<u64>(), word in word()) {
-            prop_assert_eq!(PermitMessage::read(&word.write(number)), Some((number, word)));
-        }
-
-        #[test]
-        fn what_nobody_wrote_is_no_word(text in "[a-z:0-9%]{0,40}") {
-            if let Some((number, word)) = PermitMessage::read(&text) {
-                prop_assert!(PermitMessage::read(&word.write(number)) == Some((number, word)));
-            }
+            self.scheduler.send_permit_message(self.lender, self.number, PermitMessage::Unused);
         }
     }
 }

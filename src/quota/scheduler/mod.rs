@@ -60,7 +60,6 @@ use crate::config::QuotaLimit;
 use crate::request::{Priority, RunWaiters};
 
 pub use self::lease_gate::QuotaShare;
-pub(super) use self::lending::PermitMessage;
 pub use self::permit::{CallPermit, RefusalEffect};
 
 /// The quota cannot serve a call within `quota.queue_timeout`.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::QuotaConfig;
 use crate::quota::lease::SharedQuota;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 use crate::request::Requester;
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
@@ -366,7 +366,7 @@ async fn spare_calls_for_background_leave_the_reserve() {
 #[tokio::test(start_paused = true)]
 async fn quota_share_without_redis_counts_one_more_replica() {
     let scheduler = scheduler(&[(60, 60), (1800, 3600)], 30);
-    let (now, me) = (scheduler.clock.now(), ReplicaId::read(b"0000000000000001").unwrap());
+    let (now, me) = (scheduler.clock.now(), ReplicaId::parse(b"0000000000000001").unwrap());
     let call_timeout = Duration::from_secs(30);
     scheduler.lock().gates.lease.shared =
         Some(SharedQuota::new(me, scheduler.limits.clone(), 8, call_timeout, now, Vec::new()));
