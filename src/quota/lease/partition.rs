@@ -36,7 +36,8 @@ impl Partition {
     }
 
     /// Whether nothing is left of a limit for this replica.
-    pub(in crate::quota) fn has_no_share(& self) -> bool {self.shares.iter().any(|limit| limit.requests == 0)
+    pub(in crate::quota) fn has_no_share(&self) -> bool {
+        self.shares.iter().any(|limit| limit.requests == 0)
     }
 }
 

@@ -86,7 +86,7 @@ impl CallScheduler {
         let name = loop {
             // With the priority of the requests that wait now.
             let requester = Requester { class: waiters.class(), ..waiters.cause().clone() };
-            self.send_permit_message(&lender, request.number, PermitMessage::Borrow(requester));
+            self.send_permit_message(&lender, request.number, PermitMessage::Request(requester));
             tokio::select! {
                 answered = timeout(REQUEST_INTERVAL, &mut answer) => match answered {
                     Ok(Ok(Ok(name))) => break name,
@@ -135,7 +135,7 @@ impl CallScheduler {
 
     /// Returns a remote permit whose call has ended, or was not made.
     pub(super) fn return_permit(&self, borrowed: &BorrowedPermit, was_used: bool) {
-        let message = if was_used { PermitMessage::Back } else { PermitMessage::Unused };
+        let message = if was_used { PermitMessage::Returned } else { PermitMessage::Unused };
         self.send_permit_message(&borrowed.lender, borrowed.number, message);
     }
 }
@@ -156,13 +156,13 @@ impl CallScheduler {
     /// Handles a message of another replica about the request with this number.
     pub(in crate::quota) fn on_permit_message(self: &Arc<Self>, from: &ReplicaId, number: u64, message: PermitMessage) {
         match message {
-            PermitMessage::Borrow(requester) => self.on_permit_request(from, number, requester),
-            PermitMessage::Lent(name) => self.on_permit_answer(number, Ok(name)),
-            PermitMessage::Spent(milliseconds) => {
+            PermitMessage::Request(requester) => self.on_permit_request(from, number, requester),
+            PermitMessage::Granted(name) => self.on_permit_answer(number, Ok(name)),
+            PermitMessage::Exhausted(milliseconds) => {
                 self.on_permit_answer(number, Err(Exhausted { retry_after: Duration::from_millis(milliseconds) }));
             }
             // Dropped, the permit counts as one whose call has just ended.
-            PermitMessage::Back => drop(self.remove_lent(from, number)),
+            PermitMessage::Returned => drop(self.remove_lent(from, number)),
             PermitMessage::Unused => {
                 if let Some(LentPermit::Granted { permit, .. }) = self.remove_lent(from, number) {
                     permit.refund();
@@ -193,7 +193,7 @@ impl CallScheduler {
         match permits.lent.get_mut(&key) {
             Some(LentPermit::Queued { requested_at, .. }) => *requested_at = Instant::now(),
             Some(LentPermit::Granted { name, .. }) => {
-                self.send_permit_message(from, number, PermitMessage::Lent(name.clone()));
+                self.send_permit_message(from, number, PermitMessage::Granted(name.clone()));
             }
             Some(LentPermit::Exhausted { retry_after, .. }) => {
                 self.send_permit_message(from, number, exhausted_message(*retry_after));
@@ -213,7 +213,7 @@ impl CallScheduler {
         let (lent, message) = match self.acquire(&waiters).await {
             Ok(permit) => {
                 let Some(name) = permit.name() else { return };
-                let message = PermitMessage::Lent(name.clone());
+                let message = PermitMessage::Granted(name.clone());
                 (LentPermit::Granted { at: Instant::now(), name, permit }, message)
             }
             Err(AcquireError::Exhausted(Exhausted { retry_after })) => {
@@ -242,7 +242,7 @@ impl CallScheduler {
 }
 
 fn exhausted_message(retry_after: Duration) -> PermitMessage {
-    PermitMessage::Spent(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX))
+    PermitMessage::Exhausted(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A request for a remote permit. Dropped before its call begins, it tells the lender that the permit is not used.
