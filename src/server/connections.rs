@@ -2,16 +2,29 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::edge::Kind;
+use crate::problem::MEDIA_TYPE;
+
 /// Bits of an IPv6 address that tell peers apart: one customer has a whole /64.
 const PEER_PREFIX: u128 = !0 << 64;
 
-/// What a connection too many is answered with, before it is closed.
-const TOO_MANY: &str = r#"{"type":"urn:koregate:problem:overloaded","title":"Service Unavailable","status":503,"detail":"too many connections","errors":[{"msg":"too many connections","code":503}]}"#;
+/// The response on a connection beyond the limits, as bytes.
+static OVERLOADED_RESPONSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let problem = Kind::Overloaded.problem("too many connections");
+    let body = problem.to_json();
+    let head = format!(
+        "HTTP/1.1 {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        problem.status(),
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
+});
 
 /// The limits of a listener. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
@@ -95,12 +108,7 @@ fn identity(address: IpAddr) -> IpAddr {
 
 /// Says why a connection is closed that is not served, as far as one can without waiting.
 pub(super) fn turn_away(stream: &TcpStream) {
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
-         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{TOO_MANY}",
-        TOO_MANY.len()
-    );
-    let _ = stream.try_write(answer.as_bytes());
+    let _ = stream.try_write(&OVERLOADED_RESPONSE);
 }
 
 #[cfg(test)]
@@ -123,5 +131,16 @@ mod tests {
         assert_eq!(limits.peers.open.lock().unwrap().len(), 1);
         let _others = (admit("2001:db8::1").unwrap(), admit("2001:db8::ffff:2").unwrap());
         assert_eq!(limits.peers.open.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn overloaded_response_is_one_http_message() {
+        let body = concat!(
+            r#"{"type":"urn:koregate:problem:overloaded","title":"Service Unavailable","status":503,"#,
+            r#""detail":"too many connections","errors":[{"msg":"too many connections","code":503}]}"#
+        );
+        let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+                    cache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 170\r\n\r\n";
+        assert_eq!(str::from_utf8(&OVERLOADED_RESPONSE).unwrap(), format!("{head}{body}"));
     }
 }
