@@ -2,7 +2,6 @@
 
 mod access;
 mod page;
-mod problem;
 mod purge;
 mod trust;
 
