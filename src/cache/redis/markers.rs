@@ -26,7 +26,7 @@ impl RedisTier {
 
     /// Whether the chunks of a series may be read: no marker forbids it, and the purges of the account are known.
     pub(in crate::cache) async fn is_usable(&self, series: &Series) -> bool {
-        self.inner.is_usable(&series.account, Some(series)).await
+        self.inner.is_usable(&series.account, Some(series)).await == Some(true)
     }
 }
 
@@ -42,15 +42,15 @@ impl Inner {
     }
 
     /// Whether chunks of an account, and of a series of it, may be used: no marker forbids it, and the purges of the
-    /// account are known. A marker that was found is applied to this replica too.
-    pub(super) async fn is_usable(self: &Arc<Self>, account: &Arc<str>, series: Option<&Series>) -> bool {
+    /// account are known. A marker that was found is applied to this replica too. `None` if Redis does not answer.
+    pub(super) async fn is_usable(self: &Arc<Self>, account: &Arc<str>, series: Option<&Series>) -> Option<bool> {
         let series = series.filter(|series| series.may_shift());
         let shifted = series.map(|series| self.keys.shifted_series(series));
         let markers = std::iter::once(self.keys.wrong_field(account)).chain(shifted);
         let reads = markers.map(|marker| Command::new("GET").arg(marker));
         let commands = reads.chain(self.purges.marker_command(account)).collect();
-        let Ok(replies) = self.redis.run(commands).await else { return false };
-        let Some((markers, rest)) = replies.split_at_checked(1 + usize::from(series.is_some())) else { return false };
+        let replies = self.redis.run(commands).await.ok()?;
+        let (markers, rest) = replies.split_at_checked(1 + usize::from(series.is_some()))?;
         let is_set = |reply: Option<&Reply>| matches!(reply, Some(Reply::Bytes(_)));
         if is_set(markers.first()) {
             if self.fields.take_cleared(account) {
@@ -62,6 +62,11 @@ impl Inner {
         if let Some(series) = series.filter(|_| is_set(markers.get(1))) {
             self.fields.mark_shifted(series);
         }
-        markers.iter().all(|reply| *reply == Reply::Nil) && self.purges.apply_marker(account, rest.first()).await
+        if markers.iter().any(|reply| is_set(Some(reply))) {
+            return Some(false);
+        }
+        let is_usable =
+            markers.iter().all(|reply| *reply == Reply::Nil) && self.purges.apply_marker(account, rest.first()).await;
+        is_usable.then_some(true)
     }
 }

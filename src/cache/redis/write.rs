@@ -75,20 +75,30 @@ impl Inner {
             let weight: usize = batch.iter().map(|write: &ChunkWrite| write.chunk.weight()).sum();
             let result = self.write(batch).await;
             self.queued_bytes.fetch_sub(weight, Ordering::Relaxed);
-            telemetry::redis_write(if result.is_ok() { "ok" } else { "failed" });
+            if let Some(result) = result {
+                telemetry::redis_write(result);
+            }
         }
     }
 
-    /// Writes those chunks that Redis does not have yet, of accounts whose `window.field` is not known to be wrong.
-    async fn write(self: &Arc<Self>, mut writes: Vec<ChunkWrite>) -> Result<(), ConnectionError> {
+    /// Writes those chunks that Redis does not have yet, of accounts whose `window.field` is not known to be wrong. Returns
+    /// the result for the metric; `None` if there was nothing to write.
+    async fn write(self: &Arc<Self>, mut writes: Vec<ChunkWrite>) -> Option<&'static str> {
         writes.retain(|write| !write.chunk.is_shared());
         let accounts: HashSet<Arc<str>> = writes.iter().map(|write| write.account.clone()).collect();
+        let mut has_failed = false;
         for account in accounts {
-            if !self.is_usable(&account, None).await {
+            let is_usable = self.is_usable(&account, None).await;
+            has_failed |= is_usable.is_none();
+            if is_usable != Some(true) {
                 writes.retain(|write| write.account != account);
             }
         }
-        self.write_into_cells(&writes).await
+        has_failed |= self.write_into_cells(&writes).await.is_err();
+        match has_failed {
+            true => Some("failed"),
+            false => (!writes.is_empty()).then_some("ok"),
+        }
     }
 
     /// Writes chunks into their cells in place of those that they cover, except those that were purged.

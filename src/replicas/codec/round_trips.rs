@@ -68,10 +68,10 @@ fn any_fetch_message() -> impl Strategy<Value = FetchMessage> {
 
 fn any_permit_message() -> impl Strategy<Value = PermitMessage> {
     prop_oneof![
-        requester().prop_map(PermitMessage::Borrow),
-        "[0-9a-f]{16}:[0-9]{1,9}".prop_map(|name| PermitMessage::Lent(name.into())),
-        any::<u64>().prop_map(PermitMessage::Spent),
-        Just(PermitMessage::Back),
+        requester().prop_map(PermitMessage::Request),
+        "[0-9a-f]{16}:[0-9]{1,9}".prop_map(|name| PermitMessage::Granted(name.into())),
+        any::<u64>().prop_map(PermitMessage::Exhausted),
+        Just(PermitMessage::Returned),
         Just(PermitMessage::Unused),
     ]
 }
