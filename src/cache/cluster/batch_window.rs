@@ -2,7 +2,6 @@
 //! same instant, on however many replicas, is fetched in as few runs as can be.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;

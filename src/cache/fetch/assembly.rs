@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::cache::chunk::Slice;
-use crate::cache::error::CacheError;
 use crate::cache::outcome::Outcome;
 use crate::cache::series::BatchGuard;
 use crate::cache::types::WindowQuery;

@@ -28,13 +28,13 @@ pub(in crate::cache) struct PendingRequest {
     pub(in crate::cache) fresh_since: Timestamp,
     /// Whether the intervals were looked up in Redis.
     pub(in crate::cache) redis_checked: bool,
-    /// What the request needs next, if no fetch in flight brings it.
+    /// The next need of the request, if no fetch in flight brings it.
     pub(in crate::cache) next_need: Option<NextNeed>,
     /// Whether further runs may start for the request beside the run that it needs next.
     pub(in crate::cache) more_runs: bool,
 }
 
-/// What a request needs next.
+/// The next need of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cache) struct NextNeed {
     /// The first timestamp that is missing.
@@ -46,14 +46,16 @@ pub(in crate::cache) struct NextNeed {
 /// Guard of a batch on another replica whose requests are being registered here. Calls a function when the last clone is
 /// dropped.
 #[derive(Clone)]
-pub(in crate::cache) struct BatchGuard(Arc<OnDrop>);
+pub(in crate::cache) struct BatchGuard {
+    _on_drop: Arc<OnDrop>,
+}
 
 struct OnDrop(Box<dyn Fn() + Send + Sync>);
 
 impl BatchGuard {
     /// A guard that calls `on_drop` when all requests of the batch are registered.
     pub(in crate::cache) fn new(on_drop: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(OnDrop(Box::new(on_drop))))
+        Self { _on_drop: Arc::new(OnDrop(Box::new(on_drop))) }
     }
 }
 
