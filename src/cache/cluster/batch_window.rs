@@ -2,6 +2,7 @@
 //! same instant, on however many replicas, is fetched in as few runs as can be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -85,9 +86,9 @@ impl Drop for BatchAnnouncement {
 
 impl Cluster {
     /// A guard of a batch on another replica, to be dropped when all of its requests are registered here.
-    pub(super) fn arrival_guard(&self, from: &ReplicaId, gathering: u64) -> BatchGuard {
+    pub(super) fn arrival_guard(&self, from: &ReplicaId, gathering: u64) -> Arc<BatchGuard> {
         let (cluster, from) = (self.clone(), from.clone());
-        BatchGuard::new(move || cluster.0.coming.arrived(&from, gathering))
+        Arc::new(BatchGuard::new(move || cluster.0.coming.arrived(&from, gathering)))
     }
 
     /// Tells the one who calls that something is being gathered here.

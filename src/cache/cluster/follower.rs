@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::Cluster;
 use super::message::{ClusterMessage, FetchReply, RemoteFetch, RemoteResult};
-use crate::cache::CacheError;
 use crate::cache::chunk::Chunk;
+use crate::cache::error::CacheError;
 use crate::cache::fetch::{BatchAnnouncement, ExactWindow, FetchTask, Fetcher};
 use crate::cache::purge::Tombstones;
 use crate::cache::series::{FetchSpec, FetchedInterval, InFlightFetch, SeriesState, SharedSeriesState, Waiter};

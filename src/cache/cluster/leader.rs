@@ -8,7 +8,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Cluster;
 use super::message::{ClusterMessage, FetchReply, RemoteFetch, RemoteResult};
-
 use crate::cache::chunk::{Chunk, Damaged, PageRange};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{AssembledWindow, AssemblyRequest, Fetcher, Segment};
@@ -158,7 +157,13 @@ impl Fetcher {
         }
     }
 
-    async fn carry_one(self: Arc<Self>, relay: Cluster, order: Order, is_known: bool, arrival: Option<BatchGuard>) {
+    async fn carry_one(
+        self: Arc<Self>,
+        relay: Cluster,
+        order: Order,
+        is_known: bool,
+        arrival: Option<Arc<BatchGuard>>,
+    ) {
         let Order { from, series, errand, .. } = &order;
         let turns = self.quotas.scheduler(&series.account).filter(|_| is_known);
         let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::ConfigMismatch)) };
@@ -178,7 +183,7 @@ impl Fetcher {
         self: &Arc<Self>,
         relay: &Cluster,
         Order { from, series, errand, patience }: &Order,
-        arrival: Option<BatchGuard>,
+        arrival: Option<Arc<BatchGuard>>,
     ) -> Result<RemoteResult, CacheError> {
         // The one who asks takes nothing that was purged before it asked. If this replica has missed the letter, or what it
         // brought was refused, it looks; if it cannot, the other one finds out.
@@ -189,8 +194,7 @@ impl Fetcher {
         let (page_range, asker) = (PageRange::ALL, Requester::from(&errand.asker));
         let query = WindowQuery { series: series.clone(), interval, page_range, asked_at, asker, may_stream: false };
         let placed = if errand.exactly { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
-        let batch_guard = arrival;
-        let request = AssemblyRequest { query, queue_timeout: patience.clone(), placed, batch_guard };
+        let request = AssemblyRequest { query, queue_timeout: patience.clone(), placed, batch_guard: arrival };
         let AssembledWindow { segments: parts, outcome, calls } = (self.assemble_window)(self.clone(), request).await?;
         let chunks = self.to_hand_over(&parts, placed).await?;
         let passing = errand.passing(relay.0.post.prefix(), from);

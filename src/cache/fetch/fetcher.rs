@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tower::util::BoxCloneSyncService;
 
-use super::assembly::{AssembledWindow, AssemblyRequest};
+use super::assembly::AssembleWindow;
 use super::remote::RemoteFetcher;
 use crate::cache::chunk::Chunk;
-use crate::cache::error::CacheError;
 use crate::cache::purge::Purges;
 use crate::cache::redis::RedisTier;
 use crate::cache::series::{SeriesMap, SeriesState};
@@ -23,10 +21,6 @@ use crate::window::{Density, FreshnessPolicy, Grid, Timestamp};
 
 /// The stages below the cache.
 pub(in crate::cache) type PagingService = BoxCloneSyncService<Run<ChunkPacker>, FetchedRun<Arc<Chunk>>, PagingError>;
-
-/// Assembles a window for a remote fetch or a field check; implemented by `answer`, which lies above.
-pub(in crate::cache) type AssembleWindow =
-    fn(Arc<Fetcher>, AssemblyRequest) -> BoxFuture<'static, Result<AssembledWindow, CacheError>>;
 
 /// Starts fetches and stores their results.
 pub(in crate::cache) struct Fetcher {
@@ -45,7 +39,8 @@ pub(in crate::cache) struct Fetcher {
     pub(in crate::cache) limiters: RunLimiters,
     pub(in crate::cache) window_fields: WindowFields,
     pub(in crate::cache) purges: Purges,
-    pub(in crate::cache) assemble_window: AssembleWindow,
+    /// Assembles windows for remote fetches and for checks of `window.field`.
+    pub(in crate::cache) assemble_window: AssembleWindow<Self>,
 }
 
 /// Settings of the cache.
