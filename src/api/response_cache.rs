@@ -123,7 +123,7 @@ impl ResponseCache {
     pub(super) fn recall(&self, asked: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
         let ready = self.ready.get(asked.number).filter(|ready| ready.name == asked.name)?;
         if !ready.validity.is_valid() {
-            self.ready.forget(asked.number);
+            self.ready.remove(asked.number);
             return None;
         }
         let mut response = Response::new(Either::Right(Full::new(ready.body.clone())));
@@ -138,7 +138,7 @@ impl ResponseCache {
     pub(super) fn is_worth_keeping(&self, asked: &ResponseKey, bytes: u64) -> bool {
         let slot = &self.lately[usize::try_from(asked.number).unwrap_or_default() % self.lately.len()];
         if slot.number.swap(asked.number, Ordering::Relaxed) != asked.number {
-            slot.reads.forget();
+            slot.reads.reset();
         }
         slot.reads.record() && bytes <= LONGEST && !self.ready.is_too_large(bytes)
     }
@@ -174,7 +174,7 @@ impl ResponseCache {
             // The calls are told of in the first answer only.
             report: Arc::new(Report { calls: 0, ..Report::clone(report) }),
         };
-        self.ready.keep(number, bytes, Arc::new(ready));
+        self.ready.insert(number, bytes, Arc::new(ready));
         Response::from_parts(head, Either::Right(Full::new(body)))
     }
 }

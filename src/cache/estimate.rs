@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::answer::{Hit, Lookup, LookupPolicy};
-use super::fetch::{Fetcher, InFlightFetch, coalesce, needed_part};
-use super::series::{SeriesState, SharedSeriesState};
+use super::fetch::{Fetcher, coalesce, needed_part};
+use super::series::{InFlightFetch, SeriesState, SharedSeriesState};
 use super::store::CacheEntry;
 use super::types::{Cost, CostBasis, DensitySource, WindowQuery};
 use crate::paging::PlacementCheck;
@@ -28,7 +28,7 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     } else if fetcher.window_fields.is_wrong(&query.series) {
         forecast.find_exact(&lookup, &own.lock(), query.interval);
     } else {
-        forecast.find_chunks(&lookup, &fetcher.grid, &own, query.interval);
+        forecast.find_chunks(&lookup, &fetcher.settings.grid, &own, query.interval);
     }
     let (density, source) = density(&lookup, &own);
     fetcher.series_map.remove_if_idle(&query.series, &own);
@@ -80,8 +80,8 @@ impl AnswerForecast {
         self.count_slices(lookup, grid, &plan.hits, window);
     }
 
-    /// Counts the chunk slices of the answer: fetched chunks replace cached ones, and are cut where time has settled, and
-    /// on the grid. Where the stream is dense, they will be cut further.
+    /// Counts the chunk slices of the answer: fetched chunks replace cached ones, and are cut where time has settled,
+    /// and on the grid. Where the stream is dense, they will be cut further.
     fn count_slices(&mut self, lookup: &Lookup<'_>, grid: &Grid, hits: &[(Interval, Hit)], window: Interval) {
         let fetched: IntervalSet = self
             .runs

@@ -1,4 +1,5 @@
-//! The cache stage: answers a window from chunks, and fetches only the runs that are missing, each once for all requests.
+//! The cache stage: answers a window from chunks, and fetches only the runs that are missing, each once for all
+//! requests.
 //!
 //! | file or folder | responsibility |
 //! | --- | --- |
@@ -7,7 +8,7 @@
 //! | `stage` | the tower layer and service |
 //! | `chunk/` | all items of an interval, deflated, with an index |
 //! | `store/` | memory: chunks by weight, the interval map of cache entries, hot blocks |
-//! | `series`, `series_map` | the state of one series; the states of all series |
+//! | `series/` | the state of each series: entries, fetches in flight, the pending batch |
 //! | `redis/` | the second tier: chunks in Redis, shared by all replicas |
 //! | `purge/` | purges: what was purged is served from no tier |
 //! | `fetch/` | single-flight of time ranges: batches, runs, fetches in flight and their waiters |
@@ -28,7 +29,6 @@ mod outcome;
 mod purge;
 mod redis;
 mod series;
-mod series_map;
 mod stage;
 mod store;
 mod stream_channel;

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use super::chunk::Chunk;
 use super::cluster::Cluster;
 use super::error::CacheError;
 use super::estimate;
-use super::fetch::Fetcher;
+use super::fetch::{CacheSettings, Fetcher, RemoteFetcher};
 use super::purge::Purges;
 use super::redis::RedisTier;
-use super::series_map::SeriesMap;
+use super::series::SeriesMap;
 use super::store::{ChunkPacker, Memory};
 use super::types::{Cost, CostQuery, WindowAnswer, WindowQuery};
 use super::window_field::WindowFields;
@@ -94,33 +93,33 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
-        let grid = Grid::new(self.window.chunk);
         let shared = self.redis.as_ref().and_then(|(redis, mailbox)| {
             let tier = RedisTier::new(redis, mailbox.link().clone(), &self.window, &self.purges, &self.fields)?;
             let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
             Some((tier, cluster))
         });
-        let (redis, remote) = shared.unzip();
+        let (redis, cluster) = shared.unzip();
+        let settings = CacheSettings {
+            freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
+            grid: Grid::new(self.window.chunk),
+            queue_timeout: self.queue_timeout,
+            window_field: self.window.field.clone(),
+        };
         let fetcher = Arc::new(Fetcher {
             redis,
-            remote,
-            assemble_window: answer::assemble,
-            below: BoxCloneSyncService::new(below),
+            remote: cluster.clone().map(|cluster| Arc::new(cluster) as Arc<dyn RemoteFetcher>),
+            paging: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
             series_map: self.series_map.clone(),
-            freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
-            grid,
+            settings,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             limiters: self.limiters.clone(),
-            queue_timeout: self.queue_timeout,
             window_fields: self.fields.clone(),
-            window_field: self.window.field.clone(),
             purges: self.purges.clone(),
-            stored: AtomicU64::new(0),
-            latest_fetch: AtomicI64::new(i64::MIN),
+            assemble_window: answer::assemble,
         });
-        if let Some(cluster) = &fetcher.remote {
+        if let Some(cluster) = cluster {
             cluster.open(&fetcher);
         }
         CacheStage(fetcher)
@@ -159,7 +158,7 @@ impl Service<WindowQuery> for CacheStage {
 /// Lets an answer begin, unless it is large or streamed and other answers pin too much memory.
 fn admit(memory: &Memory, answer: WindowAnswer) -> Result<WindowAnswer, CacheError> {
     let bytes = || answer.items.slices.iter().map(|slice| slice.chunk.weight()).sum();
-    if memory.admits_answer(bytes, answer.rest.is_some()) { Ok(answer) } else { Err(CacheError::PinnedMemoryFull) }
+    if memory.admits_answer(answer.rest.is_some(), bytes) { Ok(answer) } else { Err(CacheError::PinnedMemoryFull) }
 }
 
 impl Service<CostQuery> for CacheStage {

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::progress::MAX_ROUNDS_WITHOUT_PROGRESS;
 use super::query::Delivery;
 use super::session::{Session, WaitFor};
+use super::snapshot::JoinedFetch;
 use crate::cache::chunk::{Chunk, Slice};
 use crate::cache::error::CacheError;
-use crate::cache::fetch::{InFlightFetch, JoinedFetch, Segment};
+use crate::cache::fetch::{ExactWindow, Segment};
 use crate::cache::outcome::Outcome;
+use crate::cache::series::InFlightFetch;
 use crate::paging::{PagingError, PlacementCheck};
 
-/// What serves an exact window.
+/// The source of an exact window.
 enum ExactSource {
     Cached(Arc<Chunk>),
     Fetch(Arc<InFlightFetch>),
@@ -26,7 +28,7 @@ impl Session {
     /// If the fetch fails, or its rows moved a moment ago.
     pub(super) async fn assemble_exactly(&mut self) -> Result<(Vec<Segment>, Outcome), CacheError> {
         self.gathered.clear_fetches();
-        self.waiter.wait_only_for(&[]);
+        self.waiter.retain_fetches(|_| false);
         self.progress.delivery = Delivery::Whole;
         for _ in 0..MAX_ROUNDS_WITHOUT_PROGRESS {
             let source = self.find_exact_source()?;
@@ -37,7 +39,7 @@ impl Session {
                     Some(chunk) => (chunk, Outcome::Bypass),
                     // The fetch was left to another replica, which is the leader now.
                     None => {
-                        self.waiter.patience.attempt_again();
+                        self.waiter.queue_timeout.attempt_again();
                         continue;
                     }
                 },
@@ -50,7 +52,7 @@ impl Session {
         Err(CacheError::FetchLost)
     }
 
-    /// Waits until an exact fetch has finished. `None` if it has brought nothing.
+    /// Waits until an exact fetch has finished. `None` if it returned nothing.
     async fn wait_for_exact(&mut self, fetch: Arc<InFlightFetch>) -> Result<Option<Arc<Chunk>>, CacheError> {
         let needed = self.progress.remaining;
         while fetch.result().is_none() {
@@ -80,14 +82,14 @@ impl Session {
         let mut exact = series.in_flight.iter().filter(is_exact);
         let fetch = exact.find(|fetch| self.waiter.may_join(fetch) && self.waiter.join(fetch)).cloned();
         Ok(ExactSource::Fetch(fetch.unwrap_or_else(|| {
-            self.fetcher.fetch_exactly(
-                &self.query.series,
-                &self.series_state,
-                &mut series,
-                window,
-                self.gathered.fresh_since,
-                &self.waiter,
-            )
+            self.fetcher.fetch_exactly(ExactWindow {
+                series: &self.query.series,
+                shared: &self.series_state,
+                state: &mut series,
+                interval: window,
+                fresh_since: self.gathered.fresh_since,
+                waiter: &self.waiter,
+            })
         })))
     }
 }

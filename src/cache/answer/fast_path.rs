@@ -1,8 +1,9 @@
 //! Answers from memory alone, at the cost of what is sent.
 //!
 //! For a page deep in a long window, only the chunks that it is cut from are opened. Of all others, the tree of item
-//! counts says that they are fresh and how many items they hold, whether memory still has the chunks or not. If anything
-//! is missing, stale or in doubt, there is no fast path, and a session assembles the window from each of its chunks.
+//! counts says that they are fresh and how many items they hold, whether memory still has the chunks or not. If
+//! anything is missing, stale or in doubt, there is no fast path, and a session assembles the window from each of its
+//! chunks.
 
 use std::sync::Arc;
 
@@ -30,9 +31,9 @@ impl FastPath {
             return None;
         }
         let series_state = fetcher.series_map.find(series)?;
-        let cell = fetcher.grid.cell(interval.start).length();
+        let cell = fetcher.settings.grid.cell(interval.start).length();
         let rules = LookupRules {
-            freshness_policy: &fetcher.freshness_policy,
+            freshness_policy: &fetcher.settings.freshness_policy,
             agentic: series.agentic,
             asked_at: *asked_at,
             cell,
@@ -77,13 +78,13 @@ fn find(entries: &mut EntryIndex, memory: &Memory, rules: LookupRules<'_>, query
     let mut window = Vec::new();
     let mut total = RangeStats::NOTHING;
     let mut scan = EntryScan::default();
-    for RangeSegment { interval, tally: stats } in entries.cut(query.interval, rules) {
+    for RangeSegment { interval, stats } in entries.segments(query.interval, rules) {
         let (stats, level) = match stats {
             Some((stats, level)) => (stats, Some(level)),
             None => (scan.add(entries, memory, rules, interval)?, None),
         };
         window.push((interval, stats.rows, level));
-        total = total.plus(stats);
+        total = total.merge(stats);
     }
     if !moved_segments(&scan.movable).is_empty() {
         return None;
@@ -129,12 +130,12 @@ impl EntryScan {
         interval: Interval,
     ) -> Option<RangeStats> {
         let mut total = RangeStats::NOTHING;
-        for (part, usable) in entries.see(interval, rules)? {
-            let fetched_at = usable.copy.fetched_at;
-            total = total.plus(RangeStats { rows: usable.rows(part)? as u64, chunks: 1, oldest: fetched_at });
-            self.may_change |= !usable.stays(part, rules);
+        for (part, usable) in entries.covering(interval, rules)? {
+            let fetched_at = usable.entry.fetched_at;
+            total = total.merge(RangeStats { rows: usable.rows(part)? as u64, chunks: 1, oldest: fetched_at });
+            self.may_change |= !usable.is_stable(part, rules);
             if usable.may_move() {
-                let chunk = usable.copy.peek(memory)?;
+                let chunk = usable.entry.peek(memory)?;
                 let slice = Slice { rows: chunk.rows_within(part), chunk };
                 self.movable.push(Segment { interval: part, slice, fetched_at, is_cached: true, is_derived: false });
             }
@@ -167,7 +168,7 @@ impl PageCutter<'_> {
             return Some(());
         }
         let Some(level) = level else { return self.cut_entries(interval) };
-        for RangeSegment { interval, tally: stats } in self.entries.open(interval, level, self.rules) {
+        for RangeSegment { interval, stats } in self.entries.subsegments(interval, level, self.rules) {
             match stats {
                 Some((stats, level)) => self.cut(interval, stats.rows, Some(level))?,
                 None => self.cut_entries(interval)?,
@@ -177,7 +178,7 @@ impl PageCutter<'_> {
     }
 
     fn cut_entries(&mut self, interval: Interval) -> Option<()> {
-        for (part, usable) in self.entries.see(interval, self.rules)? {
+        for (part, usable) in self.entries.covering(interval, self.rules)? {
             let rows = usable.rows(part)? as u64;
             let wanted = self.start.max(self.before)..self.end.min(self.before + rows);
             if wanted.start < wanted.end {
@@ -196,7 +197,7 @@ impl PageCutter<'_> {
 
     /// The chunk of an entry, which counts as used, and its first row in `part`.
     fn open(memory: &Memory, usable: UsableEntry<'_>, part: Interval) -> Option<(Arc<Chunk>, usize)> {
-        let chunk = usable.copy.use_chunk(memory)?;
+        let chunk = usable.entry.use_chunk(memory)?;
         let first = chunk.rows_within(part).start;
         Some((chunk, first))
     }

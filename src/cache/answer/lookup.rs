@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use crate::cache::chunk::{Chunk, json_strip};
 use crate::cache::fetch::Fetcher;
-use crate::cache::series::{SeriesState, SharedSeriesState};
-use crate::cache::series_map::SeriesMap;
+use crate::cache::series::{SeriesMap, SeriesState, SharedSeriesState};
 use crate::cache::store::{CacheEntry, Memory};
 use crate::request::{Filter, KnownFilter, Series};
 use crate::upstream::PAGE_LIMIT;
@@ -68,7 +67,7 @@ impl<'a> LookupPolicy<'a> {
         Self {
             memory: &fetcher.memory,
             series_map: &fetcher.series_map,
-            freshness: &fetcher.freshness_policy,
+            freshness: &fetcher.settings.freshness_policy,
             settled_before: fetcher.settled_before(asked_at),
         }
     }
@@ -130,17 +129,21 @@ impl Lookup<'_> {
         };
         let (freshness, agentic) = (self.policy.freshness, self.series.agentic);
         if !agentic {
-            plan.take(series.entries.of(false), freshness, self.asked_at, self.fresh_since, |entry| open(entry, false));
+            plan.take(series.entries.by_agentic(false), freshness, self.asked_at, self.fresh_since, |entry| {
+                open(entry, false)
+            });
         }
-        plan.take(series.entries.of(true), freshness, self.asked_at, self.fresh_since, |entry| open(entry, !agentic));
+        plan.take(series.entries.by_agentic(true), freshness, self.asked_at, self.fresh_since, |entry| {
+            open(entry, !agentic)
+        });
     }
 
     /// The intervals to fetch for `unclaimed`, which is missing in `plan`.
     pub(in crate::cache) fn runs(&self, plan: &Plan<Hit>, unclaimed: &IntervalSet) -> IntervalSet {
         let bridged = plan.coalesce_gaps(unclaimed, MAX_BRIDGED_ITEMS, |interval, hit| self.open_items(interval, hit));
         let widened = |interval: &Interval| {
-            // An entry that ends with the tick of an inclusive `to` includes that second only if the upstream's bound is
-            // as configured. A run from the beginning of that second on brings it in any case.
+            // An entry that ends with the tick of an inclusive `to` includes that second only if the upstream's bound
+            // is as configured. A run from the beginning of that second on brings it in any case.
             let interval = Interval::new(interval.start.floor_second(), interval.end);
             // The rest of the last minute is fetched too, so that another spelling of the same day does not cost a call
             // for less than a second. Open time is cut at now, and is not rounded.
@@ -149,8 +152,8 @@ impl Lookup<'_> {
         bridged.intervals().iter().map(widened).collect()
     }
 
-    /// The number of a hit's items in `interval`, if they may be fetched again before they are stale: settled items must
-    /// not, and items that were fetched just now need not.
+    /// The number of a hit's items in `interval`, if they may be fetched again before they are stale: settled items
+    /// must not, and items that were fetched just now need not.
     fn open_items(&self, interval: Interval, hit: &Hit) -> Option<usize> {
         let fetched_at = hit.chunk.fetched_at();
         let is_open = interval.start >= self.policy.freshness.settled_before(fetched_at);

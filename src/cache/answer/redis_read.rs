@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::session::Session;
 use crate::cache::error::CacheError;
-use crate::cache::fetch::{RedisHit, is_sane};
+use crate::cache::fetch::is_sane;
 use crate::cache::redis::RedisTier;
+use crate::cache::series::RedisHit;
 use crate::request::{Filter, Series};
 use crate::window::IntervalSet;
 
@@ -19,8 +20,8 @@ impl Session {
                 let now = self.fetcher.clock.now();
                 for (interval, fetched_at) in tier.names(&series, &left).await {
                     if is_sane(fetched_at, now) {
-                        let servable = self.fetcher.servable(interval, fetched_at, self.gathered.fresh_since, now);
-                        there.extend(servable.intervals().iter().map(|interval| (*interval, fetched_at)));
+                        let fresh = self.fetcher.fresh_part(interval, fetched_at, self.gathered.fresh_since, now);
+                        there.extend(fresh.intervals().iter().map(|interval| (*interval, fetched_at)));
                     }
                 }
                 for (interval, _) in &there {
@@ -47,7 +48,7 @@ impl Session {
         let (is_good, bytes) = tokio::join!(tier.is_good(&series), self.read_chunks(tier, piece));
         match bytes.filter(|_| is_good) {
             Some(bytes) => listing.read(piece, bytes),
-            None => listing.fail(&fetcher.grid),
+            None => listing.fail(&fetcher.settings.grid),
         }
         self.progress.listing = Some(listing);
         // Each piece is read or given up once, so this cannot go on for ever.
@@ -60,14 +61,14 @@ impl Session {
         let (mut left, mut bytes) = (piece.clone(), 0);
         for (series, is_unfiltered) in self.sources() {
             let found = tier.read(&series, &left).await?;
-            let (now, series_state) = (self.fetcher.clock.now(), self.fetcher.series_map.of(&series));
-            let found = self.fetcher.keep_found(&series, &series_state, found, now);
+            let (now, series_state) = (self.fetcher.clock.now(), self.fetcher.series_map.get_or_insert(&series));
+            let found = self.fetcher.insert_from_redis(&series, &series_state, found, now);
             self.fetcher.series_map.remove_if_idle(&series, &series_state);
             for chunk in found {
                 bytes += chunk.weight();
                 let fresh_since = self.gathered.fresh_since;
-                let servable = self.fetcher.servable(chunk.interval(), chunk.fetched_at(), fresh_since, now);
-                for interval in servable.intervals().iter().flat_map(|interval| piece.within(*interval)) {
+                let fresh = self.fetcher.fresh_part(chunk.interval(), chunk.fetched_at(), fresh_since, now);
+                for interval in fresh.intervals().iter().flat_map(|interval| piece.within(*interval)) {
                     left.remove(interval);
                     let (chunk, agentic) = (chunk.clone(), series.agentic);
                     self.gathered.add_from_redis(RedisHit { interval, chunk, agentic, is_unfiltered });

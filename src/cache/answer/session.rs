@@ -1,9 +1,9 @@
 //! The session of one request: a loop of two steps, shared by answers that are whole, exact, streamed, or for another
 //! replica.
 //!
-//! 1. [`Session::plan_next_step`] looks at all sources (gathered chunks, memory, fetches in flight, Redis by name). Under
-//!    the lock under which it finds something missing, it joins or requests the fetch that brings it, so that no time is
-//!    fetched twice.
+//! 1. [`Session::plan_next_step`] looks at all sources (gathered chunks, memory, fetches in flight, Redis by name).
+//!    Under the lock under which it finds something missing, it joins or requests the fetch that brings it, so that no
+//!    time is fetched twice.
 //! 2. [`Session::wait`] (`wait.rs`) waits for what the first step found to be next.
 
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use super::lookup::{Hit, ItemConversion, Lookup, LookupPolicy};
 use super::next_step::{Action, NextStep, next_step};
 use super::progress::{Progress, Report};
 use super::query::{Delivery, Query};
-use super::snapshot::LockedSeries;
+use super::snapshot::{JoinedFetch, LockedSeries};
 use crate::cache::error::CacheError;
-use crate::cache::fetch::{BatchGuard, Fetcher, JoinedFetch, UnreportedCalls, Waiter, needed_part};
+use crate::cache::fetch::{Fetcher, UnreportedCalls, needed_part};
 use crate::cache::redis::RedisListing;
-use crate::cache::series::{NextNeed, PendingRequest, SeriesState, SharedSeriesState};
+use crate::cache::series::{BatchGuard, NextNeed, PendingRequest, SeriesState, SharedSeriesState, Waiter};
 use crate::cache::store::CacheEntry;
 use crate::cache::types::WindowQuery;
 use crate::paging::PagingError;
 use crate::request::{Filter, KnownFilter, QueueTimeout};
 use crate::window::{Interval, IntervalSet, Plan, Timestamp};
 
-/// One request, from its query to its answer.
+/// The state of one request, from its query to its answer.
 pub(super) struct Session {
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) query: Query,
@@ -35,13 +35,13 @@ pub(super) struct Session {
     /// Registered with the fetches that the request waits for, as long as the session exists.
     pub(super) waiter: Arc<Waiter>,
     /// Dropped when the missing time has been requested, so that the leader's batch is complete.
-    batch_guard: Option<BatchGuard>,
+    batch_guard: Option<Arc<BatchGuard>>,
     pub(super) gathered: Gathered,
     pub(super) progress: Progress,
     pub(super) report: Report,
 }
 
-/// What a planning round has found.
+/// The result of a planning round.
 pub(super) enum Round {
     /// All of the remaining window.
     Complete(Vec<(Interval, Hit)>),
@@ -55,7 +55,7 @@ pub(super) enum Round {
     },
 }
 
-/// What is waited for before the next round.
+/// The event to wait for before the next round.
 pub(super) enum WaitFor {
     /// The start of the runs of a batch.
     Batch(watch::Receiver<()>),
@@ -85,11 +85,11 @@ impl Session {
         fetcher: Arc<Fetcher>,
         query: WindowQuery,
         queue_timeout: Arc<QueueTimeout>,
-        batch_guard: Option<BatchGuard>,
+        batch_guard: Option<Arc<BatchGuard>>,
     ) -> Self {
         let query = Query::new(query, &fetcher);
         Self {
-            series_state: fetcher.series_map.of(&query.series),
+            series_state: fetcher.series_map.get_or_insert(&query.series),
             waiter: Waiter::new(query.requester.clone(), queue_timeout),
             batch_guard,
             gathered: Gathered::new(query.asked_at),
@@ -187,7 +187,7 @@ impl Session {
             fresh_since: self.gathered.fresh_since,
             redis_checked: self.progress.listing.is_some(),
             next_need,
-            further: is_additional,
+            more_runs: is_additional,
         };
         self.fetcher.add_to_batch(&self.query.series, &self.series_state, series, request)
     }
@@ -198,13 +198,13 @@ impl Session {
         self.report.add(cached.chain(listed), !self.progress.to_fetch(&plan.missing).is_empty());
     }
 
-    /// Takes what was found in Redis for this request, and what its finished fetches have brought. An error if a fetch has
-    /// failed that was to bring the next missing time.
+    /// Takes the chunks that were found in Redis for this request, and those that its finished fetches returned. An
+    /// error if a fetch has failed that was to bring the next missing time.
     fn take_finished(&mut self, missing: &IntervalSet) -> Result<(), CacheError> {
-        for hit in self.waiter.found() {
+        for hit in self.waiter.take_redis_hits() {
             self.gathered.add_from_redis(hit);
         }
-        for (fetch, result) in self.waiter.landed() {
+        for (fetch, result) in self.waiter.take_finished() {
             self.progress.has_requested_additional_run = false;
             let fetched = match result {
                 Ok(fetched) => fetched,
@@ -213,7 +213,7 @@ impl Session {
                 Err(_) => continue,
             };
             if fetched.chunks.is_empty() {
-                self.waiter.patience.attempt_again();
+                self.waiter.queue_timeout.attempt_again();
             }
             self.progress.count_fetch(fetched.chunks.is_empty())?;
             self.gathered.add_fetch(fetch, &fetched, self.progress.remaining);
@@ -227,14 +227,20 @@ impl Session {
             // A purge may have come since it was gathered.
             self.gathered.chunks.retain(|_, gathered| !fetcher.purges.buries(&query.series, &gathered.chunk));
         }
-        plan.take(&self.gathered.chunks, &fetcher.freshness_policy, query.asked_at, Timestamp::MIN, |gathered| {
-            let filter = match &query.series.filter {
-                Filter::Known(filter) if gathered.is_unfiltered => Some(KnownFilter::clone(filter)),
-                _ => None,
-            };
-            let conversion = ItemConversion { strips_agentic: gathered.agentic && !query.series.agentic, filter };
-            Some(Hit { chunk: gathered.chunk.clone(), conversion, is_cached: gathered.is_cached })
-        });
+        plan.take(
+            &self.gathered.chunks,
+            &fetcher.settings.freshness_policy,
+            query.asked_at,
+            Timestamp::MIN,
+            |gathered| {
+                let filter = match &query.series.filter {
+                    Filter::Known(filter) if gathered.is_unfiltered => Some(KnownFilter::clone(filter)),
+                    _ => None,
+                };
+                let conversion = ItemConversion { strips_agentic: gathered.agentic && !query.series.agentic, filter };
+                Some(Hit { chunk: gathered.chunk.clone(), conversion, is_cached: gathered.is_cached })
+            },
+        );
     }
 
     /// Waits while it is being checked whether windows of the account may be cut.
@@ -266,12 +272,12 @@ impl Session {
         self.gathered.discard_before(self.progress.remaining, timestamp);
         self.progress.remaining = self.progress.remaining.split_at(timestamp).1;
         // Until the client took it, the request did not wait for the quota.
-        self.waiter.patience.at_most(Duration::ZERO);
+        self.waiter.queue_timeout.at_most(Duration::ZERO);
     }
 }
 
-/// Whether the request cannot continue after a fetch of `interval` has failed: it was to bring the next missing time, or
-/// nothing of the account can be cut any more.
+/// Whether the request cannot continue after a fetch of `interval` has failed: it was to bring the next missing time,
+/// or nothing of the account can be cut any more.
 fn is_needed(error: &CacheError, interval: Interval, missing: &IntervalSet) -> bool {
     let is_field_wrong = matches!(error, CacheError::Paging(PagingError::WindowField));
     let is_next = missing.intervals().first().is_some_and(|first| interval.contains(first.start));

@@ -1,4 +1,4 @@
-//! What a session waits for between two planning rounds: the start of runs, news of fetches, and Redis.
+//! The wait between two planning rounds of a session: for the start of runs, for news of fetches, or for Redis.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use tokio::time::Instant;
 
 use super::query::Delivery;
 use super::session::{Session, WaitFor};
+use super::snapshot::JoinedFetch;
 use crate::cache::error::CacheError;
-use crate::cache::fetch::{JoinedFetch, Waiter};
+use crate::cache::series::Waiter;
 use crate::paging::RunStatus;
 use crate::quota::Exhausted;
 
-/// The time beyond the queue timeout after which a remote fetch is not waited for any more. A leader reports each second,
-/// and applies the queue timeout itself, so by then it is gone.
+/// The time beyond the queue timeout after which a remote fetch is not waited for any more. A leader reports each
+/// second, and applies the queue timeout itself, so by then it is gone.
 const LEADER_SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The `Retry-After` of a request whose leader is silent: by then there is a new one.
 const RETRY_AFTER_SILENCE: Duration = Duration::from_secs(5);
@@ -56,10 +57,10 @@ impl Session {
             {
                 return Ok(());
             }
-            let Waiter { asker, patience, .. } = &*self.waiter;
+            let Waiter { requester, queue_timeout, .. } = &*self.waiter;
             // Only the fetch that brings the next missing time must keep the timeout; others may be paused for longer.
             if let Some(next) = fetches.iter().min_by_key(|joined| joined.needed.start) {
-                next.fetch.check_queue_timeout(asker.class, patience)?;
+                next.fetch.check_queue_timeout(requester.class, queue_timeout)?;
             }
             tokio::select! {
                 biased;
@@ -88,14 +89,14 @@ impl Session {
 
     /// Ends with an error when the quota has granted none of these fetches a call within the queue timeout.
     async fn queue_timeout_error(&self, fetches: &[JoinedFetch]) -> CacheError {
-        let Waiter { asker, patience, .. } = &*self.waiter;
+        let Waiter { requester, queue_timeout, .. } = &*self.waiter;
         let is_remote = fetches.iter().any(|joined| joined.fetch.is_remote());
-        patience.over(if is_remote { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
+        queue_timeout.over(if is_remote { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
         let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
-        let retry_after = match fetches.iter().filter_map(|joined| joined.fetch.paused_until(asker.class)).max() {
+        let retry_after = match fetches.iter().filter_map(|joined| joined.fetch.paused_until(requester.class)).max() {
             Some(until) => until.saturating_duration_since(Instant::now()),
             None if is_remote => RETRY_AFTER_SILENCE,
-            None => scheduler.map_or(RETRY_AFTER_SILENCE, |scheduler| scheduler.forecast(1, asker.class)),
+            None => scheduler.map_or(RETRY_AFTER_SILENCE, |scheduler| scheduler.forecast(1, requester.class)),
         };
         // If the quota could grant a call at once, the permits for runs were what was waited for.
         if retry_after.is_zero() {

@@ -24,7 +24,7 @@ const MAX_REFETCHES_OF_MOVED_ITEMS: usize = 2;
 /// # Errors
 /// [`CacheError`] if a part of the window can be neither served nor fetched.
 pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
-    let queue_timeout = Arc::new(QueueTimeout::new(fetcher.queue_timeout));
+    let queue_timeout = Arc::new(QueueTimeout::new(fetcher.settings.queue_timeout));
     let mut session = Session::new(fetcher, query, queue_timeout, None);
     if session.query.window.is_empty() {
         return Ok(session.whole_answer(Vec::new(), Outcome::Hit));

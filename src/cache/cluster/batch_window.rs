@@ -9,13 +9,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Cluster, ClusterMessage};
-use crate::cache::fetch::Fetcher;
+use crate::cache::fetch::{self, BATCH_WINDOW};
+use crate::cache::series::BatchGuard;
 use crate::quota::Role;
 use crate::redis_client::ReplicaId;
 
-/// How long missing spans are gathered before they are fetched. Short against any upstream call, long against the time
-/// in which callers who were woken by the same clock arrive.
-const GATHER: Duration = Duration::from_millis(10);
 /// The same where other replicas may have something to bring: they gather too, look into Redis, and write.
 const GATHER_FOR_ALL: Duration = Duration::from_millis(40);
 /// Who makes the calls from now on, all have heard of by then: a replica that does not know asks four times a second.
@@ -35,18 +33,10 @@ struct PendingBatch {
 
 /// A gathering that was announced to the one who calls. Dropped before there are errands, it says that there are none.
 #[derive(Debug)]
-pub(in crate::cache) struct BatchAnnouncement {
+pub(super) struct BatchAnnouncement {
     relay: Cluster,
     to: ReplicaId,
     gathering: Option<u64>,
-}
-
-/// The errands of a gathering, on their way to be gathered here: dropped when that is done for all of them.
-#[derive(Debug)]
-pub(in crate::cache) struct BatchArrival {
-    relay: Cluster,
-    from: ReplicaId,
-    gathering: u64,
 }
 
 impl AnnouncedBatches {
@@ -79,9 +69,9 @@ impl AnnouncedBatches {
     }
 }
 
-impl BatchAnnouncement {
+impl fetch::BatchAnnouncement for BatchAnnouncement {
     /// The name of the gathering, if it is still to be said to `to` that it has ended; whoever takes it says so.
-    pub(super) fn close(&mut self, to: &ReplicaId) -> Option<u64> {
+    fn close(&mut self, to: &ReplicaId) -> Option<u64> {
         if *to == self.to { self.gathering.take() } else { None }
     }
 }
@@ -94,35 +84,29 @@ impl Drop for BatchAnnouncement {
     }
 }
 
-impl BatchArrival {
-    pub(super) fn new(relay: &Cluster, from: &ReplicaId, gathering: u64) -> Arc<Self> {
-        Arc::new(Self { relay: relay.clone(), from: from.clone(), gathering })
+impl Cluster {
+    /// A guard of a batch on another replica, to be dropped when all of its requests are registered here.
+    pub(super) fn arrival_guard(&self, from: &ReplicaId, gathering: u64) -> Arc<BatchGuard> {
+        let (cluster, from) = (self.clone(), from.clone());
+        Arc::new(BatchGuard::new(move || cluster.0.coming.arrived(&from, gathering)))
     }
-}
 
-impl Drop for BatchArrival {
-    fn drop(&mut self) {
-        self.relay.0.coming.arrived(&self.from, self.gathering);
-    }
-}
-
-impl Fetcher {
     /// Tells the one who calls that something is being gathered here.
-    pub(in crate::cache) fn announce(&self, account: &str) -> Option<BatchAnnouncement> {
-        let relay = self.remote.as_ref()?;
+    pub(super) fn announce(&self, account: &str) -> Option<BatchAnnouncement> {
+        let relay = self;
         let (to, gathering) = (relay.caller_of(account)?, relay.name());
         relay.send(&to, ClusterMessage::AnnouncedBatches { account: account.to_owned(), gathering });
         Some(BatchAnnouncement { relay: relay.clone(), to, gathering: Some(gathering) })
     }
 
     /// Waits while others may come with what they want of an account, and until it is known who makes its calls.
-    pub(in crate::cache) async fn let_gather(&self, account: &str) {
-        let Some(relay) = &self.remote else { return sleep(GATHER).await };
+    pub(super) async fn let_gather(&self, account: &str) {
+        let relay = self;
         if relay.role(account) == Role::Leader {
             sleep(GATHER_FOR_ALL).await;
             relay.0.coming.wait(account).await;
         } else {
-            sleep(GATHER).await;
+            sleep(BATCH_WINDOW).await;
         }
         let Some(turns) = relay.0.quotas.scheduler(account) else { return };
         let mut role = turns.role();

@@ -6,16 +6,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::Cluster;
 use super::message::{ClusterMessage, FetchReply, RemoteFetch, RemoteResult};
-use super::{BatchAnnouncement, Cluster};
-use crate::cache::CacheError;
 use crate::cache::chunk::Chunk;
-use crate::cache::fetch::FetchTask;
-use crate::cache::fetch::Fetcher;
-use crate::cache::fetch::Waiter;
-use crate::cache::fetch::{FetchSpec, FetchedInterval, InFlightFetch};
+use crate::cache::error::CacheError;
+use crate::cache::fetch::{BatchAnnouncement, ExactWindow, FetchTask, Fetcher};
 use crate::cache::purge::Tombstones;
-use crate::cache::series::{SeriesState, SharedSeriesState};
+use crate::cache::series::{FetchSpec, FetchedInterval, InFlightFetch, SeriesState, SharedSeriesState, Waiter};
 use crate::clock::SKEW;
 use crate::paging::{PagingError, PlacementCheck};
 use crate::quota::{QuotaError, Role};
@@ -88,27 +85,27 @@ impl From<CacheError> for Left {
 impl Cluster {
     /// Remembers an errand, which is not sent yet; `purged` is known by now.
     fn remember(&self, work: &FetchTask, fresh_since: Timestamp, seat: &Waiter, purged: Arc<Tombstones>) -> Awaited {
-        let (id, interval) = (self.name(), work.flight.interval());
+        let (id, interval) = (self.name(), work.fetch.interval());
         let errand = RemoteFetch {
             id,
             attempt: 0,
             series: (&*work.series).into(),
             interval: (interval.start.as_nanos(), interval.end.as_nanos()),
-            exactly: work.flight.spec.placed == PlacementCheck::Unchecked,
-            asker: (&seat.asker).into(),
+            exactly: work.fetch.spec.placed == PlacementCheck::Unchecked,
+            asker: (&seat.requester).into(),
             asked_ago: 0,
             waited: QueueWait::default(),
             epoch: purged.epoch(),
         };
         let (sender, landed) = mpsc::unbounded_channel();
-        let (account, patience) = (work.series.account.clone(), seat.patience.clone());
+        let (account, patience) = (work.series.account.clone(), seat.queue_timeout.clone());
         let asked = PendingRemoteFetch { account, errand, fresh_since, patience, landed: sender };
         self.asked().insert(id, asked);
         Awaited { relay: self.clone(), id, landed, purged }
     }
 
     /// Sends errands for the first time; those that there is nobody for yet are sent when there is.
-    fn ask(&self, account: &str, ids: &[u64], announced: Option<BatchAnnouncement>) {
+    fn ask(&self, account: &str, ids: &[u64], announced: Option<Box<dyn BatchAnnouncement>>) {
         let Some(to) = self.caller_of(account) else { return };
         let now = self.0.clock.now();
         let errands: Vec<RemoteFetch> = {
@@ -143,12 +140,12 @@ impl Cluster {
 impl Fetcher {
     /// Begins a flight for each span that somebody wants of what was gathered, to be brought by the one who calls. It
     /// gathers by itself, over all replicas: so here nothing is put together that it would have to take apart.
-    pub(in crate::cache) fn ask_gathered(
+    pub(super) fn ask_gathered(
         self: &Arc<Self>,
         relay: &Cluster,
         series: &Arc<Series>,
         of: &SharedSeriesState,
-        announced: Option<BatchAnnouncement>,
+        announced: Option<Box<dyn BatchAnnouncement>>,
     ) {
         let mut ids = Vec::new();
         let mut shelf = of.lock();
@@ -169,18 +166,10 @@ impl Fetcher {
 
     /// Begins a flight for exactly one window, to be brought by the one who calls. The caller holds the shelf's lock.
     #[expect(clippy::too_many_arguments, reason = "as many as a flight has")]
-    pub(in crate::cache) fn ask_exactly(
-        self: &Arc<Self>,
-        relay: &Cluster,
-        series: &Arc<Series>,
-        of: &SharedSeriesState,
-        shelf: &mut SeriesState,
-        interval: Interval,
-        fresh_since: Timestamp,
-        seat: &Arc<Waiter>,
-    ) -> Arc<InFlightFetch> {
+    pub(super) fn ask_exactly(self: &Arc<Self>, relay: &Cluster, window: ExactWindow<'_>) -> Arc<InFlightFetch> {
+        let ExactWindow { series, shared, state, interval, fresh_since, waiter } = window;
         let what = (interval, series.agentic, PlacementCheck::Unchecked);
-        let (id, flight) = self.wait_for(relay, series, of, shelf, what, fresh_since, seat);
+        let (id, flight) = self.wait_for(relay, series, shared, state, what, fresh_since, waiter);
         relay.ask(&series.account, &[id], None);
         flight
     }
@@ -223,10 +212,7 @@ impl Fetcher {
                 Ok(FetchedInterval::nothing())
             }
             Err(Left::Failed(error)) => {
-                telemetry::remote_fetch(
-                    "asked",
-                    if work.flight.waiters.is_abandoned() { "unwanted" } else { "failed" },
-                );
+                telemetry::remote_fetch("asked", if work.fetch.waiters.is_abandoned() { "unwanted" } else { "failed" });
                 Err(error)
             }
         };
@@ -234,7 +220,7 @@ impl Fetcher {
     }
 
     async fn brought(&self, work: &FetchTask, awaited: &mut Awaited) -> Result<FetchedInterval, Left> {
-        let InFlightFetch { waiters, .. } = &*work.flight;
+        let InFlightFetch { waiters, .. } = &*work.fetch;
         let account = &work.series.account;
         let turns = self.quotas.scheduler(account).ok_or(CacheError::FetchLost)?;
         let mut role = turns.role();
@@ -250,7 +236,7 @@ impl Fetcher {
                         brought => brought?,
                     };
                     told &= brought.collapsed;
-                    work.flight.add_remote_calls(brought.calls, told);
+                    work.fetch.add_remote_calls(brought.calls, told);
                     if let Some(chunks) = self.read(work, awaited, &brought, &mut role).await? {
                         let (start, end) = brought.interval;
                         let interval = Interval::new(Timestamp::from_nanos(start), Timestamp::from_nanos(end));
@@ -291,7 +277,7 @@ impl Fetcher {
         role: &mut watch::Receiver<Role>,
     ) -> Result<Option<Vec<Arc<Chunk>>>, Left> {
         let RemoteResult { pieces, interval: (start, end), .. } = brought;
-        let asked = work.flight.interval();
+        let asked = work.fetch.interval();
         let interval = Interval::new(Timestamp::from_nanos(*start), Timestamp::from_nanos(*end));
         // At least something from the beginning on, and no more than was asked for.
         if interval.start != asked.start || interval.end > asked.end || (interval.is_empty() && !asked.is_empty()) {
@@ -320,7 +306,7 @@ impl Fetcher {
             !buried_by(&awaited.purged) && (buried_by(&heard_of) || !self.purges.buries(&work.series, chunk))
         };
         loop {
-            let (tier, placed) = (&awaited.relay.0.tier, work.flight.spec.placed);
+            let (tier, placed) = (&awaited.relay.0.tier, work.fetch.spec.placed);
             if let Ok(chunks) = tier.take_over(&work.series, &passing, pieces, placed).await {
                 let chunks = chunks.filter(|chunks| chunks.iter().all(will_do));
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));

@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::Cluster;
 use super::message::{ClusterMessage, FetchReply, RemoteFetch, RemoteResult};
-use super::{BatchArrival, Cluster};
 use crate::cache::chunk::{Chunk, Damaged, PageRange};
 use crate::cache::error::CacheError;
-use crate::cache::fetch::{AssembledWindow, AssemblyRequest, BatchGuard, Fetcher, Segment};
+use crate::cache::fetch::{AssembledWindow, AssemblyRequest, Fetcher, Segment};
 use crate::cache::outcome::Outcome;
 use crate::cache::redis::HandoverError;
+use crate::cache::series::BatchGuard;
 use crate::cache::types::WindowQuery;
 use crate::paging::PlacementCheck;
 use crate::quota::{Exhausted, Role};
@@ -130,7 +131,7 @@ impl Fetcher {
         errands: Vec<RemoteFetch>,
         closes: Option<u64>,
     ) {
-        let arrival = closes.map(|gathering| BatchArrival::new(relay, from, gathering));
+        let arrival = closes.map(|gathering| relay.arrival_guard(from, gathering));
         let is_alike = cut == relay.0.tier.cut();
         let mut waited = Vec::new();
         for errand in errands {
@@ -145,7 +146,7 @@ impl Fetcher {
             let mut carried = relay.carried();
             let arrival = arrival.clone().filter(|_| is_known);
             // It is the same wait, whomever it was asked of before.
-            let patience = Arc::new(QueueTimeout::of(self.queue_timeout, errand.waited));
+            let patience = Arc::new(QueueTimeout::of(self.settings.queue_timeout, errand.waited));
             let order = Order { from: from.clone(), series, errand, patience: patience.clone() };
             let carrying = self.clone().carry_one(relay.clone(), order, is_known, arrival);
             let state = State::UnderWay { patience, _task: AbortOnDropHandle::new(tokio::spawn(carrying)) };
@@ -161,7 +162,7 @@ impl Fetcher {
         relay: Cluster,
         order: Order,
         is_known: bool,
-        arrival: Option<Arc<BatchArrival>>,
+        arrival: Option<Arc<BatchGuard>>,
     ) {
         let Order { from, series, errand, .. } = &order;
         let turns = self.quotas.scheduler(&series.account).filter(|_| is_known);
@@ -182,7 +183,7 @@ impl Fetcher {
         self: &Arc<Self>,
         relay: &Cluster,
         Order { from, series, errand, patience }: &Order,
-        arrival: Option<Arc<BatchArrival>>,
+        arrival: Option<Arc<BatchGuard>>,
     ) -> Result<RemoteResult, CacheError> {
         // The one who asks takes nothing that was purged before it asked. If this replica has missed the letter, or what it
         // brought was refused, it looks; if it cannot, the other one finds out.
@@ -193,8 +194,7 @@ impl Fetcher {
         let (page_range, asker) = (PageRange::ALL, Requester::from(&errand.asker));
         let query = WindowQuery { series: series.clone(), interval, page_range, asked_at, asker, may_stream: false };
         let placed = if errand.exactly { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
-        let batch_guard = arrival.map(|arrival| arrival as BatchGuard);
-        let request = AssemblyRequest { query, queue_timeout: patience.clone(), placed, batch_guard };
+        let request = AssemblyRequest { query, queue_timeout: patience.clone(), placed, batch_guard: arrival };
         let AssembledWindow { segments: parts, outcome, calls } = (self.assemble_window)(self.clone(), request).await?;
         let chunks = self.to_hand_over(&parts, placed).await?;
         let passing = errand.passing(relay.0.post.prefix(), from);
@@ -237,7 +237,7 @@ impl Fetcher {
             }
             if part.is_derived {
                 let chunk = chunk.clone();
-                let packed = tokio::task::spawn_blocking(move || chunk.packed()).await.unwrap_or(Err(Damaged))?;
+                let packed = tokio::task::spawn_blocking(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(packed), false));
             } else {
                 let kept = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);

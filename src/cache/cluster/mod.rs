@@ -26,21 +26,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
-
-pub(super) use self::batch_window::{BatchAnnouncement, BatchArrival};
 
 use self::batch_window::AnnouncedBatches;
 use self::follower::PendingRemoteFetch;
 use self::leader::ServedRemoteFetch;
 use self::message::{ClusterMessage, RemoteFetch};
-use super::fetch::Fetcher;
+use super::fetch::{BatchAnnouncement, ExactWindow, Fetcher, RemoteFetcher};
 use super::redis::RedisTier;
+use super::series::{InFlightFetch, SharedSeriesState};
 use crate::clock::Clock;
 use crate::quota::{QuotaManager, Role};
 use crate::redis_client::{Incoming, Mailbox, Recipient, ReplicaId, Topic};
+use crate::request::Series;
 
 /// How often what is outstanding is sent again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -199,10 +199,31 @@ impl Cluster {
     }
 }
 
-impl Fetcher {
-    /// The way to the one who makes the calls of an account, unless that is this replica. Who it is may not be known yet.
-    pub(super) fn elsewhere(&self, account: &str) -> Option<&Cluster> {
-        self.remote.as_ref().filter(|relay| relay.role(account) != Role::Leader)
+impl RemoteFetcher for Cluster {
+    fn is_remote(&self, account: &str) -> bool {
+        self.role(account) != Role::Leader
+    }
+
+    fn announce_batch(&self, account: &str) -> Option<Box<dyn BatchAnnouncement>> {
+        Some(Box::new(self.announce(account)?))
+    }
+
+    fn batch_window<'a>(&'a self, account: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(self.let_gather(account))
+    }
+
+    fn fetch_batch(
+        &self,
+        fetcher: &Arc<Fetcher>,
+        series: &Arc<Series>,
+        shared: &SharedSeriesState,
+        announcement: Option<Box<dyn BatchAnnouncement>>,
+    ) {
+        fetcher.ask_gathered(self, series, shared, announcement);
+    }
+
+    fn fetch_exactly(&self, fetcher: &Arc<Fetcher>, window: ExactWindow<'_>) -> Arc<InFlightFetch> {
+        fetcher.ask_exactly(self, window)
     }
 }
 

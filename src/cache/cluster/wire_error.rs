@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{CacheError, Damaged};
+use crate::cache::chunk::Damaged;
+use crate::cache::error::CacheError;
 use crate::paging::PagingError;
 use crate::quota::{Exhausted, QuotaError};
 use crate::token::TokenError;

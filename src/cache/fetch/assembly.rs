@@ -1,34 +1,31 @@
 //! Interface through which `fetch` and `cluster` have a window assembled by `answer`, which lies above both.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::Fetcher;
 use crate::cache::chunk::Slice;
 use crate::cache::error::CacheError;
 use crate::cache::outcome::Outcome;
+use crate::cache::series::BatchGuard;
 use crate::cache::types::WindowQuery;
 use crate::paging::PlacementCheck;
 use crate::request::QueueTimeout;
 use crate::window::{Interval, Timestamp};
 
-/// Assembles a window for a remote fetch or a check of `window.field`.
-pub(in crate::cache) type AssembleWindow =
-    fn(Arc<Fetcher>, AssemblyRequest) -> BoxFuture<'static, Result<AssembledWindow, CacheError>>;
-
-/// Dropped when the missing time of a request has been added to the pending batch, or nothing is missing.
-pub(in crate::cache) type BatchGuard = Arc<dyn Any + Send + Sync>;
+/// Function that assembles a window for a remote fetch or a check of `window.field`, by the means of a fetcher `F`.
+pub(in crate::cache) type AssembleWindow<F> =
+    fn(Arc<F>, AssemblyRequest) -> BoxFuture<'static, Result<AssembledWindow, CacheError>>;
 
 /// A window to be assembled.
 pub(in crate::cache) struct AssemblyRequest {
     pub(in crate::cache) query: WindowQuery,
     pub(in crate::cache) queue_timeout: Arc<QueueTimeout>,
-    /// `Unchecked` has exactly the window fetched, uncut. `Checked` has it assembled from chunks; of a window longer than
-    /// a day, possibly only the beginning.
+    /// `Unchecked` has exactly the window fetched, uncut. `Checked` has it assembled from chunks; of a window longer
+    /// than a day, possibly only the beginning.
     pub(in crate::cache) placed: PlacementCheck,
-    pub(in crate::cache) batch_guard: Option<BatchGuard>,
+    /// Dropped when the missing time of the window has been requested, or nothing is missing.
+    pub(in crate::cache) batch_guard: Option<Arc<BatchGuard>>,
 }
 
 /// An assembled window.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::tombstones::Tombstone;
 use super::chunk::Chunk;
-use super::series_map::SeriesMap;
+use super::series::SeriesMap;
 use super::store::Memory;
 use crate::clock::Clock;
 use crate::redis_client::{Command, ConnectionError, Mailbox, Reply};
@@ -182,7 +182,7 @@ impl Purges {
             let Some(tombs) = purges.tombs(&account) else { return 0 };
             let Inner { shelves, memory, .. } = &*purges.0;
             let swept = shelves.account_series(&account).into_iter().map(|(stream, shelf)| {
-                shelf.lock().bury(|interval, epoch| tombs.buries(&stream, interval, epoch), memory)
+                shelf.lock().apply_purge(|interval, epoch| tombs.buries(&stream, interval, epoch), memory)
             });
             swept.sum()
         };

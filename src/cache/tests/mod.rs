@@ -164,7 +164,7 @@ impl Rig {
 
     /// Fails if anything is left of what has been asked for.
     fn assert_nothing_left(&self) {
-        let shelf = self.stage.0.series_map.of(&series());
+        let shelf = self.stage.0.series_map.get_or_insert(&series());
         let shelf = shelf.lock();
         assert!(shelf.in_flight.is_empty() && shelf.pending.is_none(), "{:?}", shelf.in_flight);
     }

@@ -124,9 +124,9 @@ impl Model {
                     })
                     .collect();
                 let chunk = || Arc::new(Chunk::new(piece, at(fetched), settled, &items));
-                let entry = CacheEntry::keep(&chunk(), &self.memory);
+                let entry = CacheEntry::insert(&chunk(), &self.memory);
                 self.chunks.insert(entry.id, chunk());
-                self.series.put(agentic, entry, &self.memory);
+                self.series.insert(agentic, entry, &self.memory);
             }
         }
     }
@@ -143,7 +143,7 @@ impl Model {
             }
             Step::Purge { start, length } => {
                 let purged = seconds(*start, *length);
-                self.series.bury(|interval, _| interval.overlaps(purged), &self.memory);
+                self.series.apply_purge(|interval, _| interval.overlaps(purged), &self.memory);
             }
             Step::Forget { start, length } => self.series.entries.remove(seconds(*start, *length)),
             Step::Sweep => self.series.sweep(&self.memory),
@@ -175,7 +175,8 @@ impl Model {
         let found = find(&mut self.series.entries, &self.memory, rules, &query);
         let (Some((answer, texts, needed)), Some(found)) = (&expected, &found) else {
             // The number of items of a chunk may be known though the chunk was evicted.
-            let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.holds(*id));
+            let is_there =
+                |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.contains(*id));
             prop_assert!(found.is_none() && !expected.as_ref().is_some_and(is_there));
             return Ok(());
         };
@@ -211,10 +212,10 @@ impl Model {
         let WindowQuery { series, interval, asked_at, page_range, .. } = query;
         let mut plan = Plan::new(*interval);
         if !series.agentic {
-            let plain = self.series.entries.of(false);
+            let plain = self.series.entries.by_agentic(false);
             plan.take(plain, &self.freshness_policy, *asked_at, *asked_at, |entry| Some((entry.id, false)));
         }
-        let agentic = self.series.entries.of(true);
+        let agentic = self.series.entries.by_agentic(true);
         plan.take(agentic, &self.freshness_policy, *asked_at, *asked_at, |entry| Some((entry.id, !series.agentic)));
         plan.hits.sort_by_key(|(interval, _)| interval.start);
         let segments = plan.hits.iter().map(|(interval, (id, is_strip))| {

@@ -137,7 +137,7 @@ fn waits(fetches: Vec<FetchChoice>) -> NextStep {
 
 /// A request of runs for `unclaimed`, whose beginning is needed next if it is `next`.
 fn requests(fetches: Vec<FetchChoice>, unclaimed: &[(i64, i64)], next: Option<i64>, is_additional: bool) -> NextStep {
-    let next_need = next.map(|hour| NextNeed { at: hours((hour, hour)).start, early: false });
+    let next_need = next.map(|hour| NextNeed { start: hours((hour, hour)).start, early: false });
     let action = Action::RequestRuns { unclaimed: set(unclaimed), next_need, is_additional };
     NextStep::Proceed { fetches, action, is_long: false }
 }
