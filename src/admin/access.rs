@@ -1,5 +1,5 @@
-//! Who may use the admin listener: whoever reaches it by one of its names and shows the token, if there is one. Health and
-//! metrics are for all.
+//! Access control of the admin listener: requests must use one of its names and, if configured, carry the admin token.
+//! Health and metrics are open to all.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,22 +17,22 @@ use super::text;
 use crate::config;
 use crate::edge::{AllowedHosts, HeadError, bearer_token};
 
-/// What probes and Prometheus ask for, by whatever name they find the listener.
+/// Paths of probes and of Prometheus, which are served under any host name.
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
 
-/// The rules of the admin listener.
+/// Access rules of the admin listener.
 pub(super) struct Access {
     hosts: AllowedHosts,
-    /// SHA-256 of the token: digests have one length, so that the time of a comparison tells nothing of the token's.
+    /// SHA-256 of the token. Digests have one length, so the time of a comparison does not reveal the token's.
     token: Option<[u8; 32]>,
 }
 
-/// Who asks for something.
+/// The sender of an admin request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AdminRequester {
-    /// A client that has shown the admin token.
+    /// A client that presented the admin token.
     Token,
-    /// Where no token is configured, or none is needed: whoever is at this address.
+    /// A client at this address, where no token is configured or needed.
     Peer(SocketAddr),
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for AdminRequester {
     }
 }
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AccessError {
     #[error(transparent)]
@@ -60,10 +60,10 @@ impl Access {
         Self { hosts: AllowedHosts::only(&config.hosts), token }
     }
 
-    /// Finds out who asks.
+    /// Checks a request and identifies its sender.
     ///
     /// # Errors
-    /// If whoever it is may not.
+    /// If the request is refused.
     pub(super) fn admit<B>(&self, request: &Request<B>, peer: SocketAddr) -> Result<AdminRequester, AccessError> {
         if PUBLIC.contains(&request.uri().path()) {
             AllowedHosts::any().check(request)?;
@@ -83,8 +83,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-/// The answer to a request for `path` that is refused. A browser that asks for the status page gets a page that asks for
-/// the token.
+/// The answer to a refused request for `path`. A browser that asks for the status page gets a sign-in page.
 pub(super) fn refuse(error: &AccessError, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
     let detail = error.to_string();
     match error {

@@ -1,4 +1,4 @@
-//! The admin plane: health, metrics, a status page, and purges, on a listener of their own.
+//! The admin plane: health, metrics, the status page and purges, on a listener of its own.
 
 mod access;
 mod page;
@@ -35,7 +35,7 @@ use crate::stack::Stack;
 use crate::telemetry;
 use crate::window::{Timestamp, UpperBound};
 
-/// What the process is at.
+/// Phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Phase {
@@ -44,7 +44,7 @@ enum Phase {
     Draining,
 }
 
-/// What operators may look at. Cheap to clone; all clones see the same.
+/// State that the admin plane shows. Cheap to clone; all clones share it.
 #[derive(Clone)]
 pub struct Admin(Arc<Inner>);
 
@@ -67,14 +67,14 @@ struct Inner {
 }
 
 impl Inner {
-    /// Copies of what lies in chunks, as blocks and as whole answers.
+    /// Copies of chunk data, as inflated blocks and as ready answers.
     fn hot_bytes(&self) -> u64 {
         self.memory.hot_bytes() + self.answers.bytes()
     }
 }
 
 impl Admin {
-    /// Looks at a stack.
+    /// The admin plane of `stack`.
     pub fn new(stack: &Stack, config: &Config, clock: Clock) -> Self {
         let of_accounts = config.accounts.iter().map(|account| &account.streams);
         let streams =
@@ -99,12 +99,12 @@ impl Admin {
         }))
     }
 
-    /// From now on the process serves.
+    /// Marks the process as ready.
     pub fn set_ready(&self) {
         self.0.phase.store(Phase::Ready as u8, Ordering::SeqCst);
     }
 
-    /// From now on no new work should come here.
+    /// Marks the process as draining: it should get no new requests.
     pub fn set_draining(&self) {
         self.0.phase.store(Phase::Draining as u8, Ordering::SeqCst);
     }
@@ -175,11 +175,11 @@ impl Admin {
                     quota: turns
                         .limit_usage()
                         .into_iter()
-                        .map(|standing| QuotaStatus {
-                            requests: standing.limit.requests,
-                            per_seconds: standing.limit.per.as_secs(),
-                            budget: standing.budget,
-                            remaining: standing.remaining,
+                        .map(|limit_status| QuotaStatus {
+                            requests: limit_status.limit.requests,
+                            per_seconds: limit_status.limit.per.as_secs(),
+                            budget: limit_status.budget,
+                            remaining: limit_status.remaining,
                         })
                         .collect(),
                 })
@@ -188,15 +188,15 @@ impl Admin {
     }
 
     fn callers(&self) -> Vec<CallerUsage> {
-        self.0.usage.all(|caller| self.0.callers.standing(caller))
+        self.0.usage.all(|caller| self.0.callers.limit_status(caller))
     }
 
-    /// The metrics in Prometheus' text format, gauges as they are now.
+    /// The metrics in Prometheus' text format, with current gauges.
     fn metrics(&self) -> String {
         for (account, turns) in self.0.quotas.iter() {
-            for standing in turns.limit_usage() {
-                telemetry::quota_remaining(account, standing.limit.per, standing.remaining);
-                telemetry::quota_budget(account, standing.limit.per, standing.budget);
+            for limit_status in turns.limit_usage() {
+                telemetry::quota_remaining(account, limit_status.limit.per, limit_status.remaining);
+                telemetry::quota_budget(account, limit_status.limit.per, limit_status.budget);
             }
             telemetry::quota_waiting(account, turns.queue_length());
         }
@@ -249,7 +249,7 @@ struct CallersStatus {
     callers: Vec<CallerUsage>,
 }
 
-/// All that the status page shows but for the callers.
+/// Content of the status page, except for the callers.
 #[derive(Serialize)]
 struct Status {
     #[serde(rename = "status")]
@@ -278,7 +278,7 @@ struct AccountStatus {
 struct QuotaStatus {
     requests: u32,
     per_seconds: u64,
-    /// Less than `requests` while somebody else spends the same quota.
+    /// Calls in the window that this process may make: less than `requests` while another client spends the same quota.
     budget: u32,
     remaining: u32,
 }
@@ -304,7 +304,7 @@ pub struct AdminService {
 }
 
 impl AdminService {
-    /// Serves what `admin` sees to `peer`.
+    /// Serves `admin` to `peer`.
     pub fn new(admin: Admin, peer: SocketAddr) -> Self {
         Self { admin, peer }
     }
@@ -340,7 +340,7 @@ where
     }
 }
 
-/// How a span of time reads: "1 min", "1 h".
+/// A duration for people: "1 min", "1 h".
 fn spelled(per_seconds: u64) -> String {
     match Duration::from_secs(per_seconds).as_secs() {
         seconds if seconds % 3600 == 0 => format!("{} h", seconds / 3600),

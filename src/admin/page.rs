@@ -1,14 +1,14 @@
-//! The status page: one page of HTML without script, which asks for itself again.
+//! The status page: one HTML page without script that reloads itself.
 
 use std::fmt::Write as _;
 
 use super::{CallerUsage, QuotaStatus, Status, spelled};
 
-/// What a browser is told that asks for the status page without the admin token: asks for it, keeps it in the tab's
-/// `sessionStorage`, and shows the page.
+/// The sign-in page, for a browser without the admin token: asks for it, stores it in the tab's `sessionStorage`, and shows
+/// the status page.
 pub(super) const SIGN_IN: &str = include_str!("sign_in.html");
 
-/// The page for `status`, and what its callers had.
+/// The status page for `status` and the callers' usage.
 pub(super) fn render(status: &Status, callers: &[CallerUsage]) -> String {
     let mut rows = String::new();
     for account in &status.accounts {
@@ -56,7 +56,7 @@ pub(super) fn render(status: &Status, callers: &[CallerUsage]) -> String {
     )
 }
 
-/// A limit, and what of it is budgeted where somebody else has a part of it.
+/// A limit, with the part that this process may use where another client spends the same quota.
 fn limit(quota: &QuotaStatus) -> String {
     let budget = if quota.budget < quota.requests { format!(", {} of them ours", quota.budget) } else { String::new() };
     format!("{} / {}{budget}", quota.requests, spelled(quota.per_seconds))

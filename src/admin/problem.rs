@@ -1,4 +1,4 @@
-//! What the admin plane says when something is not as it should be (RFC 9457).
+//! Problem documents of the admin plane (RFC 9457).
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::json;
 use super::purge::PurgeReport;
 
-/// A problem, and how far a purge came none the less.
+/// A problem, with the partial result of a purge.
 #[derive(Serialize)]
 struct Problem {
     r#type: String,
@@ -19,7 +19,7 @@ struct Problem {
     done: Option<PurgeReport>,
 }
 
-/// The answer that tells of a problem; `word` is the end of its type.
+/// The response with a problem document; `word` is the last part of its type.
 pub(super) fn problem(
     status: StatusCode,
     word: &str,

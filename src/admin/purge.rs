@@ -1,4 +1,4 @@
-//! `POST /api/v1/purge`: what operators want nobody to be served any more.
+//! `POST /api/v1/purge`: removes data from the cache of all replicas.
 
 mod request;
 
@@ -20,14 +20,14 @@ use super::{Admin, json};
 use crate::cache::{DeletionStatus, Purge, Purged};
 use crate::telemetry;
 
-/// Where it is asked for.
+/// Path of the call.
 pub(super) const PATH: &str = "/api/v1/purge";
-/// Bytes of a body at most.
+/// Largest body, in bytes.
 const BODY_LIMIT: usize = 16 << 10;
-/// How long the body may take to come.
+/// Time limit for reading the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why nothing was purged.
+/// Reason why nothing was purged.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refused {
     #[error("{parameter}: {reason}")]
@@ -47,7 +47,7 @@ enum Refused {
 }
 
 impl Refused {
-    /// The status, and the word for it in the problem's type.
+    /// The status, and the last part of the problem's type.
     const fn kind(&self) -> (StatusCode, &'static str) {
         match self {
             Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => {
@@ -61,7 +61,7 @@ impl Refused {
     }
 }
 
-/// The answer, when what was asked for was done, here at least.
+/// The answer to a purge that was done, at least on this replica.
 #[derive(Serialize)]
 pub(super) struct PurgeReport {
     account: String,
@@ -69,26 +69,26 @@ pub(super) struct PurgeReport {
     from: Option<String>,
     to: Option<String>,
     epoch: u64,
-    /// Chunks that have left the memory of this replica.
+    /// Chunks removed from the memory of this replica.
     memory_chunks: usize,
-    /// Chunks that were deleted from Redis; null without Redis.
+    /// Chunks deleted from Redis; null without Redis.
     redis_chunks: Option<u64>,
-    /// Null without Redis.
+    /// Replicas that have confirmed; null without Redis.
     replicas: Option<Replicas>,
     complete: bool,
-    /// What is not done, in words.
+    /// Explanation of what is not done.
     left: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Replicas {
     confirmed: usize,
-    /// Null if it is not known.
+    /// Number of other replicas; null if unknown.
     expected: Option<usize>,
 }
 
 impl Admin {
-    /// Purges what a request of `requester` asks for, and tells what has become of it.
+    /// Performs the purge that `requester` asks for, and returns its result.
     pub(super) async fn purge<B>(&self, request: Request<B>, requester: AdminRequester) -> Response<Full<Bytes>>
     where
         B: Body,
@@ -114,7 +114,7 @@ impl Admin {
         B: Body,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        // Not even one of this site's own: the status page asks for nothing, and no other is to spend quota.
+        // Browsers send no purge: the status page has no form, and a web page of another site must not spend quota.
         if head.headers.contains_key(header::ORIGIN) {
             return Err(Refused::FromABrowser);
         }
@@ -123,7 +123,7 @@ impl Admin {
         let account = self.account(asked.account.as_deref())?;
         let stream = asked.stream.as_deref().map(Arc::from);
         let (purges, purge) = (self.0.purges.clone(), Purge { account: account.clone(), stream, interval });
-        // A task of its own: whoever hangs up has asked for it all the same.
+        // A task of its own, so that the purge completes if the client disconnects.
         let purged = tokio::spawn(async move { purges.purge(purge).await }).await.map_err(|_| Refused::Internal)?;
         Ok(tell(&account, asked, requester, &purged))
     }
@@ -156,7 +156,7 @@ where
     }
 }
 
-/// The answer to a purge, its line in the log and its count.
+/// Answers, logs and counts a purge.
 fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &Purged) -> Response<Full<Bytes>> {
     let (mut left, mut redis_chunks, mut replicas, mut unreachable) = (Vec::new(), None, None, false);
     match &purged.shared {

@@ -1,4 +1,4 @@
-//! `POST /api/v1/window-field/trust?account=ID`: the operator has mended what made `window.field` look wrong.
+//! `POST /api/v1/window-field/trust?account=ID`: trusts `window.field` again, after the operator has removed the cause.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -9,18 +9,18 @@ use super::problem::problem;
 use super::{Admin, json};
 use crate::telemetry;
 
-/// Where it is asked for.
+/// Path of the call.
 pub(super) const PATH: &str = "/api/v1/window-field/trust";
 
 #[derive(Serialize)]
 struct Trusted {
     account: String,
-    /// Whether this replica had found the field wrong.
+    /// Whether this replica had found the field to be wrong.
     was_wrong: bool,
 }
 
 impl Admin {
-    /// Takes the verdict over an account back: its windows are cut again, and found out again if they must not be.
+    /// Discards the finding about an account: its windows are cut into chunks again, until another item contradicts.
     pub(super) fn trust<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let query = request.uri().query().unwrap_or_default();
         let asked = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "account");

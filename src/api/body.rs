@@ -1,7 +1,7 @@
-//! Writes an answer as a body, block by block: no more of it lies in memory than the caller takes.
+//! The body of an answer, written block by block: no more of it is in memory than the client takes.
 //!
-//! With gzip, JSON is put together from what lies deflated in the chunks. Lines are deflated as they are sent: what stands
-//! between them is not what stands between the items of a chunk.
+//! With gzip, JSON is assembled from the deflated blocks of the chunks. NDJSON is deflated as it is sent, because chunks have
+//! commas where it has line feeds.
 
 use std::io::Write as _;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use crate::cache::{CacheError, Damaged, DeflateSplice, ItemSlice, Slice};
 
 /// The items of one answer, as bytes.
 impl ItemSlice {
-    /// A number that depends on the items and nothing else, however they lie in chunks.
+    /// A hash of the items' content, independent of how they are divided into chunks.
     pub(super) fn sum(&self) -> u64 {
         self.slices.iter().fold(0, |sum, slice| sum.wrapping_add(slice.chunk.sum(slice.rows.clone())))
     }
@@ -33,7 +33,7 @@ impl ItemSlice {
         format!(r#"{{"numResults":{},"hasMore":{},"data":["#, self.count, self.has_more)
     }
 
-    /// How long the body is before any content coding.
+    /// Length of the body without a content coding, in bytes.
     pub(super) fn body_len(&self, format: Format) -> u64 {
         match format {
             Format::Ndjson => self.text_len() + self.count,
@@ -44,7 +44,7 @@ impl ItemSlice {
         }
     }
 
-    /// The body, piece by piece.
+    /// The body in pieces.
     fn pieces(self, format: Format) -> Pieces {
         match format {
             Format::Ndjson => Box::new(self.slices.into_iter().flat_map(|slice| slice.chunk.lines(slice.rows))),
@@ -56,7 +56,7 @@ impl ItemSlice {
         }
     }
 
-    /// The body as a gzip member, piece by piece.
+    /// The body as a gzip member, in pieces.
     fn gzip_pieces(self, format: Format) -> Pieces {
         match format {
             Format::Ndjson => Box::new(Gzip { pieces: self.pieces(format), encoder: Some(encoder()) }),
@@ -71,7 +71,7 @@ impl ItemSlice {
     }
 }
 
-/// Slices, each with whether it is the first.
+/// The slices, each with whether it is the first.
 fn in_order(slices: Vec<Slice>) -> impl Iterator<Item = (Slice, bool)> {
     slices.into_iter().zip(std::iter::once(true).chain(std::iter::repeat(false)))
 }
@@ -83,7 +83,7 @@ type Pieces = Box<dyn Iterator<Item = Result<Bytes, Damaged>> + Send + Sync>;
 /// Deflated text as pieces of a gzip member, and its end.
 struct Joined<I> {
     splices: I,
-    /// `None` when it has ended.
+    /// `None` after the end.
     member: Option<GzipMember>,
 }
 
@@ -102,7 +102,7 @@ impl<I: Iterator<Item = Result<DeflateSplice, Damaged>>> Iterator for Joined<I> 
 /// Plain pieces as a gzip member.
 struct Gzip {
     pieces: Pieces,
-    /// `None` when it has ended.
+    /// `None` after the end.
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
@@ -123,7 +123,7 @@ impl Iterator for Gzip {
                 Ok(piece) if encoder.write_all(&piece).is_ok() => {}
                 Ok(_) | Err(Damaged) => return Some(Err(Damaged)),
             }
-            // The encoder gathers; there is nothing to send before it has filled a block.
+            // The encoder has no output until it has filled a block.
             if !encoder.get_ref().is_empty() {
                 return Some(Ok(std::mem::take(encoder.get_mut()).into()));
             }
@@ -134,25 +134,25 @@ impl Iterator for Gzip {
 /// The body of a window.
 pub struct WindowBody {
     source: Source,
-    /// Bytes still to come, where that is known.
+    /// Bytes left, where known.
     left: Option<u64>,
     done: bool,
 }
 
 enum Source {
-    /// All of it is there.
+    /// All items are there.
     Pieces(Pieces),
-    /// It is coming.
+    /// Items are still being fetched.
     StreamEvent(Box<StreamedPieces>),
 }
 
-/// Why an answer is broken off: its head has been sent, so that is all there is left to do.
+/// Reason why an answer is aborted after its head was sent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StreamAborted {
-    /// What is kept does not read back.
+    /// A cached chunk does not decode.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// What was still to come could not be had.
+    /// The rest of the window could not be fetched.
     #[error(transparent)]
     Failed(#[from] CacheError),
 }
@@ -167,10 +167,10 @@ impl WindowBody {
         Self { source: Source::Pieces(pieces), left, done: false }
     }
 
-    /// All of it in one piece.
+    /// The whole body in one buffer.
     ///
     /// # Errors
-    /// A body that breaks off, if what is kept does not read back.
+    /// [`StreamAborted`] if a cached chunk does not decode.
     pub(super) fn whole(self) -> Result<Bytes, Self> {
         let Source::Pieces(mut pieces) = self.source else { return Err(self) };
         let mut whole = BytesMut::with_capacity(self.left.and_then(|left| left.try_into().ok()).unwrap_or_default());
@@ -185,7 +185,7 @@ impl WindowBody {
         Ok(whole.freeze())
     }
 
-    /// The progress of a streamed body when it has ended; `None` if the body is not streamed.
+    /// The progress of a streamed body that has ended; `None` if the body is not streamed.
     pub fn settle(&self) -> Option<Progress> {
         match &self.source {
             Source::Pieces(_) => None,
@@ -193,7 +193,7 @@ impl WindowBody {
         }
     }
 
-    /// One that is sent as it comes.
+    /// A body that is sent while it is fetched.
     pub(super) fn streamed(pieces: StreamedPieces) -> Self {
         Self { source: Source::StreamEvent(Box::new(pieces)), left: None, done: false }
     }
@@ -244,7 +244,7 @@ mod tests {
     use crate::paging::Item;
     use crate::window::{Interval, Timestamp};
 
-    /// Chunks of so many items each, and all items.
+    /// Chunks of `sizes` items each, and all their items.
     fn window(sizes: &[usize]) -> (Vec<Slice>, Vec<String>) {
         let mut all = Vec::new();
         let slices = sizes.iter().map(|size| {
@@ -279,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_page_of_any_size_is_what_the_upstream_would_say(
+        fn page_of_any_size_equals_the_upstreams(
             sizes in prop::collection::vec(0usize..60, 0..6), offset in 0u64..200, limit in prop::option::of(0u64..200), gzip: bool
         ) {
             let (slices, all) = window(&sizes);

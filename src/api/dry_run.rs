@@ -1,4 +1,4 @@
-//! What a window would cost, as the answer to a dry run.
+//! The answer to a dry run: the cost of a window.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::quota::QuotaManager;
 use crate::request::Priority;
 use crate::window::Interval;
 
-/// The body of such an answer.
+/// The body of a dry run.
 #[derive(Debug, Serialize)]
 pub(super) struct CostBody {
     calls: Calls,
-    /// How long the calls would wait for their turns.
+    /// Time that the calls would wait for the quota, in seconds.
     seconds: f64,
     chunks: usize,
     hits: usize,
@@ -32,7 +32,7 @@ struct Calls {
 #[derive(Debug, Serialize)]
 struct Stretch {
     from: String,
-    /// The first moment behind it.
+    /// The first timestamp after the interval.
     to: String,
 }
 
@@ -44,7 +44,7 @@ struct Basis {
 }
 
 impl CostBody {
-    /// For a window of `account`, asked for as urgently as `class`.
+    /// The cost of a window of `account` at the priority `class`.
     pub(super) fn new(cost: &Cost, quotas: &QuotaManager, account: &str, class: Priority) -> Self {
         let calls = Calls { at_least: cost.runs.len(), expected: cost.expected };
         let likely = calls.expected.unwrap_or(calls.at_least as u64);

@@ -1,16 +1,16 @@
-//! Why a request is not answered with a window. What status each one gets is chosen in `edge::problem`.
+//! Errors of the API stage. `edge::problem` chooses their status.
 
 use crate::cache::CacheError;
 
-/// Why a request is not answered.
+/// Reason why a request is refused or fails.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// A parameter is missing, malformed or out of bounds.
     #[error("{parameter}: {reason}")]
     BadParameter {
-        /// Its name in the query.
+        /// Name of the query parameter.
         parameter: &'static str,
-        /// What is wrong and what would be right.
+        /// Explanation, with the correct form.
         reason: String,
     },
     /// The `accountId` header is missing or not text.
@@ -19,29 +19,29 @@ pub enum ApiError {
     /// The body is not JSON, or not an object.
     #[error("the body is not a JSON object")]
     BadBody,
-    /// The body could not be read to its end.
+    /// The body could not be read completely.
     #[error("the body broke off")]
     BodyBrokeOff,
-    /// The body is larger than a filter can be.
+    /// The body is larger than filters can be.
     #[error("the body is larger than {limit} bytes")]
     BodyTooLarge {
-        /// Bytes.
+        /// Limit in bytes.
         limit: usize,
     },
-    /// The bodies of other requests take all the memory that there is for them.
+    /// Other requests' bodies use up the memory for bodies.
     #[error("the bodies of other requests leave no room for this one")]
     NoRoomForBody,
-    /// Nothing of this path is served.
+    /// The path does not exist.
     #[error("no such path")]
     NotFound,
-    /// The path is served, but not with this method.
+    /// The path exists, but not with this method.
     #[error("nothing but {} is served here", .allowed.join(" and "))]
     MethodNotAllowed {
-        /// The methods that are.
+        /// The allowed methods.
         allowed: &'static [&'static str],
     },
-    /// The account or the stream is not configured, or not for this caller. One answer for all of these, so that it
-    /// tells nothing of what exists.
+    /// The account or the stream is not configured, or not allowed for this caller. One error for all these cases, so that it
+    /// does not reveal what exists.
     #[error("this account or stream is not allowed")]
     Forbidden,
     /// The window cannot be answered.

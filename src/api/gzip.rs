@@ -1,17 +1,17 @@
-//! Writes a gzip member (RFC 1952) whose text is for the most part deflated already.
+//! Writes a gzip member (RFC 1952) mostly from text that is deflated already.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use crc32fast::Hasher;
 
 use crate::cache::DeflateSplice;
 
-/// No name, no time, nobody's system.
-const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-/// What a stored block says before its text, but for its length: that it is not the last, or that it is.
-const STORED: u8 = 0;
-const STORED_LAST: u8 = 1;
+/// The member's header: no name, no time, unknown operating system.
+const MEMBER_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+/// Headers of a stored block without its length: not the last block, and the last block.
+const STORED_BLOCK: u8 = 0;
+const LAST_STORED_BLOCK: u8 = 1;
 
-/// A member under way: what it has to say of its text at its end.
+/// A member under construction, with the checksum and the length for its trailer.
 #[derive(Debug, Default)]
 pub(super) struct GzipMember {
     crc: Hasher,
@@ -19,25 +19,25 @@ pub(super) struct GzipMember {
 }
 
 impl GzipMember {
-    /// The beginning of the member, with a first text of at most 65,535 bytes.
+    /// Begins a member with a first text of at most 65,535 bytes.
     pub(super) fn begin(&mut self, text: &[u8]) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(HEAD.len() + 5 + text.len());
-        bytes.put_slice(&HEAD);
-        self.store(STORED, text, &mut bytes);
+        let mut bytes = BytesMut::with_capacity(MEMBER_HEADER.len() + 5 + text.len());
+        bytes.put_slice(&MEMBER_HEADER);
+        self.store(STORED_BLOCK, text, &mut bytes);
         bytes.freeze()
     }
 
-    /// Text that is deflated already: gives what is to be sent.
+    /// Adds deflated text; returns the bytes to send.
     pub(super) fn join(&mut self, joint: DeflateSplice) -> Vec<Bytes> {
         self.crc.combine(&Hasher::new_with_initial_len(joint.crc, joint.len));
         self.len += joint.len;
         joint.pieces
     }
 
-    /// The end of the member, with a last text of at most 65,535 bytes.
+    /// Ends the member with a last text of at most 65,535 bytes.
     pub(super) fn end(mut self, text: &[u8]) -> Bytes {
         let mut bytes = BytesMut::with_capacity(5 + text.len() + 8);
-        self.store(STORED_LAST, text, &mut bytes);
+        self.store(LAST_STORED_BLOCK, text, &mut bytes);
         bytes.put_u32_le(self.crc.finalize());
         #[expect(clippy::cast_possible_truncation, reason = "RFC 1952: modulo 2^32")]
         bytes.put_u32_le(self.len as u32);

@@ -1,4 +1,4 @@
-//! The api stage: reads a request, asks for its window, writes the answer.
+//! The API stage: parses a request, asks the cache for its window, and writes the answer.
 
 mod body;
 mod dry_run;
@@ -51,23 +51,23 @@ pub use self::request_body::{RequestMemory, RequestMemoryPermit};
 pub use self::response_cache::ResponseCache;
 pub use self::usage::{AccountUsage, CallerLimit, CallerUsage, Calls, QuotaUsage, Usage};
 
-/// Below this a body gains nothing by a content coding.
-const WORTH_CODING: u64 = 512;
-/// The fields by which answers to the same target differ.
+/// Body size below which a content coding gains nothing, in bytes.
+const MIN_CODED_BYTES: u64 = 512;
+/// Request fields that select between answers to the same target.
 const VARY: &str = "accept, accept-encoding, accountid, prefer";
 
-/// A window's body, or a short text: none of a 304, or what the gateway says of itself.
+/// A window's body, or a short text: empty for a 304, or usage and cost.
 pub type ApiBody = Either<WindowBody, Full<Bytes>>;
 
-/// An answer, and what there is to tell of it.
+/// An answer and its report.
 pub struct Answer {
-    /// Its head, and its body, which may still be coming.
+    /// Head and body; the body may still be streamed.
     pub response: Response<ApiBody>,
-    /// What is to be reported when its body has ended.
+    /// Reported when the body has ended.
     pub report: Arc<Report>,
 }
 
-/// Understands Kore's path and parameters.
+/// Parses Kore's path and parameters.
 #[derive(Clone, Debug)]
 pub struct ApiLayer {
     accounts: Arc<[AllowedAccount]>,
@@ -80,8 +80,8 @@ pub struct ApiLayer {
 }
 
 impl ApiLayer {
-    /// For the streams of these accounts, asked for by these callers; what calls will take, the quotas say. Of the room of
-    /// `cache`, answers that are given again and again get a part. Bodies take their room of `request_memory`.
+    /// Serves the streams of `accounts` to `callers`. Waits are estimated by `quotas`. Ready answers take a share of the
+    /// memory of `cache`, and request bodies take theirs from `request_memory`.
     pub fn new(
         accounts: &[config::AccountConfig],
         callers: &[config::CallerConfig],
@@ -104,12 +104,12 @@ impl ApiLayer {
         }
     }
 
-    /// What each caller had, to look at.
+    /// Usage counts of each caller.
     pub fn usage(&self) -> &Usage {
         &self.usage
     }
 
-    /// The answers that are given again and again, to look at.
+    /// Ready answers of repeated requests.
     pub fn answers(&self) -> &ResponseCache {
         &self.answers
     }
@@ -126,7 +126,7 @@ impl<S> Layer<S> for ApiLayer {
 /// See [`ApiLayer`].
 #[derive(Clone, Debug)]
 pub struct ApiStage<S> {
-    /// Shared, for the stage is cloned for each request.
+    /// Shared, because the stage is cloned for each request.
     api: Arc<ApiLayer>,
     below: S,
 }
@@ -149,7 +149,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = match self.api.again(&request) {
+        let asked = match self.api.find_ready(&request) {
             Ok(answer) => return future::Either::Left(ready(Ok(answer))),
             Err(asked) => asked,
         };
@@ -168,7 +168,7 @@ where
             drop(body);
             if question.dry_run {
                 let Ok(cost) = below.oneshot(CostQuery(question.query.clone())).await;
-                return Ok(api.tell_cost(&cost, &question.query));
+                return Ok(api.cost_answer(&cost, &question.query));
             }
             let ParsedRequest { query, representation, .. } = question;
             let (series, asker) = (query.series.clone(), query.asker.clone());
@@ -193,10 +193,10 @@ where
             if let (Some(asked), Some(validity), Some(fetched_at)) = (asked, window.validity, window.oldest_entry)
                 && api.answers.is_worth_keeping(&asked, bytes)
             {
-                response = api.answers.keep(asked, validity, fetched_at, &report, response);
+                response = api.answers.store(asked, validity, fetched_at, &report, response);
             }
             if let Some(fetched_at) = window.oldest_entry {
-                tell_age(response.headers_mut(), fetched_at, now);
+                set_age(response.headers_mut(), fetched_at, now);
             }
             Ok(Answer { response, report })
         }))
@@ -204,19 +204,19 @@ where
 }
 
 impl ApiLayer {
-    /// The answer to a request that has no body, if it was given again and again and still holds; and otherwise the name
-    /// to keep the next one under.
-    fn again<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
+    /// The ready answer to a repeated request without a body, if there is a valid one; otherwise the key under which to store
+    /// the next answer.
+    fn find_ready<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
         if !request.body().is_end_stream() {
             return Err(None);
         }
         let caller = request.extensions().get::<Caller>();
         let name = self.answers.name(request.method(), request.uri(), request.version(), request.headers(), caller);
         let Some(asked) = name else { return Err(None) };
-        self.answers.recall(&asked, || self.clock.now()).ok_or(Some(asked))
+        self.answers.find(&asked, || self.clock.now()).ok_or(Some(asked))
     }
 
-    /// A window that is sent as it comes. How many items and calls it was is known at its end.
+    /// A streamed window. The numbers of items and calls are known at its end.
     fn stream(
         &self,
         window: &WindowAnswer,
@@ -235,28 +235,28 @@ impl ApiLayer {
         let headers = response.headers_mut();
         headers.insert("cache-status", status(window.outcome, "streamed"));
         if let Some(fetched_at) = window.oldest_entry {
-            tell_age(headers, fetched_at, now);
+            set_age(headers, fetched_at, now);
         }
         Answer { response, report: report.into() }
     }
 
     fn own_usage(&self, head: &Parts) -> Answer {
-        let standing = head.extensions.get::<RateLimitStatus>().copied();
-        let usage = self.usage.own(head.extensions.get::<Caller>(), standing);
-        say(&usage, Report::without_account("usage"))
+        let limit_status = head.extensions.get::<RateLimitStatus>().copied();
+        let usage = self.usage.own(head.extensions.get::<Caller>(), limit_status);
+        describe_self(&usage, Report::without_account("usage"))
     }
 
-    fn tell_cost(&self, cost: &Cost, query: &WindowQuery) -> Answer {
+    fn cost_answer(&self, cost: &Cost, query: &WindowQuery) -> Answer {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.asker.class);
-        let mut answer = say(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"));
+        let mut answer = describe_self(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"));
         answer.response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
         answer
     }
 }
 
-/// What the gateway says of itself: true at this moment, and to nobody else.
-fn say(what: &impl Serialize, report: Report) -> Answer {
+/// An answer about the gateway itself, which must not be cached.
+fn describe_self(what: &impl Serialize, report: Report) -> Answer {
     let body = serde_json::to_vec(what).unwrap_or_default();
     let mut response = Response::new(Either::Right(Full::from(body)));
     let headers = response.headers_mut();
@@ -265,12 +265,12 @@ fn say(what: &impl Serialize, report: Report) -> Answer {
     Answer { response, report: report.into() }
 }
 
-/// Seconds for people to read, to the millisecond.
+/// Seconds with milliseconds, for people.
 fn seconds(duration: Duration) -> f64 {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
 
-/// The answer with these items, which are so many bytes without a content coding.
+/// The answer with these items, whose body has `length` bytes without a content coding.
 fn render(
     items: ItemSlice,
     bytes: u64,
@@ -278,7 +278,7 @@ fn render(
     settled: bool,
     if_none_match: Option<&HeaderValue>,
 ) -> Response<ApiBody> {
-    let coding = if bytes >= WORTH_CODING { wanted.coding } else { Coding::Identity };
+    let coding = if bytes >= MIN_CODED_BYTES { wanted.coding } else { Coding::Identity };
     let representation = Negotiated { coding, ..wanted };
     let etag = settled.then(|| etag(&items, representation));
     let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
@@ -300,11 +300,11 @@ fn render(
 }
 
 /// `Age` (RFC 9111, 5.1).
-fn tell_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Timestamp) {
+fn set_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Timestamp) {
     headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
 }
 
-/// Says what the body is.
+/// Sets the content fields.
 fn describe(response: &mut Response<ApiBody>, representation: Negotiated) {
     let content_type = match representation.format {
         Format::Json => "application/json",
@@ -318,14 +318,14 @@ fn describe(response: &mut Response<ApiBody>, representation: Negotiated) {
     guard(headers);
 }
 
-/// Conversations are personal data: no cache on the way may keep them, and the caller's own asks again.
+/// Conversations are personal data: shared caches must not store them, and the client's own cache must revalidate.
 fn guard(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(header::VARY, HeaderValue::from_static(VARY));
 }
 
-/// A validator that is the same for the same items, whichever replica answers and however its chunks are cut. Without
-/// a content coding it is strong; the bytes of a compressed answer may differ, so there it is weak.
+/// A validator that is equal for equal items, on every replica and however chunks are cut. Strong without a content coding;
+/// weak with one, because compressed bytes may differ.
 fn etag(items: &ItemSlice, representation: Negotiated) -> String {
     let form = match representation.format {
         Format::Json => "j",
@@ -335,14 +335,14 @@ fn etag(items: &ItemSlice, representation: Negotiated) -> String {
     format!("{weak}\"{:016x}-{:x}{}-{form}\"", items.sum(), items.count, if items.has_more { "+" } else { "" })
 }
 
-/// `If-None-Match` (RFC 9110, 13.1.2), with the weak comparison that it asks for.
+/// Whether `If-None-Match` (RFC 9110, 13.1.2) matches, by weak comparison.
 fn matches(if_none_match: &HeaderValue, etag: &str) -> bool {
     let Ok(known) = if_none_match.to_str() else { return false };
     let etag = etag.trim_start_matches("W/");
     known.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag)
 }
 
-/// `Cache-Status` of an answer of which all is known.
+/// `Cache-Status` of an answer that is complete.
 fn cache_status(window: &WindowAnswer) -> HeaderValue {
     let WindowAnswer { chunks, hits, calls, .. } = window;
     status(window.outcome, &format!("chunks={chunks} hits={hits} calls={calls}"))
@@ -367,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn if_none_match_is_a_list_compared_weakly() {
+    fn if_none_match_list_is_compared_weakly() {
         let matches = |known: &'static str| matches(&HeaderValue::from_static(known), "\"a-1-j\"");
         assert!(matches("\"a-1-j\""));
         assert!(matches("\"x\", W/\"a-1-j\""));

@@ -1,4 +1,4 @@
-//! In which form the caller wants its answer.
+//! Content negotiation: the form of an answer.
 
 use http::{HeaderMap, HeaderName, Version, header};
 
@@ -11,12 +11,12 @@ pub(super) struct Negotiated {
     pub(super) coding: Coding,
 }
 
-/// How items stand in the body.
+/// Format of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Kore's envelope.
+    /// JSON with Kore's envelope.
     Json,
-    /// One item a line.
+    /// NDJSON: one item per line.
     Ndjson,
 }
 
@@ -28,8 +28,8 @@ pub(super) enum Coding {
 }
 
 impl Negotiated {
-    /// What `Accept` and `Accept-Encoding` prefer: JSON and no coding unless they say otherwise. The length of a coded
-    /// answer is not known beforehand, so over HTTP/1.0 there is no coding.
+    /// The form that `Accept` and `Accept-Encoding` prefer; JSON without a coding by default. The length of a coded answer is
+    /// not known in advance, so HTTP/1.0 gets no coding.
     pub(super) fn negotiate(version: Version, headers: &HeaderMap) -> Self {
         let accept = |ranges: &[&str]| quality(headers, &header::ACCEPT, ranges);
         let coding = |codings: &[&str]| quality(headers, &header::ACCEPT_ENCODING, codings);
@@ -48,7 +48,7 @@ impl Negotiated {
     }
 }
 
-/// The quality that a header gives to the first of `names` it mentions.
+/// The quality value of the first of `names` that a header mentions.
 fn quality(headers: &HeaderMap, header: &HeaderName, names: &[&str]) -> Option<f32> {
     let elements: Vec<&str> = headers
         .get_all(header)
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_callers_preference_is_followed() {
+    fn accept_fields_select_the_form() {
         use Coding::{Gzip, Identity};
         use Format::{Json, Ndjson};
         for (accept, encoding, expected) in [

@@ -1,18 +1,18 @@
-//! `Prefer` (RFC 7240): what a caller would like, and is told whether it got.
+//! The `Prefer` field (RFC 7240).
 
 use http::HeaderMap;
 
-/// Asks what a window would cost, in place of the window.
+/// The preference for a dry run: the cost of a window instead of the window.
 const DRY_RUN: &str = "dry-run";
 
-/// Whether the caller prefers to be told what the window would cost. A value or parameters change nothing about it.
+/// Whether the caller prefers a dry run. A value or parameters of the preference are ignored.
 pub(super) fn is_dry_run(headers: &HeaderMap) -> bool {
     let fields = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    fields.flat_map(unquoted).any(|name| name.eq_ignore_ascii_case(DRY_RUN))
+    fields.flat_map(preference_names).any(|name| name.eq_ignore_ascii_case(DRY_RUN))
 }
 
-/// The names of the preferences of one field; what stands in quotes is part of a value.
-fn unquoted(field: &str) -> impl Iterator<Item = &str> {
+/// Names of the preferences in one field; quoted text belongs to a value.
+fn preference_names(field: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     let preferences = field.split(move |char| {
         let separates = char == ',' && !quoted;
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dry_run_is_one_preference_among_others() {
+    fn dry_run_is_one_preference_among_others() {
         for (fields, expected) in [
             (vec![], false),
             (vec!["dry-run"], true),

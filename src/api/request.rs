@@ -1,4 +1,4 @@
-//! Reads a request: from here on there is a window, and no strings.
+//! Parses a request into a window. Behind this file there are no unparsed strings.
 
 use std::sync::Arc;
 
@@ -16,73 +16,73 @@ use crate::config::NamePatterns;
 use crate::request::{Filter, Priority, Requester, Series};
 use crate::window::{Bound, Interval, Timestamp};
 
-/// A request that makes sense.
+/// A valid request.
 #[derive(Debug)]
 pub(super) struct ParsedRequest {
     pub(super) query: WindowQuery,
     pub(super) representation: Negotiated,
-    /// Not the window is wanted, but what it would cost.
+    /// Whether the cost of the window is asked for instead of the window.
     pub(super) dry_run: bool,
 }
 
-/// What a request is about.
+/// Target of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A window of this stream.
     Stream(String),
-    /// What the caller itself had so far.
+    /// The caller's own usage.
     Usage,
 }
 
-/// The caller's name where none are configured.
-pub(super) const NOBODY: &str = "-";
-/// The longest name of a stream, in bytes; Kore's are some forty.
+/// Name of the only caller where none are configured.
+pub(super) const ANONYMOUS_CALLER: &str = "-";
+/// Longest name of a stream, in bytes; Kore's have about forty.
 const STREAM_NAME_LIMIT: usize = 256;
-/// Where a caller learns what it had.
-const USAGE: &str = "/koregate/v1/usage";
+/// Path of a caller's own usage.
+const USAGE_PATH: &str = "/koregate/v1/usage";
 
-/// Who asks, and what it may see: an extension of each request, beside the [`RateLimitStatus`](crate::quota::Standing) of its
-/// bucket; of none where no callers are configured.
+/// The caller's permissions, an extension of each request beside the [`RateLimitStatus`](crate::request::RateLimitStatus) of
+/// its rate limit. Missing where no callers are configured.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The label in logs and metrics.
+    /// Label in logs and metrics.
     pub name: Arc<str>,
-    /// The accounts it may see.
+    /// Accounts that the caller may read.
     pub accounts: NamePatterns,
-    /// The streams it may see.
+    /// Streams that the caller may read.
     pub streams: NamePatterns,
-    /// Its share when callers compete for the quota; at least 1.
+    /// Share of the quota under contention; at least 1.
     pub weight: u32,
 }
 
-/// An account that may be asked for.
+/// An account that requests may name.
 #[derive(Clone, Debug)]
 pub(super) struct AllowedAccount {
     pub(super) id: Arc<str>,
     pub(super) streams: NamePatterns,
 }
 
-/// The stream that a path names, percent-decoded; `None` if it is another path.
-fn stream_of(path: &str) -> Option<String> {
+/// The stream in a path, percent-decoded; `None` for any other path.
+fn parse_path(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/agentassist/api/v1/public/")?;
     let stream = rest.strip_suffix("/v2/agentassistinteractions")?;
     let stream = percent_decode_str(stream).decode_utf8().ok().filter(|_| !stream.contains('/'))?;
-    // A segment of dots, or one that somebody on the way takes for two, would name another path of the upstream's. So would
-    // one that is decoded twice.
+    // A segment of dots, or with an encoded slash, would name another path of the upstream, as would a segment that is
+    // decoded twice.
     let is_one_segment = !stream.contains(['/', '\\', '%']) && !stream.contains(char::is_control);
     (is_one_segment && !matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
 }
 
-/// What a request is about.
+/// The target of a request.
 ///
 /// # Errors
-/// If the path or the method is not served, or the stream's name is too long: then the body is not worth reading.
+/// If the path or the method is not served, or the stream's name is too long; the body is not read then.
 pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
     let path = head.uri.path();
-    let (target, allowed): (_, &[&str]) = if path == USAGE {
+    let (target, allowed): (_, &[&str]) = if path == USAGE_PATH {
         (Target::Usage, &["GET"])
     } else {
-        let stream = stream_of(path).ok_or(ApiError::NotFound)?;
+        let stream = parse_path(path).ok_or(ApiError::NotFound)?;
         if stream.len() > STREAM_NAME_LIMIT {
             return Err(bad("streamId", format!("it is longer than {STREAM_NAME_LIMIT} bytes")));
         }
@@ -91,7 +91,7 @@ pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
     if allowed.contains(&head.method.as_str()) { Ok(target) } else { Err(ApiError::MethodNotAllowed { allowed }) }
 }
 
-/// Reads a request for a window of `stream` that came at `now`. The body has been read whole.
+/// Parses a request for a window of `stream` that arrived at `now`, with its complete body.
 pub(super) fn read(
     head: &Parts,
     stream: String,
@@ -101,8 +101,8 @@ pub(super) fn read(
     window: &config::WindowConfig,
     now: Timestamp,
 ) -> Result<ParsedRequest, ApiError> {
-    // What a caller may see is settled before anything else about the request is looked at.
-    let account = account_of(&head.headers, accounts)?;
+    // Permissions are checked before anything else about the request.
+    let account = find_account(&head.headers, accounts)?;
     let caller_may = |caller: &Caller| caller.accounts.allow(&account.id) && caller.streams.allow(&stream);
     if !account.streams.allow(&stream) || !caller.is_none_or(caller_may) {
         return Err(ApiError::Forbidden);
@@ -117,13 +117,13 @@ pub(super) fn read(
         parameters: std::mem::take(&mut parameters.unknown),
     };
     Ok(ParsedRequest {
-        // What lies in the future is empty.
+        // The future is empty.
         query: WindowQuery {
             series: series.into(),
             interval: interval.split_at(now).0,
             page_range: parameters.page_range()?,
             asked_at: now,
-            asker: asker(head, caller),
+            asker: requester(head, caller),
             may_stream: may_be_chunked(head.version),
         },
         representation: Negotiated::negotiate(head.version, &head.headers),
@@ -132,22 +132,23 @@ pub(super) fn read(
 }
 
 /// Whether an answer to a request of this version may be sent without a length. HTTP/1.0 has no chunked coding: the end of
-/// such an answer is the end of the connection, and one that breaks off looks like one that is whole.
+/// such an answer is the end of the connection, so an aborted one looks complete.
 pub(super) fn may_be_chunked(version: Version) -> bool {
     version >= Version::HTTP_11
 }
 
-/// Who asks. Where no callers are configured, all are one.
-fn asker(head: &Parts, caller: Option<&Caller>) -> Requester {
-    let (caller, weight) = caller.map_or((Arc::from(NOBODY), 1), |caller| (caller.name.clone(), caller.weight));
-    Requester { caller, weight, class: class_of(&head.headers) }
+/// The requester. Where no callers are configured, all requests share one.
+fn requester(head: &Parts, caller: Option<&Caller>) -> Requester {
+    let (caller, weight) =
+        caller.map_or((Arc::from(ANONYMOUS_CALLER), 1), |caller| (caller.name.clone(), caller.weight));
+    Requester { caller, weight, class: priority(&head.headers) }
 }
 
-/// How urgent a request is, by the urgency of `Priority` (RFC 9218, 4.1): 7 is for background tasks, 3 is the default.
-fn class_of(headers: &HeaderMap) -> Priority {
+/// Priority of a request by the urgency in `Priority` (RFC 9218, 4.1): 7 is for background tasks, 3 is the default.
+fn priority(headers: &HeaderMap) -> Priority {
     let members =
         headers.get_all("priority").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    // Of a member that stands twice, the last counts (RFC 8941, 3.2).
+    // Of a repeated member, the last counts (RFC 8941, 3.2).
     let urgency = members.filter_map(|member| member.trim().strip_prefix("u=")).next_back();
     match urgency.map(|urgency| urgency.split(';').next().unwrap_or_default().trim()) {
         Some("7") => Priority::Background,
@@ -156,7 +157,7 @@ fn class_of(headers: &HeaderMap) -> Priority {
     }
 }
 
-fn account_of<'a>(headers: &HeaderMap, accounts: &'a [AllowedAccount]) -> Result<&'a AllowedAccount, ApiError> {
+fn find_account<'a>(headers: &HeaderMap, accounts: &'a [AllowedAccount]) -> Result<&'a AllowedAccount, ApiError> {
     match (headers.get("accountid"), accounts) {
         (None, [only]) => Ok(only),
         (None, _) => Err(ApiError::NoAccount),
@@ -166,7 +167,7 @@ fn account_of<'a>(headers: &HeaderMap, accounts: &'a [AllowedAccount]) -> Result
     }
 }
 
-/// The query parameters, each of those that are known at most once.
+/// The query parameters; each known one occurs at most once.
 #[derive(Debug, Default)]
 struct Parameters {
     from: Option<String>,
@@ -205,7 +206,7 @@ impl Parameters {
         if from.start() > to.start() && interval.is_empty() {
             return Err(bad("from", "it lies after to"));
         }
-        // An inclusive end is one tick longer than what was asked for.
+        // An inclusive end makes the interval one nanosecond longer than the requested span.
         if interval.length().saturating_sub(std::time::Duration::from_nanos(1)) > window.max_span {
             let longest = window.max_span.as_secs();
             return Err(bad("to", format!("the window is longer than window.max_span, which is {longest} s")));
@@ -214,8 +215,8 @@ impl Parameters {
     }
 
     fn page_range(&self) -> Result<PageRange, ApiError> {
-        let offset = number("offset", self.offset.as_deref())?.unwrap_or(0);
-        Ok(PageRange { offset, limit: number("limit", self.limit.as_deref())? })
+        let offset = parse_number("offset", self.offset.as_deref())?.unwrap_or(0);
+        Ok(PageRange { offset, limit: parse_number("limit", self.limit.as_deref())? })
     }
 
     fn agentic(&self) -> Result<bool, ApiError> {
@@ -237,12 +238,12 @@ fn bound(parameter: &'static str, text: Option<&str>) -> Result<Bound, ApiError>
     })
 }
 
-fn number(parameter: &'static str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
+fn parse_number(parameter: &'static str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     if text.is_empty() || !text.bytes().all(|digit| digit.is_ascii_digit()) {
         return Err(bad(parameter, "it is no number, or a negative one"));
     }
-    // What does not fit 64 bits lies beyond any window.
+    // A number beyond 64 bits lies beyond any window.
     Ok(Some(text.parse().unwrap_or(u64::MAX)))
 }
 

@@ -1,4 +1,4 @@
-//! Request bodies, read whole, and the memory that requests share until they are answered.
+//! Request bodies, read completely, and the memory budget that requests share.
 
 use std::error::Error as StdError;
 use std::pin::pin;
@@ -12,29 +12,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 
-/// The most that a body of filters may weigh, in bytes.
+/// Largest body, in bytes.
 const BODY_LIMIT: usize = 256 << 10;
-/// The longest that such a body may take to come.
+/// Time limit for reading a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of each body that take no room of [`RequestMemory`], so that usual filters are read however full it is.
+/// Bytes of each body that are not counted in [`RequestMemory`], so that usual filters are accepted even if it is full.
 const UNCOUNTED_BODY: usize = 4 << 10;
 
-/// A budget of bytes for large heads and for bodies, shared by all connections. Cheap to clone; all clones are the same.
+/// Memory budget in bytes for large heads and for bodies, shared by all connections. Cheap to clone; all clones share it.
 #[derive(Clone, Debug)]
 pub struct RequestMemory(Arc<Semaphore>);
 
-/// Room in a [`RequestMemory`], free again when dropped.
+/// Reserved bytes of a [`RequestMemory`], released when dropped.
 #[derive(Debug)]
 pub struct RequestMemoryPermit(OwnedSemaphorePermit);
 
 impl RequestMemory {
-    /// Room for so many bytes.
+    /// A budget of `bytes`.
     pub fn new(bytes: u64) -> Self {
         let permits = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Semaphore::new(permits)))
     }
 
-    /// Sets `bytes` aside; `None` if there is no room for them.
+    /// Reserves `bytes`; `None` if they are not available.
     pub fn try_reserve(&self, bytes: usize) -> Option<RequestMemoryPermit> {
         let bytes = u32::try_from(bytes).ok()?;
         self.0.clone().try_acquire_many_owned(bytes).ok().map(RequestMemoryPermit)
@@ -42,29 +42,29 @@ impl RequestMemory {
 }
 
 impl RequestMemoryPermit {
-    /// The room of both.
+    /// Merges two reservations.
     fn merge(&mut self, other: Self) {
         self.0.merge(other.0);
     }
 }
 
-/// A body, and the room that it takes until its request is answered.
+/// A body and its reserved memory, held until the request is answered.
 #[derive(Debug, Default)]
 pub(super) struct RequestBody {
     pub(super) bytes: Bytes,
     pub(super) permit: Option<RequestMemoryPermit>,
 }
 
-/// Reads a body to its end.
+/// Reads a body completely.
 ///
 /// # Errors
-/// If the body is too large, finds no room, or does not come to its end in time.
+/// If the body is too large, does not fit the budget, or does not arrive in time.
 pub(super) async fn read<B>(body: B, memory: &RequestMemory) -> Result<RequestBody, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    // Most requests have none, and need no timer for it.
+    // Most requests have no body, and need no timer.
     if body.is_end_stream() {
         return Ok(RequestBody::default());
     }
@@ -76,7 +76,7 @@ async fn collect<B: Body<Data = Bytes>>(body: B, memory: &RequestMemory) -> Resu
     if announced > BODY_LIMIT {
         return Err(ApiError::BodyTooLarge { limit: BODY_LIMIT });
     }
-    // Memory that is not written to takes none of the system's.
+    // Unwritten memory takes no physical pages.
     let mut whole = Vec::with_capacity(announced);
     let mut permit: Option<RequestMemoryPermit> = None;
     let mut counted = UNCOUNTED_BODY;
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_share_a_budget_and_small_ones_need_none() {
+    async fn bodies_share_a_budget_except_small_ones() {
         let memory = RequestMemory::new(100_000);
         let large = read_bytes(80_000, &memory).await.unwrap();
         assert_eq!(large.bytes.len(), 80_000);

@@ -1,4 +1,4 @@
-//! Writes a long window as it comes.
+//! Writes a long window while it is fetched.
 
 use std::io::Write as _;
 use std::task::{Context, Poll, ready};
@@ -11,15 +11,15 @@ use super::negotiation::{Coding, Format, Negotiated};
 use super::report::Progress;
 use crate::cache::{Damaged, RemainingStream, Slice, StreamEvent};
 
-/// The pieces of an answer of which nobody knows yet how many items it has: that is said at its end.
+/// The pieces of an answer whose number of items is known only at its end, where `numResults` stands.
 pub(super) struct StreamedPieces {
     rest: RemainingStream,
     format: Format,
-    /// What of the slice that came last is still to be sent.
+    /// Rest of the current slice.
     slice: Box<dyn Iterator<Item = Result<Bytes, Damaged>> + Send + Sync>,
     count: u64,
     state: State,
-    /// What is written goes through it, with gzip.
+    /// Gzip encoder, if negotiated.
     gzip: Option<GzEncoder<Vec<u8>>>,
 }
 
@@ -37,7 +37,7 @@ impl StreamedPieces {
         Self { rest, format: representation.format, slice, count: 0, state: State::Begin, gzip }
     }
 
-    /// The progress when the body has ended. Calls that are told of later are not part of this answer.
+    /// The progress once the body has ended. Calls reported later do not belong to this answer.
     pub(super) fn settle(&self) -> Progress {
         Progress { items: self.count, calls: self.rest.settle_calls() }
     }
@@ -51,7 +51,7 @@ impl StreamedPieces {
             };
             let piece = piece?;
             let Some(gzip) = &mut self.gzip else { return Poll::Ready(Some(Ok(piece))) };
-            // What has come is sent on, though it might be deflated better with what is still to come.
+            // What has arrived is sent now, although it might compress better together with later text.
             if gzip.write_all(&piece).and_then(|()| gzip.flush()).is_err() {
                 return Poll::Ready(Some(Err(Damaged.into())));
             }
@@ -86,7 +86,7 @@ impl StreamedPieces {
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                // Whoever was to bring the end is gone.
+                // The task that fetches the rest is gone.
                 None => return Poll::Ready(Some(Err(Damaged.into()))),
             }
         }

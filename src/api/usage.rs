@@ -1,18 +1,18 @@
-//! What each caller had and what it cost, counted when the body of an answer has ended.
+//! Usage of each caller and its cost, counted when the body of an answer has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::request::{Caller, NOBODY};
+use super::request::{ANONYMOUS_CALLER, Caller};
 use super::seconds;
 use crate::config;
 use crate::quota::{CallScheduler, QuotaManager};
 use crate::request::RateLimitStatus;
 
-/// The counts of all callers, for each account that a caller may see: as many as there are in the configuration,
-/// whatever is asked for. Cheap to clone; all clones see the same.
+/// Counts of all callers, for each account that a caller may read: as many as the configuration implies, whatever requests
+/// arrive. Cheap to clone; all clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Usage(Arc<Inner>);
 
@@ -29,7 +29,7 @@ struct Known {
     accounts: Vec<Tally>,
 }
 
-/// What a caller had of one account since the start.
+/// Counts of one caller and account since the start.
 #[derive(Debug)]
 struct Tally {
     account: Arc<str>,
@@ -40,7 +40,7 @@ struct Tally {
 }
 
 impl Usage {
-    /// Nothing was asked for yet. Where no callers are configured, all requests are those of one.
+    /// Empty counts. Where no callers are configured, all requests share one caller.
     pub fn new(callers: &[config::CallerConfig], accounts: &[config::AccountConfig], quotas: &QuotaManager) -> Self {
         let known = |name: &Arc<str>, weight, may_see: &dyn Fn(&str) -> bool| {
             let accounts = accounts.iter().map(|account| &account.account_id).filter(|account| may_see(account));
@@ -55,7 +55,7 @@ impl Usage {
             .map(|caller| known(&caller.name, caller.weight, &|account| caller.accounts.allow(account)))
             .collect();
         if all.is_empty() {
-            all.push(known(&Arc::from(NOBODY), 1, &|_| true));
+            all.push(known(&Arc::from(ANONYMOUS_CALLER), 1, &|_| true));
         }
         Self(Arc::new(Inner { callers: all, quotas: quotas.clone() }))
     }
@@ -64,7 +64,7 @@ impl Usage {
         self.0.callers.iter().find(|known| *known.name == *name)
     }
 
-    /// Counts an answer that ended whole, for which the caller would have made `alone` calls by itself and which tells of
+    /// Counts an answer that ended completely, for which the caller would have made `alone` calls by itself and which reports
     /// `calls`. Returns the calls saved.
     pub(super) fn count(&self, caller: &str, account: &str, items: u64, alone: u64, calls: u32) -> u64 {
         let accounts = self.find(caller).map(|known| &known.accounts);
@@ -78,30 +78,30 @@ impl Usage {
         saved
     }
 
-    /// Adds the calls that an answer without an end tells of to what is set against later savings.
+    /// Adds the calls of an aborted answer to those that are set against later savings.
     pub(super) fn add_unsettled(&self, account: &str, calls: u32) {
         if let Some(turns) = self.0.quotas.scheduler(account) {
             turns.add_unsettled(calls);
         }
     }
 
-    /// What the one who asks had, and how its own limit stands.
-    pub(super) fn own(&self, caller: Option<&Caller>, standing: Option<RateLimitStatus>) -> Option<CallerUsage> {
-        let known = self.find(caller.map_or(NOBODY, |caller| &caller.name))?;
-        Some(Self::of(known, standing))
+    /// Usage and limit of the requesting caller.
+    pub(super) fn own(&self, caller: Option<&Caller>, limit_status: Option<RateLimitStatus>) -> Option<CallerUsage> {
+        let known = self.find(caller.map_or(ANONYMOUS_CALLER, |caller| &caller.name))?;
+        Some(Self::of(known, limit_status))
     }
 
-    /// What each caller had, in the order of the configuration; `standing` gives how the limit of one stands.
-    pub fn all(&self, standing: impl Fn(&str) -> Option<RateLimitStatus>) -> Vec<CallerUsage> {
-        self.0.callers.iter().map(|known| Self::of(known, standing(&known.name))).collect()
+    /// Usage of each caller, in the order of the configuration; `limit_status` returns the state of a caller's limit.
+    pub fn all(&self, limit_status: impl Fn(&str) -> Option<RateLimitStatus>) -> Vec<CallerUsage> {
+        self.0.callers.iter().map(|known| Self::of(known, limit_status(&known.name))).collect()
     }
 
-    fn of(known: &Known, standing: Option<RateLimitStatus>) -> CallerUsage {
+    fn of(known: &Known, limit_status: Option<RateLimitStatus>) -> CallerUsage {
         let accounts = known.accounts.iter().map(|tally| Self::of_account(known, tally));
         CallerUsage {
             caller: known.name.to_string(),
             weight: known.weight,
-            limit: standing.map(CallerLimit::from),
+            limit: limit_status.map(CallerLimit::from),
             accounts: accounts.collect(),
         }
     }
@@ -111,11 +111,11 @@ impl Usage {
         let (spent, of_each) = turns.map(|turns| turns.spent_by(&known.name)).unwrap_or_default();
         let remaining = turns.map(|turns| turns.limit_usage()).unwrap_or_default();
         // Both are in the order of the configuration.
-        let quota = remaining.into_iter().zip(of_each).map(|(standing, (_, spent))| QuotaUsage {
-            limit: standing.limit.requests,
-            per_seconds: standing.limit.per.as_secs(),
-            budget: standing.budget,
-            left: standing.remaining,
+        let quota = remaining.into_iter().zip(of_each).map(|(limit_status, (_, spent))| QuotaUsage {
+            limit: limit_status.limit.requests,
+            per_seconds: limit_status.limit.per.as_secs(),
+            budget: limit_status.budget,
+            left: limit_status.remaining,
             spent,
         });
         AccountUsage {
@@ -129,21 +129,21 @@ impl Usage {
     }
 }
 
-/// What a caller had since the start, and what it may have now.
+/// Usage of a caller since the start, and the state of its limits.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallerUsage {
-    /// Its name.
+    /// The caller's name.
     pub caller: String,
-    /// Its share when callers compete for the quota.
+    /// Share of the quota under contention.
     pub weight: u32,
-    /// Its own limit; `None` where no callers are configured.
+    /// The caller's rate limit; `None` where no callers are configured.
     pub limit: Option<CallerLimit>,
-    /// The accounts that it may see, in the order of the configuration.
+    /// The accounts that the caller may read, in the order of the configuration.
     pub accounts: Vec<AccountUsage>,
 }
 
 impl CallerUsage {
-    /// Windows that were answered, and upstream calls that were spent and saved, of all accounts.
+    /// Answered windows, and calls spent and saved, over all accounts.
     pub fn total(&self) -> (u64, u64, u64) {
         self.accounts.iter().fold((0, 0, 0), |(requests, spent, saved), account| {
             (requests + account.requests, spent + account.calls.spent, saved + account.calls.saved)
@@ -151,30 +151,30 @@ impl CallerUsage {
     }
 }
 
-/// How a caller's own limit stands.
+/// State of a caller's rate limit.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct CallerLimit {
-    /// Of requests to the gateway.
+    /// Requests per minute.
     pub requests_per_minute: u32,
-    /// How many may come now.
+    /// Requests that are admitted now.
     pub left: u32,
-    /// When it will be all of them, if none comes.
+    /// Seconds until the limit is full again without requests.
     pub full_in_seconds: f64,
 }
 
 impl From<RateLimitStatus> for CallerLimit {
-    fn from(standing: RateLimitStatus) -> Self {
-        let RateLimitStatus { limit, left, full_in } = standing;
+    fn from(limit_status: RateLimitStatus) -> Self {
+        let RateLimitStatus { limit, left, full_in } = limit_status;
         Self { requests_per_minute: limit, left, full_in_seconds: seconds(full_in) }
     }
 }
 
-/// What a caller had of one account.
+/// A caller's usage of one account.
 #[derive(Clone, Debug, Serialize)]
 pub struct AccountUsage {
     /// Kore's account.
     pub account_id: String,
-    /// Windows that were answered, to their ends.
+    /// Windows answered completely.
     pub requests: u64,
     /// Items in these answers.
     pub items: u64,
@@ -182,30 +182,30 @@ pub struct AccountUsage {
     pub calls: Calls,
     /// How the account's rolling limits stand, for all callers together.
     pub quota: Vec<QuotaUsage>,
-    /// How many calls wait for their turn, of all callers together.
+    /// Queued calls of all callers.
     pub waiting: usize,
 }
 
 /// Upstream calls of one caller and one account.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Calls {
-    /// That were made and charged to it.
+    /// Calls made and charged to the caller.
     pub spent: u64,
-    /// That it would have made without the gateway, beyond those that its answers told of and what others overspent.
+    /// Calls saved: those that the caller would have made without the gateway, less those reported and overspending by others.
     pub saved: u64,
 }
 
-/// How one rolling limit stands.
+/// State of one rolling limit.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct QuotaUsage {
-    /// Calls.
+    /// The limit, in calls.
     pub limit: u32,
-    /// In so many seconds.
+    /// The length of its window, in seconds.
     pub per_seconds: u64,
-    /// How many of them the window may hold now: less while somebody else spends the same quota.
+    /// Calls that the window may hold now: fewer while another client spends the same quota.
     pub budget: u32,
-    /// How many of them are left.
+    /// Calls left.
     pub left: u32,
-    /// How many of those that the window holds were charged to the caller.
+    /// Calls in the window that were charged to the caller.
     pub spent: u32,
 }

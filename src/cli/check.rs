@@ -1,4 +1,4 @@
-//! `koregate check`: is the configuration good, and what does it come to?
+//! `koregate check`: validates the configuration and prints the effective one.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> ExitCode {
     match Config::load(args.config.as_deref(), config::process_environment()) {
         Ok(config) => {
-            // A reader that has seen enough and hangs up is no failure.
+            // A closed stdout is no failure.
             let _ = std::io::stdout().write_all(config.render().as_bytes());
             ExitCode::SUCCESS
         }

@@ -1,4 +1,4 @@
-//! `koregate key`: makes the API key of a caller, or hashes one that there is already.
+//! `koregate key`: generates the API key of a caller, or hashes an existing one.
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::hex;
 
-/// So many random bytes that nobody can guess a key, or find one that belongs to a hash.
+/// Random bytes of a key: too many to guess a key, or to find one for a hash.
 const KEY_BYTES: usize = 32;
 
 const HINT: &str = "\
@@ -42,7 +42,7 @@ pub fn run(args: &KeyArgs) -> ExitCode {
     };
     match said {
         Ok(lines) => {
-            // A reader that has seen enough and hangs up is no failure.
+            // A closed stdout is no failure.
             let _ = std::io::stdout().write_all(lines.as_bytes());
             ExitCode::SUCCESS
         }
@@ -53,7 +53,7 @@ pub fn run(args: &KeyArgs) -> ExitCode {
     }
 }
 
-/// A new key. The prefix tells those who find one, and programs that look for leaked ones, what it is.
+/// A new key. Its prefix tells people and secret scanners what it is.
 fn made() -> Result<SecretString, String> {
     let mut bytes = [0; KEY_BYTES];
     rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
@@ -67,16 +67,16 @@ fn read_key() -> Result<SecretString, String> {
     Ok(text.into())
 }
 
-/// The key that `text` holds. The error does not quote it.
+/// The key in `text`. The error does not quote it.
 fn given(text: &SecretString) -> Result<SecretString, String> {
     let text = text.expose_secret();
     let key = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-    // Whoever pastes the line that this command has printed means the key in it.
+    // Accepts the whole header line that this command has printed.
     let key = key.strip_prefix("x-api-key: ").unwrap_or(key);
     if key.is_empty() {
         return Err("there is no key on stdin".to_owned());
     }
-    // Its hash would be of no use: what comes in could never be the same.
+    // A hash of such a key would be useless, because no request can contain the key.
     if key.trim() != key || HeaderValue::from_str(key).is_err() {
         return Err(
             "no header can carry this key: it has a space at an end, or a sign that is not printable ASCII".to_owned()
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_the_key_without_its_newline() {
-        // SHA-256 of "abc", as FIPS 180-2 gives it.
+        // SHA-256 of "abc" from FIPS 180-2.
         let expected = "api_key_sha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
         for text in ["abc", "abc\n", "abc\r\n", "x-api-key: abc\n"] {
             assert_eq!(hash_line(&given(&text.into()).unwrap()), expected, "{text:?}");

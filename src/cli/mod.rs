@@ -1,4 +1,4 @@
-//! The commands.
+//! The command line.
 
 pub mod check;
 pub mod demo;
@@ -23,12 +23,12 @@ pub struct Cli {
     /// The default is info, and warn for the demo, whose screen is its own.
     #[arg(long, global = true, env = "KOREGATE_LOG", value_name = "LEVEL")]
     pub log: Option<LevelFilter>,
-    /// What to do.
+    /// Command to run.
     #[command(subcommand)]
     pub command: CliCommand,
 }
 
-/// What to do.
+/// Command to run.
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
     /// Show what koregate does, with a simulated Kore; needs nothing.
@@ -45,7 +45,7 @@ pub enum CliCommand {
     Simulate(Box<simulate::SimulateArgs>),
 }
 
-/// Does what the command line says.
+/// Runs the command.
 pub async fn run(cli: Cli) -> ExitCode {
     let usual = if matches!(cli.command, CliCommand::Demo(_)) { LevelFilter::WARN } else { LevelFilter::INFO };
     telemetry::init_logs(cli.log.unwrap_or(usual));

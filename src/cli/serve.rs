@@ -1,4 +1,4 @@
-//! `koregate serve`: the gateway, until it is told to stop.
+//! `koregate serve`: runs the gateway until a signal stops it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,7 +38,7 @@ pub async fn run(args: ServeArgs) -> ExitCode {
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut stop = stop_signal()?;
-    // A signal that somebody waits for does not end the process.
+    // A handled signal does not end the process.
     let mut hang_up = signal(SignalKind::hangup())?;
     let gateway = Gateway::start(config, Clock::system()).await?;
     let ignore_hang_ups = async {
@@ -53,13 +53,13 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     }
     tokio::select! {
         _ = gateway.drain() => {}
-        // Whoever asks twice does not want to wait.
+        // A second signal ends the drain.
         () = stop.recv() => {}
     }
     Ok(())
 }
 
-/// SIGTERM or Ctrl-C, as often as they come.
+/// Stream of SIGTERM and Ctrl-C.
 pub(super) fn stop_signal() -> std::io::Result<StopSignal> {
     Ok(StopSignal { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
 }
@@ -70,7 +70,7 @@ pub(super) struct StopSignal {
 }
 
 impl StopSignal {
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! `koregate token`: makes a token, or tells what one says.
+//! `koregate token`: mints a token, or explains one.
 
 use std::fmt::{self, Write as _};
 use std::io::{Read as _, Write as _};
@@ -49,7 +49,7 @@ pub fn run(args: &TokenArgs) -> ExitCode {
     match token(args, given.as_deref(), environment, Clock::system().now()) {
         Ok(Said { stdout, stderr }) => {
             eprint!("{stderr}");
-            // A reader that has seen enough and hangs up is no failure.
+            // A closed stdout is no failure.
             let _ = std::io::stdout().write_all(stdout.as_bytes());
             ExitCode::SUCCESS
         }
@@ -60,13 +60,13 @@ pub fn run(args: &TokenArgs) -> ExitCode {
     }
 }
 
-/// What goes where.
+/// Text for stdout and stderr.
 struct Said {
     stdout: String,
     stderr: String,
 }
 
-/// Why there is nothing to say.
+/// Reason why there is no output.
 #[derive(Debug)]
 struct Failed {
     code: u8,
@@ -100,14 +100,14 @@ fn token(
     };
     let stdout = match config {
         Ok(config) => explain(given, Some(&chosen(&config, args)?), now),
-        // Whoever names a configuration wants it used.
+        // A configuration that is named explicitly must be usable.
         Err(error) if args.config.is_some() || args.account.is_some() => return Err(Failed::config(&error)),
         Err(_) => explain(given, None, now),
     };
     Ok(Said { stdout: stdout.map_err(|error| Failed::token(&error))?, stderr: String::new() })
 }
 
-/// The account that was asked for, or all.
+/// The requested account, or all.
 fn chosen<'a>(config: &'a Config, args: &TokenArgs) -> Result<Vec<&'a AccountConfig>, Failed> {
     let wanted = |account: &&AccountConfig| args.account.as_deref().is_none_or(|id| *account.account_id == *id);
     let accounts: Vec<_> = config.accounts.iter().filter(wanted).collect();
@@ -123,8 +123,8 @@ fn only<'a>(accounts: &[&'a AccountConfig]) -> Result<&'a AccountConfig, Failed>
     Ok(account)
 }
 
-/// What `token` says, in lines; `accounts` are those whose secret may have signed it, `None` if that is not known.
-/// The error does not quote the token.
+/// Explains `token` in lines; `accounts` are those whose secret may have signed it, `None` if unknown. The error does not
+/// quote the token.
 fn explain(token: &str, accounts: Option<&[&AccountConfig]>, now: Timestamp) -> Result<String, &'static str> {
     const NO_JWT: &str = "this is not a JWT: three parts in base64url, parted by dots, the first two JSON objects";
     let token = token.trim();
@@ -165,7 +165,7 @@ fn explain(token: &str, accounts: Option<&[&AccountConfig]>, now: Timestamp) -> 
 
 /// One part of a JWT as a JSON object.
 fn json(part: &str) -> Option<Value> {
-    // Neither header nor claims have to be such as the library knows, so either is read as if it were the claims.
+    // The library's types do not cover all headers and claims, so both parts are parsed as generic claims.
     jsonwebtoken::dangerous::insecure_decode_claims::<Value>(format!(".{part}.")).ok().filter(Value::is_object)
 }
 
@@ -187,14 +187,14 @@ fn expires(exp: &Value, now: Timestamp) -> String {
     }
 }
 
-/// A NumericDate of a JWT: seconds, maybe with a fraction, which is left out.
+/// A NumericDate of a JWT: seconds; a fraction is dropped.
 fn moment(seconds: &Value) -> Option<Timestamp> {
     #[expect(clippy::cast_possible_truncation, reason = "a float beyond an i64 saturates, as a moment does")]
     let seconds = seconds.as_i64().or_else(|| seconds.as_f64().map(|seconds| seconds as i64))?;
     Some(Timestamp::from_seconds(seconds))
 }
 
-/// Whose secret signed it.
+/// The account whose secret signed the token.
 fn verdict(message: &str, signature: &str, accounts: Option<&[&AccountConfig]>) -> String {
     let Some(accounts) = accounts else {
         return "not checked, for want of a configuration".to_owned();
@@ -246,7 +246,7 @@ mod tests {
         said.stdout
     }
 
-    /// A token of these parts, its signature made up.
+    /// A token with these parts and an arbitrary signature.
     fn forged(header: &Value, claims: &Value) -> String {
         let key = jsonwebtoken::EncodingKey::from_secret(b"other");
         let part = |value| {

@@ -29,7 +29,7 @@ struct Known {
 #[derive(Clone, Debug)]
 pub(super) struct AuthenticatedCaller {
     pub(super) caller: Caller,
-    pub(super) standing: RateLimitStatus,
+    pub(super) limit_status: RateLimitStatus,
 }
 
 impl Callers {
@@ -48,8 +48,8 @@ impl Callers {
     }
 
     /// State of the rate limit of the caller called `name`.
-    pub fn standing(&self, name: &str) -> Option<RateLimitStatus> {
-        self.0.iter().find(|known| *known.caller.name == *name).map(|known| known.bucket.standing())
+    pub fn limit_status(&self, name: &str) -> Option<RateLimitStatus> {
+        self.0.iter().find(|known| *known.caller.name == *name).map(|known| known.bucket.limit_status())
     }
 
     /// Whether the request is admitted, and the caller whose key it carries even if it is not. `None` where no callers are
@@ -59,8 +59,8 @@ impl Callers {
             return (None, Ok(()));
         }
         let Some(known) = self.find(headers) else { return (None, Err(EdgeError::UnknownCaller)) };
-        let (taken, standing) = known.bucket.take();
-        let visit = AuthenticatedCaller { caller: known.caller.clone(), standing };
+        let (taken, limit_status) = known.bucket.take();
+        let visit = AuthenticatedCaller { caller: known.caller.clone(), limit_status };
         (Some(visit), taken.map_err(|retry_after| EdgeError::TooManyRequests { retry_after }))
     }
 
@@ -109,7 +109,7 @@ mod tests {
         Callers::new(&[caller("bi", &["key-1"], 600), caller("qa", &["key-2", "key-2-new"], 2)])
     }
 
-    fn knock(
+    fn authenticate(
         callers: &Callers,
         name: &'static str,
         value: &'static str,
@@ -120,12 +120,12 @@ mod tests {
     }
 
     fn admit(callers: &Callers, name: &'static str, value: &'static str) -> Result<String, EdgeError> {
-        let (visit, admitted) = knock(callers, name, value);
+        let (visit, admitted) = authenticate(callers, name, value);
         admitted.map(|()| visit.unwrap().caller.name.to_string())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_is_known_by_its_key() {
+    async fn caller_is_found_by_each_of_its_keys() {
         let callers = callers();
         assert_eq!(admit(&callers, "x-api-key", "key-1").unwrap(), "bi");
         assert_eq!(admit(&callers, "authorization", "bearer key-2").unwrap(), "qa");
@@ -133,13 +133,13 @@ mod tests {
         for (name, value) in
             [("x-api-key", "key-3"), ("authorization", "Basic key-1"), ("accept", "key-1"), ("x-api-key", "")]
         {
-            let (visit, admitted) = knock(&callers, name, value);
+            let (visit, admitted) = authenticate(&callers, name, value);
             assert!(visit.is_none() && matches!(admitted, Err(EdgeError::UnknownCaller)), "{name}: {value}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_caller_has_a_limit_of_its_own() {
+    async fn each_caller_has_its_own_limit() {
         let callers = callers();
         // Both keys belong to the same caller.
         assert!(admit(&callers, "x-api-key", "key-2").is_ok() && admit(&callers, "x-api-key", "key-2-new").is_ok());
@@ -150,17 +150,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_is_refused_is_known_and_how_it_stands() {
+    async fn refused_caller_is_known_with_its_status() {
         let callers = callers();
-        let standing = || {
-            let (visit, admitted) = knock(&callers, "x-api-key", "key-2");
-            let RateLimitStatus { limit, left, full_in } = visit.unwrap().standing;
+        let limit_status = || {
+            let (visit, admitted) = authenticate(&callers, "x-api-key", "key-2");
+            let RateLimitStatus { limit, left, full_in } = visit.unwrap().limit_status;
             (admitted.is_ok(), limit, left, full_in.as_secs())
         };
-        assert_eq!(standing(), (true, 2, 1, 30));
+        assert_eq!(limit_status(), (true, 2, 1, 30));
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(standing(), (true, 2, 0, 50));
-        assert_eq!(standing(), (false, 2, 0, 50));
+        assert_eq!(limit_status(), (true, 2, 0, 50));
+        assert_eq!(limit_status(), (false, 2, 0, 50));
         let nobody = Callers::new(&[]).admit(&HeaderMap::new());
         assert!(matches!(nobody, (None, Ok(()))));
     }

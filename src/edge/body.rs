@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn body_is_reported_once_as_it_ended() {
+    fn body_is_reported_once_with_its_ending() {
         for (text, head_only, expired, use_body, expected) in [
             // hyper polls no further than the last frame, and not at all for an empty body.
             ("text", false, false, read_first_frame as fn(EdgeBody), ("not_found", 4)),

@@ -157,7 +157,7 @@ impl<'a> Host<'a> {
             let (name, port) = authority.split_once(':').unwrap_or((authority, ""));
             match name.parse::<Ipv4Addr>() {
                 Ok(address) => (Self::Ip(address.into()), port),
-                Err(_) if name.bytes().all(is_of_a_name) => (Self::Name(name), port),
+                Err(_) if name.bytes().all(is_registered_name_byte) => (Self::Name(name), port),
                 Err(_) => return None,
             }
         };
@@ -183,7 +183,7 @@ impl<'a> Host<'a> {
 }
 
 /// Whether a byte is allowed in a registered name (RFC 3986, 3.2.2).
-fn is_of_a_name(byte: u8) -> bool {
+fn is_registered_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
 }
 
@@ -198,7 +198,7 @@ mod tests {
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
     }
 
-    fn checked(headers: Headers<'_>) -> Result<(), HeadError> {
+    fn check_headers(headers: Headers<'_>) -> Result<(), HeadError> {
         let names = ["gate.internal".to_owned()];
         AllowedHosts::only(&names).check(&request("/", Version::HTTP_11, headers))
     }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn host_that_was_allowed_before_excuses_no_other() {
+    fn remembered_host_allows_no_other() {
         let allowed = AllowedHosts::only(&[]);
         let check = |headers: Headers<'_>| allowed.check(&request("/", Version::HTTP_11, headers));
         for _ in 0..2 {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_names_addresses_and_configured_names_are_allowed() {
+    fn only_loopback_addresses_and_configured_hosts_are_allowed() {
         for host in [
             "localhost",
             "LocalHost:8080",
@@ -235,17 +235,17 @@ mod tests {
             "gate.internal:80",
             "GATE.internal.",
         ] {
-            assert_eq!(checked(&[("host", host)]), Ok(()), "{host}");
+            assert_eq!(check_headers(&[("host", host)]), Ok(()), "{host}");
         }
         for host in
             ["", "evil.example", "localhost.evil.example:8080", "notlocalhost", "x.gate.internal", "0x7f.1", "127.1"]
         {
-            assert_eq!(checked(&[("host", host)]), Err(HeadError::Misdirected), "{host}");
+            assert_eq!(check_headers(&[("host", host)]), Err(HeadError::Misdirected), "{host}");
         }
     }
 
     #[test]
-    fn host_that_is_missing_twice_there_or_no_host_is_malformed() {
+    fn missing_repeated_or_invalid_host_is_malformed() {
         for headers in [
             &[][..],
             &[("host", "localhost"), ("host", "localhost")],
@@ -257,7 +257,7 @@ mod tests {
             &[("host", "[::1]x")],
             &[("host", "localhost/a")],
         ] {
-            assert!(is_malformed(checked(headers)), "{headers:?}");
+            assert!(is_malformed(check_headers(headers)), "{headers:?}");
             let of_any = AllowedHosts::any().check(&request("/", Version::HTTP_11, headers));
             assert!(is_malformed(of_any), "{headers:?}");
         }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn host_of_a_whole_uri_takes_the_place_of_the_header() {
+    fn host_of_absolute_uri_overrides_the_header() {
         let local = AllowedHosts::only(&[]);
         let asked = |target| local.check(&request(target, Version::HTTP_11, &[("host", "localhost")]));
         assert_eq!(asked("http://127.0.0.1:8080/"), Ok(()));
@@ -292,16 +292,16 @@ mod tests {
         ] {
             let mut asked = request("/", Version::HTTP_11, &[("host", "10.1.2.3:9090")]);
             asked.headers_mut().insert(name, HeaderValue::from_static(value));
-            let checked = AllowedHosts::only(&["gate.internal".to_owned()]).check(&asked);
-            assert_eq!(checked.is_ok(), allowed, "{name}: {value}");
-            assert!(allowed || matches!(checked, Err(HeadError::CrossSite(_))), "{name}: {value}");
+            let check_headers = AllowedHosts::only(&["gate.internal".to_owned()]).check(&asked);
+            assert_eq!(check_headers.is_ok(), allowed, "{name}: {value}");
+            assert!(allowed || matches!(check_headers, Err(HeadError::CrossSite(_))), "{name}: {value}");
             assert_eq!(AllowedHosts::any().check(&asked), Ok(()), "{name}: {value}");
         }
     }
 
     #[test]
     fn transfer_encoding_is_chunked_or_malformed() {
-        assert_eq!(checked(&[("host", "localhost"), ("transfer-encoding", "Chunked")]), Ok(()));
+        assert_eq!(check_headers(&[("host", "localhost"), ("transfer-encoding", "Chunked")]), Ok(()));
         for coding in ["gzip, chunked", "chunked, chunked", "identity", ""] {
             let mut asked = request("/", Version::HTTP_11, &[("host", "localhost")]);
             asked.headers_mut().insert("transfer-encoding", HeaderValue::from_static(coding));

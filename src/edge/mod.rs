@@ -106,9 +106,9 @@ where
             Ok(()) => edge.callers.admit(request.headers()),
             Err(error) => (None, Err(error.into())),
         };
-        if let (Some(AuthenticatedCaller { caller, standing }), Ok(())) = (&visit, &admitted) {
+        if let (Some(AuthenticatedCaller { caller, limit_status }), Ok(())) = (&visit, &admitted) {
             request.extensions_mut().insert(caller.clone());
-            request.extensions_mut().insert(*standing);
+            request.extensions_mut().insert(*limit_status);
         }
         let record = AccessRecord::new(begun, id, span.clone(), visit, edge.drain_timeout.clone());
         let head_only = *request.method() == Method::HEAD;
@@ -120,7 +120,7 @@ where
         };
         let call = AssertUnwindSafe(|| span.in_scope(|| below.call(request)));
         match catch_unwind(call) {
-            Ok(answer) => ResponseFuture::asked(record, head_only, answer, room),
+            Ok(answer) => ResponseFuture::pending(record, head_only, answer, room),
             Err(_) => ResponseFuture::refused(record, head_only, EdgeError::Internal),
         }
     }
@@ -139,7 +139,7 @@ mod tests {
     use crate::request::RateLimitStatus;
 
     #[tokio::test]
-    async fn a_defect_costs_one_answer() {
+    async fn panic_costs_one_answer() {
         let below = service_fn(|request: Request<Full<Bytes>>| async move {
             assert!(request.uri().path() == "/sound", "a defect");
             Err::<Answer, ApiError>(ApiError::NotFound)
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn below_it_is_known_who_asks_and_how_it_stands_and_a_defect_does_not_hide_it() {
+    async fn caller_and_status_reach_the_api_stage_despite_a_panic() {
         let below = service_fn(|request: Request<Full<Bytes>>| async move {
             assert!(request.uri().path() == "/sound", "a defect");
             assert_eq!(request.extensions().get::<Caller>().unwrap().weight, 3);

@@ -129,7 +129,7 @@ impl Kind {
 }
 
 /// The kind of an error, and the time after which a retry may succeed.
-pub(super) fn judge(error: &EdgeError) -> (Kind, Option<Duration>) {
+pub(super) fn classify(error: &EdgeError) -> (Kind, Option<Duration>) {
     match error {
         EdgeError::Head(HeadError::Malformed(_)) => (Kind::BadRequest, None),
         EdgeError::Head(HeadError::Misdirected) => (Kind::Misdirected, None),
@@ -138,11 +138,11 @@ pub(super) fn judge(error: &EdgeError) -> (Kind, Option<Duration>) {
         EdgeError::TooManyRequests { retry_after } => (Kind::TooManyRequests, Some(*retry_after)),
         EdgeError::Overloaded => (Kind::Overloaded, Some(Duration::from_secs(1))),
         EdgeError::Internal => (Kind::Internal, None),
-        EdgeError::Api(error) => judge_api(error),
+        EdgeError::Api(error) => classify_api(error),
     }
 }
 
-fn judge_api(error: &ApiError) -> (Kind, Option<Duration>) {
+fn classify_api(error: &ApiError) -> (Kind, Option<Duration>) {
     match error {
         ApiError::BadParameter { .. } | ApiError::NoAccount | ApiError::BadBody | ApiError::BodyBrokeOff => {
             (Kind::BadRequest, None)
@@ -152,11 +152,11 @@ fn judge_api(error: &ApiError) -> (Kind, Option<Duration>) {
         ApiError::NotFound => (Kind::NotFound, None),
         ApiError::MethodNotAllowed { .. } => (Kind::MethodNotAllowed, None),
         ApiError::Forbidden => (Kind::Forbidden, None),
-        ApiError::Cache(error) => judge_cache(error),
+        ApiError::Cache(error) => classify_cache(error),
     }
 }
 
-fn judge_cache(error: &CacheError) -> (Kind, Option<Duration>) {
+fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
     let spent = |exhausted: &Exhausted| (Kind::QuotaSpent, Some(exhausted.retry_after));
     match error {
         CacheError::QuotaExhausted(exhausted) => spent(exhausted),
@@ -205,7 +205,7 @@ struct KoreError<'a> {
 
 /// The response that reports an error.
 pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Bytes>>, Kind) {
-    let (kind, retry_after) = judge(error);
+    let (kind, retry_after) = classify(error);
     let status = kind.status();
     let detail = error.to_string();
     let problem = Problem {
@@ -248,7 +248,7 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
 mod tests {
     use super::*;
 
-    fn told(error: &EdgeError) -> (u16, Option<String>) {
+    fn response_of(error: &EdgeError) -> (u16, Option<String>) {
         let (response, _) = respond(error, "r-1");
         let retry_after = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
         (response.status().as_u16(), retry_after)
@@ -276,7 +276,7 @@ mod tests {
             (upstream(UpstreamError::Connect), (502, None)),
             (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),
         ] {
-            assert_eq!(told(&error), expected, "{error}");
+            assert_eq!(response_of(&error), expected, "{error}");
         }
     }
 }

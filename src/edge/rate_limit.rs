@@ -84,7 +84,7 @@ impl CallerRateLimit {
     }
 
     /// State of the bucket; takes nothing.
-    pub(super) fn standing(&self) -> RateLimitStatus {
+    pub(super) fn limit_status(&self) -> RateLimitStatus {
         let full_in = self.state.full_at().saturating_sub(self.limiter.clock().now().0);
         let share = (MINUTE / self.limit.get()).as_nanos().max(1);
         let missing = u32::try_from(full_in.as_nanos().div_ceil(share)).unwrap_or(u32::MAX);
@@ -126,38 +126,38 @@ mod tests {
         CallerRateLimit::per_minute(NonZeroU32::new(limit).unwrap())
     }
 
-    fn standing(limit: u32, left: u32, full_in: u64) -> RateLimitStatus {
+    fn limit_status(limit: u32, left: u32, full_in: u64) -> RateLimitStatus {
         RateLimitStatus { limit, left, full_in: Duration::from_secs(full_in) }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bucket_tells_what_it_holds_and_when_it_is_full() {
+    async fn status_reports_what_is_left_and_when_full() {
         let bucket = bucket(3);
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 2, 20)));
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 1, 40)));
-        assert_eq!(bucket.standing(), standing(3, 1, 40), "to look takes nothing out");
+        assert_eq!(bucket.take(), (Ok(()), limit_status(3, 2, 20)));
+        assert_eq!(bucket.take(), (Ok(()), limit_status(3, 1, 40)));
+        assert_eq!(bucket.limit_status(), limit_status(3, 1, 40), "to look takes nothing out");
         advance(Duration::from_secs(5)).await;
-        assert_eq!(bucket.standing(), standing(3, 1, 35));
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 55)));
-        assert_eq!(bucket.standing(), standing(3, 0, 55));
-        assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
+        assert_eq!(bucket.limit_status(), limit_status(3, 1, 35));
+        assert_eq!(bucket.take(), (Ok(()), limit_status(3, 0, 55)));
+        assert_eq!(bucket.limit_status(), limit_status(3, 0, 55));
+        assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), limit_status(3, 0, 55)));
         // A refused request costs nothing.
-        assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), standing(3, 0, 55)));
+        assert_eq!(bucket.take(), (Err(Duration::from_secs(15)), limit_status(3, 0, 55)));
         advance(Duration::from_secs(15)).await;
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 0, 60)));
+        assert_eq!(bucket.take(), (Ok(()), limit_status(3, 0, 60)));
         advance(Duration::from_hours(1)).await;
-        assert_eq!(bucket.standing(), standing(3, 3, 0));
-        assert_eq!(bucket.take(), (Ok(()), standing(3, 2, 20)));
+        assert_eq!(bucket.limit_status(), limit_status(3, 3, 0));
+        assert_eq!(bucket.take(), (Ok(()), limit_status(3, 2, 20)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_smallest_and_the_largest_limit_hold_too() {
+    async fn smallest_and_largest_limit_hold() {
         let one = bucket(1);
-        assert_eq!(one.take(), (Ok(()), standing(1, 0, 60)));
-        assert_eq!(one.take(), (Err(Duration::from_mins(1)), standing(1, 0, 60)));
+        assert_eq!(one.take(), (Ok(()), limit_status(1, 0, 60)));
+        assert_eq!(one.take(), (Err(Duration::from_mins(1)), limit_status(1, 0, 60)));
         let many = bucket(u32::MAX);
-        let (result, standing) = many.take();
-        assert_eq!((result, standing.left), (Ok(()), u32::MAX - 1));
-        assert!(standing.full_in > Duration::ZERO);
+        let (result, limit_status) = many.take();
+        assert_eq!((result, limit_status.left), (Ok(()), u32::MAX - 1));
+        assert!(limit_status.full_in > Duration::ZERO);
     }
 }

@@ -10,16 +10,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::request::RateLimitStatus;
 
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const LEFT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Adds both fields: `"caller";q=600;w=60` (quota and window in seconds) and `"caller";r=587;t=2` (requests left, and
 /// seconds until all are available again).
-pub(super) fn tell(headers: &mut HeaderMap, standing: RateLimitStatus) {
-    let RateLimitStatus { limit, left, full_in } = standing;
-    for (name, value) in
-        [(POLICY, format!("\"caller\";q={limit};w=60")), (LEFT, format!("\"caller\";r={left};t={}", seconds(full_in)))]
-    {
+pub(super) fn add_rate_limit_fields(headers: &mut HeaderMap, limit_status: RateLimitStatus) {
+    let RateLimitStatus { limit, left, full_in } = limit_status;
+    for (name, value) in [
+        (RATELIMIT_POLICY, format!("\"caller\";q={limit};w=60")),
+        (RATELIMIT, format!("\"caller\";r={left};t={}", seconds(full_in))),
+    ] {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
@@ -36,10 +37,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_read_as_the_draft_has_them() {
+    fn fields_have_the_drafts_syntax() {
         for (full_in, expected) in [(0, 1), (1, 1), (1_999, 2), (2_000, 2), (59_001, 60)] {
             let mut headers = HeaderMap::new();
-            tell(&mut headers, RateLimitStatus { limit: 600, left: 587, full_in: Duration::from_millis(full_in) });
+            add_rate_limit_fields(
+                &mut headers,
+                RateLimitStatus { limit: 600, left: 587, full_in: Duration::from_millis(full_in) },
+            );
             assert_eq!(headers["ratelimit-policy"], "\"caller\";q=600;w=60");
             assert_eq!(headers["ratelimit"], format!("\"caller\";r=587;t={expected}"));
         }

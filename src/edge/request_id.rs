@@ -5,11 +5,11 @@ use uuid::{Builder, Uuid};
 
 use crate::window::Timestamp;
 
-const FIELD: HeaderName = HeaderName::from_static("x-request-id");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Placeholder for a missing identifier.
-const NONE: HeaderValue = HeaderValue::from_static("-");
+const MISSING: HeaderValue = HeaderValue::from_static("-");
 /// Longest `X-Request-Id` that is taken over from a caller, in bytes.
-const LONGEST: usize = 128;
+const MAX_CALLER_ID_LENGTH: usize = 128;
 
 /// Letters, digits, `-`, `_` and `.` only, so that an identifier cannot forge a log line.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub(super) struct RequestId(HeaderValue);
 impl RequestId {
     /// The caller's own identifier if it is valid, or a new one.
     pub(super) fn of(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Self {
-        let own = headers.get(FIELD).filter(|id| is_harmless(id.as_bytes()));
+        let own = headers.get(X_REQUEST_ID).filter(|id| is_harmless(id.as_bytes()));
         own.map_or_else(|| Self::new(now()), |id| Self(id.clone()))
     }
 
@@ -30,7 +30,7 @@ impl RequestId {
         let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
         let mut text = Uuid::encode_buffer();
         let text = id.hyphenated().encode_lower(&mut text);
-        Self(HeaderValue::from_str(text).unwrap_or(NONE))
+        Self(HeaderValue::from_str(text).unwrap_or(MISSING))
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -38,42 +38,42 @@ impl RequestId {
     }
 
     /// Puts the identifier into the head of the answer.
-    pub(super) fn tell(&mut self, headers: &mut HeaderMap) {
-        headers.insert(FIELD, std::mem::replace(&mut self.0, NONE));
+    pub(super) fn set_header(&mut self, headers: &mut HeaderMap) {
+        headers.insert(X_REQUEST_ID, std::mem::replace(&mut self.0, MISSING));
     }
 }
 
 fn is_harmless(id: &[u8]) -> bool {
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=LONGEST).contains(&id.len()) && id.iter().all(harmless)
+    (1..=MAX_CALLER_ID_LENGTH).contains(&id.len()) && id.iter().all(harmless)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn taken(id: &str) -> String {
+    fn accepted(id: &str) -> String {
         let mut headers = HeaderMap::new();
         if let Ok(value) = HeaderValue::from_bytes(id.as_bytes()) {
-            headers.insert(FIELD, value);
+            headers.insert(X_REQUEST_ID, value);
         }
         RequestId::of(&headers, Timestamp::default).as_str().to_owned()
     }
 
     #[test]
-    fn a_name_that_could_forge_a_log_line_is_not_taken() {
+    fn request_id_that_could_forge_a_log_line_is_replaced() {
         for id in ["a b", "", "x\u{7f}", "\u{e9}", &"x".repeat(129)] {
-            assert_ne!(taken(id), id);
+            assert_ne!(accepted(id), id);
         }
         for id in ["mine-1", "A_b.c", &"x".repeat(128)] {
-            assert_eq!(taken(id), id);
+            assert_eq!(accepted(id), id);
         }
     }
 
     #[test]
-    fn a_new_name_is_a_uuid_that_tells_when() {
-        let id = Uuid::parse_str(&taken("")).unwrap();
+    fn new_request_id_is_a_uuid_with_its_time() {
+        let id = Uuid::parse_str(&accepted("")).unwrap();
         assert_eq!((id.get_version_num(), id.get_timestamp().unwrap().to_unix()), (7, (0, 0)));
-        assert_ne!(taken(""), taken(""));
+        assert_ne!(accepted(""), accepted(""));
     }
 }

@@ -25,9 +25,9 @@ fn respond(mut record: Box<AccessRecord>, head_only: bool, result: Result<Answer
             (response.map(Either::Right), Content::Problem(kind, error.to_string()))
         }
     };
-    record.id.tell(response.headers_mut());
+    record.id.set_header(response.headers_mut());
     if let Some(visit) = &record.visit {
-        rate_limit_headers::tell(response.headers_mut(), visit.standing);
+        rate_limit_headers::add_rate_limit_fields(response.headers_mut(), visit.limit_status);
     }
     record.set_head(response.status().as_u16(), content);
     response.map(|body| EdgeBody::new(body, record, head_only))
@@ -61,7 +61,7 @@ impl<F> ResponseFuture<F> {
     }
 
     /// A request that was passed to the API stage.
-    pub(super) fn asked(record: Box<AccessRecord>, head_only: bool, answer: F, room: OwnedSemaphorePermit) -> Self {
+    pub(super) fn pending(record: Box<AccessRecord>, head_only: bool, answer: F, room: OwnedSemaphorePermit) -> Self {
         Self { record: Some(record), head_only, fate: Fate::Asked { answer }, room: Some(room) }
     }
 }

@@ -1,11 +1,11 @@
-//! Reads what is to be purged.
+//! Parses a purge request.
 
 use serde_json::value::RawValue;
 
 use super::Refused;
 use crate::window::{Bound, Interval, Timestamp, UpperBound};
 
-/// What was asked for, as it was spelled.
+/// A purge request, with its values as spelled.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PurgeRequest {
     pub(super) account: Option<String>,
@@ -15,8 +15,8 @@ pub(super) struct PurgeRequest {
 }
 
 impl PurgeRequest {
-    /// Reads query and body; each name may stand once in the two of them. One that is not known is an error: a `from`
-    /// with a slip of the pen must not purge everything.
+    /// Parses query and body; each name may occur once in both together. An unknown name is an error, because a misspelled
+    /// `from` must not purge everything.
     pub(super) fn read(query: &str, body: &[u8]) -> Result<Self, Refused> {
         let mut asked = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -51,7 +51,7 @@ impl PurgeRequest {
         Ok(())
     }
 
-    /// The time that is meant, `from` and `to` being what they are for callers.
+    /// The interval to purge, with `from` and `to` as for callers.
     pub(super) fn interval(&self, upper_bound: UpperBound) -> Result<Interval, Refused> {
         let bound = |name: &str, text: &Option<String>| {
             let malformed = "it is no time; write YYYY-MM-DD, YYYY-MM-DD-HH:mm:SS, YYYY-MM-DD HH:mm:SS or \
@@ -75,7 +75,7 @@ pub(super) fn bad(parameter: &str, reason: &'static str) -> Refused {
     Refused::BadParameter { parameter: parameter.chars().take(64).collect(), reason }
 }
 
-/// All members of an object in their order, also those that stand twice.
+/// All members of an object in their order, repeated ones included.
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl<'de> serde::Deserialize<'de> for Members {

@@ -1,4 +1,4 @@
-//! How requests are read.
+//! Tests of request parsing.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn query(query: &str) -> Result<ParsedRequest, ApiError> {
 }
 
 #[test]
-fn all_spellings_ask_for_the_same_window() {
+fn all_spellings_give_the_same_window() {
     let intervals: Vec<Interval> = [
         "from=2026-11-20-00:00:00&to=2026-11-20-23:59:59",
         "to=2026-11-20+23:59:59&from=2026-11-20%2000:00:00",
@@ -53,14 +53,14 @@ fn all_spellings_ask_for_the_same_window() {
 }
 
 #[test]
-fn the_future_is_cut_off() {
+fn future_part_of_a_window_is_cut_off() {
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
     assert_eq!(query("from=2026-11-22&to=2027-01-01").unwrap().query.interval.end, now);
     assert!(query("from=2026-12-01&to=2026-12-02").unwrap().query.interval.is_empty());
 }
 
 #[test]
-fn a_bad_parameter_is_named() {
+fn bad_parameter_is_named() {
     for (text, name) in [
         ("to=2026-11-20", "from"),
         ("from=2026-11-20", "to"),
@@ -83,14 +83,14 @@ fn a_bad_parameter_is_named() {
 }
 
 #[test]
-fn the_longest_span_itself_may_be_asked_for() {
+fn longest_span_is_allowed() {
     assert!(query("from=2024-01-01&to=2024-12-31").is_ok());
     assert!(query("from=2024-01-01T00:00:00&to=2025-01-01T00:00:00").is_ok());
     assert!(query("from=2024-01-01T00:00:00&to=2025-01-01T00:00:01").is_err());
 }
 
 #[test]
-fn any_size_of_page_may_be_asked_for() {
+fn page_of_any_size_is_allowed() {
     let page_range = |text| query(text).unwrap().query.page_range;
     let far = page_range("from=2026-11-20&to=2026-11-20&offset=10&limit=99999999999999999999999");
     assert_eq!(far, PageRange { offset: 10, limit: Some(u64::MAX) });
@@ -98,7 +98,7 @@ fn any_size_of_page_may_be_asked_for() {
 }
 
 #[test]
-fn urgency_is_told_by_the_priority_field() {
+fn priority_field_sets_the_priority() {
     let target = format!("{PATH}?from=2026-11-20&to=2026-11-20");
     for (priority, class) in [
         ("u=7", Priority::Background),
@@ -116,7 +116,7 @@ fn urgency_is_told_by_the_priority_field() {
 }
 
 #[test]
-fn what_is_unknown_is_part_of_the_series() {
+fn unknown_parameters_are_part_of_the_series() {
     let question = query("x=1&from=2026-11-20&to=2026-11-20&includeAgenticData=true&y=%26&x=2").unwrap();
     let pairs = [("x", "1"), ("y", "&"), ("x", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(question.query.series.parameters, pairs);
@@ -124,7 +124,7 @@ fn what_is_unknown_is_part_of_the_series() {
 }
 
 #[test]
-fn only_what_is_allowed_is_answered_and_nothing_tells_what_exists() {
+fn forbidden_and_unknown_streams_give_the_same_error() {
     let target = |stream: &str| format!("{}?from=2026-11-20&to=2026-11-20", PATH.replace("st-1", stream));
     for (account, stream, allowed) in [
         ("a1", "st-1", true),
@@ -176,7 +176,7 @@ fn other_paths_and_bodies_are_refused() {
         &PATH.replace("st-1", "."),
         &PATH.replace("st-1", "a%2fb"),
         &PATH.replace("st-1", "a%00"),
-        // Decoded twice, they would be the same.
+        // Decoded twice, both would be the same.
         &PATH.replace("st-1", "%252e%252e"),
         &PATH.replace("st-1", "a%252fb"),
         &PATH.replace("st-1", "a%25"),
@@ -186,7 +186,7 @@ fn other_paths_and_bodies_are_refused() {
     ] {
         assert!(matches!(ask(path, &head, ""), Err(ApiError::NotFound)), "{path}");
     }
-    assert_eq!(stream_of(&PATH.replace("st-1", "a%20b%c3%a9")).as_deref(), Some("a bé"));
+    assert_eq!(parse_path(&PATH.replace("st-1", "a%20b%c3%a9")).as_deref(), Some("a bé"));
     let target = format!("{PATH}?from=2026-11-20&to=2026-11-20");
     assert!(matches!(ask(&target, &head, "[1]"), Err(ApiError::BadBody)));
 }

@@ -60,7 +60,7 @@ impl LeaseChannel {
         if self.post.is_mute() {
             self.post.send(&Recipient::One(self.post.me().clone()), Topic::Quota, b"").await?;
         }
-        let [theirs, mine] = [&exchange.last_holder, &exchange.me].map(|replica| self.session(replica));
+        let [theirs, mine] = [&exchange.lease.last_holder, &exchange.me].map(|replica| self.session(replica));
         let keys = [self.lease(), self.key("ledger"), theirs, mine];
         let head = [self.post.head(Topic::Quota), self.account.clone().into_bytes()].concat();
         let arguments = exchange.arguments(&self.post.channel(&Recipient::All), head);
@@ -121,20 +121,20 @@ pub(in crate::quota) async fn drive(turns: Weak<CallScheduler>, meeting: LeaseCh
     let mut has_joined = false;
     loop {
         let Some((schedule, waited_for)) = turns.upgrade().map(|turns| turns.schedule()) else { return };
-        let exchange_at = due(exchanged, schedule.exchange);
+        let exchange_at = due(exchanged, schedule.exchange_interval);
         let is_waited_for = tokio::select! {
-            () = sleep_until(exchange_at.min(due(counted, schedule.count))) => false,
+            () = sleep_until(exchange_at.min(due(counted, schedule.heartbeat_interval))) => false,
             () = waited_for.notified() => true,
         };
         let Some(turns) = turns.upgrade() else { return };
-        if is_waited_for || !schedule.is_at_rest || exchange_at <= Instant::now() {
+        if is_waited_for || !schedule.is_idle || exchange_at <= Instant::now() {
             exchanged = Some(Instant::now());
             step(&turns, &meeting).await;
         }
-        if due(counted, schedule.count) <= Instant::now() {
+        if due(counted, schedule.heartbeat_interval) <= Instant::now() {
             turns.expire_lent_permits();
             counted = Some(Instant::now());
-            let looks = due(looked, schedule.read) <= Instant::now();
+            let looks = due(looked, schedule.members_interval) <= Instant::now();
             looked = if looks { counted } else { looked };
             // Only now: whoever is seen again after an outage has told of its calls.
             let is_counted = count(&turns, &meeting, looks).await;
@@ -142,7 +142,7 @@ pub(in crate::quota) async fn drive(turns: Weak<CallScheduler>, meeting: LeaseCh
                 has_joined = true;
                 meeting.write(&Recipient::All, JOINED).await;
             }
-            if !is_counted && schedule.is_at_rest {
+            if !is_counted && schedule.is_idle {
                 // At rest nothing else is written, so nothing else would find it out.
                 turns.exchange_soon();
             }

@@ -1,5 +1,5 @@
-//! Who is there: each replica counts, and who counts on is alive. Pure: time is an argument, and no replica's clock is
-//! compared with another's.
+//! The replicas that are alive. Each one increments a counter in Redis, and one whose counter moves is alive: no
+//! replica's clock is compared with another's. Pure: time is an argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -7,63 +7,83 @@ use std::time::Duration;
 use super::MonotonicTime;
 use crate::redis_client::ReplicaId;
 
-/// Who has not counted for so long, and for as long as nobody looked, is gone, most likely: twice the longest interval at
-/// which a replica counts, and some.
-pub(super) const SILENT: Duration = Duration::from_secs(12);
-/// What each replica adds to the interval at which one at rest reads how far all have counted: so what all read grows with
-/// their number, and not with its square.
-const READ_INTERVAL_PER_REPLICA: Duration = Duration::from_millis(100);
-/// And after so long it is crossed out; if it is alive after all, it counts on from one.
-const GONE: Duration = Duration::from_mins(10);
+/// A replica whose counter has not moved for this long, and for as long as nobody read it, is taken for dead: more than
+/// twice the longest interval of heartbeats.
+const MEMBER_SILENCE_TIMEOUT: Duration = Duration::from_secs(12);
+/// The interval at which an idle replica reads the counters, for each replica: so the load of all readings grows with
+/// the number of replicas, and not with its square.
+const READ_INTERVAL_PER_MEMBER: Duration = Duration::from_millis(100);
+/// A replica whose counter has not moved for this long is removed from Redis. If it is alive after all, it starts again
+/// at one.
+const MEMBER_REMOVAL_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// What one replica has seen of all.
+/// The last counter that was read of a replica, and when it was seen to move.
+#[derive(Clone, Copy, Debug)]
+struct Heartbeat {
+    count: i64,
+    moved_at: MonotonicTime,
+}
+
+/// The replicas that one replica has seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
-    /// How far each has counted, and when that was seen to change.
-    seen: HashMap<ReplicaId, (i64, MonotonicTime)>,
-    /// When was last looked.
-    looked: MonotonicTime,
+    heartbeats: HashMap<ReplicaId, Heartbeat>,
+    /// When the counters were last read.
+    read_at: MonotonicTime,
+    /// Whether contact with Redis has lasted for long enough to have seen all others.
+    is_complete: bool,
 }
 
 impl Members {
-    /// How far each has counted by `now`; Redis has answered without a break since `steady`. Gives those that are to be
-    /// crossed out.
-    pub(super) fn look(
+    /// Takes in the counters that were read at `now`; all exchanges since `steady_since` were answered. Returns the
+    /// replicas that are to be removed from Redis.
+    pub(super) fn note_heartbeats(
         &mut self,
         now: MonotonicTime,
         counts: impl IntoIterator<Item = (ReplicaId, i64)>,
-        steady: Option<MonotonicTime>,
+        steady_since: Option<MonotonicTime>,
     ) -> Vec<ReplicaId> {
-        // After an outage it may have counted just before, and died in it.
-        let is_recent = steady.is_some_and(|since| since <= self.looked);
+        // A counter that moved during an outage does not say that its replica has survived the outage.
+        let is_recent = steady_since.is_some_and(|since| since <= self.read_at);
         for (replica, count) in counts {
-            let seen = self.seen.entry(replica).or_insert((count, now));
-            if std::mem::replace(&mut seen.0, count) != count && is_recent {
-                seen.1 = now;
+            let seen = self.heartbeats.entry(replica).or_insert(Heartbeat { count, moved_at: now });
+            if std::mem::replace(&mut seen.count, count) != count && is_recent {
+                seen.moved_at = now;
             }
         }
-        self.looked = now;
-        // Who is missing now was lost by Redis, perhaps, and is still there.
-        self.seen.extract_if(|_, (_, changed)| *changed + GONE <= now).map(|(replica, _)| replica).collect()
+        self.read_at = now;
+        // A replica that is missing from the reading stays: perhaps Redis has lost it, and it is alive.
+        let silent = self.heartbeats.extract_if(|_, seen| seen.moved_at + MEMBER_REMOVAL_TIMEOUT <= now);
+        silent.map(|(replica, _)| replica).collect()
     }
 
-    /// One has said that it is there.
-    pub(super) fn meet(&mut self, now: MonotonicTime, replica: &ReplicaId) {
-        self.seen.entry(replica.clone()).or_insert((0, now)).1 = now;
+    /// A replica has announced that it has started.
+    pub(super) fn note_joined(&mut self, now: MonotonicTime, replica: &ReplicaId) {
+        let joined = Heartbeat { count: 0, moved_at: now };
+        self.heartbeats.entry(replica.clone()).or_insert(joined).moved_at = now;
     }
 
-    /// Those that were there when was last looked.
-    pub(super) fn there(&self) -> BTreeSet<ReplicaId> {
-        self.since(self.looked.saturating_sub(SILENT + self.read_interval()))
+    /// The replicas that were alive when the counters were last read.
+    pub(super) fn alive(&self) -> BTreeSet<ReplicaId> {
+        self.alive_since(self.read_at.saturating_sub(MEMBER_SILENCE_TIMEOUT + self.read_interval()))
     }
 
-    /// How often to look, while there is nothing else to do.
+    /// The replicas whose counters have moved since `then`.
+    pub(super) fn alive_since(&self, then: MonotonicTime) -> BTreeSet<ReplicaId> {
+        self.heartbeats.iter().filter(|(_, seen)| seen.moved_at >= then).map(|(replica, _)| replica.clone()).collect()
+    }
+
+    /// The shortest interval at which an idle replica reads the counters.
     pub(super) fn read_interval(&self) -> Duration {
-        READ_INTERVAL_PER_REPLICA.saturating_mul(u32::try_from(self.seen.len()).unwrap_or(u32::MAX))
+        READ_INTERVAL_PER_MEMBER.saturating_mul(u32::try_from(self.heartbeats.len()).unwrap_or(u32::MAX))
     }
 
-    /// Those that were seen to count on since then.
-    pub(super) fn since(&self, then: MonotonicTime) -> BTreeSet<ReplicaId> {
-        self.seen.iter().filter(|(_, (_, changed))| *changed >= then).map(|(replica, _)| replica.clone()).collect()
+    /// Notes that all other replicas have been seen.
+    pub(super) fn mark_complete(&mut self) {
+        self.is_complete = true;
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 }

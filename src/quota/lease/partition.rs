@@ -1,130 +1,156 @@
-//! How a replica makes do without Redis, and what is made of it when all have found each other again. Pure.
+//! The quota of a replica that has lost Redis, and the calls assumed when the replicas have found each other again. Pure.
 
 use std::collections::BTreeSet;
 
-use super::call_log::CallName;
-use super::sync::ExchangeRequest;
-use super::{BATCH, LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SharedQuota};
+use super::state::LeaseEvent;
+use super::{ExchangeRequest, GRANT_BATCH_SIZE, MonotonicTime, QuotaChange, SharedQuota};
 use crate::config::QuotaLimit;
 use crate::quota::role::Role;
 use crate::redis_client::ReplicaId;
 
-/// A time without Redis.
+/// A time without Redis. It ends when the replicas have found each other again.
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
     since: MonotonicTime,
-    /// Who was there when it began.
+    /// The replicas that were alive when it began.
     members: BTreeSet<ReplicaId>,
+    /// The number of shares into which the quota was divided, at least.
     replicas: usize,
 }
 
+/// The share of a replica during an outage.
+#[derive(Clone, Debug)]
+pub(super) struct Partition {
+    pub(super) outage: Outage,
+    /// The part of each limit that this replica may use; perhaps nothing.
+    pub(super) shares: Vec<QuotaLimit>,
+    /// The replicas among which the quota is divided.
+    pub(super) replicas: usize,
+    /// Whether an exchange is in flight: no call begins meanwhile, so that the exchange records all of them.
+    pub(super) is_exchanging: bool,
+}
+
+impl Partition {
+    fn new(outage: Outage, limits: &[QuotaLimit], replicas: usize) -> Self {
+        Self { outage, shares: shares(limits, replicas), replicas, is_exchanging: false }
+    }
+
+    /// Whether nothing is left of a limit for this replica.
+    pub(super) fn has_no_share(&self) -> bool {
+        self.shares.iter().any(|limit| limit.requests == 0)
+    }
+}
+
+/// The limits of one of `replicas`. A further share is left to those that start during the outage, which know of no
+/// other replica; unless nothing would be left.
+fn shares(limits: &[QuotaLimit], replicas: usize) -> Vec<QuotaLimit> {
+    let among = u32::try_from(replicas).unwrap_or(u32::MAX).max(1);
+    let share = |requests: u32| match requests / among.saturating_add(1) {
+        0 => requests / among,
+        share => share,
+    };
+    limits.iter().map(|limit| QuotaLimit { requests: share(limit.requests), ..*limit }).collect()
+}
+
 impl SharedQuota {
-    /// Those who were there before an outage and have not come back may still be making calls, or have made some before
-    /// they died: they are taken to have used their whole share.
-    pub(super) fn enter_ghosts(&mut self, now: MonotonicTime, outage: &Outage) {
-        let back = self.members.since(self.steady.unwrap_or(now));
-        let shortest = self.limits.iter().min_by_key(|limit| limit.per).copied();
-        let (Some(shortest), Some(most)) = (shortest, self.limits.iter().map(|limit| limit.requests).max()) else {
-            return;
-        };
-        let share = |requests: u32| requests as usize / outage.replicas.max(1);
-        for replica in outage.members.iter().filter(|replica| **replica != self.me && !back.contains(*replica)) {
-            let windows = 1 + now.saturating_sub(outage.since).as_nanos() / shortest.per.as_nanos().max(1);
-            let windows = u32::try_from(windows).unwrap_or(u32::MAX);
-            let all = (0..windows).flat_map(|window| {
-                (0..share(shortest.requests)).map(move |_| now.saturating_sub(shortest.per.saturating_mul(window)))
-            });
-            for (number, at) in all.take(share(most)).enumerate() {
-                let name: CallName = format!("{replica}:ghost:{number}").into();
-                self.book.hear_of(name.clone(), at, false);
-                self.ghosts.entry(replica.clone()).or_default().push(name);
-            }
-        }
-    }
-
-    /// An exchange has failed.
-    pub(super) fn fail_exchange(&mut self, now: MonotonicTime, exchange: &ExchangeRequest) -> QuotaChange {
-        (self.is_exchanging, self.is_failing) = (false, true);
-        // It may have been granted what it wanted, all the same.
-        let lost = (exchange.first..).take(exchange.wants as usize).map(|number| self.name(number));
-        let lost: Vec<_> = lost.chain(exchange.take_out.iter().cloned()).collect();
-        self.not_made.extend(lost);
-        self.look(now)
-    }
-
-    /// Whether there is still a way to be found to make calls together.
-    fn look(&mut self, now: MonotonicTime) -> QuotaChange {
-        let role = self.role(now);
-        if matches!(self.stance, LeaseState::Alone { .. }) {
+    /// Ends an exchange that failed. Enters the partitioned state if Redis has not answered for the duration of a lease.
+    pub(super) fn fail_exchange(&mut self, now: MonotonicTime, request: &ExchangeRequest) -> QuotaChange {
+        self.contact.fail();
+        // The script may have run all the same, and have granted what was asked for.
+        let perhaps_granted = request.grants.numbers(request.grants.calls).map(|number| self.call_name(number));
+        let cancelled: Vec<_> = perhaps_granted.chain(request.removed.iter().cloned()).collect();
+        self.calls.cancel(cancelled);
+        if let Some(partition) = self.state.partition_mut() {
+            partition.is_exchanging = false;
             return QuotaChange::default();
         }
-        let is_out = match self.answered {
-            Some(answered) => now >= answered + LEASE_DURATION,
-            None => now >= self.started + LEASE_DURATION,
-        };
-        if !is_out {
-            return QuotaChange { queue: role == Role::Unknown, ledger: false };
+        if !self.contact.is_lost(now) {
+            return QuotaChange { queue: self.role(now) == Role::Unknown, ledger: false };
         }
-        self.let_go();
-        let mut members = self.members.there();
-        members.insert(self.me.clone());
-        // If they have not found each other since the last outage, this is the same one.
-        let (since, members): (_, BTreeSet<_>) = match self.outage.take() {
-            Some(Outage { since, members: before, .. }) => (since, members.into_iter().chain(before).collect()),
-            None => (now, members),
-        };
-        let replicas = if self.has_seen_all { members.len() } else { members.len().max(self.assumed) };
-        // What the last holder of the lease was granted and nobody was told of.
-        if !matches!(self.stance, LeaseState::Leading { .. }) && self.answered.is_some() {
-            let room = self.limits.iter().map(|limit| limit.requests / BATCH).min().unwrap_or_default().clamp(1, BATCH);
-            for number in 0..room {
-                self.book.hear_of(format!("unheard:{number}").into(), now, true);
-            }
-        }
-        self.outage = Some(Outage { since, members, replicas });
-        // Those who take it for dead share the quota without it.
-        let share = if self.stood_still && self.answered.is_some() { usize::MAX } else { replicas };
-        self.stance = self.alone(share);
-        self.steady = None;
-        self.read = None;
+        self.enter_partition(now);
         QuotaChange { ledger: true, queue: true }
     }
 
-    fn alone(&self, replicas: usize) -> LeaseState {
-        let among = u32::try_from(replicas).unwrap_or(u32::MAX).max(1);
-        // One share is left to those who begin meanwhile, and who cannot know of anybody.
-        let share = |requests: u32| match requests / among.saturating_add(1) {
-            0 => requests / among,
-            share => share,
-        };
-        let share = |limit: &QuotaLimit| QuotaLimit { requests: share(limit.requests), ..*limit };
-        LeaseState::Alone { shares: self.limits.iter().map(share).collect(), replicas }
+    fn enter_partition(&mut self, now: MonotonicTime) {
+        if self.state.leadership().is_none() && self.contact.has_answered() {
+            self.assume_unannounced_grants(now);
+        }
+        let outage = self.begin_outage(now);
+        // The others may have taken a suspended replica for dead, and share the quota without it.
+        let has_share = !(self.contact.was_suspended() && self.contact.has_answered());
+        let replicas = if has_share { outage.replicas } else { usize::MAX };
+        let partition = Partition::new(outage, &self.replica.limits, replicas);
+        self.apply(now, LeaseEvent::Unreachable(partition));
+        self.contact.lose();
+        self.ledger.read_at = None;
     }
 
-    /// How far each replica has counted. Gives those who are to be crossed out.
+    /// An outage that begins now, or goes on if the replicas have not found each other since the last one.
+    fn begin_outage(&self, now: MonotonicTime) -> Outage {
+        let mut members = self.members.alive();
+        members.insert(self.replica.me.clone());
+        let mut since = now;
+        if let Some(before) = self.state.outage() {
+            since = before.since;
+            members.extend(before.members.iter().cloned());
+        }
+        let least = if self.members.is_complete() { 0 } else { self.replica.assumed_replicas };
+        let replicas = members.len().max(least);
+        Outage { since, members, replicas }
+    }
+
+    /// Assumes the calls that the leader was granted last and that may not have been announced here.
+    fn assume_unannounced_grants(&mut self, now: MonotonicTime) {
+        let batches = self.replica.limits.iter().map(|limit| limit.requests / GRANT_BATCH_SIZE);
+        for number in 0..batches.min().unwrap_or_default().clamp(1, GRANT_BATCH_SIZE) {
+            self.calls.record_other(format!("unheard:{number}").into(), now, true);
+        }
+    }
+
+    /// Assumes calls for the replicas that were alive before an outage and have not come back: they may still be making
+    /// calls, or have made some before they died, so each is taken to have used its whole share.
+    pub(super) fn assume_calls_of_missing(&mut self, now: MonotonicTime, outage: &Outage) {
+        let limits = &self.replica.limits;
+        let shortest = limits.iter().min_by_key(|limit| limit.per).copied();
+        let (Some(shortest), Some(most)) = (shortest, limits.iter().map(|limit| limit.requests).max()) else {
+            return;
+        };
+        let share = |requests: u32| requests as usize / outage.replicas.max(1);
+        let windows = 1 + now.saturating_sub(outage.since).as_nanos() / shortest.per.as_nanos().max(1);
+        let windows = u32::try_from(windows).unwrap_or(u32::MAX);
+        let back = self.members.alive_since(self.contact.steady_since().unwrap_or(now));
+        let is_missing = |replica: &&ReplicaId| **replica != self.replica.me && !back.contains(*replica);
+        for replica in outage.members.iter().filter(is_missing) {
+            // Of each window of the shortest limit its share, from the latest window back.
+            let times = (0..windows).flat_map(|window| {
+                let at = now.saturating_sub(shortest.per.saturating_mul(window));
+                std::iter::repeat_n(at, share(shortest.requests))
+            });
+            self.calls.assume(replica, times.take(share(most)));
+        }
+    }
+
+    /// Takes in the counters of all replicas. Returns the replicas that are to be removed from Redis.
     pub(super) fn note_heartbeats(
         &mut self,
         now: MonotonicTime,
         counts: Vec<(ReplicaId, i64)>,
     ) -> (Vec<ReplicaId>, QuotaChange) {
-        let gone = self.members.look(now, counts, self.steady);
-        let mut change = QuotaChange::default();
-        let there = self.members.there().len();
-        // Where only scripts are forbidden, others may still come, and be seen.
-        if matches!(self.stance, LeaseState::Alone { replicas, .. } if replicas < there) {
-            self.stance = self.alone(there);
-            change = QuotaChange { ledger: true, queue: true };
-        }
-        if !self.ghosts.is_empty() {
-            let since = self.steady.unwrap_or(now);
-            for replica in self.members.since(since) {
-                // It has told of its calls by itself.
-                for name in self.ghosts.remove(&replica).unwrap_or_default() {
-                    self.book.forget(&name);
-                    self.not_made.push(name);
-                }
+        let gone = self.members.note_heartbeats(now, counts, self.contact.steady_since());
+        if self.calls.has_assumed() {
+            for replica in self.members.alive_since(self.contact.steady_since().unwrap_or(now)) {
+                self.calls.cancel_assumed(&replica);
             }
         }
+        // Where Redis refuses scripts only, replicas that start meanwhile are seen.
+        let alive = self.members.alive().len();
+        let change = match self.state.partition_mut() {
+            Some(partition) if partition.replicas < alive => {
+                (partition.shares, partition.replicas) = (shares(&self.replica.limits, alive), alive);
+                QuotaChange { ledger: true, queue: true }
+            }
+            _ => QuotaChange::default(),
+        };
         (gone, change)
     }
 }

@@ -1,4 +1,5 @@
-//! What goes to Redis in one exchange, and what comes back.
+//! The arguments of `sync.lua`, which runs an exchange in Redis, and its reply. Times travel as ages in milliseconds,
+//! because no two machines have the same monotonic clock.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,97 +15,117 @@ use crate::redis_client::{ReplicaId, Reply, Script};
 /// The script of an exchange.
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sync.lua")));
 
-/// What one replica says and asks.
+/// The request of one exchange.
 #[derive(Clone, Debug)]
 pub(in crate::quota) struct ExchangeRequest {
-    /// When it was put together.
+    /// When the request was made.
     pub(super) sent: MonotonicTime,
     pub(super) me: ReplicaId,
-    /// How long the lease is to last; zero gives it back.
-    pub(super) lease: Duration,
-    /// Who was last seen to hold the lease, perhaps this replica: it is looked whether the session of that one goes on.
-    pub(super) last_holder: ReplicaId,
-    /// Whether it may take the lease if nobody holds it.
-    pub(super) may_lead: bool,
-    /// Whether nothing is missing once this is entered, if it holds the lease.
-    pub(super) vouches: bool,
-    /// Calls that it wants to be granted,
-    pub(super) wants: u32,
-    /// the number of the first,
-    pub(super) first: u64,
-    /// and how long after they were granted they count at the latest.
-    pub(super) latest: Duration,
-    /// The calls of others that count at this age or less are to be told of.
+    pub(super) lease: LeaseRequest,
+    pub(super) grants: GrantRequest,
+    /// Whether no call is missing in Redis once these are recorded, if this replica holds the lease.
+    pub(super) declares_complete: bool,
+    /// The calls of others that count at this age or less are read; `None` reads none.
     pub(super) look_back: Option<Duration>,
-    /// How long calls are kept.
-    pub(super) keep: Duration,
+    /// How long calls are kept in Redis.
+    pub(super) retention: Duration,
     pub(super) limits: Vec<QuotaLimit>,
-    /// Calls to be entered, with the time at which each counts.
-    pub(super) tell: Vec<(CallName, MonotonicTime)>,
-    /// Calls to be taken out.
-    pub(super) take_out: Vec<CallName>,
+    /// Calls to be recorded, with the time at which each counts.
+    pub(super) recorded: Vec<(CallName, MonotonicTime)>,
+    /// Calls to be removed.
+    pub(super) removed: Vec<CallName>,
 }
 
-/// How far in the past a call counts, or how far in the future.
+/// The part of a request that is about the lease.
+#[derive(Clone, Debug)]
+pub(super) struct LeaseRequest {
+    /// How long the lease is to last; zero returns it.
+    pub(super) duration: Duration,
+    /// The last known holder, perhaps this replica: the script checks whether its session has ended.
+    pub(super) last_holder: ReplicaId,
+    /// Whether this replica acquires the lease if no other holds it.
+    pub(super) may_acquire: bool,
+}
+
+/// The part of a request that asks for calls.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GrantRequest {
+    /// How many calls are asked for.
+    pub(super) calls: u32,
+    /// The number of the first.
+    pub(super) first: u64,
+    /// How long after it is granted each call counts at the latest.
+    pub(super) latest: Duration,
+}
+
+impl GrantRequest {
+    /// The numbers of the first `calls` that were asked for.
+    pub(super) fn numbers(self, calls: u32) -> impl Iterator<Item = u64> {
+        (self.first..).take(calls as usize)
+    }
+}
+
+/// The time since a call counted, in milliseconds; negative if it counts in the future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Age(pub(super) i64);
 
 impl Age {
-    /// When that is, if it was true not long before `now`: never too early.
+    /// The time at which a call of this age counts, where the age was true not long before `now`: never too early.
     pub(super) fn before(self, now: MonotonicTime) -> MonotonicTime {
         let age = Duration::from_millis(self.0.unsigned_abs());
         if self.0 >= 0 { now.saturating_sub(age) } else { now + age }
     }
 }
 
-/// What Redis answers.
+/// The reply to an exchange.
 #[derive(Clone, Debug)]
 pub(in crate::quota) struct ExchangeReply {
     pub(super) holder: Option<ReplicaId>,
-    /// Whether the lease was taken just now.
-    pub(super) took: bool,
-    /// Whether nothing is missing in what Redis knows.
-    pub(super) is_known: bool,
+    /// Whether this exchange acquired the lease.
+    pub(super) is_acquired: bool,
+    /// Whether no call is missing in Redis.
+    pub(super) is_complete: bool,
+    /// How many calls are granted.
     pub(super) granted: u32,
-    /// The calls that were asked for, with how long ago they count.
+    /// The calls that were to be read, with their ages.
     pub(super) calls: Option<Vec<(CallName, Age)>>,
 }
 
 impl ExchangeRequest {
-    /// The script's arguments. Letters that tell of granted calls go to `channel`, and begin with `head`.
-    pub(super) fn arguments(&self, channel: &str, head: Vec<u8>) -> Vec<Bytes> {
+    /// The script's arguments. It announces granted calls on `channel`, in messages that begin with `message_head`.
+    pub(super) fn arguments(&self, channel: &str, message_head: Vec<u8>) -> Vec<Bytes> {
         let flag = |flag: bool| Bytes::from_static(if flag { b"1" } else { b"0" });
         let number = |number: u64| Bytes::from(number.to_string());
         let ms = |time: Duration| number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let mut arguments = vec![
             Bytes::from(self.me.as_str().to_owned()),
-            ms(self.lease),
-            flag(self.may_lead),
-            flag(self.vouches),
-            number(self.wants.into()),
-            number(self.first),
-            ms(self.latest),
+            ms(self.lease.duration),
+            flag(self.lease.may_acquire),
+            flag(self.declares_complete),
+            number(self.grants.calls.into()),
+            number(self.grants.first),
+            ms(self.grants.latest),
             self.look_back.map_or(Bytes::from_static(b"-1"), ms),
-            ms(self.keep),
+            ms(self.retention),
             Bytes::from(channel.to_owned()),
-            Bytes::from(head),
-            Bytes::from(self.last_holder.as_str().to_owned()),
+            Bytes::from(message_head),
+            Bytes::from(self.lease.last_holder.as_str().to_owned()),
         ];
         arguments.push(number(self.limits.len() as u64));
         for limit in &self.limits {
             arguments.extend([number(limit.requests.into()), ms(limit.per + GUARD)]);
         }
-        arguments.push(number(self.tell.len() as u64));
-        for (name, at) in &self.tell {
+        arguments.push(number(self.recorded.len() as u64));
+        for (name, at) in &self.recorded {
             let age = self.age(*at);
             arguments.extend([Bytes::copy_from_slice(name.as_bytes()), Bytes::from(age.0.to_string())]);
         }
-        arguments.push(number(self.take_out.len() as u64));
-        arguments.extend(self.take_out.iter().map(|name| Bytes::copy_from_slice(name.as_bytes())));
+        arguments.push(number(self.removed.len() as u64));
+        arguments.extend(self.removed.iter().map(|name| Bytes::copy_from_slice(name.as_bytes())));
         arguments
     }
 
-    /// How long before this exchange something counts, rounded down, so that nothing is taken for older than it is.
+    /// The age of a call when the request was made, rounded down, so that no call is taken for older than it is.
     pub(super) fn age(&self, at: MonotonicTime) -> Age {
         let whole = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         match self.sent.checked_sub(at) {
@@ -115,18 +136,24 @@ impl ExchangeRequest {
 }
 
 impl ExchangeReply {
-    /// Reads what the script returned; `None` if that is nonsense.
-    pub(super) fn read(exchange: &ExchangeRequest, reply: &Reply) -> Option<Self> {
+    /// Reads the reply of the script; `None` if it is not one to this request.
+    pub(super) fn read(request: &ExchangeRequest, reply: &Reply) -> Option<Self> {
         let Reply::Array(parts) = reply else { return None };
-        let [Reply::Bytes(holder), Reply::Integer(took), Reply::Integer(known), now, granted, Reply::Array(calls)] =
-            &parts[..]
+        let [
+            Reply::Bytes(holder),
+            Reply::Integer(is_acquired),
+            Reply::Integer(is_complete),
+            now,
+            granted,
+            Reply::Array(calls),
+        ] = &parts[..]
         else {
             return None;
         };
         let holder = if holder.is_empty() { None } else { Some(ReplicaId::read(holder)?) };
         let (now, granted) = (number(now)?, u32::try_from(number(granted)?).ok()?);
-        // More than was wanted cannot be: whatever answers is not the script.
-        if granted > exchange.wants {
+        // The script never grants more than was asked for.
+        if granted > request.grants.calls {
             return None;
         }
         let read = |call: &[Reply]| {
@@ -134,8 +161,8 @@ impl ExchangeReply {
             Some((CallName::from(std::str::from_utf8(name).ok()?), Age(now.checked_sub(number(at)?)?)))
         };
         let calls = calls.chunks(2).map(read).collect::<Option<Vec<_>>>()?;
-        let calls = exchange.look_back.map(|_| calls);
-        Some(Self { holder, took: *took == 1, is_known: *known == 1, granted, calls })
+        let calls = request.look_back.map(|_| calls);
+        Some(Self { holder, is_acquired: *is_acquired == 1, is_complete: *is_complete == 1, granted, calls })
     }
 }
 

@@ -1,113 +1,116 @@
-//! What a replica does while there is nothing to do: it makes sure that Redis is there and who makes the calls, and it is
-//! counted now and then. Pure: time is an argument.
+//! The schedule of one replica, and its pulses while it is idle. An idle replica has nothing to record, ask or find out:
+//! pulses show that Redis answers and that the leader is alive. Pure: time is an argument.
 
 use std::time::Duration;
 
-use super::{HELD, LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SETTLED, STILL, SharedQuota};
+use super::exchange::REQUIRED_CONTACT_TIME;
+use super::{LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SharedQuota};
 use crate::redis_client::ReplicaId;
 
-/// The interval of pulses, by which a replica at rest keeps its lease or sees that another keeps it. A leader that dies
-/// is missed after a lease and this at the latest.
+/// The interval of pulses, by which an idle leader renews its lease and an idle follower checks that the lease is held.
+/// The death of a leader is noticed after a lease and this at the latest.
 pub(in crate::quota) const PULSE_INTERVAL: Duration = Duration::from_millis(650);
-/// The interval of exchanges at rest.
-const REST_INTERVAL: Duration = Duration::from_mins(1);
-/// The interval at which each replica shows that it is there: at rest, and otherwise.
-const COUNT_INTERVALS: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(500)];
-/// When this replica does what, unless something makes it earlier.
+/// The interval of exchanges while the replica is idle.
+const IDLE_EXCHANGE_INTERVAL: Duration = Duration::from_mins(1);
+/// The interval of heartbeats while the replica is idle.
+const IDLE_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// The interval of heartbeats otherwise.
+const BUSY_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The intervals at which one replica is in touch with Redis, unless an event makes it earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::quota) struct SyncSchedule {
-    pub(in crate::quota) is_at_rest: bool,
-    /// The interval of exchanges; zero if somebody waits for one.
-    pub(in crate::quota) exchange: Duration,
-    /// How often it shows that it is there,
-    pub(in crate::quota) count: Duration,
-    /// and how often it reads who else is.
-    pub(in crate::quota) read: Duration,
+    pub(in crate::quota) is_idle: bool,
+    /// The interval of exchanges; zero if a call waits for one.
+    pub(in crate::quota) exchange_interval: Duration,
+    /// The interval at which the replica increments its counter.
+    pub(in crate::quota) heartbeat_interval: Duration,
+    /// The interval at which it reads the counters of all.
+    pub(in crate::quota) members_interval: Duration,
 }
 
 impl SyncSchedule {
-    /// Nothing is ever due.
+    /// The schedule of a replica that shares its quota with no other.
     pub(in crate::quota) const NEVER: Self = {
         let never = Duration::from_hours(1);
-        Self { is_at_rest: true, exchange: never, count: never, read: never }
+        Self { is_idle: true, exchange_interval: never, heartbeat_interval: never, members_interval: never }
     };
 }
 
 impl SharedQuota {
-    /// Whether nothing is to be told, asked or found out: who makes the calls is known, all that was spent stands in Redis,
-    /// and Redis has answered for long enough.
-    pub(super) fn is_at_rest(&self, now: MonotonicTime) -> bool {
-        let is_in_place = match &self.stance {
-            LeaseState::Leading { until, spends_from } => {
-                now < *until && *spends_from <= now && self.is_known && !self.book.expects(now)
+    /// Whether the leader is known, all calls are recorded, and Redis has answered for long enough.
+    pub(super) fn is_idle(&self, now: MonotonicTime) -> bool {
+        let is_settled = match &self.state {
+            LeaseState::Leading(held) => {
+                held.may_spend(now) && held.is_idle() && self.ledger.is_complete && !self.calls.awaits_ends(now)
             }
-            LeaseState::Following(_) => true,
-            LeaseState::Joining | LeaseState::Alone { .. } => false,
+            LeaseState::Following { .. } => true,
+            LeaseState::Joining { .. } | LeaseState::Partitioned(_) => false,
         };
-        let in_touch = self.steady.zip(self.answered).map(|(since, last)| last.saturating_sub(since));
-        let is_settled = in_touch.is_some_and(|time| time >= SETTLED) && self.has_seen_all;
-        let knows_all = self.read.is_some() && self.outage.is_none();
-        let has_nothing_to_say = self.granted.is_empty() && self.not_made.is_empty() && self.book.is_told();
-        is_in_place
-            && is_settled
-            && knows_all
-            && has_nothing_to_say
-            && self.wanted == 0
-            && !self.is_failing
-            && !self.is_leaving
+        let is_in_contact =
+            self.contact.steady_time().is_some_and(|time| time >= REQUIRED_CONTACT_TIME) && !self.contact.is_failing();
+        let knows_all = self.members.is_complete() && self.ledger.read_at.is_some();
+        is_settled && is_in_contact && knows_all && self.calls.is_idle() && !self.is_leaving
     }
 
-    /// When what is due.
+    /// Whether a call waits for an exchange.
+    pub(in crate::quota) fn is_waited_for(&self, now: MonotonicTime) -> bool {
+        self.state.leadership().is_some_and(|held| held.is_wanting() && held.is_valid(now))
+    }
+
+    /// The intervals that are due from now on.
     pub(in crate::quota) fn schedule(&self, now: MonotonicTime) -> SyncSchedule {
-        let [rest, busy] = COUNT_INTERVALS;
-        if !self.is_at_rest(now) {
-            let exchange = if self.is_waited_for(now) { Duration::ZERO } else { self.interval() };
-            return SyncSchedule { is_at_rest: false, exchange, count: busy, read: busy };
+        if self.is_idle(now) {
+            return SyncSchedule {
+                is_idle: true,
+                exchange_interval: IDLE_EXCHANGE_INTERVAL,
+                heartbeat_interval: IDLE_HEARTBEAT_INTERVAL,
+                members_interval: self.members.read_interval().max(IDLE_HEARTBEAT_INTERVAL),
+            };
         }
-        let read = self.members.read_interval().max(rest);
-        SyncSchedule { is_at_rest: true, exchange: REST_INTERVAL, count: rest, read }
+        let exchange_interval = match &self.state {
+            LeaseState::Leading(_) if self.is_waited_for(now) => Duration::ZERO,
+            LeaseState::Leading(_) => LEASE_DURATION / 4,
+            LeaseState::Following { .. } => LEASE_DURATION / 3,
+            LeaseState::Joining { .. } | LeaseState::Partitioned(_) => LEASE_DURATION / 5,
+        };
+        SyncSchedule {
+            is_idle: false,
+            exchange_interval,
+            heartbeat_interval: BUSY_HEARTBEAT_INTERVAL,
+            members_interval: BUSY_HEARTBEAT_INTERVAL,
+        }
     }
 
-    /// A pulse is due: whose lease it is to be about, which is kept if it is this replica's. `None` if it is not at rest, for
-    /// then exchanges say more.
+    /// Begins a pulse. Returns the replica whose lease it renews or checks; `None` if this replica is not idle, because
+    /// then exchanges do more.
     pub(in crate::quota) fn begin_pulse(&mut self, now: MonotonicTime) -> Option<ReplicaId> {
-        if !self.is_at_rest(now) {
+        if !self.is_idle(now) {
             return None;
         }
-        self.note_attempt(now);
-        match &self.stance {
-            LeaseState::Following(leader) => Some(leader.clone()),
-            _ => Some(self.me.clone()),
+        self.contact.attempt(now);
+        match &self.state {
+            LeaseState::Following { leader } => Some(leader.clone()),
+            _ => Some(self.replica.me.clone()),
         }
     }
 
-    /// A pulse that was sent at `sent` was answered: whether the lease is held by whom it was about. Gives whether there is
-    /// more to be found out, by an exchange.
+    /// Ends a pulse that was sent at `sent`: Redis has said whether the lease is held by the replica that it was about.
+    /// Returns whether an exchange is needed to find out more.
     pub(in crate::quota) fn end_pulse(&mut self, now: MonotonicTime, sent: MonotonicTime, is_held: bool) -> bool {
-        if !is_held || !self.is_at_rest(now) {
+        if !is_held || !self.is_idle(now) {
             return true;
         }
-        self.answered = self.answered.max(Some(sent));
-        self.stood_still = false;
-        if let LeaseState::Leading { until, .. } = &mut self.stance {
-            *until = (*until).max(sent + HELD);
+        self.contact.answer(sent);
+        if let Some(held) = self.state.leadership_mut() {
+            held.renew(sent);
         }
         false
     }
 
-    /// Notes that Redis is about to be asked, and what the time since it last was says.
-    pub(super) fn note_attempt(&mut self, now: MonotonicTime) {
-        self.stood_still |= self.tried.is_some_and(|last| last + STILL <= now);
-        self.tried = Some(now);
-        if self.answered.is_some_and(|last| last + LEASE_DURATION <= now) {
-            // Out of touch: by an outage, or because this process stood still.
-            self.steady = None;
-        }
-    }
-
-    /// Another replica says that it is there, as it does when it begins.
+    /// Another replica has announced that it has started.
     pub(in crate::quota) fn note_joined(&mut self, now: MonotonicTime, replica: &ReplicaId) -> QuotaChange {
-        self.members.meet(now, replica);
+        self.members.note_joined(now, replica);
         QuotaChange::default()
     }
 }

@@ -1,20 +1,20 @@
-//! Attacks by connections: many of them, and requests that never end.
+//! Attacks by many connections and by requests that never end.
 
 use std::net::{SocketAddr, TcpListener};
 
 use tokio::net::TcpStream;
 
-use crate::support::attack::{MB, Target, connect_from, receive_all, send};
-use crate::support::{Ask, Client, until};
+use super::monitored_gateway::{MB, MonitoredGateway, connect_from, receive_all, send};
+use crate::support::{TestRequest, exact_profile, start_dated_simulator, until};
 
-/// An upstream of requests that are not to reach it.
+/// The upstream of requests that must not reach it.
 const NOWHERE: &str = "http://127.0.0.1:1";
-/// More connections than a gateway takes.
+/// More connections than a gateway accepts.
 const CONNECTIONS: usize = 4500;
-/// So many addresses that none of them opens more connections than a peer may.
+/// Client addresses, enough for each to stay below the limit of a peer.
 const PEERS: usize = 8;
 
-/// Opens connections, and sends over each of them as much of its request as the gateway takes.
+/// Opens connections and sends a request over each, as far as the gateway accepts it.
 async fn open(addr: SocketAddr, connections: usize, request: impl Fn(usize) -> Vec<u8>) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for nth in 0..connections {
@@ -32,87 +32,84 @@ fn unfinished_head(len: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn unfinished_heads_of_400_kb_take_bounded_memory() {
-    let target = Target::start(NOWHERE, &[], None).await;
-    let head = unfinished_head(400_000);
-    let _open = open(target.addr, 2000, |_| head.clone()).await;
-    // By their size, or, on a slow machine, by the memory that they take together.
-    target.until_metric("koregate_connections_cut_total", "limit=", 1900).await;
-    target.assert_held();
+async fn unfinished_heads_take_bounded_memory() {
+    for (len, connections, limit, cut) in [
+        // Cut by their size or, on a slow machine, by the memory of all requests.
+        (400_000, 2000, "limit=", 1900),
+        // Below the limit of a head.
+        (30_000, CONNECTIONS, "limit=\"request_memory\"", 3500),
+    ] {
+        let gateway = MonitoredGateway::start(NOWHERE, &[]).await;
+        let head = unfinished_head(len);
+        let _open = open(gateway.addr(), connections, |_| head.clone()).await;
+        gateway.until_metric("koregate_connections_cut_total", limit, cut).await;
+        gateway.assert_alive_within_bounds();
+    }
 }
 
 #[tokio::test]
-async fn unfinished_heads_below_the_limit_take_bounded_memory() {
-    let target = Target::start(NOWHERE, &[], None).await;
-    let head = unfinished_head(30_000);
-    let _open = open(target.addr, CONNECTIONS, |_| head.clone()).await;
-    target.until_metric("koregate_connections_cut_total", "limit=\"request_memory\"", 3500).await;
-    target.assert_held();
-}
-
-#[tokio::test]
-async fn bodies_held_open_take_bounded_memory() {
-    let target = Target::start(NOWHERE, &[], None).await;
-    let mut request = Ask::post("from=2026-02-23&to=2026-02-23", vec![b' '; 256 << 10]).wire(target.addr);
+async fn unfinished_bodies_take_bounded_memory() {
+    let gateway = MonitoredGateway::start(NOWHERE, &[]).await;
+    let mut request =
+        TestRequest::post("from=2026-02-23&to=2026-02-23", vec![b' '; 256 << 10]).to_bytes(gateway.addr());
     request.pop();
-    let _open = open(target.addr, 1500, |_| request.clone()).await;
-    // All but those that the budget holds.
-    target.until_metric("koregate_requests_total", "outcome=\"overloaded\"", 1400).await;
-    target.assert_held();
+    let _open = open(gateway.addr(), 1500, |_| request.clone()).await;
+    // All but those that fit into the memory for requests.
+    gateway.until_metric("koregate_requests_total", "outcome=\"overloaded\"", 1400).await;
+    gateway.assert_alive_within_bounds();
 }
 
 #[tokio::test]
-async fn idle_connections_take_bounded_memory_and_give_it_back() {
-    let target = Target::start(NOWHERE, &[], None).await;
-    let before = target.resident();
+async fn idle_connections_release_memory_when_closed() {
+    let gateway = MonitoredGateway::start(NOWHERE, &[]).await;
+    let before = gateway.resident();
     let head = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let open = open(target.addr, CONNECTIONS, |_| head.to_vec()).await;
-    target.until_metric("koregate_connections_cut_total", "limit=\"max_connections\"", 404).await;
-    target.until_metric("koregate_requests_total", "outcome=\"not_found\"", 4096).await;
-    assert!(target.resident() > before + 20 * MB, "there is nothing to give back");
+    let open = open(gateway.addr(), CONNECTIONS, |_| head.to_vec()).await;
+    gateway.until_metric("koregate_connections_cut_total", "limit=\"max_connections\"", 404).await;
+    gateway.until_metric("koregate_requests_total", "outcome=\"not_found\"", 4096).await;
+    assert!(gateway.resident() > before + 20 * MB, "the connections must take memory first");
     drop(open);
-    until("memory is given back", || target.resident() < before + 10 * MB).await;
-    target.assert_held();
+    until("the memory to be released", || gateway.resident() < before + 10 * MB).await;
+    gateway.assert_alive_within_bounds();
 }
 
 #[tokio::test]
-async fn requests_under_way_take_bounded_memory() {
-    // It takes calls in, and never answers.
+async fn pending_requests_take_bounded_memory() {
+    // An upstream that accepts calls and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let target = Target::start(&format!("http://{}", silent.local_addr().unwrap()), &[], None).await;
+    let gateway = MonitoredGateway::start(&format!("http://{}", silent.local_addr().unwrap()), &[]).await;
     let request = |nth: usize| {
         let day = format!("{}-{:02}-{:02}", 2010 + nth / 336, nth / 28 % 12 + 1, nth % 28 + 1);
-        Ask::get(format!("from={day}&to={day}")).wire(target.addr)
+        TestRequest::get(format!("from={day}&to={day}")).to_bytes(gateway.addr())
     };
-    let _open = open(target.addr, CONNECTIONS, request).await;
-    target.until_metric("koregate_requests_total", "outcome=\"overloaded\"", 2048).await;
-    target.assert_held();
+    let _open = open(gateway.addr(), CONNECTIONS, request).await;
+    gateway.until_metric("koregate_requests_total", "outcome=\"overloaded\"", 2048).await;
+    gateway.assert_alive_within_bounds();
 }
 
 #[tokio::test]
-async fn peer_with_too_many_connections_is_told_and_others_are_served() {
+async fn peer_over_connection_limit_is_refused_alone() {
     let limit = [("KOREGATE__SERVER__MAX_CONNECTIONS_PER_PEER", "2")];
-    let target = Target::start(NOWHERE, &limit, None).await;
-    let _open = [connect_from(2, target.addr).await.unwrap(), connect_from(2, target.addr).await.unwrap()];
-    let third = connect_from(2, target.addr).await.unwrap();
-    let answer = receive_all(&third).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\"code\":503}]}"), "{answer}");
-    assert_eq!(Client::default().send(target.addr, &Ask::get("").path("/")).await.unwrap().status, 404);
-    target.until_metric("koregate_connections_cut_total", "limit=\"max_connections_per_peer\"", 1).await;
-    target.assert_held();
+    let gateway = MonitoredGateway::start(NOWHERE, &limit).await;
+    let _open = [connect_from(2, gateway.addr()).await.unwrap(), connect_from(2, gateway.addr()).await.unwrap()];
+    let third = connect_from(2, gateway.addr()).await.unwrap();
+    let response = receive_all(&third).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.ends_with("\"code\":503}]}"), "{response}");
+    assert_eq!(gateway.send(&TestRequest::path_only("/")).await.status, 404);
+    gateway.until_metric("koregate_connections_cut_total", "limit=\"max_connections_per_peer\"", 1).await;
+    gateway.assert_alive_within_bounds();
 }
 
 #[tokio::test]
-async fn gateway_lives_and_calls_its_upstream_with_few_open_files() {
-    let (simulator, _control) = crate::operations::simulator().await;
-    let target = Target::start(&simulator.base_url(), &[], Some(256)).await;
-    assert!(target.printed().contains("does not fit into the limit of open files"), "{}", target.printed());
-    let client = Client::default();
-    assert_eq!(client.send(target.addr, &Ask::get("").path("/")).await.unwrap().status, 404);
-    let _open = open(target.addr, 400, |_| Vec::new()).await;
-    target.until_metric("koregate_connections_cut_total", "limit=\"max_connections\"", 270).await;
-    // Over the connection from before.
-    let answer = client.send(target.addr, &Ask::get("from=2026-02-23&to=2026-02-23")).await.unwrap();
-    assert_eq!(answer.page().items().len(), 250);
-    target.assert_held();
+async fn few_open_files_still_allow_upstream_calls() {
+    let (simulator, _control) = start_dated_simulator(exact_profile(250, 4)).await;
+    let gateway = MonitoredGateway::start_limited(&simulator.base_url(), &[], Some(256)).await;
+    assert!(gateway.output().contains("does not fit into the limit of open files"), "{}", gateway.output());
+    assert_eq!(gateway.send(&TestRequest::path_only("/")).await.status, 404);
+    let _open = open(gateway.addr(), 400, |_| Vec::new()).await;
+    gateway.until_metric("koregate_connections_cut_total", "limit=\"max_connections\"", 270).await;
+    // Over the pooled connection.
+    let response = gateway.send(&TestRequest::get("from=2026-02-23&to=2026-02-23")).await;
+    assert_eq!(response.page().items().len(), 250);
+    gateway.assert_alive_within_bounds();
 }

@@ -1,27 +1,25 @@
-//! Attacks by what identifies a series: bodies and parameters that callers choose as long as they like.
+//! Attacks by the identity of a series: long bodies chosen by the caller.
 
-use crate::support::attack::Target;
-use crate::support::{Ask, Client};
+use super::monitored_gateway::{MonitoredGateway, UNLIMITED};
+use crate::support::{SETTLED_DAY, TestRequest, exact_profile, start_dated_simulator};
 
-const LIMITS: (&str, &str) = ("KOREGATE__ACCOUNTS__0__QUOTA", "{ limits = [{ requests = 1000000, per = '1m' }] }");
-const DAY: &str = "from=2026-02-23&to=2026-02-23";
-/// Close to the most that a body may be of, in bytes.
+/// Close to the limit of a body that identifies a series, in bytes.
 const LONG: usize = 250_000;
 
-async fn assert_bodies_held(body: impl Fn(usize) -> String) {
-    let (simulator, _control) = crate::operations::simulator().await;
-    let target = Target::start(&simulator.base_url(), &[LIMITS], None).await;
-    let client = Client::default();
+/// Asserts that 200 distinct bodies take bounded memory.
+async fn assert_bodies_bounded(body: impl Fn(usize) -> String) {
+    let (simulator, _control) = start_dated_simulator(exact_profile(250, 4)).await;
+    let gateway = MonitoredGateway::start(&simulator.base_url(), &[UNLIMITED]).await;
     for nth in 0..200 {
-        let answer = client.send(target.addr, &Ask::post(DAY, body(nth).into_bytes())).await.unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = gateway.send(&TestRequest::post(SETTLED_DAY, body(nth).into_bytes())).await;
+        assert_eq!(response.status, 200, "{}", response.text());
     }
-    target.assert_held();
+    gateway.assert_alive_within_bounds();
 }
 
 #[tokio::test]
-async fn long_filters_take_no_memory_of_their_own() {
-    assert_bodies_held(|nth| {
+async fn long_filters_take_bounded_memory() {
+    assert_bodies_bounded(|nth| {
         let ids: Vec<_> = (0..LONG / 50).map(|id| format!(r#""{nth:020}-{id:020}""#)).collect();
         format!(r#"{{"sessionIds":[{}]}}"#, ids.join(","))
     })
@@ -29,7 +27,7 @@ async fn long_filters_take_no_memory_of_their_own() {
 }
 
 #[tokio::test]
-async fn long_unknown_bodies_take_no_memory_of_their_own() {
+async fn long_unknown_bodies_take_bounded_memory() {
     let pad = "x".repeat(LONG);
-    assert_bodies_held(|nth| format!(r#"{{"unknown":"{nth}{pad}"}}"#)).await;
+    assert_bodies_bounded(|nth| format!(r#"{{"unknown":"{nth}{pad}"}}"#)).await;
 }

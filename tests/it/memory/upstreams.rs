@@ -1,4 +1,4 @@
-//! Attacks by an upstream whose pages are not what pages are.
+//! Attacks by an upstream with malformed or endless pages.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -7,13 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
-use crate::support::attack::Target;
-use crate::support::{Ask, Client, until};
+use super::monitored_gateway::{MonitoredGateway, UNLIMITED};
+use crate::support::{HttpClient, SETTLED_DAY, TestRequest, until};
 
-const LIMITS: (&str, &str) = ("KOREGATE__ACCOUNTS__0__QUOTA", "{ limits = [{ requests = 1000000, per = '1m' }] }");
-const DAY: &str = "from=2026-02-23&to=2026-02-23";
-
-/// An upstream that answers each request with the body that `page` gives for its offset.
+/// An upstream that answers each request with the body that `page` returns for its offset.
 struct Upstream {
     base_url: String,
     calls: Arc<AtomicUsize>,
@@ -39,8 +36,8 @@ impl Upstream {
     }
 }
 
-/// Answers one request after the other. The body of a request has no line's end, so it reads as the beginning of the next
-/// request's first line, of which only the offset matters.
+/// Answers the requests of one connection. The body of a request has no line break, so it is read as the beginning of
+/// the next request line, of which only the offset matters.
 fn answer_all(connection: TcpStream, page: impl Fn(usize) -> String, calls: &AtomicUsize) {
     let mut reader = BufReader::new(connection);
     let (mut offset, mut line) = (0, Vec::new());
@@ -61,7 +58,7 @@ fn answer_all(connection: TcpStream, page: impl Fn(usize) -> String, calls: &Ato
     }
 }
 
-/// A hundred items behind `offset`, all of one day, a millisecond apart; more are promised.
+/// A hundred items from `offset` on, all of one day and a millisecond apart, with more to follow.
 fn endless(offset: usize) -> String {
     let start: Timestamp = "2026-02-23T00:00:00Z".parse().unwrap();
     let item = |n: usize| {
@@ -73,40 +70,40 @@ fn endless(offset: usize) -> String {
 }
 
 #[tokio::test]
-async fn pages_without_end_take_bounded_memory() {
+async fn endless_pages_take_bounded_memory() {
     let upstream = Upstream::start(endless);
-    let target = Target::start(&upstream.base_url, &[LIMITS], None).await;
-    let (addr, client) = (target.addr, Client::default());
-    let asking = tokio::spawn(async move { client.send(addr, &Ask::get(DAY)).await });
-    // More than 30 MB as they came.
-    until("many pages have come", || upstream.calls() > 160).await;
-    asking.abort();
-    target.assert_held();
+    let gateway = MonitoredGateway::start(&upstream.base_url, &[UNLIMITED]).await;
+    let (addr, client) = (gateway.addr(), HttpClient::default());
+    let pending = tokio::spawn(async move { client.send(addr, &TestRequest::get(SETTLED_DAY)).await });
+    // More than 30 MB of pages.
+    until("many pages", || upstream.calls() > 160).await;
+    pending.abort();
+    gateway.assert_alive_within_bounds();
 }
 
 #[tokio::test]
-async fn whole_window_without_end_is_an_error_that_names_its_limit() {
-    // Without timestamps, nothing can be cut.
+async fn endless_uncut_window_error_names_limit() {
+    // Items without timestamps cannot be cut.
     let upstream = Upstream::start(|offset| endless(offset).replace("segmentStartTime", "at"));
-    let target = Target::start(&upstream.base_url, &[LIMITS], None).await;
-    let answer = Client::default().send(target.addr, &Ask::get(DAY)).await.unwrap();
-    assert_eq!(answer.status, 502);
+    let gateway = MonitoredGateway::start(&upstream.base_url, &[UNLIMITED]).await;
+    let response = gateway.send(&TestRequest::get(SETTLED_DAY)).await;
+    assert_eq!(response.status, 502);
     let limit = (32 << 20).to_string();
-    assert!(answer.text().contains(&limit), "{}", answer.text());
-    target.assert_held();
+    assert!(response.text().contains(&limit), "{}", response.text());
+    gateway.assert_alive_within_bounds();
 }
 
 #[tokio::test]
-async fn pages_of_too_many_items_or_mostly_padding_take_bounded_memory() {
+async fn oversized_or_padded_pages_take_bounded_memory() {
     for page in [
         format!(r#"{{"hasMore":false,"data":[{}{{}}]}}"#, "{},".repeat(10_000_000)),
         format!(r#"{{"hasMore":false,"data":[{{}}{}]}}"#, " ".repeat(40 << 20)),
     ] {
         let page: Arc<str> = page.into();
         let upstream = Upstream::start(move |_| page.to_string());
-        let target = Target::start(&upstream.base_url, &[LIMITS], None).await;
-        let answer = Client::default().send(target.addr, &Ask::get(DAY)).await.unwrap();
-        assert_eq!(answer.status, 502, "{}", answer.text());
-        target.assert_held();
+        let gateway = MonitoredGateway::start(&upstream.base_url, &[UNLIMITED]).await;
+        let response = gateway.send(&TestRequest::get(SETTLED_DAY)).await;
+        assert_eq!(response.status, 502, "{}", response.text());
+        gateway.assert_alive_within_bounds();
     }
 }

@@ -1,47 +1,57 @@
-//! What every test needs: a simulator and a gateway that stand, a client that asks, and answers that can be compared.
+//! The harness of all integration tests.
+//!
+//! | file | provides |
+//! | --- | --- |
+//! | `harness` | [`TestHarness`]: a simulator behind a gateway; [`GatewayClient`]: one gateway and its client |
+//! | `settings` | [`Settings`]: the configuration of a gateway |
+//! | `profile` | the simulator's types, and profiles of its data |
+//! | `request`, `response`, `open_response` | [`TestRequest`]; [`TestResponse`] and [`OpenResponse`], complete or not |
+//! | `http_client`, `raw_http` | a pooling HTTP client; bytes on a socket |
+//! | `timestamps`, `window` | the clock, timestamps, windows and the comparison of their items |
+//! | `metrics` | [`Metrics`]: values of the Prometheus text |
+//! | `wait` | the only place that polls, with a deadline |
+//! | `process` | [`KoregateProcess`], [`GatewayProcess`]: the binary as a child process |
+//! | `proxy` | [`RecordingProxy`]: a proxy between gateway and upstream that can hold calls |
+//! | `redis` | real Redis servers: alone, as a Cluster, behind Sentinels |
+//! | `certificates` | [`CertificateAuthority`]: certificates made for a test |
 
-pub(crate) mod attack;
-mod client;
+mod certificates;
+mod harness;
+mod http_client;
+mod metrics;
+mod open_response;
+mod process;
+mod profile;
+mod proxy;
+mod raw_http;
 mod redis;
-mod rig;
+mod request;
+mod response;
 mod settings;
-mod time;
+mod timestamps;
+mod wait;
 mod window;
-mod wire;
 
-pub(crate) use self::redis::{RedisCluster, RedisServer, Sentinels, free_port, text, wait_for};
-pub(crate) use client::{Answer, Ask, Client, Page, head_and_body, read_to_end, send_raw};
-pub(crate) use rig::{Door, Rig};
-pub(crate) use settings::Settings;
-pub(crate) use time::{DAY, HOUR, NOW, at, spelled};
-pub(crate) use window::{Window, assert_items, check_pages, check_pages_against};
-pub(crate) use wire::{Answers, exchange, first_answer};
-
-use std::time::{Duration, Instant};
-
-use koregate_simulator::{Profile, StreamProfile};
-
-/// The account of the simulator's default profile.
-pub(crate) const ACCOUNT: &str = "664b33a620bd0892e0000001";
-/// The stream that [`profile`] has.
-pub(crate) const STREAM: &str = "st-test";
-
-/// A simulator with `days` UTC days of one stream, up to the end of the day of "now".
-pub(crate) fn profile(items_per_day: u32, days: u32) -> Profile {
-    Profile { streams: vec![StreamProfile::new(STREAM, items_per_day)], days, ..Profile::default() }
-}
-
-/// The same, with exactly so many items on each day.
-pub(crate) fn exact_profile(items_per_day: u32, days: u32) -> Profile {
-    let stream = StreamProfile { exact: true, ..StreamProfile::new(STREAM, items_per_day) };
-    Profile { streams: vec![stream], days, ..Profile::default() }
-}
-
-/// Waits until `condition` holds, letting all else run: for what another task is about to do.
-pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
-        tokio::task::yield_now().await;
-    }
-}
+pub(crate) use self::redis::{RedisCluster, RedisSentinels, RedisServer, free_port};
+pub(crate) use certificates::CertificateAuthority;
+pub(crate) use harness::{GatewayClient, TestHarness};
+pub(crate) use http_client::HttpClient;
+pub(crate) use metrics::Metrics;
+pub(crate) use open_response::OpenResponse;
+pub(crate) use process::{GatewayProcess, KoregateProcess, environment, on_one_core, run_koregate, text};
+pub(crate) use profile::{
+    ACCOUNT, AcceptedScheme, ApiVariant, CallOutcome, Control, Credential, FAULTS, Fault, FaultPlan, ItemFilter,
+    OTHER_ACCOUNT, OTHER_STREAM, Profile, RateLimits, RecordedCall, RollingLimit, STREAM, SelectOn, Simulator,
+    SortOrder, StreamProfile, TokenRules, channel_filter, exact_profile, exact_stream, other_credential, profile,
+    settled_day_items, start_dated_simulator,
+};
+pub(crate) use proxy::RecordingProxy;
+pub(crate) use raw_http::{RawResponses, exchange, first_response, read_to_end, send_raw, split_head};
+pub(crate) use request::TestRequest;
+pub(crate) use response::{ResponsePage, TestResponse, to_ndjson};
+pub(crate) use settings::{Settings, caller_table, key_hash};
+pub(crate) use timestamps::{
+    Clock, DAY, HOUR, Interval, IntervalSet, NOW, QueryBound, Timestamp, UpperBound, at, format_query_time,
+};
+pub(crate) use wait::{poll_blocking, until, until_async, within_deadline};
+pub(crate) use window::{SETTLED_DAY, Window, assert_items, assert_pages, assert_pages_of, pages_of};

@@ -1,12 +1,14 @@
-//! The configuration of a test, as an operator would write it: TOML text, read by the code that reads an operator's.
+//! The configuration of a gateway as TOML text, parsed by the product's own reader.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use koregate::config::Config;
-use koregate_simulator::Profile;
 
-/// What a test sets; all else has the default of the product, but for limits so high that no call waits.
+use super::Profile;
+
+/// The keys that a test sets. All others have the product's defaults, except for limits that no call has to wait for.
 ///
 /// ```ignore
 /// Settings::default().section("window", "settle_after = '15m'\nfreshness = []")
@@ -42,14 +44,25 @@ impl Settings {
         self
     }
 
-    /// Shares by this Redis, which may take a second to answer.
+    /// Shares chunks and the quota through the Redis at `url`, with a timeout of a second.
     pub(crate) fn redis(self, url: &str) -> Self {
-        self.section("cache", &format!("redis = {{ url = '{url}', timeout = '1s' }}"))
+        self.redis_with(url, "")
     }
 
-    /// The limits of each account, as a TOML array; replaces those from before.
+    /// The same with more keys of `cache.redis`, such as `encryption_key = { … }`.
+    pub(crate) fn redis_with(self, url: &str, keys: &str) -> Self {
+        let separator = if keys.is_empty() { "" } else { ", " };
+        self.section("cache", &format!("redis = {{ url = '{url}', timeout = '1s'{separator}{keys} }}"))
+    }
+
+    /// Replaces the limits of each account, a TOML array.
     pub(crate) fn limits(self, limits: &str) -> Self {
         Self { limits: limits.to_owned(), ..self }
+    }
+
+    /// A limit that no test reaches, with a period of a second: a refused account reopens after one period.
+    pub(crate) fn one_second_limit() -> Self {
+        Self::default().limits("[{ requests = 1_000_000, per = '1s' }]")
     }
 
     /// Adds lines to each account.
@@ -91,4 +104,15 @@ impl Settings {
         std::fs::write(&file, &text).unwrap();
         Config::load(Some(&file), environment).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
+}
+
+/// The SHA-256 of an API key, in hexadecimal.
+pub(crate) fn key_hash(key: &str) -> String {
+    let hash: Vec<String> = digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    hash.concat()
+}
+
+/// The table of a caller with more `lines`, for [`Settings::tables`].
+pub(crate) fn caller_table(name: &str, key: &str, lines: &str) -> String {
+    format!("[[callers]]\nname = '{name}'\napi_key_sha256 = '{}'\n{lines}\n", key_hash(key))
 }

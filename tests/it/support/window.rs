@@ -1,13 +1,14 @@
-//! Windows, and pages of them held against the truth.
+//! Windows, and the comparison of their items with the simulator's.
 
-use koregate::window::{Timestamp, UpperBound};
+use super::{DAY, ResponsePage, TestHarness, TestResponse, Timestamp, UpperBound, at, format_query_time};
 
-use super::{Answer, Page, Rig, spelled};
+/// The query of a whole settled day of most tests; its items are [`TestHarness::settled_day`].
+pub(crate) const SETTLED_DAY: &str = "from=2026-02-23&to=2026-02-23";
 
-/// A window: how it is asked for, and the moments that this encloses.
+/// A window: its query, and the half-open interval that it covers.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
-    /// `from` and `to`, escaped.
+    /// `from` and `to`, percent-encoded.
     pub(crate) query: String,
     pub(crate) from: Timestamp,
     /// Exclusive; may lie in the future.
@@ -15,53 +16,68 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// From one whole second to another, in the spelling of Kore's own template.
+    /// From one whole second to another, in the format of Kore's own template.
     pub(crate) fn seconds(from: Timestamp, to: Timestamp, bound: UpperBound) -> Self {
-        Self::spelled(from, to, bound, "%Y-%m-%d-%H:%M:%S")
+        Self::formatted(from, to, bound, "%Y-%m-%d-%H:%M:%S")
     }
 
-    /// The same in another spelling, given in jiff's format.
-    pub(crate) fn spelled(from: Timestamp, to: Timestamp, bound: UpperBound, format: &str) -> Self {
+    /// The same in another format, given in jiff's notation.
+    pub(crate) fn formatted(from: Timestamp, to: Timestamp, bound: UpperBound, format: &str) -> Self {
         let end = if bound == UpperBound::Inclusive { to.next_tick() } else { to };
-        Self { query: format!("from={}&to={}", spelled(from, format), spelled(to, format)), from, end }
+        let (from_text, to_text) = (format_query_time(from, format), format_query_time(to, format));
+        Self { query: format!("from={from_text}&to={to_text}"), from, end }
     }
 
     /// Whole days, the last one included.
     pub(crate) fn days(first: &str, last: &str) -> Self {
-        let (from, last_day) = (super::at(first), super::at(last));
-        Self { query: format!("from={first}&to={last}"), from, end: last_day + super::DAY }
+        Self { query: format!("from={first}&to={last}"), from: at(first), end: at(last) + DAY }
+    }
+
+    /// One whole day.
+    pub(crate) fn day(date: &str) -> Self {
+        Self::days(date, date)
     }
 }
 
-/// Fails unless the page holds exactly these items, byte for byte, in this order.
+/// The fewest upstream pages that hold so many items.
+pub(crate) fn pages_of(items: usize) -> u64 {
+    items.div_ceil(100).max(1) as u64
+}
+
+/// Asserts that the page has exactly these items, byte for byte, in this order.
 #[track_caller]
-pub(crate) fn assert_items(page: &Page, truth: &[Vec<u8>], what: &str) {
-    let differs = page.items().zip(truth).position(|(item, truth)| item != truth.as_slice());
-    let (found, wanted) = (page.items().len(), truth.len());
+pub(crate) fn assert_items(page: &ResponsePage, expected: &[Vec<u8>], context: &str) {
+    let difference = page.items().zip(expected).position(|(item, expected)| item != expected.as_slice());
+    let (actual, wanted) = (page.items().len(), expected.len());
     assert!(
-        differs.is_none() && found == wanted,
-        "{what}: {found} items where there should be {wanted}; the first that differs is {differs:?}"
+        difference.is_none() && actual == wanted,
+        "{context}: {actual} items instead of {wanted}; the first difference is at {difference:?}"
     );
 }
 
-/// Asks for a whole window in pages of `size`, and holds each page against the simulator's truth; the last answer.
-pub(crate) async fn check_pages(rig: &Rig, window: &Window, size: usize) -> Answer {
-    let truth = rig.truth(window.from, window.end.min(rig.clock.now()));
-    check_pages_against(rig, window, size, &truth).await
+/// Requests a whole window in pages of `size` and compares each with the simulator's items; returns the last response.
+pub(crate) async fn assert_pages(harness: &TestHarness, window: &Window, size: usize) -> TestResponse {
+    let expected = harness.window_items(window);
+    assert_pages_of(harness, window, size, &expected).await
 }
 
-/// The same against a truth that is known already.
-pub(crate) async fn check_pages_against(rig: &Rig, window: &Window, size: usize, truth: &[Vec<u8>]) -> Answer {
+/// The same with items that are known already.
+pub(crate) async fn assert_pages_of(
+    harness: &TestHarness,
+    window: &Window,
+    size: usize,
+    expected: &[Vec<u8>],
+) -> TestResponse {
     let mut offset = 0;
     loop {
-        let answer = rig.get(format!("{}&offset={offset}&limit={size}", window.query)).await;
-        let page = answer.page();
-        let what = format!("{} from {offset}, {size} a page", window.query);
-        let end = truth.len().min(offset + size);
-        assert_items(&page, &truth[offset..end], &what);
-        assert_eq!(page.has_more, end < truth.len(), "{what}: hasMore");
+        let response = harness.get(format!("{}&offset={offset}&limit={size}", window.query)).await;
+        let page = response.page();
+        let context = format!("{} from {offset}, {size} a page", window.query);
+        let end = expected.len().min(offset + size);
+        assert_items(&page, &expected[offset..end], &context);
+        assert_eq!(page.has_more, end < expected.len(), "{context}: hasMore");
         if !page.has_more {
-            return answer;
+            return response;
         }
         offset = end;
     }

@@ -1,0 +1,10 @@
+//! The commands of the binary beside `serve`.
+
+mod check;
+mod demo;
+mod key;
+mod simulate;
+mod token;
+
+/// The client secret of the simulator's default profile, which no command may print.
+const SECRET: &str = "simulated-secret-of-no-worth-at-all=";

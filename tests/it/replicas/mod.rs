@@ -1,0 +1,14 @@
+//! Several replicas: shared chunks, the elected leader and its followers, and the quota that they share.
+//!
+//! `replica_set` starts a leader with followers; the other files are tests.
+
+mod failover;
+mod follower;
+mod idle_traffic;
+mod redis_failures;
+mod redis_values;
+mod replica_set;
+mod shared_cache;
+mod shared_fetch;
+mod shared_quota;
+mod streaming;

@@ -1,0 +1,7 @@
+//! Requests: windows, filters, parameters, dry runs and refusals.
+
+mod dry_run;
+mod filters;
+mod parameters;
+mod refusals;
+mod windows;

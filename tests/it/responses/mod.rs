@@ -1,0 +1,6 @@
+//! Responses: encodings, validators, cache headers, and the cache of whole responses.
+
+mod cache_status;
+mod encodings;
+mod response_cache;
+mod validators;

@@ -1,0 +1,94 @@
+//! TLS of the data plane and towards the upstream.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+
+use crate::support::{
+    CertificateAuthority, RecordingProxy, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, exact_profile,
+};
+
+/// The status and the number of items of [`SETTLED_DAY`], or the error of the handshake.
+async fn get(addr: SocketAddr, tls: ClientConfig) -> anyhow::Result<(u16, usize)> {
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
+    let client = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
+    let path = format!("/agentassist/api/v1/public/{STREAM}/v2/agentassistinteractions?{SETTLED_DAY}");
+    let uri = format!("https://localhost:{}{path}", addr.port());
+    let (head, body) = client.request(Request::get(uri).body(Empty::new())?).await?.into_parts();
+    let page: serde_json::Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
+    Ok((head.status.as_u16(), page["data"].as_array().map_or(0, Vec::len)))
+}
+
+#[tokio::test]
+async fn tls_listener_refuses_plain_text() {
+    let authority = CertificateAuthority::new();
+    let harness = TestHarness::start(exact_profile(150, 4), &authority.sign("localhost").listener_settings(None)).await;
+    assert_eq!(get(harness.gateway.addr(), authority.client_config(None)).await.unwrap(), (200, 150));
+    let plain = harness.gateway.try_send(&TestRequest::get(SETTLED_DAY)).await;
+    assert!(plain.is_err(), "plain text was answered: {plain:?}");
+    assert!(
+        get(harness.gateway.addr(), CertificateAuthority::new().client_config(None)).await.is_err(),
+        "an unknown authority"
+    );
+    assert_eq!(harness.gateway.get_admin("/readyz").await.status, 200, "the admin plane has no TLS");
+}
+
+#[tokio::test]
+async fn client_ca_admits_signed_clients_only() {
+    let (authority, callers, strangers) =
+        (CertificateAuthority::new(), CertificateAuthority::new(), CertificateAuthority::new());
+    let settings = authority.sign("localhost").listener_settings(Some(&callers.file()));
+    let harness = TestHarness::start(exact_profile(150, 4), &settings).await;
+    let addr = harness.gateway.addr();
+    assert!(get(addr, authority.client_config(None)).await.is_err(), "without a certificate");
+    assert!(
+        get(addr, authority.client_config(Some(&strangers.sign("bi-etl")))).await.is_err(),
+        "with a certificate of another authority"
+    );
+    assert_eq!(harness.calls(), 0);
+    assert_eq!(get(addr, authority.client_config(Some(&callers.sign("bi-etl")))).await.unwrap(), (200, 150));
+}
+
+#[tokio::test]
+async fn token_is_sent_to_verified_upstream_only() {
+    let authority = CertificateAuthority::new();
+    let trusting = Settings::default().section("upstream", &format!("ca_file = '{}'", authority.file().display()));
+    let harness = TestHarness::start_exact(150, 4).await;
+    let upstream = harness.upstream_addr();
+    for (name, settings, trusted) in [
+        ("localhost", &trusting, true),
+        // Signed by an authority that the system does not trust.
+        ("localhost", &Settings::default(), false),
+        // Signed, but for another host.
+        ("platform.example", &trusting, false),
+    ] {
+        harness.control.reset_counts();
+        let proxy = RecordingProxy::start(upstream, Some(authority.sign(name).acceptor())).await;
+        let response = harness.add_replica_behind(&proxy, settings).await.get(SETTLED_DAY).await;
+        if trusted {
+            response.assert_complete(&harness.settled_day(), name);
+        } else {
+            assert_eq!(response.status, 502, "{}", response.text());
+            assert!(proxy.tokens().is_empty() && harness.calls() == 0, "{name}: the token was sent");
+        }
+    }
+}
+
+#[tokio::test]
+async fn silent_tls_connection_does_not_delay_drain() {
+    let authority = CertificateAuthority::new();
+    let settings = authority.sign("localhost").listener_settings(None).section("server", "drain_timeout = '10s'");
+    let harness = TestHarness::start(exact_profile(150, 4), &settings).await;
+    let silent = TcpStream::connect(harness.gateway.addr()).await.unwrap();
+    // Connections are accepted in their order, so the silent one has been accepted.
+    assert_eq!(get(harness.gateway.addr(), authority.client_config(None)).await.unwrap(), (200, 150));
+    assert!(harness.gateway.server.drain().await, "the drain timed out");
+    drop(silent);
+}

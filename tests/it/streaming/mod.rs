@@ -1,0 +1,4 @@
+//! Streaming of long windows, from the upstream and from Redis.
+
+mod redis_stream;
+mod windows;
