@@ -80,8 +80,8 @@ impl AnswerForecast {
         self.count_slices(lookup, grid, &plan.hits, window);
     }
 
-    /// Counts the chunk slices of the answer: fetched chunks replace cached ones, and are cut where time has settled, and
-    /// on the grid. Where the stream is dense, they will be cut further.
+    /// Counts the chunk slices of the answer: fetched chunks replace cached ones, and are cut where time has settled,
+    /// and on the grid. Where the stream is dense, they will be cut further.
     fn count_slices(&mut self, lookup: &Lookup<'_>, grid: &Grid, hits: &[(Interval, Hit)], window: Interval) {
         let fetched: IntervalSet = self
             .runs

@@ -1,4 +1,5 @@
-//! The cache stage: answers a window from chunks, and fetches only the runs that are missing, each once for all requests.
+//! The cache stage: answers a window from chunks, and fetches only the runs that are missing, each once for all
+//! requests.
 //!
 //! | file or folder | responsibility |
 //! | --- | --- |
@@ -7,11 +8,11 @@
 //! | `stage` | the tower layer and service |
 //! | `chunk/` | all items of an interval, deflated, with an index |
 //! | `store/` | memory: chunks by weight, the interval map of cache entries, hot blocks |
-//! | `series/` | the state of each series: its entries, fetches in flight and their waiters (single-flight of intervals) |
-//! | `window_field` | whether `window.field` is the timestamp that the upstream selects on |
+//! | `series/` | the state of each series: entries, fetches in flight, the pending batch |
 //! | `redis/` | the second tier: chunks in Redis, shared by all replicas |
 //! | `purge/` | purges: what was purged is served from no tier |
-//! | `fetch/` | fetches what is missing: batches, lookups in Redis, runs, storing their chunks |
+//! | `fetch/` | single-flight of time ranges: batches, runs, fetches in flight and their waiters |
+//! | `window_field` | the check that `window.field` is the timestamp that the upstream selects on |
 //! | `cluster/` | one leader fetches for all replicas |
 //! | `answer/` | assembles the answer to one request |
 //! | `estimate` | the cost of a window, for dry runs |

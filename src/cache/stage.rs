@@ -109,7 +109,6 @@ where
         let fetcher = Arc::new(Fetcher {
             redis,
             remote: cluster.clone().map(|cluster| Arc::new(cluster) as Arc<dyn RemoteFetcher>),
-            assemble_window: answer::assemble,
             paging: BoxCloneSyncService::new(below),
             memory: self.memory.clone(),
             series_map: self.series_map.clone(),
@@ -119,6 +118,7 @@ where
             limiters: self.limiters.clone(),
             window_fields: self.fields.clone(),
             purges: self.purges.clone(),
+            assemble_window: answer::assemble,
         });
         if let Some(cluster) = cluster {
             cluster.start(&fetcher);

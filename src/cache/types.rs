@@ -36,7 +36,8 @@ pub struct WindowAnswer {
     pub rest: Option<RemainingStream>,
     /// Whether all of the window has settled, so that the answer never changes.
     pub settled: bool,
-    /// Holds as long as the same answer may be repeated without looking at its chunks; `None` if it must not be repeated.
+    /// Holds as long as the same answer may be repeated without looking at its chunks; `None` if it must not be
+    /// repeated.
     pub validity: Option<ValidityToken>,
     /// The time of the oldest fetch that is part of the answer; `None` if all of it was fetched after the request.
     pub oldest_entry: Option<Timestamp>,

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use super::progress::MAX_ROUNDS_WITHOUT_PROGRESS;
 use super::query::Delivery;
 use super::session::{Session, WaitFor};
+use super::snapshot::JoinedFetch;
 use crate::cache::chunk::{Chunk, Slice};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{ExactWindow, Segment};
 use crate::cache::outcome::Outcome;
-use crate::cache::series::{InFlightFetch, JoinedFetch};
+use crate::cache::series::InFlightFetch;
 use crate::paging::{PagingError, PlacementCheck};
 
-/// What serves an exact window.
+/// The source of an exact window.
 enum ExactSource {
     Cached(Arc<Chunk>),
     Fetch(Arc<InFlightFetch>),
@@ -51,7 +52,7 @@ impl Session {
         Err(CacheError::FetchLost)
     }
 
-    /// Waits until an exact fetch has finished. `None` if it has brought nothing.
+    /// Waits until an exact fetch has finished. `None` if it returned nothing.
     async fn wait_for_exact(&mut self, fetch: Arc<InFlightFetch>) -> Result<Option<Arc<Chunk>>, CacheError> {
         let needed = self.progress.remaining;
         while fetch.result().is_none() {
@@ -75,8 +76,8 @@ impl Session {
             return Err(CacheError::Paging(PagingError::Torn(window)));
         }
         let is_exact = |fetch: &&Arc<InFlightFetch>| {
-            let spec = &fetch.spec;
-            fetch.interval() == window && spec.agentic == agentic && spec.placed == PlacementCheck::Unchecked
+            let route = &fetch.spec;
+            fetch.interval() == window && route.agentic == agentic && route.placed == PlacementCheck::Unchecked
         };
         let mut exact = series.in_flight.iter().filter(is_exact);
         let fetch = exact.find(|fetch| self.waiter.may_join(fetch) && self.waiter.join(fetch)).cloned();

@@ -1,8 +1,9 @@
 //! Answers from memory alone, at the cost of what is sent.
 //!
 //! For a page deep in a long window, only the chunks that it is cut from are opened. Of all others, the tree of item
-//! counts says that they are fresh and how many items they hold, whether memory still has the chunks or not. If anything
-//! is missing, stale or in doubt, there is no fast path, and a session assembles the window from each of its chunks.
+//! counts says that they are fresh and how many items they hold, whether memory still has the chunks or not. If
+//! anything is missing, stale or in doubt, there is no fast path, and a session assembles the window from each of its
+//! chunks.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Chunks that fetches and Redis have brought to one request.
+//! Chunks that one request has received from fetches and from Redis.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl From<RedisHit> for (Interval, GatheredChunk) {
     }
 }
 
-/// The chunks that a request has received, and the fetches that have brought them.
+/// The chunks that a request has received, and the fetches that they come from.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) chunks: IntervalMap<GatheredChunk>,
@@ -58,7 +58,8 @@ impl Gathered {
     /// Adds a finished fetch with those of its chunks that lie in `window`.
     pub(super) fn add_fetch(&mut self, fetch: Arc<InFlightFetch>, fetched: &FetchedInterval, window: Interval) {
         for chunk in fetched.chunks.iter().filter(|chunk| chunk.interval().overlaps(window)) {
-            // A chunk that the leader cut its answer from may reach beyond the answer, where it was too old to be served.
+            // A chunk that the leader cut its answer from may reach beyond the answer, where it was too old to be
+            // served.
             let is_remote = fetch.is_remote();
             let interval = if is_remote { chunk.interval().intersection(fetched.interval) } else { chunk.interval() };
             let (chunk, agentic) = (chunk.clone(), fetch.spec.agentic);

@@ -142,8 +142,8 @@ impl Lookup<'_> {
     pub(in crate::cache) fn runs(&self, plan: &Plan<Hit>, unclaimed: &IntervalSet) -> IntervalSet {
         let bridged = plan.coalesce_gaps(unclaimed, MAX_BRIDGED_ITEMS, |interval, hit| self.open_items(interval, hit));
         let widened = |interval: &Interval| {
-            // An entry that ends with the tick of an inclusive `to` includes that second only if the upstream's bound is
-            // as configured. A run from the beginning of that second on brings it in any case.
+            // An entry that ends with the tick of an inclusive `to` includes that second only if the upstream's bound
+            // is as configured. A run from the beginning of that second on brings it in any case.
             let interval = Interval::new(interval.start.floor_second(), interval.end);
             // The rest of the last minute is fetched too, so that another spelling of the same day does not cost a call
             // for less than a second. Open time is cut at now, and is not rounded.
@@ -152,8 +152,8 @@ impl Lookup<'_> {
         bridged.intervals().iter().map(widened).collect()
     }
 
-    /// The number of a hit's items in `interval`, if they may be fetched again before they are stale: settled items must
-    /// not, and items that were fetched just now need not.
+    /// The number of a hit's items in `interval`, if they may be fetched again before they are stale: settled items
+    /// must not, and items that were fetched just now need not.
     fn open_items(&self, interval: Interval, hit: &Hit) -> Option<usize> {
         let fetched_at = hit.chunk.fetched_at();
         let is_open = interval.start >= self.policy.freshness.settled_before(fetched_at);

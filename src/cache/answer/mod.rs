@@ -8,7 +8,7 @@
 //! | `next_step` | the decision in the first step; pure |
 //! | `snapshot` | what the decision sees of a locked series |
 //! | `lookup` | what memory has of a window, and which runs would bring the rest |
-//! | `gathered` | the chunks that fetches and Redis have brought to the session |
+//! | `gathered` | the chunks that the session has received from fetches and Redis |
 //! | `progress` | how far the answer is, and the limits of rounds without progress |
 //! | `wait`, `redis_read` | the second step: waiting for runs, fetches, and Redis |
 //! | `segments` | cuts segments from chunks, and finds items that moved |

@@ -17,8 +17,8 @@ use crate::cache::series::NextNeed;
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Grid, Interval, IntervalSet, Plan};
 
-/// What the next step depends on beside the plan: the fetches in flight and the estimates of one series, while its lock
-/// is held. Values that are expensive are computed on demand.
+/// The facts that the next step depends on beside the plan: fetches in flight and estimates of one series, while its
+/// lock is held. Expensive values are computed on demand.
 pub(super) trait SeriesSnapshot {
     /// The intervals of the fetches in flight.
     fn fetches(&self) -> Vec<Interval>;
@@ -61,10 +61,10 @@ pub(super) enum NextStep {
     },
 }
 
-/// What is done about the missing time.
+/// The action on the missing time.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
-    /// These intervals, which begin the missing time, are read from Redis.
+    /// The beginning of the missing time, which is these intervals, is read from Redis.
     ReadRedis(IntervalSet),
     /// Runs for `unclaimed` are added to the pending batch.
     RequestRuns {
@@ -162,7 +162,7 @@ fn request_or_wait(
         return Action::AwaitFetches;
     }
     let early = progress.delivery == Delivery::WholeOrStreamed;
-    Action::RequestRuns { unclaimed, next_need: next_need.map(|at| NextNeed { start: at, early }), is_additional }
+    Action::RequestRuns { unclaimed, next_need: next_need.map(|start| NextNeed { start, early }), is_additional }
 }
 
 #[cfg(test)]

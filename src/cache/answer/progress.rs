@@ -7,8 +7,8 @@ use crate::window::{Interval, IntervalSet, Timestamp};
 
 /// The maximum number of planning rounds in a row without progress.
 pub(super) const MAX_ROUNDS_WITHOUT_PROGRESS: usize = 1000;
-/// The maximum number of fetches in a row that bring nothing, because another replica became the leader, or because they
-/// were too large.
+/// The maximum number of fetches in a row that return nothing, because another replica became the leader, or because
+/// they were too large.
 const MAX_EMPTY_FETCHES: usize = 64;
 /// The number of pages still to be fetched from which on a window is long and is streamed, if that is possible.
 const LONG_PAGES: f64 = 60.0;
@@ -28,7 +28,7 @@ pub(super) struct Progress {
     pub(super) has_requested_additional_run: bool,
     /// Counts fetches that finished, pages that came, and pieces of Redis that were read.
     events: usize,
-    /// The number of fetches in a row that have brought nothing.
+    /// The number of fetches in a row that returned nothing.
     empty_fetches: usize,
 }
 
@@ -58,7 +58,7 @@ impl Progress {
     /// Counts a finished fetch.
     ///
     /// # Errors
-    /// [`CacheError::ItemsMoving`] after too many in a row that brought nothing.
+    /// [`CacheError::ItemsMoving`] after too many in a row that returned nothing.
     pub(super) fn count_fetch(&mut self, is_empty: bool) -> Result<(), CacheError> {
         if is_empty {
             self.empty_fetches += 1;
@@ -105,7 +105,7 @@ impl RoundLimit {
     }
 }
 
-/// What is known of a streamed answer before it has come to its end.
+/// Facts about a streamed answer that are known before its end.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     /// The time of the oldest fetch whose result was cached before the request.

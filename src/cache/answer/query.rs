@@ -1,4 +1,4 @@
-//! What one request asks for. Immutable while the request is answered.
+//! The query of one request: immutable while the request is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::window::{Interval, Timestamp};
 /// The length of a window above which Redis is read in pieces, and above which fewer pages make it long.
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
-/// What is asked for, with what follows from it alone.
+/// The query of one request, with what follows from it alone.
 pub(super) struct Query {
     pub(super) series: Arc<Series>,
     pub(super) window: Interval,

@@ -20,8 +20,8 @@ impl Session {
                 let now = self.fetcher.clock.now();
                 for (interval, fetched_at) in tier.list(&series, &left).await {
                     if is_sane(fetched_at, now) {
-                        let servable = self.fetcher.fresh_part(interval, fetched_at, self.gathered.fresh_since, now);
-                        there.extend(servable.intervals().iter().map(|interval| (*interval, fetched_at)));
+                        let fresh = self.fetcher.fresh_part(interval, fetched_at, self.gathered.fresh_since, now);
+                        there.extend(fresh.intervals().iter().map(|interval| (*interval, fetched_at)));
                     }
                 }
                 for (interval, _) in &there {
@@ -67,8 +67,8 @@ impl Session {
             for chunk in found {
                 bytes += chunk.weight();
                 let fresh_since = self.gathered.fresh_since;
-                let servable = self.fetcher.fresh_part(chunk.interval(), chunk.fetched_at(), fresh_since, now);
-                for interval in servable.intervals().iter().flat_map(|interval| piece.within(*interval)) {
+                let fresh = self.fetcher.fresh_part(chunk.interval(), chunk.fetched_at(), fresh_since, now);
+                for interval in fresh.intervals().iter().flat_map(|interval| piece.within(*interval)) {
                     left.remove(interval);
                     let (chunk, agentic) = (chunk.clone(), series.agentic);
                     self.gathered.add_from_redis(RedisHit { interval, chunk, agentic, is_unfiltered });

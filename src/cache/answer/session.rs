@@ -1,9 +1,9 @@
 //! The session of one request: a loop of two steps, shared by answers that are whole, exact, streamed, or for another
 //! replica.
 //!
-//! 1. [`Session::plan_next_step`] looks at all sources (gathered chunks, memory, fetches in flight, Redis by name). Under
-//!    the lock under which it finds something missing, it joins or requests the fetch that brings it, so that no time is
-//!    fetched twice.
+//! 1. [`Session::plan_next_step`] looks at all sources (gathered chunks, memory, fetches in flight, Redis by name).
+//!    Under the lock under which it finds something missing, it joins or requests the fetch that brings it, so that no
+//!    time is fetched twice.
 //! 2. [`Session::wait`] (`wait.rs`) waits for what the first step found to be next.
 
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use super::lookup::{Hit, ItemConversion, Lookup, LookupPolicy};
 use super::next_step::{Action, NextStep, next_step};
 use super::progress::{Progress, Report};
 use super::query::{Delivery, Query};
-use super::snapshot::LockedSeries;
+use super::snapshot::{JoinedFetch, LockedSeries};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{Fetcher, UnreportedCalls, needed_part};
 use crate::cache::redis::RedisListing;
-use crate::cache::series::{BatchGuard, JoinedFetch, NextNeed, PendingRequest, SeriesState, SharedSeriesState, Waiter};
+use crate::cache::series::{BatchGuard, NextNeed, PendingRequest, SeriesState, SharedSeriesState, Waiter};
 use crate::cache::store::CacheEntry;
 use crate::cache::types::WindowQuery;
 use crate::paging::PagingError;
 use crate::request::{Filter, KnownFilter, QueueTimeout};
 use crate::window::{Interval, IntervalSet, Plan, Timestamp};
 
-/// One request, from its query to its answer.
+/// The state of one request, from its query to its answer.
 pub(super) struct Session {
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) query: Query,
@@ -35,13 +35,13 @@ pub(super) struct Session {
     /// Registered with the fetches that the request waits for, as long as the session exists.
     pub(super) waiter: Arc<Waiter>,
     /// Dropped when the missing time has been requested, so that the leader's batch is complete.
-    batch_guard: Option<BatchGuard>,
+    batch_guard: Option<Arc<BatchGuard>>,
     pub(super) gathered: Gathered,
     pub(super) progress: Progress,
     pub(super) report: Report,
 }
 
-/// What a planning round has found.
+/// The result of a planning round.
 pub(super) enum Round {
     /// All of the remaining window.
     Complete(Vec<(Interval, Hit)>),
@@ -55,7 +55,7 @@ pub(super) enum Round {
     },
 }
 
-/// What is waited for before the next round.
+/// The event to wait for before the next round.
 pub(super) enum WaitFor {
     /// The start of the runs of a batch.
     Batch(watch::Receiver<()>),
@@ -85,7 +85,7 @@ impl Session {
         fetcher: Arc<Fetcher>,
         query: WindowQuery,
         queue_timeout: Arc<QueueTimeout>,
-        batch_guard: Option<BatchGuard>,
+        batch_guard: Option<Arc<BatchGuard>>,
     ) -> Self {
         let query = Query::new(query, &fetcher);
         Self {
@@ -198,8 +198,8 @@ impl Session {
         self.report.add(cached.chain(listed), !self.progress.to_fetch(&plan.missing).is_empty());
     }
 
-    /// Takes what was found in Redis for this request, and what its finished fetches have brought. An error if a fetch has
-    /// failed that was to bring the next missing time.
+    /// Takes the chunks that were found in Redis for this request, and those that its finished fetches returned. An
+    /// error if a fetch has failed that was to bring the next missing time.
     fn take_finished(&mut self, missing: &IntervalSet) -> Result<(), CacheError> {
         for hit in self.waiter.take_redis_hits() {
             self.gathered.add_from_redis(hit);
@@ -276,8 +276,8 @@ impl Session {
     }
 }
 
-/// Whether the request cannot continue after a fetch of `interval` has failed: it was to bring the next missing time, or
-/// nothing of the account can be cut any more.
+/// Whether the request cannot continue after a fetch of `interval` has failed: it was to bring the next missing time,
+/// or nothing of the account can be cut any more.
 fn is_needed(error: &CacheError, interval: Interval, missing: &IntervalSet) -> bool {
     let is_field_wrong = matches!(error, CacheError::Paging(PagingError::WindowField));
     let is_next = missing.intervals().first().is_some_and(|first| interval.contains(first.start));

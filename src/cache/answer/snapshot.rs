@@ -1,4 +1,4 @@
-//! What one series has for a request while its lock is held.
+//! Snapshot of one series for a request, while the lock of the series is held.
 
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::gathered::Gathered;
 use super::next_step::{FetchChoice, SeriesSnapshot};
 use super::query::Query;
 use crate::cache::fetch::Fetcher;
-use crate::cache::series::{InFlightFetch, JoinedFetch, SeriesState, Waiter};
+use crate::cache::series::{InFlightFetch, SeriesState, Waiter};
 use crate::window::{Grid, Interval, IntervalSet};
 
 /// A snapshot of a locked series.
@@ -23,6 +23,15 @@ pub(super) struct LockedSeries<'a> {
     abandoned: RefCell<Vec<usize>>,
 }
 
+/// A fetch in flight that the request waits for.
+pub(super) struct JoinedFetch {
+    pub(super) fetch: Arc<InFlightFetch>,
+    /// The interval of the fetch when the request joined.
+    pub(super) joined_interval: Interval,
+    /// From the first to the last instant that the request needs of it.
+    pub(super) needed: Interval,
+}
+
 impl<'a> LockedSeries<'a> {
     pub(super) fn new(
         fetcher: &'a Fetcher,
@@ -34,8 +43,8 @@ impl<'a> LockedSeries<'a> {
         Self { fetcher, query, gathered, waiter, series, expected_wait: OnceCell::new(), abandoned: RefCell::default() }
     }
 
-    /// Joins the chosen fetches, and leaves all others. `None` if one of them has just been abandoned by its last waiter,
-    /// so that others must be chosen.
+    /// Joins the chosen fetches, and leaves all others. `None` if one of them has just been abandoned by its last
+    /// waiter, so that others must be chosen.
     pub(super) fn join(&self, choices: &[FetchChoice]) -> Option<Vec<JoinedFetch>> {
         let mut joined = Vec::with_capacity(choices.len());
         for FetchChoice { index, interval, needed } in choices {
@@ -46,7 +55,7 @@ impl<'a> LockedSeries<'a> {
             }
             joined.push(JoinedFetch { fetch: fetch.clone(), joined_interval: *interval, needed: *needed });
         }
-        self.waiter.retain_fetches(|known| joined.iter().any(|joined| Arc::ptr_eq(known, &joined.fetch)));
+        self.waiter.retain_fetches(|fetch| joined.iter().any(|joined| Arc::ptr_eq(fetch, &joined.fetch)));
         Some(joined)
     }
 

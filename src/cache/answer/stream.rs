@@ -1,8 +1,9 @@
-//! Streamed answers: the segments of a long window, each sent in the order of time when the one before it has been taken.
+//! Streamed answers: the segments of a long window, each sent in the order of time when the one before it has been
+//! taken.
 //!
-//! Each segment is verified before it is sent, whether it comes from memory, Redis, a fetch in flight, or a new run. Only
-//! whole settled windows are streamed: their rows hold still, and their beginning does not depend on their end. If a run
-//! fails, the answer is aborted, so that no client takes it for complete.
+//! Each segment is verified before it is sent, whether it comes from memory, Redis, a fetch in flight, or a new run.
+//! Only whole settled windows are streamed: their rows hold still, and their beginning does not depend on their end. If
+//! a run fails, the answer is aborted, so that no client takes it for complete.
 
 use super::lookup::Hit;
 use super::progress::RoundLimit;

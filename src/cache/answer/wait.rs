@@ -1,4 +1,4 @@
-//! What a session waits for between two planning rounds: the start of runs, news of fetches, and Redis.
+//! The wait between two planning rounds of a session: for the start of runs, for news of fetches, or for Redis.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use tokio::time::Instant;
 
 use super::query::Delivery;
 use super::session::{Session, WaitFor};
+use super::snapshot::JoinedFetch;
 use crate::cache::error::CacheError;
-use crate::cache::series::{JoinedFetch, Waiter};
+use crate::cache::series::Waiter;
 use crate::paging::RunStatus;
 use crate::quota::Exhausted;
 
-/// The time beyond the queue timeout after which a remote fetch is not waited for any more. A leader reports each second,
-/// and applies the queue timeout itself, so by then it is gone.
+/// The time beyond the queue timeout after which a remote fetch is not waited for any more. A leader reports each
+/// second, and applies the queue timeout itself, so by then it is gone.
 const LEADER_SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The `Retry-After` of a request whose leader is silent: by then there is a new one.
 const RETRY_AFTER_SILENCE: Duration = Duration::from_secs(5);

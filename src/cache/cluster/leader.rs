@@ -63,7 +63,7 @@ struct ServeTask {
     series: Arc<Series>,
     request: RemoteFetch,
     queue_timeout: Arc<QueueTimeout>,
-    arrival: Option<BatchGuard>,
+    arrival: Option<Arc<BatchGuard>>,
 }
 
 impl Cluster {
@@ -167,7 +167,7 @@ impl Fetcher {
         }
     }
 
-    async fn serve(self: Arc<Self>, cluster: Cluster, answer: AnswerForFollower, task: ServeTask, is_answerable: bool) {
+    async fn serve(self: Arc<Self>, cluster: Cluster, task: ServeTask, is_answerable: bool) {
         let (from, request) = (task.from.clone(), task.request.clone());
         let scheduler = self.quotas.scheduler(&task.series.account).filter(|_| is_answerable);
         let Some(scheduler) = scheduler else {

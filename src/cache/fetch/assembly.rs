@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::cache::chunk::Slice;
 use crate::cache::error::CacheError;
 use crate::cache::outcome::Outcome;
@@ -11,14 +13,19 @@ use crate::paging::PlacementCheck;
 use crate::request::QueueTimeout;
 use crate::window::{Interval, Timestamp};
 
+/// Function that assembles a window for a remote fetch or a check of `window.field`, by the means of a fetcher `F`.
+pub(in crate::cache) type AssembleWindow<F> =
+    fn(Arc<F>, AssemblyRequest) -> BoxFuture<'static, Result<AssembledWindow, CacheError>>;
+
 /// A window to be assembled.
 pub(in crate::cache) struct AssemblyRequest {
     pub(in crate::cache) query: WindowQuery,
     pub(in crate::cache) queue_timeout: Arc<QueueTimeout>,
-    /// `Unchecked` has exactly the window fetched, uncut. `Checked` has it assembled from chunks; of a window longer than
-    /// a day, possibly only the beginning.
+    /// `Unchecked` has exactly the window fetched, uncut. `Checked` has it assembled from chunks; of a window longer
+    /// than a day, possibly only the beginning.
     pub(in crate::cache) placed: PlacementCheck,
-    pub(in crate::cache) batch_guard: Option<BatchGuard>,
+    /// Dropped when the missing time of the window has been requested, or nothing is missing.
+    pub(in crate::cache) batch_guard: Option<Arc<BatchGuard>>,
 }
 
 /// An assembled window.

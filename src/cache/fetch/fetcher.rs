@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tower::util::BoxCloneSyncService;
 
-use super::assembly::{AssembledWindow, AssemblyRequest};
+use super::assembly::AssembleWindow;
 use super::remote::RemoteFetcher;
 use crate::cache::chunk::Chunk;
-use crate::cache::error::CacheError;
 use crate::cache::purge::Purges;
 use crate::cache::redis::RedisTier;
 use crate::cache::series::{SeriesMap, SeriesState};
@@ -23,10 +21,6 @@ use crate::window::{Density, FreshnessPolicy, Grid, Timestamp};
 
 /// The stages below the cache.
 pub(in crate::cache) type PagingService = BoxCloneSyncService<Run<ChunkPacker>, FetchedRun<Arc<Chunk>>, PagingError>;
-
-/// Assembles a window for a remote fetch or a field check; implemented by `answer`, which lies above.
-pub(in crate::cache) type AssembleWindow =
-    fn(Arc<Fetcher>, AssemblyRequest) -> BoxFuture<'static, Result<AssembledWindow, CacheError>>;
 
 /// Starts fetches and stores their results.
 pub(in crate::cache) struct Fetcher {
@@ -45,7 +39,8 @@ pub(in crate::cache) struct Fetcher {
     pub(in crate::cache) limiters: RunLimiters,
     pub(in crate::cache) window_fields: WindowFields,
     pub(in crate::cache) purges: Purges,
-    pub(in crate::cache) assemble_window: AssembleWindow,
+    /// Assembles windows for remote fetches and for checks of `window.field`.
+    pub(in crate::cache) assemble_window: AssembleWindow<Self>,
 }
 
 /// Settings of the cache.
@@ -60,20 +55,20 @@ pub(in crate::cache) struct CacheSettings {
 }
 
 impl Fetcher {
-    /// The interface to the leader of an account, unless this replica makes its calls. Which replica is the leader may not
-    /// be known yet.
+    /// The interface to the leader of an account, unless this replica makes its calls. Which replica is the leader may
+    /// not be known yet.
     pub(in crate::cache) fn remote(&self, account: &str) -> Option<&dyn RemoteFetcher> {
         self.remote.as_deref().filter(|remote| remote.is_remote(account))
     }
 
-    /// Timestamp before which data is settled at `timestamp`, by this machine's clock or by the upstream's, whichever is
-    /// earlier.
+    /// Timestamp before which data is settled at `timestamp`, by this machine's clock or by the upstream's, whichever
+    /// is earlier.
     pub(in crate::cache) fn settled_before(&self, timestamp: Timestamp) -> Timestamp {
         self.settings.freshness_policy.settled_before(timestamp - self.clock.ahead())
     }
 
-    /// Density of a series: of its cached items, with and without `agenticActivities`, and of what its runs in flight have
-    /// seen.
+    /// Density of a series: of its cached items, with and without `agenticActivities`, and of what its runs in flight
+    /// have seen.
     pub(in crate::cache) fn density(&self, state: &SeriesState) -> Density {
         let mut density = state.density(|entry: &CacheEntry| entry.peek(&self.memory));
         for fetch in &state.in_flight {
@@ -84,8 +79,8 @@ impl Fetcher {
         density
     }
 
-    /// How many runs of this caller could start beside those in flight, if the upstream is so slow that they would make an
-    /// answer faster; else 0.
+    /// How many runs of this caller could start beside those in flight, if the upstream is so slow that they would make
+    /// an answer faster; else 0.
     pub(in crate::cache) fn spare_runs(&self, series: &Series, requester: &Requester) -> usize {
         let limiter = self.limiters.of(&series.account).filter(|limiter| limiter.pages_are_slow());
         let Some((limiter, scheduler)) = limiter.zip(self.quotas.scheduler(&series.account)) else { return 0 };

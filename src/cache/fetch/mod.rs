@@ -1,5 +1,5 @@
-//! Fetching of missing intervals: what requests register is collected in batches, looked up in Redis, planned as bounded
-//! runs, fetched by the stages below or by the leader replica, and stored.
+//! Fetching of missing intervals: what requests register is collected in batches, looked up in Redis, planned as
+//! bounded runs, fetched by the stages below or by the leader replica, and stored.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -11,7 +11,7 @@
 //! | `task` | [`FetchTask`]: a fetch with its series |
 //! | `insert` | storing fetched chunks in memory and Redis |
 //! | `field_check` | what follows when items do not lie where they were requested |
-//! | `assembly` | the interface to `answer`, for windows of remote fetches and field checks |
+//! | `assembly` | [`AssemblyRequest`]: the interface to `answer`, which assembles windows for other parts |
 //! | `remote` | [`RemoteFetcher`]: the interface to the leader replica, which `cluster` implements |
 
 mod assembly;

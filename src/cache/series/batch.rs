@@ -2,7 +2,7 @@
 //! as possible.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use tokio::sync::watch;
 
@@ -28,13 +28,13 @@ pub(in crate::cache) struct PendingRequest {
     pub(in crate::cache) fresh_since: Timestamp,
     /// Whether the intervals were looked up in Redis.
     pub(in crate::cache) redis_checked: bool,
-    /// What the request needs next, if no fetch in flight brings it.
+    /// The next need of the request, if no fetch in flight brings it.
     pub(in crate::cache) next_need: Option<NextNeed>,
     /// Whether further runs may start for the request beside the run that it needs next.
     pub(in crate::cache) more_runs: bool,
 }
 
-/// What a request needs next.
+/// The next need of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cache) struct NextNeed {
     /// The first timestamp that is missing.
@@ -43,23 +43,21 @@ pub(in crate::cache) struct NextNeed {
     pub(in crate::cache) early: bool,
 }
 
-/// Guard of a batch on another replica whose requests are being registered here. Calls a function when the last clone is
-/// dropped.
-#[derive(Clone)]
-pub(in crate::cache) struct BatchGuard(Arc<OnDrop>);
-
-struct OnDrop(Box<dyn Fn() + Send + Sync>);
+/// Guard of a batch on another replica whose requests are being registered here; calls a function when it is dropped.
+pub(in crate::cache) struct BatchGuard(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl BatchGuard {
     /// A guard that calls `on_drop` when all requests of the batch are registered.
-    pub(in crate::cache) fn new(on_drop: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(OnDrop(Box::new(on_drop))))
+    pub(in crate::cache) fn new(on_drop: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(on_drop)))
     }
 }
 
-impl Drop for OnDrop {
+impl Drop for BatchGuard {
     fn drop(&mut self) {
-        (self.0)();
+        if let Some(on_drop) = self.0.take() {
+            on_drop();
+        }
     }
 }
 

@@ -11,15 +11,6 @@ use crate::window::Interval;
 /// A finished fetch and its result.
 pub(in crate::cache) type FinishedFetch = (Arc<InFlightFetch>, Result<FetchedInterval, CacheError>);
 
-/// A fetch in flight that a request waits for.
-pub(in crate::cache) struct JoinedFetch {
-    pub(in crate::cache) fetch: Arc<InFlightFetch>,
-    /// The interval of the fetch when the request joined.
-    pub(in crate::cache) joined_interval: Interval,
-    /// From the first to the last timestamp that the request needs of it.
-    pub(in crate::cache) needed: Interval,
-}
-
 /// A request that waits. As long as it exists, the data that it waits for is wanted.
 #[derive(Debug)]
 pub(in crate::cache) struct Waiter {

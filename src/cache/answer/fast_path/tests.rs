@@ -126,7 +126,7 @@ impl Model {
                 let chunk = || Arc::new(Chunk::new(piece, at(fetched), settled, &items));
                 let entry = CacheEntry::insert(&chunk(), &self.memory);
                 self.chunks.insert(entry.id, chunk());
-                self.series.put(agentic, entry, &self.memory);
+                self.series.insert(agentic, entry, &self.memory);
             }
         }
     }
@@ -143,7 +143,7 @@ impl Model {
             }
             Step::Purge { start, length } => {
                 let purged = seconds(*start, *length);
-                self.series.bury(|interval, _| interval.overlaps(purged), &self.memory);
+                self.series.apply_purge(|interval, _| interval.overlaps(purged), &self.memory);
             }
             Step::Forget { start, length } => self.series.entries.remove(seconds(*start, *length)),
             Step::Sweep => self.series.sweep(&self.memory),
