@@ -1,5 +1,4 @@
-//! Connects to Redis, and translates between its client library and this one. The only file that names the crate
-//! `redis`.
+//! Connects to Redis, and translates to and from the crate `redis`, which only this file names.
 //!
 //! None of the library's retries are used, because it does not know which command may run twice: of a Cluster's
 //! redirections only those are followed that say that the command has not run.
@@ -31,8 +30,7 @@ use super::reply_limit::{LimitedReplies, ReplyFault};
 use super::{Command, ConnectionError, Reply};
 use crate::config::{self, RedisKind, RedisUrl};
 
-/// Bounds of the time that each step of connecting may take. Within them it is the timeout of a call; TLS needs the
-/// least.
+/// Bounds of the timeout of each step of connecting, which else is that of a call.
 const STEP_TIMEOUT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// Silence after which a subscription is checked by a ping.
 const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(3);

@@ -86,9 +86,9 @@ impl Drop for BatchAnnouncement {
 
 impl Cluster {
     /// Guards a batch of another replica while its windows are added to a batch of this one.
-    pub(super) fn arrival_guard(&self, from: &ReplicaId, batch: u64) -> Arc< BatchGuard> {
+    pub(super) fn arrival_guard(&self, from: &ReplicaId, batch: u64) -> Arc<BatchGuard> {
         let (cluster, from) = (self.clone(), from.clone());
-        Arc::new(        Arc::new(BatchGuard::new(move || cluster.0.announced_batches.arrived(&from, batch))))
+        Arc::new(BatchGuard::new(move || cluster.0.announced_batches.arrived(&from, batch)))
     }
 
     /// Announces a batch of an account to its leader; `None` if this replica is the leader.

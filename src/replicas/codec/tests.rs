@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::super::fetch_message::{
-    ChunkRef, FetchReply, RemoteFetch, RemoteResult, RequesterJson, SeriesJson, WireError,
-};
+use super::super::fetch_message::{ChunkRef, FetchReply, RemoteFetch, RemoteResult, WireError};
 use super::*;
 use crate::request::{Filter, KnownFilter, QueueWait, Series};
 use crate::window::{Interval, Timestamp};
