@@ -38,7 +38,7 @@ const MAX_RECHECK_INTERVAL: Duration = Duration::from_hours(1);
 /// The most items, and the most series, that are remembered for each account.
 const MAX_REMEMBERED: usize = 4096;
 
-/// What is known of each account's `window.field`. Cheap to clone; clones share their state.
+/// State of each account's `window.field`. Cheap to clone; clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct WindowFields {
     accounts: Arc<Mutex<BTreeMap<Arc<str>, Account>>>,

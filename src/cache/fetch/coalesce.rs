@@ -37,7 +37,7 @@ pub(in crate::cache) enum StartPolicy {
 }
 
 /// The runs that bring what `requests` need. Adjacent intervals are joined, except that different priorities are kept
-/// apart, and each interval is divided as `divide` says, which is told whether its beginning is to be sent early. Requests
+/// apart, and each interval is divided as `divide` says, which also takes whether the beginning is to be sent early. Requests
 /// that were cancelled are ignored.
 ///
 /// `by_caller`: callers compete for the quota, and each gets runs of its own. If adjacent intervals of two callers became
@@ -98,7 +98,7 @@ fn joined_intervals<'a>(
     intervals
 }
 
-/// Whether a request is of this caller, or callers are not told apart.
+/// Whether a request is of this caller, or callers are not distinguished.
 fn is_of(waiter: &Waiter, caller: Option<&str>) -> bool {
     caller.is_none_or(|caller| *waiter.requester.caller == *caller)
 }

@@ -1,4 +1,4 @@
-//! What follows when the items of a run do not lie where they were requested: its window, its series or its account is
+//! Consequences of items that do not lie where they were requested: the window, its series or its account is
 //! not cut by time any more. Whether the account is affected is decided by a field check: a call for the second that the
 //! item's timestamp names. See `window_field` for the states.
 

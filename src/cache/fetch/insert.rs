@@ -34,15 +34,15 @@ impl Fetcher {
         }
     }
 
-    /// An empty chunk ahead of a run that reached up to now: there were no items in the future. So a request a moment
-    /// later, up to a slightly later now, need not fetch that moment before it is stale.
+    /// An empty chunk ahead of a run that reached up to now: there were no items in the future. So a request a
+    /// little later, up to a slightly later now, need not fetch the time between before it is stale.
     fn empty_chunk_ahead(&self, task: &FetchTask, interval: Interval, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
         let spec = &task.fetch.spec;
         let ahead = self.settings.freshness_policy.ahead_of(interval.end);
         // A run that was cut has learnt that there is more.
         let is_whole = interval.end == spec.interval.end;
         let is_news = is_whole && spec.placed == PlacementCheck::Checked && ahead.contains(spec.began_at);
-        // What the leader has brought may be of a run that began before the remote fetch did.
+        // Chunks from the leader may be of a run that began before the remote fetch did.
         let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(spec.epoch, u64::min);
         is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
     }
@@ -64,7 +64,7 @@ impl Fetcher {
         let exact = placed == PlacementCheck::Unchecked;
         let entry = CacheEntry::insert(chunk, &self.memory);
         let id = entry.id;
-        // What the leader has brought, the leader has written to Redis.
+        // The leader writes the chunks that it fetches to Redis itself.
         if let Some(redis) = self.redis.as_ref().filter(|_| !exact && !task.fetch.is_remote()) {
             redis.keep(&task.series, chunk);
         }

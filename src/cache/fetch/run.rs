@@ -1,4 +1,4 @@
-//! One fetch, from its start to its end.
+//! The life of a fetch, from its start to its end.
 
 use std::sync::Arc;
 
@@ -103,7 +103,7 @@ impl Fetcher {
         if let Err(error) = &result
             && !task.fetch.waiters.is_abandoned()
         {
-            // What failed on another replica is reported there.
+            // A failure on another replica is reported there.
             if !task.fetch.is_remote() {
                 telemetry::run_failed(&task.series.account, error);
                 telemetry::not_stored(not_stored_reason(error).label());

@@ -39,7 +39,7 @@ impl FetchedInterval {
     }
 }
 
-/// What a fetch was started for.
+/// Parameters with which a fetch was started.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cache) struct FetchSpec {
     pub(in crate::cache) interval: Interval,

@@ -12,11 +12,11 @@ use super::hot_blocks::{HotBlockId, HotBlocks};
 use crate::cache::chunk::{Chunk, PinnedBytes};
 use crate::window::Timestamp;
 
-/// One part in so many of `cache.memory` is for hot blocks.
+/// Divisor of `cache.memory` that gives the share of hot blocks.
 const HOT_BLOCKS_DIVISOR: u64 = 16;
-/// One part in so many of `cache.memory` is for whole answers.
+/// Divisor of `cache.memory` that gives the share of whole answers.
 const ANSWERS_DIVISOR: u64 = 16;
-/// One part in so many of `cache.memory` is for the pages of fetches in flight, and for holes in the heap.
+/// Divisor of `cache.memory` that gives the share of pages of fetches in flight, and of holes in the heap.
 const FETCHES_DIVISOR: u64 = 8;
 /// The least bytes for fetches in flight, but at most half of the cache: a page is as large where the cache is small.
 const MIN_FETCHES_BYTES: u64 = 8 << 20;

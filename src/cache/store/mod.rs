@@ -1,4 +1,4 @@
-//! The memory tier: chunks in bytes-bounded memory, and the index of what they cover.
+//! The memory tier: chunks in memory that is bounded in bytes, and the index of the intervals that they cover.
 //!
 //! | file | holds |
 //! | --- | --- |
