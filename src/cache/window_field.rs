@@ -2,8 +2,8 @@
 //!
 //! Windows are cut by that timestamp, so a wrong one would make holes. An item that does not lie where it was requested
 //! is a reason to doubt the field, but the item alone may be at fault. So a *field check* requests the second that the
-//! item's timestamp names: if the item is returned, only its window cannot be cut; if not, nothing of the account is cut.
-//! `fetch/field_check.rs` makes those calls; this file holds the states.
+//! item's timestamp names: if the item is returned, only its window cannot be cut; if not, nothing of the account is
+//! cut. `fetch/field_check.rs` makes those calls; this file holds the states.
 //!
 //! | state | on | becomes |
 //! | --- | --- | --- |
@@ -11,7 +11,7 @@
 //! | `Checking` | the item was found, or the call has failed | `Trusted` |
 //! | `Checking` | the item was not found | `Wrong` |
 //! | `Trusted` | three windows with items, none of which has a timestamp, and none before that had one | `Wrong` |
-//! | `Wrong` | three different items in a row were found in the second that they name; or the operator clears it | `Trusted` |
+//! | `Wrong` | three items in a row were found in the second that they name; or the operator clears it | `Trusted` |
 //! | any | another replica reports it | `WrongElsewhere`, for [`REPORT_LIFETIME`] |
 
 use std::collections::{BTreeMap, HashSet};
@@ -170,8 +170,8 @@ impl WindowFields {
         Some(FieldCheck { _finished: sender })
     }
 
-    /// Finishes a field check. `found`: whether the item was in the second that it names; `None` if the call has failed.
-    /// True if that shows the field wrong.
+    /// Finishes a field check. `found`: whether the item was in the second that it names; `None` if the call has
+    /// failed. True if that shows the field wrong.
     pub(in crate::cache) fn finish_check(&self, account: &Arc<str>, item: &MisplacedItem, found: Option<bool>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
@@ -208,7 +208,8 @@ impl WindowFields {
         }
     }
 
-    /// Finishes a recheck: another item was found in the second that it names, or not. True if the field is trusted again.
+    /// Finishes a recheck: another item was found in the second that it names, or not. True if the field is trusted
+    /// again.
     pub(in crate::cache) fn finish_recheck(&self, account: &str, found: bool) -> bool {
         let mut accounts = self.lock();
         let Some(account) = accounts.get_mut(account) else { return false };

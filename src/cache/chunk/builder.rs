@@ -138,7 +138,8 @@ impl ChunkBuilder<'_> {
         self.buffers.text.push(b',');
         self.buffers.text.extend_from_slice(json);
         let sum = self.rows.last().map_or(0, |row| row.sum).wrapping_add(xxh3_64(json));
-        // A block holds one item, or at most MAX_BLOCK_TEXT_BYTES; an item is at most an upstream body, which is limited.
+        // A block holds one item, or at most MAX_BLOCK_TEXT_BYTES; an item is at most an upstream body, which is
+        // limited.
         let end = u32::try_from(self.buffers.text.len()).unwrap_or(u32::MAX);
         self.rows.push(Row { timestamp, sum, end, deflated_end: 0, crc: 0 });
     }
@@ -185,8 +186,8 @@ impl ChunkBuilder<'_> {
 
 /// A deflate compressor that is reused.
 ///
-/// Its state takes 256 KiB. If it were allocated for each block, it would leave holes between the blocks that stay, and a
-/// process that keeps thousands of small chunks would take a hundred times their size.
+/// Its state takes 256 KiB. If it were allocated for each block, it would leave holes between the blocks that stay, and
+/// a process that keeps thousands of small chunks would take a hundred times their size.
 pub(super) struct Deflater {
     level: u32,
     /// Allocated on first use: many chunks are empty.

@@ -15,11 +15,11 @@
 //! checksum  u128, XXH3 of the name of the value and of all bytes before it
 //! ```
 //!
-//! The text of a block is its items, each after a comma. Its bytes are deflate blocks (RFC 1951): the first comma, stored
-//! (six bytes); the rest, which does not refer to that comma, with a byte boundary after some items, the last one
-//! included; and an empty block that is marked as the last (two bytes). In a row, `sum` is the sum of the XXH3-64 of the
-//! items of the chunk up to this one, `end` is where the item ends in the text of its block, `deflated_end` is where the
-//! bytes come to the boundary after it, or 0, and `crc` is the CRC-32 of the text of the block up to its end.
+//! The text of a block is its items, each after a comma. Its bytes are deflate blocks (RFC 1951): the first comma,
+//! stored (six bytes); the rest, which does not refer to that comma, with a byte boundary after some items, the last
+//! one included; and an empty block that is marked as the last (two bytes). In a row, `sum` is the sum of the XXH3-64
+//! of the items of the chunk up to this one, `end` is where the item ends in the text of its block, `deflated_end` is
+//! where the bytes come to the boundary after it, or 0, and `crc` is the CRC-32 of the text of the block up to its end.
 //!
 //! Bytes that do not decode exactly are a miss. The checksum covers each byte, and the name, so that a value that was
 //! moved to another name is a miss, too.
@@ -76,8 +76,8 @@ impl Chunk {
         Some(bytes)
     }
 
-    /// Decodes the value of `name` that [`Chunk::to_bytes`] encoded; `None` for other bytes, and for a chunk whose items
-    /// are not in order or do not lie in its interval.
+    /// Decodes the value of `name` that [`Chunk::to_bytes`] encoded; `None` for other bytes, and for a chunk whose
+    /// items are not in order or do not lie in its interval.
     pub fn from_bytes(bytes: &Bytes, name: &[u8]) -> Option<Self> {
         Self::from_bytes_unplaced(bytes, name).filter(Self::is_placed)
     }
@@ -228,7 +228,9 @@ mod tests {
     proptest! {
         /// A value with a right checksum cannot make an answer read out of bounds.
         #[test]
-        fn corrupt_value_with_right_checksum_is_a_miss_or_harmless(place in any::<prop::sample::Index>(), byte in any::<u8>(), settled in any::<bool>()) {
+        fn corrupt_value_with_right_checksum_is_a_miss_or_harmless(
+            place in any::<prop::sample::Index>(), byte in any::<u8>(), settled in any::<bool>(),
+        ) {
             let chunk = chunk(12, if settled { Settled::Yes } else { Settled::No });
             let mut bytes = chunk.to_bytes(NAME).unwrap();
             let covered = bytes.len() - CHECKSUM_LEN;

@@ -1,8 +1,8 @@
 //! Splicing of deflated text: a gzip body is joined from the bytes that were deflated when its chunks were made.
 //!
-//! Deflate blocks that end on a byte boundary can be concatenated. A block may refer to text up to 32 KiB before it. So an
-//! answer that begins in the middle of a block is deflated anew for its first 32 KiB, and from there on the stored bytes
-//! are valid. The checksum is computed from the stored checksums of prefixes, without reading the text.
+//! Deflate blocks that end on a byte boundary can be concatenated. A block may refer to text up to 32 KiB before it. So
+//! an answer that begins in the middle of a block is deflated anew for its first 32 KiB, and from there on the stored
+//! bytes are valid. The checksum is computed from the stored checksums of prefixes, without reading the text.
 
 use std::cell::RefCell;
 use std::ops::Range;

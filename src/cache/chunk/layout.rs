@@ -1,7 +1,7 @@
 //! The data structure of a chunk, and where its rows lie.
 //!
-//! The text of a chunk is cut into blocks of whole items. In a block the items stand as they came, each after a comma, so
-//! a part of a block is a part of an answer's `data` array. Each block is deflated (RFC 1951) separately, and after
+//! The text of a chunk is cut into blocks of whole items. In a block the items stand as they came, each after a comma,
+//! so a part of a block is a part of an answer's `data` array. Each block is deflated (RFC 1951) separately, and after
 //! almost each item the deflated bytes come to a byte boundary. So a page inflates no more than it touches, and a gzip
 //! answer is spliced from bytes that were deflated when the chunk was made.
 
@@ -92,8 +92,8 @@ pub enum Settled {
 }
 
 impl Chunk {
-    /// The same chunk, of a run that began when the last known purge of the account had this epoch. Without it, the epoch
-    /// is 0, and any purge is later.
+    /// The same chunk, of a run that began when the last known purge of the account had this epoch. Without it, the
+    /// epoch is 0, and any purge is later.
     #[must_use]
     pub fn with_epoch(self, epoch: u64) -> Self {
         Self { epoch, ..self }

@@ -22,8 +22,8 @@ impl Chunk {
 
     /// The lines of `rows`, block by block: each item is ended by a line feed and contains none.
     ///
-    /// A line break inside of an item is white space between its tokens, as no JSON string can hold one; it is replaced by
-    /// a space.
+    /// A line break inside of an item is white space between its tokens, as no JSON string can hold one; it is replaced
+    /// by a space.
     pub fn lines(self: Arc<Self>, rows: Range<usize>) -> impl Iterator<Item = Result<Bytes, Damaged>> {
         let blocks: Vec<_> = self.blocks_of(rows).collect();
         blocks.into_iter().map(move |(block, rows)| {

@@ -36,7 +36,8 @@ fn chunk(items: &[Item]) -> Arc<Chunk> {
 proptest! {
     #[test]
     fn rows_read_back_in_each_form(
-        sizes in prop::collection::vec(prop_oneof![0usize..50, 5_000usize..40_000], 0..24), a: prop::sample::Index, b: prop::sample::Index
+        sizes in prop::collection::vec(prop_oneof![0usize..50, 5_000usize..40_000], 0..24),
+        a: prop::sample::Index, b: prop::sample::Index,
     ) {
         let items = items(&sizes);
         let chunk = chunk(&items);
@@ -58,7 +59,8 @@ proptest! {
     /// Spliced text is the plain text of the same rows, wherever it begins and ends.
     #[test]
     fn splices_inflate_to_the_text(
-        sizes in prop::collection::vec(prop_oneof![4 => 0usize..50, 2 => 300usize..2_000, 1 => 5_000usize..40_000], 0..60),
+        sizes in prop::collection::vec(
+            prop_oneof![4 => 0usize..50, 2 => 300usize..2_000, 1 => 5_000usize..40_000], 0..60),
         a: prop::sample::Index, b: prop::sample::Index, is_first: bool, derived: bool, kept: bool,
     ) {
         let items = items(&sizes);
@@ -72,7 +74,8 @@ proptest! {
         }
         let (a, b) = (a.index(items.len() + 1), b.index(items.len() + 1));
         let rows = a.min(b)..a.max(b);
-        let mut wanted = items[rows.clone()].iter().flat_map(|item| [&b","[..], &item.json]).collect::<Vec<_>>().concat();
+        let with_commas = items[rows.clone()].iter().flat_map(|item| [&b","[..], &item.json]);
+        let mut wanted = with_commas.collect::<Vec<_>>().concat();
         if is_first && !wanted.is_empty() {
             wanted.remove(0);
         }

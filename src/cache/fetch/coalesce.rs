@@ -37,12 +37,12 @@ pub(in crate::cache) enum StartPolicy {
 }
 
 /// The runs that bring what `requests` need. Adjacent intervals are joined, except that different priorities are kept
-/// apart, and each interval is divided as `divide` says, which also takes whether the beginning is to be sent early. Requests
-/// that were cancelled are ignored.
+/// apart, and each interval is divided as `divide` says, which also takes whether the beginning is to be sent early.
+/// Requests that were cancelled are ignored.
 ///
-/// `by_caller`: callers compete for the quota, and each gets runs of its own. If adjacent intervals of two callers became
-/// one run, the caller that needs less would be served at the expense of the other, and again each time that they get
-/// their answers together. An interval that both need is fetched for the first of them.
+/// `by_caller`: callers compete for the quota, and each gets runs of its own. If adjacent intervals of two callers
+/// became one run, the caller that needs less would be served at the expense of the other, and again each time that
+/// they get their answers together. An interval that both need is fetched for the first of them.
 pub(in crate::cache) fn coalesce(
     requests: &[PendingRequest],
     by_caller: bool,
@@ -103,8 +103,8 @@ fn is_of(waiter: &Waiter, caller: Option<&str>) -> bool {
     caller.is_none_or(|caller| *waiter.requester.caller == *caller)
 }
 
-/// The requests that wait for a run. Of the most urgent ones, if possible of `caller`, the one that needs most of the run
-/// is charged.
+/// The requests that wait for a run. Of the most urgent ones, if possible of `caller`, the one that needs most of the
+/// run is charged.
 fn owner(
     requests: &[(Arc<Waiter>, &PendingRequest)],
     interval: Interval,

@@ -55,20 +55,20 @@ pub(in crate::cache) struct CacheSettings {
 }
 
 impl Fetcher {
-    /// The interface to the leader of an account, unless this replica makes its calls. Which replica is the leader may not
-    /// be known yet.
+    /// The interface to the leader of an account, unless this replica makes its calls. Which replica is the leader may
+    /// not be known yet.
     pub(in crate::cache) fn remote(&self, account: &str) -> Option<&dyn RemoteFetcher> {
         self.remote.as_deref().filter(|remote| remote.is_remote(account))
     }
 
-    /// Timestamp before which data is settled at `timestamp`, by this machine's clock or by the upstream's, whichever is
-    /// earlier.
+    /// Timestamp before which data is settled at `timestamp`, by this machine's clock or by the upstream's, whichever
+    /// is earlier.
     pub(in crate::cache) fn settled_before(&self, timestamp: Timestamp) -> Timestamp {
         self.settings.freshness_policy.settled_before(timestamp - self.clock.ahead())
     }
 
-    /// Density of a series: of its cached items, with and without `agenticActivities`, and of what its runs in flight have
-    /// seen.
+    /// Density of a series: of its cached items, with and without `agenticActivities`, and of what its runs in flight
+    /// have seen.
     pub(in crate::cache) fn density(&self, state: &SeriesState) -> Density {
         let mut density = state.density(|entry: &CacheEntry| entry.peek(&self.memory));
         for fetch in &state.in_flight {
@@ -79,8 +79,8 @@ impl Fetcher {
         density
     }
 
-    /// How many runs of this caller could start beside those in flight, if the upstream is so slow that they would make an
-    /// answer faster; else 0.
+    /// How many runs of this caller could start beside those in flight, if the upstream is so slow that they would make
+    /// an answer faster; else 0.
     pub(in crate::cache) fn spare_runs(&self, series: &Series, requester: &Requester) -> usize {
         let limiter = self.limiters.of(&series.account).filter(|limiter| limiter.pages_are_slow());
         let Some((limiter, scheduler)) = limiter.zip(self.quotas.scheduler(&series.account)) else { return 0 };

@@ -1,6 +1,6 @@
-//! Consequences of items that do not lie where they were requested: the window, its series or its account is
-//! not cut by time any more. Whether the account is affected is decided by a field check: a call for the second that the
-//! item's timestamp names. See `window_field` for the states.
+//! Consequences of items that do not lie where they were requested: the window, its series or its account is not cut by
+//! time any more. Whether the account is affected is decided by a field check: a call for the second that the item's
+//! timestamp names. See `window_field` for the states.
 
 use std::sync::Arc;
 use std::time::Duration;

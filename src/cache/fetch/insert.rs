@@ -77,8 +77,8 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Removes the entries that lie in the future, if the clock was ahead when they were fetched and was set back to `now`:
-    /// they may have been taken for settled when they were not.
+    /// Removes the entries that lie in the future, if the clock was ahead when they were fetched and was set back to
+    /// `now`: they may have been taken for settled when they were not.
     pub(in crate::cache) fn remove_future_entries(&self, now: Timestamp) {
         let latest = now + SKEW;
         if self.memory.take_fetched_after(latest) {

@@ -12,8 +12,8 @@ use crate::request::{Filter, Series};
 use crate::window::{Interval, IntervalSet, Timestamp};
 
 impl Fetcher {
-    /// Hands to the waiters of the pending batch what Redis has of it, and removes that from the batch. What is added to
-    /// the batch meanwhile is looked up, too, so that nothing is fetched that was not looked up.
+    /// Hands to the waiters of the pending batch what Redis has of it, and removes that from the batch. What is added
+    /// to the batch meanwhile is looked up, too, so that nothing is fetched that was not looked up.
     pub(super) async fn look_up_batch(&self, redis: &RedisTier, series: &Arc<Series>, shared: &SharedSeriesState) {
         if !redis.is_good(series).await {
             return;
@@ -114,7 +114,8 @@ impl Fetcher {
     }
 }
 
-/// The intervals of the pending batch that were not looked up yet, which are marked as looked up; `None` if there are none.
+/// The intervals of the pending batch that were not looked up yet, which are marked as looked up; `None` if there are
+/// none.
 fn take_unchecked(shared: &SharedSeriesState) -> Option<ByAgentic<IntervalSet>> {
     let mut unchecked = ByAgentic::<IntervalSet>::default();
     let mut state = shared.lock();

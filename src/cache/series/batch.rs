@@ -28,13 +28,13 @@ pub(in crate::cache) struct PendingRequest {
     pub(in crate::cache) fresh_since: Timestamp,
     /// Whether the intervals were looked up in Redis.
     pub(in crate::cache) redis_checked: bool,
-    /// What the request needs next, if no fetch in flight brings it.
+    /// The next need of the request, if no fetch in flight brings it.
     pub(in crate::cache) next_need: Option<NextNeed>,
     /// Whether further runs may start for the request beside the run that it needs next.
     pub(in crate::cache) more_runs: bool,
 }
 
-/// What a request needs next.
+/// The next need of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cache) struct NextNeed {
     /// The first timestamp that is missing.

@@ -166,7 +166,8 @@ impl InFlightFetch {
         placed == PlacementCheck::Checked && (is_agentic || !agentic) && self.interval().overlaps(interval)
     }
 
-    /// Sets the result and notifies the waiters. The caller holds the lock of the series and has removed the fetch from it.
+    /// Sets the result and notifies the waiters. The caller holds the lock of the series and has removed the fetch from
+    /// it.
     pub(in crate::cache) fn complete(&self, result: Result<FetchedInterval, CacheError>) {
         // Called once.
         let _ = self.result.set(result);
@@ -205,9 +206,9 @@ impl InFlightFetch {
         }
     }
 
-    /// Whether a waiter of this priority that needs only `need` should fetch it separately. While the quota is contended,
-    /// and each call waits for `expected_wait`, the other pages of the run would take much longer than a separate call. A
-    /// slow upstream counts too, for a waiter that is more urgent than the run.
+    /// Whether a waiter of this priority that needs only `need` should fetch it separately. While the quota is
+    /// contended, and each call waits for `expected_wait`, the other pages of the run would take much longer than a
+    /// separate call. A slow upstream counts too, for a waiter that is more urgent than the run.
     pub(in crate::cache) fn is_too_long_for(&self, need: Interval, class: Priority, expected_wait: Duration) -> bool {
         let RunStatus { interval, pages, expected, last_page, .. } = *self.status.borrow();
         let Some(expected) = expected.filter(|_| !self.is_remote()) else { return false };
@@ -223,7 +224,8 @@ impl InFlightFetch {
         pages_saved >= min_pages_saved && page.as_secs_f64() * pages_saved >= MIN_TIME_SAVED.as_secs_f64()
     }
 
-    /// Adds the calls that another replica has made for the fetch; `reported` if an answer there has reported all of them.
+    /// Adds the calls that another replica has made for the fetch; `reported` if an answer there has reported all of
+    /// them.
     pub(in crate::cache) fn add_remote_calls(&self, calls: u32, reported: bool) {
         self.waiters.add(calls);
         self.charged.store(reported, Ordering::Relaxed);

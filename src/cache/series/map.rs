@@ -42,8 +42,8 @@ impl SeriesMap {
         self.lock().get(&self.key(series)).cloned()
     }
 
-    /// Removes the state of a series if it is empty and only the caller, who passes it, uses it: a series that always fails
-    /// leaves nothing behind.
+    /// Removes the state of a series if it is empty and only the caller, who passes it, uses it: a series that always
+    /// fails leaves nothing behind.
     pub(in crate::cache) fn remove_if_idle(&self, series: &Series, state: &SharedSeriesState) {
         let mut all = self.lock();
         if state.holders() == 2 && state.lock().is_idle() {

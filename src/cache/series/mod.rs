@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `map` | [`SeriesMap`]: the state of each series, by everything but time that identifies data |
 //! | `state` | [`SeriesState`] and its lock |
-//! | `in_flight` | [`InFlightFetch`]: a fetch in progress, shared by all requests for the same interval (single-flight) |
+//! | `in_flight` | [`InFlightFetch`]: a fetch in progress, shared by all requests that need it (single-flight) |
 //! | `waiter` | [`Waiter`]: a request that waits for fetches in flight |
 //! | `batch` | [`PendingBatch`]: missing intervals that are collected before runs are planned |
 //! | `run_length` | [`RunLengthPolicy`]: how long runs may be, learnt from the order of rows |

@@ -1,4 +1,5 @@
-//! Negative cache of intervals: a failure is remembered for a while, so that the next request does not pay for it again.
+//! Negative cache of intervals: a failure is remembered for a while, so that the next request does not pay for it
+//! again.
 
 use std::time::Duration;
 

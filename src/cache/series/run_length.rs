@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The longest run of a series, by the order of the upstream's rows. A run whose rows come in no order cannot be cut when
-/// it turns out too large, so its length grows from small.
+/// The longest run of a series, by the order of the upstream's rows. A run whose rows come in no order cannot be cut
+/// when it turns out too large, so its length grows from small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cache) enum RunLengthPolicy {
     /// Limited by the number of expected items only.

@@ -57,8 +57,8 @@ impl SeriesState {
         self.torn.any_within(interval)
     }
 
-    /// Inserts an entry in place of older ones, and removes chunks from memory that no entry refers to any more. `false` if
-    /// all of its interval is covered by later fetches.
+    /// Inserts an entry in place of older ones, and removes chunks from memory that no entry refers to any more.
+    /// `false` if all of its interval is covered by later fetches.
     pub(in crate::cache) fn insert(&mut self, agentic: bool, entry: CacheEntry, memory: &Memory) -> bool {
         let (chunk, fetched_at) = (entry.chunk, entry.fetched_at);
         let overlapped = self.entries.by_agentic(agentic).within(chunk);
@@ -90,8 +90,8 @@ impl SeriesState {
         entries.all().for_each(|(_, entry)| memory.remove(entry.id));
     }
 
-    /// Removes the entries that are purged, and closes fetches that bring purged data. `is_purged` takes the interval and
-    /// the epoch of a chunk. Returns how many chunks it has removed from memory.
+    /// Removes the entries that are purged, and closes fetches that bring purged data. `is_purged` takes the interval
+    /// and the epoch of a chunk. Returns how many chunks it has removed from memory.
     pub(in crate::cache) fn apply_purge(
         &mut self,
         is_purged: impl Fn(Interval, u64) -> bool,

@@ -175,8 +175,8 @@ impl EntryIndex {
         self.stats.agentic.invalidate(interval);
     }
 
-    /// The entries that serve `interval`, ascending; `None` if a part is missing or stale. The result is that of [`Plan`],
-    /// except that evicted chunks are not noticed.
+    /// The entries that serve `interval`, ascending; `None` if a part is missing or stale. The result is that of
+    /// [`Plan`], except that evicted chunks are not noticed.
     pub(in crate::cache) fn covering(
         &self,
         interval: Interval,

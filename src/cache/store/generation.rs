@@ -13,8 +13,8 @@ impl Generation {
         self.0.fetch_add(1, Ordering::Release);
     }
 
-    /// A token that is valid until the next [`Generation::increment`]. Must be taken under the lock under which the answer
-    /// is made.
+    /// A token that is valid until the next [`Generation::increment`]. Must be taken under the lock under which the
+    /// answer is made.
     pub(in crate::cache) fn token(&self) -> ValidityToken {
         ValidityToken { generation: self.0.clone(), issued_at: self.0.load(Ordering::Acquire) }
     }

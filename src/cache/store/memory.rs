@@ -33,7 +33,8 @@ const ENTRY_OVERHEAD_BYTES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChunkId(u64);
 
-/// Chunks up to a weight in bytes; the least recently used one is evicted first. Cheap to clone; clones share their state.
+/// Chunks up to a weight in bytes; the least recently used one is evicted first. Cheap to clone; clones share their
+/// state.
 #[derive(Clone, Debug)]
 pub struct Memory {
     chunks: Cache<ChunkId, Arc<Chunk>>,

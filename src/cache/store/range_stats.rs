@@ -1,8 +1,8 @@
 //! Item counts of long ranges, by which a page deep in a long window is found without a look at each chunk before it.
 //!
-//! A tree over time, and pure. A range of one level is eight ranges of the level below, and is aligned to them. Only ranges
-//! that time alone does not change are stored, and each change of an entry invalidates the ranges that it lies in
-//! (`EntryIndex`).
+//! A tree over time, and pure. A range of one level is eight ranges of the level below, and is aligned to them. Only
+//! ranges that time alone does not change are stored, and each change of an entry invalidates the ranges that it lies
+//! in (`EntryIndex`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,7 +44,8 @@ pub(in crate::cache) struct RangeSegment {
     pub(in crate::cache) stats: Option<(RangeStats, usize)>,
 }
 
-/// The tree of one series. It is small beside the chunks: its smallest range is eight cells of the grid, each with a chunk.
+/// The tree of one series. It is small beside the chunks: its smallest range is eight cells of the grid, each with a
+/// chunk.
 #[derive(Debug, Default)]
 pub(in crate::cache) struct RangeStatsIndex {
     /// The lowest level first; empty before the first lookup.
@@ -60,8 +61,8 @@ struct Level {
 
 impl RangeStatsIndex {
     /// Divides `window` into the longest ranges that are known or can be measured, and segments without statistics,
-    /// ascending. `measure` gives the statistics of a range of the lowest level, if no part is missing and time alone does
-    /// not change it. No chunk crosses the ends of a `cell`, whose length is always the same.
+    /// ascending. `measure` gives the statistics of a range of the lowest level, if no part is missing and time alone
+    /// does not change it. No chunk crosses the ends of a `cell`, whose length is always the same.
     pub(in crate::cache) fn segments(
         &mut self,
         window: Interval,

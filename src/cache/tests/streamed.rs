@@ -114,7 +114,7 @@ async fn begin(harness: &StreamHarness, calls: usize) -> WindowAnswer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_costs_its_pages_and_a_call_for_each_further_run() {
+async fn stream_costs_its_pages_and_one_call_a_run() {
     let harness = StreamHarness::new(1 << 30);
     let reading = tokio::spawn(read(begin(&harness, 20).await));
     let first = harness.request(0, 100).await;

@@ -37,8 +37,8 @@ impl TestRun {
 }
 
 impl TestHarness {
-    /// Requests an old window whose run fails with `error`. Returns the runs that follow: that of the uncut window, and that
-    /// of the second that the item names, if a field check is made.
+    /// Requests an old window whose run fails with `error`. Returns the runs that follow: that of the uncut window, and
+    /// that of the second that the item names, if a field check is made.
     async fn fail(&mut self, start: i64, error: PagingError) -> (PendingAnswer, TestRun, Option<TestRun>) {
         let pending = self.request(start, start + 100, Priority::Interactive).await;
         let run = self.next_run().await;
