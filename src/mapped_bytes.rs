@@ -1,9 +1,9 @@
-//! Bytes that stay as they are until they are gone, in memory pages of their own.
+//! Immutable bytes in memory mappings of their own, whose pages the kernel can send without a copy (see
+//! [`crate::server`]).
 //!
-//! The kernel can send such pages themselves where it copies all others, see [`crate::server`]. It may still be sending one
-//! when nobody here has it any more; so it must never be written to again, not even for something else. The heap writes to
-//! what is freed. A mapping of its own is read-only from when it is filled, and then goes back to the system, which keeps
-//! its pages for as long as they are being sent.
+//! The kernel may still be sending a page when its last owner here has dropped it, so the page must never be written to
+//! again, not even for another purpose. The heap reuses freed memory. A mapping is read-only once it is filled, and is
+//! then unmapped; the kernel keeps its pages for as long as they are being sent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,57 +12,59 @@ use std::sync::{PoisonError, RwLock};
 use bytes::Bytes;
 use memmap2::{Mmap, MmapMut};
 
-/// Fewer bytes than this are copied in the time that the calls take which pass them on.
-const WORTH_PASSING: usize = 32 << 10;
+/// Minimum number of bytes to map. Copying fewer takes no longer than the system calls of `splice`.
+const MIN_MAPPED_BYTES: usize = 32 << 10;
 
-/// Where such bytes lie: their first address, and the one behind their last.
-static FIXED: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
+/// Address ranges of all mappings: first address, and the address behind the last.
+static MAPPED_RANGES: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
 
-/// A read-only mapping that stands in [`FIXED`] for as long as it is there.
-struct Fixed(Mmap);
+/// A read-only mapping, which is registered in [`MAPPED_RANGES`] until it is dropped.
+struct Mapping(Mmap);
 
-impl Fixed {
+impl Mapping {
+    /// A mapping with a copy of `bytes`.
     fn copy(bytes: &[u8]) -> io::Result<Self> {
         let mut map = MmapMut::map_anon(bytes.len())?;
         map.copy_from_slice(bytes);
         let map = map.make_read_only()?;
-        let (start, end) = ends(&map);
-        FIXED.write().unwrap_or_else(PoisonError::into_inner).insert(start, end);
+        let (start, end) = address_range(&map);
+        MAPPED_RANGES.write().unwrap_or_else(PoisonError::into_inner).insert(start, end);
         Ok(Self(map))
     }
 }
 
-impl Drop for Fixed {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        FIXED.write().unwrap_or_else(PoisonError::into_inner).remove(&ends(&self.0).0);
+        MAPPED_RANGES.write().unwrap_or_else(PoisonError::into_inner).remove(&address_range(&self.0).0);
     }
 }
 
-impl AsRef<[u8]> for Fixed {
+impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// The same bytes in pages of their own, if that is worth it and the system has any to give.
-pub(crate) fn fix(bytes: Bytes) -> Bytes {
-    if bytes.len() < WORTH_PASSING {
+/// A mapped copy of `bytes`; `bytes` themselves if they are too few or the system refuses a mapping.
+pub(crate) fn map(bytes: Bytes) -> Bytes {
+    if bytes.len() < MIN_MAPPED_BYTES {
         return bytes;
     }
-    Fixed::copy(&bytes).map_or(bytes, Bytes::from_owner)
+    Mapping::copy(&bytes).map_or(bytes, Bytes::from_owner)
 }
 
-/// Whether these bytes were fixed, and are enough.
-pub(crate) fn are_worth_passing(bytes: &[u8]) -> bool {
-    if bytes.len() < WORTH_PASSING {
+/// Whether `bytes` are part of a mapping, and enough to be sent without a copy.
+pub(crate) fn is_mapped(bytes: &[u8]) -> bool {
+    if bytes.len() < MIN_MAPPED_BYTES {
         return false;
     }
-    let (start, end) = ends(bytes);
-    let fixed = FIXED.read().unwrap_or_else(PoisonError::into_inner);
-    fixed.range(..=start).next_back().is_some_and(|(_, behind)| end <= *behind)
+    let (start, end) = address_range(bytes);
+    let ranges = MAPPED_RANGES.read().unwrap_or_else(PoisonError::into_inner);
+    ranges.range(..=start).next_back().is_some_and(|(_, behind)| end <= *behind)
 }
 
-fn ends(bytes: &[u8]) -> (usize, usize) {
+/// The first address of `bytes`, and the address behind the last.
+fn address_range(bytes: &[u8]) -> (usize, usize) {
     let start = bytes.as_ptr().addr();
     (start, start + bytes.len())
 }
@@ -72,29 +74,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_copied_to_a_place_of_its_own_is_passed_on() {
-        let heap = Bytes::from(vec![7; 3 * WORTH_PASSING]);
-        let one = fix(heap.clone());
-        let two = fix(heap.clone());
+    fn large_parts_of_mappings_alone_are_recognised() {
+        let heap = Bytes::from(vec![7; 3 * MIN_MAPPED_BYTES]);
+        let one = map(heap.clone());
+        let two = map(heap.clone());
         assert_eq!(one, heap);
-        assert!(!are_worth_passing(&heap));
-        assert!(are_worth_passing(&one) && are_worth_passing(&two));
-        assert!(are_worth_passing(&one[WORTH_PASSING..]) && are_worth_passing(&two[5..][..WORTH_PASSING]));
-        assert!(!are_worth_passing(&one[2 * WORTH_PASSING + 1..]));
-        let few = heap.slice(..WORTH_PASSING - 1);
-        assert_eq!(fix(few.clone()).as_ptr(), few.as_ptr());
+        assert!(!is_mapped(&heap));
+        assert!(is_mapped(&one) && is_mapped(&two));
+        assert!(is_mapped(&one[MIN_MAPPED_BYTES..]) && is_mapped(&two[5..][..MIN_MAPPED_BYTES]));
+        assert!(!is_mapped(&one[2 * MIN_MAPPED_BYTES + 1..]));
+        let few = heap.slice(..MIN_MAPPED_BYTES - 1);
+        assert_eq!(map(few.clone()).as_ptr(), few.as_ptr());
     }
 
     #[test]
-    fn it_is_fixed_for_as_long_as_a_part_of_it_is_there() {
-        // Of a length that no other test has: what lies at its place when it is gone does not end where it ended.
-        let fixed = fix(vec![7; 2 * WORTH_PASSING + 4711].into());
-        let (start, end) = ends(&fixed);
-        let part = fixed.slice(WORTH_PASSING..);
-        drop(fixed);
-        assert!(are_worth_passing(&part));
-        assert_eq!(FIXED.read().unwrap().get(&start), Some(&end));
+    fn mapping_is_registered_until_its_last_part_is_dropped() {
+        // The length is unique among the tests, so another mapping at the same address has another end.
+        let mapped = map(vec![7; 2 * MIN_MAPPED_BYTES + 4711].into());
+        let (start, end) = address_range(&mapped);
+        let part = mapped.slice(MIN_MAPPED_BYTES..);
+        drop(mapped);
+        assert!(is_mapped(&part));
+        assert_eq!(MAPPED_RANGES.read().unwrap().get(&start), Some(&end));
         drop(part);
-        assert_ne!(FIXED.read().unwrap().get(&start), Some(&end));
+        assert_ne!(MAPPED_RANGES.read().unwrap().get(&start), Some(&end));
     }
 }

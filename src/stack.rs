@@ -1,5 +1,6 @@
 //! The path of a request through the stages, from the listener to Kore.
 
+use anyhow::Context as _;
 use tower::ServiceBuilder;
 
 use crate::api::{ApiLayer, ApiStage, RequestMemory, ResponseCache, Usage};
@@ -9,7 +10,8 @@ use crate::config::Config;
 use crate::edge::{Callers, DrainTimeout, EdgeLayer, EdgeStage};
 use crate::paging::{PagingLayer, RunBounds, RunLimiters};
 use crate::quota::{QuotaLayer, QuotaManager};
-use crate::redis_client::{Mailbox, RedisClient};
+use crate::redis_client::RedisClient;
+use crate::replicas::{Cipher, Mailbox};
 use crate::retry::RetryLayer;
 use crate::token::TokenLayer;
 use crate::upstream::Client;
@@ -51,7 +53,11 @@ impl Stack {
     /// If the trust anchors for the upstream cannot be loaded, or the state file of the quota cannot be used.
     pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
         let post = match &config.cache.redis {
-            Some(redis) => Some(Mailbox::new(RedisClient::new(redis)?, &redis.prefix)),
+            Some(redis) => {
+                let cipher = Cipher::new(redis.encryption_key.iter().chain(&redis.previous_encryption_key));
+                let cipher = cipher.context("no key can be derived from cache.redis.encryption_key")?;
+                Some(Mailbox::new(RedisClient::new(redis)?, &redis.prefix, cipher))
+            }
             None => None,
         };
         let quotas = {

@@ -2,7 +2,6 @@
 
 mod access;
 mod page;
-mod problem;
 mod purge;
 mod trust;
 
@@ -30,7 +29,8 @@ use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
 use crate::edge::Callers;
 use crate::quota::{QuotaManager, StateFile};
-use crate::redis_client::{Health, Mailbox};
+use crate::redis_client::Health;
+use crate::replicas::Mailbox;
 use crate::stack::Stack;
 use crate::telemetry;
 use crate::window::{Timestamp, UpperBound};
@@ -125,13 +125,13 @@ impl Admin {
                  served"
             )
         });
-        let redis = self.0.post.as_ref().and_then(|post| match post.link().health() {
+        let redis = self.0.post.as_ref().and_then(|post| match post.redis().health() {
             Health::Up => None,
             Health::Down { why, .. } => Some(format!("{why}; chunks are neither read from there nor written")),
         });
         let divided = self.0.quotas.iter().filter_map(|(account, turns)| {
-            let replicas = turns.divided_by()?;
-            Some(format!("account {account}: the replicas cannot reach each other; this one makes do with 1/{replicas} of the quota"))
+            let share = turns.quota_share()?;
+            Some(format!("account {account}: the replicas cannot reach each other; this one makes do with {share}"))
         });
         let clock = self.0.clock.is_wrong().then(|| {
             "the clock of this machine differs from the upstream's by more than a minute; nothing is kept as settled"

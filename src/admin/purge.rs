@@ -15,9 +15,9 @@ use serde::Serialize;
 
 use self::request::{PurgeRequest, bad};
 use super::access::AdminRequester;
-use super::problem::problem;
 use super::{Admin, json};
-use crate::cache::{DeletionStatus, Purge, Purged};
+use crate::cache::{DeletionStatus, Purge, PurgeResult};
+use crate::problem::Problem;
 use crate::telemetry;
 
 /// Path of the call.
@@ -98,8 +98,8 @@ impl Admin {
         match self.try_purge(&head, body, requester).await {
             Ok(response) => response,
             Err(refused) => {
-                let (status, word) = refused.kind();
-                problem(status, word, refused.to_string(), None)
+                let (status, name) = refused.kind();
+                Problem::new(status, name, &refused.to_string()).response()
             }
         }
     }
@@ -157,9 +157,9 @@ where
 }
 
 /// Answers, logs and counts a purge.
-fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &Purged) -> Response<Full<Bytes>> {
+fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &PurgeResult) -> Response<Full<Bytes>> {
     let (mut left, mut redis_chunks, mut replicas, mut unreachable) = (Vec::new(), None, None, false);
-    match &purged.shared {
+    match &purged.delivery {
         None => {}
         Some(Err(why)) => {
             unreachable = true;
@@ -185,9 +185,9 @@ fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &
                         .to_owned(),
                 ),
             }
-            redis_chunks = Some(match &told.erased {
-                DeletionStatus::All(count) => *count,
-                DeletionStatus::SoFar(count) => {
+            redis_chunks = Some(match &told.deletion {
+                DeletionStatus::Complete(count) => *count,
+                DeletionStatus::InProgress(count) => {
                     left.push("there is much to delete from Redis; it goes on. Nobody reads it there".to_owned());
                     *count
                 }
@@ -226,5 +226,5 @@ fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &
         return json(StatusCode::OK, &done);
     }
     let detail = format!("it has left the memory of this replica, and no more: {}", done.left.join("; "));
-    problem(StatusCode::SERVICE_UNAVAILABLE, "purged-here-only", detail, Some(done))
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "purged-here-only", &detail).with_extension(done).response()
 }

@@ -156,7 +156,7 @@ impl ResponseCache {
         let (head, body) = response.into_parts();
         let body = match body {
             Either::Left(body) => match body.whole() {
-                Ok(body) => mapped_bytes::fix(body),
+                Ok(body) => mapped_bytes::map(body),
                 Err(broken) => return Response::from_parts(head, Either::Left(broken)),
             },
             Either::Right(_) => Bytes::new(),

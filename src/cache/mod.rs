@@ -40,7 +40,7 @@ mod window_field;
 pub use self::chunk::{AccessCounter, Chunk, Damaged, DeflateSplice, ItemSlice, PageRange, Settled, Slice};
 pub use self::error::CacheError;
 pub use self::outcome::Outcome;
-pub use self::purge::{DeletionStatus, Purge, Purged, Purges};
+pub use self::purge::{DeletionStatus, Purge, PurgeResult, Purges};
 pub use self::stage::{CacheLayer, CacheStage};
 pub use self::store::{AnswerStore, Memory, ValidityToken};
 pub use self::stream_channel::{RemainingStream, StreamEvent};

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
-use crate::redis_client::Mailbox;
+use crate::replicas::Mailbox;
 use crate::window::{FreshnessPolicy, Grid};
 
 /// Adds the cache in front of the stages below.
@@ -93,10 +93,11 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
-        let shared = self.redis.as_ref().and_then(|(redis, mailbox)| {
-            let tier = RedisTier::new(redis, mailbox.link().clone(), &self.window, &self.purges, &self.fields)?;
+        let shared = self.redis.as_ref().map(|(redis, mailbox)| {
+            let purges = Arc::new(self.purges.clone());
+            let tier = RedisTier::new(redis, mailbox, &self.window, purges, &self.fields);
             let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
-            Some((tier, cluster))
+            (tier, cluster)
         });
         let (redis, cluster) = shared.unzip();
         let settings = CacheSettings {
@@ -120,7 +121,7 @@ where
             assemble_window: answer::assemble,
         });
         if let Some(cluster) = cluster {
-            cluster.open(&fetcher);
+            cluster.start(&fetcher);
         }
         CacheStage(fetcher)
     }

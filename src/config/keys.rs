@@ -81,8 +81,8 @@ pub(super) const ALL_KEYS: [&str; 66] = [
 /// The dotted key that the TOML in `text` sets at byte `end`, as far as the lines before it show the tables around it:
 /// `accounts.token.jti`. `None` if no key is found.
 ///
-/// A syntax error of the TOML parser has a position but no key. Only words of [`ALL_KEYS`] are returned, so that a piece
-/// of a secret is never taken for a key.
+/// A syntax error of the TOML parser has a position but no key. Only words of [`ALL_KEYS`] are returned, so that a
+/// piece of a secret is never taken for a key.
 pub(super) fn key_before(text: &str, end: usize) -> Option<String> {
     // The error may point at the key itself, so the search extends to the `=` behind that key.
     let (before, after) = text.as_bytes().split_at_checked(end)?;

@@ -72,8 +72,8 @@ enum Step {
     Key(String),
 }
 
-/// The variables that set keys, with their values, sorted by the path of the key: a table before its keys, and the items
-/// of a list in order.
+/// The variables that set keys, with their values, sorted by the path of the key: a table before its keys, and the
+/// items of a list in order.
 type Settings = BTreeMap<Vec<Step>, (Arc<str>, String)>;
 
 /// The variables that set keys. Reports keys that two variables set.
@@ -100,8 +100,8 @@ fn dotted(path: &[Step]) -> String {
     })
 }
 
-/// Whether the key at `path` defines an account, so that the `KORE_` variables are not used: an identity key of the first
-/// account, or any key of another one. Other keys of the first account, such as its `token`, supplement them.
+/// Whether the key at `path` defines an account, so that the `KORE_` variables are not used: an identity key of the
+/// first account, or any key of another one. Other keys of the first account, such as its `token`, supplement them.
 fn names_account(path: &[Step]) -> bool {
     const IDENTITY: [&str; 3] = ["account_id", "client_id", "client_secret"];
     match path {

@@ -153,8 +153,8 @@ impl<'a> TableReader<'a> {
         self.context.report(self.origin.clone(), self.path.clone(), message);
     }
 
-    /// Whether no problem was reported since this reader was made. A check between two keys is skipped when one of
-    /// them is faulty already.
+    /// Whether no problem was reported since this reader was made. A check between two keys is skipped when one of them
+    /// is faulty already.
     pub(super) fn is_faultless(&self) -> bool {
         self.context.problem_count() == self.problems_before
     }

@@ -24,7 +24,8 @@ pub(super) fn check_authority(authority: &Authority) -> Result<(), String> {
     Ok(())
 }
 
-/// Kore's base URL: `https://`, a host and optionally a port; `http://` only for loopback. The path of the result is `/`.
+/// Kore's base URL: `https://`, a host and optionally a port; `http://` only for loopback. The path of the result is
+/// `/`.
 pub(super) fn base_url(text: &str) -> Result<Uri, String> {
     const EXPECTED: &str = "write it like \"https://platform.kore.ai\"";
     let uri: Uri = text.parse().map_err(|_| format!("is not a URL; {EXPECTED}"))?;

@@ -23,8 +23,8 @@ impl Keyword for UpperBound {
     const KEYWORDS: &'static [(&'static str, Self)] = &[("inclusive", Self::Inclusive), ("exclusive", Self::Exclusive)];
 }
 
-/// The configuration of the tree at `root`. Problems are reported to `context`; if there are any, the result is `None` or
-/// must not be used.
+/// The configuration of the tree at `root`. Problems are reported to `context`; if there are any, the result is `None`
+/// or must not be used.
 pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> {
     let mut root = TableReader::new(context, String::new(), root);
     let mut server_table = root.table("server");

@@ -12,7 +12,7 @@ use super::problem::Kind;
 use super::request_id::RequestId;
 use crate::api::{FinalCounts, Progress, Report};
 use crate::telemetry;
-use crate::telemetry::Request as Told;
+use crate::telemetry::{CallCounts, RequestRecord};
 
 /// Flag for the end of `server.drain_timeout`: answers dropped after it were cut off by the gateway and not by their
 /// clients. Cheap to clone; all clones share the flag.
@@ -117,7 +117,7 @@ impl AccessRecord {
             Ending::Dropped => ("client_closed", None),
         };
         let _in_span = self.span.enter();
-        telemetry::request(&Told {
+        telemetry::request(&RequestRecord {
             caller: self.visit.as_ref().map_or("-", |visit| &visit.caller.name),
             account: report.map_or("-", |report| &report.account),
             stream: report.map_or("-", |report| &report.stream),
@@ -127,8 +127,7 @@ impl AccessRecord {
             problem: broken.or(problem.map(|(_, words)| words)),
             items,
             bytes,
-            calls,
-            saved,
+            calls: CallCounts { made: calls, saved },
             time_to_first_byte: self.head.as_ref().map(|head| head.ready_after),
             took: self.begun.elapsed(),
         });

@@ -1,6 +1,6 @@
 //! The role of this process for an account: whether it makes the upstream calls.
 
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// The part that this process takes in the calls of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,65 +1,65 @@
-//! When Redis is left alone. Pure: time is an argument.
+//! The circuit breaker. Pure: time is an argument.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many failures in a row open it: one is bad luck, and a burst that a single hiccup delays costs a probe only.
-const FAILURES: u32 = 5;
+/// Failures in a row that open the breaker. A burst of calls that a short delay fails costs one probe only.
+const FAILURES_TO_OPEN: u32 = 5;
 /// The least time between two probes.
-pub(super) const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keeps calls from a Redis that does not answer.
+/// A circuit breaker, which is closed or open.
 ///
-/// Each of them would wait for its whole timeout, to learn what the one before it has learnt. So after some failures in
-/// a row no call is let through until a probe, or a call that was under way already, succeeds. No caller pays for a
-/// probe: the lane makes them by itself, the first at once and then one each [`PAUSE`].
+/// After several failures in a row it opens: no call is made until a probe, or a call that was in flight already,
+/// succeeds, because each call would wait for its whole timeout. No caller waits for a probe: the connection makes them in
+/// the background, the first at once and then one each [`PROBE_INTERVAL`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Breaker {
     /// Failures since the last success.
     failures: u32,
     /// When the first of them was.
-    since: Option<Instant>,
-    /// When it was probed last, since it opened.
-    probed: Option<Instant>,
+    failing_since: Option<Instant>,
+    /// When the last probe was made since the breaker opened.
+    probed_at: Option<Instant>,
 }
 
 impl Breaker {
-    /// Whether calls are let through.
+    /// Whether calls are made.
     pub(super) fn is_closed(&self) -> bool {
-        self.failures < FAILURES
+        self.failures < FAILURES_TO_OPEN
     }
 
-    /// When the failures began that have opened it; `None` while it is closed.
+    /// When the failures began that have opened the breaker; `None` while it is closed.
     pub(super) fn down_since(&self) -> Option<Instant> {
-        self.since.filter(|_| !self.is_closed())
+        self.failing_since.filter(|_| !self.is_closed())
     }
 
-    /// A call or a probe has failed; returns whether that has opened it.
-    pub(super) fn failed(&mut self, now: Instant) -> bool {
+    /// Records the failure of a call or a probe. Returns whether that has opened the breaker.
+    pub(super) fn record_failure(&mut self, now: Instant) -> bool {
         let was_closed = self.is_closed();
         self.failures = self.failures.saturating_add(1);
-        self.since.get_or_insert(now);
+        self.failing_since.get_or_insert(now);
         was_closed && !self.is_closed()
     }
 
-    /// A call or a probe has succeeded; returns whether that has closed it.
-    pub(super) fn succeeded(&mut self) -> bool {
+    /// Records the success of a call or a probe. Returns whether that has closed the breaker.
+    pub(super) fn record_success(&mut self) -> bool {
         let was_open = !self.is_closed();
         *self = Self::default();
         was_open
     }
 
-    /// When the next probe may be made; `None` while it is closed.
-    pub(super) fn probe_at(&self, now: Instant) -> Option<Instant> {
-        (!self.is_closed()).then(|| self.probed.map_or(now, |probed| probed + PAUSE))
+    /// When the next probe may be made; `None` while the breaker is closed.
+    pub(super) fn next_probe_at(&self, now: Instant) -> Option<Instant> {
+        (!self.is_closed()).then(|| self.probed_at.map_or(now, |probed| probed + PROBE_INTERVAL))
     }
 
-    /// Whether a probe is to be made now. If so, it counts as made.
+    /// Takes the next probe, if it is due. Returns whether it is to be made.
     pub(super) fn take_probe(&mut self, now: Instant) -> bool {
-        let due = self.probe_at(now).is_some_and(|at| at <= now);
+        let due = self.next_probe_at(now).is_some_and(|at| at <= now);
         if due {
-            self.probed = Some(now);
+            self.probed_at = Some(now);
         }
         due
     }
@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_open_while_the_last_calls_have_failed_and_lets_one_probe_through_each_pause(
+        fn breaker_is_open_after_failures_and_takes_one_probe_an_interval(
             steps in prop::collection::vec(
                 (0u64..700, prop_oneof![4 => Just(Step::Failed), 1 => Just(Step::Succeeded), 4 => Just(Step::Probe)]),
                 1..200,
@@ -88,36 +88,36 @@ mod tests {
         ) {
             let mut breaker = Breaker::default();
             let mut now = Instant::now();
-            // The naive model: all that has failed since the last success, and the last probe since it opened.
+            // The naive model: the failures since the last success, and the last probe since the breaker opened.
             let mut failures: Vec<Instant> = Vec::new();
             let mut probed: Option<Instant> = None;
             for (milliseconds, step) in steps {
                 now += Duration::from_millis(milliseconds);
-                let was_open = failures.len() >= FAILURES as usize;
+                let was_open = failures.len() >= FAILURES_TO_OPEN as usize;
                 match step {
                     Step::Failed => {
                         failures.push(now);
-                        prop_assert_eq!(breaker.failed(now), !was_open && failures.len() >= FAILURES as usize);
+                        prop_assert_eq!(breaker.record_failure(now), !was_open && failures.len() >= FAILURES_TO_OPEN as usize);
                     }
                     Step::Succeeded => {
                         failures.clear();
                         probed = None;
-                        prop_assert_eq!(breaker.succeeded(), was_open);
+                        prop_assert_eq!(breaker.record_success(), was_open);
                     }
                     Step::Probe => {
-                        let due = was_open && probed.is_none_or(|probed| now - probed >= PAUSE);
+                        let due = was_open && probed.is_none_or(|probed| now - probed >= PROBE_INTERVAL);
                         prop_assert_eq!(breaker.take_probe(now), due);
                         if due {
                             probed = Some(now);
                         }
                     }
                 }
-                let open = failures.len() >= FAILURES as usize;
+                let open = failures.len() >= FAILURES_TO_OPEN as usize;
                 prop_assert_eq!(breaker.is_closed(), !open);
                 prop_assert_eq!(breaker.down_since(), failures.first().copied().filter(|_| open));
-                // It never stays open without a probe to come: a probe whose end nobody told of is followed by another.
-                prop_assert_eq!(breaker.probe_at(now).is_some(), open);
-                prop_assert!(breaker.probe_at(now).is_none_or(|at| at <= now + PAUSE));
+                // A probe always follows while the breaker is open, even if the last one was never recorded.
+                prop_assert_eq!(breaker.next_probe_at(now).is_some(), open);
+                prop_assert!(breaker.next_probe_at(now).is_none_or(|at| at <= now + PROBE_INTERVAL));
             }
         }
     }

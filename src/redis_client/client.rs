@@ -1,4 +1,4 @@
-//! The way to Redis, for all who share something through it.
+//! The client: runs commands and scripts within a timeout, and subscribes to channels.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,50 +12,50 @@ use super::connector::Connector;
 use super::{Command, ConnectionError, Reply, Scan, Script, Subscription};
 use crate::config;
 
-/// Whether Redis can be asked.
+/// Whether Redis answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Yes, as far as is known.
+    /// Redis answers, as far as is known.
     Up,
-    /// No: it has failed several times in a row.
+    /// Redis has failed several times in a row.
     Down {
-        /// When that began.
+        /// When the failures began.
         since: Instant,
-        /// How it failed last.
+        /// The last failure.
         why: ConnectionError,
     },
 }
 
-/// The way to Redis. Cheap to clone; all clones share the same connections.
+/// A client of one Redis. Clones share the same connections.
 ///
-/// Each call ends within `cache.redis.timeout`, whatever Redis does, and fails at once while the breaker is open. No
-/// call is ever made twice: after [`ConnectionError::TimedOut`] or [`ConnectionError::Broken`] it is not known whether Redis has
-/// done it.
+/// Each call ends within `cache.redis.timeout`, whatever Redis does, and fails at once while the breaker is open. No call
+/// is repeated: after [`ConnectionError::TimedOut`] or [`ConnectionError::Broken`] it is not known whether Redis has run
+/// it.
 ///
 /// The methods need a tokio runtime around them; [`RedisClient::new`] does not.
 #[derive(Clone)]
 pub struct RedisClient {
-    /// What everybody waits for.
+    /// For commands that requests wait for.
     small: Arc<Connection>,
-    /// Big values, which would delay what stands behind them on the same connection.
+    /// For large values, which would delay other commands on the same connection.
     bulk: Arc<Connection>,
-    wire: Connector,
+    connector: Connector,
 }
 
 impl RedisClient {
-    /// A way that has not been gone yet: it connects with the first call.
+    /// A client that connects with the first call.
     ///
     /// # Errors
-    /// If the URL is none, which a configuration that was loaded cannot have; with TLS, if the system has no usable root
-    /// certificates.
+    /// If `cache.redis.url` is not a URL, which a configuration that was loaded cannot have; with TLS, if the system has no
+    /// usable root certificates.
     pub fn new(config: &config::RedisConfig) -> Result<Self, ConnectionError> {
-        let wire = Connector::new(config)?;
-        let lane = |name| Connection::new(name, wire.clone(), config.timeout, &config.prefix);
-        Ok(Self { small: lane("small"), bulk: lane("bulk"), wire })
+        let connector = Connector::new(config)?;
+        let connection = |name| Connection::new(name, connector.clone(), config.timeout, &config.prefix);
+        Ok(Self { small: connection("small"), bulk: connection("bulk"), connector })
     }
 
-    /// Runs commands in one go, but not as one: others may come in between, and one that fails leaves the others be. In
-    /// a Cluster each goes to its own node, so their order holds only for each node.
+    /// Runs commands in one round trip. They are not atomic: commands of other clients may run in between, and one that
+    /// fails does not stop the others. In a Cluster each goes to its own node, and their order holds for each node only.
     ///
     /// # Errors
     /// If no command was answered. Where some were, the others have a [`Reply::Error`].
@@ -63,7 +63,7 @@ impl RedisClient {
         self.small.run(&commands, self.small.deadline()).await
     }
 
-    /// The same for big values, over a connection of its own.
+    /// Runs commands with large values, over a connection of its own.
     ///
     /// # Errors
     /// As [`RedisClient::run`].
@@ -71,7 +71,7 @@ impl RedisClient {
         self.bulk.run(&commands, self.bulk.deadline()).await
     }
 
-    /// Runs a script, all in one; in a Cluster, all keys must lie in one slot.
+    /// Runs a script, which is atomic. In a Cluster, all keys must be in one slot.
     ///
     /// # Errors
     /// As [`RedisClient::run`]. An error of the script itself, or that scripts are forbidden, is a [`Reply::Error`].
@@ -85,20 +85,20 @@ impl RedisClient {
         if reply.is_error("NOSCRIPT") { run(script.by_text(keys, arguments)).await } else { Ok(reply) }
     }
 
-    /// Looks for all keys with these bytes in front, and more behind that a glob-style `pattern` of Redis tells.
+    /// Scans all keys that begin with `prefix`, followed by what a glob-style `pattern` of Redis matches.
     pub fn scan(&self, prefix: &str, pattern: &str) -> Scan {
         Scan::new(self.clone(), prefix, pattern)
     }
 
-    /// How many listen to a channel, at whatever node; those at replicas of a Cluster's masters are not counted.
+    /// The number of subscribers of a channel on all masters; those on replicas of a Cluster's masters are not counted.
     ///
     /// # Errors
-    /// If a node cannot be asked, or does not allow it.
-    pub(super) async fn listeners(&self, channel: &str) -> Result<usize, ConnectionError> {
-        let ask = |node| Command::new("PUBSUB").arg("NUMSUB").arg(channel.to_owned()).at(node);
-        let replies = self.run(self.masters().await?.into_iter().map(ask).collect()).await?;
+    /// If a node does not answer or does not allow it.
+    pub async fn subscribers(&self, channel: &str) -> Result<usize, ConnectionError> {
+        let command = |node| Command::new("PUBSUB").arg("NUMSUB").arg(channel.to_owned()).at(node);
+        let replies = self.run(self.masters().await?.into_iter().map(command).collect()).await?;
         let count = |reply: &Reply| match reply {
-            Reply::Array(told) => match told.get(1) {
+            Reply::Array(parts) => match parts.get(1) {
                 Some(Reply::Integer(count)) => usize::try_from(*count).map_err(|_| ConnectionError::Nonsense),
                 _ => Err(ConnectionError::Nonsense),
             },
@@ -109,10 +109,10 @@ impl RedisClient {
 
     /// Whether there are several masters, each with its own keys.
     pub fn is_cluster(&self) -> bool {
-        self.wire.is_cluster()
+        self.connector.is_cluster()
     }
 
-    /// All masters that have keys: of a Cluster those that one of them names; otherwise there is one, without a name.
+    /// All masters: of a Cluster those that any node names; otherwise one, without a name.
     pub(super) async fn masters(&self) -> Result<Vec<Option<ClusterNode>>, ConnectionError> {
         if !self.is_cluster() {
             return Ok(vec![None]);
@@ -123,10 +123,10 @@ impl RedisClient {
         };
         let mut masters = Vec::new();
         for range in ranges {
-            // From, to, the master, its replicas.
+            // First slot, last slot, the master, its replicas.
             let Reply::Array(range) = range else { return Err(ConnectionError::Nonsense) };
             let Some(Reply::Array(master)) = range.get(2) else { return Err(ConnectionError::Nonsense) };
-            // A node that does not know its own address gives none, and cannot be asked by it.
+            // A node that does not know its own address cannot be reached by it.
             let (Some(Reply::Bytes(host)), Some(Reply::Integer(port))) = (master.first(), master.get(1)) else {
                 return Err(ConnectionError::Nonsense);
             };
@@ -139,12 +139,12 @@ impl RedisClient {
         Ok(masters)
     }
 
-    /// Listens to channels from now on, until the subscription is dropped.
+    /// Subscribes to channels until the subscription is dropped.
     pub fn listen(&self, channels: Vec<String>) -> Subscription {
-        Subscription::start(self.wire.clone(), channels)
+        Subscription::start(self.connector.clone(), channels)
     }
 
-    /// Whether Redis can be asked, as far as the last calls tell.
+    /// Whether Redis answers, by the last calls.
     pub fn health(&self) -> Health {
         match self.small.health() {
             Health::Up => self.bulk.health(),
@@ -155,6 +155,6 @@ impl RedisClient {
 
 impl fmt::Debug for RedisClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("health", &self.health()).finish_non_exhaustive()
+        f.debug_struct("RedisClient").field("health", &self.health()).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of Redis, and what it says.
+//! Commands, scripts and replies.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,13 +12,12 @@ use crate::hex;
 
 /// A command for Redis.
 ///
-/// The first argument is the key, by which a Cluster finds the node; but of `EVAL` and `EVALSHA` it is the third, as
-/// ever.
+/// The first argument is the key, by which a Cluster finds the node; of `EVAL` and `EVALSHA` it is the third.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command {
     pub(super) name: &'static str,
     pub(super) arguments: Vec<Bytes>,
-    /// The node of a Cluster that it is for, whatever its arguments.
+    /// The node of a Cluster that runs it; `None` if the key decides.
     pub(super) node: Option<ClusterNode>,
 }
 
@@ -30,24 +29,24 @@ pub(super) struct ClusterNode {
 }
 
 impl Command {
-    /// A command without arguments yet.
+    /// A command without arguments.
     pub fn new(name: &'static str) -> Self {
         Self { name, arguments: Vec::new(), node: None }
     }
 
-    /// The same with one more argument.
+    /// The command with one more argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<Bytes>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// The same for one node of a Cluster; `None` leaves it to its key.
+    /// The command for one node of a Cluster; `None` leaves it to the key.
     pub(super) fn at(self, node: Option<ClusterNode>) -> Self {
         Self { node, ..self }
     }
 
-    /// The same with more arguments.
+    /// The command with more arguments.
     #[must_use]
     pub fn args<A: Into<Bytes>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
@@ -55,45 +54,50 @@ impl Command {
     }
 }
 
-/// Shows no argument: it may be somebody's data.
+/// Shows no argument, because arguments contain personal data.
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} with {} arguments", self.name, self.arguments.len())
     }
 }
 
-/// What Redis said to one command.
+/// The reply to one command.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Nothing is there.
+    /// No value.
     Nil,
-    /// A number.
+    /// An integer.
     Integer(i64),
     /// A value.
     Bytes(Bytes),
-    /// A word, such as `OK`.
+    /// A status, such as `OK`.
     Status(String),
-    /// Several of these.
+    /// Several replies.
     Array(Vec<Reply>),
-    /// This command failed: the code of the error and its words, such as `WRONGTYPE Operation against …`. With the code
-    /// `LINK` it is the way to this command's node of a Cluster that failed. Quotes no argument of the command.
+    /// The command failed: the code of the error and its text, such as `WRONGTYPE Operation against …`. The code `LINK`
+    /// means that the command's node of a Cluster was not reached. Quotes no argument of the command.
     Error(String),
 }
 
 impl Reply {
-    /// Whether it is an error with this code.
+    /// Whether the reply is an error with this code.
     pub fn is_error(&self, code: &str) -> bool {
         matches!(self, Self::Error(text) if text.split(' ').next() == Some(code))
     }
-}
 
-impl Reply {
-    /// Whether it stands for a value that is larger than `cache.redis.max_value`.
+    /// An error, whose text is cut where Redis quotes the arguments of an unknown command.
+    pub(super) fn error(code: &str, details: Option<&str>) -> Self {
+        let details = details.unwrap_or_default();
+        let details = details.find("with args beginning with").map_or(details, |at| &details[..at]);
+        Self::Error(format!("{code} {details}").trim_end_matches([' ', ',']).to_owned())
+    }
+
+    /// Whether the reply stands for a value that is larger than `cache.redis.max_value`.
     pub fn is_too_large(&self) -> bool {
         self.is_error(TOO_LARGE)
     }
 
-    /// What it is to one who cannot use it: an error of Redis's, or nonsense.
+    /// The error of a call for which the reply is of no use.
     pub fn fault(&self) -> ConnectionError {
         match self {
             Self::Error(text) => ConnectionError::NotReady(text.split(' ').next().unwrap_or_default().to_owned()),
@@ -102,7 +106,7 @@ impl Reply {
     }
 }
 
-/// Shows no value, but how long it is.
+/// Shows the length of values, and not the values.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -116,7 +120,7 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// A script for Redis, and the name by which Redis remembers it.
+/// A Lua script, and the digest by which Redis caches it.
 #[derive(Clone, Debug)]
 pub struct Script {
     text: &'static str,
@@ -124,18 +128,19 @@ pub struct Script {
 }
 
 impl Script {
-    /// A script in Lua.
+    /// A script with this text.
     pub fn new(text: &'static str) -> Self {
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         Self { text, sha1: hex::encode(digest.as_ref()) }
     }
 
-    /// Runs it by name; Redis answers `NOSCRIPT` if it does not know it, and has done nothing then.
+    /// The command that runs the script by its digest. The reply is `NOSCRIPT` if Redis does not know it; then it has
+    /// not run.
     pub(super) fn by_name(&self, keys: &[Bytes], arguments: &[Bytes]) -> Command {
         call("EVALSHA", self.sha1.clone().into(), keys, arguments)
     }
 
-    /// Runs it, and lets Redis know it from now on.
+    /// The command that runs the script by its text, which Redis caches.
     pub(super) fn by_text(&self, keys: &[Bytes], arguments: &[Bytes]) -> Command {
         call("EVAL", Bytes::from_static(self.text.as_bytes()), keys, arguments)
     }
@@ -150,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_is_named_by_the_sha1_of_its_text() {
+    fn script_is_run_by_the_sha1_of_its_text() {
         // As `printf 'return 1' | sha1sum` says.
         let script = Script::new("return 1");
         assert_eq!(script.sha1, "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
@@ -160,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_is_shown() {
+    fn debug_output_shows_no_value() {
         let command = Command::new("SET").arg("key").arg("hunter2");
         let replies = Reply::Array(vec![Reply::Bytes("hunter2".into()), Reply::Nil]);
         assert_eq!(format!("{command:?} {replies:?}"), "SET with 2 arguments [Bytes(7 of them), Nil]");

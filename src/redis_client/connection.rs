@@ -1,4 +1,4 @@
-//! One connection to Redis, and what becomes of it when Redis does not do as it should.
+//! One connection to Redis: connects, reconnects, and is guarded by a circuit breaker.
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -7,55 +7,56 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared, ready};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::breaker::{Breaker, PAUSE};
+use super::breaker::{Breaker, PROBE_INTERVAL};
 use super::connector::{Connector, RawConnection};
+use super::memory_policy::memory_advice;
 use super::{Command, ConnectionError, Health, Reply};
 use crate::telemetry;
 
-/// A connection that is there, is being made, or could not be made.
+/// A connection that is open, is being opened, or could not be opened.
 type Connecting = Shared<BoxFuture<'static, Result<RawConnection, ConnectionError>>>;
 
-/// One connection with a breaker of its own: what delays big values must not cut off the small ones.
+/// One connection with a circuit breaker of its own, so that large values cannot cut off small ones.
 ///
-/// It connects when it is asked first, and again when the connection is found to be broken or silent. Connecting goes
-/// on by itself: a call waits for it no longer than it may, and the next one finds it further. Nothing is ever tried
-/// again here: whoever asks knows whether that would do harm.
+/// The connection is opened by the first call, and again when it is found broken or silent. Opening goes on in the
+/// background: a call waits for it no longer than its deadline, and the next call finds it further. No call is repeated
+/// here, because only the caller knows whether that is safe.
 pub(super) struct Connection {
     name: &'static str,
-    wire: Connector,
+    connector: Connector,
     timeout: Duration,
-    /// What a probe asks for. A key, for a Cluster that is down still answers what needs none.
+    /// The command of a probe. It has a key, because a Cluster that is down answers commands without keys.
     probe: Command,
-    /// Held to look and to note, never while anything is awaited.
+    /// Locked for bookkeeping only, never across an await.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     breaker: Breaker,
-    /// Why the last call failed.
-    why: Option<ConnectionError>,
+    /// The error of the last call, if it failed.
+    last_error: Option<ConnectionError>,
     connecting: Option<Connecting>,
-    /// Which connection that is, so that the failure of an older one is not taken for its own.
+    /// The number of the connection, so that the failure of an earlier one does not close it.
     number: u64,
-    /// When another was last looked for while it was still there.
-    renewed: Option<Instant>,
-    /// What was last found about Redis's memory, so that it is told once.
-    told: Option<&'static str>,
+    /// When a replacement was last opened while the connection was still in use.
+    replaced_at: Option<Instant>,
+    /// The last advice about Redis's memory settings, which is logged once.
+    memory_advice: Option<&'static str>,
 }
 
 impl Connection {
-    pub(super) fn new(name: &'static str, wire: Connector, timeout: Duration, prefix: &str) -> Arc<Self> {
+    pub(super) fn new(name: &'static str, connector: Connector, timeout: Duration, prefix: &str) -> Arc<Self> {
         let probe = Command::new("EXISTS").arg(Bytes::from(format!("{prefix}:probe")));
-        Arc::new(Self { name, wire, timeout, probe, state: Mutex::default() })
+        Arc::new(Self { name, connector, timeout, probe, state: Mutex::default() })
     }
 
-    /// When a call that begins now must have ended.
+    /// The deadline of a call that begins now.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
 
-    /// Runs all commands in one go; a reply for each, in their order.
+    /// Runs commands in one round trip. Returns a reply for each, in their order.
     pub(super) async fn run(
         self: &Arc<Self>,
         commands: &[Command],
@@ -68,21 +69,21 @@ impl Connection {
             telemetry::redis_call(ConnectionError::Open.result(), None);
             return Err(ConnectionError::Open);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let result = self.attempt(commands, deadline).await;
-        self.settle(&result);
-        let told = match &result {
+        self.record(&result);
+        let label = match &result {
             Ok(replies) if replies.iter().any(|reply| matches!(reply, Reply::Error(_))) => "error",
             Ok(_) => "ok",
             Err(error) => error.result(),
         };
-        telemetry::redis_call(told, Some(begun.elapsed()));
+        telemetry::redis_call(label, Some(started.elapsed()));
         result
     }
 
     pub(super) fn health(&self) -> Health {
         let state = self.state();
-        match (state.breaker.down_since(), &state.why) {
+        match (state.breaker.down_since(), &state.last_error) {
             (Some(since), Some(why)) => Health::Down { since, why: why.clone() },
             _ => Health::Up,
         }
@@ -92,33 +93,33 @@ impl Connection {
         self.state.lock().expect("nobody panics while holding this lock")
     }
 
-    /// One attempt, past the breaker.
+    /// Runs commands without asking the breaker.
     async fn attempt(self: &Arc<Self>, commands: &[Command], deadline: Instant) -> Result<Vec<Reply>, ConnectionError> {
         let (number, connecting) = self.connecting();
         let connection = match timeout_at(deadline, connecting).await {
             Err(_) => return Err(ConnectionError::TimedOut),
             Ok(Err(error)) => {
-                self.forget(number);
+                self.close(number);
                 return Err(error);
             }
             Ok(Ok(connection)) => connection,
         };
         let replies = match connection.run(commands, deadline).await {
             Ok(replies) => replies,
-            Err(error) if connection.mends_itself() => {
-                self.renew(number);
+            Err(error) if connection.recovers_itself() => {
+                self.replace(number);
                 return Err(error);
             }
             Err(error) => {
-                self.forget(number);
+                self.close(number);
                 return Err(error);
             }
         };
         let all_not_ready = replies.iter().map(not_ready).collect::<Option<Vec<_>>>();
-        // After a failover, the connection may still lead to what is a replica now, or the map to what is gone.
-        let astray = |reply: &Reply| reply.is_error("READONLY") || reply.is_error("LINK");
-        if all_not_ready.is_some() || replies.iter().any(astray) {
-            self.renew(number);
+        // After a failover, the connection may lead to a server that is a replica now, or the map to one that is gone.
+        let is_misrouted = |reply: &Reply| reply.is_error("READONLY") || reply.is_error("LINK");
+        if all_not_ready.is_some() || replies.iter().any(is_misrouted) {
+            self.replace(number);
         }
         match all_not_ready {
             Some(codes) => Err(ConnectionError::NotReady(codes[0].to_owned())),
@@ -126,7 +127,7 @@ impl Connection {
         }
     }
 
-    /// The connection that is there or under way, or else a new one.
+    /// The current connection with its number, or else a new one.
     fn connecting(self: &Arc<Self>) -> (u64, Connecting) {
         let mut state = self.state();
         if let Some(connecting) = &state.connecting {
@@ -138,41 +139,41 @@ impl Connection {
         (state.number, connecting)
     }
 
-    /// Connects in a task of its own, which nobody who gives up can stop.
+    /// Connects in a task of its own, which continues when its callers give up.
     fn connect(self: &Arc<Self>) -> BoxFuture<'static, Result<RawConnection, ConnectionError>> {
-        let lane = self.clone();
+        let this = self.clone();
         let task = tokio::spawn(async move {
-            let connection = lane.wire.connect().await?;
-            tokio::spawn(look_at_memory(Arc::downgrade(&lane), connection.clone()));
+            let connection = this.connector.connect().await?;
+            tokio::spawn(check_memory_policy(Arc::downgrade(&this), connection.clone()));
             Ok(connection)
         });
         task.map(|ended| ended.unwrap_or_else(|_| Err(ConnectionError::Unreachable("connecting has ended".to_owned()))))
             .boxed()
     }
 
-    /// Lets go of a connection; calls under way on it go on.
-    fn forget(&self, number: u64) {
+    /// Closes a connection for further calls; calls in flight on it continue.
+    fn close(&self, number: u64) {
         let mut state = self.state();
         if state.number == number {
             state.connecting = None;
         }
     }
 
-    /// Puts a new connection in the place of one that still answers, or does in part: once there is one, and not too
-    /// often.
-    fn renew(self: &Arc<Self>, number: u64) {
+    /// Opens a connection in place of one that still answers, at least in part. The old one is used until then. At most
+    /// once in [`PROBE_INTERVAL`].
+    fn replace(self: &Arc<Self>, number: u64) {
         let now = Instant::now();
         let mut state = self.state();
-        if state.number != number || state.renewed.is_some_and(|renewed| now < renewed + PAUSE) {
+        if state.number != number || state.replaced_at.is_some_and(|at| now < at + PROBE_INTERVAL) {
             return;
         }
-        state.renewed = Some(now);
+        state.replaced_at = Some(now);
         drop(state);
-        let (lane, connecting) = (Arc::downgrade(self), self.connect());
+        let (this, connecting) = (Arc::downgrade(self), self.connect());
         tokio::spawn(async move {
             let Ok(connection) = connecting.await else { return };
-            let Some(lane) = lane.upgrade() else { return };
-            let mut state = lane.state();
+            let Some(this) = this.upgrade() else { return };
+            let mut state = this.state();
             if state.number == number {
                 state.number += 1;
                 state.connecting = Some(ready(Ok(connection)).boxed().shared());
@@ -180,19 +181,19 @@ impl Connection {
         });
     }
 
-    /// Notes how a call or a probe ended.
-    fn settle(self: &Arc<Self>, result: &Result<Vec<Reply>, ConnectionError>) {
+    /// Records the result of a call or a probe.
+    fn record(self: &Arc<Self>, result: &Result<Vec<Reply>, ConnectionError>) {
         let mut state = self.state();
         match result {
             Ok(_) => {
-                state.why = None;
-                let again = state.breaker.succeeded();
+                state.last_error = None;
+                let is_recovered = state.breaker.record_success();
                 drop(state);
-                telemetry::redis_up(self.name, again);
+                telemetry::redis_up(self.name, is_recovered);
             }
             Err(error) => {
-                state.why = Some(error.clone());
-                if state.breaker.failed(Instant::now()) {
+                state.last_error = Some(error.clone());
+                if state.breaker.record_failure(Instant::now()) {
                     drop(state);
                     telemetry::redis_down(self.name, error);
                     tokio::spawn(probe(Arc::downgrade(self)));
@@ -202,42 +203,35 @@ impl Connection {
     }
 }
 
-/// The code of an error that every other command would get too, as if Redis were not there.
+/// The code of an error that all other commands would get too, as if Redis were down.
 fn not_ready(reply: &Reply) -> Option<&str> {
     let Reply::Error(text) = reply else { return None };
     let code = text.split(' ').next()?;
     ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH"].contains(&code).then_some(code)
 }
 
-/// Asks again and again, until something has answered.
-async fn probe(lane: Weak<Connection>) {
+/// Probes Redis until it answers.
+async fn probe(connection: Weak<Connection>) {
     loop {
-        let Some(at) = lane.upgrade().and_then(|lane| lane.state().breaker.probe_at(Instant::now())) else { return };
+        let next = connection.upgrade().and_then(|connection| connection.state().breaker.next_probe_at(Instant::now()));
+        let Some(at) = next else { return };
         sleep_until(at).await;
-        let Some(lane) = lane.upgrade() else { return };
-        // Another task may probe too, if this one has not noticed yet that the breaker was closed in between.
-        if lane.state().breaker.take_probe(Instant::now()) {
-            let result = lane.attempt(std::slice::from_ref(&lane.probe), lane.deadline()).await;
-            lane.settle(&result);
+        let Some(connection) = connection.upgrade() else { return };
+        // Another task may probe too, if this one has not noticed yet that the breaker was closed meanwhile.
+        if connection.state().breaker.take_probe(Instant::now()) {
+            let result = connection.attempt(std::slice::from_ref(&connection.probe), connection.deadline()).await;
+            connection.record(&result);
         }
     }
 }
 
-/// Warns if Redis is set to grow without end, or to refuse writes.
-async fn look_at_memory(lane: Weak<Connection>, connection: RawConnection) {
-    let Some(deadline) = lane.upgrade().map(|lane| lane.deadline()) else { return };
-    // Where it is forbidden to ask, nothing is known, and nothing said.
-    let Some((limit, policy)) = connection.memory(deadline).await else { return };
-    let told = match (limit, policy.as_str()) {
-        (0, _) => Some("no maxmemory is set, so it grows until the machine has none left: set maxmemory"),
-        (_, "noeviction") => {
-            Some("maxmemory-policy is noeviction, so it refuses writes once it is full: set it to volatile-lru")
-        }
-        _ => None,
-    };
-    let Some(lane) = lane.upgrade() else { return };
-    let news = std::mem::replace(&mut lane.state().told, told) != told;
-    if let (true, Some(told)) = (news, told) {
-        telemetry::redis_memory(told);
+/// Warns if Redis is configured to grow without bound, or to refuse writes.
+async fn check_memory_policy(connection: Weak<Connection>, raw: RawConnection) {
+    let Some(deadline) = connection.upgrade().map(|connection| connection.deadline()) else { return };
+    let advice = memory_advice(&raw, deadline).await;
+    let Some(connection) = connection.upgrade() else { return };
+    let is_news = std::mem::replace(&mut connection.state().memory_advice, advice) != advice;
+    if let (true, Some(advice)) = (is_news, advice) {
+        telemetry::redis_memory(advice);
     }
 }

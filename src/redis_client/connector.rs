@@ -1,7 +1,7 @@
-//! What goes over the wire. The one file that names the crate redis.
+//! Connects to Redis, and translates between its client library and this one. The only file that names the crate `redis`.
 //!
-//! Nothing of the crate that tries again by itself is used, for it does not know which command may run twice: of a
-//! Cluster's redirections only those are followed that say that the command has not run.
+//! None of the library's retries are used, because it does not know which command may run twice: of a Cluster's
+//! redirections only those are followed that say that the command has not run.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -28,48 +28,47 @@ use super::command::ClusterNode;
 use super::dial::{Duplex, dial, tls_connector};
 use super::reply_limit::{LimitedReplies, ReplyFault};
 use super::{Command, ConnectionError, Reply};
-use crate::config;
-use crate::config::{RedisKind, RedisUrl};
+use crate::config::{self, RedisKind, RedisUrl};
 
-/// How long each step of connecting may take: as long as a call, but enough for TLS and not for ever.
-const STEP: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
-/// How often a subscription is asked whether it still lives.
-const ASKED: Duration = Duration::from_secs(3);
-/// How often a Cluster may send a command on.
-const REDIRECTIONS: u32 = 5;
-/// How long to wait where a Cluster's map is being drawn anew.
-const REDRAWN: Duration = Duration::from_millis(20);
+/// Bounds of the time that each step of connecting may take. Within them it is the timeout of a call; TLS needs the least.
+const STEP_TIMEOUT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+/// Silence after which a subscription is checked by a ping.
+const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(3);
+/// Redirections of one command within a Cluster.
+const MAX_REDIRECTIONS: u32 = 5;
+/// Pause before a command is repeated that found no connection to its node, while the map of the Cluster is updated.
+const CLUSTER_MAP_UPDATE_TIME: Duration = Duration::from_millis(20);
 
-/// One node, and what to say to it first.
+/// A server with the login for it.
 #[derive(Clone)]
-struct Target {
+pub(super) struct Target {
     host: String,
     port: u16,
     login: RedisConnectionInfo,
 }
 
-/// Where Redis is, and how to speak to it.
+/// Where Redis is, and how to connect to it.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<Place>);
+pub(super) struct Connector(Arc<ConnectionSettings>);
 
-struct Place {
+struct ConnectionSettings {
     url: RedisUrl,
     /// User, password and database.
     login: RedisConnectionInfo,
-    step: Duration,
+    step_timeout: Duration,
     tls: Option<TlsConnector>,
     /// Bytes of the largest value that is read into memory.
     max_value: u64,
 }
 
-/// A connection; its clones share it, and it is closed with the last of them.
+/// A connection. Clones share it, and it is closed with the last of them.
 #[derive(Clone)]
 pub(super) enum RawConnection {
     Single {
         connection: MultiplexedConnection,
         _driver: Arc<AbortOnDropHandle<()>>,
     },
-    /// Its replies are not bounded: the crate makes the connections to the nodes by itself.
+    /// Replies are not bounded, because the library makes the connections to the nodes.
     Cluster(ClusterConnection),
 }
 
@@ -83,11 +82,11 @@ impl Connector {
         if let Some(password) = &url.password {
             login = login.set_password(password.expose_secret());
         }
-        let step = config.timeout.clamp(STEP[0], STEP[1]);
+        let step_timeout = config.timeout.clamp(STEP_TIMEOUT_BOUNDS[0], STEP_TIMEOUT_BOUNDS[1]);
         let tls = url.tls.then(tls_connector).transpose();
         let tls =
             tls.map_err(|error| ConnectionError::Unreachable(format!("the system's root certificates: {error}")))?;
-        Ok(Self(Arc::new(Place { url, login, step, tls, max_value: config.max_value })))
+        Ok(Self(Arc::new(ConnectionSettings { url, login, step_timeout, tls, max_value: config.max_value })))
     }
 
     /// Whether there are several masters, each with its own keys.
@@ -95,83 +94,70 @@ impl Connector {
         self.0.url.kind == RedisKind::Cluster
     }
 
-    /// A new connection. Takes some steps at the most.
+    /// Makes a new connection, in a few steps of bounded time.
     pub(super) async fn connect(&self) -> Result<RawConnection, ConnectionError> {
-        let place = &self.0;
-        match &place.url.kind {
-            RedisKind::Cluster => place.cluster().await.map(RawConnection::Cluster),
-            _ => place.open(&place.single().await?).await,
+        match &self.0.url.kind {
+            RedisKind::Cluster => self.connect_cluster().await.map(RawConnection::Cluster),
+            _ => self.open(&self.single().await?).await,
         }
     }
 
-    /// Listens to channels, over a connection of its own. In a Cluster any node will do.
-    pub(super) async fn subscribe(&self, channels: &[String]) -> Result<Feed, ConnectionError> {
-        let place = &self.0;
-        if place.url.kind != RedisKind::Cluster {
-            return place.subscribe(&place.single().await?, channels).await;
+    /// Subscribes to channels, over a connection of its own; in a Cluster, at any node.
+    pub(super) async fn subscribe(&self, channels: &[String]) -> Result<MessageStream, ConnectionError> {
+        if self.0.url.kind != RedisKind::Cluster {
+            return self.subscribe_at(&self.single().await?, channels).await;
         }
-        let nodes: Vec<_> = place.nodes(&place.login).collect();
-        let feeds = nodes.iter().map(|node| Box::pin(place.subscribe(node, channels)));
-        select_ok(feeds).await.map(|(feed, _)| feed)
+        let nodes: Vec<_> = self.nodes(self.0.login.clone()).collect();
+        let streams = nodes.iter().map(|node| Box::pin(self.subscribe_at(node, channels)));
+        select_ok(streams).await.map(|(stream, _)| stream)
     }
-}
 
-impl Place {
     /// The nodes of the URL.
-    fn nodes(&self, login: &RedisConnectionInfo) -> impl Iterator<Item = Target> {
-        self.url.nodes.iter().map(|(host, port)| Target { host: host.clone(), port: *port, login: login.clone() })
-    }
-
-    /// Where the one server is.
-    async fn single(&self) -> Result<Target, ConnectionError> {
-        match &self.url.kind {
-            RedisKind::Sentinel(master) => self.master(master).await,
-            _ => self.nodes(&self.login).next().ok_or(ConnectionError::NoMaster),
-        }
-    }
-
-    /// Asks all Sentinels at once, for some may be gone, and takes the first answer that is true.
-    async fn master(&self, name: &str) -> Result<Target, ConnectionError> {
-        let sentinels: Vec<_> = self.nodes(&no_login()).collect();
-        let answers = sentinels.iter().map(|sentinel| Box::pin(self.master_by(sentinel, name)));
-        // The Sentinels' own errors are of no use to anybody: each may have failed in another way.
-        select_ok(answers).await.map(|(master, _)| master).map_err(|error| match error {
-            ConnectionError::Credentials => error,
-            _ => ConnectionError::NoMaster,
+    fn nodes(&self, login: RedisConnectionInfo) -> impl Iterator<Item = Target> {
+        self.0.url.nodes.iter().map(move |(host, port)| Target {
+            host: host.clone(),
+            port: *port,
+            login: login.clone(),
         })
     }
 
-    async fn master_by(&self, sentinel: &Target, name: &str) -> Result<Target, ConnectionError> {
-        let ask = async |sentinel: &Target| {
-            let question = Command::new("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name.to_owned());
-            self.open(sentinel).await?.one(question, self.step).await
-        };
-        let mut answer = ask(sentinel).await?;
-        if answer.is_error("NOAUTH") {
-            let login = self.login.clone().set_db(0);
-            answer = ask(&Target { login, ..sentinel.clone() }).await?;
-        }
-        let Reply::Array(parts) = answer else { return Err(ConnectionError::NoMaster) };
-        let [Reply::Bytes(host), Reply::Bytes(port)] = parts.as_slice() else { return Err(ConnectionError::NoMaster) };
-        let text = |bytes: &Bytes| std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| ConnectionError::NoMaster);
-        let port = text(port)?.parse().map_err(|_| ConnectionError::NoMaster)?;
-        let master = Target { host: text(host)?, port, login: self.login.clone() };
-        // In a failover, a Sentinel may name for a while what is a master no more.
-        match self.open(&master).await?.one(Command::new("ROLE"), self.step).await? {
-            Reply::Array(parts) if parts.first() != Some(&Reply::Bytes("master".into())) => {
-                Err(ConnectionError::NoMaster)
-            }
-            // Who may not ask for it, takes the Sentinel's word.
-            _ => Ok(master),
+    /// The only server, or the master that the Sentinels name.
+    async fn single(&self) -> Result<Target, ConnectionError> {
+        match &self.0.url.kind {
+            RedisKind::Sentinel(master) => self.find_master(master).await,
+            _ => self.nodes(self.0.login.clone()).next().ok_or(ConnectionError::NoMaster),
         }
     }
 
-    async fn open(&self, node: &Target) -> Result<RawConnection, ConnectionError> {
-        let stream = self.dial(node).await?;
-        // Calls have deadlines of their own.
+    /// The Sentinels of the URL, each without a login.
+    pub(super) fn sentinels(&self) -> impl Iterator<Item = Target> {
+        self.nodes(no_login())
+    }
+
+    /// The same Sentinel with the login of the URL; a Sentinel has no databases.
+    pub(super) fn with_login(&self, sentinel: &Target) -> Target {
+        Target { login: self.0.login.clone().set_db(0), ..sentinel.clone() }
+    }
+
+    /// A server with the login of the URL.
+    pub(super) fn server(&self, host: String, port: u16) -> Target {
+        Target { host, port, login: self.0.login.clone() }
+    }
+
+    /// Runs one command on a new connection.
+    pub(super) async fn query(&self, target: &Target, command: Command) -> Result<Reply, ConnectionError> {
+        let connection = self.open(target).await?;
+        let deadline = Instant::now() + self.0.step_timeout;
+        connection.run(&[command], deadline).await?.pop().ok_or(ConnectionError::Nonsense)
+    }
+
+    async fn open(&self, target: &Target) -> Result<RawConnection, ConnectionError> {
+        let stream = self.dial(target).await?;
+        // Each call has a deadline of its own.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let opened = MultiplexedConnection::new_with_config(&node.login, stream, config);
-        let (connection, driver) = bounded(self.step, opened).await.map_err(ConnectionError::before_a_call)?;
+        let opened = MultiplexedConnection::new_with_config(&target.login, stream, config);
+        let (connection, driver) =
+            bounded(self.0.step_timeout, opened).await.map_err(ConnectionError::before_a_call)?;
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
         Ok(RawConnection::Single { connection, _driver: Arc::new(driver) })
     }
@@ -180,43 +166,44 @@ impl Place {
         &self,
         Target { host, port, .. }: &Target,
     ) -> Result<LimitedReplies<Box<dyn Duplex>>, ConnectionError> {
-        let stream =
-            timeout(self.step, dial(host, *port, self.tls.as_ref())).await.map_err(|_| ConnectionError::TimedOut)?;
-        let stream = stream.map_err(|error| ConnectionError::Unreachable(error.to_string()))?;
-        Ok(LimitedReplies::new(stream, self.max_value))
+        let stream = timeout(self.0.step_timeout, dial(host, *port, self.0.tls.as_ref())).await;
+        let stream = stream
+            .map_err(|_| ConnectionError::TimedOut)?
+            .map_err(|error| ConnectionError::Unreachable(error.to_string()))?;
+        Ok(LimitedReplies::new(stream, self.0.max_value))
     }
 
-    async fn cluster(&self) -> Result<ClusterConnection, ConnectionError> {
+    async fn connect_cluster(&self) -> Result<ClusterConnection, ConnectionError> {
         let node = |Target { host, port, login }| {
-            let addr = if self.url.tls {
+            let addr = if self.0.url.tls {
                 ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
             } else {
                 ConnectionAddr::Tcp(host, port)
             };
             addr.into_connection_info().map(|info| info.set_redis_settings(login)).map_err(|error| fault(&error))
         };
-        let nodes: Vec<ConnectionInfo> = self.nodes(&self.login).map(node).collect::<Result<_, _>>()?;
+        let nodes: Vec<ConnectionInfo> = self.nodes(self.0.login.clone()).map(node).collect::<Result<_, _>>()?;
         let builder = ClusterClient::builder(nodes)
             .retries(0)
-            .connection_timeout(self.step)
-            .response_timeout(self.step)
+            .connection_timeout(self.0.step_timeout)
+            .response_timeout(self.0.step_timeout)
             .overall_response_timeout(None)
             .tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = builder.build().map_err(|error| fault(&error))?;
-        // A node that is silent is waited for twice: as one that the URL names, and as one that the Cluster names.
-        bounded(3 * self.step, client.get_async_connection()).await.map_err(ConnectionError::before_a_call)
+        // A silent node is waited for twice: as one that the URL names, and as one that the Cluster names.
+        bounded(3 * self.0.step_timeout, client.get_async_connection()).await.map_err(ConnectionError::before_a_call)
     }
 
-    async fn subscribe(&self, node: &Target, channels: &[String]) -> Result<Feed, ConnectionError> {
-        let stream = self.dial(node).await?;
-        let mut connection = bounded(self.step, PubSub::new(&node.login, stream)).await?;
-        bounded(self.step, connection.subscribe(channels)).await?;
+    async fn subscribe_at(&self, target: &Target, channels: &[String]) -> Result<MessageStream, ConnectionError> {
+        let (stream, step_timeout) = (self.dial(target).await?, self.0.step_timeout);
+        let mut connection = bounded(step_timeout, PubSub::new(&target.login, stream)).await?;
+        bounded(step_timeout, connection.subscribe(channels)).await?;
         let (sink, stream) = connection.split();
-        Ok(Feed { sink, stream, step: self.step })
+        Ok(MessageStream { sink, stream, step_timeout })
     }
 }
 
-/// Does not tell Redis the name of the library: it is one more command that an ACL would have to allow.
+/// A login that does not tell Redis the name of the library, since an ACL would have to allow that command too.
 fn no_login() -> RedisConnectionInfo {
     RedisConnectionInfo::default().set_skip_set_lib_name()
 }
@@ -229,7 +216,7 @@ async fn bounded<T>(time: Duration, call: impl Future<Output = redis::RedisResul
 }
 
 impl RawConnection {
-    /// Runs all commands, and ends by the deadline.
+    /// Runs commands, and ends by the deadline. Returns a reply for each.
     ///
     /// # Errors
     /// If none was answered.
@@ -260,64 +247,44 @@ impl RawConnection {
         }
     }
 
-    /// What is said to one command within this time.
-    async fn one(&self, command: Command, time: Duration) -> Result<Reply, ConnectionError> {
-        self.run(&[command], Instant::now() + time).await?.pop().ok_or(ConnectionError::Nonsense)
-    }
-
-    /// Whether it finds its way again after a failure, in part at least, so that it is better than none.
-    pub(super) fn mends_itself(&self) -> bool {
+    /// Whether the connection recovers after a failure, at least in part, so that it is better than none.
+    pub(super) fn recovers_itself(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
 
-    /// `maxmemory` and `maxmemory-policy`, if they can be found out. Of a Cluster any node tells for all.
-    pub(super) async fn memory(&self, deadline: Instant) -> Option<(u64, String)> {
-        let ask = async |command: redis::Cmd| {
-            let call = async {
-                match self.clone() {
-                    Self::Single { mut connection, .. } => connection.req_packed_command(&command).await,
-                    Self::Cluster(mut connection) => {
-                        let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary);
-                        connection.route_command(command, any).await
-                    }
+    /// Runs one command on any master, whatever its key. `None` if it is not answered by the deadline.
+    pub(super) async fn run_anywhere(&self, command: &Command, deadline: Instant) -> Option<Reply> {
+        let command = packed(command);
+        let call = async {
+            match self.clone() {
+                Self::Single { mut connection, .. } => connection.req_packed_command(&command).await,
+                Self::Cluster(mut connection) => {
+                    let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary);
+                    connection.route_command(command, any).await
                 }
-            };
-            timeout_at(deadline, call).await.ok()?.ok().map(reply)
+            }
         };
-        let setting = async |name: &str| match ask(cmd("CONFIG").arg("GET").arg(name).to_owned()).await? {
-            Reply::Array(parts) => match parts.into_iter().nth(1)? {
-                Reply::Bytes(value) => Some(String::from_utf8_lossy(&value).into_owned()),
-                _ => None,
-            },
-            _ => None,
-        };
-        if let Some(limit) = setting("maxmemory").await {
-            return Some((limit.parse().ok()?, setting("maxmemory-policy").await?));
-        }
-        let Reply::Bytes(info) = ask(cmd("INFO").arg("memory").to_owned()).await? else { return None };
-        let info = String::from_utf8_lossy(&info);
-        let member = |name| info.lines().find_map(|line| line.strip_prefix(name));
-        Some((member("maxmemory:")?.parse().ok()?, member("maxmemory_policy:")?.to_owned()))
+        timeout_at(deadline, call).await.ok()?.ok().map(reply)
     }
 }
 
-/// One command in a Cluster. Goes where it is sent on to; each of those answers says that it has not run.
+/// Runs one command in a Cluster, and follows redirections, each of which says that the command has not run.
 async fn routed(
     mut connection: ClusterConnection,
     command: &Command,
     deadline: Instant,
 ) -> Result<Reply, ConnectionError> {
     let (node, command) = (command.node.as_ref(), packed(command));
-    let going = async {
+    let call = async {
         let mut ended = match node {
-            // What is meant for one node can be done by no other.
+            // A command for one node is not redirected.
             Some(ClusterNode { host, port }) => {
                 let to = SingleNodeRoutingInfo::ByAddress { host: host.to_string(), port: *port };
                 return connection.route_command(command, RoutingInfo::SingleNode(to)).await;
             }
             None => connection.req_packed_command(&command).await,
         };
-        for _ in 0..REDIRECTIONS {
+        for _ in 0..MAX_REDIRECTIONS {
             let Err(error) = &ended else { break };
             let to = error.redirect_node().and_then(|(address, _)| {
                 let (host, port) = address.rsplit_once(':')?;
@@ -334,9 +301,9 @@ async fn routed(
                     let values = connection.route_pipeline(pipeline, 0, 2, to).await;
                     values.map(|mut values| values.pop().unwrap_or(Value::Nil))
                 }
-                // There was no connection to the node, so nothing was sent. The crate asks for the map again by itself.
+                // There was no connection to the node, so nothing was sent. The library reads the map again by itself.
                 (ErrorKind::ClusterConnectionNotFound, _) => {
-                    sleep(REDRAWN).await;
+                    sleep(CLUSTER_MAP_UPDATE_TIME).await;
                     connection.req_packed_command(&command).await
                 }
                 _ => break,
@@ -344,36 +311,36 @@ async fn routed(
         }
         ended
     };
-    match timeout_at(deadline, going).await {
+    match timeout_at(deadline, call).await {
         Err(_) => Err(ConnectionError::TimedOut),
         Ok(Ok(value)) => Ok(reply(value)),
         Ok(Err(error)) => match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension => {
-                Ok(Reply::Error(told(error.code().unwrap_or("ERR"), error.detail())))
+                Ok(Reply::error(error.code().unwrap_or("ERR"), error.detail()))
             }
             _ => Err(fault(&error)),
         },
     }
 }
 
-/// Messages as they come in.
-pub(super) struct Feed {
+/// The messages of a subscription.
+pub(super) struct MessageStream {
     sink: PubSubSink,
     stream: PubSubStream,
-    step: Duration,
+    step_timeout: Duration,
 }
 
-impl Feed {
-    /// The next message; `None` if the connection is gone. One that went without a word is found out by asking.
+impl MessageStream {
+    /// The next message, as channel and payload; `None` if the connection is closed, or does not answer a ping.
     pub(super) async fn next(&mut self) -> Option<(String, Bytes)> {
         loop {
-            match timeout(ASKED, self.stream.next()).await {
+            match timeout(SUBSCRIPTION_PING_INTERVAL, self.stream.next()).await {
                 Ok(message) => {
                     let message = message?;
                     return Some((message.get_channel_name().to_owned(), message.get_payload_bytes().to_vec().into()));
                 }
-                Err(_) => match bounded(self.step, self.sink.ping::<Value>()).await {
-                    // Whoever says that this is forbidden lives.
+                Err(_) => match bounded(self.step_timeout, self.sink.ping::<Value>()).await {
+                    // A server that forbids pings is alive.
                     Ok(_) | Err(ConnectionError::NotReady(_)) => {}
                     Err(_) => return None,
                 },
@@ -398,20 +365,13 @@ fn reply(value: Value) -> Reply {
         Value::Okay => Reply::Status("OK".to_owned()),
         Value::SimpleString(word) => Reply::Status(word),
         Value::Array(values) => Reply::Array(values.into_iter().map(reply).collect()),
-        Value::ServerError(error) => Reply::Error(told(error.code(), error.details())),
-        // The rest is of RESP3, which is not asked for.
+        Value::ServerError(error) => Reply::error(error.code(), error.details()),
+        // The others are of RESP3, which is not requested.
         _ => Reply::Error("LINK a reply of an unknown kind".to_owned()),
     }
 }
 
-/// Redis's words, up to where it quotes the arguments of a command that it does not know.
-fn told(code: &str, details: Option<&str>) -> String {
-    let details = details.unwrap_or_default();
-    let details = details.find("with args beginning with").map_or(details, |at| &details[..at]);
-    format!("{code} {details}").trim_end_matches([' ', ',']).to_owned()
-}
-
-/// Our words for what the crate says: its own may quote what came over the wire.
+/// The error without the library's own text, which may quote values.
 fn fault(error: &RedisError) -> ConnectionError {
     match error.kind() {
         ErrorKind::Io if error.is_timeout() => ConnectionError::TimedOut,
@@ -419,7 +379,7 @@ fn fault(error: &RedisError) -> ConnectionError {
             ReplyFault::TooLarge(limit) => ConnectionError::TooLarge(limit),
             ReplyFault::Nonsense => ConnectionError::Nonsense,
         },
-        // From the system or from TLS, neither of which has seen a value.
+        // Of the system or of TLS, neither of which has seen a value.
         ErrorKind::Io => ConnectionError::Broken(match error.source() {
             Some(source) => source.to_string(),
             None => "it was closed".to_owned(),
@@ -436,17 +396,7 @@ fn fault(error: &RedisError) -> ConnectionError {
     }
 }
 
-/// What our own reader found wrong.
+/// The fault that [`LimitedReplies`] found.
 fn reply_fault(error: &RedisError) -> Option<ReplyFault> {
     error.source()?.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref().copied()
-}
-
-impl ConnectionError {
-    /// A connection that broke before it was there was none.
-    fn before_a_call(self) -> Self {
-        match self {
-            Self::Broken(why) => Self::Unreachable(why),
-            other => other,
-        }
-    }
 }

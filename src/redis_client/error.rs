@@ -1,44 +1,53 @@
-//! Why Redis could not be asked.
+//! Errors of calls to Redis.
 
-/// Why a call to Redis has no replies. A reply that is an error is none of these: it is a [`super::Reply::Error`].
+/// Why a call to Redis has no replies. An error that Redis replies is a [`super::Reply::Error`] instead.
 ///
-/// After [`ConnectionError::TimedOut`] and [`ConnectionError::Broken`], Redis may have done what it was asked, or may do it yet.
+/// After [`ConnectionError::TimedOut`] and [`ConnectionError::Broken`], Redis may have run the commands, or may run them
+/// later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionError {
-    /// `cache.redis.url` is none. A configuration that was loaded never has one.
+    /// `cache.redis.url` is not a URL. A configuration that was loaded never has one.
     #[error("cache.redis.url {0}")]
     Url(String),
-    /// The time that a call may take has passed.
+    /// The call took longer than `cache.redis.timeout`.
     #[error("Redis did not answer in time")]
     TimedOut,
-    /// There is no connection, and none could be made.
+    /// No connection could be made.
     #[error("Redis cannot be reached: {0}")]
     Unreachable(String),
-    /// The connection broke while a call was under way.
+    /// The connection broke during the call.
     #[error("the connection to Redis broke: {0}")]
     Broken(String),
-    /// User or password are wrong.
+    /// Redis refuses the user or the password.
     #[error("Redis refuses the user or the password")]
     Credentials,
-    /// No Sentinel names a master that is one.
+    /// No Sentinel names a server that is a master.
     #[error("no Sentinel names a master that can be reached")]
     NoMaster,
-    /// It answers, but cannot serve now, or not us: the code of its error, such as `LOADING`.
+    /// Redis answers, but cannot serve: the code of its error, such as `LOADING`.
     #[error("Redis is not ready: {0}")]
     NotReady(String),
-    /// What answers does not speak Redis's protocol.
+    /// The server does not speak Redis's protocol.
     #[error("what answers in place of Redis does not speak its protocol")]
     Nonsense,
-    /// A reply was larger than all replies may be, which is four times `cache.redis.max_value`.
+    /// A reply was larger than four times `cache.redis.max_value`.
     #[error("a reply of Redis's is larger than {0} bytes")]
     TooLarge(u64),
-    /// It has failed several times in a row, and is not asked before it answers again.
+    /// The circuit breaker is open.
     #[error("Redis has failed several times in a row and is left alone")]
     Open,
 }
 
 impl ConnectionError {
-    /// One word for the metric.
+    /// The error of a connection that broke before a call was made on it.
+    pub(super) fn before_a_call(self) -> Self {
+        match self {
+            Self::Broken(why) => Self::Unreachable(why),
+            other => other,
+        }
+    }
+
+    /// The label of the error in metrics.
     pub(super) fn result(&self) -> &'static str {
         match self {
             Self::Url(_) => "url",

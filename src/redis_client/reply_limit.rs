@@ -1,8 +1,8 @@
-//! Replies of bounded size: stands between the connection and the parser of the crate `redis`, which reads a reply into
-//! memory whole, however long it is.
+//! Bounds the size of replies, between the connection and the parser of the library, which reads each reply into memory
+//! as a whole.
 //!
-//! A value that is larger than it may be is taken out of its reply as it comes in, and an error stands in its place: so
-//! somebody else's value is a miss, and the connection goes on. A reply that is too large in all ends the connection.
+//! A value that is too large is replaced by an error while it is received, so that it is a miss and the connection
+//! continues. A reply that is too large as a whole ends the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -11,38 +11,38 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What stands in the place of a value that is too large. Redis itself has no such code.
+/// The code of the error in place of a value that is too large. Redis itself does not use it.
 pub(super) const TOO_LARGE: &str = "BIG";
-/// The longest line: a length, a number, or a few words.
-const MAX_LINE: usize = 64 << 10;
-/// What a value costs in memory besides its bytes, so that no reply can be made of millions of empty ones.
-const VALUE_OVERHEAD: u64 = 64;
-/// How large a reply may be, in values of the largest size.
-const VALUES_IN_REPLY: u64 = 4;
+/// Bytes of the longest line, which is a length, a number or a short text.
+const MAX_LINE_BYTES: usize = 64 << 10;
+/// Bytes that a value is counted for beside its own, since a reply may consist of millions of empty values.
+const VALUE_OVERHEAD_BYTES: u64 = 64;
+/// The size of the largest reply, in values of the largest size.
+const MAX_VALUES_PER_REPLY: u64 = 4;
 /// Bytes that are read at once.
-const READ_AT_ONCE: usize = 16 << 10;
+const READ_BYTES: usize = 16 << 10;
 
-/// Follows the replies of a connection in RESP2, whatever pieces they come in.
+/// Follows the replies of a connection in RESP2, in whatever pieces they are received.
 #[derive(Debug)]
 struct Scanner {
     /// Bytes of the largest value.
     max_value: u64,
     state: State,
-    /// A line that has not ended yet.
+    /// The beginning of a line.
     line: Vec<u8>,
-    /// Values that the reply under way still lacks.
+    /// Values that the current reply still lacks.
     missing: u64,
-    /// What has come of it, as it lies in memory.
+    /// Bytes of memory that the current reply takes up to now.
     size: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// At a line, which says what comes.
+    /// At a line, which says what follows.
     Line,
-    /// Within a value, of which so many bytes are to come.
+    /// Within a value, with so many bytes left.
     Value(u64),
-    /// Within one that is left out.
+    /// Within a value that is dropped, with so many bytes left.
     Dropped(u64),
 }
 
@@ -51,10 +51,10 @@ impl Scanner {
         Self { max_value, state: State::Line, line: Vec::new(), missing: 1, size: 0 }
     }
 
-    /// Adds to `output` what of `input` the parser is to see.
+    /// Appends to `output` what the parser is to read of `input`.
     ///
     /// # Errors
-    /// If a reply is too large, or this is no RESP2.
+    /// If a reply is too large, or is not RESP2.
     fn feed(&mut self, mut input: &[u8], output: &mut BytesMut) -> io::Result<()> {
         while !input.is_empty() {
             match self.state {
@@ -78,12 +78,12 @@ impl Scanner {
         Ok(())
     }
 
-    /// Takes what belongs to the line under way, and gives the rest.
+    /// Takes the bytes of the current line, and returns the rest.
     fn read_line<'a>(&mut self, input: &'a [u8], output: &mut BytesMut) -> io::Result<&'a [u8]> {
         let end = input.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
         let (taken, rest) = input.split_at(end.unwrap_or(input.len()));
         self.line.extend_from_slice(taken);
-        if self.line.len() > MAX_LINE {
+        if self.line.len() > MAX_LINE_BYTES {
             return Err(ReplyFault::Nonsense.into());
         }
         if end.is_some() {
@@ -95,9 +95,9 @@ impl Scanner {
 
     fn begin_value(&mut self, line: &[u8], output: &mut BytesMut) -> io::Result<()> {
         let number = || std::str::from_utf8(&line[1..]).ok().and_then(|text| text.trim_end().parse::<i64>().ok());
-        // Nothing is there where the number is negative.
+        // A negative number stands for no value.
         let length = || number().map(|number| u64::try_from(number).ok()).ok_or(ReplyFault::Nonsense);
-        self.add(VALUE_OVERHEAD)?;
+        self.add(VALUE_OVERHEAD_BYTES)?;
         match line.first() {
             Some(b'$') => match length()? {
                 Some(length) if length > self.max_value => {
@@ -135,15 +135,15 @@ impl Scanner {
 
     fn add(&mut self, bytes: u64) -> io::Result<()> {
         self.size = self.size.saturating_add(bytes);
-        let limit = self.max_value.saturating_mul(VALUES_IN_REPLY);
+        let limit = self.max_value.saturating_mul(MAX_VALUES_PER_REPLY);
         if self.size <= limit { Ok(()) } else { Err(ReplyFault::TooLarge(limit).into()) }
     }
 }
 
-/// Why the parser gets no more of what comes.
+/// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ReplyFault {
-    /// So many bytes at the most.
+    /// A reply is larger than so many bytes.
     #[error("a reply of more than {0} bytes")]
     TooLarge(u64),
     #[error("no reply of RESP2")]
@@ -162,14 +162,14 @@ pub(super) struct LimitedReplies<S> {
     stream: S,
     scanner: Scanner,
     input: Box<[u8]>,
-    /// What the parser is to see and has not read yet.
+    /// Bytes that the parser has not read yet.
     output: BytesMut,
 }
 
 impl<S> LimitedReplies<S> {
-    /// No value is larger than `max_value` bytes, and no reply than four times that.
+    /// Bounds values to `max_value` bytes, and replies to four times that.
     pub(super) fn new(stream: S, max_value: u64) -> Self {
-        let input = vec![0; READ_AT_ONCE].into();
+        let input = vec![0; READ_BYTES].into();
         Self { stream, scanner: Scanner::new(max_value), input, output: BytesMut::new() }
     }
 }
@@ -221,7 +221,7 @@ mod tests {
         Ok(output.to_vec())
     }
 
-    /// A reply, and what the parser is to see of it.
+    /// A reply, and what the parser is to read of it.
     fn reply() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
         let same = |text: Vec<u8>| (text.clone(), text);
         let leaf = prop_oneof![
@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn large_values_become_errors_in_whatever_pieces_they_come(
+        fn large_values_become_errors_in_any_pieces(
             replies in prop::collection::vec(reply(), 1..6), cuts in prop::collection::vec(any::<Index>(), 0..8),
         ) {
             let (all, wanted): (Vec<_>, Vec<_>) = replies.into_iter().unzip();
@@ -263,23 +263,23 @@ mod tests {
     }
 
     #[test]
-    fn reply_of_many_values_is_refused_while_it_comes() {
-        // Each within what a value may be.
+    fn large_reply_is_refused_while_it_is_received() {
+        // Each value is small enough.
         let value = [b"$900\r\n", [b'x'; 900].as_slice(), b"\r\n"].concat();
         let reply = [b"*1000000000\r\n".to_vec(), value.repeat(5)].concat();
         assert!(seen(&[&reply]).unwrap_err().to_string().contains("more than 4000 bytes"));
-        // And values of nothing cost something too.
+        // Empty values count too.
         let empty = [b"*1000000000\r\n".to_vec(), b"$-1\r\n".repeat(80)].concat();
         assert!(seen(&[&empty]).is_err());
-        // One reply after the other may be as large.
+        // Each reply is counted for itself.
         assert!(seen(&[&value.repeat(50)]).is_ok());
     }
 
     #[test]
-    fn what_is_no_reply_is_refused() {
+    fn other_protocols_are_refused() {
         for text in ["HTTP/1.1 200 OK\r\n", "$many\r\n", "*\r\n", "\r\n", "%1\r\n"] {
             assert!(seen(&[text.as_bytes()]).is_err(), "{text:?}");
         }
-        assert!(seen(&[&vec![b'+'; MAX_LINE + 1]]).is_err());
+        assert!(seen(&[&vec![b'+'; MAX_LINE_BYTES + 1]]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! All keys of a kind, looked for piece by piece.
+//! All keys with a prefix, on all masters, piece by piece.
 
 use std::collections::VecDeque;
 
@@ -7,40 +7,40 @@ use bytes::Bytes;
 use super::command::ClusterNode;
 use super::{Command, ConnectionError, RedisClient, Reply};
 
-/// So many keys Redis looks at in one call: few enough to hold nobody else up.
-const AT_ONCE: &str = "1000";
+/// Keys that Redis visits in one call: few enough not to delay other clients.
+const KEYS_PER_CALL: &str = "1000";
 
-/// Looks for keys, at each master in turn; see [`RedisClient::scan`].
+/// A scan of keys, one master after the other; see [`RedisClient::scan`].
 ///
-/// Keys that are there all the while are found, some of them more than once. What comes or goes meanwhile, or moves from
-/// one node of a Cluster to another, may be missed.
+/// Keys that exist during the whole scan are found, some of them more than once. Keys that are created, deleted or moved to
+/// another node of a Cluster meanwhile may be missed.
 #[derive(Debug)]
 pub struct Scan {
-    link: RedisClient,
+    redis: RedisClient,
     pattern: String,
-    /// The masters that have not been asked to the end, each with how far it is; `None` before they are known.
-    left: Option<VecDeque<(Option<ClusterNode>, Bytes)>>,
+    /// The masters that are not scanned to the end, each with its cursor; `None` before they are known.
+    remaining: Option<VecDeque<(Option<ClusterNode>, Bytes)>>,
 }
 
 impl Scan {
-    pub(super) fn new(link: RedisClient, prefix: &str, pattern: &str) -> Self {
-        Self { link, pattern: escaped(prefix) + pattern, left: None }
+    pub(super) fn new(redis: RedisClient, prefix: &str, pattern: &str) -> Self {
+        Self { redis, pattern: escaped(prefix) + pattern, remaining: None }
     }
 
-    /// Some more keys, perhaps none; `None` when there are no more. Each call ends within `cache.redis.timeout`, or twice
-    /// that for the first one.
+    /// The next keys, which may be none; `None` at the end. Each call ends within `cache.redis.timeout`, and the first one
+    /// within twice that.
     ///
     /// # Errors
-    /// If a master cannot be asked, or does not allow it.
+    /// If a master does not answer or does not allow it.
     pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, ConnectionError> {
-        if self.left.is_none() {
-            let masters = self.link.masters().await?;
-            self.left = Some(masters.into_iter().map(|node| (node, Bytes::from_static(b"0"))).collect());
+        if self.remaining.is_none() {
+            let masters = self.redis.masters().await?;
+            self.remaining = Some(masters.into_iter().map(|node| (node, Bytes::from_static(b"0"))).collect());
         }
-        let Some((node, cursor)) = self.left.as_mut().and_then(VecDeque::pop_front) else { return Ok(None) };
+        let Some((node, cursor)) = self.remaining.as_mut().and_then(VecDeque::pop_front) else { return Ok(None) };
         let command = Command::new("SCAN").arg(cursor).arg("MATCH").arg(self.pattern.clone());
-        let command = command.arg("COUNT").arg(AT_ONCE).at(node.clone());
-        let replies = self.link.run(vec![command]).await?;
+        let command = command.arg("COUNT").arg(KEYS_PER_CALL).at(node.clone());
+        let replies = self.redis.run(vec![command]).await?;
         let Some(Reply::Array(found)) = replies.first() else {
             return Err(replies.first().map_or(ConnectionError::Nonsense, Reply::fault));
         };
@@ -48,9 +48,9 @@ impl Scan {
             return Err(ConnectionError::Nonsense);
         };
         if *cursor != "0"
-            && let Some(left) = &mut self.left
+            && let Some(remaining) = &mut self.remaining
         {
-            left.push_front((node, cursor.clone()));
+            remaining.push_front((node, cursor.clone()));
         }
         let key = |key: &Reply| match key {
             Reply::Bytes(key) => Some(key.clone()),
@@ -60,14 +60,14 @@ impl Scan {
     }
 }
 
-/// So that a pattern means just these bytes.
+/// The pattern that matches exactly this text.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for sign in text.chars() {
-        if matches!(sign, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+    for char in text.chars() {
+        if matches!(char, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
             escaped.push('\\');
         }
-        escaped.push(sign);
+        escaped.push(char);
     }
     escaped
 }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_means_just_the_bytes_that_are_escaped() {
+    fn escaped_text_has_no_active_pattern_characters() {
         assert_eq!(escaped("kore-gate:[x]*?"), "kore\\-gate:\\[x\\]\\*\\?");
     }
 }

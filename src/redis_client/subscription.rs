@@ -1,4 +1,4 @@
-//! Channels that are listened to, for ever.
+//! Channels that are subscribed to, over a connection that is reopened whenever it breaks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,25 +11,25 @@ use tokio::time::sleep;
 use super::connector::Connector;
 
 /// The first pause after a connection that could not be made, and the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-/// Events that may wait for who listens.
-const WAITING: usize = 1024;
+const RECONNECT_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// Events that may wait to be taken.
+const MAX_QUEUED_EVENTS: usize = 1024;
 
-/// What a [`Subscription`] yields.
+/// An event of a [`Subscription`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum Event {
-    /// From now on messages are heard. Those from before may have been lost: look for what they would have told.
+    /// Messages come in from now on. Earlier ones may have been lost.
     Connected,
-    /// Somebody has published this.
+    /// A message was published.
     Message {
-        /// Where.
+        /// The channel.
         channel: String,
-        /// What.
+        /// The payload.
         payload: Bytes,
     },
 }
 
-/// Shows no payload.
+/// Shows no payload, because payloads contain personal data.
 impl std::fmt::Debug for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Event {
     }
 }
 
-/// Listens to channels until it is dropped; connects again by itself whenever that is needed.
+/// A subscription of channels, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Subscription {
     events: mpsc::Receiver<Event>,
@@ -47,45 +47,45 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn start(wire: Connector, channels: Vec<String>) -> Self {
-        let (sender, events) = mpsc::channel(WAITING);
+    pub(super) fn start(connector: Connector, channels: Vec<String>) -> Self {
+        let (sender, events) = mpsc::channel(MAX_QUEUED_EVENTS);
         let is_connected = Arc::new(AtomicBool::new(false));
         let connected = is_connected.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = listen(&wire, &channels, &sender, &connected) => {}
+                () = listen(&connector, &channels, &sender, &connected) => {}
                 () = sender.closed() => {}
             }
         });
         Self { events, is_connected }
     }
 
-    /// Tells, from now on, whether messages are heard.
+    /// A flag that says from now on whether messages come in.
     pub fn is_connected(&self) -> Arc<AtomicBool> {
         self.is_connected.clone()
     }
 
-    /// The next event. Nothing is lost if this is dropped while it waits.
+    /// The next event. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Event {
         match self.events.recv().await {
             Some(event) => event,
-            // Only at the end of the runtime: there is nothing to come.
+            // The task has ended, which happens only at the end of the runtime.
             None => std::future::pending().await,
         }
     }
 }
 
-/// Ends when nobody takes the events any more.
-async fn listen(wire: &Connector, channels: &[String], events: &mpsc::Sender<Event>, connected: &AtomicBool) {
-    let mut pause = PAUSES[0];
+/// Sends events until the subscription is dropped.
+async fn listen(connector: &Connector, channels: &[String], events: &mpsc::Sender<Event>, connected: &AtomicBool) {
+    let mut pause = RECONNECT_PAUSES[0];
     loop {
-        if let Ok(mut feed) = wire.subscribe(channels).await {
-            pause = PAUSES[0];
+        if let Ok(mut messages) = connector.subscribe(channels).await {
+            pause = RECONNECT_PAUSES[0];
             connected.store(true, Ordering::Relaxed);
             if events.send(Event::Connected).await.is_err() {
                 return;
             }
-            while let Some((channel, payload)) = feed.next().await {
+            while let Some((channel, payload)) = messages.next().await {
                 if events.send(Event::Message { channel, payload }).await.is_err() {
                     return;
                 }
@@ -93,6 +93,6 @@ async fn listen(wire: &Connector, channels: &[String], events: &mpsc::Sender<Eve
             connected.store(false, Ordering::Relaxed);
         }
         sleep(pause).await;
-        pause = (pause * 2).min(PAUSES[1]);
+        pause = (pause * 2).min(RECONNECT_PAUSES[1]);
     }
 }

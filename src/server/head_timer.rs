@@ -1,8 +1,9 @@
-//! The deadline for a request's head, at hardly any cost.
+//! Timer for the deadline of request heads, without a timer registration for each request.
 //!
-//! hyper asks for a new deadline for each request, and nearly each is met: to register it with tokio, and to take it back,
-//! took a thirtieth of what a hit costs. So a deadline wakes nobody, and does not even look at the clock. Whoever serves the
-//! connection looks now and then whether it has taken too long, and a deadline counts these looks.
+//! hyper sets a new deadline for each request, and nearly each is met. The connection instead calls [`HeadTimer::tick`]
+//! every [`HEAD_CHECK_INTERVAL`], and a deadline expires when it has seen more than [`CHECKS_BEFORE_TIMEOUT`] ticks. A
+//! deadline registers no waker, because the connection is polled after each tick anyway. `docs/adr` compares this with
+//! the timer of tokio.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,40 +13,42 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
-/// How long a client may take to send a request's head, or to shake hands.
-pub(super) const HEAD_TIMEOUT: Duration = HEAD_LOOK.saturating_mul(LOOKS);
-/// How often it is looked whether it has taken too long.
-pub(super) const HEAD_LOOK: Duration = Duration::from_secs(10);
-/// So many looks at a head that has not come. One more may come at once, and tells nothing.
-const LOOKS: u32 = 3;
+/// The longest that a client may take to send a request head, or for a TLS handshake. A head may take one
+/// [`HEAD_CHECK_INTERVAL`] longer.
+pub(super) const HEAD_TIMEOUT: Duration = HEAD_CHECK_INTERVAL.saturating_mul(CHECKS_BEFORE_TIMEOUT);
+/// Interval of the ticks.
+pub(super) const HEAD_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Ticks that a deadline survives. The first one may come directly after its start, so one more is needed to expire.
+const CHECKS_BEFORE_TIMEOUT: u32 = 3;
 
-/// Gives the deadlines of one connection.
+/// The timer of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct HeadTimer {
-    looks: Arc<AtomicU32>,
-    /// It is always the same moment: hyper reckons with it, and what it reckons is not looked at.
-    moment: Instant,
+    ticks: Arc<AtomicU32>,
+    /// The constant result of [`Timer::now`]. hyper computes deadlines from it, which are ignored.
+    created: Instant,
 }
 
-struct Deadline {
-    looks: Arc<AtomicU32>,
-    begun: u32,
+struct HeadDeadline {
+    ticks: Arc<AtomicU32>,
+    ticks_at_start: u32,
 }
 
 impl HeadTimer {
+    /// A timer without ticks.
     pub(super) fn new() -> Self {
-        Self { looks: Arc::default(), moment: Instant::now() }
+        Self { ticks: Arc::default(), created: Instant::now() }
     }
 
-    /// Each [`HEAD_LOOK`]; after it the connection is to be polled, which sees its deadline.
-    pub(super) fn look(&self) {
-        self.looks.fetch_add(1, Ordering::Relaxed);
+    /// Counts a tick. The connection must be polled afterwards, because deadlines wake no task.
+    pub(super) fn tick(&self) {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Timer for HeadTimer {
     fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
-        Box::pin(Deadline { looks: self.looks.clone(), begun: self.looks.load(Ordering::Relaxed) })
+        Box::pin(HeadDeadline { ticks: self.ticks.clone(), ticks_at_start: self.ticks.load(Ordering::Relaxed) })
     }
 
     fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
@@ -53,17 +56,17 @@ impl Timer for HeadTimer {
     }
 
     fn now(&self) -> Instant {
-        self.moment
+        self.created
     }
 }
 
-impl Future for Deadline {
+impl Future for HeadDeadline {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        let looks = self.looks.load(Ordering::Relaxed).wrapping_sub(self.begun);
-        if looks <= LOOKS { Poll::Pending } else { Poll::Ready(()) }
+        let ticks = self.ticks.load(Ordering::Relaxed).wrapping_sub(self.ticks_at_start);
+        if ticks <= CHECKS_BEFORE_TIMEOUT { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
-impl Sleep for Deadline {}
+impl Sleep for HeadDeadline {}

@@ -1,7 +1,8 @@
-//! The end of a connection that the gateway closes although its client may still be sending: after a body that was too
-//! large, say. A socket that is closed with bytes unread is reset, and a reset takes away what its peer has not read yet. So
-//! first the sending half is closed, and what comes until the client closes the other one is discarded, as nginx does
-//! (`lingering_close`) and RFC 9112 asks for (9.6).
+//! Lingering close of a connection whose client may still be sending, for instance a body that is too large.
+//!
+//! A socket that is closed with unread bytes is reset, and a reset discards data that the peer has not read yet. So the
+//! sending half is closed first, and incoming bytes are discarded until the client closes its half, as nginx does
+//! (`lingering_close`) and RFC 9112, 9.6 recommends.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,25 +13,25 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
-/// How long a client may go on sending.
+/// Maximum duration of a lingering close.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it may send nothing.
-const LINGER_SILENCE: Duration = Duration::from_secs(2);
-/// Bytes that are discarded at once.
-const DISCARDED: usize = 16 << 10;
+/// Time without incoming bytes after which a lingering close ends.
+const LINGER_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Size in bytes of the buffer for discarded bytes.
+const DISCARD_BUFFER: usize = 16 << 10;
 
-/// Returns when `stream` can be closed.
+/// Closes the sending half of `stream` and discards incoming bytes until the stream can be closed.
 pub(super) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let discarding = async {
-        // Where it was closed before, this does nothing.
+        // A stream that was shut down before is not changed by this.
         let _ = poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await;
-        let mut discarded = vec![0; DISCARDED];
-        while let Ok(Ok(1..)) = timeout(LINGER_SILENCE, read(&mut stream, &mut discarded)).await {}
+        let mut discarded = vec![0; DISCARD_BUFFER];
+        while let Ok(Ok(1..)) = timeout(LINGER_IDLE_TIMEOUT, read(&mut stream, &mut discarded)).await {}
     };
     let _ = timeout(LINGER_TIMEOUT, discarding).await;
 }
 
-/// Reads once: how many bytes came, 0 at the end.
+/// Reads once; returns the number of bytes, 0 at the end of the stream.
 async fn read(stream: &mut (impl AsyncRead + Unpin), bytes: &mut [u8]) -> io::Result<usize> {
     poll_fn(|context| {
         let mut buffer = ReadBuf::new(bytes);
@@ -54,27 +55,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn client_that_sends_is_waited_for_and_a_silent_one_is_not() {
-        for (pause, expected) in [(1, LINGER_TIMEOUT), (60, LINGER_SILENCE)] {
+    async fn linger_lasts_longer_for_a_sending_than_an_idle_client() {
+        for (pause, expected) in [(1, LINGER_TIMEOUT), (60, LINGER_IDLE_TIMEOUT)] {
             let (client, server) = connect().await;
             let sending = tokio::spawn(async move {
                 while client.try_write(b"more").is_ok() {
                     tokio::time::sleep(Duration::from_secs(pause)).await;
                 }
             });
-            let began = Instant::now();
+            let started = Instant::now();
             linger(server).await;
-            assert_eq!(began.elapsed().as_secs(), expected.as_secs(), "every {pause} s");
+            assert_eq!(started.elapsed().as_secs(), expected.as_secs(), "every {pause} s");
             sending.abort();
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn client_that_closes_ends_it_at_once() {
+    async fn linger_ends_when_the_client_closes() {
         let (client, server) = connect().await;
         drop(client);
-        let began = Instant::now();
+        let started = Instant::now();
         linger(server).await;
-        assert!(began.elapsed().is_zero());
+        assert!(started.elapsed().is_zero());
     }
 }

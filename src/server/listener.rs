@@ -1,4 +1,4 @@
-//! One listener: takes connections in, serves them, and lets them end when it is told to.
+//! A listener: accepts connections, serves each over HTTP/1, and closes them when it is told to.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -25,50 +25,51 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::connections::{ConnectionLimits, turn_away};
+use super::connections::{ConnectionLimits, send_overloaded};
 use super::head_meter::HeadMeter;
-use super::head_timer::{HEAD_LOOK, HEAD_TIMEOUT, HeadTimer};
+use super::head_timer::{HEAD_CHECK_INTERVAL, HEAD_TIMEOUT, HeadTimer};
 use super::linger::linger;
-use super::metered::Metered;
+use super::metered::MeteredStream;
 use super::stalled_writes::StalledWrites;
-use super::zero_copy::{Congestion, Passing};
+use super::zero_copy::{Congestion, ZeroCopyStream};
 use crate::api::RequestMemory;
 use crate::telemetry;
 
-/// Pause after a failed accept: it means that the process has run out of something, file descriptors most likely.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Delay after a failed accept, whose usual cause is a lack of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A bound listener.
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) limits: Limits,
-    /// Stops taking connections in, and lets those that are open end after the request they are at.
+    /// Stops accepting connections, and closes open ones after their current request.
     pub(super) closing: CancellationToken,
-    /// Resets those that are still open then.
+    /// Resets the connections that are still open after `closing`.
     pub(super) aborting: CancellationToken,
-    /// Holds each connection until it has ended.
+    /// Tracks the tasks of all connections.
     pub(super) tracker: TaskTracker,
 }
 
-/// What the connections of a listener may take. Cheap to clone; all clones are the same.
+/// Limits on what the connections of a listener may use. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Limits {
     pub(super) connections: ConnectionLimits,
-    /// Bytes of one head, at least 8 KiB.
+    /// Maximum bytes of a request head, at least 8 KiB.
     pub(super) max_head_size: usize,
-    /// What large heads take their room of.
+    /// The memory budget of large heads.
     pub(super) request_memory: RequestMemory,
-    /// What answers may take whose peers do not take them.
+    /// The memory budget of responses that clients do not read.
     pub(super) stalled_writes: StalledWrites,
 }
 
 impl Listener {
+    /// The address that the listener is bound to.
     pub(super) fn addr(&self) -> std::io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Serves each peer with a service of its own until it is told to close.
+    /// Serves each connection with the service that `service_for` makes for its peer, until `closing` is cancelled.
     pub(super) async fn serve<M, S, B>(self, service_for: M)
     where
         M: Fn(SocketAddr) -> S,
@@ -77,31 +78,31 @@ impl Listener {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let congestion = Arc::new(Congestion::of(&self.socket));
+        let congestion = Arc::new(Congestion::configure(&self.socket));
         loop {
             let (stream, peer) = tokio::select! {
                 () = self.closing.cancelled() => return,
                 accepted = self.socket.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        tracing::warn!(%error, "a connection could not be taken in");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                         continue;
                     }
                 },
             };
             let permit = match self.limits.connections.admit(peer) {
                 Ok(permit) => permit,
-                Err(too_many) => {
-                    telemetry::connection_cut(too_many.label());
+                Err(limit) => {
+                    telemetry::connection_cut(limit.label());
                     if self.tls.is_none() {
-                        turn_away(&stream);
+                        send_overloaded(&stream);
                     }
                     continue;
                 }
             };
             let _ = stream.set_nodelay(true);
-            let stream = congestion.take_in(stream, peer);
+            let stream = congestion.accept(stream, peer);
             let connection = Connection {
                 limits: self.limits.clone(),
                 closing: self.closing.clone(),
@@ -122,58 +123,59 @@ impl Listener {
     }
 }
 
-/// What a connection needs to know of its listener.
+/// The parts of a listener that a connection needs.
 struct Connection {
     limits: Limits,
     closing: CancellationToken,
     aborting: CancellationToken,
 }
 
-/// What happens to a connection besides requests.
-enum Seldom {
+/// An event of a connection other than a request.
+enum ConnectionEvent {
     Closing,
     Aborting,
-    Look,
+    HeadCheck,
 }
 
 /// A stream whose connection can be reset.
 trait Reset {
-    /// Lets the connection end with a reset when it is dropped: no peer can take that for the end of an answer.
+    /// Makes the connection end with a reset when it is dropped, which no client can take for the end of a response.
     fn reset_on_drop(&self);
 }
 
-impl Reset for Passing {
+impl Reset for ZeroCopyStream {
     fn reset_on_drop(&self) {
-        Passing::reset_on_drop(self);
+        ZeroCopyStream::reset_on_drop(self);
     }
 }
 
-impl<I: Reset> Reset for Metered<I> {
+impl<I: Reset> Reset for MeteredStream<I> {
     fn reset_on_drop(&self) {
         self.inner().reset_on_drop();
     }
 }
 
-impl Reset for TlsStream<Passing> {
+impl Reset for TlsStream<ZeroCopyStream> {
     fn reset_on_drop(&self) {
         self.get_ref().0.reset_on_drop();
     }
 }
 
-async fn shake_hands(tls: TlsAcceptor, stream: Passing) -> Option<TlsStream<Passing>> {
+/// The TLS stream; `None` if the handshake failed or took too long.
+async fn handshake(tls: TlsAcceptor, stream: ZeroCopyStream) -> Option<TlsStream<ZeroCopyStream>> {
     tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await.ok()?.ok()
 }
 
 impl Connection {
-    async fn serve_tls<S, B>(self, tls: TlsAcceptor, stream: Passing, service: S)
+    async fn serve_tls<S, B>(self, tls: TlsAcceptor, stream: ZeroCopyStream, service: S)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        // One who has not shaken hands has asked for nothing, so a drain does not wait for it.
-        match self.closing.run_until_cancelled(shake_hands(tls, stream)).await {
+        // A client without a handshake has no request under way, so a drain does not wait for it.
+        match self.closing.run_until_cancelled(handshake(tls, stream)).await {
             Some(Some(stream)) => self.serve(stream, service).await,
             Some(None) => tracing::debug!("a TLS handshake failed"),
             None => {}
@@ -190,53 +192,54 @@ impl Connection {
     {
         let Self { limits: Limits { max_head_size, request_memory, stalled_writes, .. }, closing, aborting } = self;
         let (timer, meter) = (HeadTimer::new(), HeadMeter::new(&request_memory, max_head_size));
-        let stream = TokioIo::new(Metered::new(stream, meter.clone(), stalled_writes.connection()));
-        // One request comes after the other, so the connection's own service does for all of them.
+        let stream = TokioIo::new(MeteredStream::new(stream, meter.clone(), stalled_writes.connection()));
+        // The requests of a connection are sequential, so one service serves them all.
         let service = RefCell::new(service);
-        let answer = move |request| {
-            // Both services are always ready, and say no in an answer.
-            let answer = service.borrow_mut().call(request);
+        let call_service = move |request| {
+            // The services are always ready; they refuse a request with a response.
+            let response = service.borrow_mut().call(request);
             meter.begin_answer();
             let meter = meter.clone();
             async move {
-                let answer = answer.await;
+                let response = response.await;
                 meter.end_answer();
-                answer
+                response
             }
         };
         let mut connection = http1::Builder::new()
             .timer(timer.clone())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(max_head_size)
-            .serve_connection(stream, service_fn(answer));
-        // Polled only when they have something to say: the token's own lock is shared by all connections.
-        let mut seldom = FuturesUnordered::new();
-        seldom.push(Either::Left(Either::Left(async {
+            .serve_connection(stream, service_fn(call_service));
+        // `FuturesUnordered` polls a future only after it was woken. Polling a token takes a lock that all connections
+        // share.
+        let mut events = FuturesUnordered::new();
+        events.push(Either::Left(Either::Left(async {
             closing.cancelled().await;
-            Seldom::Closing
+            ConnectionEvent::Closing
         })));
-        let look = || async {
-            tokio::time::sleep(HEAD_LOOK).await;
-            Seldom::Look
+        let head_check = || async {
+            tokio::time::sleep(HEAD_CHECK_INTERVAL).await;
+            ConnectionEvent::HeadCheck
         };
-        seldom.push(Either::Right(look()));
+        events.push(Either::Right(head_check()));
         let is_broken = loop {
             tokio::select! {
                 biased;
-                ended = &mut connection => break ended.is_err_and(|error| ended_early(&error)),
-                Some(event) = seldom.next() => match event {
-                    Seldom::Closing => {
+                ended = &mut connection => break ended.is_err_and(|error| report_connection_error(&error)),
+                Some(event) = events.next() => match event {
+                    ConnectionEvent::Closing => {
                         std::pin::Pin::new(&mut connection).graceful_shutdown();
-                        seldom.push(Either::Left(Either::Right(async {
+                        events.push(Either::Left(Either::Right(async {
                             aborting.cancelled().await;
-                            Seldom::Aborting
+                            ConnectionEvent::Aborting
                         })));
                     }
-                    Seldom::Aborting => break true,
-                    // Then the connection is polled.
-                    Seldom::Look => {
-                        timer.look();
-                        seldom.push(Either::Right(look()));
+                    ConnectionEvent::Aborting => break true,
+                    // The next iteration polls the connection, which polls its deadline.
+                    ConnectionEvent::HeadCheck => {
+                        timer.tick();
+                        events.push(Either::Right(head_check()));
                     }
                 },
             }
@@ -245,24 +248,25 @@ impl Connection {
         if is_broken {
             stream.reset_on_drop();
         } else {
-            // In a box, for few connections end like that, and all would have to have room for it.
+            // Boxed, because few connections linger and all would hold the space of the future.
             closing.run_until_cancelled(Box::pin(linger(stream))).await;
         }
     }
 }
 
-/// Takes note of why a connection ended. True if its peer must see that from the way in which it is closed.
-fn ended_early(error: &hyper::Error) -> bool {
+/// Counts or logs the error that ended a connection. Returns whether the connection must be reset, because a response
+/// is incomplete.
+fn report_connection_error(error: &hyper::Error) -> bool {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     if error.is_parse_too_large() {
         telemetry::connection_cut("max_head_size");
     } else if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
         telemetry::connection_cut("send_timeout");
     } else {
-        // Clients hang up; that is their right and no news.
+        // A client that closes its connection is no fault.
         tracing::debug!(%error, "a connection ended early");
     }
-    // A body that broke off, unlike a client that did, is the service's own; and so is an answer that is cut.
+    // A body that broke off is a user error to hyper; a connection that is cut fails with `ConnectionAborted`.
     error.is_user() || io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionAborted)
 }
 

@@ -1,4 +1,4 @@
-//! The stream of a connection, whose heads and stalled writes are counted.
+//! Stream of a connection that counts request heads and stalled writes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,14 +10,14 @@ use super::head_meter::HeadMeter;
 use super::stalled_writes::ConnectionWrites;
 use crate::telemetry;
 
-/// A stream whose reads and writes are counted.
-pub(super) struct Metered<I> {
+/// A stream that counts its reads in a [`HeadMeter`] and its stalled writes in [`ConnectionWrites`].
+pub(super) struct MeteredStream<I> {
     stream: I,
     heads: HeadMeter,
     writes: ConnectionWrites,
 }
 
-impl<I> Metered<I> {
+impl<I> MeteredStream<I> {
     pub(super) fn new(stream: I, heads: HeadMeter, writes: ConnectionWrites) -> Self {
         Self { stream, heads, writes }
     }
@@ -26,7 +26,8 @@ impl<I> Metered<I> {
         &self.stream
     }
 
-    /// Counts a write of `bytes`, if it has stalled; does it only if the connection is not to be cut.
+    /// Runs `write` of `bytes` and counts it if it stalls. Fails with `ConnectionAborted` if the connection is to be
+    /// cut.
     fn write(
         &mut self,
         context: &mut Context<'_>,
@@ -49,7 +50,7 @@ impl<I> Metered<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for MeteredStream<I> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Err(error) = this.heads.before_read() {
@@ -63,7 +64,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Metered<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for MeteredStream<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.get_mut().write(context, bytes.len(), |stream, context| stream.poll_write(context, bytes))
     }

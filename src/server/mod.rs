@@ -1,4 +1,12 @@
-//! The listeners: brings the stack up on its sockets, and down again without breaking an answer.
+//! The server: starts the stack on its listeners, and drains it without breaking a response off.
+//!
+//! - `listener` accepts connections and serves them; `tls` makes the acceptor of its TLS,
+//! - `connections` limits connections, `open_files` raises the limit of open files that bounds them,
+//! - `head_meter` and `head_timer` limit the memory and the time of request heads,
+//! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,
+//! - `zero_copy` sends large ready responses without a copy,
+//! - `linger` closes connections whose clients are still sending,
+//! - `heap` returns memory to the system after a peak.
 
 mod connections;
 mod head_meter;
@@ -29,16 +37,16 @@ use crate::clock::Clock;
 use crate::config::{Config, ServerLimits};
 use crate::stack::Stack;
 
-/// The longest that connections may take to end when they are aborted.
+/// The longest that aborted connections may take to end.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The most connections of operators: probes, scrapes, people.
-const ADMIN_CONNECTIONS: usize = 64;
-/// What a connection takes of memory, with the buffers of a request.
-const CONNECTION_BYTES: u64 = 12 << 10;
-/// Bytes of memory for large heads and bodies of operators.
+/// Maximum connections of the admin listener.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
+/// Bytes of memory that a connection uses, with the buffers of a request.
+const BYTES_PER_CONNECTION: u64 = 12 << 10;
+/// Maximum bytes of memory for large heads and bodies of the admin listener.
 const ADMIN_REQUEST_MEMORY: u64 = 1 << 20;
-/// Bytes of memory for answers that operators do not take.
+/// Maximum bytes of memory for responses of the admin listener that clients do not read.
 const ADMIN_SEND_MEMORY: u64 = 16 << 20;
 
 /// A gateway that runs until it is drained.
@@ -48,20 +56,24 @@ pub struct Gateway {
     stack: Stack,
     admin: Admin,
     drain_timeout: Duration,
-    data: Side,
-    operators: Side,
+    data: ConnectionGroup,
+    operators: ConnectionGroup,
 }
 
-/// One listener's connections, and what ends them.
+/// The connections of one listener, and the tokens that end them.
 #[derive(Default)]
-struct Side {
+struct ConnectionGroup {
     closing: CancellationToken,
     aborting: CancellationToken,
     connections: TaskTracker,
 }
 
-impl Side {
-    /// Listens on `addr`; connections whose peers take nothing for `send_timeout` are cut.
+impl ConnectionGroup {
+    /// Binds `addr`, which the configuration sets as `key`. Connections whose peers acknowledge nothing for
+    /// `send_timeout` are cut.
+    ///
+    /// # Errors
+    /// If the socket cannot be bound.
     async fn listen(
         &self,
         key: &str,
@@ -82,13 +94,13 @@ impl Gateway {
     /// # Errors
     /// If a socket cannot be bound, or certificates cannot be loaded.
     pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Self> {
-        let (data, operators) = (Side::default(), Side::default());
+        let (data, operators) = (ConnectionGroup::default(), ConnectionGroup::default());
         let stack = Stack::new(config, &clock)?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.request_memory);
         let admin_limits = Limits {
-            connections: ConnectionLimits::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS),
+            connections: ConnectionLimits::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS),
             request_memory: RequestMemory::new(ADMIN_REQUEST_MEMORY),
             stalled_writes: StalledWrites::new(ADMIN_SEND_MEMORY),
             ..limits
@@ -98,34 +110,34 @@ impl Gateway {
             operators.listen("server.admin_listen", server.admin_listen, admin_limits, send_timeout).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
         let admin = Admin::new(&stack, config, clock);
-        let (operators_side, service) = (admin.clone(), stack.service.clone());
-        tokio::spawn(admin_listener.serve(move |peer| AdminService::new(operators_side.clone(), peer)));
+        let (admin_service, service) = (admin.clone(), stack.service.clone());
+        tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
         tokio::spawn(listener.serve(move |_| service.clone()));
         let (connections, memory) = (data.connections.clone(), stack.memory.clone());
-        let bytes_in_use = move || connections.len() as u64 * CONNECTION_BYTES + memory.pinned_bytes();
+        let bytes_in_use = move || connections.len() as u64 * BYTES_PER_CONNECTION + memory.pinned_bytes();
         tokio::spawn(heap::trim_after_peaks(bytes_in_use, data.closing.clone()));
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
         Ok(Self { addr, admin_addr, stack, admin, drain_timeout: config.server.drain_timeout, data, operators })
     }
 
-    /// Where callers come in.
+    /// The address of the listener for callers.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where operators come in.
+    /// The address of the admin listener.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
     }
 
-    /// The stages, to look at what they count.
+    /// The stages.
     pub fn stack(&self) -> &Stack {
         &self.stack
     }
 
-    /// Takes no more connections in, and waits for the answers under way, at most `server.drain_timeout`; those that have not
-    /// ended then are cut, and reported as `drained`. True if all of them ended.
+    /// Stops accepting connections, and waits at most `server.drain_timeout` for the responses under way. The rest are
+    /// cut, and logged as `drained`. Returns whether all ended in time.
     pub async fn drain(self) -> bool {
         self.admin.set_draining();
         self.data.closing.cancel();
@@ -136,31 +148,32 @@ impl Gateway {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
             self.stack.drain_timeout.expire();
             self.data.aborting.cancel();
-            // Each one ends as soon as it is polled, and what it cuts is reported. One that does not must not hold up the end.
+            // Each connection ends, and logs its request, when it is polled. A task that is not polled must not block.
             let _ = tokio::time::timeout(ABORT_TIMEOUT, self.data.connections.wait()).await;
         }
-        // Nobody here asks for anything any more, so another replica may make the calls.
+        // This replica makes no more calls, so another one may take over the lease.
         self.stack.quotas.leave().await;
-        // Operators can look until the end.
+        // The admin listener answers until the drain is over.
         self.operators.closing.cancel();
         drained
     }
 }
 
-/// What callers' connections may take: as many as are configured, or fewer where the limit of open files is low.
+/// Limits of the listener for callers, as configured, but with fewer connections if the limit of open files is low.
 fn limits(config: &Config, request_memory: &RequestMemory) -> Limits {
     let ServerLimits { max_connections, max_connections_per_peer, max_head_size, send_memory, .. } =
         config.server.limits;
     let upstream = config.accounts.len().saturating_mul(config.upstream.max_concurrency);
     let open_files = open_files::raise_limit();
-    let kept = upstream.saturating_add(ADMIN_CONNECTIONS);
-    let connections = open_files::connections_within(open_files, max_connections, kept);
+    let reserved = upstream.saturating_add(MAX_ADMIN_CONNECTIONS);
+    let connections = open_files::connections_within(open_files, max_connections, reserved);
     if connections < max_connections {
         tracing::warn!(
             max_connections,
             lowered_to = connections,
             open_files,
-            "server.max_connections does not fit into the limit of open files and is lowered; raise RLIMIT_NOFILE (ulimit -n)"
+            "server.max_connections does not fit into the limit of open files and is lowered; raise RLIMIT_NOFILE \
+             (ulimit -n)"
         );
     }
     Limits {

@@ -1,18 +1,19 @@
-//! Bounds the memory of answers whose peers do not take them: what hyper holds until the system takes it.
+//! Limit on the memory of responses that clients do not read, which hyper buffers until the socket takes them.
 //!
-//! A write that the system does not take is stalled until some of it is taken. When all stalled writes together are larger
-//! than they may be, those that have stalled for longest are cut: a peer that reads, however slowly, is among the last ones.
+//! A write is stalled from when the socket takes nothing of it until the socket takes some of it. When all stalled
+//! writes together exceed the limit, the connections that have been stalled for longest are cut; a client that reads
+//! slowly stalls anew with each read and is therefore cut last.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-/// The bytes held for a byte that is stalled: a piece of an answer is held whole until its last byte is taken, and on
-/// average half of it has been.
-const HELD_FOR_STALLED: usize = 2;
+/// Bytes of memory for each stalled byte. A buffer is released only when its last byte is taken, and on average half of
+/// it has been taken.
+const MEMORY_PER_STALLED_BYTE: usize = 2;
 
-/// All stalled writes of a listener. Cheap to clone; all clones are the same.
+/// All stalled writes of a listener. Clones share their state.
 #[derive(Clone, Debug)]
 pub(super) struct StalledWrites(Arc<Inner>);
 
@@ -22,15 +23,16 @@ struct Inner {
     queue: Mutex<Queue>,
 }
 
-/// Stalled writes by the order in which they stalled.
+/// Stalled writes, keyed by a sequence number in the order in which they stalled.
 #[derive(Debug, Default)]
 struct Queue {
     stalls: BTreeMap<u64, Stall>,
-    /// Of all of them.
+    /// Sum of the bytes of all stalls.
     bytes: usize,
-    next: u64,
+    next_number: u64,
 }
 
+/// A stalled write.
 #[derive(Debug)]
 struct Stall {
     bytes: usize,
@@ -42,19 +44,19 @@ struct Stall {
 #[derive(Debug)]
 pub(super) struct ConnectionWrites {
     writes: StalledWrites,
-    /// The number of the stall, while there is one.
+    /// The sequence number of the stall; `None` while no write is stalled.
     stalled: Option<u64>,
     cut: Arc<AtomicBool>,
 }
 
 impl StalledWrites {
-    /// None yet, of at most `limit` bytes.
+    /// An empty set of at most `limit` bytes.
     pub(super) fn new(limit: u64) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         Self(Arc::new(Inner { limit, queue: Mutex::default() }))
     }
 
-    /// For a connection that begins.
+    /// The writes of a new connection.
     pub(super) fn connection(&self) -> ConnectionWrites {
         ConnectionWrites { writes: self.clone(), stalled: None, cut: Arc::default() }
     }
@@ -65,20 +67,20 @@ impl StalledWrites {
 }
 
 impl ConnectionWrites {
-    /// Whether this connection is to be cut.
+    /// Whether the connection is to be cut.
     pub(super) fn is_cut(&self) -> bool {
         self.stalled.is_some() && self.cut.load(Ordering::Relaxed)
     }
 
-    /// A write of so many bytes has stalled, or is stalled still. `waker` is woken when the connection is to be cut.
+    /// A write of `bytes` has stalled, or is still stalled. `waker` is woken when the connection is to be cut.
     pub(super) fn stall(&mut self, bytes: usize, waker: &Waker) {
         let mut queue = self.writes.queue();
         if let Some(stall) = self.stalled.and_then(|number| queue.stalls.get_mut(&number)) {
             stall.waker.clone_from(waker);
             return;
         }
-        let (number, bytes) = (queue.next, bytes.saturating_mul(HELD_FOR_STALLED));
-        queue.next += 1;
+        let (number, bytes) = (queue.next_number, bytes.saturating_mul(MEMORY_PER_STALLED_BYTE));
+        queue.next_number += 1;
         queue.bytes += bytes;
         queue.stalls.insert(number, Stall { bytes, cut: self.cut.clone(), waker: waker.clone() });
         self.stalled = Some(number);
@@ -91,7 +93,7 @@ impl ConnectionWrites {
         }
     }
 
-    /// Some of it was taken, or the connection has ended.
+    /// The socket took bytes, or the connection has ended.
     pub(super) fn resume(&mut self) {
         if let Some(number) = self.stalled.take() {
             let mut queue = self.writes.queue();
@@ -113,13 +115,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_stalled_are_cut_when_there_are_too_many_bytes() {
+    fn longest_stalled_connections_are_cut_beyond_the_limit() {
         let writes = StalledWrites::new(200);
         let mut connections: Vec<_> = (0..4).map(|_| writes.connection()).collect();
         let stall = |connection: &mut ConnectionWrites, bytes| connection.stall(bytes, Waker::noop());
         stall(&mut connections[0], 40);
         stall(&mut connections[1], 40);
-        // One that has gone on is not among the longest.
+        // A connection that has resumed is stalled anew.
         connections[0].resume();
         stall(&mut connections[0], 40);
         stall(&mut connections[2], 60);

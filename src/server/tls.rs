@@ -1,4 +1,4 @@
-//! TLS towards callers: the one place that names rustls on this side.
+//! TLS of the listener for callers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::ServerTlsConfig;
 
-/// What proves who the gateway is, and, with `client_ca`, asks the same of callers.
+/// The TLS acceptor with the certificate of the gateway. With `client_ca`, it requires certificates of clients.
 ///
 /// # Errors
 /// If a file cannot be read, or the key does not fit the certificate.

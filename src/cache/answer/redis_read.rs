@@ -15,10 +15,10 @@ impl Session {
     pub(super) async fn list_redis(&mut self, intervals: &IntervalSet) {
         let Some(tier) = self.fetcher.redis.clone() else { return };
         let (mut there, mut left) = (Vec::new(), intervals.clone());
-        if tier.is_good(&self.query.series).await {
+        if tier.is_usable(&self.query.series).await {
             for (series, _) in self.sources() {
                 let now = self.fetcher.clock.now();
-                for (interval, fetched_at) in tier.names(&series, &left).await {
+                for (interval, fetched_at) in tier.list(&series, &left).await {
                     if is_sane(fetched_at, now) {
                         let fresh = self.fetcher.fresh_part(interval, fetched_at, self.gathered.fresh_since, now);
                         there.extend(fresh.intervals().iter().map(|interval| (*interval, fetched_at)));
@@ -33,7 +33,7 @@ impl Session {
             }
         }
         if let Some(listing) = &mut self.progress.listing {
-            listing.learn(intervals, there);
+            listing.add(intervals, there);
         }
     }
 
@@ -45,10 +45,10 @@ impl Session {
         let (fetcher, series) = (self.fetcher.clone(), self.query.series.clone());
         let (Some(tier), Some(mut listing)) = (&fetcher.redis, self.progress.listing.take()) else { return Ok(()) };
         // The chunks of an account may be found to be cut wrongly at any time.
-        let (is_good, bytes) = tokio::join!(tier.is_good(&series), self.read_chunks(tier, piece));
+        let (is_good, bytes) = tokio::join!(tier.is_usable(&series), self.read_chunks(tier, piece));
         match bytes.filter(|_| is_good) {
-            Some(bytes) => listing.read(piece, bytes),
-            None => listing.fail(&fetcher.settings.grid),
+            Some(bytes) => listing.record_read(piece, bytes),
+            None => listing.record_failure(&fetcher.settings.grid),
         }
         self.progress.listing = Some(listing);
         // Each piece is read or given up once, so this cannot go on for ever.

@@ -225,7 +225,7 @@ impl Session {
         let (fetcher, query) = (&self.fetcher, &self.query);
         if self.progress.delivery == Delivery::Streamed {
             // A purge may have come since it was gathered.
-            self.gathered.chunks.retain(|_, gathered| !fetcher.purges.buries(&query.series, &gathered.chunk));
+            self.gathered.chunks.retain(|_, gathered| !fetcher.purges.is_purged(&query.series, &gathered.chunk));
         }
         plan.take(
             &self.gathered.chunks,

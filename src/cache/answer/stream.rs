@@ -41,7 +41,7 @@ impl Session {
         while let Some(segments) = self.next_segments(SEGMENT_BYTES).await? {
             self.report_calls(sender);
             for Segment { interval, slice, .. } in segments {
-                if self.fetcher.purges.buries(&self.query.series, &slice.chunk) {
+                if self.fetcher.purges.is_purged(&self.query.series, &slice.chunk) {
                     // Purged since it was found, so it is fetched anew. The purge may not have reached memory yet.
                     self.invalidate(&[interval]);
                     tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! What is being gathered on other replicas: the one who calls waits a moment for it, so that what is asked for at the
-//! same instant, on however many replicas, is fetched in as few runs as can be.
+//! The batch window of the leader: it waits for the batches that other replicas have announced, so that windows that are
+//! requested at the same time on any replica are fetched in as few runs as possible.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,115 +8,116 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Cluster, ClusterMessage};
-use crate::cache::fetch::{self, BATCH_WINDOW};
+use super::Cluster;
+use crate::cache::fetch::{BATCH_WINDOW, BatchAnnouncement};
 use crate::cache::series::BatchGuard;
 use crate::quota::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::{FetchMessage, ReplicaId};
 
-/// The same where other replicas may have something to bring: they gather too, look into Redis, and write.
-const GATHER_FOR_ALL: Duration = Duration::from_millis(40);
-/// Who makes the calls from now on, all have heard of by then: a replica that does not know asks four times a second.
-const HEARD: Duration = Duration::from_millis(400);
-/// What was announced is waited for so long at the most: the one who has announced it may be gone.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// The batch window of the leader: other replicas collect too, look into Redis, and send.
+const LEADER_BATCH_WINDOW: Duration = Duration::from_millis(40);
+/// How long a new leader waits until all replicas know of it: a replica without a leader looks four times a second.
+const ELECTION_SETTLE_TIME: Duration = Duration::from_millis(400);
+/// How long an announced batch is waited for: its sender may have died.
+const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The gatherings on other replicas of which nothing has come yet.
+/// The batches that other replicas have announced and not sent yet.
 #[derive(Debug, Default)]
-pub(super) struct AnnouncedBatches(watch::Sender<BTreeMap<(ReplicaId, u64), PendingBatch>>);
+pub(super) struct AnnouncedBatches(watch::Sender<BTreeMap<(ReplicaId, u64), AnnouncedBatch>>);
 
 #[derive(Debug)]
-struct PendingBatch {
+struct AnnouncedBatch {
     account: String,
-    announced: Instant,
+    announced_at: Instant,
 }
 
-/// A gathering that was announced to the one who calls. Dropped before there are errands, it says that there are none.
+/// A batch of this replica that was announced to the leader. Dropped before it is closed, it tells the leader that there
+/// is nothing to fetch.
 #[derive(Debug)]
-pub(super) struct BatchAnnouncement {
-    relay: Cluster,
-    to: ReplicaId,
-    gathering: Option<u64>,
+pub(super) struct AnnouncedOwnBatch {
+    cluster: Cluster,
+    leader: ReplicaId,
+    batch: Option<u64>,
 }
 
 impl AnnouncedBatches {
-    pub(super) fn announced(&self, from: &ReplicaId, gathering: u64, account: &str) {
-        let coming = PendingBatch { account: account.to_owned(), announced: Instant::now() };
-        self.0.send_modify(|all| drop(all.insert((from.clone(), gathering), coming)));
+    pub(super) fn announced(&self, from: &ReplicaId, batch: u64, account: &str) {
+        let announced = AnnouncedBatch { account: account.to_owned(), announced_at: Instant::now() };
+        self.0.send_modify(|all| drop(all.insert((from.clone(), batch), announced)));
     }
 
-    pub(super) fn arrived(&self, from: &ReplicaId, gathering: u64) {
-        self.0.send_if_modified(|all| all.remove(&(from.clone(), gathering)).is_some());
+    pub(super) fn arrived(&self, from: &ReplicaId, batch: u64) {
+        self.0.send_if_modified(|all| all.remove(&(from.clone(), batch)).is_some());
     }
 
-    /// Forgets what nobody waits for any more.
-    pub(super) fn tidy(&self) {
-        self.0.send_modify(|all| all.retain(|_, coming| coming.announced.elapsed() < PATIENCE));
+    /// Drops the announcements that are not waited for any more.
+    pub(super) fn drop_expired(&self) {
+        self.0.send_modify(|all| all.retain(|_, batch| batch.announced_at.elapsed() < ANNOUNCEMENT_TIMEOUT));
     }
 
-    /// Waits for what has been announced of an account by now. What is announced meanwhile is left to the next gathering:
-    /// on busy replicas there is always something to come.
+    /// Waits for the batches of an account that are announced by now. Batches that are announced meanwhile are left to the
+    /// next batch window, because on busy replicas there is always one.
     async fn wait(&self, account: &str) {
-        let open: Vec<_> = {
+        let awaited: Vec<_> = {
             let all = self.0.borrow();
-            let open = all.iter().filter(|(_, coming)| coming.account == account);
-            open.map(|(name, coming)| (name.clone(), coming.announced + PATIENCE)).collect()
+            let of_account = all.iter().filter(|(_, batch)| batch.account == account);
+            of_account.map(|(key, batch)| (key.clone(), batch.announced_at + ANNOUNCEMENT_TIMEOUT)).collect()
         };
-        let Some(until) = open.iter().map(|(_, until)| *until).max() else { return };
+        let Some(deadline) = awaited.iter().map(|(_, deadline)| *deadline).max() else { return };
         let mut all = self.0.subscribe();
-        let here = all.wait_for(|all| open.iter().all(|(name, _)| !all.contains_key(name)));
-        drop(timeout_at(until, here).await);
+        let arrived = all.wait_for(|all| awaited.iter().all(|(key, _)| !all.contains_key(key)));
+        drop(timeout_at(deadline, arrived).await);
     }
 }
 
-impl fetch::BatchAnnouncement for BatchAnnouncement {
-    /// The name of the gathering, if it is still to be said to `to` that it has ended; whoever takes it says so.
-    fn close(&mut self, to: &ReplicaId) -> Option<u64> {
-        if *to == self.to { self.gathering.take() } else { None }
+impl BatchAnnouncement for AnnouncedOwnBatch {
+    /// The number of the batch, to be sent with the requests to `leader` that close it. `None` if it was announced to
+    /// another replica, or is closed already.
+    fn close(&mut self, leader: &ReplicaId) -> Option<u64> {
+        if *leader == self.leader { self.batch.take() } else { None }
     }
 }
 
-impl Drop for BatchAnnouncement {
+impl Drop for AnnouncedOwnBatch {
     fn drop(&mut self) {
-        if let Some(gathering) = self.gathering {
-            self.relay.send(&self.to, ClusterMessage::Nothing { gathering });
+        if let Some(batch) = self.batch {
+            self.cluster.send(&self.leader, FetchMessage::BatchEmpty { batch });
         }
     }
 }
 
 impl Cluster {
-    /// A guard of a batch on another replica, to be dropped when all of its requests are registered here.
-    pub(super) fn arrival_guard(&self, from: &ReplicaId, gathering: u64) -> Arc<BatchGuard> {
+    /// A guard of a batch of another replica, to be dropped when all of its windows are added to a batch of this one.
+    pub(super) fn arrival_guard(&self, from: &ReplicaId, batch: u64) -> Arc<BatchGuard> {
         let (cluster, from) = (self.clone(), from.clone());
-        Arc::new(BatchGuard::new(move || cluster.0.coming.arrived(&from, gathering)))
+        Arc::new(BatchGuard::new(move || cluster.0.announced_batches.arrived(&from, batch)))
     }
 
-    /// Tells the one who calls that something is being gathered here.
-    pub(super) fn announce(&self, account: &str) -> Option<BatchAnnouncement> {
-        let relay = self;
-        let (to, gathering) = (relay.caller_of(account)?, relay.name());
-        relay.send(&to, ClusterMessage::AnnouncedBatches { account: account.to_owned(), gathering });
-        Some(BatchAnnouncement { relay: relay.clone(), to, gathering: Some(gathering) })
+    /// Announces a batch of an account to its leader; `None` if this replica is the leader.
+    pub(super) fn announce(&self, account: &str) -> Option<AnnouncedOwnBatch> {
+        let (leader, batch) = (self.leader_of(account)?, self.next_number());
+        self.send(&leader, FetchMessage::BatchAnnounced { account: account.to_owned(), batch });
+        Some(AnnouncedOwnBatch { cluster: self.clone(), leader, batch: Some(batch) })
     }
 
-    /// Waits while others may come with what they want of an account, and until it is known who makes its calls.
-    pub(super) async fn let_gather(&self, account: &str) {
-        let relay = self;
-        if relay.role(account) == Role::Leader {
-            sleep(GATHER_FOR_ALL).await;
-            relay.0.coming.wait(account).await;
+    /// Waits for the batch window of an account, for batches that other replicas have announced, and until the leader is
+    /// known.
+    pub(super) async fn wait_batch_window(&self, account: &str) {
+        if self.role(account) == Role::Leader {
+            sleep(LEADER_BATCH_WINDOW).await;
+            self.0.announced_batches.wait(account).await;
         } else {
             sleep(BATCH_WINDOW).await;
         }
-        let Some(turns) = relay.0.quotas.scheduler(account) else { return };
-        let mut role = turns.role();
+        let Some(scheduler) = self.0.quotas.scheduler(account) else { return };
+        let mut role = scheduler.role();
         if *role.borrow() != Role::Unknown {
             return;
         }
         if role.wait_for(|role| *role != Role::Unknown).await.is_ok_and(|role| *role == Role::Leader) {
-            // Others could ask nobody either, and come with what they want as soon as they hear of it.
-            sleep(HEARD).await;
-            relay.0.coming.wait(account).await;
+            // Other replicas had no leader either, and send their batches as soon as they hear of this one.
+            sleep(ELECTION_SETTLE_TIME).await;
+            self.0.announced_batches.wait(account).await;
         }
     }
 }
@@ -126,37 +127,37 @@ mod tests {
     use super::*;
 
     fn replica() -> ReplicaId {
-        ReplicaId::read(b"0123456789abcdef").unwrap()
+        ReplicaId::parse(b"0123456789abcdef").unwrap()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_announced_is_waited_for_until_it_is_there() {
-        let (coming, begun) = (AnnouncedBatches::default(), Instant::now());
-        coming.announced(&replica(), 1, "a");
-        coming.announced(&replica(), 2, "a");
-        coming.announced(&replica(), 3, "b");
+    async fn announced_batches_are_waited_for_until_they_arrive() {
+        let (batches, started) = (AnnouncedBatches::default(), Instant::now());
+        batches.announced(&replica(), 1, "a");
+        batches.announced(&replica(), 2, "a");
+        batches.announced(&replica(), 3, "b");
         let arrive = async {
-            for gathering in [1, 2] {
+            for batch in [1, 2] {
                 sleep(Duration::from_millis(50)).await;
-                coming.arrived(&replica(), gathering);
-                // What comes to be announced is for the next gathering.
-                coming.announced(&replica(), 10 + gathering, "a");
+                batches.arrived(&replica(), batch);
+                // Left to the next batch window.
+                batches.announced(&replica(), 10 + batch, "a");
             }
         };
-        tokio::join!(coming.wait("a"), arrive);
-        assert_eq!(begun.elapsed().as_millis(), 100);
+        tokio::join!(batches.wait("a"), arrive);
+        assert_eq!(started.elapsed().as_millis(), 100);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_has_announced_something_and_is_gone_is_not_waited_for_long() {
-        let (coming, begun) = (AnnouncedBatches::default(), Instant::now());
-        coming.announced(&replica(), 1, "a");
+    async fn batch_that_never_arrives_is_waited_for_until_its_timeout() {
+        let (batches, started) = (AnnouncedBatches::default(), Instant::now());
+        batches.announced(&replica(), 1, "a");
         sleep(Duration::from_millis(100)).await;
-        coming.wait("a").await;
-        assert_eq!(begun.elapsed().as_millis(), 250, "from when it was announced");
-        coming.wait("a").await;
-        assert_eq!(begun.elapsed().as_millis(), 250);
-        coming.tidy();
-        assert!(coming.0.borrow().is_empty());
+        batches.wait("a").await;
+        assert_eq!(started.elapsed().as_millis(), 250, "since it was announced");
+        batches.wait("a").await;
+        assert_eq!(started.elapsed().as_millis(), 250);
+        batches.drop_expired();
+        assert!(batches.0.borrow().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The side of the one who follows: flights that another replica is to bring.
+//! Remote fetches of this replica: fetches in flight whose data the leader brings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,38 +7,39 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::Cluster;
-use super::message::{ClusterMessage, FetchReply, RemoteFetch, RemoteResult};
 use crate::cache::chunk::Chunk;
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{BatchAnnouncement, ExactWindow, FetchTask, Fetcher};
 use crate::cache::purge::Tombstones;
+use crate::cache::redis::keys;
 use crate::cache::series::{FetchSpec, FetchedInterval, InFlightFetch, SeriesState, SharedSeriesState, Waiter};
 use crate::clock::SKEW;
 use crate::paging::{PagingError, PlacementCheck};
 use crate::quota::{QuotaError, Role};
+use crate::replicas::{FetchMessage, FetchReply, RemoteFetch, RemoteResult};
 use crate::request::{QueueTimeout, QueueWait, Series};
 use crate::telemetry;
 use crate::window::{Interval, IntervalSet, Timestamp};
 
-/// So often what was brought is asked for again because it cannot be found, or was purged before it was asked for.
-const ATTEMPTS: u8 = 2;
-/// How long it is tried to read what was brought while Redis cannot be asked; by then it is known who calls instead.
-const READING: Duration = Duration::from_secs(20);
-/// Of a window that misses more than this, one span is asked for after the other.
-const LONG: Duration = Duration::from_hours(24);
-/// The pause between two such tries.
-const PAUSE: Duration = Duration::from_millis(250);
+/// How often a result is requested again because its chunks are not found, or were purged before the request.
+const MAX_ATTEMPTS: u8 = 2;
+/// How long chunks are tried to be read while Redis does not answer; by then another replica is the leader.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause between two attempts to read chunks.
+const READ_RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// Missing time beyond which only the first missing interval of a window is requested, since the reply covers one run.
+const LONG_WINDOW: Duration = Duration::from_hours(24);
 
-/// An errand that has not landed yet.
+/// An unanswered remote fetch.
 #[derive(Debug)]
 pub(super) struct PendingRemoteFetch {
     account: Arc<str>,
-    errand: RemoteFetch,
-    /// Copies fetched since then are good enough.
+    request: RemoteFetch,
+    /// Entries fetched since then are fresh enough.
     fresh_since: Timestamp,
-    /// Of the one who waits for it.
-    patience: Arc<QueueTimeout>,
-    landed: mpsc::UnboundedSender<FetchReply>,
+    /// The queue timeout of the request that waits.
+    queue_timeout: Arc<QueueTimeout>,
+    replies: mpsc::UnboundedSender<FetchReply>,
 }
 
 impl PendingRemoteFetch {
@@ -46,220 +47,240 @@ impl PendingRemoteFetch {
         &self.account
     }
 
-    /// As it is sent now.
-    pub(super) fn errand(&self, now: Timestamp) -> RemoteFetch {
-        let asked_ago = u64::try_from(now.since(self.fresh_since).as_millis()).unwrap_or(u64::MAX);
-        let waited = QueueWait { time: self.patience.waited().time, ..self.errand.waited };
-        RemoteFetch { asked_ago, waited, ..self.errand.clone() }
+    /// The request as it is sent at `now`.
+    pub(super) fn request(&self, now: Timestamp) -> RemoteFetch {
+        let age_ms = u64::try_from(now.since(self.fresh_since).as_millis()).unwrap_or(u64::MAX);
+        let queue_wait = QueueWait { time: self.queue_timeout.waited().time, ..self.request.queue_wait };
+        RemoteFetch { age_ms, queue_wait, ..self.request.clone() }
     }
 }
 
-/// The end of an errand at which it is waited for; dropped, nobody does any more.
-struct Awaited {
-    relay: Cluster,
+/// The receiving end of a remote fetch. Dropping it ends the fetch.
+struct ReplyReceiver {
+    cluster: Cluster,
     id: u64,
-    landed: mpsc::UnboundedReceiver<FetchReply>,
-    /// What was known to be purged when it was asked for: nothing of that will do, whatever the one who calls knows.
+    replies: mpsc::UnboundedReceiver<FetchReply>,
+    /// The purges that were known when the fetch was requested: data of theirs is never used, whatever the leader knows.
     purged: Arc<Tombstones>,
 }
 
-impl Drop for Awaited {
+impl Drop for ReplyReceiver {
     fn drop(&mut self) {
-        self.relay.asked().remove(&self.id);
+        self.cluster.pending().remove(&self.id);
     }
 }
 
-/// Why a flight ends with nothing.
-enum Left {
+/// Why a remote fetch ends without data.
+enum NoData {
     /// This replica makes the calls now.
-    CallsHere,
+    LocalCalls,
     Failed(CacheError),
 }
 
-impl From<CacheError> for Left {
+impl From<CacheError> for NoData {
     fn from(error: CacheError) -> Self {
         Self::Failed(error)
     }
 }
 
+/// The time that a remote fetch is to bring.
+struct RemoteWindow {
+    interval: Interval,
+    agentic: bool,
+    placed: PlacementCheck,
+    fresh_since: Timestamp,
+}
+
 impl Cluster {
-    /// Remembers an errand, which is not sent yet; `purged` is known by now.
-    fn remember(&self, work: &FetchTask, fresh_since: Timestamp, seat: &Waiter, purged: Arc<Tombstones>) -> Awaited {
-        let (id, interval) = (self.name(), work.fetch.interval());
-        let errand = RemoteFetch {
+    /// Registers a remote fetch, which is not sent yet. `purged` is known by now.
+    fn register(
+        &self,
+        task: &FetchTask,
+        fresh_since: Timestamp,
+        waiter: &Waiter,
+        purged: Arc<Tombstones>,
+    ) -> ReplyReceiver {
+        let (id, interval) = (self.next_number(), task.fetch.interval());
+        let request = RemoteFetch {
             id,
             attempt: 0,
-            series: (&*work.series).into(),
+            series: (&*task.series).into(),
             interval: (interval.start.as_nanos(), interval.end.as_nanos()),
-            exactly: work.fetch.spec.placed == PlacementCheck::Unchecked,
-            asker: (&seat.requester).into(),
-            asked_ago: 0,
-            waited: QueueWait::default(),
+            is_exact: task.fetch.spec.placed == PlacementCheck::Unchecked,
+            requester: (&waiter.requester).into(),
+            age_ms: 0,
+            queue_wait: QueueWait::default(),
             epoch: purged.epoch(),
         };
-        let (sender, landed) = mpsc::unbounded_channel();
-        let (account, patience) = (work.series.account.clone(), seat.queue_timeout.clone());
-        let asked = PendingRemoteFetch { account, errand, fresh_since, patience, landed: sender };
-        self.asked().insert(id, asked);
-        Awaited { relay: self.clone(), id, landed, purged }
+        let (sender, replies) = mpsc::unbounded_channel();
+        let (account, queue_timeout) = (task.series.account.clone(), waiter.queue_timeout.clone());
+        let pending = PendingRemoteFetch { account, request, fresh_since, queue_timeout, replies: sender };
+        self.pending().insert(id, pending);
+        ReplyReceiver { cluster: self.clone(), id, replies, purged }
     }
 
-    /// Sends errands for the first time; those that there is nobody for yet are sent when there is.
-    fn ask(&self, account: &str, ids: &[u64], announced: Option<Box<dyn BatchAnnouncement>>) {
-        let Some(to) = self.caller_of(account) else { return };
+    /// Sends registered remote fetches for the first time. While there is no leader they stay registered, and are sent to
+    /// the next one.
+    fn request(&self, account: &str, ids: &[u64], announcement: Option<Box<dyn BatchAnnouncement>>) {
+        let Some(leader) = self.leader_of(account) else { return };
         let now = self.0.clock.now();
-        let errands: Vec<RemoteFetch> = {
-            let asked = self.asked();
-            ids.iter().filter_map(|id| asked.get(id)).map(|asked| asked.errand(now)).collect()
+        let requests: Vec<RemoteFetch> = {
+            let pending = self.pending();
+            ids.iter().filter_map(|id| pending.get(id)).map(|pending| pending.request(now)).collect()
         };
-        // Of a gathering that brings no errands, that is said when what announced it is dropped.
-        let closes = announced.filter(|_| !errands.is_empty()).and_then(|mut announced| announced.close(&to));
-        self.send_errands(&to, errands, closes);
+        // An announcement that is dropped unclosed tells the leader that there are no requests.
+        let announcement = announcement.filter(|_| !requests.is_empty());
+        let closes = announcement.and_then(|mut announcement| announcement.close(&leader));
+        self.send_requests(&leader, requests, closes);
     }
 
-    /// The one who calls says how long errands of this replica have been waiting for the quota.
-    pub(super) fn waited(&self, errands: &[(u64, QueueWait)]) {
-        let mut all = self.asked();
-        for (id, waited) in errands {
-            if let Some(asked) = all.get_mut(id) {
-                // Whoever calls next begins from the beginning: what has come by now must not count once more.
-                asked.errand.waited.pages = asked.errand.waited.pages.max(waited.pages);
-                asked.patience.at_most(waited.time);
+    /// The leader says how long remote fetches have waited for the quota.
+    pub(super) fn on_queue_waits(&self, waits: &[(u64, QueueWait)]) {
+        let mut all = self.pending();
+        for (id, wait) in waits {
+            if let Some(pending) = all.get_mut(id) {
+                // The next leader starts over, and pages that were fetched before must not count again.
+                pending.request.queue_wait.pages = pending.request.queue_wait.pages.max(wait.pages);
+                pending.queue_timeout.at_most(wait.time);
             }
         }
     }
 
-    /// An errand of this replica has landed.
-    pub(super) fn landed(&self, landed: FetchReply) {
-        if let Some(asked) = self.asked().get(&landed.id).filter(|asked| asked.errand.attempt == landed.attempt) {
-            let _ = asked.landed.send(landed);
+    pub(super) fn on_reply(&self, reply: FetchReply) {
+        let pending = self.pending();
+        if let Some(pending) = pending.get(&reply.id).filter(|pending| pending.request.attempt == reply.attempt) {
+            let _ = pending.replies.send(reply);
         }
     }
 }
 
 impl Fetcher {
-    /// Begins a flight for each span that somebody wants of what was gathered, to be brought by the one who calls. It
-    /// gathers by itself, over all replicas: so here nothing is put together that it would have to take apart.
-    pub(super) fn ask_gathered(
+    /// Starts a remote fetch for each interval of a pending batch. Intervals are not coalesced here: the leader does it
+    /// over all replicas, and needs to know which waiter needs what.
+    pub(super) fn fetch_batch_remotely(
         self: &Arc<Self>,
-        relay: &Cluster,
+        cluster: &Cluster,
         series: &Arc<Series>,
-        of: &SharedSeriesState,
-        announced: Option<Box<dyn BatchAnnouncement>>,
+        shared: &SharedSeriesState,
+        announcement: Option<Box<dyn BatchAnnouncement>>,
     ) {
         let mut ids = Vec::new();
-        let mut shelf = of.lock();
-        let Some(gathering) = shelf.pending.take() else { return };
-        for want in &gathering.requests {
-            let Some(seat) = want.waiter.upgrade() else { continue };
-            // Of a long window, what comes first is asked for first: the answer says how far it reaches.
-            let length: Duration = want.intervals.intervals().iter().map(|interval| interval.length()).sum();
-            let intervals = if length > LONG { &want.intervals.intervals()[..1] } else { want.intervals.intervals() };
-            for interval in intervals {
-                let what = (*interval, want.agentic, PlacementCheck::Checked);
-                ids.push(self.wait_for(relay, series, of, &mut shelf, what, want.fresh_since, &seat).0);
+        let mut state = shared.lock();
+        let Some(batch) = state.pending.take() else { return };
+        for request in &batch.requests {
+            let Some(waiter) = request.waiter.upgrade() else { continue };
+            let intervals = request.intervals.intervals();
+            let missing: Duration = intervals.iter().map(|interval| interval.length()).sum();
+            let intervals = if missing > LONG_WINDOW { &intervals[..1] } else { intervals };
+            for interval in intervals.iter().copied() {
+                let (agentic, placed, fresh_since) = (request.agentic, PlacementCheck::Checked, request.fresh_since);
+                let window = RemoteWindow { interval, agentic, placed, fresh_since };
+                ids.push(self.start_remote_fetch(cluster, series, shared, &mut state, &window, &waiter).0);
             }
         }
-        drop(shelf);
-        relay.ask(&series.account, &ids, announced);
+        drop(state);
+        cluster.request(&series.account, &ids, announcement);
     }
 
-    /// Begins a flight for exactly one window, to be brought by the one who calls. The caller holds the shelf's lock.
-    #[expect(clippy::too_many_arguments, reason = "as many as a flight has")]
-    pub(super) fn ask_exactly(self: &Arc<Self>, relay: &Cluster, window: ExactWindow<'_>) -> Arc<InFlightFetch> {
-        let ExactWindow { series, shared, state, interval, fresh_since, waiter } = window;
-        let what = (interval, series.agentic, PlacementCheck::Unchecked);
-        let (id, flight) = self.wait_for(relay, series, shared, state, what, fresh_since, waiter);
-        relay.ask(&series.account, &[id], None);
-        flight
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "as many as a flight has")]
-    fn wait_for(
+    /// Starts a remote fetch of exactly one window. The caller holds the lock of the series.
+    pub(super) fn fetch_exactly_remotely(
         self: &Arc<Self>,
-        relay: &Cluster,
-        series: &Arc<Series>,
-        of: &SharedSeriesState,
-        shelf: &mut SeriesState,
-        (interval, agentic, placed): (Interval, bool, PlacementCheck),
-        fresh_since: Timestamp,
-        seat: &Arc<Waiter>,
-    ) -> (u64, Arc<InFlightFetch>) {
-        // Under the shelf's lock, as the epoch of any flight.
-        let purged = self.purges.known(&series.account);
-        let spec = FetchSpec { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
-        let density = self.density(shelf);
-        let expected = (!density.is_unknown()).then(|| density.items(interval));
-        let flight = InFlightFetch::new_remote(spec, expected, seat, self.quotas.scheduler(&series.account));
-        let work = FetchTask::new(series, of, shelf, flight.clone(), [seat]);
-        let awaited = relay.remember(&work, fresh_since, seat, purged);
-        let id = awaited.id;
-        tokio::spawn(self.clone().fly_elsewhere(work, awaited));
-        (id, flight)
+        cluster: &Cluster,
+        window: ExactWindow<'_>,
+    ) -> Arc<InFlightFetch> {
+        let ExactWindow { series, shared, state, interval, fresh_since, waiter } = window;
+        let (agentic, placed) = (series.agentic, PlacementCheck::Unchecked);
+        let window = RemoteWindow { interval, agentic, placed, fresh_since };
+        let (id, fetch) = self.start_remote_fetch(cluster, series, shared, state, &window, waiter);
+        cluster.request(&series.account, &[id], None);
+        fetch
     }
 
-    /// Waits until another replica has brought a flight, and lands it.
-    async fn fly_elsewhere(self: Arc<Self>, work: FetchTask, mut awaited: Awaited) {
-        let result = match self.brought(&work, &mut awaited).await {
-            Ok(delivered) => {
+    /// Adds a remote fetch to the fetches in flight and registers it. Returns its number.
+    fn start_remote_fetch(
+        self: &Arc<Self>,
+        cluster: &Cluster,
+        series: &Arc<Series>,
+        shared: &SharedSeriesState,
+        state: &mut SeriesState,
+        window: &RemoteWindow,
+        waiter: &Arc<Waiter>,
+    ) -> (u64, Arc<InFlightFetch>) {
+        let RemoteWindow { interval, agentic, placed, fresh_since } = *window;
+        // Under the lock of the series, as the epoch of any fetch.
+        let purged = self.purges.snapshot(&series.account);
+        let spec = FetchSpec { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
+        let density = self.density(state);
+        let expected = (!density.is_unknown()).then(|| density.items(interval));
+        let scheduler = self.quotas.scheduler(&series.account);
+        let fetch = InFlightFetch::new_remote(spec, expected, waiter, scheduler);
+        let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
+        let receiver = cluster.register(&task, fresh_since, waiter, purged);
+        let id = receiver.id;
+        tokio::spawn(self.clone().run_remote_fetch(task, receiver));
+        (id, fetch)
+    }
+
+    /// Waits for the data of a remote fetch, stores it, and ends the fetch.
+    async fn run_remote_fetch(self: Arc<Self>, task: FetchTask, mut receiver: ReplyReceiver) {
+        let result = match self.receive(&task, &mut receiver).await {
+            Ok(fetched) => {
                 telemetry::remote_fetch("asked", "landed");
-                self.store_chunks(&work, delivered.interval, &delivered.chunks);
-                Ok(delivered)
+                self.store_chunks(&task, fetched.interval, &fetched.chunks);
+                Ok(fetched)
             }
-            // Those who wait look again: then what they want is gathered, and fetched from here.
-            Err(Left::CallsHere) => {
+            // The waiters plan again, and what they miss is fetched by this replica.
+            Err(NoData::LocalCalls) => {
                 telemetry::remote_fetch("asked", "left");
                 Ok(FetchedInterval::nothing())
             }
-            Err(Left::Failed(error)) => {
-                telemetry::remote_fetch("asked", if work.fetch.waiters.is_abandoned() { "unwanted" } else { "failed" });
+            Err(NoData::Failed(error)) => {
+                telemetry::remote_fetch("asked", if task.fetch.waiters.is_abandoned() { "unwanted" } else { "failed" });
                 Err(error)
             }
         };
-        self.finish_fetch(&work, result);
+        self.finish_fetch(&task, result);
     }
 
-    async fn brought(&self, work: &FetchTask, awaited: &mut Awaited) -> Result<FetchedInterval, Left> {
-        let InFlightFetch { waiters, .. } = &*work.fetch;
-        let account = &work.series.account;
-        let turns = self.quotas.scheduler(account).ok_or(CacheError::FetchLost)?;
-        let mut role = turns.role();
+    async fn receive(&self, task: &FetchTask, receiver: &mut ReplyReceiver) -> Result<FetchedInterval, NoData> {
+        let InFlightFetch { waiters, .. } = &*task.fetch;
+        let account = &task.series.account;
+        let scheduler = self.quotas.scheduler(account).ok_or(CacheError::FetchLost)?;
+        let mut role = scheduler.role();
         role.mark_changed();
-        let mut asked_of = awaited.relay.caller_of(account);
-        // Until it was brought at somebody's cost.
-        let mut told = true;
+        let mut leader = receiver.cluster.leader_of(account);
+        // Whether other answers report all calls of the results so far.
+        let mut is_reported = true;
         loop {
             tokio::select! {
-                landed = awaited.landed.recv() => {
-                    let brought = match landed.ok_or(CacheError::FetchLost)?.result.map_err(CacheError::from) {
-                        Err(CacheError::ConfigMismatch) => return Err(awaited.stand_apart(account)),
-                        brought => brought?,
+                reply = receiver.replies.recv() => {
+                    let result = match reply.ok_or(CacheError::FetchLost)?.result.map_err(CacheError::from) {
+                        Err(CacheError::ConfigMismatch) => return Err(receiver.detach(account)),
+                        result => result?,
                     };
-                    told &= brought.collapsed;
-                    work.fetch.add_remote_calls(brought.calls, told);
-                    if let Some(chunks) = self.read(work, awaited, &brought, &mut role).await? {
-                        let (start, end) = brought.interval;
-                        let interval = Interval::new(Timestamp::from_nanos(start), Timestamp::from_nanos(end));
-                        return Ok(FetchedInterval { interval, chunks: chunks.into() });
+                    is_reported &= result.is_coalesced;
+                    task.fetch.add_remote_calls(result.calls, is_reported);
+                    if let Some(chunks) = self.read_result(task, receiver, &result, &mut role).await? {
+                        return Ok(FetchedInterval { interval: result.interval(), chunks: chunks.into() });
                     }
-                    awaited.ask_again(self.purges.known(account))?;
+                    receiver.request_again(self.purges.snapshot(account))?;
                 }
                 changed = role.changed() => {
                     changed.map_err(|_| CacheError::FetchLost)?;
                     let role = role.borrow_and_update().clone();
                     match role {
-                        Role::Leader => return Err(Left::CallsHere),
-                        Role::Follower(caller) if asked_of.as_ref() != Some(&caller) => {
-                            asked_of = Some(caller);
-                            awaited.relay.0.say_again.notify_one();
+                        Role::Leader => return Err(NoData::LocalCalls),
+                        Role::Follower(next) if leader.as_ref() != Some(&next) => {
+                            leader = Some(next);
+                            receiver.cluster.0.resend_now.notify_one();
                         }
                         Role::Follower(_) | Role::Unknown => {}
                     }
                 }
                 () = waiters.changed() => {
                     if waiters.is_abandoned() {
-                        if let Some(to) = awaited.relay.caller_of(account) {
-                            awaited.relay.send(&to, ClusterMessage::Gone { id: awaited.id });
+                        if let Some(leader) = receiver.cluster.leader_of(account) {
+                            receiver.cluster.send(&leader, FetchMessage::Cancelled { id: receiver.id });
                         }
                         return Err(CacheError::Paging(PagingError::Quota(QuotaError::Abandoned)).into());
                     }
@@ -268,88 +289,90 @@ impl Fetcher {
         }
     }
 
-    /// Reads from Redis what was brought; `None` if some of it is not there, or was purged before it was asked for.
-    async fn read(
+    /// Reads the chunks of a result from Redis. `None` if a chunk is not there, or was purged before the request.
+    async fn read_result(
         &self,
-        work: &FetchTask,
-        awaited: &Awaited,
-        brought: &RemoteResult,
+        task: &FetchTask,
+        receiver: &ReplyReceiver,
+        result: &RemoteResult,
         role: &mut watch::Receiver<Role>,
-    ) -> Result<Option<Vec<Arc<Chunk>>>, Left> {
-        let RemoteResult { pieces, interval: (start, end), .. } = brought;
-        let asked = work.fetch.interval();
-        let interval = Interval::new(Timestamp::from_nanos(*start), Timestamp::from_nanos(*end));
-        // At least something from the beginning on, and no more than was asked for.
-        if interval.start != asked.start || interval.end > asked.end || (interval.is_empty() && !asked.is_empty()) {
-            return Err(CacheError::FetchLost.into());
-        }
-        let mut uncovered = IntervalSet::from(interval);
-        for piece in pieces {
-            uncovered.remove(piece.interval);
-        }
-        if !uncovered.is_empty() {
-            return Err(CacheError::FetchLost.into());
-        }
-        // What was fetched in the future was fetched by a replica whose clock is wrong, and that may have taken for settled
-        // what was not.
+    ) -> Result<Option<Vec<Arc<Chunk>>>, NoData> {
+        check_coverage(result, task.fetch.interval())?;
+        // A chunk from the future was fetched by a replica whose clock is wrong, and which may have taken open data for
+        // settled.
         let now = self.clock.now();
-        if pieces.iter().any(|piece| piece.fetched_at > now + SKEW) {
-            return Err(awaited.stand_apart(&work.series.account));
+        if result.chunks.iter().any(|chunk| chunk.fetched_at > now + SKEW) {
+            return Err(receiver.detach(&task.series.account));
         }
-        let Some(passing) = awaited.passing() else { return Err(CacheError::FetchLost.into()) };
-        let begun = Instant::now();
-        let heard_of = self.purges.known(&work.series.account);
-        let will_do = |chunk: &Chunk| {
-            let buried_by = |tombs: &Tombstones| tombs.buries(&work.series.stream, chunk.interval(), chunk.epoch());
-            // Of a purge that was heard of while this was waited for, who waits has asked before. Of one that is learnt
-            // only by reading it cannot be told: the letter was missed.
-            !buried_by(&awaited.purged) && (buried_by(&heard_of) || !self.purges.buries(&work.series, chunk))
+        let Some(handover) = receiver.handover_key() else { return Err(CacheError::FetchLost.into()) };
+        let started = Instant::now();
+        let purged_by_now = self.purges.snapshot(&task.series.account);
+        let is_usable = |chunk: &Chunk| {
+            let is_purged_by =
+                |tombstones: &Tombstones| tombstones.is_purged(&task.series.stream, chunk.interval(), chunk.epoch());
+            // A purge that was heard of while the fetch was pending came after its request, which may still have the data.
+            // Of one that is learned only when the chunks are read, that is not known, because its message was lost.
+            !is_purged_by(&receiver.purged)
+                && (is_purged_by(&purged_by_now) || !self.purges.is_purged(&task.series, chunk))
         };
         loop {
-            let (tier, placed) = (&awaited.relay.0.tier, work.fetch.spec.placed);
-            if let Ok(chunks) = tier.take_over(&work.series, &passing, pieces, placed).await {
-                let chunks = chunks.filter(|chunks| chunks.iter().all(will_do));
+            let (redis, placed) = (&receiver.cluster.0.redis, task.fetch.spec.placed);
+            if let Ok(chunks) = redis.take_over(&task.series, &handover, &result.chunks, placed).await {
+                let chunks = chunks.filter(|chunks| chunks.iter().all(is_usable));
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));
             }
-            if begun.elapsed() > READING {
+            if started.elapsed() > READ_TIMEOUT {
                 return Err(CacheError::FetchLost.into());
             }
             tokio::select! {
-                () = sleep(PAUSE) => {}
-                _ = role.wait_for(|role| *role == Role::Leader) => return Err(Left::CallsHere),
+                () = sleep(READ_RETRY_INTERVAL) => {}
+                _ = role.wait_for(|role| *role == Role::Leader) => return Err(NoData::LocalCalls),
             }
         }
     }
 }
 
-impl Awaited {
-    /// Where what the tier does not keep of it is handed over.
-    fn passing(&self) -> Option<String> {
-        let post = &self.relay.0.post;
-        self.relay.asked().get(&self.id).map(|asked| asked.errand.passing(post.prefix(), post.me()))
+/// Checks that a result covers the beginning of the requested interval, without a gap.
+fn check_coverage(result: &RemoteResult, requested: Interval) -> Result<(), CacheError> {
+    let interval = result.interval();
+    let is_beginning = interval.start == requested.start && interval.end <= requested.end;
+    let mut uncovered = IntervalSet::from(interval);
+    for chunk in &result.chunks {
+        uncovered.remove(chunk.interval);
+    }
+    let is_covered = is_beginning && (!interval.is_empty() || requested.is_empty()) && uncovered.is_empty();
+    if is_covered { Ok(()) } else { Err(CacheError::FetchLost) }
+}
+
+impl ReplyReceiver {
+    /// The key of the handover's hash.
+    fn handover_key(&self) -> Option<String> {
+        let mailbox = &self.cluster.0.mailbox;
+        let attempt = self.cluster.pending().get(&self.id)?.request.attempt;
+        Some(keys::handover(mailbox.prefix(), mailbox.me(), self.id, attempt))
     }
 
-    /// What the one who calls brings is of no use here: from now on this replica fetches for itself.
-    fn stand_apart(&self, account: &str) -> Left {
-        match self.relay.caller_of(account) {
-            Some(caller) => {
-                self.relay.stand_apart(&caller);
-                Left::CallsHere
+    /// Detaches from the leader, whose data cannot be used here.
+    fn detach(&self, account: &str) -> NoData {
+        match self.cluster.leader_of(account) {
+            Some(leader) => {
+                self.cluster.detach(&leader);
+                NoData::LocalCalls
             }
-            // It is another one by now.
-            None => Left::Failed(CacheError::ConfigMismatch),
+            // The leader has changed.
+            None => NoData::Failed(CacheError::ConfigMismatch),
         }
     }
 
-    /// Asks for it again, though it was brought; `purged` is known by now.
-    fn ask_again(&mut self, purged: Arc<Tombstones>) -> Result<(), CacheError> {
-        let mut all = self.relay.asked();
-        let asked =
-            all.get_mut(&self.id).filter(|asked| asked.errand.attempt < ATTEMPTS).ok_or(CacheError::FetchLost)?;
-        asked.errand.attempt += 1;
-        asked.errand.epoch = purged.epoch();
+    /// Requests the data again, because it could not be used. `purged` is known by now.
+    fn request_again(&mut self, purged: Arc<Tombstones>) -> Result<(), CacheError> {
+        let mut all = self.cluster.pending();
+        let pending = all.get_mut(&self.id).filter(|pending| pending.request.attempt < MAX_ATTEMPTS);
+        let pending = pending.ok_or(CacheError::FetchLost)?;
+        pending.request.attempt += 1;
+        pending.request.epoch = purged.epoch();
         self.purged = purged;
-        self.relay.0.say_again.notify_one();
+        self.cluster.0.resend_now.notify_one();
         Ok(())
     }
 }

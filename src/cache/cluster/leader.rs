@@ -1,4 +1,4 @@
-//! The side of the one who calls: errands of other replicas are answered by the code that answers requests here.
+//! Remote fetches of other replicas that this one answers, by the code that answers its own requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,241 +7,256 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Cluster;
-use super::message::{ClusterMessage, FetchReply, RemoteFetch, RemoteResult};
 use crate::cache::chunk::{Chunk, Damaged, PageRange};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{AssembledWindow, AssemblyRequest, Fetcher, Segment};
 use crate::cache::outcome::Outcome;
-use crate::cache::redis::HandoverError;
+use crate::cache::redis::{HandoverError, keys};
 use crate::cache::series::BatchGuard;
 use crate::cache::types::WindowQuery;
 use crate::paging::PlacementCheck;
 use crate::quota::{Exhausted, Role};
-use crate::redis_client::ReplicaId;
+use crate::replicas::{FetchMessage, FetchReply, FetchSettings, Message, RemoteFetch, RemoteResult, ReplicaId};
 use crate::request::{QueueTimeout, QueueWait, Requester, Series};
 use crate::telemetry;
 
-/// An errand that was not heard of for so long is dropped: who has sent it is gone.
-const SILENCE: Duration = Duration::from_secs(5);
-/// For so long it is known what became of an errand, should the letter that told of it be lost.
-const REMEMBERED: Duration = Duration::from_mins(1);
-/// Of so many errands at the most, and so many pieces, each a few dozen bytes.
-const MOST_REMEMBERED: usize = 4096;
-const MOST_PIECES: usize = 500_000;
-/// What letters take: so much less somebody may have waited than the one who asks thinks before it is worth a word.
-const NO_NEWS: Duration = Duration::from_millis(500);
-/// So often Redis is asked to take what was brought, with a pause between.
-const HAND_OVERS: usize = 20;
-const PAUSE: Duration = Duration::from_millis(500);
-/// And when it has taken none of it, whoever asks may come again after this.
-const COME_AGAIN: Duration = Duration::from_secs(5);
+/// How long a remote fetch is answered without being repeated: then its sender is gone.
+const SENDER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a reply is kept, in case its message is lost.
+const REPLY_RETENTION: Duration = Duration::from_mins(1);
+/// Replies that are kept, and chunks that they list, of some dozen bytes each.
+const MAX_REPLIES: usize = 4096;
+const MAX_REPLY_CHUNKS: usize = 500_000;
+/// Transit time of messages: a requester's queue wait is only corrected if it differs by more than this.
+const MESSAGE_DELAY: Duration = Duration::from_millis(500);
+/// Attempts to hand over chunks to a Redis that does not take them, and the pause between two.
+const MAX_HANDOVER_ATTEMPTS: usize = 20;
+const HANDOVER_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// When a request whose data Redis did not take may be repeated.
+const RETRY_AFTER_HANDOVER: Duration = Duration::from_secs(5);
 
-/// An errand of another replica.
+/// A remote fetch of another replica.
 #[derive(Debug)]
 pub(super) struct ServedRemoteFetch {
     attempt: u8,
-    /// When it was last heard of.
-    heard: Instant,
-    state: State,
-}
-
-/// What is carried.
-struct Order {
-    from: ReplicaId,
-    series: Arc<Series>,
-    errand: RemoteFetch,
-    patience: Arc<QueueTimeout>,
+    /// When it was last requested.
+    last_requested: Instant,
+    state: ServeState,
 }
 
 #[derive(Debug)]
-enum State {
-    /// It is being answered; dropped, it is not any more, and what it waits for knows.
-    UnderWay { patience: Arc<QueueTimeout>, _task: AbortOnDropHandle<()> },
-    /// It was answered with this letter.
-    FetchReply { at: Instant, letter: Arc<ClusterMessage> },
+enum ServeState {
+    /// Being answered. Dropping the task drops what it waits for.
+    InProgress {
+        queue_timeout: Arc<QueueTimeout>,
+        _task: AbortOnDropHandle<()>,
+    },
+    Replied {
+        at: Instant,
+        reply: Arc<Message>,
+    },
+}
+
+/// A remote fetch with all that its task needs.
+struct ServeTask {
+    from: ReplicaId,
+    series: Arc<Series>,
+    request: RemoteFetch,
+    queue_timeout: Arc<QueueTimeout>,
+    batch_guard: Option<Arc<BatchGuard>>,
 }
 
 impl Cluster {
-    /// Drops the errands of which nothing was heard for long, and what need not be remembered any more.
-    pub(super) fn tidy(&self) {
-        self.0.coming.tidy();
-        let mut carried = self.carried();
-        carried.retain(|_, carried| match &carried.state {
-            State::UnderWay { .. } => carried.heard.elapsed() < SILENCE,
-            State::FetchReply { at, .. } => at.elapsed() < REMEMBERED,
+    /// Drops the remote fetches whose senders are gone, and replies that need not be kept any more.
+    pub(super) fn drop_expired(&self) {
+        self.0.announced_batches.drop_expired();
+        let mut served = self.served();
+        served.retain(|_, fetch| match &fetch.state {
+            ServeState::InProgress { .. } => fetch.last_requested.elapsed() < SENDER_TIMEOUT,
+            ServeState::Replied { at, .. } => at.elapsed() < REPLY_RETENTION,
         });
-        let landed = carried.iter().filter_map(|(name, carried)| match &carried.state {
-            State::UnderWay { .. } => None,
-            State::FetchReply { at, letter } => Some((*at, letter.pieces(), name.clone())),
+        let replied = served.iter().filter_map(|(key, fetch)| match &fetch.state {
+            ServeState::InProgress { .. } => None,
+            ServeState::Replied { at, reply } => Some((*at, chunk_count(reply), key.clone())),
         });
-        let mut landed: Vec<_> = landed.collect();
-        landed.sort_unstable_by_key(|(at, ..)| std::cmp::Reverse(*at));
-        let mut pieces = 0;
-        for (place, (_, more, name)) in landed.into_iter().enumerate() {
-            pieces += more;
-            if place >= MOST_REMEMBERED || pieces > MOST_PIECES {
-                carried.remove(&name);
+        let mut replied: Vec<_> = replied.collect();
+        replied.sort_unstable_by_key(|(at, ..)| std::cmp::Reverse(*at));
+        let mut chunks = 0;
+        for (place, (_, count, key)) in replied.into_iter().enumerate() {
+            chunks += count;
+            if place >= MAX_REPLIES || chunks > MAX_REPLY_CHUNKS {
+                served.remove(&key);
             }
         }
     }
 
-    /// Whether an errand is known already: then it is kept alive, and told of if it has landed. `waited` is what the one
-    /// who asks is to be told of otherwise.
-    fn knows(&self, from: &ReplicaId, errand: &RemoteFetch, waited: &mut Vec<(u64, QueueWait)>) -> bool {
-        let mut carried = self.carried();
-        let Some(known) = carried.get_mut(&(from.clone(), errand.id)) else { return false };
-        if known.attempt < errand.attempt {
+    /// Whether a remote fetch is known already: then it is kept alive, and answered again if it was answered. The queue
+    /// wait that its sender should know is added to `waits`.
+    fn refresh_served(&self, from: &ReplicaId, request: &RemoteFetch, waits: &mut Vec<(u64, QueueWait)>) -> bool {
+        let mut served = self.served();
+        let Some(known) = served.get_mut(&(from.clone(), request.id)) else { return false };
+        if known.attempt < request.attempt {
             return false;
         }
-        known.heard = Instant::now();
+        known.last_requested = Instant::now();
         match &known.state {
-            State::UnderWay { patience, .. } => {
-                let now = patience.waited();
-                if now.pages > errand.waited.pages || now.time + NO_NEWS < errand.waited.time {
-                    waited.push((errand.id, now));
+            ServeState::InProgress { queue_timeout, .. } => {
+                let now = queue_timeout.waited();
+                if now.pages > request.queue_wait.pages || now.time + MESSAGE_DELAY < request.queue_wait.time {
+                    waits.push((request.id, now));
                 }
             }
-            State::FetchReply { letter, .. } if known.attempt == errand.attempt => self.send(from, letter.clone()),
-            State::FetchReply { .. } => {}
+            ServeState::Replied { reply, .. } if known.attempt == request.attempt => {
+                self.send_shared(from, reply.clone());
+            }
+            ServeState::Replied { .. } => {}
         }
         true
     }
 
-    fn lands(&self, from: &ReplicaId, errand: &RemoteFetch, result: Result<RemoteResult, CacheError>) {
-        let (id, attempt) = (errand.id, errand.attempt);
+    fn reply(&self, from: &ReplicaId, request: &RemoteFetch, result: Result<RemoteResult, CacheError>) {
+        let (id, attempt) = (request.id, request.attempt);
         telemetry::remote_fetch("carried", if result.is_ok() { "landed" } else { "failed" });
         let result = result.map_err(|error| (&error).into());
-        let letter = Arc::new(ClusterMessage::FetchReply(FetchReply { id, attempt, result }));
-        let mut carried = self.carried();
-        // Whoever has dropped it, or has asked for it anew, does not wait for this.
-        if let Some(known) = carried.get_mut(&(from.clone(), id)).filter(|known| known.attempt == attempt) {
-            known.state = State::FetchReply { at: Instant::now(), letter: letter.clone() };
-            self.send(from, letter);
+        let reply = Arc::new(Message::Fetch(FetchMessage::Reply(FetchReply { id, attempt, result })));
+        let mut served = self.served();
+        // A fetch that was cancelled or requested again does not wait for this reply.
+        if let Some(known) = served.get_mut(&(from.clone(), id)).filter(|known| known.attempt == attempt) {
+            known.state = ServeState::Replied { at: Instant::now(), reply: reply.clone() };
+            self.send_shared(from, reply);
         }
     }
 }
 
+/// How many chunks a message lists.
+fn chunk_count(message: &Message) -> usize {
+    if let Message::Fetch(message) = message { message.chunk_count() } else { 0 }
+}
+
 impl Fetcher {
-    /// Takes errands on, if this replica makes the calls; else whoever has sent them is going to hear who does.
-    pub(super) fn carry(
+    /// Starts to answer remote fetches, if this replica is the leader; else their sender will learn which one is.
+    pub(super) fn serve_requests(
         self: &Arc<Self>,
-        relay: &Cluster,
+        cluster: &Cluster,
         from: &ReplicaId,
-        cut: &str,
-        errands: Vec<RemoteFetch>,
-        closes: Option<u64>,
+        (settings, requests, closes): (&FetchSettings, Vec<RemoteFetch>, Option<u64>),
     ) {
-        let arrival = closes.map(|gathering| relay.arrival_guard(from, gathering));
-        let is_alike = cut == relay.0.tier.cut();
-        let mut waited = Vec::new();
-        for errand in errands {
-            let series = Arc::new(Series::from(&errand.series));
-            if relay.role(&series.account) != Role::Leader || relay.knows(from, &errand, &mut waited) {
+        let batch_guard = closes.map(|batch| cluster.arrival_guard(from, batch));
+        let has_same_settings = *settings == cluster.0.redis.settings();
+        let mut waits = Vec::new();
+        for request in requests {
+            let series = Arc::new(Series::from(&request.series));
+            if cluster.role(&series.account) != Role::Leader || cluster.refresh_served(from, &request, &mut waits) {
                 continue;
             }
-            let name = (from.clone(), errand.id);
-            let is_known = is_alike && self.quotas.scheduler(&series.account).is_some();
-            let (attempt, heard) = (errand.attempt, Instant::now());
-            // Held until it is in the table: it may end at once.
-            let mut carried = relay.carried();
-            let arrival = arrival.clone().filter(|_| is_known);
-            // It is the same wait, whomever it was asked of before.
-            let patience = Arc::new(QueueTimeout::of(self.settings.queue_timeout, errand.waited));
-            let order = Order { from: from.clone(), series, errand, patience: patience.clone() };
-            let carrying = self.clone().carry_one(relay.clone(), order, is_known, arrival);
-            let state = State::UnderWay { patience, _task: AbortOnDropHandle::new(tokio::spawn(carrying)) };
-            carried.insert(name, ServedRemoteFetch { attempt, heard, state });
+            let key = (from.clone(), request.id);
+            let is_answerable = has_same_settings && self.quotas.scheduler(&series.account).is_some();
+            let (attempt, last_requested) = (request.attempt, Instant::now());
+            // Locked until the fetch is in the map, because its task may end at once.
+            let mut served = cluster.served();
+            let batch_guard = batch_guard.clone().filter(|_| is_answerable);
+            // The wait continues that of earlier leaders.
+            let queue_timeout = Arc::new(QueueTimeout::of(self.settings.queue_timeout, request.queue_wait));
+            let task =
+                ServeTask { from: from.clone(), series, request, queue_timeout: queue_timeout.clone(), batch_guard };
+            let serving = self.clone().serve(cluster.clone(), task, is_answerable);
+            let state = ServeState::InProgress { queue_timeout, _task: AbortOnDropHandle::new(tokio::spawn(serving)) };
+            served.insert(key, ServedRemoteFetch { attempt, last_requested, state });
         }
-        if !waited.is_empty() {
-            relay.send(from, ClusterMessage::QueueWait(waited));
+        if !waits.is_empty() {
+            cluster.send(from, FetchMessage::QueueWaits(waits));
         }
     }
 
-    async fn carry_one(
-        self: Arc<Self>,
-        relay: Cluster,
-        order: Order,
-        is_known: bool,
-        arrival: Option<Arc<BatchGuard>>,
-    ) {
-        let Order { from, series, errand, .. } = &order;
-        let turns = self.quotas.scheduler(&series.account).filter(|_| is_known);
-        let Some(turns) = turns else { return relay.lands(from, errand, Err(CacheError::ConfigMismatch)) };
-        let mut role = turns.role();
+    async fn serve(self: Arc<Self>, cluster: Cluster, task: ServeTask, is_answerable: bool) {
+        let (from, request) = (task.from.clone(), task.request.clone());
+        let scheduler = self.quotas.scheduler(&task.series.account).filter(|_| is_answerable);
+        let Some(scheduler) = scheduler else {
+            return cluster.reply(&from, &request, Err(CacheError::ConfigMismatch));
+        };
+        let mut role = scheduler.role();
         tokio::select! {
-            result = self.answer(&relay, &order, arrival) => relay.lands(from, errand, result),
-            // The other one is asked for it.
+            result = self.fetch_and_hand_over(&cluster, task) => cluster.reply(&from, &request, result),
+            // The follower requests it from the next leader.
             _ = role.wait_for(|role| *role != Role::Leader) => {
                 telemetry::remote_fetch("carried", "left");
-                relay.carried().remove(&(from.clone(), errand.id));
+                cluster.served().remove(&(from, request.id));
             }
         }
     }
 
-    /// Brings what an errand asks for, and puts it where the one who asks finds it.
-    async fn answer(
+    /// Fetches what a remote fetch requests, and hands it over through Redis.
+    async fn fetch_and_hand_over(
         self: &Arc<Self>,
-        relay: &Cluster,
-        Order { from, series, errand, patience }: &Order,
-        arrival: Option<Arc<BatchGuard>>,
+        cluster: &Cluster,
+        ServeTask { from, series, request, queue_timeout, batch_guard }: ServeTask,
     ) -> Result<RemoteResult, CacheError> {
-        // The one who asks takes nothing that was purged before it asked. If this replica has missed the letter, or what it
-        // brought was refused, it looks; if it cannot, the other one finds out.
-        if errand.attempt > 0 || errand.epoch > self.purges.epoch(&series.account) {
-            self.purges.catch_up(&series.account).await;
+        // The follower uses nothing that was purged before its request. If this replica has missed the purge, or its last
+        // result was not usable, it looks into Redis; if that fails, the follower will find out.
+        if request.attempt > 0 || request.epoch > self.purges.epoch(&series.account) {
+            self.purges.refresh(&series.account).await;
         }
-        let (interval, asked_at) = (errand.interval(), self.clock.now() - Duration::from_millis(errand.asked_ago));
-        let (page_range, asker) = (PageRange::ALL, Requester::from(&errand.asker));
-        let query = WindowQuery { series: series.clone(), interval, page_range, asked_at, asker, may_stream: false };
-        let placed = if errand.exactly { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
-        let request = AssemblyRequest { query, queue_timeout: patience.clone(), placed, batch_guard: arrival };
-        let AssembledWindow { segments: parts, outcome, calls } = (self.assemble_window)(self.clone(), request).await?;
-        let chunks = self.to_hand_over(&parts, placed).await?;
-        let passing = errand.passing(relay.0.post.prefix(), from);
-        let mut hand_overs = 0;
-        let pieces = loop {
-            hand_overs += 1;
-            match relay.0.tier.hand_over(series, &passing, &chunks, errand.attempt > 0).await {
-                Ok(pieces) => break pieces,
-                Err(HandoverError::Refused) if hand_overs < HAND_OVERS => sleep(PAUSE).await,
-                Err(HandoverError::Refused) => {
-                    return Err(CacheError::QuotaExhausted(Exhausted { retry_after: COME_AGAIN }));
+        let interval = request.interval();
+        let query = WindowQuery {
+            series: series.clone(),
+            interval,
+            page_range: PageRange::ALL,
+            asked_at: self.clock.now() - Duration::from_millis(request.age_ms),
+            asker: Requester::from(&request.requester),
+            may_stream: false,
+        };
+        let placed = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
+        let assembly = AssemblyRequest { query, placed, queue_timeout, batch_guard };
+        let AssembledWindow { segments, outcome, calls } = (self.assemble_window)(self.clone(), assembly).await?;
+        let end = match placed {
+            PlacementCheck::Checked => segments.last().map_or(interval.end, |segment| segment.interval.end),
+            PlacementCheck::Unchecked => interval.end,
+        };
+        let chunks = self.chunks_of(&segments, placed).await?;
+        let handover = keys::handover(cluster.0.mailbox.prefix(), &from, request.id, request.attempt);
+        let mut attempts = 0;
+        let chunks = loop {
+            attempts += 1;
+            match cluster.0.redis.hand_over(&series, &handover, &chunks, request.attempt > 0).await {
+                Ok(chunks) => break chunks,
+                Err(HandoverError::Refused) if attempts < MAX_HANDOVER_ATTEMPTS => {
+                    sleep(HANDOVER_RETRY_INTERVAL).await;
                 }
-                // The one who asks fetches it for itself.
+                Err(HandoverError::Refused) => {
+                    return Err(CacheError::QuotaExhausted(Exhausted { retry_after: RETRY_AFTER_HANDOVER }));
+                }
+                // The follower fetches for itself.
                 Err(HandoverError::TooLarge) => return Err(CacheError::ConfigMismatch),
             }
         };
-        let end =
-            if errand.exactly { interval.end } else { parts.last().map_or(interval.end, |part| part.interval.end) };
-        let collapsed = matches!(outcome, Outcome::Hit | Outcome::Collapsed);
         Ok(RemoteResult {
             interval: (interval.start.as_nanos(), end.as_nanos()),
-            pieces,
+            chunks,
             calls: calls.charge(),
-            collapsed,
+            is_coalesced: matches!(outcome, Outcome::Hit | Outcome::Collapsed),
         })
     }
 
-    /// The chunks that an answer is made of, each once, and whether the tier keeps it.
-    async fn to_hand_over(
+    /// The chunks of an answer, each once, and whether Redis stores it in its cell.
+    async fn chunks_of(
         &self,
-        parts: &[Segment],
+        segments: &[Segment],
         placed: PlacementCheck,
     ) -> Result<Vec<(Arc<Chunk>, bool)>, CacheError> {
-        let mut chunks: Vec<(Arc<Chunk>, bool)> = Vec::with_capacity(parts.len());
-        for part in parts {
-            let chunk = &part.slice.chunk;
-            // The parts of one chunk need not be neighbours, but are hardly ever far from each other.
+        let mut chunks: Vec<(Arc<Chunk>, bool)> = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let chunk = &segment.slice.chunk;
+            // Segments of one chunk are almost always close to each other.
             if chunks.iter().rev().take(8).any(|(known, _)| Arc::ptr_eq(known, chunk)) {
                 continue;
             }
-            if part.is_derived {
+            if segment.is_derived {
                 let chunk = chunk.clone();
-                let packed = tokio::task::spawn_blocking(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
-                chunks.push((Arc::new(packed), false));
+                let deflated = tokio::task::spawn_blocking(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
+                chunks.push((Arc::new(deflated), false));
             } else {
-                let kept = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);
-                chunks.push((chunk.clone(), kept));
+                let is_stored = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);
+                chunks.push((chunk.clone(), is_stored));
             }
         }
         Ok(chunks)

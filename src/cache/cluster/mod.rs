@@ -1,27 +1,30 @@
-//! How replicas fetch as one: one of them makes all calls of an account, and the others send it what they miss.
+//! Fetches across replicas: one replica, the leader, makes all calls of an account, and the others send it what they miss.
 //!
-//! Each replica finds out for itself what it has and what stands in Redis. Where it follows another one, it sends what is
-//! missing then to that one, as *errands*; the one who calls treats an errand as it treats a request of its own, so what
-//! is asked for on many replicas becomes the runs that one gateway would have made. What it brings goes through Redis; the
-//! letters only tell where it is (`cache/tier/handover.rs`).
+//! Each replica looks into its own memory and into Redis. What is still missing, a follower requests from the leader as
+//! remote fetches. The leader answers them by the code that answers its own requests, so windows that many replicas
+//! request become the runs that one gateway would have made. The data goes through Redis (`cache/redis/handover.rs`), and
+//! the messages say where it is.
 //!
-//! | file | what |
+//! | file | contents |
 //! | --- | --- |
-//! | `ask.rs` | the side of the one who follows: flights that another replica is to bring |
-//! | `carry.rs` | the side of the one who calls: errands that are answered |
-//! | `coming.rs` | that something is being gathered on other replicas |
-//! | `letter.rs`, `told.rs` | the words |
+//! | `follower.rs` | remote fetches of this replica |
+//! | `leader.rs` | remote fetches of other replicas that this one answers |
+//! | `batch_window.rs` | batches that other replicas have announced |
+//! | `wire_error.rs` | errors of the stages as they are sent |
 //!
-//! Letters can be lost. So an errand is sent again each second until it has landed, which also says that somebody still
-//! waits, and for how long; and one that was brought already is told of again.
+//! Messages may be lost. A remote fetch is sent again each second until it is answered, which also says that a request
+//! still waits, and for how long; one that was answered before is answered again.
+//!
+//! A follower **detaches** from a leader with which it cannot exchange data, because one of them cannot read the other's
+//! messages (another key or version) or they divide time differently: it then fetches for itself, with permits of that
+//! leader (`quota/scheduler/lending.rs`).
 
 mod batch_window;
 mod follower;
 mod leader;
-mod message;
 mod wire_error;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -33,168 +36,191 @@ use tokio::time::MissedTickBehavior;
 use self::batch_window::AnnouncedBatches;
 use self::follower::PendingRemoteFetch;
 use self::leader::ServedRemoteFetch;
-use self::message::{ClusterMessage, RemoteFetch};
 use super::fetch::{BatchAnnouncement, ExactWindow, Fetcher, RemoteFetcher};
 use super::redis::RedisTier;
 use super::series::{InFlightFetch, SharedSeriesState};
 use crate::clock::Clock;
 use crate::quota::{QuotaManager, Role};
-use crate::redis_client::{Incoming, Mailbox, Recipient, ReplicaId, Topic};
+use crate::replicas::{
+    FetchMessage, Inbox, Incoming, Mailbox, Message, MessageKind, Recipient, RemoteFetch, ReplicaId,
+};
 use crate::request::Series;
 
-/// How often what is outstanding is sent again.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Errands in one letter.
-const ERRANDS: usize = 64;
-/// What is answered to a letter that cannot be read.
-const UNREADABLE: &[u8] = b"?";
-/// Letters that are sent at once.
-const LETTERS: usize = 64;
+/// Interval at which unanswered remote fetches are sent again.
+const RESEND_INTERVAL: Duration = Duration::from_secs(1);
+/// Remote fetches in one message.
+const MAX_FETCHES_PER_MESSAGE: usize = 64;
+/// Messages that are sent at once.
+const MAX_MESSAGES_AT_ONCE: usize = 64;
 
-/// The way to the other replicas. Cheap to clone.
+/// The exchange of fetches with other replicas. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    post: Mailbox,
-    tier: RedisTier,
+    mailbox: Mailbox,
+    redis: RedisTier,
     quotas: QuotaManager,
     clock: Clock,
-    /// Letters, in the order in which they are to be sent.
-    outbox: mpsc::UnboundedSender<(ReplicaId, Arc<ClusterMessage>)>,
-    /// Those whose letters could not be read.
+    /// Messages in the order in which they are to be sent.
+    outbox: mpsc::UnboundedSender<(ReplicaId, Arc<Message>)>,
+    /// Senders of messages that could not be read.
     unreadable: mpsc::UnboundedSender<ReplicaId>,
-    /// The name of the next errand or gathering.
-    next: AtomicU64,
-    /// The errands of this replica that have not landed yet. Held for bookkeeping only, as is the next one.
-    asked: Mutex<BTreeMap<u64, PendingRemoteFetch>>,
-    /// The errands of others that this replica answers, or has answered a moment ago.
-    carried: Mutex<HashMap<(ReplicaId, u64), ServedRemoteFetch>>,
-    /// What is being gathered on other replicas.
-    coming: AnnouncedBatches,
-    /// Told when what is outstanding should be sent again without waiting for the next time.
-    say_again: Notify,
+    /// The number of the next remote fetch or batch.
+    next_number: AtomicU64,
+    /// Unanswered remote fetches of this replica. Locked for bookkeeping only.
+    pending: Mutex<BTreeMap<u64, PendingRemoteFetch>>,
+    /// Remote fetches of other replicas that are being answered, or were answered lately. Locked for bookkeeping only.
+    served: Mutex<HashMap<(ReplicaId, u64), ServedRemoteFetch>>,
+    announced_batches: AnnouncedBatches,
+    /// Triggers a resend before its time.
+    resend_now: Notify,
 }
 
 impl Cluster {
-    /// The relay of a new replica. Must be called on a runtime, on which it writes.
-    pub(super) fn new(post: &Mailbox, tier: &RedisTier, quotas: &QuotaManager, clock: &Clock) -> Self {
-        let (outbox, letters) = mpsc::unbounded_channel();
-        tokio::spawn(send_all(post.clone(), tier.clone(), letters));
-        let (unreadable, writers) = mpsc::unbounded_channel();
-        tokio::spawn(tell_unreadable(post.clone(), writers));
-        let (post, tier, quotas, clock) = (post.clone(), tier.clone(), quotas.clone(), clock.clone());
-        let (next, asked, carried, coming, say_again) = Default::default();
-        Self(Arc::new(Inner { post, tier, quotas, clock, outbox, unreadable, next, asked, carried, coming, say_again }))
+    /// Must be called on a runtime, on which messages are sent.
+    pub(super) fn new(mailbox: &Mailbox, redis: &RedisTier, quotas: &QuotaManager, clock: &Clock) -> Self {
+        let (outbox, messages) = mpsc::unbounded_channel();
+        tokio::spawn(send_messages(mailbox.clone(), messages));
+        let (unreadable, senders) = mpsc::unbounded_channel();
+        tokio::spawn(notify_unreadable(mailbox.clone(), senders));
+        let (next_number, pending, served, announced_batches, resend_now) = Default::default();
+        Self(Arc::new(Inner {
+            mailbox: mailbox.clone(),
+            redis: redis.clone(),
+            quotas: quotas.clone(),
+            clock: clock.clone(),
+            outbox,
+            unreadable,
+            next_number,
+            pending,
+            served,
+            announced_batches,
+            resend_now,
+        }))
     }
 
-    /// Takes in letters from now on, as long as `fetcher` is there to answer them.
-    pub(super) fn open(&self, fetcher: &Arc<Fetcher>) {
-        tokio::spawn(self.clone().serve(self.0.post.take_in(Topic::RemoteFetch), Arc::downgrade(fetcher)));
+    /// Receives messages from now on, until `fetcher` is dropped.
+    pub(super) fn start(&self, fetcher: &Arc<Fetcher>) {
+        let inbox = self.0.mailbox.receive(MessageKind::Fetch);
+        tokio::spawn(self.clone().run(inbox, Arc::downgrade(fetcher)));
     }
 
-    async fn serve(self, mut mails: mpsc::UnboundedReceiver<Incoming>, fetcher: Weak<Fetcher>) {
-        let mut again = tokio::time::interval(AGAIN);
-        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn run(self, mut inbox: Inbox, fetcher: Weak<Fetcher>) {
+        let mut resend = tokio::time::interval(RESEND_INTERVAL);
+        resend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                mail = mails.recv() => {
-                    // Without its fetcher nobody asks, and nobody can be answered.
-                    let (Some(mail), Some(fetcher)) = (mail, fetcher.upgrade()) else { return };
-                    match mail {
-                        Incoming::Reconnected => self.ask_all(),
-                        Incoming::ClusterMessage { from, body } => self.take(&fetcher, &from, body),
+                incoming = inbox.next() => {
+                    let (Some(incoming), Some(fetcher)) = (incoming, fetcher.upgrade()) else { return };
+                    match incoming {
+                        Incoming::Reconnected => self.resend_pending(),
+                        Incoming::Message { from, message: Message::Fetch(message) } => {
+                            self.on_message(&fetcher, &from, message);
+                        }
+                        Incoming::Message { .. } => {}
+                        Incoming::Unreadable { from } => self.on_unreadable(from),
                     }
                 }
-                () = self.0.say_again.notified() => self.ask_all(),
-                _ = again.tick() => {
+                () = self.0.resend_now.notified() => self.resend_pending(),
+                _ = resend.tick() => {
                     if fetcher.strong_count() == 0 {
                         return;
                     }
-                    self.ask_all();
-                    self.tidy();
+                    self.resend_pending();
+                    self.drop_expired();
                 }
             }
         }
     }
 
-    fn take(&self, fetcher: &Arc<Fetcher>, from: &ReplicaId, body: bytes::Bytes) {
-        if *body == *UNREADABLE {
-            return self.stand_apart(from);
-        }
-        match ClusterMessage::read(body, self.0.tier.seal(), from, self.0.post.me()) {
-            Some(ClusterMessage::AnnouncedBatches { account, gathering }) => {
-                self.0.coming.announced(from, gathering, &account);
+    fn on_message(&self, fetcher: &Arc<Fetcher>, from: &ReplicaId, message: FetchMessage) {
+        match message {
+            FetchMessage::BatchAnnounced { account, batch } => {
+                self.0.announced_batches.announced(from, batch, &account);
             }
-            Some(ClusterMessage::Nothing { gathering }) => self.0.coming.arrived(from, gathering),
-            Some(ClusterMessage::Errands { cut, errands, closes }) => fetcher.carry(self, from, &cut, errands, closes),
-            Some(ClusterMessage::Gone { id }) => drop(self.carried().remove(&(from.clone(), id))),
-            Some(ClusterMessage::QueueWait(errands)) => self.waited(&errands),
-            Some(ClusterMessage::FetchReply(landed)) => self.landed(landed),
-            // It has another key, or none: whoever waits for an answer is told that there will be none.
-            None => drop(self.0.unreadable.send(from.clone())),
+            FetchMessage::BatchEmpty { batch } => self.0.announced_batches.arrived(from, batch),
+            FetchMessage::Requests { settings, requests, closes } => {
+                fetcher.serve_requests(self, from, (&settings, requests, closes));
+            }
+            FetchMessage::Cancelled { id } => drop(self.served().remove(&(from.clone(), id))),
+            FetchMessage::QueueWaits(waits) => self.on_queue_waits(&waits),
+            FetchMessage::Reply(reply) => self.on_reply(reply),
+            FetchMessage::Unreadable => self.detach(from),
         }
     }
 
-    /// From now on fetches for itself what it would have to let `caller` bring.
-    fn stand_apart(&self, caller: &ReplicaId) {
-        for (account, turns) in self.0.quotas.iter() {
-            if self.caller_of(account).as_ref() == Some(caller) {
-                turns.detach(caller);
+    /// A message has another key or version than this replica. Its sender is told, since it may wait for an answer; and
+    /// if the sender is a leader, its answers will not be readable either.
+    fn on_unreadable(&self, from: ReplicaId) {
+        self.detach(&from);
+        let _ = self.0.unreadable.send(from);
+    }
+
+    /// Fetches for itself from now on what `leader` would have fetched, for as long as it is the leader.
+    fn detach(&self, leader: &ReplicaId) {
+        for (account, scheduler) in self.0.quotas.iter() {
+            if self.leader_of(account).as_ref() == Some(leader) {
+                scheduler.detach(leader);
             }
         }
     }
 
-    fn send(&self, to: &ReplicaId, letter: impl Into<Arc<ClusterMessage>>) {
-        // It is sent as long as there is a relay.
-        let _ = self.0.outbox.send((to.clone(), letter.into()));
+    fn send(&self, to: &ReplicaId, message: FetchMessage) {
+        self.send_shared(to, Arc::new(Message::Fetch(message)));
     }
 
-    fn name(&self) -> u64 {
-        self.0.next.fetch_add(1, Ordering::Relaxed)
+    fn send_shared(&self, to: &ReplicaId, message: Arc<Message>) {
+        // The sending task ends with the last clone of the outbox, so it is there.
+        let _ = self.0.outbox.send((to.clone(), message));
     }
 
-    /// The one who makes the calls of an account, if that is another one, and who it is is known.
-    fn caller_of(&self, account: &str) -> Option<ReplicaId> {
+    /// A number for a remote fetch or a batch, unique for this replica.
+    fn next_number(&self) -> u64 {
+        self.0.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The leader of an account, if it is known and is another replica.
+    fn leader_of(&self, account: &str) -> Option<ReplicaId> {
         match self.role(account) {
-            Role::Follower(caller) => Some(caller),
+            Role::Follower(leader) => Some(leader),
             Role::Leader | Role::Unknown => None,
         }
     }
 
     fn role(&self, account: &str) -> Role {
-        // One that is not configured is refused below.
-        self.0.quotas.scheduler(account).map_or(Role::Leader, |turns| turns.role().borrow().clone())
+        // The quota stage refuses accounts that are not configured.
+        self.0.quotas.scheduler(account).map_or(Role::Leader, |scheduler| scheduler.role().borrow().clone())
     }
 
-    fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, PendingRemoteFetch>> {
-        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, PendingRemoteFetch>> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carried(&self) -> MutexGuard<'_, HashMap<(ReplicaId, u64), ServedRemoteFetch>> {
-        self.0.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    fn served(&self) -> MutexGuard<'_, HashMap<(ReplicaId, u64), ServedRemoteFetch>> {
+        self.0.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends all errands that have not landed.
-    fn ask_all(&self) {
-        let mut letters: HashMap<ReplicaId, Vec<RemoteFetch>> = HashMap::new();
-        for asked in self.asked().values() {
-            if let Some(to) = self.caller_of(asked.account()) {
-                letters.entry(to).or_default().push(asked.errand(self.0.clock.now()));
+    /// Sends all unanswered remote fetches.
+    fn resend_pending(&self) {
+        let mut by_leader: HashMap<ReplicaId, Vec<RemoteFetch>> = HashMap::new();
+        for pending in self.pending().values() {
+            if let Some(leader) = self.leader_of(pending.account()) {
+                by_leader.entry(leader).or_default().push(pending.request(self.0.clock.now()));
             }
         }
-        for (to, errands) in letters {
-            self.send_errands(&to, errands, None);
+        for (leader, requests) in by_leader {
+            self.send_requests(&leader, requests, None);
         }
     }
 
-    fn send_errands(&self, to: &ReplicaId, mut errands: Vec<RemoteFetch>, closes: Option<u64>) {
-        while !errands.is_empty() {
-            let rest = errands.split_off(errands.len().min(ERRANDS));
-            let (cut, closes) = (self.0.tier.cut(), closes.filter(|_| rest.is_empty()));
-            self.send(to, ClusterMessage::Errands { cut, errands, closes });
-            errands = rest;
+    fn send_requests(&self, to: &ReplicaId, mut requests: Vec<RemoteFetch>, closes: Option<u64>) {
+        while !requests.is_empty() {
+            let rest = requests.split_off(requests.len().min(MAX_FETCHES_PER_MESSAGE));
+            let (settings, closes) = (self.0.redis.settings(), closes.filter(|_| rest.is_empty()));
+            self.send(to, FetchMessage::Requests { settings, requests, closes });
+            requests = rest;
         }
     }
 }
@@ -209,7 +235,7 @@ impl RemoteFetcher for Cluster {
     }
 
     fn batch_window<'a>(&'a self, account: &'a str) -> BoxFuture<'a, ()> {
-        Box::pin(self.let_gather(account))
+        Box::pin(self.wait_batch_window(account))
     }
 
     fn fetch_batch(
@@ -219,40 +245,32 @@ impl RemoteFetcher for Cluster {
         shared: &SharedSeriesState,
         announcement: Option<Box<dyn BatchAnnouncement>>,
     ) {
-        fetcher.ask_gathered(self, series, shared, announcement);
+        fetcher.fetch_batch_remotely(self, series, shared, announcement);
     }
 
     fn fetch_exactly(&self, fetcher: &Arc<Fetcher>, window: ExactWindow<'_>) -> Arc<InFlightFetch> {
-        fetcher.ask_exactly(self, window)
+        fetcher.fetch_exactly_remotely(self, window)
     }
 }
 
-/// Sends letters as they come, until there is no relay any more. Those that Redis does not take are lost.
-async fn send_all(
-    post: Mailbox,
-    tier: RedisTier,
-    mut letters: mpsc::UnboundedReceiver<(ReplicaId, Arc<ClusterMessage>)>,
-) {
-    let mut taken = Vec::new();
-    while letters.recv_many(&mut taken, LETTERS).await > 0 {
-        let bodies = taken.drain(..).filter_map(|(to, letter)| {
-            let body = letter.write(tier.seal(), post.me(), &to)?;
-            Some((Recipient::One(to), body))
-        });
-        let bodies: Vec<_> = bodies.collect();
-        join_all(bodies.iter().map(|(to, body)| post.send(to, Topic::RemoteFetch, body))).await;
+/// Sends messages in their order, until the cluster is dropped. Those that Redis does not take are lost.
+async fn send_messages(mailbox: Mailbox, mut messages: mpsc::UnboundedReceiver<(ReplicaId, Arc<Message>)>) {
+    let mut batch = Vec::new();
+    while messages.recv_many(&mut batch, MAX_MESSAGES_AT_ONCE).await > 0 {
+        let batch: Vec<_> = batch.drain(..).map(|(to, message)| (Recipient::One(to), message)).collect();
+        join_all(batch.iter().map(|(to, message)| mailbox.send(to, message))).await;
     }
 }
 
-/// Tells those whose letters cannot be read, each once for all that have come by then.
-async fn tell_unreadable(post: Mailbox, mut writers: mpsc::UnboundedReceiver<ReplicaId>) {
-    while let Some(first) = writers.recv().await {
-        let mut told = std::collections::BTreeSet::from([first]);
-        while let Ok(more) = writers.try_recv() {
-            told.insert(more);
+/// Tells senders that their messages cannot be read, each once for all messages that have come by then.
+async fn notify_unreadable(mailbox: Mailbox, mut senders: mpsc::UnboundedReceiver<ReplicaId>) {
+    while let Some(first) = senders.recv().await {
+        let mut replicas = BTreeSet::from([first]);
+        while let Ok(more) = senders.try_recv() {
+            replicas.insert(more);
         }
-        for writer in told {
-            let _ = post.send(&Recipient::One(writer), Topic::RemoteFetch, UNREADABLE).await;
+        for replica in replicas {
+            let _ = mailbox.send(&Recipient::One(replica), &Message::Fetch(FetchMessage::Unreadable)).await;
         }
     }
 }

@@ -1,62 +1,27 @@
-//! An error as one replica tells another of it: all that the answer's problem is made of comes back.
-
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
+//! Between the errors of the stages and those that replicas send each other: a problem document comes out the same.
 
 use crate::cache::chunk::Damaged;
 use crate::cache::error::CacheError;
 use crate::paging::PagingError;
 use crate::quota::{Exhausted, QuotaError};
+use crate::replicas::WireError;
 use crate::token::TokenError;
 use crate::upstream::{BadPage, SpentLimit, UpstreamError, known_message};
 use crate::window::Interval;
 
-/// A [`CacheError`] in words.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum WireError {
-    Held(Duration),
-    Busy(Duration),
-    Lost,
-    Restless,
-    Damaged,
-    Foreign,
-    WindowField,
-    Unplaced,
-    Torn,
-    Oversized,
-    RunTooLarge(u64),
-    Exhausted(Duration),
-    Refused(Duration),
-    Unwanted,
-    Elsewhere,
-    UnknownAccount,
-    Mint(String),
-    Connect,
-    BrokenOff,
-    Timeout,
-    Status(u16, Option<String>),
-    Unauthorized(Option<String>),
-    /// Which limit it was, and what was said of the quota beside it, are for the one who calls.
-    RateLimited,
-    BadPage(BadPage),
-    TooLarge,
-    TooLargeToHold(u64),
-}
-
-// Each match names each variant: a new one must be told of too.
+// Each match names each variant, so that a new one is a compile error here.
 
 impl From<&CacheError> for WireError {
     fn from(error: &CacheError) -> Self {
         match error {
-            CacheError::QuotaExhausted(Exhausted { retry_after }) => Self::Held(*retry_after),
-            CacheError::TooManyFetches { retry_after } => Self::Busy(*retry_after),
-            // Of a fetch for another replica there is no answer that could be too much.
-            CacheError::FetchLost | CacheError::PinnedMemoryFull => Self::Lost,
-            CacheError::ItemsMoving => Self::Restless,
+            CacheError::QuotaExhausted(Exhausted { retry_after }) => Self::QuotaExhausted(*retry_after),
+            CacheError::TooManyFetches { retry_after } => Self::TooManyFetches(*retry_after),
+            // A fetch for another replica pins no memory for an answer.
+            CacheError::FetchLost | CacheError::PinnedMemoryFull => Self::FetchLost,
+            CacheError::ItemsMoving => Self::ItemsMoving,
             CacheError::Damaged(Damaged) => Self::Damaged,
-            CacheError::ConfigMismatch => Self::Foreign,
-            CacheError::TooLargeToBuffer { limit } => Self::TooLargeToHold(*limit),
+            CacheError::ConfigMismatch => Self::ConfigMismatch,
+            CacheError::TooLargeToBuffer { limit } => Self::TooLargeToBuffer(*limit),
             CacheError::Paging(error) => error.into(),
         }
     }
@@ -66,9 +31,9 @@ impl From<&PagingError> for WireError {
     fn from(error: &PagingError) -> Self {
         match error {
             PagingError::WindowField => Self::WindowField,
-            // What is to be done about it is for the replica that makes the calls; the other one asks for all of it.
+            // The leader deals with the cause; the follower requests the whole window instead.
             PagingError::MisplacedItem(_) | PagingError::Unplaced | PagingError::NoneIsPlaced => Self::Unplaced,
-            // The replica that makes the calls remembers where.
+            // Only the leader uses the position.
             PagingError::Torn(_) => Self::Torn,
             PagingError::Oversized => Self::Oversized,
             PagingError::TooLarge { limit } => Self::RunTooLarge(*limit),
@@ -80,10 +45,10 @@ impl From<&PagingError> for WireError {
 impl From<&QuotaError> for WireError {
     fn from(error: &QuotaError) -> Self {
         match error {
-            QuotaError::Exhausted(Exhausted { retry_after }) => Self::Exhausted(*retry_after),
-            QuotaError::Refused(Exhausted { retry_after }) => Self::Refused(*retry_after),
-            QuotaError::Abandoned => Self::Unwanted,
-            QuotaError::NotLeader => Self::Elsewhere,
+            QuotaError::Exhausted(Exhausted { retry_after }) => Self::CallExhausted(*retry_after),
+            QuotaError::Refused(Exhausted { retry_after }) => Self::CallRefused(*retry_after),
+            QuotaError::Abandoned => Self::Abandoned,
+            QuotaError::NotLeader => Self::NotLeader,
             QuotaError::Token(TokenError::UnknownAccount) => Self::UnknownAccount,
             QuotaError::Token(TokenError::Mint(why)) => Self::Mint(why.clone()),
             QuotaError::Token(TokenError::Upstream(error)) => error.into(),
@@ -93,69 +58,82 @@ impl From<&QuotaError> for WireError {
 
 impl From<&UpstreamError> for WireError {
     fn from(error: &UpstreamError) -> Self {
-        let words = |message: Option<&str>| message.map(str::to_owned);
+        let text = |message: Option<&str>| message.map(str::to_owned);
         match error {
             UpstreamError::Connect => Self::Connect,
             UpstreamError::BrokenOff => Self::BrokenOff,
             UpstreamError::Timeout => Self::Timeout,
-            UpstreamError::Status { status, message } => Self::Status(status.as_u16(), words(*message)),
-            UpstreamError::Unauthorized { message } => Self::Unauthorized(words(*message)),
+            UpstreamError::Status { status, message } => Self::Status(status.as_u16(), text(*message)),
+            UpstreamError::Unauthorized { message } => Self::Unauthorized(text(*message)),
+            // Only the leader uses which limit it was, and what the upstream said about it.
             UpstreamError::RateLimited { limit: _, retry_after: _, allowance: _ } => Self::RateLimited,
-            UpstreamError::BadPage(why) => Self::BadPage(*why),
+            UpstreamError::BadPage(why) => Self::BadPage(bad_page_name(*why)),
             UpstreamError::TooLarge => Self::TooLarge,
         }
     }
 }
 
 impl From<WireError> for CacheError {
-    fn from(told: WireError) -> Self {
+    fn from(error: WireError) -> Self {
         let spent = |retry_after| Exhausted { retry_after };
-        let words = |message: Option<String>| message.as_deref().and_then(known_message);
+        let message = |message: Option<String>| message.as_deref().and_then(known_message);
         let quota = |error| Self::Paging(PagingError::Quota(error));
         let upstream = |error| quota(QuotaError::Token(TokenError::Upstream(error)));
-        match told {
-            WireError::Held(retry_after) => Self::QuotaExhausted(spent(retry_after)),
-            WireError::Busy(retry_after) => Self::TooManyFetches { retry_after },
-            WireError::Lost => Self::FetchLost,
-            WireError::Restless => Self::ItemsMoving,
+        match error {
+            WireError::QuotaExhausted(retry_after) => Self::QuotaExhausted(spent(retry_after)),
+            WireError::TooManyFetches(retry_after) => Self::TooManyFetches { retry_after },
+            WireError::FetchLost => Self::FetchLost,
+            WireError::ItemsMoving => Self::ItemsMoving,
             WireError::Damaged => Self::Damaged(Damaged),
-            WireError::Foreign => Self::ConfigMismatch,
+            WireError::ConfigMismatch => Self::ConfigMismatch,
             WireError::WindowField => Self::Paging(PagingError::WindowField),
             WireError::Unplaced => Self::Paging(PagingError::Unplaced),
             WireError::Torn => Self::Paging(PagingError::Torn(Interval::default())),
             WireError::Oversized => Self::Paging(PagingError::Oversized),
             WireError::RunTooLarge(limit) => Self::Paging(PagingError::TooLarge { limit }),
-            WireError::Exhausted(retry_after) => quota(QuotaError::Exhausted(spent(retry_after))),
-            WireError::Refused(retry_after) => quota(QuotaError::Refused(spent(retry_after))),
-            WireError::Unwanted => quota(QuotaError::Abandoned),
-            WireError::Elsewhere => quota(QuotaError::NotLeader),
+            WireError::CallExhausted(retry_after) => quota(QuotaError::Exhausted(spent(retry_after))),
+            WireError::CallRefused(retry_after) => quota(QuotaError::Refused(spent(retry_after))),
+            WireError::Abandoned => quota(QuotaError::Abandoned),
+            WireError::NotLeader => quota(QuotaError::NotLeader),
             WireError::UnknownAccount => quota(QuotaError::Token(TokenError::UnknownAccount)),
             WireError::Mint(why) => quota(QuotaError::Token(TokenError::Mint(why))),
             WireError::Connect => upstream(UpstreamError::Connect),
             WireError::BrokenOff => upstream(UpstreamError::BrokenOff),
             WireError::Timeout => upstream(UpstreamError::Timeout),
-            WireError::Status(status, message) => {
-                // No replica of this version tells of a status that is none.
+            WireError::Status(status, text) => {
+                // A status outside of HTTP's range is not sent by a replica.
                 let status = status.try_into().unwrap_or_default();
-                upstream(UpstreamError::Status { status, message: words(message) })
+                upstream(UpstreamError::Status { status, message: message(text) })
             }
-            WireError::Unauthorized(message) => upstream(UpstreamError::Unauthorized { message: words(message) }),
+            WireError::Unauthorized(text) => upstream(UpstreamError::Unauthorized { message: message(text) }),
             WireError::RateLimited => {
                 let (limit, retry_after, allowance) = (SpentLimit::Unnamed, None, None);
                 upstream(UpstreamError::RateLimited { limit, retry_after, allowance })
             }
-            WireError::BadPage(why) => upstream(UpstreamError::BadPage(why)),
+            WireError::BadPage(name) => upstream(UpstreamError::BadPage(bad_page(&name))),
             WireError::TooLarge => upstream(UpstreamError::TooLarge),
-            WireError::TooLargeToHold(limit) => Self::TooLargeToBuffer { limit },
+            WireError::TooLargeToBuffer(limit) => Self::TooLargeToBuffer { limit },
         }
     }
 }
 
+/// The name of a fault in a page, as it is serialized.
+fn bad_page_name(why: BadPage) -> String {
+    serde_json::to_value(why).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The fault of this name; one that only later versions know is a body of another shape.
+fn bad_page(name: &str) -> BadPage {
+    serde_json::from_value(name.into()).unwrap_or(BadPage::NotAPage)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    /// Each error that there is, but for what stands in it.
+    /// Each variant of the error.
     fn errors() -> Vec<CacheError> {
         let spent = Exhausted { retry_after: Duration::from_millis(61_234) };
         let quota = |error| CacheError::Paging(PagingError::Quota(error));
@@ -194,12 +172,17 @@ mod tests {
     }
 
     #[test]
-    fn every_error_comes_back_as_it_was() {
+    fn each_error_survives_the_wire() {
         for error in errors() {
-            let words = serde_json::to_vec(&WireError::from(&error)).unwrap();
-            let told = CacheError::from(serde_json::from_slice::<WireError>(&words).unwrap());
-            // Nothing else goes into a problem.
-            assert_eq!((format!("{told:?}"), told.to_string()), (format!("{error:?}"), error.to_string()));
+            let received = CacheError::from(WireError::from(&error));
+            // A problem document is made of nothing else.
+            assert_eq!((format!("{received:?}"), received.to_string()), (format!("{error:?}"), error.to_string()));
         }
+    }
+
+    #[test]
+    fn unknown_fault_of_a_page_is_another_shape() {
+        assert_eq!(bad_page("WrongCount"), BadPage::WrongCount);
+        assert_eq!(bad_page("Later"), BadPage::NotAPage);
     }
 }

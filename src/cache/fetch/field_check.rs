@@ -119,7 +119,7 @@ impl Fetcher {
         telemetry::window_field_wrong(account);
         self.series_map.clear(account, &self.memory);
         if let Some(redis) = &self.redis {
-            redis.give_up(account);
+            redis.mark_field_wrong(account);
         }
     }
 
@@ -127,7 +127,7 @@ impl Fetcher {
     fn clear_series(&self, task: &FetchTask) {
         task.state.lock().clear_entries(&self.memory);
         if let Some(redis) = &self.redis {
-            redis.give_up_series(&task.series);
+            redis.mark_series_shifted(&task.series);
         }
     }
 }

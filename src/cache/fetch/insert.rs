@@ -58,7 +58,7 @@ impl Fetcher {
             return Err(NotStored::WrongClock);
         }
         // Under the lock: a purge that comes now either sweeps the series when the chunk is in it, or is known already.
-        if self.purges.buries(&task.series, chunk) {
+        if self.purges.is_purged(&task.series, chunk) {
             return Err(NotStored::Purged);
         }
         let exact = placed == PlacementCheck::Unchecked;
@@ -66,7 +66,7 @@ impl Fetcher {
         let id = entry.id;
         // The leader writes the chunks that it fetches to Redis itself.
         if let Some(redis) = self.redis.as_ref().filter(|_| !exact && !task.fetch.is_remote()) {
-            redis.keep(&task.series, chunk);
+            redis.queue_write(&task.series, chunk);
         }
         if exact {
             state.exact.insert((interval, agentic), entry);

@@ -15,7 +15,7 @@ impl Fetcher {
     /// Hands to the waiters of the pending batch what Redis has of it, and removes that from the batch. What is added
     /// to the batch meanwhile is looked up, too, so that nothing is fetched that was not looked up.
     pub(super) async fn look_up_batch(&self, redis: &RedisTier, series: &Arc<Series>, shared: &SharedSeriesState) {
-        if !redis.is_good(series).await {
+        if !redis.is_usable(series).await {
             return;
         }
         while let Some(ByAgentic { non_agentic, mut agentic }) = take_unchecked(shared) {
@@ -84,7 +84,7 @@ impl Fetcher {
         found.retain(|chunk| {
             let mut state = state.lock();
             // Under the lock: the chunk may have been purged since it was read.
-            if self.purges.buries(series, chunk) {
+            if self.purges.is_purged(series, chunk) {
                 return false;
             }
             let entry = CacheEntry::insert(chunk, &self.memory);

@@ -1,4 +1,4 @@
-//! Deletes from Redis what was purged. Nobody reads it there any more; but it is somebody's conversations.
+//! Deletes purged chunks from Redis. They are not served any more, but contain conversations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,114 +10,110 @@ use tokio::time::{sleep, timeout};
 
 use super::DeletionStatus;
 use super::replicate::PurgeReplicator;
-use super::tombstones::Tombstone;
-use crate::cache::redis::{encoded, read_field};
-use crate::redis_client::{Command, ConnectionError, RedisClient, Reply};
-use crate::window::{Interval, Timestamp};
+use crate::cache::redis::keys::{CellKey, ChunkField, all_cells};
+use crate::redis_client::{Command, ConnectionError, RedisClient, Reply, key_segment};
+use crate::replicas::Tombstone;
 
-/// How long whoever purges waits for it; after that it goes on behind its back.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// So many cells are looked into at once.
-const CELLS_AT_ONCE: usize = 64;
+/// How long the request for a purge waits for the deletion, which continues in the background.
+const DELETION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Cells whose fields are listed in one call.
+const CELLS_PER_CALL: usize = 64;
 
-/// Deletes what one purge has buried.
+/// Deletes the chunks of one purge.
 pub(super) struct PurgeDeleter {
-    link: RedisClient,
+    redis: RedisClient,
     prefix: String,
-    account: String,
+    account: Arc<str>,
     epoch: u64,
-    tomb: Tombstone,
-    /// Chunks that have been deleted.
+    tombstone: Tombstone,
+    /// Chunks that were deleted.
     deleted: Arc<AtomicU64>,
 }
 
 impl PurgeDeleter {
-    pub(super) fn new(shared: &PurgeReplicator, account: &str, epoch: u64, tomb: &Tombstone) -> Self {
-        let (link, prefix, account) = (shared.link().clone(), shared.prefix.clone(), encoded(account));
-        Self { link, prefix, account, epoch, tomb: tomb.clone(), deleted: Arc::default() }
+    pub(super) fn new(replicator: &PurgeReplicator, account: &Arc<str>, epoch: u64, tombstone: &Tombstone) -> Self {
+        let (redis, prefix) = (replicator.redis().clone(), replicator.prefix.clone());
+        Self { redis, prefix, account: account.clone(), epoch, tombstone: tombstone.clone(), deleted: Arc::default() }
     }
 
-    /// Begins to delete, and goes on until it is done, with these pauses after what fails. What came of it so far, as soon
-    /// as it is done, has failed, or takes too long to wait for.
-    pub(super) async fn begin(self, pauses: impl Iterator<Item = Duration> + Send + 'static) -> DeletionStatus {
+    /// Starts the deletion, which is repeated after each of these pauses until it succeeds. Returns the status when it
+    /// is complete, has failed once, or takes longer than [`DELETION_TIMEOUT`].
+    pub(super) async fn start(self, pauses: impl Iterator<Item = Duration> + Send + 'static) -> DeletionStatus {
         let deleted = self.deleted.clone();
-        let (tell, told) = oneshot::channel();
+        let (sender, first_result) = oneshot::channel();
         tokio::spawn(async move {
-            let mut result = self.erase().await;
-            let _ = tell.send(result.clone());
+            let mut result = self.delete().await;
+            let _ = sender.send(result.clone());
             for pause in pauses {
                 if result.is_ok() {
                     return;
                 }
                 sleep(pause).await;
-                result = self.erase().await;
+                result = self.delete().await;
             }
         });
-        let told = timeout(PATIENCE, told).await;
+        let result = timeout(DELETION_TIMEOUT, first_result).await;
         let deleted = deleted.load(Ordering::Relaxed);
-        match told {
-            Ok(Ok(Ok(()))) => DeletionStatus::All(deleted),
+        match result {
+            Ok(Ok(Ok(()))) => DeletionStatus::Complete(deleted),
             Ok(Ok(Err(why))) => DeletionStatus::Failed(deleted, why),
-            Ok(Err(_)) | Err(_) => DeletionStatus::SoFar(deleted),
+            Ok(Err(_)) | Err(_) => DeletionStatus::InProgress(deleted),
         }
     }
 
-    async fn erase(&self) -> Result<(), ConnectionError> {
-        // Of every format that there was: what nobody can read any more may be somebody's, too.
-        let mut scan = self.link.scan(&format!("{}:c", self.prefix), &format!("[0-9]*:{}:*", self.account));
+    async fn delete(&self) -> Result<(), ConnectionError> {
+        // Cells of all versions: those that no program reads any more may contain conversations too.
+        let (prefix, pattern) = all_cells(&self.prefix, &self.account);
+        let mut scan = self.redis.scan(&prefix, &pattern);
         while let Some(keys) = scan.next().await? {
-            let ours: Vec<Bytes> = keys.into_iter().filter(|key| self.may_hold(key)).collect();
-            for cells in ours.chunks(CELLS_AT_ONCE) {
-                self.erase_from(cells).await?;
+            let cells: Vec<Bytes> = keys.into_iter().filter(|key| self.overlaps_cell(key)).collect();
+            for cells in cells.chunks(CELLS_PER_CALL) {
+                self.delete_from(cells).await?;
             }
         }
         Ok(())
     }
 
-    /// Whether a key is that of a cell that the purge touches. All else is left alone.
-    fn may_hold(&self, key: &Bytes) -> bool {
-        let rest = std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(self.prefix.as_str()));
-        let parts: Vec<&str> = rest.unwrap_or_default().split(':').collect();
-        let ["", format, account, _, _, stream, _, _, start, length] = parts[..] else { return false };
-        let (Ok(start), Ok(length)) = (start.parse(), length.parse()) else { return false };
-        let start = Timestamp::from_seconds(start);
-        let cell = Interval::new(start, start + Duration::from_secs(length));
-        let of_stream = self.tomb.stream.as_ref().is_none_or(|own| encoded(own) == stream);
-        let is_format = format.strip_prefix('c').is_some_and(|number| number.parse::<u8>().is_ok());
-        is_format && account == self.account && of_stream && self.tomb.interval.overlaps(cell)
+    /// Whether a key is that of a cell that the purge overlaps.
+    fn overlaps_cell(&self, key: &[u8]) -> bool {
+        CellKey::parse(&self.prefix, key).is_some_and(|CellKey { account, stream, interval }| {
+            account == key_segment(&self.account)
+                && self.tombstone.stream.as_ref().is_none_or(|own| key_segment(own) == stream)
+                && self.tombstone.interval.overlaps(interval)
+        })
     }
 
-    /// Deletes from cells what was fetched before the purge.
-    async fn erase_from(&self, cells: &[Bytes]) -> Result<(), ConnectionError> {
-        let ask = cells.iter().map(|cell| Command::new("HKEYS").arg(cell.clone())).collect();
-        let replies = self.link.run(ask).await?;
+    /// Deletes the chunks in cells that were fetched before the purge.
+    async fn delete_from(&self, cells: &[Bytes]) -> Result<(), ConnectionError> {
+        let list = cells.iter().map(|cell| Command::new("HKEYS").arg(cell.clone())).collect();
+        let replies = self.redis.run(list).await?;
         let (mut commands, mut counts) = (Vec::new(), Vec::new());
         for (cell, reply) in cells.iter().zip(replies) {
-            // It has gone, or is something else.
             let Reply::Array(fields) = reply else {
+                // A key of another type is not a cell.
                 if reply.is_error("WRONGTYPE") {
                     continue;
                 }
                 return Err(reply.fault());
             };
-            let buried = |field: &Reply| match field {
-                Reply::Bytes(name) if self.buries(name) => Some(name.clone()),
+            let purged = |field: &Reply| match field {
+                Reply::Bytes(name) if self.is_purged(name) => Some(name.clone()),
                 _ => None,
             };
-            let buried: Vec<Bytes> = fields.iter().filter_map(buried).collect();
-            if buried.is_empty() {
+            let purged: Vec<Bytes> = fields.iter().filter_map(purged).collect();
+            if purged.is_empty() {
                 continue;
             }
-            counts.push(buried.len() as u64);
-            // A whole cell is freed by Redis behind the backs of all others.
-            commands.push(if buried.len() == fields.len() {
+            counts.push(purged.len() as u64);
+            // Redis frees a whole key in the background.
+            commands.push(if purged.len() == fields.len() {
                 Command::new("UNLINK").arg(cell.clone())
             } else {
-                Command::new("HDEL").arg(cell.clone()).args(buried)
+                Command::new("HDEL").arg(cell.clone()).args(purged)
             });
         }
         let mut failed = None;
-        for (reply, count) in self.link.run(commands).await?.iter().zip(counts) {
+        for (reply, count) in self.redis.run(commands).await?.iter().zip(counts) {
             match reply {
                 Reply::Integer(_) => drop(self.deleted.fetch_add(count, Ordering::Relaxed)),
                 other => failed = Some(other.fault()),
@@ -126,9 +122,9 @@ impl PurgeDeleter {
         failed.map_or(Ok(()), Err)
     }
 
-    fn buries(&self, field: &[u8]) -> bool {
-        // What has no right name is nobody's chunk, and has no business there.
-        let Some((interval, _, epoch)) = read_field(field) else { return true };
-        epoch < self.epoch && self.tomb.interval.overlaps(interval)
+    fn is_purged(&self, field: &[u8]) -> bool {
+        // A field that is not the name of a chunk was not written by a replica.
+        let Some(ChunkField { interval, epoch, .. }) = ChunkField::parse(field) else { return true };
+        epoch < self.epoch && self.tombstone.interval.overlaps(interval)
     }
 }

@@ -1,7 +1,14 @@
-//! Purging: what is purged is served from no tier any more, and no fetch that is under way brings it back.
+//! Purges: data that was purged is not served from any tier any more, and no fetch that is in flight restores it.
 //!
-//! [`Tombstones`] holds the rule. Here it is kept for each account and made to hold in memory; with Redis, `shared` keeps all
-//! replicas at one, `letters` tells them, and `erase` deletes what nobody reads any more.
+//! A purge is a tombstone with an epoch, and a chunk is purged if a tombstone that overlaps it has a greater epoch than
+//! the chunk's run. [`Purges`] applies this rule to memory; with Redis, it keeps all replicas at the same tombstones.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `tombstones.rs` | the rule, and the purges of an account; pure |
+//! | `replicate.rs` | the tombstones in Redis, and the marker that says whether they have changed |
+//! | `broadcast.rs` | messages to other replicas, and the check for lost ones |
+//! | `delete.rs` | deletes purged chunks from Redis |
 
 mod broadcast;
 mod delete;
@@ -13,75 +20,78 @@ pub(in crate::cache) use self::tombstones::Tombstones;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use self::tombstones::Tombstone;
+use futures_util::future::BoxFuture;
+
+use self::replicate::PurgeReplicator;
 use super::chunk::Chunk;
+use super::redis::PurgeCheck;
 use super::series::SeriesMap;
 use super::store::Memory;
 use crate::clock::Clock;
-use crate::redis_client::{Command, ConnectionError, Mailbox, Reply};
+use crate::redis_client::{Command, ConnectionError, Reply};
+use crate::replicas::{Mailbox, MessageKind, Tombstone};
 use crate::request::Series;
 use crate::window::Interval;
 
-use self::replicate::PurgeReplicator;
-
-/// What is to be purged.
+/// The data to be purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
-    /// Of which account.
+    /// The account.
     pub account: Arc<str>,
-    /// Of which of its streams; `None` is of all.
+    /// The stream; `None` means all streams of the account.
     pub stream: Option<Arc<str>>,
-    /// Of which time.
+    /// The time.
     pub interval: Interval,
 }
 
-/// What became of a purge. In memory it is done in any case.
+/// The result of a purge. It is complete in this replica's memory in any case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purged {
-    /// Its number: what was fetched with a smaller one is not served any more.
+pub struct PurgeResult {
+    /// The epoch of the purge: chunks of smaller epochs are not served any more.
     pub epoch: u64,
-    /// Chunks that have left the memory of this replica.
+    /// Chunks that were removed from this replica's memory.
     pub memory_chunks: usize,
-    /// What became of it beyond this replica; `None` if there is no Redis. If Redis does not take it, it is tried again
-    /// for as long as the process runs.
-    pub shared: Option<Result<PurgeDelivery, ConnectionError>>,
+    /// The result beyond this replica; `None` without Redis. A purge that Redis does not take is retried for as long as
+    /// the process runs.
+    pub delivery: Option<Result<PurgeDelivery, ConnectionError>>,
 }
 
-/// What became of a purge beyond this replica, once it stands in Redis, so that nobody reads there what was purged.
+/// The result of a purge beyond this replica, once its tombstone is in Redis, so that no replica reads purged chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurgeDelivery {
-    /// Other replicas that have said that it has left their memory.
+    /// Other replicas that have confirmed that their memory is clean.
     pub confirmed: usize,
-    /// Other replicas that listen, as far as is known; `None` if they could not be told. One that does not, looks in
-    /// Redis once a second.
+    /// Other replicas that receive messages; `None` if the message could not be sent. A replica that misses it reads the
+    /// marker in Redis once a second.
     pub expected: Option<usize>,
-    /// What has become of the values in Redis.
-    pub erased: DeletionStatus,
+    /// Whether the purged chunks have been deleted from Redis.
+    pub deletion: DeletionStatus,
 }
 
-/// Whether what was purged has been deleted from Redis. Nobody reads it there in either case.
+/// Whether purged chunks have been deleted from Redis. They are not read there in any case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeletionStatus {
-    /// So many chunks.
-    All(u64),
-    /// So many so far, and it goes on: there are many.
-    SoFar(u64),
-    /// So many, and then it failed; it is tried again for as long as the process runs.
+    /// All, which are so many chunks.
+    Complete(u64),
+    /// So many chunks up to now; the deletion continues.
+    InProgress(u64),
+    /// So many chunks before it failed; it is retried for as long as the process runs.
     Failed(u64, ConnectionError),
 }
 
-/// What was purged, for all who keep or serve. Cheap to clone; all clones are the same.
+/// The known purges, for everything that stores or serves chunks. Clones share them.
 #[derive(Clone)]
 pub struct Purges(Arc<Inner>);
 
 struct Inner {
-    /// What is known of each account. Held for a look and for bookkeeping; it may be taken while a shelf's lock is held,
-    /// never the other way round.
+    /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the other
+    /// way round.
     known: Mutex<HashMap<Arc<str>, Arc<Tombstones>>>,
-    shelves: SeriesMap,
+    series_map: SeriesMap,
     memory: Memory,
     clock: Clock,
-    shared: Option<PurgeReplicator>,
+    /// `None` without Redis.
+    replicator: Option<PurgeReplicator>,
 }
 
 impl std::fmt::Debug for Purges {
@@ -91,110 +101,116 @@ impl std::fmt::Debug for Purges {
 }
 
 impl Purges {
-    /// No purges yet of what lies on `shelves` and in `memory`. With `redis`, the prefix of all keys and the way to other
-    /// replicas, it keeps up with what they purge of `accounts`; that needs a runtime.
+    /// No purges yet of what `series_map` and `memory` hold. With `redis`, the prefix of all keys and the mailbox, they
+    /// follow the purges of other replicas for `accounts`; that needs a runtime.
     pub(super) fn new(
-        shelves: SeriesMap,
+        series_map: SeriesMap,
         memory: Memory,
         clock: Clock,
         accounts: Vec<Arc<str>>,
         redis: Option<(&str, Mailbox)>,
     ) -> Self {
-        let letters = redis.as_ref().map(|(_, post)| post.take_in(crate::redis_client::Topic::Purge));
-        let shared = redis.map(|(prefix, post)| PurgeReplicator::new(prefix, post, accounts));
-        let purges = Self(Arc::new(Inner { known: Mutex::default(), shelves, memory, clock, shared }));
-        if let Some(letters) = letters {
-            broadcast::listen(&purges, letters);
+        let inbox = redis.as_ref().map(|(_, mailbox)| mailbox.receive(MessageKind::Purge));
+        let replicator = redis.map(|(prefix, mailbox)| PurgeReplicator::new(prefix, mailbox, accounts));
+        let purges = Self(Arc::new(Inner { known: Mutex::default(), series_map, memory, clock, replicator }));
+        if let Some(inbox) = inbox {
+            broadcast::listen(&purges, inbox);
         }
         purges
     }
 
-    /// Purges. Ends when it is done everywhere, or it is known where not: with Redis within some seconds.
+    /// Purges data. Ends when it is purged everywhere, or it is known where not; with Redis, within some seconds.
     ///
-    /// Whoever drops this half-way leaves it half done; give it a task of its own.
-    pub async fn purge(&self, purge: Purge) -> Purged {
+    /// Not cancel-safe: run it in a task of its own.
+    pub async fn purge(&self, purge: Purge) -> PurgeResult {
         let Purge { account, stream, interval } = purge;
-        let tomb = Tombstone { stream, interval };
+        let tombstone = Tombstone { stream, interval };
         let (epoch, ticket) = {
             let mut known = self.lock();
-            let tombs = Arc::make_mut(known.entry(account.clone()).or_default());
-            let epoch = tombs.next(self.0.clock.now());
-            tombs.add(epoch, tomb.clone());
-            // Under one lock with the epoch: whoever raises it, because others have counted further, must not miss it.
-            (epoch, self.0.shared.as_ref().map(|shared| shared.open(&account, epoch, tomb)))
+            let tombstones = Arc::make_mut(known.entry(account.clone()).or_default());
+            let epoch = tombstones.next_epoch(self.0.clock.now());
+            tombstones.add(epoch, tombstone.clone());
+            // The ticket is registered under the same lock, so that it is seen when epochs are raised beyond those of
+            // other replicas.
+            let replicator = self.0.replicator.as_ref();
+            (epoch, replicator.map(|replicator| replicator.register(&account, epoch, tombstone)))
         };
         let memory_chunks = self.sweep(&account).await;
-        let Some((shared, ticket)) = self.0.shared.as_ref().zip(ticket) else {
-            return Purged { epoch, memory_chunks, shared: None };
+        let Some((replicator, ticket)) = self.0.replicator.as_ref().zip(ticket) else {
+            return PurgeResult { epoch, memory_chunks, delivery: None };
         };
-        let (epoch, told) = self.share(shared, &account, ticket).await;
-        Purged { epoch, memory_chunks, shared: Some(told) }
+        let (epoch, delivery) = self.replicate(replicator, &account, ticket).await;
+        PurgeResult { epoch, memory_chunks, delivery: Some(delivery) }
     }
 
-    /// The last purge of an account that is known; a run that begins now is of this epoch.
+    /// The last known purge of an account, which is the epoch of a run that begins now.
     pub(super) fn epoch(&self, account: &str) -> u64 {
-        self.tombs(account).map_or(0, |tombs| tombs.epoch())
+        self.get(account).map_or(0, |tombstones| tombstones.epoch())
     }
 
     /// Whether a chunk of a series was purged since its run began.
-    pub(super) fn buries(&self, series: &Series, chunk: &Chunk) -> bool {
-        self.buries_of(&series.account, &series.stream, chunk.interval(), chunk.epoch())
+    pub(super) fn is_purged(&self, series: &Series, chunk: &Chunk) -> bool {
+        PurgeCheck::is_purged(self, &series.account, &series.stream, chunk.interval(), chunk.epoch())
     }
 
-    /// The same, told by what a chunk is.
-    pub(super) fn buries_of(&self, account: &str, stream: &str, interval: Interval, epoch: u64) -> bool {
-        self.tombs(account).is_some_and(|tombs| tombs.buries(stream, interval, epoch))
+    /// Learns the purges of an account that other replicas have written to Redis. `false` if they could not be learned.
+    pub(super) async fn refresh(&self, account: &str) -> bool {
+        let Some(replicator) = &self.0.replicator else { return true };
+        let replies = replicator.redis().run(vec![replicator.marker_command(account)]).await;
+        self.apply_marker_reply(account, replies.iter().flatten().next()).await
     }
 
-    /// What tells whether there is news of an account's purges, to be asked along with something else.
-    pub(super) fn ask(&self, account: &str) -> Option<Command> {
-        self.0.shared.as_ref().map(|shared| shared.ask(account))
+    /// The purges of an account that are known now, which do not change afterwards.
+    pub(super) fn snapshot(&self, account: &str) -> Arc<Tombstones> {
+        self.get(account).unwrap_or_default()
     }
 
-    /// Takes in the answer to [`Purges::ask`], and learns what is new. `false` if that could not be found out: then
-    /// nothing that came from Redis may be used.
-    pub(super) async fn heard(&self, account: &str, answer: Option<&Reply>) -> bool {
-        match (&self.0.shared, answer) {
+    /// See [`PurgeCheck::apply_marker`].
+    async fn apply_marker_reply(&self, account: &str, reply: Option<&Reply>) -> bool {
+        match (&self.0.replicator, reply) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(shared), Some(answer)) => {
-                shared.is_known(account, answer) || self.learn(shared, account, answer).await
+            (Some(replicator), Some(reply)) => {
+                replicator.is_current(account, reply) || self.learn(replicator, account, reply).await
             }
         }
     }
 
-    /// Looks whether there is news of an account's purges, and learns what is new. `false` as with [`Purges::heard`].
-    pub(super) async fn catch_up(&self, account: &str) -> bool {
-        let Some(shared) = &self.0.shared else { return true };
-        let answers = shared.link().run(vec![shared.ask(account)]).await;
-        self.heard(account, answers.iter().flatten().next()).await
-    }
-
-    /// What is known to be purged of an account now, whatever comes to be known later.
-    pub(super) fn known(&self, account: &str) -> Arc<Tombstones> {
-        self.tombs(account).unwrap_or_default()
-    }
-
-    /// Takes what was purged off the shelves of an account and out of memory; how many chunks.
+    /// Removes purged chunks of an account from memory. Returns how many there were.
     async fn sweep(&self, account: &Arc<str>) -> usize {
         let (purges, account) = (self.clone(), account.clone());
         let sweep = move || {
-            let Some(tombs) = purges.tombs(&account) else { return 0 };
-            let Inner { shelves, memory, .. } = &*purges.0;
-            let swept = shelves.account_series(&account).into_iter().map(|(stream, shelf)| {
-                shelf.lock().apply_purge(|interval, epoch| tombs.buries(&stream, interval, epoch), memory)
+            let Some(tombstones) = purges.get(&account) else { return 0 };
+            let Inner { series_map, memory, .. } = &*purges.0;
+            let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
+                let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
+                series_state.lock().apply_purge(is_purged, memory)
             });
-            swept.sum()
+            removed.sum()
         };
-        // A year of many series is a look at each of its chunks.
+        // All chunks of the account are visited, which takes long for a year of many series.
         tokio::task::spawn_blocking(sweep).await.unwrap_or_default()
     }
 
-    fn tombs(&self, account: &str) -> Option<Arc<Tombstones>> {
+    fn get(&self, account: &str) -> Option<Arc<Tombstones>> {
         self.lock().get(account).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Tombstones>>> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PurgeCheck for Purges {
+    fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64) -> bool {
+        self.get(account).is_some_and(|tombstones| tombstones.is_purged(stream, interval, epoch))
+    }
+
+    fn marker_command(&self, account: &str) -> Option<Command> {
+        self.0.replicator.as_ref().map(|replicator| replicator.marker_command(account))
+    }
+
+    fn apply_marker<'a>(&'a self, account: &'a str, reply: Option<&'a Reply>) -> BoxFuture<'a, bool> {
+        Box::pin(self.apply_marker_reply(account, reply))
     }
 }

@@ -1,8 +1,9 @@
-//! What replicas know together of purges: in Redis, a hash of them for each account, and a mark that changes with it.
+//! The purges that all replicas know of: in Redis, a hash of tombstones for each account, and a marker that changes with
+//! it.
 //!
-//! The mark is never the same twice. So whoever sees the one that it saw last knows all that stands in the hash, whatever
-//! happened in between, an emptied Redis included. A replica that knows more than Redis writes it there again: what was
-//! purged is as well known as the best informed of all replicas. Plain commands, for scripts may be forbidden.
+//! No marker is ever used twice. A replica that reads the marker that it read last knows everything in the hash, even if
+//! Redis was emptied meanwhile. A replica that knows more than the hash writes it there again, so that Redis knows as much
+//! as the best informed replica. Plain commands are used, since scripts may be forbidden.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,61 +16,61 @@ use tokio::time::sleep;
 
 use super::broadcast::Confirmations;
 use super::delete::PurgeDeleter;
-use super::tombstones::{Tombstone, Tombstones, read_epoch};
+use super::tombstones::Tombstones;
 use super::{Inner, PurgeDelivery, Purges};
-use crate::cache::redis::encoded;
-use crate::redis_client::{Command, ConnectionError, Mailbox, RedisClient, Reply};
+use crate::cache::redis::keys;
+use crate::redis_client::{Command, ConnectionError, RedisClient, Reply};
+use crate::replicas::{Mailbox, Tombstone, parse_epoch};
 use crate::telemetry;
 
-/// The version of how purges stand in Redis.
-const FORMAT: &str = "p1";
-/// The field of the epoch before which purges are forgotten.
-const FLOOR: &[u8] = b"floor";
-/// So often others may write at the same moment before it is given up.
-const TRIES: usize = 10;
-/// The pauses between two attempts at what could not be done; the last one again and again.
-const PAUSES: [Duration; 4] =
+/// The field with the epoch before which purges are forgotten.
+const FLOOR_FIELD: &[u8] = b"floor";
+/// Attempts to write while other replicas write at the same time.
+const MAX_WRITE_ATTEMPTS: usize = 10;
+/// Pauses between attempts after failures; the last one repeats.
+const RETRY_PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(30)];
 
-/// The purges of all replicas, and the way to them.
+/// Keeps the purges of this replica and those in Redis the same.
 pub(super) struct PurgeReplicator {
-    pub(super) post: Mailbox,
+    pub(super) mailbox: Mailbox,
+    /// `cache.redis.prefix`.
     pub(super) prefix: String,
-    /// The accounts that are looked after.
+    /// The accounts whose markers are checked.
     pub(super) accounts: Vec<Arc<str>>,
-    /// Where replicas say that they have heard of one of our purges.
     pub(super) confirmations: Confirmations,
-    /// Wakes who looks for news.
-    pub(super) look: Notify,
-    state: Mutex<HashMap<Arc<str>, State>>,
-    /// Makes each mark another one, with the replica's name.
-    marks: AtomicU64,
+    /// Triggers a check of the markers.
+    pub(super) check_now: Notify,
+    /// Locked for bookkeeping only.
+    accounts_state: Mutex<HashMap<Arc<str>, AccountState>>,
+    /// Makes each marker of this replica unique.
+    next_marker: AtomicU64,
 }
 
 #[derive(Default)]
-struct State {
-    /// The mark under which all that stands in Redis is known; empty if there was none, `None` before the first look.
-    seen: Option<Bytes>,
-    /// Purges of our own that do not stand in Redis yet, with how they stand here.
+struct AccountState {
+    /// The marker under which everything in Redis is known; empty if there was none, `None` before the first read.
+    known_marker: Option<Bytes>,
+    /// Purges of this replica that are not in Redis yet.
     unwritten: Vec<PurgeTicket>,
-    /// Held while Redis is read and written, so that this replica does one thing after the other.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held while Redis is read and written, so that this replica does one exchange at a time.
+    exchange_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A purge of our own on its way to Redis. Cheap to clone; all clones are the same.
+/// A purge of this replica on its way to Redis. Clones are the same.
 #[derive(Clone)]
 pub(super) struct PurgeTicket(Arc<(Tombstone, Mutex<Progress>)>);
 
 struct Progress {
-    /// Raised if others have counted further by the time that it comes to Redis.
+    /// Raised if other replicas have used greater epochs by the time that the purge is written.
     epoch: u64,
     is_written: bool,
-    /// A later one covers it, and is on the same way.
-    is_needless: bool,
+    /// A later purge that is on its way too covers this one.
+    is_superseded: bool,
 }
 
 impl PurgeTicket {
-    fn tomb(&self) -> &Tombstone {
+    fn tombstone(&self) -> &Tombstone {
         &self.0.0
     }
 
@@ -78,258 +79,257 @@ impl PurgeTicket {
     }
 }
 
-/// What stands in Redis of an account.
-struct Standing {
-    mark: Bytes,
-    tombs: Tombstones,
+/// The purges of an account in Redis.
+struct StoredPurges {
+    marker: Bytes,
+    tombstones: Tombstones,
 }
 
 impl PurgeReplicator {
-    pub(super) fn new(prefix: &str, post: Mailbox, accounts: Vec<Arc<str>>) -> Self {
-        let (prefix, state, confirmations) = (prefix.to_owned(), Mutex::default(), Confirmations::default());
-        Self { post, prefix, accounts, confirmations, look: Notify::new(), state, marks: AtomicU64::default() }
+    pub(super) fn new(prefix: &str, mailbox: Mailbox, accounts: Vec<Arc<str>>) -> Self {
+        let (prefix, confirmations) = (prefix.to_owned(), Confirmations::default());
+        let (accounts_state, next_marker) = (Mutex::default(), AtomicU64::default());
+        Self { mailbox, prefix, accounts, confirmations, check_now: Notify::new(), accounts_state, next_marker }
     }
 
-    pub(super) fn link(&self) -> &RedisClient {
-        self.post.link()
+    pub(super) fn redis(&self) -> &RedisClient {
+        self.mailbox.redis()
     }
 
-    /// Notes a purge that is to be written. It takes the place of those that it covers and that are still not written.
-    pub(super) fn open(&self, account: &Arc<str>, epoch: u64, tomb: Tombstone) -> PurgeTicket {
-        let progress = Progress { epoch, is_written: false, is_needless: false };
-        let ticket = PurgeTicket(Arc::new((tomb, Mutex::new(progress))));
-        self.state(account, |state| {
-            // Whoever asks again and again while Redis is away does not make the list longer.
-            let covered = state.unwritten.extract_if(.., |known| ticket.tomb().covers(known.tomb()));
-            covered.for_each(|known| known.progress().is_needless = true);
+    /// Registers a purge to be written, in place of unwritten ones that it covers, so that repeated purges while Redis is
+    /// away do not accumulate.
+    pub(super) fn register(&self, account: &Arc<str>, epoch: u64, tombstone: Tombstone) -> PurgeTicket {
+        let progress = Progress { epoch, is_written: false, is_superseded: false };
+        let ticket = PurgeTicket(Arc::new((tombstone, Mutex::new(progress))));
+        self.with_state(account, |state| {
+            let covered = state.unwritten.extract_if(.., |known| ticket.tombstone().covers(known.tombstone()));
+            covered.for_each(|known| known.progress().is_superseded = true);
             state.unwritten.push(ticket.clone());
         });
         ticket
     }
 
-    /// Asks for the mark.
-    pub(super) fn ask(&self, account: &str) -> Command {
-        Command::new("GET").arg(self.name(account, "epoch"))
+    /// The command that reads the marker of an account.
+    pub(super) fn marker_command(&self, account: &str) -> Command {
+        Command::new("GET").arg(keys::purge_marker(&self.prefix, account))
     }
 
-    /// Asks for the marks of all accounts: at once, but in a Cluster one by one, for they lie on several nodes. The answer
-    /// to each, in the order of the accounts.
+    /// Reads the markers of all accounts, in their order. In a Cluster each is read by itself, since they lie on several
+    /// nodes.
     ///
     /// # Errors
-    /// If Redis cannot be asked.
-    pub(super) async fn ask_all(&self) -> Result<Vec<Reply>, ConnectionError> {
-        if self.link().is_cluster() {
-            return self.link().run(self.accounts.iter().map(|account| self.ask(account)).collect()).await;
+    /// If Redis does not answer.
+    pub(super) async fn read_markers(&self) -> Result<Vec<Reply>, ConnectionError> {
+        if self.redis().is_cluster() {
+            return self.redis().run(self.accounts.iter().map(|account| self.marker_command(account)).collect()).await;
         }
-        let names = self.accounts.iter().map(|account| self.name(account, "epoch"));
-        match self.link().run(vec![Command::new("MGET").args(names)]).await?.pop() {
-            Some(Reply::Array(marks)) => Ok(marks),
+        let names = self.accounts.iter().map(|account| keys::purge_marker(&self.prefix, account));
+        match self.redis().run(vec![Command::new("MGET").args(names)]).await?.pop() {
+            Some(Reply::Array(markers)) => Ok(markers),
             other => Err(other.map_or(ConnectionError::Nonsense, |reply| reply.fault())),
         }
     }
 
-    /// Whether nothing has changed since the last look, by the answer to [`PurgeReplicator::ask`].
-    pub(super) fn is_known(&self, account: &str, answer: &Reply) -> bool {
-        mark(answer).is_ok_and(|mark| self.state(account, |state| state.seen.as_ref() == Some(&mark)))
+    /// Whether the marker has not changed since the tombstones were read, by the reply to
+    /// [`PurgeReplicator::marker_command`].
+    pub(super) fn is_current(&self, account: &str, reply: &Reply) -> bool {
+        let is_known = |marker| self.with_state(account, |state| state.known_marker.as_ref() == Some(&marker));
+        parse_marker(reply).is_ok_and(is_known)
     }
 
-    /// Both names lie in one slot of a Cluster.
-    fn name(&self, account: &str, what: &str) -> String {
-        format!("{}:{FORMAT}:{{{}}}:{what}", self.prefix, encoded(account))
-    }
-
-    fn state<T>(&self, account: &str, look: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.get_mut(account) {
-            Some(state) => look(state),
-            None => look(state.entry(account.into()).or_default()),
+    fn with_state<T>(&self, account: &str, access: impl FnOnce(&mut AccountState) -> T) -> T {
+        let mut states = self.accounts_state.lock().unwrap_or_else(PoisonError::into_inner);
+        match states.get_mut(account) {
+            Some(state) => access(state),
+            None => access(states.entry(account.into()).or_default()),
         }
     }
 
-    async fn read(&self, account: &str) -> Result<Standing, ConnectionError> {
-        let all = Command::new("HGETALL").arg(self.name(account, "purges"));
-        let replies = self.link().run(vec![self.ask(account), all]).await?;
-        let [answer, Reply::Array(fields)] = replies.as_slice() else {
+    async fn read(&self, account: &str) -> Result<StoredPurges, ConnectionError> {
+        let all = Command::new("HGETALL").arg(keys::tombstones(&self.prefix, account));
+        let replies = self.redis().run(vec![self.marker_command(account), all]).await?;
+        let [marker, Reply::Array(fields)] = replies.as_slice() else {
             return Err(replies.get(1).map_or(ConnectionError::Nonsense, Reply::fault));
         };
-        let mark = mark(answer)?;
-        let mut tombs = Tombstones::default();
+        let marker = parse_marker(marker)?;
+        let mut tombstones = Tombstones::default();
         for pair in fields.chunks(2) {
             let [Reply::Bytes(field), Reply::Bytes(value)] = pair else { return Err(ConnectionError::Nonsense) };
             let [field, value] = [field, value].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-            match (field.as_bytes() == FLOOR, read_epoch(&field)) {
-                (true, _) => tombs.raise(read_epoch(&value).unwrap_or_default()),
-                (false, Some(epoch)) => tombs.add(epoch, Tombstone::read(&value)),
+            match (field.as_bytes() == FLOOR_FIELD, parse_epoch(&field)) {
+                (true, _) => tombstones.raise_floor(parse_epoch(&value).unwrap_or_default()),
+                (false, Some(epoch)) => tombstones.add(epoch, Tombstone::parse(&value)),
                 (false, None) => {}
             }
         }
-        // The last purge always stands in the hash. If it does not, the hash was lost, to a Redis that was full perhaps:
-        // then what was purged is not known, and all may have been.
-        let last = String::from_utf8_lossy(&mark).split('-').next().and_then(read_epoch).unwrap_or_default();
-        if tombs.epoch() < last {
-            tombs.add(last, Tombstone::EVERYTHING);
+        // The last purge is always in the hash. If it is not, the hash was evicted, and anything may have been purged.
+        let last = String::from_utf8_lossy(&marker).split('-').next().and_then(parse_epoch).unwrap_or_default();
+        if tombstones.epoch() < last {
+            tombstones.add(last, Tombstone::EVERYTHING);
         }
-        Ok(Standing { mark, tombs })
+        Ok(StoredPurges { marker, tombstones })
     }
 
-    /// Writes what is known here and not there. `false` if somebody else wrote meanwhile, and it must be read again.
-    async fn write(&self, account: &str, known: &Tombstones, there: &Tombstones) -> Result<bool, ConnectionError> {
-        let hash = self.name(account, "purges");
+    /// Writes the tombstones that are known here and not in Redis. `false` if another replica wrote meanwhile, so that
+    /// they must be read again.
+    async fn write(&self, account: &str, known: &Tombstones, stored: &Tombstones) -> Result<bool, ConnectionError> {
+        let hash = keys::tombstones(&self.prefix, account);
         let mut commands = Vec::new();
-        for (epoch, tomb) in known.iter().filter(|(epoch, tomb)| there.get(*epoch) != Some(tomb)) {
-            // Where another stands, it is known here too, and this is both.
-            let name = if there.get(epoch).is_some() { "HSET" } else { "HSETNX" };
+        for (epoch, tombstone) in known.iter().filter(|(epoch, tombstone)| stored.get(*epoch) != Some(tombstone)) {
+            // A stored tombstone of the same epoch is known too, and is merged into this one.
+            let name = if stored.get(epoch).is_some() { "HSET" } else { "HSETNX" };
             let field = Command::new(name).arg(hash.clone()).arg(epoch.to_string());
-            commands.push((name == "HSETNX", field.arg(tomb.to_string())));
+            commands.push((name == "HSETNX", field.arg(tombstone.to_string())));
         }
-        if known.floor() > there.floor() {
-            let floor = Command::new("HSET").arg(hash.clone()).arg(FLOOR).arg(known.floor().to_string());
+        if known.floor() > stored.floor() {
+            let floor = Command::new("HSET").arg(hash.clone()).arg(FLOOR_FIELD).arg(known.floor().to_string());
             commands.push((false, floor));
         }
-        let gone: Vec<_> = there.iter().filter(|(epoch, _)| known.get(*epoch).is_none()).collect();
-        if !gone.is_empty() {
-            let fields = gone.iter().map(|(epoch, _)| epoch.to_string());
+        let removed: Vec<_> = stored.iter().filter(|(epoch, _)| known.get(*epoch).is_none()).collect();
+        if !removed.is_empty() {
+            let fields = removed.iter().map(|(epoch, _)| epoch.to_string());
             commands.push((false, Command::new("HDEL").arg(hash).args(fields)));
         }
         let (must_be_new, commands): (Vec<bool>, Vec<Command>) = commands.into_iter().unzip();
-        let replies = self.link().run(commands).await?;
-        let mut is_ours = true;
+        let replies = self.redis().run(commands).await?;
+        let mut is_written = true;
         for (reply, must_be_new) in replies.iter().zip(must_be_new) {
-            let Reply::Integer(new) = reply else { return Err(reply.fault()) };
-            is_ours &= !must_be_new || *new == 1;
+            let Reply::Integer(created) = reply else { return Err(reply.fault()) };
+            is_written &= !must_be_new || *created == 1;
         }
-        Ok(is_ours)
+        Ok(is_written)
     }
 
-    /// Tells that there is news; only when the news is there, or one might look too early and never again.
-    async fn put_mark(&self, account: &str, epoch: u64) -> Result<Bytes, ConnectionError> {
-        let number = self.marks.fetch_add(1, Ordering::Relaxed);
-        let mark = Bytes::from(format!("{epoch}-{}-{number}", self.post.me()));
-        let set = Command::new("SET").arg(self.name(account, "epoch")).arg(mark.clone());
-        match self.link().run(vec![set]).await?.first() {
-            Some(Reply::Status(_)) => Ok(mark),
+    /// Writes a new marker. This happens after the tombstones are written: a replica that saw the marker first would read
+    /// the tombstones too early, and never again.
+    async fn write_marker(&self, account: &str, epoch: u64) -> Result<Bytes, ConnectionError> {
+        let number = self.next_marker.fetch_add(1, Ordering::Relaxed);
+        let marker = Bytes::from(format!("{epoch}-{}-{number}", self.mailbox.me()));
+        let set = Command::new("SET").arg(keys::purge_marker(&self.prefix, account)).arg(marker.clone());
+        match self.redis().run(vec![set]).await?.first() {
+            Some(Reply::Status(_)) => Ok(marker),
             other => Err(other.map_or(ConnectionError::Nonsense, Reply::fault)),
         }
     }
 }
 
-/// What stands as a mark; empty if there is none.
-fn mark(answer: &Reply) -> Result<Bytes, ConnectionError> {
-    match answer {
+/// The marker in a reply; empty if there is none.
+fn parse_marker(reply: &Reply) -> Result<Bytes, ConnectionError> {
+    match reply {
         Reply::Nil => Ok(Bytes::new()),
-        Reply::Bytes(mark) => Ok(mark.clone()),
+        Reply::Bytes(marker) => Ok(marker.clone()),
         other => Err(other.fault()),
     }
 }
 
 impl Purges {
-    /// Learns what is new since `answer` told so. `false` if Redis does not say.
-    pub(super) async fn learn(&self, shared: &PurgeReplicator, account: &str, answer: &Reply) -> bool {
-        let turn = shared.state(account, |state| state.turn.clone());
-        let _turn = turn.lock().await;
-        // Many hear of the same news at once; the first one learns it for all.
-        shared.is_known(account, answer) || self.agree(shared, &account.into()).await.is_ok()
+    /// Learns the purges that are new since `reply` to the marker command. `false` if Redis does not answer.
+    pub(super) async fn learn(&self, replicator: &PurgeReplicator, account: &str, reply: &Reply) -> bool {
+        let lock = replicator.with_state(account, |state| state.exchange_lock.clone());
+        let _guard = lock.lock().await;
+        // Many calls may see the same marker at once; the first one learns the purges for all.
+        replicator.is_current(account, reply) || self.synchronize(replicator, &account.into()).await.is_ok()
     }
 
-    /// Makes what is known here and what stands in Redis the same, and sees to it that memory is clean of it. Only in
-    /// one's turn.
-    async fn agree(&self, shared: &PurgeReplicator, account: &Arc<str>) -> Result<(), ConnectionError> {
-        for _ in 0..TRIES {
-            let there = shared.read(account).await?;
-            let (known, is_news, unwritten) = {
+    /// Makes the purges known here and those in Redis the same, and sweeps memory. The caller holds the exchange lock.
+    async fn synchronize(&self, replicator: &PurgeReplicator, account: &Arc<str>) -> Result<(), ConnectionError> {
+        for _ in 0..MAX_WRITE_ATTEMPTS {
+            let stored = replicator.read(account).await?;
+            let (known, is_changed, unwritten) = {
                 let mut all = self.lock();
-                let tombs = Arc::make_mut(all.entry(account.clone()).or_default());
-                let before = tombs.clone();
-                let unwritten = shared.state(account, |state| state.unwritten.clone());
+                let tombstones = Arc::make_mut(all.entry(account.clone()).or_default());
+                let before = tombstones.clone();
+                let unwritten = replicator.with_state(account, |state| state.unwritten.clone());
                 for ticket in &unwritten {
                     let mut progress = ticket.progress();
-                    // Others have counted further since: a chunk of such an epoch may be older than this purge.
-                    if progress.epoch <= there.tombs.epoch() {
-                        tombs.take_back(progress.epoch);
-                        let beyond = tombs.epoch().max(there.tombs.epoch()) + 1;
-                        progress.epoch = tombs.next(self.0.clock.now()).max(beyond);
-                        tombs.add(progress.epoch, ticket.tomb().clone());
+                    // Other replicas have used greater epochs: a chunk with one of them may be older than this purge.
+                    if progress.epoch <= stored.tombstones.epoch() {
+                        tombstones.remove(progress.epoch);
+                        let beyond = tombstones.epoch().max(stored.tombstones.epoch()) + 1;
+                        progress.epoch = tombstones.next_epoch(self.0.clock.now()).max(beyond);
+                        tombstones.add(progress.epoch, ticket.tombstone().clone());
                     }
                 }
-                tombs.merge(&there.tombs);
-                (tombs.clone(), *tombs != before, unwritten)
+                tombstones.merge(&stored.tombstones);
+                (tombstones.clone(), *tombstones != before, unwritten)
             };
-            if is_news {
+            if is_changed {
                 self.sweep(account).await;
             }
-            let mark = if known == there.tombs && unwritten.is_empty() {
-                there.mark
-            } else if shared.write(account, &known, &there.tombs).await? {
-                shared.put_mark(account, known.epoch()).await?
+            let marker = if known == stored.tombstones && unwritten.is_empty() {
+                stored.marker
+            } else if replicator.write(account, &known, &stored.tombstones).await? {
+                replicator.write_marker(account, known.epoch()).await?
             } else {
                 continue;
             };
-            shared.state(account, |state| {
-                state.seen = Some(mark);
-                state.unwritten.retain(|open| !unwritten.iter().any(|done| Arc::ptr_eq(&open.0, &done.0)));
+            replicator.with_state(account, |state| {
+                state.known_marker = Some(marker);
+                state.unwritten.retain(|open| !unwritten.iter().any(|written| Arc::ptr_eq(&open.0, &written.0)));
             });
             for ticket in unwritten {
                 ticket.progress().is_written = true;
             }
             return Ok(());
         }
-        Err(ConnectionError::NotReady("others write all the time".to_owned()))
+        Err(ConnectionError::NotReady("other replicas write purges all the time".to_owned()))
     }
 
-    /// Brings a purge of our own to all others; its epoch, and what has become of it.
-    pub(super) async fn share(
+    /// Brings a purge of this replica to all others. Returns its epoch and the result.
+    pub(super) async fn replicate(
         &self,
-        shared: &PurgeReplicator,
+        replicator: &PurgeReplicator,
         account: &Arc<str>,
         ticket: PurgeTicket,
     ) -> (u64, Result<PurgeDelivery, ConnectionError>) {
-        let told = match self.write(shared, account, &ticket).await {
-            Ok(()) => Ok(self.finish(shared, account, &ticket).await),
+        let delivery = match self.write(replicator, account, &ticket).await {
+            Ok(()) => Ok(self.deliver(replicator, account, &ticket).await),
             Err(why) => {
-                tokio::spawn(make_up_for(Arc::downgrade(&self.0), account.clone(), ticket.clone()));
+                tokio::spawn(retry_replication(Arc::downgrade(&self.0), account.clone(), ticket.clone()));
                 Err(why)
             }
         };
-        (ticket.progress().epoch, told)
+        (ticket.progress().epoch, delivery)
     }
 
-    /// Tells the others of a purge that stands in Redis, and deletes there what was purged.
-    async fn finish(&self, shared: &PurgeReplicator, account: &Arc<str>, ticket: &PurgeTicket) -> PurgeDelivery {
+    /// Broadcasts a purge that is in Redis, and deletes purged chunks there.
+    async fn deliver(&self, replicator: &PurgeReplicator, account: &Arc<str>, ticket: &PurgeTicket) -> PurgeDelivery {
         let epoch = ticket.progress().epoch;
-        let (confirmed, expected) = shared.tell(account, epoch, ticket.tomb()).await;
-        let eraser = PurgeDeleter::new(shared, account, epoch, ticket.tomb());
-        PurgeDelivery { confirmed, expected, erased: eraser.begin(pauses()).await }
+        let (confirmed, expected) = replicator.broadcast(account, epoch, ticket.tombstone()).await;
+        let deleter = PurgeDeleter::new(replicator, account, epoch, ticket.tombstone());
+        PurgeDelivery { confirmed, expected, deletion: deleter.start(retry_pauses()).await }
     }
 
-    /// Writes a purge of our own, unless that was done along with another.
+    /// Writes a purge of this replica, unless it was written along with another.
     async fn write(
         &self,
-        shared: &PurgeReplicator,
+        replicator: &PurgeReplicator,
         account: &Arc<str>,
         ticket: &PurgeTicket,
     ) -> Result<(), ConnectionError> {
-        let turn = shared.state(account, |state| state.turn.clone());
-        let _turn = turn.lock().await;
+        let lock = replicator.with_state(account, |state| state.exchange_lock.clone());
+        let _guard = lock.lock().await;
         let is_written = ticket.progress().is_written;
-        if is_written { Ok(()) } else { self.agree(shared, account).await }
+        if is_written { Ok(()) } else { self.synchronize(replicator, account).await }
     }
 }
 
-/// Does what could not be done as soon as it can be, if there is still somebody for whom.
-async fn make_up_for(purges: Weak<Inner>, account: Arc<str>, ticket: PurgeTicket) {
-    for pause in pauses() {
+/// Repeats a replication that failed until it succeeds, is superseded, or the cache is dropped.
+async fn retry_replication(purges: Weak<Inner>, account: Arc<str>, ticket: PurgeTicket) {
+    for pause in retry_pauses() {
         sleep(pause).await;
         let Some(purges) = purges.upgrade().map(Purges) else { return };
-        let Some(shared) = purges.0.shared.as_ref().filter(|_| !ticket.progress().is_needless) else { return };
-        if purges.write(shared, &account, &ticket).await.is_ok() {
-            let told = purges.finish(shared, &account, &ticket).await;
-            telemetry::purge_replicated_late(&account, ticket.progress().epoch, told.confirmed);
+        let replicator = purges.0.replicator.as_ref().filter(|_| !ticket.progress().is_superseded);
+        let Some(replicator) = replicator else { return };
+        if purges.write(replicator, &account, &ticket).await.is_ok() {
+            let delivery = purges.deliver(replicator, &account, &ticket).await;
+            telemetry::purge_replicated_late(&account, ticket.progress().epoch, delivery.confirmed);
             return;
         }
     }
 }
 
-/// Longer and longer, for ever.
-fn pauses() -> impl Iterator<Item = Duration> + Send {
-    PAUSES.into_iter().chain(std::iter::repeat(PAUSES[PAUSES.len() - 1]))
+/// The pauses of [`RETRY_PAUSES`], without end.
+fn retry_pauses() -> impl Iterator<Item = Duration> + Send {
+    RETRY_PAUSES.into_iter().chain(std::iter::repeat(RETRY_PAUSES[RETRY_PAUSES.len() - 1]))
 }

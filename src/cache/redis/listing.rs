@@ -1,98 +1,97 @@
-//! What the second tier says it has of a long window, and how much of that is read at a time. Pure.
+//! What of a long window is listed in Redis, and how much of it is read at a time. Pure.
 //!
-//! A year does not fit where its answer is put together, so what stands in Redis is read when the answer has come so far.
-//! What is *not* there is known at once, by the names of the chunks, so runs are planned around what is. A name promises
-//! nothing: what cannot be read then is missing, and fetched.
+//! A year does not fit into memory, so chunks in Redis are read when the answer reaches them. Which time is absent from
+//! Redis is known before, by the names of the chunks, so that runs are planned around what is listed. A listed chunk that
+//! cannot be read is missing, and fetched.
 
 use crate::window::{Grid, Interval, IntervalSet, Timestamp};
 
-/// About so many bytes of chunks are read at a time.
+/// About how many bytes of chunks are read at a time.
 pub(in crate::cache) const READ_BYTES: usize = 2 << 20;
-/// So many cells at first, while nobody knows how dense they are,
+/// Cells of the first read, while their density is unknown, and of the largest.
 const FIRST_CELLS: usize = 4;
-/// and at most.
-const MOST_CELLS: usize = 32;
-/// If Redis does not answer, so many cells are given up, and twice as many at each further failure in a row: a moment's
-/// failure costs a few calls, and a Redis that is gone a handful of runs.
-const GIVEN_UP_CELLS: usize = 24;
+const MAX_CELLS: usize = 32;
+/// Cells that are treated as absent when Redis does not answer, doubled at each further failure in a row: a short failure
+/// costs a few calls, and a long one a few runs.
+const ABANDONED_CELLS: usize = 24;
 
-/// What is known of the second tier by name.
+/// What of a window is listed in Redis.
 #[derive(Debug)]
 pub(in crate::cache) struct RedisListing {
-    /// What was looked for.
-    looked_for: IntervalSet,
-    /// What of it is there, and has not been read yet.
-    there: IntervalSet,
-    /// When the oldest of it was fetched.
+    /// The time that was looked up.
+    looked_up: IntervalSet,
+    /// The part of it that is listed and not read yet.
+    listed: IntervalSet,
+    /// When the oldest listed chunk was fetched.
     oldest: Option<Timestamp>,
-    /// How many cells are read next.
+    /// Cells of the next read.
     cells: usize,
-    /// How many times in a row nothing could be read.
+    /// Failed reads in a row.
     failures: u32,
 }
 
 impl RedisListing {
     pub(in crate::cache) fn new() -> Self {
-        let (looked_for, there) = (IntervalSet::default(), IntervalSet::default());
-        Self { looked_for, there, oldest: None, cells: FIRST_CELLS, failures: 0 }
+        let (looked_up, listed) = (IntervalSet::default(), IntervalSet::default());
+        Self { looked_up, listed, oldest: None, cells: FIRST_CELLS, failures: 0 }
     }
 
-    /// What of `missing` has not been looked for.
+    /// The part of `missing` that was not looked up.
     pub(in crate::cache) fn unknown(&self, missing: &IntervalSet) -> IntervalSet {
-        missing.without(&self.looked_for)
+        missing.without(&self.looked_up)
     }
 
-    /// What of `missing` is not there: it must be fetched.
+    /// The part of `missing` that is not listed, so that it must be fetched.
     pub(in crate::cache) fn absent(&self, missing: &IntervalSet) -> IntervalSet {
-        missing.without(&self.there)
+        missing.without(&self.listed)
     }
 
-    /// When the oldest of what was there had been fetched.
+    /// When the oldest listed chunk was fetched.
     pub(in crate::cache) fn oldest(&self) -> Option<Timestamp> {
         self.oldest
     }
 
-    /// `intervals` have been looked for, and of them `there` was found, fetched at these moments.
-    pub(in crate::cache) fn learn(
+    /// Records that `intervals` were looked up, and `chunks` were listed, each with the time of its fetch.
+    pub(in crate::cache) fn add(
         &mut self,
         intervals: &IntervalSet,
-        there: impl IntoIterator<Item = (Interval, Timestamp)>,
+        chunks: impl IntoIterator<Item = (Interval, Timestamp)>,
     ) {
-        intervals.intervals().iter().for_each(|interval| self.looked_for.insert(*interval));
-        for (found, fetched_at) in there {
-            for interval in intervals.within(found) {
-                self.there.insert(interval);
+        intervals.intervals().iter().for_each(|interval| self.looked_up.insert(*interval));
+        for (chunk, fetched_at) in chunks {
+            for interval in intervals.within(chunk) {
+                self.listed.insert(interval);
                 self.oldest = Some(self.oldest.map_or(fetched_at, |oldest| oldest.min(fetched_at)));
             }
         }
     }
 
-    /// What is read next of `missing`, if its beginning is there: what follows it there, in a few cells.
+    /// The time that is read next, if the beginning of `missing` is listed: the listed part of `missing` in a few cells.
     pub(in crate::cache) fn next(&self, grid: &Grid, missing: &IntervalSet) -> Option<IntervalSet> {
         let first = missing.intervals().first()?.start;
-        let is_there = self.there.within(Interval::new(first, first.next_tick())).next().is_some();
-        let there = || missing.intervals().iter().flat_map(|interval| self.there.within(*interval)).collect();
-        is_there.then(|| first_cells(grid, &there(), self.cells))
+        let is_listed = self.listed.within(Interval::new(first, first.next_tick())).next().is_some();
+        let listed = || missing.intervals().iter().flat_map(|interval| self.listed.within(*interval)).collect();
+        is_listed.then(|| first_cells(grid, &listed(), self.cells))
     }
 
-    /// `piece` has been read, whether all of it was there or not: it was of so many bytes.
-    pub(in crate::cache) fn read(&mut self, piece: &IntervalSet, bytes: usize) {
-        piece.intervals().iter().for_each(|interval| self.there.remove(*interval));
+    /// Records that `piece` was read, with chunks of so many bytes.
+    pub(in crate::cache) fn record_read(&mut self, piece: &IntervalSet, bytes: usize) {
+        piece.intervals().iter().for_each(|interval| self.listed.remove(*interval));
         self.failures = 0;
-        // As dense as it was, it will be.
-        let fit = (self.cells * READ_BYTES).checked_div(bytes).unwrap_or(MOST_CELLS);
-        self.cells = fit.clamp(1, MOST_CELLS).min(2 * self.cells);
+        // The next cells are expected to be as dense.
+        let fit = (self.cells * READ_BYTES).checked_div(bytes).unwrap_or(MAX_CELLS);
+        self.cells = fit.clamp(1, MAX_CELLS).min(2 * self.cells);
     }
 
-    /// Nothing can be read just now: some of what comes next is given up.
-    pub(in crate::cache) fn fail(&mut self, grid: &Grid) {
-        let cells = GIVEN_UP_CELLS.checked_shl(self.failures).unwrap_or(usize::MAX);
-        first_cells(grid, &self.there, cells).intervals().iter().for_each(|interval| self.there.remove(*interval));
+    /// Records that Redis does not answer: some of the next cells are treated as absent.
+    pub(in crate::cache) fn record_failure(&mut self, grid: &Grid) {
+        let cells = ABANDONED_CELLS.checked_shl(self.failures).unwrap_or(usize::MAX);
+        first_cells(grid, &self.listed, cells).intervals().iter().for_each(|interval| self.listed.remove(*interval));
         self.failures += 1;
     }
 }
 
-/// What lies in the first cells of `intervals`.
+/// The part of `intervals` in their first cells.
 fn first_cells(grid: &Grid, intervals: &IntervalSet, cells: usize) -> IntervalSet {
     let (mut first, mut left, mut last) = (IntervalSet::default(), cells, None);
     for interval in intervals.intervals() {
@@ -133,7 +132,7 @@ mod tests {
     fn listing(there: &[(i64, i64)]) -> RedisListing {
         let mut listing = RedisListing::new();
         let there = there.iter().map(|(start, end)| (hours(*start, *end), Timestamp::from_seconds(7)));
-        listing.learn(&set(&[(0, 1000)]), there);
+        listing.add(&set(&[(0, 1000)]), there);
         listing
     }
 
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_is_read_as_fits() {
+    fn size_of_reads_follows_the_density() {
         let mut listing = listing(&[(0, 1000)]);
         let mut missing = set(&[(0, 1), (2, 1000)]);
         let mut read = |bytes_per_cell: usize| {
@@ -159,7 +158,7 @@ mod tests {
                 .iter()
                 .map(|interval| usize::try_from(interval.length().as_secs() / 3600).unwrap())
                 .sum();
-            listing.read(&piece, cells * bytes_per_cell);
+            listing.record_read(&piece, cells * bytes_per_cell);
             piece.intervals().iter().for_each(|interval| missing.remove(*interval));
             cells
         };
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_counts_once_however_it_is_cut() {
+    fn cell_in_several_pieces_counts_once() {
         let minutes = |start: i64, end: i64| {
             Interval::new(Timestamp::from_seconds(start * 60), Timestamp::from_seconds(end * 60))
         };
@@ -179,18 +178,18 @@ mod tests {
     }
 
     #[test]
-    fn more_and_more_is_given_up_until_something_can_be_read() {
+    fn failures_in_a_row_double_the_abandoned_cells() {
         let mut listing = listing(&[(0, 1000)]);
         let window = set(&[(0, 1000)]);
-        let given_up = |listing: &mut RedisListing| {
-            listing.fail(&grid());
+        let abandoned = |listing: &mut RedisListing| {
+            listing.record_failure(&grid());
             listing.absent(&window).intervals().last().map_or(0, |interval| interval.end.as_seconds() / 3600)
         };
-        assert_eq!([given_up(&mut listing), given_up(&mut listing), given_up(&mut listing)], [24, 72, 168]);
-        listing.read(&set(&[(168, 172)]), READ_BYTES);
-        assert_eq!(given_up(&mut listing), 196);
+        assert_eq!([abandoned(&mut listing), abandoned(&mut listing), abandoned(&mut listing)], [24, 72, 168]);
+        listing.record_read(&set(&[(168, 172)]), READ_BYTES);
+        assert_eq!(abandoned(&mut listing), 196);
         for _ in 0..100 {
-            listing.fail(&grid());
+            listing.record_failure(&grid());
         }
         assert_eq!(listing.absent(&window), window);
     }

@@ -6,7 +6,7 @@ use super::*;
 const OLD: i64 = -100_000;
 
 impl TestHarness {
-    async fn purge(&self, stream: Option<&str>, start: i64, end: i64) -> Purged {
+    async fn purge(&self, stream: Option<&str>, start: i64, end: i64) -> PurgeResult {
         let (account, stream) = ("a".into(), stream.map(Into::into));
         self.stage.0.purges.purge(Purge { account, stream, interval: interval(OLD + start, OLD + end) }).await
     }
@@ -51,7 +51,7 @@ async fn fetch_in_flight_during_purge_serves_earlier_requests_only() {
     let old = harness.next_run().await;
     old.call();
     let purged = harness.purge(None, 50, 60).await;
-    assert_eq!((purged.memory_chunks, purged.shared), (0, None));
+    assert_eq!((purged.memory_chunks, purged.delivery), (0, None));
     let after = harness.request_old(0, 100).await;
     let new = harness.next_run().await;
     assert_eq!(new.old_interval(), (0, 100));

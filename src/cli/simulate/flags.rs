@@ -9,6 +9,8 @@ use koregate_simulator::{
     RollingLimit, SelectOn, SortOrder, StreamProfile, TokenRules,
 };
 
+use crate::units;
+
 /// Simulates the upstream on loopback, with generated data. Durations are written 250ms, 30s, 15m, 1h or 7d.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SimulateArgs {
@@ -326,19 +328,8 @@ fn parse_limit(text: &str) -> Result<RollingLimit, String> {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 30s"))?;
-    let (unit, millis) = match unit {
-        "ms" => (1, true),
-        "s" => (1, false),
-        "m" => (60, false),
-        "h" => (3_600, false),
-        "d" => (86_400, false),
-        _ => return Err(format!("{text:?} needs a unit: ms, s, m, h or d")),
-    };
-    let number = number.checked_mul(unit).ok_or_else(|| format!("{text} is too long"))?;
-    Ok(if millis { Duration::from_millis(number) } else { Duration::from_secs(number) })
+    let expected = || format!("{text:?} is not a duration (at most 36500d); write it like 250ms, 30s, 5m or 24h");
+    units::parse_duration(text).ok_or_else(expected)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::*;
 
 /// Rows: the lines added to the minimal file from line 5 on, and the whole error.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn problem_of_the_file_names_its_line_and_key() {
     const DURATION: &str =
         "is not a duration (at most \"36500d\"); write it like \"250ms\", \"30s\", \"5m\" or \"24h\"";
@@ -12,23 +13,70 @@ fn problem_of_the_file_names_its_line_and_key() {
     let digest = "must be the SHA-256 of the API key in 64 hex digits, as `koregate key` prints it, or a list of them";
     for (added, expected) in [
         // Types and units.
-        ("[server]\nlisten = \"localhost:8080\"", "6: server.listen: \"localhost:8080\" is not an address and a port; write it like \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned()),
-        ("[server]\nlisten = 8080", "6: server.listen: is an integer; it must be an address and a port, such as \"127.0.0.1:8080\"".to_owned()),
+        (
+            "[server]\nlisten = \"localhost:8080\"",
+            "6: server.listen: \"localhost:8080\" is not an address and a port; write it like \"127.0.0.1:8080\" or \
+             \"[::1]:8080\""
+                .to_owned(),
+        ),
+        (
+            "[server]\nlisten = 8080",
+            "6: server.listen: is an integer; it must be an address and a port, such as \"127.0.0.1:8080\"".to_owned(),
+        ),
         ("[server]\n\ndrain_timeout = \"1 hour\"", format!("7: server.drain_timeout: \"1 hour\" {DURATION}")),
-        ("[server]\ndrain_timeout = 30", "6: server.drain_timeout: is an integer; it must be a duration such as \"30s\", \"5m\" or \"24h\"".to_owned()),
-        ("[server]\nadmin_listen = \"127.0.0.1:8080\"", "6: server.admin_listen: is the address of `listen`; the admin plane has a listener of its own".to_owned()),
-        ("[server]\nhosts = [\"gate:8080\"]", "6: server.hosts: holds \"gate:8080\", which is no name of a host; write a list of names without ports, such as [\"koregate.internal\"]".to_owned()),
-        ("[server]\nhosts = [\".\"]", "6: server.hosts: holds \".\", which is no name of a host; write a list of names without ports, such as [\"koregate.internal\"]".to_owned()),
-        ("[admin]\nhosts = \"gate\"", "6: admin.hosts: is a string; write a list of names without ports, such as [\"koregate.internal\"]".to_owned()),
+        (
+            "[server]\ndrain_timeout = 30",
+            "6: server.drain_timeout: is an integer; it must be a duration such as \"30s\", \"5m\" or \"24h\""
+                .to_owned(),
+        ),
+        (
+            "[server]\nadmin_listen = \"127.0.0.1:8080\"",
+            "6: server.admin_listen: is the address of `listen`; the admin plane has a listener of its own".to_owned(),
+        ),
+        (
+            "[server]\nhosts = [\"gate:8080\"]",
+            "6: server.hosts: holds \"gate:8080\", which is no name of a host; write a list of names without ports, \
+             such as [\"koregate.internal\"]"
+                .to_owned(),
+        ),
+        (
+            "[server]\nhosts = [\".\"]",
+            "6: server.hosts: holds \".\", which is no name of a host; write a list of names without ports, such as \
+             [\"koregate.internal\"]"
+                .to_owned(),
+        ),
+        (
+            "[admin]\nhosts = \"gate\"",
+            "6: admin.hosts: is a string; write a list of names without ports, such as [\"koregate.internal\"]"
+                .to_owned(),
+        ),
         ("[server.tls]\ncert = \"a.pem\"", "5: server.tls.key: is missing".to_owned()),
         ("[server.tls]\nkey = \"a.pem\"", "5: server.tls.cert: is missing".to_owned()),
         ("[server]\ntls = true", "6: server.tls: is a boolean; it must be a table".to_owned()),
         ("[upstream]\ntimeout = \"0s\"", "6: upstream.timeout: must be more than zero".to_owned()),
-        ("[server]\nmax_head_size = '4KiB'", "6: server.max_head_size: is 4KiB; it must be a size from 8KiB to 1MiB".to_owned()),
-        ("[upstream]\nmax_concurrency = 0", "6: upstream.max_concurrency: is 0; it must be a whole number from 1 to 10000".to_owned()),
-        ("[upstream]\nmax_concurrency = 1.5", "6: upstream.max_concurrency: is a float; it must be a whole number from 1 to 10000".to_owned()),
-        ("[upstream]\nmax_concurrency = 99999999999999999999", "6: upstream.max_concurrency: is a number out of range; it must be a whole number from 1 to 10000".to_owned()),
-        ("[upstream]\nbase_url = \"http://kore.example\"", "6: upstream.base_url: is http, which would show the token to the network; write https (http is only for loopback)".to_owned()),
+        (
+            "[server]\nmax_head_size = '4KiB'",
+            "6: server.max_head_size: is 4KiB; it must be a size from 8KiB to 1MiB".to_owned(),
+        ),
+        (
+            "[upstream]\nmax_concurrency = 0",
+            "6: upstream.max_concurrency: is 0; it must be a whole number from 1 to 10000".to_owned(),
+        ),
+        (
+            "[upstream]\nmax_concurrency = 1.5",
+            "6: upstream.max_concurrency: is a float; it must be a whole number from 1 to 10000".to_owned(),
+        ),
+        (
+            "[upstream]\nmax_concurrency = 99999999999999999999",
+            "6: upstream.max_concurrency: is a number out of range; it must be a whole number from 1 to 10000"
+                .to_owned(),
+        ),
+        (
+            "[upstream]\nbase_url = \"http://kore.example\"",
+            "6: upstream.base_url: is http, which would show the token to the network; write https (http is only for \
+             loopback)"
+                .to_owned(),
+        ),
         ("[upstream]\nca_file = \"\"", "6: upstream.ca_file: is empty; it must be the path of a file".to_owned()),
         // Accounts: these keys belong to the account of the minimal file.
         ("streams = []", format!("5: accounts[0].streams: is empty; {NAMES}")),
@@ -36,67 +84,189 @@ fn problem_of_the_file_names_its_line_and_key() {
         ("streams = [\"st-1\", \"\"]", format!("5: accounts[0].streams: a name is empty; {NAMES}")),
         ("token = { lifetime = \"1 hour\" }", format!("5: accounts[0].token.lifetime: \"1 hour\" {DURATION}")),
         ("token = { lifetime = \"1500ms\" }", "5: accounts[0].token.lifetime: must be whole seconds".to_owned()),
-        ("token = { lifetime = \"5m\" }", "5: accounts[0].token.refresh_ahead: must be shorter than `lifetime`, or no token would ever be used".to_owned()),
-        ("[accounts.token]\nlifetime = \"2h\"\njti = \"per-request\"", "6: accounts[0].token.lifetime: must be at most \"1h\" while `jti` is \"per-request\": Kore refuses longer ones".to_owned()),
-        ("token.scheme = \"basic\"", "5: accounts[0].token.scheme: is \"basic\"; it must be \"bare\" or \"bearer\"".to_owned()),
-        ("token.jti = true", "5: accounts[0].token.jti: is a boolean; it must be \"off\" or \"per-request\"".to_owned()),
-        ("quota = { limits = [] }", "5: accounts[0].quota.limits: is empty; there must be at least one limit".to_owned()),
-        ("quota = { limits = 60 }", "5: accounts[0].quota.limits: is an integer; it must be a list of tables".to_owned()),
+        (
+            "token = { lifetime = \"5m\" }",
+            "5: accounts[0].token.refresh_ahead: must be shorter than `lifetime`, or no token would ever be used"
+                .to_owned(),
+        ),
+        (
+            "[accounts.token]\nlifetime = \"2h\"\njti = \"per-request\"",
+            "6: accounts[0].token.lifetime: must be at most \"1h\" while `jti` is \"per-request\": Kore refuses \
+             longer ones"
+                .to_owned(),
+        ),
+        (
+            "token.scheme = \"basic\"",
+            "5: accounts[0].token.scheme: is \"basic\"; it must be \"bare\" or \"bearer\"".to_owned(),
+        ),
+        (
+            "token.jti = true",
+            "5: accounts[0].token.jti: is a boolean; it must be \"off\" or \"per-request\"".to_owned(),
+        ),
+        (
+            "quota = { limits = [] }",
+            "5: accounts[0].quota.limits: is empty; there must be at least one limit".to_owned(),
+        ),
+        (
+            "quota = { limits = 60 }",
+            "5: accounts[0].quota.limits: is an integer; it must be a list of tables".to_owned(),
+        ),
         ("quota = { limits = [60] }", "5: accounts[0].quota.limits[0]: is an integer; it must be a table".to_owned()),
-        ("[[accounts.quota.limits]]\nrequests = 0\nper = \"1m\"", "6: accounts[0].quota.limits[0].requests: is 0; it must be a whole number from 1 to 4294967295".to_owned()),
-        ("[[accounts.quota.limits]]\nrequests = 1\nper = \"0s\"", "7: accounts[0].quota.limits[0].per: must be more than zero".to_owned()),
-        ("quota.limits = [\n  { requests = 1, per = \"1m\" },\n  { requests = 2, per = \"60s\" },\n]", "7: accounts[0].quota.limits[1].per: stands in another limit too".to_owned()),
-        ("[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-2\"\nclient_secret = { env = \"SECRET\" }", "6: accounts[1].account_id: \"acc-1\" stands on another account too".to_owned()),
-        ("[[accounts]]\naccount_id = \"acc 2\"\nclient_id = \"cs-2\"\nclient_secret = { env = \"SECRET\" }", "6: accounts[1].account_id: holds a space or a character beyond ASCII".to_owned()),
-        ("[[accounts]]\naccount_id = \"acc-2\"\nclient_id = \" \"\nclient_secret = { env = \"SECRET\" }", "7: accounts[1].client_id: is empty".to_owned()),
-        ("[[accounts]]\naccount_id = \"acc-2\"\nclient_id = \"a\\nb\"\nclient_secret = { env = \"SECRET\" }", "7: accounts[1].client_id: holds a control character".to_owned()),
+        (
+            "[[accounts.quota.limits]]\nrequests = 0\nper = \"1m\"",
+            "6: accounts[0].quota.limits[0].requests: is 0; it must be a whole number from 1 to 4294967295".to_owned(),
+        ),
+        (
+            "[[accounts.quota.limits]]\nrequests = 1\nper = \"0s\"",
+            "7: accounts[0].quota.limits[0].per: must be more than zero".to_owned(),
+        ),
+        (
+            "quota.limits = [\n  { requests = 1, per = \"1m\" },\n  { requests = 2, per = \"60s\" },\n]",
+            "7: accounts[0].quota.limits[1].per: stands in another limit too".to_owned(),
+        ),
+        (
+            "[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-2\"\nclient_secret = { env = \"SECRET\" }",
+            "6: accounts[1].account_id: \"acc-1\" stands on another account too".to_owned(),
+        ),
+        (
+            "[[accounts]]\naccount_id = \"acc 2\"\nclient_id = \"cs-2\"\nclient_secret = { env = \"SECRET\" }",
+            "6: accounts[1].account_id: holds a space or a character beyond ASCII".to_owned(),
+        ),
+        (
+            "[[accounts]]\naccount_id = \"acc-2\"\nclient_id = \" \"\nclient_secret = { env = \"SECRET\" }",
+            "7: accounts[1].client_id: is empty".to_owned(),
+        ),
+        (
+            "[[accounts]]\naccount_id = \"acc-2\"\nclient_id = \"a\\nb\"\nclient_secret = { env = \"SECRET\" }",
+            "7: accounts[1].client_id: holds a control character".to_owned(),
+        ),
         // Window.
         ("[window]\nfield = \"\"", "6: window.field: is empty".to_owned()),
-        ("[window]\nupper_bound = \"open\"", "6: window.upper_bound: is \"open\"; it must be \"inclusive\" or \"exclusive\"".to_owned()),
+        (
+            "[window]\nupper_bound = \"open\"",
+            "6: window.upper_bound: is \"open\"; it must be \"inclusive\" or \"exclusive\"".to_owned(),
+        ),
         ("[window]\nchunk = \"7m\"", format!("6: window.chunk: {chunk}")),
         ("[window]\nchunk = \"2d\"", format!("6: window.chunk: {chunk}")),
         ("[window]\nchunk = \"0s\"", "6: window.chunk: must be more than zero".to_owned()),
         ("[window]\nchunk = \"500ms\"", "6: window.chunk: must be whole seconds".to_owned()),
         ("[window]\nmax_span = \"0s\"", "6: window.max_span: must be more than zero".to_owned()),
-        ("[window]\nfreshness = [\n  { younger_than = \"1h\", max_age = \"1m\" },\n  { younger_than = \"1h\", max_age = \"1m\" },\n]", "8: window.freshness[1].younger_than: must be more than that of the entry before it".to_owned()),
-        ("[window]\nfreshness = [\n  { younger_than = \"1h\", max_age = \"1m\" },\n  { younger_than = \"2h\", max_age = \"59s\" },\n]", "8: window.freshness[1].max_age: must not be less than that of the entry before it".to_owned()),
+        (
+            "[window]\nfreshness = [\n  { younger_than = \"1h\", max_age = \"1m\" },\n  { younger_than = \"1h\", \
+             max_age = \"1m\" },\n]",
+            "8: window.freshness[1].younger_than: must be more than that of the entry before it".to_owned(),
+        ),
+        (
+            "[window]\nfreshness = [\n  { younger_than = \"1h\", max_age = \"1m\" },\n  { younger_than = \"2h\", \
+             max_age = \"59s\" },\n]",
+            "8: window.freshness[1].max_age: must not be less than that of the entry before it".to_owned(),
+        ),
         ("[[window.freshness]]\nyounger_than = \"1h\"", "5: window.freshness[0].max_age: is missing".to_owned()),
         // Quota and cache.
-        ("[quota]\ninteractive_reserve = 1.0", "6: quota.interactive_reserve: is 1; it must be a number from 0 to 0.9".to_owned()),
-        ("[quota]\ninteractive_reserve = -1", "6: quota.interactive_reserve: is -1; it must be a number from 0 to 0.9".to_owned()),
-        ("[quota]\ninteractive_reserve = nan", "6: quota.interactive_reserve: is NaN; it must be a number from 0 to 0.9".to_owned()),
+        (
+            "[quota]\ninteractive_reserve = 1.0",
+            "6: quota.interactive_reserve: is 1; it must be a number from 0 to 0.9".to_owned(),
+        ),
+        (
+            "[quota]\ninteractive_reserve = -1",
+            "6: quota.interactive_reserve: is -1; it must be a number from 0 to 0.9".to_owned(),
+        ),
+        (
+            "[quota]\ninteractive_reserve = nan",
+            "6: quota.interactive_reserve: is NaN; it must be a number from 0 to 0.9".to_owned(),
+        ),
         ("[quota]\nstate_file = \"\"", "6: quota.state_file: is empty; it must be the path of a file".to_owned()),
         ("[quota]\nstate_file = true", "6: quota.state_file: is a boolean; it must be the path of a file".to_owned()),
-        ("[cache]\nmemory = \"256MB\"", "6: cache.memory: \"256MB\" is not a size; write it like \"64KiB\", \"256MiB\", \"1GiB\" or \"1000000\"".to_owned()),
+        (
+            "[cache]\nmemory = \"256MB\"",
+            "6: cache.memory: \"256MB\" is not a size; write it like \"64KiB\", \"256MiB\", \"1GiB\" or \"1000000\""
+                .to_owned(),
+        ),
         ("[cache]\nmemory = 0", "6: cache.memory: must be more than zero".to_owned()),
         ("[cache]\nmemory = -1", "6: cache.memory: must be more than zero".to_owned()),
         ("[cache.redis]", "5: cache.redis.url: is missing".to_owned()),
-        ("[cache]\nredis = { url = \"redis://h\", ttl = \"0s\" }", "6: cache.redis.ttl: must be more than zero".to_owned()),
-        ("[cache]\nredis = { url = \"redis://h\", timeout = \"0s\" }", "6: cache.redis.timeout: must be more than zero".to_owned()),
+        (
+            "[cache]\nredis = { url = \"redis://h\", ttl = \"0s\" }",
+            "6: cache.redis.ttl: must be more than zero".to_owned(),
+        ),
+        (
+            "[cache]\nredis = { url = \"redis://h\", timeout = \"0s\" }",
+            "6: cache.redis.timeout: must be more than zero".to_owned(),
+        ),
         // Callers.
-        ("[server]\nlisten = \"0.0.0.0:8080\"", "6: server.listen: 0.0.0.0:8080 is open to the network, and there are no callers; add [[callers]], or listen on loopback (\"127.0.0.1:8080\")".to_owned()),
+        (
+            "[server]\nlisten = \"0.0.0.0:8080\"",
+            "6: server.listen: 0.0.0.0:8080 is open to the network, and there are no callers; add [[callers]], or \
+             listen on loopback (\"127.0.0.1:8080\")"
+                .to_owned(),
+        ),
         ("[[callers]]\nname = \"etl\"", "5: callers[0].api_key_sha256: is missing".to_owned()),
-        ("[[callers]]\nname = \"-\"\napi_key_sha256 = \"@A\"", "6: callers[0].name: \"-\" stands for a caller that nobody knows, in logs and metrics; take another one".to_owned()),
+        (
+            "[[callers]]\nname = \"-\"\napi_key_sha256 = \"@A\"",
+            "6: callers[0].name: \"-\" stands for a caller that nobody knows, in logs and metrics; take another one"
+                .to_owned(),
+        ),
         ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"abc\"", format!("7: callers[0].api_key_sha256: {digest}")),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = 5", format!("7: callers[0].api_key_sha256: is an integer; it {digest}")),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = []", format!("7: callers[0].api_key_sha256: is empty; it {digest}")),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", \"abc\"]", format!("7: callers[0].api_key_sha256: {digest}")),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", [\"@B\"]]", format!("7: callers[0].api_key_sha256: is a list; it {digest}")),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", \"@B\", \"@A\"]", "7: callers[0].api_key_sha256: holds the same digest twice".to_owned()),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nweight = 0", "8: callers[0].weight: is 0; it must be a whole number from 1 to 4294967295".to_owned()),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nrequests_per_minute = 0", "8: callers[0].requests_per_minute: is 0; it must be a whole number from 1 to 4294967295".to_owned()),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\naccounts = [\"acc-1\", \"acc-9\"]", "8: callers[0].accounts: \"acc-9\" is no configured account; did you mean \"acc-1\"?".to_owned()),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\naccounts = [\"elsewhere\"]", "8: callers[0].accounts: \"elsewhere\" is no configured account".to_owned()),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@B\"", "9: callers[1].name: \"etl\" is another caller's too".to_owned()),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"bi\"\napi_key_sha256 = \"@A\"", "10: callers[1].api_key_sha256: is another caller's too, and nothing else could tell them apart".to_owned()),
-        ("[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"bi\"\napi_key_sha256 = [\"@B\", \"@A\"]", "10: callers[1].api_key_sha256: is another caller's too, and nothing else could tell them apart".to_owned()),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = 5",
+            format!("7: callers[0].api_key_sha256: is an integer; it {digest}"),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = []",
+            format!("7: callers[0].api_key_sha256: is empty; it {digest}"),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", \"abc\"]",
+            format!("7: callers[0].api_key_sha256: {digest}"),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", [\"@B\"]]",
+            format!("7: callers[0].api_key_sha256: is a list; it {digest}"),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = [\"@A\", \"@B\", \"@A\"]",
+            "7: callers[0].api_key_sha256: holds the same digest twice".to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nweight = 0",
+            "8: callers[0].weight: is 0; it must be a whole number from 1 to 4294967295".to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nrequests_per_minute = 0",
+            "8: callers[0].requests_per_minute: is 0; it must be a whole number from 1 to 4294967295".to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\naccounts = [\"acc-1\", \"acc-9\"]",
+            "8: callers[0].accounts: \"acc-9\" is no configured account; did you mean \"acc-1\"?".to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\naccounts = [\"elsewhere\"]",
+            "8: callers[0].accounts: \"elsewhere\" is no configured account".to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"etl\"\napi_key_sha256 = \
+             \"@B\"",
+            "9: callers[1].name: \"etl\" is another caller's too".to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"bi\"\napi_key_sha256 = \"@A\"",
+            "10: callers[1].api_key_sha256: is another caller's too, and nothing else could tell them apart".to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\n[[callers]]\nname = \"bi\"\napi_key_sha256 = \
+             [\"@B\", \"@A\"]",
+            "10: callers[1].api_key_sha256: is another caller's too, and nothing else could tell them apart".to_owned(),
+        ),
         // Unknown keys.
         ("[servre]\nlisten = 1", "5: servre: unknown key; did you mean `server`?".to_owned()),
         ("[server]\nlistn = 1", "6: server.listn: unknown key; did you mean `listen`?".to_owned()),
         ("clientid = 1", "5: accounts[0].clientid: unknown key; did you mean `client_id`?".to_owned()),
         ("token = { colour = 1 }", "5: accounts[0].token.colour: unknown key".to_owned()),
         ("[cache.redis]\nurl = \"redis://h\"\ndatabase = 1", "7: cache.redis.database: unknown key".to_owned()),
-        ("[[window.freshness]]\nyounger_than = \"1h\"\nmax_age = \"1m\"\nmin_age = \"1m\"", "8: window.freshness[0].min_age: unknown key; did you mean `max_age`?".to_owned()),
+        (
+            "[[window.freshness]]\nyounger_than = \"1h\"\nmax_age = \"1m\"\nmin_age = \"1m\"",
+            "8: window.freshness[0].min_age: unknown key; did you mean `max_age`?".to_owned(),
+        ),
         // Syntax.
         ("[window]\nchunk = 1h", "6: window.chunk: ".to_owned()),
     ] {
@@ -104,7 +274,10 @@ fn problem_of_the_file_names_its_line_and_key() {
         let error = load(&format!("{MINIMAL}{added}\n")).expect_err(&added);
         if expected.ends_with(": ") {
             // The text of a syntax error comes from toml.
-            assert!(error.starts_with("koregate.toml:6: window.chunk: ") && error.lines().count() == 1, "{added}\n{error}");
+            assert!(
+                error.starts_with("koregate.toml:6: window.chunk: ") && error.lines().count() == 1,
+                "{added}\n{error}"
+            );
         } else {
             assert_eq!(error, format!("koregate.toml:{expected}"), "{added}");
         }

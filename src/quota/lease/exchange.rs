@@ -8,7 +8,7 @@ use super::{
     CallName, ExchangeReply, ExchangeRequest, GRANT_RETRY_INTERVAL, LEASE_DURATION, MonotonicTime, QuotaChange,
     SharedQuota,
 };
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 /// A replica acquires the lease after contact with Redis for this long. After an outage, all others have come back by
 /// then and have recorded their calls: each probes Redis once a second.

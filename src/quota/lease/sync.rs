@@ -10,7 +10,8 @@ use super::MonotonicTime;
 use super::call_log::CallName;
 use crate::config::QuotaLimit;
 use crate::quota::limiter::GUARD;
-use crate::redis_client::{ReplicaId, Reply, Script};
+use crate::redis_client::{Reply, Script};
+use crate::replicas::ReplicaId;
 
 /// The script of an exchange.
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sync.lua")));
@@ -150,7 +151,7 @@ impl ExchangeReply {
         else {
             return None;
         };
-        let holder = if holder.is_empty() { None } else { Some(ReplicaId::read(holder)?) };
+        let holder = if holder.is_empty() { None } else { Some(ReplicaId::parse(holder)?) };
         let (now, granted) = (number(now)?, u32::try_from(number(granted)?).ok()?);
         // The script never grants more than was asked for.
         if granted > request.grants.calls {

@@ -1,4 +1,4 @@
-//! Connections that end: late, in order, or with a reset.
+//! Tests of how connections end: after a timeout, in order, or with a reset.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -39,7 +39,7 @@ async fn send(client: &TcpStream, bytes: &[u8]) {
     assert_eq!(client.try_write(bytes).unwrap(), bytes.len());
 }
 
-/// What comes next; nothing when the connection is closed.
+/// The next bytes; none if the connection was closed.
 async fn receive(client: &TcpStream) -> String {
     let mut bytes = [0; 512];
     loop {
@@ -54,10 +54,10 @@ async fn receive(client: &TcpStream) -> String {
 const HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
-async fn whoever_does_not_finish_its_head_in_time_is_let_go() {
+async fn connection_with_a_late_head_is_closed() {
     for (sent, answers) in [(&b""[..], 0), (b"GET / HTTP/1.1\r\nhost", 0), (HEAD, 1)] {
         let (client, _closing) = connect().await;
-        let began = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         if !sent.is_empty() {
             send(&client, sent).await;
         }
@@ -65,33 +65,33 @@ async fn whoever_does_not_finish_its_head_in_time_is_let_go() {
             assert!(receive(&client).await.ends_with("here"));
         }
         assert_eq!(receive(&client).await, "");
-        let took = began.elapsed();
-        assert!(took >= HEAD_TIMEOUT && took < HEAD_TIMEOUT + 2 * HEAD_LOOK, "{took:?}");
+        let took = started.elapsed();
+        assert!(took >= HEAD_TIMEOUT && took < HEAD_TIMEOUT + 2 * HEAD_CHECK_INTERVAL, "{took:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_goes_on_asking_stays() {
+async fn connection_with_further_requests_stays_open() {
     let (client, closing) = connect().await;
     for _ in 0..20 {
         send(&client, HEAD).await;
         assert!(receive(&client).await.ends_with("here"));
         tokio::time::sleep(HEAD_TIMEOUT / 2).await;
     }
-    // One that waits for nothing is let go at once when the gateway closes.
+    // An idle connection is closed at once when the listener closes.
     let closed = tokio::time::Instant::now();
     closing.cancel();
     assert_eq!(receive(&client).await, "");
-    assert!(closed.elapsed() < HEAD_LOOK);
+    assert!(closed.elapsed() < HEAD_CHECK_INTERVAL);
 }
 
-/// A body whose length is told, or not, and that breaks off.
-struct Broken {
+/// A body with or without a declared length, which breaks off after one frame.
+struct BrokenBody {
     length: Option<u64>,
     frames: u32,
 }
 
-impl Body for Broken {
+impl Body for BrokenBody {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -101,8 +101,8 @@ impl Body for Broken {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.frames += 1;
         match self.frames {
-            1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"begun"))))),
-            // What has come is sent before it breaks off.
+            1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"started"))))),
+            // hyper sends the first frame before the body breaks off.
             2 => {
                 context.waker().wake_by_ref();
                 Poll::Pending
@@ -117,9 +117,9 @@ impl Body for Broken {
 }
 
 #[tokio::test]
-async fn connection_whose_answer_breaks_off_is_reset() {
+async fn connection_whose_response_breaks_off_is_reset() {
     for (version, length) in [("1.1", None), ("1.1", Some(10)), ("1.0", Some(10)), ("1.0", None)] {
-        let answer = move |_| async move { Ok::<_, Infallible>(Response::new(Broken { length, frames: 0 })) };
+        let answer = move |_| async move { Ok::<_, Infallible>(Response::new(BrokenBody { length, frames: 0 })) };
         let (client, _closing) = connect_to(answer).await;
         send(&client, format!("GET / HTTP/{version}\r\nhost: here\r\n\r\n").as_bytes()).await;
         let error = loop {
@@ -135,7 +135,7 @@ async fn connection_whose_answer_breaks_off_is_reset() {
 }
 
 #[tokio::test]
-async fn connection_that_is_aborted_is_reset_and_its_task_ends() {
+async fn aborted_connection_is_reset_and_its_task_ends() {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (closing, aborting, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let (connections, arrived) = (tracker.clone(), Arc::new(tokio::sync::Notify::new()));

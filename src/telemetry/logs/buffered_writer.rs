@@ -1,5 +1,5 @@
-//! Log lines on their way out. One who answers thousands of requests a second must not make a system call for each of
-//! their lines, nor wait for whoever reads them.
+//! Buffer of log lines, which a thread writes out. Thousands of requests a second must not make a system call each for
+//! their lines, nor wait for the reader of the log.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,21 +8,22 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// A line waits so long for others to go with it.
-const GATHER: Duration = Duration::from_millis(50);
-/// When so much waits, whoever logs writes it out itself: no line is lost, and memory is bounded.
-const MOST_WAITING: usize = 1 << 20;
+/// The longest that a line waits for others that are written with it.
+const BATCH_INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes in the buffer from which on the logging thread writes them out itself, so that no line is lost and memory is
+/// bounded.
+const MAX_BUFFERED_BYTES: usize = 1 << 20;
 
-/// Lines that go out together. Cheap to clone; all clones are the same.
+/// A writer of lines that are written out together. Clones share the buffer.
 #[derive(Clone)]
 pub(super) struct BufferedWriter(Arc<Shared>);
 
 struct Shared {
-    /// Whole lines that have not been written yet; held to add one or to take them, never while they are written.
-    waiting: Mutex<Vec<u8>>,
-    /// Some have come where there were none.
-    some: Condvar,
-    /// Where they go; held while they are written, so that they keep their order.
+    /// Complete lines that are not written yet. Locked to add or take lines, never during a write.
+    buffer: Mutex<Vec<u8>>,
+    /// Notified when a line is added to the empty buffer.
+    has_lines: Condvar,
+    /// The destination. Locked from taking lines until they are written, so that lines keep their order.
     out: Mutex<Box<dyn Write + Send>>,
 }
 
@@ -31,64 +32,66 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl BufferedWriter {
-    /// Lines that go to `out`.
+    /// A writer to `out` without a thread.
     fn new(out: impl Write + Send + 'static) -> Self {
         let out = Mutex::new(Box::new(out) as Box<_>);
-        Self(Arc::new(Shared { waiting: Mutex::default(), some: Condvar::new(), out }))
+        Self(Arc::new(Shared { buffer: Mutex::default(), has_lines: Condvar::new(), out }))
     }
 
-    /// The same, by a thread of their own that lives as long as the process.
+    /// A writer to `out` whose thread lives as long as the process.
     ///
     /// # Errors
-    /// If there can be no such thread.
-    pub(super) fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let lines = Self::new(out);
-        let writing = lines.clone();
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || writing.write_on())?;
-        Ok(lines)
+    /// If the thread cannot be started.
+    pub(super) fn spawn(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let writer = Self::new(out);
+        let thread_writer = writer.clone();
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || thread_writer.run())?;
+        Ok(writer)
     }
 
-    fn write_on(&self) -> ! {
+    /// Waits for lines, and writes out all that came within [`BATCH_INTERVAL`].
+    fn run(&self) -> ! {
         loop {
-            let waiting = lock(&self.0.waiting);
-            let some = self.0.some.wait_while(waiting, |waiting| waiting.is_empty());
-            drop(some);
-            std::thread::sleep(GATHER);
-            self.write_out();
+            let buffer = lock(&self.0.buffer);
+            let guard = self.0.has_lines.wait_while(buffer, |buffer| buffer.is_empty());
+            drop(guard);
+            std::thread::sleep(BATCH_INTERVAL);
+            self.flush_buffer();
         }
     }
 
-    /// Writes out what waits.
-    pub(super) fn write_out(&self) {
+    /// Writes out the buffer.
+    pub(super) fn flush_buffer(&self) {
         let mut out = lock(&self.0.out);
-        let lines = std::mem::take(&mut *lock(&self.0.waiting));
-        // Nobody can be told that it fails.
+        let lines = std::mem::take(&mut *lock(&self.0.buffer));
+        // A failure cannot be reported anywhere.
         let _ = out.write_all(&lines).and_then(|()| out.flush());
     }
 
+    /// Adds a line. An urgent one is written out at once, with the lines before it.
     fn add(&self, line: &[u8], is_urgent: bool) {
-        let mut waiting = lock(&self.0.waiting);
-        let was_empty = waiting.is_empty();
-        waiting.extend_from_slice(line);
-        let is_much = waiting.len() >= MOST_WAITING;
-        drop(waiting);
-        if is_urgent || is_much {
-            self.write_out();
+        let mut buffer = lock(&self.0.buffer);
+        let was_empty = buffer.is_empty();
+        buffer.extend_from_slice(line);
+        let is_full = buffer.len() >= MAX_BUFFERED_BYTES;
+        drop(buffer);
+        if is_urgent || is_full {
+            self.flush_buffer();
         } else if was_empty {
-            self.0.some.notify_one();
+            self.0.has_lines.notify_one();
         }
     }
 }
 
-/// Takes one line.
+/// The writer of one line.
 pub(super) struct BufferedLine<'a> {
-    lines: &'a BufferedWriter,
+    writer: &'a BufferedWriter,
     is_urgent: bool,
 }
 
 impl Write for BufferedLine<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.lines.add(line, self.is_urgent);
+        self.writer.add(line, self.is_urgent);
         Ok(line.len())
     }
 
@@ -101,12 +104,12 @@ impl<'a> MakeWriter<'a> for BufferedWriter {
     type Writer = BufferedLine<'a>;
 
     fn make_writer(&'a self) -> BufferedLine<'a> {
-        BufferedLine { lines: self, is_urgent: true }
+        BufferedLine { writer: self, is_urgent: true }
     }
 
-    fn make_writer_for(&'a self, of: &Metadata<'_>) -> BufferedLine<'a> {
-        // A warning may be the last thing that a process says.
-        BufferedLine { lines: self, is_urgent: *of.level() <= Level::WARN }
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> BufferedLine<'a> {
+        // A warning may be the last line before a crash.
+        BufferedLine { writer: self, is_urgent: *metadata.level() <= Level::WARN }
     }
 }
 
@@ -114,7 +117,7 @@ impl<'a> MakeWriter<'a> for BufferedWriter {
 mod tests {
     use super::*;
 
-    /// What has been written, write by write.
+    /// The writes so far.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<String>>>);
 
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_go_together_and_a_warning_takes_those_before_it_along() {
+    fn lines_are_batched_and_an_urgent_one_flushes_them() {
         let written = Written::default();
         let lines = BufferedWriter::new(written.clone());
         lines.add(b"one\n", false);
@@ -140,22 +143,22 @@ mod tests {
         assert!(lock(&written.0).is_empty());
         lines.add(b"three\n", true);
         lines.add(b"four\n", false);
-        lines.write_out();
+        lines.flush_buffer();
         assert_eq!(*lock(&written.0), ["one\ntwo\nthree\n", "four\n"]);
     }
 
     #[test]
-    fn no_line_is_lost_when_nobody_writes_them_out() {
+    fn full_buffer_is_written_out_by_the_logging_thread() {
         let written = Written::default();
         let lines = BufferedWriter::new(written.clone());
         let line = [b'x'; 1 << 10];
-        (0..=(MOST_WAITING >> 10)).for_each(|_| lines.add(&line, false));
-        assert_eq!(lock(&written.0).iter().map(String::len).sum::<usize>(), MOST_WAITING);
-        assert_eq!(lock(&lines.0.waiting).len(), line.len());
+        (0..=(MAX_BUFFERED_BYTES >> 10)).for_each(|_| lines.add(&line, false));
+        assert_eq!(lock(&written.0).iter().map(String::len).sum::<usize>(), MAX_BUFFERED_BYTES);
+        assert_eq!(lock(&lines.0.buffer).len(), line.len());
     }
 
-    struct Tell(std::sync::mpsc::Sender<Vec<u8>>);
-    impl Write for Tell {
+    struct ChannelWriter(std::sync::mpsc::Sender<Vec<u8>>);
+    impl Write for ChannelWriter {
         fn write(&mut self, text: &[u8]) -> io::Result<usize> {
             self.0.send(text.to_vec()).map_err(io::Error::other)?;
             Ok(text.len())
@@ -167,9 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_writes_them_out_by_itself() {
-        let (told, written) = std::sync::mpsc::channel();
-        let lines = BufferedWriter::to(Tell(told)).unwrap();
+    fn writer_thread_writes_lines_out() {
+        let (sender, written) = std::sync::mpsc::channel();
+        let lines = BufferedWriter::spawn(ChannelWriter(sender)).unwrap();
         for line in [b"one\n", b"two\n"] {
             lines.add(line, false);
             assert_eq!(written.recv().unwrap(), line);

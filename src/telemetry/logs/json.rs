@@ -1,8 +1,5 @@
-//! A log line as JSON, for a machine: one object with the members `timestamp`, `level` and `message`, those of the event,
-//! and `span` with those of the span that it happened in.
-//!
-//! tracing-subscriber's own formatter says the same. It took a third of what a hit costs: it writes each line by way of
-//! several strings, and reads the span's members back from one to write them again.
+//! Formatter of a log line as a JSON object: `timestamp`, `level`, `message`, the other fields of the event, and `span`
+//! with the fields of its span.
 
 use std::error::Error;
 use std::fmt::{self, Debug};
@@ -19,16 +16,16 @@ use tracing_subscriber::fmt::time::{FormatTime as _, time};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Room for a line of usual length.
-const USUAL_LINE: usize = 640;
+/// Initial capacity of a line in bytes.
+const LINE_CAPACITY: usize = 640;
 
-/// Writes a line for each event.
-pub(super) struct Json<W>(pub(super) W);
+/// The layer that writes a line for each event.
+pub(super) struct JsonLayer<W>(pub(super) W);
 
-/// The members of a span, as they stand in a line.
+/// The fields of a span as JSON members.
 struct SpanMembers(Vec<u8>);
 
-impl<S, W> Layer<S> for Json<W>
+impl<S, W> Layer<S> for JsonLayer<W>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + 'static,
@@ -51,9 +48,9 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut now = String::new();
-        // It writes to a string, which does not fail.
+        // Writing to a string does not fail.
         let _ = time().format_time(&mut Writer::new(&mut now));
-        let mut line = Vec::with_capacity(USUAL_LINE);
+        let mut line = Vec::with_capacity(LINE_CAPACITY);
         line.push(b'{');
         let mut members = Members(&mut line);
         members.add("timestamp", &now);
@@ -68,13 +65,13 @@ where
             line.push(b'}');
         }
         line.extend_from_slice(b"}\n");
-        // Nobody can be told that it fails.
+        // A failure cannot be reported anywhere.
         let _ = self.0.make_writer_for(event.metadata()).write_all(&escape(line));
     }
 }
 
-/// Escapes, as JSON does, what could make a line look like another one: controls beyond those that JSON escapes anyway,
-/// separators of lines, and marks that turn the direction of text.
+/// Escapes characters that could make a line look like another one: control characters that JSON allows unescaped, line
+/// separators, and marks that change the direction of text.
 fn escape(line: Vec<u8>) -> Vec<u8> {
     const DELETE: u8 = 0x7f;
     if line.iter().all(|byte| *byte < DELETE) {
@@ -87,9 +84,9 @@ fn escape(line: Vec<u8>) -> Vec<u8> {
             char,
             '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
         );
-        // The end of the line is no part of it.
+        // The line feed that ends the line is kept.
         if is_mark || (char.is_control() && char != '\n') {
-            // It writes to a string, which does not fail.
+            // Writing to a string does not fail.
             let _ = fmt::Write::write_fmt(&mut escaped, format_args!("\\u{:04x}", u32::from(char)));
         } else {
             escaped.push(char);
@@ -98,7 +95,7 @@ fn escape(line: Vec<u8>) -> Vec<u8> {
     escaped.into_bytes()
 }
 
-/// Adds members to an object that has been opened.
+/// Appends members to an open JSON object.
 struct Members<'a>(&'a mut Vec<u8>);
 
 impl Members<'_> {
@@ -112,7 +109,7 @@ impl Members<'_> {
     }
 
     fn write(&mut self, value: &(impl Serialize + ?Sized)) {
-        // Text and numbers can always be written to memory.
+        // Serializing text and numbers to memory does not fail.
         let _ = serde_json::to_writer(&mut *self.0, value);
     }
 }
@@ -143,20 +140,20 @@ impl Visit for Members<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.add(field.name(), &Debugged(value));
+        self.add(field.name(), &DebugText(value));
     }
 }
 
-/// A value as the text that `Debug` makes of it.
-struct Debugged<'a>(&'a dyn Debug);
+/// A value that serializes as its `Debug` text.
+struct DebugText<'a>(&'a dyn Debug);
 
-impl fmt::Display for Debugged<'_> {
+impl fmt::Display for DebugText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl Serialize for Debugged<'_> {
+impl Serialize for DebugText<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -187,7 +184,7 @@ mod tests {
     }
 
     impl Written {
-        /// The lines, without the time, which differs.
+        /// The lines, with an empty timestamp.
         fn lines(&self) -> Vec<String> {
             let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
             let without_time = |line: &str| {
@@ -199,15 +196,18 @@ mod tests {
         }
     }
 
+    fn logged(log: impl FnOnce()) -> Vec<String> {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::registry().with(JsonLayer(move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, log);
+        written.lines()
+    }
+
+    /// The lines that tracing-subscriber's JSON formatter writes, except that it sorts the fields of a span.
     #[test]
-    fn a_line_is_what_tracing_subscriber_would_write() {
-        let (own, theirs) = (Written::default(), Written::default());
-        let (of_own, of_theirs) = (own.clone(), theirs.clone());
-        let fmt = tracing_subscriber::fmt::layer().with_target(false).json().flatten_event(true).with_span_list(false);
-        let both = tracing_subscriber::registry()
-            .with(Json(move || of_own.clone()))
-            .with(fmt.with_writer(move || of_theirs.clone()));
-        tracing::subscriber::with_default(both, || {
+    fn line_has_the_fields_of_the_event_and_the_span() {
+        let lines = logged(|| {
             let error = io::Error::other("it \"broke\"\n");
             tracing::info!("nothing else");
             tracing::warn!(%error, why = ?Some("ä\u{1}"), n = -1, share = 0.5, is = true, missing = None::<u64>, "odd");
@@ -215,23 +215,27 @@ mod tests {
             span.in_scope(|| tracing::error!(status = 200_u16, error = &error as &dyn Error, "in {}", "it"));
             tracing::info_span!("bare").in_scope(|| tracing::info!(late = 1));
         });
-        // In a span, tracing-subscriber sorts.
-        let theirs = theirs
-            .lines()
-            .into_iter()
-            .map(|line| line.replace(r#""n":7,"request_id":"a-1""#, r#""request_id":"a-1","n":7"#));
-        assert_eq!(own.lines(), theirs.collect::<Vec<_>>());
-        assert_eq!(own.lines().len(), 4);
+        let expected = [
+            r#"{"timestamp":"","level":"INFO","message":"nothing else"}"#,
+            concat!(
+                r#"{"timestamp":"","level":"WARN","message":"odd","error":"it \"broke\"\n","why":"Some(\"ä\\u{1}\")","#,
+                r#""n":-1,"share":0.5,"is":true}"#
+            ),
+            concat!(
+                r#"{"timestamp":"","level":"ERROR","message":"in it","status":200,"error":"it \"broke\"\n","#,
+                r#""span":{"request_id":"a-1","n":7,"name":"request"}}"#
+            ),
+            r#"{"timestamp":"","level":"INFO","late":1,"span":{"name":"bare"}}"#,
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]
-    fn characters_that_forge_a_line_are_escaped() {
-        let written = Written::default();
-        let of_test = written.clone();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(Json(move || of_test.clone())), || {
+    fn characters_that_could_forge_a_line_are_escaped() {
+        let lines = logged(|| {
             tracing::info!(caller = "a\u{202e}b\u{7f}\u{85}\u{2066}c\u{2028}ü\r\n");
         });
-        let line = written.lines().concat();
+        let line = lines.concat();
         assert!(line.contains(r#""a\u202eb\u007f\u0085\u2066c\u2028ü\r\n""#), "{line}");
         assert_eq!(
             serde_json::from_str::<Value>(&line).unwrap()["caller"],

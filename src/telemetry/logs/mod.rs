@@ -1,4 +1,7 @@
-//! Log lines, on standard error: text for a person at a terminal, JSON for a machine.
+//! Log lines on standard error: text at a terminal, JSON otherwise.
+//!
+//! - `json` formats a line as JSON,
+//! - `buffered_writer` writes many lines with one system call.
 
 mod buffered_writer;
 mod json;
@@ -13,32 +16,32 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::buffered_writer::BufferedWriter;
-use self::json::Json;
+use self::json::JsonLayer;
 
-/// The lines that have not been written yet.
-static LINES: OnceLock<BufferedWriter> = OnceLock::new();
+/// The writer of JSON lines, once it is in use.
+static WRITER: OnceLock<BufferedWriter> = OnceLock::new();
 
-/// Begins to log at `level`. Once a process; later calls change nothing.
+/// Installs the logger of this process; later calls change nothing.
 ///
-/// The level is koregate's own. Of the libraries below only warnings are let through at any level, for in their traces
-/// stand headers and bodies.
+/// `level` is that of koregate's own events. Events of libraries are logged from the level `warn` on only, because
+/// their debug and trace events contain headers and bodies.
 pub fn init(level: LevelFilter) {
     let filter = Targets::new().with_target("koregate", level).with_default(LevelFilter::WARN.min(level));
-    let lines = if stderr().is_terminal() {
-        // Whoever watches sees each at once.
+    let layer = if stderr().is_terminal() {
+        // A person sees each line at once.
         tracing_subscriber::fmt::layer().with_target(false).with_writer(stderr).boxed()
     } else {
-        match BufferedWriter::to(stderr()) {
-            Ok(lines) => Json(LINES.get_or_init(|| lines).clone()).boxed(),
-            Err(_) => Json(stderr).boxed(),
+        match BufferedWriter::spawn(stderr()) {
+            Ok(writer) => JsonLayer(WRITER.get_or_init(|| writer).clone()).boxed(),
+            Err(_) => JsonLayer(stderr).boxed(),
         }
     };
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
 }
 
-/// Writes out what has been logged. To be called before the process ends.
+/// Writes out all buffered lines. To be called before the process ends.
 pub fn write_out() {
-    if let Some(lines) = LINES.get() {
-        lines.write_out();
+    if let Some(writer) = WRITER.get() {
+        writer.flush_buffer();
     }
 }

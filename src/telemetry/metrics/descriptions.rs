@@ -18,7 +18,7 @@ const COUNTERS: [(&str, &str); 19] = [
     ("koregate_requests_total", "Requests that have ended, by outcome"),
     ("koregate_runs_failed_total", "Runs that failed"),
     ("koregate_runs_torn_total", "Runs whose rows moved while they were paged"),
-    ("koregate_upstream_calls_avoided_total", "Calls that callers would have made without the gateway, minus those made"),
+    ("koregate_upstream_calls_avoided_total", "Calls that callers would have made beyond those that were made"),
     ("koregate_upstream_calls_spent_total", "Calls to the upstream, by the caller that they are charged to"),
     ("koregate_upstream_calls_total", "Calls to the upstream, by result"),
     ("koregate_upstream_retries_total", "Calls to the upstream that were tried again"),

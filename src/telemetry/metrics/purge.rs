@@ -80,5 +80,5 @@ pub fn purge(record: &PurgeRecord<'_>) {
 
 /// A purge that Redis refused at first was written to Redis, and sent to the other replicas.
 pub fn purge_replicated_late(account: &str, epoch: u64, confirmed: usize) {
-    tracing::info!(account, epoch, confirmed, "a purge that Redis did not take at first is there now");
+    tracing::info!(account, epoch, confirmed, "a purge that Redis refused at first was written to Redis");
 }

@@ -38,8 +38,8 @@ pub fn call_spent(account: &str, caller: &str) {
     counter!("koregate_upstream_calls_spent_total", &labels).increment(1);
 }
 
-/// The upstream refused a call although the ledger had room, and no call is made for `closed_for`. `shrunk` is the window
-/// of a limit and its new budget, if the refusal changed it.
+/// The upstream refused a call although the ledger had room, and no call is made for `closed_for`. `shrunk` is the
+/// window of a limit and its new budget, if the refusal changed it.
 pub fn quota_refused(account: &str, closed_for: Duration, shrunk: Option<(Duration, u32)>) {
     counter!("koregate_quota_refused_total", "account" => account.to_owned()).increment(1);
     let milliseconds = u64::try_from(closed_for.as_millis()).unwrap_or(u64::MAX);
@@ -68,14 +68,14 @@ pub fn state_file_failed(error: &dyn Display, first: bool) {
 
 /// The state file was written again after failures, and is complete.
 pub fn state_file_recovered() {
-    tracing::info!("the state file of the quota can be written again; what was missing in it stands there now");
+    tracing::info!("the state file of the quota can be written again, and is complete");
 }
 
 /// The state file begins with zeros in place of records.
 pub fn state_file_damaged(path: &Path) {
     tracing::error!(
         path = %path.display(),
-        "the state file of the quota is damaged, as by a power failure: what was spent is not known, so every \
-         limit counts as spent for the length of its window from now on"
+        "the state file of the quota is damaged, as by a power failure: earlier calls are not known, so every limit \
+         counts as spent for the length of its window from now on"
     );
 }

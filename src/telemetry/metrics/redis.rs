@@ -22,7 +22,7 @@ pub fn redis_wrong_key() {
     redis_read("wrong_key");
     IS_LOGGED.call_once(|| {
         tracing::error!(
-            "values in Redis were sealed with another key than cache.redis.encryption_key: they are misses"
+            "values in Redis were encrypted with another key than cache.redis.encryption_key: they are misses"
         );
     });
 }
@@ -51,5 +51,5 @@ pub fn redis_up(connection: &'static str, again: bool) {
 
 /// The memory settings of Redis are harmful in the way that `harm` describes.
 pub fn redis_memory(harm: &'static str) {
-    tracing::warn!(harm, "the memory of Redis has no good bounds");
+    tracing::warn!(harm, "the memory settings of Redis are harmful");
 }

@@ -2,17 +2,22 @@
 
 use metrics::{counter, gauge};
 
-/// The role of this replica for an account has changed; `divided_by` is the number of replicas that divide the quota, if
-/// they cannot reach each other.
-pub fn replica_role(account: &str, role: &'static str, divided_by: Option<usize>) {
+/// The role of this replica for an account has changed. `replicas_and_share` is the number of replicas that divide the
+/// quota, and the share of this one, if they cannot reach each other.
+pub fn replica_role(account: &str, role: &'static str, replicas_and_share: Option<(usize, String)>) {
     for each in ["unknown", "calls", "follows", "alone"] {
         let labels = [("account", account.to_owned()), ("role", each.to_owned())];
         gauge!("koregate_fleet_role", &labels).set(f64::from(u8::from(each == role)));
     }
-    if let Some(replicas) = divided_by {
-        tracing::warn!(account, replicas, "the other replicas cannot be reached: making do with a share of the quota");
+    if let Some((replicas, share)) = replicas_and_share {
+        tracing::warn!(
+            account,
+            replicas,
+            share,
+            "the other replicas cannot be reached: this one uses a share of the quota"
+        );
     } else {
-        tracing::info!(account, role, "who makes the upstream calls of this account");
+        tracing::info!(account, role, "this replica has another role for the account");
     }
 }
 
@@ -21,20 +26,20 @@ pub fn replicas_differ(account: &str) {
     counter!("koregate_fleet_apart_total", "account" => account.to_owned()).increment(1);
     tracing::warn!(
         account,
-        "the replica that makes the calls of this account has another encryption_key, window.field, upper_bound or \
-         chunk, or another time of day, or has brought what is too large to be handed over: this one fetches for \
-         itself, with turns from that one"
+        "the leader of this account has another encryption_key, window.field, upper_bound or chunk, or another time of \
+         day, or has fetched a chunk that is too large to be handed over: this replica fetches for itself, with permits \
+         from the leader"
     );
 }
 
 /// An exchange with Redis about the common quota failed.
 pub fn lease_sync_failed(reason: &str) {
     counter!("koregate_fleet_exchanges_failed_total").increment(1);
-    tracing::debug!(why = reason, "an exchange with the other replicas failed");
+    tracing::debug!(why = reason, "an exchange with Redis about the common quota failed");
 }
 
-/// A window that the leader was to fetch for a follower has `result`; `side` is `asked` in the follower and `carried` in
-/// the leader.
+/// A window that the leader was to fetch for a follower has `result`; `side` is `asked` in the follower and `carried`
+/// in the leader.
 pub fn remote_fetch(side: &'static str, result: &'static str) {
     counter!("koregate_errands_total", "side" => side, "result" => result).increment(1);
 }

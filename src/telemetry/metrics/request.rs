@@ -14,7 +14,7 @@ const MAX_CACHED_HANDLES: usize = 32;
 
 /// A request whose answer has ended, or that ended without an answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct RequestRecord<'a> {
     /// The caller's name; `-` if it is unknown or none are configured.
     pub caller: &'a str,
     /// Kore's account; `-` except for requests that were answered, so that nobody can invent labels.
@@ -33,14 +33,21 @@ pub struct Request<'a> {
     pub items: u64,
     /// Bytes of the body, in its content coding.
     pub bytes: u64,
-    /// Upstream calls made for the request.
-    pub calls: u32,
-    /// Upstream calls saved.
-    pub saved: u64,
+    /// Upstream calls made for the request, and saved.
+    pub calls: CallCounts,
     /// Time from the request to the head of its answer; `None` if there was no answer.
     pub time_to_first_byte: Option<Duration>,
     /// Time from the request to the end of the body.
     pub took: Duration,
+}
+
+/// Upstream calls of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct CallCounts {
+    /// Calls made for the request that no other record counts.
+    pub made: u32,
+    /// Calls that the caller would have made without the gateway, beyond those made.
+    pub saved: u64,
 }
 
 /// Handles of the metrics of requests with the same labels.
@@ -59,8 +66,8 @@ struct RequestHandles {
 }
 
 impl RequestHandles {
-    fn new(request: &Request<'_>) -> Self {
-        let Request { account, stream, is_window, caller, outcome, items, .. } = *request;
+    fn new(request: &RequestRecord<'_>) -> Self {
+        let RequestRecord { account, stream, is_window, caller, outcome, items, .. } = *request;
         let shares_label = is_window && !stream_labels::admit(stream, items > 0);
         let label = match (is_window, shares_label) {
             (false, _) => "-",
@@ -87,8 +94,8 @@ impl RequestHandles {
     }
 
     /// Whether the handles are those of `request`.
-    fn matches(&self, request: &Request<'_>) -> bool {
-        let Request { account, stream, is_window, caller, outcome, .. } = *request;
+    fn matches(&self, request: &RequestRecord<'_>) -> bool {
+        let RequestRecord { account, stream, is_window, caller, outcome, .. } = *request;
         self.is_window == is_window
             && self.outcome == outcome
             && self.stream == stream
@@ -96,15 +103,15 @@ impl RequestHandles {
             && self.account == account
     }
 
-    fn count(&mut self, request: &Request<'_>) {
+    fn count(&mut self, request: &RequestRecord<'_>) {
         self.requests.increment(1);
         self.duration.record(request.took.as_secs_f64());
-        if request.saved > 0 {
+        if request.calls.saved > 0 {
             let calls_saved = self.calls_saved.get_or_insert_with(|| {
                 let labels = [("account", self.account.clone()), ("caller", self.caller.clone())];
                 counter!("koregate_upstream_calls_avoided_total", &labels)
             });
-            calls_saved.increment(request.saved);
+            calls_saved.increment(request.calls.saved);
         }
     }
 }
@@ -114,7 +121,7 @@ thread_local! {
     static HANDLES: RefCell<Vec<RequestHandles>> = const { RefCell::new(Vec::new()) };
 }
 
-fn count(request: &Request<'_>) {
+fn count(request: &RequestRecord<'_>) {
     HANDLES.with_borrow_mut(|cached| {
         if let Some(handles) = cached.iter_mut().rev().find(|handles| handles.matches(request)) {
             if handles.shares_label && request.items > 0 && stream_labels::has_room() {
@@ -132,47 +139,50 @@ fn count(request: &Request<'_>) {
 }
 
 /// A request has ended: counts it and writes its line of the access log.
-pub fn request(request: &Request<'_>) {
+pub fn request(request: &RequestRecord<'_>) {
     count(request);
-    let Request {
-        caller,
-        account,
-        stream,
-        outcome,
-        status,
-        problem,
-        items,
-        bytes,
-        calls,
-        time_to_first_byte,
-        took,
-        ..
-    } = *request;
-    let milliseconds = millis(took);
-    let is_anonymous = caller == "-" && status.is_some_and(|status| (400..500).contains(&status));
-    let Some(suppressed) = (if is_anonymous { admit_anonymous() } else { Some(0) }) else { return };
-    let suppressed = (suppressed > 0).then_some(suppressed);
-    let Some(first_byte_milliseconds) = time_to_first_byte.map(millis) else {
-        return tracing::info!(outcome, caller, milliseconds, "request");
+    let RequestRecord { caller, outcome, status, problem, .. } = *request;
+    let is_refused = status.is_some_and(|status| (400..500).contains(&status));
+    let suppressed = if caller == "-" && is_refused { admit_anonymous() } else { Some(0) };
+    let Some(suppressed) = suppressed else { return };
+    let Some(first_byte_milliseconds) = request.time_to_first_byte.map(millis) else {
+        return tracing::info!(outcome, caller, milliseconds = millis(request.took), "request");
     };
+    match (problem, status) {
+        (Some(problem), Some(status @ 400..)) => {
+            log_problem(request, status, problem, suppressed, first_byte_milliseconds);
+        }
+        _ => log_answer(request, first_byte_milliseconds),
+    }
+}
+
+/// Logs a request whose answer is a problem document, which has no items and no calls.
+fn log_problem(request: &RequestRecord<'_>, status: u16, problem: &str, suppressed: u64, first_byte_milliseconds: u64) {
+    let RequestRecord { caller, outcome, bytes, took, .. } = *request;
+    let milliseconds = millis(took);
+    let suppressed = (suppressed > 0).then_some(suppressed);
+    if status >= 500 {
+        tracing::warn!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
+    } else {
+        tracing::info!(
+            status,
+            outcome,
+            caller,
+            problem,
+            suppressed,
+            bytes,
+            first_byte_milliseconds,
+            milliseconds,
+            "request"
+        );
+    }
+}
+
+/// Logs a request with an answer, which has a `problem` if it broke off.
+fn log_answer(request: &RequestRecord<'_>, first_byte_milliseconds: u64) {
+    let RequestRecord { caller, account, stream, outcome, status, problem, items, bytes, calls, took, .. } = *request;
+    let (calls, milliseconds) = (calls.made, millis(took));
     match problem {
-        // A problem document is described by its problem alone.
-        Some(problem) if status.is_some_and(|status| status >= 500) => {
-            tracing::warn!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
-        }
-        Some(problem) if status.is_some_and(|status| status >= 400) => {
-            tracing::info!(
-                status,
-                outcome,
-                caller,
-                problem,
-                suppressed,
-                bytes,
-                first_byte_milliseconds,
-                milliseconds,
-                "request"
-            );
-        }
         Some(problem) => tracing::warn!(
             status,
             outcome,

@@ -1,5 +1,5 @@
-//! Streams that have a label of their own in metrics: those in the configuration, and a limited number of others. Callers
-//! that may request any stream can invent names, and a label lasts as long as the process.
+//! Streams that have a label of their own in metrics: those in the configuration, and a limited number of others.
+//! Callers that may request any stream can invent names, and a label lasts as long as the process.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

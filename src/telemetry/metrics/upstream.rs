@@ -20,7 +20,7 @@ pub fn upstream_retry(account: &str, error: &dyn Display) {
 /// The rows of a run moved while it was paged, twice; its interval is halved.
 pub fn run_torn(account: &str, reason: &dyn Debug) {
     counter!("koregate_runs_torn_total", "account" => account.to_owned()).increment(1);
-    tracing::warn!(account, why = ?reason, "the upstream's rows moved while they were paged: the span is halved");
+    tracing::warn!(account, why = ?reason, "the upstream's rows moved while they were paged: the interval is halved");
 }
 
 /// A run failed.

@@ -36,6 +36,9 @@ fn broken_rule_of_each_kind_is_found() {
         ("main.rs", "use koregate::{cli, server::Gateway};", "koregate::server"),
         ("paging/mod.rs", "use crate::redis_client::RedisClient;", "crate::redis_client"),
         ("redis_client/client.rs", "use crate::cache::Memory;", "crate::cache"),
+        ("redis_client/client.rs", "use crate::replicas::Mailbox;", "crate::replicas"),
+        ("replicas/codec.rs", "use crate::quota::Role;", "crate::quota"),
+        ("paging/mod.rs", "use crate::replicas::Mailbox;", "crate::replicas"),
         ("warm/mod.rs", "use crate::stack::Stack;", "no rule"),
     ] {
         let found = violations(path, text);
@@ -49,6 +52,7 @@ fn allowed_code_breaks_no_rule() {
         ("quota/scheduler/mod.rs", "use crate::{config::{self, Limit}, token, upstream::*, window::Interval};"),
         ("quota/scheduler/mod.rs", "use super::ledger::Ledger;\nuse crate::quota::Pace;"),
         ("quota/scheduler/mod.rs", "use crate::redis_client::RedisClient;"),
+        ("cache/mod.rs", "use crate::replicas::Mailbox;"),
         ("api/mod.rs", "*status = StatusCode::NOT_MODIFIED;"),
         ("edge/problem.rs", "StatusCode::NOT_FOUND"),
         ("window/interval.rs", "use std::{fmt, time::Duration};"),

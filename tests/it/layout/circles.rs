@@ -24,7 +24,7 @@ fn imports_between_files_form_no_circle_over_two() {
 fn circle_through_re_exports_is_found() {
     let sources = [
         ("a/mod.rs", "mod one; mod two; mod three; pub use one::One; use two::Two as Second;"),
-        ("a/one.rs", "use super::Second; pub struct One;"),
+        ("a/one.rs", "use super::Second; pub(in crate::a) struct One;"),
         ("a/two.rs", "pub struct Two; fn f() { crate::b::g() }"),
         ("b.rs", "use crate::a::{One};"),
         ("a/three.rs", "use super::one::One;"),

@@ -10,11 +10,11 @@ const STAGES: [&str; 10] =
 
 /// Modules that each stage except `window` may name.
 const SHARED_MODULES: [&str; 6] = ["config", "clock", "telemetry", "mapped_bytes", "units", "hex"];
-/// Stages that share state with other replicas, and may name the Redis client.
+/// Stages that share state with other replicas, and may name Redis and the messages.
 const REPLICATED: [&str; 2] = ["cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 12] = [
+const OTHERS: [(&str, &[&str]); 14] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
@@ -23,13 +23,17 @@ const OTHERS: [(&str, &[&str]); 12] = [
     // Text of durations, sizes and bytes.
     ("units", &[]),
     ("hex", &[]),
+    // Problem documents, for those that answer requests.
+    ("problem", &[]),
     ("config", &["window", "units", "hex"]),
     // Knows nothing of the data that it transfers.
     ("redis_client", &["config", "clock", "telemetry", "hex"]),
+    // The messages between replicas, with the values that travel with a request; knows no stage.
+    ("replicas", &["redis_client", "request", "window", "config", "clock", "telemetry", "hex"]),
     // Builds the stages.
-    ("stack", &["stages", "redis_client", "config", "clock", "telemetry"]),
-    ("admin", &["stack", "stages", "redis_client", "config", "clock", "telemetry"]),
-    ("server", &["admin", "stack", "stages", "config", "clock", "telemetry", "mapped_bytes"]),
+    ("stack", &["stages", "replicas", "redis_client", "config", "clock", "telemetry"]),
+    ("admin", &["stack", "stages", "problem", "replicas", "redis_client", "config", "clock", "telemetry"]),
+    ("server", &["admin", "stack", "stages", "problem", "config", "clock", "telemetry", "mapped_bytes"]),
     ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "units", "hex"]),
     ("lib", &[]),
 ];
@@ -134,8 +138,13 @@ fn allowed(top: &str) -> Option<Vec<&'static str>> {
         return Some(Vec::new());
     }
     if let Some(place) = STAGES.iter().position(|stage| *stage == top) {
-        let fleet = REPLICATED.contains(&top).then_some("redis_client");
-        return Some(STAGES[place + 1..].iter().chain(&SHARED_MODULES).copied().chain(fleet).collect());
+        let shared: &[&str] = match top {
+            // Writes the responses of errors.
+            "edge" => &["problem"],
+            _ if REPLICATED.contains(&top) => &["replicas", "redis_client"],
+            _ => &[],
+        };
+        return Some(STAGES[place + 1..].iter().chain(&SHARED_MODULES).chain(shared).copied().collect());
     }
     let (_, named) = OTHERS.iter().find(|(module, _)| *module == top)?;
     Some(named.iter().flat_map(|name| if *name == "stages" { STAGES.to_vec() } else { vec![*name] }).collect())

@@ -31,7 +31,16 @@ pub(super) fn uses(code: &str) -> (Vec<(bool, UsedPath)>, String) {
         found.extend(used.into_iter().map(|path| (is_public, path)));
         rest.replace_range(at..at + end, &" ".repeat(end));
     }
-    (found, rest)
+    (found, without_visibilities(rest))
+}
+
+/// Replaces `(in …)` of visibilities, whose paths import nothing, by blanks.
+fn without_visibilities(mut code: String) -> String {
+    while let Some(at) = code.find("pub(in ") {
+        let end = code[at..].find(')').map_or(code.len(), |length| at + length);
+        code.replace_range(at..end, &" ".repeat(end - at));
+    }
+    code
 }
 
 /// The positions of `name` as a whole word.

@@ -1,6 +1,7 @@
-//! Operation of the gateway process: start, shutdown, access log and metric labels.
+//! Operation of the gateway process: start, shutdown, access log, metric descriptions and labels.
 
 mod access_log;
+mod metric_descriptions;
 mod metric_labels;
 mod serve;
 mod shutdown;

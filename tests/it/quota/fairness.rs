@@ -62,7 +62,7 @@ async fn assert_served_early(order: SortOrder) {
     let parts = [morning(11), morning(18), morning(15)];
     let requests = parts.each_ref().map(|part| request(part, "b"));
     for (part, response) in parts.iter().zip(harness.gateway.send_all(&requests).await) {
-        response.assert_complete(&harness.window_items(&part), &part.query);
+        response.assert_complete(&harness.window_items(part), &part.query);
     }
     assert!(!backfill.is_finished(), "the urgent parts waited for the whole fetch");
     backfill.await.unwrap().assert_complete(&harness.window_items(&long), "the background fetch");
@@ -194,7 +194,7 @@ async fn different_priorities_are_separate_runs() {
     let (first, second) = (days(20, 20), days(21, 21));
     let requests = [background(request(&first, "a")), request(&second, "b")];
     for (window, response) in [&first, &second].into_iter().zip(harness.gateway.send_all(&requests).await) {
-        response.assert_complete(&harness.window_items(&window), &window.query);
+        response.assert_complete(&harness.window_items(window), &window.query);
     }
     let beginnings: BTreeSet<_> = harness.control.calls().into_iter().map(|call| call.query.from.unwrap()).collect();
     assert_eq!(beginnings.len(), 2, "{beginnings:?}");

@@ -1,7 +1,5 @@
 //! Values in Redis that must not be used: damaged, foreign, encrypted with another key, or written with wrong settings.
 
-use std::time::Duration;
-
 use crate::support::{
     ApiVariant, DAY, Profile, RedisServer, SETTLED_DAY, SelectOn, Settings, TestHarness, TestRequest, Timestamp, at,
     exact_profile, until,
@@ -128,7 +126,7 @@ async fn chunks_settled_by_wrong_clock_are_ignored() {
     let redis = RedisServer::start();
     let ahead = start(&Settings::default().redis(&redis.url())).await;
     let open = "from=2026-02-25T11:00:00&to=2026-02-25T11:59:59";
-    ahead.advance(Duration::from_secs(3 * 86_400));
+    ahead.advance(DAY * 3);
     ahead.get(open).await.page();
     redis.until_any_chunk().await;
     // While the replica with the wrong clock is the leader, its results are ignored.

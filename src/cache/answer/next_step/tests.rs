@@ -114,7 +114,7 @@ fn step(case: &Case) -> NextStep {
     progress.delivery = case.delivery;
     progress.has_requested_additional_run = case.has_requested_additional_run;
     if let (Some(listing), Some(there)) = (&mut progress.listing, case.listed.filter(|there| *there != UNLISTED)) {
-        listing.learn(&set(&[WINDOW]), there.iter().map(|there| (hours(*there), Timestamp::MIN)));
+        listing.add(&set(&[WINDOW]), there.iter().map(|there| (hours(*there), Timestamp::MIN)));
     }
     let mut plan = Plan::new(hours(WINDOW));
     for cached in case.cached {

@@ -11,7 +11,7 @@ use crate::quota::lease::sync_interval::PULSE_INTERVAL;
 use crate::quota::lease::{CALL_SILENCE_TIMEOUT, CallName, Pass, SharedQuota};
 use crate::quota::limiter::{Ledger, MonotonicTime};
 use crate::quota::role::Role;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 pub(super) const LIMITS: [QuotaLimit; 2] = [
     QuotaLimit { requests: 24, per: Duration::from_secs(4) },
@@ -83,7 +83,7 @@ pub(super) struct SimulatedReplica {
 
 impl SimulatedReplica {
     fn new(id: u64, longest_call: Duration, now: MonotonicTime) -> Self {
-        let me = ReplicaId::read(format!("{id:016x}").as_bytes()).unwrap();
+        let me = ReplicaId::parse(format!("{id:016x}").as_bytes()).unwrap();
         Self {
             quota: SharedQuota::new(me, LIMITS.to_vec(), 8, longest_call, now, Vec::new()),
             ledger: Ledger::new(LIMITS.to_vec()),
@@ -311,7 +311,7 @@ impl SimulatedFleet {
             if replica.quota.role(now) != Role::Leader || replica.ledger.free_at(now, 0, 0.0) > now {
                 return;
             }
-            let room = replica.ledger.remaining(now).map(|usage| usage.remaining).min().unwrap();
+            let room = replica.ledger.limit_usage(now).map(|usage| usage.remaining).min().unwrap();
             let Pass::Go(name) = replica.quota.pass(now, &Arc::from(""), room) else { return };
             let is_in_partition = replica.quota.divided_by().is_some();
             let may_be_lost = now < self.flushed_at + Duration::from_secs(2);

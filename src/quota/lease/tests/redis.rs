@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::quota::lease::sync::Age;
 use crate::quota::lease::{CallName, ExchangeReply, ExchangeRequest, GUARD, LEASE_DURATION};
 use crate::quota::limiter::MonotonicTime;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 #[derive(Default)]
 pub(super) struct SimulatedRedis {

@@ -7,7 +7,7 @@ use crate::config::QuotaLimit;
 use crate::quota::lease::state::LeaseState;
 use crate::quota::lease::{CallName, ExchangeReply, ExchangeRequest, LEASE_DURATION, Pass, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 
 const LIMIT: QuotaLimit = QuotaLimit { requests: 24, per: Duration::from_secs(4) };
 const START: MonotonicTime = Duration::from_secs(100);
@@ -35,7 +35,7 @@ const STATES: [State; 4] = [Joining, Leading, Following, Partitioned];
 const EVENTS: [Event; 4] = [Held, HeldByOther, Vacant, Unreachable];
 
 fn replica(id: u8) -> ReplicaId {
-    ReplicaId::read(format!("{id:016x}").as_bytes()).unwrap()
+    ReplicaId::parse(format!("{id:016x}").as_bytes()).unwrap()
 }
 
 /// One replica, whose exchanges are answered at once.

@@ -1,0 +1,249 @@
+//! The spelling of all keys and fields that the cache has in Redis. Pure.
+//!
+//! | key | type | contents |
+//! | --- | --- | --- |
+//! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:STREAM:(rich\|plain):HASH:START:SECONDS` | hash | the chunks of a series in one cell of the grid |
+//! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:wrong` | string | `window.field` was found wrong for the account |
+//! | the series without a cell, then `:wrong` | string | items of the series lie outside of the requested time |
+//! | `PREFIX:p1:{ACCOUNT}:purges` | hash | the tombstones of the account, by epoch |
+//! | `PREFIX:p1:{ACCOUNT}:epoch` | string | the marker that changes with each purge |
+//! | `PREFIX:f1:passing:REPLICA:ID:ATTEMPT` | hash | chunks that are handed over and stand in no cell |
+//!
+//! Names are percent-encoded, so that no name contains a separator. The keys of one account's purges share a slot of a
+//! Cluster.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::cache::chunk::Chunk;
+use crate::config;
+use crate::redis_client::key_segment;
+use crate::replicas::ReplicaId;
+use crate::request::Series;
+use crate::window::{Grid, Interval, IntervalSet, Timestamp, UpperBound};
+
+/// The version of chunks in Redis, which is a part of their keys.
+const CHUNK_FORMAT: &str = "c3";
+/// The version of purges in Redis.
+const PURGE_FORMAT: &str = "p1";
+
+/// The keys of chunks, which depend on how time is divided into them.
+#[derive(Debug)]
+pub(super) struct ChunkKeys {
+    prefix: String,
+    /// `window.field` and `window.upper_bound`, as they stand in keys.
+    bounds: String,
+    grid: Grid,
+}
+
+impl ChunkKeys {
+    pub(super) fn new(prefix: &str, window: &config::WindowConfig) -> Self {
+        let bound = match window.upper_bound {
+            UpperBound::Inclusive => "inclusive",
+            UpperBound::Exclusive => "exclusive",
+        };
+        let bounds = format!("{}:{bound}", key_segment(&window.field));
+        Self { prefix: prefix.to_owned(), bounds, grid: Grid::new(window.chunk) }
+    }
+
+    /// The settings by which time is divided into chunks, as text: replicas with equal ones can use each other's chunks.
+    pub(super) fn settings(&self) -> String {
+        let cell = self.grid.cell(Timestamp::from_nanos(0));
+        format!("{}:{}", self.bounds, cell.length().as_secs())
+    }
+
+    /// The beginning of a series' keys, unique for the series. Filters and parameters, which callers choose, are hashed.
+    pub(super) fn series(&self, series: &Series) -> String {
+        // Destructured, so that a new member is a compile error here.
+        let Series { account, stream, filter, parameters, agentic } = series;
+        let mut hash = Context::new(&SHA256);
+        let mut add = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        add(&filter.body().unwrap_or_default());
+        for (name, value) in parameters {
+            add(name.as_bytes());
+            add(value.as_bytes());
+        }
+        let hash = hash.finish();
+        let hash = u128::from_be_bytes(*hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes"));
+        let [account, stream] = [account, stream].map(|name| key_segment(name));
+        let agentic = if *agentic { "rich" } else { "plain" };
+        format!("{}:{CHUNK_FORMAT}:{account}:{}:{stream}:{agentic}:{hash:032x}", self.prefix, self.bounds)
+    }
+
+    /// The key of the cell of a series that a time lies in; `series` is of [`ChunkKeys::series`].
+    pub(super) fn cell(&self, series: &str, at: Timestamp) -> String {
+        let cell = self.grid.cell(at);
+        format!("{series}:{}:{}", cell.start.as_seconds(), cell.length().as_secs())
+    }
+
+    /// The keys of all cells of a series that intervals overlap, ascending.
+    pub(super) fn cells(&self, series: &Series, intervals: &IntervalSet) -> Vec<String> {
+        let mut cells = BTreeMap::new();
+        for interval in intervals.intervals() {
+            let mut at = interval.start;
+            while at < interval.end {
+                let cell = self.grid.cell(at);
+                cells.insert(cell.start, ());
+                at = cell.end;
+            }
+        }
+        let series = self.series(series);
+        cells.into_keys().map(|start| self.cell(&series, start)).collect()
+    }
+
+    /// The marker that `window.field` is wrong for an account.
+    pub(super) fn wrong_field(&self, account: &str) -> String {
+        format!("{}:{CHUNK_FORMAT}:{}:{}:wrong", self.prefix, key_segment(account), self.bounds)
+    }
+
+    /// The marker that items of a series lie outside of the requested time; the same with and without agentic data.
+    pub(super) fn shifted_series(&self, series: &Series) -> String {
+        format!("{}:wrong", self.series(&Series { agentic: false, ..series.clone() }))
+    }
+}
+
+/// What the name of a chunk's field says: so a chunk can be listed, and found purged, without its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cache) struct ChunkField {
+    pub(in crate::cache) interval: Interval,
+    pub(in crate::cache) fetched_at: Timestamp,
+    /// The last purge that was known when the chunk's run began; 0 in fields of earlier versions, which lack it.
+    pub(in crate::cache) epoch: u64,
+}
+
+impl ChunkField {
+    pub(super) fn of(chunk: &Chunk) -> Self {
+        Self { interval: chunk.interval(), fetched_at: chunk.fetched_at(), epoch: chunk.epoch() }
+    }
+
+    /// The name of the field: start, end and time of the fetch in nanoseconds since 1970, and the epoch.
+    pub(super) fn name(&self) -> String {
+        let Self { interval: Interval { start, end }, fetched_at, epoch } = self;
+        format!("{}_{}_{}_{epoch}", start.as_nanos(), end.as_nanos(), fetched_at.as_nanos())
+    }
+
+    /// Parses the name of a field; `None` if it is not the name of a chunk.
+    pub(in crate::cache) fn parse(name: &[u8]) -> Option<Self> {
+        let mut numbers = std::str::from_utf8(name).ok()?.split('_');
+        let mut timestamp = || numbers.next()?.parse().ok().map(Timestamp::from_nanos);
+        let (interval, fetched_at) = (Interval::new(timestamp()?, timestamp()?), timestamp()?);
+        let epoch = numbers.next().map_or(Some(0), |epoch| epoch.parse().ok())?;
+        Some(Self { interval, fetched_at, epoch })
+    }
+}
+
+/// The name under which a value is sealed: its key and field.
+pub(super) fn value_name(cell: &str, field: &[u8]) -> Vec<u8> {
+    [cell.as_bytes(), b"\0", field].concat()
+}
+
+/// The key of a handover to a replica; `prefix` is that of its mailbox.
+pub(in crate::cache) fn handover(prefix: &str, to: &ReplicaId, id: u64, attempt: u8) -> String {
+    format!("{prefix}:passing:{to}:{id}:{attempt}")
+}
+
+/// The hash of the tombstones of an account.
+pub(in crate::cache) fn tombstones(prefix: &str, account: &str) -> String {
+    format!("{prefix}:{PURGE_FORMAT}:{{{}}}:purges", key_segment(account))
+}
+
+/// The marker that changes with each purge of an account.
+pub(in crate::cache) fn purge_marker(prefix: &str, account: &str) -> String {
+    format!("{prefix}:{PURGE_FORMAT}:{{{}}}:epoch", key_segment(account))
+}
+
+/// The cells of an account, of all versions and settings, as a literal prefix and a glob-style pattern behind it.
+pub(in crate::cache) fn all_cells(prefix: &str, account: &str) -> (String, String) {
+    (format!("{prefix}:c"), format!("[0-9]*:{}:*", key_segment(account)))
+}
+
+/// What the key of a cell says, of whatever version. Names are percent-encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cache) struct CellKey<'a> {
+    pub(in crate::cache) account: &'a str,
+    pub(in crate::cache) stream: &'a str,
+    pub(in crate::cache) interval: Interval,
+}
+
+impl<'a> CellKey<'a> {
+    /// Parses the key of a cell; `None` for all other keys.
+    pub(in crate::cache) fn parse(prefix: &str, key: &'a [u8]) -> Option<Self> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(prefix)?;
+        let parts: Vec<&str> = rest.split(':').collect();
+        let ["", format, account, _, _, stream, _, _, start, length] = parts[..] else { return None };
+        format.strip_prefix('c').and_then(|number| number.parse::<u8>().ok())?;
+        let start = Timestamp::from_seconds(start.parse().ok()?);
+        let interval = Interval::new(start, start + Duration::from_secs(length.parse().ok()?));
+        Some(Self { account, stream, interval })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Filter;
+
+    fn keys() -> ChunkKeys {
+        let (field, bounds) = ("segment-start", "segment%2Dstart:inclusive".to_owned());
+        assert_eq!(format!("{}:inclusive", key_segment(field)), bounds);
+        ChunkKeys { prefix: "kore".to_owned(), bounds, grid: Grid::new(Duration::from_hours(1)) }
+    }
+
+    fn series(agentic: bool) -> Series {
+        let (filter, parameters) = (Filter::None, vec![("x".to_owned(), "y".to_owned())]);
+        Series { account: "a:1".into(), stream: "st-1".into(), filter, parameters, agentic }
+    }
+
+    fn hours(start: i64, end: i64) -> Interval {
+        Interval::new(Timestamp::from_seconds(start * 3600), Timestamp::from_seconds(end * 3600))
+    }
+
+    #[test]
+    fn keys_are_spelled_as_in_version_0_1() {
+        let (keys, account) = (keys(), "a:1");
+        let hash = "bebd947c5e63cad46807b157824a6f17";
+        let [rich, plain] = [true, false].map(|agentic| keys.series(&series(agentic)));
+        assert_eq!(rich, format!("kore:c3:a%3A1:segment%2Dstart:inclusive:st%2D1:rich:{hash}"));
+        assert_eq!(plain, format!("kore:c3:a%3A1:segment%2Dstart:inclusive:st%2D1:plain:{hash}"));
+        assert_eq!(keys.settings(), "segment%2Dstart:inclusive:3600");
+        assert_eq!(keys.cell(&rich, Timestamp::from_seconds(7300)), format!("{rich}:7200:3600"));
+        let intervals = [hours(0, 2), hours(1, 2), hours(5, 6)].into_iter().collect();
+        let cells = ["0:3600", "3600:3600", "18000:3600"].map(|cell| format!("{rich}:{cell}"));
+        assert_eq!(keys.cells(&series(true), &intervals), cells);
+        assert_eq!(keys.wrong_field(account), "kore:c3:a%3A1:segment%2Dstart:inclusive:wrong");
+        assert_eq!(keys.shifted_series(&series(true)), format!("{plain}:wrong"));
+        assert_eq!(tombstones("kore", account), "kore:p1:{a%3A1}:purges");
+        assert_eq!(purge_marker("kore", account), "kore:p1:{a%3A1}:epoch");
+        let replica = ReplicaId::parse(b"0123456789abcdef").unwrap();
+        assert_eq!(handover("kore:f1", &replica, 7, 1), "kore:f1:passing:0123456789abcdef:7:1");
+    }
+
+    #[test]
+    fn key_of_a_cell_is_parsed_and_others_are_not() {
+        let cell = keys().cell(&keys().series(&series(true)), Timestamp::from_seconds(7300));
+        let parsed = CellKey { account: "a%3A1", stream: "st%2D1", interval: hours(2, 3) };
+        assert_eq!(CellKey::parse("kore", cell.as_bytes()), Some(parsed));
+        let earlier = cell.replace(":c3:", ":c1:");
+        assert_eq!(CellKey::parse("kore", earlier.as_bytes()), Some(parsed));
+        for other in [keys().wrong_field("a:1"), cell.replace(":c3:", ":p1:"), format!("{cell}:1"), format!("x{cell}")]
+        {
+            assert_eq!(CellKey::parse("kore", other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn name_of_a_field_is_parsed_back() {
+        let field = ChunkField { interval: hours(-1, 2), fetched_at: Timestamp::from_seconds(9), epoch: 7 };
+        assert_eq!(field.name(), "-3600000000000_7200000000000_9000000000_7");
+        assert_eq!(ChunkField::parse(field.name().as_bytes()), Some(field));
+        assert_eq!(ChunkField::parse(b"0_1_2").map(|field| field.epoch), Some(0), "of an earlier version");
+        for other in ["", "0_1", "0_1_x", "0_1_2_x"] {
+            assert_eq!(ChunkField::parse(other.as_bytes()), None, "{other}");
+        }
+    }
+}
