@@ -8,11 +8,11 @@
 //! | `stage` | the tower layer and service |
 //! | `chunk/` | all items of an interval, deflated, with an index |
 //! | `store/` | memory: chunks by weight, the interval map of cache entries, hot blocks |
-//! | `series/` | the state of each series: entries, fetches in flight, the pending batch |
+//! | `series/` | the state of each series: entries, fetches in flight (single-flight of intervals), the pending batch |
+//! | `window_field` | whether `window.field` is the timestamp that the upstream selects on |
 //! | `redis/` | the second tier: chunks in Redis, shared by all replicas |
 //! | `purge/` | purges: what was purged is served from no tier |
-//! | `fetch/` | single-flight of time ranges: batches, runs, fetches in flight and their waiters |
-//! | `window_field` | the check that `window.field` is the timestamp that the upstream selects on |
+//! | `fetch/` | fetches what is missing: batches, lookups in Redis, runs, storing of chunks |
 //! | `cluster/` | one leader fetches for all replicas |
 //! | `answer/` | assembles the answer to one request |
 //! | `estimate` | the cost of a window, for dry runs |
