@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::fetcher::Fetcher;
 use crate::cache::series::{InFlightFetch, SeriesState, SharedSeriesState, Waiter};
-use crate::redis_client::ReplicaId;
+use crate::replicas::ReplicaId;
 use crate::request::Series;
 use crate::window::{Interval, Timestamp};
 
