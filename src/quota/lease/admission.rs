@@ -31,17 +31,17 @@ impl SharedQuota {
                 let number = self.take_numbers(1);
                 Pass::Go(self.begin(now, number, caller, true))
             }
-            LeaseState::Leading(held) if !held.is_valid(now) => Pass::Wait(now + GRANT_RETRY_INTERVAL),
-            LeaseState::Leading(held) if !held.may_spend(now) => Pass::Wait(held.spends_from()),
-            LeaseState::Leading(held) => {
-                if let Some(number) = held.take_grant() {
+            LeaseState::Leading(leadership) if !leadership.is_valid(now) => Pass::Wait(now + GRANT_RETRY_INTERVAL),
+            LeaseState::Leading(leadership) if !leadership.may_spend(now) => Pass::Wait(leadership.spends_from()),
+            LeaseState::Leading(leadership) => {
+                if let Some(number) = leadership.take_grant() {
                     return Pass::Go(self.begin(now, number, caller, false));
                 }
-                if now < held.not_before() {
-                    return Pass::Wait(held.not_before());
+                if now < leadership.not_before() {
+                    return Pass::Wait(leadership.not_before());
                 }
                 // Near the limit one by one: calls that are granted to a leader that dies are lost for all.
-                held.want((room / GRANT_BATCH_SIZE).clamp(1, GRANT_BATCH_SIZE));
+                leadership.want((room / GRANT_BATCH_SIZE).clamp(1, GRANT_BATCH_SIZE));
                 Pass::Wait(now + LEASE_DURATION)
             }
         }
@@ -70,7 +70,7 @@ impl SharedQuota {
 
     /// Cancels granted calls that have not begun in time.
     pub(super) fn cancel_lapsed_grants(&mut self, now: MonotonicTime) {
-        let lapsed = self.state.leadership_mut().map(|held| held.take_lapsed(now)).unwrap_or_default();
+        let lapsed = self.state.leadership_mut().map(|leadership| leadership.take_lapsed(now)).unwrap_or_default();
         self.cancel_numbers(lapsed);
     }
 

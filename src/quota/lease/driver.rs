@@ -66,7 +66,7 @@ async fn exchange(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel) {
     let Some(request) = scheduler.begin_exchange() else { return };
     let result = channel.exchange(&request).await;
     scheduler.update_lease(|quota, now| match result {
-        Ok(reply) => ((), quota.finish_exchange(now, &request, reply)),
+        Ok(reply) => ((), quota.finish_exchange(now, &request, &reply)),
         Err(error) => {
             telemetry::lease_sync_failed(&error.to_string());
             ((), quota.fail_exchange(now, &request))

@@ -36,11 +36,11 @@ impl SharedQuota {
         if self.contact.steady_time().is_some_and(|time| time >= REQUIRED_CONTACT_TIME) {
             self.members.mark_complete();
         }
-        let held = self.state.leadership();
-        let is_leading = held.is_some_and(|held| held.is_valid(now));
-        let may_spend = held.is_some_and(|held| held.may_spend(now));
+        let leadership = self.state.leadership();
+        let is_leading = leadership.is_some_and(|leadership| leadership.is_valid(now));
+        let may_spend = leadership.is_some_and(|leadership| leadership.may_spend(now));
         let recorded = self.calls.unrecorded(MAX_RECORDED_CALLS);
-        let wanted = self.state.leadership_mut().map_or(0, |held| held.take_wanted(now));
+        let wanted = self.state.leadership_mut().map_or(0, |leadership| leadership.take_wanted(now));
         ExchangeRequest {
             sent: now,
             me: self.replica.me.clone(),
@@ -77,8 +77,8 @@ impl SharedQuota {
         let changed = Some(now.saturating_sub(read_at) + CALL_END_RECORD_DELAY);
         match &self.state {
             // The replicas that led before still record the ends of their calls in flight.
-            LeaseState::Leading(held) if held.is_valid(now) && self.calls.awaits_ends(now) => changed,
-            LeaseState::Leading(held) if held.is_valid(now) => None,
+            LeaseState::Leading(leadership) if leadership.is_valid(now) && self.calls.awaits_ends(now) => changed,
+            LeaseState::Leading(leadership) if leadership.is_valid(now) => None,
             LeaseState::Following { .. } => changed,
             LeaseState::Joining { .. } | LeaseState::Leading(_) | LeaseState::Partitioned(_) => all,
         }
@@ -89,7 +89,7 @@ impl SharedQuota {
         &mut self,
         now: MonotonicTime,
         request: &ExchangeRequest,
-        reply: ExchangeReply,
+        reply: &ExchangeReply,
     ) -> QuotaChange {
         let role = self.role(now);
         let (was_leading, was_partitioned) = (self.state.leadership().is_some(), self.state.partition().is_some());
@@ -100,7 +100,7 @@ impl SharedQuota {
         self.calls.mark_recorded(&request.recorded);
         let has_lost_ledger = !reply.is_complete && (self.ledger.is_complete || reply.is_acquired);
         self.ledger.is_complete = reply.is_complete;
-        let has_read = self.replace_calls_of_others(now, request, &reply);
+        let has_read = self.replace_calls_of_others(now, request, reply);
         if !reply.is_complete && reply.holder.as_ref() != Some(&self.replica.me) {
             // The next leader collects what is known.
             self.calls.mark_own_unrecorded();
@@ -110,7 +110,7 @@ impl SharedQuota {
         }
         // A partition goes on while there are more of its calls to record.
         if !was_partitioned || request.recorded.len() < MAX_RECORDED_CALLS {
-            let event = self.lease_event(now, request, &reply);
+            let event = self.lease_event(now, request, reply);
             if has_lost_ledger && matches!(event, LeaseEvent::Held { .. }) {
                 self.calls.mark_all_unrecorded();
                 self.calls.restore_previous(&self.replica.me);
@@ -160,18 +160,17 @@ impl SharedQuota {
     /// Takes in the calls that an exchange has granted.
     fn note_grants(&mut self, now: MonotonicTime, request: &ExchangeRequest, granted: u32) {
         let numbers = request.grants.numbers(granted);
-        match self.state.leadership_mut() {
-            Some(held) => held.grant(request.sent, numbers),
-            None => {
-                let unused: Vec<_> = numbers.map(|number| self.call_name(number)).collect();
-                self.calls.cancel(unused);
-            }
+        if let Some(leadership) = self.state.leadership_mut() {
+            leadership.grant(request.sent, numbers);
+        } else {
+            let unused: Vec<_> = numbers.map(|number| self.call_name(number)).collect();
+            self.calls.cancel(unused);
         }
         if granted == 0 && request.grants.calls > 0 {
             // Redis knows of calls that are not known here.
             self.ledger.read_at = None;
-            if let Some(held) = self.state.leadership_mut() {
-                held.pause(now + GRANT_RETRY_INTERVAL);
+            if let Some(leadership) = self.state.leadership_mut() {
+                leadership.pause(now + GRANT_RETRY_INTERVAL);
             }
         }
     }
@@ -182,7 +181,7 @@ impl SharedQuota {
 
     /// Connection to Redis has been made anew: messages may have been lost, and it may be another Redis than before.
     pub(super) fn note_reconnected(&mut self, now: MonotonicTime) {
-        if self.state.leadership().is_some_and(|held| held.is_valid(now)) {
+        if self.state.leadership().is_some_and(|leadership| leadership.is_valid(now)) {
             self.calls.mark_all_unrecorded();
         } else {
             self.calls.mark_own_unrecorded();

@@ -46,14 +46,14 @@ impl Members {
         // A counter that moved during an outage does not say that its replica has survived the outage.
         let is_recent = steady_since.is_some_and(|since| since <= self.read_at);
         for (replica, count) in counts {
-            let seen = self.heartbeats.entry(replica).or_insert(Heartbeat { count, moved_at: now });
-            if std::mem::replace(&mut seen.count, count) != count && is_recent {
-                seen.moved_at = now;
+            let heartbeat = self.heartbeats.entry(replica).or_insert(Heartbeat { count, moved_at: now });
+            if std::mem::replace(&mut heartbeat.count, count) != count && is_recent {
+                heartbeat.moved_at = now;
             }
         }
         self.read_at = now;
         // A replica that is missing from the reading stays: perhaps Redis has lost it, and it is alive.
-        let silent = self.heartbeats.extract_if(|_, seen| seen.moved_at + MEMBER_REMOVAL_TIMEOUT <= now);
+        let silent = self.heartbeats.extract_if(|_, heartbeat| heartbeat.moved_at + MEMBER_REMOVAL_TIMEOUT <= now);
         silent.map(|(replica, _)| replica).collect()
     }
 
@@ -70,7 +70,11 @@ impl Members {
 
     /// The replicas whose counters have moved since `then`.
     pub(super) fn alive_since(&self, then: MonotonicTime) -> BTreeSet<ReplicaId> {
-        self.heartbeats.iter().filter(|(_, seen)| seen.moved_at >= then).map(|(replica, _)| replica.clone()).collect()
+        self.heartbeats
+            .iter()
+            .filter(|(_, heartbeat)| heartbeat.moved_at >= then)
+            .map(|(replica, _)| replica.clone())
+            .collect()
     }
 
     /// The shortest interval at which an idle replica reads the counters.

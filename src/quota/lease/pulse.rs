@@ -35,8 +35,8 @@ pub(in crate::quota) async fn keep_pulse(accounts: Vec<(LeaseChannel, Weak<CallS
         // In a Cluster the keys of each account lie on a node of their own.
         let batch_size = if first.channel.mailbox().redis().is_cluster() { 1 } else { pulses.len() };
         let batches = pulses.chunks(batch_size).map(send);
-        let held = futures_util::future::join_all(batches).await.concat();
-        for (Pulse { scheduler, sent, .. }, is_held) in pulses.iter().zip(held) {
+        let is_held = futures_util::future::join_all(batches).await.concat();
+        for (Pulse { scheduler, sent, .. }, is_held) in pulses.iter().zip(is_held) {
             scheduler.end_pulse(*sent, is_held);
         }
     }

@@ -94,10 +94,10 @@ impl LeaseState {
             LeaseEvent::Held { sent, is_acquired, spends_from } => {
                 let until = sent + LEASE_DURATION.saturating_sub(LEASE_SAFETY_MARGIN);
                 match self {
-                    Self::Leading(held) => {
-                        let is_continued = !is_acquired || sent < held.until;
-                        let spends_from = if is_continued { held.spends_from } else { spends_from };
-                        (Self::Leading(Leadership { until, spends_from, ..held }), Remains::default())
+                    Self::Leading(leadership) => {
+                        let is_continued = !is_acquired || sent < leadership.until;
+                        let spends_from = if is_continued { leadership.spends_from } else { spends_from };
+                        (Self::Leading(Leadership { until, spends_from, ..leadership }), Remains::default())
                     }
                     other => (
                         Self::Leading(Leadership { until, spends_from, ..Leadership::default() }),
@@ -123,8 +123,8 @@ impl LeaseState {
     fn into_remains(self) -> Remains {
         match self {
             Self::Joining { outage } => Remains { unused: Vec::new(), outage },
-            Self::Leading(held) => {
-                Remains { unused: held.granted.into_iter().map(|grant| grant.number).collect(), outage: None }
+            Self::Leading(leadership) => {
+                Remains { unused: leadership.granted.into_iter().map(|grant| grant.number).collect(), outage: None }
             }
             Self::Following { .. } => Remains::default(),
             Self::Partitioned(partition) => Remains { unused: Vec::new(), outage: Some(partition.outage) },
@@ -133,7 +133,7 @@ impl LeaseState {
 
     pub(super) fn role(&self, now: MonotonicTime) -> Role {
         match self {
-            Self::Leading(held) if held.is_valid(now) => Role::Leader,
+            Self::Leading(leadership) if leadership.is_valid(now) => Role::Leader,
             Self::Partitioned(_) => Role::Leader,
             Self::Following { leader } => Role::Follower(leader.clone()),
             Self::Joining { .. } | Self::Leading(_) => Role::Unknown,
@@ -141,11 +141,11 @@ impl LeaseState {
     }
 
     pub(super) fn leadership(&self) -> Option<&Leadership> {
-        if let Self::Leading(held) = self { Some(held) } else { None }
+        if let Self::Leading(leadership) = self { Some(leadership) } else { None }
     }
 
     pub(super) fn leadership_mut(&mut self) -> Option<&mut Leadership> {
-        if let Self::Leading(held) = self { Some(held) } else { None }
+        if let Self::Leading(leadership) = self { Some(leadership) } else { None }
     }
 
     pub(super) fn partition(&self) -> Option<&Partition> {

@@ -8,7 +8,7 @@ use super::{LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SharedQuota}
 use crate::replicas::ReplicaId;
 
 /// The interval of pulses, by which an idle leader renews its lease and an idle follower checks that the lease is
-/// held. The death of a leader is noticed after a lease and this at the latest.
+/// leadership. The death of a leader is noticed after a lease and this at the latest.
 pub(in crate::quota) const PULSE_INTERVAL: Duration = Duration::from_millis(650);
 /// The interval of exchanges while the replica is idle.
 const IDLE_EXCHANGE_INTERVAL: Duration = Duration::from_mins(1);
@@ -41,8 +41,11 @@ impl SharedQuota {
     /// Whether the leader is known, all calls are recorded, and Redis has answered for long enough.
     pub(super) fn is_idle(&self, now: MonotonicTime) -> bool {
         let is_settled = match &self.state {
-            LeaseState::Leading(held) => {
-                held.may_spend(now) && held.is_idle() && self.ledger.is_complete && !self.calls.awaits_ends(now)
+            LeaseState::Leading(leadership) => {
+                leadership.may_spend(now)
+                    && leadership.is_idle()
+                    && self.ledger.is_complete
+                    && !self.calls.awaits_ends(now)
             }
             LeaseState::Following { .. } => true,
             LeaseState::Joining { .. } | LeaseState::Partitioned(_) => false,
@@ -55,7 +58,7 @@ impl SharedQuota {
 
     /// Whether a call waits for an exchange.
     pub(in crate::quota) fn is_waited_for(&self, now: MonotonicTime) -> bool {
-        self.state.leadership().is_some_and(|held| held.is_wanting() && held.is_valid(now))
+        self.state.leadership().is_some_and(|leadership| leadership.is_wanting() && leadership.is_valid(now))
     }
 
     /// The intervals that are due from now on.
@@ -102,8 +105,8 @@ impl SharedQuota {
             return true;
         }
         self.contact.answer(sent);
-        if let Some(held) = self.state.leadership_mut() {
-            held.renew(sent);
+        if let Some(leadership) = self.state.leadership_mut() {
+            leadership.renew(sent);
         }
         false
     }

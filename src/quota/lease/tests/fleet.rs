@@ -287,7 +287,7 @@ impl SimulatedFleet {
         } else {
             let reply = self.redis.exchange(now, &request);
             let granted = reply.granted;
-            let change = replica.quota.finish_exchange(now, &request, reply);
+            let change = replica.quota.finish_exchange(now, &request, &reply);
             for other in (0..self.replicas.len()).filter(|other| *other != place) {
                 if granted > 0 && self.roll(self.loss) > 0 {
                     let other = &mut self.replicas[other];
@@ -327,8 +327,8 @@ impl SimulatedFleet {
     fn largest_window(&self, per: Duration) -> usize {
         let mut counted = self.counted.clone();
         counted.sort();
-        let held = |place: usize| counted[place..].partition_point(|at| *at < counted[place] + per);
-        (0..counted.len()).map(held).max().unwrap_or_default()
+        let in_window = |place: usize| counted[place..].partition_point(|at| *at < counted[place] + per);
+        (0..counted.len()).map(in_window).max().unwrap_or_default()
     }
 
     pub(super) fn assert_within_limits(&self) -> Result<(), TestCaseError> {

@@ -14,7 +14,7 @@ const RECOVERY_TIME: Duration = Duration::from_millis(500);
 impl SimulatedFleet {
     fn assert_invariants(&self) -> Result<(), TestCaseError> {
         let now = self.now;
-        let may_spend = |state: &LeaseState| state.leadership().is_some_and(|held| held.may_spend(now));
+        let may_spend = |state: &LeaseState| state.leadership().is_some_and(|leadership| leadership.may_spend(now));
         let leaders = self.replicas.iter().filter(|replica| may_spend(&replica.quota.state)).count();
         prop_assert!(leaders <= 1, "{} replicas may spend the lease", leaders);
         let mut shares = [0; LIMITS.len()];

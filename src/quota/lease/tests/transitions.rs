@@ -93,7 +93,7 @@ impl Scripted {
         self.now += Duration::from_millis(100);
         let request = self.quota.begin_exchange(self.now);
         let reply = reply(&request);
-        self.quota.finish_exchange(self.now, &request, reply);
+        self.quota.finish_exchange(self.now, &request, &reply);
         request
     }
 
@@ -249,7 +249,9 @@ fn only_a_new_leader_assumes_calls_of_missing_replicas() {
         (vec![HeldByOther, Held], 0),
     ] {
         let mut scripted = Scripted::in_state(Partitioned);
-        events.iter().for_each(|event| drop(scripted.apply(*event)));
+        for event in &events {
+            scripted.apply(*event);
+        }
         assert_eq!(assumed(&mut scripted), expected, "{events:?}");
     }
 }
