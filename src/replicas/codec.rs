@@ -140,12 +140,12 @@ fn decode_quota(body: &[u8]) -> Option<Message> {
 
 fn encode_permit(number: u64, message: &PermitMessage) -> String {
     match message {
-        PermitMessage::Borrow(Requester { caller, weight, class }) => {
+        PermitMessage::Request(Requester { caller, weight, class }) => {
             format!("borrow:{number}:{}:{weight}:{}", class.label(), key_segment(caller))
         }
-        PermitMessage::Lent(name) => format!("lent:{number}:{name}"),
-        PermitMessage::Spent(milliseconds) => format!("spent:{number}:{milliseconds}"),
-        PermitMessage::Back => format!("back:{number}"),
+        PermitMessage::Granted(name) => format!("lent:{number}:{name}"),
+        PermitMessage::Exhausted(milliseconds) => format!("spent:{number}:{milliseconds}"),
+        PermitMessage::Returned => format!("back:{number}"),
         PermitMessage::Unused => format!("unused:{number}"),
     }
 }
@@ -161,11 +161,11 @@ fn decode_permit(text: &str) -> Option<(u64, PermitMessage)> {
             let class = classes.into_iter().find(|class| class.label() == label)?;
             let weight = parts.next()?.parse().ok().filter(|weight| *weight > 0)?;
             let caller = percent_decode_str(parts.next()?).decode_utf8().ok()?;
-            PermitMessage::Borrow(Requester { caller: caller.into(), weight, class })
+            PermitMessage::Request(Requester { caller: caller.into(), weight, class })
         }
-        "lent" => PermitMessage::Lent(rest.into()),
-        "spent" => PermitMessage::Spent(rest.parse().ok()?),
-        "back" => PermitMessage::Back,
+        "lent" => PermitMessage::Granted(rest.into()),
+        "spent" => PermitMessage::Exhausted(rest.parse().ok()?),
+        "back" => PermitMessage::Returned,
         "unused" => PermitMessage::Unused,
         _ => return None,
     };

@@ -69,13 +69,13 @@ pub enum QuotaMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PermitMessage {
     /// The sender requests a permit.
-    Borrow(Requester),
+    Request(Requester),
     /// The permit is granted under this name in the leader's ledger.
-    Lent(Arc<str>),
+    Granted(Arc<str>),
     /// The quota is spent; a request is worthwhile after this number of milliseconds.
-    Spent(u64),
+    Exhausted(u64),
     /// The call has ended.
-    Back,
+    Returned,
     /// The permit is not needed, and no call was made.
     Unused,
 }

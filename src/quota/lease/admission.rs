@@ -18,8 +18,8 @@ pub(in crate::quota) enum Pass<N = CallName> {
 }
 
 impl SharedQuota {
-    /// Begins a call for `caller`, if the state allows it. The leader asks Redis for calls where none is granted: more at
-    /// once, the more calls there is `room` for as far as is known here.
+    /// Begins a call for `caller`, if the state allows it. The leader asks Redis for calls where none is granted: more
+    /// at once, the more calls there is `room` for as far as is known here.
     pub(in crate::quota) fn pass(&mut self, now: MonotonicTime, caller: &Arc<str>, room: u32) -> Pass {
         self.cancel_lapsed_grants(now);
         match &mut self.state {

@@ -203,8 +203,8 @@ impl CallLog {
         self.ended(|_| true)
     }
 
-    /// The calls that count against the share of one of `replicas`: one in `replicas` of those that all know, and all of
-    /// its own that the others do not. The former are counted from the latest, so that any window that ends now or
+    /// The calls that count against the share of one of `replicas`: one in `replicas` of those that all know, and all
+    /// of its own that the others do not. The former are counted from the latest, so that any window that ends now or
     /// later holds the share of its calls, rounded up.
     pub(super) fn share_of_call_times(&self, replicas: usize) -> Vec<(MonotonicTime, Arc<str>)> {
         let common = self.ended(|own| !own.is_partitioned);

@@ -1,5 +1,5 @@
-//! The contact of one replica with Redis: when it was tried, and since when all attempts were answered. Pure: time is an
-//! argument.
+//! The contact of one replica with Redis: when it was tried, and since when all attempts were answered. Pure: time is
+//! an argument.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ impl RedisContact {
         self.steady_since = None;
     }
 
-    /// For how long all attempts have been answered, up to the last answer: steady contact until then does not say that
-    /// the next attempt will be answered.
+    /// For how long all attempts have been answered, up to the last answer: steady contact until then does not say
+    /// that the next attempt will be answered.
     pub(super) fn steady_time(&self) -> Option<Duration> {
         self.steady_since.zip(self.answered).map(|(since, last)| last.saturating_sub(since))
     }

@@ -1,150 +1,47 @@
-//! Carries exchanges to Redis and back, for as long as the queue is there.
+//! The tasks that carry exchanges, heartbeats and messages between a scheduler and Redis.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
-use super::sync::SCRIPT;
-use super::{ExchangeReply, ExchangeRequest};
+use super::{LeaseChannel, QuotaChange};
 use crate::quota::scheduler::CallScheduler;
-use crate::redis_client::{Command, ConnectionError, Reply, key_segment};
 use crate::replicas::{Incoming, Mailbox, Message, MessageKind, QuotaMessage, Recipient, ReplicaId};
 use crate::telemetry;
 
-/// Where the replicas meet for one account.
-#[derive(Clone, Debug)]
-pub(in crate::quota) struct LeaseChannel {
-    post: Mailbox,
-    account: Arc<str>,
-}
-
-impl LeaseChannel {
-    pub(in crate::quota) fn new(post: &Mailbox, account: &Arc<str>) -> Self {
-        Self { post: post.clone(), account: account.clone() }
-    }
-
-    pub(super) fn post(&self) -> &Mailbox {
-        &self.post
-    }
-
-    /// The key that names the holder of the lease.
-    pub(super) fn lease(&self) -> Bytes {
-        self.key("leader")
-    }
-
-    /// The key that is there as long as the leases of a replica hold: one for all accounts, but in a Cluster one for each,
-    /// since a script finds keys of one slot only.
-    pub(super) fn session(&self, replica: &ReplicaId) -> Bytes {
-        if self.post.redis().is_cluster() {
-            return self.key(&format!("session:{replica}"));
-        }
-        format!("{}:session:{replica}", self.post.prefix()).into()
-    }
-
-    /// In one slot of a Cluster.
-    fn key(&self, what: &str) -> Bytes {
-        format!("{}:{{{}}}:{what}", self.post.prefix(), key_segment(&self.account)).into()
-    }
-
-    async fn exchange(&self, exchange: &ExchangeRequest) -> Result<ExchangeReply, ConnectionError> {
-        // Whoever hears nobody can neither make calls for the others nor have them made.
-        if !self.post.is_listening() {
-            return Err(ConnectionError::NotReady("no letters come in".to_owned()));
-        }
-        if self.post.is_refused() {
-            self.post.probe().await?;
-        }
-        let [theirs, mine] = [&exchange.lease.last_holder, &exchange.me].map(|replica| self.session(replica));
-        let keys = [self.lease(), self.key("ledger"), theirs, mine];
-        let head = self.post.encode(&Recipient::All, &self.message(QuotaMessage::LeaseChanged))?;
-        let arguments = exchange.arguments(&self.post.channel(&Recipient::All), head);
-        match self.post.redis().script(&SCRIPT, &keys, &arguments).await? {
-            Reply::Error(error) => {
-                // It may be the letter that tells of granted calls, and an exchange that wants none would not find out.
-                self.post.suspect_refusal();
-                Err(ConnectionError::NotReady(error.split(' ').next().unwrap_or_default().to_owned()))
-            }
-            reply => ExchangeReply::read(exchange, &reply).ok_or(ConnectionError::Nonsense),
-        }
-    }
-
-    /// Writes to another replica.
-    pub(in crate::quota) async fn write(&self, to: &Recipient, message: QuotaMessage) {
-        // What is lost is said again.
-        let _ = self.post.send(to, &self.message(message)).await;
-    }
-
-    fn message(&self, message: QuotaMessage) -> Message {
-        Message::Quota { account: self.account.clone(), message }
-    }
-
-    /// Counts on, and perhaps looks how far the others have counted; nobody, if Redis does not say.
-    ///
-    /// # Errors
-    /// If it could not count on.
-    async fn count(&self, and_look: bool) -> Result<Option<Vec<(ReplicaId, i64)>>, ConnectionError> {
-        let members = self.key("members");
-        let me = self.post.me().as_str().to_owned();
-        let mut commands = vec![Command::new("HINCRBY").arg(members.clone()).arg(me).arg("1")];
-        if and_look {
-            commands.push(Command::new("HGETALL").arg(members));
-        }
-        let replies = self.post.redis().run(commands).await?;
-        match replies.first() {
-            Some(Reply::Integer(_)) => {}
-            other => return Err(other.map_or(ConnectionError::Nonsense, Reply::fault)),
-        }
-        // Who cannot count is not seen, so it cannot say either who is there.
-        let Some(Reply::Array(fields)) = replies.get(1) else { return Ok(None) };
-        let member = |field: &[Reply]| match field {
-            [Reply::Bytes(replica), Reply::Bytes(count)] => {
-                Some((ReplicaId::parse(replica)?, std::str::from_utf8(count).ok()?.parse().ok()?))
-            }
-            _ => None,
-        };
-        Ok(Some(fields.chunks(2).filter_map(member).collect()))
-    }
-
-    async fn cross_out(&self, replicas: Vec<ReplicaId>) {
-        if !replicas.is_empty() {
-            let names = replicas.iter().map(|replica| replica.as_str().to_owned());
-            let _ = self.post.redis().run(vec![Command::new("HDEL").arg(self.key("members")).args(names)]).await;
-        }
-    }
-}
-
-/// Keeps `turns` in touch with the other replicas, until it is gone.
-pub(in crate::quota) async fn drive(turns: Weak<CallScheduler>, meeting: LeaseChannel) {
-    let [mut exchanged, mut counted, mut looked] = [None; 3];
-    let mut has_joined = false;
+/// Runs exchanges and heartbeats as the lease schedules them, until the scheduler is dropped.
+pub(in crate::quota) async fn drive(scheduler: Weak<CallScheduler>, channel: LeaseChannel) {
+    let [mut exchanged, mut counted, mut members_read] = [None; 3];
+    let mut has_announced = false;
     loop {
-        let Some((schedule, waited_for)) = turns.upgrade().map(|turns| turns.schedule()) else { return };
-        let exchange_at = due(exchanged, schedule.exchange_interval);
-        let is_waited_for = tokio::select! {
-            () = sleep_until(exchange_at.min(due(counted, schedule.heartbeat_interval))) => false,
-            () = waited_for.notified() => true,
+        let Some((schedule, exchange_wanted)) = scheduler.upgrade().map(|scheduler| scheduler.schedule()) else {
+            return;
         };
-        let Some(turns) = turns.upgrade() else { return };
-        if is_waited_for || !schedule.is_idle || exchange_at <= Instant::now() {
+        let exchange_at = due(exchanged, schedule.exchange_interval);
+        let is_wanted = tokio::select! {
+            () = sleep_until(exchange_at.min(due(counted, schedule.heartbeat_interval))) => false,
+            () = exchange_wanted.notified() => true,
+        };
+        let Some(scheduler) = scheduler.upgrade() else { return };
+        if is_wanted || !schedule.is_idle || exchange_at <= Instant::now() {
             exchanged = Some(Instant::now());
-            step(&turns, &meeting).await;
+            exchange(&scheduler, &channel).await;
         }
         if due(counted, schedule.heartbeat_interval) <= Instant::now() {
-            turns.expire_lent_permits();
+            scheduler.expire_lent_permits();
             counted = Some(Instant::now());
-            let looks = due(looked, schedule.members_interval) <= Instant::now();
-            looked = if looks { counted } else { looked };
-            // Only now: whoever is seen again after an outage has told of its calls.
-            let is_counted = count(&turns, &meeting, looks).await;
-            if is_counted && !has_joined {
-                has_joined = true;
-                meeting.write(&Recipient::All, QuotaMessage::Joined).await;
+            let reads_members = due(members_read, schedule.members_interval) <= Instant::now();
+            members_read = if reads_members { counted } else { members_read };
+            // After the exchange: a replica that is seen again after an outage has recorded its calls by then.
+            let is_counted = heartbeat(&scheduler, &channel, reads_members).await;
+            if is_counted && !has_announced {
+                has_announced = true;
+                channel.write(&Recipient::All, QuotaMessage::Joined).await;
             }
             if !is_counted && schedule.is_idle {
-                // At rest nothing else is written, so nothing else would find it out.
-                turns.exchange_soon();
+                // An idle replica writes nothing else, so only this shows that Redis refuses writes.
+                scheduler.exchange_soon();
             }
         }
     }
@@ -154,66 +51,68 @@ fn due(last: Option<Instant>, interval: Duration) -> Instant {
     last.map_or_else(Instant::now, |last| last + interval)
 }
 
-/// Shows that this replica is there, and looks who else is. Gives whether Redis has taken it.
-async fn count(turns: &Arc<CallScheduler>, meeting: &LeaseChannel, and_look: bool) -> bool {
-    let Ok(counts) = meeting.count(and_look).await else { return false };
+/// Increments the counter of this replica, and perhaps reads those of all. Returns whether Redis has accepted it.
+async fn heartbeat(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel, reads_members: bool) -> bool {
+    let Ok(counts) = channel.heartbeat(reads_members).await else { return false };
     if let Some(counts) = counts {
-        let gone = turns.update_lease(|common, now| common.note_heartbeats(now, counts));
-        meeting.cross_out(gone.unwrap_or_default()).await;
+        let gone = scheduler.update_lease(|quota, now| quota.note_heartbeats(now, counts));
+        channel.remove_members(gone.unwrap_or_default()).await;
     }
     true
 }
 
-/// One exchange.
-async fn step(turns: &Arc<CallScheduler>, meeting: &LeaseChannel) {
-    let Some(exchange) = turns.begin_exchange() else { return };
-    let result = meeting.exchange(&exchange).await;
-    turns.update_lease(|common, now| match result {
-        Ok(answer) => ((), common.finish_exchange(now, &exchange, answer)),
+/// Runs one exchange.
+async fn exchange(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel) {
+    let Some(request) = scheduler.begin_exchange() else { return };
+    let result = channel.exchange(&request).await;
+    scheduler.update_lease(|quota, now| match result {
+        Ok(reply) => ((), quota.finish_exchange(now, &request, reply)),
         Err(error) => {
             telemetry::lease_sync_failed(&error.to_string());
-            ((), common.fail_exchange(now, &exchange))
+            ((), quota.fail_exchange(now, &request))
         }
     });
 }
 
-/// Gives the lease back, if it is held, and leaves.
-pub(in crate::quota) async fn leave(turns: &Arc<CallScheduler>, meeting: &LeaseChannel) {
-    turns.update_lease(|common, _| (common.leave(), super::QuotaChange::default()));
-    step(turns, meeting).await;
-    meeting.cross_out(vec![meeting.post.me().clone()]).await;
+/// Returns the lease, if this replica holds it, and removes its counter.
+pub(in crate::quota) async fn leave(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel) {
+    scheduler.update_lease(|quota, _| (quota.leave(), QuotaChange::default()));
+    exchange(scheduler, channel).await;
+    channel.remove_members(vec![channel.mailbox().me().clone()]).await;
 }
 
-/// Hears of what others were granted.
-pub(in crate::quota) async fn listen(post: Mailbox, turns: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
-    let mut mail = post.receive(MessageKind::Quota);
-    while let Some(mail) = mail.next().await {
-        match mail {
+/// Receives the messages about the quota, and hands each one to the scheduler of its account.
+pub(in crate::quota) async fn listen(mailbox: Mailbox, accounts: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
+    let mut inbox = mailbox.receive(MessageKind::Quota);
+    while let Some(incoming) = inbox.next().await {
+        match incoming {
             Incoming::Reconnected => {
-                for turns in turns.iter().filter_map(|(_, turns)| turns.upgrade()) {
-                    turns.update_lease(|common, now| (common.note_reconnected(now), super::QuotaChange::default()));
-                    turns.exchange_soon();
+                for scheduler in accounts.iter().filter_map(|(_, scheduler)| scheduler.upgrade()) {
+                    scheduler.update_lease(|quota, now| (quota.note_reconnected(now), QuotaChange::default()));
+                    scheduler.exchange_soon();
                 }
             }
             Incoming::Message { from, message: Message::Quota { account, message } } => {
-                let of_this = |(meeting, _): &&(LeaseChannel, _)| account == meeting.account;
-                let Some(turns) = turns.iter().find(of_this).and_then(|(_, turns)| turns.upgrade()) else { continue };
-                match message {
-                    QuotaMessage::Joined => turns.update_lease(|common, now| ((), common.note_joined(now, &from))),
-                    QuotaMessage::Granted { first, count } => {
-                        turns.update_lease(|common, now| ((), common.note_granted(now, &from, first, count)))
-                    }
-                    QuotaMessage::Permit { number, message } => {
-                        turns.on_permit_message(&from, number, message);
-                        None
-                    }
-                    QuotaMessage::LeaseChanged => {
-                        turns.exchange_soon();
-                        None
-                    }
-                };
+                let is_of_account = |(channel, _): &&(LeaseChannel, _)| account == *channel.account();
+                let scheduler = accounts.iter().find(is_of_account).and_then(|(_, scheduler)| scheduler.upgrade());
+                if let Some(scheduler) = scheduler {
+                    receive(&scheduler, &from, message);
+                }
             }
             Incoming::Message { .. } | Incoming::Unreadable { .. } => {}
         }
+    }
+}
+
+fn receive(scheduler: &Arc<CallScheduler>, from: &ReplicaId, message: QuotaMessage) {
+    match message {
+        QuotaMessage::Joined => {
+            scheduler.update_lease(|quota, now| ((), quota.note_joined(now, from)));
+        }
+        QuotaMessage::Granted { first, count } => {
+            scheduler.update_lease(|quota, now| ((), quota.note_granted(now, from, first, count)));
+        }
+        QuotaMessage::Permit { number, message } => scheduler.on_permit_message(from, number, message),
+        QuotaMessage::LeaseChanged => scheduler.exchange_soon(),
     }
 }

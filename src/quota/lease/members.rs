@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::MonotonicTime;
 use crate::replicas::ReplicaId;
 
-/// A replica whose counter has not moved for this long, and for as long as nobody read it, is taken for dead: more than
-/// twice the longest interval of heartbeats.
+/// A replica whose counter has not moved for this long, and for as long as nobody read it, is taken for dead: more
+/// than twice the longest interval of heartbeats.
 const MEMBER_SILENCE_TIMEOUT: Duration = Duration::from_secs(12);
 /// The interval at which an idle replica reads the counters, for each replica: so the load of all readings grows with
 /// the number of replicas, and not with its square.
 const READ_INTERVAL_PER_MEMBER: Duration = Duration::from_millis(100);
-/// A replica whose counter has not moved for this long is removed from Redis. If it is alive after all, it starts again
-/// at one.
+/// A replica whose counter has not moved for this long is removed from Redis. If it is alive after all, it starts
+/// again at one.
 const MEMBER_REMOVAL_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The last counter that was read of a replica, and when it was seen to move.

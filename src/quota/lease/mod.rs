@@ -1,9 +1,9 @@
 //! The lease on the quota of an account, by which replicas share it.
 //!
-//! One replica, the leader, holds the lease and makes all calls of the account, so its queue and its ledger are those of
-//! all replicas. Each call is recorded in Redis before it is made, and is granted only if every rolling window has room
-//! according to what is recorded: the next leader reads it. Without Redis no replica can hold the lease, and each one
-//! calls within its share of the limits.
+//! One replica, the leader, holds the lease and makes all calls of the account, so its queue and its ledger are those
+//! of all replicas. Each call is recorded in Redis before it is made, and is granted only if every rolling window has
+//! room according to what is recorded: the next leader reads it. Without Redis no replica can hold the lease, and each
+//! one calls within its share of the limits.
 //!
 //! # Files
 //! - `state`: the states and the transitions below.
@@ -13,49 +13,51 @@
 //! - `sync_interval`: the intervals of exchanges and heartbeats, and pulses.
 //! - `contact`: when Redis has answered; `members`: which replicas are alive; `call_log`: all calls that may count.
 //! - `sync`: the arguments and the reply of `sync.lua`, which runs an exchange in Redis.
-//! - `driver` and `pulse`: the tasks that carry exchanges and pulses to Redis. All other files are pure: time is an
-//!   argument, and what goes to Redis and comes back are values.
+//! - `channel`: the keys and commands in Redis; `driver` and `pulse`: the tasks that run exchanges, heartbeats and
+//!   pulses, and receive messages. All other files are pure: time is an argument, and what goes to Redis and comes back
+//!   are values.
 //!
 //! # States
-//! | state | calls | data of the state |
-//! | --- | --- | --- |
-//! | Joining: the leader is not known | none | an outage after which calls are still to be assumed |
-//! | Leading: this replica holds the lease | those that Redis grants, until `until` | `until`, `spends_from`, granted and wanted calls |
-//! | Following: another replica holds it | none; it forwards misses to the leader | the leader |
-//! | Partitioned: Redis does not answer | within its shares, none while an exchange is in flight | shares, replicas, the outage |
+//! - **Joining**: the leader is not known. No calls. Data: an outage after which calls are still to be assumed.
+//! - **Leading**: this replica holds the lease. Calls that Redis grants, between `spends_from` and `until`. Data:
+//!   these two, the granted calls that have not begun, and how many calls to ask for.
+//! - **Following**: another replica holds the lease. No calls: misses are forwarded to the leader. Data: the leader.
+//! - **Partitioned**: Redis does not answer. Calls within this replica's share of each limit, and none while an
+//!   exchange is in flight. Data: the shares, the number of replicas, the outage.
 //!
-//! A new replica is Joining. A leader whose lease has run out stays Leading without calls (its [`Role`] is unknown) until
-//! the next event.
+//! A new replica is Joining. A leader whose lease has run out stays Leading without calls (its [`Role`] is unknown)
+//! until the next event.
 //!
 //! # Events
-//! | event | occurs when |
-//! | --- | --- |
-//! | Held | the reply to an exchange names this replica as the holder; Redis gives a free lease to a replica that has been in contact for 2.5 s (1.2 s if it has seen no other) |
-//! | HeldByOther | the reply names another replica |
-//! | Vacant | the reply names no holder |
-//! | Unreachable | an exchange failed, and no attempt of the last 1.25 s was answered |
+//! - **Held**: the reply to an exchange names this replica as the holder. Redis gives a free lease to a replica that
+//!   has been in contact for 2.5 s (1.2 s if it has seen no other).
+//! - **HeldByOther**: the reply names another replica.
+//! - **Vacant**: the reply names no holder.
+//! - **Unreachable**: an exchange failed, and no attempt of the last 1.25 s was answered.
 //!
 //! # Transitions
 //! | from | Held | HeldByOther | Vacant | Unreachable |
 //! | --- | --- | --- | --- | --- |
-//! | Joining | Leading (a) | Following | Joining | Partitioned |
-//! | Leading | Leading (b) | Following (c) | Joining (c) | Partitioned (c) |
+//! | Joining | Leading (a) | Following (b) | Joining | Partitioned |
+//! | Leading | Leading (c) | Following (d) | Joining (d) | Partitioned (d) |
 //! | Following | Leading | Following | Joining | Partitioned |
-//! | Partitioned | Leading (a, d) | Following (d) | Joining (d) | no event |
+//! | Partitioned | Leading (a, e) | Following (b, e) | Joining (e) | no event |
 //!
-//! - (a) If there was an outage, calls are assumed for the replicas that have not come back. Of the two, Following drops
-//!   the outage, because its leader assumes the calls; Joining keeps it.
-//! - (b) `until` is extended. If the lease had run out and was acquired anew, `spends_from` begins anew.
-//! - (c) Granted calls that have not begun are cancelled in Redis.
-//! - (d) Not before one exchange can record all calls that were made during the partition.
-//! - Calls of a new leader begin at once if the ledger in Redis is complete, and after one lease duration if not.
+//! - (a) If there was an outage, calls are assumed for the replicas that have not come back.
+//! - (b) An outage is dropped: the leader assumes the calls. In Joining it is kept.
+//! - (c) `until` is extended. If the lease had run out and was acquired anew, `spends_from` begins anew.
+//! - (d) Granted calls that have not begun are cancelled in Redis.
+//! - (e) Not before one exchange can record all calls that are left to record.
 //!
-//! Other events change the data of a state: a pulse extends `until`; heartbeats of further replicas make the shares
-//! smaller. A replica that leaves changes its state by the same table, but its exchanges return the lease and never
-//! acquire it.
+//! The calls of a new leader begin at once if the ledger in Redis is complete, and after one lease duration if not.
+//!
+//! Other events change the data of a state only: a pulse extends `until`, and heartbeats of further replicas make the
+//! shares smaller. A replica that leaves changes its state by the same table, but its exchanges return the lease and
+//! never acquire it.
 
 mod admission;
 mod call_log;
+mod channel;
 mod contact;
 mod driver;
 mod exchange;
@@ -74,8 +76,9 @@ use std::time::Duration;
 pub(super) use self::admission::Pass;
 use self::call_log::CallLog;
 pub(super) use self::call_log::CallName;
+pub(super) use self::channel::LeaseChannel;
 use self::contact::RedisContact;
-pub(super) use self::driver::{LeaseChannel, drive, leave, listen};
+pub(super) use self::driver::{drive, leave, listen};
 use self::exchange::CALL_SILENCE_TIMEOUT;
 use self::members::Members;
 pub(super) use self::pulse::keep_pulse;
@@ -87,8 +90,8 @@ use super::role::Role;
 use crate::config::QuotaLimit;
 use crate::replicas::ReplicaId;
 
-/// The duration of a lease, and of the session in Redis that keeps it valid: how long a dead leader delays the next one.
-/// A replica that has had no answer for so long knows that no lease is valid, if no other has had one either.
+/// The duration of a lease, and of the session in Redis that keeps it valid: how long a dead leader delays the next
+/// one. A replica that has had no answer for so long knows that no lease is valid, if no other has had one either.
 pub(super) const LEASE_DURATION: Duration = Duration::from_millis(1250);
 /// The largest number of calls that are granted at once: so many may be lost with a leader that dies.
 const GRANT_BATCH_SIZE: u32 = 8;
@@ -160,8 +163,8 @@ impl ReplicaSettings {
 }
 
 impl SharedQuota {
-    /// A replica that starts at `now`. No call takes longer than `longest_call`; `previous` are the calls of an earlier
-    /// process on this machine.
+    /// A replica that starts at `now`. No call takes longer than `longest_call`; `previous` are the calls of an
+    /// earlier process on this machine.
     pub(super) fn new(
         me: ReplicaId,
         limits: Vec<QuotaLimit>,

@@ -1,4 +1,5 @@
-//! The quota of a replica that has lost Redis, and the calls assumed when the replicas have found each other again. Pure.
+//! The quota of a replica that has lost Redis, and the calls assumed when the replicas have found each other again.
+//! Pure.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,7 @@ impl Partition {
     }
 
     /// Whether nothing is left of a limit for this replica.
-    pub(super) fn has_no_share(&self) -> bool {
+    pub(in crate::quota) fn has_no_share(&self) -> bool {
         self.shares.iter().any(|limit| limit.requests == 0)
     }
 }
@@ -53,8 +54,9 @@ fn shares(limits: &[QuotaLimit], replicas: usize) -> Vec<QuotaLimit> {
 }
 
 impl SharedQuota {
-    /// Ends an exchange that failed. Enters the partitioned state if Redis has not answered for the duration of a lease.
-    pub(super) fn fail_exchange(&mut self, now: MonotonicTime, request: &ExchangeRequest) -> QuotaChange {
+    /// Ends an exchange that failed. Enters the partitioned state if Redis has not answered for the duration of a
+    /// lease.
+    pub(in crate::quota) fn fail_exchange(&mut self, now: MonotonicTime, request: &ExchangeRequest) -> QuotaChange {
         self.contact.fail();
         // The script may have run all the same, and have granted what was asked for.
         let perhaps_granted = request.grants.numbers(request.grants.calls).map(|number| self.call_name(number));
@@ -107,8 +109,8 @@ impl SharedQuota {
         }
     }
 
-    /// Assumes calls for the replicas that were alive before an outage and have not come back: they may still be making
-    /// calls, or have made some before they died, so each is taken to have used its whole share.
+    /// Assumes calls for the replicas that were alive before an outage and have not come back: they may still be
+    /// making calls, or have made some before they died, so each is taken to have used its whole share.
     pub(super) fn assume_calls_of_missing(&mut self, now: MonotonicTime, outage: &Outage) {
         let limits = &self.replica.limits;
         let shortest = limits.iter().min_by_key(|limit| limit.per).copied();

@@ -1,5 +1,5 @@
-//! The states of the lease, and the transitions between them. The table is in the module's documentation. Pure: time is
-//! an argument.
+//! The states of the lease, and the transitions between them. The table is in the module's documentation. Pure: time
+//! is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,7 +18,8 @@ pub(super) const GRANT_LIFETIME: Duration = Duration::from_secs(2);
 /// The state of one replica, with the data that exists in that state only.
 #[derive(Clone, Debug)]
 pub(super) enum LeaseState {
-    /// The leader is not known. After an outage, the calls of replicas that have not come back are still to be assumed.
+    /// The leader is not known. After an outage, the calls of replicas that have not come back are still to be
+    /// assumed.
     Joining { outage: Option<Outage> },
     /// This replica holds the lease, or held it until a moment ago.
     Leading(Leadership),

@@ -1,5 +1,5 @@
-//! The schedule of one replica, and its pulses while it is idle. An idle replica has nothing to record, ask or find out:
-//! pulses show that Redis answers and that the leader is alive. Pure: time is an argument.
+//! The schedule of one replica, and its pulses while it is idle. An idle replica has nothing to record, ask or find
+//! out: pulses show that Redis answers and that the leader is alive. Pure: time is an argument.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use super::exchange::REQUIRED_CONTACT_TIME;
 use super::{LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SharedQuota};
 use crate::replicas::ReplicaId;
 
-/// The interval of pulses, by which an idle leader renews its lease and an idle follower checks that the lease is held.
-/// The death of a leader is noticed after a lease and this at the latest.
+/// The interval of pulses, by which an idle leader renews its lease and an idle follower checks that the lease is
+/// held. The death of a leader is noticed after a lease and this at the latest.
 pub(in crate::quota) const PULSE_INTERVAL: Duration = Duration::from_millis(650);
 /// The interval of exchanges while the replica is idle.
 const IDLE_EXCHANGE_INTERVAL: Duration = Duration::from_mins(1);
@@ -82,8 +82,8 @@ impl SharedQuota {
         }
     }
 
-    /// Begins a pulse. Returns the replica whose lease it renews or checks; `None` if this replica is not idle, because
-    /// then exchanges do more.
+    /// Begins a pulse. Returns the replica whose lease it renews or checks; `None` if this replica is not idle,
+    /// because then exchanges do more.
     pub(in crate::quota) fn begin_pulse(&mut self, now: MonotonicTime) -> Option<ReplicaId> {
         if !self.is_idle(now) {
             return None;
@@ -95,8 +95,8 @@ impl SharedQuota {
         }
     }
 
-    /// Ends a pulse that was sent at `sent`: Redis has said whether the lease is held by the replica that it was about.
-    /// Returns whether an exchange is needed to find out more.
+    /// Ends a pulse that was sent at `sent`: Redis has said whether the lease is held by the replica that it was
+    /// about. Returns whether an exchange is needed to find out more.
     pub(in crate::quota) fn end_pulse(&mut self, now: MonotonicTime, sent: MonotonicTime, is_held: bool) -> bool {
         if !is_held || !self.is_idle(now) {
             return true;

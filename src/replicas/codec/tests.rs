@@ -48,7 +48,7 @@ fn permit(message: PermitMessage) -> Message {
 }
 
 fn borrow(class: Priority) -> Message {
-    permit(PermitMessage::Borrow(Requester { caller: "bi:etl ü".into(), weight: 3, class }))
+    permit(PermitMessage::Request(Requester { caller: "bi:etl ü".into(), weight: 3, class }))
 }
 
 fn apply(stream: Option<&str>) -> Message {
@@ -99,9 +99,9 @@ fn golden_messages() -> Vec<(Message, &'static str)> {
         (borrow(Priority::Interactive), "664b%2D33:borrow:7:interactive:3:bi%3Aetl%20%C3%BC"),
         (borrow(Priority::Refresh), "664b%2D33:borrow:7:refresh:3:bi%3Aetl%20%C3%BC"),
         (borrow(Priority::Background), "664b%2D33:borrow:7:background:3:bi%3Aetl%20%C3%BC"),
-        (permit(PermitMessage::Lent("0123456789abcdef:42".into())), "664b%2D33:lent:7:0123456789abcdef:42"),
-        (permit(PermitMessage::Spent(1500)), "664b%2D33:spent:7:1500"),
-        (permit(PermitMessage::Back), "664b%2D33:back:7"),
+        (permit(PermitMessage::Granted("0123456789abcdef:42".into())), "664b%2D33:lent:7:0123456789abcdef:42"),
+        (permit(PermitMessage::Exhausted(1500)), "664b%2D33:spent:7:1500"),
+        (permit(PermitMessage::Returned), "664b%2D33:back:7"),
         (permit(PermitMessage::Unused), "664b%2D33:unused:7"),
         (apply(Some("st-1")), "bury 4 1700000000123 664b%2033 st%2D1 -7 1700000000000000000"),
         (apply(None), "bury 4 1700000000123 664b%2033 * -7 1700000000000000000"),
@@ -347,10 +347,10 @@ fn any_fetch_message() -> impl Strategy<Value = FetchMessage> {
 
 fn any_permit_message() -> impl Strategy<Value = PermitMessage> {
     prop_oneof![
-        requester().prop_map(PermitMessage::Borrow),
-        "[0-9a-f]{16}:[0-9]{1,9}".prop_map(|name| PermitMessage::Lent(name.into())),
-        any::<u64>().prop_map(PermitMessage::Spent),
-        Just(PermitMessage::Back),
+        requester().prop_map(PermitMessage::Request),
+        "[0-9a-f]{16}:[0-9]{1,9}".prop_map(|name| PermitMessage::Granted(name.into())),
+        any::<u64>().prop_map(PermitMessage::Exhausted),
+        Just(PermitMessage::Returned),
         Just(PermitMessage::Unused),
     ]
 }

@@ -43,7 +43,8 @@ impl SimulatedFleet {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// At most one replica may spend the lease at any time, and the shares of partitioned replicas fit into the limits.
+    /// At most one replica may spend the lease at any time, and the shares of partitioned replicas fit into the
+    /// limits.
     #[test]
     fn invariants_of_each_state_hold_after_every_step(
         replicas in 1usize..6, is_slow in any::<bool>(), seed in any::<u64>(), loss in 2u64..10,

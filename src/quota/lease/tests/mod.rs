@@ -1,5 +1,5 @@
-//! Replicas that share a quota, simulated: Redis dies, forgets and returns, replicas start, stop, die and are suspended,
-//! and an upstream counts the calls of all.
+//! Replicas that share a quota, simulated: Redis dies, forgets and returns, replicas start, stop, die and are
+//! suspended, and an upstream counts the calls of all.
 
 mod fleet;
 mod invariants;

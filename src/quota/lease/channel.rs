@@ -1,0 +1,128 @@
+//! The commands of the lease of one account: its keys in Redis, exchanges, heartbeats and messages.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::sync::SCRIPT;
+use super::{ExchangeReply, ExchangeRequest};
+use crate::redis_client::{Command, ConnectionError, Reply, key_segment};
+use crate::replicas::{Mailbox, Message, QuotaMessage, Recipient, ReplicaId};
+
+/// The way to the other replicas that share the quota of one account.
+#[derive(Clone, Debug)]
+pub(in crate::quota) struct LeaseChannel {
+    mailbox: Mailbox,
+    account: Arc<str>,
+}
+
+impl LeaseChannel {
+    pub(in crate::quota) fn new(mailbox: &Mailbox, account: &Arc<str>) -> Self {
+        Self { mailbox: mailbox.clone(), account: account.clone() }
+    }
+
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    pub(super) fn account(&self) -> &Arc<str> {
+        &self.account
+    }
+
+    /// The key of the lease: it names the holder.
+    pub(super) fn lease_key(&self) -> Bytes {
+        self.key("leader")
+    }
+
+    /// The key of the session of a replica, which exists as long as its leases are valid. One session serves all
+    /// accounts; but in a Cluster there is one for each account, because a script reaches the keys of one slot only.
+    pub(super) fn session_key(&self, replica: &ReplicaId) -> Bytes {
+        if self.mailbox.redis().is_cluster() {
+            return self.key(&format!("session:{replica}"));
+        }
+        format!("{}:session:{replica}", self.mailbox.prefix()).into()
+    }
+
+    /// A key of the account; in a Cluster, all of them lie in one slot.
+    fn key(&self, name: &str) -> Bytes {
+        format!("{}:{{{}}}:{name}", self.mailbox.prefix(), key_segment(&self.account)).into()
+    }
+
+    /// Runs an exchange.
+    ///
+    /// # Errors
+    /// If Redis does not answer or refuses the script, or if messages cannot be received or sent.
+    pub(super) async fn exchange(&self, request: &ExchangeRequest) -> Result<ExchangeReply, ConnectionError> {
+        // A replica that receives no messages can neither make calls for others nor have them made.
+        if !self.mailbox.is_listening() {
+            return Err(ConnectionError::NotReady("not subscribed to messages".to_owned()));
+        }
+        if self.mailbox.is_refused() {
+            self.mailbox.probe().await?;
+        }
+        let [theirs, mine] = [&request.lease.last_holder, &request.me].map(|replica| self.session_key(replica));
+        let keys = [self.lease_key(), self.key("ledger"), theirs, mine];
+        let head = self.mailbox.encode(&Recipient::All, &self.message(QuotaMessage::LeaseChanged))?;
+        let arguments = request.arguments(&self.mailbox.channel(&Recipient::All), head);
+        match self.mailbox.redis().script(&SCRIPT, &keys, &arguments).await? {
+            Reply::Error(error) => {
+                // Perhaps Redis refused to publish the granted calls; a later exchange without grants would not show
+                // it.
+                self.mailbox.suspect_refusal();
+                Err(ConnectionError::NotReady(error.split(' ').next().unwrap_or_default().to_owned()))
+            }
+            reply => ExchangeReply::read(request, &reply).ok_or(ConnectionError::Nonsense),
+        }
+    }
+
+    /// Sends a message. The sender repeats what was lost, so failures are ignored.
+    pub(in crate::quota) async fn write(&self, to: &Recipient, message: QuotaMessage) {
+        let _ = self.mailbox.send(to, &self.message(message)).await;
+    }
+
+    fn message(&self, message: QuotaMessage) -> Message {
+        Message::Quota { account: self.account.clone(), message }
+    }
+
+    /// Increments the counter of this replica, and reads those of all replicas if `reads_members`. Returns the
+    /// counters that were read; `None` if Redis does not return them.
+    ///
+    /// # Errors
+    /// If the counter could not be incremented.
+    pub(super) async fn heartbeat(
+        &self,
+        reads_members: bool,
+    ) -> Result<Option<Vec<(ReplicaId, i64)>>, ConnectionError> {
+        let members = self.key("members");
+        let me = self.mailbox.me().as_str().to_owned();
+        let mut commands = vec![Command::new("HINCRBY").arg(members.clone()).arg(me).arg("1")];
+        if reads_members {
+            commands.push(Command::new("HGETALL").arg(members));
+        }
+        let replies = self.mailbox.redis().run(commands).await?;
+        // A replica that cannot increment its counter is not seen by the others, so what it reads does not count
+        // either.
+        match replies.first() {
+            Some(Reply::Integer(_)) => {}
+            other => return Err(other.map_or(ConnectionError::Nonsense, Reply::fault)),
+        }
+        let Some(Reply::Array(fields)) = replies.get(1) else { return Ok(None) };
+        let member = |field: &[Reply]| match field {
+            [Reply::Bytes(replica), Reply::Bytes(count)] => {
+                Some((ReplicaId::parse(replica)?, std::str::from_utf8(count).ok()?.parse().ok()?))
+            }
+            _ => None,
+        };
+        Ok(Some(fields.chunks(2).filter_map(member).collect()))
+    }
+
+    /// Removes the counters of replicas that are gone. Failures are ignored: the next reading shows the replicas
+    /// again.
+    pub(super) async fn remove_members(&self, replicas: Vec<ReplicaId>) {
+        if !replicas.is_empty() {
+            let names = replicas.iter().map(|replica| replica.as_str().to_owned());
+            let remove = Command::new("HDEL").arg(self.key("members")).args(names);
+            let _ = self.mailbox.redis().run(vec![remove]).await;
+        }
+    }
+}
