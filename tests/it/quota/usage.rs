@@ -37,8 +37,8 @@ async fn report(harness: &TestHarness, key: &str) -> Value {
 /// The figures of an account: requests, items, calls spent and saved, and calls spent within its one limit.
 fn figures(usage: &Value, index: usize) -> (&Value, [u64; 5]) {
     let account = &usage["accounts"][index];
-    let of = |pointer: &str| account.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{usage}"));
-    let all = ["/requests", "/items", "/calls/spent", "/calls/saved", "/quota/0/spent"].map(of);
+    let number = |pointer: &str| account.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{usage}"));
+    let all = ["/requests", "/items", "/calls/spent", "/calls/saved", "/quota/0/spent"].map(number);
     (&account["account_id"], all)
 }
 

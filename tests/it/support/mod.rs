@@ -38,7 +38,9 @@ pub(crate) use harness::{GatewayClient, TestHarness};
 pub(crate) use http_client::HttpClient;
 pub(crate) use metrics::Metrics;
 pub(crate) use open_response::OpenResponse;
-pub(crate) use process::{GatewayProcess, KoregateProcess, environment, on_one_core, run_koregate, text};
+pub(crate) use process::{
+    GatewayProcess, KOREGATE_BINARY, KoregateProcess, environment, on_one_core, run_koregate, text,
+};
 pub(crate) use profile::{
     ACCOUNT, AcceptedScheme, ApiVariant, CallOutcome, Control, Credential, FAULTS, Fault, FaultPlan, ItemFilter,
     OTHER_ACCOUNT, OTHER_STREAM, Profile, RateLimits, RecordedCall, RollingLimit, STREAM, SelectOn, Simulator,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -13,7 +14,8 @@ use tokio::sync::mpsc;
 
 use super::{Credential, HttpClient, Metrics, TestRequest, TestResponse};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_koregate");
+/// The binary of this version.
+pub(crate) const KOREGATE_BINARY: &str = env!("CARGO_BIN_EXE_koregate");
 
 /// The environment variables that configure one account in front of `base_url`.
 pub(crate) fn environment(base_url: &str) -> Vec<(&'static str, String)> {
@@ -31,13 +33,13 @@ pub(crate) fn environment(base_url: &str) -> Vec<(&'static str, String)> {
 /// Starts the binary from a shell that runs `setup` first.
 fn from_shell(setup: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", &format!("{setup}; exec \"$0\" \"$@\""), BINARY]);
+    shell.args(["-c", &format!("{setup}; exec \"$0\" \"$@\""), KOREGATE_BINARY]);
     shell
 }
 
 /// The binary without the environment of this process.
 fn koregate(arguments: &[&str], environment: &[(&'static str, String)]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(KOREGATE_BINARY);
     prepare(&mut command, arguments, environment);
     command
 }
@@ -86,14 +88,22 @@ impl KoregateProcess {
         Self::spawn(koregate(arguments, environment))
     }
 
-    /// The same with a limit of open files, if given.
+    /// Starts a command of another binary.
+    pub(crate) fn start_binary(binary: &Path, arguments: &[&str], environment: &[(String, String)]) -> Self {
+        let mut command = Command::new(binary);
+        prepare(&mut command, arguments, &[]);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::spawn(command)
+    }
+
+    /// Starts a command with a limit of open files, if given.
     pub(crate) fn start_limited(
         arguments: &[&str],
         environment: &[(&'static str, String)],
         open_files: Option<u64>,
     ) -> Self {
         let limit = |open_files| from_shell(&format!("ulimit -n {open_files}"));
-        let mut command = open_files.map_or_else(|| Command::new(BINARY), limit);
+        let mut command = open_files.map_or_else(|| Command::new(KOREGATE_BINARY), limit);
         prepare(&mut command, arguments, environment);
         Self::spawn(command)
     }

@@ -18,7 +18,7 @@ pub(crate) struct Settings {
     account: String,
     limits: String,
     sections: BTreeMap<&'static str, String>,
-    tail: String,
+    tables: String,
 }
 
 impl Default for Settings {
@@ -30,7 +30,7 @@ impl Default for Settings {
                 ("server", "listen = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n".to_owned()),
                 ("upstream", String::new()),
             ]),
-            tail: String::new(),
+            tables: String::new(),
         }
     }
 }
@@ -74,13 +74,13 @@ impl Settings {
 
     /// Adds whole tables, such as `[[callers]]`.
     pub(crate) fn tables(mut self, text: &str) -> Self {
-        self.tail.push_str(text);
-        self.tail.push('\n');
+        self.tables.push_str(text);
+        self.tables.push('\n');
         self
     }
 
-    /// Reads the configuration for the upstream at `base_url`, with all accounts of `profile`.
-    pub(crate) fn load(&self, base_url: &str, profile: &Profile) -> Config {
+    /// The TOML text for the upstream at `base_url` with all accounts of `profile`, and the environment of its secrets.
+    pub(crate) fn render(&self, base_url: &str, profile: &Profile) -> (String, Vec<(String, String)>) {
         let mut text = String::new();
         let mut environment = Vec::new();
         for (number, known) in std::iter::once(&profile.account).chain(&profile.more_accounts).enumerate() {
@@ -98,7 +98,12 @@ impl Settings {
             let base_url = if *name == "upstream" { format!("base_url = '{base_url}'\n") } else { String::new() };
             write!(text, "[{name}]\n{base_url}{lines}").unwrap();
         }
-        text += &self.tail;
+        (text + &self.tables, environment)
+    }
+
+    /// Reads the same as the product does.
+    pub(crate) fn load(&self, base_url: &str, profile: &Profile) -> Config {
+        let (text, environment) = self.render(base_url, profile);
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("koregate.toml");
         std::fs::write(&file, &text).unwrap();
