@@ -8,12 +8,23 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::edge::Kind;
-use crate::problem::MEDIA_TYPE;/// Mask of the bits of an IPv6 address that identify a peer. Providers assign a whole /64 to one customer.
+use crate::problem::MEDIA_TYPE;
+
+/// Mask of the bits of an IPv6 address that identify a peer. Providers assign a whole /64 to one customer.
 const PEER_MASK: u128 = !0 << 64;
 
-/// Writes a 503 to a connection that is not served, if the socket takes it without waiting.
-pub(super) fn send_overloaded(stream: &TcpStream) {
-    let _ = stream.try_write(&OVERLOADED_RESPONSE);
+/// The response on a connection beyond the limits, as bytes.
+static OVERLOADED_RESPONSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let problem = Kind::Overloaded.problem("too many connections");
+    let body = problem.to_json();
+    let head = format!(
+        "HTTP/1.1 {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        problem.status(),
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
+});
 
 /// The connection limits of a listener. Clones share their state.
 #[derive(Clone, Debug)]
