@@ -122,14 +122,15 @@ impl Admin {
         let interval = asked.interval(self.0.upper_bound)?;
         let account = self.account(asked.account.as_deref())?;
         let stream = asked.stream.as_deref().map(Arc::from);
-        let (purges, purge) = (self.0.purges.clone(), Purge { account: account.clone(), stream, interval });
+        let (purges, purge) =
+            (self.0.handles.cache.purges.clone(), Purge { account: account.clone(), stream, interval });
         // A task of its own, so that the purge completes if the client disconnects.
         let purged = tokio::spawn(async move { purges.purge(purge).await }).await.map_err(|_| Refused::Internal)?;
         Ok(tell(&account, asked, requester, &purged))
     }
 
     fn account(&self, name: Option<&str>) -> Result<Arc<str>, Refused> {
-        let mut accounts = self.0.quotas.iter().map(|(account, _)| account);
+        let mut accounts = self.0.handles.quotas.iter().map(|(account, _)| account);
         let found = match name {
             Some(name) => accounts.find(|account| ***account == *name).ok_or(Refused::UnknownAccount)?,
             None => match (accounts.next(), accounts.next()) {

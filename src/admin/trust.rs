@@ -28,10 +28,10 @@ impl Admin {
             let detail = "the parameter account is missing";
             return Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail).response();
         };
-        let Some((account, _)) = self.0.quotas.iter().find(|(account, _)| ***account == *asked) else {
+        let Some((account, _)) = self.0.handles.quotas.iter().find(|(account, _)| ***account == *asked) else {
             return Problem::new(StatusCode::NOT_FOUND, "not-found", "this account is not configured").response();
         };
-        let was_wrong = self.0.fields.clear(account);
+        let was_wrong = self.0.handles.cache.window_fields.clear(account);
         telemetry::window_field_right(account);
         json(StatusCode::OK, &Trusted { account: account.to_string(), was_wrong })
     }

@@ -80,14 +80,13 @@ pub struct ApiLayer {
 }
 
 impl ApiLayer {
-    /// Serves the streams of `accounts` to `callers`. Waits are estimated by `quotas`. Ready answers take a share of the
-    /// memory of `cache`, and request bodies take theirs from `request_memory`.
+    /// Serves the streams of `accounts`. Waits are estimated by `quotas`, and bodies are read within `request_memory`.
     pub fn new(
         accounts: &[config::AccountConfig],
-        callers: &[config::CallerConfig],
         window: &config::WindowConfig,
-        cache: &config::CacheConfig,
         quotas: &QuotaManager,
+        usage: &Usage,
+        answers: &ResponseCache,
         request_memory: &RequestMemory,
         clock: &Clock,
     ) -> Self {
@@ -97,21 +96,11 @@ impl ApiLayer {
             accounts: accounts.iter().map(account).collect(),
             window: window.clone(),
             quotas: quotas.clone(),
-            usage: Usage::new(callers, accounts, quotas),
-            answers: ResponseCache::new(cache.memory),
+            usage: usage.clone(),
+            answers: answers.clone(),
             request_memory: request_memory.clone(),
             clock: clock.clone(),
         }
-    }
-
-    /// Usage counts of each caller.
-    pub fn usage(&self) -> &Usage {
-        &self.usage
-    }
-
-    /// Ready answers of repeated requests.
-    pub fn answers(&self) -> &ResponseCache {
-        &self.answers
     }
 }
 

@@ -75,9 +75,9 @@ pub(super) struct ResponseKey {
 
 impl ResponseCache {
     /// An empty cache beside a chunk cache of `memory` bytes.
-    pub(super) fn new(bytes: u64) -> Self {
+    pub fn new(memory: u64) -> Self {
         let recent = std::iter::repeat_with(Slot::default).take(TRACKED_REQUESTS).collect();
-        Self { ready: AnswerStore::new(bytes), recent, seed: fastrand::u64(..) }
+        Self { ready: AnswerStore::new(memory), recent, seed: fastrand::u64(..) }
     }
 
     /// Bytes in use.

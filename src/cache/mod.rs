@@ -5,6 +5,7 @@ mod chunk;
 mod cluster;
 mod estimate;
 mod fetch;
+mod handles;
 mod outcome;
 mod purge;
 mod redis;
@@ -30,6 +31,7 @@ pub use self::chunk::AccessCounter;
 pub use self::chunk::{Chunk, Damaged, DeflateSplice, Settled, Slice};
 pub use self::chunk::{ItemSlice, PageRange};
 pub use self::estimate::{Basis, Known};
+pub use self::handles::CacheHandles;
 pub use self::outcome::{NotStored, Outcome};
 pub use self::purge::{DeletionStatus, Purge, PurgeDelivery, PurgeResult, Purges};
 pub use self::store::ValidityToken;
@@ -171,40 +173,19 @@ pub struct CacheLayer {
 }
 
 impl CacheLayer {
-    /// An empty cache with the room that `cache` gives it, before what replicas share by `post`. With that, it must be
-    /// called on a runtime, on which it hears of purges.
+    /// The cache with the state of `handles`, in front of the stages below.
     pub fn new(
-        cache: &config::CacheConfig,
-        post: Option<&Mailbox>,
+        handles: &CacheHandles,
         window: &config::WindowConfig,
         quota: &config::QuotaConfig,
         quotas: &QuotaManager,
         limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
-        let (memory, fields, shelves) = (Memory::new(cache.memory), WindowFields::default(), SeriesMap::default());
+        let CacheHandles { memory, window_fields: fields, purges, series_map: shelves, redis } = handles.clone();
         let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
-        let redis = cache.redis.clone().zip(post.cloned());
-        let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
-        let shared = redis.as_ref().map(|(redis, post)| (redis.prefix.as_str(), post.clone()));
-        let purges = Purges::new(shelves.clone(), memory.clone(), clock.clone(), accounts, shared);
         let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
         Self { window, memory, redis, fields, shelves, purges, quotas, limiters, queue_timeout, clock }
-    }
-
-    /// The memory tier, to look at.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
-    }
-
-    /// The hand that purges.
-    pub fn purges(&self) -> &Purges {
-        &self.purges
-    }
-
-    /// The accounts with a wrong `window.field`, to look at.
-    pub fn fields(&self) -> &WindowFields {
-        &self.fields
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) struct AuthenticatedCaller {
 }
 
 impl Callers {
-    pub(super) fn new(callers: &[config::CallerConfig]) -> Self {
+    /// The callers with these keys and limits.
+    pub fn new(callers: &[config::CallerConfig]) -> Self {
         let known = |caller: &config::CallerConfig| Known {
             caller: Caller {
                 name: caller.name.clone(),
@@ -47,6 +48,11 @@ impl Callers {
         Self(callers.iter().map(known).collect())
     }
 
+    /// Whether no callers are configured, so that every client may call.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// State of the rate limit of the caller called `name`.
     pub fn limit_status(&self, name: &str) -> Option<RateLimitStatus> {
         self.0.iter().find(|known| *known.caller.name == *name).map(|known| known.bucket.limit_status())
@@ -55,7 +61,7 @@ impl Callers {
     /// Whether the request is admitted, and the caller whose key it carries even if it is not. `None` where no callers are
     /// configured: then every client on this machine may call.
     pub(super) fn admit(&self, headers: &HeaderMap) -> (Option<AuthenticatedCaller>, Result<(), EdgeError>) {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return (None, Ok(()));
         }
         let Some(known) = self.find(headers) else { return (None, Err(EdgeError::UnknownCaller)) };

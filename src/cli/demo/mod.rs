@@ -42,7 +42,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let simulator = Simulator::start(profile()).await?;
     let gateway = Gateway::start(&config(&simulator)?, Clock::system()).await?;
     let stream = simulator.control().profile().streams.first().map(|stream| stream.id.clone()).unwrap_or_default();
-    let usage = &gateway.stack().usage;
+    let usage = &gateway.stack().handles.usage;
     let url = format!("http://{}/agentassist/api/v1/public/{stream}/v2/agentassistinteractions", gateway.addr());
     let mut screen = Screen::new(std::io::stdout().is_terminal());
     screen.print_welcome(&simulator.base_url(), gateway.addr());
