@@ -33,7 +33,7 @@ pub struct DemoArgs {
     pub once: bool,
 }
 
-/// Runs the services and prints a summary, then stays up until Ctrl-C.
+/// Runs the services and prints a summary. Without `--once`, then stays up for requests until Ctrl-C.
 ///
 /// # Errors
 /// If a listener cannot be bound.
@@ -50,8 +50,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         result = run_services(&url, usage, &mut screen) => result?,
         () = stop.recv() => return Ok(()),
     }
-    screen.print_instructions(&url, &closed_day(), gateway.admin_addr());
     if !args.once {
+        screen.print_instructions(&url, &closed_day(), gateway.admin_addr());
         tokio::select! {
             () = show_totals(usage, &mut screen) => {}
             () = stop.recv() => {}
