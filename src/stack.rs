@@ -33,7 +33,8 @@ impl Stack {
     /// Builds the stages in the order in which a request passes them.
     ///
     /// # Errors
-    /// If the trust anchors for the upstream cannot be loaded, or the shared state cannot be built (see [`Handles::new`]).
+    /// If the trust anchors for the upstream cannot be loaded, or the shared state cannot be built (see
+    /// [`Handles::new`]).
     pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
         let Config { server, accounts, window, quota, cache, upstream, .. } = config;
         let handles = Handles::new(config, clock)?;

@@ -23,8 +23,8 @@ pub struct CacheHandles {
 }
 
 impl CacheHandles {
-    /// An empty cache of the size that `cache` configures, for the accounts of `quotas`. With a `mailbox`, it shares Redis
-    /// with other replicas, and must be created on a Tokio runtime, where it listens for purges.
+    /// An empty cache of the size that `cache` configures, for the accounts of `quotas`. With a `mailbox`, it shares
+    /// Redis with other replicas, and must be created on a Tokio runtime, where it listens for purges.
     pub fn new(cache: &config::CacheConfig, mailbox: Option<&Mailbox>, quotas: &QuotaManager, clock: &Clock) -> Self {
         let (memory, window_fields) = (Memory::new(cache.memory), WindowFields::default());
         let (series_map, redis) = (SeriesMap::default(), cache.redis.clone().zip(mailbox.cloned()));

@@ -41,7 +41,7 @@ pub struct EdgeLayer(Arc<Edge>);
 struct Edge {
     callers: Callers,
     hosts: AllowedHosts,
-    room: Arc<Semaphore>,
+    request_slots: Arc<Semaphore>,
     clock: Clock,
     drain_timeout: DrainTimeout,
 }
@@ -59,7 +59,13 @@ impl EdgeLayer {
         let any_host = !callers.is_empty() && hosts.is_empty();
         let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
         let (callers, drain_timeout, clock) = (callers.clone(), drain_timeout.clone(), clock.clone());
-        Self(Arc::new(Edge { callers, hosts, room: Arc::new(Semaphore::new(max_requests)), clock, drain_timeout }))
+        Self(Arc::new(Edge {
+            callers,
+            hosts,
+            request_slots: Arc::new(Semaphore::new(max_requests)),
+            clock,
+            drain_timeout,
+        }))
     }
 }
 
@@ -93,28 +99,28 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Self { edge, below } = self;
-        let begun = Instant::now();
+        let arrived_at = Instant::now();
         let id = RequestId::of(request.headers(), || edge.clock.now());
         let span = tracing::info_span!("request", request_id = id.as_str());
-        let (visit, admitted) = match edge.hosts.check(&request) {
+        let (authenticated, admitted) = match edge.hosts.check(&request) {
             Ok(()) => edge.callers.admit(request.headers()),
             Err(error) => (None, Err(error.into())),
         };
-        if let (Some(AuthenticatedCaller { caller, limit_status }), Ok(())) = (&visit, &admitted) {
+        if let (Some(AuthenticatedCaller { caller, limit_status }), Ok(())) = (&authenticated, &admitted) {
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*limit_status);
         }
-        let record = AccessRecord::new(begun, id, span.clone(), visit, edge.drain_timeout.clone());
+        let record = AccessRecord::new(arrived_at, id, span.clone(), authenticated, edge.drain_timeout.clone());
         let head_only = *request.method() == Method::HEAD;
         if let Err(error) = admitted {
             return ResponseFuture::refused(record, head_only, error);
         }
-        let Ok(room) = edge.room.clone().try_acquire_owned() else {
+        let Ok(slot) = edge.request_slots.clone().try_acquire_owned() else {
             return ResponseFuture::refused(record, head_only, EdgeError::Overloaded);
         };
         let call = AssertUnwindSafe(|| span.in_scope(|| below.call(request)));
         match catch_unwind(call) {
-            Ok(answer) => ResponseFuture::pending(record, head_only, answer, room),
+            Ok(answer) => ResponseFuture::pending(record, head_only, answer, slot),
             Err(_) => ResponseFuture::refused(record, head_only, EdgeError::Internal),
         }
     }

@@ -36,7 +36,8 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// The state at the start of the process. With Redis, it must be created on a Tokio runtime, where it receives messages.
+    /// The state at the start of the process. With Redis, it must be created on a Tokio runtime, where it receives
+    /// messages.
     ///
     /// # Errors
     /// If the Redis client cannot be built, or the state file of the quota cannot be used.
