@@ -1,7 +1,7 @@
 //! The shared state of the cache, for the stage and for the admin plane.
 
 use super::purge::Purges;
-use super::series_map::SeriesMap;
+use super::series::SeriesMap;
 use super::store::Memory;
 use super::window_field::WindowFields;
 use crate::clock::Clock;

@@ -4,9 +4,12 @@
 //!
 //! | message | kind | body |
 //! | --- | --- | --- |
-//! | `QuotaMessage` | `q` | the account, percent-encoded; then, behind a `:`, `joined`, `FIRST:COUNT` for a grant, or `borrow:N:CLASS:WEIGHT:CALLER`, `lent:N:NAME`, `spent:N:MS`, `back:N`, `unused:N`; anything else, and nothing, is `LeaseChanged` |
+//! | `QuotaMessage` | `q` | the account, percent-encoded, and `:` with words unless it is `LeaseChanged` |
 //! | `PurgeMessage` | `p` | `bury N EPOCH ACCOUNT STREAM START END`, or `done N` |
 //! | `FetchMessage` | `e` | JSON, sealed under the name `letter NUL SENDER NUL RECEIVER`; `?` for `Unreadable` |
+//!
+//! The words about a quota are `joined`, `FIRST:COUNT` for a grant, and for permits `borrow:N:CLASS:WEIGHT:CALLER`,
+//! `lent:N:NAME`, `spent:N:MILLISECONDS`, `back:N` and `unused:N`. All other words are read as `LeaseChanged`.
 //!
 //! The tests hold literal bytes of version 0.1.0, which a replica of any later version must read and write.
 
@@ -196,5 +199,7 @@ fn decode_purge(text: &str) -> Option<PurgeMessage> {
     }
 }
 
+#[cfg(test)]
+mod round_trips;
 #[cfg(test)]
 mod tests;

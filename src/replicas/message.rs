@@ -2,11 +2,12 @@
 //!
 //! | kind | receivers | sealed | version |
 //! | --- | --- | --- | --- |
-//! | [`QuotaMessage`]: grants, lease changes, permits | all, or one | no: replicas with different keys share the quota | never changes |
-//! | [`PurgeMessage`] | all, or one | no: a purge must reach replicas with other keys | never changes |
-//! | [`FetchMessage`], but `Unreadable` | one | yes: it names callers and filters; bound to sender and receiver | [`super::FetchSettings::VERSION`] |
-//! | [`FetchMessage::Unreadable`] | one | no: the receiver may have another key | never changes |
+//! | [`QuotaMessage`] | all, or one | no, since replicas with different keys share the quota | never changes |
+//! | [`PurgeMessage`] | all, or one | no, since a purge must reach replicas with other keys | never changes |
+//! | [`FetchMessage`] | one | yes, bound to sender and receiver | [`super::FetchSettings::VERSION`] |
+//! | [`FetchMessage::Unreadable`] | one | no, since the receiver may have another key | never changes |
 //!
+//! Fetch messages are sealed because they name callers and filters.
 //! No message contains an item: a fetched chunk goes through Redis, and the message says where it is.
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub enum Message {
     Quota {
         /// The account.
         account: Arc<str>,
-        /// What is said about its quota.
+        /// The message about its quota.
         message: QuotaMessage,
     },
     /// About a purge.
@@ -60,7 +61,7 @@ pub enum QuotaMessage {
     Permit {
         /// The number of the permit, unique among those that one borrower requests.
         number: u64,
-        /// What is said about it.
+        /// The message about the permit.
         message: PermitMessage,
     },
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cache::{DeletionStatus, PurgeDelivery, PurgeResult};
+use crate::cache::{DeletionStatus, PurgeResult};
 
 /// The answer to a purge that was done, at least on this replica.
 #[derive(Serialize)]
@@ -55,13 +55,13 @@ impl RemoteEffect {
                 ..Self::default()
             },
             Some(Ok(delivery)) => {
-                let PurgeDelivery { confirmed, expected, deletion } = delivery;
-                let (chunks, undeleted) = explain_deletion(deletion);
+                let (confirmed, expected) = (delivery.confirmed, delivery.expected);
+                let (chunks, undeleted) = explain_deletion(&delivery.deletion);
                 Self {
                     is_here_only: false,
                     redis_chunks: Some(chunks),
-                    replicas: Some(Replicas { confirmed: *confirmed, expected: *expected }),
-                    left: explain_confirmations(*confirmed, *expected).into_iter().chain(undeleted).collect(),
+                    replicas: Some(Replicas { confirmed, expected }),
+                    left: explain_confirmations(confirmed, expected).into_iter().chain(undeleted).collect(),
                 }
             }
         }
