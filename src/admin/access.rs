@@ -133,20 +133,20 @@ mod tests {
             assert_eq!(admit(Some("right"), path, &[("host", "pod.example")]), peer, "{path}");
         }
         for path in ["/", "/api/v1/status", "/api/v1/callers", "/api/v1/purge", "/nothing", "/livez/"] {
-            let asked = |value| admit(Some("right"), path, &[("host", "localhost"), ("authorization", value)]);
+            let admit_with = |value| admit(Some("right"), path, &[("host", "localhost"), ("authorization", value)]);
             assert_eq!(admit(Some("right"), path, &[("host", "localhost")]), Err(AccessError::NoToken), "{path}");
             for wrong in ["Bearer wrong", "Bearer righ", "Bearer rightt", "Bearer ", "Basic right", "right"] {
-                assert_eq!(asked(wrong), Err(AccessError::NoToken), "{path}: {wrong}");
+                assert_eq!(admit_with(wrong), Err(AccessError::NoToken), "{path}: {wrong}");
             }
-            assert_eq!(asked("Bearer right"), Ok(AdminRequester::Token), "{path}");
+            assert_eq!(admit_with("Bearer right"), Ok(AdminRequester::Token), "{path}");
             assert_eq!(admit(None, path, &[("host", "localhost")]), peer, "{path}");
         }
     }
 
     #[test]
     fn host_of_another_listener_is_refused_with_the_token_too() {
-        let asked = |host| admit(Some("right"), "/", &[("host", host), ("authorization", "Bearer right")]);
-        assert_eq!(asked("evil.example"), Err(AccessError::Head(HeadError::Misdirected)));
-        assert_eq!(asked("ops.example:9090"), Ok(AdminRequester::Token));
+        let admit_with = |host| admit(Some("right"), "/", &[("host", host), ("authorization", "Bearer right")]);
+        assert_eq!(admit_with("evil.example"), Err(AccessError::Head(HeadError::Misdirected)));
+        assert_eq!(admit_with("ops.example:9090"), Ok(AdminRequester::Token));
     }
 }

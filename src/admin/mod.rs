@@ -3,6 +3,7 @@
 mod access;
 mod page;
 mod purge;
+mod status;
 mod trust;
 
 use std::convert::Infallible;
@@ -11,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -23,15 +23,11 @@ use serde::Serialize;
 use tower::Service;
 
 use self::access::Access;
-use crate::api::{CallerUsage, ResponseCache, Usage};
-use crate::cache::{Memory, Purges, WindowFields};
+use self::status::Status;
+use crate::api::CallerUsage;
 use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
-use crate::edge::Callers;
-use crate::quota::{QuotaManager, StateFile};
-use crate::redis_client::Health;
-use crate::replicas::Mailbox;
-use crate::stack::Stack;
+use crate::stack::Handles;
 use crate::telemetry;
 use crate::window::{Timestamp, UpperBound};
 
@@ -44,7 +40,7 @@ enum Phase {
     Draining,
 }
 
-/// State that the admin plane shows. Cheap to clone; all clones share it.
+/// The admin plane. Cheap to clone; all clones share it.
 #[derive(Clone)]
 pub struct Admin(Arc<Inner>);
 
@@ -53,29 +49,22 @@ struct Inner {
     phase: AtomicU8,
     started: Timestamp,
     clock: Clock,
-    quotas: QuotaManager,
-    memory: Memory,
-    answers: ResponseCache,
+    handles: Handles,
     memory_limit: u64,
-    fields: WindowFields,
-    purges: Purges,
     upper_bound: UpperBound,
-    post: Option<Mailbox>,
-    usage: Usage,
-    callers: Callers,
     metrics: &'static PrometheusHandle,
 }
 
 impl Inner {
     /// Copies of chunk data, as inflated blocks and as ready answers.
     fn hot_bytes(&self) -> u64 {
-        self.memory.hot_bytes() + self.answers.bytes()
+        self.handles.cache.memory.hot_bytes() + self.handles.response_cache.bytes()
     }
 }
 
 impl Admin {
-    /// The admin plane of `stack`.
-    pub fn new(stack: &Stack, config: &Config, clock: Clock) -> Self {
+    /// The admin plane of a stack with these handles.
+    pub fn new(handles: &Handles, config: &Config, clock: Clock) -> Self {
         let of_accounts = config.accounts.iter().map(|account| &account.streams);
         let streams =
             of_accounts.chain(config.callers.iter().map(|caller| &caller.streams)).flat_map(NamePatterns::listed);
@@ -85,16 +74,9 @@ impl Admin {
             phase: AtomicU8::new(Phase::Starting as u8),
             started: clock.now(),
             clock,
-            quotas: stack.quotas.clone(),
-            memory: stack.memory.clone(),
-            answers: stack.answers.clone(),
+            handles: handles.clone(),
             memory_limit: config.cache.memory,
-            fields: stack.fields.clone(),
-            purges: stack.purges.clone(),
             upper_bound: config.window.upper_bound,
-            post: stack.post.clone(),
-            usage: stack.usage.clone(),
-            callers: stack.callers.clone(),
             metrics: telemetry::init_metrics(),
         }))
     }
@@ -117,92 +99,22 @@ impl Admin {
         }
     }
 
-    fn status(&self) -> Status {
-        let wrong = self.0.fields.wrong_accounts();
-        let wrong = wrong.iter().map(|account| {
-            format!(
-                "account {account}: window.field is not the timestamp that the upstream selects on; only exact windows are \
-                 served"
-            )
-        });
-        let redis = self.0.post.as_ref().and_then(|post| match post.redis().health() {
-            Health::Up => None,
-            Health::Down { why, .. } => Some(format!("{why}; chunks are neither read from there nor written")),
-        });
-        let divided = self.0.quotas.iter().filter_map(|(account, turns)| {
-            let share = turns.quota_share()?;
-            Some(format!("account {account}: the replicas cannot reach each other; this one makes do with {share}"))
-        });
-        let clock = self.0.clock.is_wrong().then(|| {
-            "the clock of this machine differs from the upstream's by more than a minute; nothing is kept as settled"
-                .to_owned()
-        });
-        let closed = self.0.quotas.iter().filter_map(|(account, turns)| {
-            let seconds = turns.closed_for()?.as_secs_f64().ceil();
-            Some(format!(
-                "account {account}: the upstream says that the quota is spent for another {seconds} s; one call now and \
-                 then asks whether it still is"
-            ))
-        });
-        let unwritten = self.0.quotas.state_file().and_then(StateFile::problem).map(|(calls, why)| {
-            format!(
-                "quota.state_file: {calls} calls could not be written down, so a restart would not know of them: {why}"
-            )
-        });
-        let problems: Vec<String> =
-            wrong.chain(redis).chain(divided).chain(clock).chain(closed).chain(unwritten).collect();
-        Status {
-            word: match self.phase() {
-                Phase::Starting => "starting",
-                Phase::Ready if problems.is_empty() => "ready",
-                Phase::Ready => "degraded",
-                Phase::Draining => "draining",
-            },
-            problems,
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: self.0.clock.now().since(self.0.started).as_secs(),
-            cache: CacheStatus {
-                memory_bytes: self.0.memory.bytes() + self.0.hot_bytes(),
-                memory_limit_bytes: self.0.memory_limit,
-            },
-            accounts: self
-                .0
-                .quotas
-                .iter()
-                .map(|(account, turns)| AccountStatus {
-                    account_id: account.to_string(),
-                    waiting: turns.queue_length(),
-                    quota: turns
-                        .limit_usage()
-                        .into_iter()
-                        .map(|limit_status| QuotaStatus {
-                            requests: limit_status.limit.requests,
-                            per_seconds: limit_status.limit.per.as_secs(),
-                            budget: limit_status.budget,
-                            remaining: limit_status.remaining,
-                        })
-                        .collect(),
-                })
-                .collect(),
-        }
-    }
-
     fn callers(&self) -> Vec<CallerUsage> {
-        self.0.usage.all(|caller| self.0.callers.limit_status(caller))
+        self.0.handles.usage.all(|caller| self.0.handles.callers.limit_status(caller))
     }
 
     /// The metrics in Prometheus' text format, with current gauges.
     fn metrics(&self) -> String {
-        for (account, turns) in self.0.quotas.iter() {
-            for limit_status in turns.limit_usage() {
+        for (account, scheduler) in self.0.handles.quotas.iter() {
+            for limit_status in scheduler.limit_usage() {
                 telemetry::quota_remaining(account, limit_status.limit.per, limit_status.remaining);
                 telemetry::quota_budget(account, limit_status.limit.per, limit_status.budget);
             }
-            telemetry::quota_waiting(account, turns.queue_length());
+            telemetry::quota_waiting(account, scheduler.queue_length());
         }
-        telemetry::cache_bytes("memory", self.0.memory.bytes());
+        telemetry::cache_bytes("memory", self.0.handles.cache.memory.bytes());
         telemetry::cache_bytes("hot", self.0.hot_bytes());
-        telemetry::cache_bytes("pinned", self.0.memory.pinned_bytes());
+        telemetry::cache_bytes("pinned", self.0.handles.cache.memory.pinned_bytes());
         self.0.metrics.run_upkeep();
         self.0.metrics.render()
     }
@@ -227,7 +139,7 @@ impl Admin {
             "/livez" | "/startupz" => text(StatusCode::OK, "text/plain", "ok\n"),
             "/readyz" => {
                 let ready = if self.phase() == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                let Status { word: status, problems, .. } = self.status();
+                let Status { status, problems, .. } = self.status();
                 json(ready, &Readiness { status, problems })
             }
             "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
@@ -247,40 +159,6 @@ struct Readiness {
 #[derive(Serialize)]
 struct CallersStatus {
     callers: Vec<CallerUsage>,
-}
-
-/// Content of the status page, except for the callers.
-#[derive(Serialize)]
-struct Status {
-    #[serde(rename = "status")]
-    word: &'static str,
-    problems: Vec<String>,
-    version: &'static str,
-    uptime_seconds: u64,
-    cache: CacheStatus,
-    accounts: Vec<AccountStatus>,
-}
-
-#[derive(Serialize)]
-struct CacheStatus {
-    memory_bytes: u64,
-    memory_limit_bytes: u64,
-}
-
-#[derive(Serialize)]
-struct AccountStatus {
-    account_id: String,
-    waiting: usize,
-    quota: Vec<QuotaStatus>,
-}
-
-#[derive(Serialize)]
-struct QuotaStatus {
-    requests: u32,
-    per_seconds: u64,
-    /// Calls in the window that this process may make: less than `requests` while another client spends the same quota.
-    budget: u32,
-    remaining: u32,
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
@@ -337,14 +215,5 @@ where
                 (method, path) => admin.answer(method, path),
             })
         })
-    }
-}
-
-/// A duration for people: "1 min", "1 h".
-fn spelled(per_seconds: u64) -> String {
-    match Duration::from_secs(per_seconds).as_secs() {
-        seconds if seconds % 3600 == 0 => format!("{} h", seconds / 3600),
-        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
-        seconds => format!("{seconds} s"),
     }
 }

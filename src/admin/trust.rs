@@ -23,15 +23,15 @@ impl Admin {
     /// Discards the finding about an account: its windows are cut into chunks again, until another item contradicts.
     pub(super) fn trust<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let query = request.uri().query().unwrap_or_default();
-        let asked = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "account");
-        let Some((_, asked)) = asked else {
+        let parameter = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "account");
+        let Some((_, name)) = parameter else {
             let detail = "the parameter account is missing";
             return Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail).response();
         };
-        let Some((account, _)) = self.0.quotas.iter().find(|(account, _)| ***account == *asked) else {
+        let Some((account, _)) = self.0.handles.quotas.iter().find(|(account, _)| ***account == *name) else {
             return Problem::new(StatusCode::NOT_FOUND, "not-found", "this account is not configured").response();
         };
-        let was_wrong = self.0.fields.clear(account);
+        let was_wrong = self.0.handles.cache.window_fields.clear(account);
         telemetry::window_field_right(account);
         json(StatusCode::OK, &Trusted { account: account.to_string(), was_wrong })
     }

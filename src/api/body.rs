@@ -1,7 +1,7 @@
 //! The body of an answer, written block by block: no more of it is in memory than the client takes.
 //!
-//! With gzip, JSON is assembled from the deflated blocks of the chunks. NDJSON is deflated as it is sent, because chunks have
-//! commas where it has line feeds.
+//! With gzip, JSON is assembled from the deflated blocks of the chunks. NDJSON is deflated as it is sent, because
+//! chunks have commas where it has line feeds.
 
 use std::io::Write as _;
 use std::pin::Pin;
@@ -280,17 +280,21 @@ mod tests {
     proptest! {
         #[test]
         fn page_of_any_size_equals_the_upstreams(
-            sizes in prop::collection::vec(0usize..60, 0..6), offset in 0u64..200, limit in prop::option::of(0u64..200), gzip: bool
+            sizes in prop::collection::vec(0usize..60, 0..6),
+            offset in 0u64..200,
+            limit in prop::option::of(0u64..200),
+            gzip: bool,
         ) {
             let (slices, all) = window(&sizes);
             let coding = if gzip { Coding::Gzip } else { Coding::Identity };
             let start = usize::try_from(offset).unwrap().min(all.len());
             let end = limit.map_or(all.len(), |limit| (start + usize::try_from(limit).unwrap()).min(all.len()));
-            let wanted = &all[start..end];
-            let json = format!(r#"{{"numResults":{},"hasMore":{},"data":[{}]}}"#, wanted.len(), end < all.len(), wanted.join(","));
+            let page = &all[start..end];
+            let (has_more, data) = (end < all.len(), page.join(","));
+            let json = format!(r#"{{"numResults":{},"hasMore":{has_more},"data":[{data}]}}"#, page.len());
             let answered = body(PageRange { offset, limit }.of(slices.clone()), Format::Json, coding);
             prop_assert_eq!(String::from_utf8(answered).unwrap(), json);
-            let lines: String = wanted.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
+            let lines: String = page.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
             let answered = body(PageRange { offset, limit }.of(slices), Format::Ndjson, coding);
             prop_assert_eq!(String::from_utf8(answered).unwrap(), lines);
         }

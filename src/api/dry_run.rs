@@ -18,8 +18,8 @@ pub(super) struct CostBody {
     seconds: f64,
     chunks: usize,
     hits: usize,
-    missing: Vec<Stretch>,
-    under_way: Vec<Stretch>,
+    missing: Vec<IntervalBody>,
+    under_way: Vec<IntervalBody>,
     basis: Basis,
 }
 
@@ -30,7 +30,7 @@ struct Calls {
 }
 
 #[derive(Debug, Serialize)]
-struct Stretch {
+struct IntervalBody {
     from: String,
     /// The first timestamp after the interval.
     to: String,
@@ -49,15 +49,15 @@ impl CostBody {
         let calls = Calls { at_least: cost.runs.len(), expected: cost.expected };
         let likely = calls.expected.unwrap_or(calls.at_least as u64);
         let likely = u32::try_from(likely).unwrap_or(u32::MAX);
-        let wait = quotas.scheduler(account).map_or(Duration::ZERO, |turns| turns.forecast(likely, class));
-        let stretches = |intervals: &[Interval]| intervals.iter().copied().map(Stretch::from).collect();
+        let wait = quotas.scheduler(account).map_or(Duration::ZERO, |scheduler| scheduler.forecast(likely, class));
+        let bodies = |intervals: &[Interval]| intervals.iter().copied().map(IntervalBody::from).collect();
         Self {
             calls,
             seconds: seconds(wait),
             chunks: cost.chunks,
             hits: cost.hits,
-            missing: stretches(&cost.runs),
-            under_way: stretches(&cost.under_way),
+            missing: bodies(&cost.runs),
+            under_way: bodies(&cost.under_way),
             basis: Basis {
                 of: cost.basis.source.label(),
                 items: cost.basis.items,
@@ -67,7 +67,7 @@ impl CostBody {
     }
 }
 
-impl From<Interval> for Stretch {
+impl From<Interval> for IntervalBody {
     fn from(interval: Interval) -> Self {
         Self { from: interval.start.to_string(), to: interval.end.to_string() }
     }

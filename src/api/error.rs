@@ -40,8 +40,8 @@ pub enum ApiError {
         /// The allowed methods.
         allowed: &'static [&'static str],
     },
-    /// The account or the stream is not configured, or not allowed for this caller. One error for all these cases, so that it
-    /// does not reveal what exists.
+    /// The account or the stream is not configured, or not allowed for this caller. One error for all these cases, so
+    /// that it does not reveal what exists.
     #[error("this account or stream is not allowed")]
     Forbidden,
     /// The window cannot be answered.

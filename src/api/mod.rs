@@ -80,14 +80,13 @@ pub struct ApiLayer {
 }
 
 impl ApiLayer {
-    /// Serves the streams of `accounts` to `callers`. Waits are estimated by `quotas`. Ready answers take a share of the
-    /// memory of `cache`, and request bodies take theirs from `request_memory`.
+    /// Serves the streams of `accounts`. Waits are estimated by `quotas`, and bodies are read within `request_memory`.
     pub fn new(
         accounts: &[config::AccountConfig],
-        callers: &[config::CallerConfig],
         window: &config::WindowConfig,
-        cache: &config::CacheConfig,
         quotas: &QuotaManager,
+        usage: &Usage,
+        answers: &ResponseCache,
         request_memory: &RequestMemory,
         clock: &Clock,
     ) -> Self {
@@ -97,21 +96,11 @@ impl ApiLayer {
             accounts: accounts.iter().map(account).collect(),
             window: window.clone(),
             quotas: quotas.clone(),
-            usage: Usage::new(callers, accounts, quotas),
-            answers: ResponseCache::new(cache.memory),
+            usage: usage.clone(),
+            answers: answers.clone(),
             request_memory: request_memory.clone(),
             clock: clock.clone(),
         }
-    }
-
-    /// Usage counts of each caller.
-    pub fn usage(&self) -> &Usage {
-        &self.usage
-    }
-
-    /// Ready answers of repeated requests.
-    pub fn answers(&self) -> &ResponseCache {
-        &self.answers
     }
 }
 
@@ -149,71 +138,102 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = match self.api.find_ready(&request) {
+        let key = match self.api.find_ready(&request) {
             Ok(answer) => return future::Either::Left(ready(Ok(answer))),
-            Err(asked) => asked,
+            Err(key) => key,
         };
         let ApiStage { api, below } = self.clone();
-        future::Either::Right(Box::pin(async move {
-            let (head, body) = request.into_parts();
-            let stream = match request::target(&head)? {
-                Target::Usage => return Ok(api.own_usage(&head)),
-                Target::Stream(stream) => stream,
-            };
-            let RequestBody { bytes: body, permit: _held_until_answered } =
-                request_body::read(body, &api.request_memory).await?;
-            let caller = head.extensions.get::<Caller>();
-            let now = api.clock.now();
-            let question = request::read(&head, stream, &body, caller, &api.accounts, &api.window, now)?;
-            drop(body);
-            if question.dry_run {
-                let Ok(cost) = below.oneshot(CostQuery(question.query.clone())).await;
-                return Ok(api.cost_answer(&cost, &question.query));
-            }
-            let ParsedRequest { query, representation, .. } = question;
-            let (series, asker) = (query.series.clone(), query.asker.clone());
-            let mut window = below.oneshot(query).await?;
-            if let Some(rest) = window.rest.take() {
-                return Ok(api.stream(&window, rest, representation, &series, &asker, now));
-            }
-            let (cache_status, items) = (cache_status(&window), window.items);
-            let (count, bytes) = (items.count, items.body_len(representation.format));
-            let if_none_match = head.headers.get(header::IF_NONE_MATCH);
-            let mut response = render(items, bytes, representation, window.settled, if_none_match);
-            let usage = WindowReport { usage: api.usage.clone(), caller: asker.caller.clone(), confirmed_items: count };
-            let report = Arc::new(Report {
-                account: series.account.clone(),
-                stream: series.stream.clone(),
-                outcome: window.outcome.label(),
-                items: if response.status() == StatusCode::NOT_MODIFIED { 0 } else { count },
-                calls: window.calls,
-                window: Some(usage),
-            });
-            response.headers_mut().insert("cache-status", cache_status);
-            if let (Some(asked), Some(validity), Some(fetched_at)) = (asked, window.validity, window.oldest_entry)
-                && api.answers.is_worth_keeping(&asked, bytes)
-            {
-                response = api.answers.store(asked, validity, fetched_at, &report, response);
-            }
-            if let Some(fetched_at) = window.oldest_entry {
-                set_age(response.headers_mut(), fetched_at, now);
-            }
-            Ok(Answer { response, report })
-        }))
+        future::Either::Right(Box::pin(answer(api, below, request, key)))
     }
 }
 
+/// Answers a request to which there is no ready answer; `key` is that under which to store the answer.
+async fn answer<S, B>(
+    api: Arc<ApiLayer>,
+    below: S,
+    request: Request<B>,
+    key: Option<ResponseKey>,
+) -> Result<Answer, ApiError>
+where
+    S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
+    S: Service<CostQuery, Response = Cost, Error = Infallible>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    let stream = match request::target(&head)? {
+        Target::Usage => return Ok(api.own_usage(&head)),
+        Target::Stream(stream) => stream,
+    };
+    let RequestBody { bytes: body, permit: _held_until_answered } =
+        request_body::read(body, &api.request_memory).await?;
+    let caller = head.extensions.get::<Caller>();
+    let now = api.clock.now();
+    let parsed = request::read(&head, stream, &body, caller, &api.accounts, &api.window, now)?;
+    drop(body);
+    let ParsedRequest { query, representation, dry_run } = parsed;
+    if dry_run {
+        let Ok(cost) = below.oneshot(CostQuery(query.clone())).await;
+        return Ok(api.cost_answer(&cost, &query));
+    }
+    let (series, requester) = (query.series.clone(), query.asker.clone());
+    let mut window = below.oneshot(query).await?;
+    if let Some(rest) = window.rest.take() {
+        return Ok(api.stream(&window, rest, representation, &series, &requester, now));
+    }
+    let (bytes, validity, fetched_at) =
+        (window.items.body_len(representation.format), window.validity.take(), window.oldest_entry);
+    let if_none_match = head.headers.get(header::IF_NONE_MATCH);
+    let Answer { mut response, report } =
+        api.window_answer(window, bytes, representation, if_none_match, &series, &requester);
+    if let (Some(key), Some(validity), Some(fetched_at)) = (key, validity, fetched_at)
+        && api.answers.is_worth_keeping(&key, bytes)
+    {
+        response = api.answers.store(key, validity, fetched_at, &report, response);
+    }
+    if let Some(fetched_at) = fetched_at {
+        set_age(response.headers_mut(), fetched_at, now);
+    }
+    Ok(Answer { response, report })
+}
+
 impl ApiLayer {
-    /// The ready answer to a repeated request without a body, if there is a valid one; otherwise the key under which to store
-    /// the next answer.
+    /// The ready answer to a repeated request without a body, if there is a valid one; otherwise the key under which to
+    /// store the next answer.
     fn find_ready<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
         if !request.body().is_end_stream() {
             return Err(None);
         }
         let caller = request.extensions().get::<Caller>();
-        let name = self.answers.name(request.method(), request.uri(), request.version(), request.headers(), caller);
-        let Some(asked) = name else { return Err(None) };
-        self.answers.find(&asked, || self.clock.now()).ok_or(Some(asked))
+        let key = self.answers.key(request.method(), request.uri(), request.version(), request.headers(), caller);
+        let Some(key) = key else { return Err(None) };
+        self.answers.find(&key, || self.clock.now()).ok_or(Some(key))
+    }
+
+    /// A complete window, whose body has `bytes` without a content coding.
+    fn window_answer(
+        &self,
+        window: WindowAnswer,
+        bytes: u64,
+        representation: Negotiated,
+        if_none_match: Option<&HeaderValue>,
+        series: &Series,
+        requester: &Requester,
+    ) -> Answer {
+        let (cache_status, count) = (cache_status(&window), window.items.count);
+        let mut response = render(window.items, bytes, representation, window.settled, if_none_match);
+        response.headers_mut().insert("cache-status", cache_status);
+        let usage =
+            WindowReport { usage: self.usage.clone(), caller: requester.caller.clone(), confirmed_items: count };
+        let report = Report {
+            account: series.account.clone(),
+            stream: series.stream.clone(),
+            outcome: window.outcome.label(),
+            items: if response.status() == StatusCode::NOT_MODIFIED { 0 } else { count },
+            calls: window.calls,
+            window: Some(usage),
+        };
+        Answer { response, report: report.into() }
     }
 
     /// A streamed window. The numbers of items and calls are known at its end.
@@ -223,10 +243,10 @@ impl ApiLayer {
         rest: RemainingStream,
         representation: Negotiated,
         series: &Series,
-        asker: &Requester,
+        requester: &Requester,
         now: Timestamp,
     ) -> Answer {
-        let usage = WindowReport { usage: self.usage.clone(), caller: asker.caller.clone(), confirmed_items: 0 };
+        let usage = WindowReport { usage: self.usage.clone(), caller: requester.caller.clone(), confirmed_items: 0 };
         let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
         let report = Report { account, stream, outcome, items: 0, calls: 0, window: Some(usage) };
         let pieces = StreamedPieces::new(rest, representation);
@@ -256,8 +276,8 @@ impl ApiLayer {
 }
 
 /// An answer about the gateway itself, which must not be cached.
-fn describe_self(what: &impl Serialize, report: Report) -> Answer {
-    let body = serde_json::to_vec(what).unwrap_or_default();
+fn describe_self(content: &impl Serialize, report: Report) -> Answer {
+    let body = serde_json::to_vec(content).unwrap_or_default();
     let mut response = Response::new(Either::Right(Full::from(body)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -274,12 +294,12 @@ fn seconds(duration: Duration) -> f64 {
 fn render(
     items: ItemSlice,
     bytes: u64,
-    wanted: Negotiated,
+    negotiated: Negotiated,
     settled: bool,
     if_none_match: Option<&HeaderValue>,
 ) -> Response<ApiBody> {
-    let coding = if bytes >= MIN_CODED_BYTES { wanted.coding } else { Coding::Identity };
-    let representation = Negotiated { coding, ..wanted };
+    let coding = if bytes >= MIN_CODED_BYTES { negotiated.coding } else { Coding::Identity };
+    let representation = Negotiated { coding, ..negotiated };
     let etag = settled.then(|| etag(&items, representation));
     let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
     let mut response = if known {
@@ -324,8 +344,8 @@ fn guard(headers: &mut HeaderMap) {
     headers.insert(header::VARY, HeaderValue::from_static(VARY));
 }
 
-/// A validator that is equal for equal items, on every replica and however chunks are cut. Strong without a content coding;
-/// weak with one, because compressed bytes may differ.
+/// A validator that is equal for equal items, on every replica and however chunks are cut. Strong without a content
+/// coding; weak with one, because compressed bytes may differ.
 fn etag(items: &ItemSlice, representation: Negotiated) -> String {
     let form = match representation.format {
         Format::Json => "j",

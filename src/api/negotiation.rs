@@ -28,8 +28,8 @@ pub(super) enum Coding {
 }
 
 impl Negotiated {
-    /// The form that `Accept` and `Accept-Encoding` prefer; JSON without a coding by default. The length of a coded answer is
-    /// not known in advance, so HTTP/1.0 gets no coding.
+    /// The form that `Accept` and `Accept-Encoding` prefer; JSON without a coding by default. The length of a coded
+    /// answer is not known in advance, so HTTP/1.0 gets no coding.
     pub(super) fn negotiate(version: Version, headers: &HeaderMap) -> Self {
         let accept = |ranges: &[&str]| quality(headers, &header::ACCEPT, ranges);
         let coding = |codings: &[&str]| quality(headers, &header::ACCEPT_ENCODING, codings);
@@ -56,10 +56,10 @@ fn quality(headers: &HeaderMap, header: &HeaderName, names: &[&str]) -> Option<f
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .collect();
-    names.iter().find_map(|wanted| {
+    names.iter().find_map(|expected| {
         elements.iter().find_map(|element| {
             let mut parts = element.split(';').map(str::trim);
-            parts.next().filter(|name| name.eq_ignore_ascii_case(wanted))?;
+            parts.next().filter(|name| name.eq_ignore_ascii_case(expected))?;
             let weight = parts.find_map(|parameter| parameter.strip_prefix("q=").or(parameter.strip_prefix("Q=")));
             Some(weight.map_or(1.0, |weight| weight.trim().parse().unwrap_or(0.0)))
         })

@@ -68,8 +68,8 @@ impl Report {
         self.window.is_some()
     }
 
-    /// Counts an answer whose body has ended, completely or not; `streamed` is the progress of a streamed one. Must be called
-    /// once for each answer.
+    /// Counts an answer whose body has ended, completely or not; `streamed` is the progress of a streamed one. Must be
+    /// called once for each answer.
     pub fn settle(&self, whole: bool, streamed: Option<Progress>) -> FinalCounts {
         let Progress { items, calls } = streamed.unwrap_or(Progress { items: self.items, calls: self.calls });
         let saved = self.window.as_ref().map_or(0, |WindowReport { usage, caller, confirmed_items }| {

@@ -21,7 +21,7 @@ use crate::window::{Bound, Interval, Timestamp};
 pub(super) struct ParsedRequest {
     pub(super) query: WindowQuery,
     pub(super) representation: Negotiated,
-    /// Whether the cost of the window is asked for instead of the window.
+    /// Whether the request is for the cost of the window instead of the window.
     pub(super) dry_run: bool,
 }
 
@@ -41,8 +41,8 @@ const STREAM_NAME_LIMIT: usize = 256;
 /// Path of a caller's own usage.
 const USAGE_PATH: &str = "/koregate/v1/usage";
 
-/// The caller's permissions, an extension of each request beside the [`RateLimitStatus`](crate::request::RateLimitStatus) of
-/// its rate limit. Missing where no callers are configured.
+/// The caller's permissions, an extension of each request beside the
+/// [`RateLimitStatus`](crate::request::RateLimitStatus) of its rate limit. Missing where no callers are configured.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Label in logs and metrics.
@@ -131,8 +131,8 @@ pub(super) fn read(
     })
 }
 
-/// Whether an answer to a request of this version may be sent without a length. HTTP/1.0 has no chunked coding: the end of
-/// such an answer is the end of the connection, so an aborted one looks complete.
+/// Whether an answer to a request of this version may be sent without a length. HTTP/1.0 has no chunked coding: the end
+/// of such an answer is the end of the connection, so an aborted one looks complete.
 pub(super) fn may_be_chunked(version: Version) -> bool {
     version >= Version::HTTP_11
 }

@@ -19,7 +19,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of each body that are not counted in [`RequestMemory`], so that usual filters are accepted even if it is full.
 const UNCOUNTED_BODY: usize = 4 << 10;
 
-/// Memory budget in bytes for large heads and for bodies, shared by all connections. Cheap to clone; all clones share it.
+/// Memory budget in bytes for large heads and for bodies, shared by all connections. Cheap to clone; all clones share
+/// it.
 #[derive(Clone, Debug)]
 pub struct RequestMemory(Arc<Semaphore>);
 

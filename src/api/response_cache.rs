@@ -1,8 +1,8 @@
 //! Ready answers of repeated requests, such as those of a dashboard that shows the same page all day.
 //!
-//! Only answers that do not change with time are stored (see [`ValidityToken`]). Two requests share one if they agree in
-//! everything that an answer depends on. A ready answer equals that of the stages below except for its age, and is counted
-//! in the same way.
+//! Only answers that do not change with time are stored (see [`ValidityToken`]). Two requests share one if they agree
+//! in everything that an answer depends on. A ready answer equals that of the stages below except for its age, and is
+//! counted in the same way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,7 @@ struct Slot {
 /// A stored answer, ready to be sent.
 #[derive(Debug)]
 struct Ready {
-    name: Vec<u8>,
+    key: Vec<u8>,
     validity: ValidityToken,
     status: StatusCode,
     headers: HeaderMap,
@@ -69,15 +69,16 @@ struct Ready {
 
 /// The key of an answer: everything in a request that it depends on.
 pub(super) struct ResponseKey {
+    /// Hash of the bytes.
     number: u64,
-    name: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 impl ResponseCache {
     /// An empty cache beside a chunk cache of `memory` bytes.
-    pub(super) fn new(bytes: u64) -> Self {
+    pub fn new(memory: u64) -> Self {
         let recent = std::iter::repeat_with(Slot::default).take(TRACKED_REQUESTS).collect();
-        Self { ready: AnswerStore::new(bytes), recent, seed: fastrand::u64(..) }
+        Self { ready: AnswerStore::new(memory), recent, seed: fastrand::u64(..) }
     }
 
     /// Bytes in use.
@@ -86,7 +87,7 @@ impl ResponseCache {
     }
 
     /// The key of a request without a body; `None` if its answer is never stored.
-    pub(super) fn name(
+    pub(super) fn key(
         &self,
         method: &Method,
         uri: &Uri,
@@ -97,18 +98,18 @@ impl ResponseCache {
         if *method != Method::GET {
             return None;
         }
-        let mut name = Vec::with_capacity(KEY_CAPACITY);
+        let mut key = Vec::with_capacity(KEY_CAPACITY);
         // Lengths separate adjacent parts.
         let mut add = |part: &[u8]| {
-            name.extend_from_slice(&part.len().to_ne_bytes());
-            name.extend_from_slice(part);
+            key.extend_from_slice(&part.len().to_ne_bytes());
+            key.extend_from_slice(part);
         };
         add(caller.map_or(b"", |caller| caller.name.as_bytes()));
         add(uri.path_and_query()?.as_str().as_bytes());
         // HTTP/1.0 always gets the answer without a content coding.
         let may_be_coded = may_be_chunked(version);
-        // One pass over the request's fields is cheaper than a lookup of each possible field. A different order of fields gives
-        // a different key.
+        // One pass over the request's fields is cheaper than a lookup of each possible field. A different order of
+        // fields gives a different key.
         for (field, value) in headers {
             if let Some(position) = KEY_FIELDS.iter().position(|known| known == field)
                 && (may_be_coded || KEY_FIELDS[position] != header::ACCEPT_ENCODING)
@@ -117,12 +118,12 @@ impl ResponseCache {
                 add(value.as_bytes());
             }
         }
-        Some(ResponseKey { number: xxh3_64_with_seed(&name, self.seed), name })
+        Some(ResponseKey { number: xxh3_64_with_seed(&key, self.seed), bytes: key })
     }
 
     /// The answer at `now`, if it is stored and still valid.
     pub(super) fn find(&self, key: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
-        let ready = self.ready.get(key.number).filter(|ready| ready.name == key.name)?;
+        let ready = self.ready.get(key.number).filter(|ready| ready.key == key.bytes)?;
         if !ready.validity.is_valid() {
             self.ready.remove(key.number);
             return None;
@@ -134,8 +135,8 @@ impl ResponseCache {
         Some(Answer { response, report: ready.report.clone() })
     }
 
-    /// Whether an answer of `length` bytes without a content coding is repeated often enough to be stored. Must be called once
-    /// for each time the answer is given.
+    /// Whether an answer of `length` bytes without a content coding is repeated often enough to be stored. Must be
+    /// called once for each time the answer is given.
     pub(super) fn is_worth_keeping(&self, key: &ResponseKey, bytes: u64) -> bool {
         let slot = &self.recent[usize::try_from(key.number).unwrap_or_default() % self.recent.len()];
         if slot.number.swap(key.number, Ordering::Relaxed) != key.number {
@@ -163,10 +164,10 @@ impl ResponseCache {
         };
         let mut headers = head.headers.clone();
         headers.extend(VARYING_FIELDS.map(|field| (field, HeaderValue::from_static(""))));
-        let ResponseKey { number, name } = key;
-        let bytes = name.len() + body.len() + HEAD_BYTES;
+        let ResponseKey { number, bytes: key } = key;
+        let bytes = key.len() + body.len() + HEAD_BYTES;
         let ready = Ready {
-            name,
+            key,
             validity,
             status: head.status,
             headers,

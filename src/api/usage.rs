@@ -11,29 +11,29 @@ use crate::config;
 use crate::quota::{CallScheduler, QuotaManager};
 use crate::request::RateLimitStatus;
 
-/// Counts of all callers, for each account that a caller may read: as many as the configuration implies, whatever requests
-/// arrive. Cheap to clone; all clones share the counts.
+/// Counts of all callers, for each account that a caller may read: as many as the configuration implies, whatever
+/// requests arrive. Cheap to clone; all clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Usage(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    callers: Vec<Known>,
+    callers: Vec<CallerCounts>,
     quotas: QuotaManager,
 }
 
 #[derive(Debug)]
-struct Known {
+struct CallerCounts {
     name: Arc<str>,
     weight: u32,
-    accounts: Vec<Tally>,
+    accounts: Vec<AccountCounts>,
 }
 
 /// Counts of one caller and account since the start.
 #[derive(Debug)]
-struct Tally {
+struct AccountCounts {
     account: Arc<str>,
-    turns: Option<Arc<CallScheduler>>,
+    scheduler: Option<Arc<CallScheduler>>,
     requests: AtomicU64,
     items: AtomicU64,
     saved: AtomicU64,
@@ -42,74 +42,80 @@ struct Tally {
 impl Usage {
     /// Empty counts. Where no callers are configured, all requests share one caller.
     pub fn new(callers: &[config::CallerConfig], accounts: &[config::AccountConfig], quotas: &QuotaManager) -> Self {
-        let known = |name: &Arc<str>, weight, may_see: &dyn Fn(&str) -> bool| {
+        let caller_counts = |name: &Arc<str>, weight, may_see: &dyn Fn(&str) -> bool| {
             let accounts = accounts.iter().map(|account| &account.account_id).filter(|account| may_see(account));
-            let tally = |account: &Arc<str>| {
+            let counts = |account: &Arc<str>| {
                 let (requests, items, saved) = Default::default();
-                Tally { account: account.clone(), turns: quotas.scheduler(account).cloned(), requests, items, saved }
+                AccountCounts {
+                    account: account.clone(),
+                    scheduler: quotas.scheduler(account).cloned(),
+                    requests,
+                    items,
+                    saved,
+                }
             };
-            Known { name: name.clone(), weight, accounts: accounts.map(tally).collect() }
+            CallerCounts { name: name.clone(), weight, accounts: accounts.map(counts).collect() }
         };
-        let mut all: Vec<Known> = callers
+        let mut all: Vec<CallerCounts> = callers
             .iter()
-            .map(|caller| known(&caller.name, caller.weight, &|account| caller.accounts.allow(account)))
+            .map(|caller| caller_counts(&caller.name, caller.weight, &|account| caller.accounts.allow(account)))
             .collect();
         if all.is_empty() {
-            all.push(known(&Arc::from(ANONYMOUS_CALLER), 1, &|_| true));
+            all.push(caller_counts(&Arc::from(ANONYMOUS_CALLER), 1, &|_| true));
         }
         Self(Arc::new(Inner { callers: all, quotas: quotas.clone() }))
     }
 
-    fn find(&self, name: &str) -> Option<&Known> {
-        self.0.callers.iter().find(|known| *known.name == *name)
+    fn find(&self, name: &str) -> Option<&CallerCounts> {
+        self.0.callers.iter().find(|caller_counts| *caller_counts.name == *name)
     }
 
-    /// Counts an answer that ended completely, for which the caller would have made `alone` calls by itself and which reports
-    /// `calls`. Returns the calls saved.
+    /// Counts an answer that ended completely, for which the caller would have made `alone` calls by itself and which
+    /// reports `calls`. Returns the calls saved.
     pub(super) fn count(&self, caller: &str, account: &str, items: u64, alone: u64, calls: u32) -> u64 {
-        let accounts = self.find(caller).map(|known| &known.accounts);
-        let tally = accounts.and_then(|accounts| accounts.iter().find(|tally| *tally.account == *account));
-        let Some(tally) = tally else { return 0 };
+        let accounts = self.find(caller).map(|caller_counts| &caller_counts.accounts);
+        let counts = accounts.and_then(|accounts| accounts.iter().find(|counts| *counts.account == *account));
+        let Some(counts) = counts else { return 0 };
         let net = i64::try_from(alone).unwrap_or(i64::MAX) - i64::from(calls);
-        let saved = tally.turns.as_ref().map_or(0, |turns| turns.settle(net));
-        tally.requests.fetch_add(1, Ordering::Relaxed);
-        tally.items.fetch_add(items, Ordering::Relaxed);
-        tally.saved.fetch_add(saved, Ordering::Relaxed);
+        let saved = counts.scheduler.as_ref().map_or(0, |scheduler| scheduler.settle(net));
+        counts.requests.fetch_add(1, Ordering::Relaxed);
+        counts.items.fetch_add(items, Ordering::Relaxed);
+        counts.saved.fetch_add(saved, Ordering::Relaxed);
         saved
     }
 
     /// Adds the calls of an aborted answer to those that are set against later savings.
     pub(super) fn add_unsettled(&self, account: &str, calls: u32) {
-        if let Some(turns) = self.0.quotas.scheduler(account) {
-            turns.add_unsettled(calls);
+        if let Some(scheduler) = self.0.quotas.scheduler(account) {
+            scheduler.add_unsettled(calls);
         }
     }
 
     /// Usage and limit of the requesting caller.
     pub(super) fn own(&self, caller: Option<&Caller>, limit_status: Option<RateLimitStatus>) -> Option<CallerUsage> {
-        let known = self.find(caller.map_or(ANONYMOUS_CALLER, |caller| &caller.name))?;
-        Some(Self::of(known, limit_status))
+        let caller_counts = self.find(caller.map_or(ANONYMOUS_CALLER, |caller| &caller.name))?;
+        Some(Self::of(caller_counts, limit_status))
     }
 
     /// Usage of each caller, in the order of the configuration; `limit_status` returns the state of a caller's limit.
     pub fn all(&self, limit_status: impl Fn(&str) -> Option<RateLimitStatus>) -> Vec<CallerUsage> {
-        self.0.callers.iter().map(|known| Self::of(known, limit_status(&known.name))).collect()
+        self.0.callers.iter().map(|caller_counts| Self::of(caller_counts, limit_status(&caller_counts.name))).collect()
     }
 
-    fn of(known: &Known, limit_status: Option<RateLimitStatus>) -> CallerUsage {
-        let accounts = known.accounts.iter().map(|tally| Self::of_account(known, tally));
+    fn of(caller_counts: &CallerCounts, limit_status: Option<RateLimitStatus>) -> CallerUsage {
+        let accounts = caller_counts.accounts.iter().map(|counts| Self::of_account(caller_counts, counts));
         CallerUsage {
-            caller: known.name.to_string(),
-            weight: known.weight,
+            caller: caller_counts.name.to_string(),
+            weight: caller_counts.weight,
             limit: limit_status.map(CallerLimit::from),
             accounts: accounts.collect(),
         }
     }
 
-    fn of_account(known: &Known, tally: &Tally) -> AccountUsage {
-        let turns = tally.turns.as_ref();
-        let (spent, of_each) = turns.map(|turns| turns.spent_by(&known.name)).unwrap_or_default();
-        let remaining = turns.map(|turns| turns.limit_usage()).unwrap_or_default();
+    fn of_account(caller_counts: &CallerCounts, counts: &AccountCounts) -> AccountUsage {
+        let scheduler = counts.scheduler.as_ref();
+        let (spent, of_each) = scheduler.map(|scheduler| scheduler.spent_by(&caller_counts.name)).unwrap_or_default();
+        let remaining = scheduler.map(|scheduler| scheduler.limit_usage()).unwrap_or_default();
         // Both are in the order of the configuration.
         let quota = remaining.into_iter().zip(of_each).map(|(limit_status, (_, spent))| QuotaUsage {
             limit: limit_status.limit.requests,
@@ -119,12 +125,12 @@ impl Usage {
             spent,
         });
         AccountUsage {
-            account_id: tally.account.to_string(),
-            requests: tally.requests.load(Ordering::Relaxed),
-            items: tally.items.load(Ordering::Relaxed),
-            calls: Calls { spent, saved: tally.saved.load(Ordering::Relaxed) },
+            account_id: counts.account.to_string(),
+            requests: counts.requests.load(Ordering::Relaxed),
+            items: counts.items.load(Ordering::Relaxed),
+            calls: Calls { spent, saved: counts.saved.load(Ordering::Relaxed) },
             quota: quota.collect(),
-            waiting: turns.map_or(0, |turns| turns.queue_length()),
+            waiting: scheduler.map_or(0, |scheduler| scheduler.queue_length()),
         }
     }
 }
@@ -191,7 +197,8 @@ pub struct AccountUsage {
 pub struct Calls {
     /// Calls made and charged to the caller.
     pub spent: u64,
-    /// Calls saved: those that the caller would have made without the gateway, less those reported and overspending by others.
+    /// Calls saved: those that the caller would have made without the gateway, less those reported and overspending by
+    /// others.
     pub saved: u64,
 }
 

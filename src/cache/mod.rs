@@ -14,6 +14,7 @@
 //! | `purge/` | purges: what was purged is served from no tier |
 //! | `fetch/` | fetches what is missing: batches, lookups in Redis, runs, storing of chunks |
 //! | `cluster/` | one leader fetches for all replicas |
+//! | `handles` | the state that the stage shares with the admin plane |
 //! | `answer/` | assembles the answer to one request |
 //! | `estimate` | the cost of a window, for dry runs |
 //!
@@ -25,6 +26,7 @@ mod cluster;
 mod error;
 mod estimate;
 mod fetch;
+mod handles;
 mod outcome;
 mod purge;
 mod redis;
@@ -39,6 +41,7 @@ mod window_field;
 
 pub use self::chunk::{AccessCounter, Chunk, Damaged, DeflateSplice, ItemSlice, PageRange, Settled, Slice};
 pub use self::error::CacheError;
+pub use self::handles::CacheHandles;
 pub use self::outcome::Outcome;
 pub use self::purge::{DeletionStatus, Purge, PurgeResult, Purges};
 pub use self::stage::{CacheLayer, CacheStage};

@@ -15,6 +15,7 @@ use super::cluster::Cluster;
 use super::error::CacheError;
 use super::estimate;
 use super::fetch::{CacheSettings, Fetcher, RemoteFetcher};
+use super::handles::CacheHandles;
 use super::purge::Purges;
 use super::redis::RedisTier;
 use super::series::SeriesMap;
@@ -44,40 +45,19 @@ pub struct CacheLayer {
 }
 
 impl CacheLayer {
-    /// An empty cache of the size that `cache` configures. With a `mailbox`, it shares Redis with other replicas, and
-    /// must be called on a Tokio runtime, where it listens for purges.
+    /// The cache with the state of `handles`, in front of the stages below.
     pub fn new(
-        cache: &config::CacheConfig,
-        mailbox: Option<&Mailbox>,
+        handles: &CacheHandles,
         window: &config::WindowConfig,
         quota: &config::QuotaConfig,
         quotas: &QuotaManager,
         limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
-        let (memory, fields, series_map) = (Memory::new(cache.memory), WindowFields::default(), SeriesMap::default());
+        let CacheHandles { memory, window_fields: fields, purges, series_map, redis } = handles.clone();
         let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
-        let redis = cache.redis.clone().zip(mailbox.cloned());
-        let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
-        let shared = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.clone()));
-        let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, shared);
         let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
         Self { window, memory, redis, fields, series_map, purges, quotas, limiters, queue_timeout, clock }
-    }
-
-    /// The memory tier.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
-    }
-
-    /// The purges of all accounts.
-    pub fn purges(&self) -> &Purges {
-        &self.purges
-    }
-
-    /// The verdicts over `window.field` of all accounts.
-    pub fn fields(&self) -> &WindowFields {
-        &self.fields
     }
 }
 

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_code_tells_good_from_bad() {
+    fn exit_code_tells_valid_from_invalid_configuration() {
         let dir = tempfile::tempdir().unwrap();
         let (file, secret) = (dir.path().join("koregate.toml"), dir.path().join("secret"));
         std::fs::write(&secret, "hunter2").unwrap();

@@ -32,15 +32,15 @@ pub struct KeyArgs {
 ///
 /// Exit code 1 if the key on stdin could not be sent in a header, or no key could be made.
 pub fn run(args: &KeyArgs) -> ExitCode {
-    let said = if args.hash {
-        read_key().and_then(|text| given(&text)).map(|key| hash_line(&key))
+    let output = if args.hash {
+        read_key().and_then(|text| parse_key(&text)).map(|key| hash_line(&key))
     } else {
-        made().map(|key| {
+        generate_key().map(|key| {
             eprint!("{HINT}");
             format!("x-api-key: {}\n{}", key.expose_secret(), hash_line(&key))
         })
     };
-    match said {
+    match output {
         Ok(lines) => {
             // A closed stdout is no failure.
             let _ = std::io::stdout().write_all(lines.as_bytes());
@@ -54,7 +54,7 @@ pub fn run(args: &KeyArgs) -> ExitCode {
 }
 
 /// A new key. Its prefix tells people and secret scanners what it is.
-fn made() -> Result<SecretString, String> {
+fn generate_key() -> Result<SecretString, String> {
     let mut bytes = [0; KEY_BYTES];
     rand::fill(&mut bytes).map_err(|_| "the system gives no random bytes".to_owned())?;
     Ok(format!("kg_{}", hex::encode(&bytes)).into())
@@ -68,7 +68,7 @@ fn read_key() -> Result<SecretString, String> {
 }
 
 /// The key in `text`. The error does not quote it.
-fn given(text: &SecretString) -> Result<SecretString, String> {
+fn parse_key(text: &SecretString) -> Result<SecretString, String> {
     let text = text.expose_secret();
     let key = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     // Accepts the whole header line that this command has printed.
@@ -96,30 +96,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_key_is_another_and_can_be_sent() {
-        let keys: HashSet<String> = (0..100).map(|_| made().unwrap().expose_secret().to_owned()).collect();
+    fn generated_keys_differ_and_fit_a_header() {
+        let keys: HashSet<String> = (0..100).map(|_| generate_key().unwrap().expose_secret().to_owned()).collect();
         assert_eq!(keys.len(), 100);
         for key in keys {
             assert_eq!((key.len(), &key[..3]), (67, "kg_"));
-            assert_eq!(given(&key.clone().into()).unwrap().expose_secret(), key);
+            assert_eq!(parse_key(&key.clone().into()).unwrap().expose_secret(), key);
         }
     }
 
     #[test]
-    fn the_hash_is_that_of_the_key_without_its_newline() {
+    fn hash_ignores_newline_and_header_name() {
         // SHA-256 of "abc" from FIPS 180-2.
         let expected = "api_key_sha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
         for text in ["abc", "abc\n", "abc\r\n", "x-api-key: abc\n"] {
-            assert_eq!(hash_line(&given(&text.into()).unwrap()), expected, "{text:?}");
+            assert_eq!(hash_line(&parse_key(&text.into()).unwrap()), expected, "{text:?}");
         }
     }
 
     #[test]
-    fn what_no_header_can_carry_is_refused_without_quoting_it() {
+    fn key_unfit_for_a_header_is_refused_unquoted() {
         for text in ["", "\n", "\r\n", "hunter2\n\n", " hunter2", "hunter2\t", "hun\nter2", "hunter2\u{7f}"] {
-            let message = given(&text.into()).unwrap_err();
+            let message = parse_key(&text.into()).unwrap_err();
             assert!(!message.contains("ter2"), "{text:?}: {message}");
         }
-        assert!(given(&"two words".into()).is_ok());
+        assert!(parse_key(&"two words".into()).is_ok());
     }
 }

@@ -35,7 +35,7 @@ pub struct TokenArgs {
 /// Exit code 2 if the configuration is at fault or the account is not in it, 1 if the token is no JWT.
 pub fn run(args: &TokenArgs) -> ExitCode {
     let environment = config::process_environment().collect();
-    let given = match args.token.as_ref().map(SecretString::expose_secret) {
+    let token = match args.token.as_ref().map(SecretString::expose_secret) {
         Some("-") => {
             let mut text = String::new();
             if let Err(error) = std::io::stdin().read_to_string(&mut text) {
@@ -44,16 +44,16 @@ pub fn run(args: &TokenArgs) -> ExitCode {
             }
             Some(text)
         }
-        given => given.map(ToOwned::to_owned),
+        token => token.map(ToOwned::to_owned),
     };
-    match token(args, given.as_deref(), environment, Clock::system().now()) {
-        Ok(Said { stdout, stderr }) => {
+    match mint_or_explain(args, token.as_deref(), environment, Clock::system().now()) {
+        Ok(Output { stdout, stderr }) => {
             eprint!("{stderr}");
             // A closed stdout is no failure.
             let _ = std::io::stdout().write_all(stdout.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(Failed { code, message }) => {
+        Err(Failure { code, message }) => {
             eprintln!("{message}");
             ExitCode::from(code)
         }
@@ -61,19 +61,19 @@ pub fn run(args: &TokenArgs) -> ExitCode {
 }
 
 /// Text for stdout and stderr.
-struct Said {
+struct Output {
     stdout: String,
     stderr: String,
 }
 
 /// Reason why there is no output.
 #[derive(Debug)]
-struct Failed {
+struct Failure {
     code: u8,
     message: String,
 }
 
-impl Failed {
+impl Failure {
     fn config(message: &dyn fmt::Display) -> Self {
         Self { code: 2, message: message.to_string() }
     }
@@ -83,48 +83,49 @@ impl Failed {
     }
 }
 
-fn token(
+/// Mints a token, or explains `token`.
+fn mint_or_explain(
     args: &TokenArgs,
-    given: Option<&str>,
+    token: Option<&str>,
     environment: Vec<(String, String)>,
     now: Timestamp,
-) -> Result<Said, Failed> {
+) -> Result<Output, Failure> {
     let config = Config::load(args.config.as_deref(), environment);
-    let Some(given) = given else {
-        let config = config.map_err(|error| Failed::config(&error))?;
-        let account = only(&chosen(&config, args)?)?;
-        let minted = mint(account, now).map_err(|error| Failed::token(&error))?;
+    let Some(token) = token else {
+        let config = config.map_err(|error| Failure::config(&error))?;
+        let account = only_account(&select_accounts(&config, args)?)?;
+        let minted = mint(account, now).map_err(|error| Failure::token(&error))?;
         let token = minted.token.expose_secret();
-        let stderr = explain(token, Some(&[account]), now).map_err(|error| Failed::token(&error))?;
-        return Ok(Said { stdout: format!("{token}\n"), stderr });
+        let stderr = explain(token, Some(&[account]), now).map_err(|error| Failure::token(&error))?;
+        return Ok(Output { stdout: format!("{token}\n"), stderr });
     };
     let stdout = match config {
-        Ok(config) => explain(given, Some(&chosen(&config, args)?), now),
+        Ok(config) => explain(token, Some(&select_accounts(&config, args)?), now),
         // A configuration that is named explicitly must be usable.
-        Err(error) if args.config.is_some() || args.account.is_some() => return Err(Failed::config(&error)),
-        Err(_) => explain(given, None, now),
+        Err(error) if args.config.is_some() || args.account.is_some() => return Err(Failure::config(&error)),
+        Err(_) => explain(token, None, now),
     };
-    Ok(Said { stdout: stdout.map_err(|error| Failed::token(&error))?, stderr: String::new() })
+    Ok(Output { stdout: stdout.map_err(|error| Failure::token(&error))?, stderr: String::new() })
 }
 
 /// The requested account, or all.
-fn chosen<'a>(config: &'a Config, args: &TokenArgs) -> Result<Vec<&'a AccountConfig>, Failed> {
-    let wanted = |account: &&AccountConfig| args.account.as_deref().is_none_or(|id| *account.account_id == *id);
-    let accounts: Vec<_> = config.accounts.iter().filter(wanted).collect();
-    if accounts.is_empty() { Err(Failed::config(&"no account of this id is configured")) } else { Ok(accounts) }
+fn select_accounts<'a>(config: &'a Config, args: &TokenArgs) -> Result<Vec<&'a AccountConfig>, Failure> {
+    let is_selected = |account: &&AccountConfig| args.account.as_deref().is_none_or(|id| *account.account_id == *id);
+    let accounts: Vec<_> = config.accounts.iter().filter(is_selected).collect();
+    if accounts.is_empty() { Err(Failure::config(&"no account of this id is configured")) } else { Ok(accounts) }
 }
 
-fn only<'a>(accounts: &[&'a AccountConfig]) -> Result<&'a AccountConfig, Failed> {
+fn only_account<'a>(accounts: &[&'a AccountConfig]) -> Result<&'a AccountConfig, Failure> {
     let [account] = accounts else {
         let ids: Vec<&str> = accounts.iter().map(|account| &*account.account_id).collect();
         let message = format!("there are several accounts; choose one with --account: {}", ids.join(", "));
-        return Err(Failed::config(&message));
+        return Err(Failure::config(&message));
     };
     Ok(account)
 }
 
-/// Explains `token` in lines; `accounts` are those whose secret may have signed it, `None` if unknown. The error does not
-/// quote the token.
+/// Explains `token` in lines; `accounts` are those whose secret may have signed it, `None` if unknown. The error does
+/// not quote the token.
 fn explain(token: &str, accounts: Option<&[&AccountConfig]>, now: Timestamp) -> Result<String, &'static str> {
     const NO_JWT: &str = "this is not a JWT: three parts in base64url, parted by dots, the first two JSON objects";
     let token = token.trim();
@@ -148,8 +149,8 @@ fn explain(token: &str, accounts: Option<&[&AccountConfig]>, now: Timestamp) -> 
     if !claims["appId"].is_string() {
         line("", "the claim appId is missing, without which Kore refuses it");
     }
-    line("issued", &issued(&claims["iat"], now));
-    line("expires", &expires(&claims["exp"], now));
+    line("issued", &describe_issued(&claims["iat"], now));
+    line("expires", &describe_expiry(&claims["exp"], now));
     line(
         "jti",
         if claims["jti"].is_null() {
@@ -159,7 +160,7 @@ fn explain(token: &str, accounts: Option<&[&AccountConfig]>, now: Timestamp) -> 
         },
     );
     let message = &token[..token.len() - signature.len() - 1];
-    line("signature", &verdict(message, signature, accounts));
+    line("signature", &check_signature(message, signature, accounts));
     Ok(out)
 }
 
@@ -169,8 +170,8 @@ fn json(part: &str) -> Option<Value> {
     jsonwebtoken::dangerous::insecure_decode_claims::<Value>(format!(".{part}.")).ok().filter(Value::is_object)
 }
 
-fn issued(iat: &Value, now: Timestamp) -> String {
-    match (iat, moment(iat)) {
+fn describe_issued(iat: &Value, now: Timestamp) -> String {
+    match (iat, parse_timestamp(iat)) {
         (Value::Null, _) => "not stated (no iat)".to_owned(),
         (_, None) => "iat is no number of seconds".to_owned(),
         (_, Some(at)) if at > now => format!("{at}, in {}: a clock is wrong", print_duration_roughly(at.since(now))),
@@ -178,8 +179,8 @@ fn issued(iat: &Value, now: Timestamp) -> String {
     }
 }
 
-fn expires(exp: &Value, now: Timestamp) -> String {
-    match (exp, moment(exp)) {
+fn describe_expiry(exp: &Value, now: Timestamp) -> String {
+    match (exp, parse_timestamp(exp)) {
         (Value::Null, _) => "never (no exp)".to_owned(),
         (_, None) => "exp is no number of seconds".to_owned(),
         (_, Some(at)) if at > now => format!("{at}, in {}", print_duration_roughly(at.since(now))),
@@ -188,14 +189,14 @@ fn expires(exp: &Value, now: Timestamp) -> String {
 }
 
 /// A NumericDate of a JWT: seconds; a fraction is dropped.
-fn moment(seconds: &Value) -> Option<Timestamp> {
-    #[expect(clippy::cast_possible_truncation, reason = "a float beyond an i64 saturates, as a moment does")]
+fn parse_timestamp(seconds: &Value) -> Option<Timestamp> {
+    #[expect(clippy::cast_possible_truncation, reason = "a float beyond an i64 saturates, as a timestamp does")]
     let seconds = seconds.as_i64().or_else(|| seconds.as_f64().map(|seconds| seconds as i64))?;
     Some(Timestamp::from_seconds(seconds))
 }
 
 /// The account whose secret signed the token.
-fn verdict(message: &str, signature: &str, accounts: Option<&[&AccountConfig]>) -> String {
+fn check_signature(message: &str, signature: &str, accounts: Option<&[&AccountConfig]>) -> String {
     let Some(accounts) = accounts else {
         return "not checked, for want of a configuration".to_owned();
     };
@@ -236,14 +237,14 @@ mod tests {
     const NO_ARGS: TokenArgs = TokenArgs { config: None, account: None, token: None };
 
     fn minted() -> String {
-        token(&NO_ARGS, None, environment("hunter2"), NOW).unwrap().stdout.trim_end().to_owned()
+        mint_or_explain(&NO_ARGS, None, environment("hunter2"), NOW).unwrap().stdout.trim_end().to_owned()
     }
 
-    fn explained(given: &str, environment: Vec<(String, String)>, after: Duration) -> String {
-        let said = token(&NO_ARGS, Some(given), environment, NOW + after).unwrap();
-        assert_eq!(said.stderr, "");
-        assert!(!said.stdout.contains("hunter2"), "{}", said.stdout);
-        said.stdout
+    fn explained(token: &str, environment: Vec<(String, String)>, after: Duration) -> String {
+        let output = mint_or_explain(&NO_ARGS, Some(token), environment, NOW + after).unwrap();
+        assert_eq!(output.stderr, "");
+        assert!(!output.stdout.contains("hunter2"), "{}", output.stdout);
+        output.stdout
     }
 
     /// A token with these parts and an arbitrary signature.
@@ -261,18 +262,18 @@ mod tests {
     }
 
     #[test]
-    fn mints_the_bare_token_and_notes_what_it_says() {
-        let said = token(&NO_ARGS, None, environment("hunter2"), NOW).unwrap();
-        assert_eq!(said.stdout.matches('.').count(), 2);
-        assert_eq!(said.stdout.lines().count(), 1);
-        assert!(said.stderr.contains("\"appId\": \"cs-1\""), "{}", said.stderr);
-        assert_eq!(line(&said.stderr, "issued"), "issued     2023-11-14T22:13:20Z, 0s ago");
-        assert_eq!(line(&said.stderr, "expires"), "expires    2023-11-14T23:13:20Z, in 1h");
-        assert!(!said.stderr.contains("hunter2") && !said.stdout.contains("hunter2"));
+    fn minted_token_is_bare_and_explained_on_stderr() {
+        let output = mint_or_explain(&NO_ARGS, None, environment("hunter2"), NOW).unwrap();
+        assert_eq!(output.stdout.matches('.').count(), 2);
+        assert_eq!(output.stdout.lines().count(), 1);
+        assert!(output.stderr.contains("\"appId\": \"cs-1\""), "{}", output.stderr);
+        assert_eq!(line(&output.stderr, "issued"), "issued     2023-11-14T22:13:20Z, 0s ago");
+        assert_eq!(line(&output.stderr, "expires"), "expires    2023-11-14T23:13:20Z, in 1h");
+        assert!(!output.stderr.contains("hunter2") && !output.stdout.contains("hunter2"));
     }
 
     #[test]
-    fn explains_age_expiry_and_signature() {
+    fn explanation_states_age_expiry_and_signature() {
         let token = minted();
         let later = Duration::from_secs(303);
         let good = explained(&format!("bearer {token}\n"), environment("hunter2"), later);
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_was_tampered_with_is_bad() {
+    fn tampered_token_has_a_bad_signature() {
         let token = minted();
         let (_, signature) = token.rsplit_once('.').unwrap();
         let raised = forged(&serde_json::json!({"alg": "HS256"}), &serde_json::json!({"appId": "cs-1"}));
@@ -300,57 +301,56 @@ mod tests {
     }
 
     #[test]
-    fn explains_what_kore_would_not_take() {
+    fn explanation_names_what_kore_would_refuse() {
         let strange =
             forged(&serde_json::json!({"alg": "none"}), &serde_json::json!({"appid": 1, "jti": "a", "iat": "x"}));
-        let said = explained(&strange, environment("hunter2"), Duration::ZERO);
-        assert!(line(&said, "algorithm").contains("\"none\"; Kore expects HS256"));
-        assert!(said.contains("appId is missing"), "{said}");
-        assert!(line(&said, "issued").contains("no number"));
-        assert!(line(&said, "expires").contains("never"));
-        assert!(line(&said, "jti").contains("yes"));
-        assert!(line(&said, "signature").contains("BAD"));
+        let output = explained(&strange, environment("hunter2"), Duration::ZERO);
+        assert!(line(&output, "algorithm").contains("\"none\"; Kore expects HS256"));
+        assert!(output.contains("appId is missing"), "{output}");
+        assert!(line(&output, "issued").contains("no number"));
+        assert!(line(&output, "expires").contains("never"));
+        assert!(line(&output, "jti").contains("yes"));
+        assert!(line(&output, "signature").contains("BAD"));
         let float = forged(&serde_json::json!({}), &serde_json::json!({"exp": 1_700_000_061.9}));
         assert!(line(&explained(&float, Vec::new(), Duration::ZERO), "expires").ends_with("in 1m 1s"));
     }
 
     #[test]
-    fn what_is_no_jwt_is_refused_without_quoting_it() {
-        for given in ["hunter2", "", "hunter2.a.b", "a.b", "Bearer ", "bearer", "e30.W10.a", "e30.e30.a.b", "é.é.é"]
-        {
-            let failed = token(&NO_ARGS, Some(given), Vec::new(), NOW).err().unwrap();
-            assert_eq!(failed.code, 1, "{given}");
+    fn malformed_token_is_refused_unquoted() {
+        for text in ["hunter2", "", "hunter2.a.b", "a.b", "Bearer ", "bearer", "e30.W10.a", "e30.e30.a.b", "é.é.é"] {
+            let failed = mint_or_explain(&NO_ARGS, Some(text), Vec::new(), NOW).err().unwrap();
+            assert_eq!(failed.code, 1, "{text}");
             assert!(failed.message.contains("not a JWT") && !failed.message.contains("hunter2"), "{failed:?}");
         }
     }
 
     #[test]
-    fn among_several_accounts_one_must_be_chosen() {
+    fn account_must_be_chosen_among_several() {
         let accounts = "[{ account_id = \"acc-1\", client_id = \"cs-1\", client_secret = { env = \"A\" } }, \
                         { account_id = \"acc-2\", client_id = \"cs-2\", client_secret = { env = \"B\" } }]";
         let two = with(with(Vec::new(), "A", "hunter2"), "B", "hunter22");
         let two = with(two, "KOREGATE__ACCOUNTS", accounts);
-        let failed = token(&NO_ARGS, None, two.clone(), NOW).err().unwrap();
+        let failed = mint_or_explain(&NO_ARGS, None, two.clone(), NOW).err().unwrap();
         assert_eq!((failed.code, failed.message.contains("acc-1, acc-2")), (2, true));
 
         let args = TokenArgs { account: Some("acc-2".to_owned()), ..NO_ARGS };
-        let minted = token(&args, None, two.clone(), NOW).unwrap();
+        let minted = mint_or_explain(&args, None, two.clone(), NOW).unwrap();
         assert!(minted.stderr.contains("\"appId\": \"cs-2\""));
-        let said = explained(&minted.stdout, two.clone(), Duration::ZERO);
-        assert_eq!(line(&said, "signature"), "signature  good: made with the secret of account acc-2");
+        let output = explained(&minted.stdout, two.clone(), Duration::ZERO);
+        assert_eq!(line(&output, "signature"), "signature  good: made with the secret of account acc-2");
 
         let args = TokenArgs { account: Some("acc-3".to_owned()), ..NO_ARGS };
-        for given in [None, Some("e30.e30.")] {
-            let failed = token(&args, given, two.clone(), NOW).err().unwrap();
+        for text in [None, Some("e30.e30.")] {
+            let failed = mint_or_explain(&args, text, two.clone(), NOW).err().unwrap();
             assert_eq!((failed.code, failed.message.contains("no account")), (2, true));
         }
     }
 
     #[test]
-    fn a_configuration_that_is_named_must_be_good() {
+    fn named_configuration_must_be_valid() {
         let args = TokenArgs { config: Some("no-such-file.toml".into()), ..NO_ARGS };
-        let failed = token(&args, Some("e30.e30."), Vec::new(), NOW).err().unwrap();
+        let failed = mint_or_explain(&args, Some("e30.e30."), Vec::new(), NOW).err().unwrap();
         assert_eq!((failed.code, failed.message.contains("no-such-file.toml")), (2, true));
-        assert_eq!(token(&NO_ARGS, None, Vec::new(), NOW).err().unwrap().code, 2);
+        assert_eq!(mint_or_explain(&NO_ARGS, None, Vec::new(), NOW).err().unwrap().code, 2);
     }
 }

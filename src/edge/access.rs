@@ -1,5 +1,5 @@
-//! The access log: one line for each request, together with its metrics and its caller's usage. A request is reported when
-//! the body of its answer has ended, or when it is dropped without an answer.
+//! The access log: one line for each request, together with its metrics and its caller's usage. A request is reported
+//! when the body of its answer has ended, or when it is dropped without an answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,12 +44,12 @@ pub(super) enum Ending<'a> {
 /// The record of a request until it is reported. If dropped earlier, the request is reported as unanswered.
 #[derive(Debug)]
 pub(super) struct AccessRecord {
-    begun: Instant,
+    arrived_at: Instant,
     pub(super) id: RequestId,
     /// The tracing span of the log line.
     pub(super) span: Span,
     /// The authenticated caller, if any.
-    pub(super) visit: Option<AuthenticatedCaller>,
+    pub(super) authenticated: Option<AuthenticatedCaller>,
     drain_timeout: DrainTimeout,
     head: Option<Head>,
     is_reported: bool,
@@ -66,7 +66,7 @@ struct Head {
 /// Kind of an answer.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// The answer that was asked for.
+    /// The requested answer.
     Answer(Arc<Report>),
     /// A problem document.
     Problem(Kind, String),
@@ -75,18 +75,18 @@ pub(super) enum Content {
 impl AccessRecord {
     /// A record of a request that has just arrived. Boxed, because it moves through several futures and bodies.
     pub(super) fn new(
-        begun: Instant,
+        arrived_at: Instant,
         id: RequestId,
         span: Span,
-        visit: Option<AuthenticatedCaller>,
+        authenticated: Option<AuthenticatedCaller>,
         drain_timeout: DrainTimeout,
     ) -> Box<Self> {
-        Box::new(Self { begun, id, span, visit, drain_timeout, head: None, is_reported: false })
+        Box::new(Self { arrived_at, id, span, authenticated, drain_timeout, head: None, is_reported: false })
     }
 
     /// Records the head of the answer.
     pub(super) fn set_head(&mut self, status: u16, content: Content) {
-        self.head = Some(Head { status, content, ready_after: self.begun.elapsed() });
+        self.head = Some(Head { status, content, ready_after: self.arrived_at.elapsed() });
     }
 
     /// Whether the request was reported.
@@ -94,21 +94,21 @@ impl AccessRecord {
         self.is_reported
     }
 
-    /// Reports the end of the answer after `bytes` of its body; further calls have no effect. `streamed` is the progress of a
-    /// streamed body.
+    /// Reports the end of the answer after `bytes` of its body; further calls have no effect. `streamed` is the
+    /// progress of a streamed body.
     pub(super) fn report(&mut self, ending: Ending<'_>, bytes: u64, streamed: Option<Progress>) {
         if std::mem::replace(&mut self.is_reported, true) {
             return;
         }
         let (report, problem) = match self.head.as_ref().map(|head| &head.content) {
             Some(Content::Answer(report)) => (Some(&**report), None),
-            Some(Content::Problem(kind, words)) => (None, Some((kind.label(), words.as_str()))),
+            Some(Content::Problem(kind, detail)) => (None, Some((kind.label(), detail.as_str()))),
             None => (None, None),
         };
         let settled = report.map(|report| report.settle(ending == Ending::Whole, streamed));
         let FinalCounts { items, calls, saved } = settled.unwrap_or_default();
         let head_outcome = problem.map(|(label, _)| label).or(report.map(|report| report.outcome));
-        let (outcome, broken) = match ending {
+        let (outcome, abort_reason) = match ending {
             Ending::Whole => (head_outcome.unwrap_or("-"), None),
             Ending::Aborted(why) => ("aborted", Some(why)),
             // A panic in a connection's task drops the body.
@@ -118,18 +118,18 @@ impl AccessRecord {
         };
         let _in_span = self.span.enter();
         telemetry::request(&RequestRecord {
-            caller: self.visit.as_ref().map_or("-", |visit| &visit.caller.name),
+            caller: self.authenticated.as_ref().map_or("-", |authenticated| &authenticated.caller.name),
             account: report.map_or("-", |report| &report.account),
             stream: report.map_or("-", |report| &report.stream),
             is_window: report.is_some_and(Report::is_window),
             outcome,
             status: self.head.as_ref().map(|head| head.status),
-            problem: broken.or(problem.map(|(_, words)| words)),
+            problem: abort_reason.or(problem.map(|(_, detail)| detail)),
             items,
             bytes,
             calls: CallCounts { made: calls, saved },
             time_to_first_byte: self.head.as_ref().map(|head| head.ready_after),
-            took: self.begun.elapsed(),
+            took: self.arrived_at.elapsed(),
         });
     }
 }

@@ -33,7 +33,8 @@ pub(super) struct AuthenticatedCaller {
 }
 
 impl Callers {
-    pub(super) fn new(callers: &[config::CallerConfig]) -> Self {
+    /// The callers with these keys and limits.
+    pub fn new(callers: &[config::CallerConfig]) -> Self {
         let known = |caller: &config::CallerConfig| Known {
             caller: Caller {
                 name: caller.name.clone(),
@@ -47,28 +48,33 @@ impl Callers {
         Self(callers.iter().map(known).collect())
     }
 
+    /// Whether no callers are configured, so that every client may call.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// State of the rate limit of the caller called `name`.
     pub fn limit_status(&self, name: &str) -> Option<RateLimitStatus> {
         self.0.iter().find(|known| *known.caller.name == *name).map(|known| known.bucket.limit_status())
     }
 
-    /// Whether the request is admitted, and the caller whose key it carries even if it is not. `None` where no callers are
-    /// configured: then every client on this machine may call.
+    /// Whether the request is admitted, and the caller whose key it carries even if it is not. `None` where no callers
+    /// are configured: then every client on this machine may call.
     pub(super) fn admit(&self, headers: &HeaderMap) -> (Option<AuthenticatedCaller>, Result<(), EdgeError>) {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return (None, Ok(()));
         }
         let Some(known) = self.find(headers) else { return (None, Err(EdgeError::UnknownCaller)) };
         let (taken, limit_status) = known.bucket.take();
-        let visit = AuthenticatedCaller { caller: known.caller.clone(), limit_status };
-        (Some(visit), taken.map_err(|retry_after| EdgeError::TooManyRequests { retry_after }))
+        let authenticated = AuthenticatedCaller { caller: known.caller.clone(), limit_status };
+        (Some(authenticated), taken.map_err(|retry_after| EdgeError::TooManyRequests { retry_after }))
     }
 
     /// The caller that has this key.
     fn find(&self, headers: &HeaderMap) -> Option<&Known> {
         let hash = digest(&SHA256, api_key(headers)?);
-        // Every key is compared, in constant time, so that the time taken reveals nothing about any key. A search that stops at
-        // the first match would skip some; hence a fold, and `|` instead of `||`.
+        // Every key is compared, in constant time, so that the time taken reveals nothing about any key. A search that
+        // stops at the first match would skip some; hence a fold, and `|` instead of `||`.
         let same = |known: &[u8; 32]| verify_slices_are_equal(known, hash.as_ref()).is_ok();
         let owns = |known: &Known| known.api_key_sha256.iter().fold(false, |found, key| found | same(key));
         self.0.iter().fold(None, |found, known| if owns(known) { Some(known) } else { found })
@@ -120,8 +126,8 @@ mod tests {
     }
 
     fn admit(callers: &Callers, name: &'static str, value: &'static str) -> Result<String, EdgeError> {
-        let (visit, admitted) = authenticate(callers, name, value);
-        admitted.map(|()| visit.unwrap().caller.name.to_string())
+        let (authenticated, admitted) = authenticate(callers, name, value);
+        admitted.map(|()| authenticated.unwrap().caller.name.to_string())
     }
 
     #[tokio::test(start_paused = true)]
@@ -133,8 +139,8 @@ mod tests {
         for (name, value) in
             [("x-api-key", "key-3"), ("authorization", "Basic key-1"), ("accept", "key-1"), ("x-api-key", "")]
         {
-            let (visit, admitted) = authenticate(&callers, name, value);
-            assert!(visit.is_none() && matches!(admitted, Err(EdgeError::UnknownCaller)), "{name}: {value}");
+            let (authenticated, admitted) = authenticate(&callers, name, value);
+            assert!(authenticated.is_none() && matches!(admitted, Err(EdgeError::UnknownCaller)), "{name}: {value}");
         }
     }
 
@@ -153,15 +159,15 @@ mod tests {
     async fn refused_caller_is_known_with_its_status() {
         let callers = callers();
         let limit_status = || {
-            let (visit, admitted) = authenticate(&callers, "x-api-key", "key-2");
-            let RateLimitStatus { limit, left, full_in } = visit.unwrap().limit_status;
+            let (authenticated, admitted) = authenticate(&callers, "x-api-key", "key-2");
+            let RateLimitStatus { limit, left, full_in } = authenticated.unwrap().limit_status;
             (admitted.is_ok(), limit, left, full_in.as_secs())
         };
         assert_eq!(limit_status(), (true, 2, 1, 30));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(limit_status(), (true, 2, 0, 50));
         assert_eq!(limit_status(), (false, 2, 0, 50));
-        let nobody = Callers::new(&[]).admit(&HeaderMap::new());
-        assert!(matches!(nobody, (None, Ok(()))));
+        let anonymous = Callers::new(&[]).admit(&HeaderMap::new());
+        assert!(matches!(anonymous, (None, Ok(()))));
     }
 }

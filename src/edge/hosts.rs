@@ -1,10 +1,10 @@
-//! Host and origin checks: a listener answers only requests whose head has exactly one meaning, whose `Host` is one of the
-//! listener's names, and which no web page of another site has sent.
+//! Host and origin checks: a listener answers only requests whose head has exactly one meaning, whose `Host` is one of
+//! the listener's names, and which no web page of another site has sent.
 //!
-//! Without API keys every client that reaches a listener may call, including web pages in a browser on the same machine: a
-//! page's host name can be made to resolve to loopback (DNS rebinding), and the browser then takes the gateway for the
-//! page's own site. But the browser still sends that name as `Host`. Loopback names and IP addresses cannot be made to
-//! resolve to another address, so they are always allowed.
+//! Without API keys every client that reaches a listener may call, including web pages in a browser on the same
+//! machine: a page's host name can be made to resolve to loopback (DNS rebinding), and the browser then takes the
+//! gateway for the page's own site. But the browser still sends that name as `Host`. Loopback names and IP addresses
+//! cannot be made to resolve to another address, so they are always allowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
@@ -99,7 +99,8 @@ impl AllowedHosts {
     }
 }
 
-/// Whether the transfer coding is `chunked` alone. hyper accepts any list that ends with it, but decodes no other coding.
+/// Whether the transfer coding is `chunked` alone. hyper accepts any list that ends with it, but decodes no other
+/// coding.
 fn check_transfer_encoding<B>(request: &Request<B>) -> Result<(), HeadError> {
     let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -269,10 +270,10 @@ mod tests {
     #[test]
     fn host_of_absolute_uri_overrides_the_header() {
         let local = AllowedHosts::only(&[]);
-        let asked = |target| local.check(&request(target, Version::HTTP_11, &[("host", "localhost")]));
-        assert_eq!(asked("http://127.0.0.1:8080/"), Ok(()));
-        assert_eq!(asked("http://evil.example/"), Err(HeadError::Misdirected));
-        assert!(is_malformed(asked("http://me@localhost/")));
+        let check = |target| local.check(&request(target, Version::HTTP_11, &[("host", "localhost")]));
+        assert_eq!(check("http://127.0.0.1:8080/"), Ok(()));
+        assert_eq!(check("http://evil.example/"), Err(HeadError::Misdirected));
+        assert!(is_malformed(check("http://me@localhost/")));
     }
 
     #[test]
@@ -290,12 +291,12 @@ mod tests {
             ("origin", "null", false),
             ("origin", "", false),
         ] {
-            let mut asked = request("/", Version::HTTP_11, &[("host", "10.1.2.3:9090")]);
-            asked.headers_mut().insert(name, HeaderValue::from_static(value));
-            let check_headers = AllowedHosts::only(&["gate.internal".to_owned()]).check(&asked);
-            assert_eq!(check_headers.is_ok(), allowed, "{name}: {value}");
-            assert!(allowed || matches!(check_headers, Err(HeadError::CrossSite(_))), "{name}: {value}");
-            assert_eq!(AllowedHosts::any().check(&asked), Ok(()), "{name}: {value}");
+            let mut request_head = request("/", Version::HTTP_11, &[("host", "10.1.2.3:9090")]);
+            request_head.headers_mut().insert(name, HeaderValue::from_static(value));
+            let result = AllowedHosts::only(&["gate.internal".to_owned()]).check(&request_head);
+            assert_eq!(result.is_ok(), allowed, "{name}: {value}");
+            assert!(allowed || matches!(result, Err(HeadError::CrossSite(_))), "{name}: {value}");
+            assert_eq!(AllowedHosts::any().check(&request_head), Ok(()), "{name}: {value}");
         }
     }
 
@@ -303,9 +304,9 @@ mod tests {
     fn transfer_encoding_is_chunked_or_malformed() {
         assert_eq!(check_headers(&[("host", "localhost"), ("transfer-encoding", "Chunked")]), Ok(()));
         for coding in ["gzip, chunked", "chunked, chunked", "identity", ""] {
-            let mut asked = request("/", Version::HTTP_11, &[("host", "localhost")]);
-            asked.headers_mut().insert("transfer-encoding", HeaderValue::from_static(coding));
-            assert!(is_malformed(AllowedHosts::any().check(&asked)), "{coding}");
+            let mut request_head = request("/", Version::HTTP_11, &[("host", "localhost")]);
+            request_head.headers_mut().insert("transfer-encoding", HeaderValue::from_static(coding));
+            assert!(is_malformed(AllowedHosts::any().check(&request_head)), "{coding}");
         }
     }
 }

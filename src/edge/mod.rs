@@ -25,7 +25,6 @@ use self::auth::AuthenticatedCaller;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
 use crate::clock::Clock;
-use crate::config;
 
 pub use self::access::DrainTimeout;
 pub use self::auth::{Callers, bearer_token};
@@ -42,7 +41,7 @@ pub struct EdgeLayer(Arc<Edge>);
 struct Edge {
     callers: Callers,
     hosts: AllowedHosts,
-    room: Arc<Semaphore>,
+    request_slots: Arc<Semaphore>,
     clock: Clock,
     drain_timeout: DrainTimeout,
 }
@@ -50,22 +49,23 @@ struct Edge {
 impl EdgeLayer {
     /// Admits `callers`, or any client if there are none; then `Host` must be one of `hosts`. With callers, `Host` is
     /// checked only if `hosts` is not empty, since the keys authenticate. At most `max_requests` are answered at once.
-    pub fn new(callers: &[config::CallerConfig], hosts: &[String], max_requests: usize, clock: Clock) -> Self {
+    pub fn new(
+        hosts: &[String],
+        max_requests: usize,
+        callers: &Callers,
+        drain_timeout: &DrainTimeout,
+        clock: &Clock,
+    ) -> Self {
         let any_host = !callers.is_empty() && hosts.is_empty();
         let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
-        let room = Arc::new(Semaphore::new(max_requests));
-        let drain_timeout = DrainTimeout::default();
-        Self(Arc::new(Edge { callers: Callers::new(callers), hosts, room, clock, drain_timeout }))
-    }
-
-    /// The callers, for the state of their rate limits.
-    pub fn callers(&self) -> &Callers {
-        &self.0.callers
-    }
-
-    /// The flag to set when a drain times out.
-    pub fn drain_timeout(&self) -> &DrainTimeout {
-        &self.0.drain_timeout
+        let (callers, drain_timeout, clock) = (callers.clone(), drain_timeout.clone(), clock.clone());
+        Self(Arc::new(Edge {
+            callers,
+            hosts,
+            request_slots: Arc::new(Semaphore::new(max_requests)),
+            clock,
+            drain_timeout,
+        }))
     }
 }
 
@@ -99,28 +99,28 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Self { edge, below } = self;
-        let begun = Instant::now();
+        let arrived_at = Instant::now();
         let id = RequestId::of(request.headers(), || edge.clock.now());
         let span = tracing::info_span!("request", request_id = id.as_str());
-        let (visit, admitted) = match edge.hosts.check(&request) {
+        let (authenticated, admitted) = match edge.hosts.check(&request) {
             Ok(()) => edge.callers.admit(request.headers()),
             Err(error) => (None, Err(error.into())),
         };
-        if let (Some(AuthenticatedCaller { caller, limit_status }), Ok(())) = (&visit, &admitted) {
+        if let (Some(AuthenticatedCaller { caller, limit_status }), Ok(())) = (&authenticated, &admitted) {
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*limit_status);
         }
-        let record = AccessRecord::new(begun, id, span.clone(), visit, edge.drain_timeout.clone());
+        let record = AccessRecord::new(arrived_at, id, span.clone(), authenticated, edge.drain_timeout.clone());
         let head_only = *request.method() == Method::HEAD;
         if let Err(error) = admitted {
             return ResponseFuture::refused(record, head_only, error);
         }
-        let Ok(room) = edge.room.clone().try_acquire_owned() else {
+        let Ok(slot) = edge.request_slots.clone().try_acquire_owned() else {
             return ResponseFuture::refused(record, head_only, EdgeError::Overloaded);
         };
         let call = AssertUnwindSafe(|| span.in_scope(|| below.call(request)));
         match catch_unwind(call) {
-            Ok(answer) => ResponseFuture::pending(record, head_only, answer, room),
+            Ok(answer) => ResponseFuture::pending(record, head_only, answer, slot),
             Err(_) => ResponseFuture::refused(record, head_only, EdgeError::Internal),
         }
     }
@@ -135,8 +135,12 @@ mod tests {
 
     use super::*;
     use crate::api::Caller;
-    use crate::config::NamePatterns;
+    use crate::config::{self, NamePatterns};
     use crate::request::RateLimitStatus;
+
+    fn layer(callers: &[config::CallerConfig]) -> EdgeLayer {
+        EdgeLayer::new(&[], 1, &Callers::new(callers), &DrainTimeout::default(), &Clock::system())
+    }
 
     #[tokio::test]
     async fn panic_costs_one_answer() {
@@ -146,7 +150,7 @@ mod tests {
         });
         let request = Request::builder().header("host", "localhost").header("x-request-id", "mine-1");
         let request = request.body(Full::<Bytes>::default()).unwrap();
-        let response = EdgeLayer::new(&[], &[], 1, Clock::system()).layer(below).oneshot(request).await.unwrap();
+        let response = layer(&[]).layer(below).oneshot(request).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()["x-request-id"], "mine-1");
     }
@@ -167,7 +171,7 @@ mod tests {
             requests_per_minute: 10.try_into().unwrap(),
             weight: 3,
         };
-        let mut edge = EdgeLayer::new(&[caller], &[], 1, Clock::system()).layer(below);
+        let mut edge = layer(&[caller]).layer(below);
         for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=12")] {
             let request = Request::builder().uri(path).header("host", "any").header("x-api-key", "key");
             let request = request.body(Full::<Bytes>::default()).unwrap();

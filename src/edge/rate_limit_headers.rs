@@ -1,8 +1,8 @@
 //! The response fields `RateLimit-Policy` and `RateLimit`, from which a caller learns how much of its own limit is left
 //! before it runs into a 429.
 //!
-//! They are structured fields (RFC 9651) as in draft-ietf-httpapi-ratelimit-headers-11. There is one policy, `"caller"`,
-//! for all keys and all requests of a caller.
+//! They are structured fields (RFC 9651) as in draft-ietf-httpapi-ratelimit-headers-11. There is one policy,
+//! `"caller"`, for all keys and all requests of a caller.
 
 use std::time::Duration;
 

@@ -26,23 +26,23 @@ fn respond(mut record: Box<AccessRecord>, head_only: bool, result: Result<Answer
         }
     };
     record.id.set_header(response.headers_mut());
-    if let Some(visit) = &record.visit {
-        rate_limit_headers::add_rate_limit_fields(response.headers_mut(), visit.limit_status);
+    if let Some(authenticated) = &record.authenticated {
+        rate_limit_headers::add_rate_limit_fields(response.headers_mut(), authenticated.limit_status);
     }
     record.set_head(response.status().as_u16(), content);
     response.map(|body| EdgeBody::new(body, record, head_only))
 }
 
 pin_project! {
-    /// An answer in the making. Not a boxed future, because most answers are ready at once.
+    /// A response that is not ready yet. Not a boxed future, because most answers are ready at once.
     pub struct ResponseFuture<F> {
         // Moved into the body when there is one.
         record: Option<Box<AccessRecord>>,
         head_only: bool,
         #[pin]
         fate: Fate<F>,
-        // Held until the answer is made.
-        room: Option<OwnedSemaphorePermit>,
+        // Released when the head of the answer is ready.
+        slot: Option<OwnedSemaphorePermit>,
     }
 }
 
@@ -50,19 +50,19 @@ pin_project! {
     #[project = Current]
     pub(super) enum Fate<F> {
         Refused { error: Option<EdgeError> },
-        Asked { #[pin] answer: F },
+        Pending { #[pin] answer: F },
     }
 }
 
 impl<F> ResponseFuture<F> {
     /// A refused request. `head_only` is true for HEAD, here and below.
     pub(super) fn refused(record: Box<AccessRecord>, head_only: bool, error: EdgeError) -> Self {
-        Self { record: Some(record), head_only, fate: Fate::Refused { error: Some(error) }, room: None }
+        Self { record: Some(record), head_only, fate: Fate::Refused { error: Some(error) }, slot: None }
     }
 
     /// A request that was passed to the API stage.
-    pub(super) fn pending(record: Box<AccessRecord>, head_only: bool, answer: F, room: OwnedSemaphorePermit) -> Self {
-        Self { record: Some(record), head_only, fate: Fate::Asked { answer }, room: Some(room) }
+    pub(super) fn pending(record: Box<AccessRecord>, head_only: bool, answer: F, slot: OwnedSemaphorePermit) -> Self {
+        Self { record: Some(record), head_only, fate: Fate::Pending { answer }, slot: Some(slot) }
     }
 }
 
@@ -76,7 +76,7 @@ impl<F: Future<Output = Result<Answer, ApiError>>> Future for ResponseFuture<F> 
             match this.fate.project() {
                 Current::Refused { error } => Err(error.take().unwrap_or(EdgeError::Internal)),
                 // A panic costs one answer, not the connection: the state of the panicked future is dropped.
-                Current::Asked { answer } => match catch_unwind(AssertUnwindSafe(|| answer.poll(context))) {
+                Current::Pending { answer } => match catch_unwind(AssertUnwindSafe(|| answer.poll(context))) {
                     Ok(answer) => ready!(answer).map_err(EdgeError::Api),
                     Err(_) => Err(EdgeError::Internal),
                 },

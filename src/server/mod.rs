@@ -98,7 +98,7 @@ impl Gateway {
         let stack = Stack::new(config, &clock)?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
-        let limits = limits(config, &stack.request_memory);
+        let limits = limits(config, &stack.handles.request_memory);
         let admin_limits = Limits {
             connections: ConnectionLimits::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS),
             request_memory: RequestMemory::new(ADMIN_REQUEST_MEMORY),
@@ -109,11 +109,11 @@ impl Gateway {
         let admin_listener =
             operators.listen("server.admin_listen", server.admin_listen, admin_limits, send_timeout).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
-        let admin = Admin::new(&stack, config, clock);
+        let admin = Admin::new(&stack.handles, config, clock);
         let (admin_service, service) = (admin.clone(), stack.service.clone());
         tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
         tokio::spawn(listener.serve(move |_| service.clone()));
-        let (connections, memory) = (data.connections.clone(), stack.memory.clone());
+        let (connections, memory) = (data.connections.clone(), stack.handles.cache.memory.clone());
         let bytes_in_use = move || connections.len() as u64 * BYTES_PER_CONNECTION + memory.pinned_bytes();
         tokio::spawn(heap::trim_after_peaks(bytes_in_use, data.closing.clone()));
         admin.set_ready();
@@ -146,13 +146,13 @@ impl Gateway {
         let drained = tokio::time::timeout(self.drain_timeout, self.data.connections.wait()).await.is_ok();
         if !drained {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
-            self.stack.drain_timeout.expire();
+            self.stack.handles.drain_timeout.expire();
             self.data.aborting.cancel();
             // Each connection ends, and logs its request, when it is polled. A task that is not polled must not block.
             let _ = tokio::time::timeout(ABORT_TIMEOUT, self.data.connections.wait()).await;
         }
         // This replica makes no more calls, so another one may take over the lease.
-        self.stack.quotas.leave().await;
+        self.stack.handles.quotas.leave().await;
         // The admin listener answers until the drain is over.
         self.operators.closing.cancel();
         drained

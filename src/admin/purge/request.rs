@@ -15,23 +15,23 @@ pub(super) struct PurgeRequest {
 }
 
 impl PurgeRequest {
-    /// Parses query and body; each name may occur once in both together. An unknown name is an error, because a misspelled
-    /// `from` must not purge everything.
+    /// Parses query and body; each name may occur once in both together. An unknown name is an error, because a
+    /// misspelled `from` must not purge everything.
     pub(super) fn read(query: &str, body: &[u8]) -> Result<Self, Refused> {
-        let mut asked = Self::default();
+        let mut request = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            asked.take(&name, value.into_owned())?;
+            request.take(&name, value.into_owned())?;
         }
         if !body.iter().all(u8::is_ascii_whitespace) {
             let members: Members = serde_json::from_slice(body).map_err(|error| Refused::BadBody(error.to_string()))?;
             for (name, value) in members.0 {
                 match serde_json::from_str(value.get()) {
-                    Ok(text) => asked.take(&name, text)?,
+                    Ok(text) => request.take(&name, text)?,
                     Err(_) => return Err(bad(&name, "it is no text")),
                 }
             }
         }
-        Ok(asked)
+        Ok(request)
     }
 
     fn take(&mut self, name: &str, value: String) -> Result<(), Refused> {
@@ -104,21 +104,21 @@ impl<'de> serde::Deserialize<'de> for Members {
 mod tests {
     use super::*;
 
-    fn asked(query: &str, body: &str) -> Result<PurgeRequest, Refused> {
+    fn parse(query: &str, body: &str) -> Result<PurgeRequest, Refused> {
         PurgeRequest::read(query, body.as_bytes())
     }
 
     #[test]
-    fn query_and_body_say_the_same() {
-        let full = asked("account=a&stream=s&from=2026-02-23&to=2026-02-23+10:00:00", "").unwrap();
+    fn query_and_body_are_equivalent() {
+        let full = parse("account=a&stream=s&from=2026-02-23&to=2026-02-23+10:00:00", "").unwrap();
         let body = r#"{"accountId": "a", "streamId": "s", "from": "2026-02-23", "to": "2026-02-23 10:00:00"}"#;
-        assert_eq!(full, asked("", body).unwrap());
-        assert_eq!(full, asked("to=2026-02-23+10:00:00&account=a", r#"{"stream":"s","from":"2026-02-23"}"#).unwrap());
-        assert_eq!(asked("", " \n").unwrap(), PurgeRequest::default());
+        assert_eq!(full, parse("", body).unwrap());
+        assert_eq!(full, parse("to=2026-02-23+10:00:00&account=a", r#"{"stream":"s","from":"2026-02-23"}"#).unwrap());
+        assert_eq!(parse("", " \n").unwrap(), PurgeRequest::default());
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_never_taken_for_everything() {
+    fn invalid_parameter_is_named_and_never_ignored() {
         for (query, body, name) in [
             ("form=2026-02-23", "", "form"),
             ("from=", "", "from"),
@@ -128,19 +128,19 @@ mod tests {
             ("", r#"{"to":null}"#, "to"),
             ("", r#"{"to":"2026-02-23","to":"2026-02-24"}"#, "to"),
         ] {
-            match asked(query, body) {
+            match parse(query, body) {
                 Err(Refused::BadParameter { parameter, .. }) => assert_eq!(parameter, name, "{query} {body}"),
                 other => panic!("{query} {body}: {other:?}"),
             }
         }
         for body in ["[]", "null", "{", "\"x\"", "{} {}"] {
-            assert!(matches!(asked("", body), Err(Refused::BadBody(_))), "{body}");
+            assert!(matches!(parse("", body), Err(Refused::BadBody(_))), "{body}");
         }
     }
 
     #[test]
-    fn a_span_is_what_it_is_for_callers() {
-        let interval = |query: &str| asked(query, "").unwrap().interval(UpperBound::Inclusive);
+    fn bounds_are_parsed_as_for_callers() {
+        let interval = |query: &str| parse(query, "").unwrap().interval(UpperBound::Inclusive);
         let at = |text: &str| Bound::parse(text).unwrap().start();
         assert_eq!(interval(""), Ok(Interval::EVER));
         assert_eq!(interval("from=2026-02-23&to=2026-02-23"), Ok(Interval::new(at("2026-02-23"), at("2026-02-24"))));

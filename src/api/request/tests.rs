@@ -20,7 +20,7 @@ fn window() -> config::WindowConfig {
     }
 }
 
-fn ask(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<ParsedRequest, ApiError> {
+fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<ParsedRequest, ApiError> {
     let mut request = Request::builder().uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -36,7 +36,7 @@ fn ask(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Parsed
 }
 
 fn query(query: &str) -> Result<ParsedRequest, ApiError> {
-    ask(&format!("{PATH}?{query}"), &[("accountId", "a1")], "")
+    parse(&format!("{PATH}?{query}"), &[("accountId", "a1")], "")
 }
 
 #[test]
@@ -109,18 +109,18 @@ fn priority_field_sets_the_priority() {
         ("u=77", Priority::Interactive),
         ("i", Priority::Interactive),
     ] {
-        let question = ask(&target, &[("accountId", "a1"), ("priority", priority)], "").unwrap();
-        assert_eq!(question.query.asker.class, class, "{priority}");
-        assert_eq!(&*question.query.asker.caller, "c");
+        let parsed = parse(&target, &[("accountId", "a1"), ("priority", priority)], "").unwrap();
+        assert_eq!(parsed.query.asker.class, class, "{priority}");
+        assert_eq!(&*parsed.query.asker.caller, "c");
     }
 }
 
 #[test]
 fn unknown_parameters_are_part_of_the_series() {
-    let question = query("x=1&from=2026-11-20&to=2026-11-20&includeAgenticData=true&y=%26&x=2").unwrap();
+    let parsed = query("x=1&from=2026-11-20&to=2026-11-20&includeAgenticData=true&y=%26&x=2").unwrap();
     let pairs = [("x", "1"), ("y", "&"), ("x", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-    assert_eq!(question.query.series.parameters, pairs);
-    assert!(question.query.series.agentic);
+    assert_eq!(parsed.query.series.parameters, pairs);
+    assert!(parsed.query.series.agentic);
 }
 
 #[test]
@@ -133,13 +133,13 @@ fn forbidden_and_unknown_streams_give_the_same_error() {
         ("a2", "st-2", true),
         ("a3", "st-1", false),
     ] {
-        match ask(&target(stream), &[("accountId", account)], "") {
+        match parse(&target(stream), &[("accountId", account)], "") {
             Ok(_) => assert!(allowed, "{account} {stream}"),
             Err(ApiError::Forbidden) => assert!(!allowed, "{account} {stream}"),
             other => panic!("{other:?}"),
         }
     }
-    assert!(matches!(ask(&target("st-1"), &[], ""), Err(ApiError::NoAccount)));
+    assert!(matches!(parse(&target("st-1"), &[], ""), Err(ApiError::NoAccount)));
 }
 
 #[test]
@@ -184,9 +184,9 @@ fn other_paths_and_bodies_are_refused() {
         &format!("{PATH}/"),
         &PATH.replace("st-1", "a/b"),
     ] {
-        assert!(matches!(ask(path, &head, ""), Err(ApiError::NotFound)), "{path}");
+        assert!(matches!(parse(path, &head, ""), Err(ApiError::NotFound)), "{path}");
     }
     assert_eq!(parse_path(&PATH.replace("st-1", "a%20b%c3%a9")).as_deref(), Some("a bé"));
     let target = format!("{PATH}?from=2026-11-20&to=2026-11-20");
-    assert!(matches!(ask(&target, &head, "[1]"), Err(ApiError::BadBody)));
+    assert!(matches!(parse(&target, &head, "[1]"), Err(ApiError::BadBody)));
 }

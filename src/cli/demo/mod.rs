@@ -33,7 +33,7 @@ pub struct DemoArgs {
     pub once: bool,
 }
 
-/// Runs the services and prints a summary, then stays up until Ctrl-C.
+/// Runs the services and prints a summary. Without `--once`, then stays up for requests until Ctrl-C.
 ///
 /// # Errors
 /// If a listener cannot be bound.
@@ -42,7 +42,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let simulator = Simulator::start(profile()).await?;
     let gateway = Gateway::start(&config(&simulator)?, Clock::system()).await?;
     let stream = simulator.control().profile().streams.first().map(|stream| stream.id.clone()).unwrap_or_default();
-    let usage = &gateway.stack().usage;
+    let usage = &gateway.stack().handles.usage;
     let url = format!("http://{}/agentassist/api/v1/public/{stream}/v2/agentassistinteractions", gateway.addr());
     let mut screen = Screen::new(std::io::stdout().is_terminal());
     screen.print_welcome(&simulator.base_url(), gateway.addr());
@@ -50,8 +50,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         result = run_services(&url, usage, &mut screen) => result?,
         () = stop.recv() => return Ok(()),
     }
-    screen.print_instructions(&url, &closed_day(), gateway.admin_addr());
     if !args.once {
+        screen.print_instructions(&url, &closed_day(), gateway.admin_addr());
         tokio::select! {
             () = show_totals(usage, &mut screen) => {}
             () = stop.recv() => {}

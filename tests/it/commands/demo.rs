@@ -3,10 +3,12 @@
 use crate::support::{run_koregate, text};
 
 #[test]
-fn demo_percentage_matches_its_numbers() {
+fn demo_once_ends_with_a_percentage_that_matches_its_numbers() {
     let output = run_koregate(&["demo", "--once"], &[], "");
     let printed = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{printed}");
+    // The demo ends by itself, so it is neither stopped nor sent a request by hand.
+    assert!(!printed.contains("Ctrl-C") && !printed.contains("curl"), "{printed}");
     let numbers = |line: &str| -> Vec<u64> { line.split([' ', ':']).filter_map(|word| word.parse().ok()).collect() };
     let calls_of = |service: &str| {
         let row = printed.lines().find(|line| line.trim_start().starts_with(service)).unwrap();

@@ -30,7 +30,7 @@ impl Replica {
     }
 
     fn follows(&self, leader: &Self) -> bool {
-        let leader = leader.gateway.server.stack().post.as_ref().unwrap().me();
+        let leader = leader.gateway.server.stack().handles.mailbox.as_ref().unwrap().me();
         matches!(self.gateway.role(), Role::Follower(id) if id == *leader)
     }
 

@@ -99,7 +99,7 @@ impl GatewayClient {
 
     /// The call scheduler of [`ACCOUNT`].
     pub(crate) fn scheduler(&self) -> &Arc<CallScheduler> {
-        self.server.stack().quotas.scheduler(ACCOUNT).unwrap()
+        self.server.stack().handles.quotas.scheduler(ACCOUNT).unwrap()
     }
 
     /// The role of this replica in the lease of [`ACCOUNT`].
@@ -120,7 +120,7 @@ impl GatewayClient {
 
     /// Gives the lease of all accounts up, as a drain does.
     pub(crate) async fn release_lease(&self) {
-        self.server.stack().quotas.leave().await;
+        self.server.stack().handles.quotas.leave().await;
     }
 
     /// Calls that were spent on items of windows beyond the requested pages, and not yet deducted from savings.
@@ -130,7 +130,7 @@ impl GatewayClient {
 
     /// Bytes of the response cache.
     pub(crate) fn response_cache_bytes(&self) -> u64 {
-        self.server.stack().answers.bytes()
+        self.server.stack().handles.response_cache.bytes()
     }
 }
 

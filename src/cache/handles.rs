@@ -1,0 +1,36 @@
+//! The shared state of the cache, for the stage and for the admin plane.
+
+use super::purge::Purges;
+use super::series::SeriesMap;
+use super::store::Memory;
+use super::window_field::WindowFields;
+use crate::clock::Clock;
+use crate::config;
+use crate::quota::QuotaManager;
+use crate::replicas::Mailbox;
+
+/// Handles of the cache. Cheap to clone; all clones share the same state.
+#[derive(Clone, Debug)]
+pub struct CacheHandles {
+    /// The memory tier.
+    pub memory: Memory,
+    /// The state of each account's `window.field` check.
+    pub window_fields: WindowFields,
+    /// Purges of this and of other replicas.
+    pub purges: Purges,
+    pub(super) series_map: SeriesMap,
+    pub(super) redis: Option<(config::RedisConfig, Mailbox)>,
+}
+
+impl CacheHandles {
+    /// An empty cache of the size that `cache` configures, for the accounts of `quotas`. With a `mailbox`, it shares
+    /// Redis with other replicas, and must be created on a Tokio runtime, where it listens for purges.
+    pub fn new(cache: &config::CacheConfig, mailbox: Option<&Mailbox>, quotas: &QuotaManager, clock: &Clock) -> Self {
+        let (memory, window_fields) = (Memory::new(cache.memory), WindowFields::default());
+        let (series_map, redis) = (SeriesMap::default(), cache.redis.clone().zip(mailbox.cloned()));
+        let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
+        let shared = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.clone()));
+        let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, shared);
+        Self { memory, window_fields, purges, series_map, redis }
+    }
+}

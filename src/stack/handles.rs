@@ -1,0 +1,75 @@
+//! The state that several stages share with each other, with the admin plane and with the server.
+
+use anyhow::Context as _;
+
+use crate::api::{RequestMemory, ResponseCache, Usage};
+use crate::cache::CacheHandles;
+use crate::clock::Clock;
+use crate::config::{Config, RedisConfig};
+use crate::edge::{Callers, DrainTimeout};
+use crate::paging::RunLimiters;
+use crate::quota::{QuotaManager, StateFileError};
+use crate::redis_client::RedisClient;
+use crate::replicas::{Cipher, Mailbox};
+
+/// Handles of the shared state. Cheap to clone; all clones share the same state.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    /// The callers' keys and limits.
+    pub callers: Callers,
+    /// Notified when a drain has exceeded its timeout.
+    pub drain_timeout: DrainTimeout,
+    /// Usage counts of each caller.
+    pub usage: Usage,
+    /// Ready answers of repeated requests.
+    pub response_cache: ResponseCache,
+    /// Memory budget of request heads and bodies.
+    pub request_memory: RequestMemory,
+    /// The cache, with its memory and its purges.
+    pub cache: CacheHandles,
+    /// How many runs of each account may be in flight.
+    pub run_limiters: RunLimiters,
+    /// The schedulers and ledgers of all accounts.
+    pub quotas: QuotaManager,
+    /// Messages to other replicas; `None` without Redis.
+    pub mailbox: Option<Mailbox>,
+}
+
+impl Handles {
+    /// The state at the start of the process. With Redis, it must be created on a Tokio runtime, where it receives
+    /// messages.
+    ///
+    /// # Errors
+    /// If the Redis client cannot be built, or the state file of the quota cannot be used.
+    pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
+        let mailbox = config.cache.redis.as_ref().map(open_mailbox).transpose()?;
+        let quotas = open_quotas(config, mailbox.as_ref(), clock)?;
+        Ok(Self {
+            callers: Callers::new(&config.callers),
+            drain_timeout: DrainTimeout::default(),
+            usage: Usage::new(&config.callers, &config.accounts, &quotas),
+            response_cache: ResponseCache::new(config.cache.memory),
+            request_memory: RequestMemory::new(config.server.limits.request_memory),
+            cache: CacheHandles::new(&config.cache, mailbox.as_ref(), &quotas, clock),
+            run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
+            quotas,
+            mailbox,
+        })
+    }
+}
+
+fn open_mailbox(redis: &RedisConfig) -> anyhow::Result<Mailbox> {
+    let cipher = Cipher::new(redis.encryption_key.iter().chain(&redis.previous_encryption_key));
+    let cipher = cipher.context("no key can be derived from cache.redis.encryption_key")?;
+    Ok(Mailbox::new(RedisClient::new(redis)?, &redis.prefix, cipher))
+}
+
+/// The quota of each account, shared with other replicas if there is a mailbox.
+fn open_quotas(config: &Config, mailbox: Option<&Mailbox>, clock: &Clock) -> Result<QuotaManager, StateFileError> {
+    let (accounts, upstream) = (&config.accounts, &config.upstream);
+    let quotas = QuotaManager::new(accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?;
+    Ok(match mailbox.zip(config.cache.redis.as_ref()) {
+        Some((mailbox, redis)) => quotas.with_replicas(mailbox, redis.replicas, upstream.timeout),
+        None => quotas,
+    })
+}
