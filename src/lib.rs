@@ -7,7 +7,8 @@
 //!
 //! Beside the stages stand [`config`], [`redis_client`] (shared state of replicas), [`server`] (listeners, TLS, drain),
 //! [`admin`] (the operator's listener), [`telemetry`] (logs and metrics), `mapped_bytes` (memory that the kernel can
-//! send without a copy) and [`cli`]. The simulator of the upstream is a package of its own, `koregate-simulator`.
+//! send without a copy), `problem` (problem documents) and [`cli`]. The simulator of the upstream is a package of its
+//! own, `koregate-simulator`.
 
 pub mod admin;
 pub mod api;
@@ -19,6 +20,7 @@ pub mod edge;
 mod hex;
 mod mapped_bytes;
 pub mod paging;
+mod problem;
 pub mod quota;
 pub mod redis_client;
 pub mod replicas;

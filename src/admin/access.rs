@@ -12,10 +12,10 @@ use http_body_util::Full;
 use secrecy::ExposeSecret as _;
 
 use super::page::SIGN_IN;
-use super::problem::problem;
 use super::text;
 use crate::config;
 use crate::edge::{AllowedHosts, HeadError, bearer_token};
+use crate::problem::Problem;
 
 /// Paths of probes and of Prometheus, which are served under any host name.
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
@@ -86,21 +86,20 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// The answer to a refused request for `path`. A browser that asks for the status page gets a sign-in page.
 pub(super) fn refuse(error: &AccessError, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
     let detail = error.to_string();
+    let problem = |status, name| Problem::new(status, name, &detail).response();
     match error {
         AccessError::Head(HeadError::Malformed(_)) => {
-            let mut response = problem(StatusCode::BAD_REQUEST, "bad-request", detail, None);
+            let mut response = problem(StatusCode::BAD_REQUEST, "bad-request");
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
-        AccessError::Head(HeadError::Misdirected) => {
-            problem(StatusCode::MISDIRECTED_REQUEST, "misdirected-request", detail, None)
-        }
-        AccessError::Head(HeadError::CrossSite(_)) => problem(StatusCode::FORBIDDEN, "forbidden", detail, None),
+        AccessError::Head(HeadError::Misdirected) => problem(StatusCode::MISDIRECTED_REQUEST, "misdirected-request"),
+        AccessError::Head(HeadError::CrossSite(_)) => problem(StatusCode::FORBIDDEN, "forbidden"),
         AccessError::NoToken => {
             let mut response = if path == "/" && takes_html(headers) {
                 text(StatusCode::UNAUTHORIZED, "text/html; charset=utf-8", SIGN_IN)
             } else {
-                problem(StatusCode::UNAUTHORIZED, "unauthorized", detail, None)
+                problem(StatusCode::UNAUTHORIZED, "unauthorized")
             };
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response

@@ -2,7 +2,6 @@
 
 mod access;
 mod page;
-mod problem;
 mod purge;
 mod trust;
 
@@ -131,8 +130,8 @@ impl Admin {
             Health::Down { why, .. } => Some(format!("{why}; chunks are neither read from there nor written")),
         });
         let divided = self.0.quotas.iter().filter_map(|(account, turns)| {
-            let replicas = turns.divided_by()?;
-            Some(format!("account {account}: the replicas cannot reach each other; this one makes do with 1/{replicas} of the quota"))
+            let share = turns.quota_share()?;
+            Some(format!("account {account}: the replicas cannot reach each other; this one makes do with {share}"))
         });
         let clock = self.0.clock.is_wrong().then(|| {
             "the clock of this machine differs from the upstream's by more than a minute; nothing is kept as settled"

@@ -15,9 +15,9 @@ use serde::Serialize;
 
 use self::request::{PurgeRequest, bad};
 use super::access::AdminRequester;
-use super::problem::problem;
 use super::{Admin, json};
 use crate::cache::{DeletionStatus, Purge, PurgeResult};
+use crate::problem::Problem;
 use crate::telemetry;
 
 /// Path of the call.
@@ -98,8 +98,8 @@ impl Admin {
         match self.try_purge(&head, body, requester).await {
             Ok(response) => response,
             Err(refused) => {
-                let (status, word) = refused.kind();
-                problem(status, word, refused.to_string(), None)
+                let (status, name) = refused.kind();
+                Problem::new(status, name, &refused.to_string()).response()
             }
         }
     }
@@ -226,5 +226,5 @@ fn tell(account: &str, asked: PurgeRequest, requester: AdminRequester, purged: &
         return json(StatusCode::OK, &done);
     }
     let detail = format!("it has left the memory of this replica, and no more: {}", done.left.join("; "));
-    problem(StatusCode::SERVICE_UNAVAILABLE, "purged-here-only", detail, Some(done))
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "purged-here-only", &detail).with_extension(done).response()
 }

@@ -5,8 +5,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::problem::problem;
 use super::{Admin, json};
+use crate::problem::Problem;
 use crate::telemetry;
 
 /// Path of the call.
@@ -25,15 +25,11 @@ impl Admin {
         let query = request.uri().query().unwrap_or_default();
         let asked = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "account");
         let Some((_, asked)) = asked else {
-            return problem(
-                StatusCode::BAD_REQUEST,
-                "bad-request",
-                "the parameter account is missing".to_owned(),
-                None,
-            );
+            let detail = "the parameter account is missing";
+            return Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail).response();
         };
         let Some((account, _)) = self.0.quotas.iter().find(|(account, _)| ***account == *asked) else {
-            return problem(StatusCode::NOT_FOUND, "not-found", "this account is not configured".to_owned(), None);
+            return Problem::new(StatusCode::NOT_FOUND, "not-found", "this account is not configured").response();
         };
         let was_wrong = self.0.fields.clear(account);
         telemetry::window_field_right(account);

@@ -58,7 +58,11 @@ impl CostBody {
             hits: cost.hits,
             missing: stretches(&cost.runs),
             under_way: stretches(&cost.under_way),
-            basis: Basis { of: cost.basis.of.label(), items: cost.basis.items, seconds: cost.basis.length.as_secs() },
+            basis: Basis {
+                of: cost.basis.source.label(),
+                items: cost.basis.items,
+                seconds: cost.basis.length.as_secs(),
+            },
         }
     }
 }

@@ -124,7 +124,7 @@ impl ResponseCache {
     pub(super) fn find(&self, key: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
         let ready = self.ready.get(key.number).filter(|ready| ready.name == key.name)?;
         if !ready.validity.is_valid() {
-            self.ready.forget(key.number);
+            self.ready.remove(key.number);
             return None;
         }
         let mut response = Response::new(Either::Right(Full::new(ready.body.clone())));
@@ -139,7 +139,7 @@ impl ResponseCache {
     pub(super) fn is_worth_keeping(&self, key: &ResponseKey, bytes: u64) -> bool {
         let slot = &self.recent[usize::try_from(key.number).unwrap_or_default() % self.recent.len()];
         if slot.number.swap(key.number, Ordering::Relaxed) != key.number {
-            slot.reads.forget();
+            slot.reads.reset();
         }
         slot.reads.record() && bytes <= MAX_STORED_BYTES && !self.ready.is_too_large(bytes)
     }
@@ -175,7 +175,7 @@ impl ResponseCache {
             // Only the first answer reports the calls.
             report: Arc::new(Report { calls: 0, ..Report::clone(report) }),
         };
-        self.ready.keep(number, bytes, Arc::new(ready));
+        self.ready.insert(number, bytes, Arc::new(ready));
         Response::from_parts(head, Either::Right(Full::new(body)))
     }
 }

@@ -1,19 +1,19 @@
-//! How a window was answered, and why something was not kept. One word for the log, the metrics and `Cache-Status`.
+//! Labels of the log, the metrics and `Cache-Status`: the cache's part in an answer, and reasons for not storing items.
 
-/// How a window was answered.
+/// The cache's part in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// From memory, without a call.
+    /// All of the window was cached.
     Hit,
-    /// No moment of the window was there.
+    /// None of the window was cached.
     Miss,
-    /// Some of it was there.
+    /// A part of the window was cached.
     Partial,
-    /// Some of it was there, but too old to be served.
+    /// A part of the window was cached, but too old to be served.
     Stale,
-    /// What was missing was already being fetched for somebody else.
+    /// The missing part was being fetched for another request already.
     Collapsed,
-    /// The account's `window.field` is wrong: the window was fetched as a whole, and cut by nobody.
+    /// The window was fetched as a whole and not cut into chunks, because the account's `window.field` is wrong.
     Bypass,
 }
 
@@ -31,32 +31,32 @@ impl Outcome {
     }
 }
 
-/// Why fetched items were not kept.
+/// The reason why fetched items were not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NotStored {
-    /// They are not settled, and the ladder always asks for them afresh.
+pub(super) enum NotStored {
+    /// The items are open, and the freshness policy never serves entries of that age.
     AlwaysAskedAfresh,
-    /// The upstream could not be asked, or did not answer with a page.
+    /// The upstream could not be reached, or did not answer with a page.
     UpstreamFailed,
     /// The quota could not serve the run.
     QuotaSpent,
-    /// Nobody wanted it any more before it had begun.
+    /// No request waited for the run any more before it had begun.
     Unwanted,
-    /// The rows moved while they were paged.
+    /// Rows moved during the scan.
     RowsMoved,
-    /// The items do not lie where they were asked for.
+    /// The account's `window.field` is wrong.
     WrongWindowField,
-    /// The clock of this machine is wrong, so what is settled is not to be told.
+    /// The clock of this machine is wrong, so settled items cannot be told from open ones.
     WrongClock,
-    /// An item does not lie where it was asked for.
+    /// An item lies outside of the requested interval.
     MisplacedItem,
-    /// An item has no timestamp, so the run could not be cut.
+    /// An item has no timestamp, so the run cannot be cut.
     NoTimestamp,
-    /// The run was larger than it may be.
+    /// The run exceeds the maximum size.
     TooLarge,
-    /// It was purged while it was fetched.
+    /// The interval was purged during the fetch.
     Purged,
-    /// Something newer came first.
+    /// Newer entries cover all of the interval.
     Outdated,
     /// A defect of the gateway.
     Lost,
@@ -64,7 +64,7 @@ pub enum NotStored {
 
 impl NotStored {
     /// The label in logs and metrics.
-    pub const fn label(self) -> &'static str {
+    pub(super) const fn label(self) -> &'static str {
         match self {
             Self::AlwaysAskedAfresh => "always_asked_afresh",
             Self::UpstreamFailed => "upstream_failed",

@@ -1,19 +1,18 @@
-//! Whether `window.field` is the timestamp that the upstream of an account selects on: the verdict, and what led to it.
+//! Whether `window.field` is the timestamp that the upstream of an account selects on.
 //!
-//! Windows are cut by that timestamp, so a wrong one would make holes. An item that does not lie where it was asked for
-//! is a reason to doubt, but it may be the item's own fault. So the second that its timestamp names is asked for
-//! (`trial`): if the item is there, only its window cannot be cut; if it is not, nothing of the account is.
+//! Windows are cut by that timestamp, so a wrong one would make holes. An item that does not lie where it was requested
+//! is a reason to doubt the field, but the item alone may be at fault. So a *field check* requests the second that the
+//! item's timestamp names: if the item is returned, only its window cannot be cut; if not, nothing of the account is
+//! cut. `fetch/field_check.rs` makes those calls; this file holds the states.
 //!
 //! | state | on | becomes |
 //! | --- | --- | --- |
-//! | `Trusted` | an item out of place that was not looked for before | `OnTrial` |
-//! | `OnTrial` | the item was found, or the call has failed | `Trusted` |
-//! | `OnTrial` | the item was not found | `Wrong` |
+//! | `Trusted` | a misplaced item that was not checked before | `Checking` |
+//! | `Checking` | the item was found, or the call has failed | `Trusted` |
+//! | `Checking` | the item was not found | `Wrong` |
 //! | `Trusted` | three windows with items, none of which has a timestamp, and none before that had one | `Wrong` |
-//! | `Wrong` | three different items in a row were found in the second that they name; or the operator says so | `Trusted` |
-//! | any | another replica says so | `Wrong`, for [`HEARSAY`] |
-
-mod check;
+//! | `Wrong` | three items in a row were found in the second that they name; or the operator clears it | `Trusted` |
+//! | any | another replica reports it | `WrongElsewhere`, for [`REPORT_LIFETIME`] |
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -26,102 +25,102 @@ use tokio::time::Instant;
 use crate::paging::MisplacedItem;
 use crate::request::Series;
 
-/// So many windows without any timestamp show that there is no such field.
-const WINDOWS_WITHOUT_TIMESTAMPS: u32 = 3;
-/// So many items in a row that lie where they should take a verdict back.
-const ITEMS_TO_ACQUIT: u32 = 3;
-/// What another replica has said is asked again after this.
-const HEARSAY: Duration = Duration::from_mins(5);
-/// A verdict is reviewed after this; after twice as long each time that it is confirmed,
-const FIRST_REVIEW: Duration = Duration::from_secs(10);
-/// but not less often than this.
-const LAST_REVIEW: Duration = Duration::from_hours(1);
-/// So many items and series are remembered.
-const REMEMBERED: usize = 4096;
+/// Windows without any timestamp after which the field is wrong.
+const MAX_WINDOWS_WITHOUT_TIMESTAMPS: u32 = 3;
+/// Items found in a row after which a wrong field is trusted again.
+const ITEMS_TO_TRUST_AGAIN: u32 = 3;
+/// How long the report of another replica holds before it is read again.
+const REPORT_LIFETIME: Duration = Duration::from_mins(5);
+/// Time before the first recheck of a wrong field. It doubles each time that the recheck confirms the result.
+const FIRST_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest time between rechecks.
+const MAX_RECHECK_INTERVAL: Duration = Duration::from_hours(1);
+/// The most items, and the most series, that are remembered for each account.
+const MAX_REMEMBERED: usize = 4096;
 
-/// What is known of each account's `window.field`. Cheap to clone; all clones see the same.
+/// State of each account's `window.field`. Cheap to clone; clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct WindowFields {
     accounts: Arc<Mutex<BTreeMap<Arc<str>, Account>>>,
-    /// Keyed by chance: nobody can choose an item or a series to be taken for another.
+    /// Randomly keyed: no client can choose an item or a series whose hash is that of another.
     hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct Account {
-    verdict: Verdict,
-    /// Whether a verdict was taken back, and what all replicas see of it is still to be deleted.
-    was_acquitted: bool,
-    /// Whether a run has brought items that lie where they were asked for.
+    status: FieldStatus,
+    /// Whether a wrong field was cleared here, and its marker for all replicas is still to be deleted.
+    was_cleared: bool,
+    /// Whether a run has brought items that lie where they were requested.
     some_were_placed: bool,
     windows_without_timestamps: u32,
-    /// Items that were looked for, by hash.
-    looked_for: HashSet<u64>,
-    /// Series with parameters or bodies that shift their windows, by hash.
-    shifted: HashSet<u64>,
+    /// Hashes of the items that were checked.
+    checked_items: HashSet<u64>,
+    /// Hashes of the series whose parameters or filters shift their windows.
+    shifted_series: HashSet<u64>,
 }
 
 #[derive(Debug, Default)]
-enum Verdict {
+enum FieldStatus {
     #[default]
     Trusted,
-    /// Closed when the trial has ended.
-    OnTrial(watch::Receiver<()>),
-    Wrong(Review),
-    /// Another replica says so.
-    WrongUntil(Instant),
+    /// The channel closes when the check has finished.
+    Checking(watch::Receiver<()>),
+    Wrong(Recheck),
+    /// Another replica reports it, until then.
+    WrongElsewhere(Instant),
 }
 
-/// When a verdict is looked at again.
+/// When a wrong field is checked again.
 #[derive(Debug)]
-struct Review {
+struct Recheck {
     at: Instant,
-    /// How long after the last one.
-    pause: Duration,
-    /// How many items in a row were found where they should be.
+    /// Time since the last recheck.
+    interval: Duration,
+    /// Items in a row that were found in the second that they name.
     found: u32,
 }
 
-impl Review {
-    fn after(pause: Duration) -> Self {
-        Self { at: Instant::now() + pause, pause, found: 0 }
+impl Recheck {
+    fn after(interval: Duration) -> Self {
+        Self { at: Instant::now() + interval, interval, found: 0 }
     }
 }
 
-/// An item that is to be looked for. While it is held, windows of the account wait.
+/// A field check in progress. Windows of the account wait until it is dropped.
 #[derive(Debug)]
-pub(super) struct FieldCheck {
-    _ended: watch::Sender<()>,
+pub(in crate::cache) struct FieldCheck {
+    _finished: watch::Sender<()>,
 }
 
 impl Account {
     fn is_wrong(&self) -> bool {
-        match self.verdict {
-            Verdict::Trusted | Verdict::OnTrial(_) => false,
-            Verdict::Wrong(_) => true,
-            Verdict::WrongUntil(end) => Instant::now() < end,
+        match self.status {
+            FieldStatus::Trusted | FieldStatus::Checking(_) => false,
+            FieldStatus::Wrong(_) => true,
+            FieldStatus::WrongElsewhere(until) => Instant::now() < until,
         }
     }
 
     fn clear(&mut self) {
-        let looked_for = std::mem::take(&mut self.looked_for);
-        *self = Self { was_acquitted: true, some_were_placed: true, looked_for, ..Self::default() };
+        let checked_items = std::mem::take(&mut self.checked_items);
+        *self = Self { was_cleared: true, some_were_placed: true, checked_items, ..Self::default() };
     }
 
-    /// Remembers the verdict that was found here; true if it is news.
-    fn condemn(&mut self) -> bool {
-        let is_news = !matches!(self.verdict, Verdict::Wrong(_));
-        if is_news {
-            self.verdict = Verdict::Wrong(Review::after(FIRST_REVIEW));
-            self.was_acquitted = false;
+    /// Sets the result of this replica's own check; true if it is new.
+    fn set_wrong(&mut self) -> bool {
+        let is_new = !matches!(self.status, FieldStatus::Wrong(_));
+        if is_new {
+            self.status = FieldStatus::Wrong(Recheck::after(FIRST_RECHECK_INTERVAL));
+            self.was_cleared = false;
         }
-        is_news
+        is_new
     }
 }
 
 impl WindowFields {
-    /// Whether windows of this series must not be cut.
-    pub(super) fn is_wrong(&self, series: &Series) -> bool {
+    /// Whether windows of this series must not be cut by time.
+    pub(in crate::cache) fn is_wrong(&self, series: &Series) -> bool {
         let accounts = self.lock();
         accounts.get(&series.account).is_some_and(|account| account.is_wrong() || self.is_shifted(account, series))
     }
@@ -131,118 +130,121 @@ impl WindowFields {
         self.lock().iter().filter(|(_, account)| account.is_wrong()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Waits while an item of this account is being looked for: its windows may turn out to be cut wrongly.
-    pub(super) async fn check_finished(&self, account: &str) {
-        let trial = match self.lock().get(account).map(|account| &account.verdict) {
-            Some(Verdict::OnTrial(trial)) => trial.clone(),
+    /// Waits while a field check of this account is in progress: its windows may turn out to be cut wrongly.
+    pub(in crate::cache) async fn check_finished(&self, account: &str) {
+        let finished = match self.lock().get(account).map(|account| &account.status) {
+            Some(FieldStatus::Checking(finished)) => finished.clone(),
             _ => return,
         };
-        let mut trial = trial;
-        drop(trial.changed().await);
+        let mut finished = finished;
+        drop(finished.changed().await);
     }
 
-    /// A run of a series that nothing shifts has brought items, each where it was asked for.
-    pub(super) fn record_placed(&self, account: &Arc<str>) {
+    /// Records a run of a plain series (without filter and parameters) whose items lie where they were requested.
+    pub(in crate::cache) fn record_placed(&self, account: &Arc<str>) {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         account.some_were_placed = true;
         account.windows_without_timestamps = 0;
     }
 
-    /// A run of a series that nothing shifts has brought items, none of which has a timestamp. True if the field is found
-    /// wrong by that.
-    pub(super) fn record_unplaced(&self, account: &Arc<str>) -> bool {
+    /// Records a run of a plain series with items, none of which has a timestamp. True if that shows the field wrong.
+    pub(in crate::cache) fn record_unplaced(&self, account: &Arc<str>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         account.windows_without_timestamps += 1;
-        let is_evidence = account.windows_without_timestamps >= WINDOWS_WITHOUT_TIMESTAMPS;
-        is_evidence && !account.some_were_placed && account.condemn()
+        let is_evidence = account.windows_without_timestamps >= MAX_WINDOWS_WITHOUT_TIMESTAMPS;
+        is_evidence && !account.some_were_placed && account.set_wrong()
     }
 
-    /// An item does not lie where it was asked for: whether it is to be looked for where its timestamp says.
-    pub(super) fn start_check(&self, account: &Arc<str>, item: &MisplacedItem) -> Option<FieldCheck> {
+    /// Starts a field check for a misplaced item; `None` if the item was checked before, or the field is not trusted.
+    pub(in crate::cache) fn start_check(&self, account: &Arc<str>, item: &MisplacedItem) -> Option<FieldCheck> {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
-        let is_trusted = matches!(account.verdict, Verdict::Trusted);
-        if !is_trusted || account.looked_for.contains(&self.hasher.hash_one(&item.id)) {
+        let is_trusted = matches!(account.status, FieldStatus::Trusted);
+        if !is_trusted || account.checked_items.contains(&self.hasher.hash_one(&item.id)) {
             return None;
         }
-        let (ended, trial) = watch::channel(());
-        account.verdict = Verdict::OnTrial(trial);
-        Some(FieldCheck { _ended: ended })
+        let (sender, finished) = watch::channel(());
+        account.status = FieldStatus::Checking(finished);
+        Some(FieldCheck { _finished: sender })
     }
 
-    /// A trial has ended: the item was found where its timestamp says, or was not; `None` if nobody knows. True if the
-    /// field is found wrong by that.
-    pub(super) fn finish_check(&self, account: &Arc<str>, item: &MisplacedItem, found: Option<bool>) -> bool {
+    /// Finishes a field check. `found`: whether the item was in the second that it names; `None` if the call has
+    /// failed. True if that shows the field wrong.
+    pub(in crate::cache) fn finish_check(&self, account: &Arc<str>, item: &MisplacedItem, found: Option<bool>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
-        if found.is_some() && account.looked_for.len() < REMEMBERED {
-            account.looked_for.insert(self.hasher.hash_one(&item.id));
+        if found.is_some() && account.checked_items.len() < MAX_REMEMBERED {
+            account.checked_items.insert(self.hasher.hash_one(&item.id));
         }
         if found == Some(false) {
-            return account.condemn();
+            return account.set_wrong();
         }
-        if matches!(account.verdict, Verdict::OnTrial(_)) {
-            account.verdict = Verdict::Trusted;
+        if matches!(account.status, FieldStatus::Checking(_)) {
+            account.status = FieldStatus::Trusted;
         }
         false
     }
 
-    /// Whether it is time to look at the verdict over an account again. Whoever is told so does. A verdict of another
-    /// replica is this one's to review if it `calls`.
-    pub(super) fn start_recheck(&self, account: &str, calls: bool) -> bool {
+    /// Whether a recheck of a wrong field is due; the caller makes it. A field that another replica reports wrong is
+    /// rechecked by this one from then on if it `makes_calls`.
+    pub(in crate::cache) fn start_recheck(&self, account: &str, makes_calls: bool) -> bool {
         let mut accounts = self.lock();
         let Some(account) = accounts.get_mut(account) else { return false };
-        match &mut account.verdict {
-            Verdict::Wrong(review) if Instant::now() >= review.at => {
-                review.at = Instant::now() + review.pause;
+        match &mut account.status {
+            FieldStatus::Wrong(recheck) if Instant::now() >= recheck.at => {
+                recheck.at = Instant::now() + recheck.interval;
                 true
             }
-            Verdict::WrongUntil(end) if calls && Instant::now() < *end => {
-                account.verdict = Verdict::Wrong(Review::after(FIRST_REVIEW));
+            FieldStatus::WrongElsewhere(until) if makes_calls && Instant::now() < *until => {
+                account.status = FieldStatus::Wrong(Recheck::after(FIRST_RECHECK_INTERVAL));
                 false
             }
-            Verdict::Trusted | Verdict::OnTrial(_) | Verdict::Wrong(_) | Verdict::WrongUntil(_) => false,
+            FieldStatus::Trusted
+            | FieldStatus::Checking(_)
+            | FieldStatus::Wrong(_)
+            | FieldStatus::WrongElsewhere(_) => false,
         }
     }
 
-    /// A review has ended: another item was found where its timestamp says, or was not. True if the verdict is taken back.
-    pub(super) fn finish_recheck(&self, account: &str, found: bool) -> bool {
+    /// Finishes a recheck: another item was found in the second that it names, or not. True if the field is trusted
+    /// again.
+    pub(in crate::cache) fn finish_recheck(&self, account: &str, found: bool) -> bool {
         let mut accounts = self.lock();
         let Some(account) = accounts.get_mut(account) else { return false };
-        let Verdict::Wrong(review) = &mut account.verdict else { return false };
+        let FieldStatus::Wrong(recheck) = &mut account.status else { return false };
         if !found {
-            *review = Review::after((review.pause * 2).min(LAST_REVIEW));
+            *recheck = Recheck::after((recheck.interval * 2).min(MAX_RECHECK_INTERVAL));
             return false;
         }
-        review.found += 1;
-        review.at = Instant::now();
-        let is_enough = review.found >= ITEMS_TO_ACQUIT;
+        recheck.found += 1;
+        recheck.at = Instant::now();
+        let is_enough = recheck.found >= ITEMS_TO_TRUST_AGAIN;
         if is_enough {
             account.clear();
         }
         is_enough
     }
 
-    /// Whether a verdict that stands where all replicas see it was taken back here, so that it is to be deleted. Asked once.
-    pub(super) fn take_cleared(&self, account: &str) -> bool {
+    /// Whether a wrong field was cleared here, so that its marker in Redis is to be deleted; true once.
+    pub(in crate::cache) fn take_cleared(&self, account: &str) -> bool {
         let mut accounts = self.lock();
-        accounts.get_mut(account).is_some_and(|account| std::mem::take(&mut account.was_acquitted))
+        accounts.get_mut(account).is_some_and(|account| std::mem::take(&mut account.was_cleared))
     }
 
-    /// Another replica has found the field of an account wrong. True if that is news.
-    pub(super) fn mark_wrong_elsewhere(&self, account: &Arc<str>) -> bool {
+    /// Records that another replica reports the field of an account wrong. True if that is new.
+    pub(in crate::cache) fn mark_wrong_elsewhere(&self, account: &Arc<str>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
-        let is_news = !account.is_wrong();
-        if is_news {
-            account.verdict = Verdict::WrongUntil(Instant::now() + HEARSAY);
+        let is_new = !account.is_wrong();
+        if is_new {
+            account.status = FieldStatus::WrongElsewhere(Instant::now() + REPORT_LIFETIME);
         }
-        is_news
+        is_new
     }
 
-    /// Takes the verdict over an account back, and over its series. True if there was one over the account.
+    /// Trusts the field of an account and its series again. True if the field was wrong.
     pub fn clear(&self, account: &Arc<str>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
@@ -251,21 +253,21 @@ impl WindowFields {
         was_wrong
     }
 
-    /// The windows of a series are shifted by a parameter or a body of its own.
-    pub(super) fn mark_shifted(&self, series: &Series) {
+    /// Records that the parameters or the filter of a series shift its windows.
+    pub(in crate::cache) fn mark_shifted(&self, series: &Series) {
         let mut accounts = self.lock();
         let account = accounts.entry(series.account.clone()).or_default();
-        if account.shifted.len() < REMEMBERED {
-            account.shifted.insert(self.hash(series));
+        if account.shifted_series.len() < MAX_REMEMBERED {
+            account.shifted_series.insert(self.hash(series));
         }
     }
 
     fn is_shifted(&self, account: &Account, series: &Series) -> bool {
-        if account.shifted.is_empty() || !series.may_shift() {
+        if account.shifted_series.is_empty() || !series.may_shift() {
             return false;
         }
-        // Where so many are, others may have been forgotten.
-        account.shifted.len() >= REMEMBERED || account.shifted.contains(&self.hash(series))
+        // When the set is full, any series may be shifted.
+        account.shifted_series.len() >= MAX_REMEMBERED || account.shifted_series.contains(&self.hash(series))
     }
 
     fn hash(&self, series: &Series) -> u64 {

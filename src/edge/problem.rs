@@ -1,19 +1,18 @@
 //! The only place where an error becomes a response: status, text and `Retry-After`.
 //!
-//! The body is a problem document (RFC 9457) with Kore's `errors` as a member, so that clients written for Kore understand
-//! it.
+//! The body is a problem document with Kore's `errors` as a member, so that clients written for Kore understand it.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use serde::Serialize;
 
 use super::hosts::HeadError;
 use crate::api::ApiError;
 use crate::cache::CacheError;
 use crate::paging::PagingError;
+use crate::problem::Problem;
 use crate::quota::{Exhausted, QuotaError};
 use crate::token::TokenError;
 use crate::upstream::UpstreamError;
@@ -126,6 +125,11 @@ impl Kind {
             other => other.status().as_u16(),
         }
     }
+
+    /// The problem document of such a failure.
+    pub(crate) fn problem(self, detail: &str) -> Problem<'_> {
+        Problem::new(self.status(), &self.label().replace('_', "-"), detail).with_kore_code(self.kore_code())
+    }
 }
 
 /// The kind of an error, and the time after which a retry may succeed.
@@ -187,41 +191,12 @@ fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
     }
 }
 
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    request_id: &'a str,
-    errors: [KoreError<'a>; 1],
-}
-
-#[derive(Serialize)]
-struct KoreError<'a> {
-    msg: &'a str,
-    code: u16,
-}
-
 /// The response that reports an error.
 pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Bytes>>, Kind) {
     let (kind, retry_after) = classify(error);
-    let status = kind.status();
     let detail = error.to_string();
-    let problem = Problem {
-        r#type: format!("urn:koregate:problem:{}", kind.label().replace('_', "-")),
-        title: status.canonical_reason().unwrap_or_default(),
-        status: status.as_u16(),
-        detail: &detail,
-        request_id,
-        errors: [KoreError { msg: &detail, code: kind.kore_code() }],
-    };
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
+    let mut response = kind.problem(&detail).with_request_id(request_id).response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(wait) = retry_after {
         // Rounded up: a request at the very second must not be early.
         headers.insert(

@@ -34,7 +34,7 @@ use tower::{Layer, Service};
 pub use self::concurrency::{RunLimiter, RunLimiters};
 pub use self::item::Item;
 pub use self::scan::{Inconsistency, MisplacedItem, OffsetScan, PlacementCheck, RowOrder, TearDetection};
-pub use self::sizing::{FIRST_RUN_ITEMS, RunBounds};
+pub use self::sizing::{FIRST_RUN_ITEMS, RunBounds, is_worth_side_by_side};
 
 use self::concurrency::{RunLength, RunPermit};
 use self::pager::Pager;

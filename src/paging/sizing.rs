@@ -14,6 +14,15 @@ use crate::window::{Density, Grid, Interval, Timestamp};
 /// Length above which an interval is not fetched as a whole if its rows come in no order, or move.
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
+/// Length above which an interval may be divided into runs side by side.
+const MIN_LENGTH_SIDE_BY_SIDE: Duration = Duration::from_hours(24);
+
+/// Whether runs side by side are worth their cost for `interval`: each fetches half a page more than it must, on average,
+/// which only pays where pages are slow and the interval is long. The one place that decides this.
+pub fn is_worth_side_by_side(interval: Interval, pages_are_slow: bool) -> bool {
+    pages_are_slow && interval.length() > MIN_LENGTH_SIDE_BY_SIDE
+}
+
 /// The bounds of runs.
 #[derive(Clone, Copy, Debug)]
 pub struct RunBounds {
@@ -182,7 +191,7 @@ pub(super) fn narrowed(
     bounds: &RunBounds,
 ) -> Option<Interval> {
     let expected = density.items(interval);
-    let side_by_side = slow && interval.length() > DAY;
+    let side_by_side = is_worth_side_by_side(interval, slow);
     let pages = if side_by_side { bounds.pages_side_by_side } else { bounds.pages };
     let most = f64::from(pages) * f64::from(PAGE_LIMIT);
     if expected <= most {

@@ -1,4 +1,17 @@
-//! The quota stage: a call goes on when its account's turn has come, and never passes a rolling limit.
+//! Quota stage: a call goes to the stages below when its account's quota has room for it, and no rolling limit is ever
+//! exceeded.
+//!
+//! | module | |
+//! | --- | --- |
+//! | [`scheduler`] | fair queue of one account, and the gates that each call passes |
+//! | [`limiter`] | the pure parts: ledger, adaptive limits, pacer, backoff |
+//! | [`lease`] | which replica makes the calls of an account, and the share of each without Redis |
+//! | [`role`] | the role of this replica, for the stages above |
+//! | [`state_file`] | calls of a process that was killed, for the next one |
+//! | [`savings`] | balance of calls spent and calls saved |
+//!
+//! This file has the stage itself ([`QuotaLayer`], [`QuotaStage`]) and the schedulers of all accounts
+//! ([`QuotaManager`]).
 
 mod lease;
 mod limiter;
@@ -17,7 +30,7 @@ use tower::{Layer, Service, ServiceExt as _};
 
 pub use self::limiter::{Ledger, LimitUsage, MonotonicTime, PacingWindow};
 pub use self::role::Role;
-pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, Refused};
+pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, QuotaShare, RefusalEffect};
 pub use self::state_file::{StateFile, StateFileError};
 
 use self::lease::LeaseChannel;
@@ -34,22 +47,22 @@ pub enum QuotaError {
     /// The quota cannot serve the call within `quota.queue_timeout`.
     #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
     Exhausted(Exhausted),
-    /// The upstream says that the quota is spent, in spite of the ledger.
+    /// The upstream refused the call for its quota, although the ledger had room.
     #[error("the upstream says that the quota is spent, for another {} s", .0.retry_after.as_secs())]
     Refused(Exhausted),
-    /// Nobody wants the call any more, and its run has not begun.
-    #[error("nobody wants it any more")]
+    /// No request waits for the run any more, and it has made no call yet.
+    #[error("no request waits for the run any more")]
     Abandoned,
-    /// Another replica makes the calls of the account now.
+    /// Another replica makes the calls of the account.
     #[error("another replica makes the calls of this account now")]
     NotLeader,
-    /// The call was made, or could not be authorized.
+    /// The call was made and failed, or could not be authorized.
     #[error(transparent)]
     Token(#[from] TokenError),
 }
 
 impl QuotaError {
-    /// Whether trying again can help.
+    /// Whether and when another attempt can succeed.
     pub fn again(&self) -> RetryHint {
         match self {
             Self::Exhausted(_) | Self::Abandoned | Self::NotLeader => RetryHint::Never,
@@ -59,82 +72,94 @@ impl QuotaError {
     }
 }
 
-/// The queues of all accounts; cheap to clone.
+impl From<AcquireError> for QuotaError {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Exhausted(exhausted) => Self::Exhausted(exhausted),
+            AcquireError::Abandoned => Self::Abandoned,
+            AcquireError::NotLeader => Self::NotLeader,
+        }
+    }
+}
+
+/// Schedulers of all accounts; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QuotaManager {
-    turns: Arc<HashMap<Arc<str>, Arc<CallScheduler>>>,
-    /// The state file; `None` if what is spent is kept in memory only.
-    journal: Option<StateFile>,
-    /// How the other replicas are met; `None` if there are none.
-    post: Option<Mailbox>,
+    schedulers: Arc<HashMap<Arc<str>, Arc<CallScheduler>>>,
+    /// `None` if calls are recorded in memory only.
+    state_file: Option<StateFile>,
+    /// Channel to the other replicas; `None` if there are none.
+    mailbox: Option<Mailbox>,
 }
 
 impl QuotaManager {
-    /// One queue for each account, with at most `max_concurrency` calls under way in each, none longer than `timeout`.
+    /// A scheduler for each account, with at most `max_concurrency` calls in flight each, none longer than
+    /// `call_timeout`.
     ///
     /// # Errors
-    /// If there is a `quota.state_file`, and it cannot be used.
+    /// [`StateFileError`] if there is a `quota.state_file`, and it cannot be used.
     pub fn new(
         accounts: &[config::AccountConfig],
         quota: &config::QuotaConfig,
         max_concurrency: usize,
-        timeout: Duration,
+        call_timeout: Duration,
         clock: &Clock,
     ) -> Result<Self, StateFileError> {
         let longest = accounts.iter().flat_map(|account| &account.limits).map(|limit| limit.per).max();
         let keep = longest.unwrap_or_default() + limiter::GUARD;
-        let journal = quota.state_file.as_deref().map(|path| StateFile::open(path, keep, timeout, clock));
-        let journal = journal.transpose()?;
-        let most = u32::try_from(max_concurrency).unwrap_or(u32::MAX);
-        let turns = accounts.iter().map(|account| {
+        let state_file = quota.state_file.as_deref().map(|path| StateFile::open(path, keep, call_timeout, clock));
+        let state_file = state_file.transpose()?;
+        let max_concurrency = u32::try_from(max_concurrency).unwrap_or(u32::MAX);
+        let schedulers = accounts.iter().map(|account| {
             let (id, limits) = (&account.account_id, account.limits.clone());
-            (id.clone(), CallScheduler::new(id, limits, quota, most, journal.as_ref()))
+            (id.clone(), CallScheduler::new(id, limits, quota, max_concurrency, state_file.as_ref()))
         });
-        Ok(Self { turns: Arc::new(turns.collect()), journal, post: None })
+        Ok(Self { schedulers: Arc::new(schedulers.collect()), state_file, mailbox: None })
     }
 
-    /// From now on the replicas that write to each other by `post` have these quotas in common. No call takes longer than
-    /// `call`; until others have been heard of, `assumed` replicas are taken to be there. Must be called on a runtime.
+    /// Shares the quotas with the replicas that `mailbox` reaches. No call takes longer than `call_timeout`; until
+    /// other replicas have been seen, `assumed` replicas are taken to be alive. Must be called on a runtime: it spawns
+    /// the tasks of the lease.
     #[must_use]
-    pub fn with_replicas(self, post: &Mailbox, assumed: usize, call: Duration) -> Self {
-        let mut met = Vec::new();
-        for (account, turns) in self.iter() {
-            let meeting = LeaseChannel::new(post, account);
-            turns.share(post.me(), &meeting, assumed, call);
-            met.push((meeting.clone(), Arc::downgrade(turns)));
-            tokio::spawn(lease::drive(Arc::downgrade(turns), meeting));
+    pub fn with_replicas(self, mailbox: &Mailbox, assumed: usize, call_timeout: Duration) -> Self {
+        let mut channels = Vec::new();
+        for (account, scheduler) in self.iter() {
+            let channel = LeaseChannel::new(mailbox, account);
+            scheduler.share(mailbox.me(), &channel, assumed, call_timeout);
+            channels.push((channel.clone(), Arc::downgrade(scheduler)));
+            tokio::spawn(lease::drive(Arc::downgrade(scheduler), channel));
         }
-        tokio::spawn(lease::keep_pulse(met.clone()));
-        tokio::spawn(lease::listen(post.clone(), met));
-        Self { post: Some(post.clone()), ..self }
+        tokio::spawn(lease::keep_pulse(channels.clone()));
+        tokio::spawn(lease::listen(mailbox.clone(), channels));
+        Self { mailbox: Some(mailbox.clone()), ..self }
     }
 
-    /// Leaves the calls to the other replicas, if there are any: this process is about to end.
+    /// Returns all leases to the other replicas, if there are any. For a process that is about to end.
     pub async fn leave(&self) {
-        let Some(post) = &self.post else { return };
-        let leaving = self.iter().map(|(account, turns)| async move {
-            lease::leave(turns, &LeaseChannel::new(post, account)).await;
+        let Some(mailbox) = &self.mailbox else { return };
+        let leaving = self.iter().map(|(account, scheduler)| async move {
+            lease::leave(scheduler, &LeaseChannel::new(mailbox, account)).await;
         });
         futures_util::future::join_all(leaving).await;
     }
 
-    /// The state file; `None` if what is spent is kept in memory only.
+    /// The state file; `None` if calls are recorded in memory only.
     pub fn state_file(&self) -> Option<&StateFile> {
-        self.journal.as_ref()
+        self.state_file.as_ref()
     }
 
-    /// The queue of an account.
+    /// Scheduler of an account; `None` if the account is not configured.
     pub fn scheduler(&self, account: &str) -> Option<&Arc<CallScheduler>> {
-        self.turns.get(account)
+        self.schedulers.get(account)
     }
 
-    /// Each account with its queue.
+    /// All accounts with their schedulers.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<CallScheduler>)> {
-        self.turns.iter()
+        self.schedulers.iter()
     }
 }
 
-/// Puts the quota before the stages below.
+/// Layer of the quota stage.
 #[derive(Clone, Debug)]
 pub struct QuotaLayer(pub QuotaManager);
 
@@ -146,7 +171,7 @@ impl<S> Layer<S> for QuotaLayer {
     }
 }
 
-/// See [`QuotaLayer`].
+/// Service of the quota stage: acquires a permit for each call, makes the call, and reports its end to the scheduler.
 #[derive(Clone, Debug)]
 pub struct QuotaStage<S> {
     quotas: QuotaManager,
@@ -167,46 +192,41 @@ where
     }
 
     fn call(&mut self, request: PageRequest) -> Self::Future {
-        let turns = self.quotas.scheduler(&request.series.account).cloned();
+        let scheduler = self.quotas.scheduler(&request.series.account).cloned();
         let below = self.below.clone();
         Box::pin(async move {
-            let turns = turns.ok_or(TokenError::UnknownAccount)?;
-            let demand = request.demand.clone();
-            let turn = turns.acquire(&demand).await.map_err(|no_turn| match no_turn {
-                AcquireError::Exhausted(exhausted) => QuotaError::Exhausted(exhausted),
-                AcquireError::Abandoned => QuotaError::Abandoned,
-                AcquireError::NotLeader => QuotaError::NotLeader,
-            })?;
-            telemetry::quota_wait(demand.class().label(), demand.last_wait());
+            let scheduler = scheduler.ok_or(TokenError::UnknownAccount)?;
+            let waiters = request.demand.clone();
+            let permit = scheduler.acquire(&waiters).await?;
+            telemetry::quota_wait(waiters.class().label(), waiters.last_wait());
             let account = request.series.account.clone();
-            let calling = demand.calling();
+            let calling = waiters.calling();
             let result = below.oneshot(request).await;
             drop(calling);
-            if !never_left(&result) {
-                telemetry::call_spent(&account, &demand.cause().caller);
+            if is_not_sent(&result) {
+                waiters.take_back();
+                permit.refund();
+                return Ok(result?);
             }
+            telemetry::call_spent(&account, &waiters.cause().caller);
             match &result {
-                Ok(page) => turn.answered(page.allowance.as_ref()),
-                _ if never_left(&result) => {
-                    demand.take_back();
-                    turn.refund();
-                }
+                Ok(page) => permit.answered(page.allowance.as_ref()),
                 Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after, allowance })) => {
-                    let Refused { closed_for, retry_after, shrunk } =
-                        turn.refused(*limit, *retry_after, allowance.as_ref());
-                    let shrunk = shrunk.map(|shrunk| (shrunk.limit.per, shrunk.budget));
-                    telemetry::quota_refused(&account, closed_for, shrunk);
+                    let RefusalEffect { closed_for, retry_after, reduced } =
+                        permit.refused(*limit, *retry_after, allowance.as_ref());
+                    let reduced = reduced.map(|reduced| (reduced.limit.per, reduced.budget));
+                    telemetry::quota_refused(&account, closed_for, reduced);
                     return Err(QuotaError::Refused(Exhausted { retry_after }));
                 }
-                // Whether the upstream has counted it is not known: it counts.
-                Err(_) => drop(turn),
+                // The upstream may have counted the call, so it counts.
+                Err(_) => drop(permit),
             }
             Ok(result?)
         })
     }
 }
 
-/// Whether the upstream cannot have seen the call: no connection was opened for it.
-fn never_left(result: &Result<Page, TokenError>) -> bool {
+/// Whether the call certainly did not reach the upstream: no connection was opened for it.
+fn is_not_sent(result: &Result<Page, TokenError>) -> bool {
     matches!(result, Err(TokenError::Upstream(UpstreamError::Connect) | TokenError::Mint(_)))
 }

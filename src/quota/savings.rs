@@ -1,34 +1,34 @@
-//! The balance between the calls that an account has spent and the calls that its callers would have made themselves.
+//! Balance between the calls that an account has spent and the calls that its callers would have made themselves.
 //!
 //! Over all answers that ended whole, the calls that their callers would have made are the calls spent plus the calls
-//! saved. Some calls serve no such answer: those of a page that is smaller than the window it is cut from, of a failed
-//! run, of an answer that broke off, and retries. They are set against the savings that come after them, so that the
-//! sum holds.
+//! saved. Some calls serve no such answer: those for a page that is smaller than the window it is cut from, of a failed
+//! run, of an answer that broke off, and retries. They are *unsettled* until they are set against later savings, so that
+//! the sum holds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::CallScheduler;
 
-/// Calls of one account that were spent and are not set against any saving yet.
+/// Unsettled calls of one account: spent, and not set against a saving yet.
 #[derive(Debug, Default)]
 pub(super) struct Savings {
     unsettled: AtomicU64,
 }
 
 impl CallScheduler {
-    /// Adds calls that were spent for no answer that ended whole: those of a run that failed or that nobody waited for,
-    /// and those told of by an answer that broke off. Each call is added once.
+    /// Adds calls that were spent for no answer that ended whole: those of a run that failed or that no request waited
+    /// for, and those that an answer which broke off had stated. Each call is added once.
     pub fn add_unsettled(&self, calls: u32) {
         self.savings.add_unsettled(calls);
     }
 
-    /// Settles an answer that ended whole. `net` is the number of calls that its caller would have made, less those that
-    /// the answer tells of. Returns the calls saved: what is left of `net` after unsettled calls are paid off.
+    /// Settles an answer that ended whole. `net` is the number of calls that its caller would have made, less those
+    /// that the answer tells of. Returns the calls saved: what is left of `net` after unsettled calls are paid off.
     pub fn settle(&self, net: i64) -> u64 {
         self.savings.settle(net)
     }
 
-    /// Calls that were spent and are not set against a saving yet.
+    /// Number of unsettled calls.
     pub fn unsettled(&self) -> u64 {
         self.savings.unsettled.load(Ordering::Relaxed)
     }
@@ -46,7 +46,7 @@ impl Savings {
             self.unsettled.fetch_add(net.unsigned_abs(), Ordering::Relaxed);
             return 0;
         };
-        // Nearly always nothing is unsettled; a load does not take the cache line away from the other threads.
+        // In general no calls are unsettled, and a load leaves the cache line to the other threads.
         if gain == 0 || self.unsettled.load(Ordering::Relaxed) == 0 {
             return gain;
         }
@@ -71,7 +71,8 @@ mod tests {
     }
 
     proptest! {
-        /// Each step is an answer (calls that its caller would have made, and calls that were made), or calls of no answer.
+        /// Each step is an answer (calls that its caller would have made, and calls that were made), or calls of no
+        /// answer.
         #[test]
         fn any_sequence_keeps_alone_equal_to_spent_plus_saved(
             steps in prop::collection::vec((prop::option::of(1i64..200), 0u32..200), 0..50)

@@ -12,8 +12,8 @@ pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// A circuit breaker, which is closed or open.
 ///
 /// After several failures in a row it opens: no call is made until a probe, or a call that was in flight already,
-/// succeeds, because each call would wait for its whole timeout. No caller waits for a probe: the connection makes them in
-/// the background, the first at once and then one each [`PROBE_INTERVAL`].
+/// succeeds, because each call would wait for its whole timeout. No caller waits for a probe: the connection makes them
+/// in the background, the first at once and then one each [`PROBE_INTERVAL`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Breaker {
     /// Failures since the last success.
@@ -97,7 +97,8 @@ mod tests {
                 match step {
                     Step::Failed => {
                         failures.push(now);
-                        prop_assert_eq!(breaker.record_failure(now), !was_open && failures.len() >= FAILURES_TO_OPEN as usize);
+                        let opens = !was_open && failures.len() >= FAILURES_TO_OPEN as usize;
+                        prop_assert_eq!(breaker.record_failure(now), opens);
                     }
                     Step::Succeeded => {
                         failures.clear();

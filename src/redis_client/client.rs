@@ -28,9 +28,9 @@ pub enum Health {
 
 /// A client of one Redis. Clones share the same connections.
 ///
-/// Each call ends within `cache.redis.timeout`, whatever Redis does, and fails at once while the breaker is open. No call
-/// is repeated: after [`ConnectionError::TimedOut`] or [`ConnectionError::Broken`] it is not known whether Redis has run
-/// it.
+/// Each call ends within `cache.redis.timeout`, whatever Redis does, and fails at once while the breaker is open. No
+/// call is repeated: after [`ConnectionError::TimedOut`] or [`ConnectionError::Broken`] it is not known whether Redis
+/// has run it.
 ///
 /// The methods need a tokio runtime around them; [`RedisClient::new`] does not.
 #[derive(Clone)]
@@ -46,8 +46,8 @@ impl RedisClient {
     /// A client that connects with the first call.
     ///
     /// # Errors
-    /// If `cache.redis.url` is not a URL, which a configuration that was loaded cannot have; with TLS, if the system has no
-    /// usable root certificates.
+    /// If `cache.redis.url` is not a URL, which a configuration that was loaded cannot have; with TLS, if the system
+    /// has no usable root certificates.
     pub fn new(config: &config::RedisConfig) -> Result<Self, ConnectionError> {
         let connector = Connector::new(config)?;
         let connection = |name| Connection::new(name, connector.clone(), config.timeout, &config.prefix);
@@ -55,7 +55,8 @@ impl RedisClient {
     }
 
     /// Runs commands in one round trip. They are not atomic: commands of other clients may run in between, and one that
-    /// fails does not stop the others. In a Cluster each goes to its own node, and their order holds for each node only.
+    /// fails does not stop the others. In a Cluster each goes to its own node, and their order holds for each node
+    /// only.
     ///
     /// # Errors
     /// If no command was answered. Where some were, the others have a [`Reply::Error`].

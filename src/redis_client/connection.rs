@@ -1,4 +1,4 @@
-//! One connection to Redis: connects, reconnects, and is guarded by a circuit breaker.
+//! A connection to Redis, which is reopened when it breaks and guarded by a circuit breaker.
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::telemetry;
 /// A connection that is open, is being opened, or could not be opened.
 type Connecting = Shared<BoxFuture<'static, Result<RawConnection, ConnectionError>>>;
 
-/// One connection with a circuit breaker of its own, so that large values cannot cut off small ones.
+/// A connection with a circuit breaker of its own, so that large values cannot cut off small ones.
 ///
 /// The connection is opened by the first call, and again when it is found broken or silent. Opening goes on in the
 /// background: a call waits for it no longer than its deadline, and the next call finds it further. No call is repeated

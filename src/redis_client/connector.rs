@@ -1,4 +1,4 @@
-//! Connects to Redis, and translates between its client library and this one. The only file that names the crate `redis`.
+//! Connects to Redis, and translates to and from the crate `redis`, which only this file names.
 //!
 //! None of the library's retries are used, because it does not know which command may run twice: of a Cluster's
 //! redirections only those are followed that say that the command has not run.
@@ -30,7 +30,7 @@ use super::reply_limit::{LimitedReplies, ReplyFault};
 use super::{Command, ConnectionError, Reply};
 use crate::config::{self, RedisKind, RedisUrl};
 
-/// Bounds of the time that each step of connecting may take. Within them it is the timeout of a call; TLS needs the least.
+/// Bounds of the timeout of each step of connecting, which else is that of a call.
 const STEP_TIMEOUT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// Silence after which a subscription is checked by a ping.
 const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(3);
@@ -83,9 +83,8 @@ impl Connector {
             login = login.set_password(password.expose_secret());
         }
         let step_timeout = config.timeout.clamp(STEP_TIMEOUT_BOUNDS[0], STEP_TIMEOUT_BOUNDS[1]);
-        let tls = url.tls.then(tls_connector).transpose();
-        let tls =
-            tls.map_err(|error| ConnectionError::Unreachable(format!("the system's root certificates: {error}")))?;
+        let no_roots = |error| ConnectionError::Unreachable(format!("the system's root certificates: {error}"));
+        let tls = url.tls.then(tls_connector).transpose().map_err(no_roots)?;
         Ok(Self(Arc::new(ConnectionSettings { url, login, step_timeout, tls, max_value: config.max_value })))
     }
 
@@ -380,14 +379,11 @@ fn fault(error: &RedisError) -> ConnectionError {
             ReplyFault::Nonsense => ConnectionError::Nonsense,
         },
         // Of the system or of TLS, neither of which has seen a value.
-        ErrorKind::Io => ConnectionError::Broken(match error.source() {
-            Some(source) => source.to_string(),
-            None => "it was closed".to_owned(),
-        }),
-        ErrorKind::AuthenticationFailed => ConnectionError::Credentials,
-        ErrorKind::ClusterConnectionNotFound => {
-            ConnectionError::Unreachable("no node of the Cluster is there".to_owned())
+        ErrorKind::Io => {
+            ConnectionError::Broken(error.source().map_or_else(|| "it was closed".to_owned(), ToString::to_string))
         }
+        ErrorKind::AuthenticationFailed => ConnectionError::Credentials,
+        ErrorKind::ClusterConnectionNotFound => ConnectionError::Unreachable("no node of the Cluster is there".into()),
         ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
             Some("WRONGPASS") => ConnectionError::Credentials,
             code => ConnectionError::NotReady(code.unwrap_or("ERR").to_owned()),

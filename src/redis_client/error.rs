@@ -2,8 +2,8 @@
 
 /// Why a call to Redis has no replies. An error that Redis replies is a [`super::Reply::Error`] instead.
 ///
-/// After [`ConnectionError::TimedOut`] and [`ConnectionError::Broken`], Redis may have run the commands, or may run them
-/// later.
+/// After [`ConnectionError::TimedOut`] and [`ConnectionError::Broken`], Redis may have run the commands, or may run
+/// them later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionError {
     /// `cache.redis.url` is not a URL. A configuration that was loaded never has one.

@@ -12,8 +12,8 @@ const KEYS_PER_CALL: &str = "1000";
 
 /// A scan of keys, one master after the other; see [`RedisClient::scan`].
 ///
-/// Keys that exist during the whole scan are found, some of them more than once. Keys that are created, deleted or moved to
-/// another node of a Cluster meanwhile may be missed.
+/// Keys that exist during the whole scan are found, some of them more than once. Keys that are created, deleted or
+/// moved to another node of a Cluster meanwhile may be missed.
 #[derive(Debug)]
 pub struct Scan {
     redis: RedisClient,
@@ -27,8 +27,8 @@ impl Scan {
         Self { redis, pattern: escaped(prefix) + pattern, remaining: None }
     }
 
-    /// The next keys, which may be none; `None` at the end. Each call ends within `cache.redis.timeout`, and the first one
-    /// within twice that.
+    /// The next keys, which may be none; `None` at the end. Each call ends within `cache.redis.timeout`, and the first
+    /// one within twice that.
     ///
     /// # Errors
     /// If a master does not answer or does not allow it.

@@ -1,7 +1,7 @@
 //! Seals messages and values in Redis, because conversations are personal data (AES-256-GCM, by aws-lc).
 //!
-//! A sealed value is the mark `kgs1`, the id of its key (four bytes), a random nonce, and the ciphertext with its tag. The
-//! name of the value is bound in as associated data, so that a value does not open under another name.
+//! A sealed value is the mark `kgs1`, the id of its key (four bytes), a random nonce, and the ciphertext with its tag.
+//! The name of the value is bound in as associated data, so that a value does not open under another name.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -44,8 +44,8 @@ pub enum DecryptError {
 }
 
 impl Cipher {
-    /// A cipher with a key for each of `secrets`, the current one first; without any, values stay plain. `None` if a key
-    /// cannot be derived.
+    /// A cipher with a key for each of `secrets`, the current one first; without any, values stay plain. `None` if a
+    /// key cannot be derived.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Option<Self> {
         let keys: Option<Vec<Key>> = secrets.into_iter().map(Key::derive).collect();
         Some(Self { keys: keys? })

@@ -4,9 +4,12 @@
 //!
 //! | message | kind | body |
 //! | --- | --- | --- |
-//! | `QuotaMessage` | `q` | the account, percent-encoded; then, behind a `:`, `joined`, `FIRST:COUNT` for a grant, or `borrow:N:CLASS:WEIGHT:CALLER`, `lent:N:NAME`, `spent:N:MS`, `back:N`, `unused:N`; anything else, and nothing, is `LeaseChanged` |
+//! | `QuotaMessage` | `q` | the account, percent-encoded, and `:` with words unless it is `LeaseChanged` |
 //! | `PurgeMessage` | `p` | `bury N EPOCH ACCOUNT STREAM START END`, or `done N` |
 //! | `FetchMessage` | `e` | JSON, sealed under the name `letter NUL SENDER NUL RECEIVER`; `?` for `Unreadable` |
+//!
+//! The words about a quota are `joined`, `FIRST:COUNT` for a grant, and for permits `borrow:N:CLASS:WEIGHT:CALLER`,
+//! `lent:N:NAME`, `spent:N:MILLISECONDS`, `back:N` and `unused:N`. All other words are read as `LeaseChanged`.
 //!
 //! The tests hold literal bytes of version 0.1.0, which a replica of any later version must read and write.
 
@@ -140,12 +143,12 @@ fn decode_quota(body: &[u8]) -> Option<Message> {
 
 fn encode_permit(number: u64, message: &PermitMessage) -> String {
     match message {
-        PermitMessage::Borrow(Requester { caller, weight, class }) => {
+        PermitMessage::Request(Requester { caller, weight, class }) => {
             format!("borrow:{number}:{}:{weight}:{}", class.label(), key_segment(caller))
         }
-        PermitMessage::Lent(name) => format!("lent:{number}:{name}"),
-        PermitMessage::Spent(milliseconds) => format!("spent:{number}:{milliseconds}"),
-        PermitMessage::Back => format!("back:{number}"),
+        PermitMessage::Granted(name) => format!("lent:{number}:{name}"),
+        PermitMessage::Exhausted(milliseconds) => format!("spent:{number}:{milliseconds}"),
+        PermitMessage::Returned => format!("back:{number}"),
         PermitMessage::Unused => format!("unused:{number}"),
     }
 }
@@ -161,11 +164,11 @@ fn decode_permit(text: &str) -> Option<(u64, PermitMessage)> {
             let class = classes.into_iter().find(|class| class.label() == label)?;
             let weight = parts.next()?.parse().ok().filter(|weight| *weight > 0)?;
             let caller = percent_decode_str(parts.next()?).decode_utf8().ok()?;
-            PermitMessage::Borrow(Requester { caller: caller.into(), weight, class })
+            PermitMessage::Request(Requester { caller: caller.into(), weight, class })
         }
-        "lent" => PermitMessage::Lent(rest.into()),
-        "spent" => PermitMessage::Spent(rest.parse().ok()?),
-        "back" => PermitMessage::Back,
+        "lent" => PermitMessage::Granted(rest.into()),
+        "spent" => PermitMessage::Exhausted(rest.parse().ok()?),
+        "back" => PermitMessage::Returned,
         "unused" => PermitMessage::Unused,
         _ => return None,
     };
@@ -196,5 +199,7 @@ fn decode_purge(text: &str) -> Option<PurgeMessage> {
     }
 }
 
+#[cfg(test)]
+mod round_trips;
 #[cfg(test)]
 mod tests;

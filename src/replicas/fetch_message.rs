@@ -81,7 +81,7 @@ impl FetchSettings {
     /// fetch message changes its meaning; see ADR 45.
     pub const VERSION: u32 = 2;
 
-    /// This program's version with these settings, as text.
+    /// The settings of this program, with its version.
     pub fn new(chunk_settings: &str) -> Self {
         Self(format!("{}:{chunk_settings}", Self::VERSION))
     }
@@ -146,8 +146,8 @@ pub struct FetchReply {
 /// The data of a remote fetch, which is in Redis by then, and its cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RemoteResult {
-    /// The time that the chunks cover, start and end in nanoseconds since 1970. A long window is answered from its start
-    /// to the end of the leader's next run, and the rest is requested again.
+    /// The time that the chunks cover, start and end in nanoseconds since 1970. A long window is answered from its
+    /// start to the end of the leader's next run, and the rest is requested again.
     #[serde(rename = "span")]
     pub interval: (i64, i64),
     /// The chunks.

@@ -23,11 +23,11 @@ const CHANNEL_VERSION: &str = "f1";
 pub enum Recipient {
     /// Every replica, the sender included.
     All,
-    /// One replica.
+    /// A single replica.
     One(ReplicaId),
 }
 
-/// What an [`Inbox`] yields.
+/// An item of an [`Inbox`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
     /// Messages come in from now on; earlier ones may have been lost.
@@ -210,8 +210,8 @@ impl fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    /// The next message or event; `None` once the mailbox is dropped or another inbox receives the kind. Nothing is lost
-    /// if the future is dropped.
+    /// The next message or event; `None` once the mailbox is dropped or another inbox receives the kind. Nothing is
+    /// lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Incoming> {
         loop {
             let (from, body) = match self.messages.recv().await? {

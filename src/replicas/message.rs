@@ -2,11 +2,12 @@
 //!
 //! | kind | receivers | sealed | version |
 //! | --- | --- | --- | --- |
-//! | [`QuotaMessage`]: grants, lease changes, permits | all, or one | no: replicas with different keys share the quota | never changes |
-//! | [`PurgeMessage`] | all, or one | no: a purge must reach replicas with other keys | never changes |
-//! | [`FetchMessage`], but `Unreadable` | one | yes: it names callers and filters; bound to sender and receiver | [`super::FetchSettings::VERSION`] |
-//! | [`FetchMessage::Unreadable`] | one | no: the receiver may have another key | never changes |
+//! | [`QuotaMessage`] | all, or one | no, since replicas with different keys share the quota | never changes |
+//! | [`PurgeMessage`] | all, or one | no, since a purge must reach replicas with other keys | never changes |
+//! | [`FetchMessage`] | one | yes, bound to sender and receiver | [`super::FetchSettings::VERSION`] |
+//! | [`FetchMessage::Unreadable`] | one | no, since the receiver may have another key | never changes |
 //!
+//! Fetch messages are sealed because they name callers and filters.
 //! No message contains an item: a fetched chunk goes through Redis, and the message says where it is.
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub enum Message {
     Quota {
         /// The account.
         account: Arc<str>,
-        /// What is said about its quota.
+        /// The message about its quota.
         message: QuotaMessage,
     },
     /// About a purge.
@@ -60,7 +61,7 @@ pub enum QuotaMessage {
     Permit {
         /// The number of the permit, unique among those that one borrower requests.
         number: u64,
-        /// What is said about it.
+        /// The message about the permit.
         message: PermitMessage,
     },
 }
@@ -69,13 +70,13 @@ pub enum QuotaMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PermitMessage {
     /// The sender requests a permit.
-    Borrow(Requester),
+    Request(Requester),
     /// The permit is granted under this name in the leader's ledger.
-    Lent(Arc<str>),
+    Granted(Arc<str>),
     /// The quota is spent; a request is worthwhile after this number of milliseconds.
-    Spent(u64),
+    Exhausted(u64),
     /// The call has ended.
-    Back,
+    Returned,
     /// The permit is not needed, and no call was made.
     Unused,
 }

@@ -1,7 +1,7 @@
 //! Everything that replicas say to each other: one [`Message`] type, one codec, one seal.
 //!
-//! A replica publishes messages through Redis and takes them in at a [`Mailbox`]. Delivery is fast and not guaranteed, so
-//! each sender repeats what must arrive, or leaves it in Redis as well.
+//! A replica publishes messages through Redis and takes them in at a [`Mailbox`]. Delivery is fast and not guaranteed,
+//! so each sender repeats what must arrive, or leaves it in Redis as well.
 //!
 //! | file | contents |
 //! | --- | --- |

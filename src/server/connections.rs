@@ -2,19 +2,29 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::edge::Kind;
+use crate::problem::MEDIA_TYPE;
+
 /// Mask of the bits of an IPv6 address that identify a peer. Providers assign a whole /64 to one customer.
 const PEER_MASK: u128 = !0 << 64;
 
-/// Problem document for a connection beyond the limits.
-const TOO_MANY_CONNECTIONS: &str = concat!(
-    r#"{"type":"urn:koregate:problem:overloaded","title":"Service Unavailable","status":503,"#,
-    r#""detail":"too many connections","errors":[{"msg":"too many connections","code":503}]}"#
-);
+/// The response on a connection beyond the limits, as bytes.
+static OVERLOADED_RESPONSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let problem = Kind::Overloaded.problem("too many connections");
+    let body = problem.to_json();
+    let head = format!(
+        "HTTP/1.1 {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        problem.status(),
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
+});
 
 /// The connection limits of a listener. Clones share their state.
 #[derive(Clone, Debug)]
@@ -102,12 +112,7 @@ fn peer_key(address: IpAddr) -> IpAddr {
 
 /// Writes a 503 to a connection that is not served, if the socket takes it without waiting.
 pub(super) fn send_overloaded(stream: &TcpStream) {
-    let response = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
-         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{TOO_MANY_CONNECTIONS}",
-        TOO_MANY_CONNECTIONS.len()
-    );
-    let _ = stream.try_write(response.as_bytes());
+    let _ = stream.try_write(&OVERLOADED_RESPONSE);
 }
 
 #[cfg(test)]
@@ -130,5 +135,16 @@ mod tests {
         assert_eq!(limits.peers.open.lock().unwrap().len(), 1);
         let _others = (admit("2001:db8::1").unwrap(), admit("2001:db8::ffff:2").unwrap());
         assert_eq!(limits.peers.open.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn overloaded_response_is_one_http_message() {
+        let body = concat!(
+            r#"{"type":"urn:koregate:problem:overloaded","title":"Service Unavailable","status":503,"#,
+            r#""detail":"too many connections","errors":[{"msg":"too many connections","code":503}]}"#
+        );
+        let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+                    cache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 170\r\n\r\n";
+        assert_eq!(str::from_utf8(&OVERLOADED_RESPONSE).unwrap(), format!("{head}{body}"));
     }
 }

@@ -1,75 +1,95 @@
-//! A window that cannot be cut, or of an account whose windows cannot: it is kept and fetched as exactly that window.
+//! Windows that are not cut into chunks: cached, and fetched, as exactly the requested window.
+//!
+//! For a window with an item that cannot be placed by its timestamp, and for accounts whose `window.field` is wrong.
 
 use std::sync::Arc;
 
-use super::segments::Segment;
-use super::session::{Joined, MAX_SURVEYS_WITHOUT_PROGRESS, Mode, Next, Session};
+use super::progress::MAX_ROUNDS_WITHOUT_PROGRESS;
+use super::query::Delivery;
+use super::session::{Session, WaitFor};
+use super::snapshot::JoinedFetch;
 use crate::cache::chunk::{Chunk, Slice};
-use crate::cache::fetch::InFlightFetch;
-use crate::cache::{CacheError, Outcome};
+use crate::cache::error::CacheError;
+use crate::cache::fetch::{ExactWindow, Segment};
+use crate::cache::outcome::Outcome;
+use crate::cache::series::InFlightFetch;
 use crate::paging::{PagingError, PlacementCheck};
 
+/// The source of an exact window.
+enum ExactSource {
+    Cached(Arc<Chunk>),
+    Fetch(Arc<InFlightFetch>),
+}
+
 impl Session {
-    /// Exactly what the upstream says to this window, cut by nobody.
-    pub(in crate::cache) async fn gather_exactly(&mut self) -> Result<(Vec<Segment>, Outcome), CacheError> {
-        self.flights.clear();
-        self.seat.wait_only_for(&[]);
-        self.mode = Mode::Whole;
-        for _ in 0..MAX_SURVEYS_WITHOUT_PROGRESS {
-            let found = self.find_exactly()?;
-            self.arrival = None;
-            let (chunk, outcome) = match found {
-                Ok(chunk) => (chunk, Outcome::Hit),
-                Err(flight) => {
-                    while flight.result().is_none() {
-                        let (flight, known, need) = (flight.clone(), flight.interval(), self.interval);
-                        self.advance(Next::Flights(vec![Joined { flight, known, need }])).await?;
-                    }
-                    let chunks = flight.result().ok_or(CacheError::FetchLost)??.chunks;
-                    self.flights.push(flight);
-                    // One that was left, as another replica makes the calls now, brings nothing.
-                    let Some(chunk) = chunks.first() else {
-                        self.seat.patience.attempt_again();
+    /// The upstream's answer to exactly this window, as one segment.
+    ///
+    /// # Errors
+    /// If the fetch fails, or its rows moved a moment ago.
+    pub(super) async fn assemble_exactly(&mut self) -> Result<(Vec<Segment>, Outcome), CacheError> {
+        self.gathered.clear_fetches();
+        self.waiter.retain_fetches(|_| false);
+        self.progress.delivery = Delivery::Whole;
+        for _ in 0..MAX_ROUNDS_WITHOUT_PROGRESS {
+            let source = self.find_exact_source()?;
+            self.release_batch_guard();
+            let (chunk, outcome) = match source {
+                ExactSource::Cached(chunk) => (chunk, Outcome::Hit),
+                ExactSource::Fetch(fetch) => match self.wait_for_exact(fetch).await? {
+                    Some(chunk) => (chunk, Outcome::Bypass),
+                    // The fetch was left to another replica, which is the leader now.
+                    None => {
+                        self.waiter.queue_timeout.attempt_again();
                         continue;
-                    };
-                    (chunk.clone(), Outcome::Bypass)
-                }
+                    }
+                },
             };
-            let (fetched_at, copy) = (chunk.fetched_at(), outcome == Outcome::Hit);
+            let (interval, fetched_at) = (self.progress.remaining, chunk.fetched_at());
             let slice = Slice { rows: 0..chunk.len(), chunk };
-            return Ok((vec![Segment { interval: self.interval, slice, fetched_at, copy, derived: false }], outcome));
+            let is_cached = outcome == Outcome::Hit;
+            return Ok((vec![Segment { interval, slice, fetched_at, is_cached, is_derived: false }], outcome));
         }
         Err(CacheError::FetchLost)
     }
 
-    /// The window as it is kept, or the flight that is going to bring it.
-    fn find_exactly(&self) -> Result<Result<Arc<Chunk>, Arc<InFlightFetch>>, CacheError> {
-        let key = (self.interval, self.series.agentic);
-        let mut shelf = self.shelf.lock();
-        if let Some(chunk) = shelf.exact.get(&key).and_then(|copy| copy.use_chunk(&self.fetcher.memory)) {
-            return Ok(Ok(chunk));
+    /// Waits until an exact fetch has finished. `None` if it returned nothing.
+    async fn wait_for_exact(&mut self, fetch: Arc<InFlightFetch>) -> Result<Option<Arc<Chunk>>, CacheError> {
+        let needed = self.progress.remaining;
+        while fetch.result().is_none() {
+            let (fetch, joined_interval) = (fetch.clone(), fetch.interval());
+            self.wait(WaitFor::Fetches(vec![JoinedFetch { fetch, joined_interval, needed }])).await?;
         }
-        if shelf.is_torn(self.interval) {
-            return Err(CacheError::Paging(PagingError::Torn(self.interval)));
+        let chunks = fetch.result().ok_or(CacheError::FetchLost)??.chunks;
+        self.gathered.add_calls(fetch);
+        Ok(chunks.first().cloned())
+    }
+
+    /// The cached window, or the fetch that brings it, which is started if there is none.
+    fn find_exact_source(&self) -> Result<ExactSource, CacheError> {
+        let (window, agentic) = (self.progress.remaining, self.query.series.agentic);
+        let mut series = self.series_state.lock();
+        let entry = series.exact.get(&(window, agentic));
+        if let Some(chunk) = entry.and_then(|entry| entry.use_chunk(&self.fetcher.memory)) {
+            return Ok(ExactSource::Cached(chunk));
         }
-        let flight = shelf
-            .in_flight
-            .iter()
-            .filter(|flight| {
-                (flight.interval(), flight.spec.agentic, flight.spec.placed)
-                    == (key.0, key.1, PlacementCheck::Unchecked)
+        if series.is_torn(window) {
+            return Err(CacheError::Paging(PagingError::Torn(window)));
+        }
+        let is_exact = |fetch: &&Arc<InFlightFetch>| {
+            let route = &fetch.spec;
+            fetch.interval() == window && route.agentic == agentic && route.placed == PlacementCheck::Unchecked
+        };
+        let mut exact = series.in_flight.iter().filter(is_exact);
+        let fetch = exact.find(|fetch| self.waiter.may_join(fetch) && self.waiter.join(fetch)).cloned();
+        Ok(ExactSource::Fetch(fetch.unwrap_or_else(|| {
+            self.fetcher.fetch_exactly(ExactWindow {
+                series: &self.query.series,
+                shared: &self.series_state,
+                state: &mut series,
+                interval: window,
+                fresh_since: self.gathered.fresh_since,
+                waiter: &self.waiter,
             })
-            .find(|flight| self.seat.may_join(flight) && self.seat.join(flight))
-            .cloned();
-        Ok(Err(flight.unwrap_or_else(|| {
-            self.fetcher.fetch_exactly(
-                &self.series,
-                &self.shelf,
-                &mut shelf,
-                self.interval,
-                self.fresh_since,
-                &self.seat,
-            )
         })))
     }
 }

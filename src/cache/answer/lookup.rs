@@ -1,68 +1,91 @@
-//! What of a window is there, and which runs would bring the rest. It only looks: nothing is begun here.
+//! Lookup in memory: what serves a window, and which runs would bring the rest. Starts nothing.
 
 use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 
-use super::super::chunk::json_strip;
-use crate::cache::chunk::Chunk;
+use crate::cache::chunk::{Chunk, json_strip};
 use crate::cache::fetch::Fetcher;
-use crate::cache::series::{SeriesState, SharedSeriesState};
-use crate::cache::store::CacheEntry;
-use crate::cache::store::Memory;
+use crate::cache::series::{SeriesMap, SeriesState, SharedSeriesState};
+use crate::cache::store::{CacheEntry, Memory};
 use crate::request::{Filter, KnownFilter, Series};
 use crate::upstream::PAGE_LIMIT;
-use crate::window::{Interval, IntervalSet, Plan, Timestamp};
+use crate::window::{FreshnessPolicy, Interval, IntervalSet, Plan, Timestamp};
 
-/// A run is ended by a gap of this many items, at which leaving them out saves as much, on the average, as the last page
-/// of a run wastes.
-const WORTH_A_RUN: usize = PAGE_LIMIT as usize / 2;
-/// What a rich item has and a plain one has not.
-const RICH_MEMBER: &str = "agenticActivities";
+/// The number of cached items between two gaps from which on two runs are fetched instead of one: then leaving these
+/// items out saves as much, on average, as the last page of a run wastes.
+const MAX_BRIDGED_ITEMS: usize = PAGE_LIMIT as usize / 2;
+/// The member by which items with `includeAgenticData` differ from those without.
+const AGENTIC_MEMBER: &str = "agenticActivities";
 
-/// What serves a part of the window.
+/// A chunk that serves a part of the window.
 #[derive(Clone, Debug)]
 pub(in crate::cache) struct Hit {
     pub(in crate::cache) chunk: Arc<Chunk>,
-    /// What must be done to its items first.
-    pub(in crate::cache) change: ItemConversion,
-    /// Whether it was there before this window was asked for.
-    pub(in crate::cache) copy: bool,
+    pub(in crate::cache) conversion: ItemConversion,
+    /// Whether it was cached before the request.
+    pub(in crate::cache) is_cached: bool,
 }
 
-/// How the items of another series become those of the one that was asked for.
+/// The conversion of another series' items into those of the requested series.
 #[derive(Clone, Debug)]
 pub(in crate::cache) struct ItemConversion {
-    pub(in crate::cache) strip: bool,
+    /// Whether `agenticActivities` is removed.
+    pub(in crate::cache) strips_agentic: bool,
     pub(in crate::cache) filter: Option<KnownFilter>,
 }
 
 impl ItemConversion {
-    pub(in crate::cache) fn is_none(&self) -> bool {
-        !self.strip && self.filter.is_none()
+    /// Whether items stay as they are.
+    pub(in crate::cache) fn is_identity(&self) -> bool {
+        !self.strips_agentic && self.filter.is_none()
     }
 
+    /// The converted item; `None` if the filter leaves it out.
     pub(in crate::cache) fn apply(&self, item: Bytes) -> Option<Bytes> {
         if self.filter.as_ref().is_some_and(|filter| !filter.passes(&item)) {
             return None;
         }
-        if self.strip { Some(json_strip::without(&item, RICH_MEMBER).unwrap_or(item)) } else { Some(item) }
+        let stripped = || json_strip::without(&item, AGENTIC_MEMBER);
+        Some(self.strips_agentic.then(stripped).flatten().unwrap_or(item))
     }
 }
 
-/// One look at what is there of a series.
+/// The parts of the cache, and the settings, that a lookup depends on.
+#[derive(Clone, Copy)]
+pub(in crate::cache) struct LookupPolicy<'a> {
+    pub(in crate::cache) memory: &'a Memory,
+    pub(in crate::cache) series_map: &'a SeriesMap,
+    pub(in crate::cache) freshness: &'a FreshnessPolicy,
+    /// The time before which data has settled, by the clock of this machine or of the upstream, whichever is earlier.
+    pub(in crate::cache) settled_before: Timestamp,
+}
+
+impl<'a> LookupPolicy<'a> {
+    /// The policy of a cache for a request of this time.
+    pub(in crate::cache) fn new(fetcher: &'a Fetcher, asked_at: Timestamp) -> Self {
+        Self {
+            memory: &fetcher.memory,
+            series_map: &fetcher.series_map,
+            freshness: &fetcher.settings.freshness_policy,
+            settled_before: fetcher.settled_before(asked_at),
+        }
+    }
+}
+
+/// A lookup for one series.
 pub(in crate::cache) struct Lookup<'a> {
-    pub(in crate::cache) fetcher: &'a Fetcher,
+    pub(in crate::cache) policy: LookupPolicy<'a>,
     pub(in crate::cache) series: &'a Series,
     pub(in crate::cache) asked_at: Timestamp,
-    /// Copies fetched since then are good enough.
+    /// Entries that were fetched since then are fresh.
     pub(in crate::cache) fresh_since: Timestamp,
-    /// Whether what is seen counts as used.
+    /// [`CacheEntry::use_chunk`] or [`CacheEntry::peek`]: whether the chunks count as used.
     pub(in crate::cache) open: fn(&CacheEntry, &Memory) -> Option<Arc<Chunk>>,
 }
 
 impl Lookup<'_> {
-    /// Takes what the shelves have for the plan. The series' own is still locked then.
+    /// Takes all that serves the plan. Returns the series of the request, still locked.
     pub(in crate::cache) fn take<'s>(
         &self,
         plan: &mut Plan<Hit>,
@@ -70,69 +93,70 @@ impl Lookup<'_> {
     ) -> MutexGuard<'s, SeriesState> {
         self.take_filterable(plan, own);
         let own = own.lock();
-        self.take_copies(plan, &own, None);
+        self.take_entries(plan, &own, None);
         own
     }
 
-    /// Takes what the filter of the series can be applied to, where nothing is kept filtered.
+    /// Takes entries of the unfiltered series, to which the filter is applied here, for the time of which the filtered
+    /// series `own` has none.
     pub(in crate::cache) fn take_filterable(&self, plan: &mut Plan<Hit>, own: &SharedSeriesState) {
         if !plan.missing.is_empty()
             && let Filter::Known(filter) = &self.series.filter
         {
-            self.take_copies(plan, &own.lock(), None);
+            self.take_entries(plan, &own.lock(), None);
             if let Some(unfiltered) = self.unfiltered() {
-                self.take_copies(plan, &unfiltered.lock(), Some(filter));
+                self.take_entries(plan, &unfiltered.lock(), Some(filter));
             }
         }
     }
 
-    /// The shelf of all items that the filter chooses from.
+    /// The same series without its filter.
     pub(in crate::cache) fn unfiltered(&self) -> Option<SharedSeriesState> {
-        self.fetcher.series_map.find(&Series { filter: Filter::None, ..self.series.clone() })
+        self.policy.series_map.find(&Series { filter: Filter::None, ..self.series.clone() })
     }
 
-    /// Takes the copies of a shelf, to which `filter` is to be applied.
-    pub(in crate::cache) fn take_copies(
+    /// Takes the entries of a locked series, to which `filter` is to be applied.
+    pub(in crate::cache) fn take_entries(
         &self,
         plan: &mut Plan<Hit>,
-        shelf: &SeriesState,
+        series: &SeriesState,
         filter: Option<&KnownFilter>,
     ) {
-        let open = |copy: &CacheEntry, strip| {
-            let chunk = (self.open)(copy, &self.fetcher.memory)?;
-            Some(Hit { chunk, change: ItemConversion { strip, filter: filter.cloned() }, copy: true })
+        let open = |entry: &CacheEntry, strips_agentic| {
+            let chunk = (self.open)(entry, self.policy.memory)?;
+            let conversion = ItemConversion { strips_agentic, filter: filter.cloned() };
+            Some(Hit { chunk, conversion, is_cached: true })
         };
-        let (freshness_policy, agentic) = (&self.fetcher.freshness_policy, self.series.agentic);
+        let (freshness, agentic) = (self.policy.freshness, self.series.agentic);
         if !agentic {
-            plan.take(shelf.entries.of(false), freshness_policy, self.asked_at, self.fresh_since, |copy| {
-                open(copy, false)
+            plan.take(series.entries.by_agentic(false), freshness, self.asked_at, self.fresh_since, |entry| {
+                open(entry, false)
             });
         }
-        plan.take(shelf.entries.of(true), freshness_policy, self.asked_at, self.fresh_since, |copy| {
-            open(copy, !agentic)
+        plan.take(series.entries.by_agentic(true), freshness, self.asked_at, self.fresh_since, |entry| {
+            open(entry, !agentic)
         });
     }
 
-    /// The runs that bring `unasked`, which is missing in `plan`.
-    pub(in crate::cache) fn runs(&self, plan: &Plan<Hit>, unasked: &IntervalSet) -> IntervalSet {
-        let bridged = plan.coalesce_gaps(unasked, WORTH_A_RUN, |interval, held| self.open_items(interval, held));
-        let settled = self.fetcher.settled_before(self.asked_at);
-        let full = |interval: &Interval| {
-            // A copy that ends with the tick of an inclusive `to` has it only if the upstream's bound is what the
-            // configuration says. The query from that second on brings it in any case, so it is taken from there.
+    /// The intervals to fetch for `unclaimed`, which is missing in `plan`.
+    pub(in crate::cache) fn runs(&self, plan: &Plan<Hit>, unclaimed: &IntervalSet) -> IntervalSet {
+        let bridged = plan.coalesce_gaps(unclaimed, MAX_BRIDGED_ITEMS, |interval, hit| self.open_items(interval, hit));
+        let widened = |interval: &Interval| {
+            // An entry that ends with the tick of an inclusive `to` includes that second only if the upstream's bound
+            // is as configured. A run from the beginning of that second on brings it in any case.
             let interval = Interval::new(interval.start.floor_second(), interval.end);
-            // The rest of a last second is fetched along, so that whoever spells the same day otherwise does not pay a
-            // call for less than a second. What is open is cut at now, and no second of it is rounded.
-            Some(interval.to_full_minute()).filter(|full| full.end <= settled).unwrap_or(interval)
+            // The rest of the last minute is fetched too, so that another spelling of the same day does not cost a call
+            // for less than a second. Open time is cut at now, and is not rounded.
+            Some(interval.to_full_minute()).filter(|full| full.end <= self.policy.settled_before).unwrap_or(interval)
         };
-        bridged.intervals().iter().map(full).collect()
+        bridged.intervals().iter().map(widened).collect()
     }
 
-    /// How many items of a copy lie in `interval`, if they may be fetched again before they are due: what has settled may
-    /// not, and what has just been fetched need not.
-    fn open_items(&self, interval: Interval, held: &Hit) -> Option<usize> {
-        let fetched_at = held.chunk.fetched_at();
-        let open = interval.start >= self.fetcher.freshness_policy.settled_before(fetched_at);
-        (held.copy && open && fetched_at < self.fresh_since).then(|| held.chunk.rows_within(interval).len())
+    /// The number of a hit's items in `interval`, if they may be fetched again before they are stale: settled items
+    /// must not, and items that were fetched just now need not.
+    fn open_items(&self, interval: Interval, hit: &Hit) -> Option<usize> {
+        let fetched_at = hit.chunk.fetched_at();
+        let is_open = interval.start >= self.policy.freshness.settled_before(fetched_at);
+        (hit.is_cached && is_open && fetched_at < self.fresh_since).then(|| hit.chunk.rows_within(interval).len())
     }
 }

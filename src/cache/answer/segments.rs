@@ -1,4 +1,4 @@
-//! The parts of a window, cut from the chunks that hold them.
+//! Segments of a window, cut from the chunks that serve it.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -6,48 +6,41 @@ use std::sync::Arc;
 
 use super::lookup::Hit;
 use crate::cache::chunk::{Damaged, Slice};
-use crate::window::{Interval, Timestamp};
+use crate::cache::fetch::Segment;
+use crate::window::Interval;
 
-/// A part of the window with what serves it.
-pub(in crate::cache) struct Segment {
-    pub(in crate::cache) interval: Interval,
-    pub(in crate::cache) slice: Slice,
-    /// When it was fetched.
-    pub(in crate::cache) fetched_at: Timestamp,
-    /// Whether it was there before.
-    pub(in crate::cache) copy: bool,
-    /// Whether the chunk was made of another for this answer.
-    pub(in crate::cache) derived: bool,
+/// Cuts segments from `hits`, ascending. Items of other series are converted.
+///
+/// # Errors
+/// [`Damaged`] if a chunk does not inflate.
+pub(super) async fn cut_segments(mut hits: Vec<(Interval, Hit)>) -> Result<Vec<Segment>, Damaged> {
+    hits.sort_by_key(|(interval, _)| interval.start);
+    let converts = hits.iter().any(|(_, hit)| !hit.conversion.is_identity());
+    let cut = move || hits.into_iter().map(|(interval, hit)| cut_segment(interval, hit)).collect();
+    // A conversion parses items, which would hold up other tasks of this thread.
+    if converts { tokio::task::spawn_blocking(cut).await.unwrap_or(Err(Damaged)) } else { cut() }
 }
 
-/// Cuts what is held to the window, in time order; items of other series are changed first.
-pub(in crate::cache) async fn parts(mut held: Vec<(Interval, Hit)>) -> Result<Vec<Segment>, Damaged> {
-    held.sort_by_key(|(interval, _)| interval.start);
-    let changes = held.iter().any(|(_, held)| !held.change.is_none());
-    let cut = move || held.into_iter().map(|(interval, held)| part(interval, held)).collect();
-    // Changing items parses them, which takes long enough to hold up others of this thread.
-    if changes { tokio::task::spawn_blocking(cut).await.unwrap_or(Err(Damaged)) } else { cut() }
-}
-
-fn part(interval: Interval, held: Hit) -> Result<Segment, Damaged> {
-    let (fetched_at, copy, derived) = (held.chunk.fetched_at(), held.copy, !held.change.is_none());
-    let chunk = if derived { Arc::new(held.chunk.derive(|item| held.change.apply(item))?) } else { held.chunk };
+fn cut_segment(interval: Interval, hit: Hit) -> Result<Segment, Damaged> {
+    let Hit { chunk, conversion, is_cached } = hit;
+    let (fetched_at, is_derived) = (chunk.fetched_at(), !conversion.is_identity());
+    let chunk = if is_derived { Arc::new(chunk.derive(|item| conversion.apply(item))?) } else { chunk };
     let slice = Slice { rows: chunk.rows_within(interval), chunk };
-    Ok(Segment { interval, slice, fetched_at, copy, derived })
+    Ok(Segment { interval, slice, fetched_at, is_cached, is_derived })
 }
 
-/// The spans whose items have moved elsewhere since they were fetched: an item that is not settled and stands in two
-/// parts has left the one that was fetched first. What one run has brought twice stands there twice.
-pub(in crate::cache) fn twice(parts: &[Segment]) -> Vec<Interval> {
+/// The segments from which items have moved since they were fetched: an open item that is in two segments has left the
+/// one that was fetched first. Two equal items of one fetch are both true.
+pub(super) fn moved_segments(segments: &[Segment]) -> Vec<Interval> {
     let mut seen: HashMap<u64, &Segment> = HashMap::new();
     let mut moved = Vec::new();
-    for part in parts {
-        for name in part.slice.chunk.id_hashes(part.slice.rows.clone()) {
-            if let Some(other) = seen.insert(*name, part) {
-                match other.slice.chunk.fetched_at().cmp(&part.slice.chunk.fetched_at()) {
+    for segment in segments {
+        for name in segment.slice.chunk.id_hashes(segment.slice.rows.clone()) {
+            if let Some(other) = seen.insert(*name, segment) {
+                match other.slice.chunk.fetched_at().cmp(&segment.slice.chunk.fetched_at()) {
                     Ordering::Less => moved.push(other.interval),
                     Ordering::Equal => {}
-                    Ordering::Greater => moved.push(part.interval),
+                    Ordering::Greater => moved.push(segment.interval),
                 }
             }
         }

@@ -1,389 +1,291 @@
-//! One request's session: what it has in hand of its window, and where the rest comes from.
+//! The session of one request: a loop of two steps, shared by answers that are whole, exact, streamed, or for another
+//! replica.
 //!
-//! [`Session::survey`] is the one look at all sources: memory, flights, Redis by name. Under the lock under which it finds
-//! something missing, it asks for it. [`Session::advance`] (`wait`) waits for what the survey found to be the next. An
-//! answer that is put together whole (`serve`), one that is streamed (`stream`) and one for another replica (`relay`) are
-//! loops over these two.
+//! 1. [`Session::plan_next_step`] looks at all sources (gathered chunks, memory, fetches in flight, Redis by name).
+//!    Under the lock under which it finds something missing, it joins or requests the fetch that brings it, so that no
+//!    time is fetched twice.
+//! 2. [`Session::wait`] (`wait.rs`) waits for what the first step found to be next.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::lookup::{Hit, ItemConversion, Lookup};
-use crate::cache::chunk::Chunk;
-use crate::cache::cluster::BatchArrival;
-use crate::cache::fetch::Fetcher;
-use crate::cache::fetch::needed_part;
-use crate::cache::fetch::{FetchedInterval, InFlightFetch};
-use crate::cache::fetch::{RedisHit, Waiter};
+use super::gathered::Gathered;
+use super::lookup::{Hit, ItemConversion, Lookup, LookupPolicy};
+use super::next_step::{Action, NextStep, next_step};
+use super::progress::{Progress, Report};
+use super::query::{Delivery, Query};
+use super::snapshot::{JoinedFetch, LockedSeries};
+use crate::cache::error::CacheError;
+use crate::cache::fetch::{Fetcher, UnreportedCalls, needed_part};
 use crate::cache::redis::RedisListing;
-use crate::cache::series::{NextNeed, PendingRequest, SeriesState, SharedSeriesState};
+use crate::cache::series::{BatchGuard, NextNeed, PendingRequest, SeriesState, SharedSeriesState, Waiter};
 use crate::cache::store::CacheEntry;
-use crate::cache::store::ReadAheadPermit;
-use crate::cache::{CacheError, PageRange, WindowQuery};
+use crate::cache::types::WindowQuery;
 use crate::paging::PagingError;
-use crate::request::{Filter, KnownFilter, QueueTimeout, Series};
-use crate::upstream::PAGE_LIMIT;
-use crate::window::{Interval, IntervalMap, IntervalSet, Plan, PlanEntry, Timestamp};
+use crate::request::{Filter, KnownFilter, QueueTimeout};
+use crate::window::{Interval, IntervalSet, Plan, Timestamp};
 
-/// The most surveys in a row without progress. Each waits for runs to be planned, or for a flight to land or to become
-/// shorter; or for the second tier.
-pub(in crate::cache) const MAX_SURVEYS_WITHOUT_PROGRESS: usize = 1000;
-/// The most flights in a row that bring nothing, because another replica came to make the calls, or because they were too
-/// large.
-const MAX_FRUITLESS_FLIGHTS: usize = 64;
-/// What is kept of so much time in the second tier is read all at once.
-const DAY: Duration = Duration::from_hours(24);
-/// A window of so many pages that are still to come is long,
-const LONG_PAGES: f64 = 60.0;
-/// and one of so many if it is of more than a day: a usual day is soon there, and is answered with a status and a length.
-const LONG_PAGES_FOR_DAYS: f64 = 12.0;
-
-/// A chunk that a flight has brought for this answer, or that was found for it.
-#[derive(Clone, Debug)]
-pub(in crate::cache) struct Fetched {
-    pub(in crate::cache) chunk: Arc<Chunk>,
-    pub(in crate::cache) agentic: bool,
-    /// Whether the filter is still to be applied to it.
-    pub(in crate::cache) is_unfiltered: bool,
-    /// Whether it was there before.
-    pub(in crate::cache) copy: bool,
+/// The state of one request, from its query to its answer.
+pub(super) struct Session {
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) query: Query,
+    pub(super) series_state: SharedSeriesState,
+    /// Registered with the fetches that the request waits for, as long as the session exists.
+    pub(super) waiter: Arc<Waiter>,
+    /// Dropped when the missing time has been requested, so that the leader's batch is complete.
+    batch_guard: Option<Arc<BatchGuard>>,
+    pub(super) gathered: Gathered,
+    pub(super) progress: Progress,
+    pub(super) report: Report,
 }
 
-impl PlanEntry for Fetched {
-    fn fetched_at(&self) -> Timestamp {
-        self.chunk.fetched_at()
-    }
-}
-
-/// What one request has gathered so far.
-pub(in crate::cache) struct Session {
-    pub(in crate::cache) fetcher: Arc<Fetcher>,
-    pub(in crate::cache) series: Arc<Series>,
-    /// What is still to be answered.
-    pub(in crate::cache) interval: Interval,
-    pub(in crate::cache) page_range: PageRange,
-    pub(in crate::cache) asked_at: Timestamp,
-    /// Copies fetched since then are good enough.
-    pub(in crate::cache) fresh_since: Timestamp,
-    pub(in crate::cache) shelf: SharedSeriesState,
-    /// It waits here, as long as somebody waits for it.
-    pub(in crate::cache) seat: Arc<Waiter>,
-    /// For another replica: dropped when it has been seen what there is to ask for.
-    pub(in crate::cache) arrival: Option<Arc<BatchArrival>>,
-    /// Flights that have brought something, whose calls were not told of yet.
-    pub(in crate::cache) flights: Vec<Arc<InFlightFetch>>,
-    pub(in crate::cache) in_hand: IntervalMap<Fetched>,
-    /// Room that was set aside for what is in hand ahead of the answer.
-    ahead: Vec<(Interval, ReadAheadPermit)>,
-    pub(in crate::cache) mode: Mode,
-    /// What the second tier has of a long window.
-    pub(in crate::cache) listing: Option<RedisListing>,
-    pub(in crate::cache) history: History,
-}
-
-/// How a window is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cache) enum Mode {
-    /// As a whole.
-    Whole,
-    /// As a whole, whose length must be known before any of it is sent: so all of it must fit into memory.
-    WholeInMemory,
-    /// As a whole, unless it turns out to take long: then it is streamed.
-    MayStream,
-    /// Piece by piece, in the order of time. What was purged is not served any more.
-    StreamEvent,
-}
-
-/// What there is to tell of an answer before it has come to its end.
-#[derive(Debug, Default)]
-pub(in crate::cache) struct History {
-    /// When the oldest of what was there already had been fetched.
-    pub(in crate::cache) oldest: Option<Timestamp>,
-    /// Whether anything had to be fetched.
-    pub(in crate::cache) fetches: bool,
-    /// Whether anything was there, but too old.
-    pub(in crate::cache) stale: bool,
-    /// How many times something has landed or was read, or a page has come.
-    pub(in crate::cache) progress: usize,
-    /// How many flights in a row have brought nothing.
-    fruitless: usize,
-    /// Whether a run beside the others was asked for since something was last heard of a flight: if none could begin, it
-    /// is not asked for again before that.
-    pub(in crate::cache) asked_further: bool,
-}
-
-/// What a survey has found.
-pub(in crate::cache) enum NextStep {
-    /// All of the window.
+/// The result of a planning round.
+pub(super) enum Round {
+    /// All of the remaining window.
     Complete(Vec<(Interval, Hit)>),
-    /// Some of it.
+    /// A part of it.
     Partial {
-        /// What lies at its beginning, one behind the other.
-        ready: Vec<(Interval, Hit)>,
-        /// How many pages are still to come, if that is known.
-        pages_to_come: Option<f64>,
-        next: Next,
+        /// The adjacent beginning of the remaining window, ascending.
+        beginning: Vec<(Interval, Hit)>,
+        /// Whether the answer is streamed from here on.
+        is_long: bool,
+        next: WaitFor,
     },
 }
 
-/// What is to be waited for.
-pub(in crate::cache) enum Next {
-    /// Runs are being planned.
-    Begin(watch::Receiver<()>),
-    /// Flights that bring something of the window.
-    Flights(Vec<Joined>),
-    /// Nobody knows yet whether the second tier has this.
-    List(IntervalSet),
-    /// The second tier has this, which comes next.
-    Read(IntervalSet),
-}
-
-/// A flight that is waited for.
-pub(in crate::cache) struct Joined {
-    pub(in crate::cache) flight: Arc<InFlightFetch>,
-    /// The span that it had when it was found.
-    pub(in crate::cache) known: Interval,
-    /// From the first to the last moment that is needed of it.
-    pub(in crate::cache) need: Interval,
+/// The event to wait for before the next round.
+pub(super) enum WaitFor {
+    /// The start of the runs of a batch.
+    Batch(watch::Receiver<()>),
+    /// News of fetches in flight.
+    Fetches(Vec<JoinedFetch>),
+    /// The names of the chunks that Redis has of these intervals.
+    RedisNames(IntervalSet),
+    /// The chunks that Redis has of these intervals.
+    RedisChunks(IntervalSet),
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.fetcher.series_map.remove_if_idle(&self.series, &self.shelf);
+        self.fetcher.series_map.remove_if_idle(&self.query.series, &self.series_state);
+    }
+}
+
+impl UnreportedCalls for Session {
+    fn charge(&self) -> u32 {
+        self.gathered.charge()
     }
 }
 
 impl Session {
-    /// One that has so much patience with the quota.
-    pub(in crate::cache) fn new(
+    /// The session of a request that waits for the quota for as long as `queue_timeout`.
+    pub(super) fn new(
         fetcher: Arc<Fetcher>,
         query: WindowQuery,
-        patience: Arc<QueueTimeout>,
-        arrival: Option<Arc<BatchArrival>>,
+        queue_timeout: Arc<QueueTimeout>,
+        batch_guard: Option<Arc<BatchGuard>>,
     ) -> Self {
-        let WindowQuery { series, interval, page_range, asked_at, asker, may_stream: _ } = query;
-        let is_long = fetcher.redis.is_some() && interval.length() > DAY;
-        let settled = interval.end <= fetcher.settled_before(asked_at);
+        let query = Query::new(query, &fetcher);
         Self {
-            shelf: fetcher.series_map.of(&series),
+            series_state: fetcher.series_map.get_or_insert(&query.series),
+            waiter: Waiter::new(query.requester.clone(), queue_timeout),
+            batch_guard,
+            gathered: Gathered::new(query.asked_at),
+            progress: Progress::new(query.window, query.lists_redis),
+            report: Report::default(),
             fetcher,
-            series,
-            interval,
-            page_range,
-            asked_at,
-            fresh_since: asked_at,
-            seat: Waiter::new(asker, patience),
-            arrival,
-            flights: Vec::new(),
-            in_hand: IntervalMap::default(),
-            ahead: Vec::new(),
-            mode: Mode::Whole,
-            listing: (is_long && settled).then(RedisListing::new),
-            history: History::default(),
+            query,
         }
     }
 
-    fn look(&self) -> Lookup<'_> {
-        let (fetcher, series) = (&*self.fetcher, &*self.series);
-        Lookup { fetcher, series, asked_at: self.asked_at, fresh_since: self.fresh_since, open: CacheEntry::use_chunk }
+    fn lookup(&self) -> Lookup<'_> {
+        Lookup {
+            policy: LookupPolicy::new(&self.fetcher, self.query.asked_at),
+            series: &self.query.series,
+            asked_at: self.query.asked_at,
+            fresh_since: self.gathered.fresh_since,
+            open: CacheEntry::use_chunk,
+        }
     }
 
-    /// Looks what serves the window now, and sees to it that what comes next is on its way.
-    pub(in crate::cache) fn survey(&mut self) -> Result<NextStep, CacheError> {
-        let mut plan = Plan::new(self.interval);
-        self.take_in_hand(&mut plan);
-        self.look().take_filterable(&mut plan, &self.shelf);
-        // From here on the lock is kept: what is missing now is asked for before anybody else can find it missing.
-        let shelf = self.shelf.clone();
-        let mut shelf = shelf.lock();
-        // And what has landed now is not on its way any more.
-        self.take_landed(&self.absent(&plan.missing))?;
-        self.take_in_hand(&mut plan);
-        self.look().take_copies(&mut plan, &shelf, None);
-        self.arrival = None;
-        self.history.stale |= plan.stale;
-        if plan.missing.is_empty() {
-            return Ok(NextStep::Complete(plan.hits));
+    /// Finds what serves the remaining window now, and has the next missing time fetched.
+    ///
+    /// # Errors
+    /// If a fetch has failed that was to bring the next missing time, or that time cannot be fetched now.
+    pub(super) fn plan_next_step(&mut self) -> Result<Round, CacheError> {
+        let mut plan = Plan::new(self.progress.remaining);
+        self.take_gathered(&mut plan);
+        self.lookup().take_filterable(&mut plan, &self.series_state);
+        // From here on the lock is held: missing time is requested before another request can find it missing.
+        let series_state = self.series_state.clone();
+        let mut series = series_state.lock();
+        // A fetch that finishes does so under the lock, so what has not finished now is still in flight.
+        self.take_finished(&self.progress.to_fetch(&plan.missing))?;
+        self.take_gathered(&mut plan);
+        self.lookup().take_entries(&mut plan, &series, None);
+        self.release_batch_guard();
+        self.report.is_stale |= plan.stale;
+        let (step, fetches) = self.choose_step(&plan, &series);
+        if !matches!(step, NextStep::Complete | NextStep::ListRedis(_)) {
+            self.report_entries(&plan);
         }
-        let unknown = self.listing.as_ref().map(|listing| listing.unknown(&plan.missing)).unwrap_or_default();
-        if !unknown.is_empty() {
-            return Ok(NextStep::Partial { ready: Vec::new(), pages_to_come: None, next: Next::List(unknown) });
-        }
-        let absent = self.absent(&plan.missing);
-        self.remember(&plan, &absent);
-        let ready = beginning(self.interval, &plan.hits);
-        if self.mode == Mode::StreamEvent && !ready.is_empty() {
-            // What comes behind it is asked for when it has been taken.
-            return Ok(NextStep::Partial { ready, pages_to_come: None, next: Next::Flights(Vec::new()) });
-        }
-        let (flights, unasked) = self.join_flights(&shelf.in_flight, &absent);
-        let pages_to_come = self.pages_to_come(&shelf, &flights, &unasked);
-        let reads = self.listing.as_ref().and_then(|listing| listing.next(&self.fetcher.grid, &plan.missing));
-        if let Some(piece) = reads {
-            return Ok(NextStep::Partial { ready, pages_to_come, next: Next::Read(piece) });
-        }
-        if let Some(torn) = unasked.intervals().iter().find(|interval| shelf.is_torn(**interval)) {
-            return Err(CacheError::Paging(PagingError::Torn(*torn)));
-        }
-        let lead = unasked.intervals().first().map(|interval| interval.start);
-        let lead = lead.filter(|lead| absent.intervals().first().is_some_and(|first| first.start == *lead));
-        // Without a listing, each look into the second tier would be one at all that is missing.
-        let further = !self.history.asked_further
-            && !unasked.is_empty()
-            && (self.listing.is_some() || self.fetcher.redis.is_none())
-            && self.fetcher.spare_runs(&self.series, &self.seat.asker) > usize::from(lead.is_some());
-        let next = if lead.is_some() || further {
-            self.history.asked_further = further;
-            let want = PendingRequest {
-                intervals: self.look().runs(&plan, &unasked),
-                agentic: self.series.agentic,
-                waiter: Arc::downgrade(&self.seat),
-                fresh_since: self.fresh_since,
-                redis_checked: self.listing.is_some(),
-                next_need: lead.map(|at| NextNeed { at, early: self.mode == Mode::MayStream }),
-                further,
-            };
-            Next::Begin(self.fetcher.add_to_batch(&self.series, &self.shelf, &mut shelf, want))
-        } else {
-            Next::Flights(flights)
-        };
-        Ok(NextStep::Partial { ready, pages_to_come, next })
-    }
-
-    /// What of `missing` is not to be read from the second tier.
-    fn absent(&self, missing: &IntervalSet) -> IntervalSet {
-        self.listing.as_ref().map_or_else(|| missing.clone(), |listing| listing.absent(missing))
-    }
-
-    fn remember(&mut self, plan: &Plan<Hit>, absent: &IntervalSet) {
-        let copies = plan.hits.iter().filter(|(_, held)| held.copy).map(|(_, held)| held.chunk.fetched_at());
-        let listed = self.listing.as_ref().and_then(RedisListing::oldest);
-        self.history.oldest = copies.chain(listed).chain(self.history.oldest).min();
-        self.history.fetches |= !absent.is_empty();
-    }
-
-    /// Waits for those flights that bring something of `absent`, and gives them with what none of them brings.
-    fn join_flights(&self, flying: &[Arc<InFlightFetch>], absent: &IntervalSet) -> (Vec<Joined>, IntervalSet) {
-        let expected_wait = self.fetcher.quotas.scheduler(&self.series.account).map(|turns| turns.expected_wait());
-        let expected_wait = expected_wait.unwrap_or_default();
-        let mut unasked = absent.clone();
-        let mut flights = Vec::new();
-        for flight in flying {
-            let known = flight.interval();
-            let Some(need) = needed_part(&unasked, known).filter(|_| flight.serves(known, self.series.agentic)) else {
-                continue;
-            };
-            let is_too_long = flight.is_too_long_for(need, self.seat.asker.class, expected_wait);
-            // One that everybody has just left is not going to bring anything.
-            if !is_too_long && self.seat.may_join(flight) && self.seat.join(flight) {
-                unasked.remove(known);
-                flights.push(Joined { flight: flight.clone(), known, need });
+        let beginning = adjacent_beginning(self.progress.remaining, &plan.hits);
+        match step {
+            NextStep::Complete => Ok(Round::Complete(plan.hits)),
+            NextStep::ListRedis(intervals) => {
+                Ok(Round::Partial { beginning: Vec::new(), is_long: false, next: WaitFor::RedisNames(intervals) })
+            }
+            NextStep::SendBeginning => {
+                Ok(Round::Partial { beginning, is_long: false, next: WaitFor::Fetches(Vec::new()) })
+            }
+            NextStep::RowsMoved(interval) => Err(CacheError::Paging(PagingError::Torn(interval))),
+            NextStep::Proceed { action, is_long, .. } => {
+                let next = match action {
+                    Action::ReadRedis(piece) => WaitFor::RedisChunks(piece),
+                    Action::AwaitFetches => WaitFor::Fetches(fetches),
+                    Action::RequestRuns { unclaimed, next_need, is_additional } => {
+                        let runs = self.lookup().runs(&plan, &unclaimed);
+                        WaitFor::Batch(self.request_runs(&mut series, runs, next_need, is_additional))
+                    }
+                };
+                Ok(Round::Partial { beginning, is_long, next })
             }
         }
-        self.seat.wait_only_for(&flights);
-        (flights, unasked)
     }
 
-    /// How many pages are still to be fetched, if that is known.
-    fn pages_to_come(&self, shelf: &SeriesState, flights: &[Joined], unasked: &IntervalSet) -> Option<f64> {
-        if self.mode != Mode::MayStream {
-            return None;
+    /// Decides on the next step, and joins the fetches that it chooses.
+    fn choose_step(&self, plan: &Plan<Hit>, series: &SeriesState) -> (NextStep, Vec<JoinedFetch>) {
+        let snapshot = LockedSeries::new(&self.fetcher, &self.query, &self.gathered, &self.waiter, series);
+        loop {
+            let step = next_step(&self.progress, plan, &snapshot);
+            let fetches = match &step {
+                NextStep::Proceed { fetches, .. } => fetches,
+                _ => return (step, Vec::new()),
+            };
+            // Otherwise the next choice is made without the one that was abandoned.
+            if let Some(joined) = snapshot.join(fetches) {
+                return (step, joined);
+            }
         }
-        let in_flight = flights.iter().map(|joined| joined.flight.expected()).sum::<Option<f64>>()?;
-        let density = if unasked.is_empty() { None } else { Some(self.fetcher.density(shelf)) };
-        let density = density.filter(|density| !density.is_unknown());
-        let unasked = match density {
-            Some(density) => unasked.intervals().iter().map(|interval| density.items(*interval)).sum(),
-            None if unasked.is_empty() => 0.0,
-            None => return None,
+    }
+
+    /// Adds runs to the pending batch of the series.
+    fn request_runs(
+        &mut self,
+        series: &mut SeriesState,
+        intervals: IntervalSet,
+        next_need: Option<NextNeed>,
+        is_additional: bool,
+    ) -> watch::Receiver<()> {
+        self.progress.has_requested_additional_run = is_additional;
+        let request = PendingRequest {
+            intervals,
+            agentic: self.query.series.agentic,
+            waiter: Arc::downgrade(&self.waiter),
+            fresh_since: self.gathered.fresh_since,
+            redis_checked: self.progress.listing.is_some(),
+            next_need,
+            more_runs: is_additional,
         };
-        Some((in_flight + unasked) / f64::from(PAGE_LIMIT))
+        self.fetcher.add_to_batch(&self.query.series, &self.series_state, series, request)
     }
 
-    /// Whether so many pages are so many that nobody should wait for the last one before seeing the first.
-    pub(in crate::cache) fn is_long(&self, pages_to_come: Option<f64>) -> bool {
-        let long = if self.interval.length() > DAY { LONG_PAGES_FOR_DAYS } else { LONG_PAGES };
-        self.mode == Mode::MayStream && pages_to_come.is_some_and(|pages| pages >= long)
+    fn report_entries(&mut self, plan: &Plan<Hit>) {
+        let cached = plan.hits.iter().filter(|(_, hit)| hit.is_cached).map(|(_, hit)| hit.chunk.fetched_at());
+        let listed = self.progress.listing.as_ref().and_then(RedisListing::oldest);
+        self.report.add(cached.chain(listed), !self.progress.to_fetch(&plan.missing).is_empty());
     }
 
-    /// Takes what the flights that it waits for have brought. An error if one has failed that was to bring what is missing.
-    fn take_landed(&mut self, missing: &IntervalSet) -> Result<(), CacheError> {
-        for RedisHit { interval, chunk, agentic, is_unfiltered } in self.seat.found() {
-            self.in_hand.insert(interval, Fetched { chunk, agentic, is_unfiltered, copy: true });
+    /// Takes the chunks that were found in Redis for this request, and those that its finished fetches returned. An
+    /// error if a fetch has failed that was to bring the next missing time.
+    fn take_finished(&mut self, missing: &IntervalSet) -> Result<(), CacheError> {
+        for hit in self.waiter.take_redis_hits() {
+            self.gathered.add_from_redis(hit);
         }
-        for (flight, delivered) in self.seat.landed() {
-            self.history.asked_further = false;
-            let FetchedInterval { interval, chunks } = match delivered {
-                Ok(delivered) => delivered,
-                // What was begun beside the run that is needed next is asked for again when it is.
-                Err(error) if is_needed(&error, flight.interval(), missing) => return Err(error),
+        for (fetch, result) in self.waiter.take_finished() {
+            self.progress.has_requested_additional_run = false;
+            let fetched = match result {
+                Ok(fetched) => fetched,
+                Err(error) if is_needed(&error, fetch.interval(), missing) => return Err(error),
+                // A run behind the next one is requested again when it is the next.
                 Err(_) => continue,
             };
-            // Of one who streams, what it has sent is not kept.
-            for chunk in chunks.iter().filter(|chunk| chunk.interval().overlaps(self.interval)) {
-                // What another replica cut its answer from may reach beyond it, where it was too old to be served.
-                let interval =
-                    if flight.is_remote() { chunk.interval().intersection(interval) } else { chunk.interval() };
-                let (chunk, agentic) = (chunk.clone(), flight.spec.agentic);
-                self.in_hand.insert(interval, Fetched { chunk, agentic, is_unfiltered: false, copy: false });
+            if fetched.chunks.is_empty() {
+                self.waiter.queue_timeout.attempt_again();
             }
-            if chunks.is_empty() {
-                self.seat.patience.attempt_again();
-                self.history.fruitless += 1;
-            } else {
-                self.history.progress += 1;
-                self.history.fruitless = 0;
-            }
-            if self.history.fruitless > MAX_FRUITLESS_FLIGHTS {
-                return Err(CacheError::ItemsMoving);
-            }
-            self.ahead.extend(flight.take_read_ahead().map(|room| (interval, room)));
-            // Whoever waits for a flight is content with what it saw, though it began a moment earlier.
-            self.fresh_since = self.fresh_since.min(flight.spec.began_at);
-            self.flights.push(flight);
+            self.progress.count_fetch(fetched.chunks.is_empty())?;
+            self.gathered.add_fetch(fetch, &fetched, self.progress.remaining);
         }
         Ok(())
     }
 
-    fn take_in_hand(&mut self, plan: &mut Plan<Hit>) {
-        if self.mode == Mode::StreamEvent {
-            // Somebody may have purged it since it came.
-            let (purges, series) = (&self.fetcher.purges, &self.series);
-            self.in_hand.retain(|_, brought| !purges.is_purged(series, &brought.chunk));
+    fn take_gathered(&mut self, plan: &mut Plan<Hit>) {
+        let (fetcher, query) = (&self.fetcher, &self.query);
+        if self.progress.delivery == Delivery::Streamed {
+            // A purge may have come since it was gathered.
+            self.gathered.chunks.retain(|_, gathered| !fetcher.purges.is_purged(&query.series, &gathered.chunk));
         }
-        plan.take(&self.in_hand, &self.fetcher.freshness_policy, self.asked_at, Timestamp::MIN, |brought| {
-            let filter = match &self.series.filter {
-                Filter::Known(filter) if brought.is_unfiltered => Some(KnownFilter::clone(filter)),
-                _ => None,
-            };
-            let change = ItemConversion { strip: brought.agentic && !self.series.agentic, filter };
-            Some(Hit { chunk: brought.chunk.clone(), change, copy: brought.copy })
-        });
+        plan.take(
+            &self.gathered.chunks,
+            &fetcher.settings.freshness_policy,
+            query.asked_at,
+            Timestamp::MIN,
+            |gathered| {
+                let filter = match &query.series.filter {
+                    Filter::Known(filter) if gathered.is_unfiltered => Some(KnownFilter::clone(filter)),
+                    _ => None,
+                };
+                let conversion = ItemConversion { strips_agentic: gathered.agentic && !query.series.agentic, filter };
+                Some(Hit { chunk: gathered.chunk.clone(), conversion, is_cached: gathered.is_cached })
+            },
+        );
     }
 
-    /// What lies before `moment` has been answered.
-    pub(in crate::cache) fn answered_up_to(&mut self, moment: Timestamp) {
-        let (answered, rest) = self.interval.split_at(moment);
-        self.in_hand.remove(answered);
-        self.ahead.retain(|(interval, _)| interval.end > moment);
-        self.interval = rest;
-        // Until the caller had taken it, it was not the quota that was waited for.
-        self.seat.patience.at_most(Duration::ZERO);
+    /// Waits while it is being checked whether windows of the account may be cut.
+    ///
+    /// # Errors
+    /// [`PagingError::WindowField`] if they may not.
+    pub(super) async fn check_window_field(&self) -> Result<(), CacheError> {
+        self.fetcher.window_fields.check_finished(&self.query.series.account).await;
+        let is_wrong = self.fetcher.window_fields.is_wrong(&self.query.series);
+        if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
+    }
+
+    /// Drops what is cached of these intervals, because it is known not to be true any more.
+    pub(super) fn invalidate(&mut self, intervals: &[Interval]) {
+        let mut series = self.series_state.lock();
+        for interval in intervals {
+            self.gathered.chunks.remove(*interval);
+            series.entries.remove(*interval);
+        }
+    }
+
+    /// Lets the leader's batch complete: the missing time of this request has been requested.
+    pub(super) fn release_batch_guard(&mut self) {
+        self.batch_guard = None;
+    }
+
+    /// Marks what lies before `timestamp` as answered.
+    pub(super) fn advance_to(&mut self, timestamp: Timestamp) {
+        self.gathered.discard_before(self.progress.remaining, timestamp);
+        self.progress.remaining = self.progress.remaining.split_at(timestamp).1;
+        // Until the client took it, the request did not wait for the quota.
+        self.waiter.queue_timeout.at_most(Duration::ZERO);
     }
 }
 
-/// Whether a flight over `interval` that has failed leaves nothing to go on with: it was to bring what is missing first, or
-/// nothing can be cut any more.
+/// Whether the request cannot continue after a fetch of `interval` has failed: it was to bring the next missing time,
+/// or nothing of the account can be cut any more.
 fn is_needed(error: &CacheError, interval: Interval, missing: &IntervalSet) -> bool {
-    let is_field = matches!(error, CacheError::Paging(PagingError::WindowField));
-    let is_first = missing.intervals().first().is_some_and(|first| interval.contains(first.start));
-    needed_part(missing, interval).is_some() && (is_field || is_first)
+    let is_field_wrong = matches!(error, CacheError::Paging(PagingError::WindowField));
+    let is_next = missing.intervals().first().is_some_and(|first| interval.contains(first.start));
+    needed_part(missing, interval).is_some() && (is_field_wrong || is_next)
 }
 
-/// What lies at the beginning of `interval`, one behind the other.
-fn beginning(interval: Interval, hits: &[(Interval, Hit)]) -> Vec<(Interval, Hit)> {
+/// The hits that follow each other from the beginning of `interval` on, ascending.
+fn adjacent_beginning(interval: Interval, hits: &[(Interval, Hit)]) -> Vec<(Interval, Hit)> {
     let mut hits: Vec<_> = hits.to_vec();
     hits.sort_by_key(|(interval, _)| interval.start);
     let mut end = interval.start;

@@ -1,167 +1,106 @@
-//! Streams a long window: a loop over its segments in the order of time. Each is proven before it is sent, wherever it
-//! comes from: memory, a flight, Redis, or a new run. As long as the caller has not taken one, the next is not asked for.
+//! Streamed answers: the segments of a long window, each sent in the order of time when the one before it has been
+//! taken.
 //!
-//! Only what is settled is streamed, whose rows hold still; and only whole windows, for whose end nothing at their
-//! beginning has to be known. If a run fails, the answer is broken off, and nobody can take it for whole.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use tokio::sync::mpsc;
+//! Each segment is verified before it is sent, whether it comes from memory, Redis, a fetch in flight, or a new run.
+//! Only whole settled windows are streamed: their rows hold still, and their beginning does not depend on their end. If
+//! a run fails, the answer is aborted, so that no client takes it for complete.
 
 use super::lookup::Hit;
-use super::segments::{Segment, parts};
-use super::session::{MAX_SURVEYS_WITHOUT_PROGRESS, Mode, NextStep, Session};
-use crate::cache::chunk::Slice;
-use crate::cache::{CacheError, WindowAnswer};
+use super::progress::RoundLimit;
+use super::query::Delivery;
+use super::segments::cut_segments;
+use super::session::{Round, Session};
+use crate::cache::error::CacheError;
+use crate::cache::fetch::Segment;
+use crate::cache::stream_channel::{StreamEvent, StreamSender, stream_channel};
+use crate::cache::types::WindowAnswer;
 use crate::window::Interval;
 
-/// So many slices wait for the caller; the rest stays where it lies.
-const SLICES_AHEAD: usize = 2;
-/// A segment is of about so many bytes of chunks, and of one chunk at least.
+/// The size of a segment for a client in bytes of chunks. It has at least one chunk.
 const SEGMENT_BYTES: usize = 1 << 20;
-/// So is one for another replica, which asks for each.
-pub(in crate::cache) const SEGMENT_BYTES_BETWEEN_REPLICAS: usize = 8 << 20;
 
-/// What is still to come of an answer. If it ends without an end, it is not whole.
-#[derive(Debug)]
-pub struct RemainingStream {
-    items: mpsc::Receiver<Result<StreamEvent, CacheError>>,
-    calls: StreamedCalls,
-}
-
-/// What comes of it.
-#[derive(Debug)]
-pub enum StreamEvent {
-    /// The next items.
-    Slice(Slice),
-    /// That was all of it.
-    End,
-}
-
-impl RemainingStream {
-    /// What comes next.
-    pub fn poll_next(
-        &mut self,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<StreamEvent, CacheError>>> {
-        self.items.poll_recv(context)
-    }
-
-    /// The upstream calls that were told of so far, in whatever way the answer has ended. Calls that are told of later are
-    /// not this answer's.
-    pub fn settle_calls(&self) -> u32 {
-        self.calls.settle()
-    }
-}
-
-/// Counts the calls that a streamed answer tells of, for the task that streams it and the body that reports it.
-#[derive(Clone, Debug, Default)]
-pub(in crate::cache) struct StreamedCalls(Arc<AtomicU32>);
-
-impl StreamedCalls {
-    /// Set when the answer has been reported.
-    const SETTLED: u32 = 1 << 31;
-
-    /// Adds calls; `false` if the answer was reported before, without them.
-    pub(in crate::cache) fn add(&self, calls: u32) -> bool {
-        self.0.fetch_add(calls, Ordering::Relaxed) & Self::SETTLED == 0
-    }
-
-    fn settle(&self) -> u32 {
-        self.0.fetch_or(Self::SETTLED, Ordering::Relaxed) & !Self::SETTLED
-    }
-}
-
-/// Answers with what is there, and with what comes then.
-pub(in crate::cache) fn begin(mut session: Session) -> WindowAnswer {
-    let (to, from) = mpsc::channel(SLICES_AHEAD);
-    let calls = StreamedCalls::default();
-    let answer = session.answer_to_come(RemainingStream { items: from, calls: calls.clone() });
-    session.mode = Mode::StreamEvent;
+/// Answers with what is known by now, and streams the segments in a task of their own.
+pub(super) fn start(mut session: Session) -> WindowAnswer {
+    let (sender, rest) = stream_channel();
+    let answer = session.streamed_answer(rest);
+    session.progress.delivery = Delivery::Streamed;
     tokio::spawn(async move {
-        // A caller that has hung up wants nothing any more.
         let end = tokio::select! {
-            end = send_all(&mut session, &to, &calls) => end,
-            () = to.closed() => return,
+            end = session.send_segments(&sender) => end,
+            // The client has hung up.
+            () = sender.closed() => return,
         };
-        let _ = to.send(end.map(|()| StreamEvent::End)).await;
+        sender.send(end.map(|()| StreamEvent::End)).await;
     });
     answer
 }
 
-/// Sends each segment when the one before it has been taken.
-async fn send_all(
-    session: &mut Session,
-    to: &mpsc::Sender<Result<StreamEvent, CacheError>>,
-    calls: &StreamedCalls,
-) -> Result<(), CacheError> {
-    while let Some(segment) = session.next_segment(SEGMENT_BYTES).await? {
-        session.tell_calls(calls);
-        for Segment { interval, slice, .. } in segment {
-            if session.fetcher.purges.is_purged(&session.series, &slice.chunk) {
-                // Purged since it was found: it is fetched anew. The purge itself may still be on its way to this copy.
-                session.forget(&[interval]);
-                tokio::task::yield_now().await;
-                break;
-            }
-            if !slice.rows.is_empty() {
-                // If nobody takes it, this task is about to end.
-                let _ = to.send(Ok(StreamEvent::Slice(slice))).await;
-            }
-            session.answered_up_to(interval.end);
-        }
-    }
-    Ok(())
-}
-
 impl Session {
-    /// Tells of the calls of its flights in this answer; or sets them against later savings, if the answer has been
+    /// Sends each segment when the one before it has been taken.
+    async fn send_segments(&mut self, sender: &StreamSender) -> Result<(), CacheError> {
+        while let Some(segments) = self.next_segments(SEGMENT_BYTES).await? {
+            self.report_calls(sender);
+            for Segment { interval, slice, .. } in segments {
+                if self.fetcher.purges.is_purged(&self.query.series, &slice.chunk) {
+                    // Purged since it was found, so it is fetched anew. The purge may not have reached memory yet.
+                    self.invalidate(&[interval]);
+                    tokio::task::yield_now().await;
+                    break;
+                }
+                if !slice.rows.is_empty() {
+                    sender.send(Ok(StreamEvent::Slice(slice))).await;
+                }
+                self.advance_to(interval.end);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the calls of the finished fetches to this answer; or sets them against later savings, if the answer was
     /// reported before.
-    fn tell_calls(&mut self, told: &StreamedCalls) {
-        let calls = self.charge();
-        self.flights.clear();
-        if !told.add(calls)
-            && let Some(turns) = self.fetcher.quotas.scheduler(&self.series.account)
+    fn report_calls(&mut self, sender: &StreamSender) {
+        let calls = self.gathered.charge();
+        self.gathered.clear_fetches();
+        if !sender.add_calls(calls)
+            && let Some(scheduler) = self.fetcher.quotas.scheduler(&self.query.series.account)
         {
-            turns.add_unsettled(calls);
+            scheduler.add_unsettled(calls);
         }
     }
 
-    /// The next segment, of about so many bytes: what lies at the beginning of the window, from whichever source has it
-    /// first. `None` at the end.
-    pub(in crate::cache) async fn next_segment(&mut self, bytes: usize) -> Result<Option<Vec<Segment>>, CacheError> {
-        let (mut surveys, mut progress) = (0, self.history.progress);
-        while !self.interval.is_empty() {
-            let (ready, next) = match self.survey()? {
-                NextStep::Complete(held) => (held, None),
-                NextStep::Partial { ready, next, .. } => (ready, Some(next)),
+    /// The next segments, of at most about `max_bytes` of chunks: the beginning of the remaining window, from whichever
+    /// source has it first. `None` at the end of the window.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the beginning can be neither served nor fetched.
+    pub(super) async fn next_segments(&mut self, max_bytes: usize) -> Result<Option<Vec<Segment>>, CacheError> {
+        let mut rounds = RoundLimit::new(&self.progress);
+        while !self.progress.remaining.is_empty() {
+            let (beginning, next) = match self.plan_next_step()? {
+                Round::Complete(hits) => (hits, None),
+                Round::Partial { beginning, next, .. } => (beginning, Some(next)),
             };
-            if !ready.is_empty() {
-                self.check_field().await?;
-                return Ok(Some(parts(first_segment(ready, bytes)).await?));
+            if !beginning.is_empty() {
+                self.check_window_field().await?;
+                return Ok(Some(cut_segments(first_hits(beginning, max_bytes)).await?));
             }
-            surveys = if self.history.progress > progress { 0 } else { surveys + 1 };
-            progress = self.history.progress;
-            if surveys > MAX_SURVEYS_WITHOUT_PROGRESS {
-                return Err(CacheError::ItemsMoving);
-            }
+            rounds.count_round(&self.progress)?;
             if let Some(next) = next {
-                self.advance(next).await?;
+                self.wait(next).await?;
             }
         }
         Ok(None)
     }
 }
 
-/// The first of what is ready, up to so many bytes.
-fn first_segment(mut ready: Vec<(Interval, Hit)>, most: usize) -> Vec<(Interval, Hit)> {
-    ready.sort_by_key(|(interval, _)| interval.start);
+/// The first hits, up to so many bytes of chunks, and at least one.
+fn first_hits(mut hits: Vec<(Interval, Hit)>, max_bytes: usize) -> Vec<(Interval, Hit)> {
+    hits.sort_by_key(|(interval, _)| interval.start);
     let mut bytes = 0;
-    ready.retain(|(_, held)| {
-        let fits = bytes < most;
-        bytes += held.chunk.weight();
+    hits.retain(|(_, hit)| {
+        let fits = bytes < max_bytes;
+        bytes += hit.chunk.weight();
         fits
     });
-    ready
+    hits
 }

@@ -1,4 +1,4 @@
-//! What a session waits for: runs that are planned, flights, and what the second tier has.
+//! The wait between two planning rounds of a session: for the start of runs, for news of fetches, or for Redis.
 
 use std::time::Duration;
 
@@ -6,90 +6,101 @@ use futures_util::future::select_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::session::{Joined, Mode, Next, Session};
-use crate::cache::CacheError;
-use crate::cache::fetch::Waiter;
+use super::query::Delivery;
+use super::session::{Session, WaitFor};
+use super::snapshot::JoinedFetch;
+use crate::cache::error::CacheError;
+use crate::cache::series::Waiter;
 use crate::paging::RunStatus;
 use crate::quota::Exhausted;
 
-/// Another replica says each second how far it is, and gives up by itself. One that says nothing for so much longer than
-/// the patience lasts is not waited for.
+/// The time beyond the queue timeout after which a remote fetch is not waited for any more. A leader reports each
+/// second, and applies the queue timeout itself, so by then it is gone.
 const LEADER_SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Then whoever asks may come again after this: it is known who makes the calls instead.
-const COME_AGAIN: Duration = Duration::from_secs(5);
+/// The `Retry-After` of a request whose leader is silent: by then there is a new one.
+const RETRY_AFTER_SILENCE: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// Waits for what a survey has found to be the next.
-    pub(in crate::cache) async fn advance(&mut self, next: Next) -> Result<(), CacheError> {
+    /// Waits for what a planning round has found to be next.
+    ///
+    /// # Errors
+    /// If the quota grants no call within the queue timeout, or the account's windows are found not to be cut.
+    pub(super) async fn wait(&mut self, next: WaitFor) -> Result<(), CacheError> {
         match next {
-            Next::Begin(mut begun) => {
-                drop(begun.changed().await);
+            WaitFor::Batch(mut started) => {
+                // The channel closes when the runs have started.
+                drop(started.changed().await);
                 Ok(())
             }
-            Next::Flights(flights) => self.await_flights(&flights).await,
-            Next::List(intervals) => {
-                self.list(&intervals).await;
+            WaitFor::Fetches(fetches) => self.wait_for_fetches(&fetches).await,
+            WaitFor::RedisNames(intervals) => {
+                self.list_redis(&intervals).await;
                 Ok(())
             }
-            Next::Read(piece) => self.read_piece(&piece).await,
+            WaitFor::RedisChunks(piece) => self.read_redis(&piece).await,
         }
     }
 
-    /// Waits until there is news of one of these flights. An error if the quota grants none of them a call for too long.
-    async fn await_flights(&mut self, flights: &[Joined]) -> Result<(), CacheError> {
-        let mut statuses: Vec<_> = flights.iter().map(|joined| joined.flight.status().subscribe()).collect();
+    /// Waits until one of these fetches has finished, brings less than it did, or is not worth waiting for any more; or
+    /// until a page has come, if that may change the delivery or leave room for an additional run.
+    async fn wait_for_fetches(&mut self, fetches: &[JoinedFetch]) -> Result<(), CacheError> {
+        let mut statuses: Vec<_> = fetches.iter().map(|joined| joined.fetch.status().subscribe()).collect();
         let pages = |statuses: &[watch::Receiver<RunStatus>]| statuses.iter().map(|status| status.borrow().pages).sum();
-        let mut seen: u32 = pages(&statuses);
+        let mut known_pages: u32 = pages(&statuses);
         loop {
+            // Marked before they are looked at, so that no later change is missed.
             statuses.iter_mut().for_each(watch::Receiver::mark_unchanged);
-            // What has happened since they were looked at is not waited for.
-            if flights.iter().any(|joined| joined.flight.has_changed(joined.known) || self.should_leave(joined)) {
+
+            if fetches
+                .iter()
+                .any(|joined| joined.fetch.has_changed(joined.joined_interval) || self.should_leave(joined))
+            {
                 return Ok(());
             }
-            let Waiter { asker, patience, .. } = &*self.seat;
-            // What was begun beside the run that is needed next may be held up for longer.
-            if let Some(first) = flights.iter().min_by_key(|joined| joined.need.start) {
-                first.flight.check_queue_timeout(asker.class, patience)?;
+            let Waiter { requester, queue_timeout, .. } = &*self.waiter;
+            // Only the fetch that brings the next missing time must keep the timeout; others may be paused for longer.
+            if let Some(next) = fetches.iter().min_by_key(|joined| joined.needed.start) {
+                next.fetch.check_queue_timeout(requester.class, queue_timeout)?;
             }
             tokio::select! {
                 biased;
-                // All at once: one that the quota holds is not found out only when a longer one has landed.
                 _ = select_all(statuses.iter_mut().map(|status| Box::pin(status.changed()))) => {}
-                error = self.impatience(flights) => return Err(error),
+                error = self.queue_timeout_error(fetches) => return Err(error),
             }
-            if pages(&statuses) > seen {
-                // There may be room for a further run, and it may be known now that it takes long.
-                seen = pages(&statuses);
-                self.history.progress += 1;
-                self.history.asked_further = false;
-                if self.mode == Mode::MayStream || self.fetcher.spare_runs(&self.series, &self.seat.asker) > 0 {
+            if pages(&statuses) > known_pages {
+                known_pages = pages(&statuses);
+                self.progress.count_event();
+                self.progress.has_requested_additional_run = false;
+                if self.progress.delivery == Delivery::WholeOrStreamed
+                    || self.fetcher.spare_runs(&self.query.series, &self.query.requester) > 0
+                {
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Whether what is needed of a flight had better be fetched separately.
-    fn should_leave(&self, Joined { flight, need, .. }: &Joined) -> bool {
-        let turns = self.fetcher.quotas.scheduler(&self.series.account);
-        let expected_wait = turns.map(|turns| turns.expected_wait()).unwrap_or_default();
-        flight.is_too_long_for(*need, self.seat.asker.class, expected_wait)
+    /// Whether it is faster now to fetch separately what is needed of a fetch.
+    fn should_leave(&self, JoinedFetch { fetch, needed, .. }: &JoinedFetch) -> bool {
+        let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
+        let expected_wait = scheduler.map(|scheduler| scheduler.expected_wait()).unwrap_or_default();
+        fetch.is_too_long_for(*needed, self.query.requester.class, expected_wait)
     }
 
-    /// Ends when the quota has granted none of these flights a call for too long.
-    async fn impatience(&self, flights: &[Joined]) -> CacheError {
-        let Waiter { asker, patience, .. } = &*self.seat;
-        let is_elsewhere = flights.iter().any(|joined| joined.flight.is_remote());
-        patience.over(if is_elsewhere { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
-        let turns = self.fetcher.quotas.scheduler(&self.series.account);
-        let retry_after = match flights.iter().filter_map(|joined| joined.flight.paused_until(asker.class)).max() {
+    /// Ends with an error when the quota has granted none of these fetches a call within the queue timeout.
+    async fn queue_timeout_error(&self, fetches: &[JoinedFetch]) -> CacheError {
+        let Waiter { requester, queue_timeout, .. } = &*self.waiter;
+        let is_remote = fetches.iter().any(|joined| joined.fetch.is_remote());
+        queue_timeout.over(if is_remote { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
+        let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
+        let retry_after = match fetches.iter().filter_map(|joined| joined.fetch.paused_until(requester.class)).max() {
             Some(until) => until.saturating_duration_since(Instant::now()),
-            None if is_elsewhere => COME_AGAIN,
-            None => turns.map_or(COME_AGAIN, |turns| turns.forecast(1, asker.class)),
+            None if is_remote => RETRY_AFTER_SILENCE,
+            None => scheduler.map_or(RETRY_AFTER_SILENCE, |scheduler| scheduler.forecast(1, requester.class)),
         };
-        // The quota was not what held it up.
+        // If the quota could grant a call at once, the permits for runs were what was waited for.
         if retry_after.is_zero() {
-            return CacheError::TooManyFetches { retry_after: COME_AGAIN };
+            return CacheError::TooManyFetches { retry_after: RETRY_AFTER_SILENCE };
         }
         CacheError::QuotaExhausted(Exhausted { retry_after })
     }

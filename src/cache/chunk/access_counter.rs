@@ -1,41 +1,43 @@
-//! What is read often enough to be worth keeping at hand.
+//! Detection of frequent reads.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::time::Instant;
 
-/// Whoever reads a thing again and again reads it so soon again. One who takes a whole year comes by once, or much later.
-const SOON: u32 = 10;
-/// What has been read so often is hot: one who checks what it has taken reads it twice.
-const OFTEN: u32 = 3;
+/// The longest pause between two reads that are counted together, in seconds. A client that reads a year reads each
+/// thing once, or again much later.
+const MAX_PAUSE_SECONDS: u32 = 10;
+/// Reads in a row that make a thing hot. A client that checks what it has received reads everything twice.
+const READS_OF_A_HOT_THING: u32 = 3;
 
-/// How often something has been read lately.
+/// Counter of the recent reads of one thing.
 #[derive(Debug, Default)]
 pub struct AccessCounter {
     count: AtomicU32,
-    /// When it was last, in seconds.
+    /// When the last read was, in seconds since the first read of anything.
     last: AtomicU32,
 }
 
 impl AccessCounter {
-    /// It is read now: whether that is often. Readers at the same moment may go uncounted.
+    /// Counts a read; returns whether the thing is hot. Reads at the same moment may be counted as one.
     pub fn record(&self) -> bool {
         let now = seconds();
         let before = self.last.swap(now, Ordering::Relaxed);
-        let count = if now.saturating_sub(before) > SOON { 1 } else { self.count.load(Ordering::Relaxed) + 1 };
-        self.count.store(count.min(OFTEN), Ordering::Relaxed);
-        count >= OFTEN
+        let count =
+            if now.saturating_sub(before) > MAX_PAUSE_SECONDS { 1 } else { self.count.load(Ordering::Relaxed) + 1 };
+        self.count.store(count.min(READS_OF_A_HOT_THING), Ordering::Relaxed);
+        count >= READS_OF_A_HOT_THING
     }
 
-    /// Something else is counted from now on.
-    pub fn forget(&self) {
+    /// Begins to count anew, for another thing.
+    pub fn reset(&self) {
         self.count.store(0, Ordering::Relaxed);
     }
 }
 
-/// Seconds since the first reading of anything.
+/// Seconds since the first read of anything.
 fn seconds() -> u32 {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u32::try_from(BEGAN.elapsed().as_secs()).unwrap_or(u32::MAX)
+    static FIRST_READ: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u32::try_from(FIRST_READ.elapsed().as_secs()).unwrap_or(u32::MAX)
 }

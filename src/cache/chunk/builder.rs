@@ -1,97 +1,153 @@
-//! Makes a chunk of its items.
+//! Construction of chunks: items are appended to blocks, and blocks are deflated.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::access_counter::AccessCounter;
-use super::{Block, Chunk, Row, Text};
+use super::layout::{Block, COMMA_BLOCK, Chunk, Damaged, LAST_BLOCK, Row, Settled, Text};
+use crate::paging::Item;
 use crate::window::{Interval, Timestamp};
 
-/// A block is closed when its text has grown to this: longer blocks deflate little better, and cost more to open.
-const BLOCK_TEXT: usize = 128 << 10;
-/// Deflated bytes come to a boundary behind an item when so much text lies between it and the last one. Each costs some
+/// Bytes of text at which a block is closed: longer blocks deflate little better, and cost more to inflate.
+const MAX_BLOCK_TEXT_BYTES: usize = 128 << 10;
+/// Bytes of text after which the deflated bytes come to a byte boundary at the end of an item. Each boundary costs some
 /// ten bytes, and the tables of a new deflate block.
-const PIECE_TEXT: usize = 2 << 10;
-/// A comma as a stored deflate block.
-pub(super) const COMMA: [u8; 6] = [0, 1, 0, 0xfe, 0xff, b','];
-/// An empty deflate block that says that it is the last.
-pub(super) const LAST: [u8; 2] = [3, 0];
-/// Chunks are deflated once, and then sent for as long as they are kept: it is worth some time. Higher levels gain
-/// nothing more.
-const FOR_CHUNKS: u32 = 6;
-/// What is deflated for one answer only, its caller waits for.
-const FOR_AN_ANSWER: u32 = 1;
+const BOUNDARY_INTERVAL_BYTES: usize = 2 << 10;
+/// Deflate level of chunks, which are deflated once and sent for as long as they are cached. Higher levels gain nothing
+/// more.
+const CHUNK_DEFLATE_LEVEL: u32 = 6;
+/// Deflate level of what is deflated for a single answer while its client waits.
+const ANSWER_DEFLATE_LEVEL: u32 = 1;
 
-/// Puts items into blocks.
-pub(super) struct Packer<'a> {
-    /// `None` leaves them as they are.
+/// Builder of one chunk: appends items to blocks.
+pub(super) struct ChunkBuilder<'a> {
+    /// `None` leaves the text as it is.
     deflater: Option<&'a mut Deflater>,
     rows: Vec<Row>,
     blocks: Vec<Block>,
-    scratch: Scratch,
+    buffers: Buffers,
 }
 
-/// Where a chunk is put together. It is used again and again: what is kept for long is copied out of it to where it fits,
-/// and what is needed for a moment leaves no holes between.
+/// Buffers that are reused for each chunk: the result is copied to an allocation of its exact size, and temporary data
+/// leaves no holes between those allocations.
 #[derive(Debug, Default)]
-struct Scratch {
-    /// Closed blocks.
-    packed: Vec<u8>,
-    /// The text of the block that is not closed yet.
+struct Buffers {
+    /// The bytes of closed blocks.
+    blocks: Vec<u8>,
+    /// The text of the open block.
     text: Vec<u8>,
 }
 
-impl Packer<'_> {
-    /// One that leaves the items as they are.
-    pub(super) fn plain() -> Self {
-        Self { deflater: None, rows: Vec::new(), blocks: Vec::new(), scratch: Scratch::default() }
+impl Chunk {
+    /// A chunk of `items`, which are in order and lie in `interval`.
+    pub fn new(interval: Interval, fetched_at: Timestamp, settled: Settled, items: &[Item]) -> Self {
+        let filled = ChunkBuilder::deflate::<Infallible>(interval, fetched_at, |builder| {
+            for item in items {
+                builder.push(item.at, &item.json);
+            }
+            Ok(())
+        });
+        let Ok(chunk) = filled;
+        let id_hashes: Vec<u64> = match settled {
+            Settled::Yes => Vec::new(),
+            Settled::No => items.iter().map(|item| xxh3_64(&item.id)).collect(),
+        };
+        Self { id_hashes: id_hashes.into(), ..chunk }
     }
 
-    /// Deflates what `fill` puts into it.
+    /// A chunk for a single answer, of what `change` returns for each item; `None` omits the item. The text is not
+    /// deflated.
     ///
     /// # Errors
-    /// What `fill` fails with.
-    pub(super) fn deflate<E>(
+    /// [`Damaged`] if a block does not inflate.
+    pub fn derive<F>(&self, mut change: F) -> Result<Self, Damaged>
+    where
+        F: FnMut(Bytes) -> Option<Bytes>,
+    {
+        let mut derived = ChunkBuilder::plain();
+        let mut id_hashes = Vec::new();
+        for row in self.read(0..self.rows.len()) {
+            let (row, json) = row?;
+            if let Some(json) = change(json) {
+                derived.push(self.rows[row].timestamp, &json);
+                id_hashes.extend(self.id_hashes.get(row));
+            }
+        }
+        let derived = derived.finish(self.interval, self.fetched_at).0;
+        Ok(Self { id_hashes: id_hashes.into(), epoch: self.epoch, ..derived })
+    }
+
+    /// The same chunk with deflated text, to be stored.
+    ///
+    /// # Errors
+    /// [`Damaged`] if a block does not inflate.
+    pub fn deflated(&self) -> Result<Self, Damaged> {
+        let deflated = ChunkBuilder::deflate(self.interval, self.fetched_at, |builder| {
+            self.read(0..self.rows.len()).try_for_each(|row| {
+                let (row, json) = row?;
+                builder.push(self.rows[row].timestamp, &json);
+                Ok(())
+            })
+        })?;
+        Ok(Self { id_hashes: self.id_hashes.clone(), epoch: self.epoch, ..deflated })
+    }
+}
+
+impl ChunkBuilder<'_> {
+    /// A builder that does not deflate.
+    fn plain() -> Self {
+        Self { deflater: None, rows: Vec::new(), blocks: Vec::new(), buffers: Buffers::default() }
+    }
+
+    /// Builds a deflated chunk of the items that `fill` pushes.
+    ///
+    /// # Errors
+    /// The error of `fill`.
+    fn deflate<E>(
         interval: Interval,
         fetched_at: Timestamp,
-        fill: impl FnOnce(&mut Packer<'_>) -> Result<(), E>,
+        fill: impl FnOnce(&mut ChunkBuilder<'_>) -> Result<(), E>,
     ) -> Result<Chunk, E> {
         thread_local! {
-            static ROOM: RefCell<(Deflater, Scratch)> = RefCell::new((Deflater::new(FOR_CHUNKS), Scratch::default()));
+            static STATE: RefCell<(Deflater, Buffers)> =
+                RefCell::new((Deflater::new(CHUNK_DEFLATE_LEVEL), Buffers::default()));
         }
-        ROOM.with_borrow_mut(|(deflater, room)| {
-            let scratch = std::mem::take(room);
-            let mut packer = Packer { deflater: Some(deflater), scratch, ..Packer::plain() };
-            let filled = fill(&mut packer);
-            let (chunk, scratch) = packer.finish(interval, fetched_at);
-            *room = scratch;
+        STATE.with_borrow_mut(|(deflater, reused)| {
+            let buffers = std::mem::take(reused);
+            let mut builder = ChunkBuilder { deflater: Some(deflater), buffers, ..ChunkBuilder::plain() };
+            let filled = fill(&mut builder);
+            let (chunk, buffers) = builder.finish(interval, fetched_at);
+            *reused = buffers;
             filled.map(|()| chunk)
         })
     }
 
-    /// Adds an item behind the others.
-    pub(super) fn push(&mut self, at: Timestamp, json: &[u8]) {
-        let is_full = self.scratch.text.len() + json.len() > BLOCK_TEXT;
+    /// Appends an item.
+    fn push(&mut self, timestamp: Timestamp, json: &[u8]) {
+        let is_full = self.buffers.text.len() + json.len() > MAX_BLOCK_TEXT_BYTES;
         if self.blocks.is_empty() || is_full {
-            self.close();
-            let (first_row, start) = (self.rows.len(), self.scratch.packed.len());
+            self.close_block();
+            let (first_row, start) = (self.rows.len(), self.buffers.blocks.len());
             self.blocks.push(Block { first_row, start, text_len: 0, reads: AccessCounter::default() });
         }
-        self.scratch.text.push(b',');
-        self.scratch.text.extend_from_slice(json);
+        self.buffers.text.push(b',');
+        self.buffers.text.extend_from_slice(json);
         let sum = self.rows.last().map_or(0, |row| row.sum).wrapping_add(xxh3_64(json));
-        // A block holds one item, or at most BLOCK_TEXT bytes; an item is at most an upstream body, which is limited.
-        let end = u32::try_from(self.scratch.text.len()).unwrap_or(u32::MAX);
-        self.rows.push(Row { at, sum, end, packed_end: 0, crc: 0 });
+        // A block holds one item, or at most MAX_BLOCK_TEXT_BYTES; an item is at most an upstream body, which is
+        // limited.
+        let end = u32::try_from(self.buffers.text.len()).unwrap_or(u32::MAX);
+        self.rows.push(Row { timestamp, sum, end, deflated_end: 0, crc: 0 });
     }
 
-    /// Closes the block that is open.
-    fn close(&mut self) {
+    /// Closes the open block, if there is one.
+    fn close_block(&mut self) {
         let Some(block) = self.blocks.last_mut() else { return };
-        let Scratch { packed, text } = &mut self.scratch;
+        let Buffers { blocks, text } = &mut self.buffers;
         block.text_len = text.len();
         let rows = &mut self.rows[block.first_row..];
         let mut crc = crc32fast::Hasher::new();
@@ -102,20 +158,15 @@ impl Packer<'_> {
             start = row.end as usize;
         }
         match &mut self.deflater {
-            Some(deflater) => deflater.block(text, rows, packed),
-            None => packed.extend_from_slice(text),
+            Some(deflater) => deflater.deflate_block(text, rows, blocks),
+            None => blocks.extend_from_slice(text),
         }
         text.clear();
     }
 
-    /// The chunk for one answer.
-    pub(super) fn left_as_it_is(self, interval: Interval, fetched_at: Timestamp) -> Chunk {
-        self.finish(interval, fetched_at).0
-    }
-
-    fn finish(mut self, interval: Interval, fetched_at: Timestamp) -> (Chunk, Scratch) {
-        self.close();
-        let bytes = Bytes::copy_from_slice(&self.scratch.packed);
+    fn finish(mut self, interval: Interval, fetched_at: Timestamp) -> (Chunk, Buffers) {
+        self.close_block();
+        let bytes = Bytes::copy_from_slice(&self.buffers.blocks);
         let chunk = Chunk {
             interval,
             fetched_at,
@@ -123,23 +174,23 @@ impl Packer<'_> {
             rows: self.rows.into(),
             blocks: self.blocks.into(),
             text: if self.deflater.is_some() { Text::Deflated(bytes) } else { Text::Plain(bytes) },
-            names: Box::default(),
+            id_hashes: Box::default(),
             shared: false.into(),
-            hot: std::sync::OnceLock::new(),
-            alive: std::sync::OnceLock::new(),
+            block_cache: OnceLock::new(),
+            guard: OnceLock::new(),
         };
-        self.scratch.packed.clear();
-        (chunk, self.scratch)
+        self.buffers.blocks.clear();
+        (chunk, self.buffers)
     }
 }
 
-/// Deflates, one thing after the other.
+/// A deflate compressor that is reused.
 ///
-/// Its state is a quarter of a mebibyte. Made anew for each block, and let go, it would leave holes between the blocks
-/// that stay, and a process that keeps thousands of small ones would take a hundred times what they hold.
+/// Its state takes 256 KiB. If it were allocated for each block, it would leave holes between the blocks that stay, and
+/// a process that keeps thousands of small chunks would take a hundred times their size.
 pub(super) struct Deflater {
     level: u32,
-    /// Made when it is first needed: many chunks are empty.
+    /// Allocated on first use: many chunks are empty.
     state: Option<Compress>,
 }
 
@@ -148,56 +199,56 @@ impl Deflater {
         Self { level, state: None }
     }
 
-    /// For what is sent and forgotten.
+    /// A compressor of text that is sent once.
     pub(super) fn for_an_answer() -> Self {
-        Self::new(FOR_AN_ANSWER)
+        Self::new(ANSWER_DEFLATE_LEVEL)
     }
 
-    fn begin(&mut self) -> &mut Compress {
+    fn reset(&mut self) -> &mut Compress {
         let state = self.state.get_or_insert_with(|| Compress::new(Compression::new(self.level), false));
         state.reset();
         state
     }
 
-    /// Deflates a block, and notes in its rows where the bytes come to a boundary.
-    fn block(&mut self, text: &[u8], rows: &mut [Row], to: &mut Vec<u8>) {
+    /// Deflates a block, and sets the byte boundaries of its rows.
+    fn deflate_block(&mut self, text: &[u8], rows: &mut [Row], to: &mut Vec<u8>) {
         let start = to.len();
-        to.extend_from_slice(&COMMA);
-        let state = self.begin();
-        // The comma at its beginning is not what anything else refers to: an answer may begin without it.
+        to.extend_from_slice(&COMMA_BLOCK);
+        let state = self.reset();
+        // Nothing refers back to the comma at the beginning, so that an answer may begin without it.
         let mut done = 1;
         let count = rows.len();
         for (row, is_last) in rows.iter_mut().enumerate().map(|(nth, row)| (row, nth + 1 == count)) {
             let end = row.end as usize;
-            if end - done >= PIECE_TEXT || is_last {
+            if end - done >= BOUNDARY_INTERVAL_BYTES || is_last {
                 deflate(state, &text[done..end], to);
-                row.packed_end = u32::try_from(to.len() - start).unwrap_or(u32::MAX);
+                row.deflated_end = u32::try_from(to.len() - start).unwrap_or(u32::MAX);
                 done = end;
             }
         }
-        to.extend_from_slice(&LAST);
+        to.extend_from_slice(&LAST_BLOCK);
     }
 
-    /// Deflate blocks that hold `text`, refer to nothing before it and end on a byte boundary.
-    pub(super) fn piece(&mut self, text: &[u8]) -> Vec<u8> {
-        let mut piece = Vec::new();
-        deflate(self.begin(), text, &mut piece);
-        piece
+    /// Deflates `text` into blocks that refer to nothing before it and end on a byte boundary.
+    pub(super) fn deflate_independently(&mut self, text: &[u8]) -> Vec<u8> {
+        let mut deflated = Vec::new();
+        deflate(self.reset(), text, &mut deflated);
+        deflated
     }
 }
 
 /// Deflates `text` up to a byte boundary.
 fn deflate(state: &mut Compress, mut text: &[u8], to: &mut Vec<u8>) {
     loop {
-        // Deflate hardly ever needs more than this; if it does, there is another round.
+        // Deflate hardly ever needs more; if it does, there is another round.
         to.reserve(text.len() + text.len() / 1000 + 64);
         let before = state.total_in();
-        // Into memory that is there, with a state that was not finished: it cannot fail.
+        // The output is memory and the state is not finished: the call cannot fail.
         let result = state.compress_vec(text, to, FlushCompress::Sync);
         debug_assert!(result.is_ok());
         let taken = usize::try_from(state.total_in() - before).unwrap_or(usize::MAX);
         text = text.get(taken..).unwrap_or_default();
-        // With room left, all has come out.
+        // The output is complete if room is left.
         if text.is_empty() && to.len() < to.capacity() {
             return;
         }

@@ -1,4 +1,4 @@
-//! Takes a member out of an item without touching another byte.
+//! Removal of one member from a JSON object without changing another byte.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// `item` without its member `name`, as if the upstream had never written it: the comma goes with it, all else stays.
+/// `item` without its member `name`: the comma goes with it, and all other bytes stay.
 ///
 /// `None` if `item` is not a JSON object.
 pub(in crate::cache) fn without(item: &Bytes, name: &str) -> Option<Bytes> {
@@ -18,7 +18,7 @@ pub(in crate::cache) fn without(item: &Bytes, name: &str) -> Option<Bytes> {
     let mut rest = BytesMut::with_capacity(item.len());
     let first = members.first()?;
     rest.extend_from_slice(&item[..first.start]);
-    // Each member is kept with what stands before it, but the first that is kept goes without the comma.
+    // Each member is copied with the bytes before it, except that the first one is copied without the comma.
     for (kept, member) in members.iter().filter(|member| member.name != name).enumerate() {
         let from = if kept == 0 { member.after_comma } else { member.start };
         rest.extend_from_slice(&item[from..member.end]);
@@ -29,9 +29,9 @@ pub(in crate::cache) fn without(item: &Bytes, name: &str) -> Option<Bytes> {
 
 struct Member<'a> {
     name: Cow<'a, str>,
-    /// Where the member before ended, or the opening brace.
+    /// The end of the member before it, or of the opening brace.
     start: usize,
-    /// Behind the comma that stands before it, if one does.
+    /// The position after the comma before it, if there is one.
     after_comma: usize,
     end: usize,
 }
@@ -49,7 +49,7 @@ impl<'a> Visitor<'a> for Members<'a> {
         let mut start = self.0.find('{').map_or(0, |brace| brace + 1);
         let mut members: Vec<Member<'a>> = Vec::new();
         while let Some((Name(name), value)) = map.next_entry::<Name<'a>, &'a RawValue>()? {
-            // The value is a part of the text, so its place is the distance between the two.
+            // The value is a part of the text, so its offset is the difference of the two addresses.
             let end = value.get().as_ptr().addr() - self.0.as_ptr().addr() + value.get().len();
             let comma = if members.is_empty() { None } else { self.0[start..end].find(',') };
             members.push(Member { name, start, after_comma: comma.map_or(start, |comma| start + comma + 1), end });
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_member_goes_with_its_comma_and_all_else_stays() {
+    fn member_is_removed_with_its_comma_only() {
         for (item, rest) in [
             (r#"{"a":1.0,"x":[{"x":1}],"b":1e2}"#, r#"{"a":1.0,"b":1e2}"#),
             (r#"{"a":1.0,"b":1e2,"x":null}"#, r#"{"a":1.0,"b":1e2}"#),

@@ -1,13 +1,16 @@
-//! Which of a window's items are wanted.
+//! `offset` and `limit`, and the items of a window that they select.
 
-use crate::cache::Slice;
+use std::ops::Range;
+use std::sync::Arc;
 
-/// Some items of a window, which follow each other.
+use super::layout::Chunk;
+
+/// `offset` and `limit` of a request, over all items of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRange {
     /// How many items of the window to skip.
     pub offset: u64,
-    /// How many to answer with at most; `None` is all.
+    /// The most items to return; `None` is all.
     pub limit: Option<u64>,
 }
 
@@ -15,13 +18,13 @@ impl PageRange {
     /// All items.
     pub const ALL: Self = Self { offset: 0, limit: None };
 
-    /// Which items of a window of `total` these are: the first, and the one behind the last.
+    /// The positions of the first item and of the item after the last one, in a window of `total` items.
     pub(in crate::cache) fn bounds(self, total: u64) -> (u64, u64) {
         let start = self.offset.min(total);
         (start, start.saturating_add(self.limit.unwrap_or(u64::MAX)).min(total))
     }
 
-    /// Cuts these items out of a window.
+    /// Selects the items of this range from all slices of a window.
     pub fn of(self, window: Vec<Slice>) -> ItemSlice {
         let total = window.iter().map(|slice| slice.rows.len() as u64).sum();
         let (start, end) = self.bounds(total);
@@ -40,13 +43,22 @@ impl PageRange {
     }
 }
 
-/// The items of an page_range.
+/// Rows of one chunk.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// The chunk.
+    pub chunk: Arc<Chunk>,
+    /// Rows of the chunk.
+    pub rows: Range<usize>,
+}
+
+/// The items that a [`PageRange`] selects.
 #[derive(Clone, Debug)]
 pub struct ItemSlice {
-    /// Where they lie, in order: the rows of each slice follow those of the one before.
+    /// The slices that hold the items, in order.
     pub slices: Vec<Slice>,
-    /// How many they are.
+    /// Number of items.
     pub count: u64,
-    /// Whether the window holds items behind them.
+    /// Whether the window holds items after them.
     pub has_more: bool,
 }

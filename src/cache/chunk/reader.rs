@@ -1,4 +1,4 @@
-//! Reads the text of a chunk.
+//! Reading of a range of rows: as text, as lines, or item by item.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,37 +6,35 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use libdeflater::Decompressor;
 
-use super::builder::LAST;
-use super::{Chunk, Damaged, Text};
+use super::layout::{Chunk, Damaged, LAST_BLOCK, Text};
 
 impl Chunk {
-    /// The text of `rows`: for each block that they touch, its items, each behind a comma, but for the very first if
-    /// `is_first`.
+    /// The text of `rows`, block by block: each item follows a comma, except the first item if `is_first`.
     pub fn text(self: Arc<Self>, rows: Range<usize>, is_first: bool) -> impl Iterator<Item = Result<Bytes, Damaged>> {
         let blocks: Vec<_> = self.blocks_of(rows).collect();
         let mut skip = usize::from(is_first);
         blocks.into_iter().map(move |(block, rows)| {
             let mut range = self.text_range(block, &rows);
             range.start += std::mem::take(&mut skip);
-            Ok(self.text_of(block, rows.end)?.slice(range))
+            Ok(self.block_text(block, rows.end)?.slice(range))
         })
     }
 
-    /// The lines of `rows`: for each block that they touch, its items, each ended by a line feed and free of others.
+    /// The lines of `rows`, block by block: each item is ended by a line feed and contains none.
     ///
-    /// A line break inside of an item is white space between its tokens, for no JSON string can hold one; it becomes a
-    /// blank.
+    /// A line break inside of an item is white space between its tokens, as no JSON string can hold one; it is replaced
+    /// by a space.
     pub fn lines(self: Arc<Self>, rows: Range<usize>) -> impl Iterator<Item = Result<Bytes, Damaged>> {
         let blocks: Vec<_> = self.blocks_of(rows).collect();
         blocks.into_iter().map(move |(block, rows)| {
             let range = self.text_range(block, &rows);
             let mut lines = BytesMut::with_capacity(range.len());
-            lines.extend_from_slice(&self.text_of(block, rows.end)?[range.start + 1..range.end]);
+            lines.extend_from_slice(&self.block_text(block, rows.end)?[range.start + 1..range.end]);
             for byte in lines.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
                 *byte = b' ';
             }
             lines.extend_from_slice(b"\n");
-            // What stands between two items is one byte, here as there.
+            // The separator of two items is one byte in both forms.
             for row in rows {
                 lines[self.rows[row].end as usize - range.start - 1] = b'\n';
             }
@@ -44,10 +42,10 @@ impl Chunk {
         })
     }
 
-    /// The items of `rows`, each with its row.
+    /// The items of `rows`, each with its row number.
     pub fn read(&self, rows: Range<usize>) -> impl Iterator<Item = Result<(usize, Bytes), Damaged>> {
         self.blocks_of(rows).flat_map(move |(block, rows)| {
-            let (text, damaged) = match self.text_of(block, rows.end) {
+            let (text, damaged) = match self.block_text(block, rows.end) {
                 Ok(text) => (Some(text), None),
                 Err(damaged) => (None, Some(Err(damaged))),
             };
@@ -57,33 +55,33 @@ impl Chunk {
         })
     }
 
-    /// The text of a block, at least up to the row before `end`.
-    pub(super) fn text_of(&self, block: usize, end: usize) -> Result<Bytes, Damaged> {
-        let bytes = self.bytes_of(block);
+    /// The inflated text of a block, at least up to the row before `end`.
+    pub(super) fn block_text(&self, block: usize, end: usize) -> Result<Bytes, Damaged> {
+        let bytes = self.block_bytes(block);
         if let Text::Plain(_) = self.text {
             return Ok(bytes);
         }
         let text_len = self.blocks[block].text_len;
-        let Some(hot) = self.hot.get() else { return self.inflate_up_to(block, &bytes, end) };
-        if let Some(text) = hot.text(block) {
+        let Some(cache) = self.block_cache.get() else { return self.inflate_up_to(block, &bytes, end) };
+        if let Some(text) = cache.text(block) {
             return Ok(text);
         }
         if !self.blocks[block].reads.record() {
             return self.inflate_up_to(block, &bytes, end);
         }
         let text = inflate(&bytes, text_len)?;
-        hot.keep_text(block, text.clone());
+        cache.insert_text(block, text.clone());
         Ok(text)
     }
 
     fn inflate_up_to(&self, block: usize, bytes: &Bytes, end: usize) -> Result<Bytes, Damaged> {
         let mut rest = self.rows[end - 1..self.rows_end(block)].iter();
-        let boundary = rest.find(|row| row.packed_end > 0).ok_or(Damaged)?;
+        let boundary = rest.find(|row| row.deflated_end > 0).ok_or(Damaged)?;
         if boundary.end as usize == self.blocks[block].text_len {
             return inflate(bytes, self.blocks[block].text_len);
         }
-        let part = [bytes.get(..boundary.packed_end as usize).ok_or(Damaged)?, &LAST].concat();
-        inflate(&part, boundary.end as usize)
+        let prefix = [bytes.get(..boundary.deflated_end as usize).ok_or(Damaged)?, &LAST_BLOCK].concat();
+        inflate(&prefix, boundary.end as usize)
     }
 }
 

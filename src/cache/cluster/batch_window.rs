@@ -1,5 +1,5 @@
-//! The batch window of the leader: it waits for the batches that other replicas have announced, so that windows that are
-//! requested at the same time on any replica are fetched in as few runs as possible.
+//! The batch window of the leader: it waits for the batches that other replicas have announced, so that windows that
+//! are requested at the same time on any replica are fetched in as few runs as possible.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,13 +9,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Cluster;
-use crate::cache::fetch::Fetcher;
+use crate::cache::fetch::{self, BATCH_WINDOW};
+use crate::cache::series::BatchGuard;
 use crate::quota::Role;
 use crate::replicas::{FetchMessage, ReplicaId};
 
-/// How long missing intervals are collected before they are fetched. Short against any upstream call, long against the
-/// time in which callers that were woken by the same clock arrive.
-const BATCH_WINDOW: Duration = Duration::from_millis(10);
 /// The batch window of the leader: other replicas collect too, look into Redis, and send.
 const LEADER_BATCH_WINDOW: Duration = Duration::from_millis(40);
 /// How long a new leader waits until all replicas know of it: a replica without a leader looks four times a second.
@@ -33,21 +31,13 @@ struct AnnouncedBatch {
     announced_at: Instant,
 }
 
-/// A batch of this replica that was announced to the leader. Dropped before it is closed, it tells the leader that there
-/// is nothing to fetch.
+/// A batch of this replica that was announced to the leader. Dropped before it is closed, it tells the leader that
+/// there is nothing to fetch.
 #[derive(Debug)]
-pub(in crate::cache) struct BatchAnnouncement {
+pub(super) struct BatchAnnouncement {
     cluster: Cluster,
     leader: ReplicaId,
     batch: Option<u64>,
-}
-
-/// A batch of another replica whose windows are being added to a batch of this one. Dropped once all of them are added.
-#[derive(Debug)]
-pub(in crate::cache) struct BatchArrival {
-    cluster: Cluster,
-    from: ReplicaId,
-    batch: u64,
 }
 
 impl AnnouncedBatches {
@@ -65,8 +55,8 @@ impl AnnouncedBatches {
         self.0.send_modify(|all| all.retain(|_, batch| batch.announced_at.elapsed() < ANNOUNCEMENT_TIMEOUT));
     }
 
-    /// Waits for the batches of an account that are announced by now. Batches that are announced meanwhile are left to the
-    /// next batch window, because on busy replicas there is always one.
+    /// Waits for the batches of an account that are announced by now. Batches that are announced meanwhile are left to
+    /// the next batch window, because on busy replicas there is always one.
     async fn wait(&self, account: &str) {
         let awaited: Vec<_> = {
             let all = self.0.borrow();
@@ -80,10 +70,8 @@ impl AnnouncedBatches {
     }
 }
 
-impl BatchAnnouncement {
-    /// The number of the batch, to be sent with the requests to `leader` that close it. `None` if it was announced to
-    /// another replica, or is closed already.
-    pub(super) fn close(&mut self, leader: &ReplicaId) -> Option<u64> {
+impl fetch::BatchAnnouncement for BatchAnnouncement {
+    fn close(&mut self, leader: &ReplicaId) -> Option<u64> {
         if *leader == self.leader { self.batch.take() } else { None }
     }
 }
@@ -96,29 +84,23 @@ impl Drop for BatchAnnouncement {
     }
 }
 
-impl BatchArrival {
-    pub(super) fn new(cluster: &Cluster, from: &ReplicaId, batch: u64) -> Arc<Self> {
-        Arc::new(Self { cluster: cluster.clone(), from: from.clone(), batch })
-    }
-}
-
-impl Drop for BatchArrival {
-    fn drop(&mut self) {
-        self.cluster.0.announced_batches.arrived(&self.from, self.batch);
-    }
-}
-
 impl Cluster {
+    /// Guards a batch of another replica while its windows are added to a batch of this one.
+    pub(super) fn arrival_guard(&self, from: &ReplicaId, batch: u64) -> Arc<BatchGuard> {
+        let (cluster, from) = (self.clone(), from.clone());
+        Arc::new(BatchGuard::new(move || cluster.0.announced_batches.arrived(&from, batch)))
+    }
+
     /// Announces a batch of an account to its leader; `None` if this replica is the leader.
-    fn announce_batch(&self, account: &str) -> Option<BatchAnnouncement> {
+    pub(super) fn announce(&self, account: &str) -> Option<BatchAnnouncement> {
         let (leader, batch) = (self.leader_of(account)?, self.next_number());
         self.send(&leader, FetchMessage::BatchAnnounced { account: account.to_owned(), batch });
         Some(BatchAnnouncement { cluster: self.clone(), leader, batch: Some(batch) })
     }
 
-    /// Waits for the batch window of an account, for batches that other replicas have announced, and until the leader is
-    /// known.
-    async fn wait_batch_window(&self, account: &str) {
+    /// Waits for the batch window of an account, for batches that other replicas have announced, and until the leader
+    /// is known.
+    pub(super) async fn wait_batch_window(&self, account: &str) {
         if self.role(account) == Role::Leader {
             sleep(LEADER_BATCH_WINDOW).await;
             self.0.announced_batches.wait(account).await;
@@ -134,21 +116,6 @@ impl Cluster {
             // Other replicas had no leader either, and send their batches as soon as they hear of this one.
             sleep(ELECTION_SETTLE_TIME).await;
             self.0.announced_batches.wait(account).await;
-        }
-    }
-}
-
-impl Fetcher {
-    /// See [`Cluster::announce_batch`].
-    pub(in crate::cache) fn announce(&self, account: &str) -> Option<BatchAnnouncement> {
-        self.remote.as_ref()?.announce_batch(account)
-    }
-
-    /// See [`Cluster::wait_batch_window`].
-    pub(in crate::cache) async fn let_gather(&self, account: &str) {
-        match &self.remote {
-            Some(cluster) => cluster.wait_batch_window(account).await,
-            None => sleep(BATCH_WINDOW).await,
         }
     }
 }

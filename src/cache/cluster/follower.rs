@@ -6,16 +6,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::{BatchAnnouncement, Cluster};
-use crate::cache::CacheError;
+use super::Cluster;
 use crate::cache::chunk::Chunk;
-use crate::cache::fetch::FetchTask;
-use crate::cache::fetch::Fetcher;
-use crate::cache::fetch::Waiter;
-use crate::cache::fetch::{FetchSpec, FetchedInterval, InFlightFetch};
+use crate::cache::error::CacheError;
+use crate::cache::fetch::{BatchAnnouncement, ExactWindow, FetchTask, Fetcher};
 use crate::cache::purge::Tombstones;
 use crate::cache::redis::keys;
-use crate::cache::series::{SeriesState, SharedSeriesState};
+use crate::cache::series::{FetchSpec, FetchedInterval, InFlightFetch, SeriesState, SharedSeriesState, Waiter};
 use crate::clock::SKEW;
 use crate::paging::{PagingError, PlacementCheck};
 use crate::quota::{QuotaError, Role};
@@ -63,7 +60,8 @@ struct ReplyReceiver {
     cluster: Cluster,
     id: u64,
     replies: mpsc::UnboundedReceiver<FetchReply>,
-    /// The purges that were known when the fetch was requested: data of theirs is never used, whatever the leader knows.
+    /// The purges that were known when the fetch was requested: data of theirs is never used, whatever the leader
+    /// knows.
     purged: Arc<Tombstones>,
 }
 
@@ -75,7 +73,7 @@ impl Drop for ReplyReceiver {
 
 /// Why a remote fetch ends without data.
 enum NoData {
-    /// This replica makes the calls now.
+    /// The calls are made by this replica now.
     LocalCalls,
     Failed(CacheError),
 }
@@ -103,28 +101,28 @@ impl Cluster {
         waiter: &Waiter,
         purged: Arc<Tombstones>,
     ) -> ReplyReceiver {
-        let (id, interval) = (self.next_number(), task.flight.interval());
+        let (id, interval) = (self.next_number(), task.fetch.interval());
         let request = RemoteFetch {
             id,
             attempt: 0,
             series: (&*task.series).into(),
             interval: (interval.start.as_nanos(), interval.end.as_nanos()),
-            is_exact: task.flight.spec.placed == PlacementCheck::Unchecked,
-            requester: (&waiter.asker).into(),
+            is_exact: task.fetch.spec.placed == PlacementCheck::Unchecked,
+            requester: (&waiter.requester).into(),
             age_ms: 0,
             queue_wait: QueueWait::default(),
             epoch: purged.epoch(),
         };
         let (sender, replies) = mpsc::unbounded_channel();
-        let (account, queue_timeout) = (task.series.account.clone(), waiter.patience.clone());
+        let (account, queue_timeout) = (task.series.account.clone(), waiter.queue_timeout.clone());
         let pending = PendingRemoteFetch { account, request, fresh_since, queue_timeout, replies: sender };
         self.pending().insert(id, pending);
         ReplyReceiver { cluster: self.clone(), id, replies, purged }
     }
 
-    /// Sends registered remote fetches for the first time. While there is no leader they stay registered, and are sent to
-    /// the next one.
-    fn request(&self, account: &str, ids: &[u64], announcement: Option<BatchAnnouncement>) {
+    /// Sends registered remote fetches for the first time. While there is no leader they stay registered, and are sent
+    /// to the next one.
+    fn request(&self, account: &str, ids: &[u64], announcement: Option<Box<dyn BatchAnnouncement>>) {
         let Some(leader) = self.leader_of(account) else { return };
         let now = self.0.clock.now();
         let requests: Vec<RemoteFetch> = {
@@ -160,12 +158,12 @@ impl Cluster {
 impl Fetcher {
     /// Starts a remote fetch for each interval of a pending batch. Intervals are not coalesced here: the leader does it
     /// over all replicas, and needs to know which waiter needs what.
-    pub(in crate::cache) fn ask_gathered(
+    pub(super) fn start_remote_batch(
         self: &Arc<Self>,
         cluster: &Cluster,
         series: &Arc<Series>,
         shared: &SharedSeriesState,
-        announcement: Option<BatchAnnouncement>,
+        announcement: Option<Box<dyn BatchAnnouncement>>,
     ) {
         let mut ids = Vec::new();
         let mut state = shared.lock();
@@ -186,17 +184,12 @@ impl Fetcher {
     }
 
     /// Starts a remote fetch of exactly one window. The caller holds the lock of the series.
-    #[expect(clippy::too_many_arguments, reason = "as many as a fetch has")]
-    pub(in crate::cache) fn ask_exactly(
+    pub(super) fn start_remote_exact(
         self: &Arc<Self>,
         cluster: &Cluster,
-        series: &Arc<Series>,
-        shared: &SharedSeriesState,
-        state: &mut SeriesState,
-        interval: Interval,
-        fresh_since: Timestamp,
-        waiter: &Arc<Waiter>,
+        window: ExactWindow<'_>,
     ) -> Arc<InFlightFetch> {
+        let ExactWindow { series, shared, state, interval, fresh_since, waiter } = window;
         let (agentic, placed) = (series.agentic, PlacementCheck::Unchecked);
         let window = RemoteWindow { interval, agentic, placed, fresh_since };
         let (id, fetch) = self.start_remote_fetch(cluster, series, shared, state, &window, waiter);
@@ -243,10 +236,7 @@ impl Fetcher {
                 Ok(FetchedInterval::nothing())
             }
             Err(NoData::Failed(error)) => {
-                telemetry::remote_fetch(
-                    "asked",
-                    if task.flight.waiters.is_abandoned() { "unwanted" } else { "failed" },
-                );
+                telemetry::remote_fetch("asked", if task.fetch.waiters.is_abandoned() { "unwanted" } else { "failed" });
                 Err(error)
             }
         };
@@ -254,7 +244,7 @@ impl Fetcher {
     }
 
     async fn receive(&self, task: &FetchTask, receiver: &mut ReplyReceiver) -> Result<FetchedInterval, NoData> {
-        let InFlightFetch { waiters, .. } = &*task.flight;
+        let InFlightFetch { waiters, .. } = &*task.fetch;
         let account = &task.series.account;
         let scheduler = self.quotas.scheduler(account).ok_or(CacheError::FetchLost)?;
         let mut role = scheduler.role();
@@ -270,7 +260,7 @@ impl Fetcher {
                         result => result?,
                     };
                     is_reported &= result.is_coalesced;
-                    task.flight.add_remote_calls(result.calls, is_reported);
+                    task.fetch.add_remote_calls(result.calls, is_reported);
                     if let Some(chunks) = self.read_result(task, receiver, &result, &mut role).await? {
                         return Ok(FetchedInterval { interval: result.interval(), chunks: chunks.into() });
                     }
@@ -308,7 +298,7 @@ impl Fetcher {
         result: &RemoteResult,
         role: &mut watch::Receiver<Role>,
     ) -> Result<Option<Vec<Arc<Chunk>>>, NoData> {
-        check_coverage(result, task.flight.interval())?;
+        check_coverage(result, task.fetch.interval())?;
         // A chunk from the future was fetched by a replica whose clock is wrong, and which may have taken open data for
         // settled.
         let now = self.clock.now();
@@ -321,13 +311,14 @@ impl Fetcher {
         let is_usable = |chunk: &Chunk| {
             let is_purged_by =
                 |tombstones: &Tombstones| tombstones.is_purged(&task.series.stream, chunk.interval(), chunk.epoch());
-            // A purge that was heard of while the fetch was pending came after its request, which may still have the data.
-            // Of one that is learned only when the chunks are read, that is not known, because its message was lost.
+            // A purge that was heard of while the fetch was pending came after its request, which may still have the
+            // data. Of one that is learned only when the chunks are read, that is not known, because its message was
+            // lost.
             !is_purged_by(&receiver.purged)
                 && (is_purged_by(&purged_by_now) || !self.purges.is_purged(&task.series, chunk))
         };
         loop {
-            let (redis, placed) = (&receiver.cluster.0.redis, task.flight.spec.placed);
+            let (redis, placed) = (&receiver.cluster.0.redis, task.fetch.spec.placed);
             if let Ok(chunks) = redis.take_over(&task.series, &handover, &result.chunks, placed).await {
                 let chunks = chunks.filter(|chunks| chunks.iter().all(is_usable));
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));

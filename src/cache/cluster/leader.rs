@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{BatchArrival, Cluster};
-use crate::cache::chunk::Chunk;
-use crate::cache::fetch::Fetcher;
+use super::Cluster;
+use crate::cache::chunk::{Chunk, Damaged, PageRange};
+use crate::cache::error::CacheError;
+use crate::cache::fetch::{AssembledWindow, AssemblyRequest, Fetcher, Segment};
+use crate::cache::outcome::Outcome;
 use crate::cache::redis::{HandoverError, keys};
-use crate::cache::{CacheError, PageRange, WindowQuery};
+use crate::cache::series::BatchGuard;
+use crate::cache::types::WindowQuery;
 use crate::paging::PlacementCheck;
 use crate::quota::{Exhausted, Role};
 use crate::replicas::{FetchMessage, FetchReply, FetchSettings, Message, RemoteFetch, RemoteResult, ReplicaId};
 use crate::request::{QueueTimeout, QueueWait, Requester, Series};
 use crate::telemetry;
-use crate::window::Timestamp;
 
 /// How long a remote fetch is answered without being repeated: then its sender is gone.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,32 +34,6 @@ const MAX_HANDOVER_ATTEMPTS: usize = 20;
 const HANDOVER_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// When a request whose data Redis did not take may be repeated.
 const RETRY_AFTER_HANDOVER: Duration = Duration::from_secs(5);
-
-/// Answers a window for a follower. `cache/answer` implements it, so that this folder does not depend on it.
-pub(in crate::cache) type AnswerForFollower =
-    fn(Arc<Fetcher>, FollowerQuery) -> BoxFuture<'static, Result<FollowerAnswer, CacheError>>;
-
-/// A window that a follower requests.
-pub(in crate::cache) struct FollowerQuery {
-    pub(in crate::cache) query: WindowQuery,
-    /// [`PlacementCheck::Unchecked`] if exactly this window is to be fetched, without chunks.
-    pub(in crate::cache) placed: PlacementCheck,
-    pub(in crate::cache) queue_timeout: Arc<QueueTimeout>,
-    /// Dropped once the window is added to a batch.
-    pub(in crate::cache) arrival: Option<Arc<BatchArrival>>,
-}
-
-/// The data of a window that a follower requests, from its beginning to the end of the next run.
-pub(in crate::cache) struct FollowerAnswer {
-    /// The end of the time that the chunks cover.
-    pub(in crate::cache) end: Timestamp,
-    /// The chunks, and whether each is stored in its cell.
-    pub(in crate::cache) chunks: Vec<(Arc<Chunk>, bool)>,
-    /// Whether the data was cached, or in flight for another request.
-    pub(in crate::cache) is_coalesced: bool,
-    /// Takes the upstream calls that no other answer reports, once the data is handed over.
-    pub(in crate::cache) charge: Box<dyn FnOnce() -> u32 + Send>,
-}
 
 /// A remote fetch of another replica.
 #[derive(Debug)]
@@ -88,7 +63,7 @@ struct ServeTask {
     series: Arc<Series>,
     request: RemoteFetch,
     queue_timeout: Arc<QueueTimeout>,
-    arrival: Option<Arc<BatchArrival>>,
+    arrival: Option<Arc<BatchGuard>>,
 }
 
 impl Cluster {
@@ -163,11 +138,10 @@ impl Fetcher {
     pub(super) fn serve_requests(
         self: &Arc<Self>,
         cluster: &Cluster,
-        answer: AnswerForFollower,
         from: &ReplicaId,
         (settings, requests, closes): (&FetchSettings, Vec<RemoteFetch>, Option<u64>),
     ) {
-        let arrival = closes.map(|batch| BatchArrival::new(cluster, from, batch));
+        let arrival = closes.map(|batch| cluster.arrival_guard(from, batch));
         let has_same_settings = *settings == cluster.0.redis.settings();
         let mut waits = Vec::new();
         for request in requests {
@@ -182,9 +156,9 @@ impl Fetcher {
             let mut served = cluster.served();
             let arrival = arrival.clone().filter(|_| is_answerable);
             // The wait continues that of earlier leaders.
-            let queue_timeout = Arc::new(QueueTimeout::of(self.queue_timeout, request.queue_wait));
+            let queue_timeout = Arc::new(QueueTimeout::of(self.settings.queue_timeout, request.queue_wait));
             let task = ServeTask { from: from.clone(), series, request, queue_timeout: queue_timeout.clone(), arrival };
-            let serving = self.clone().serve(cluster.clone(), answer, task, is_answerable);
+            let serving = self.clone().serve(cluster.clone(), task, is_answerable);
             let state = ServeState::InProgress { queue_timeout, _task: AbortOnDropHandle::new(tokio::spawn(serving)) };
             served.insert(key, ServedRemoteFetch { attempt, last_requested, state });
         }
@@ -193,7 +167,7 @@ impl Fetcher {
         }
     }
 
-    async fn serve(self: Arc<Self>, cluster: Cluster, answer: AnswerForFollower, task: ServeTask, is_answerable: bool) {
+    async fn serve(self: Arc<Self>, cluster: Cluster, task: ServeTask, is_answerable: bool) {
         let (from, request) = (task.from.clone(), task.request.clone());
         let scheduler = self.quotas.scheduler(&task.series.account).filter(|_| is_answerable);
         let Some(scheduler) = scheduler else {
@@ -201,7 +175,7 @@ impl Fetcher {
         };
         let mut role = scheduler.role();
         tokio::select! {
-            result = self.fetch_and_hand_over(&cluster, answer, task) => cluster.reply(&from, &request, result),
+            result = self.fetch_and_hand_over(&cluster, task) => cluster.reply(&from, &request, result),
             // The follower requests it from the next leader.
             _ = role.wait_for(|role| *role != Role::Leader) => {
                 telemetry::remote_fetch("carried", "left");
@@ -214,11 +188,10 @@ impl Fetcher {
     async fn fetch_and_hand_over(
         self: &Arc<Self>,
         cluster: &Cluster,
-        answer: AnswerForFollower,
         ServeTask { from, series, request, queue_timeout, arrival }: ServeTask,
     ) -> Result<RemoteResult, CacheError> {
-        // The follower uses nothing that was purged before its request. If this replica has missed the purge, or its last
-        // result was not usable, it looks into Redis; if that fails, the follower will find out.
+        // The follower uses nothing that was purged before its request. If this replica has missed the purge, or its
+        // last result was not usable, it looks into Redis; if that fails, the follower will find out.
         if request.attempt > 0 || request.epoch > self.purges.epoch(&series.account) {
             self.purges.refresh(&series.account).await;
         }
@@ -232,8 +205,9 @@ impl Fetcher {
             may_stream: false,
         };
         let placed = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
-        let query = FollowerQuery { query, placed, queue_timeout, arrival };
-        let FollowerAnswer { end, chunks, is_coalesced, charge } = answer(self.clone(), query).await?;
+        let assembly = AssemblyRequest { query, queue_timeout, placed, batch_guard: arrival };
+        let AssembledWindow { segments, outcome, calls } = (self.assemble_window)(self.clone(), assembly).await?;
+        let chunks = self.chunks_of(&segments, placed).await?;
         let handover = keys::handover(cluster.0.mailbox.prefix(), &from, request.id, request.attempt);
         let mut attempts = 0;
         let chunks = loop {
@@ -250,11 +224,40 @@ impl Fetcher {
                 Err(HandoverError::TooLarge) => return Err(CacheError::ConfigMismatch),
             }
         };
+        let end = match placed {
+            PlacementCheck::Checked => segments.last().map_or(interval.end, |segment| segment.interval.end),
+            PlacementCheck::Unchecked => interval.end,
+        };
         Ok(RemoteResult {
             interval: (interval.start.as_nanos(), end.as_nanos()),
             chunks,
-            calls: charge(),
-            is_coalesced,
+            calls: calls.charge(),
+            is_coalesced: matches!(outcome, Outcome::Hit | Outcome::Collapsed),
         })
+    }
+
+    /// The chunks of an assembled window, each once, and whether the second tier stores it in its cell.
+    async fn chunks_of(
+        &self,
+        segments: &[Segment],
+        placed: PlacementCheck,
+    ) -> Result<Vec<(Arc<Chunk>, bool)>, CacheError> {
+        let mut chunks: Vec<(Arc<Chunk>, bool)> = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let chunk = &segment.slice.chunk;
+            // Segments of one chunk are almost always close to each other.
+            if chunks.iter().rev().take(8).any(|(known, _)| Arc::ptr_eq(known, chunk)) {
+                continue;
+            }
+            if segment.is_derived {
+                let chunk = chunk.clone();
+                let deflated = tokio::task::spawn_blocking(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
+                chunks.push((Arc::new(deflated), false));
+            } else {
+                let is_stored = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);
+                chunks.push((chunk.clone(), is_stored));
+            }
+        }
+        Ok(chunks)
     }
 }

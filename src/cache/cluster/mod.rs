@@ -1,9 +1,10 @@
-//! Fetches across replicas: one replica, the leader, makes all calls of an account, and the others send it what they miss.
+//! Fetches across replicas: one replica, the leader, makes all calls of an account, and the others send it what they
+//! miss.
 //!
 //! Each replica looks into its own memory and into Redis. What is still missing, a follower requests from the leader as
 //! remote fetches. The leader answers them by the code that answers its own requests, so windows that many replicas
-//! request become the runs that one gateway would have made. The data goes through Redis (`cache/redis/handover.rs`), and
-//! the messages say where it is.
+//! request become the runs that one gateway would have made. The data goes through Redis (`cache/redis/handover.rs`),
+//! and the messages say where it is.
 //!
 //! | file | contents |
 //! | --- | --- |
@@ -15,9 +16,9 @@
 //! Messages may be lost. A remote fetch is sent again each second until it is answered, which also says that a request
 //! still waits, and for how long; one that was answered before is answered again.
 //!
-//! A follower **detaches** from a leader with which it cannot exchange data, because one of them cannot read the other's
-//! messages (another key or version) or they divide time differently: it then fetches for itself, with permits of that
-//! leader (`quota/scheduler/lending.rs`).
+//! A follower **detaches** from a leader with which it cannot exchange data, because one of them cannot read the
+//! other's messages (another key or version) or they divide time differently: it then fetches for itself, with permits
+//! of that leader (`quota/scheduler/lending.rs`).
 
 mod batch_window;
 mod follower;
@@ -29,23 +30,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
-
-pub(super) use self::batch_window::{BatchAnnouncement, BatchArrival};
-pub(super) use self::leader::{AnswerForFollower, FollowerAnswer, FollowerQuery};
 
 use self::batch_window::AnnouncedBatches;
 use self::follower::PendingRemoteFetch;
 use self::leader::ServedRemoteFetch;
-use super::fetch::Fetcher;
+use super::fetch::{BatchAnnouncement, ExactWindow, Fetcher, RemoteFetcher};
 use super::redis::RedisTier;
+use super::series::{InFlightFetch, SharedSeriesState};
 use crate::clock::Clock;
 use crate::quota::{QuotaManager, Role};
 use crate::replicas::{
     FetchMessage, Inbox, Incoming, Mailbox, Message, MessageKind, Recipient, RemoteFetch, ReplicaId,
 };
+use crate::request::Series;
 
 /// Interval at which unanswered remote fetches are sent again.
 const RESEND_INTERVAL: Duration = Duration::from_secs(1);
@@ -102,13 +102,13 @@ impl Cluster {
         }))
     }
 
-    /// Receives messages from now on, until `fetcher` is dropped. Windows of followers are answered by `answer`.
-    pub(super) fn start(&self, fetcher: &Arc<Fetcher>, answer: AnswerForFollower) {
+    /// Receives messages from now on, until `fetcher` is dropped.
+    pub(super) fn start(&self, fetcher: &Arc<Fetcher>) {
         let inbox = self.0.mailbox.receive(MessageKind::Fetch);
-        tokio::spawn(self.clone().run(inbox, Arc::downgrade(fetcher), answer));
+        tokio::spawn(self.clone().run(inbox, Arc::downgrade(fetcher)));
     }
 
-    async fn run(self, mut inbox: Inbox, fetcher: Weak<Fetcher>, answer: AnswerForFollower) {
+    async fn run(self, mut inbox: Inbox, fetcher: Weak<Fetcher>) {
         let mut resend = tokio::time::interval(RESEND_INTERVAL);
         resend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -118,7 +118,7 @@ impl Cluster {
                     match incoming {
                         Incoming::Reconnected => self.resend_pending(),
                         Incoming::Message { from, message: Message::Fetch(message) } => {
-                            self.on_message(&fetcher, answer, &from, message);
+                            self.on_message(&fetcher, &from, message);
                         }
                         Incoming::Message { .. } => {}
                         Incoming::Unreadable { from } => self.on_unreadable(from),
@@ -136,14 +136,14 @@ impl Cluster {
         }
     }
 
-    fn on_message(&self, fetcher: &Arc<Fetcher>, answer: AnswerForFollower, from: &ReplicaId, message: FetchMessage) {
+    fn on_message(&self, fetcher: &Arc<Fetcher>, from: &ReplicaId, message: FetchMessage) {
         match message {
             FetchMessage::BatchAnnounced { account, batch } => {
                 self.0.announced_batches.announced(from, batch, &account);
             }
             FetchMessage::BatchEmpty { batch } => self.0.announced_batches.arrived(from, batch),
             FetchMessage::Requests { settings, requests, closes } => {
-                fetcher.serve_requests(self, answer, from, (&settings, requests, closes));
+                fetcher.serve_requests(self, from, (&settings, requests, closes));
             }
             FetchMessage::Cancelled { id } => drop(self.served().remove(&(from.clone(), id))),
             FetchMessage::QueueWaits(waits) => self.on_queue_waits(&waits),
@@ -226,10 +226,31 @@ impl Cluster {
     }
 }
 
-impl Fetcher {
-    /// The exchange with the leader of an account, unless this replica is the leader. The leader may not be known yet.
-    pub(super) fn elsewhere(&self, account: &str) -> Option<&Cluster> {
-        self.remote.as_ref().filter(|cluster| cluster.role(account) != Role::Leader)
+impl RemoteFetcher for Cluster {
+    fn is_remote(&self, account: &str) -> bool {
+        self.role(account) != Role::Leader
+    }
+
+    fn announce_batch(&self, account: &str) -> Option<Box<dyn BatchAnnouncement>> {
+        Some(Box::new(self.announce(account)?))
+    }
+
+    fn batch_window<'a>(&'a self, account: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(self.wait_batch_window(account))
+    }
+
+    fn fetch_batch(
+        &self,
+        fetcher: &Arc<Fetcher>,
+        series: &Arc<Series>,
+        shared: &SharedSeriesState,
+        announcement: Option<Box<dyn BatchAnnouncement>>,
+    ) {
+        fetcher.start_remote_batch(self, series, shared, announcement);
+    }
+
+    fn fetch_exactly(&self, fetcher: &Arc<Fetcher>, window: ExactWindow<'_>) -> Arc<InFlightFetch> {
+        fetcher.start_remote_exact(self, window)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Between the errors of the stages and those that replicas send each other: a problem document comes out the same.
 
-use crate::cache::{CacheError, Damaged};
+use crate::cache::chunk::Damaged;
+use crate::cache::error::CacheError;
 use crate::paging::PagingError;
 use crate::quota::{Exhausted, QuotaError};
 use crate::replicas::WireError;

@@ -1,112 +1,95 @@
-//! What is about to be asked of the upstream is looked for in the second tier first: all at once, or, of a long window, by
-//! name, and then piece by piece.
+//! Lookup of a batch in Redis, before it is fetched from the upstream.
 
 use std::sync::Arc;
 
-use super::Fetcher;
-use super::waiter::RedisHit;
-use crate::cache::CacheError;
-use crate::cache::answer::{Fetched, Session};
+use super::fetcher::Fetcher;
 use crate::cache::chunk::Chunk;
 use crate::cache::redis::RedisTier;
-use crate::cache::series::SharedSeriesState;
-use crate::cache::store::ByAgentic;
+use crate::cache::series::{RedisHit, SharedSeriesState};
+use crate::cache::store::{ByAgentic, CacheEntry};
 use crate::clock::SKEW;
 use crate::request::{Filter, Series};
 use crate::window::{Interval, IntervalSet, Timestamp};
 
 impl Fetcher {
-    /// Takes from the second tier what is there of what is being gathered. What comes to be wanted meanwhile is looked for
-    /// too, so that nothing is asked of the upstream that has not been looked for.
-    pub(in crate::cache) async fn look_in(&self, tier: &RedisTier, series: &Arc<Series>, of: &SharedSeriesState) {
-        if !tier.is_usable(series).await {
+    /// Hands to the waiters of the pending batch what Redis has of it, and removes that from the batch. What is added
+    /// to the batch meanwhile is looked up, too, so that nothing is fetched that was not looked up.
+    pub(super) async fn look_up_batch(&self, redis: &RedisTier, series: &Arc<Series>, shared: &SharedSeriesState) {
+        if !redis.is_usable(series).await {
             return;
         }
-        loop {
-            let mut wanted = ByAgentic::<IntervalSet>::default();
-            {
-                let mut shelf = of.lock();
-                let Some(gathering) = &mut shelf.pending else { return };
-                for want in gathering.requests.iter_mut().filter(|want| !want.redis_checked) {
-                    want.redis_checked = true;
-                    want.intervals.intervals().iter().for_each(|interval| wanted.of(want.agentic).insert(*interval));
-                }
-            }
-            if wanted.plain.is_empty() && wanted.agentic.is_empty() {
-                return;
-            }
-            // What is rich serves those who want none as well.
-            wanted.plain.intervals().to_vec().into_iter().for_each(|interval| wanted.agentic.insert(interval));
-            for (agentic, intervals) in [(true, &wanted.agentic), (false, &wanted.plain)] {
+        while let Some(ByAgentic { non_agentic, mut agentic }) = take_unchecked(shared) {
+            // Agentic data serves the other requests as well.
+            non_agentic.intervals().iter().for_each(|interval| agentic.insert(*interval));
+            for (is_agentic, intervals) in [(true, &agentic), (false, &non_agentic)] {
                 if !intervals.is_empty() {
-                    self.take_from(tier, &Series { agentic, ..Series::clone(series) }, intervals, of, of).await;
+                    let own = Series { agentic: is_agentic, ..Series::clone(series) };
+                    self.look_up(redis, &own, intervals, shared, shared).await;
                     if let Filter::Known(_) = series.filter {
-                        let unfiltered = Series { filter: Filter::None, agentic, ..Series::clone(series) };
-                        let shelf = self.series_map.of(&unfiltered);
-                        self.take_from(tier, &unfiltered, intervals, &shelf, of).await;
-                        self.series_map.remove_if_idle(&unfiltered, &shelf);
+                        let unfiltered = Series { filter: Filter::None, ..own };
+                        let state = self.series_map.get_or_insert(&unfiltered);
+                        self.look_up(redis, &unfiltered, intervals, &state, shared).await;
+                        self.series_map.remove_if_idle(&unfiltered, &state);
                     }
                 }
             }
         }
     }
 
-    /// Puts what the second tier has of `intervals` onto `shelf`, and takes it out of what is wanted of `gathering_of`.
-    async fn take_from(
+    /// Inserts what Redis has of `intervals` into `state`, hands it to the waiters of the batch that is pending in
+    /// `batch_of`, and removes it from the batch.
+    async fn look_up(
         &self,
-        tier: &RedisTier,
+        redis: &RedisTier,
         series: &Series,
         intervals: &IntervalSet,
-        shelf: &SharedSeriesState,
-        gathering_of: &SharedSeriesState,
+        state: &SharedSeriesState,
+        batch_of: &SharedSeriesState,
     ) {
-        let found = tier.look_up(series, intervals).await;
+        let found = redis.look_up(series, intervals).await;
         let now = self.clock.now();
-        let found = self.keep_found(series, shelf, found, now);
-        let is_unfiltered = !shelf.is_same(gathering_of);
-        let mut shelf = gathering_of.lock();
-        let Some(gathering) = &mut shelf.pending else { return };
-        for want in gathering.requests.iter_mut().filter(|want| want.redis_checked && (series.agentic || !want.agentic))
-        {
+        let found = self.insert_from_redis(series, state, found, now);
+        let is_unfiltered = !state.is_same(batch_of);
+        let mut state = batch_of.lock();
+        let Some(batch) = &mut state.pending else { return };
+        let served = |agentic: bool| series.agentic || !agentic;
+        for request in batch.requests.iter_mut().filter(|request| request.redis_checked && served(request.agentic)) {
             for chunk in &found {
-                let servable = self.servable(chunk.interval(), chunk.fetched_at(), want.fresh_since, now);
-                let serves = servable
-                    .intervals()
-                    .iter()
-                    .flat_map(|interval| want.intervals.within(*interval))
-                    .collect::<Vec<_>>();
-                for interval in serves {
-                    want.intervals.remove(interval);
-                    if let Some(seat) = want.waiter.upgrade() {
+                let fresh = self.fresh_part(chunk.interval(), chunk.fetched_at(), request.fresh_since, now);
+                let parts = fresh.intervals().iter().flat_map(|interval| request.intervals.within(*interval));
+                for interval in parts.collect::<Vec<_>>() {
+                    request.intervals.remove(interval);
+                    if let Some(waiter) = request.waiter.upgrade() {
                         let (chunk, agentic) = (chunk.clone(), series.agentic);
-                        seat.find(RedisHit { interval, chunk, agentic, is_unfiltered });
+                        waiter.add_redis_hit(RedisHit { interval, chunk, agentic, is_unfiltered });
                     }
                 }
             }
         }
     }
-    /// Puts what was found of a series in the second tier onto its shelf, and leaves out what may not be used.
-    pub(in crate::cache) fn keep_found(
+
+    /// Inserts chunks of a series that were read from Redis into memory; returns those that may be used.
+    pub(in crate::cache) fn insert_from_redis(
         &self,
         series: &Series,
-        shelf: &SharedSeriesState,
+        state: &SharedSeriesState,
         found: Vec<Chunk>,
         now: Timestamp,
     ) -> Vec<Arc<Chunk>> {
         let (sane, future): (Vec<_>, Vec<_>) = found.into_iter().partition(|chunk| is_sane(chunk.fetched_at(), now));
-        if let Some(tier) = self.redis.as_ref().filter(|_| !future.is_empty()) {
-            tier.delete(series, &future);
+        if let Some(redis) = self.redis.as_ref().filter(|_| !future.is_empty()) {
+            redis.delete(series, &future);
         }
         let mut found: Vec<Arc<Chunk>> = sane.into_iter().map(Arc::new).collect();
         found.retain(|chunk| {
-            let mut shelf = shelf.lock();
-            // Under the lock: it may have been purged since it was read.
+            let mut state = state.lock();
+            // Under the lock: the chunk may have been purged since it was read.
             if self.purges.is_purged(series, chunk) {
                 return false;
             }
-            let copy = self.insert_entry(chunk);
-            let id = copy.id;
-            if !shelf.put(series.agentic, copy, &self.memory) {
+            let entry = CacheEntry::insert(chunk, &self.memory);
+            let id = entry.id;
+            if !state.insert(series.agentic, entry, &self.memory) {
                 self.memory.remove(id);
             }
             true
@@ -114,110 +97,39 @@ impl Fetcher {
         found
     }
 
-    /// What of a chunk serves one for whom copies fetched since `fresh_since` are good enough.
-    pub(in crate::cache) fn servable(
+    /// The part of a chunk that is fresh enough for a request that accepts data fetched since `fresh_since`.
+    pub(in crate::cache) fn fresh_part(
         &self,
         interval: Interval,
         fetched_at: Timestamp,
         fresh_since: Timestamp,
         now: Timestamp,
     ) -> IntervalSet {
-        let mut servable = IntervalSet::from(interval);
+        let mut fresh = IntervalSet::from(interval);
         if fetched_at < fresh_since {
-            self.freshness_policy.stale(interval, fetched_at, now).for_each(|due| servable.remove(due));
+            let stale = self.settings.freshness_policy.stale(interval, fetched_at, now);
+            stale.for_each(|stale| fresh.remove(stale));
         }
-        servable
+        fresh
     }
 }
 
-impl Session {
-    /// Looks by name what the second tier has of `intervals`.
-    pub(in crate::cache) async fn list(&mut self, intervals: &IntervalSet) {
-        let Some(tier) = self.fetcher.redis.clone() else { return };
-        let (mut there, mut left) = (Vec::new(), intervals.clone());
-        if tier.is_usable(&self.series).await {
-            for (series, _) in self.sources() {
-                let now = self.fetcher.clock.now();
-                for (interval, fetched_at) in tier.list(&series, &left).await {
-                    if is_sane(fetched_at, now) {
-                        let servable = self.fetcher.servable(interval, fetched_at, self.fresh_since, now);
-                        there.extend(servable.intervals().iter().map(|interval| (*interval, fetched_at)));
-                    }
-                }
-                for (interval, _) in &there {
-                    left.remove(*interval);
-                }
-                if left.is_empty() {
-                    break;
-                }
-            }
-        }
-        if let Some(listing) = &mut self.listing {
-            listing.add(intervals, there);
-        }
+/// The intervals of the pending batch that were not looked up yet, which are marked as looked up; `None` if there are
+/// none.
+fn take_unchecked(shared: &SharedSeriesState) -> Option<ByAgentic<IntervalSet>> {
+    let mut unchecked = ByAgentic::<IntervalSet>::default();
+    let mut state = shared.lock();
+    for request in state.pending.as_mut()?.requests.iter_mut().filter(|request| !request.redis_checked) {
+        request.redis_checked = true;
+        let intervals = unchecked.get_mut(request.agentic);
+        request.intervals.intervals().iter().for_each(|interval| intervals.insert(*interval));
     }
-
-    /// Reads a piece that the second tier has by name.
-    pub(in crate::cache) async fn read_piece(&mut self, piece: &IntervalSet) -> Result<(), CacheError> {
-        let (fetcher, series) = (self.fetcher.clone(), self.series.clone());
-        let (Some(tier), Some(mut listing)) = (&fetcher.redis, self.listing.take()) else { return Ok(()) };
-        // That its account's chunks were cut wrongly may be found out at any time.
-        let (is_good, bytes) = tokio::join!(tier.is_usable(&series), self.read(tier, piece));
-        match bytes.filter(|_| is_good) {
-            Some(bytes) => listing.record_read(piece, bytes),
-            None => listing.record_failure(&fetcher.grid),
-        }
-        self.listing = Some(listing);
-        // Each piece is read or given up once.
-        self.history.progress += 1;
-        self.check_field().await
-    }
-
-    /// Reads a piece from the second tier, and keeps it until it is sent: memory may be too small for that. How many bytes
-    /// it was; `None` if Redis does not say.
-    async fn read(&mut self, tier: &RedisTier, piece: &IntervalSet) -> Option<usize> {
-        let (mut left, mut bytes) = (piece.clone(), 0);
-        for (series, is_unfiltered) in self.sources() {
-            let found = tier.read(&series, &left).await?;
-            let (now, shelf) = (self.fetcher.clock.now(), self.fetcher.series_map.of(&series));
-            let found = self.fetcher.keep_found(&series, &shelf, found, now);
-            self.fetcher.series_map.remove_if_idle(&series, &shelf);
-            for chunk in found {
-                bytes += chunk.weight();
-                let servable = self.fetcher.servable(chunk.interval(), chunk.fetched_at(), self.fresh_since, now);
-                for interval in servable.intervals().iter().flat_map(|interval| piece.within(*interval)) {
-                    left.remove(interval);
-                    let (chunk, agentic) = (chunk.clone(), series.agentic);
-                    self.in_hand.insert(interval, Fetched { chunk, agentic, is_unfiltered, copy: true });
-                }
-            }
-            if left.is_empty() {
-                break;
-            }
-        }
-        Some(bytes)
-    }
-
-    /// The series whose chunks serve the window, those first that need not be changed for it; and whether its filter is
-    /// still to be applied.
-    fn sources(&self) -> Vec<(Arc<Series>, bool)> {
-        let of = |agentic, filter: &Filter| {
-            Arc::new(Series { agentic, filter: filter.clone(), ..Series::clone(&self.series) })
-        };
-        let filters: &[(Filter, bool)] = match &self.series.filter {
-            Filter::Known(_) => &[(self.series.filter.clone(), false), (Filter::None, true)],
-            filter => &[(filter.clone(), false)],
-        };
-        let richness: &[bool] = if self.series.agentic { &[true] } else { &[false, true] };
-        let sources = filters.iter().flat_map(|(filter, is_unfiltered)| {
-            richness.iter().map(move |agentic| (of(*agentic, filter), *is_unfiltered))
-        });
-        sources.collect()
-    }
+    let is_empty = unchecked.non_agentic.is_empty() && unchecked.agentic.is_empty();
+    (!is_empty).then_some(unchecked)
 }
 
-/// What was fetched in the future was fetched by a replica whose clock is wrong, and that may have taken for settled what
-/// was not.
+/// Whether a chunk was not fetched in the future. One that was comes from a replica whose clock is wrong, and which may
+/// have taken for settled what was not.
 pub(in crate::cache) fn is_sane(fetched_at: Timestamp, now: Timestamp) -> bool {
     fetched_at <= now + SKEW
 }

@@ -1,40 +1,39 @@
-//! A flight with all that fetching it takes.
+//! A fetch with its series.
 
 use std::sync::Arc;
 
-use super::in_flight::InFlightFetch;
-use super::waiter::Waiter;
-use crate::cache::series::{SeriesState, SharedSeriesState};
+use crate::cache::series::{InFlightFetch, SeriesState, SharedSeriesState, Waiter};
 use crate::request::Series;
 
-/// What one flight needs to know of its series.
+/// A fetch and the series that it belongs to. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::cache) struct FetchTask {
+    /// The series as it is fetched, with or without `agenticActivities`.
     pub(in crate::cache) series: Arc<Series>,
-    pub(in crate::cache) shelf: SharedSeriesState,
-    pub(in crate::cache) flight: Arc<InFlightFetch>,
+    pub(in crate::cache) state: SharedSeriesState,
+    pub(in crate::cache) fetch: Arc<InFlightFetch>,
 }
 
 impl FetchTask {
-    /// Puts a new flight on the shelf, with those who wait for it: who is known to it before the shelf's lock is let go
-    /// cannot be taken for gone.
+    /// Adds a new fetch and its waiters to the locked `state` of a series. A waiter that is added before the lock is
+    /// released cannot be missed, which would abandon the fetch.
     pub(in crate::cache) fn new<'a>(
         series: &Arc<Series>,
-        of: &SharedSeriesState,
-        shelf: &mut SeriesState,
-        flight: Arc<InFlightFetch>,
-        seats: impl IntoIterator<Item = &'a Arc<Waiter>>,
+        shared: &SharedSeriesState,
+        state: &mut SeriesState,
+        fetch: Arc<InFlightFetch>,
+        waiters: impl IntoIterator<Item = &'a Arc<Waiter>>,
     ) -> Self {
-        for seat in seats {
-            seat.join(&flight);
+        for waiter in waiters {
+            waiter.join(&fetch);
         }
-        shelf.in_flight.push(flight.clone());
-        let agentic = flight.spec.agentic;
+        state.in_flight.push(fetch.clone());
+        let agentic = fetch.spec.agentic;
         let series = if series.agentic == agentic {
             series.clone()
         } else {
             Arc::new(Series { agentic, ..Series::clone(series) })
         };
-        Self { series, shelf: of.clone(), flight }
+        Self { series, state: shared.clone(), fetch }
     }
 }

@@ -45,8 +45,8 @@ impl Confirmations {
 }
 
 impl PurgeReplicator {
-    /// Broadcasts a purge. Returns how many other replicas have confirmed it in time, and how many other replicas receive
-    /// messages, if known.
+    /// Broadcasts a purge. Returns how many other replicas have confirmed it in time, and how many other replicas
+    /// receive messages, if known.
     pub(super) async fn broadcast(
         &self,
         account: &Arc<str>,

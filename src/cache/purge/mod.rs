@@ -25,7 +25,7 @@ use futures_util::future::BoxFuture;
 use self::replicate::PurgeReplicator;
 use super::chunk::Chunk;
 use super::redis::PurgeCheck;
-use super::series_map::SeriesMap;
+use super::series::SeriesMap;
 use super::store::Memory;
 use crate::clock::Clock;
 use crate::redis_client::{Command, ConnectionError, Reply};
@@ -61,8 +61,8 @@ pub struct PurgeResult {
 pub struct PurgeDelivery {
     /// Other replicas that have confirmed that their memory is clean.
     pub confirmed: usize,
-    /// Other replicas that receive messages; `None` if the message could not be sent. A replica that misses it reads the
-    /// marker in Redis once a second.
+    /// Other replicas that receive messages; `None` if the message could not be sent. A replica that misses it reads
+    /// the marker in Redis once a second.
     pub expected: Option<usize>,
     /// Whether the purged chunks have been deleted from Redis.
     pub deletion: DeletionStatus,
@@ -73,9 +73,9 @@ pub struct PurgeDelivery {
 pub enum DeletionStatus {
     /// All, which are so many chunks.
     Complete(u64),
-    /// So many chunks up to now; the deletion continues.
+    /// Continues; the number of chunks up to now.
     InProgress(u64),
-    /// So many chunks before it failed; it is retried for as long as the process runs.
+    /// Failed after so many chunks; it is retried for as long as the process runs.
     Failed(u64, ConnectionError),
 }
 
@@ -84,8 +84,8 @@ pub enum DeletionStatus {
 pub struct Purges(Arc<Inner>);
 
 struct Inner {
-    /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the other
-    /// way round.
+    /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the
+    /// other way round.
     known: Mutex<HashMap<Arc<str>, Arc<Tombstones>>>,
     series_map: SeriesMap,
     memory: Memory,
@@ -184,7 +184,7 @@ impl Purges {
             let Inner { series_map, memory, .. } = &*purges.0;
             let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
                 let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
-                series_state.lock().bury(is_purged, memory)
+                series_state.lock().apply_purge(is_purged, memory)
             });
             removed.sum()
         };

@@ -1,9 +1,9 @@
-//! The purges that all replicas know of: in Redis, a hash of tombstones for each account, and a marker that changes with
-//! it.
+//! The purges that all replicas know of: in Redis, a hash of tombstones for each account, and a marker that changes
+//! with it.
 //!
-//! No marker is ever used twice. A replica that reads the marker that it read last knows everything in the hash, even if
-//! Redis was emptied meanwhile. A replica that knows more than the hash writes it there again, so that Redis knows as much
-//! as the best informed replica. Plain commands are used, since scripts may be forbidden.
+//! No marker is ever used twice. A replica that reads the marker that it read last knows everything in the hash, even
+//! if Redis was emptied meanwhile. A replica that knows more than the hash writes it there again, so that Redis knows
+//! as much as the best informed replica. Plain commands are used, since scripts may be forbidden.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,8 +96,8 @@ impl PurgeReplicator {
         self.mailbox.redis()
     }
 
-    /// Registers a purge to be written, in place of unwritten ones that it covers, so that repeated purges while Redis is
-    /// away do not accumulate.
+    /// Registers a purge to be written, in place of unwritten ones that it covers, so that repeated purges while Redis
+    /// is away do not accumulate.
     pub(super) fn register(&self, account: &Arc<str>, epoch: u64, tombstone: Tombstone) -> PurgeTicket {
         let progress = Progress { epoch, is_written: false, is_superseded: false };
         let ticket = PurgeTicket(Arc::new((tombstone, Mutex::new(progress))));
@@ -114,8 +114,8 @@ impl PurgeReplicator {
         Command::new("GET").arg(keys::purge_marker(&self.prefix, account))
     }
 
-    /// Reads the markers of all accounts, in their order. In a Cluster each is read by itself, since they lie on several
-    /// nodes.
+    /// Reads the markers of all accounts, in their order. In a Cluster each is read by itself, since they lie on
+    /// several nodes.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -200,8 +200,8 @@ impl PurgeReplicator {
         Ok(is_written)
     }
 
-    /// Writes a new marker. This happens after the tombstones are written: a replica that saw the marker first would read
-    /// the tombstones too early, and never again.
+    /// Writes a new marker. This happens after the tombstones are written: a replica that saw the marker first would
+    /// read the tombstones too early, and never again.
     async fn write_marker(&self, account: &str, epoch: u64) -> Result<Bytes, ConnectionError> {
         let number = self.next_marker.fetch_add(1, Ordering::Relaxed);
         let marker = Bytes::from(format!("{epoch}-{}-{number}", self.mailbox.me()));

@@ -1,7 +1,7 @@
 //! The purges of an account, and which chunks are purged by them. Pure.
 //!
-//! Each purge has a number, its epoch, and each chunk carries the last epoch that was known when its run began. Whether a
-//! chunk may be served is decided by numbers and not by clocks: it may not if a purge that overlaps it has a greater
+//! Each purge has a number, its epoch, and each chunk carries the last epoch that was known when its run began. Whether
+//! a chunk may be served is decided by numbers and not by clocks: it may not if a purge that overlaps it has a greater
 //! number. A replica that knows of fewer purges gives its chunks smaller numbers, which is always safe.
 
 use std::collections::BTreeMap;
@@ -47,8 +47,8 @@ impl Tombstones {
             || self.by_epoch.range(epoch.saturating_add(1)..).any(|(_, tombstone)| tombstone.overlaps(stream, interval))
     }
 
-    /// The epoch of a new purge: the time in milliseconds, but beyond all known epochs. With clocks that are right, it is
-    /// also beyond the epochs of chunks that were fetched when more purges were known.
+    /// The epoch of a new purge: the time in milliseconds, but beyond all known epochs. With clocks that are right, it
+    /// is also beyond the epochs of chunks that were fetched when more purges were known.
     pub(in crate::cache) fn next_epoch(&self, now: Timestamp) -> u64 {
         let millis = u64::try_from(now.as_nanos() / 1_000_000).unwrap_or_default();
         millis.max(self.epoch() + 1)
@@ -147,7 +147,8 @@ mod tests {
         /// The naive model is the list of all purges, each with all its timestamps.
         #[test]
         fn chunk_is_purged_by_later_purges_that_overlap_it(
-            purges in purges(), order in any::<u64>(), stream in 1u8..3, start in 0i64..40, length in 1i64..9, epoch in 0u64..70
+            purges in purges(), order in any::<u64>(), stream in 1u8..3,
+            start in 0i64..40, length in 1i64..9, epoch in 0u64..70
         ) {
             let (stream, interval) = (stream.to_string(), interval(start, start + length));
             let expected = naive(&purges, &stream, interval, epoch);
@@ -166,7 +167,8 @@ mod tests {
 
         #[test]
         fn forgotten_purges_leave_everything_before_them_purged(
-            purges in purges(), max in 0usize..5, stream in 1u8..3, start in 0i64..40, length in 1i64..9, epoch in 0u64..70
+            purges in purges(), max in 0usize..5, stream in 1u8..3,
+            start in 0i64..40, length in 1i64..9, epoch in 0u64..70
         ) {
             let mut pruned = tombstones(&purges);
             let known = pruned.epoch();

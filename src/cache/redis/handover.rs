@@ -1,8 +1,8 @@
 //! Chunks that the leader hands over to a follower.
 //!
-//! A chunk that is cached anyway is in its cell. All others (open data that is always fetched again, exact windows, what
-//! was derived for one answer, what was purged while it was fetched) are for a minute in a hash of this handover, sealed
-//! and bound to its name as well.
+//! A chunk that is cached anyway is in its cell. All others (open data that is always fetched again, exact windows,
+//! what was derived for one answer, what was purged while it was fetched) are for a minute in a hash of this handover,
+//! sealed and bound to its name as well.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,9 +37,9 @@ impl From<ConnectionError> for HandoverError {
 }
 
 impl RedisTier {
-    /// Writes the chunks of a series where a follower finds them: those that are `storable` into their cells, the others
-    /// into the hash `handover`. With `avoid_cells`, all go into the hash. A chunk that was purged since its run began
-    /// goes into the hash too, since the follower may have requested it before the purge.
+    /// Writes the chunks of a series where a follower finds them: those that are `storable` into their cells, the
+    /// others into the hash `handover`. With `avoid_cells`, all go into the hash. A chunk that was purged since its run
+    /// began goes into the hash too, since the follower may have requested it before the purge.
     ///
     /// # Errors
     /// If Redis does not take them, or a chunk is too large.
@@ -85,8 +85,8 @@ impl RedisTier {
         Ok(refs)
     }
 
-    /// Writes chunks into the hash of a handover. The follower decides for which requests a purged chunk may be used, so
-    /// purged chunks are written too.
+    /// Writes chunks into the hash of a handover. The follower decides for which requests a purged chunk may be used,
+    /// so purged chunks are written too.
     async fn write_into_hash(&self, writes: &[ChunkWrite]) -> Result<(), HandoverError> {
         let mut commands = Vec::with_capacity(2 * writes.len());
         for ChunkWrite { key, chunk, .. } in writes {
@@ -99,8 +99,8 @@ impl RedisTier {
         if is_written { Ok(()) } else { Err(HandoverError::Refused) }
     }
 
-    /// Reads chunks that were handed over, oldest first; `None` if one of them is missing. The purges of the account are
-    /// known then, but not applied to the chunks: that depends on when the request was made.
+    /// Reads chunks that were handed over, oldest first; `None` if one of them is missing. The purges of the account
+    /// are known then, but not applied to the chunks: that depends on when the request was made.
     ///
     /// # Errors
     /// If Redis does not answer.

@@ -2,14 +2,14 @@
 //!
 //! | key | type | contents |
 //! | --- | --- | --- |
-//! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:STREAM:(rich\|plain):HASH:START:SECONDS` | hash | the chunks of a series in one cell of the grid |
+//! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:STREAM:AGENTIC:HASH:START:SECONDS` | hash | the chunks of a series in one cell |
 //! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:wrong` | string | `window.field` was found wrong for the account |
 //! | the series without a cell, then `:wrong` | string | items of the series lie outside of the requested time |
 //! | `PREFIX:p1:{ACCOUNT}:purges` | hash | the tombstones of the account, by epoch |
 //! | `PREFIX:p1:{ACCOUNT}:epoch` | string | the marker that changes with each purge |
 //! | `PREFIX:f1:passing:REPLICA:ID:ATTEMPT` | hash | chunks that are handed over and stand in no cell |
 //!
-//! Names are percent-encoded, so that no name contains a separator. The keys of one account's purges share a slot of a
+//! `AGENTIC` is `rich` or `plain`. Names are percent-encoded, so that no name contains a separator. The keys of one account's purges share a slot of a
 //! Cluster.
 
 use std::collections::BTreeMap;
@@ -48,13 +48,15 @@ impl ChunkKeys {
         Self { prefix: prefix.to_owned(), bounds, grid: Grid::new(window.chunk) }
     }
 
-    /// The settings by which time is divided into chunks, as text: replicas with equal ones can use each other's chunks.
+    /// The settings by which time is divided into chunks, as text: replicas with equal ones can use each other's
+    /// chunks.
     pub(super) fn settings(&self) -> String {
         let cell = self.grid.cell(Timestamp::from_nanos(0));
         format!("{}:{}", self.bounds, cell.length().as_secs())
     }
 
-    /// The beginning of a series' keys, unique for the series. Filters and parameters, which callers choose, are hashed.
+    /// The beginning of a series' keys, unique for the series. Filters and parameters, which callers choose, are
+    /// hashed.
     pub(super) fn series(&self, series: &Series) -> String {
         // Destructured, so that a new member is a compile error here.
         let Series { account, stream, filter, parameters, agentic } = series;
@@ -107,7 +109,7 @@ impl ChunkKeys {
     }
 }
 
-/// What the name of a chunk's field says: so a chunk can be listed, and found purged, without its value.
+/// The name of a chunk's field, by which the chunk is listed, and found purged, without its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cache) struct ChunkField {
     pub(in crate::cache) interval: Interval,
@@ -162,7 +164,7 @@ pub(in crate::cache) fn all_cells(prefix: &str, account: &str) -> (String, Strin
     (format!("{prefix}:c"), format!("[0-9]*:{}:*", key_segment(account)))
 }
 
-/// What the key of a cell says, of whatever version. Names are percent-encoded.
+/// The key of a cell, of any version. Names are percent-encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cache) struct CellKey<'a> {
     pub(in crate::cache) account: &'a str,

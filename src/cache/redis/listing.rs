@@ -1,8 +1,8 @@
-//! What of a long window is listed in Redis, and how much of it is read at a time. Pure.
+//! The listing of a long window in Redis, and how much of it is read at a time. Pure.
 //!
 //! A year does not fit into memory, so chunks in Redis are read when the answer reaches them. Which time is absent from
-//! Redis is known before, by the names of the chunks, so that runs are planned around what is listed. A listed chunk that
-//! cannot be read is missing, and fetched.
+//! Redis is known before, by the names of the chunks, so that runs are planned around what is listed. A listed chunk
+//! that cannot be read is missing, and fetched.
 
 use crate::window::{Grid, Interval, IntervalSet, Timestamp};
 
@@ -11,11 +11,11 @@ pub(in crate::cache) const READ_BYTES: usize = 2 << 20;
 /// Cells of the first read, while their density is unknown, and of the largest.
 const FIRST_CELLS: usize = 4;
 const MAX_CELLS: usize = 32;
-/// Cells that are treated as absent when Redis does not answer, doubled at each further failure in a row: a short failure
-/// costs a few calls, and a long one a few runs.
+/// Cells that are treated as absent when Redis does not answer, doubled at each further failure in a row: a short
+/// failure costs a few calls, and a long one a few runs.
 const ABANDONED_CELLS: usize = 24;
 
-/// What of a window is listed in Redis.
+/// The listing of a window in Redis.
 #[derive(Debug)]
 pub(in crate::cache) struct RedisListing {
     /// The time that was looked up.
@@ -66,7 +66,8 @@ impl RedisListing {
         }
     }
 
-    /// The time that is read next, if the beginning of `missing` is listed: the listed part of `missing` in a few cells.
+    /// The time that is read next, if the beginning of `missing` is listed: the listed part of `missing` in a few
+    /// cells.
     pub(in crate::cache) fn next(&self, grid: &Grid, missing: &IntervalSet) -> Option<IntervalSet> {
         let first = missing.intervals().first()?.start;
         let is_listed = self.listed.within(Interval::new(first, first.next_tick())).next().is_some();

@@ -1,8 +1,8 @@
 //! The second tier: chunks in Redis, which all replicas share.
 //!
-//! Each cell of a series' grid is one hash with a field for each chunk, so what is there is listed without an index that
-//! could be wrong, and each cell expires by itself. No value is trusted: one that does not open, cannot be decoded or
-//! stands under another name is a miss, and so is one that was purged, which is deleted where it is found.
+//! Each cell of a series' grid is one hash with a field for each chunk, so what is there is listed without an index
+//! that could be wrong, and each cell expires by itself. No value is trusted: one that does not open, cannot be decoded
+//! or stands under another name is a miss, and so is one that was purged, which is deleted where it is found.
 //!
 //! The settings by which time is divided into chunks are a part of each key. Where `window.field` is found wrong, a
 //! marker in Redis says so to all replicas, and nothing below it is read or written any more.
@@ -12,7 +12,7 @@
 //! | `keys.rs` | the spelling of all keys and fields |
 //! | `read.rs` | lists and reads the chunks of a series |
 //! | `write.rs` | writes chunks, and deletes those that were purged |
-//! | `listing.rs` | what of a long window is listed, and how much of it is read at a time |
+//! | `listing.rs` | the listing of a long window, and how much of it is read at a time |
 //! | `handover.rs` | chunks that the leader hands over to a follower |
 //! | `markers.rs` | the markers of a wrong `window.field` |
 

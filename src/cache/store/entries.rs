@@ -1,4 +1,4 @@
-//! Which copies cover which time, and what is known of long stretches of them.
+//! The cache entries of one series: which chunk covers which interval, and statistics of long ranges of them.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,46 +9,46 @@ use super::range_stats::{RangeSegment, RangeStats, RangeStatsIndex};
 use crate::cache::chunk::Chunk;
 use crate::window::{FreshnessPolicy, Interval, IntervalMap, Plan, PlanEntry, Timestamp};
 
-/// A chunk that has been kept, and may have gone since.
+/// Reference to a chunk that was inserted into memory, which may have evicted it since.
 #[derive(Clone, Debug)]
 pub(in crate::cache) struct CacheEntry {
     pub(in crate::cache) id: ChunkId,
-    /// The whole span of the chunk; the copy may cover only a part of it.
+    /// The interval of the chunk; the entry may cover only a part of it.
     pub(in crate::cache) chunk: Interval,
     pub(in crate::cache) fetched_at: Timestamp,
     /// See [`Chunk::with_epoch`].
     pub(in crate::cache) epoch: u64,
-    /// How many items the chunk holds.
+    /// Number of items of the chunk.
     rows: usize,
-    /// Whether they may still move out of it.
+    /// Whether the items may still move to another chunk.
     may_move: bool,
-    /// The chunk itself, for a look that is no use of it: memory tells no look from a use.
-    kept: Weak<Chunk>,
+    /// Reference that does not count as a use, as a lookup in memory does.
+    weak: Weak<Chunk>,
 }
 
 impl CacheEntry {
-    /// Puts a chunk into memory.
-    pub(in crate::cache) fn keep(chunk: &Arc<Chunk>, memory: &Memory) -> Self {
+    /// Inserts a chunk into memory.
+    pub(in crate::cache) fn insert(chunk: &Arc<Chunk>, memory: &Memory) -> Self {
         let rows = chunk.len();
         Self {
-            id: memory.keep(chunk.clone()),
+            id: memory.insert(chunk.clone()),
             chunk: chunk.interval(),
             fetched_at: chunk.fetched_at(),
             epoch: chunk.epoch(),
             rows,
             may_move: !chunk.id_hashes(0..rows).is_empty(),
-            kept: Arc::downgrade(chunk),
+            weak: Arc::downgrade(chunk),
         }
     }
 
-    /// The chunk, if it is still there; it counts as used.
+    /// The chunk, unless it was evicted; counts as a use.
     pub(in crate::cache) fn use_chunk(&self, memory: &Memory) -> Option<Arc<Chunk>> {
         memory.get(self.id)
     }
 
-    /// The chunk, if it is still there; it does not count as used.
+    /// The chunk, unless it was evicted; does not count as a use.
     pub(in crate::cache) fn peek(&self, memory: &Memory) -> Option<Arc<Chunk>> {
-        self.kept.upgrade().filter(|_| memory.holds(self.id))
+        self.weak.upgrade().filter(|_| memory.contains(self.id))
     }
 }
 
@@ -58,193 +58,203 @@ impl PlanEntry for CacheEntry {
     }
 }
 
-/// One of two things for items with `agenticActivities` and for those without.
+/// A pair of values: for items with `agenticActivities`, and for items without.
 #[derive(Debug, Default)]
 pub(in crate::cache) struct ByAgentic<T> {
-    pub(in crate::cache) plain: T,
+    pub(in crate::cache) non_agentic: T,
     pub(in crate::cache) agentic: T,
 }
 
 impl<T> ByAgentic<T> {
-    pub(in crate::cache) fn of(&mut self, agentic: bool) -> &mut T {
-        if agentic { &mut self.agentic } else { &mut self.plain }
+    pub(in crate::cache) fn get_mut(&mut self, agentic: bool) -> &mut T {
+        if agentic { &mut self.agentic } else { &mut self.non_agentic }
     }
 }
 
-/// The copies of a series. Whatever changes them goes through here, so that no tally outlives what it tells of.
+/// The cache entries of a series. All changes pass through this type, so that statistics and validity tokens never
+/// outlive the entries that they describe.
 #[derive(Debug, Default)]
 pub(in crate::cache) struct EntryIndex {
-    lie: ByAgentic<IntervalMap<CacheEntry>>,
-    /// Of windows without the member and with it. The former are made of copies of both kinds.
-    tallies: ByAgentic<RangeStatsIndex>,
-    losses: Generation,
+    entries: ByAgentic<IntervalMap<CacheEntry>>,
+    /// Statistics of windows without and with `agenticActivities`. The former may be served from entries of both kinds.
+    stats: ByAgentic<RangeStatsIndex>,
+    generation: Generation,
 }
 
-/// A copy that serves a part of a window.
+/// Entry that serves a part of a window.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cache) struct UsableEntry<'a> {
-    pub(in crate::cache) copy: &'a CacheEntry,
-    /// Whether the member must be cut out of its items.
+    pub(in crate::cache) entry: &'a CacheEntry,
+    /// Whether `agenticActivities` must be removed from the items.
     pub(in crate::cache) strip: bool,
 }
 
 impl UsableEntry<'_> {
-    /// How many of its items lie in `part` of it. `None` if that takes the chunk, and it has gone.
+    /// Number of items in `part` of the entry; `None` if only the chunk can tell, and it was dropped.
     pub(in crate::cache) fn rows(&self, part: Interval) -> Option<usize> {
-        let CacheEntry { chunk, rows, kept, .. } = self.copy;
-        if part == *chunk { Some(*rows) } else { Some(kept.upgrade()?.rows_within(part).len()) }
+        let CacheEntry { chunk, rows, weak, .. } = self.entry;
+        if part == *chunk { Some(*rows) } else { Some(weak.upgrade()?.rows_within(part).len()) }
     }
 
-    /// Whether they may still move out of it.
+    /// Whether the items may still move to another chunk.
     pub(in crate::cache) fn may_move(&self) -> bool {
-        self.copy.may_move
+        self.entry.may_move
     }
 
-    /// Whether time alone does not change what it serves `part` with.
-    pub(in crate::cache) fn stays(&self, part: Interval, rules: LookupRules<'_>) -> bool {
-        !self.may_move() && part.end <= rules.freshness_policy.settled_before(self.copy.fetched_at)
+    /// Whether the passing of time alone does not change what serves `part`.
+    pub(in crate::cache) fn is_stable(&self, part: Interval, rules: LookupRules<'_>) -> bool {
+        !self.may_move() && part.end <= rules.freshness_policy.settled_before(self.entry.fetched_at)
     }
 }
 
-/// By which rules copies are looked at.
+/// Rules of a lookup: which entries may serve.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cache) struct LookupRules<'a> {
     pub(in crate::cache) freshness_policy: &'a FreshnessPolicy,
     pub(in crate::cache) agentic: bool,
-    /// When the window was asked for.
+    /// When the window was requested.
     pub(in crate::cache) asked_at: Timestamp,
-    /// The width of the grid's cells.
+    /// Width of the cells of the grid.
     pub(in crate::cache) cell: Duration,
 }
 
 impl EntryIndex {
-    /// Those of one kind.
-    pub(in crate::cache) fn of(&self, agentic: bool) -> &IntervalMap<CacheEntry> {
-        if agentic { &self.lie.agentic } else { &self.lie.plain }
+    /// The entries of one kind.
+    pub(in crate::cache) fn by_agentic(&self, agentic: bool) -> &IntervalMap<CacheEntry> {
+        if agentic { &self.entries.agentic } else { &self.entries.non_agentic }
     }
 
-    /// Of both kinds, each with the span that it covers.
+    /// The entries of both kinds, each with the interval that it covers.
     pub(in crate::cache) fn all(&self) -> impl Iterator<Item = (Interval, &CacheEntry)> {
-        self.lie.plain.within(Interval::EVER).chain(self.lie.agentic.within(Interval::EVER))
+        self.entries.non_agentic.within(Interval::EVER).chain(self.entries.agentic.within(Interval::EVER))
     }
 
     pub(in crate::cache) fn is_empty(&self) -> bool {
-        self.lie.plain.is_empty() && self.lie.agentic.is_empty()
+        self.entries.non_agentic.is_empty() && self.entries.agentic.is_empty()
     }
 
-    /// Covers `interval`, in place of whatever of this kind covered it before.
-    pub(in crate::cache) fn insert(&mut self, agentic: bool, interval: Interval, copy: CacheEntry) {
-        // What may still move serves no answer that lasts. Those of the other kind may have served for this one.
-        let replaces = |lie: &IntervalMap<CacheEntry>| lie.within(interval).any(|(_, old)| !old.may_move);
-        if replaces(&self.lie.plain) || replaces(&self.lie.agentic) {
-            self.losses.add();
+    /// Covers `interval` with `entry`, which replaces entries of the same kind.
+    pub(in crate::cache) fn insert(&mut self, agentic: bool, interval: Interval, entry: CacheEntry) {
+        // No token is issued for items that may move. Entries of the other kind may have served in place of this one.
+        let replaces = |map: &IntervalMap<CacheEntry>| map.within(interval).any(|(_, old)| !old.may_move);
+        if replaces(&self.entries.non_agentic) || replaces(&self.entries.agentic) {
+            self.generation.increment();
         }
-        self.lie.of(agentic).insert(interval, copy);
-        self.forget(interval);
+        self.entries.get_mut(agentic).insert(interval, entry);
+        self.invalidate_stats(interval);
     }
 
-    /// Uncovers `interval`.
+    /// Removes what covers `interval`.
     pub(in crate::cache) fn remove(&mut self, interval: Interval) {
-        self.losses.add();
-        self.lie.plain.remove(interval);
-        self.lie.agentic.remove(interval);
-        self.forget(interval);
+        self.generation.increment();
+        self.entries.non_agentic.remove(interval);
+        self.entries.agentic.remove(interval);
+        self.invalidate_stats(interval);
     }
 
-    /// Keeps only those that `keep` wants.
+    /// Removes the entries for which `keep` returns false.
     pub(in crate::cache) fn retain(&mut self, mut keep: impl FnMut(&CacheEntry) -> bool) {
-        let count = |lie: &ByAgentic<IntervalMap<CacheEntry>>| lie.plain.len() + lie.agentic.len();
-        let before = count(&self.lie);
-        self.lie.plain.retain(|_, copy| keep(copy));
-        self.lie.agentic.retain(|_, copy| keep(copy));
-        if count(&self.lie) != before {
-            self.losses.add();
-            self.tallies.plain.clear();
-            self.tallies.agentic.clear();
+        let count = |maps: &ByAgentic<IntervalMap<CacheEntry>>| maps.non_agentic.len() + maps.agentic.len();
+        let before = count(&self.entries);
+        self.entries.non_agentic.retain(|_, entry| keep(entry));
+        self.entries.agentic.retain(|_, entry| keep(entry));
+        if count(&self.entries) != before {
+            self.generation.increment();
+            self.stats.non_agentic.clear();
+            self.stats.agentic.clear();
         }
     }
 
-    /// Holds until something is taken away, or replaced, that time alone would not have changed.
+    /// A token that is valid until an entry is removed or replaced that time alone would not have changed.
     pub(in crate::cache) fn validity_token(&self) -> ValidityToken {
-        self.losses.none_since_now()
+        self.generation.token()
     }
 
-    fn forget(&mut self, interval: Interval) {
-        self.tallies.plain.forget(interval);
-        self.tallies.agentic.forget(interval);
+    fn invalidate_stats(&mut self, interval: Interval) {
+        self.stats.non_agentic.invalidate(interval);
+        self.stats.agentic.invalidate(interval);
     }
 
-    /// What serves `interval`, ascending; `None` if something of it is missing, or too old. As [`Plan`] finds it, but
-    /// without asking whether the chunks are still in memory.
-    pub(in crate::cache) fn see(
+    /// The entries that serve `interval`, ascending; `None` if a part is missing or stale. The result is that of
+    /// [`Plan`], except that evicted chunks are not noticed.
+    pub(in crate::cache) fn covering(
         &self,
         interval: Interval,
         rules: LookupRules<'_>,
     ) -> Option<Vec<(Interval, UsableEntry<'_>)>> {
-        see(&self.lie, interval, rules)
+        covering(&self.entries, interval, rules)
     }
 
-    /// Cuts `window` into stretches of which the number of items is known, and others.
-    pub(in crate::cache) fn cut(&mut self, window: Interval, rules: LookupRules<'_>) -> Vec<RangeSegment> {
-        let Self { lie, tallies, .. } = self;
-        tallies.of(rules.agentic).cut(window, rules.cell, &mut |interval| tally(lie, interval, rules))
+    /// Divides `window` into segments of which the statistics are known, and others.
+    pub(in crate::cache) fn segments(&mut self, window: Interval, rules: LookupRules<'_>) -> Vec<RangeSegment> {
+        let Self { entries, stats, .. } = self;
+        let measure = &mut |interval| range_stats(entries, interval, rules);
+        stats.get_mut(rules.agentic).segments(window, rules.cell, measure)
     }
 
-    /// The same for a known stretch that is to be seen in more detail.
-    pub(in crate::cache) fn open(
+    /// Divides a segment of this level of the tree further.
+    pub(in crate::cache) fn subsegments(
         &mut self,
         interval: Interval,
         level: usize,
         rules: LookupRules<'_>,
     ) -> Vec<RangeSegment> {
-        let Self { lie, tallies, .. } = self;
-        tallies.of(rules.agentic).open(interval, level, &mut |interval| tally(lie, interval, rules))
+        let Self { entries, stats, .. } = self;
+        let measure = &mut |interval| range_stats(entries, interval, rules);
+        stats.get_mut(rules.agentic).subsegments(interval, level, measure)
     }
 }
 
-fn see<'a>(
-    lie: &'a ByAgentic<IntervalMap<CacheEntry>>,
+fn covering<'a>(
+    entries: &'a ByAgentic<IntervalMap<CacheEntry>>,
     interval: Interval,
     rules: LookupRules<'_>,
 ) -> Option<Vec<(Interval, UsableEntry<'a>)>> {
     let LookupRules { freshness_policy, agentic, asked_at, .. } = rules;
-    // As a rule, one kind serves all of it.
-    if let Some(seen) = see_whole(if agentic { &lie.agentic } else { &lie.plain }, interval, rules) {
-        return Some(seen);
+    // Usually, entries of one kind serve all of it.
+    let own_kind = if agentic { &entries.agentic } else { &entries.non_agentic };
+    if let Some(found) = covering_with_one_kind(own_kind, interval, rules) {
+        return Some(found);
     }
     let mut plan = Plan::new(interval);
     if !agentic {
-        plan.take(&lie.plain, freshness_policy, asked_at, asked_at, |copy| Some(UsableEntry { copy, strip: false }));
+        let usable = |entry| Some(UsableEntry { entry, strip: false });
+        plan.take(&entries.non_agentic, freshness_policy, asked_at, asked_at, usable);
     }
-    plan.take(&lie.agentic, freshness_policy, asked_at, asked_at, |copy| Some(UsableEntry { copy, strip: !agentic }));
+    let usable = |entry| Some(UsableEntry { entry, strip: !agentic });
+    plan.take(&entries.agentic, freshness_policy, asked_at, asked_at, usable);
     plan.hits.sort_unstable_by_key(|(interval, _)| interval.start);
     plan.missing.is_empty().then_some(plan.hits)
 }
 
-/// What serves `interval`, if these copies are enough, and none of them is due.
-fn see_whole<'a>(
-    lie: &'a IntervalMap<CacheEntry>,
+/// The entries of one kind that serve `interval`; `None` if a part is missing or stale.
+fn covering_with_one_kind<'a>(
+    entries: &'a IntervalMap<CacheEntry>,
     interval: Interval,
     rules: LookupRules<'_>,
 ) -> Option<Vec<(Interval, UsableEntry<'a>)>> {
-    let mut seen = Vec::new();
+    let mut found = Vec::new();
     let mut end = interval.start;
-    for (part, copy) in lie.within(interval) {
-        let fetched_at = copy.fetched_at;
-        let is_due = || rules.freshness_policy.stale(part, fetched_at, rules.asked_at).next().is_some();
-        if part.start != end || (fetched_at < rules.asked_at && is_due()) {
+    for (part, entry) in entries.within(interval) {
+        let fetched_at = entry.fetched_at;
+        let is_stale = || rules.freshness_policy.stale(part, fetched_at, rules.asked_at).next().is_some();
+        if part.start != end || (fetched_at < rules.asked_at && is_stale()) {
             return None;
         }
         end = part.end;
-        seen.push((part, UsableEntry { copy, strip: false }));
+        found.push((part, UsableEntry { entry, strip: false }));
     }
-    (end == interval.end).then_some(seen)
+    (end == interval.end).then_some(found)
 }
 
-/// The tally of `interval`, if time alone does not change what serves it.
-fn tally(lie: &ByAgentic<IntervalMap<CacheEntry>>, interval: Interval, rules: LookupRules<'_>) -> Option<RangeStats> {
-    see(lie, interval, rules)?.into_iter().try_fold(RangeStats::NOTHING, |tally, (part, seen)| {
-        let rows = seen.rows(part).filter(|_| seen.stays(part, rules))?;
-        Some(tally.plus(RangeStats { rows: rows as u64, chunks: 1, oldest: seen.copy.fetched_at }))
+/// The statistics of `interval`, if time alone does not change what serves it.
+fn range_stats(
+    entries: &ByAgentic<IntervalMap<CacheEntry>>,
+    interval: Interval,
+    rules: LookupRules<'_>,
+) -> Option<RangeStats> {
+    covering(entries, interval, rules)?.into_iter().try_fold(RangeStats::NOTHING, |stats, (part, usable)| {
+        let rows = usable.rows(part).filter(|_| usable.is_stable(part, rules))?;
+        Some(stats.merge(RangeStats { rows: rows as u64, chunks: 1, oldest: usable.entry.fetched_at }))
     })
 }

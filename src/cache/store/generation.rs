@@ -1,41 +1,42 @@
-//! Whether what an answer was made of still lies where it lay.
+//! Generation of the entries of a series: whether an answer that was made earlier is still valid.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts what was taken from a shelf, or replaced there, though time alone would not have changed it.
+/// Counter of the removals and replacements of entries that time alone would not have changed.
 #[derive(Debug, Default)]
 pub(in crate::cache) struct Generation(Arc<AtomicU64>);
 
 impl Generation {
-    /// Something is gone.
-    pub(in crate::cache) fn add(&self) {
+    /// Invalidates all tokens.
+    pub(in crate::cache) fn increment(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 
-    /// Holds until something is gone. To be asked for under the lock under which the answer is made.
-    pub(in crate::cache) fn none_since_now(&self) -> ValidityToken {
-        ValidityToken { losses: self.0.clone(), then: self.0.load(Ordering::Acquire) }
+    /// A token that is valid until the next [`Generation::increment`]. Must be taken under the lock under which the
+    /// answer is made.
+    pub(in crate::cache) fn token(&self) -> ValidityToken {
+        ValidityToken { generation: self.0.clone(), issued_at: self.0.load(Ordering::Acquire) }
     }
 }
 
 impl Drop for Generation {
-    /// The whole shelf is gone.
+    /// The entries are dropped as a whole.
     fn drop(&mut self) {
-        self.add();
+        self.increment();
     }
 }
 
-/// Of an answer that is true as long as nothing is purged, replaced or dropped of what it was made of.
+/// Token of an answer that is valid as long as nothing it was made of is purged, replaced or removed.
 #[derive(Clone, Debug)]
 pub struct ValidityToken {
-    losses: Arc<AtomicU64>,
-    then: u64,
+    generation: Arc<AtomicU64>,
+    issued_at: u64,
 }
 
 impl ValidityToken {
-    /// Whether it is still true.
+    /// Whether the answer is still valid.
     pub fn is_valid(&self) -> bool {
-        self.losses.load(Ordering::Acquire) == self.then
+        self.generation.load(Ordering::Acquire) == self.issued_at
     }
 }

@@ -1,7 +1,7 @@
-//! The memory tier: chunks in moka, weighed in bytes, and beside them what is hot. The one file that names moka.
+//! Chunks, hot blocks and whole answers in memory, each bounded in bytes. The only file that names moka.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,121 +9,122 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::hot_blocks::{HotBlockId, HotBlocks};
-use crate::cache::chunk::Chunk;
-use crate::cache::chunk::PinnedBytes;
-use crate::cache::{CacheError, WindowAnswer};
+use crate::cache::chunk::{Chunk, PinnedBytes};
+use crate::window::Timestamp;
 
-/// Of so many bytes, one is for blocks that are hot,
-const HOT_SHARE: u64 = 16;
-/// one for whole answers that are,
-const ANSWERS_SHARE: u64 = 16;
-/// and one for the pages of fetches under way, and for the holes that chunks leave where they lay.
-const PASSING_SHARE: u64 = 8;
-/// A page is as large where the cache is small: so much at least is for them, but no more than half.
-const PASSING_LEAST: u64 = 8 << 20;
-/// What nobody has asked for for so long is not hot any more.
-const HOT_FOR: Duration = Duration::from_secs(30);
-/// For so long an answer is given again before its chunks count as used once more.
-const RECALL_FOR: Duration = Duration::from_secs(30);
-/// An answer of fewer bytes of chunks than this may begin however much other answers hold.
-const LARGE_ANSWER: usize = 1 << 20;
-/// What a hot piece costs besides its bytes.
-const HOT_OVERHEAD: usize = 256;
+/// Divisor of `cache.memory` that gives the share of hot blocks.
+const HOT_BLOCKS_DIVISOR: u64 = 16;
+/// Divisor of `cache.memory` that gives the share of whole answers.
+const ANSWERS_DIVISOR: u64 = 16;
+/// Divisor of `cache.memory` that gives the share of pages of fetches in flight, and of holes in the heap.
+const FETCHES_DIVISOR: u64 = 8;
+/// The least bytes for fetches in flight, but at most half of the cache: a page is as large where the cache is small.
+const MIN_FETCHES_BYTES: u64 = 8 << 20;
+/// How long a hot block is cached after its last use.
+const HOT_BLOCK_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer is repeated before its chunks are used, and so moved to the front of the LRU, again.
+const ANSWER_LIFETIME: Duration = Duration::from_secs(30);
+/// Bytes of chunks below which an answer may begin however much other answers hold.
+const LARGE_ANSWER_BYTES: usize = 1 << 20;
+/// Bytes that a cached block or answer takes besides its content.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
 
-/// The name of a chunk in memory; each is used once.
+/// Key of a chunk in memory; each is used once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChunkId(u64);
 
-/// Chunks up to a weight in bytes; the one not used for longest goes first.
+/// Chunks up to a weight in bytes; the least recently used one is evicted first. Cheap to clone; clones share their
+/// state.
 #[derive(Clone, Debug)]
 pub struct Memory {
     chunks: Cache<ChunkId, Arc<Chunk>>,
-    hot: HotBlockCache,
+    hot_blocks: HotBlockCache,
     pinned: PinnedBytes,
-    next: Arc<AtomicU64>,
-    /// The room for what is fetched ahead of those who stream.
-    ahead: Arc<Ahead>,
+    next_id: Arc<AtomicU64>,
+    /// When the latest of the chunks was fetched, in nanoseconds since the epoch.
+    latest_fetch: Arc<AtomicI64>,
+    read_ahead: Arc<ReadAhead>,
 }
 
-/// Bytes that are held, or expected, ahead of those who stream. They are a part of the room for passing pages.
+/// Bytes that are reserved for what is fetched ahead of streamed answers: a part of the room for fetches in flight.
 #[derive(Debug)]
-struct Ahead {
-    most: u64,
-    held: AtomicU64,
+struct ReadAhead {
+    limit: u64,
+    reserved: AtomicU64,
 }
 
-/// Room that was set aside; free again when dropped.
+/// Reservation of bytes for a fetch ahead of a streamed answer; released when dropped.
 #[derive(Debug)]
 pub(in crate::cache) struct ReadAheadPermit {
-    ahead: Arc<Ahead>,
+    read_ahead: Arc<ReadAhead>,
     bytes: u64,
 }
 
 impl Drop for ReadAheadPermit {
     fn drop(&mut self) {
-        self.ahead.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.read_ahead.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-/// Copies of what lies deflated in the chunks, or follows from it. They go when they are not used, and with their chunk.
+/// Hot blocks of all chunks. They are evicted when they are not used, and with their chunk.
 #[derive(Clone, Debug)]
 pub(in crate::cache) struct HotBlockCache(Cache<HotBlockId, Bytes>);
 
 impl HotBlockCache {
-    fn new(bytes: u64) -> Self {
-        let weight = |piece: &Bytes| u32::try_from(piece.len() + HOT_OVERHEAD).unwrap_or(u32::MAX);
-        let pieces = Cache::builder().max_capacity(bytes).weigher(move |_, piece: &Bytes| weight(piece));
-        // moka's default keeps what is used often, and one who takes a year does not push that out.
-        Self(pieces.time_to_idle(HOT_FOR).build())
+    fn new(capacity: u64) -> Self {
+        let weight = |block: &Bytes| u32::try_from(block.len() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX);
+        let blocks = Cache::builder().max_capacity(capacity).weigher(move |_, block: &Bytes| weight(block));
+        // moka's default policy (TinyLFU) keeps what is used often: a client that reads a year does not evict it.
+        Self(blocks.time_to_idle(HOT_BLOCK_IDLE_TIMEOUT).build())
     }
 
     pub(in crate::cache) fn get(&self, id: &HotBlockId) -> Option<Bytes> {
         self.0.get(id)
     }
 
-    pub(in crate::cache) fn keep(&self, id: HotBlockId, piece: Bytes) {
-        self.0.insert(id, piece);
+    pub(in crate::cache) fn insert(&self, id: HotBlockId, block: Bytes) {
+        self.0.insert(id, block);
     }
 
-    fn forget(&self, chunk: ChunkId, blocks: usize) {
+    fn remove_texts(&self, chunk: ChunkId, blocks: usize) {
         for block in 0..blocks {
             self.0.invalidate(&HotBlockId::text(chunk, block));
         }
     }
 }
 
-/// Whole answers that are given again and again, by a number. Cheap to clone; all clones are the same.
+/// Whole answers to repeated requests, by a hash. Cheap to clone; clones share their state.
 #[derive(Clone, Debug)]
 pub struct AnswerStore<T: Clone + Send + Sync + 'static>(Cache<u64, (T, u32)>);
 
 impl<T: Clone + Send + Sync + 'static> AnswerStore<T> {
-    /// The room for them in a cache of `bytes`.
-    pub fn new(bytes: u64) -> Self {
-        let answers = Cache::builder().max_capacity(bytes / ANSWERS_SHARE).weigher(|_, (_, weight)| *weight);
-        Self(answers.time_to_live(RECALL_FOR).build())
+    /// A store beside a cache of so many bytes.
+    pub fn new(cache_bytes: u64) -> Self {
+        let answers = Cache::builder().max_capacity(cache_bytes / ANSWERS_DIVISOR).weigher(|_, (_, weight)| *weight);
+        Self(answers.time_to_live(ANSWER_LIFETIME).build())
     }
 
-    /// What goes by this number.
-    pub fn get(&self, number: u64) -> Option<T> {
-        self.0.get(&number).map(|(answer, _)| answer)
+    /// The answer with this hash.
+    pub fn get(&self, hash: u64) -> Option<T> {
+        self.0.get(&hash).map(|(answer, _)| answer)
     }
 
-    /// Whether an answer of so many bytes would push out most of the others.
+    /// Whether an answer of so many bytes would evict a large part of the others.
     pub fn is_too_large(&self, bytes: u64) -> bool {
         bytes > self.0.policy().max_capacity().unwrap_or_default() / 4
     }
 
-    /// Keeps an answer of so many bytes.
-    pub fn keep(&self, number: u64, bytes: usize, answer: T) {
-        self.0.insert(number, (answer, u32::try_from(bytes + HOT_OVERHEAD).unwrap_or(u32::MAX)));
+    /// Inserts an answer of so many bytes.
+    pub fn insert(&self, hash: u64, bytes: usize, answer: T) {
+        self.0.insert(hash, (answer, u32::try_from(bytes + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)));
     }
 
-    /// Lets one go.
-    pub fn forget(&self, number: u64) {
-        self.0.invalidate(&number);
+    /// Removes an answer.
+    pub fn remove(&self, hash: u64) {
+        self.0.invalidate(&hash);
     }
 
-    /// Bytes that are held.
+    /// Bytes of all answers.
     pub fn bytes(&self) -> u64 {
         self.0.run_pending_tasks();
         self.0.weighted_size()
@@ -131,91 +132,96 @@ impl<T: Clone + Send + Sync + 'static> AnswerStore<T> {
 }
 
 impl Memory {
-    /// Room for `bytes`.
+    /// A memory tier of so many bytes.
     pub fn new(bytes: u64) -> Self {
-        let hot = HotBlockCache::new(bytes / HOT_SHARE);
-        let (hot_of, pinned) = (hot.clone(), PinnedBytes::new(bytes));
-        let kept = pinned.clone();
-        let passing = (bytes / PASSING_SHARE).max(PASSING_LEAST.min(bytes / 2));
+        let hot_blocks = HotBlockCache::new(bytes / HOT_BLOCKS_DIVISOR);
+        let pinned = PinnedBytes::new(bytes);
+        let (blocks_of_evicted, pinned_on_evict) = (hot_blocks.clone(), pinned.clone());
+        let fetches = (bytes / FETCHES_DIVISOR).max(MIN_FETCHES_BYTES.min(bytes / 2));
         let chunks = Cache::builder()
-            .max_capacity(bytes - bytes / HOT_SHARE - bytes / ANSWERS_SHARE - passing)
+            .max_capacity(bytes - bytes / HOT_BLOCKS_DIVISOR - bytes / ANSWERS_DIVISOR - fetches)
             .weigher(|_, chunk: &Arc<Chunk>| u32::try_from(chunk.weight()).unwrap_or(u32::MAX))
-            // moka's default would keep what was used often before and turn newcomers away. Every chunk is a newcomer
-            // once, under a name of its own, and it has just been paid for.
+            // moka's default policy would refuse newcomers in favour of what was used often. Every chunk is a newcomer
+            // under an id of its own, and has just been paid for.
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |id: Arc<ChunkId>, chunk, _| {
-                kept.let_go(chunk.weight());
-                hot_of.forget(*id, chunk.blocks());
+                pinned_on_evict.on_evict(chunk.weight());
+                blocks_of_evicted.remove_texts(*id, chunk.block_count());
             })
             .build();
-        let ahead = Arc::new(Ahead { most: passing / 2, held: AtomicU64::new(0) });
-        Self { chunks, hot, pinned, next: Arc::default(), ahead }
+        let read_ahead = Arc::new(ReadAhead { limit: fetches / 2, reserved: AtomicU64::new(0) });
+        let latest_fetch = Arc::new(AtomicI64::new(i64::MIN));
+        Self { chunks, hot_blocks, pinned, next_id: Arc::default(), latest_fetch, read_ahead }
     }
 
-    /// The most bytes of chunks that are kept.
+    /// The most bytes of chunks.
     pub(in crate::cache) fn capacity(&self) -> u64 {
         self.chunks.policy().max_capacity().unwrap_or_default()
     }
 
-    /// Sets room aside for so many bytes ahead of somebody who streams; `None` if there is none left.
+    /// Reserves bytes for a fetch ahead of a streamed answer; `None` if too few are left.
     pub(in crate::cache) fn reserve_ahead(&self, bytes: u64) -> Option<ReadAheadPermit> {
-        let fits = |held: u64| Some(held + bytes).filter(|held| *held <= self.ahead.most);
-        self.ahead.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(ReadAheadPermit { ahead: self.ahead.clone(), bytes })
+        let fits = |reserved: u64| Some(reserved + bytes).filter(|reserved| *reserved <= self.read_ahead.limit);
+        self.read_ahead.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(ReadAheadPermit { read_ahead: self.read_ahead.clone(), bytes })
     }
 
-    /// Keeps a chunk, and names it.
-    pub fn keep(&self, chunk: Arc<Chunk>) -> ChunkId {
-        let id = ChunkId(self.next.fetch_add(1, Ordering::Relaxed));
-        chunk.attach_block_cache(HotBlocks::new(id, self.hot.clone()));
-        chunk.attach_guard(self.pinned.keep(chunk.weight()));
+    /// Inserts a chunk; returns its key.
+    pub fn insert(&self, chunk: Arc<Chunk>) -> ChunkId {
+        let id = ChunkId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        self.latest_fetch.fetch_max(chunk.fetched_at().as_nanos(), Ordering::Relaxed);
+        chunk.attach_block_cache(Box::new(HotBlocks::new(id, self.hot_blocks.clone())));
+        chunk.attach_guard(self.pinned.on_insert(chunk.weight()));
         self.chunks.insert(id, chunk);
         id
     }
 
-    /// The chunk, if it is still there; it counts as used.
+    /// The chunk, unless it was evicted; counts as a use.
     pub fn get(&self, id: ChunkId) -> Option<Arc<Chunk>> {
         self.chunks.get(&id)
     }
 
-    /// Whether the chunk is still there; it does not count as used.
-    pub fn holds(&self, id: ChunkId) -> bool {
+    /// Whether the chunk is in memory; does not count as a use.
+    pub fn contains(&self, id: ChunkId) -> bool {
         self.chunks.contains_key(&id)
     }
 
-    /// Lets a chunk go.
+    /// Removes a chunk.
     pub fn remove(&self, id: ChunkId) {
         self.chunks.invalidate(&id);
     }
 
-    /// Lets an answer begin, unless it is large or streamed and others hold too much already.
-    ///
-    /// # Errors
-    /// [`CacheError::PinnedMemoryFull`]
-    pub(in crate::cache) fn admit_answer(&self, answer: WindowAnswer) -> Result<WindowAnswer, CacheError> {
-        let bytes = || answer.items.slices.iter().map(|slice| slice.chunk.weight()).sum::<usize>();
-        if self.pinned.is_full() && (answer.rest.is_some() || bytes() >= LARGE_ANSWER) {
-            return Err(CacheError::PinnedMemoryFull);
+    /// Whether a chunk that was inserted since the last such answer was fetched after `timestamp`.
+    pub(in crate::cache) fn take_fetched_after(&self, timestamp: Timestamp) -> bool {
+        let is_later = self.latest_fetch.load(Ordering::Relaxed) > timestamp.as_nanos();
+        if is_later {
+            self.latest_fetch.store(timestamp.as_nanos(), Ordering::Relaxed);
         }
-        Ok(answer)
+        is_later
     }
 
-    /// Bytes of chunks that memory has let go of and answers under way still hold.
+    /// Whether an answer may begin: not if it is streamed or large, and answers in progress hold too much already.
+    /// `chunk_bytes` gives the weight of its chunks.
+    pub(in crate::cache) fn admits_answer(&self, is_streamed: bool, chunk_bytes: impl FnOnce() -> usize) -> bool {
+        !(self.pinned.is_full() && (is_streamed || chunk_bytes() >= LARGE_ANSWER_BYTES))
+    }
+
+    /// Bytes of chunks that were evicted and that answers in progress still hold.
     pub fn pinned_bytes(&self) -> u64 {
         self.chunks.run_pending_tasks();
         self.pinned.bytes()
     }
 
-    /// Bytes of chunks that are held.
+    /// Bytes of chunks in memory.
     pub fn bytes(&self) -> u64 {
         self.chunks.run_pending_tasks();
         self.chunks.weighted_size()
     }
 
-    /// Bytes of hot copies that are held.
+    /// Bytes of hot blocks.
     pub fn hot_bytes(&self) -> u64 {
-        self.hot.0.run_pending_tasks();
-        self.hot.0.weighted_size()
+        self.hot_blocks.0.run_pending_tasks();
+        self.hot_blocks.0.weighted_size()
     }
 }
 
@@ -223,37 +229,39 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::cache::chunk::Settled;
-    use crate::window::{Interval, Timestamp};
+    use crate::window::Interval;
+
+    fn empty_chunk() -> Arc<Chunk> {
+        Arc::new(Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &[]))
+    }
 
     #[test]
-    fn the_weight_is_bounded_and_newcomers_are_let_in() {
+    fn full_memory_evicts_old_chunks_and_admits_new_ones() {
         let memory = Memory::new(10_000);
-        let chunk = || Arc::new(Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &[]));
-        let ids: Vec<ChunkId> = (0..1000).map(|_| memory.keep(chunk())).collect();
+        let ids: Vec<ChunkId> = (0..1000).map(|_| memory.insert(empty_chunk())).collect();
         assert!(memory.bytes() <= 10_000);
         assert!(memory.get(ids[999]).is_some());
         assert!(memory.get(ids[0]).is_none());
     }
 
     #[test]
-    fn chunks_that_answers_hold_are_counted_until_they_are_dropped() {
+    fn evicted_chunks_are_pinned_until_they_are_dropped() {
         let memory = Memory::new(10_000);
-        let chunk = || Arc::new(Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &[]));
-        let weight = chunk().weight() as u64;
-        let held: Vec<_> = (0..500).map(|_| chunk()).collect();
+        let weight = empty_chunk().weight() as u64;
+        let held: Vec<_> = (0..500).map(|_| empty_chunk()).collect();
         for chunk in &held {
-            memory.keep(chunk.clone());
+            memory.insert(chunk.clone());
         }
         assert_eq!(memory.pinned_bytes() + memory.bytes(), 500 * weight);
         drop(held);
         for _ in 0..2000 {
-            memory.keep(chunk());
+            memory.insert(empty_chunk());
         }
         assert!(memory.pinned_bytes() < 300 * weight, "{} of {weight}", memory.pinned_bytes());
     }
 
     #[test]
-    fn room_ahead_is_bounded_and_given_back() {
+    fn read_ahead_is_bounded_and_released_on_drop() {
         let memory = Memory::new(64 << 20);
         let permit = memory.reserve_ahead(4 << 20);
         assert!(permit.is_some() && memory.reserve_ahead(1).is_none());

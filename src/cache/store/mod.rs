@@ -1,18 +1,26 @@
-//! TODO face.
+//! The memory tier: chunks in memory that is bounded in bytes, and the index of the intervals that they cover.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `memory` | [`Memory`]: chunks in an LRU cache, hot blocks, whole answers; the only file that names moka |
+//! | `hot_blocks` | keys of hot blocks, and the block cache of one chunk |
+//! | `entries` | [`EntryIndex`]: the interval map of the cache entries of one series |
+//! | `range_stats` | tree of item counts, by which a page deep in a long window is found |
+//! | `generation` | [`ValidityToken`]: whether an answer that was made earlier is still valid |
+//! | `packer` | [`ChunkPacker`]: cuts the items of a run into chunks |
 
 mod entries;
 mod generation;
 mod hot_blocks;
-mod insert;
 mod memory;
+mod packer;
 mod range_stats;
 
 pub(in crate::cache) use self::entries::{ByAgentic, CacheEntry, EntryIndex, LookupRules, UsableEntry};
 pub use self::generation::ValidityToken;
-pub(in crate::cache) use self::hot_blocks::HotBlocks;
-pub(in crate::cache) use self::insert::ChunkPacker;
 #[cfg(test)]
 pub(in crate::cache) use self::memory::ChunkId;
 pub(in crate::cache) use self::memory::ReadAheadPermit;
 pub use self::memory::{AnswerStore, Memory};
+pub(in crate::cache) use self::packer::ChunkPacker;
 pub(in crate::cache) use self::range_stats::{RangeSegment, RangeStats};

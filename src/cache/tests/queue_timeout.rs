@@ -1,4 +1,4 @@
-//! How long somebody waits for the quota, whatever becomes of the runs that it waits for.
+//! The queue timeout of a request, whatever becomes of the runs that it waits for.
 
 use tokio::time::{Instant, sleep};
 
@@ -6,95 +6,95 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn elsewhere() -> RunOutcome {
+fn not_leader() -> RunOutcome {
     Err(PagingError::Quota(QuotaError::NotLeader))
 }
 
-/// Waits until somebody is told to come again; gives after how many seconds.
-async fn told_to_come_again(answering: ResponseFuture) -> u64 {
-    let begun = Instant::now();
-    let told = answering.await.unwrap();
+/// Waits until the quota refuses a request; returns after how many seconds.
+async fn seconds_until_refused(pending: PendingAnswer) -> u64 {
+    let started = Instant::now();
+    let refused = pending.await.unwrap();
     assert!(
-        matches!(told, Err(CacheError::QuotaExhausted(Exhausted { retry_after })) if retry_after >= SECOND),
-        "{told:?}"
+        matches!(refused, Err(CacheError::QuotaExhausted(Exhausted { retry_after })) if retry_after >= SECOND),
+        "{refused:?}"
     );
-    begun.elapsed().as_secs()
+    started.elapsed().as_secs()
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_granted_no_call_is_told_to_come_again() {
-    let mut rig = Rig::new();
-    let asking = rig.ask(0, 100, Priority::Interactive).await;
-    let run = rig.run().await;
-    assert_eq!(told_to_come_again(asking).await, 29, "the run was begun a moment later");
+async fn request_without_a_call_ends_after_the_queue_timeout() {
+    let mut harness = TestHarness::new();
+    let pending = harness.request(0, 100, Priority::Interactive).await;
+    let run = harness.next_run().await;
+    assert_eq!(seconds_until_refused(pending).await, 29, "the run was started a moment later");
     assert!(run.run.demand.is_abandoned());
-    run.end(Err(PagingError::Quota(QuotaError::Abandoned)));
+    run.finish(Err(PagingError::Quota(QuotaError::Abandoned)));
     settle().await;
-    rig.assert_nothing_left();
+    harness.assert_idle();
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_that_is_lost_at_each_new_caller_counts() {
-    let mut rig = Rig::new();
-    let asking = rig.ask(0, 100, Priority::Interactive).await;
-    let mut callers = 0;
-    while !asking.is_finished() {
-        let run = rig.run().await;
-        callers += 1;
-        assert!(callers < 10, "it begins to wait anew at each");
+async fn queue_timeout_continues_over_leader_changes() {
+    let mut harness = TestHarness::new();
+    let pending = harness.request(0, 100, Priority::Interactive).await;
+    let mut leaders = 0;
+    while !pending.is_finished() {
+        let run = harness.next_run().await;
+        leaders += 1;
+        assert!(leaders < 10, "the timeout restarts at each leader");
         sleep(8 * SECOND).await;
-        run.end(elsewhere());
+        run.finish(not_leader());
         settle().await;
     }
-    told_to_come_again(asking).await;
-    assert_eq!(callers, 4, "by the time that the fourth is gone, it has been told");
-    rig.assert_nothing_left();
+    seconds_until_refused(pending).await;
+    assert_eq!(leaders, 4, "the request has ended before the fourth leader");
+    harness.assert_idle();
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_run_is_waited_for_while_its_pages_come() {
-    let mut rig = Rig::new();
-    let all = rig.ask(0, 1_000, Priority::Interactive).await;
-    let run = rig.run().await;
+async fn queue_timeout_restarts_with_each_page() {
+    let mut harness = TestHarness::new();
+    let all = harness.request(0, 1_000, Priority::Interactive).await;
+    let run = harness.next_run().await;
     for _ in 0..5 {
         sleep(25 * SECOND).await;
         run.page();
     }
     assert!(!all.is_finished());
-    run.bring_up_to(1_000);
+    run.succeed_up_to(1_000);
     assert_whole(&answered(all).await, 0, 1_000);
-    rig.assert_nothing_left();
+    harness.assert_idle();
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_that_come_once_more_at_a_new_caller_are_no_news() {
-    let mut rig = Rig::new();
-    let asking = rig.ask(0, 1_000, Priority::Interactive).await;
-    let mut callers = 0;
-    while !asking.is_finished() {
-        let run = rig.run().await;
-        callers += 1;
+async fn pages_repeated_by_a_new_leader_do_not_restart_timeout() {
+    let mut harness = TestHarness::new();
+    let pending = harness.request(0, 1_000, Priority::Interactive).await;
+    let mut leaders = 0;
+    while !pending.is_finished() {
+        let run = harness.next_run().await;
+        leaders += 1;
         run.page();
         run.page();
         sleep(14 * SECOND).await;
-        run.end(elsewhere());
+        run.finish(not_leader());
         settle().await;
     }
-    assert_eq!(callers, 3);
-    told_to_come_again(asking).await;
-    rig.assert_nothing_left();
+    assert_eq!(leaders, 3);
+    seconds_until_refused(pending).await;
+    harness.assert_idle();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_upstream_is_not_the_quota() {
-    let mut rig = Rig::new();
-    let first = rig.ask(0, 100, Priority::Interactive).await;
-    let run = rig.run().await;
+async fn queue_timeout_stops_while_a_call_is_in_progress() {
+    let mut harness = TestHarness::new();
+    let first = harness.request(0, 100, Priority::Interactive).await;
+    let run = harness.next_run().await;
     sleep(20 * SECOND).await;
     let calling = run.run.demand.calling();
     sleep(100 * SECOND).await;
     assert!(!first.is_finished());
     drop(calling);
-    assert_eq!(told_to_come_again(first).await, 9);
+    assert_eq!(seconds_until_refused(first).await, 9);
     drop(run);
 }

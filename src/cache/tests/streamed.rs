@@ -1,4 +1,4 @@
-//! Long windows that are streamed, from an upstream that can be stopped.
+//! Long windows that are streamed, from an upstream whose calls are granted one by one.
 
 use std::future::poll_fn;
 use std::sync::Mutex;
@@ -11,24 +11,24 @@ use crate::paging::PagingLayer;
 use crate::upstream::{Page, PageRequest};
 use crate::window::Bound;
 
-/// The first row, on the line of an hour.
+/// The first row, at the beginning of an hour.
 const FIRST: i64 = -1_442_800;
-/// One each minute.
+/// Seconds between rows.
 const MINUTE: i64 = 60;
 const ROWS: i64 = 5_950;
-/// The pages of all of them.
+/// Pages of all rows.
 const PAGES: usize = 60;
-/// The first run is of two pages, of which the second is not full; each other one of some forty.
+/// Calls of all runs: the first one has two pages, of which the second is not full; the others have some forty.
 const CALLS: usize = PAGES + 2;
 
-/// A cache in front of an upstream that answers only so many calls.
-struct Line {
+/// A cache in front of an upstream that answers as many calls as a test grants.
+struct StreamHarness {
     stage: CacheStage,
     rows: Arc<Mutex<Vec<(Timestamp, Bytes)>>>,
     calls: Arc<Semaphore>,
 }
 
-impl Line {
+impl StreamHarness {
     fn new(memory: u64) -> Self {
         let (window, _, cache) = layer(memory, Vec::new());
         let there = Arc::new(Mutex::new((0..ROWS).map(|n| row(FIRST + n * MINUTE)).collect::<Vec<_>>()));
@@ -38,24 +38,24 @@ impl Line {
             move |request: PageRequest| {
                 let (rows, calls) = (rows.clone(), calls.clone());
                 async move {
-                    assert!(request.demand.begin(Duration::ZERO), "nobody wants it");
+                    assert!(request.demand.begin(Duration::ZERO), "the run was abandoned");
                     let _calling = request.demand.calling();
                     calls.acquire().await.unwrap().forget();
                     Ok::<_, QuotaError>(answer(&rows.lock().unwrap(), &request))
                 }
             }
         });
-        let repage = PagingLayer::new(&window, &RunLimiters::default(), &cache.clock).layer(below);
-        Self { stage: cache.layer(repage), rows: there, calls }
+        let paging = PagingLayer::new(&window, &RunLimiters::default(), &cache.clock).layer(below);
+        Self { stage: cache.layer(paging), rows: there, calls }
     }
 
-    /// Whoever asks for these rows.
-    async fn ask(&self, start: i64, end: i64) -> WindowAnswer {
-        self.ask_for(series(), start, end).await
+    /// Requests these rows.
+    async fn request(&self, start: i64, end: i64) -> WindowAnswer {
+        self.request_series(series(), start, end).await
     }
 
-    /// The same for another series.
-    async fn ask_for(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
+    /// Requests these rows of a series.
+    async fn request_series(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
         let interval = interval(FIRST + start * MINUTE, FIRST + end * MINUTE);
         let (page_range, asker) = (PageRange::ALL, Requester::anyone());
         let query =
@@ -63,9 +63,8 @@ impl Line {
         self.stage.clone().oneshot(query).await.unwrap()
     }
 
-    /// Lets the upstream answer so many calls, and waits until there is nothing more to do; gives how many it made of
-    /// them.
-    async fn allow(&self, calls: usize) -> usize {
+    /// Grants calls and waits until nothing happens any more; returns how many calls were made.
+    async fn grant_calls(&self, calls: usize) -> usize {
         self.calls.add_permits(calls);
         sleep(Duration::from_secs(1)).await;
         calls - self.calls.forget_permits(calls)
@@ -76,7 +75,7 @@ impl Line {
     }
 }
 
-/// A row that deflates to half of its three kilobytes.
+/// A row of three kilobytes that deflates to half of that.
 fn row(second: i64) -> (Timestamp, Bytes) {
     let mut noise = fastrand::Rng::with_seed(second.unsigned_abs());
     let noise: String = (0..3_000).map(|_| char::from_digit(noise.u32(..16), 16).unwrap()).collect();
@@ -94,92 +93,91 @@ fn answer(rows: &[(Timestamp, Bytes)], request: &PageRequest) -> Page {
     Page { items, has_more, allowance: None }
 }
 
-/// Reads a streamed answer to its end: what it holds, and the calls that it tells of.
+/// Reads a streamed answer to its end; returns its items and the calls that it reports.
 async fn read(answer: WindowAnswer) -> (Vec<Bytes>, Result<u32, CacheError>) {
-    let (mut rest, mut items) = (answer.rest.expect("it is streamed"), Vec::new());
+    let (mut rest, mut items) = (answer.rest.expect("a streamed answer"), Vec::new());
     loop {
         match poll_fn(|context| rest.poll_next(context)).await {
             Some(Ok(StreamEvent::Slice(slice))) => items.extend(slice.chunk.read(slice.rows).map(|row| row.unwrap().1)),
             Some(Ok(StreamEvent::End)) => return (items, Ok(rest.settle_calls())),
             Some(Err(error)) => return (items, Err(error)),
-            None => panic!("it ends without an end"),
+            None => panic!("the stream ended early"),
         }
     }
 }
 
-/// Lets a stream come while its upstream answers.
-async fn begin(line: &Line, calls: usize) -> WindowAnswer {
-    let (answer, made) = tokio::join!(line.ask(0, ROWS), line.allow(calls));
+/// Starts a stream while the upstream answers so many calls.
+async fn begin(harness: &StreamHarness, calls: usize) -> WindowAnswer {
+    let (answer, made) = tokio::join!(harness.request(0, ROWS), harness.grant_calls(calls));
     assert_eq!(made, calls);
     answer
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_costs_its_pages_and_a_call_for_each_further_run() {
-    let line = Line::new(1 << 30);
-    let reading = tokio::spawn(read(begin(&line, 20).await));
-    let first = line.ask(0, 100).await;
-    assert_eq!((first.outcome, first.items.count), (Outcome::Hit, 100), "what has landed is kept");
-    let made = 20 + line.allow(1_000).await;
+async fn stream_costs_its_pages_and_one_call_a_run() {
+    let harness = StreamHarness::new(1 << 30);
+    let reading = tokio::spawn(read(begin(&harness, 20).await));
+    let first = harness.request(0, 100).await;
+    assert_eq!((first.outcome, first.items.count), (Outcome::Hit, 100), "fetched data is stored");
+    let made = 20 + harness.grant_calls(1_000).await;
     assert!(made <= CALLS, "{made} calls");
-    let (items, told) = reading.await.unwrap();
-    assert_eq!((items == line.truth(), told.unwrap() as usize), (true, made));
-    let again = line.ask(0, ROWS).await;
-    assert_eq!((again.outcome, again.items.count), (Outcome::Hit, line.truth().len() as u64));
+    let (items, reported) = reading.await.unwrap();
+    assert_eq!((items == harness.truth(), reported.unwrap() as usize), (true, made));
+    let again = harness.request(0, ROWS).await;
+    assert_eq!((again.outcome, again.items.count), (Outcome::Hit, harness.truth().len() as u64));
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_beside_another_one_shares_its_runs() {
-    let line = Line::new(1 << 30);
-    let first = begin(&line, 20).await;
-    let (second, _) = tokio::join!(line.ask(500, ROWS), line.allow(1_000));
+async fn concurrent_streams_share_their_runs() {
+    let harness = StreamHarness::new(1 << 30);
+    let first = begin(&harness, 20).await;
+    let (second, _) = tokio::join!(harness.request(500, ROWS), harness.grant_calls(1_000));
     let reading = [tokio::spawn(read(first)), tokio::spawn(read(second))];
-    let made = 20 + line.allow(1_000).await;
-    let mut told = 0;
+    harness.grant_calls(1_000).await;
+    let mut reported = 0;
     for (reading, from) in reading.into_iter().zip([0, 500]) {
         let (items, calls) = reading.await.unwrap();
-        assert_eq!(items, line.truth()[from..]);
-        told += calls.unwrap();
+        assert_eq!(items, harness.truth()[from..]);
+        reported += calls.unwrap();
     }
-    assert!(told as usize <= CALLS + 1, "{told} calls told");
-    let _ = made;
+    assert!(reported as usize <= CALLS + 1, "{reported} calls reported");
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_reader_holds_up_the_next_run() {
-    let line = Line::new(1 << 10);
-    let slow = begin(&line, 2).await;
-    let made = 2 + line.allow(1_000).await;
+async fn slow_reader_delays_the_next_run() {
+    let harness = StreamHarness::new(1 << 10);
+    let slow = begin(&harness, 2).await;
+    let made = 2 + harness.grant_calls(1_000).await;
     assert!(made < PAGES, "{made} calls");
-    let (read, more) = tokio::join!(read(slow), line.allow(1_000));
-    assert_eq!((read.0 == line.truth(), read.1.unwrap() as usize), (true, made + more));
+    let (read, more) = tokio::join!(read(slow), harness.grant_calls(1_000));
+    assert_eq!((read.0 == harness.truth(), read.1.unwrap() as usize), (true, made + more));
     assert!(made + more <= CALLS, "nothing is fetched twice, though memory has no room: {}", made + more);
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_that_arrives_tears_one_run_and_the_answer_is_whole() {
-    let line = Line::new(1 << 30);
-    let reading = tokio::spawn(read(begin(&line, 12).await));
-    line.rows.lock().unwrap().insert(300, row(FIRST + 299 * MINUTE + 1));
-    line.allow(1_000).await;
-    let (items, told) = reading.await.unwrap();
-    assert!(told.is_ok() && items == line.truth(), "{told:?}");
+async fn row_inserted_during_a_stream_leaves_the_answer_complete() {
+    let harness = StreamHarness::new(1 << 30);
+    let reading = tokio::spawn(read(begin(&harness, 12).await));
+    harness.rows.lock().unwrap().insert(300, row(FIRST + 299 * MINUTE + 1));
+    harness.grant_calls(1_000).await;
+    let (items, reported) = reading.await.unwrap();
+    assert!(reported.is_ok() && items == harness.truth(), "{reported:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn purge_during_a_stream_refetches_what_was_not_sent() {
-    let line = Line::new(1 << 30);
-    let slow = begin(&line, 20).await;
-    line.allow(1_000).await;
+async fn purge_during_a_stream_refetches_unsent_data() {
+    let harness = StreamHarness::new(1 << 30);
+    let slow = begin(&harness, 20).await;
+    harness.grant_calls(1_000).await;
     let purged = interval(FIRST, FIRST + ROWS * MINUTE);
-    let epoch = line.stage.0.purges.purge(Purge { account: "a".into(), stream: None, interval: purged }).await.epoch;
+    let epoch = harness.stage.0.purges.purge(Purge { account: "a".into(), stream: None, interval: purged }).await.epoch;
     let mut rest = slow.rest.unwrap();
     let mut chunks = Vec::new();
-    line.calls.add_permits(1_000);
+    harness.calls.add_permits(1_000);
     while let Some(Ok(StreamEvent::Slice(slice))) = poll_fn(|context| rest.poll_next(context)).await {
         chunks.push(slice.chunk);
     }
     let old = chunks.iter().filter(|chunk| chunk.epoch() < epoch).count();
-    // What had been handed to the caller's side before.
+    // Slices that were handed to the client's side before the purge.
     assert!(old <= 4, "{old} of {} chunks", chunks.len());
 }

@@ -37,7 +37,7 @@ impl Partition {
     }
 
     /// Whether nothing is left of a limit for this replica.
-    pub(super) fn has_no_share(&self) -> bool {
+    pub(in crate::quota) fn has_no_share(&self) -> bool {
         self.shares.iter().any(|limit| limit.requests == 0)
     }
 }
@@ -56,7 +56,7 @@ fn shares(limits: &[QuotaLimit], replicas: usize) -> Vec<QuotaLimit> {
 impl SharedQuota {
     /// Ends an exchange that failed. Enters the partitioned state if Redis has not answered for the duration of a
     /// lease.
-    pub(super) fn fail_exchange(&mut self, now: MonotonicTime, request: &ExchangeRequest) -> QuotaChange {
+    pub(in crate::quota) fn fail_exchange(&mut self, now: MonotonicTime, request: &ExchangeRequest) -> QuotaChange {
         self.contact.fail();
         // The script may have run all the same, and have granted what was asked for.
         let perhaps_granted = request.grants.numbers(request.grants.calls).map(|number| self.call_name(number));

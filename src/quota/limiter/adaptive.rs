@@ -1,107 +1,109 @@
-//! What one limit is worth while somebody else spends the same quota. Pure: time is an argument.
+//! Adaptive limit: the part of one limit that other clients of the same quota leave. Pure: time is an argument.
 
 use std::time::Duration;
 
 use super::ledger::MonotonicTime;
 use crate::config::QuotaLimit;
 
-/// How long a budget takes to grow by the whole limit, in windows of the limit,
+/// Windows of the limit in which a budget grows by the whole limit.
 const GROWTH_WINDOWS: u32 = 20;
-/// but never longer than this, or than one window if that is longer still.
-const GROWTH: Duration = Duration::from_mins(20);
+/// Longest time in which a budget grows by the whole limit, unless one window is longer.
+const MAX_GROWTH_TIME: Duration = Duration::from_mins(20);
 
-/// How many calls a window of one limit has for us.
+/// Budget of one limit: the calls that its window has for this gateway.
 ///
-/// All of the limit, until the upstream refuses a call that the limit had room for: then somebody else spends it too.
-/// How much they spend nobody says, so it is found out by giving way and coming back. A refusal takes a tenth of what
-/// we had; what was taken grows back with the square of the time, first slowly, where we have just been refused, then
-/// faster the longer nobody refuses. So what another client leaves is used but for a few calls, and is all ours soon
-/// after it has gone.
+/// The budget is the whole limit until the upstream refuses a call for which the limit had room, because another client
+/// uses the same quota. How much that client uses is not stated, so the budget adapts as the window of a congestion
+/// control does (multiplicative decrease, convex growth; compare CUBIC, RFC 9438): a refusal takes a tenth of the calls
+/// made; the budget grows back with the square of the time, slowly near the size that was refused, then faster. So all
+/// but a few of the calls that the other client leaves are used, and the whole limit soon after that client has
+/// stopped.
 #[derive(Clone, Debug)]
 pub(in crate::quota) struct AdaptiveLimit {
     limit: QuotaLimit,
-    /// What it was at `since`,
+    /// The budget at `growing_since`.
     base: u32,
-    /// from when on it grows; `None` if it was always the whole limit.
-    since: Option<MonotonicTime>,
-    /// The last refusal that told something new.
-    shrunk: Option<MonotonicTime>,
+    /// Start of its growth; `None` if it was always the whole limit.
+    growing_since: Option<MonotonicTime>,
+    /// Time of the last refusal that reduced it.
+    reduced_at: Option<MonotonicTime>,
 }
 
 impl AdaptiveLimit {
-    /// The whole limit.
+    /// A budget of the whole limit.
     pub(in crate::quota) fn new(limit: QuotaLimit) -> Self {
-        Self { limit, base: limit.requests, since: None, shrunk: None }
+        Self { limit, base: limit.requests, growing_since: None, reduced_at: None }
     }
 
-    /// The limit that it is a part of.
+    /// The limit, as configured.
     pub(in crate::quota) fn limit(&self) -> QuotaLimit {
         self.limit
     }
 
-    /// How many calls the window may hold at `now`: at least 1, so that we ever find out more, and at most the limit.
+    /// Calls that the window may hold at `now`: at most the limit, and at least 1, so that a larger budget is ever
+    /// found.
     pub(in crate::quota) fn at(&self, now: MonotonicTime) -> u32 {
-        let Some(since) = self.since else { return self.limit.requests };
-        let (time, all) = (now.saturating_sub(since).as_micros(), self.growth());
+        let Some(since) = self.growing_since else { return self.limit.requests };
+        let (time, all) = (now.saturating_sub(since).as_micros(), self.growth_micros());
         let grown = if time >= all { u128::MAX } else { u128::from(self.limit.requests) * time * time / (all * all) };
         let grown = u32::try_from(grown).unwrap_or(u32::MAX);
         self.base.saturating_add(grown).min(self.limit.requests).max(1)
     }
 
-    /// The earliest time at which [`AdaptiveLimit::at`] is `wanted` or more, if nobody refuses; `wanted` is at most the limit.
+    /// The earliest time at which [`AdaptiveLimit::at`] is `wanted` or more, if no call is refused. `wanted` is at most
+    /// the limit.
     pub(in crate::quota) fn reaches(&self, wanted: u32) -> MonotonicTime {
-        let Some(since) = self.since else { return MonotonicTime::ZERO };
+        let Some(since) = self.growing_since else { return MonotonicTime::ZERO };
         let missing = wanted.min(self.limit.requests).saturating_sub(self.base);
         if missing == 0 {
             return MonotonicTime::ZERO;
         }
-        let all = self.growth();
+        let all = self.growth_micros();
         let square = (u128::from(missing) * all * all).div_ceil(u128::from(self.limit.requests));
         let root = square.isqrt();
         let time = if root * root < square { root + 1 } else { root };
         since + Duration::from_micros(u64::try_from(time).unwrap_or(u64::MAX))
     }
 
-    /// Whether it is the whole limit.
+    /// Whether the budget is the whole limit.
     pub(in crate::quota) fn is_whole(&self, now: MonotonicTime) -> bool {
         self.at(now) >= self.limit.requests
     }
 
-    /// The upstream refused, at `now`, a call that began at `began`, when the window held `own` other calls of ours.
+    /// Reduces the budget after a refusal at `now` of a call that began at `began`, when the window held `own` other
+    /// calls of this gateway.
     ///
-    /// What we had was too much: nine tenths of it are left. But a refusal that finds the window nearly empty of our
-    /// calls says little of what we may have, so the budget never falls by more than three tenths at once.
+    /// Those calls were too many: the budget becomes nine tenths of them. A refusal that comes while the window holds
+    /// few of them says little about the budget, so it never falls by more than three tenths at once.
     ///
-    /// Returns whether that was news. Several calls under way meet the same wall: what began before the last refusal
-    /// was weighed has been weighed with it.
-    pub(in crate::quota) fn shrink(&mut self, now: MonotonicTime, began: MonotonicTime, own: u32) -> bool {
-        if self.shrunk.is_some_and(|last| began < last) {
+    /// Returns whether the refusal was news. A call that began before the last reduction is refused for the same
+    /// reason.
+    pub(in crate::quota) fn reduce(&mut self, now: MonotonicTime, began: MonotonicTime, own: u32) -> bool {
+        if self.reduced_at.is_some_and(|last| began < last) {
             return false;
         }
         let before = self.at(now);
         self.base = tenths(own, 9).max(tenths(before, 7)).min(before).max(1);
-        self.since = Some(now);
-        self.shrunk = Some(now);
+        self.growing_since = Some(now);
+        self.reduced_at = Some(now);
         true
     }
 
-    /// The upstream itself said, at `now`, how many calls are left, when the window held `own` calls of ours.
-    ///
-    /// It knows, and we only guess: the budget is what it said, be that more or less. From there it grows, for the
-    /// calls of others leave the window too.
-    pub(in crate::quota) fn told(&mut self, now: MonotonicTime, own: u32, remaining: u32) {
+    /// Sets the budget to what the upstream stated at `now`: `remaining` calls, besides the `own` calls of this gateway
+    /// in the window. From there it grows, because the calls of other clients leave the window, too.
+    pub(in crate::quota) fn set_remaining(&mut self, now: MonotonicTime, own: u32, remaining: u32) {
         self.base = own.saturating_add(remaining).min(self.limit.requests).max(1);
-        self.since = Some(now);
+        self.growing_since = Some(now);
     }
 
-    /// How long it takes to grow by the whole limit, in microseconds, which cannot overflow when squared.
-    fn growth(&self) -> u128 {
+    /// Time in which the budget grows by the whole limit: in microseconds, whose square fits a `u128`.
+    fn growth_micros(&self) -> u128 {
         let per = self.limit.per;
-        per.saturating_mul(GROWTH_WINDOWS).min(per.max(GROWTH)).as_micros().max(1)
+        per.saturating_mul(GROWTH_WINDOWS).min(per.max(MAX_GROWTH_TIME)).as_micros().max(1)
     }
 }
 
-/// So many tenths of `number`, rounded down.
+/// `tenths` tenths of `number`, rounded down.
 fn tenths(number: u32, tenths: u32) -> u32 {
     number / 10 * tenths + number % 10 * tenths / 10
 }
@@ -119,10 +121,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_costs_a_tenth_and_the_first_steps_back_are_the_slowest() {
+    fn budget_refused_loses_a_tenth_and_grows_back_slowly_first() {
         let mut budget = AdaptiveLimit::new(MINUTE);
         assert!(budget.is_whole(seconds(100)));
-        assert!(budget.shrink(seconds(100), seconds(99), 50));
+        assert!(budget.reduce(seconds(100), seconds(99), 50));
         assert_eq!(budget.at(seconds(100)), 45);
         let steps: Vec<u64> = (46..=60).map(|calls| budget.reaches(calls).as_secs()).collect();
         assert!(steps.windows(3).all(|times| times[2] - times[1] <= times[1] - times[0] + 1), "{steps:?}");
@@ -131,76 +133,84 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_refusal_early_in_a_window_does_not_shut_us_out() {
+    fn budget_refused_early_in_window_keeps_seven_tenths() {
         let mut budget = AdaptiveLimit::new(MINUTE);
-        assert!(budget.shrink(seconds(1), seconds(0), 0));
+        assert!(budget.reduce(seconds(1), seconds(0), 0));
         assert_eq!(budget.at(seconds(1)), 42);
-        assert!(budget.shrink(seconds(2), seconds(1), 2));
+        assert!(budget.reduce(seconds(2), seconds(1), 2));
         assert_eq!(budget.at(seconds(2)), 29);
     }
 
     #[test]
-    fn calls_that_meet_the_same_wall_count_once() {
+    fn budget_refused_for_concurrent_calls_is_reduced_once() {
         let mut budget = AdaptiveLimit::new(MINUTE);
-        assert!(budget.shrink(seconds(10), seconds(9), 40));
-        assert!(!budget.shrink(seconds(11), seconds(9), 20));
+        assert!(budget.reduce(seconds(10), seconds(9), 40));
+        assert!(!budget.reduce(seconds(11), seconds(9), 20));
         assert_eq!(budget.at(seconds(11)), 42);
     }
 
     #[test]
-    fn what_the_upstream_says_wins_over_the_guess() {
+    fn budget_stated_by_upstream_replaces_estimate() {
         let mut budget = AdaptiveLimit::new(MINUTE);
-        budget.told(seconds(10), 20, 5);
+        budget.set_remaining(seconds(10), 20, 5);
         assert_eq!(budget.at(seconds(10)), 25);
-        budget.told(seconds(11), 20, 35);
+        budget.set_remaining(seconds(11), 20, 35);
         assert_eq!(budget.at(seconds(11)), 55);
-        budget.told(seconds(12), 40, 35);
+        budget.set_remaining(seconds(12), 40, 35);
         assert!(budget.is_whole(seconds(12)));
-        budget.told(seconds(13), 0, 0);
-        assert_eq!(budget.at(seconds(13)), 1, "one call, to find out more");
+        budget.set_remaining(seconds(13), 0, 0);
+        assert_eq!(budget.at(seconds(13)), 1, "one call, to find a larger budget");
     }
 
-    /// An event, and how long after the one before it comes.
     #[derive(Clone, Debug)]
     enum Event {
-        Shrink { before: u64, own: u32 },
-        Told { own: u32, remaining: u32 },
+        /// A refusal of a call that began `age_ms` ago.
+        Reduce {
+            age_ms: u64,
+            own: u32,
+        },
+        SetRemaining {
+            own: u32,
+            remaining: u32,
+        },
     }
 
+    /// Events, each with the milliseconds since the one before.
     fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
         let event = prop_oneof![
-            (0u64..3000, 0u32..100).prop_map(|(before, own)| Event::Shrink { before, own }),
-            (0u32..100, 0u32..100).prop_map(|(own, remaining)| Event::Told { own, remaining }),
+            (0u64..3000, 0u32..100).prop_map(|(age_ms, own)| Event::Reduce { age_ms, own }),
+            (0u32..100, 0u32..100).prop_map(|(own, remaining)| Event::SetRemaining { own, remaining }),
         ];
         prop::collection::vec((0u64..400_000, event), 0..12)
     }
 
     proptest! {
         #[test]
-        fn it_lies_within_the_limit_and_only_a_refusal_or_the_upstream_makes_it_less(
-            requests in 1u32..100, per in 1u64..5000, events in events(), looks in prop::collection::vec(0u64..300_000, 1..8),
+        fn budget_stays_within_limit_and_only_events_reduce_it(
+            requests in 1u32..100, per in 1u64..5000, events in events(),
+            samples in prop::collection::vec(0u64..300_000, 1..8),
         ) {
             let mut budget = AdaptiveLimit::new(QuotaLimit { requests, per: seconds(per) });
             let mut now = MonotonicTime::ZERO;
             for (wait, event) in events {
                 let mut last = budget.at(now);
-                let mut looks: Vec<_> = looks.iter().map(|look| look % (wait + 1)).collect();
-                looks.sort_unstable();
-                for look in looks {
-                    let held = budget.at(now + Duration::from_millis(look));
-                    prop_assert!(last <= held && (1..=requests).contains(&held));
-                    last = held;
+                let mut samples: Vec<_> = samples.iter().map(|sample| sample % (wait + 1)).collect();
+                samples.sort_unstable();
+                for sample in samples {
+                    let sampled = budget.at(now + Duration::from_millis(sample));
+                    prop_assert!(last <= sampled && (1..=requests).contains(&sampled));
+                    last = sampled;
                 }
                 now += Duration::from_millis(wait);
                 let before = budget.at(now);
                 match event {
-                    Event::Shrink { before: ago, own } => {
-                        let news = budget.shrink(now, now.saturating_sub(Duration::from_millis(ago)), own);
+                    Event::Reduce { age_ms, own } => {
+                        let news = budget.reduce(now, now.saturating_sub(Duration::from_millis(age_ms)), own);
                         prop_assert!(budget.at(now) <= before);
                         prop_assert!(news || budget.at(now) == before);
                     }
-                    Event::Told { own, remaining } => {
-                        budget.told(now, own, remaining);
+                    Event::SetRemaining { own, remaining } => {
+                        budget.set_remaining(now, own, remaining);
                         prop_assert_eq!(budget.at(now), (own + remaining).min(requests).max(1));
                     }
                 }

@@ -1,4 +1,5 @@
-//! How long an account is left alone after the upstream has said that its quota is spent. Pure: time is an argument.
+//! Backoff: pauses after the upstream has refused a call for its quota, and probes meanwhile. Pure: time is an
+//! argument.
 
 use std::time::Duration;
 
@@ -6,31 +7,31 @@ use super::ledger::MonotonicTime;
 use crate::config::QuotaLimit;
 use crate::upstream::SpentLimit;
 
-/// However many calls a limit allows, an upstream that refuses one is left alone for so long.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-/// The interval of probes: an account that is closed for longer is asked by one call each time. Also the longest pause
-/// after a refusal that names none.
+/// Shortest pause after a refusal that names none, however many calls the limits allow.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// Interval of probes: during a longer pause, one call is sent in each interval. Also the longest pause after a refusal
+/// that names none.
 pub(in crate::quota) const PROBE_INTERVAL: Duration = Duration::from_mins(2);
-/// A pause of at most this is kept, however short the limits are: the upstream may have a reason that is none of them.
-const ALWAYS_KEPT: Duration = Duration::from_mins(1);
+/// Longest pause that is kept even if all windows are shorter: the upstream may have another reason than the limits.
+const MAX_UNCHECKED_PAUSE: Duration = Duration::from_mins(1);
 
-/// When calls may go, as far as the upstream has said.
+/// State of the pause of one account.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::quota) struct Backoff {
-    /// The end of the pause; only probes go before it.
+    /// End of the pause; only probes are sent before.
     until: MonotonicTime,
-    /// When the upstream last asked for a pause.
+    /// Time at which the upstream last asked for a pause.
     since: MonotonicTime,
-    /// When the next probe may go.
+    /// Time of the next probe.
     probe_at: MonotonicTime,
     /// Refusals in a row, since the upstream last answered with a page.
     refusals: u32,
-    /// When it last refused.
+    /// Time of the last refusal that was counted.
     refused_at: MonotonicTime,
 }
 
 impl Backoff {
-    /// The earliest time at which a call may go: the end of the pause, or the next probe.
+    /// The earliest time at which a call may begin: the end of the pause, or the next probe.
     pub(in crate::quota) fn opens_at(&self) -> MonotonicTime {
         self.until.min(self.probe_at)
     }
@@ -40,19 +41,19 @@ impl Backoff {
         self.until
     }
 
-    /// How long the pause under way is in all, and how much of it is left; `None` if there is none.
+    /// Whole length of the present pause, and the part of it that is left; `None` if there is none.
     pub(in crate::quota) fn pause(&self, now: MonotonicTime) -> Option<(Duration, Duration)> {
         (self.until > now).then(|| (self.until.saturating_sub(self.since), self.until.saturating_sub(now)))
     }
 
-    /// A call begins. Within a pause it is a probe, and the next one is due an interval later.
+    /// Records that a call begins. During a pause it is a probe, and the next one is due an interval later.
     pub(in crate::quota) fn begin(&mut self, now: MonotonicTime) {
         if now < self.until {
             self.probe_at = now + PROBE_INTERVAL;
         }
     }
 
-    /// A call that began at `began` was answered with a page.
+    /// Records that a call that began at `began` was answered with a page: if it began during the pause, that ends.
     pub(in crate::quota) fn answered(&mut self, now: MonotonicTime, began: MonotonicTime) {
         if began >= self.refused_at {
             self.refusals = 0;
@@ -62,9 +63,9 @@ impl Backoff {
         }
     }
 
-    /// A call that began at `began` was refused. Returns whether that is the first of several refusals in a row.
+    /// Records that a call that began at `began` was refused. Returns whether that is the first of refusals in a row.
     ///
-    /// A call that was under way when the last refusal came has met the same wall, and tells nothing new.
+    /// A call that was in flight at the time of the last refusal is not counted: it was refused for the same reason.
     pub(in crate::quota) fn refused(&mut self, now: MonotonicTime, began: MonotonicTime) -> bool {
         let is_news = began >= self.refused_at;
         let is_first = is_news && self.refusals == 0;
@@ -75,38 +76,38 @@ impl Backoff {
         is_first
     }
 
-    /// The pause after a refusal: what the upstream `asked` for, or a call's share of the window, twice as long with each
-    /// refusal in a row. If the upstream asks for more than a minute, not longer than the longest limit, for a call has left
-    /// each window by then.
+    /// Pause after a refusal: the time that the upstream `asked` for, or one call's share of the window, doubled with
+    /// each refusal in a row. A pause of more than a minute is cut to the longest window, because by then every call
+    /// that counts now has left its window.
     pub(in crate::quota) fn pause_after(
         &self,
         limits: &[QuotaLimit],
         named: SpentLimit,
         asked: Option<Duration>,
     ) -> Duration {
-        let guess = self.guess(limits, named);
-        let bounded = |asked: Duration| if asked <= ALWAYS_KEPT { asked } else { asked.min(longest(limits)) };
+        let default = self.default_pause(limits, named);
+        let bounded = |asked: Duration| if asked <= MAX_UNCHECKED_PAUSE { asked } else { asked.min(longest(limits)) };
         match asked.map(bounded) {
             Some(asked) if self.refusals <= 1 => asked,
-            Some(asked) => asked.max(guess),
-            None => guess,
+            Some(asked) => asked.max(default),
+            None => default,
         }
     }
 
-    fn guess(&self, limits: &[QuotaLimit], named: SpentLimit) -> Duration {
+    fn default_pause(&self, limits: &[QuotaLimit], named: SpentLimit) -> Duration {
         let by_length = |limit: &&QuotaLimit| limit.per;
         let limit = match named {
             SpentLimit::Hour => limits.iter().max_by_key(by_length),
             SpentLimit::Minute | SpentLimit::Unnamed => limits.iter().min_by_key(by_length),
         };
-        let Some(limit) = limit else { return SHORTEST_PAUSE };
-        let share = (limit.per / limit.requests).max(SHORTEST_PAUSE);
+        let Some(limit) = limit else { return MIN_PAUSE };
+        let share = (limit.per / limit.requests).max(MIN_PAUSE);
         share.saturating_mul(1 << self.refusals.saturating_sub(1).min(20)).min(limit.per).min(PROBE_INTERVAL)
     }
 
-    /// The answer to a call that began at `began` asks for a pause.
+    /// Begins a pause that the answer to a call asks for. The call began at `began`.
     ///
-    /// If the call was a probe, its answer takes the place of what was said before; else the longer pause counts.
+    /// The answer to a probe replaces the pause; any other answer can only make it longer.
     pub(in crate::quota) fn close(&mut self, now: MonotonicTime, began: MonotonicTime, pause: Duration) {
         let until = now + pause;
         self.until = if began > self.since { until } else { self.until.max(until) };
@@ -114,7 +115,7 @@ impl Backoff {
     }
 }
 
-/// The longest window of `limits`.
+/// Longest window of `limits`.
 pub(in crate::quota) fn longest(limits: &[QuotaLimit]) -> Duration {
     limits.iter().map(|limit| limit.per).max().unwrap_or_default()
 }
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn pause_asked_for_ends_with_longest_window() {
+    fn pause_asked_for_is_cut_to_longest_window() {
         let mut backoff = Backoff::default();
         backoff.refused(seconds(10), seconds(9));
         for (asked, pause) in [(7, 7), (3600, 3600), (86_400, 3600), (1_000_000_000_000, 3600)] {
@@ -151,7 +152,7 @@ mod tests {
         let mut backoff = Backoff::default();
         backoff.close(seconds(100), seconds(99), HOUR);
         assert_eq!(backoff.pause(seconds(101)), Some((HOUR, seconds(3599))));
-        // A call that was under way says nothing of what came after it.
+        // A call that was in flight when the pause began does not end it.
         backoff.answered(seconds(101), seconds(100));
         assert_eq!(backoff.opens_at(), seconds(100) + PROBE_INTERVAL);
         backoff.begin(seconds(220));
@@ -165,16 +166,16 @@ mod tests {
         let mut backoff = Backoff::default();
         backoff.close(seconds(100), seconds(99), HOUR);
         backoff.close(seconds(101), seconds(99), seconds(5));
-        assert_eq!(backoff.until(), seconds(3700), "a call that was under way does not");
+        assert_eq!(backoff.until(), seconds(3700), "a call that was in flight does not");
         backoff.begin(seconds(221));
         backoff.close(seconds(222), seconds(221), seconds(5));
         assert_eq!(backoff.opens_at(), seconds(227));
     }
 
     proptest! {
-        /// Whatever the upstream says, some call may go within an interval of probes.
+        /// Whatever the upstream answers, a call may begin within one interval of probes.
         #[test]
-        fn pause_never_keeps_probes_out_for_longer_than_an_interval(
+        fn pause_of_any_length_admits_probe_within_interval(
             answers in prop::collection::vec((0u64..4000, 0u64..60, prop::option::of(any::<u32>())), 1..40),
         ) {
             let (mut backoff, mut now) = (Backoff::default(), seconds(100));

@@ -1,4 +1,4 @@
-//! The exact account of calls against all rolling limits. Pure: time is an argument.
+//! Ledger: an exact sliding-window log of the calls that count against each rolling limit. Pure: time is an argument.
 
 mod forecast;
 #[cfg(test)]
@@ -14,108 +14,110 @@ use super::adaptive::AdaptiveLimit;
 use crate::config::QuotaLimit;
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
-/// Added to each window, for upstreams that count in coarse ticks of a clock of their own.
+/// Time that is added to each window, for upstreams that count by the coarse ticks of their own clock.
 pub(in crate::quota) const GUARD: Duration = Duration::from_millis(20);
 
-/// In a window with more calls than this, one call more or less makes no difference to the pace.
-const MOST_LOOKED_AT: usize = 4096;
+/// Calls in a window up to which the pace is computed from each of them. Among more, one call makes no difference.
+const MAX_CALLS_FOR_EXACT_PACE: usize = 4096;
 
-/// A point in monotonic time: how long after the ledger's own beginning.
+/// A point in monotonic time: the time since the epoch of its ledger.
 ///
-/// It cannot lie before that, so a ledger that is to be restored must begin its longest limit before now.
+/// No time lies before the epoch, so the epoch of a ledger with restored calls is at least its longest window before
+/// now.
 pub type MonotonicTime = Duration;
 
-/// Knows every call that may still count in one of the rolling windows.
+/// Log of every call that may still count in one of the rolling windows.
 ///
-/// When the upstream counts a call is not known, only that it does so between the call's beginning and its end. So a
-/// call that is under way takes a place in every window, and one that has ended is taken to have counted at its end:
-/// whenever it really counted, no rolling window can hold more calls than its limit.
+/// The upstream counts a call at some time between its start and its end. So a call in flight takes a place in every
+/// window, and one that has ended is logged at its end: whenever it really counted, no rolling window holds more calls
+/// than its limit.
 ///
-/// Each limit has a budget, which is what others leave of it.
+/// Each limit has a budget: the part of it that other clients leave.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     /// In the order of the configuration.
     budgets: Vec<AdaptiveLimit>,
-    under_way: u32,
-    /// The calls that have ended, by their end, ascending; only those that the longest window still holds.
-    ended: VecDeque<Stamp>,
+    in_flight: u32,
+    /// Calls that have ended, in the order of their ends; only those that the longest window still holds.
+    ended: VecDeque<EndedCall>,
 }
 
-/// A call that has ended.
 #[derive(Clone, Debug)]
-struct Stamp {
+struct EndedCall {
+    /// Time at which it counts.
     at: MonotonicTime,
-    /// The caller that caused it.
-    by: Arc<str>,
+    /// The caller that is charged for it.
+    caller: Arc<str>,
 }
 
-/// How one limit stands.
+/// Usage of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitUsage {
     /// The limit.
     pub limit: QuotaLimit,
-    /// How many calls its window may hold now: the limit, or less while somebody else spends it too.
+    /// Calls that its window may hold now: the limit, or fewer while another client uses the same quota.
     pub budget: u32,
-    /// How many of them are left.
+    /// Calls of the budget that are left.
     pub remaining: u32,
 }
 
-/// What the shortest limit has in store for one who leaves some of it alone.
+/// Usage of the shortest limit, from which the pacer computes its pace.
 #[derive(Clone, Copy, Debug)]
 pub struct PacingWindow {
     /// The shortest limit.
     pub limit: QuotaLimit,
-    /// Calls that its window holds, those under way included.
+    /// Calls that its window holds, those in flight included.
     pub spent: u32,
-    /// Calls that it may hold.
+    /// Calls that it may hold: the budget less the reserve.
     pub usable: u32,
-    /// The shortest interval at which calls can go on for a whole window without being held back in between.
-    pub even: Duration,
+    /// The shortest interval at which calls can follow each other for a whole window without the ledger holding one
+    /// back.
+    pub even_interval: Duration,
 }
 
-/// A limit of which we may have less than we thought.
+/// A limit whose budget was reduced after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReducedLimit {
     /// The limit.
     pub limit: QuotaLimit,
-    /// How many calls its window may hold now.
+    /// Calls that its window may hold now.
     pub budget: u32,
 }
 
 impl Ledger {
-    /// An empty ledger: nothing has been spent.
+    /// An empty ledger.
     pub fn new(limits: Vec<QuotaLimit>) -> Self {
-        Self { budgets: limits.into_iter().map(AdaptiveLimit::new).collect(), under_way: 0, ended: VecDeque::new() }
+        Self { budgets: limits.into_iter().map(AdaptiveLimit::new).collect(), in_flight: 0, ended: VecDeque::new() }
     }
 
-    /// A call that ended at `at`, before this ledger was made; or that may have counted until then, which may lie ahead.
-    /// They may come in any order.
-    pub fn restore(&mut self, at: MonotonicTime, by: &Arc<str>) {
-        let place = self.ended.partition_point(|stamp| stamp.at <= at);
-        self.ended.insert(place, Stamp { at, by: by.clone() });
+    /// Adds a call that ended at `at` without having begun in this ledger. `at` may lie ahead: the latest time at which
+    /// a call of another process or replica may count. Calls may be added in any order.
+    pub fn restore(&mut self, at: MonotonicTime, caller: &Arc<str>) {
+        let index = self.ended.partition_point(|call| call.at <= at);
+        self.ended.insert(index, EndedCall { at, caller: caller.clone() });
     }
 
-    /// When each call that has ended counts, ascending.
+    /// Time at which each ended call counts, ascending.
     pub(in crate::quota) fn stamps(&self) -> impl Iterator<Item = MonotonicTime> + '_ {
-        self.ended.iter().map(|stamp| stamp.at)
+        self.ended.iter().map(|call| call.at)
     }
 
-    /// Other calls are known, and perhaps other limits count, than before; `calls` are all that have ended, ascending, with
-    /// whom each is charged to. Gives whether the limits are others.
+    /// Replaces the ended calls by `calls`, which are in ascending order and each with the caller that is charged for
+    /// it, and the budgets by whole `limits` if these differ. Returns whether they do.
     pub(in crate::quota) fn replace(&mut self, limits: &[QuotaLimit], calls: Vec<(MonotonicTime, Arc<str>)>) -> bool {
-        self.ended = calls.into_iter().map(|(at, by)| Stamp { at, by }).collect();
-        let others = !self.budgets.iter().map(AdaptiveLimit::limit).eq(limits.iter().copied());
-        if others {
+        self.ended = calls.into_iter().map(|(at, caller)| EndedCall { at, caller }).collect();
+        let has_new_limits = !self.budgets.iter().map(AdaptiveLimit::limit).eq(limits.iter().copied());
+        if has_new_limits {
             self.budgets = limits.iter().copied().map(AdaptiveLimit::new).collect();
         }
-        others
+        has_new_limits
     }
 
     /// The earliest time, not before `now`, at which one more call may begin after `ahead` others have begun.
     ///
-    /// `reserve`, from 0 to 1, is the share of each budget that the call leaves alone: more than 0 for background work.
-    /// One call is left to it in any case. A lower bound while calls are under way, for nobody knows when they end, and
-    /// while budgets grow, for a refusal may come between; exact otherwise.
+    /// `reserve`, from 0 to 1, is the share of each budget that the call leaves free; one call of the budget is usable in
+    /// any case. The result is exact if [`Ledger::is_exact`]. Otherwise it is a lower bound: the ends of calls in flight
+    /// are not known, and a refusal may come while a budget grows.
     pub fn free_at(&self, now: MonotonicTime, ahead: u32, reserve: f64) -> MonotonicTime {
         self.budgets.iter().map(|budget| self.budget_free_at(budget, now, ahead, reserve)).max().unwrap_or(now)
     }
@@ -123,12 +125,13 @@ impl Ledger {
     fn budget_free_at(&self, budget: &AdaptiveLimit, now: MonotonicTime, ahead: u32, reserve: f64) -> MonotonicTime {
         let window = budget.limit().per + GUARD;
         let counted = self.counted(window, now);
-        let wanted = counted + self.under_way as usize + ahead as usize + 1;
-        // The more calls leave the window, the less the budget must have grown.
+        let wanted = counted + self.in_flight as usize + ahead as usize + 1;
+        // The more calls leave the window, the less the budget must have grown: binary search for the number of leaving
+        // calls at which waiting for them takes as long as waiting for the budget.
         let left = |leaving: usize| match leaving {
             0 => now,
             _ if leaving <= counted => self.ended[self.ended.len() - counted + leaving - 1].at + window,
-            // One of those that have not ended yet.
+            // A call in flight has to leave, too.
             _ => now + window,
         };
         let grown = |leaving: usize| match wanted - leaving {
@@ -140,152 +143,150 @@ impl Ledger {
             let middle = fewest.midpoint(enough);
             if left(middle) < grown(middle) { fewest = middle + 1 } else { enough = middle }
         }
-        // With so many leaving, the budget is there first; with one less, the budget is what is waited for.
+        // With `enough` calls leaving, the budget has grown before they leave; with one call less, it grows after.
         enough.checked_sub(1).map_or(now, |one_less| left(enough).min(grown(one_less)))
     }
 
-    /// What the shortest limit has in store for one who leaves `reserve` of it alone.
-    pub fn outlook(&self, now: MonotonicTime, reserve: f64) -> PacingWindow {
+    /// Usage of the shortest limit by calls that leave the share `reserve` of it free.
+    pub fn pacing_window(&self, now: MonotonicTime, reserve: f64) -> PacingWindow {
         let Some(budget) = self.budgets.iter().min_by_key(|budget| budget.limit().per) else {
             let limit = QuotaLimit { requests: u32::MAX, per: Duration::from_secs(1) };
-            return PacingWindow { limit, spent: 0, usable: u32::MAX, even: Duration::ZERO };
+            return PacingWindow { limit, spent: 0, usable: u32::MAX, even_interval: Duration::ZERO };
         };
         let limit = budget.limit();
         let usable = usable(budget.at(now), reserve);
-        let spent = self.own(budget, now).saturating_add(self.under_way);
-        PacingWindow {
-            limit,
-            spent,
-            usable,
-            even: self.even(limit.per + GUARD, now, usable, usable.saturating_sub(spent)),
-        }
+        let spent = self.own(budget, now).saturating_add(self.in_flight);
+        let even_interval = self.even_interval(limit.per + GUARD, now, usable, usable.saturating_sub(spent));
+        PacingWindow { limit, spent, usable, even_interval }
     }
 
-    /// Until the next ended call leaves the window there are `left` calls to make, and another one when it leaves; until
-    /// the one after it there is one more, and so on. The slowest pace that any of these stretches asks for is one that
-    /// all of them allow. None looks further ahead than a window: what may count later than now is not waited for.
-    fn even(&self, window: Duration, now: MonotonicTime, usable: u32, left: u32) -> Duration {
+    /// The interval that the scarcest part of the coming window asks for.
+    ///
+    /// `left` calls may begin until the next ended call leaves the window, one more until the second leaves, and so on.
+    /// Each of these times, divided by its calls, is an interval that must not be undercut; the longest satisfies all.
+    /// Calls that count later than now are taken to leave a window after now.
+    fn even_interval(&self, window: Duration, now: MonotonicTime, usable: u32, left: u32) -> Duration {
         let evenly = window / usable.max(1);
         let counted = self.counted(window, now);
-        if counted > MOST_LOOKED_AT {
+        if counted > MAX_CALLS_FOR_EXACT_PACE {
             return evenly;
         }
-        let leave = self
-            .ended
-            .range(self.ended.len() - counted..)
-            .map(|stamp| (stamp.at.min(now) + window).saturating_sub(now));
-        leave.zip(left.saturating_add(1)..).map(|(until, calls)| until / calls).fold(evenly, Duration::max)
+        let counting = self.ended.range(self.ended.len() - counted..);
+        let leaving_after = counting.map(|call| (call.at.min(now) + window).saturating_sub(now));
+        leaving_after.zip(left.saturating_add(1)..).map(|(time, calls)| time / calls).fold(evenly, Duration::max)
     }
 
-    /// How many ended calls a window of this length, ending at `now`, still holds.
+    /// Number of ended calls in a window of this length that ends at `now`.
     fn counted(&self, window: Duration, now: MonotonicTime) -> usize {
-        self.ended.len() - self.ended.partition_point(|stamp| stamp.at + window <= now)
+        self.ended.len() - self.ended.partition_point(|call| call.at + window <= now)
     }
 
-    /// How many ended calls the window of `budget` holds at `now`.
+    /// Number of ended calls in the window of `budget` at `now`.
     fn own(&self, budget: &AdaptiveLimit, now: MonotonicTime) -> u32 {
         u32::try_from(self.counted(budget.limit().per + GUARD, now)).unwrap_or(u32::MAX)
     }
 
-    /// Whether [`Ledger::free_at`] is exact: no call is under way that could yet be refunded, and no budget grows.
+    /// Whether [`Ledger::free_at`] is exact: no call is in flight, which could be refunded, and no budget grows.
     pub fn is_exact(&self, now: MonotonicTime) -> bool {
-        self.under_way == 0 && self.budgets.iter().all(|budget| budget.is_whole(now))
+        self.in_flight == 0 && self.budgets.iter().all(|budget| budget.is_whole(now))
     }
 
-    /// How many calls have begun and not ended.
-    pub fn under_way(&self) -> u32 {
-        self.under_way
+    /// Number of calls that have begun and not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
     }
 
-    /// How each limit stands at `now`, in the order of the configuration.
-    pub fn remaining(&self, now: MonotonicTime) -> impl Iterator<Item = LimitUsage> + '_ {
-        self.budgets.iter().map(move |own| {
-            let (limit, budget) = (own.limit(), own.at(now));
-            let spent = self.own(own, now).saturating_add(self.under_way);
+    /// Usage of each limit at `now`, in the order of the configuration.
+    pub fn limit_usage(&self, now: MonotonicTime) -> impl Iterator<Item = LimitUsage> + '_ {
+        self.budgets.iter().map(move |adaptive| {
+            let (limit, budget) = (adaptive.limit(), adaptive.at(now));
+            let spent = self.own(adaptive, now).saturating_add(self.in_flight);
             LimitUsage { limit, budget, remaining: budget.saturating_sub(spent) }
         })
     }
 
-    /// How many ended calls of `caller` the window of each limit holds at `now`, in the order of the configuration.
+    /// Number of ended calls of `caller` in the window of each limit at `now`, in the order of the configuration.
     pub fn spent_by(&self, now: MonotonicTime, caller: &str) -> Vec<(QuotaLimit, u32)> {
         let spent = |limit: QuotaLimit| {
-            let held = self.ended.range(self.ended.len() - self.counted(limit.per + GUARD, now)..);
-            u32::try_from(held.filter(|stamp| *stamp.by == *caller).count()).unwrap_or(u32::MAX)
+            let counting = self.ended.range(self.ended.len() - self.counted(limit.per + GUARD, now)..);
+            u32::try_from(counting.filter(|call| *call.caller == *caller).count()).unwrap_or(u32::MAX)
         };
         self.budgets.iter().map(AdaptiveLimit::limit).map(|limit| (limit, spent(limit))).collect()
     }
 
-    /// A call begins. The caller has made sure that [`Ledger::free_at`] is now.
+    /// Begins a call. [`Ledger::free_at`] must have returned the present time.
     pub fn begin(&mut self) {
-        self.under_way += 1;
+        self.in_flight += 1;
     }
 
-    /// A call that was made for `by` ended at `now`: it has counted at some time since it began.
-    pub fn end(&mut self, now: MonotonicTime, by: &Arc<str>) {
-        self.under_way = self.under_way.saturating_sub(1);
-        self.restore(now, by);
+    /// Ends a call that is charged to `caller`: it has counted at some time since it began.
+    pub fn end(&mut self, now: MonotonicTime, caller: &Arc<str>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.restore(now, caller);
         let longest = self.budgets.iter().map(|budget| budget.limit().per).max().unwrap_or_default() + GUARD;
-        while self.ended.front().is_some_and(|stamp| stamp.at + longest <= now) {
+        while self.ended.front().is_some_and(|call| call.at + longest <= now) {
             self.ended.pop_front();
         }
     }
 
-    /// A call that began never reached the upstream, so it has not counted.
+    /// Ends a call that did not reach the upstream, so that it has not counted.
     pub fn refund(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// The upstream refused a call for its quota. The call began at `began` and has ended, as the last one.
+    /// Reduces the budget of the limit for which the upstream refused a call: the `named` one, or the one most used.
+    /// The call began at `began`, and is the last one that has ended.
     ///
-    /// `None`: that is no news, for the call began before the last refusal was weighed.
+    /// `None` if the refusal is no news: the call began before an earlier refusal reduced the same budget.
     pub fn refused(&mut self, now: MonotonicTime, began: MonotonicTime, named: SpentLimit) -> Option<ReducedLimit> {
-        let place = match named {
+        let index = match named {
             SpentLimit::Minute => self.by_length().next(),
             SpentLimit::Hour => self.by_length().last(),
             SpentLimit::Unnamed => self.likeliest(now),
         }?;
         // Without the refused call itself, which `end` has counted.
-        let own = self.own(&self.budgets[place], now).saturating_sub(1);
-        let budget = &mut self.budgets[place];
-        budget.shrink(now, began, own).then(|| ReducedLimit { limit: budget.limit(), budget: budget.at(now) })
+        let own = self.own(&self.budgets[index], now).saturating_sub(1);
+        let budget = &mut self.budgets[index];
+        budget.reduce(now, began, own).then(|| ReducedLimit { limit: budget.limit(), budget: budget.at(now) })
     }
 
-    /// The places of the budgets, the shortest limit first.
+    /// Indexes of the budgets, the shortest limit first.
     fn by_length(&self) -> impl Iterator<Item = usize> + use<> {
-        let mut places: Vec<usize> = (0..self.budgets.len()).collect();
-        places.sort_by_key(|place| self.budgets[*place].limit().per);
-        places.into_iter()
+        let mut indexes: Vec<usize> = (0..self.budgets.len()).collect();
+        indexes.sort_by_key(|index| self.budgets[*index].limit().per);
+        indexes.into_iter()
     }
 
-    /// The budget that a refusal which names none most likely concerns: the one that we have used most of.
+    /// Index of the budget that most likely caused a refusal which names none: the one with the largest used share.
     ///
-    /// One that is down to a single call cannot be it: were that the wall, we had stopped meeting it. Then it is the
-    /// next longer one.
+    /// A budget that is down to a single call is not the cause: calls that keep to it are still refused. Then the cause
+    /// is the next longer limit.
     fn likeliest(&self, now: MonotonicTime) -> Option<usize> {
-        let used = |place: usize| {
-            let budget = &self.budgets[place];
+        let used_share = |index: usize| {
+            let budget = &self.budgets[index];
             f64::from(self.own(budget, now)) / f64::from(budget.limit().requests.max(1))
         };
-        // Of two that are used alike the shorter one, which costs less if it is the wrong one.
-        let most = self.by_length().reduce(|most, place| if used(place) > used(most) { place } else { most })?;
-        let longer = || self.by_length().skip_while(|place| *place != most);
-        longer().find(|place| self.budgets[*place].at(now) > 1).or(Some(most))
+        // Of two that are equally used, the shorter one: reducing the wrong one costs less there.
+        let most_used =
+            self.by_length().reduce(|most, index| if used_share(index) > used_share(most) { index } else { most })?;
+        let longer = || self.by_length().skip_while(|index| *index != most_used);
+        longer().find(|index| self.budgets[*index].at(now) > 1).or(Some(most_used))
     }
 
-    /// The upstream said, with the answer to a call that has ended, how many calls are left.
+    /// Applies the number of remaining calls that the upstream stated in the answer to a call that has ended.
     ///
-    /// It means the limit of which it named the calls, or else the shortest. Calls that are under way are not added to
-    /// what we have: whether it had counted them is not known.
-    pub fn told(&mut self, now: MonotonicTime, allowance: &RateLimitHeader) {
-        let named = self.budgets.iter().position(|budget| Some(budget.limit().requests) == allowance.limit);
-        if let Some(place) = named.or_else(|| self.by_length().next()) {
-            let own = self.own(&self.budgets[place], now);
-            self.budgets[place].told(now, own, allowance.remaining);
+    /// It concerns the limit whose number of calls the upstream named, or else the shortest one. Calls in flight are
+    /// not added to the calls of the window: whether the upstream had counted them is not known.
+    pub fn apply_rate_limit(&mut self, now: MonotonicTime, rate_limit: &RateLimitHeader) {
+        let named = self.budgets.iter().position(|budget| Some(budget.limit().requests) == rate_limit.limit);
+        if let Some(index) = named.or_else(|| self.by_length().next()) {
+            let own = self.own(&self.budgets[index], now);
+            self.budgets[index].set_remaining(now, own, rate_limit.remaining);
         }
     }
 }
 
-/// When `budget`, less its reserve, has room for `wanted` calls; never, if even the whole limit has not.
+/// Time at which `budget`, less its reserve, has room for `wanted` calls; never, if the whole limit has not.
 fn grown_to(budget: &AdaptiveLimit, wanted: u32, reserve: f64) -> MonotonicTime {
     let limit = budget.limit().requests;
     if wanted > usable(limit, reserve) {
@@ -299,9 +300,9 @@ fn grown_to(budget: &AdaptiveLimit, wanted: u32, reserve: f64) -> MonotonicTime 
     budget.reaches(enough)
 }
 
-/// What is left of a budget without its reserve, rounded down, but at least one call.
+/// The part of a budget that calls may use which leave the share `reserve` of it free: rounded down, but at least 1.
 pub(in crate::quota) fn usable(budget: u32, reserve: f64) -> u32 {
-    // So that 60 less a tenth is 54, however the tenth is rounded.
+    // 60 less a tenth is 54, however the tenth is rounded in binary.
     const ROUNDING: f64 = 1e-6;
     if reserve <= 0.0 {
         return budget.max(1);

@@ -1,4 +1,12 @@
-//! TODO face.
+//! The pure parts of the quota: how many calls may begin, and when. Time is an argument; nothing here waits or locks.
+//!
+//! | file | |
+//! | --- | --- |
+//! | [`ledger`](Ledger) | sliding-window log of calls: when each rolling limit has room for one more |
+//! | `ledger/forecast` | how long many calls will take, by simulation |
+//! | [`adaptive`](adaptive::AdaptiveLimit) | budget of a limit: what other clients of the same quota leave of it |
+//! | [`pacer`](pacer::Pacer) | spreads calls over the window of the shortest limit |
+//! | [`backoff`](Backoff) | pauses that the upstream asked for, and probes that end them early |
 
 mod adaptive;
 mod backoff;
@@ -9,4 +17,4 @@ pub(in crate::quota) use self::backoff::{Backoff, longest};
 pub(in crate::quota) use self::ledger::ReducedLimit;
 pub(in crate::quota) use self::ledger::{GUARD, usable};
 pub use self::ledger::{Ledger, LimitUsage, MonotonicTime, PacingWindow};
-pub(in crate::quota) use self::pacer::Pacer;
+pub(in crate::quota) use self::pacer::Pacers;

@@ -1,56 +1,58 @@
-//! Whose turn it is: each caller's share of the quota by its weight. Pure.
+//! Fair queueing by virtual time (Demers, Keshav, Shenker, 1989): each call advances the virtual time of its caller by
+//! `1 / weight`, and the caller with the lowest goes first. Pure.
 //!
-//! Fair queueing by virtual time: each call moves its caller's mark on by `1/weight`, and the lowest mark goes first. So
-//! while callers compete, their calls are as their weights, whatever they ask for and however many of them wait.
+//! While callers compete, the numbers of their calls are in proportion to their weights, however many calls of each
+//! wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::request::Requester;
 
-/// How far a mark moves by a call of weight 1.
+/// Advance of virtual time by a call of weight 1.
 const CALL: u128 = 1 << 64;
-/// So many calls' worth of a share that was not used is remembered. A caller that asks for one thing after the other is
-/// never in the queue while it reads an answer; without this, each burst in which nobody has to wait would go to
-/// whoever is quickest, and a weight would mean nothing. More would let one who comes back stop the others for long.
-const CREDIT: u128 = 10;
+/// Calls that a caller may lag behind the others, so that it goes first when it comes back.
+///
+/// A caller that sends one request after the other is not in the queue while it reads an answer. Without a credit, the
+/// bursts in which no call waits would go to the quickest caller, and weights would have no effect. A larger credit
+/// would let a caller that comes back stop the others for long.
+const MAX_CREDIT_CALLS: u128 = 10;
 
-/// A caller's mark: the lower, the sooner.
-pub(in crate::quota) type VirtualTime = u128;
+/// Virtual time: the calls of a caller, divided by its weight. The lowest goes first.
+pub(super) type VirtualTime = u128;
 
-/// What each caller has had.
+/// Virtual times of all callers.
 #[derive(Debug, Default)]
-pub(in crate::quota) struct FairShare {
-    marks: HashMap<Arc<str>, VirtualTime>,
-    /// The highest mark that was ever served: about what all who compete have reached.
-    reached: VirtualTime,
+pub(super) struct FairShare {
+    by_caller: HashMap<Arc<str>, VirtualTime>,
+    /// The highest virtual time at which a call was made: about where the competing callers are.
+    highest: VirtualTime,
 }
 
 impl FairShare {
-    /// Where `asker` stands now. One who has long been away is brought up to those who compete, but for its credit.
-    pub(in crate::quota) fn mark(&self, asker: &Requester) -> VirtualTime {
-        let step = step(asker);
-        let least = self.reached.saturating_sub(CREDIT * step);
-        self.marks.get(&asker.caller).map_or(least, |mark| least.max(*mark))
+    /// Virtual time of a requester. A caller that was away is moved up to the competing callers, except for its credit.
+    pub(super) fn virtual_time(&self, requester: &Requester) -> VirtualTime {
+        let least = self.highest.saturating_sub(MAX_CREDIT_CALLS * step(requester));
+        self.by_caller.get(&requester.caller).map_or(least, |time| least.max(*time))
     }
 
-    /// A call goes for `asker`.
-    pub(in crate::quota) fn charge(&mut self, asker: &Requester) {
-        let mark = self.mark(asker);
-        self.reached = self.reached.max(mark);
-        self.marks.insert(asker.caller.clone(), mark + step(asker));
+    /// Records a call of `requester`.
+    pub(super) fn charge(&mut self, requester: &Requester) {
+        let time = self.virtual_time(requester);
+        self.highest = self.highest.max(time);
+        self.by_caller.insert(requester.caller.clone(), time + step(requester));
     }
 
-    /// The last call that went for `asker` never left.
-    pub(in crate::quota) fn refund(&mut self, asker: &Requester) {
-        if let Some(mark) = self.marks.get_mut(&asker.caller) {
-            *mark = mark.saturating_sub(step(asker));
+    /// Reverts the last [`FairShare::charge`] of `requester`, whose call was not sent.
+    pub(super) fn refund(&mut self, requester: &Requester) {
+        if let Some(time) = self.by_caller.get_mut(&requester.caller) {
+            *time = time.saturating_sub(step(requester));
         }
     }
 }
 
-fn step(asker: &Requester) -> VirtualTime {
-    CALL / u128::from(asker.weight.max(1))
+fn step(requester: &Requester) -> VirtualTime {
+    CALL / u128::from(requester.weight.max(1))
 }
 
 #[cfg(test)]
@@ -60,74 +62,77 @@ mod tests {
     use super::*;
     use crate::request::Priority;
 
-    fn asker(caller: usize, weight: u32) -> Requester {
+    fn requester(caller: usize, weight: u32) -> Requester {
         Requester { caller: caller.to_string().into(), weight, class: Priority::Interactive }
     }
 
-    /// Gives `turns` to those who wait in each, and counts who got how many.
-    fn served(weights: &[u32], turns: usize, waits: impl Fn(usize, usize) -> bool) -> Vec<u32> {
-        let askers: Vec<Requester> =
-            weights.iter().enumerate().map(|(caller, weight)| asker(caller, *weight)).collect();
+    /// Calls of each caller after `rounds` of one call each; `waits` says which callers wait in a round.
+    fn calls_by_caller(weights: &[u32], rounds: usize, waits: impl Fn(usize, usize) -> bool) -> Vec<u32> {
+        let requesters: Vec<Requester> =
+            weights.iter().enumerate().map(|(caller, weight)| requester(caller, *weight)).collect();
         let mut shares = FairShare::default();
-        let mut got = vec![0; weights.len()];
-        for turn in 0..turns {
-            let waiting = (0..askers.len()).filter(|caller| waits(turn, *caller));
-            let Some(next) = waiting.min_by_key(|caller| shares.mark(&askers[*caller])) else { continue };
-            shares.charge(&askers[next]);
-            got[next] += 1;
+        let mut calls = vec![0; weights.len()];
+        for round in 0..rounds {
+            let waiting = (0..requesters.len()).filter(|caller| waits(round, *caller));
+            let Some(next) = waiting.min_by_key(|caller| shares.virtual_time(&requesters[*caller])) else { continue };
+            shares.charge(&requesters[next]);
+            calls[next] += 1;
         }
-        got
+        calls
     }
 
     proptest! {
-        /// Those who always wait get their weights' share, to the call.
+        /// Exact to one call.
         #[test]
-        fn standing_demand_is_served_by_weight(weights in prop::collection::vec(1u32..20, 1..6), rounds in 1usize..20) {
+        fn callers_with_standing_demand_get_calls_by_weight(
+            weights in prop::collection::vec(1u32..20, 1..6), rounds in 1usize..20,
+        ) {
             let all = weights.iter().sum::<u32>() as usize;
-            let got = served(&weights, all * rounds, |_, _| true);
-            for (weight, got) in weights.iter().zip(got) {
+            let calls = calls_by_caller(&weights, all * rounds, |_, _| true);
+            for (weight, calls) in weights.iter().zip(calls) {
                 let due = weight * u32::try_from(rounds).unwrap();
-                prop_assert!(got.abs_diff(due) <= 1 + weight, "{} of {}", got, due);
+                prop_assert!(calls.abs_diff(due) <= 1 + weight, "{} of {}", calls, due);
             }
         }
 
-        /// Nobody waits longer than the weights of the others allow, whatever these do.
+        /// No caller waits longer than the weights of the others allow.
         #[test]
-        fn nobody_is_starved(weight in 1u32..1000, away in 0usize..500) {
-            let got = served(&[1, weight], away + 2 * (weight as usize + 10) + 2, |turn, caller| caller == 1 || turn >= away);
-            prop_assert!(got[0] > 0);
+        fn caller_of_weight_one_is_not_starved(weight in 1u32..1000, away in 0usize..500) {
+            let rounds = away + 2 * (weight as usize + 10) + 2;
+            let calls = calls_by_caller(&[1, weight], rounds, |round, caller| caller == 1 || round >= away);
+            prop_assert!(calls[0] > 0);
         }
     }
 
     #[test]
-    fn one_who_comes_now_and_then_goes_first() {
-        let got = served(&[1, 1, 2, 1], 1000, |turn, caller| caller != 3 || turn % 50 == 49);
-        assert_eq!(got[3], 20, "each of its single calls goes in the very turn in which it comes");
+    fn caller_with_rare_calls_goes_first() {
+        let calls = calls_by_caller(&[1, 1, 2, 1], 1000, |round, caller| caller != 3 || round % 50 == 49);
+        assert_eq!(calls[3], 20, "each of its calls is made in the round in which it comes");
     }
 
     #[test]
-    fn one_who_was_away_does_not_stop_the_others_for_long() {
+    fn caller_that_was_away_precedes_others_by_its_credit() {
         let mut shares = FairShare::default();
-        let (stayed, away) = (asker(0, 1), asker(1, 1));
+        let (stayed, away) = (requester(0, 1), requester(1, 1));
         for _ in 0..1000 {
             shares.charge(&stayed);
         }
-        let mut turns = 0;
-        while shares.mark(&away) < shares.mark(&stayed) {
+        let mut calls = 0;
+        while shares.virtual_time(&away) < shares.virtual_time(&stayed) {
             shares.charge(&away);
-            turns += 1;
+            calls += 1;
         }
-        assert!((10..=11).contains(&turns), "{turns}");
+        assert!((10..=11).contains(&calls), "{calls}");
     }
 
     #[test]
-    fn a_refund_takes_nothing_from_a_share() {
+    fn refund_after_charge_restores_virtual_time() {
         let mut shares = FairShare::default();
-        let one = asker(0, 3);
-        shares.charge(&one);
-        let before = shares.mark(&one);
-        shares.charge(&one);
-        shares.refund(&one);
-        assert_eq!(shares.mark(&one), before);
+        let requester = requester(0, 3);
+        shares.charge(&requester);
+        let before = shares.virtual_time(&requester);
+        shares.charge(&requester);
+        shares.refund(&requester);
+        assert_eq!(shares.virtual_time(&requester), before);
     }
 }

@@ -1,103 +1,137 @@
-//! How a queue takes part in the quota that replicas have in common.
+//! Interface between a scheduler and the lease driver: what is due at Redis, and what follows from its answers.
 
-use std::sync::Arc;
-use tokio::sync::Notify;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use super::{CallScheduler, State};
-use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, QuotaChange, SharedQuota, SyncSchedule};
+use tokio::sync::{Notify, watch};
+
+use super::{CallScheduler, QuotaShare};
+use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, LeaseChannel, QuotaChange, SharedQuota, SyncSchedule};
 use crate::quota::limiter::MonotonicTime;
-use crate::quota::limiter::Pacer;
 use crate::quota::role::Role;
 use crate::replicas::ReplicaId;
 use crate::telemetry;
 
+/// Connection of a scheduler to the lease driver and to the stages that depend on its role.
+#[derive(Debug)]
+pub(super) struct LeaseLink {
+    role: watch::Sender<Role>,
+    /// Notified when a call waits for an exchange with Redis.
+    exchange_wanted: Arc<Notify>,
+    /// Channel to the other replicas; empty if there are none.
+    channel: OnceLock<LeaseChannel>,
+}
+
+impl Default for LeaseLink {
+    fn default() -> Self {
+        Self { role: watch::Sender::new(Role::Leader), exchange_wanted: Arc::default(), channel: OnceLock::new() }
+    }
+}
+
+impl LeaseLink {
+    pub(super) fn channel(&self) -> Option<&LeaseChannel> {
+        self.channel.get()
+    }
+}
+
 impl CallScheduler {
-    /// When this replica does what to be in touch with the others, and what makes an exchange earlier.
+    /// Shares the quota with the replicas on `channel`, as `me`. No call takes longer than `call_timeout`. Until others
+    /// have been seen, `assumed` replicas are taken to be alive.
+    pub(in crate::quota) fn share(
+        &self,
+        me: &ReplicaId,
+        channel: &LeaseChannel,
+        assumed: usize,
+        call_timeout: Duration,
+    ) {
+        let _ = self.lease_link.channel.set(channel.clone());
+        let (mut state, now) = (self.lock(), self.clock.now());
+        let past = state.gates.ledger.stamps().collect();
+        let shared = SharedQuota::new(me.clone(), self.limits.clone(), assumed, call_timeout, now, past);
+        state.gates.lease.shared = Some(shared);
+        self.lease_link.role.send_replace(Role::Unknown);
+    }
+
+    /// Role of this replica, now and from now on.
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.lease_link.role.subscribe()
+    }
+
+    /// Share of the quota that this replica uses while the replicas cannot reach each other; `None` while they can.
+    pub fn quota_share(&self) -> Option<QuotaShare> {
+        self.lock().gates.lease.share
+    }
+
+    /// Intervals at which the lease driver contacts Redis, and the notification that makes an exchange due at once.
     pub(in crate::quota) fn schedule(&self) -> (SyncSchedule, Arc<Notify>) {
-        let (state, now) = (self.lock(), self.now());
-        let schedule = state.common.as_ref().map_or(SyncSchedule::NEVER, |common| common.schedule(now));
-        (schedule, self.exchange.clone())
+        let (state, now) = (self.lock(), self.clock.now());
+        let schedule = state.gates.lease.shared.as_ref().map_or(SyncSchedule::NEVER, |shared| shared.schedule(now));
+        (schedule, self.lease_link.exchange_wanted.clone())
     }
 
-    /// Begins a pulse, if it is at rest: whose lease it is about, and when it began.
+    /// Begins a pulse if the lease is at rest. Returns the holder that it is about, and its time.
     pub(in crate::quota) fn begin_pulse(&self) -> Option<(ReplicaId, MonotonicTime)> {
-        let (mut state, now) = (self.lock(), self.now());
-        Some((state.common.as_mut()?.begin_pulse(now)?, now))
+        let (mut state, now) = (self.lock(), self.clock.now());
+        Some((state.gates.lease.shared.as_mut()?.begin_pulse(now)?, now))
     }
 
-    /// Ends a pulse: whether the lease is held by whom it was about.
+    /// Ends the pulse that was `sent` then. `is_held`: that holder still holds the lease.
     pub(in crate::quota) fn end_pulse(&self, sent: MonotonicTime, is_held: bool) {
-        let (mut state, now) = (self.lock(), self.now());
-        if state.common.as_mut().is_some_and(|common| common.end_pulse(now, sent, is_held)) {
+        let (mut state, now) = (self.lock(), self.clock.now());
+        if state.gates.lease.shared.as_mut().is_some_and(|shared| shared.end_pulse(now, sent, is_held)) {
             self.exchange_soon();
         }
     }
 
-    /// The next exchange is due now.
+    /// Makes the next exchange due at once.
     pub(in crate::quota) fn exchange_soon(&self) {
-        self.exchange.notify_one();
+        self.lease_link.exchange_wanted.notify_one();
     }
 
-    /// Begins an exchange; it must be answered or failed.
+    /// Begins an exchange, which must be answered or failed; `None` without other replicas.
     pub(in crate::quota) fn begin_exchange(&self) -> Option<ExchangeRequest> {
-        let (mut state, now) = (self.lock(), self.now());
-        state.common.as_mut().map(|common| common.begin_exchange(now))
+        let (mut state, now) = (self.lock(), self.clock.now());
+        state.gates.lease.shared.as_mut().map(|shared| shared.begin_exchange(now))
     }
 
-    /// Does something to this replica's part in the common quota, and what follows from it. `None` if there is none.
+    /// Applies `update` to the shared quota, and what follows from it to ledger, role and queue. Returns what `update`
+    /// returns; `None` without other replicas.
     pub(in crate::quota) fn update_lease<T>(
         &self,
-        act: impl FnOnce(&mut SharedQuota, MonotonicTime) -> (T, QuotaChange),
+        update: impl FnOnce(&mut SharedQuota, MonotonicTime) -> (T, QuotaChange),
     ) -> Option<T> {
-        let (mut state, now) = (self.lock(), self.now());
-        let (value, change) = act(state.common.as_mut()?, now);
+        let (mut state, now) = (self.lock(), self.clock.now());
+        let gates = &mut state.gates;
+        let (value, change) = update(gates.lease.shared.as_mut()?, now);
         if change.ledger {
-            self.make_ledger_anew(&mut state);
+            gates.reload_from_lease();
         }
-        let common = state.common.as_ref()?;
-        let divided_by = common.divided_by();
-        let role = match common.role(now) {
-            Role::Follower(caller) if state.apart.as_ref() == Some(&caller) => Role::Leader,
-            role => role,
-        };
-        let is_news = self.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);
-        if is_news && role == Role::Leader && divided_by.is_none() {
-            // Whoever called before has left it a while ago, and the lease had to run out.
-            let State { pace, background_pace, .. } = &mut *state;
-            for pace in pace.iter_mut().chain(background_pace) {
-                pace.make_up_for(LEASE_DURATION * 2);
-            }
+        let shared = gates.lease.shared.as_ref()?;
+        let share = shared.divided_by().map(|replicas| QuotaShare::new(replicas, &self.limits, &shared.limits()));
+        let role = gates.lease.effective_role(now);
+        let has_new_role =
+            self.lease_link.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);
+        if has_new_role && role == Role::Leader && share.is_none() {
+            // The leader before left a while ago, and its lease had to run out: no call was made meanwhile.
+            gates.pacers.catch_up(LEASE_DURATION * 2);
         }
-        if std::mem::replace(&mut state.divided_by, divided_by) != divided_by || is_news {
-            telemetry::replica_role(&self.account, role.label(divided_by), divided_by);
+        if std::mem::replace(&mut gates.lease.share, share) != share || has_new_role {
+            let replicas_and_share = share.map(|share| (share.replicas, share.to_string()));
+            telemetry::replica_role(&self.account, role.label(share.is_some()), replicas_and_share);
         }
-        if change.queue || is_news {
-            state.queue.values().for_each(|waiting| waiting.called.notify_one());
+        if change.queue || has_new_role {
+            state.queue.wake_all();
         }
         Some(value)
-    }
-
-    fn make_ledger_anew(&self, state: &mut State) {
-        let Some(common) = &state.common else { return };
-        let limits = common.limits();
-        let calls = common.stamps();
-        if state.ledger.replace(&limits, calls) {
-            (state.pace, state.background_pace) = Pacer::both(&limits, self.reserve, self.queue_timeout);
-        }
-    }
-
-    /// The replicas among which the quota is divided because they have lost each other; `None` while they have not.
-    pub fn divided_by(&self) -> Option<usize> {
-        self.lock().divided_by
     }
 }
 
 impl Role {
-    /// The word in logs and metrics.
-    fn label(&self, divided_by: Option<usize>) -> &'static str {
+    /// Label in logs and metrics.
+    fn label(&self, is_partitioned: bool) -> &'static str {
         match self {
             Self::Unknown => "unknown",
-            Self::Leader if divided_by.is_some() => "alone",
+            Self::Leader if is_partitioned => "alone",
             Self::Leader => "calls",
             Self::Follower(_) => "follows",
         }

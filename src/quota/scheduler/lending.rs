@@ -1,12 +1,15 @@
-//! Turns that one replica lends another.
+//! Remote permits: a replica that cannot use what the leader fetches makes its calls itself, each with a permit of the
+//! leader.
 //!
-//! Whoever follows lets the one who calls bring what it misses. Where that does not work, for the two are configured
-//! differently and cannot read each other's chunks, it makes its calls itself; but each with a turn of the one who calls,
-//! whose queue and ledger hold for all. The turn is open there until it comes back, or could not be under way any more.
+//! Replicas with different settings (for instance two encryption keys, while one is replaced) cannot read each other's
+//! chunks, so a follower with other settings is *detached*: it fetches for itself. The quota stays exact because each
+//! of its calls has a permit of the leader's queue and ledger, which hold for all replicas. ADR 32 has the reasons.
+//!
+//! The borrower repeats its request until it is answered, since messages may be lost. The permit is open at the lender
+//! until it is returned, or until its call cannot be in flight any more.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -21,222 +24,261 @@ use crate::replicas::{PermitMessage, QuotaMessage, Recipient, ReplicaId};
 use crate::request::{Requester, RunWaiters};
 use crate::telemetry;
 
-/// How often a turn is asked for again that nothing was heard of.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Who has asked for a turn, and was not heard of for so long, is gone.
-const SILENCE: Duration = Duration::from_secs(5);
+/// Interval at which an unanswered request for a permit is repeated.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+/// A borrower that has not repeated its request for this long is gone, or does not need the permit any more.
+const BORROWER_SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The turns that are on loan, or being waited for.
+/// Permits that this replica has requested from another one, or that others have requested from it.
 #[derive(Debug, Default)]
-pub(super) struct PermitLending {
-    next: AtomicU64,
-    /// Those who wait here for a turn of another replica.
-    awaited: HashMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
-    /// Those of this replica's turns that others have asked for.
+pub(super) struct RemotePermits {
+    next_number: u64,
+    /// Calls of this replica that wait for a permit, by the number of their request.
+    requested: HashMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
+    /// Requests of other replicas, by replica and number.
     lent: HashMap<(ReplicaId, u64), LentPermit>,
 }
 
+/// State of another replica's request.
 #[derive(Debug)]
 enum LentPermit {
-    Waiting { heard: Instant, _task: AbortOnDropHandle<()> },
-    Lent { at: Instant, name: CallName, turn: CallPermit },
-    Spent { at: Instant, retry_after: Duration },
+    /// In this replica's queue; `requested_at` is the time of the last repetition.
+    Queued { requested_at: Instant, _task: AbortOnDropHandle<()> },
+    /// Granted, and not returned yet.
+    Granted { at: Instant, name: CallName, permit: CallPermit },
+    /// Failed: no permit within the queue timeout.
+    Exhausted { at: Instant, retry_after: Duration },
 }
 
-/// A turn of another replica's.
+/// The lender of a permit, and the number of the request.
 #[derive(Debug)]
 pub(super) struct BorrowedPermit {
     lender: ReplicaId,
     number: u64,
 }
 
+/// Borrower.
 impl CallScheduler {
-    /// Makes its calls itself from now on, with turns of `caller`, as long as that one is the one who calls: what it
-    /// brings cannot be read here.
-    pub fn detach(&self, caller: &ReplicaId) {
+    /// Makes this replica fetch for itself, with permits of `leader`, as long as that replica is the leader.
+    pub fn detach(&self, leader: &ReplicaId) {
         {
             let mut state = self.lock();
-            if state.apart.as_ref() == Some(caller) {
+            if state.gates.lease.is_detached_from(leader) {
                 return;
             }
-            state.apart = Some(caller.clone());
+            state.gates.lease.detached_from = Some(leader.clone());
         }
         telemetry::replicas_differ(&self.account);
         self.update_lease(|_, _| ((), QuotaChange { ledger: false, queue: true }));
     }
 
-    fn write(&self, to: &ReplicaId, number: u64, message: PermitMessage) {
-        if let Some(meeting) = self.meeting.get().cloned() {
-            let (to, message) = (Recipient::One(to.clone()), QuotaMessage::Permit { number, message });
-            tokio::spawn(async move { meeting.write(&to, message).await });
-        }
-    }
-
-    /// Waits for a turn of `lender`.
-    pub(super) async fn borrow(
+    /// Waits for a permit of `lender`, for a call that entered the queue at `entered`.
+    pub(super) async fn acquire_remote(
         self: &Arc<Self>,
         lender: ReplicaId,
-        demand: &Arc<RunWaiters>,
-        asked: MonotonicTime,
+        waiters: &Arc<RunWaiters>,
+        entered: MonotonicTime,
     ) -> Result<CallPermit, AcquireError> {
-        let number = self.loans().next.fetch_add(1, Ordering::Relaxed);
-        let (sender, mut answer) = oneshot::channel();
-        self.loans().awaited.insert(number, sender);
-        let awaited = Awaited { turns: self, lender: &lender, number, is_settled: false };
+        let (request, mut answer) = RemoteRequest::register(self, &lender);
         let mut role = self.role();
         role.mark_unchanged();
-        let deadline = self.instant(asked + self.queue_timeout);
+        let deadline = self.clock.instant(entered + self.queue_timeout);
         let name = loop {
-            // As urgent as whoever waits for it by now.
-            let asker = Requester { class: demand.class(), ..demand.cause().clone() };
-            self.write(&lender, number, PermitMessage::Borrow(asker));
+            // With the priority of the requests that wait now.
+            let requester = Requester { class: waiters.class(), ..waiters.cause().clone() };
+            self.send_permit_message(&lender, request.number, PermitMessage::Request(requester));
             tokio::select! {
-                answered = timeout(AGAIN, &mut answer) => match answered {
+                answered = timeout(REQUEST_INTERVAL, &mut answer) => match answered {
                     Ok(Ok(Ok(name))) => break name,
                     Ok(Ok(Err(exhausted))) => return Err(AcquireError::Exhausted(exhausted)),
                     Ok(Err(_)) => return Err(AcquireError::NotLeader),
                     Err(_) => {}
                 },
-                // Who calls now may be this one.
+                // The new leader may be this replica.
                 _ = role.changed() => return Err(AcquireError::NotLeader),
-                () = demand.changed() => if demand.is_abandoned() {
+                () = waiters.changed() => if waiters.is_abandoned() {
                     return Err(AcquireError::Abandoned);
                 },
             }
             if Instant::now() >= deadline {
-                return Err(AcquireError::Exhausted(Exhausted { retry_after: AGAIN }));
+                return Err(AcquireError::Exhausted(Exhausted { retry_after: REQUEST_INTERVAL }));
             }
         };
-        let (mut state, now) = (self.lock(), self.now());
-        let state = &mut *state;
-        let follows = state.common.as_ref().is_some_and(|common| common.role(now) == Role::Follower(lender.clone()));
-        if !follows {
+        self.begin_remote(request, waiters, entered, name)
+    }
+
+    /// Begins a call with the permit that the lender knows as `name`.
+    fn begin_remote(
+        self: &Arc<Self>,
+        request: RemoteRequest<'_>,
+        waiters: &Arc<RunWaiters>,
+        entered: MonotonicTime,
+        name: CallName,
+    ) -> Result<CallPermit, AcquireError> {
+        let (mut state, now) = (self.lock(), self.clock.now());
+        if state.gates.lease.role(now) != Role::Follower(request.lender.clone()) {
             return Err(AcquireError::NotLeader);
         }
-        if !demand.begin(now.saturating_sub(asked)) {
+        if !waiters.begin(now.saturating_sub(entered)) {
             return Err(AcquireError::Abandoned);
         }
-        awaited.settle();
-        let cause = demand.cause().clone();
-        if let Some(common) = &mut state.common {
-            common.borrow(now, name.clone(), cause.caller.clone());
+        let borrowed = request.into_permit();
+        let cause = waiters.cause().clone();
+        if let Some(shared) = &mut state.gates.lease.shared {
+            shared.borrow(now, name.clone(), cause.caller.clone());
         }
-        state.ledger.begin();
-        state.backoff.begin(now);
-        *state.spent.entry(cause.caller.clone()).or_default() += 1;
-        let slot = self.journal.as_ref().map(|journal| journal.begin(&self.account));
-        let borrowed = BorrowedPermit { lender: lender.clone(), number };
-        Ok(CallPermit::new(self, cause.clone(), cause, now, slot, Some(name)).on_loan(borrowed))
+        state.gates.begin_remote(now);
+        state.calls_made.charge(&cause.caller);
+        let record = self.state_file.as_ref().map(|file| file.begin(&self.account));
+        Ok(CallPermit::new(self, cause.clone(), cause, now, record, Some(name)).with_lender(borrowed))
     }
 
-    /// A turn that was borrowed is given back: its call has ended, or was never made.
-    pub(super) fn give_back(&self, borrowed: &BorrowedPermit, was_used: bool) {
-        let word = if was_used { PermitMessage::Back } else { PermitMessage::Unused };
-        self.write(&borrowed.lender, borrowed.number, word);
+    /// Returns a remote permit whose call has ended, or was not made.
+    pub(super) fn return_permit(&self, borrowed: &BorrowedPermit, was_used: bool) {
+        let message = if was_used { PermitMessage::Returned } else { PermitMessage::Unused };
+        self.send_permit_message(&borrowed.lender, borrowed.number, message);
+    }
+}
+
+/// Both sides.
+impl CallScheduler {
+    fn remote_permits(&self) -> MutexGuard<'_, RemotePermits> {
+        self.remote_permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another replica writes about a turn.
-    pub(in crate::quota) fn on_permit_message(self: &Arc<Self>, from: &ReplicaId, number: u64, word: PermitMessage) {
-        let mut loans = self.loans();
-        let key = (from.clone(), number);
-        match word {
-            PermitMessage::Lent(name) => {
-                // If it was told twice, or nobody waits any more, the one who lends finds out by itself.
-                if let Some(awaited) = loans.awaited.remove(&number) {
-                    let _ = awaited.send(Ok(name));
-                }
+    fn send_permit_message(&self, to: &ReplicaId, number: u64, message: PermitMessage) {
+        if let Some(channel) = self.lease_link.channel().cloned() {
+            let (to, message) = (Recipient::One(to.clone()), QuotaMessage::Permit { number, message });
+            tokio::spawn(async move { channel.write(&to, message).await });
+        }
+    }
+
+    /// Handles a message of another replica about the request with this number.
+    pub(in crate::quota) fn on_permit_message(self: &Arc<Self>, from: &ReplicaId, number: u64, message: PermitMessage) {
+        match message {
+            PermitMessage::Request(requester) => self.on_permit_request(from, number, requester),
+            PermitMessage::Granted(name) => self.on_permit_answer(number, Ok(name)),
+            PermitMessage::Exhausted(milliseconds) => {
+                self.on_permit_answer(number, Err(Exhausted { retry_after: Duration::from_millis(milliseconds) }));
             }
-            PermitMessage::Spent(milliseconds) => {
-                if let Some(awaited) = loans.awaited.remove(&number) {
-                    let retry_after = Duration::from_millis(milliseconds);
-                    let _ = awaited.send(Err(Exhausted { retry_after }));
-                }
-            }
-            PermitMessage::Back => {
-                let loan = loans.lent.remove(&key);
-                // Dropped, the turn counts as one whose call has just ended; it takes this queue's lock.
-                drop(loans);
-                drop(loan);
-            }
+            // Dropped, the permit counts as one whose call has just ended.
+            PermitMessage::Returned => drop(self.remove_lent(from, number)),
             PermitMessage::Unused => {
-                let loan = loans.lent.remove(&key);
-                drop(loans);
-                if let Some(LentPermit::Lent { turn, .. }) = loan {
-                    turn.refund();
+                if let Some(LentPermit::Granted { permit, .. }) = self.remove_lent(from, number) {
+                    permit.refund();
                 }
             }
-            PermitMessage::Borrow(asker) => match loans.lent.get_mut(&key) {
-                Some(LentPermit::Waiting { heard, .. }) => *heard = Instant::now(),
-                Some(LentPermit::Lent { name, .. }) => self.write(from, number, PermitMessage::Lent(name.clone())),
-                Some(LentPermit::Spent { retry_after, .. }) => {
-                    let milliseconds = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-                    self.write(from, number, PermitMessage::Spent(milliseconds));
-                }
-                None => {
-                    let task = tokio::spawn(self.clone().lend(from.clone(), number, asker));
-                    let waiting = LentPermit::Waiting { heard: Instant::now(), _task: AbortOnDropHandle::new(task) };
-                    loans.lent.insert(key, waiting);
-                }
-            },
         }
     }
 
-    async fn lend(self: Arc<Self>, to: ReplicaId, number: u64, asker: Requester) {
-        let demand = RunWaiters::new(asker.clone());
-        let Some(_waiting) = demand.join(asker, None) else { return };
-        let (at, key) = (Instant::now(), (to.clone(), number));
-        let (loan, word) = match self.acquire(&demand).await {
-            Ok(turn) => {
-                let Some(name) = turn.name() else { return };
-                let word = PermitMessage::Lent(name.clone());
-                (LentPermit::Lent { at: Instant::now(), name, turn }, word)
+    fn on_permit_answer(&self, number: u64, answer: Result<CallName, Exhausted>) {
+        // If the answer came twice, or no call waits any more, the lender learns it from the messages that follow.
+        if let Some(waiting) = self.remote_permits().requested.remove(&number) {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// The lock is released when this returns: ending a permit takes the lock of the queue.
+    fn remove_lent(&self, borrower: &ReplicaId, number: u64) -> Option<LentPermit> {
+        self.remote_permits().lent.remove(&(borrower.clone(), number))
+    }
+}
+
+/// Lender.
+impl CallScheduler {
+    /// Queues a request, or answers its repetition.
+    fn on_permit_request(self: &Arc<Self>, from: &ReplicaId, number: u64, requester: Requester) {
+        let mut permits = self.remote_permits();
+        let key = (from.clone(), number);
+        match permits.lent.get_mut(&key) {
+            Some(LentPermit::Queued { requested_at, .. }) => *requested_at = Instant::now(),
+            Some(LentPermit::Granted { name, .. }) => {
+                self.send_permit_message(from, number, PermitMessage::Granted(name.clone()));
+            }
+            Some(LentPermit::Exhausted { retry_after, .. }) => {
+                self.send_permit_message(from, number, exhausted_message(*retry_after));
+            }
+            None => {
+                let task = AbortOnDropHandle::new(tokio::spawn(self.clone().lend(from.clone(), number, requester)));
+                permits.lent.insert(key, LentPermit::Queued { requested_at: Instant::now(), _task: task });
+            }
+        }
+    }
+
+    /// Waits in this replica's queue for another one.
+    async fn lend(self: Arc<Self>, to: ReplicaId, number: u64, requester: Requester) {
+        let waiters = RunWaiters::new(requester.clone());
+        let Some(_waiting) = waiters.join(requester, None) else { return };
+        let at = Instant::now();
+        let (lent, message) = match self.acquire(&waiters).await {
+            Ok(permit) => {
+                let Some(name) = permit.name() else { return };
+                let message = PermitMessage::Granted(name.clone());
+                (LentPermit::Granted { at: Instant::now(), name, permit }, message)
             }
             Err(AcquireError::Exhausted(Exhausted { retry_after })) => {
-                let word = PermitMessage::Spent(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
-                (LentPermit::Spent { at, retry_after }, word)
+                (LentPermit::Exhausted { at, retry_after }, exhausted_message(retry_after))
             }
-            // Whoever calls now is asked then.
+            // The borrower asks the new leader.
             Err(AcquireError::NotLeader | AcquireError::Abandoned) => return,
         };
-        // What stands there is the handle of this very task, which ends here anyway.
-        let before = self.loans().lent.insert(key, loan);
-        self.write(&to, number, word);
-        drop(before);
+        // The replaced value holds the handle of this task, which ends here anyway.
+        let replaced = self.remote_permits().lent.insert((to.clone(), number), lent);
+        self.send_permit_message(&to, number, message);
+        drop(replaced);
     }
 
-    /// Takes back what nobody can still be using, and lets go of who does not ask any more.
+    /// Ends lent permits whose calls cannot be in flight any more, and forgets requests that are not repeated.
     pub(in crate::quota) fn expire_lent_permits(&self) {
-        let call = self.lock().common.as_ref().map(SharedQuota::longest_call).unwrap_or_default();
-        let is_over = |_: &(ReplicaId, u64), loan: &mut LentPermit| match loan {
-            LentPermit::Waiting { heard, .. } => heard.elapsed() > SILENCE,
-            LentPermit::Lent { at, .. } => at.elapsed() > call + SILENCE,
-            LentPermit::Spent { at, .. } => at.elapsed() > SILENCE + self.queue_timeout,
+        let call_timeout = self.lock().gates.lease.shared.as_ref().map(SharedQuota::longest_call).unwrap_or_default();
+        let is_expired = |_: &(ReplicaId, u64), lent: &mut LentPermit| match lent {
+            LentPermit::Queued { requested_at, .. } => requested_at.elapsed() > BORROWER_SILENCE_TIMEOUT,
+            LentPermit::Granted { at, .. } => at.elapsed() > call_timeout + BORROWER_SILENCE_TIMEOUT,
+            LentPermit::Exhausted { at, .. } => at.elapsed() > BORROWER_SILENCE_TIMEOUT + self.queue_timeout,
         };
-        let over: Vec<_> = self.loans().lent.extract_if(is_over).collect();
-        drop(over);
+        let expired: Vec<_> = self.remote_permits().lent.extract_if(is_expired).collect();
+        drop(expired);
     }
 }
 
-/// Somebody waits for a turn of another replica; dropped before it has come, it is not wanted any more.
-struct Awaited<'a> {
-    turns: &'a CallScheduler,
+fn exhausted_message(retry_after: Duration) -> PermitMessage {
+    PermitMessage::Exhausted(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A request for a remote permit. Dropped before its call begins, it tells the lender that the permit is not used.
+struct RemoteRequest<'a> {
+    scheduler: &'a CallScheduler,
     lender: &'a ReplicaId,
     number: u64,
-    is_settled: bool,
+    is_used: bool,
 }
 
-impl Awaited<'_> {
-    /// It has come.
-    fn settle(mut self) {
-        self.is_settled = true;
+impl<'a> RemoteRequest<'a> {
+    /// A request with a number of its own, and the receiver of its answer.
+    fn register(
+        scheduler: &'a CallScheduler,
+        lender: &'a ReplicaId,
+    ) -> (Self, oneshot::Receiver<Result<CallName, Exhausted>>) {
+        let (sender, answer) = oneshot::channel();
+        let mut permits = scheduler.remote_permits();
+        let number = permits.next_number;
+        permits.next_number += 1;
+        permits.requested.insert(number, sender);
+        (Self { scheduler, lender, number, is_used: false }, answer)
+    }
+
+    /// The permit that the lender has granted, for a call that begins.
+    fn into_permit(mut self) -> BorrowedPermit {
+        self.is_used = true;
+        BorrowedPermit { lender: self.lender.clone(), number: self.number }
     }
 }
 
-impl Drop for Awaited<'_> {
+impl Drop for RemoteRequest<'_> {
     fn drop(&mut self) {
-        self.turns.loans().awaited.remove(&self.number);
-        if !self.is_settled {
-            self.turns.write(self.lender, self.number, PermitMessage::Unused);
+        self.scheduler.remote_permits().requested.remove(&self.number);
+        if !self.is_used {
+            self.scheduler.send_permit_message(self.lender, self.number, PermitMessage::Unused);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One turn, and what becomes of it.
+//! Permits, and what the end of their calls means for the gates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,152 +12,153 @@ use crate::quota::state_file::RecordSlot;
 use crate::request::Requester;
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
-/// What came of a refusal by the upstream.
+/// Consequences of a call that the upstream refused for its quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// How long until the pause that the upstream asked for ends; only probes go before.
+pub struct RefusalEffect {
+    /// Time until the pause ends; only probes are sent before.
     pub closed_for: Duration,
-    /// How long until a call may go: the end of the pause, or a probe.
+    /// Time until a call may begin: the end of the pause, or the next probe.
     pub retry_after: Duration,
-    /// The limit whose budget has shrunk; `None` if the refusal told nothing new.
-    pub shrunk: Option<ReducedLimit>,
+    /// The limit that was reduced; `None` if the refusal was no news.
+    pub reduced: Option<ReducedLimit>,
 }
 
-/// The right to make one call. Dropped at any time, it counts as spent: the call may have reached the upstream.
+/// The right to make one call. A permit that is dropped counts as spent: the call may have reached the upstream.
 #[derive(Debug)]
 pub struct CallPermit {
-    turns: Arc<CallScheduler>,
-    /// Who is charged.
+    scheduler: Arc<CallScheduler>,
+    /// The requester that is charged.
     cause: Requester,
-    /// Whose place in the line it was.
+    /// The requester whose rank the call had in the queue.
     served: Requester,
     began: MonotonicTime,
-    slot: Option<RecordSlot>,
-    /// By which the other replicas know it.
+    /// Its line in the state file.
+    record: Option<RecordSlot>,
+    /// Its name among replicas.
     name: Option<CallName>,
-    /// Of another replica.
+    /// The remote permit that it stands for.
     borrowed: Option<BorrowedPermit>,
-    open: bool,
+    is_open: bool,
 }
 
 impl CallPermit {
     pub(super) fn new(
-        turns: &Arc<CallScheduler>,
+        scheduler: &Arc<CallScheduler>,
         cause: Requester,
         served: Requester,
         began: MonotonicTime,
-        slot: Option<RecordSlot>,
+        record: Option<RecordSlot>,
         name: Option<CallName>,
     ) -> Self {
-        Self { turns: turns.clone(), cause, served, began, slot, name, borrowed: None, open: true }
+        Self { scheduler: scheduler.clone(), cause, served, began, record, name, borrowed: None, is_open: true }
     }
 
-    /// The same turn, on loan from another replica.
-    pub(super) fn on_loan(mut self, borrowed: BorrowedPermit) -> Self {
+    /// The same permit, on loan from another replica.
+    pub(super) fn with_lender(mut self, borrowed: BorrowedPermit) -> Self {
         self.borrowed = Some(borrowed);
         self
     }
 
-    /// By which the other replicas know the call.
+    /// CallName of the call among replicas; `None` without other replicas.
     pub(super) fn name(&self) -> Option<CallName> {
         self.name.clone()
     }
 
-    /// The call never reached the upstream.
+    /// Ends a call that never reached the upstream: it does not count.
     pub fn refund(mut self) {
-        self.open = false;
-        let turns = self.turns.clone();
-        let mut state = turns.lock();
-        state.ledger.refund();
-        state.shares.refund(&self.served);
-        if let Some(spent) = state.spent.get_mut(&self.cause.caller) {
-            *spent = spent.saturating_sub(1);
+        self.is_open = false;
+        let scheduler = self.scheduler.clone();
+        let mut state = scheduler.lock();
+        state.gates.ledger.refund();
+        state.queue.refund(&self.served);
+        state.calls_made.refund(&self.cause.caller);
+        if let Some((file, record)) = scheduler.state_file.as_ref().zip(self.record.take()) {
+            file.refund(record);
         }
-        if let Some((journal, slot)) = turns.journal.as_ref().zip(self.slot.take()) {
-            journal.refund(slot);
-        }
-        if let Some((common, name)) = state.common.as_mut().zip(self.name.take()) {
-            common.refund(&name);
-        }
+        state.gates.lease.refund(self.name.take().as_ref());
         if let Some(borrowed) = self.borrowed.take() {
-            turns.give_back(&borrowed, false);
+            scheduler.return_permit(&borrowed, false);
         }
-        state.wake_first();
+        state.queue.wake_first();
     }
 
-    /// The upstream answered with a page, and perhaps with what is left.
-    pub fn answered(mut self, allowance: Option<&RateLimitHeader>) {
-        let turns = self.turns.clone();
-        let (mut state, now) = (turns.lock(), turns.now());
+    /// Ends a call that the upstream answered with a page, and perhaps with what remains of a limit.
+    pub fn answered(mut self, rate_limit: Option<&RateLimitHeader>) {
+        let scheduler = self.scheduler.clone();
+        let (mut state, now) = (scheduler.lock(), scheduler.clock.now());
         self.end(&mut state, now);
-        state.backoff.answered(now, self.began);
-        if let Some(allowance) = allowance {
-            turns.told(&mut state, now, self.began, allowance);
+        state.gates.backoff.answered(now, self.began);
+        if let Some(rate_limit) = rate_limit {
+            scheduler.apply_rate_limit(&mut state, now, self.began, rate_limit);
         }
-        state.wake_first();
+        state.queue.wake_first();
     }
 
-    /// The upstream said that the quota is spent, in spite of the ledger: somebody else spends the same quota. The budget
-    /// shrinks, and nobody calls for a while: for as long as the upstream asks, or else for a call's share of the window,
-    /// and for twice as long each time that it says so again.
+    /// Ends a call that the upstream refused although the ledger had room: another client uses the same quota. The
+    /// limit is reduced, and the account paused: for the time that the upstream asks for, or one call's share of the
+    /// window, doubled with each refusal in a row.
     pub fn refused(
         mut self,
-        named: SpentLimit,
+        limit: SpentLimit,
         retry_after: Option<Duration>,
-        allowance: Option<&RateLimitHeader>,
-    ) -> Refused {
-        let turns = self.turns.clone();
-        let (mut state, now) = (turns.lock(), turns.now());
+        rate_limit: Option<&RateLimitHeader>,
+    ) -> RefusalEffect {
+        let scheduler = self.scheduler.clone();
+        let (mut state, now) = (scheduler.lock(), scheduler.clock.now());
         self.end(&mut state, now);
-        // One refusal after the other, with no answer between, says that there is nothing to be had now, not that there is
-        // less: so the budget shrinks once, and is still there when the wall is gone.
-        let is_first = state.backoff.refused(now, self.began);
-        let shrunk = is_first.then(|| state.ledger.refused(now, self.began, named)).flatten();
-        let pause = state.backoff.pause_after(&turns.limits, named, retry_after);
-        state.backoff.close(now, self.began, pause);
-        if let Some(allowance) = allowance {
-            turns.told(&mut state, now, self.began, allowance);
+        // Refusals in a row, with no page between them, say that there is nothing to be had now, not that there is
+        // less: the limit is reduced once, and is still there when the upstream accepts calls again.
+        let is_first = state.gates.backoff.refused(now, self.began);
+        let reduced = is_first.then(|| state.gates.ledger.refused(now, self.began, limit)).flatten();
+        let pause = state.gates.backoff.pause_after(&scheduler.limits, limit, retry_after);
+        state.gates.backoff.close(now, self.began, pause);
+        if let Some(rate_limit) = rate_limit {
+            scheduler.apply_rate_limit(&mut state, now, self.began, rate_limit);
         }
-        // All who wait look again: for some the deadline now lies before the turn.
-        state.queue.values().for_each(|waiting| waiting.called.notify_one());
+        // For some calls the timeout now ends before the pause, and they fail at once.
+        state.queue.wake_all();
         let [closed_for, retry_after] =
-            [state.backoff.until(), state.backoff.opens_at()].map(|tick| tick.saturating_sub(now));
-        Refused { closed_for, retry_after, shrunk }
+            [state.gates.backoff.until(), state.gates.backoff.opens_at()].map(|time| time.saturating_sub(now));
+        RefusalEffect { closed_for, retry_after, reduced }
     }
 
     fn end(&mut self, state: &mut State, now: MonotonicTime) {
-        self.open = false;
-        state.ledger.end(now, &self.cause.caller);
-        if let Some((journal, slot)) = self.turns.journal.as_ref().zip(self.slot.take()) {
-            journal.end(slot);
+        self.is_open = false;
+        state.gates.ledger.end(now, &self.cause.caller);
+        if let Some((file, record)) = self.scheduler.state_file.as_ref().zip(self.record.take()) {
+            file.end(record);
         }
-        if let Some((common, name)) = state.common.as_mut().zip(self.name.take()) {
-            common.end(now, &name);
-        }
+        state.gates.lease.end(now, self.name.take().as_ref());
         if let Some(borrowed) = self.borrowed.take() {
-            self.turns.give_back(&borrowed, true);
+            self.scheduler.return_permit(&borrowed, true);
         }
     }
 }
 
 impl CallScheduler {
-    /// The upstream itself says what is left: it knows better than the ledger.
-    fn told(&self, state: &mut State, now: MonotonicTime, began: MonotonicTime, allowance: &RateLimitHeader) {
-        state.ledger.told(now, allowance);
-        if let (0, Some(reset)) = (allowance.remaining, allowance.reset) {
-            // What it calls a reset cannot lie further away than its longest window.
-            state.backoff.close(now, began, reset.min(longest(&self.limits)));
+    /// Applies what the upstream says about a limit, which is more accurate than the ledger.
+    fn apply_rate_limit(
+        &self,
+        state: &mut State,
+        now: MonotonicTime,
+        began: MonotonicTime,
+        rate_limit: &RateLimitHeader,
+    ) {
+        state.gates.ledger.apply_rate_limit(now, rate_limit);
+        if let (0, Some(reset)) = (rate_limit.remaining, rate_limit.reset) {
+            // A reset cannot lie further away than the longest window.
+            state.gates.backoff.close(now, began, reset.min(longest(&self.limits)));
         }
     }
 }
 
 impl Drop for CallPermit {
     fn drop(&mut self) {
-        if self.open {
-            let turns = self.turns.clone();
-            let (mut state, now) = (turns.lock(), turns.now());
+        if self.is_open {
+            let scheduler = self.scheduler.clone();
+            let (mut state, now) = (scheduler.lock(), scheduler.clock.now());
             self.end(&mut state, now);
-            state.wake_first();
+            state.queue.wake_first();
         }
     }
 }

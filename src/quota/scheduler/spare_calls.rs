@@ -1,39 +1,33 @@
-//! What the quota has to spare: whether further runs of one window may begin beside the first, and what a call waits.
+//! Spare quota: whether further runs of one window may start beside the first, and the wait that each call expects.
 
 use std::time::Duration;
 
 use super::CallScheduler;
-use crate::quota::limiter::usable;
 use crate::quota::role::Role;
 use crate::request::Priority;
 
-/// The share of each limit that runs beside the first leave alone: each costs half a call more than it must, and where
-/// little is left, nothing is to be wasted.
-const SPARE_RESERVE: f64 = 0.2;
+/// Share of each limit that parallel runs of one window leave free, from 0 to 1. Each of them costs half a call more
+/// than a single run, on average, and where little quota is left, none is to be wasted.
+const PARALLEL_RUN_RESERVE: f64 = 0.2;
 
 impl CallScheduler {
-    /// How many calls of this class, at most `most`, could be had at once: nobody waits for a turn, the pace lets them
-    /// go, and a fifth of each limit stays free.
-    pub fn spare_calls(&self, class: Priority, most: u32) -> u32 {
-        let mut state = self.lock();
-        let now = self.now();
-        if let Some(common) = &state.common
-            && let Role::Follower(_) = common.role(now)
-        {
+    /// Number of calls of this priority, at most `max`, that could begin at once: no call is queued, the pacer is open,
+    /// and a fifth of each limit stays free. None on a follower.
+    pub fn spare_calls(&self, priority: Priority, max: u32) -> u32 {
+        let (state, now) = (self.lock(), self.clock.now());
+        let gates = &state.gates;
+        if matches!(gates.lease.role(now), Role::Follower(_)) {
             return 0;
         }
-        let reserve = self.reserve(class);
-        let outlook = state.ledger.outlook(now, reserve);
-        let paced = state.pace(class).map_or(now, |pace| pace.admits_at(outlook));
-        if !state.queue.is_empty() || state.backoff.until().max(paced) > now {
+        if !state.queue.is_empty() || gates.backoff.until().max(gates.paced_at(now, priority)) > now {
             return 0;
         }
-        let idle = usable(self.max_concurrency, reserve).saturating_sub(state.ledger.under_way());
-        let fits = |calls: &u32| state.ledger.free_at(now, calls - 1, reserve.max(SPARE_RESERVE)) <= now;
-        u32::try_from((1..=most.min(idle)).take_while(fits).count()).unwrap_or(most)
+        let reserve = gates.reserve(priority);
+        let fits = |calls: &u32| gates.ledger.free_at(now, calls - 1, reserve.max(PARALLEL_RUN_RESERVE)) <= now;
+        u32::try_from((1..=max.min(gates.idle_concurrency(priority))).take_while(fits).count()).unwrap_or(max)
     }
 
-    /// How long each call waits for its turn while callers compete; nothing if they do not.
+    /// Time that each call waits for its permit while callers compete; zero while they do not.
     pub fn expected_wait(&self) -> Duration {
         if !self.is_contended() {
             return Duration::ZERO;

@@ -1,51 +1,51 @@
-//! Lines that the disk did not take, until it does. Pure: writing is an argument.
+//! Backlog of records that could not be written, for instance on a full disk. Pure: the write function is an argument.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use super::record::StateRecord;
 
-/// Lines on their way to the file, by place, each as it is to stand there at last.
+/// Records that are not in the file yet, by line index. Each is the newest one of its line.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    lines: BTreeMap<u64, StateRecord>,
-    /// Why the first of them could not be written.
-    why: Option<String>,
+    records: BTreeMap<u64, StateRecord>,
+    /// Why the first of them could not be written; `None` if there are none.
+    error: Option<String>,
 }
 
 impl Backlog {
-    /// How many lines are missing in the file, and why; `None` if none are.
+    /// Number of records that are missing in the file, and the reason; `None` if none are.
     pub(super) fn problem(&self) -> Option<(usize, &str)> {
-        self.why.as_deref().map(|why| (self.lines.len(), why))
+        self.error.as_deref().map(|error| (self.records.len(), error))
     }
 
-    /// Writes a line, after those that could not be written before.
+    /// Writes a record, together with those that could not be written before.
     ///
     /// # Errors
-    /// If not all could be written; the rest stays here.
-    pub(super) fn put(
+    /// The first error of `write`. The records that are not written stay in the backlog.
+    pub(super) fn write(
         &mut self,
-        place: u64,
-        line: StateRecord,
+        index: u64,
+        record: StateRecord,
         write: impl FnMut(u64, &StateRecord) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.lines.insert(place, line);
+        self.records.insert(index, record);
         self.flush(write)
     }
 
-    /// Writes what could not be written before, in the order of the file, so that it never grows around a hole.
+    /// Writes the records that could not be written before, in the order of the file, so that it never has a hole.
     ///
     /// # Errors
-    /// If not all could be written; the rest stays here.
+    /// The first error of `write`. The records that are not written stay in the backlog.
     pub(super) fn flush(&mut self, mut write: impl FnMut(u64, &StateRecord) -> io::Result<()>) -> io::Result<()> {
-        while let Some(first) = self.lines.first_entry() {
+        while let Some(first) = self.records.first_entry() {
             if let Err(error) = write(*first.key(), first.get()) {
-                self.why = Some(error.to_string());
+                self.error = Some(error.to_string());
                 return Err(error);
             }
             first.remove();
         }
-        self.why = None;
+        self.error = None;
         Ok(())
     }
 }
@@ -57,31 +57,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::quota::state_file::record::{RecordAccount, RecordStamp, State};
+    use crate::quota::state_file::record::{RecordAccount, RecordStamp, RecordState};
 
     proptest! {
-        /// A disk with room for some lines, which may be overwritten even where there is no room for more.
+        /// The disk has room for some lines, which can be overwritten even while there is no room for more.
         #[test]
-        fn disk_full_for_a_while_loses_no_line(puts in prop::collection::vec((0u64..12, 0u64..12), 1..60)) {
+        fn backlog_disk_full_for_a_while_loses_no_record(writes in prop::collection::vec((0u64..12, 0u64..12), 1..60)) {
             let (mut backlog, mut disk, mut truth) = (Backlog::default(), BTreeMap::new(), BTreeMap::new());
-            for (number, (place, room)) in puts.into_iter().enumerate() {
+            for (number, (index, room)) in writes.into_iter().enumerate() {
                 let uptime = Duration::from_millis(u64::try_from(number).unwrap());
-                let line = StateRecord { state: State::Open, account: RecordAccount::ANY, stamp: RecordStamp { wall: 0, uptime, boot: None } };
-                truth.insert(place, line);
-                let write = |place, line: &StateRecord| {
-                    if place >= room {
+                let stamp = RecordStamp { wall: 0, uptime, boot: None };
+                let record = StateRecord { state: RecordState::Open, account: RecordAccount::ANY, stamp };
+                truth.insert(index, record);
+                let write = |index, record: &StateRecord| {
+                    if index >= room {
                         return Err(io::ErrorKind::StorageFull.into());
                     }
-                    disk.insert(place, *line);
+                    disk.insert(index, *record);
                     Ok(())
                 };
-                let is_whole = backlog.put(place, line, write).is_ok();
+                let is_whole = backlog.write(index, record, write).is_ok();
                 prop_assert_eq!(is_whole, disk == truth);
-                let missing = truth.iter().filter(|(place, line)| disk.get(place) != Some(line)).count();
-                prop_assert_eq!(backlog.problem().map_or(0, |(lines, _)| lines), missing);
+                let missing = truth.iter().filter(|(index, record)| disk.get(index) != Some(record)).count();
+                prop_assert_eq!(backlog.problem().map_or(0, |(records, _)| records), missing);
             }
-            let write = |place, line: &StateRecord| {
-                disk.insert(place, *line);
+            let write = |index, record: &StateRecord| {
+                disk.insert(index, *record);
                 Ok(())
             };
             prop_assert!(backlog.flush(write).is_ok());

@@ -1,31 +1,33 @@
-//! Time since the machine was started, which two processes share and no step of the wall clock bends.
+//! Uptime of the machine: a clock that two processes share, and that steps of the wall clock do not affect.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-/// The clock of one boot of the machine.
+/// Clock that starts with a boot of the machine.
 #[derive(Debug)]
 pub(super) struct BootClock {
+    /// Identifies the boot.
     mark: Option<u32>,
     source: Source,
 }
 
 #[derive(Debug)]
 enum Source {
-    /// `/proc/uptime`, which goes on while the machine sleeps; a process's own clock would not.
+    /// `/proc/uptime`, which advances while the machine sleeps, as the clock of a process does not. `first` is the
+    /// uptime at `read`, from which it is computed if the file cannot be read any more.
     Machine { file: File, first: Duration, read: Instant },
-    /// The machine has none. What this tells means nothing to another process.
+    /// Time since the start of the process, on a machine without uptime. It has no meaning for another process.
     Process(Instant),
     #[cfg(test)]
     Manual(std::sync::Arc<std::sync::atomic::AtomicU64>),
 }
 
 impl BootClock {
-    /// Of this machine; without a mark where it does not tell.
+    /// Clock of this machine; without a mark if the machine states no boot id or no uptime.
     pub(super) fn of_this_machine() -> Self {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-        let mark = id.as_deref().map(str::trim).filter(|id| !id.is_empty()).map(short);
+        let mark = id.as_deref().map(str::trim).filter(|id| !id.is_empty()).map(mark_of);
         let uptime = File::open("/proc/uptime").ok().and_then(|file| Some((read(&file)?, file)));
         match (mark, uptime) {
             (Some(mark), Some((first, file))) => {
@@ -35,18 +37,18 @@ impl BootClock {
         }
     }
 
-    /// A boot that a test sets, in milliseconds.
+    /// A clock that a test sets, in milliseconds.
     #[cfg(test)]
     pub(super) fn manual(mark: Option<u32>, uptime: std::sync::Arc<std::sync::atomic::AtomicU64>) -> Self {
         Self { mark, source: Source::Manual(uptime) }
     }
 
-    /// Which boot this is; `None` if the machine does not tell, and then only the wall clock is left.
+    /// Mark of this boot; `None` if it is unknown, so that only the wall clock can be compared between processes.
     pub(super) fn mark(&self) -> Option<u32> {
         self.mark
     }
 
-    /// How long the machine has been up; without a mark, how long this process has.
+    /// Uptime of the machine; without a mark, of this process.
     pub(super) fn uptime(&self) -> Duration {
         match &self.source {
             Source::Machine { file, first, read: at } => read(file).unwrap_or_else(|| *first + at.elapsed()),
@@ -57,7 +59,7 @@ impl BootClock {
     }
 }
 
-/// The first number of `/proc/uptime`: seconds, with two decimals.
+/// Uptime in `/proc/uptime`: its first number, in seconds with two decimals.
 fn read(file: &File) -> Option<Duration> {
     let mut text = [0; 64];
     let length = file.read_at(&mut text, 0).ok()?;
@@ -65,7 +67,7 @@ fn read(file: &File) -> Option<Duration> {
     Duration::try_from_secs_f64(number.parse().ok()?).ok()
 }
 
-/// What stands for a boot's id in a line.
-fn short(id: &str) -> u32 {
+/// Mark of a boot in a record: a hash of its id.
+fn mark_of(id: &str) -> u32 {
     u32::try_from(xxhash_rust::xxh3::xxh3_64(id.as_bytes()) >> 32).unwrap_or_default()
 }

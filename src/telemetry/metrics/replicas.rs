@@ -2,15 +2,20 @@
 
 use metrics::{counter, gauge};
 
-/// The role of this replica for an account has changed; `divided_by` is the number of replicas that divide the quota,
-/// if they cannot reach each other.
-pub fn replica_role(account: &str, role: &'static str, divided_by: Option<usize>) {
+/// The role of this replica for an account has changed. `replicas_and_share` is the number of replicas that divide the
+/// quota, and the share of this one, if they cannot reach each other.
+pub fn replica_role(account: &str, role: &'static str, replicas_and_share: Option<(usize, String)>) {
     for each in ["unknown", "calls", "follows", "alone"] {
         let labels = [("account", account.to_owned()), ("role", each.to_owned())];
         gauge!("koregate_fleet_role", &labels).set(f64::from(u8::from(each == role)));
     }
-    if let Some(replicas) = divided_by {
-        tracing::warn!(account, replicas, "the other replicas cannot be reached: this one uses a share of the quota");
+    if let Some((replicas, share)) = replicas_and_share {
+        tracing::warn!(
+            account,
+            replicas,
+            share,
+            "the other replicas cannot be reached: this one uses a share of the quota"
+        );
     } else {
         tracing::info!(account, role, "this replica has another role for the account");
     }

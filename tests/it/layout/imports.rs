@@ -14,7 +14,7 @@ const SHARED_MODULES: [&str; 6] = ["config", "clock", "telemetry", "mapped_bytes
 const REPLICATED: [&str; 2] = ["cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 13] = [
+const OTHERS: [(&str, &[&str]); 14] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
@@ -23,6 +23,8 @@ const OTHERS: [(&str, &[&str]); 13] = [
     // Text of durations, sizes and bytes.
     ("units", &[]),
     ("hex", &[]),
+    // Problem documents, for those that answer requests.
+    ("problem", &[]),
     ("config", &["window", "units", "hex"]),
     // Knows nothing of the data that it transfers.
     ("redis_client", &["config", "clock", "telemetry", "hex"]),
@@ -30,8 +32,8 @@ const OTHERS: [(&str, &[&str]); 13] = [
     ("replicas", &["redis_client", "request", "window", "config", "clock", "telemetry", "hex"]),
     // Builds the stages.
     ("stack", &["stages", "replicas", "redis_client", "config", "clock", "telemetry"]),
-    ("admin", &["stack", "stages", "replicas", "redis_client", "config", "clock", "telemetry"]),
-    ("server", &["admin", "stack", "stages", "config", "clock", "telemetry", "mapped_bytes"]),
+    ("admin", &["stack", "stages", "problem", "replicas", "redis_client", "config", "clock", "telemetry"]),
+    ("server", &["admin", "stack", "stages", "problem", "config", "clock", "telemetry", "mapped_bytes"]),
     ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "units", "hex"]),
     ("lib", &[]),
 ];
@@ -136,7 +138,12 @@ fn allowed(top: &str) -> Option<Vec<&'static str>> {
         return Some(Vec::new());
     }
     if let Some(place) = STAGES.iter().position(|stage| *stage == top) {
-        let shared: &[&str] = if REPLICATED.contains(&top) { &["replicas", "redis_client"] } else { &[] };
+        let shared: &[&str] = match top {
+            // Writes the responses of errors.
+            "edge" => &["problem"],
+            _ if REPLICATED.contains(&top) => &["replicas", "redis_client"],
+            _ => &[],
+        };
         return Some(STAGES[place + 1..].iter().chain(&SHARED_MODULES).chain(shared).copied().collect());
     }
     let (_, named) = OTHERS.iter().find(|(module, _)| *module == top)?;

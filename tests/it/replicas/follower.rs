@@ -147,3 +147,20 @@ async fn messages_and_handovers_are_encrypted() {
     );
     assert!(keys.parse::<u32>().is_ok_and(|keys| keys > 0), "{keys}");
 }
+
+#[tokio::test]
+async fn follower_without_the_key_of_replies_fetches_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = |name: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, format!("{name}: a secret of 32 random bytes or more")).unwrap();
+        format!("{{ file = '{}' }}", file.display())
+    };
+    let redis = RedisServer::start();
+    // The leader reads requests with the old key, and seals its replies with the new one.
+    let rotated = format!("encryption_key = {}, previous_encryption_key = {}", key("new"), key("old"));
+    let leader = Settings::default().redis_with(&redis.url(), &rotated);
+    let follower = Settings::default().redis_with(&redis.url(), &format!("encryption_key = {}", key("old")));
+    let set = ReplicaSet::start_with(redis, exact_profile(50, 4), &[leader, follower]).await;
+    set.follower(0).get(SETTLED_DAY).await.assert_complete(&set.harness.settled_day(), "with the old key");
+}

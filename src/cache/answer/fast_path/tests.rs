@@ -1,4 +1,4 @@
-//! Whatever happens to a shelf between two requests, a glance at it tells what a look at each of its chunks tells.
+//! Model test: after any sequence of changes, the fast path answers as a lookup of each chunk does.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -7,40 +7,38 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::chunk::PageRange;
+use crate::cache::chunk::{PageRange, Settled};
 use crate::cache::series::SeriesState;
-use crate::cache::store::CacheEntry;
-use crate::cache::store::ChunkId;
-use crate::cache::{Settled, ValidityToken, WindowQuery};
+use crate::cache::store::{CacheEntry, ChunkId, ValidityToken};
 use crate::paging::Item;
 use crate::request::{Filter, Requester, Series};
 use crate::window::{FreshnessPolicy, FreshnessTier, Grid, Plan, Timestamp};
 
-/// The wall clock when it begins; data lies before and behind it.
+/// The time at which the test begins, in seconds; data lies before and after it.
 const NOW: i64 = 200;
 const CELL: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A fetch of so many seconds landed, so long ago.
+    /// A fetch of `length` seconds finished `ago` seconds ago.
     Put {
         start: i64,
         length: i64,
         agentic: bool,
         ago: i64,
     },
-    /// Memory let one of its chunks go.
+    /// Memory evicts a chunk.
     Evict(prop::sample::Index),
     Purge {
         start: i64,
         length: i64,
     },
-    /// An item has moved.
+    /// Entries are invalidated because an item has moved.
     Forget {
         start: i64,
         length: i64,
     },
-    /// What has gone from memory is forgotten.
+    /// Entries of evicted chunks are removed.
     Sweep,
     /// Time passes.
     Wait(i64),
@@ -57,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
     let page_range =
         (0u64..300, prop::option::weighted(0.9, 0u64..40)).prop_map(|(offset, limit)| PageRange { offset, limit });
     prop_oneof![
-        // The young ones are put in place of what is there, the others around it.
+        // Young entries replace older ones; old ones come around newer ones.
         5 => (interval(4), any::<bool>(), prop_oneof![3 => Just(0), 1 => 0i64..100])
             .prop_map(|((start, length), agentic, ago)| Step::Put { start, length, agentic, ago }),
         1 => (interval(NOW), any::<bool>()).prop_map(|((start, length), agentic)| Step::Put { start, length, agentic, ago: 0 }),
@@ -79,35 +77,35 @@ fn seconds(start: i64, length: i64) -> Interval {
     Interval::new(at(start), at(start + length))
 }
 
-/// A shelf, and all chunks that were ever put on it: the model never forgets one.
-struct World {
+/// A series state, and a model that keeps all chunks that were ever inserted.
+struct Model {
     memory: Memory,
-    shelf: SeriesState,
+    series: SeriesState,
     freshness_policy: FreshnessPolicy,
     chunks: HashMap<ChunkId, Arc<Chunk>>,
     now: i64,
     puts: i64,
-    /// Answers that last, each with its query.
-    validity: Vec<(WindowQuery, ValidityToken, Head, Vec<Bytes>)>,
+    /// Answers that may be repeated, each with its query.
+    answers: Vec<(WindowQuery, ValidityToken, Head, Vec<Bytes>)>,
 }
 
-impl World {
+impl Model {
     fn new() -> Self {
-        let rung = |younger_than, max_age| FreshnessTier {
+        let tier = |younger_than, max_age| FreshnessTier {
             younger_than: Duration::from_secs(younger_than),
             max_age: Duration::from_secs(max_age),
         };
-        let freshness_policy = FreshnessPolicy::new(Duration::from_secs(40), vec![rung(10, 10), rung(40, 30)]);
-        let (memory, shelf) = (Memory::new(1 << 30), SeriesState::default());
-        let mut world =
-            Self { memory, shelf, freshness_policy, chunks: HashMap::new(), now: NOW, puts: 0, validity: Vec::new() };
-        // Most of it is there to begin with.
-        world.put(0, NOW, false, 0);
-        world.put(0, NOW / 2, true, 0);
-        world
+        let freshness_policy = FreshnessPolicy::new(Duration::from_secs(40), vec![tier(10, 10), tier(40, 30)]);
+        let (memory, series) = (Memory::new(1 << 30), SeriesState::default());
+        let mut model =
+            Self { memory, series, freshness_policy, chunks: HashMap::new(), now: NOW, puts: 0, answers: Vec::new() };
+        // Most of the time is cached at the beginning.
+        model.put(0, NOW, false, 0);
+        model.put(0, NOW / 2, true, 0);
+        model
     }
 
-    /// Each second has a few items, more or fewer by each fetch, by which they tell which it was.
+    /// Inserts a fetch. The number of items of a second differs between fetches, and identifies them.
     fn put(&mut self, start: i64, length: i64, agentic: bool, ago: i64) {
         let (fetched, fetch) = (self.now - ago, self.puts);
         self.puts += 1;
@@ -120,15 +118,15 @@ impl World {
                     .flat_map(|second| (0..(second * 7 + fetch) % 4).map(move |n| (second, n)))
                     .map(|(second, n)| Item {
                         at: at(second),
-                        // Now and then one has moved from another second.
+                        // Some items have moved from another second.
                         id: format!("{}-{n}", second - i64::from(fetch % 5 == 4 && second % 50 == 3)).into(),
                         json: format!(r#"{{"n":"{second}-{n}","fetch":{fetch},"agenticActivities":[]}}"#).into(),
                     })
                     .collect();
                 let chunk = || Arc::new(Chunk::new(piece, at(fetched), settled, &items));
-                let copy = CacheEntry::keep(&chunk(), &self.memory);
-                self.chunks.insert(copy.id, chunk());
-                self.shelf.put(agentic, copy, &self.memory);
+                let entry = CacheEntry::insert(&chunk(), &self.memory);
+                self.chunks.insert(entry.id, chunk());
+                self.series.insert(agentic, entry, &self.memory);
             }
         }
     }
@@ -137,18 +135,18 @@ impl World {
         match step {
             Step::Put { start, length, agentic, ago } => self.put(*start, *length, *agentic, *ago),
             Step::Evict(which) => {
-                let mut lie: Vec<ChunkId> = self.shelf.entries.all().map(|(_, copy)| copy.id).collect();
-                lie.sort_unstable();
-                if !lie.is_empty() {
-                    self.memory.remove(*which.get(&lie));
+                let mut ids: Vec<ChunkId> = self.series.entries.all().map(|(_, entry)| entry.id).collect();
+                ids.sort_unstable();
+                if !ids.is_empty() {
+                    self.memory.remove(*which.get(&ids));
                 }
             }
             Step::Purge { start, length } => {
                 let purged = seconds(*start, *length);
-                self.shelf.bury(|interval, _| interval.overlaps(purged), &self.memory);
+                self.series.apply_purge(|interval, _| interval.overlaps(purged), &self.memory);
             }
-            Step::Forget { start, length } => self.shelf.entries.remove(seconds(*start, *length)),
-            Step::Sweep => self.shelf.sweep(&self.memory),
+            Step::Forget { start, length } => self.series.entries.remove(seconds(*start, *length)),
+            Step::Sweep => self.series.sweep(&self.memory),
             Step::Wait(seconds) => self.now += seconds,
             Step::Ask { start, length, agentic, page_range } => {
                 return self.ask(seconds(*start, *length), *agentic, *page_range);
@@ -174,65 +172,72 @@ impl World {
         };
         let expected = self.expected(&query);
         let rules = LookupRules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
-        let glance = look(&mut self.shelf.entries, &self.memory, rules, &query);
-        let (Some((answer, texts, needed)), Some(glance)) = (&expected, &glance) else {
-            // If a chunk that must be opened has gone, it may all the same have been known before how much lay in it.
-            let is_there = |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.holds(*id));
-            prop_assert!(glance.is_none() && !expected.as_ref().is_some_and(is_there));
+        let found = find(&mut self.series.entries, &self.memory, rules, &query);
+        let (Some((answer, texts, needed)), Some(found)) = (&expected, &found) else {
+            // The number of items of a chunk may be known though the chunk was evicted.
+            let is_there =
+                |(_, _, needed): &(_, _, HashSet<ChunkId>)| needed.iter().all(|id| self.memory.contains(*id));
+            prop_assert!(found.is_none() && !expected.as_ref().is_some_and(is_there));
             return Ok(());
         };
-        let mut slices = glance.answer.items.slices.clone();
-        for place in &glance.strip {
-            slices[*place].chunk = strip(&slices[*place].chunk).unwrap();
+        let mut slices = found.answer.items.slices.clone();
+        for index in &found.agentic_slices {
+            slices[*index].chunk = strip(&slices[*index].chunk).unwrap();
         }
         prop_assert_eq!(&texts_of(&slices), texts, "{:?}", needed);
-        prop_assert_eq!(head(&glance.answer), head(answer));
-        if let Some(validity) = &glance.answer.validity {
-            prop_assert!(glance.answer.settled && glance.strip.is_empty());
-            self.validity.push((query, validity.clone(), head(answer), texts.clone()));
+        prop_assert_eq!(head(&found.answer), head(answer));
+        if let Some(validity) = &found.answer.validity {
+            prop_assert!(found.answer.settled && found.agentic_slices.is_empty());
+            self.answers.push((query, validity.clone(), head(answer), texts.clone()));
         }
         Ok(())
     }
 
-    /// Whatever has happened, and however late it is: an answer that still holds is what a look at each chunk tells.
-    fn check_lasting(&mut self) -> Result<(), TestCaseError> {
-        self.validity.retain(|(_, validity, ..)| validity.is_valid());
-        for (query, _, then, texts) in &self.validity {
+    /// Checks that each answer whose token still holds is what a lookup of each chunk finds now.
+    fn check_repeatable(&mut self) -> Result<(), TestCaseError> {
+        self.answers.retain(|(_, validity, ..)| validity.is_valid());
+        for (query, _, head_then, texts) in &self.answers {
             let query = WindowQuery { asked_at: at(self.now), ..query.clone() };
             let Some((now, now_texts, _)) = self.expected(&query) else {
                 return Err(TestCaseError::fail(format!("{:?} is there no more", query.interval)));
             };
             prop_assert_eq!(texts, &now_texts);
-            prop_assert_eq!(then, &head(&now));
+            prop_assert_eq!(head_then, &head(&now));
         }
         Ok(())
     }
 
-    /// The answer from a look at each chunk, its items, and the chunks that must be opened for it.
+    /// The answer by a lookup of each chunk, its items, and the chunks that must be opened for it.
     fn expected(&self, query: &WindowQuery) -> Option<(WindowAnswer, Vec<Bytes>, HashSet<ChunkId>)> {
         let WindowQuery { series, interval, asked_at, page_range, .. } = query;
         let mut plan = Plan::new(*interval);
         if !series.agentic {
-            let plain = self.shelf.entries.of(false);
-            plan.take(plain, &self.freshness_policy, *asked_at, *asked_at, |copy| Some((copy.id, false)));
+            let plain = self.series.entries.by_agentic(false);
+            plan.take(plain, &self.freshness_policy, *asked_at, *asked_at, |entry| Some((entry.id, false)));
         }
-        let agentic = self.shelf.entries.of(true);
-        plan.take(agentic, &self.freshness_policy, *asked_at, *asked_at, |copy| Some((copy.id, !series.agentic)));
+        let agentic = self.series.entries.by_agentic(true);
+        plan.take(agentic, &self.freshness_policy, *asked_at, *asked_at, |entry| Some((entry.id, !series.agentic)));
         plan.hits.sort_by_key(|(interval, _)| interval.start);
-        let parts = plan.hits.iter().map(|(interval, (id, is_strip))| {
+        let segments = plan.hits.iter().map(|(interval, (id, is_strip))| {
             let kept = &self.chunks[id];
             let chunk = if *is_strip { strip(kept).unwrap() } else { kept.clone() };
             let slice = Slice { rows: chunk.rows_within(*interval), chunk };
-            Segment { interval: *interval, slice, fetched_at: kept.fetched_at(), copy: true, derived: *is_strip }
+            Segment {
+                interval: *interval,
+                slice,
+                fetched_at: kept.fetched_at(),
+                is_cached: true,
+                is_derived: *is_strip,
+            }
         });
-        let parts: Vec<Segment> = parts.collect();
-        if !plan.missing.is_empty() || !twice(&parts).is_empty() {
+        let segments: Vec<Segment> = segments.collect();
+        if !plan.missing.is_empty() || !moved_segments(&segments).is_empty() {
             return None;
         }
-        let items = page_range.of(parts.iter().map(|part| part.slice.clone()).collect());
+        let items = page_range.of(segments.iter().map(|segment| segment.slice.clone()).collect());
         let is_sent = |chunk: &Arc<Chunk>| items.slices.iter().any(|slice| Arc::ptr_eq(&slice.chunk, chunk));
-        let needed = plan.hits.iter().zip(&parts).filter(|((interval, _), part)| {
-            let chunk = &part.slice.chunk;
+        let needed = plan.hits.iter().zip(&segments).filter(|((interval, _), segment)| {
+            let chunk = &segment.slice.chunk;
             is_sent(chunk) || *interval != chunk.interval() || !chunk.id_hashes(0..chunk.len()).is_empty()
         });
         let needed = needed.map(|((_, (id, _)), _)| *id).collect();
@@ -242,17 +247,17 @@ impl World {
             rest: None,
             validity: None,
             settled: interval.end <= self.freshness_policy.settled_before(*asked_at),
-            oldest_entry: parts.iter().map(|part| part.fetched_at).min(),
+            oldest_entry: segments.iter().map(|segment| segment.fetched_at).min(),
             outcome: Outcome::Hit,
-            chunks: parts.len(),
-            hits: parts.len(),
+            chunks: segments.len(),
+            hits: segments.len(),
             calls: 0,
         };
         Some((answer, texts, needed))
     }
 }
 
-/// All of an answer but its items.
+/// An answer without its items.
 type Head = (u64, bool, bool, Option<Timestamp>, Outcome, usize, usize, u32);
 
 fn head(answer: &WindowAnswer) -> Head {
@@ -267,11 +272,11 @@ fn texts_of(slices: &[Slice]) -> Vec<Bytes> {
 
 proptest! {
     #[test]
-    fn a_glance_tells_what_a_look_at_each_chunk_tells_as_long_as_it_lasts(steps in prop::collection::vec(step(), 1..40)) {
-        let mut world = World::new();
+    fn fast_path_any_changes_answers_as_a_full_lookup(steps in prop::collection::vec(step(), 1..40)) {
+        let mut model = Model::new();
         for step in &steps {
-            world.step(step)?;
-            world.check_lasting()?;
+            model.step(step)?;
+            model.check_repeatable()?;
         }
     }
 }

@@ -311,7 +311,7 @@ impl SimulatedFleet {
             if replica.quota.role(now) != Role::Leader || replica.ledger.free_at(now, 0, 0.0) > now {
                 return;
             }
-            let room = replica.ledger.remaining(now).map(|usage| usage.remaining).min().unwrap();
+            let room = replica.ledger.limit_usage(now).map(|usage| usage.remaining).min().unwrap();
             let Pass::Go(name) = replica.quota.pass(now, &Arc::from(""), room) else { return };
             let is_in_partition = replica.quota.divided_by().is_some();
             let may_be_lost = now < self.flushed_at + Duration::from_secs(2);

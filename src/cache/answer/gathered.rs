@@ -1,0 +1,108 @@
+//! Chunks that one request has received from fetches and from Redis.
+
+use std::sync::Arc;
+
+use crate::cache::chunk::Chunk;
+use crate::cache::series::{FetchedInterval, InFlightFetch, RedisHit};
+use crate::cache::store::ReadAheadPermit;
+use crate::window::{Interval, IntervalMap, PlanEntry, Timestamp};
+
+/// A chunk that was fetched or read from Redis for this request. Memory may be too small to keep it until it is sent.
+#[derive(Clone, Debug)]
+pub(super) struct GatheredChunk {
+    pub(super) chunk: Arc<Chunk>,
+    pub(super) agentic: bool,
+    /// Whether the filter of the series is still to be applied.
+    pub(super) is_unfiltered: bool,
+    /// Whether it was cached before the request.
+    pub(super) is_cached: bool,
+}
+
+impl PlanEntry for GatheredChunk {
+    fn fetched_at(&self) -> Timestamp {
+        self.chunk.fetched_at()
+    }
+}
+
+impl From<RedisHit> for (Interval, GatheredChunk) {
+    fn from(RedisHit { interval, chunk, agentic, is_unfiltered }: RedisHit) -> Self {
+        (interval, GatheredChunk { chunk, agentic, is_unfiltered, is_cached: true })
+    }
+}
+
+/// The chunks that a request has received, and the fetches that they come from.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) chunks: IntervalMap<GatheredChunk>,
+    /// Memory that is reserved for chunks which were fetched ahead of a streamed answer.
+    permits: Vec<(Interval, ReadAheadPermit)>,
+    /// Finished fetches whose calls are not reported yet.
+    fetches: Vec<Arc<InFlightFetch>>,
+    /// Entries that were fetched since then are fresh: a request accepts what its fetches saw, also those that began
+    /// before it.
+    pub(super) fresh_since: Timestamp,
+}
+
+impl Gathered {
+    /// Nothing yet, for a request of this time.
+    pub(super) fn new(asked_at: Timestamp) -> Self {
+        Self { chunks: IntervalMap::default(), permits: Vec::new(), fetches: Vec::new(), fresh_since: asked_at }
+    }
+
+    /// Adds a chunk that was read from Redis.
+    pub(super) fn add_from_redis(&mut self, hit: RedisHit) {
+        let (interval, chunk) = hit.into();
+        self.chunks.insert(interval, chunk);
+    }
+
+    /// Adds a finished fetch with those of its chunks that lie in `window`.
+    pub(super) fn add_fetch(&mut self, fetch: Arc<InFlightFetch>, fetched: &FetchedInterval, window: Interval) {
+        for chunk in fetched.chunks.iter().filter(|chunk| chunk.interval().overlaps(window)) {
+            // A chunk that the leader cut its answer from may reach beyond the answer, where it was too old to be
+            // served.
+            let is_remote = fetch.is_remote();
+            let interval = if is_remote { chunk.interval().intersection(fetched.interval) } else { chunk.interval() };
+            let (chunk, agentic) = (chunk.clone(), fetch.spec.agentic);
+            self.chunks.insert(interval, GatheredChunk { chunk, agentic, is_unfiltered: false, is_cached: false });
+        }
+        self.permits.extend(fetch.take_read_ahead().map(|permit| (fetched.interval, permit)));
+        self.fresh_since = self.fresh_since.min(fetch.spec.began_at);
+        self.fetches.push(fetch);
+    }
+
+    /// Adds a finished fetch of which only the calls are reported.
+    pub(super) fn add_calls(&mut self, fetch: Arc<InFlightFetch>) {
+        self.fetches.push(fetch);
+    }
+
+    /// Drops what lies before `timestamp`, and the memory that was reserved for it.
+    pub(super) fn discard_before(&mut self, window: Interval, timestamp: Timestamp) {
+        self.chunks.remove(window.split_at(timestamp).0);
+        self.permits.retain(|(interval, _)| interval.end > timestamp);
+    }
+
+    /// The weight of all chunks in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.within(Interval::EVER).map(|(_, gathered)| gathered.chunk.weight()).sum()
+    }
+
+    /// Whether no fetch has finished whose calls are still to be reported.
+    pub(super) fn is_without_fetch(&self) -> bool {
+        self.fetches.is_empty()
+    }
+
+    /// Whether other answers have reported the calls of all fetches.
+    pub(super) fn are_calls_charged(&self) -> bool {
+        self.fetches.iter().all(|fetch| fetch.is_charged())
+    }
+
+    /// The calls of the fetches that no other answer has reported; from now on they count as reported.
+    pub(super) fn charge(&self) -> u32 {
+        self.fetches.iter().filter_map(|fetch| fetch.charge()).sum()
+    }
+
+    /// Forgets the fetches.
+    pub(super) fn clear_fetches(&mut self) {
+        self.fetches.clear();
+    }
+}

@@ -1,0 +1,64 @@
+//! The query of one request: immutable while the request is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::chunk::PageRange;
+use crate::cache::fetch::Fetcher;
+use crate::cache::types::WindowQuery;
+use crate::request::{Requester, Series};
+use crate::window::{Interval, Timestamp};
+
+/// The length of a window above which Redis is read in pieces, and above which fewer pages make it long.
+pub(super) const DAY: Duration = Duration::from_hours(24);
+
+/// The query of one request, with what follows from it alone.
+pub(super) struct Query {
+    pub(super) series: Arc<Series>,
+    pub(super) window: Interval,
+    pub(super) page_range: PageRange,
+    /// The time of the request. Entries that were fetched later are fresh, whatever the freshness policy says.
+    pub(super) asked_at: Timestamp,
+    pub(super) requester: Requester,
+    /// Whether the answer may be sent before its length is known.
+    pub(super) may_stream: bool,
+    /// Whether Redis is asked for the names of the chunks first, and then read in pieces.
+    pub(super) lists_redis: bool,
+}
+
+/// How the answer is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// As a whole.
+    Whole,
+    /// As a whole whose length is sent first, so that all of it must fit into memory.
+    Buffered,
+    /// As a whole, unless it turns out to be long: then it is streamed.
+    WholeOrStreamed,
+    /// Segment by segment, ascending. What was purged meanwhile is not sent.
+    Streamed,
+}
+
+impl Query {
+    pub(super) fn new(query: WindowQuery, fetcher: &Fetcher) -> Self {
+        let WindowQuery { series, interval: window, page_range, asked_at, asker: requester, may_stream } = query;
+        let is_settled = window.end <= fetcher.settled_before(asked_at);
+        let lists_redis = fetcher.redis.is_some() && window.length() > DAY && is_settled;
+        Self { series, window, page_range, asked_at, requester, may_stream, lists_redis }
+    }
+
+    /// Whether all of the window had settled at the time of the request. A later answer may differ, since the clock of
+    /// this machine may be found to be ahead meanwhile.
+    pub(super) fn is_settled(&self, fetcher: &Fetcher) -> bool {
+        self.window.end <= fetcher.settled_before(self.asked_at)
+    }
+
+    /// How a client's answer is delivered.
+    pub(super) fn delivery(&self, is_settled: bool) -> Delivery {
+        match self.may_stream {
+            false => Delivery::Buffered,
+            true if is_settled && self.page_range == PageRange::ALL => Delivery::WholeOrStreamed,
+            true => Delivery::Whole,
+        }
+    }
+}

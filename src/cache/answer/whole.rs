@@ -1,0 +1,145 @@
+//! Answers to clients: assembled as a whole, or found to take long, and streamed.
+
+use std::sync::Arc;
+
+use super::progress::RoundLimit;
+use super::query::Delivery;
+use super::segments::{cut_segments, moved_segments};
+use super::session::{Round, Session};
+use super::stream;
+use crate::cache::chunk::ItemSlice;
+use crate::cache::error::CacheError;
+use crate::cache::fetch::{Fetcher, Segment};
+use crate::cache::outcome::Outcome;
+use crate::cache::stream_channel::RemainingStream;
+use crate::cache::types::{WindowAnswer, WindowQuery};
+use crate::request::QueueTimeout;
+
+/// The maximum number of times that entries are fetched again because an item has moved out of them. Each time costs
+/// calls.
+const MAX_REFETCHES_OF_MOVED_ITEMS: usize = 2;
+
+/// Answers `query`.
+///
+/// # Errors
+/// [`CacheError`] if a part of the window can be neither served nor fetched.
+pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
+    let queue_timeout = Arc::new(QueueTimeout::new(fetcher.settings.queue_timeout));
+    let mut session = Session::new(fetcher, query, queue_timeout, None);
+    if session.query.window.is_empty() {
+        return Ok(session.whole_answer(Vec::new(), Outcome::Hit));
+    }
+    let is_uncut = session.series_state.lock().is_uncut(session.query.window);
+    if !is_uncut && session.check_window_field().await.is_ok() {
+        let is_settled = session.query.is_settled(&session.fetcher);
+        session.progress.delivery = session.query.delivery(is_settled);
+        match session.assemble_chunks().await {
+            Ok(None) => return Ok(stream::start(session)),
+            // Checked again, as the check may have begun after the window was cut.
+            Ok(Some((segments, outcome))) if session.check_window_field().await.is_ok() => {
+                return Ok(session.whole_answer(segments, outcome));
+            }
+            // The field has just been found wrong, so nothing is cut any more; or this one window cannot be.
+            Ok(Some(_)) => {}
+            Err(CacheError::Paging(error)) if error.is_uncut() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let (segments, outcome) = session.assemble_exactly().await?;
+    Ok(session.whole_answer(segments, outcome))
+}
+
+impl Session {
+    /// All segments of the window, cut from chunks; `None` if the answer is long and may be streamed.
+    ///
+    /// # Errors
+    /// [`CacheError`] if a part of the window can be neither served nor fetched.
+    pub(super) async fn assemble_chunks(&mut self) -> Result<Option<(Vec<Segment>, Outcome)>, CacheError> {
+        let (mut refetches, mut rounds) = (0, RoundLimit::new(&self.progress));
+        loop {
+            let round = self.plan_next_step()?;
+            rounds.count_round(&self.progress)?;
+            match round {
+                Round::Complete(hits) => {
+                    let segments = cut_segments(hits).await?;
+                    let moved = moved_segments(&segments);
+                    if moved.is_empty() {
+                        let outcome = self.outcome(&segments);
+                        return Ok(Some((segments, outcome)));
+                    }
+                    refetches += 1;
+                    if refetches > MAX_REFETCHES_OF_MOVED_ITEMS {
+                        return Err(CacheError::ItemsMoving);
+                    }
+                    self.invalidate(&moved);
+                }
+                Round::Partial { is_long, next, .. } => {
+                    self.check_fits_into_memory()?;
+                    if is_long {
+                        return Ok(None);
+                    }
+                    self.wait(next).await?;
+                }
+            }
+        }
+    }
+
+    /// An error if the answer must fit into memory, and does not.
+    fn check_fits_into_memory(&self) -> Result<(), CacheError> {
+        let limit = self.fetcher.memory.capacity();
+        let is_too_large = self.progress.delivery == Delivery::Buffered && self.gathered.bytes() as u64 > limit;
+        if is_too_large { Err(CacheError::TooLargeToBuffer { limit }) } else { Ok(()) }
+    }
+
+    /// The cache's part in an answer of these segments.
+    pub(super) fn outcome(&self, segments: &[Segment]) -> Outcome {
+        if self.gathered.is_without_fetch() {
+            Outcome::Hit
+        } else if self.gathered.are_calls_charged() {
+            Outcome::Collapsed
+        } else if self.report.is_stale {
+            Outcome::Stale
+        } else if segments.iter().any(|segment| segment.is_cached) {
+            Outcome::Partial
+        } else {
+            Outcome::Miss
+        }
+    }
+
+    /// The answer that is made of these segments. Reports the calls that were made for it.
+    fn whole_answer(&self, segments: Vec<Segment>, outcome: Outcome) -> WindowAnswer {
+        // A fetch that was in flight before the request saw what the upstream had when it began.
+        let aged = segments.iter().filter(|segment| segment.is_cached || segment.fetched_at < self.query.asked_at);
+        WindowAnswer {
+            settled: !segments.is_empty() && self.query.is_settled(&self.fetcher),
+            validity: None,
+            oldest_entry: aged.map(|segment| segment.fetched_at).min(),
+            outcome,
+            chunks: segments.len(),
+            hits: segments.iter().filter(|segment| segment.is_cached).count(),
+            calls: self.gathered.charge(),
+            rest: None,
+            items: self.query.page_range.of(segments.into_iter().map(|segment| segment.slice).collect()),
+        }
+    }
+
+    /// The answer whose items follow in `rest`, with what is known of it by now.
+    pub(super) fn streamed_answer(&self, rest: RemainingStream) -> WindowAnswer {
+        let outcome = match (self.report.has_fetched, self.report.oldest_entry) {
+            (false, _) => Outcome::Hit,
+            (true, Some(_)) => Outcome::Partial,
+            (true, None) => Outcome::Miss,
+        };
+        WindowAnswer {
+            items: ItemSlice { slices: Vec::new(), count: 0, has_more: false },
+            rest: Some(rest),
+            settled: true,
+            validity: None,
+            oldest_entry: self.report.oldest_entry,
+            outcome,
+            chunks: 0,
+            hits: 0,
+            calls: 0,
+        }
+    }
+}

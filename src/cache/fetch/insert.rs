@@ -1,0 +1,97 @@
+//! Storing of fetched chunks in memory and Redis, if they are worth it.
+
+use std::sync::Arc;
+
+use super::fetcher::Fetcher;
+use super::task::FetchTask;
+use crate::cache::chunk::{Chunk, Settled};
+use crate::cache::outcome::NotStored;
+use crate::cache::series::SeriesState;
+use crate::cache::store::CacheEntry;
+use crate::clock::SKEW;
+use crate::paging::PlacementCheck;
+use crate::telemetry;
+use crate::window::{Interval, Timestamp};
+
+impl Fetcher {
+    /// Stores the chunks that a fetch has brought of `interval`.
+    pub(in crate::cache) fn store_chunks(
+        self: &Arc<Self>,
+        task: &FetchTask,
+        interval: Interval,
+        chunks: &[Arc<Chunk>],
+    ) {
+        let mut state = task.state.lock();
+        for chunk in chunks.iter().chain(&self.empty_chunk_ahead(task, interval, chunks)) {
+            if let Err(reason) = self.store_chunk(task, &mut state, chunk) {
+                telemetry::not_stored(reason.label());
+                continue;
+            }
+            if self.series_map.count_insert() {
+                let fetcher = self.clone();
+                drop(tokio::task::spawn_blocking(move || fetcher.series_map.sweep(&fetcher.memory)));
+            }
+        }
+    }
+
+    /// An empty chunk ahead of a run that reached up to now: there were no items in the future. So a request a
+    /// little later, up to a slightly later now, need not fetch the time between before it is stale.
+    fn empty_chunk_ahead(&self, task: &FetchTask, interval: Interval, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
+        let spec = &task.fetch.spec;
+        let ahead = self.settings.freshness_policy.ahead_of(interval.end);
+        // A run that was cut has learnt that there is more.
+        let is_whole = interval.end == spec.interval.end;
+        let is_news = is_whole && spec.placed == PlacementCheck::Checked && ahead.contains(spec.began_at);
+        // Chunks from the leader may be of a run that began before the remote fetch did.
+        let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(spec.epoch, u64::min);
+        is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
+    }
+
+    /// Stores one chunk. The caller holds the lock of the series.
+    fn store_chunk(&self, task: &FetchTask, state: &mut SeriesState, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
+        let (interval, placed, agentic) = (chunk.interval(), task.fetch.spec.placed, task.fetch.spec.agentic);
+        if !self.is_storable(chunk, placed) {
+            return Err(NotStored::AlwaysAskedAfresh);
+        }
+        let settled_before = self.settings.freshness_policy.settled_before(chunk.fetched_at());
+        if self.clock.is_wrong() && interval.end <= settled_before {
+            return Err(NotStored::WrongClock);
+        }
+        // Under the lock: a purge that comes now either sweeps the series when the chunk is in it, or is known already.
+        if self.purges.is_purged(&task.series, chunk) {
+            return Err(NotStored::Purged);
+        }
+        let exact = placed == PlacementCheck::Unchecked;
+        let entry = CacheEntry::insert(chunk, &self.memory);
+        let id = entry.id;
+        // The leader writes the chunks that it fetches to Redis itself.
+        if let Some(redis) = self.redis.as_ref().filter(|_| !exact && !task.fetch.is_remote()) {
+            redis.queue_write(&task.series, chunk);
+        }
+        if exact {
+            state.exact.insert((interval, agentic), entry);
+        } else if !state.insert(agentic, entry, &self.memory) {
+            self.memory.remove(id);
+            return Err(NotStored::Outdated);
+        }
+        Ok(())
+    }
+
+    /// Removes the entries that lie in the future, if the clock was ahead when they were fetched and was set back to
+    /// `now`: they may have been taken for settled when they were not.
+    pub(in crate::cache) fn remove_future_entries(&self, now: Timestamp) {
+        let latest = now + SKEW;
+        if self.memory.take_fetched_after(latest) {
+            self.series_map.remove_fetched_after(latest, &self.memory);
+        }
+    }
+
+    /// Whether a chunk can serve a later request.
+    pub(in crate::cache) fn is_storable(&self, chunk: &Chunk, placed: PlacementCheck) -> bool {
+        let (interval, fetched_at) = (chunk.interval(), chunk.fetched_at());
+        let policy = &self.settings.freshness_policy;
+        let settled = interval.end <= policy.settled_before(fetched_at);
+        // An open window that is not cut by time ends at now, and no later window ends there.
+        settled || (placed == PlacementCheck::Checked && policy.worth_keeping(interval, fetched_at))
+    }
+}

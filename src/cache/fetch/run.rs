@@ -1,0 +1,153 @@
+//! The life of a fetch, from its start to its end.
+
+use std::sync::Arc;
+
+use tower::ServiceExt as _;
+
+use super::coalesce::BatchedRun;
+use super::fetcher::Fetcher;
+use super::remote::ExactWindow;
+use super::task::FetchTask;
+use crate::cache::error::CacheError;
+use crate::cache::outcome::NotStored;
+use crate::cache::series::{FetchSpec, FetchedInterval, InFlightFetch, SeriesState, SharedSeriesState};
+use crate::cache::store::ChunkPacker;
+use crate::paging::{FetchedRun, PagingError, PlacementCheck, RowOrder, Run};
+use crate::quota::QuotaError;
+use crate::request::{RunWaiters, Series};
+use crate::telemetry;
+use crate::window::{Interval, PlannedRun, Timestamp, small_run_length};
+
+impl Fetcher {
+    /// Starts one run of a batch. The caller holds the lock of the series.
+    pub(super) fn start_fetch(
+        self: &Arc<Self>,
+        series: &Arc<Series>,
+        shared: &SharedSeriesState,
+        state: &mut SeriesState,
+        run: BatchedRun,
+        began_at: Timestamp,
+    ) -> Arc<InFlightFetch> {
+        let BatchedRun { plan: PlannedRun { interval, items }, agentic, owner } = run;
+        let epoch = self.purges.epoch(&series.account);
+        let spec = FetchSpec { interval, agentic, placed: PlacementCheck::Checked, began_at, epoch };
+        let scheduler = self.quotas.scheduler(&series.account);
+        let fetch = InFlightFetch::new(spec, items, RunWaiters::new(owner.requester), scheduler);
+        let task = FetchTask::new(series, shared, state, fetch.clone(), &owner.waiters);
+        tokio::spawn(self.clone().run_fetch(task, items));
+        fetch
+    }
+
+    /// Starts a fetch of exactly one window, which is not cut by time. The caller holds the lock of the series.
+    pub(in crate::cache) fn fetch_exactly(self: &Arc<Self>, window: ExactWindow<'_>) -> Arc<InFlightFetch> {
+        if let Some(remote) = self.remote(&window.series.account) {
+            return remote.fetch_exactly(self, window);
+        }
+        let ExactWindow { series, shared, state, interval, waiter, .. } = window;
+        let (began_at, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
+        let spec = FetchSpec { interval, agentic: series.agentic, placed: PlacementCheck::Unchecked, began_at, epoch };
+        let scheduler = self.quotas.scheduler(&series.account);
+        let fetch = InFlightFetch::new(spec, None, RunWaiters::new(waiter.requester.clone()), scheduler);
+        let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
+        tokio::spawn(self.clone().run_fetch(task, None));
+        fetch
+    }
+
+    /// Fetches one run and finishes its fetch. `planned` is the number of expected items, if anything is known.
+    async fn run_fetch(self: Arc<Self>, task: FetchTask, planned: Option<f64>) {
+        let InFlightFetch { spec, waiters, .. } = &*task.fetch;
+        let run = Run {
+            series: task.series.clone(),
+            interval: spec.interval,
+            placed: spec.placed,
+            planned,
+            demand: waiters.clone(),
+            status: task.fetch.status().clone(),
+            packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placed, spec.epoch),
+        };
+        // A task of its own: should it panic, the waiters are still notified.
+        let fetched = tokio::spawn(self.paging.clone().oneshot(run)).await;
+        let result = match fetched.unwrap_or(Err(PagingError::Torn(Interval::default()))) {
+            Ok(FetchedRun { interval, mut packed, order, halved }) => {
+                packed.sort_unstable_by_key(|chunk| chunk.interval().start);
+                self.store_chunks(&task, interval, &packed);
+                self.check_field_of_chunks(&task, &packed);
+                let run_length = &mut task.state.lock().run_length;
+                if halved && order == RowOrder::Other {
+                    run_length.on_oversized_run(interval.length(), true, interval.length());
+                } else {
+                    run_length.on_run(interval.length(), order == RowOrder::Other);
+                }
+                Ok(FetchedInterval { interval, chunks: packed.into() })
+            }
+            Err(PagingError::Oversized) => {
+                // Where rows come in no order, a window of unknown density begins with a small run.
+                let first = small_run_length(spec.interval, &self.settings.grid);
+                let run_length = &mut task.state.lock().run_length;
+                run_length.on_oversized_run(spec.interval.length(), planned.is_some(), first);
+                Ok(FetchedInterval::nothing())
+            }
+            Err(error) => Err(CacheError::Paging(error)),
+        };
+        self.finish_fetch(&task, result);
+    }
+
+    /// Removes a fetch from its series and notifies the waiters.
+    pub(in crate::cache) fn finish_fetch(
+        self: &Arc<Self>,
+        task: &FetchTask,
+        result: Result<FetchedInterval, CacheError>,
+    ) {
+        // Another replica makes the calls now: the waiters plan again, and ask that one.
+        let result = if is_not_leader(&result) { Ok(FetchedInterval::nothing()) } else { result };
+        if let Err(error) = &result
+            && !task.fetch.waiters.is_abandoned()
+        {
+            // A failure on another replica is reported there.
+            if !task.fetch.is_remote() {
+                telemetry::run_failed(&task.series.account, error);
+                telemetry::not_stored(not_stored_reason(error).label());
+            }
+        }
+        match &result {
+            Err(CacheError::Paging(PagingError::Torn(interval))) => task.state.lock().mark_torn(*interval),
+            Err(CacheError::Paging(error)) => self.check_field_of_failure(task, error),
+            Ok(_) | Err(_) => {}
+        }
+        let mut state = task.state.lock();
+        state.in_flight.retain(|fetch| !Arc::ptr_eq(fetch, &task.fetch));
+        // Under the lock: a request that does not find the fetch in the series any more finds its result.
+        task.fetch.complete(result);
+        drop(state);
+        self.series_map.remove_if_idle(&task.series, &task.state);
+    }
+}
+
+/// Whether the calls were not made because another replica has become the leader.
+fn is_not_leader<T>(result: &Result<T, CacheError>) -> bool {
+    matches!(result, Err(CacheError::Paging(PagingError::Quota(QuotaError::NotLeader))))
+}
+
+/// Why the items of a failed fetch are not stored.
+fn not_stored_reason(error: &CacheError) -> NotStored {
+    match error {
+        CacheError::QuotaExhausted(_)
+        | CacheError::Paging(PagingError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused(_))) => {
+            NotStored::QuotaSpent
+        }
+        CacheError::Paging(PagingError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
+        CacheError::Paging(PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader)) => NotStored::Unwanted,
+        CacheError::Paging(PagingError::Torn(_)) | CacheError::ItemsMoving => NotStored::RowsMoved,
+        CacheError::Paging(PagingError::WindowField) => NotStored::WrongWindowField,
+        CacheError::Paging(PagingError::MisplacedItem(_)) => NotStored::MisplacedItem,
+        CacheError::Paging(PagingError::Unplaced | PagingError::NoneIsPlaced) => NotStored::NoTimestamp,
+        CacheError::Paging(PagingError::Oversized | PagingError::TooLarge { .. })
+        | CacheError::TooLargeToBuffer { .. } => NotStored::TooLarge,
+        // No fetch fails with `PinnedMemoryFull`, which concerns answers.
+        CacheError::TooManyFetches { .. }
+        | CacheError::FetchLost
+        | CacheError::Damaged(_)
+        | CacheError::ConfigMismatch
+        | CacheError::PinnedMemoryFull => NotStored::Lost,
+    }
+}

@@ -1,0 +1,231 @@
+//! State of one series, and its lock.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::batch::PendingBatch;
+use super::in_flight::InFlightFetch;
+use super::negative_cache::NegativeCache;
+use super::run_length::RunLengthPolicy;
+use crate::cache::chunk::Chunk;
+use crate::cache::store::{CacheEntry, EntryIndex, Memory};
+use crate::window::{Density, Interval, IntervalSet};
+
+/// How long an interval is remembered whose items cannot be cut by time.
+const UNCUT_LIFETIME: Duration = Duration::from_hours(1);
+/// How long a torn interval is not fetched again, at first.
+const FIRST_TORN_LIFETIME: Duration = Duration::from_secs(30);
+/// How long a torn interval is not fetched again, at most.
+const MAX_TORN_LIFETIME: Duration = Duration::from_mins(10);
+
+/// State of one series. Locked for lookups and bookkeeping only, never across an await.
+#[derive(Debug, Default)]
+pub(in crate::cache) struct SeriesState {
+    pub(in crate::cache) entries: EntryIndex,
+    /// Answers to windows that cannot be cut by time, each as a whole, by interval and `agentic`.
+    pub(in crate::cache) exact: HashMap<(Interval, bool), CacheEntry>,
+    pub(in crate::cache) in_flight: Vec<Arc<InFlightFetch>>,
+    pub(in crate::cache) pending: Option<PendingBatch>,
+    pub(in crate::cache) run_length: RunLengthPolicy,
+    /// Intervals with an item that cannot be placed: windows that overlap them are fetched as a whole.
+    uncut: NegativeCache,
+    /// Intervals whose rows moved during each scan.
+    torn: NegativeCache,
+}
+
+impl SeriesState {
+    /// Remembers for an hour that windows that overlap `interval` cannot be cut.
+    pub(in crate::cache) fn mark_uncut(&mut self, interval: Interval) {
+        self.uncut.insert(interval, UNCUT_LIFETIME, UNCUT_LIFETIME);
+    }
+
+    /// Whether this window is known not to be cut.
+    pub(in crate::cache) fn is_uncut(&self, window: Interval) -> bool {
+        self.uncut.any_overlapping(window)
+    }
+
+    /// Remembers for a while that the rows of `interval` move.
+    pub(in crate::cache) fn mark_torn(&mut self, interval: Interval) {
+        if !interval.is_empty() {
+            self.torn.insert(interval, FIRST_TORN_LIFETIME, MAX_TORN_LIFETIME);
+        }
+    }
+
+    /// Whether a part of `interval` was torn a short time ago, so that fetching it is not worth the calls.
+    pub(in crate::cache) fn is_torn(&self, interval: Interval) -> bool {
+        self.torn.any_within(interval)
+    }
+
+    /// Inserts an entry in place of older ones, and removes chunks from memory that no entry refers to any more.
+    /// `false` if all of its interval is covered by later fetches.
+    pub(in crate::cache) fn insert(&mut self, agentic: bool, entry: CacheEntry, memory: &Memory) -> bool {
+        let (chunk, fetched_at) = (entry.chunk, entry.fetched_at);
+        let overlapped = self.entries.by_agentic(agentic).within(chunk);
+        let old: Vec<(Interval, CacheEntry)> = overlapped.map(|(interval, old)| (interval, old.clone())).collect();
+        let newer: Vec<_> = old.iter().filter(|(_, old)| old.fetched_at > fetched_at).cloned().collect();
+        let mut left = IntervalSet::from(chunk);
+        for (interval, _) in &newer {
+            left.remove(*interval);
+        }
+        if left.is_empty() && !newer.is_empty() {
+            return false;
+        }
+        self.entries.insert(agentic, chunk, entry);
+        // Newer entries keep their intervals, and the new one fills the rest.
+        for (interval, newer) in newer {
+            self.entries.insert(agentic, interval, newer);
+        }
+        for (_, old) in old {
+            if !self.entries.by_agentic(agentic).within(old.chunk).any(|(_, kept)| kept.id == old.id) {
+                memory.remove(old.id);
+            }
+        }
+        true
+    }
+
+    /// Removes all chunk entries and their chunks.
+    pub(in crate::cache) fn clear_entries(&mut self, memory: &Memory) {
+        let entries = std::mem::take(&mut self.entries);
+        entries.all().for_each(|(_, entry)| memory.remove(entry.id));
+    }
+
+    /// Removes the entries that are purged, and closes fetches that bring purged data. `is_purged` takes the interval
+    /// and the epoch of a chunk. Returns how many chunks it has removed from memory.
+    pub(in crate::cache) fn apply_purge(
+        &mut self,
+        is_purged: impl Fn(Interval, u64) -> bool,
+        memory: &Memory,
+    ) -> usize {
+        let mut purged = HashSet::new();
+        let mut keep = |entry: &CacheEntry| {
+            let is_purged = is_purged(entry.chunk, entry.epoch);
+            // A chunk may have several entries, and may have been evicted before.
+            if is_purged && memory.contains(entry.id) {
+                purged.insert(entry.id);
+            }
+            !is_purged
+        };
+        self.entries.retain(&mut keep);
+        self.exact.retain(|_, entry| keep(entry));
+        self.uncut.clear();
+        self.torn.clear();
+        for id in &purged {
+            memory.remove(*id);
+        }
+        let affected = self.in_flight.iter().filter(|fetch| is_purged(fetch.interval(), fetch.spec.epoch));
+        affected.for_each(|fetch| fetch.close());
+        purged.len()
+    }
+
+    /// Density of the cached items; `open` returns the chunk of an entry, unless it was evicted.
+    pub(in crate::cache) fn density(&self, open: impl Fn(&CacheEntry) -> Option<Arc<Chunk>>) -> Density {
+        let mut density = Density::default();
+        for (interval, entry) in self.entries.all() {
+            // An entry that begins in the future of its fetch says nothing about the items that will come.
+            let is_past = entry.chunk.start < entry.fetched_at;
+            if let Some(chunk) = open(entry).filter(|_| is_past) {
+                density.add(interval, |part| chunk.rows_within(part).len());
+            }
+        }
+        for ((interval, _), entry) in &self.exact {
+            // Its items cannot be placed in time: that is why the answer is cached as a whole.
+            if let Some(chunk) = open(entry) {
+                density.add_somewhere(interval.length(), chunk.len());
+            }
+        }
+        density
+    }
+
+    /// Removes the entries of evicted chunks, and expired failures.
+    pub(in crate::cache) fn sweep(&mut self, memory: &Memory) {
+        self.entries.retain(|entry| memory.contains(entry.id));
+        self.exact.retain(|_, entry| memory.contains(entry.id));
+        self.uncut.remove_expired();
+        self.torn.remove_expired();
+    }
+
+    /// Whether the state is empty.
+    pub(in crate::cache) fn is_idle(&self) -> bool {
+        let has_no_entries = self.entries.is_empty() && self.exact.is_empty();
+        let has_no_failures = self.uncut.is_empty() && self.torn.is_empty();
+        has_no_entries && has_no_failures && self.in_flight.is_empty() && self.pending.is_none()
+    }
+}
+
+/// The locked state of a series. Cheap to clone; clones share their state.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cache) struct SharedSeriesState(Arc<Mutex<SeriesState>>);
+
+impl SharedSeriesState {
+    /// Whether both are the state of the same series.
+    pub(in crate::cache) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Number of references, that of the map included.
+    pub(in crate::cache) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    pub(in crate::cache) fn lock(&self) -> MutexGuard<'_, SeriesState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::chunk::Settled;
+    use crate::window::Timestamp;
+
+    fn empty_chunk() -> Arc<Chunk> {
+        Arc::new(Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &[]))
+    }
+
+    #[test]
+    fn peek_does_not_count_as_a_use() {
+        let survives = |open: fn(&CacheEntry, &Memory) -> Option<Arc<Chunk>>| {
+            let memory = Memory::new(10_000);
+            let first = CacheEntry::insert(&empty_chunk(), &memory);
+            for _ in 0..100 {
+                assert!(memory.bytes() <= 10_000);
+                drop(open(&first, &memory));
+                CacheEntry::insert(&empty_chunk(), &memory);
+            }
+            memory.bytes();
+            first.use_chunk(&memory).is_some()
+        };
+        assert!(survives(CacheEntry::use_chunk));
+        assert!(!survives(CacheEntry::peek));
+    }
+
+    #[test]
+    fn older_entry_covers_the_rest_around_a_newer_one() {
+        let memory = Memory::new(100_000);
+        let at = Timestamp::from_seconds;
+        let insert = |from, to, fetched| {
+            let interval = Interval::new(at(from), at(to));
+            CacheEntry::insert(&Arc::new(Chunk::new(interval, at(fetched), Settled::Yes, &[])), &memory)
+        };
+        let mut state = SeriesState::default();
+        let (newer, older) = (insert(3, 5, 100), insert(0, 10, 50));
+        assert!(state.insert(false, newer.clone(), &memory));
+        assert!(state.insert(false, older.clone(), &memory), "a part of it is not covered yet");
+        let covered = state.entries.by_agentic(false).within(Interval::EVER);
+        let covered: Vec<_> = covered.map(|(interval, entry)| (interval.start, interval.end, entry.id)).collect();
+        assert_eq!(covered, [(at(0), at(3), older.id), (at(3), at(5), newer.id), (at(5), at(10), older.id)]);
+        assert!(!state.insert(false, insert(3, 5, 60), &memory), "all of it is covered by a newer one");
+        assert!(memory.contains(newer.id) && memory.contains(older.id));
+    }
+
+    #[test]
+    fn evicted_chunk_is_gone_though_an_answer_holds_it() {
+        let memory = Memory::new(10_000);
+        let held = empty_chunk();
+        let entry = CacheEntry::insert(&held, &memory);
+        assert!(entry.peek(&memory).is_some());
+        memory.remove(entry.id);
+        assert!(entry.peek(&memory).is_none());
+    }
+}

@@ -1,0 +1,177 @@
+//! The cache stage as a tower layer and service.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Either, Ready, ready};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service};
+
+use super::answer::{self, FastPath};
+use super::chunk::Chunk;
+use super::cluster::Cluster;
+use super::error::CacheError;
+use super::estimate;
+use super::fetch::{CacheSettings, Fetcher, RemoteFetcher};
+use super::purge::Purges;
+use super::redis::RedisTier;
+use super::series::SeriesMap;
+use super::store::{ChunkPacker, Memory};
+use super::types::{Cost, CostQuery, WindowAnswer, WindowQuery};
+use super::window_field::WindowFields;
+use crate::clock::Clock;
+use crate::config;
+use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
+use crate::quota::QuotaManager;
+use crate::replicas::Mailbox;
+use crate::window::{FreshnessPolicy, Grid};
+
+/// Adds the cache in front of the stages below.
+#[derive(Clone, Debug)]
+pub struct CacheLayer {
+    window: config::WindowConfig,
+    memory: Memory,
+    redis: Option<(config::RedisConfig, Mailbox)>,
+    fields: WindowFields,
+    series_map: SeriesMap,
+    purges: Purges,
+    quotas: QuotaManager,
+    limiters: RunLimiters,
+    queue_timeout: Duration,
+    pub(super) clock: Clock,
+}
+
+impl CacheLayer {
+    /// An empty cache of the size that `cache` configures. With a `mailbox`, it shares Redis with other replicas, and
+    /// must be called on a Tokio runtime, where it listens for purges.
+    pub fn new(
+        cache: &config::CacheConfig,
+        mailbox: Option<&Mailbox>,
+        window: &config::WindowConfig,
+        quota: &config::QuotaConfig,
+        quotas: &QuotaManager,
+        limiters: &RunLimiters,
+        clock: &Clock,
+    ) -> Self {
+        let (memory, fields, series_map) = (Memory::new(cache.memory), WindowFields::default(), SeriesMap::default());
+        let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
+        let redis = cache.redis.clone().zip(mailbox.cloned());
+        let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
+        let shared = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.clone()));
+        let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, shared);
+        let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
+        Self { window, memory, redis, fields, series_map, purges, quotas, limiters, queue_timeout, clock }
+    }
+
+    /// The memory tier.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The purges of all accounts.
+    pub fn purges(&self) -> &Purges {
+        &self.purges
+    }
+
+    /// The verdicts over `window.field` of all accounts.
+    pub fn fields(&self) -> &WindowFields {
+        &self.fields
+    }
+}
+
+impl<S> Layer<S> for CacheLayer
+where
+    S: Service<Run<ChunkPacker>, Response = FetchedRun<Arc<Chunk>>, Error = PagingError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
+    type Service = CacheStage;
+
+    fn layer(&self, below: S) -> CacheStage {
+        let shared = self.redis.as_ref().map(|(redis, mailbox)| {
+            let purges = Arc::new(self.purges.clone());
+            let tier = RedisTier::new(redis, mailbox, &self.window, purges, &self.fields);
+            let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
+            (tier, cluster)
+        });
+        let (redis, cluster) = shared.unzip();
+        let settings = CacheSettings {
+            freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
+            grid: Grid::new(self.window.chunk),
+            queue_timeout: self.queue_timeout,
+            window_field: self.window.field.clone(),
+        };
+        let fetcher = Arc::new(Fetcher {
+            redis,
+            remote: cluster.clone().map(|cluster| Arc::new(cluster) as Arc<dyn RemoteFetcher>),
+            paging: BoxCloneSyncService::new(below),
+            memory: self.memory.clone(),
+            series_map: self.series_map.clone(),
+            settings,
+            clock: self.clock.clone(),
+            quotas: self.quotas.clone(),
+            limiters: self.limiters.clone(),
+            window_fields: self.fields.clone(),
+            purges: self.purges.clone(),
+            assemble_window: answer::assemble,
+        });
+        if let Some(cluster) = cluster {
+            cluster.start(&fetcher);
+        }
+        CacheStage(fetcher)
+    }
+}
+
+/// The service of [`CacheLayer`].
+#[derive(Clone)]
+pub struct CacheStage(pub(super) Arc<Fetcher>);
+
+impl Service<WindowQuery> for CacheStage {
+    type Response = WindowAnswer;
+    type Error = CacheError;
+    type Future = Either<Ready<Result<WindowAnswer, CacheError>>, BoxFuture<'static, Result<WindowAnswer, CacheError>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CacheError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, query: WindowQuery) -> Self::Future {
+        self.0.remove_future_entries(query.asked_at);
+        match FastPath::at(&self.0, &query) {
+            Some(hit) if hit.is_ready() => Either::Left(ready(admit(&self.0.memory, hit.answer()))),
+            Some(hit) => Either::Right(Box::pin(async { Ok(hit.stripped().await?) })),
+            None => {
+                let fetcher = self.0.clone();
+                Either::Right(Box::pin(async move {
+                    let answer = answer::answer(fetcher.clone(), query).await?;
+                    admit(&fetcher.memory, answer)
+                }))
+            }
+        }
+    }
+}
+
+/// Lets an answer begin, unless it is large or streamed and other answers pin too much memory.
+fn admit(memory: &Memory, answer: WindowAnswer) -> Result<WindowAnswer, CacheError> {
+    let bytes = || answer.items.slices.iter().map(|slice| slice.chunk.weight()).sum();
+    if memory.admits_answer(answer.rest.is_some(), bytes) { Ok(answer) } else { Err(CacheError::PinnedMemoryFull) }
+}
+
+impl Service<CostQuery> for CacheStage {
+    type Response = Cost;
+    type Error = Infallible;
+    type Future = Ready<Result<Cost, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, CostQuery(query): CostQuery) -> Self::Future {
+        ready(Ok(estimate::cost(&self.0, &query)))
+    }
+}
