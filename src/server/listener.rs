@@ -16,7 +16,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -27,7 +27,6 @@ use tower::Service;
 
 use super::connections::{ConnectionLimits, send_overloaded};
 use super::head_meter::HeadMeter;
-use super::head_timer::{HEAD_CHECK_INTERVAL, HEAD_TIMEOUT, HeadTimer};
 use super::linger::linger;
 use super::metered::MeteredStream;
 use super::stalled_writes::StalledWrites;
@@ -35,6 +34,8 @@ use super::zero_copy::{Congestion, ZeroCopyStream};
 use crate::api::RequestMemory;
 use crate::telemetry;
 
+/// The longest that a client may take to send a request head, or for a TLS handshake.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Delay after a failed accept, whose usual cause is a lack of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -134,7 +135,6 @@ struct Connection {
 enum ConnectionEvent {
     Closing,
     Aborting,
-    HeadCheck,
 }
 
 /// A stream whose connection can be reset.
@@ -191,7 +191,7 @@ impl Connection {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let Self { limits: Limits { max_head_size, request_memory, stalled_writes, .. }, closing, aborting } = self;
-        let (timer, meter) = (HeadTimer::new(), HeadMeter::new(&request_memory, max_head_size));
+        let meter = HeadMeter::new(&request_memory, max_head_size);
         let stream = TokioIo::new(MeteredStream::new(stream, meter.clone(), stalled_writes.connection()));
         // The requests of a connection are sequential, so one service serves them all.
         let service = RefCell::new(service);
@@ -207,22 +207,17 @@ impl Connection {
             }
         };
         let mut connection = http1::Builder::new()
-            .timer(timer.clone())
+            .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(max_head_size)
             .serve_connection(stream, service_fn(call_service));
         // `FuturesUnordered` polls a future only after it was woken. Polling a token takes a lock that all connections
         // share.
         let mut events = FuturesUnordered::new();
-        events.push(Either::Left(Either::Left(async {
+        events.push(Either::Left(async {
             closing.cancelled().await;
             ConnectionEvent::Closing
-        })));
-        let head_check = || async {
-            tokio::time::sleep(HEAD_CHECK_INTERVAL).await;
-            ConnectionEvent::HeadCheck
-        };
-        events.push(Either::Right(head_check()));
+        }));
         let is_broken = loop {
             tokio::select! {
                 biased;
@@ -230,17 +225,12 @@ impl Connection {
                 Some(event) = events.next() => match event {
                     ConnectionEvent::Closing => {
                         std::pin::Pin::new(&mut connection).graceful_shutdown();
-                        events.push(Either::Left(Either::Right(async {
+                        events.push(Either::Right(async {
                             aborting.cancelled().await;
                             ConnectionEvent::Aborting
-                        })));
+                        }));
                     }
                     ConnectionEvent::Aborting => break true,
-                    // The next iteration polls the connection, which polls its deadline.
-                    ConnectionEvent::HeadCheck => {
-                        timer.tick();
-                        events.push(Either::Right(head_check()));
-                    }
                 },
             }
         };

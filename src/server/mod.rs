@@ -2,7 +2,7 @@
 //!
 //! - `listener` accepts connections and serves them; `tls` makes the acceptor of its TLS,
 //! - `connections` limits connections, `open_files` raises the limit of open files that bounds them,
-//! - `head_meter` and `head_timer` limit the memory and the time of request heads,
+//! - `head_meter` limits the memory of request heads,
 //! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,
 //! - `zero_copy` sends large ready responses without a copy,
 //! - `linger` closes connections whose clients are still sending,
@@ -10,7 +10,6 @@
 
 mod connections;
 mod head_meter;
-mod head_timer;
 mod heap;
 mod linger;
 mod listener;

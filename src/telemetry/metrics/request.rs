@@ -1,16 +1,14 @@
-//! Counters of requests, and the access log. Both are on the path of each hit, so the handles of metrics are cached.
+//! Counters of requests, and the access log. Both are on the path of each hit, so metrics are counted with registered
+//! handles.
 
-use std::cell::RefCell;
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::log_sampler::LogSampler;
 use super::stream_labels::{self, OTHER_STREAMS};
-
-/// Maximum label sets whose handles a thread caches.
-const MAX_CACHED_HANDLES: usize = 32;
 
 /// A request whose answer has ended, or that ended without an answer.
 #[derive(Clone, Copy, Debug)]
@@ -52,90 +50,57 @@ pub struct CallCounts {
 
 /// Handles of the metrics of requests with the same labels.
 struct RequestHandles {
-    account: String,
-    stream: String,
-    is_window: bool,
-    /// Whether the stream has no label of its own so far.
-    shares_label: bool,
-    caller: String,
-    outcome: &'static str,
     requests: Counter,
     duration: Histogram,
     /// Registered at the first call saved, because a metric appears with its first value.
-    calls_saved: Option<Counter>,
+    calls_saved: OnceLock<Counter>,
 }
 
 impl RequestHandles {
-    fn new(request: &RequestRecord<'_>) -> Self {
-        let RequestRecord { account, stream, is_window, caller, outcome, items, .. } = *request;
-        let shares_label = is_window && !stream_labels::admit(stream, items > 0);
-        let label = match (is_window, shares_label) {
-            (false, _) => "-",
-            (true, false) => stream,
-            (true, true) => OTHER_STREAMS,
-        };
+    fn register(request: &RequestRecord<'_>, stream_label: &str) -> Self {
         let labels = [
-            ("account", account.to_owned()),
-            ("stream", label.to_owned()),
-            ("caller", caller.to_owned()),
-            ("outcome", outcome.to_owned()),
+            ("account", request.account.to_owned()),
+            ("stream", stream_label.to_owned()),
+            ("caller", request.caller.to_owned()),
+            ("outcome", request.outcome.to_owned()),
         ];
         Self {
-            account: account.to_owned(),
-            stream: stream.to_owned(),
-            is_window,
-            shares_label,
-            caller: caller.to_owned(),
-            outcome,
             requests: counter!("koregate_requests_total", &labels),
             duration: histogram!("koregate_request_duration_seconds"),
-            calls_saved: None,
+            calls_saved: OnceLock::new(),
         }
     }
 
-    /// Whether the handles are those of `request`.
-    fn matches(&self, request: &RequestRecord<'_>) -> bool {
-        let RequestRecord { account, stream, is_window, caller, outcome, .. } = *request;
-        self.is_window == is_window
-            && self.outcome == outcome
-            && self.stream == stream
-            && self.caller == caller
-            && self.account == account
-    }
-
-    fn count(&mut self, request: &RequestRecord<'_>) {
+    fn count(&self, request: &RequestRecord<'_>) {
         self.requests.increment(1);
         self.duration.record(request.took.as_secs_f64());
         if request.calls.saved > 0 {
-            let calls_saved = self.calls_saved.get_or_insert_with(|| {
-                let labels = [("account", self.account.clone()), ("caller", self.caller.clone())];
+            let register = || {
+                let labels = [("account", request.account.to_owned()), ("caller", request.caller.to_owned())];
                 counter!("koregate_upstream_calls_avoided_total", &labels)
-            });
-            calls_saved.increment(request.calls.saved);
+            };
+            self.calls_saved.get_or_init(register).increment(request.calls.saved);
         }
     }
 }
 
-thread_local! {
-    /// Handles in the order in which they were cached. The first are evicted, and registered again when needed.
-    static HANDLES: RefCell<Vec<RequestHandles>> = const { RefCell::new(Vec::new()) };
-}
+/// Registered handles, by the values of their labels, which are separated by zero bytes. The number of entries is that
+/// of the series in the registry.
+static HANDLES: LazyLock<RwLock<HashMap<String, RequestHandles>>> = LazyLock::new(RwLock::default);
 
 fn count(request: &RequestRecord<'_>) {
-    HANDLES.with_borrow_mut(|cached| {
-        if let Some(handles) = cached.iter_mut().rev().find(|handles| handles.matches(request)) {
-            if handles.shares_label && request.items > 0 && stream_labels::has_room() {
-                *handles = RequestHandles::new(request);
-            }
-            return handles.count(request);
-        }
-        if cached.len() >= MAX_CACHED_HANDLES {
-            cached.remove(0);
-        }
-        let mut handles = RequestHandles::new(request);
-        handles.count(request);
-        cached.push(handles);
-    });
+    let RequestRecord { account, stream, is_window, caller, outcome, items, .. } = *request;
+    let stream_label = match is_window {
+        false => "-",
+        true if stream_labels::admit(stream, items > 0) => stream,
+        true => OTHER_STREAMS,
+    };
+    let key = [account, stream_label, caller, outcome].join("\0");
+    if let Some(handles) = HANDLES.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return handles.count(request);
+    }
+    let mut handles = HANDLES.write().unwrap_or_else(PoisonError::into_inner);
+    handles.entry(key).or_insert_with(|| RequestHandles::register(request, stream_label)).count(request);
 }
 
 /// A request has ended: counts it and writes its line of the access log.

@@ -2,15 +2,12 @@
 //! Callers that may request any stream can invent names, and a label lasts as long as the process.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// The label of all streams without one of their own.
 pub(super) const OTHER_STREAMS: &str = "other";
 
-static STREAM_LABELS: LazyLock<Mutex<StreamLabels>> = LazyLock::new(Mutex::default);
-/// [`StreamLabels::has_room`], which can be read without the lock.
-static HAS_ROOM: AtomicBool = AtomicBool::new(false);
+static STREAM_LABELS: LazyLock<RwLock<StreamLabels>> = LazyLock::new(RwLock::default);
 
 /// The streams that have labels.
 #[derive(Debug, Default)]
@@ -22,10 +19,18 @@ struct StreamLabels {
 }
 
 impl StreamLabels {
-    /// Whether `stream` has a label of its own. A stream that is not configured gets one, while there is room, with its
-    /// first answer that has items, which an invented name never has.
+    fn contains(&self, stream: &str) -> bool {
+        self.configured.contains(stream) || self.others.contains(stream)
+    }
+
+    fn has_room(&self) -> bool {
+        self.others.len() < self.max_others
+    }
+
+    /// Whether `stream` has a label of its own. A stream that is not configured gets one, while there is room, with
+    /// its first answer that has items, which an invented name never has.
     fn admit(&mut self, stream: &str, has_items: bool) -> bool {
-        if self.configured.contains(stream) || self.others.contains(stream) {
+        if self.contains(stream) {
             return true;
         }
         let is_admitted = has_items && self.has_room();
@@ -34,31 +39,26 @@ impl StreamLabels {
         }
         is_admitted
     }
-
-    fn has_room(&self) -> bool {
-        self.others.len() < self.max_others
-    }
 }
 
 /// Gives the `configured` streams labels from now on, and at most `max_others` other streams.
 pub fn label_streams<'a>(configured: impl IntoIterator<Item = &'a str>, max_others: usize) {
-    let mut labels = STREAM_LABELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut labels = STREAM_LABELS.write().unwrap_or_else(PoisonError::into_inner);
     labels.configured.extend(configured.into_iter().map(ToOwned::to_owned));
     labels.max_others = max_others;
-    HAS_ROOM.store(labels.has_room(), Ordering::Relaxed);
 }
 
 /// Whether `stream` has a label of its own; see [`StreamLabels::admit`].
 pub(super) fn admit(stream: &str, has_items: bool) -> bool {
-    let mut labels = STREAM_LABELS.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_admitted = labels.admit(stream, has_items);
-    HAS_ROOM.store(labels.has_room(), Ordering::Relaxed);
-    is_admitted
-}
-
-/// Whether a stream without a label could get one.
-pub(super) fn has_room() -> bool {
-    HAS_ROOM.load(Ordering::Relaxed)
+    let labels = STREAM_LABELS.read().unwrap_or_else(PoisonError::into_inner);
+    if labels.contains(stream) {
+        return true;
+    }
+    if !has_items || !labels.has_room() {
+        return false;
+    }
+    drop(labels);
+    STREAM_LABELS.write().unwrap_or_else(PoisonError::into_inner).admit(stream, has_items)
 }
 
 #[cfg(test)]
