@@ -8,6 +8,7 @@ use crate::redis_client::Health;
 
 /// Content of the status page, except for the callers.
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the member of the JSON document")]
 pub(super) struct Status {
     /// `starting`, `ready`, `degraded` or `draining`.
     pub(super) status: &'static str,

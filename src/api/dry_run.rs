@@ -44,12 +44,12 @@ struct Basis {
 }
 
 impl CostBody {
-    /// The cost of a window of `account` at the priority `class`.
-    pub(super) fn new(cost: &Cost, quotas: &QuotaManager, account: &str, class: Priority) -> Self {
+    /// The cost of a window of `account` at the priority `priority`.
+    pub(super) fn new(cost: &Cost, quotas: &QuotaManager, account: &str, priority: Priority) -> Self {
         let calls = Calls { at_least: cost.runs.len(), expected: cost.expected };
         let likely = calls.expected.unwrap_or(calls.at_least as u64);
         let likely = u32::try_from(likely).unwrap_or(u32::MAX);
-        let wait = quotas.scheduler(account).map_or(Duration::ZERO, |scheduler| scheduler.forecast(likely, class));
+        let wait = quotas.scheduler(account).map_or(Duration::ZERO, |scheduler| scheduler.forecast(likely, priority));
         let bodies = |intervals: &[Interval]| intervals.iter().copied().map(IntervalBody::from).collect();
         Self {
             calls,

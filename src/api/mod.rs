@@ -176,7 +176,7 @@ where
         let Ok(cost) = below.oneshot(CostQuery(query.clone())).await;
         return Ok(api.cost_answer(&cost, &query));
     }
-    let (series, requester) = (query.series.clone(), query.asker.clone());
+    let (series, requester) = (query.series.clone(), query.requester.clone());
     let mut window = below.oneshot(query).await?;
     if let Some(rest) = window.rest.take() {
         return Ok(api.stream(&window, rest, representation, &series, &requester, now));
@@ -268,7 +268,7 @@ impl ApiLayer {
 
     fn cost_answer(&self, cost: &Cost, query: &WindowQuery) -> Answer {
         let Series { account, stream, .. } = &*query.series;
-        let body = CostBody::new(cost, &self.quotas, account, query.asker.class);
+        let body = CostBody::new(cost, &self.quotas, account, query.requester.priority);
         let mut answer = describe_self(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"));
         answer.response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
         answer

@@ -123,7 +123,7 @@ pub(super) fn read(
             interval: interval.split_at(now).0,
             page_range: parameters.page_range()?,
             asked_at: now,
-            asker: requester(head, caller),
+            requester: requester(head, caller),
             may_stream: may_be_chunked(head.version),
         },
         representation: Negotiated::negotiate(head.version, &head.headers),
@@ -141,7 +141,7 @@ pub(super) fn may_be_chunked(version: Version) -> bool {
 fn requester(head: &Parts, caller: Option<&Caller>) -> Requester {
     let (caller, weight) =
         caller.map_or((Arc::from(ANONYMOUS_CALLER), 1), |caller| (caller.name.clone(), caller.weight));
-    Requester { caller, weight, class: priority(&head.headers) }
+    Requester { caller, weight, priority: priority(&head.headers) }
 }
 
 /// Priority of a request by the urgency in `Priority` (RFC 9218, 4.1): 7 is for background tasks, 3 is the default.

@@ -22,7 +22,7 @@ pub struct WindowQuery {
     /// The time of the request.
     pub asked_at: Timestamp,
     /// The caller, and the priority of the request.
-    pub asker: Requester,
+    pub requester: Requester,
     /// Whether the answer may be sent before its length is known.
     pub may_stream: bool,
 }

@@ -164,7 +164,7 @@ fn explain(token: &str, accounts: Option<&[&AccountConfig]>, now: Timestamp) -> 
     Ok(out)
 }
 
-/// One part of a JWT as a JSON object.
+/// A part of a JWT as a JSON object.
 fn json(part: &str) -> Option<Value> {
     // The library's types do not cover all headers and claims, so both parts are parsed as generic claims.
     jsonwebtoken::dangerous::insecure_decode_claims::<Value>(format!(".{part}.")).ok().filter(Value::is_object)

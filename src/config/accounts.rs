@@ -162,7 +162,7 @@ fn caller(
 const DIGEST_EXPECTED: &str =
     "the SHA-256 of the API key in 64 hex digits, as `koregate key` prints it, or a list of them";
 
-/// One digest, or a list of different digests: during a rotation, the old and the new key are both valid.
+/// A digest, or a list of different digests: during a rotation, the old and the new key are both valid.
 fn digests(node: &ConfigNode) -> Result<Vec<[u8; 32]>, String> {
     // The text of a variable is a list if it begins with a bracket, and a digest otherwise.
     let is_list = matches!(&node.value, Value::Raw(text) if text.trim_start().starts_with('['));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::error::{Origin, Problem};
+use super::error::{ConfigProblem, Origin};
 use super::keys::VARIABLE_PREFIX;
 use super::table_reader::LoadContext;
 use super::value_tree::{ConfigNode, Table, Value};
@@ -57,7 +57,7 @@ pub fn process_environment() -> impl Iterator<Item = (String, String)> {
 
 fn read_file(file: &Path) -> Result<ConfigNode, ConfigError> {
     let path: Arc<str> = file.display().to_string().into();
-    let text = std::fs::read_to_string(file).map_err(|error| Problem {
+    let text = std::fs::read_to_string(file).map_err(|error| ConfigProblem {
         origin: Origin::File { path: Arc::clone(&path), line: None },
         key: String::new(),
         message: format!("the configuration cannot be read: {error}"),
@@ -65,7 +65,7 @@ fn read_file(file: &Path) -> Result<ConfigNode, ConfigError> {
     Ok(ConfigNode::from_file(&path, &text)?)
 }
 
-/// One step of the path from the root to a key.
+/// A step of the path from the root to a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Index(usize),

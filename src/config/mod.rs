@@ -131,7 +131,7 @@ pub struct UpstreamConfig {
     pub ca_file: Option<PathBuf>,
 }
 
-/// One `[[accounts]]`
+/// An `[[accounts]]`
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
     /// Kore's `accountId`.
@@ -173,7 +173,7 @@ pub enum TokenScheme {
 /// Whether each call needs a token of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JtiMode {
-    /// One token serves all calls until it is refreshed.
+    /// A token serves all calls until it is refreshed.
     Off,
     /// A new token with a new `jti` for each call, for apps that enforce JTI.
     PerRequest,
@@ -274,7 +274,7 @@ pub struct RedisConfig {
     pub previous_encryption_key: Option<SecretString>,
 }
 
-/// One `[[callers]]`
+/// A `[[callers]]`
 #[derive(Clone, Debug)]
 pub struct CallerConfig {
     /// The name in logs and metrics.

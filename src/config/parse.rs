@@ -196,7 +196,7 @@ pub(super) trait Keyword: Copy + PartialEq + 'static {
     }
 }
 
-/// One of the keywords of `K`.
+/// Parses one of the keywords of `K`.
 pub(super) fn keyword<K: Keyword>(node: &ConfigNode) -> Result<K, String> {
     let expected = || K::KEYWORDS.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
     let text = text(node, &expected())?;

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::error::{Origin, Problem};
+use super::error::{ConfigProblem, Origin};
 use super::keys;
 use super::keys::variable_name;
 use super::value_tree::{ConfigNode, Table, Value};
@@ -13,7 +13,7 @@ use super::value_tree::{ConfigNode, Table, Value};
 pub(super) struct LoadContext {
     /// The variables that `{ env = "…" }` may name, by their names.
     pub(super) environment: BTreeMap<String, String>,
-    problems: RefCell<Vec<Problem>>,
+    problems: RefCell<Vec<ConfigProblem>>,
 }
 
 impl LoadContext {
@@ -24,7 +24,7 @@ impl LoadContext {
 
     /// Adds a problem of `key`, written at `origin`.
     pub(super) fn report(&self, origin: Origin, key: String, message: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem { origin, key, message: message.into() });
+        self.problems.borrow_mut().push(ConfigProblem { origin, key, message: message.into() });
     }
 
     /// The number of problems found so far.
@@ -33,7 +33,7 @@ impl LoadContext {
     }
 
     /// All problems, in the order in which they were found.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    pub(super) fn into_problems(self) -> Vec<ConfigProblem> {
         self.problems.into_inner()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Origin, Problem};
+use super::error::{ConfigProblem, Origin};
 use super::keys;
 
 /// The entries of a table.
@@ -40,7 +40,7 @@ impl ConfigNode {
     }
 
     /// Parses the TOML `text` of the file that errors name `path`.
-    pub(super) fn from_file(path: &Arc<str>, text: &str) -> Result<Self, Problem> {
+    pub(super) fn from_file(path: &Arc<str>, text: &str) -> Result<Self, ConfigProblem> {
         let at = |offset: Option<usize>| Origin::File {
             path: Arc::clone(path),
             line: offset.map(|offset| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()),
@@ -49,7 +49,7 @@ impl ConfigNode {
             // Only `message` is safe to show. The full rendering quotes the line, which may contain a secret.
             let start = error.span().map(|span| span.start);
             let key = start.and_then(|start| keys::key_before(text, start)).unwrap_or_default();
-            Problem { origin: at(start), key, message: error.message().to_owned() }
+            ConfigProblem { origin: at(start), key, message: error.message().to_owned() }
         })?;
         Ok(Self { origin: at(None), value: convert_table(table.get_ref(), &|offset| at(Some(offset))) })
     }

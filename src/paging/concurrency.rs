@@ -96,19 +96,19 @@ impl RunLimiter {
     }
 
     /// Waits for a permit, in the order of this caller's requests. Dropping the future gives up the place without a permit.
-    pub(super) async fn acquire(self: &Arc<Self>, asker: &Requester, length: RunLength) -> RunPermit {
+    pub(super) async fn acquire(self: &Arc<Self>, requester: &Requester, length: RunLength) -> RunPermit {
         // The sender keeps its place in the queue until a permit is sent.
-        self.enqueue(asker, length).await.unwrap_or(RunPermit(None))
+        self.enqueue(requester, length).await.unwrap_or(RunPermit(None))
     }
 
     /// Number of further runs of this caller that could begin at once.
-    pub fn idle(&self, asker: &Requester) -> usize {
+    pub fn idle(&self, requester: &Requester) -> usize {
         let state = self.lock();
-        let party = (asker.class, asker.caller.clone());
-        let busy = |((class, _), runs): &(&Party, &Runs)| *class <= asker.class && !runs.is_idle();
+        let party = (requester.priority, requester.caller.clone());
+        let busy = |((priority, _), runs): &(&Party, &Runs)| *priority <= requester.priority && !runs.is_idle();
         let others = state.parties.iter().filter(busy).filter(|(other, _)| **other != party);
-        let weights = u64::from(asker.weight) + others.map(|(_, runs)| u64::from(runs.weight)).sum::<u64>();
-        let share = (u64::from(self.most) * u64::from(asker.weight) / weights.max(1)).max(1);
+        let weights = u64::from(requester.weight) + others.map(|(_, runs)| u64::from(runs.weight)).sum::<u64>();
+        let share = (u64::from(self.most) * u64::from(requester.weight) / weights.max(1)).max(1);
         let taken = state.parties.get(&party).map_or(0, |own| u64::from(own.begun) + own.waiting.len() as u64);
         usize::try_from(share.saturating_sub(taken)).unwrap_or(usize::MAX)
     }
@@ -123,11 +123,11 @@ impl RunLimiter {
         self.lock().page_times.iter().min().is_some_and(|quickest| *quickest >= SLOW_PAGE)
     }
 
-    fn enqueue(self: &Arc<Self>, asker: &Requester, length: RunLength) -> oneshot::Receiver<RunPermit> {
+    fn enqueue(self: &Arc<Self>, requester: &Requester, length: RunLength) -> oneshot::Receiver<RunPermit> {
         let (give, given) = oneshot::channel();
         let mut state = self.lock();
-        let runs = state.parties.entry((asker.class, asker.caller.clone())).or_default();
-        runs.weight = asker.weight;
+        let runs = state.parties.entry((requester.priority, requester.caller.clone())).or_default();
+        runs.weight = requester.weight;
         runs.waiting.push_back(Waiting { length, give });
         let refused = self.give(&mut state.parties);
         drop(state);
@@ -143,8 +143,8 @@ impl RunLimiter {
         for runs in parties.values_mut() {
             runs.waiting.retain(|waiting| !waiting.give.is_closed());
         }
-        for ((class, _), runs) in parties.iter().filter(|(_, runs)| !runs.is_idle()) {
-            *weights.entry(*class).or_default() += u64::from(runs.weight);
+        for ((priority, _), runs) in parties.iter().filter(|(_, runs)| !runs.is_idle()) {
+            *weights.entry(*priority).or_default() += u64::from(runs.weight);
         }
         for (party, runs) in parties.iter_mut().filter(|(_, runs)| !runs.is_idle()) {
             let all = weights.get(&party.0).copied().unwrap_or(1).max(1);
@@ -236,24 +236,24 @@ mod tests {
 
     use super::*;
 
-    fn asker(caller: &str, weight: u32, class: Priority) -> Requester {
-        Requester { caller: caller.into(), weight, class }
+    fn requester(caller: &str, weight: u32, priority: Priority) -> Requester {
+        Requester { caller: caller.into(), weight, priority }
     }
 
     /// Takes permits until the next would have to wait.
-    fn take_all(limiter: &Arc<RunLimiter>, asker: &Requester) -> Vec<RunPermit> {
-        std::iter::from_fn(|| limiter.acquire(asker, RunLength::Long).now_or_never()).take(100).collect()
+    fn take_all(limiter: &Arc<RunLimiter>, requester: &Requester) -> Vec<RunPermit> {
+        std::iter::from_fn(|| limiter.acquire(requester, RunLength::Long).now_or_never()).take(100).collect()
     }
 
     #[tokio::test]
     async fn short_run_begins_beside_any_number_of_long_ones() {
         let limiter = RunLimiter::new(2);
-        let asker = asker("a", 1, Priority::Interactive);
-        let long = take_all(&limiter, &asker);
-        let mut waits = Box::pin(limiter.acquire(&asker, RunLength::Long));
+        let requester = requester("a", 1, Priority::Interactive);
+        let long = take_all(&limiter, &requester);
+        let mut waits = Box::pin(limiter.acquire(&requester, RunLength::Long));
         assert!(waits.as_mut().now_or_never().is_none());
-        let short = limiter.acquire(&asker, RunLength::Short).now_or_never().expect("it has a permit of its own");
-        let mut second = Box::pin(limiter.acquire(&asker, RunLength::Short));
+        let short = limiter.acquire(&requester, RunLength::Short).now_or_never().expect("it has a permit of its own");
+        let mut second = Box::pin(limiter.acquire(&requester, RunLength::Short));
         assert!(second.as_mut().now_or_never().is_none(), "of which there is one");
         drop(short);
         let second = second.now_or_never().expect("it is free again");
@@ -265,20 +265,20 @@ mod tests {
     #[tokio::test]
     async fn permits_single_caller_gets_all() {
         let limiter = RunLimiter::new(8);
-        assert_eq!(take_all(&limiter, &asker("a", 1, Priority::Interactive)).len(), 8);
-        assert_eq!(take_all(&limiter, &asker("a", 1, Priority::Interactive)).len(), 8, "all were given back");
+        assert_eq!(take_all(&limiter, &requester("a", 1, Priority::Interactive)).len(), 8);
+        assert_eq!(take_all(&limiter, &requester("a", 1, Priority::Interactive)).len(), 8, "all were given back");
     }
 
     #[tokio::test]
     async fn permits_several_callers_are_shared_by_weight() {
         let limiter = RunLimiter::new(8);
-        let a = take_all(&limiter, &asker("a", 1, Priority::Interactive));
-        let b = take_all(&limiter, &asker("b", 3, Priority::Interactive));
-        let c = take_all(&limiter, &asker("a", 1, Priority::Background));
+        let a = take_all(&limiter, &requester("a", 1, Priority::Interactive));
+        let b = take_all(&limiter, &requester("b", 3, Priority::Interactive));
+        let c = take_all(&limiter, &requester("a", 1, Priority::Background));
         assert_eq!((a.len(), b.len(), c.len()), (8, 6, 8));
         drop(a);
         assert_eq!(
-            take_all(&limiter, &asker("a", 1, Priority::Interactive)).len(),
+            take_all(&limiter, &requester("a", 1, Priority::Interactive)).len(),
             2,
             "a quarter, now that b is there"
         );
@@ -287,23 +287,23 @@ mod tests {
     #[tokio::test]
     async fn idle_permits_are_the_callers_share_less_what_it_has() {
         let limiter = RunLimiter::new(8);
-        let (a, b) = (asker("a", 1, Priority::Interactive), asker("b", 1, Priority::Background));
+        let (a, b) = (requester("a", 1, Priority::Interactive), requester("b", 1, Priority::Background));
         assert_eq!(limiter.idle(&a), 8);
         let _one = limiter.acquire(&a, RunLength::Long).await;
         assert_eq!((limiter.idle(&a), limiter.idle(&b)), (7, 4), "what is more urgent is not held up");
         let _in_the_background = limiter.acquire(&b, RunLength::Long).await;
         assert_eq!(limiter.idle(&a), 7);
-        let _of_weight = limiter.acquire(&asker("c", 3, Priority::Interactive), RunLength::Long).await;
+        let _of_weight = limiter.acquire(&requester("c", 3, Priority::Interactive), RunLength::Long).await;
         assert_eq!(limiter.idle(&a), 1);
     }
 
     #[tokio::test]
     async fn permit_goes_to_the_first_who_still_waits() {
         let limiter = RunLimiter::new(1);
-        let asker = asker("a", 1, Priority::Interactive);
-        let first = limiter.acquire(&asker, RunLength::Long).await;
-        let mut gone = Box::pin(limiter.acquire(&asker, RunLength::Long));
-        let mut waits = Box::pin(limiter.acquire(&asker, RunLength::Long));
+        let requester = requester("a", 1, Priority::Interactive);
+        let first = limiter.acquire(&requester, RunLength::Long).await;
+        let mut gone = Box::pin(limiter.acquire(&requester, RunLength::Long));
+        let mut waits = Box::pin(limiter.acquire(&requester, RunLength::Long));
         assert!(gone.as_mut().now_or_never().is_none() && waits.as_mut().now_or_never().is_none());
         drop(gone);
         drop(first);
@@ -315,7 +315,7 @@ mod tests {
     async fn upstream_is_slow_if_its_quickest_page_is() {
         let limiter = RunLimiter::new(1);
         assert!(!limiter.pages_are_slow(), "nothing is known");
-        let permit = limiter.acquire(&asker("a", 1, Priority::Interactive), RunLength::Long).await;
+        let permit = limiter.acquire(&requester("a", 1, Priority::Interactive), RunLength::Long).await;
         let seen = |millis| {
             permit.on_page(Duration::from_millis(millis));
             limiter.pages_are_slow()

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::window::Timestamp;
 
-/// One item with its position in the contract's order.
+/// An item with its position in the contract's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// The timestamp that the upstream selects on.

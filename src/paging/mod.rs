@@ -62,7 +62,7 @@ pub struct Run<P> {
     /// Planned number of items. `None` if the density is unknown: then the first pages decide where the run ends.
     pub planned: Option<f64>,
     /// The requests that wait for the run, and the accounting of its calls.
-    pub demand: Arc<RunWaiters>,
+    pub waiters: Arc<RunWaiters>,
     /// Receives the run's progress.
     pub status: watch::Sender<RunStatus>,
     /// Packs the fetched items.
@@ -135,12 +135,12 @@ pub struct RunStatus {
 pub enum RunPhase {
     /// Fetching: waits for its permit, the scheduler or its page.
     Fetching,
-    /// Paused: the quota is spent until `until` for runs of priority `class`. The run resumes by itself.
+    /// Paused: the quota is spent until `until` for runs of priority `priority`. The run resumes by itself.
     Paused {
         /// When the run resumes, as far as is known.
         until: Instant,
         /// Priority of the most urgent request that waited for it.
-        class: Priority,
+        priority: Priority,
     },
 }
 
@@ -258,25 +258,25 @@ impl<S> PagingStage<S> {
     /// Waits for a permit while the run is wanted, in the queue of its most urgent waiter.
     async fn permit<P>(&self, run: &Run<P>) -> Result<Option<RunPermit>, PagingError> {
         let Some(limiter) = self.settings.limiters.of(&run.series.account) else { return Ok(None) };
-        let demand = &run.demand;
+        let waiters = &run.waiters;
         let length = run.length();
-        let in_line = |class| {
-            let asker = Requester { class, ..demand.cause().clone() };
-            Box::pin(async move { limiter.acquire(&asker, length).await })
+        let in_line = |priority| {
+            let requester = Requester { priority, ..waiters.cause().clone() };
+            Box::pin(async move { limiter.acquire(&requester, length).await })
         };
-        let mut class = demand.class();
-        let mut permit = in_line(class);
+        let mut priority = waiters.priority();
+        let mut permit = in_line(priority);
         loop {
             tokio::select! {
                 permit = &mut permit => return Ok(Some(permit)),
-                () = demand.changed() => {}
+                () = waiters.changed() => {}
             }
-            if demand.is_abandoned() {
+            if waiters.is_abandoned() {
                 return Err(PagingError::Quota(QuotaError::Abandoned));
             }
-            if demand.class() < class {
-                class = demand.class();
-                permit = in_line(class);
+            if waiters.priority() < priority {
+                priority = waiters.priority();
+                permit = in_line(priority);
             }
         }
     }

@@ -24,8 +24,8 @@ where
     pub(super) async fn page(&mut self, bounds: QueryBounds, offset: u64, limit: u32) -> Result<Page, PagingError> {
         let mut paused = Duration::ZERO;
         loop {
-            let (series, demand) = (self.run.series.clone(), self.run.demand.clone());
-            let request = PageRequest { series, bounds, offset, limit, demand };
+            let (series, waiters) = (self.run.series.clone(), self.run.waiters.clone());
+            let request = PageRequest { series, bounds, offset, limit, waiters };
             let asked = Instant::now();
             match self.stage.below.clone().oneshot(request).await {
                 Ok(page) => {
@@ -35,9 +35,9 @@ where
                         status.last_page = took;
                     });
                     if let Some(permit) = &self.permit {
-                        permit.on_page(took.saturating_sub(self.run.demand.last_wait()));
+                        permit.on_page(took.saturating_sub(self.run.waiters.last_wait()));
                     }
-                    self.run.demand.on_page();
+                    self.run.waiters.on_page();
                     return Ok(page);
                 }
                 Err(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted))
@@ -57,13 +57,13 @@ where
 
     /// Waits until the quota should have room, or until a more urgent request joins the run. Returns the time waited.
     async fn pause(&self, exhausted: Exhausted) -> Duration {
-        let (begun, demand) = (Instant::now(), &self.run.demand);
-        let class = demand.class();
+        let (begun, waiters) = (Instant::now(), &self.run.waiters);
+        let priority = waiters.priority();
         let until = begun + exhausted.retry_after;
-        self.run.status.send_modify(|status| status.phase = RunPhase::Paused { until, class });
+        self.run.status.send_modify(|status| status.phase = RunPhase::Paused { until, priority });
         let more_urgent = async {
-            while demand.class() >= class {
-                demand.changed().await;
+            while waiters.priority() >= priority {
+                waiters.changed().await;
             }
         };
         tokio::select! {

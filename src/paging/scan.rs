@@ -1,4 +1,4 @@
-//! One pass over the pages of a query by offset. Pure: it is fed pages and says what it has found.
+//! A scan: one pass over the pages of a query by offset. Pure: it is fed pages and says what it has found.
 //!
 //! Kore does not promise that paging by offset is stable. A complete scan is verified by counting, not by order: if every
 //! page began where the one before ended, the last one said that no more follow, and no `segmentID` was repeated, then as
@@ -103,9 +103,9 @@ struct Multiple {
 /// Whether items must lie within the interval that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlacementCheck {
-    /// They must, because the answer is cut by their timestamps.
+    /// Items must lie within it, because the answer is cut by their timestamps.
     Checked,
-    /// They need not, because the answer is served only as a whole.
+    /// Items may lie anywhere, because the answer is served only as a whole.
     Unchecked,
 }
 

@@ -196,9 +196,9 @@ where
         let below = self.below.clone();
         Box::pin(async move {
             let scheduler = scheduler.ok_or(TokenError::UnknownAccount)?;
-            let waiters = request.demand.clone();
+            let waiters = request.waiters.clone();
             let permit = scheduler.acquire(&waiters).await?;
-            telemetry::quota_wait(waiters.class().label(), waiters.last_wait());
+            telemetry::quota_wait(waiters.priority().label(), waiters.last_wait());
             let account = request.series.account.clone();
             let calling = waiters.calling();
             let result = below.oneshot(request).await;

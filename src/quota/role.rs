@@ -7,7 +7,7 @@ use crate::replicas::ReplicaId;
 pub enum Role {
     /// Not known yet which replica is the leader; it takes moments to find out.
     Unknown,
-    /// This process makes calls: it shares the quota with no other, is the leader of all replicas, or has lost contact
+    /// The process makes calls: it shares the quota with no other, is the leader of all replicas, or has lost contact
     /// with Redis and uses its share of the quota.
     Leader,
     /// The given replica makes the calls of all.

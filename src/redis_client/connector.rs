@@ -41,7 +41,7 @@ const CLUSTER_MAP_UPDATE_TIME: Duration = Duration::from_millis(20);
 
 /// A server with the login for it.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct NodeAddress {
     host: String,
     port: u16,
     login: RedisConnectionInfo,
@@ -112,8 +112,8 @@ impl Connector {
     }
 
     /// The nodes of the URL.
-    fn nodes(&self, login: RedisConnectionInfo) -> impl Iterator<Item = Target> {
-        self.0.url.nodes.iter().map(move |(host, port)| Target {
+    fn nodes(&self, login: RedisConnectionInfo) -> impl Iterator<Item = NodeAddress> {
+        self.0.url.nodes.iter().map(move |(host, port)| NodeAddress {
             host: host.clone(),
             port: *port,
             login: login.clone(),
@@ -121,7 +121,7 @@ impl Connector {
     }
 
     /// The only server, or the master that the Sentinels name.
-    async fn single(&self) -> Result<Target, ConnectionError> {
+    async fn single(&self) -> Result<NodeAddress, ConnectionError> {
         match &self.0.url.kind {
             RedisKind::Sentinel(master) => self.find_master(master).await,
             _ => self.nodes(self.0.login.clone()).next().ok_or(ConnectionError::NoMaster),
@@ -129,28 +129,28 @@ impl Connector {
     }
 
     /// The Sentinels of the URL, each without a login.
-    pub(super) fn sentinels(&self) -> impl Iterator<Item = Target> {
+    pub(super) fn sentinels(&self) -> impl Iterator<Item = NodeAddress> {
         self.nodes(no_login())
     }
 
     /// The same Sentinel with the login of the URL; a Sentinel has no databases.
-    pub(super) fn with_login(&self, sentinel: &Target) -> Target {
-        Target { login: self.0.login.clone().set_db(0), ..sentinel.clone() }
+    pub(super) fn with_login(&self, sentinel: &NodeAddress) -> NodeAddress {
+        NodeAddress { login: self.0.login.clone().set_db(0), ..sentinel.clone() }
     }
 
     /// A server with the login of the URL.
-    pub(super) fn server(&self, host: String, port: u16) -> Target {
-        Target { host, port, login: self.0.login.clone() }
+    pub(super) fn server(&self, host: String, port: u16) -> NodeAddress {
+        NodeAddress { host, port, login: self.0.login.clone() }
     }
 
     /// Runs one command on a new connection.
-    pub(super) async fn query(&self, target: &Target, command: Command) -> Result<Reply, ConnectionError> {
+    pub(super) async fn query(&self, target: &NodeAddress, command: Command) -> Result<Reply, ConnectionError> {
         let connection = self.open(target).await?;
         let deadline = Instant::now() + self.0.step_timeout;
         connection.run(&[command], deadline).await?.pop().ok_or(ConnectionError::Nonsense)
     }
 
-    async fn open(&self, target: &Target) -> Result<RawConnection, ConnectionError> {
+    async fn open(&self, target: &NodeAddress) -> Result<RawConnection, ConnectionError> {
         let stream = self.dial(target).await?;
         // Each call has a deadline of its own.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -163,7 +163,7 @@ impl Connector {
 
     async fn dial(
         &self,
-        Target { host, port, .. }: &Target,
+        NodeAddress { host, port, .. }: &NodeAddress,
     ) -> Result<LimitedReplies<Box<dyn Duplex>>, ConnectionError> {
         let stream = timeout(self.0.step_timeout, dial(host, *port, self.0.tls.as_ref())).await;
         let stream = stream
@@ -173,7 +173,7 @@ impl Connector {
     }
 
     async fn connect_cluster(&self) -> Result<ClusterConnection, ConnectionError> {
-        let node = |Target { host, port, login }| {
+        let node = |NodeAddress { host, port, login }| {
             let addr = if self.0.url.tls {
                 ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
             } else {
@@ -193,7 +193,7 @@ impl Connector {
         bounded(3 * self.0.step_timeout, client.get_async_connection()).await.map_err(ConnectionError::before_a_call)
     }
 
-    async fn subscribe_at(&self, target: &Target, channels: &[String]) -> Result<MessageStream, ConnectionError> {
+    async fn subscribe_at(&self, target: &NodeAddress, channels: &[String]) -> Result<MessageStream, ConnectionError> {
         let (stream, step_timeout) = (self.dial(target).await?, self.0.step_timeout);
         let mut connection = bounded(step_timeout, PubSub::new(&target.login, stream)).await?;
         bounded(step_timeout, connection.subscribe(channels)).await?;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::future::select_ok;
 
-use super::connector::{Connector, Target};
+use super::connector::{Connector, NodeAddress};
 use super::{Command, ConnectionError, Reply};
 
 impl Connector {
@@ -11,7 +11,7 @@ impl Connector {
     ///
     /// # Errors
     /// If no Sentinel names a master, or one refuses the login.
-    pub(super) async fn find_master(&self, name: &str) -> Result<Target, ConnectionError> {
+    pub(super) async fn find_master(&self, name: &str) -> Result<NodeAddress, ConnectionError> {
         let sentinels: Vec<_> = self.sentinels().collect();
         let answers = sentinels.iter().map(|sentinel| Box::pin(self.master_by(sentinel, name)));
         // Each Sentinel may have failed in another way, so that no single error says what is wrong.
@@ -21,7 +21,7 @@ impl Connector {
         })
     }
 
-    async fn master_by(&self, sentinel: &Target, name: &str) -> Result<Target, ConnectionError> {
+    async fn master_by(&self, sentinel: &NodeAddress, name: &str) -> Result<NodeAddress, ConnectionError> {
         let question = || Command::new("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name.to_owned());
         let mut answer = self.query(sentinel, question()).await?;
         if answer.is_error("NOAUTH") {

@@ -143,8 +143,8 @@ fn decode_quota(body: &[u8]) -> Option<Message> {
 
 fn encode_permit(number: u64, message: &PermitMessage) -> String {
     match message {
-        PermitMessage::Request(Requester { caller, weight, class }) => {
-            format!("borrow:{number}:{}:{weight}:{}", class.label(), key_segment(caller))
+        PermitMessage::Request(Requester { caller, weight, priority }) => {
+            format!("borrow:{number}:{}:{weight}:{}", priority.label(), key_segment(caller))
         }
         PermitMessage::Granted(name) => format!("lent:{number}:{name}"),
         PermitMessage::Exhausted(milliseconds) => format!("spent:{number}:{milliseconds}"),
@@ -161,10 +161,10 @@ fn decode_permit(text: &str) -> Option<(u64, PermitMessage)> {
             let mut parts = rest.split(':');
             let label = parts.next()?;
             let classes = [Priority::Interactive, Priority::Refresh, Priority::Background];
-            let class = classes.into_iter().find(|class| class.label() == label)?;
+            let priority = classes.into_iter().find(|priority| priority.label() == label)?;
             let weight = parts.next()?.parse().ok().filter(|weight| *weight > 0)?;
             let caller = percent_decode_str(parts.next()?).decode_utf8().ok()?;
-            PermitMessage::Request(Requester { caller: caller.into(), weight, class })
+            PermitMessage::Request(Requester { caller: caller.into(), weight, priority })
         }
         "lent" => PermitMessage::Granted(rest.into()),
         "spent" => PermitMessage::Exhausted(rest.parse().ok()?),

@@ -260,12 +260,13 @@ enum FilterJson {
 pub struct RequesterJson {
     caller: String,
     weight: u32,
-    class: Priority,
+    #[serde(rename = "class")]
+    priority: Priority,
 }
 
 impl fmt::Debug for RequesterJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequesterJson").field("class", &self.class).finish_non_exhaustive()
+        f.debug_struct("RequesterJson").field("class", &self.priority).finish_non_exhaustive()
     }
 }
 
@@ -296,13 +297,13 @@ impl From<&SeriesJson> for Series {
 }
 
 impl From<&Requester> for RequesterJson {
-    fn from(Requester { caller, weight, class }: &Requester) -> Self {
-        Self { caller: caller.to_string(), weight: *weight, class: *class }
+    fn from(Requester { caller, weight, priority }: &Requester) -> Self {
+        Self { caller: caller.to_string(), weight: *weight, priority: *priority }
     }
 }
 
 impl From<&RequesterJson> for Requester {
-    fn from(RequesterJson { caller, weight, class }: &RequesterJson) -> Self {
-        Self { caller: caller.as_str().into(), weight: (*weight).max(1), class: *class }
+    fn from(RequesterJson { caller, weight, priority }: &RequesterJson) -> Self {
+        Self { caller: caller.as_str().into(), weight: (*weight).max(1), priority: *priority }
     }
 }

@@ -72,7 +72,7 @@ impl QueueTimeout {
     }
 
     /// Starts the clock again when the last call under way has ended.
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         self.state.send_modify(|state| {
             state.settle();
             state.under_way = state.under_way.saturating_sub(1);
@@ -80,7 +80,7 @@ impl QueueTimeout {
     }
 
     /// Restarts the clock: a page of the request's run has arrived.
-    pub fn begin_anew(&self) {
+    pub fn reset(&self) {
         self.state.send_modify(|state| {
             state.pages = state.pages.saturating_add(1);
             if state.pages > state.furthest {
@@ -142,70 +142,70 @@ mod tests {
         advance(Duration::from_secs(seconds)).await;
     }
 
-    fn is_over(patience: &QueueTimeout) -> bool {
-        patience.over(Duration::ZERO).now_or_never().is_some()
+    fn is_over(queue_timeout: &QueueTimeout) -> bool {
+        queue_timeout.over(Duration::ZERO).now_or_never().is_some()
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_lasts_as_long_as_nothing_comes_and_no_longer() {
-        let patience = QueueTimeout::new(MOST);
+        let queue_timeout = QueueTimeout::new(MOST);
         let begun = Instant::now();
-        patience.over(Duration::ZERO).await;
+        queue_timeout.over(Duration::ZERO).await;
         assert_eq!(begun.elapsed().as_secs(), 30);
-        patience.over(Duration::from_secs(2)).await;
+        queue_timeout.over(Duration::from_secs(2)).await;
         assert_eq!(begun.elapsed().as_secs(), 32);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_under_way_is_not_a_wait_for_the_quota() {
-        let patience = QueueTimeout::new(MOST);
+    async fn call_under_way_is_no_wait_for_the_quota() {
+        let queue_timeout = QueueTimeout::new(MOST);
         seconds(20).await;
-        patience.pause();
-        patience.pause();
+        queue_timeout.pause();
+        queue_timeout.pause();
         seconds(100).await;
-        patience.go_on();
+        queue_timeout.resume();
         seconds(100).await;
-        patience.go_on();
-        assert_eq!(patience.waited().time.as_secs(), 20);
+        queue_timeout.resume();
+        assert_eq!(queue_timeout.waited().time.as_secs(), 20);
         seconds(9).await;
-        assert!(!is_over(&patience));
+        assert!(!is_over(&queue_timeout));
         seconds(2).await;
-        assert!(is_over(&patience));
+        assert!(is_over(&queue_timeout));
     }
 
     #[tokio::test(start_paused = true)]
     async fn pages_that_had_come_before_do_not_begin_it_anew() {
-        let patience = QueueTimeout::new(MOST);
+        let queue_timeout = QueueTimeout::new(MOST);
         for _ in 0..3 {
             seconds(25).await;
-            patience.begin_anew();
+            queue_timeout.reset();
         }
         for _ in 0..2 {
-            patience.attempt_again();
+            queue_timeout.attempt_again();
             seconds(14).await;
-            (0..3).for_each(|_| patience.begin_anew());
-            assert!(!is_over(&patience));
+            (0..3).for_each(|_| queue_timeout.reset());
+            assert!(!is_over(&queue_timeout));
         }
-        patience.begin_anew();
+        queue_timeout.reset();
         seconds(29).await;
-        assert!(!is_over(&patience), "the fourth is new");
-        patience.attempt_again();
-        (0..4).for_each(|_| patience.begin_anew());
+        assert!(!is_over(&queue_timeout), "the fourth is new");
+        queue_timeout.attempt_again();
+        (0..4).for_each(|_| queue_timeout.reset());
         seconds(2).await;
-        assert!(is_over(&patience));
+        assert!(is_over(&queue_timeout));
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_goes_on_elsewhere_where_it_was() {
-        let patience = QueueTimeout::new(MOST);
-        (0..2).for_each(|_| patience.begin_anew());
+        let queue_timeout = QueueTimeout::new(MOST);
+        (0..2).for_each(|_| queue_timeout.reset());
         seconds(12).await;
-        let there = QueueTimeout::of(MOST, patience.waited());
-        (0..2).for_each(|_| there.begin_anew());
-        assert_eq!(there.waited(), patience.waited());
-        there.begin_anew();
-        patience.at_most(there.waited().time);
+        let there = QueueTimeout::of(MOST, queue_timeout.waited());
+        (0..2).for_each(|_| there.reset());
+        assert_eq!(there.waited(), queue_timeout.waited());
+        there.reset();
+        queue_timeout.at_most(there.waited().time);
         there.at_most(Duration::from_secs(5));
-        assert_eq!((patience.waited().time, there.waited().time), (Duration::ZERO, Duration::ZERO));
+        assert_eq!((queue_timeout.waited().time, there.waited().time), (Duration::ZERO, Duration::ZERO));
     }
 }

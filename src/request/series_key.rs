@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// One series of items. Two requests that differ in any field never share an answer.
+/// A series of items. Two requests that differ in any field never share an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Series {
     /// Kore's `accountId`.
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_known_filters_does_not_matter() {
+    fn order_of_known_filters_does_not_matter() {
         assert_eq!(
             parse(r#"{"sessionIds":["b","a","b"],"channels":["chat"]}"#),
             parse(r#" { "channels": ["chat"], "sessionIds": ["a", "b"] } "#)
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_opaque_and_what_is_not_an_object_is_refused() {
+    fn unknown_bodies_are_opaque_and_non_objects_refused() {
         assert_eq!(parse(""), Filter::None);
         assert_eq!(parse("{}"), Filter::None);
         for body in [
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_passes_if_it_passes_each_filter() {
+    fn item_passes_if_it_passes_each_filter() {
         let item = r#"{"agent":{"agentId":"a\u0031"},"channel":"chat","botSessionID":null,"x":1e2}"#.as_bytes();
         let passes = |body| match parse(body) {
             Filter::Known(known) => known.passes(item),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_member_spoils_no_other() {
+    fn malformed_member_fails_only_its_filter() {
         let item =
             br#"{"channel":7,"conversationID":"a","conversationID":"b","agent":{"agentId":"a1","agentId":"a2"}}"#;
         let passes = |body| matches!(parse(body), Filter::Known(known) if known.passes(item));

@@ -38,14 +38,14 @@ pub struct Requester {
     /// The caller's share of the quota under contention; at least 1.
     pub weight: u32,
     /// Priority of this request.
-    pub class: Priority,
+    pub priority: Priority,
 }
 
 #[cfg(test)]
 impl Requester {
     /// An interactive requester without competitors.
     pub(crate) fn anyone() -> Self {
-        Self { caller: "c".into(), weight: 1, class: Priority::Interactive }
+        Self { caller: "c".into(), weight: 1, priority: Priority::Interactive }
     }
 }
 
@@ -86,9 +86,9 @@ struct State {
 #[derive(Debug)]
 struct Waiter {
     ticket: u64,
-    asker: Requester,
+    requester: Requester,
     /// Timeout of its wait for the quota; `None` without a limit.
-    patience: Option<Arc<QueueTimeout>>,
+    queue_timeout: Option<Arc<QueueTimeout>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,20 +123,24 @@ impl RunWaiters {
 impl RunWaiters {
     /// Joins the run until the guard is dropped. The request's timeout stops while a call is under way and restarts with
     /// each page. `None` if the run has just been abandoned.
-    pub fn join(self: &Arc<Self>, asker: Requester, patience: Option<&Arc<QueueTimeout>>) -> Option<WaiterGuard> {
+    pub fn join(
+        self: &Arc<Self>,
+        requester: Requester,
+        queue_timeout: Option<&Arc<QueueTimeout>>,
+    ) -> Option<WaiterGuard> {
         let mut state = self.lock();
         if state.progress == Progress::Abandoned {
             return None;
         }
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        if let Some(patience) = patience.filter(|_| state.under_way > 0) {
-            patience.pause();
+        if let Some(queue_timeout) = queue_timeout.filter(|_| state.under_way > 0) {
+            queue_timeout.pause();
         }
-        state.waiting.push(Waiter { ticket, asker, patience: patience.cloned() });
+        state.waiting.push(Waiter { ticket, requester, queue_timeout: queue_timeout.cloned() });
         drop(state);
         self.changed.notify_one();
-        Some(WaiterGuard { demand: self.clone(), ticket })
+        Some(WaiterGuard { waiters: self.clone(), ticket })
     }
 
     /// The calls that no answer has reported yet; marks them as reported.
@@ -152,7 +156,7 @@ impl RunWaiters {
 impl RunWaiters {
     /// Restarts the timeouts of all waiters: a page has arrived.
     pub fn on_page(&self) {
-        self.lock().patiences().for_each(|patience| patience.begin_anew());
+        self.lock().queue_timeouts().for_each(|queue_timeout| queue_timeout.reset());
     }
 
     /// Adds calls that another replica has made for the run.
@@ -184,7 +188,7 @@ impl RunWaiters {
         let mut state = self.lock();
         state.under_way += 1;
         if state.under_way == 1 {
-            state.patiences().for_each(|patience| patience.pause());
+            state.queue_timeouts().for_each(|queue_timeout| queue_timeout.pause());
         }
         drop(state);
         CallGuard(self.clone())
@@ -216,44 +220,44 @@ impl RunWaiters {
     /// The most urgent waiter with the lowest `rank`, and that rank; the cause if no request waits.
     pub fn first<T: Ord>(&self, rank: impl Fn(&Requester) -> T) -> (T, Requester) {
         let state = self.lock();
-        let waiting = state.waiting.iter().map(|waiter| &waiter.asker);
-        let first = waiting.min_by_key(|asker| (asker.class, rank(asker))).unwrap_or(&self.cause);
+        let waiting = state.waiting.iter().map(|waiter| &waiter.requester);
+        let first = waiting.min_by_key(|requester| (requester.priority, rank(requester))).unwrap_or(&self.cause);
         (rank(first), first.clone())
     }
 
     /// Priority of the most urgent waiter.
-    pub fn class(&self) -> Priority {
-        self.first(|_| ()).1.class
+    pub fn priority(&self) -> Priority {
+        self.first(|_| ()).1.priority
     }
 }
 
 impl State {
-    fn patiences(&self) -> impl Iterator<Item = &Arc<QueueTimeout>> {
-        self.waiting.iter().filter_map(|waiter| waiter.patience.as_ref())
+    fn queue_timeouts(&self) -> impl Iterator<Item = &Arc<QueueTimeout>> {
+        self.waiting.iter().filter_map(|waiter| waiter.queue_timeout.as_ref())
     }
 }
 
 /// Membership of one request in a run; ends when dropped.
 #[derive(Debug)]
 pub struct WaiterGuard {
-    demand: Arc<RunWaiters>,
+    waiters: Arc<RunWaiters>,
     ticket: u64,
 }
 
 impl Drop for WaiterGuard {
     fn drop(&mut self) {
-        let mut state = self.demand.lock();
+        let mut state = self.waiters.lock();
         if let Some(place) = state.waiting.iter().position(|waiter| waiter.ticket == self.ticket) {
             let waiter = state.waiting.remove(place);
-            if let Some(patience) = waiter.patience.filter(|_| state.under_way > 0) {
-                patience.go_on();
+            if let Some(queue_timeout) = waiter.queue_timeout.filter(|_| state.under_way > 0) {
+                queue_timeout.resume();
             }
         }
         if state.waiting.is_empty() && state.progress == Progress::NotBegun {
             state.progress = Progress::Abandoned;
         }
         drop(state);
-        self.demand.changed.notify_one();
+        self.waiters.changed.notify_one();
     }
 }
 
@@ -266,7 +270,7 @@ impl Drop for CallGuard {
         let mut state = self.0.lock();
         state.under_way = state.under_way.saturating_sub(1);
         if state.under_way == 0 {
-            state.patiences().for_each(|patience| patience.go_on());
+            state.queue_timeouts().for_each(|queue_timeout| queue_timeout.resume());
         }
     }
 }
@@ -275,66 +279,66 @@ impl Drop for CallGuard {
 mod tests {
     use super::*;
 
-    fn asker(caller: &str, class: Priority) -> Requester {
-        Requester { caller: caller.into(), weight: 1, class }
+    fn requester(caller: &str, priority: Priority) -> Requester {
+        Requester { caller: caller.into(), weight: 1, priority }
     }
 
     #[test]
-    fn a_run_is_as_urgent_as_the_most_urgent_who_waits() {
-        let demand = RunWaiters::new(asker("a", Priority::Background));
-        let a = demand.join(asker("a", Priority::Background), None);
-        assert_eq!(demand.class(), Priority::Background);
-        let b = demand.join(asker("b", Priority::Interactive), None);
-        let c = demand.join(asker("c", Priority::Interactive), None);
-        assert_eq!(demand.first(|asker| asker.caller.clone()).1, asker("b", Priority::Interactive));
+    fn run_has_the_priority_of_its_most_urgent_waiter() {
+        let waiters = RunWaiters::new(requester("a", Priority::Background));
+        let a = waiters.join(requester("a", Priority::Background), None);
+        assert_eq!(waiters.priority(), Priority::Background);
+        let b = waiters.join(requester("b", Priority::Interactive), None);
+        let c = waiters.join(requester("c", Priority::Interactive), None);
+        assert_eq!(waiters.first(|requester| requester.caller.clone()).1, requester("b", Priority::Interactive));
         drop((b, c));
-        assert_eq!(demand.class(), Priority::Background);
-        assert_eq!(&*demand.cause().caller, "a");
+        assert_eq!(waiters.priority(), Priority::Background);
+        assert_eq!(&*waiters.cause().caller, "a");
         drop(a);
     }
 
     #[test]
-    fn what_nobody_wants_any_more_is_not_begun() {
-        let demand = RunWaiters::new(asker("a", Priority::Interactive));
+    fn run_without_waiters_is_not_begun() {
+        let waiters = RunWaiters::new(requester("a", Priority::Interactive));
         let (one, two) = (
-            demand.join(asker("a", Priority::Interactive), None),
-            demand.join(asker("b", Priority::Interactive), None),
+            waiters.join(requester("a", Priority::Interactive), None),
+            waiters.join(requester("b", Priority::Interactive), None),
         );
         drop(one);
-        assert!(!demand.is_abandoned());
+        assert!(!waiters.is_abandoned());
         drop(two);
-        assert!(demand.is_abandoned() && !demand.begin(Duration::ZERO));
-        assert!(demand.join(asker("c", Priority::Interactive), None).is_none());
+        assert!(waiters.is_abandoned() && !waiters.begin(Duration::ZERO));
+        assert!(waiters.join(requester("c", Priority::Interactive), None).is_none());
     }
 
     #[test]
-    fn what_has_begun_goes_on() {
-        let demand = RunWaiters::new(asker("a", Priority::Interactive));
-        let waiting = demand.join(asker("a", Priority::Interactive), None);
-        assert!(demand.begin(Duration::ZERO));
+    fn begun_run_continues_without_waiters() {
+        let waiters = RunWaiters::new(requester("a", Priority::Interactive));
+        let waiting = waiters.join(requester("a", Priority::Interactive), None);
+        assert!(waiters.begin(Duration::ZERO));
         drop(waiting);
-        assert!(!demand.is_abandoned() && demand.begin(Duration::ZERO));
-        assert!(demand.join(asker("b", Priority::Interactive), None).is_some());
+        assert!(!waiters.is_abandoned() && waiters.begin(Duration::ZERO));
+        assert!(waiters.join(requester("b", Priority::Interactive), None).is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_stands_still_during_a_call_and_begins_anew_with_a_page() {
-        let patience = || Arc::new(QueueTimeout::new(Duration::from_secs(30)));
-        let waited = |patience: &QueueTimeout| patience.waited().time.as_secs();
-        let demand = RunWaiters::new(asker("a", Priority::Interactive));
-        let (first, leaves, late) = (patience(), patience(), patience());
-        let join = |patience| demand.join(asker("a", Priority::Interactive), Some(patience)).unwrap();
+    async fn queue_timeout_pauses_during_a_call_and_resets_with_a_page() {
+        let queue_timeout = || Arc::new(QueueTimeout::new(Duration::from_secs(30)));
+        let waited = |queue_timeout: &QueueTimeout| queue_timeout.waited().time.as_secs();
+        let waiters = RunWaiters::new(requester("a", Priority::Interactive));
+        let (first, leaves, late) = (queue_timeout(), queue_timeout(), queue_timeout());
+        let join = |queue_timeout| waiters.join(requester("a", Priority::Interactive), Some(queue_timeout)).unwrap();
         let (_first, leaving) = (join(&first), join(&leaves));
         let seconds = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         seconds(4).await;
-        let calls = [demand.calling(), demand.calling()];
+        let calls = [waiters.calling(), waiters.calling()];
         seconds(2).await;
         let _late = join(&late);
         drop(leaving);
         seconds(2).await;
         drop(calls);
         assert_eq!([&first, &leaves, &late].map(|one| waited(one)), [4, 6, 6]);
-        demand.on_page();
+        waiters.on_page();
         seconds(1).await;
         assert_eq!([&first, &leaves, &late].map(|one| waited(one)), [1, 7, 1], "one who has left waits for itself");
     }

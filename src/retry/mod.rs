@@ -113,7 +113,7 @@ mod tests {
             bounds: crate::window::UpperBound::Inclusive.query_for(crate::window::Interval::default()),
             offset: 0,
             limit: 100,
-            demand: RunWaiters::new(Requester::anyone()),
+            waiters: RunWaiters::new(Requester::anyone()),
         };
         let result = RetryLayer.layer(below).oneshot(request).await;
         (result.is_ok(), count - left.lock().unwrap().len())

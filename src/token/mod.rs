@@ -231,7 +231,7 @@ mod tests {
             bounds: UpperBound::Inclusive.query_for(Interval::default()),
             offset: 0,
             limit: 100,
-            demand: RunWaiters::new(Requester::anyone()),
+            waiters: RunWaiters::new(Requester::anyone()),
         }
     }
 

@@ -200,8 +200,8 @@ mod tests {
         let client = Client::new(&config, clock.clone()).unwrap();
         let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), agentic: false };
         let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
-        let (series, demand) = (Arc::new(series), RunWaiters::new(Requester::anyone()));
-        let page = PageRequest { series, bounds, offset: 0, limit: 1, demand };
+        let (series, waiters) = (Arc::new(series), RunWaiters::new(Requester::anyone()));
+        let page = PageRequest { series, bounds, offset: 0, limit: 1, waiters };
         let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
         let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
         let told = |allowance: Option<RateLimitHeader>| allowance.map(|told| (told.limit, told.remaining));

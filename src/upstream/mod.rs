@@ -22,7 +22,7 @@ use crate::window::{Bound, QueryBounds};
 /// The most items that the upstream puts on a page.
 pub const PAGE_LIMIT: u32 = 100;
 
-/// One page to fetch.
+/// A page to fetch.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
     /// The rows to fetch.
@@ -34,5 +34,5 @@ pub struct PageRequest {
     /// Most items to return, up to [`PAGE_LIMIT`].
     pub limit: u32,
     /// The requests that wait for the page, and the accounting of its calls.
-    pub demand: Arc<RunWaiters>,
+    pub waiters: Arc<RunWaiters>,
 }

@@ -1,4 +1,4 @@
-//! One upstream page, checked against the documented shape.
+//! An upstream page, checked against the documented shape.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ const TOO_MANY_ITEMS: &str = "too many items";
 /// Bytes that a body may hold besides its items, beyond as many again as the items, before the items are copied out of it.
 const PADDING: usize = 64 << 10;
 
-/// One page: items as slices of the body, byte for byte.
+/// A page: items as slices of the body, byte for byte.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The items, in the upstream's order.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Interval, Timestamp};
 
-/// One tier: data younger than `younger_than` may be served from an entry that is at most `max_age` old.
+/// A tier: data younger than `younger_than` may be served from an entry that is at most `max_age` old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FreshnessTier {
     /// Upper bound of the data's age.

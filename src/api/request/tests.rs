@@ -100,7 +100,7 @@ fn page_of_any_size_is_allowed() {
 #[test]
 fn priority_field_sets_the_priority() {
     let target = format!("{PATH}?from=2026-11-20&to=2026-11-20");
-    for (priority, class) in [
+    for (field, priority) in [
         ("u=7", Priority::Background),
         ("i, u=7", Priority::Background),
         ("u=6;x=1", Priority::Refresh),
@@ -109,9 +109,9 @@ fn priority_field_sets_the_priority() {
         ("u=77", Priority::Interactive),
         ("i", Priority::Interactive),
     ] {
-        let parsed = parse(&target, &[("accountId", "a1"), ("priority", priority)], "").unwrap();
-        assert_eq!(parsed.query.asker.class, class, "{priority}");
-        assert_eq!(&*parsed.query.asker.caller, "c");
+        let parsed = parse(&target, &[("accountId", "a1"), ("priority", field)], "").unwrap();
+        assert_eq!(parsed.query.requester.priority, priority, "{field}");
+        assert_eq!(&*parsed.query.requester.caller, "c");
     }
 }
 

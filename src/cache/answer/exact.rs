@@ -35,14 +35,14 @@ impl Session {
             self.release_batch_guard();
             let (chunk, outcome) = match source {
                 ExactSource::Cached(chunk) => (chunk, Outcome::Hit),
-                ExactSource::Fetch(fetch) => match self.wait_for_exact(fetch).await? {
-                    Some(chunk) => (chunk, Outcome::Bypass),
-                    // The fetch was left to another replica, which is the leader now.
-                    None => {
+                ExactSource::Fetch(fetch) => {
+                    let Some(chunk) = self.wait_for_exact(fetch).await? else {
+                        // The fetch was left to another replica, which is the leader now.
                         self.waiter.queue_timeout.attempt_again();
                         continue;
-                    }
-                },
+                    };
+                    (chunk, Outcome::Bypass)
+                }
             };
             let (interval, fetched_at) = (self.progress.remaining, chunk.fetched_at());
             let slice = Slice { rows: 0..chunk.len(), chunk };

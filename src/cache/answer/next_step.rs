@@ -10,7 +10,7 @@
 //! | its beginning, and no fetch brings it; or an additional run can be started at once | [`Action::RequestRuns`] |
 //! | its beginning, and a fetch brings it | [`Action::AwaitFetches`] |
 
-use super::progress::Progress;
+use super::progress::AnswerProgress;
 use super::query::Delivery;
 use crate::cache::fetch::needed_part;
 use crate::cache::series::NextNeed;
@@ -90,7 +90,7 @@ pub(super) struct FetchChoice {
 }
 
 /// The next step, by what `plan` finds of the remaining window.
-pub(super) fn next_step<V>(progress: &Progress, plan: &Plan<V>, series: &impl SeriesSnapshot) -> NextStep {
+pub(super) fn next_step<V>(progress: &AnswerProgress, plan: &Plan<V>, series: &impl SeriesSnapshot) -> NextStep {
     if plan.missing.is_empty() {
         return NextStep::Complete;
     }
@@ -131,7 +131,7 @@ fn choose_fetches(to_fetch: &IntervalSet, series: &impl SeriesSnapshot) -> (Vec<
 
 /// The number of pages that are still to be fetched, if known and if the delivery depends on it.
 fn pages_to_come(
-    progress: &Progress,
+    progress: &AnswerProgress,
     fetches: &[FetchChoice],
     unclaimed: &IntervalSet,
     series: &impl SeriesSnapshot,
@@ -146,7 +146,7 @@ fn pages_to_come(
 
 /// Requests runs if no fetch brings the beginning of the missing time, or if an additional run can be started at once.
 fn request_or_wait(
-    progress: &Progress,
+    progress: &AnswerProgress,
     to_fetch: &IntervalSet,
     unclaimed: IntervalSet,
     series: &impl SeriesSnapshot,

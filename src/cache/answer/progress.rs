@@ -17,7 +17,7 @@ const LONG_PAGES_ABOVE_A_DAY: f64 = 12.0;
 
 /// The state of one answer, apart from its chunks.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct AnswerProgress {
     /// The part of the window that is still to be answered.
     pub(super) remaining: Interval,
     pub(super) delivery: Delivery,
@@ -32,7 +32,7 @@ pub(super) struct Progress {
     empty_fetches: usize,
 }
 
-impl Progress {
+impl AnswerProgress {
     /// The state of an answer to `window`.
     pub(super) fn new(window: Interval, lists_redis: bool) -> Self {
         Self {
@@ -90,7 +90,7 @@ pub(super) struct RoundLimit {
 
 impl RoundLimit {
     /// A limit that begins to count now.
-    pub(super) fn new(progress: &Progress) -> Self {
+    pub(super) fn new(progress: &AnswerProgress) -> Self {
         Self { rounds: 0, events: progress.events }
     }
 
@@ -98,7 +98,7 @@ impl RoundLimit {
     ///
     /// # Errors
     /// [`CacheError::ItemsMoving`] after too many rounds without progress.
-    pub(super) fn count_round(&mut self, progress: &Progress) -> Result<(), CacheError> {
+    pub(super) fn count_round(&mut self, progress: &AnswerProgress) -> Result<(), CacheError> {
         self.rounds = if progress.events > self.events { 0 } else { self.rounds + 1 };
         self.events = progress.events;
         if self.rounds > MAX_ROUNDS_WITHOUT_PROGRESS { Err(CacheError::ItemsMoving) } else { Ok(()) }
@@ -107,7 +107,7 @@ impl RoundLimit {
 
 /// Facts about a streamed answer that are known before its end.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct PartialFacts {
     /// The time of the oldest fetch whose result was cached before the request.
     pub(super) oldest_entry: Option<Timestamp>,
     /// Whether something had to be fetched.
@@ -116,7 +116,7 @@ pub(super) struct Report {
     pub(super) is_stale: bool,
 }
 
-impl Report {
+impl PartialFacts {
     /// Adds entries of these fetch times, and whether something is missing.
     pub(super) fn add(&mut self, fetched_at: impl Iterator<Item = Timestamp>, is_missing: bool) {
         self.oldest_entry = fetched_at.chain(self.oldest_entry).min();
@@ -128,8 +128,8 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn progress() -> Progress {
-        Progress::new(Interval::default(), false)
+    fn progress() -> AnswerProgress {
+        AnswerProgress::new(Interval::default(), false)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::gathered::Gathered;
 use super::lookup::{Hit, ItemConversion, Lookup, LookupPolicy};
 use super::next_step::{Action, NextStep, next_step};
-use super::progress::{Progress, Report};
+use super::progress::{AnswerProgress, PartialFacts};
 use super::query::{Delivery, Query};
 use super::snapshot::{JoinedFetch, LockedSeries};
 use crate::cache::error::CacheError;
@@ -37,8 +37,8 @@ pub(super) struct Session {
     /// Dropped when the missing time has been requested, so that the leader's batch is complete.
     batch_guard: Option<Arc<BatchGuard>>,
     pub(super) gathered: Gathered,
-    pub(super) progress: Progress,
-    pub(super) report: Report,
+    pub(super) progress: AnswerProgress,
+    pub(super) report: PartialFacts,
 }
 
 /// The result of a planning round.
@@ -93,8 +93,8 @@ impl Session {
             waiter: Waiter::new(query.requester.clone(), queue_timeout),
             batch_guard,
             gathered: Gathered::new(query.asked_at),
-            progress: Progress::new(query.window, query.lists_redis),
-            report: Report::default(),
+            progress: AnswerProgress::new(query.window, query.lists_redis),
+            report: PartialFacts::default(),
             fetcher,
             query,
         }
@@ -160,10 +160,7 @@ impl Session {
         let snapshot = LockedSeries::new(&self.fetcher, &self.query, &self.gathered, &self.waiter, series);
         loop {
             let step = next_step(&self.progress, plan, &snapshot);
-            let fetches = match &step {
-                NextStep::Proceed { fetches, .. } => fetches,
-                _ => return (step, Vec::new()),
-            };
+            let NextStep::Proceed { fetches, .. } = &step else { return (step, Vec::new()) };
             // Otherwise the next choice is made without the one that was abandoned.
             if let Some(joined) = snapshot.join(fetches) {
                 return (step, joined);

@@ -60,7 +60,7 @@ impl Session {
             let Waiter { requester, queue_timeout, .. } = &*self.waiter;
             // Only the fetch that brings the next missing time must keep the timeout; others may be paused for longer.
             if let Some(next) = fetches.iter().min_by_key(|joined| joined.needed.start) {
-                next.fetch.check_queue_timeout(requester.class, queue_timeout)?;
+                next.fetch.check_queue_timeout(requester.priority, queue_timeout)?;
             }
             tokio::select! {
                 biased;
@@ -84,7 +84,7 @@ impl Session {
     fn should_leave(&self, JoinedFetch { fetch, needed, .. }: &JoinedFetch) -> bool {
         let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
         let expected_wait = scheduler.map(|scheduler| scheduler.expected_wait()).unwrap_or_default();
-        fetch.is_too_long_for(*needed, self.query.requester.class, expected_wait)
+        fetch.is_too_long_for(*needed, self.query.requester.priority, expected_wait)
     }
 
     /// Ends with an error when the quota has granted none of these fetches a call within the queue timeout.
@@ -93,10 +93,11 @@ impl Session {
         let is_remote = fetches.iter().any(|joined| joined.fetch.is_remote());
         queue_timeout.over(if is_remote { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
         let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
-        let retry_after = match fetches.iter().filter_map(|joined| joined.fetch.paused_until(requester.class)).max() {
+        let retry_after = match fetches.iter().filter_map(|joined| joined.fetch.paused_until(requester.priority)).max()
+        {
             Some(until) => until.saturating_duration_since(Instant::now()),
             None if is_remote => RETRY_AFTER_SILENCE,
-            None => scheduler.map_or(RETRY_AFTER_SILENCE, |scheduler| scheduler.forecast(1, requester.class)),
+            None => scheduler.map_or(RETRY_AFTER_SILENCE, |scheduler| scheduler.forecast(1, requester.priority)),
         };
         // If the quota could grant a call at once, the permits for runs were what was waited for.
         if retry_after.is_zero() {

@@ -201,7 +201,7 @@ impl Fetcher {
             interval,
             page_range: PageRange::ALL,
             asked_at: self.clock.now() - Duration::from_millis(request.age_ms),
-            asker: Requester::from(&request.requester),
+            requester: Requester::from(&request.requester),
             may_stream: false,
         };
         let placed = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };

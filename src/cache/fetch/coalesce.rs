@@ -78,12 +78,12 @@ fn joined_intervals<'a>(
         }
     }
     let mut intervals: Vec<(Interval, bool, Option<&str>)> = Vec::new();
-    for class in [Priority::Interactive, Priority::Refresh, Priority::Background] {
+    for priority in [Priority::Interactive, Priority::Refresh, Priority::Background] {
         // Agentic data first: it serves the other requests as well.
         for agentic in [true, false] {
             for caller in &callers {
                 let own = requests.iter().filter(|(waiter, request)| {
-                    (waiter.requester.class, request.agentic) == (class, agentic) && is_of(waiter, *caller)
+                    (waiter.requester.priority, request.agentic) == (priority, agentic) && is_of(waiter, *caller)
                 });
                 let mut left: IntervalSet =
                     own.flat_map(|(_, request)| request.intervals.intervals().iter().copied()).collect();
@@ -116,7 +116,7 @@ fn owner(
         .filter_map(|(waiter, request)| Some((waiter, request.agentic, needed_part(&request.intervals, interval)?)));
     let (charged, ..) = served.clone().min_by_key(|(waiter, asked_agentic, need)| {
         // An agentic run exists because a request asked for it.
-        (!is_of(waiter, caller), waiter.requester.class, *asked_agentic != agentic, Reverse(need.length()))
+        (!is_of(waiter, caller), waiter.requester.priority, *asked_agentic != agentic, Reverse(need.length()))
     })?;
     let waiters = served.map(|(waiter, ..)| waiter.clone()).collect();
     let needing = requests.iter().map(|(_, request)| request);
@@ -151,8 +151,11 @@ mod tests {
         Interval::new(Timestamp::from_seconds(start), Timestamp::from_seconds(end))
     }
 
-    fn waiter(caller: &str, class: Priority) -> Arc<Waiter> {
-        Waiter::new(Requester { caller: caller.into(), weight: 1, class }, Arc::new(QueueTimeout::new(Duration::ZERO)))
+    fn waiter(caller: &str, priority: Priority) -> Arc<Waiter> {
+        Waiter::new(
+            Requester { caller: caller.into(), weight: 1, priority },
+            Arc::new(QueueTimeout::new(Duration::ZERO)),
+        )
     }
 
     fn request(waiter: &Arc<Waiter>, start: i64, end: i64, agentic: bool) -> PendingRequest {

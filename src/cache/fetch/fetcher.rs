@@ -85,6 +85,6 @@ impl Fetcher {
         let limiter = self.limiters.of(&series.account).filter(|limiter| limiter.pages_are_slow());
         let Some((limiter, scheduler)) = limiter.zip(self.quotas.scheduler(&series.account)) else { return 0 };
         let idle = limiter.idle(requester);
-        scheduler.spare_calls(requester.class, u32::try_from(idle).unwrap_or(u32::MAX)) as usize
+        scheduler.spare_calls(requester.priority, u32::try_from(idle).unwrap_or(u32::MAX)) as usize
     }
 }

@@ -102,7 +102,7 @@ impl Fetcher {
             interval: Interval::new(start, start + Duration::from_secs(1)),
             page_range: PageRange::ALL,
             asked_at: self.clock.now(),
-            asker: Requester::clone(task.fetch.waiters.cause()),
+            requester: Requester::clone(task.fetch.waiters.cause()),
             may_stream: false,
         };
         let queue_timeout = Arc::new(QueueTimeout::new(self.settings.queue_timeout));

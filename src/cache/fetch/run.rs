@@ -61,7 +61,7 @@ impl Fetcher {
             interval: spec.interval,
             placed: spec.placed,
             planned,
-            demand: waiters.clone(),
+            waiters: waiters.clone(),
             status: task.fetch.status().clone(),
             packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placed, spec.epoch),
         };

@@ -12,7 +12,7 @@
 //! `AGENTIC` is `rich` or `plain`. Names are percent-encoded, so that no name contains a separator. The keys of one account's purges share a slot of a
 //! Cluster.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -85,17 +85,17 @@ impl ChunkKeys {
 
     /// The keys of all cells of a series that intervals overlap, ascending.
     pub(super) fn cells(&self, series: &Series, intervals: &IntervalSet) -> Vec<String> {
-        let mut cells = BTreeMap::new();
+        let mut cells = BTreeSet::new();
         for interval in intervals.intervals() {
             let mut at = interval.start;
             while at < interval.end {
                 let cell = self.grid.cell(at);
-                cells.insert(cell.start, ());
+                cells.insert(cell.start);
                 at = cell.end;
             }
         }
         let series = self.series(series);
-        cells.into_keys().map(|start| self.cell(&series, start)).collect()
+        cells.into_iter().map(|start| self.cell(&series, start)).collect()
     }
 
     /// The marker that `window.field` is wrong for an account.

@@ -95,10 +95,7 @@ impl Inner {
             }
         }
         has_failed |= self.write_into_cells(&writes).await.is_err();
-        match has_failed {
-            true => Some("failed"),
-            false => (!writes.is_empty()).then_some("ok"),
-        }
+        if has_failed { Some("failed") } else { (!writes.is_empty()).then_some("ok") }
     }
 
     /// Writes chunks into their cells in place of those that they cover, except those that were purged.

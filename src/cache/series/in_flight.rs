@@ -180,9 +180,9 @@ impl InFlightFetch {
     }
 
     /// Until when the quota pauses the run for this priority.
-    pub(in crate::cache) fn paused_until(&self, class: Priority) -> Option<Instant> {
+    pub(in crate::cache) fn paused_until(&self, priority: Priority) -> Option<Instant> {
         match self.status.borrow().phase {
-            RunPhase::Paused { until, class: paused } if paused <= class => Some(until),
+            RunPhase::Paused { until, priority: paused } if paused <= priority => Some(until),
             RunPhase::Paused { .. } | RunPhase::Fetching => None,
         }
     }
@@ -195,10 +195,10 @@ impl InFlightFetch {
     /// An error if the quota pauses the run beyond the end of `queue_timeout`.
     pub(in crate::cache) fn check_queue_timeout(
         &self,
-        class: Priority,
+        priority: Priority,
         queue_timeout: &QueueTimeout,
     ) -> Result<(), CacheError> {
-        match self.paused_until(class).filter(|until| *until > queue_timeout.end()) {
+        match self.paused_until(priority).filter(|until| *until > queue_timeout.end()) {
             Some(until) => Err(CacheError::QuotaExhausted(Exhausted {
                 retry_after: until.saturating_duration_since(Instant::now()),
             })),
@@ -209,7 +209,12 @@ impl InFlightFetch {
     /// Whether a waiter of this priority that needs only `need` should fetch it separately. While the quota is
     /// contended, and each call waits for `expected_wait`, the other pages of the run would take much longer than a
     /// separate call. A slow upstream counts too, for a waiter that is more urgent than the run.
-    pub(in crate::cache) fn is_too_long_for(&self, need: Interval, class: Priority, expected_wait: Duration) -> bool {
+    pub(in crate::cache) fn is_too_long_for(
+        &self,
+        need: Interval,
+        priority: Priority,
+        expected_wait: Duration,
+    ) -> bool {
         let RunStatus { interval, pages, expected, last_page, .. } = *self.status.borrow();
         let Some(expected) = expected.filter(|_| !self.is_remote()) else { return false };
         let planned = expected / f64::from(PAGE_LIMIT);
@@ -217,7 +222,7 @@ impl InFlightFetch {
         let all = if f64::from(pages) < planned { planned } else { f64::from(RunBounds::PRODUCT.pages) };
         let share = need.intersection(interval).length().as_secs_f64() / interval.length().as_secs_f64().max(1.0);
         let pages_saved = all - f64::from(pages) - all * share;
-        let is_urgent = class < self.waiters.cause().class;
+        let is_urgent = priority < self.waiters.cause().priority;
         let wait = expected_wait.max(self.waiters.last_wait());
         let (min_pages_saved, page) =
             if is_urgent { (MIN_PAGES_SAVED_IF_URGENT, wait.max(last_page)) } else { (MIN_PAGES_SAVED, wait) };

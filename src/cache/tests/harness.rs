@@ -50,14 +50,14 @@ impl TestRun {
 
     /// Begins a call.
     pub(super) fn call(&self) {
-        assert!(self.run.demand.begin(Duration::ZERO), "the run was abandoned");
+        assert!(self.run.waiters.begin(Duration::ZERO), "the run was abandoned");
     }
 
     /// Reports a page.
     pub(super) fn page(&self) {
         self.call();
         self.run.status.send_modify(|status| status.pages += 1);
-        self.run.demand.on_page();
+        self.run.waiters.on_page();
     }
 
     /// Shortens the run to end at `end`, with so many expected items.
@@ -151,16 +151,28 @@ impl TestHarness {
     }
 
     /// Starts a request of the default series; it waits by the time this returns.
-    pub(super) async fn request(&self, start: i64, end: i64, class: Priority) -> PendingAnswer {
-        self.request_series(series(), start, end, class).await
+    pub(super) async fn request(&self, start: i64, end: i64, priority: Priority) -> PendingAnswer {
+        self.request_series(series(), start, end, priority).await
     }
 
     /// Starts a request of a series.
-    pub(super) async fn request_series(&self, series: Series, start: i64, end: i64, class: Priority) -> PendingAnswer {
-        let asker = Requester { class, ..Requester::anyone() };
+    pub(super) async fn request_series(
+        &self,
+        series: Series,
+        start: i64,
+        end: i64,
+        priority: Priority,
+    ) -> PendingAnswer {
+        let requester = Requester { priority, ..Requester::anyone() };
         let (interval, page_range) = (interval(start, end), PageRange::ALL);
-        let query =
-            WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), asker, may_stream: true };
+        let query = WindowQuery {
+            series: series.into(),
+            interval,
+            page_range,
+            asked_at: at(5_000),
+            requester,
+            may_stream: true,
+        };
         let pending = tokio::spawn(self.stage.clone().oneshot(query));
         settle().await;
         pending

@@ -27,7 +27,7 @@ async fn request_without_a_call_ends_after_the_queue_timeout() {
     let pending = harness.request(0, 100, Priority::Interactive).await;
     let run = harness.next_run().await;
     assert_eq!(seconds_until_refused(pending).await, 29, "the run was started a moment later");
-    assert!(run.run.demand.is_abandoned());
+    assert!(run.run.waiters.is_abandoned());
     run.finish(Err(PagingError::Quota(QuotaError::Abandoned)));
     settle().await;
     harness.assert_idle();
@@ -91,7 +91,7 @@ async fn queue_timeout_stops_while_a_call_is_in_progress() {
     let first = harness.request(0, 100, Priority::Interactive).await;
     let run = harness.next_run().await;
     sleep(20 * SECOND).await;
-    let calling = run.run.demand.calling();
+    let calling = run.run.waiters.calling();
     sleep(100 * SECOND).await;
     assert!(!first.is_finished());
     drop(calling);

@@ -26,10 +26,10 @@ async fn urgent_request_fetches_its_part_of_slow_run_separately() {
     run.page();
     // Thirty pages, each of which waits for the quota for a second.
     run.shorten(1_000, 3_000.0);
-    assert!(run.run.demand.begin(Duration::from_secs(1)));
+    assert!(run.run.waiters.begin(Duration::from_secs(1)));
     let urgent = harness.request(400, 430, Priority::Interactive).await;
     let own = harness.next_run().await;
-    assert_eq!((own.interval(), own.run.demand.class()), ((400, 430), Priority::Interactive));
+    assert_eq!((own.interval(), own.run.waiters.priority()), ((400, 430), Priority::Interactive));
     let joins = harness.request(405, 420, Priority::Interactive).await;
     harness.assert_no_run().await;
     own.succeed();
@@ -77,7 +77,7 @@ async fn remaining_waiter_is_served_by_the_same_run() {
     let run = harness.next_run().await;
     let stays = harness.request(0, 100, Priority::Background).await;
     cancel(leaves).await;
-    assert_eq!(run.run.demand.class(), Priority::Background, "it is no longer urgent");
+    assert_eq!(run.run.waiters.priority(), Priority::Background, "it is no longer urgent");
     run.succeed();
     assert_whole(&answered(stays).await, 0, 100);
     harness.assert_no_run().await;
@@ -89,7 +89,7 @@ async fn paused_run_refuses_only_less_urgent_waiters() {
     let mut harness = TestHarness::new();
     let pause = |run: &TestRun, seconds| {
         let phase =
-            RunPhase::Paused { until: Instant::now() + Duration::from_secs(seconds), class: Priority::Background };
+            RunPhase::Paused { until: Instant::now() + Duration::from_secs(seconds), priority: Priority::Background };
         run.run.status.send_modify(|status| status.phase = phase);
     };
     let patient = harness.request(0, 100, Priority::Background).await;

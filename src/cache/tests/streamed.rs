@@ -38,8 +38,8 @@ impl StreamHarness {
             move |request: PageRequest| {
                 let (rows, calls) = (rows.clone(), calls.clone());
                 async move {
-                    assert!(request.demand.begin(Duration::ZERO), "the run was abandoned");
-                    let _calling = request.demand.calling();
+                    assert!(request.waiters.begin(Duration::ZERO), "the run was abandoned");
+                    let _calling = request.waiters.calling();
                     calls.acquire().await.unwrap().forget();
                     Ok::<_, QuotaError>(answer(&rows.lock().unwrap(), &request))
                 }
@@ -57,9 +57,15 @@ impl StreamHarness {
     /// Requests these rows of a series.
     async fn request_series(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
         let interval = interval(FIRST + start * MINUTE, FIRST + end * MINUTE);
-        let (page_range, asker) = (PageRange::ALL, Requester::anyone());
-        let query =
-            WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), asker, may_stream: true };
+        let (page_range, requester) = (PageRange::ALL, Requester::anyone());
+        let query = WindowQuery {
+            series: series.into(),
+            interval,
+            page_range,
+            asked_at: at(5_000),
+            requester,
+            may_stream: true,
+        };
         self.stage.clone().oneshot(query).await.unwrap()
     }
 

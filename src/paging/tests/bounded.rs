@@ -1,4 +1,4 @@
-//! Runs are bounded: where one of unknown density ends, and what becomes of one that is larger than planned.
+//! Tests of bounded runs: where runs of unknown density end, and how runs larger than planned are cut or dropped.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn seconds(start: i64, end: i64) -> Interval {
     Interval::new(Timestamp::from_seconds(start), Timestamp::from_seconds(end))
 }
 
-/// So many rows, one each so many seconds.
+/// Rows at a constant interval.
 fn each(interval: i64, rows: i64, order: Rows) -> Upstream {
     let row = |n: i64| (Timestamp::from_millis(n * interval * 1000 + 500), format!("ac-{n:06}"));
     upstream((0..rows).map(row).collect(), order, UpperBound::Exclusive)
@@ -30,7 +30,7 @@ fn unknown_density_ends_behind_its_first_page() {
         let fetched = played.result.unwrap();
         let rows = fetched.packed.iter().map(|part| part.items.len()).sum::<usize>();
         assert_eq!(played.calls, rows.div_ceil(100) as u64, "{order:?}: no call too many");
-        let near = |moment: Timestamp, second: i64| (moment.as_seconds() - second).abs() < 30;
+        let near = |timestamp: Timestamp, second: i64| (timestamp.as_seconds() - second).abs() < 30;
         assert!(
             near(fetched.interval.start, start) && near(fetched.interval.end, end),
             "{order:?}: {:?}",
@@ -47,7 +47,7 @@ fn open_time_that_ascends_is_cut_at_an_overrun() {
     assert!(rows > 5900 && rows < 6001, "cut behind sixty pages: {rows}");
 }
 
-/// A run over open time, at the end of which the clock stands.
+/// A run over open time that ends at the present.
 fn run_open(rows: Upstream, end: i64) -> Played {
     let (bound, shared) = (rows.bound, Arc::new(Mutex::new(rows)));
     let below = service_fn({
@@ -77,7 +77,7 @@ fn open_time_that_cannot_be_cut_is_one_run_however_large() {
 
 #[test]
 fn torn_run_of_many_pages_brings_its_beginning() {
-    // Two pages of rows in each minute, which change places at each call.
+    // Two pages of rows in each minute, whose order changes with each call.
     let rows = (0..20_000).map(|n| (Timestamp::from_millis(n * 300), format!("ac-{n:06}"))).collect();
     let upstream = upstream(rows, Rows::Shuffled, UpperBound::Exclusive);
     let played = run(upstream, seconds(0, 6_000), PlacementCheck::Checked);

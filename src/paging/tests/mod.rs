@@ -22,7 +22,7 @@ enum Rows {
     ByName,
     /// Ascending, but rows of one second change places at each call.
     Ties,
-    /// Anything at each call.
+    /// In another order at each call.
     Shuffled,
 }
 
@@ -40,7 +40,7 @@ struct Upstream {
     arrivals_at: Vec<(u64, Timestamp, String)>,
     /// The items show another timestamp than the one that is selected on, an hour later.
     misplaced: bool,
-    /// More is promised behind each full page, even the last.
+    /// `hasMore` is true behind each full page, even the last.
     promises_too_much: bool,
     /// The bounds of its runs.
     bounds: RunBounds,
@@ -103,7 +103,7 @@ fn window(upper_bound: UpperBound) -> config::WindowConfig {
         upper_bound,
         settle_after: Duration::ZERO,
         freshness: Vec::new(),
-        // Short, so that much is handed on before a walk has ended.
+        // Short, so that many items are handed over before the scan ends.
         chunk: Duration::from_secs(20),
         max_span: Duration::MAX,
     }
@@ -135,17 +135,17 @@ fn series() -> Arc<Series> {
     })
 }
 
-/// A run that nobody knows anything of, and what it tells of itself.
+/// A run of unknown density, and its status.
 fn new_run(
     interval: Interval,
     placed: PlacementCheck,
-    demand: Arc<RunWaiters>,
+    waiters: Arc<RunWaiters>,
 ) -> (Run<Unpacked>, watch::Receiver<RunStatus>) {
     let (status, told) = watch::channel(RunStatus::new(interval, None));
-    (Run { series: series(), interval, placed, planned: None, demand, status, packer: Unpacked }, told)
+    (Run { series: series(), interval, placed, planned: None, waiters, status, packer: Unpacked }, told)
 }
 
-/// What became of a run.
+/// The result of a run.
 struct Played {
     result: Result<FetchedRun<RunPart>, PagingError>,
     calls: u64,
@@ -166,7 +166,7 @@ fn run(upstream: Upstream, interval: Interval, placed: PlacementCheck) -> Played
     run_planned(upstream, interval, placed, None)
 }
 
-/// The same for one that was planned to bring so many items.
+/// Runs one run that is planned for `expected` items.
 fn run_planned(upstream: Upstream, interval: Interval, placed: PlacementCheck, planned: Option<f64>) -> Played {
     let (bound, bounds) = (upstream.bound, upstream.bounds);
     let shared = Arc::new(Mutex::new(upstream));
@@ -186,7 +186,7 @@ fn run_planned(upstream: Upstream, interval: Interval, placed: PlacementCheck, p
     Played { result, calls: upstream.calls, upstream }
 }
 
-/// Fetches `interval` as whoever needs it does: what a run leaves is the next one.
+/// Fetches `interval` as the cache does: the rest of a run is the next run.
 fn run_all(mut upstream: Upstream, interval: Interval) -> (Result<Vec<Bytes>, PagingError>, Upstream) {
     let (mut left, mut parts) = (vec![interval], Vec::new());
     while let Some(interval) = left.pop() {
@@ -205,12 +205,12 @@ fn run_all(mut upstream: Upstream, interval: Interval) -> (Result<Vec<Bytes>, Pa
     (Ok(together(FetchedRun { interval, packed: parts, order: RowOrder::Unknown, halved: false })), upstream)
 }
 
-/// A time at which all that the tests ask for has settled.
+/// A clock at a time when all windows of the tests are settled.
 fn settled() -> Clock {
     Clock::manual(Timestamp::from_seconds(1_000_000_000))
 }
 
-/// Puts the parts of a run together, which must tile its span.
+/// Joins the parts of a run, which must cover its interval without gaps.
 fn together(FetchedRun { interval, mut packed, .. }: FetchedRun<RunPart>) -> Vec<Bytes> {
     packed.sort_by_key(|part| (part.interval.start, part.interval.end));
     assert_eq!(packed.first().map(|part| part.interval.start), Some(interval.start));

@@ -21,7 +21,7 @@ pub(super) enum LeaseState {
     /// The leader is not known. After an outage, the calls of replicas that have not come back are still to be
     /// assumed.
     Joining { outage: Option<Outage> },
-    /// This replica holds the lease, or held it until a moment ago.
+    /// The lease is held by this replica, or held it until a moment ago.
     Leading(Leadership),
     /// Another replica holds the lease.
     Following { leader: ReplicaId },

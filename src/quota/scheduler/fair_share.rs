@@ -63,7 +63,7 @@ mod tests {
     use crate::request::Priority;
 
     fn requester(caller: usize, weight: u32) -> Requester {
-        Requester { caller: caller.to_string().into(), weight, class: Priority::Interactive }
+        Requester { caller: caller.to_string().into(), weight, priority: Priority::Interactive }
     }
 
     /// Calls of each caller after `rounds` of one call each; `waits` says which callers wait in a round.

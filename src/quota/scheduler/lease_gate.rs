@@ -15,7 +15,7 @@ use crate::replicas::ReplicaId;
 /// Retry interval of callers where this replica's share of a limit is zero: another replica may answer them then.
 const NO_SHARE_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 
-/// This replica's part in a quota that replicas share. Without other replicas, the gate is always open.
+/// The replica's part in a quota that replicas share. Without other replicas, the gate is always open.
 #[derive(Debug, Default)]
 pub(super) struct LeaseGate {
     pub(super) shared: Option<SharedQuota>,

@@ -85,7 +85,7 @@ impl CallScheduler {
         let deadline = self.clock.instant(entered + self.queue_timeout);
         let name = loop {
             // With the priority of the requests that wait now.
-            let requester = Requester { class: waiters.class(), ..waiters.cause().clone() };
+            let requester = Requester { priority: waiters.priority(), ..waiters.cause().clone() };
             self.send_permit_message(&lender, request.number, PermitMessage::Request(requester));
             tokio::select! {
                 answered = timeout(REQUEST_INTERVAL, &mut answer) => match answered {

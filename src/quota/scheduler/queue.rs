@@ -72,7 +72,7 @@ impl CallQueue {
 
     fn rank_of(&self, ticket: u64, call: &QueuedCall) -> Rank {
         let (virtual_time, requester) = call.waiters.first(|requester| self.fair_share.virtual_time(requester));
-        Rank { priority: requester.class, virtual_time, ticket }
+        Rank { priority: requester.priority, virtual_time, ticket }
     }
 
     fn ranks(&self) -> impl Iterator<Item = Rank> {

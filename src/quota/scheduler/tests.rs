@@ -17,8 +17,8 @@ fn scheduler(limits: &[(u32, u64)], queue_seconds: u64) -> Arc<CallScheduler> {
     scheduler_with(limits, queue_seconds, 0.0)
 }
 
-fn requester(caller: &str, weight: u32, class: Priority) -> Requester {
-    Requester { caller: caller.into(), weight, class }
+fn requester(caller: &str, weight: u32, priority: Priority) -> Requester {
+    Requester { caller: caller.into(), weight, priority }
 }
 
 /// Waiters of a run of the only caller.

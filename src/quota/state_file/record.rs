@@ -56,7 +56,7 @@ pub(super) struct RecordStamp {
     pub(super) boot: Option<u32>,
 }
 
-/// One line of the file.
+/// A line of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StateRecord {
     pub(super) state: RecordState,

@@ -25,8 +25,12 @@ fn series() -> impl Strategy<Value = Series> {
 }
 
 fn requester() -> impl Strategy<Value = Requester> {
-    let class = prop_oneof![Just(Priority::Interactive), Just(Priority::Refresh), Just(Priority::Background)];
-    (".*", 1u32.., class).prop_map(|(caller, weight, class)| Requester { caller: caller.into(), weight, class })
+    let priority = prop_oneof![Just(Priority::Interactive), Just(Priority::Refresh), Just(Priority::Background)];
+    (".*", 1u32.., priority).prop_map(|(caller, weight, priority)| Requester {
+        caller: caller.into(),
+        weight,
+        priority,
+    })
 }
 
 fn queue_wait() -> impl Strategy<Value = QueueWait> {

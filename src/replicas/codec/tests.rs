@@ -46,8 +46,8 @@ fn permit(message: PermitMessage) -> Message {
     quota(QuotaMessage::Permit { number: 7, message })
 }
 
-fn borrow(class: Priority) -> Message {
-    permit(PermitMessage::Request(Requester { caller: "bi:etl ü".into(), weight: 3, class }))
+fn borrow(priority: Priority) -> Message {
+    permit(PermitMessage::Request(Requester { caller: "bi:etl ü".into(), weight: 3, priority }))
 }
 
 fn apply(stream: Option<&str>) -> Message {
@@ -59,7 +59,7 @@ fn apply(stream: Option<&str>) -> Message {
 fn remote_fetch(id: u64, filter: Filter, agentic: bool, is_exact: bool) -> RemoteFetch {
     let parameters = vec![("x".to_owned(), "y z".to_owned())];
     let series = Series { account: "664b33a6".into(), stream: "st-1".into(), filter, parameters, agentic };
-    let requester = Requester { caller: "bi-etl".into(), weight: 2, class: Priority::Background };
+    let requester = Requester { caller: "bi-etl".into(), weight: 2, priority: Priority::Background };
     RemoteFetch {
         id,
         attempt: 1,

@@ -147,8 +147,8 @@ fn log_problem(request: &RequestRecord<'_>, status: u16, problem: &str, suppress
 fn log_answer(request: &RequestRecord<'_>, first_byte_milliseconds: u64) {
     let RequestRecord { caller, account, stream, outcome, status, problem, items, bytes, calls, took, .. } = *request;
     let (calls, milliseconds) = (calls.made, millis(took));
-    match problem {
-        Some(problem) => tracing::warn!(
+    if let Some(problem) = problem {
+        tracing::warn!(
             status,
             outcome,
             caller,
@@ -161,8 +161,9 @@ fn log_answer(request: &RequestRecord<'_>, first_byte_milliseconds: u64) {
             first_byte_milliseconds,
             milliseconds,
             "request"
-        ),
-        None => tracing::info!(
+        );
+    } else {
+        tracing::info!(
             status,
             outcome,
             caller,
@@ -174,7 +175,7 @@ fn log_answer(request: &RequestRecord<'_>, first_byte_milliseconds: u64) {
             first_byte_milliseconds,
             milliseconds,
             "request"
-        ),
+        );
     }
 }
 

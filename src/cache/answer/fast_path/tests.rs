@@ -167,7 +167,7 @@ impl Model {
             interval,
             page_range,
             asked_at,
-            asker: Requester::anyone(),
+            requester: Requester::anyone(),
             may_stream: true,
         };
         let expected = self.expected(&query);

@@ -110,7 +110,7 @@ impl SeriesSnapshot for FakeSeries<'_> {
 }
 
 fn step(case: &Case) -> NextStep {
-    let mut progress = Progress::new(hours(WINDOW), case.listed.is_some());
+    let mut progress = AnswerProgress::new(hours(WINDOW), case.listed.is_some());
     progress.delivery = case.delivery;
     progress.has_requested_additional_run = case.has_requested_additional_run;
     if let (Some(listing), Some(there)) = (&mut progress.listing, case.listed.filter(|there| *there != UNLISTED)) {

@@ -113,7 +113,7 @@ pub(super) struct SimulatedFleet {
     pub(super) counted: Vec<MonotonicTime>,
     longest_call: Duration,
     random: u64,
-    /// One of so many announcements of granted calls is lost.
+    /// Fraction: one of so many announcements of granted calls is lost.
     pub(super) loss: u64,
     pub(super) has_demand: bool,
     pub(super) load: RedisLoad,

@@ -38,7 +38,7 @@ fn replica(id: u8) -> ReplicaId {
     ReplicaId::parse(format!("{id:016x}").as_bytes()).unwrap()
 }
 
-/// One replica, whose exchanges are answered at once.
+/// A replica whose exchanges are answered at once.
 struct Scripted {
     quota: SharedQuota,
     now: MonotonicTime,
