@@ -11,14 +11,17 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use secrecy::ExposeSecret as _;
 
-use super::page::SIGN_IN;
-use super::text;
+use super::response::text;
 use crate::config;
 use crate::edge::{AllowedHosts, HeadError, bearer_token};
 use crate::problem::Problem;
 
 /// Paths of probes and of Prometheus, which are served under any host name.
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
+
+/// The sign-in page, for a browser without the admin token: asks for it, stores it in the tab's `sessionStorage`, and
+/// shows the status page.
+const SIGN_IN: &str = include_str!("sign_in.html");
 
 /// Access rules of the admin listener.
 pub(super) struct Access {

@@ -2,12 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::CallerUsage;
 use super::status::{QuotaStatus, Status};
-
-/// The sign-in page, for a browser without the admin token: asks for it, stores it in the tab's `sessionStorage`, and
-/// shows the status page.
-pub(super) const SIGN_IN: &str = include_str!("sign_in.html");
+use crate::api::CallerUsage;
 
 /// The status page for `status` and the callers' usage.
 pub(super) fn render(status: &Status, callers: &[CallerUsage]) -> String {

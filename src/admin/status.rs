@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Admin, Inner, Phase};
+use super::state::{Admin, Inner, Phase};
 use crate::quota::{CallScheduler, LimitUsage, StateFile};
 use crate::redis_client::Health;
 

@@ -5,7 +5,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::{Admin, json};
+use super::response::json;
+use super::state::Admin;
 use crate::problem::Problem;
 use crate::telemetry;
 

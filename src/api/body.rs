@@ -8,15 +8,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body, Frame, SizeHint};
 
-use super::gzip::GzipMember;
+use super::error::StreamAborted;
+use super::gzip::{GzipMember, encoder};
 use super::negotiation::{Coding, Format, Negotiated};
 use super::report::Progress;
 use super::streaming_body::StreamedPieces;
-use crate::cache::{CacheError, Damaged, DeflateSplice, ItemSlice, Slice};
+use crate::cache::{Damaged, DeflateSplice, ItemSlice, Slice};
 
 /// The items of one answer, as bytes.
 impl ItemSlice {
@@ -106,10 +106,6 @@ struct Gzip {
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
-pub(super) fn encoder() -> GzEncoder<Vec<u8>> {
-    GzEncoder::new(Vec::new(), Compression::fast())
-}
-
 impl Iterator for Gzip {
     type Item = Result<Bytes, Damaged>;
 
@@ -144,17 +140,6 @@ enum Source {
     Pieces(Pieces),
     /// Items are still being fetched.
     StreamEvent(Box<StreamedPieces>),
-}
-
-/// Reason why an answer is aborted after its head was sent.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StreamAborted {
-    /// A cached chunk does not decode.
-    #[error(transparent)]
-    Damaged(#[from] Damaged),
-    /// The rest of the window could not be fetched.
-    #[error(transparent)]
-    Failed(#[from] CacheError),
 }
 
 impl WindowBody {

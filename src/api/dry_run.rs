@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::seconds;
+use super::seconds::seconds;
 use crate::cache::Cost;
 use crate::quota::QuotaManager;
 use crate::request::Priority;

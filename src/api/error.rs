@@ -1,6 +1,6 @@
 //! Errors of the API stage. `edge::problem` chooses their status.
 
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Damaged};
 
 /// Reason why a request is refused or fails.
 #[derive(Debug, thiserror::Error)]
@@ -47,4 +47,15 @@ pub enum ApiError {
     /// The window cannot be answered.
     #[error(transparent)]
     Cache(#[from] CacheError),
+}
+
+/// Reason why an answer is aborted after its head was sent.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StreamAborted {
+    /// A cached chunk does not decode.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// The rest of the window could not be fetched.
+    #[error(transparent)]
+    Failed(#[from] CacheError),
 }

@@ -2,6 +2,8 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use crc32fast::Hasher;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::cache::DeflateSplice;
 
@@ -54,4 +56,8 @@ impl GzipMember {
         self.crc.update(text);
         self.len += u64::from(len);
     }
+}
+
+pub(super) fn encoder() -> GzEncoder<Vec<u8>> {
+    GzEncoder::new(Vec::new(), Compression::fast())
 }

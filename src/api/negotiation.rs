@@ -2,8 +2,6 @@
 
 use http::{HeaderMap, HeaderName, Version, header};
 
-use super::request::may_be_chunked;
-
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Negotiated {
@@ -46,6 +44,12 @@ impl Negotiated {
             },
         }
     }
+}
+
+/// Whether an answer to a request of this version may be sent without a length. HTTP/1.0 has no chunked coding: the end
+/// of such an answer is the end of the connection, so an aborted one looks complete.
+pub(super) fn may_be_chunked(version: Version) -> bool {
+    version >= Version::HTTP_11
 }
 
 /// The quality value of the first of `names` that a header mentions.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::request::Parts;
-use http::{HeaderMap, Version};
 use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
-use super::negotiation::Negotiated;
+use super::negotiation::{Negotiated, may_be_chunked};
 use super::prefer;
 use crate::cache::{PageRange, WindowQuery};
 use crate::config;
@@ -129,12 +129,6 @@ pub(super) fn read(
         representation: Negotiated::negotiate(head.version, &head.headers),
         dry_run: prefer::is_dry_run(&head.headers),
     })
-}
-
-/// Whether an answer to a request of this version may be sent without a length. HTTP/1.0 has no chunked coding: the end
-/// of such an answer is the end of the connection, so an aborted one looks complete.
-pub(super) fn may_be_chunked(version: Version) -> bool {
-    version >= Version::HTTP_11
 }
 
 /// The requester. Where no callers are configured, all requests share one.

@@ -12,8 +12,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri
 use http_body_util::{Either, Full};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::request::{Caller, may_be_chunked};
-use super::{Answer, ApiBody, Report, set_age};
+use super::answer::{Answer, ApiBody};
+use super::head::set_age;
+use super::negotiation::may_be_chunked;
+use super::report::Report;
+use super::request::Caller;
 use crate::cache::{AccessCounter, AnswerStore, ValidityToken};
 use crate::mapped_bytes;
 use crate::window::Timestamp;
@@ -184,7 +187,7 @@ impl ResponseCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::VARY;
+    use crate::api::head::VARY;
 
     #[test]
     fn varying_fields_are_part_of_the_key() {

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 
-use super::body::{StreamAborted, encoder};
+use super::error::StreamAborted;
+use super::gzip::encoder;
 use super::negotiation::{Coding, Format, Negotiated};
 use super::report::Progress;
 use crate::cache::{Damaged, RemainingStream, Slice, StreamEvent};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use super::request::{ANONYMOUS_CALLER, Caller};
-use super::seconds;
+use super::seconds::seconds;
 use crate::config;
 use crate::quota::{CallScheduler, QuotaManager};
 use crate::request::RateLimitStatus;

@@ -4,27 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::command::ClusterNode;
 use super::connection::Connection;
 use super::connector::Connector;
-use super::{Command, ConnectionError, Reply, Scan, Script, Subscription};
+use super::{Command, ConnectionError, Health, Reply, Script, Subscription};
 use crate::config;
-
-/// Whether Redis answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// Redis answers, as far as is known.
-    Up,
-    /// Redis has failed several times in a row.
-    Down {
-        /// When the failures began.
-        since: Instant,
-        /// The last failure.
-        why: ConnectionError,
-    },
-}
 
 /// A client of one Redis. Clones share the same connections.
 ///
@@ -84,11 +69,6 @@ impl RedisClient {
         };
         let reply = run(script.by_name(keys, arguments)).await?;
         if reply.is_error("NOSCRIPT") { run(script.by_text(keys, arguments)).await } else { Ok(reply) }
-    }
-
-    /// Scans all keys that begin with `prefix`, followed by what a glob-style `pattern` of Redis matches.
-    pub fn scan(&self, prefix: &str, pattern: &str) -> Scan {
-        Scan::new(self.clone(), prefix, pattern)
     }
 
     /// The number of subscribers of a channel on all masters; those on replicas of a Cluster's masters are not counted.

@@ -7,6 +7,7 @@
 //! | `subscription.rs` | channels that are subscribed to for as long as the program runs |
 //! | `scan.rs` | all keys with a prefix, on all masters |
 //! | `connection.rs` | one connection, which is reconnected and has a breaker |
+//! | `health.rs` | whether Redis answers |
 //! | `breaker.rs` | the circuit breaker |
 //! | `connector.rs` | connects to one server or a Cluster; the only file that names the crate `redis` |
 //! | `sentinel.rs` | finds the master that Sentinels name |
@@ -23,6 +24,7 @@ mod connection;
 mod connector;
 mod dial;
 mod error;
+mod health;
 mod key;
 mod memory_policy;
 mod reply_limit;
@@ -30,9 +32,10 @@ mod scan;
 mod sentinel;
 mod subscription;
 
-pub use self::client::{Health, RedisClient};
+pub use self::client::RedisClient;
 pub use self::command::{Command, Reply, Script};
 pub use self::error::ConnectionError;
+pub use self::health::Health;
 pub use self::key::key_segment;
 pub use self::scan::Scan;
 pub use self::subscription::{Event, Subscription};

@@ -22,8 +22,15 @@ pub struct Scan {
     remaining: Option<VecDeque<(Option<ClusterNode>, Bytes)>>,
 }
 
+impl RedisClient {
+    /// Scans all keys that begin with `prefix`, followed by what a glob-style `pattern` of Redis matches.
+    pub fn scan(&self, prefix: &str, pattern: &str) -> Scan {
+        Scan::new(self.clone(), prefix, pattern)
+    }
+}
+
 impl Scan {
-    pub(super) fn new(redis: RedisClient, prefix: &str, pattern: &str) -> Self {
+    fn new(redis: RedisClient, prefix: &str, pattern: &str) -> Self {
         Self { redis, pattern: escaped(prefix) + pattern, remaining: None }
     }
 

@@ -1,0 +1,103 @@
+//! The state of the admin plane, which all its connections share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::access::Access;
+use crate::api::CallerUsage;
+use crate::clock::Clock;
+use crate::config::{Config, NamePatterns};
+use crate::stack::Handles;
+use crate::telemetry;
+use crate::window::{Timestamp, UpperBound};
+
+/// Phase of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    Starting,
+    Ready,
+    Draining,
+}
+
+/// The admin plane. Cheap to clone; all clones share it.
+#[derive(Clone)]
+pub struct Admin(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) access: Access,
+    pub(super) phase: AtomicU8,
+    pub(super) started: Timestamp,
+    pub(super) clock: Clock,
+    pub(super) handles: Handles,
+    pub(super) memory_limit: u64,
+    pub(super) upper_bound: UpperBound,
+    pub(super) metrics: &'static PrometheusHandle,
+}
+
+impl Inner {
+    /// Copies of chunk data, as inflated blocks and as ready answers.
+    pub(super) fn hot_bytes(&self) -> u64 {
+        self.handles.cache.memory.hot_bytes() + self.handles.response_cache.bytes()
+    }
+}
+
+impl Admin {
+    /// The admin plane of a stack with these handles.
+    pub fn new(handles: &Handles, config: &Config, clock: Clock) -> Self {
+        let of_accounts = config.accounts.iter().map(|account| &account.streams);
+        let streams =
+            of_accounts.chain(config.callers.iter().map(|caller| &caller.streams)).flat_map(NamePatterns::listed);
+        telemetry::label_streams(streams, config.admin.metric_streams);
+        Self(Arc::new(Inner {
+            access: Access::new(&config.admin),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            started: clock.now(),
+            clock,
+            handles: handles.clone(),
+            memory_limit: config.cache.memory,
+            upper_bound: config.window.upper_bound,
+            metrics: telemetry::init_metrics(),
+        }))
+    }
+
+    /// Marks the process as ready.
+    pub fn set_ready(&self) {
+        self.0.phase.store(Phase::Ready as u8, Ordering::SeqCst);
+    }
+
+    /// Marks the process as draining: it should get no new requests.
+    pub fn set_draining(&self) {
+        self.0.phase.store(Phase::Draining as u8, Ordering::SeqCst);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.0.phase.load(Ordering::SeqCst) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+
+    pub(super) fn callers(&self) -> Vec<CallerUsage> {
+        self.0.handles.usage.all(|caller| self.0.handles.callers.limit_status(caller))
+    }
+
+    /// The metrics in Prometheus' text format, with current gauges.
+    pub(super) fn metrics(&self) -> String {
+        for (account, scheduler) in self.0.handles.quotas.iter() {
+            for limit_status in scheduler.limit_usage() {
+                telemetry::quota_remaining(account, limit_status.limit.per, limit_status.remaining);
+                telemetry::quota_budget(account, limit_status.limit.per, limit_status.budget);
+            }
+            telemetry::quota_waiting(account, scheduler.queue_length());
+        }
+        telemetry::cache_bytes("memory", self.0.handles.cache.memory.bytes());
+        telemetry::cache_bytes("hot", self.0.hot_bytes());
+        telemetry::cache_bytes("pinned", self.0.handles.cache.memory.pinned_bytes());
+        self.0.metrics.run_upkeep();
+        self.0.metrics.render()
+    }
+}

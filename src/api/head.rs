@@ -1,0 +1,88 @@
+//! Header fields of answers: content, caching and validators.
+
+use http::{HeaderMap, HeaderValue, Response, header};
+
+use super::answer::ApiBody;
+use super::negotiation::{Coding, Format, Negotiated};
+use crate::cache::{ItemSlice, Outcome, WindowAnswer};
+use crate::window::Timestamp;
+
+/// Request fields that select between answers to the same target.
+pub(super) const VARY: &str = "accept, accept-encoding, accountid, prefer";
+
+/// `Age` (RFC 9111, 5.1).
+pub(super) fn set_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Timestamp) {
+    headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
+}
+
+/// Sets the content fields.
+pub(super) fn describe(response: &mut Response<ApiBody>, representation: Negotiated) {
+    let content_type = match representation.format {
+        Format::Json => "application/json",
+        Format::Ndjson => "application/x-ndjson",
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if representation.coding == Coding::Gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    guard(headers);
+}
+
+/// Conversations are personal data: shared caches must not store them, and the client's own cache must revalidate.
+pub(super) fn guard(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static(VARY));
+}
+
+/// A validator that is equal for equal items, on every replica and however chunks are cut. Strong without a content
+/// coding; weak with one, because compressed bytes may differ.
+pub(super) fn etag(items: &ItemSlice, representation: Negotiated) -> String {
+    let form = match representation.format {
+        Format::Json => "j",
+        Format::Ndjson => "n",
+    };
+    let weak = if representation.coding == Coding::Gzip { "W/" } else { "" };
+    format!("{weak}\"{:016x}-{:x}{}-{form}\"", items.sum(), items.count, if items.has_more { "+" } else { "" })
+}
+
+/// Whether `If-None-Match` (RFC 9110, 13.1.2) matches, by weak comparison.
+pub(super) fn matches(if_none_match: &HeaderValue, etag: &str) -> bool {
+    let Ok(known) = if_none_match.to_str() else { return false };
+    let etag = etag.trim_start_matches("W/");
+    known.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag)
+}
+
+/// `Cache-Status` of an answer that is complete.
+pub(super) fn cache_status(window: &WindowAnswer) -> HeaderValue {
+    let WindowAnswer { chunks, hits, calls, .. } = window;
+    status(window.outcome, &format!("chunks={chunks} hits={hits} calls={calls}"))
+}
+
+/// `Cache-Status` (RFC 9211).
+pub(super) fn status(outcome: Outcome, detail: &str) -> HeaderValue {
+    let handling = match outcome {
+        Outcome::Hit => "hit",
+        Outcome::Miss => "fwd=miss",
+        Outcome::Partial => "fwd=partial",
+        Outcome::Stale => "fwd=stale",
+        Outcome::Collapsed => "fwd=miss; collapsed",
+        Outcome::Bypass => "fwd=bypass",
+    };
+    let status = format!("koregate; {handling}; detail=\"{detail}\"");
+    HeaderValue::try_from(status).unwrap_or(HeaderValue::from_static("koregate"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_none_match_list_is_compared_weakly() {
+        let matches = |known: &'static str| matches(&HeaderValue::from_static(known), "\"a-1-j\"");
+        assert!(matches("\"a-1-j\""));
+        assert!(matches("\"x\", W/\"a-1-j\""));
+        assert!(matches("*"));
+        assert!(!matches("\"a-2-j\""));
+    }
+}

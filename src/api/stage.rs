@@ -1,0 +1,284 @@
+//! The stage: parses a request, asks the cache for its window, and writes the answer.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::{self, BoxFuture, Ready, ready};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{Either, Full};
+use serde::Serialize;
+use tower::{Layer, Service, ServiceExt as _};
+
+use super::answer::{Answer, ApiBody};
+use super::body::WindowBody;
+use super::dry_run::CostBody;
+use super::error::ApiError;
+use super::head::{cache_status, describe, etag, guard, matches, set_age, status};
+use super::negotiation::{Coding, Negotiated};
+use super::report::{Report, WindowReport};
+use super::request::{self, AllowedAccount, Caller, ParsedRequest, Target};
+use super::request_body::{self, RequestBody, RequestMemory};
+use super::response_cache::{ResponseCache, ResponseKey};
+use super::streaming_body::StreamedPieces;
+use super::usage::Usage;
+use crate::cache::{CacheError, Cost, CostQuery, ItemSlice, RemainingStream, WindowAnswer, WindowQuery};
+use crate::clock::Clock;
+use crate::config;
+use crate::quota::QuotaManager;
+use crate::request::{RateLimitStatus, Requester, Series};
+use crate::window::Timestamp;
+
+/// Body size below which a content coding gains nothing, in bytes.
+const MIN_CODED_BYTES: u64 = 512;
+
+/// Parses Kore's path and parameters.
+#[derive(Clone, Debug)]
+pub struct ApiLayer {
+    accounts: Arc<[AllowedAccount]>,
+    window: config::WindowConfig,
+    quotas: QuotaManager,
+    usage: Usage,
+    answers: ResponseCache,
+    request_memory: RequestMemory,
+    clock: Clock,
+}
+
+impl ApiLayer {
+    /// Serves the streams of `accounts`. Waits are estimated by `quotas`, and bodies are read within `request_memory`.
+    pub fn new(
+        accounts: &[config::AccountConfig],
+        window: &config::WindowConfig,
+        quotas: &QuotaManager,
+        usage: &Usage,
+        answers: &ResponseCache,
+        request_memory: &RequestMemory,
+        clock: &Clock,
+    ) -> Self {
+        let account =
+            |a: &config::AccountConfig| AllowedAccount { id: a.account_id.clone(), streams: a.streams.clone() };
+        Self {
+            accounts: accounts.iter().map(account).collect(),
+            window: window.clone(),
+            quotas: quotas.clone(),
+            usage: usage.clone(),
+            answers: answers.clone(),
+            request_memory: request_memory.clone(),
+            clock: clock.clone(),
+        }
+    }
+}
+
+impl<S> Layer<S> for ApiLayer {
+    type Service = ApiStage<S>;
+
+    fn layer(&self, below: S) -> ApiStage<S> {
+        ApiStage { api: Arc::new(self.clone()), below }
+    }
+}
+
+/// See [`ApiLayer`].
+#[derive(Clone, Debug)]
+pub struct ApiStage<S> {
+    /// Shared, because the stage is cloned for each request.
+    api: Arc<ApiLayer>,
+    below: S,
+}
+
+impl<S, B> Service<Request<B>> for ApiStage<S>
+where
+    S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
+    S: Service<CostQuery, Response = Cost, Error = Infallible> + Clone + Send + 'static,
+    <S as Service<WindowQuery>>::Future: Send,
+    <S as Service<CostQuery>>::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Response = Answer;
+    type Error = ApiError;
+    type Future = future::Either<Ready<Result<Answer, ApiError>>, BoxFuture<'static, Result<Answer, ApiError>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let key = match self.api.find_ready(&request) {
+            Ok(answer) => return future::Either::Left(ready(Ok(answer))),
+            Err(key) => key,
+        };
+        let ApiStage { api, below } = self.clone();
+        future::Either::Right(Box::pin(answer(api, below, request, key)))
+    }
+}
+
+/// Answers a request to which there is no ready answer; `key` is that under which to store the answer.
+async fn answer<S, B>(
+    api: Arc<ApiLayer>,
+    below: S,
+    request: Request<B>,
+    key: Option<ResponseKey>,
+) -> Result<Answer, ApiError>
+where
+    S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
+    S: Service<CostQuery, Response = Cost, Error = Infallible>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    let stream = match request::target(&head)? {
+        Target::Usage => return Ok(api.own_usage(&head)),
+        Target::Stream(stream) => stream,
+    };
+    let RequestBody { bytes: body, permit: _held_until_answered } =
+        request_body::read(body, &api.request_memory).await?;
+    let caller = head.extensions.get::<Caller>();
+    let now = api.clock.now();
+    let parsed = request::read(&head, stream, &body, caller, &api.accounts, &api.window, now)?;
+    drop(body);
+    let ParsedRequest { query, representation, dry_run } = parsed;
+    if dry_run {
+        let Ok(cost) = below.oneshot(CostQuery(query.clone())).await;
+        return Ok(api.cost_answer(&cost, &query));
+    }
+    let (series, requester) = (query.series.clone(), query.requester.clone());
+    let mut window = below.oneshot(query).await?;
+    if let Some(rest) = window.rest.take() {
+        return Ok(api.stream(&window, rest, representation, &series, &requester, now));
+    }
+    let (bytes, validity, fetched_at) =
+        (window.items.body_len(representation.format), window.validity.take(), window.oldest_entry);
+    let if_none_match = head.headers.get(header::IF_NONE_MATCH);
+    let Answer { mut response, report } =
+        api.window_answer(window, bytes, representation, if_none_match, &series, &requester);
+    if let (Some(key), Some(validity), Some(fetched_at)) = (key, validity, fetched_at)
+        && api.answers.is_worth_keeping(&key, bytes)
+    {
+        response = api.answers.store(key, validity, fetched_at, &report, response);
+    }
+    if let Some(fetched_at) = fetched_at {
+        set_age(response.headers_mut(), fetched_at, now);
+    }
+    Ok(Answer { response, report })
+}
+
+impl ApiLayer {
+    /// The ready answer to a repeated request without a body, if there is a valid one; otherwise the key under which to
+    /// store the next answer.
+    fn find_ready<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
+        if !request.body().is_end_stream() {
+            return Err(None);
+        }
+        let caller = request.extensions().get::<Caller>();
+        let key = self.answers.key(request.method(), request.uri(), request.version(), request.headers(), caller);
+        let Some(key) = key else { return Err(None) };
+        self.answers.find(&key, || self.clock.now()).ok_or(Some(key))
+    }
+
+    /// A complete window, whose body has `bytes` without a content coding.
+    fn window_answer(
+        &self,
+        window: WindowAnswer,
+        bytes: u64,
+        representation: Negotiated,
+        if_none_match: Option<&HeaderValue>,
+        series: &Series,
+        requester: &Requester,
+    ) -> Answer {
+        let (cache_status, count) = (cache_status(&window), window.items.count);
+        let mut response = render(window.items, bytes, representation, window.settled, if_none_match);
+        response.headers_mut().insert("cache-status", cache_status);
+        let usage =
+            WindowReport { usage: self.usage.clone(), caller: requester.caller.clone(), confirmed_items: count };
+        let report = Report {
+            account: series.account.clone(),
+            stream: series.stream.clone(),
+            outcome: window.outcome.label(),
+            items: if response.status() == StatusCode::NOT_MODIFIED { 0 } else { count },
+            calls: window.calls,
+            window: Some(usage),
+        };
+        Answer { response, report: report.into() }
+    }
+
+    /// A streamed window. The numbers of items and calls are known at its end.
+    fn stream(
+        &self,
+        window: &WindowAnswer,
+        rest: RemainingStream,
+        representation: Negotiated,
+        series: &Series,
+        requester: &Requester,
+        now: Timestamp,
+    ) -> Answer {
+        let usage = WindowReport { usage: self.usage.clone(), caller: requester.caller.clone(), confirmed_items: 0 };
+        let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
+        let report = Report { account, stream, outcome, items: 0, calls: 0, window: Some(usage) };
+        let pieces = StreamedPieces::new(rest, representation);
+        let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
+        describe(&mut response, representation);
+        let headers = response.headers_mut();
+        headers.insert("cache-status", status(window.outcome, "streamed"));
+        if let Some(fetched_at) = window.oldest_entry {
+            set_age(headers, fetched_at, now);
+        }
+        Answer { response, report: report.into() }
+    }
+
+    fn own_usage(&self, head: &Parts) -> Answer {
+        let limit_status = head.extensions.get::<RateLimitStatus>().copied();
+        let usage = self.usage.own(head.extensions.get::<Caller>(), limit_status);
+        describe_self(&usage, Report::without_account("usage"))
+    }
+
+    fn cost_answer(&self, cost: &Cost, query: &WindowQuery) -> Answer {
+        let Series { account, stream, .. } = &*query.series;
+        let body = CostBody::new(cost, &self.quotas, account, query.requester.priority);
+        let mut answer = describe_self(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"));
+        answer.response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
+        answer
+    }
+}
+
+/// An answer about the gateway itself, which must not be cached.
+fn describe_self(content: &impl Serialize, report: Report) -> Answer {
+    let body = serde_json::to_vec(content).unwrap_or_default();
+    let mut response = Response::new(Either::Right(Full::from(body)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Answer { response, report: report.into() }
+}
+
+/// The answer with these items, whose body has `length` bytes without a content coding.
+fn render(
+    items: ItemSlice,
+    bytes: u64,
+    negotiated: Negotiated,
+    settled: bool,
+    if_none_match: Option<&HeaderValue>,
+) -> Response<ApiBody> {
+    let coding = if bytes >= MIN_CODED_BYTES { negotiated.coding } else { Coding::Identity };
+    let representation = Negotiated { coding, ..negotiated };
+    let etag = settled.then(|| etag(&items, representation));
+    let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
+    let mut response = if known {
+        let mut response = Response::new(Either::Right(Full::default()));
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let mut response = Response::new(Either::Left(WindowBody::new(items, representation)));
+        describe(&mut response, representation);
+        response
+    };
+    let headers = response.headers_mut();
+    guard(headers);
+    if let Some(etag) = etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
+        headers.insert(header::ETAG, etag);
+    }
+    response
+}
