@@ -9,8 +9,9 @@ use crate::support::{
 
 /// Four settled days with 2000 items.
 const FOUR_DAYS: &str = "from=2026-02-20&to=2026-02-23";
-/// Calls without parallel runs: twenty pages in two runs, of which the last pages need not be full.
-const FOUR_DAYS_CALLS: u64 = 21;
+const FOUR_DAYS_PAGES: u64 = 20;
+/// Without parallel runs: where pages come slowly, there are two runs, and the last page of the first need not be full.
+const FOUR_DAYS_CALLS: u64 = FOUR_DAYS_PAGES + 1;
 /// Sixty pages, which are more than one run.
 const TWELVE_DAYS: &str = "from=2026-02-12&to=2026-02-23";
 const TWELVE_DAYS_PAGES: u64 = 60;
@@ -44,7 +45,8 @@ async fn streamed_window_is_complete_and_cached() {
         let request = TestRequest::get(FOUR_DAYS).header("accept", accept);
         let streamed = harness.send(&request.clone().header("accept-encoding", coding)).await;
         assert_eq!(streamed.cache_status(), "koregate; fwd=miss; detail=\"streamed\"");
-        assert_eq!(harness.calls(), FOUR_DAYS_CALLS);
+        let calls = harness.calls();
+        assert!((FOUR_DAYS_PAGES..=FOUR_DAYS_CALLS).contains(&calls), "{calls} calls");
         let expected = four_days(&harness);
         if coding == "gzip" {
             let body = streamed.gunzip();
@@ -57,7 +59,7 @@ async fn streamed_window_is_complete_and_cached() {
         let cached = harness.get(FOUR_DAYS).await;
         cached.assert_hit();
         cached.assert_complete(&expected, "cached");
-        assert_eq!(harness.calls(), FOUR_DAYS_CALLS);
+        assert_eq!(harness.calls(), calls);
     }
 }
 
@@ -153,5 +155,5 @@ async fn streamed_and_paged_requests_share_calls() {
     for (response, items) in responses.iter().zip([&expected[..], &expected[..10], &expected[..], &expected[1990..]]) {
         assert!(response.has_items(items));
     }
-    assert_eq!(harness.calls(), FOUR_DAYS_CALLS);
+    assert!((FOUR_DAYS_PAGES..=FOUR_DAYS_CALLS).contains(&harness.calls()), "{} calls", harness.calls());
 }
