@@ -1,4 +1,4 @@
-//! The part of one replica in a shared quota: its state, and all that it knows of the others. Pure: time is an argument.
+//! The part of one replica in a shared quota: its state, and what it knows of the others. Pure: time is an argument.
 
 use std::sync::Arc;
 use std::time::Duration;
