@@ -6,6 +6,7 @@
 //! | [`scheduler`] | fair queue of one account, and the gates that each call passes |
 //! | [`limiter`] | the pure parts: ledger, adaptive limits, pacer, backoff |
 //! | [`lease`] | which replica makes the calls of an account, and the share of each without Redis |
+//! | [`lease_driver`], [`pulse`] | the tasks that carry exchanges, pulses and messages between a scheduler and Redis |
 //! | [`role`] | the role of this replica, for the stages above |
 //! | [`state_file`] | calls of a process that was killed, for the next one |
 //! | [`savings`] | balance of calls spent and calls saved |
@@ -14,7 +15,9 @@
 //! ([`QuotaManager`]).
 
 mod lease;
+mod lease_driver;
 mod limiter;
+mod pulse;
 mod role;
 mod savings;
 mod scheduler;
@@ -127,10 +130,10 @@ impl QuotaManager {
             let channel = LeaseChannel::new(mailbox, account);
             scheduler.share(mailbox.me(), &channel, assumed, call_timeout);
             channels.push((channel.clone(), Arc::downgrade(scheduler)));
-            tokio::spawn(lease::drive(Arc::downgrade(scheduler), channel));
+            tokio::spawn(lease_driver::drive(Arc::downgrade(scheduler), channel));
         }
-        tokio::spawn(lease::keep_pulse(channels.clone()));
-        tokio::spawn(lease::listen(mailbox.clone(), channels));
+        tokio::spawn(pulse::keep_pulse(channels.clone()));
+        tokio::spawn(lease_driver::listen(mailbox.clone(), channels));
         Self { mailbox: Some(mailbox.clone()), ..self }
     }
 
@@ -138,7 +141,7 @@ impl QuotaManager {
     pub async fn leave(&self) {
         let Some(mailbox) = &self.mailbox else { return };
         let leaving = self.iter().map(|(account, scheduler)| async move {
-            lease::leave(scheduler, &LeaseChannel::new(mailbox, account)).await;
+            lease_driver::leave(scheduler, &LeaseChannel::new(mailbox, account)).await;
         });
         futures_util::future::join_all(leaving).await;
     }

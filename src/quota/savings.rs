@@ -7,41 +7,20 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::CallScheduler;
-
 /// Unsettled calls of one account: spent, and not set against a saving yet.
 #[derive(Debug, Default)]
 pub(super) struct Savings {
     unsettled: AtomicU64,
 }
 
-impl CallScheduler {
-    /// Adds calls that were spent for no answer that ended whole: those of a run that failed or that no request waited
-    /// for, and those that an answer which broke off had stated. Each call is added once.
-    pub fn add_unsettled(&self, calls: u32) {
-        self.savings.add_unsettled(calls);
-    }
-
-    /// Settles an answer that ended whole. `net` is the number of calls that its caller would have made, less those
-    /// that the answer tells of. Returns the calls saved: what is left of `net` after unsettled calls are paid off.
-    pub fn settle(&self, net: i64) -> u64 {
-        self.savings.settle(net)
-    }
-
-    /// Number of unsettled calls.
-    pub fn unsettled(&self) -> u64 {
-        self.savings.unsettled.load(Ordering::Relaxed)
-    }
-}
-
 impl Savings {
-    fn add_unsettled(&self, calls: u32) {
+    pub(super) fn add_unsettled(&self, calls: u32) {
         if calls > 0 {
             self.unsettled.fetch_add(calls.into(), Ordering::Relaxed);
         }
     }
 
-    fn settle(&self, net: i64) -> u64 {
+    pub(super) fn settle(&self, net: i64) -> u64 {
         let Ok(gain) = u64::try_from(net) else {
             self.unsettled.fetch_add(net.unsigned_abs(), Ordering::Relaxed);
             return 0;
@@ -53,6 +32,10 @@ impl Savings {
         let pay_off = |unsettled: u64| Some(unsettled.saturating_sub(gain));
         let unsettled = self.unsettled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay_off).unwrap_or_default();
         gain.saturating_sub(unsettled)
+    }
+
+    pub(super) fn unsettled(&self) -> u64 {
+        self.unsettled.load(Ordering::Relaxed)
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{CallName, GRANT_BATCH_SIZE, GRANT_RETRY_INTERVAL, LEASE_DURATION, LeaseState, MonotonicTime, SharedQuota};
+use super::call_log::CallName;
+use super::shared_quota::SharedQuota;
+use super::state::LeaseState;
+use super::timing::{GRANT_BATCH_SIZE, GRANT_RETRY_INTERVAL, LEASE_DURATION};
+use crate::quota::limiter::MonotonicTime;
 
 /// Whether a call may be made.
 #[derive(Clone, Debug, PartialEq, Eq)]

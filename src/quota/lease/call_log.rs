@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::MonotonicTime;
+use crate::quota::limiter::MonotonicTime;
 use crate::replicas::ReplicaId;
 
 /// The name of a call among all replicas: the replica that made it, and a number.

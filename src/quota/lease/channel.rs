@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::sync::SCRIPT;
-use super::{ExchangeReply, ExchangeRequest};
+use super::sync::{ExchangeReply, ExchangeRequest, SCRIPT};
 use crate::redis_client::{Command, ConnectionError, Reply, key_segment};
 use crate::replicas::{Mailbox, Message, QuotaMessage, Recipient, ReplicaId};
 
@@ -21,22 +20,22 @@ impl LeaseChannel {
         Self { mailbox: mailbox.clone(), account: account.clone() }
     }
 
-    pub(super) fn mailbox(&self) -> &Mailbox {
+    pub(in crate::quota) fn mailbox(&self) -> &Mailbox {
         &self.mailbox
     }
 
-    pub(super) fn account(&self) -> &Arc<str> {
+    pub(in crate::quota) fn account(&self) -> &Arc<str> {
         &self.account
     }
 
     /// The key of the lease: it names the holder.
-    pub(super) fn lease_key(&self) -> Bytes {
+    pub(in crate::quota) fn lease_key(&self) -> Bytes {
         self.key("leader")
     }
 
     /// The key of the session of a replica, which exists as long as its leases are valid. One session serves all
     /// accounts; but in a Cluster there is one for each account, because a script reaches the keys of one slot only.
-    pub(super) fn session_key(&self, replica: &ReplicaId) -> Bytes {
+    pub(in crate::quota) fn session_key(&self, replica: &ReplicaId) -> Bytes {
         if self.mailbox.redis().is_cluster() {
             return self.key(&format!("session:{replica}"));
         }
@@ -52,7 +51,7 @@ impl LeaseChannel {
     ///
     /// # Errors
     /// If Redis does not answer or refuses the script, or if messages cannot be received or sent.
-    pub(super) async fn exchange(&self, request: &ExchangeRequest) -> Result<ExchangeReply, ConnectionError> {
+    pub(in crate::quota) async fn exchange(&self, request: &ExchangeRequest) -> Result<ExchangeReply, ConnectionError> {
         // A replica that receives no messages can neither make calls for others nor have them made.
         if !self.mailbox.is_listening() {
             return Err(ConnectionError::NotReady("not subscribed to messages".to_owned()));
@@ -89,7 +88,7 @@ impl LeaseChannel {
     ///
     /// # Errors
     /// If the counter could not be incremented.
-    pub(super) async fn heartbeat(
+    pub(in crate::quota) async fn heartbeat(
         &self,
         reads_members: bool,
     ) -> Result<Option<Vec<(ReplicaId, i64)>>, ConnectionError> {
@@ -118,7 +117,7 @@ impl LeaseChannel {
 
     /// Removes the counters of replicas that are gone. Failures are ignored: the next reading shows the replicas
     /// again.
-    pub(super) async fn remove_members(&self, replicas: Vec<ReplicaId>) {
+    pub(in crate::quota) async fn remove_members(&self, replicas: Vec<ReplicaId>) {
         if !replicas.is_empty() {
             let names = replicas.iter().map(|replica| replica.as_str().to_owned());
             let remove = Command::new("HDEL").arg(self.key("members")).args(names);

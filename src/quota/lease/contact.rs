@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{LEASE_DURATION, MonotonicTime};
+use super::timing::LEASE_DURATION;
+use crate::quota::limiter::MonotonicTime;
 
 /// A replica that has tried no exchange for this long was suspended, and the others may have taken it for dead.
 const SUSPENSION_THRESHOLD: Duration = Duration::from_secs(2);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::call_log::CallName;
+use super::shared_quota::{QuotaChange, SharedQuota};
 use super::state::{LeaseEvent, LeaseState};
-use super::sync::{GrantRequest, LeaseRequest};
-use super::{
-    CallName, ExchangeReply, ExchangeRequest, GRANT_RETRY_INTERVAL, LEASE_DURATION, MonotonicTime, QuotaChange,
-    SharedQuota,
-};
+use super::sync::{ExchangeReply, ExchangeRequest, GrantRequest, LeaseRequest};
+use super::timing::{GRANT_RETRY_INTERVAL, LEASE_DURATION};
+use crate::quota::limiter::MonotonicTime;
 use crate::replicas::ReplicaId;
 
 /// A replica acquires the lease after contact with Redis for this long. After an outage, all others have come back by
@@ -15,9 +15,6 @@ use crate::replicas::ReplicaId;
 pub(super) const REQUIRED_CONTACT_TIME: Duration = Duration::from_millis(2500);
 /// The same for a replica that has seen no other.
 const REQUIRED_CONTACT_TIME_ALONE: Duration = Duration::from_millis(1200);
-/// A call of a replica that is not heard of any more counts within this. So long a replica may be suspended or cut off
-/// with calls in flight; and so long the calls in flight of one that has died are missed by all.
-pub(super) const CALL_SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The end of a call may be recorded this late, so a reading of what has changed looks back so much further.
 const CALL_END_RECORD_DELAY: Duration = Duration::from_secs(5);
 /// Calls that one exchange records at most.
@@ -85,7 +82,7 @@ impl SharedQuota {
     }
 
     /// Finishes an exchange that Redis has answered.
-    pub(super) fn finish_exchange(
+    pub(in crate::quota) fn finish_exchange(
         &mut self,
         now: MonotonicTime,
         request: &ExchangeRequest,
@@ -180,7 +177,7 @@ impl SharedQuota {
     }
 
     /// Connection to Redis has been made anew: messages may have been lost, and it may be another Redis than before.
-    pub(super) fn note_reconnected(&mut self, now: MonotonicTime) {
+    pub(in crate::quota) fn note_reconnected(&mut self, now: MonotonicTime) {
         if self.state.leadership().is_some_and(|leadership| leadership.is_valid(now)) {
             self.calls.mark_all_unrecorded();
         } else {
@@ -189,7 +186,7 @@ impl SharedQuota {
     }
 
     /// A replica was granted calls just now.
-    pub(super) fn note_granted(
+    pub(in crate::quota) fn note_granted(
         &mut self,
         now: MonotonicTime,
         replica: &ReplicaId,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::MonotonicTime;
+use crate::quota::limiter::MonotonicTime;
 use crate::replicas::ReplicaId;
 
 /// A replica whose counter has not moved for this long, and for as long as nobody read it, is taken for dead: more

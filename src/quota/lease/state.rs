@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::partition::{Outage, Partition};
-use super::{LEASE_DURATION, MonotonicTime};
+use super::outage::{Outage, Partition};
+use super::timing::LEASE_DURATION;
+use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::replicas::ReplicaId;
 

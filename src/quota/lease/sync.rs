@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::MonotonicTime;
 use super::call_log::CallName;
 use crate::config::QuotaLimit;
-use crate::quota::limiter::GUARD;
+use crate::quota::limiter::{GUARD, MonotonicTime};
 use crate::redis_client::{Reply, Script};
 use crate::replicas::ReplicaId;
 

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use super::exchange::REQUIRED_CONTACT_TIME;
-use super::{LEASE_DURATION, LeaseState, MonotonicTime, QuotaChange, SharedQuota};
+use super::shared_quota::{QuotaChange, SharedQuota};
+use super::state::LeaseState;
+use super::timing::LEASE_DURATION;
+use crate::quota::limiter::MonotonicTime;
 use crate::replicas::ReplicaId;
 
 /// The interval of pulses, by which an idle leader renews its lease and an idle follower checks that the lease is

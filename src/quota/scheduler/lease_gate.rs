@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::AcquireError;
-use super::gates::{Closed, Gate};
+use super::error::AcquireError;
+use super::gate::{Closed, Gate};
 use crate::config::QuotaLimit;
 use crate::quota::lease::{CallName, Pass, SharedQuota};
 use crate::quota::limiter::MonotonicTime;

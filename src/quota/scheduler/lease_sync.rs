@@ -1,38 +1,17 @@
 //! Interface between a scheduler and the lease driver: what is due at Redis, and what follows from its answers.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::{CallScheduler, QuotaShare};
+use super::call_scheduler::CallScheduler;
+use super::lease_gate::QuotaShare;
 use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, LeaseChannel, QuotaChange, SharedQuota, SyncSchedule};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::replicas::ReplicaId;
 use crate::telemetry;
-
-/// Connection of a scheduler to the lease driver and to the stages that depend on its role.
-#[derive(Debug)]
-pub(super) struct LeaseLink {
-    role: watch::Sender<Role>,
-    /// Notified when a call waits for an exchange with Redis.
-    exchange_wanted: Arc<Notify>,
-    /// Channel to the other replicas; empty if there are none.
-    channel: OnceLock<LeaseChannel>,
-}
-
-impl Default for LeaseLink {
-    fn default() -> Self {
-        Self { role: watch::Sender::new(Role::Leader), exchange_wanted: Arc::default(), channel: OnceLock::new() }
-    }
-}
-
-impl LeaseLink {
-    pub(super) fn channel(&self) -> Option<&LeaseChannel> {
-        self.channel.get()
-    }
-}
 
 impl CallScheduler {
     /// Shares the quota with the replicas on `channel`, as `me`. No call takes longer than `call_timeout`. Until others

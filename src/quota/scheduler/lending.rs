@@ -8,7 +8,6 @@
 //! The borrower repeats its request until it is answered, since messages may be lost. The permit is open at the lender
 //! until it is returned, or until its call cannot be in flight any more.
 
-use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +15,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{AcquireError, CallPermit, CallScheduler, Exhausted};
+use super::call_scheduler::CallScheduler;
+use super::error::{AcquireError, Exhausted};
+use super::permit::{BorrowedPermit, CallPermit, LentPermit, RemotePermits};
 use crate::quota::lease::{CallName, QuotaChange, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
@@ -28,34 +29,6 @@ use crate::telemetry;
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 /// A borrower that has not repeated its request for this long is gone, or does not need the permit any more.
 const BORROWER_SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Permits that this replica has requested from another one, or that others have requested from it.
-#[derive(Debug, Default)]
-pub(super) struct RemotePermits {
-    next_number: u64,
-    /// Calls of this replica that wait for a permit, by the number of their request.
-    requested: HashMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
-    /// Requests of other replicas, by replica and number.
-    lent: HashMap<(ReplicaId, u64), LentPermit>,
-}
-
-/// State of another replica's request.
-#[derive(Debug)]
-enum LentPermit {
-    /// In this replica's queue; `requested_at` is the time of the last repetition.
-    Queued { requested_at: Instant, _task: AbortOnDropHandle<()> },
-    /// Granted, and not returned yet.
-    Granted { at: Instant, name: CallName, permit: CallPermit },
-    /// Failed: no permit within the queue timeout.
-    Exhausted { at: Instant, retry_after: Duration },
-}
-
-/// The lender of a permit, and the number of the request.
-#[derive(Debug)]
-pub(super) struct BorrowedPermit {
-    lender: ReplicaId,
-    number: u64,
-}
 
 /// Borrower.
 impl CallScheduler {

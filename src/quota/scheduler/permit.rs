@@ -1,14 +1,20 @@
-//! Permits, and what the end of their calls means for the gates.
+//! Permits, own and remote, and what the end of their calls means for the gates.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lending::BorrowedPermit;
-use super::{CallScheduler, State};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::call_scheduler::{CallScheduler, State};
+use super::error::Exhausted;
 use crate::quota::lease::CallName;
 use crate::quota::limiter::longest;
 use crate::quota::limiter::{MonotonicTime, ReducedLimit};
 use crate::quota::state_file::RecordSlot;
+use crate::replicas::ReplicaId;
 use crate::request::Requester;
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
@@ -39,6 +45,34 @@ pub struct CallPermit {
     /// The remote permit that it stands for.
     borrowed: Option<BorrowedPermit>,
     is_open: bool,
+}
+
+/// Permits that this replica has requested from another one, or that others have requested from it.
+#[derive(Debug, Default)]
+pub(super) struct RemotePermits {
+    pub(super) next_number: u64,
+    /// Calls of this replica that wait for a permit, by the number of their request.
+    pub(super) requested: HashMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
+    /// Requests of other replicas, by replica and number.
+    pub(super) lent: HashMap<(ReplicaId, u64), LentPermit>,
+}
+
+/// State of another replica's request.
+#[derive(Debug)]
+pub(super) enum LentPermit {
+    /// In this replica's queue; `requested_at` is the time of the last repetition.
+    Queued { requested_at: Instant, _task: AbortOnDropHandle<()> },
+    /// Granted, and not returned yet.
+    Granted { at: Instant, name: CallName, permit: CallPermit },
+    /// Failed: no permit within the queue timeout.
+    Exhausted { at: Instant, retry_after: Duration },
+}
+
+/// The lender of a permit, and the number of the request.
+#[derive(Debug)]
+pub(super) struct BorrowedPermit {
+    pub(super) lender: ReplicaId,
+    pub(super) number: u64,
 }
 
 impl CallPermit {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::CallScheduler;
 use super::fair_share::{FairShare, VirtualTime};
-use super::gates::{Closed, Gate};
+use super::gate::{Closed, Gate};
 use crate::request::{Priority, Requester, RunWaiters};
 
 /// Waiting calls of one account.
@@ -38,7 +37,7 @@ pub(super) struct Rank {
 
 impl CallQueue {
     /// Adds a call. Returns its ticket, and the notification that wakes it.
-    fn push(&mut self, waiters: &Arc<RunWaiters>) -> (u64, Arc<Notify>) {
+    pub(super) fn push(&mut self, waiters: &Arc<RunWaiters>) -> (u64, Arc<Notify>) {
         let woken = Arc::new(Notify::new());
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -117,27 +116,5 @@ impl CallQueue {
     /// Reverts [`CallQueue::charge`] for a call that was not made.
     pub(super) fn refund(&mut self, requester: &Requester) {
         self.fair_share.refund(requester);
-    }
-}
-
-/// Place of a call in the queue. Dropped, it is given back: the call was begun, gave up, or its task was cancelled.
-pub(super) struct QueuePlace<'a> {
-    scheduler: &'a CallScheduler,
-    pub(super) ticket: u64,
-    pub(super) woken: Arc<Notify>,
-    pub(super) waiters: &'a Arc<RunWaiters>,
-}
-
-impl<'a> QueuePlace<'a> {
-    /// Enters the queue of `scheduler` with a call for `waiters`.
-    pub(super) fn enter(scheduler: &'a CallScheduler, waiters: &'a Arc<RunWaiters>) -> Self {
-        let (ticket, woken) = scheduler.lock().queue.push(waiters);
-        Self { scheduler, ticket, woken, waiters }
-    }
-}
-
-impl Drop for QueuePlace<'_> {
-    fn drop(&mut self) {
-        self.scheduler.lock().queue.remove(self.ticket);
     }
 }

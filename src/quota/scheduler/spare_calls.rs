@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::CallScheduler;
+use super::call_scheduler::CallScheduler;
 use crate::quota::role::Role;
 use crate::request::Priority;
 

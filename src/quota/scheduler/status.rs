@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::CallScheduler;
+use super::call_scheduler::CallScheduler;
 use crate::config::QuotaLimit;
 use crate::quota::limiter::{LimitUsage, MonotonicTime};
 use crate::request::Priority;

@@ -1,8 +1,14 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::*;
 use crate::config::QuotaConfig;
+use crate::config::QuotaLimit;
 use crate::quota::lease::SharedQuota;
 use crate::replicas::ReplicaId;
-use crate::request::Requester;
+use crate::request::{Priority, Requester, RunWaiters};
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
 fn scheduler_with(limits: &[(u32, u64)], queue_seconds: u64, reserve: f64) -> Arc<CallScheduler> {

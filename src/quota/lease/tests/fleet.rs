@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::redis::SimulatedRedis;
 use crate::config::QuotaLimit;
-use crate::quota::lease::sync_interval::PULSE_INTERVAL;
-use crate::quota::lease::{CALL_SILENCE_TIMEOUT, CallName, Pass, SharedQuota};
+use crate::quota::lease::timing::CALL_SILENCE_TIMEOUT;
+use crate::quota::lease::{CallName, PULSE_INTERVAL, Pass, SharedQuota};
 use crate::quota::limiter::{Ledger, MonotonicTime};
 use crate::quota::role::Role;
 use crate::replicas::ReplicaId;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::quota::lease::sync::Age;
-use crate::quota::lease::{CallName, ExchangeReply, ExchangeRequest, GUARD, LEASE_DURATION};
-use crate::quota::limiter::MonotonicTime;
+use crate::quota::lease::sync::{Age, ExchangeReply, ExchangeRequest};
+use crate::quota::lease::{CallName, LEASE_DURATION};
+use crate::quota::limiter::{GUARD, MonotonicTime};
 use crate::replicas::ReplicaId;
 
 #[derive(Default)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::config::QuotaLimit;
 use crate::quota::lease::state::LeaseState;
-use crate::quota::lease::{CallName, ExchangeReply, ExchangeRequest, LEASE_DURATION, Pass, SharedQuota};
+use crate::quota::lease::sync::{ExchangeReply, ExchangeRequest};
+use crate::quota::lease::{CallName, LEASE_DURATION, Pass, SharedQuota};
 use crate::quota::limiter::MonotonicTime;
 use crate::replicas::ReplicaId;
 

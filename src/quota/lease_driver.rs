@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{LeaseChannel, QuotaChange};
-use crate::quota::scheduler::CallScheduler;
+use super::lease::{LeaseChannel, QuotaChange};
+use super::scheduler::CallScheduler;
 use crate::replicas::{Incoming, Mailbox, Message, MessageKind, QuotaMessage, Recipient, ReplicaId};
 use crate::telemetry;
 
 /// Runs exchanges and heartbeats as the lease schedules them, until the scheduler is dropped.
-pub(in crate::quota) async fn drive(scheduler: Weak<CallScheduler>, channel: LeaseChannel) {
+pub(super) async fn drive(scheduler: Weak<CallScheduler>, channel: LeaseChannel) {
     let [mut exchanged, mut counted, mut members_read] = [None; 3];
     let mut has_announced = false;
     loop {
@@ -75,14 +75,14 @@ async fn exchange(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel) {
 }
 
 /// Returns the lease, if this replica holds it, and removes its counter.
-pub(in crate::quota) async fn leave(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel) {
+pub(super) async fn leave(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel) {
     scheduler.update_lease(|quota, _| (quota.leave(), QuotaChange::default()));
     exchange(scheduler, channel).await;
     channel.remove_members(vec![channel.mailbox().me().clone()]).await;
 }
 
 /// Receives the messages about the quota, and hands each one to the scheduler of its account.
-pub(in crate::quota) async fn listen(mailbox: Mailbox, accounts: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
+pub(super) async fn listen(mailbox: Mailbox, accounts: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
     let mut inbox = mailbox.receive(MessageKind::Quota);
     while let Some(incoming) = inbox.next().await {
         match incoming {

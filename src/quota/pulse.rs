@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::sync_interval::PULSE_INTERVAL;
-use super::{LEASE_DURATION, LeaseChannel, MonotonicTime};
-use crate::quota::scheduler::CallScheduler;
+use super::lease::{LEASE_DURATION, LeaseChannel, PULSE_INTERVAL};
+use super::limiter::MonotonicTime;
+use super::scheduler::CallScheduler;
 use crate::redis_client::{Command, Reply};
 use crate::replicas::ReplicaId;
 
@@ -21,7 +21,7 @@ struct Pulse<'a> {
 }
 
 /// Sends pulses for all idle accounts, as long as the schedulers exist.
-pub(in crate::quota) async fn keep_pulse(accounts: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
+pub(super) async fn keep_pulse(accounts: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
     loop {
         tokio::time::sleep(PULSE_INTERVAL).await;
         let mut pulses = Vec::with_capacity(accounts.len());

@@ -1,0 +1,21 @@
+//! Why a call gets no permit.
+
+use std::time::Duration;
+
+/// The quota cannot serve a call within `quota.queue_timeout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// Time until it can, as far as is known now.
+    pub retry_after: Duration,
+}
+
+/// Why a call gets no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcquireError {
+    /// The quota has no room within `quota.queue_timeout`.
+    Exhausted(Exhausted),
+    /// No request waits for the run any more, and it has made no call yet.
+    Abandoned,
+    /// Another replica makes the calls of the account.
+    NotLeader,
+}
