@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tower::Service;
 
+use super::error::PagingError;
 use super::pager::Pager;
+use super::run::ItemPacker;
 use super::scan::{OffsetScan, RowOrder};
-use super::{ItemPacker, PagingError};
 use crate::quota::QuotaError;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
 use crate::window::{Bound, Interval, Timestamp, UpperBound};
@@ -41,7 +42,7 @@ where
         let second = scan.last()?.floor_second();
         match scan.order() {
             RowOrder::Ascending => {
-                let line = match self.stage.settings.window.upper_bound {
+                let line = match self.settings.window.upper_bound {
                     UpperBound::Inclusive => scan.line_before(second),
                     UpperBound::Exclusive => second,
                 };

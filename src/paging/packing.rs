@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::error::PagingError;
+use super::run::{ItemPacker, RunPart};
 use super::scan::{OffsetScan, RowOrder};
-use super::{ItemPacker, PagingError, RunPart};
 use crate::window::{Interval, Timestamp};
 
 /// Most parts that are packed concurrently.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use super::error::PagingError;
 use super::pager::Pager;
-use super::{ItemPacker, PagingError, RunPhase};
+use super::run::{ItemPacker, RunPhase};
 use crate::quota::{Exhausted, QuotaError};
 use crate::upstream::{Page, PageRequest};
 use crate::window::QueryBounds;
@@ -27,7 +28,7 @@ where
             let (series, waiters) = (self.run.series.clone(), self.run.waiters.clone());
             let request = PageRequest { series, bounds, offset, limit, waiters };
             let asked = Instant::now();
-            match self.stage.below.clone().oneshot(request).await {
+            match self.below.clone().oneshot(request).await {
                 Ok(page) => {
                     let took = asked.elapsed();
                     self.run.status.send_modify(|status| {

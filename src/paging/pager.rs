@@ -5,12 +5,14 @@ use std::sync::Arc;
 use tower::Service;
 
 use super::concurrency::RunPermit;
+use super::error::PagingError;
+use super::layer::PagingLayer;
 use super::packing::Packing;
 use super::proven_duplicates::ProvenDuplicates;
-use super::scan::{Inconsistency, OffsetScan, RowOrder, TearDetection};
+use super::run::{FetchedRun, ItemPacker, Run, RunPart};
+use super::scan::{Inconsistency, OffsetScan, PlacementCheck, RowOrder, TearDetection};
 use super::sizing;
 use super::sizing::{Overrun, Size};
-use super::{FetchedRun, ItemPacker, PagingError, PagingStage, PlacementCheck, Run, RunPart};
 use crate::quota::QuotaError;
 use crate::telemetry;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
@@ -33,7 +35,8 @@ enum Scanned {
 
 /// Fetches one run.
 pub(super) struct Pager<'a, S, P: ItemPacker> {
-    pub(super) stage: &'a PagingStage<S>,
+    pub(super) settings: &'a PagingLayer,
+    pub(super) below: &'a S,
     pub(super) run: &'a Run<P>,
     pub(super) permit: Option<RunPermit>,
     packing: Packing<P>,
@@ -43,10 +46,11 @@ pub(super) struct Pager<'a, S, P: ItemPacker> {
 }
 
 impl<'a, S, P: ItemPacker> Pager<'a, S, P> {
-    pub(super) fn new(stage: &'a PagingStage<S>, run: &'a Run<P>, permit: Option<RunPermit>) -> Self {
-        let packing = Packing::new(run.packer.clone(), stage.settings.window.chunk);
+    pub(super) fn new(settings: &'a PagingLayer, below: &'a S, run: &'a Run<P>, permit: Option<RunPermit>) -> Self {
+        let packing = Packing::new(run.packer.clone(), settings.window.chunk);
         Self {
-            stage,
+            settings,
+            below,
             run,
             permit,
             packing,
@@ -64,24 +68,24 @@ where
     P: ItemPacker,
 {
     pub(super) fn query_for(&self, interval: Interval) -> QueryBounds {
-        self.stage.settings.window.upper_bound.query_for(interval)
+        self.settings.window.upper_bound.query_for(interval)
     }
 
     fn new_walk(&self, interval: Interval, watch: TearDetection) -> OffsetScan {
-        let field = self.stage.settings.window.field.clone();
+        let field = self.settings.window.field.clone();
         let mut scan = OffsetScan::new(self.query_for(interval), field, self.run.placed, watch);
         self.duplicates.allow_in(&mut scan);
         scan
     }
 
     fn now(&self) -> Timestamp {
-        self.stage.settings.clock.now()
+        self.settings.clock.now()
     }
 
     /// When the items of a scan were fetched, if the clock read `begun_at` at its beginning. A clock that was wrong, or that
     /// the upstream's `Date` contradicts, must not make open data settled.
     fn fetched_at(&self, begun_at: Timestamp) -> Timestamp {
-        begun_at.min(self.now()) - self.stage.settings.clock.ahead()
+        begun_at.min(self.now()) - self.settings.clock.ahead()
     }
 
     /// Fetches the run, or one end of it if it turns out too large.
@@ -120,7 +124,7 @@ where
 
     /// Fetches `interval` in pieces of one page each, or only its beginning if there are many.
     async fn fetch_in_halves(&mut self, interval: Interval) -> Result<Interval, PagingError> {
-        let most = self.run.status.borrow().pages + self.stage.settings.bounds.overrun_pages;
+        let most = self.run.status.borrow().pages + self.settings.bounds.overrun_pages;
         let mut todo: Vec<Interval> = halve(interval).into_iter().flat_map(|(left, right)| [right, left]).collect();
         while let Some(piece) = todo.pop() {
             if piece.start > interval.start && self.run.status.borrow().pages >= most {
@@ -218,7 +222,7 @@ where
                 },
                 Overrun::Drop => return Err(PagingError::Oversized),
                 Overrun::TooLarge => {
-                    let limit = self.stage.settings.bounds.indivisible_bytes as u64;
+                    let limit = self.settings.bounds.indivisible_bytes as u64;
                     return Err(PagingError::TooLarge { limit });
                 }
             }
@@ -246,7 +250,7 @@ where
     }
 
     fn settled_before(&self, begun_at: Timestamp) -> Timestamp {
-        self.fetched_at(begun_at) - self.stage.settings.window.settle_after
+        self.fetched_at(begun_at) - self.settings.window.settle_after
     }
 
     fn overrun(
@@ -259,7 +263,7 @@ where
     ) -> Overrun {
         let planned_pages = self.run.planned.map(|items| items / f64::from(PAGE_LIMIT));
         let size = Size { pages, bytes: scan.unpacked_bytes() + self.packing.bytes(), planned_pages, failed_cuts };
-        sizing::overrun(size, interval, watch, scan, self.settled_before(begun_at), &self.stage.settings.bounds)
+        sizing::overrun(size, interval, watch, scan, self.settled_before(begun_at), &self.settings.bounds)
     }
 
     /// Processes a page: sets the end of the run, publishes the expected size, and packs what is complete.
@@ -302,7 +306,7 @@ where
         if was_planned || interval != self.run.interval {
             return None;
         }
-        let settings = &self.stage.settings;
+        let settings = self.settings;
         let limiter = settings.limiters.of(&self.run.series.account);
         let lanes = limiter.map_or(1, |limiter| limiter.lanes());
         let slow = limiter.is_some_and(|limiter| limiter.pages_are_slow());

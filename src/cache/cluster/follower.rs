@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::Cluster;
+use super::exchange::Cluster;
+use super::pending::PendingRemoteFetch;
 use crate::cache::chunk::Chunk;
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{BatchAnnouncement, ExactWindow, FetchTask, Fetcher};
@@ -17,7 +18,7 @@ use crate::clock::SKEW;
 use crate::paging::{PagingError, PlacementCheck};
 use crate::quota::{QuotaError, Role};
 use crate::replicas::{FetchMessage, FetchReply, RemoteFetch, RemoteResult};
-use crate::request::{QueueTimeout, QueueWait, Series};
+use crate::request::{QueueWait, Series};
 use crate::telemetry;
 use crate::window::{Interval, IntervalSet, Timestamp};
 
@@ -29,31 +30,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 const READ_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Missing time beyond which only the first missing interval of a window is requested, since the reply covers one run.
 const LONG_WINDOW: Duration = Duration::from_hours(24);
-
-/// An unanswered remote fetch.
-#[derive(Debug)]
-pub(super) struct PendingRemoteFetch {
-    account: Arc<str>,
-    request: RemoteFetch,
-    /// Entries fetched since then are fresh enough.
-    fresh_since: Timestamp,
-    /// The queue timeout of the request that waits.
-    queue_timeout: Arc<QueueTimeout>,
-    replies: mpsc::UnboundedSender<FetchReply>,
-}
-
-impl PendingRemoteFetch {
-    pub(super) fn account(&self) -> &str {
-        &self.account
-    }
-
-    /// The request as it is sent at `now`.
-    pub(super) fn request(&self, now: Timestamp) -> RemoteFetch {
-        let age_ms = u64::try_from(now.since(self.fresh_since).as_millis()).unwrap_or(u64::MAX);
-        let queue_wait = QueueWait { time: self.queue_timeout.waited().time, ..self.request.queue_wait };
-        RemoteFetch { age_ms, queue_wait, ..self.request.clone() }
-    }
-}
 
 /// The receiving end of a remote fetch. Dropping it ends the fetch.
 struct ReplyReceiver {

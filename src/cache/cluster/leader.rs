@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Cluster;
+use super::exchange::Cluster;
+use super::served::{ServeState, ServedRemoteFetch};
 use crate::cache::chunk::{Chunk, Damaged, PageRange};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{AssembledWindow, AssemblyRequest, Fetcher, Segment};
@@ -34,28 +35,6 @@ const MAX_HANDOVER_ATTEMPTS: usize = 20;
 const HANDOVER_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// When a request whose data Redis did not take may be repeated.
 const RETRY_AFTER_HANDOVER: Duration = Duration::from_secs(5);
-
-/// A remote fetch of another replica.
-#[derive(Debug)]
-pub(super) struct ServedRemoteFetch {
-    attempt: u8,
-    /// When it was last requested.
-    last_requested: Instant,
-    state: ServeState,
-}
-
-#[derive(Debug)]
-enum ServeState {
-    /// Being answered. Dropping the task drops what it waits for.
-    InProgress {
-        queue_timeout: Arc<QueueTimeout>,
-        _task: AbortOnDropHandle<()>,
-    },
-    Replied {
-        at: Instant,
-        reply: Arc<Message>,
-    },
-}
 
 /// A remote fetch with all that its task needs.
 struct ServeTask {

@@ -1,15 +1,13 @@
 //! Messages about purges, and the periodic check for purges whose messages were lost.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::replicate::PurgeReplicator;
-use super::{Inner, Purges};
+use super::purges::{Inner, Purges};
+use super::replicator::PurgeReplicator;
 use crate::redis_client::ConnectionError;
 use crate::replicas::{Inbox, Incoming, Message, PurgeMessage, Recipient, ReplicaId, Tombstone};
 
@@ -17,32 +15,6 @@ use crate::replicas::{Inbox, Incoming, Message, PurgeMessage, Recipient, Replica
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval at which a replica reads the markers of all accounts.
 const MARKER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The purges of this replica that wait for confirmations, by their numbers.
-#[derive(Default)]
-pub(super) struct Confirmations {
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<ReplicaId>>>,
-    next_number: AtomicU64,
-}
-
-impl Confirmations {
-    fn register(&self) -> (u64, mpsc::UnboundedReceiver<ReplicaId>) {
-        let (number, (sender, confirmed)) =
-            (self.next_number.fetch_add(1, Ordering::Relaxed), mpsc::unbounded_channel());
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
-        (number, confirmed)
-    }
-
-    fn remove(&self, number: u64) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-    }
-
-    fn confirm(&self, number: u64, from: ReplicaId) {
-        if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get(&number) {
-            let _ = waiting.send(from);
-        }
-    }
-}
 
 impl PurgeReplicator {
     /// Broadcasts a purge. Returns how many other replicas have confirmed it in time, and how many other replicas
@@ -75,40 +47,26 @@ impl PurgeReplicator {
     }
 }
 
-/// Applies purges of other replicas and checks the markers each second, until the cache is dropped.
-pub(super) fn listen(purges: &Purges, mut inbox: Inbox) {
-    let weak = Arc::downgrade(&purges.0);
-    tokio::spawn(check_markers(weak.clone()));
-    tokio::spawn(async move {
-        while let Some(incoming) = inbox.next().await {
-            let Some(purges) = weak.upgrade().map(Purges) else { return };
-            let Some(replicator) = &purges.0.replicator else { return };
-            match incoming {
-                Incoming::Reconnected => replicator.check_now.notify_one(),
-                Incoming::Message { from, message: Message::Purge(message) } => {
-                    purges.on_message(replicator, from, message).await;
-                }
-                Incoming::Message { .. } | Incoming::Unreadable { .. } => {}
-            }
-        }
-    });
-}
-
-async fn check_markers(purges: Weak<Inner>) {
-    loop {
-        let Some(strong) = purges.upgrade().map(Purges) else { return };
-        let Some(replicator) = &strong.0.replicator else { return };
-        // After a failure the next check comes soon, and each read from Redis includes the marker of its account.
-        if let Ok(markers) = replicator.read_markers().await {
-            for (account, marker) in replicator.accounts.iter().zip(&markers) {
-                strong.apply_marker_reply(account, Some(marker)).await;
-            }
-        }
-        let _ = timeout(MARKER_CHECK_INTERVAL, replicator.check_now.notified()).await;
-    }
-}
-
 impl Purges {
+    /// Applies purges of other replicas and checks the markers each second, until the cache is dropped.
+    pub(super) fn listen(&self, mut inbox: Inbox) {
+        let weak = Arc::downgrade(&self.0);
+        tokio::spawn(check_markers(weak.clone()));
+        tokio::spawn(async move {
+            while let Some(incoming) = inbox.next().await {
+                let Some(purges) = weak.upgrade().map(Purges) else { return };
+                let Some(replicator) = &purges.0.replicator else { return };
+                match incoming {
+                    Incoming::Reconnected => replicator.check_now.notify_one(),
+                    Incoming::Message { from, message: Message::Purge(message) } => {
+                        purges.on_message(replicator, from, message).await;
+                    }
+                    Incoming::Message { .. } | Incoming::Unreadable { .. } => {}
+                }
+            }
+        });
+    }
+
     async fn on_message(&self, replicator: &PurgeReplicator, from: ReplicaId, message: PurgeMessage) {
         match message {
             PurgeMessage::Applied { number } => replicator.confirmations.confirm(number, from),
@@ -122,5 +80,19 @@ impl Purges {
                 let _ = replicator.confirm(from, number).await;
             }
         }
+    }
+}
+
+async fn check_markers(purges: Weak<Inner>) {
+    loop {
+        let Some(strong) = purges.upgrade().map(Purges) else { return };
+        let Some(replicator) = &strong.0.replicator else { return };
+        // After a failure the next check comes soon, and each read from Redis includes the marker of its account.
+        if let Ok(markers) = replicator.read_markers().await {
+            for (account, marker) in replicator.accounts.iter().zip(&markers) {
+                strong.apply_marker_reply(account, Some(marker)).await;
+            }
+        }
+        let _ = timeout(MARKER_CHECK_INTERVAL, replicator.check_now.notified()).await;
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::DeletionStatus;
-use super::replicate::PurgeReplicator;
+use super::replicator::PurgeReplicator;
+use super::types::DeletionStatus;
 use crate::cache::redis::keys::{CellKey, ChunkField, all_cells};
 use crate::redis_client::{Command, ConnectionError, RedisClient, Reply, key_segment};
 use crate::replicas::Tombstone;

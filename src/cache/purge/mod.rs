@@ -5,212 +5,25 @@
 //!
 //! | file | contents |
 //! | --- | --- |
+//! | `types.rs` | a purge, and its result |
 //! | `tombstones.rs` | the rule, and the purges of an account; pure |
-//! | `replicate.rs` | the tombstones in Redis, and the marker that says whether they have changed |
+//! | `purges.rs` | the known purges, and the sweep of memory |
+//! | `replicator.rs` | the tombstones in Redis, and the marker that says whether they have changed |
+//! | `replicate.rs` | keeps the known purges and those in Redis the same |
 //! | `broadcast.rs` | messages to other replicas, and the check for lost ones |
+//! | `confirmations.rs` | the purges that wait for confirmations |
 //! | `delete.rs` | deletes purged chunks from Redis |
 
 mod broadcast;
+mod confirmations;
 mod delete;
+mod purges;
 mod replicate;
+mod replicator;
 mod tombstones;
+mod types;
+
+pub use self::purges::Purges;
+pub use self::types::{DeletionStatus, Purge, PurgeResult};
 
 pub(in crate::cache) use self::tombstones::Tombstones;
-
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use futures_util::future::BoxFuture;
-
-use self::replicate::PurgeReplicator;
-use super::chunk::Chunk;
-use super::redis::PurgeCheck;
-use super::series::SeriesMap;
-use super::store::Memory;
-use crate::clock::Clock;
-use crate::redis_client::{Command, ConnectionError, Reply};
-use crate::replicas::{Mailbox, MessageKind, Tombstone};
-use crate::request::Series;
-use crate::window::Interval;
-
-/// The data to be purged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purge {
-    /// The account.
-    pub account: Arc<str>,
-    /// The stream; `None` means all streams of the account.
-    pub stream: Option<Arc<str>>,
-    /// The time.
-    pub interval: Interval,
-}
-
-/// The result of a purge. It is complete in this replica's memory in any case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PurgeResult {
-    /// The epoch of the purge: chunks of smaller epochs are not served any more.
-    pub epoch: u64,
-    /// Chunks that were removed from this replica's memory.
-    pub memory_chunks: usize,
-    /// The result beyond this replica; `None` without Redis. A purge that Redis does not take is retried for as long as
-    /// the process runs.
-    pub delivery: Option<Result<PurgeDelivery, ConnectionError>>,
-}
-
-/// The result of a purge beyond this replica, once its tombstone is in Redis, so that no replica reads purged chunks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PurgeDelivery {
-    /// Other replicas that have confirmed that their memory is clean.
-    pub confirmed: usize,
-    /// Other replicas that receive messages; `None` if the message could not be sent. A replica that misses it reads
-    /// the marker in Redis once a second.
-    pub expected: Option<usize>,
-    /// Whether the purged chunks have been deleted from Redis.
-    pub deletion: DeletionStatus,
-}
-
-/// Whether purged chunks have been deleted from Redis. They are not read there in any case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeletionStatus {
-    /// All, which are so many chunks.
-    Complete(u64),
-    /// Continues; the number of chunks up to now.
-    InProgress(u64),
-    /// Failed after so many chunks; it is retried for as long as the process runs.
-    Failed(u64, ConnectionError),
-}
-
-/// The known purges, for everything that stores or serves chunks. Clones share them.
-#[derive(Clone)]
-pub struct Purges(Arc<Inner>);
-
-struct Inner {
-    /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the
-    /// other way round.
-    known: Mutex<HashMap<Arc<str>, Arc<Tombstones>>>,
-    series_map: SeriesMap,
-    memory: Memory,
-    clock: Clock,
-    /// `None` without Redis.
-    replicator: Option<PurgeReplicator>,
-}
-
-impl std::fmt::Debug for Purges {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Purges").finish_non_exhaustive()
-    }
-}
-
-impl Purges {
-    /// No purges yet of what `series_map` and `memory` hold. With `redis`, the prefix of all keys and the mailbox, they
-    /// follow the purges of other replicas for `accounts`; that needs a runtime.
-    pub(super) fn new(
-        series_map: SeriesMap,
-        memory: Memory,
-        clock: Clock,
-        accounts: Vec<Arc<str>>,
-        redis: Option<(&str, Mailbox)>,
-    ) -> Self {
-        let inbox = redis.as_ref().map(|(_, mailbox)| mailbox.receive(MessageKind::Purge));
-        let replicator = redis.map(|(prefix, mailbox)| PurgeReplicator::new(prefix, mailbox, accounts));
-        let purges = Self(Arc::new(Inner { known: Mutex::default(), series_map, memory, clock, replicator }));
-        if let Some(inbox) = inbox {
-            broadcast::listen(&purges, inbox);
-        }
-        purges
-    }
-
-    /// Purges data. Ends when it is purged everywhere, or it is known where not; with Redis, within some seconds.
-    ///
-    /// Not cancel-safe: run it in a task of its own.
-    pub async fn purge(&self, purge: Purge) -> PurgeResult {
-        let Purge { account, stream, interval } = purge;
-        let tombstone = Tombstone { stream, interval };
-        let (epoch, ticket) = {
-            let mut known = self.lock();
-            let tombstones = Arc::make_mut(known.entry(account.clone()).or_default());
-            let epoch = tombstones.next_epoch(self.0.clock.now());
-            tombstones.add(epoch, tombstone.clone());
-            // The ticket is registered under the same lock, so that it is seen when epochs are raised beyond those of
-            // other replicas.
-            let replicator = self.0.replicator.as_ref();
-            (epoch, replicator.map(|replicator| replicator.register(&account, epoch, tombstone)))
-        };
-        let memory_chunks = self.sweep(&account).await;
-        let Some((replicator, ticket)) = self.0.replicator.as_ref().zip(ticket) else {
-            return PurgeResult { epoch, memory_chunks, delivery: None };
-        };
-        let (epoch, delivery) = self.replicate(replicator, &account, ticket).await;
-        PurgeResult { epoch, memory_chunks, delivery: Some(delivery) }
-    }
-
-    /// The last known purge of an account, which is the epoch of a run that begins now.
-    pub(super) fn epoch(&self, account: &str) -> u64 {
-        self.get(account).map_or(0, |tombstones| tombstones.epoch())
-    }
-
-    /// Whether a chunk of a series was purged since its run began.
-    pub(super) fn is_purged(&self, series: &Series, chunk: &Chunk) -> bool {
-        PurgeCheck::is_purged(self, &series.account, &series.stream, chunk.interval(), chunk.epoch())
-    }
-
-    /// Learns the purges of an account that other replicas have written to Redis. `false` if they could not be learned.
-    pub(super) async fn refresh(&self, account: &str) -> bool {
-        let Some(replicator) = &self.0.replicator else { return true };
-        let replies = replicator.redis().run(vec![replicator.marker_command(account)]).await;
-        self.apply_marker_reply(account, replies.iter().flatten().next()).await
-    }
-
-    /// The purges of an account that are known now, which do not change afterwards.
-    pub(super) fn snapshot(&self, account: &str) -> Arc<Tombstones> {
-        self.get(account).unwrap_or_default()
-    }
-
-    /// See [`PurgeCheck::apply_marker`].
-    async fn apply_marker_reply(&self, account: &str, reply: Option<&Reply>) -> bool {
-        match (&self.0.replicator, reply) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(replicator), Some(reply)) => {
-                replicator.is_current(account, reply) || self.learn(replicator, account, reply).await
-            }
-        }
-    }
-
-    /// Removes purged chunks of an account from memory. Returns how many there were.
-    async fn sweep(&self, account: &Arc<str>) -> usize {
-        let (purges, account) = (self.clone(), account.clone());
-        let sweep = move || {
-            let Some(tombstones) = purges.get(&account) else { return 0 };
-            let Inner { series_map, memory, .. } = &*purges.0;
-            let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
-                let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
-                series_state.lock().apply_purge(is_purged, memory)
-            });
-            removed.sum()
-        };
-        // All chunks of the account are visited, which takes long for a year of many series.
-        tokio::task::spawn_blocking(sweep).await.unwrap_or_default()
-    }
-
-    fn get(&self, account: &str) -> Option<Arc<Tombstones>> {
-        self.lock().get(account).cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Tombstones>>> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl PurgeCheck for Purges {
-    fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64) -> bool {
-        self.get(account).is_some_and(|tombstones| tombstones.is_purged(stream, interval, epoch))
-    }
-
-    fn marker_command(&self, account: &str) -> Option<Command> {
-        self.0.replicator.as_ref().map(|replicator| replicator.marker_command(account))
-    }
-
-    fn apply_marker<'a>(&'a self, account: &'a str, reply: Option<&'a Reply>) -> BoxFuture<'a, bool> {
-        Box::pin(self.apply_marker_reply(account, reply))
-    }
-}

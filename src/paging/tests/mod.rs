@@ -1,13 +1,19 @@
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tower::{ServiceExt as _, service_fn};
+use tokio::sync::watch;
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::*;
-use crate::request::{Filter, Requester};
-use crate::window::{Bound, QueryBounds, UpperBound};
+use crate::clock::Clock;
+use crate::config;
+use crate::quota::QuotaError;
+use crate::request::{Filter, Requester, RunWaiters, Series};
+use crate::upstream::{Page, PageRequest};
+use crate::window::{Bound, Interval, QueryBounds, Timestamp, UpperBound};
 
 mod bounded;
 mod concurrency;

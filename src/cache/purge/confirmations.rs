@@ -1,0 +1,35 @@
+//! The purges of this replica that wait for confirmations of other replicas.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use crate::replicas::ReplicaId;
+
+/// The purges of this replica that wait for confirmations, by their numbers.
+#[derive(Default)]
+pub(super) struct Confirmations {
+    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<ReplicaId>>>,
+    next_number: AtomicU64,
+}
+
+impl Confirmations {
+    pub(super) fn register(&self) -> (u64, mpsc::UnboundedReceiver<ReplicaId>) {
+        let (number, (sender, confirmed)) =
+            (self.next_number.fetch_add(1, Ordering::Relaxed), mpsc::unbounded_channel());
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
+        (number, confirmed)
+    }
+
+    pub(super) fn remove(&self, number: u64) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
+    pub(super) fn confirm(&self, number: u64, from: ReplicaId) {
+        if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get(&number) {
+            let _ = waiting.send(from);
+        }
+    }
+}

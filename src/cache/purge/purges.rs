@@ -1,0 +1,155 @@
+//! The known purges, and the sweep of memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+
+use super::replicator::PurgeReplicator;
+use super::tombstones::Tombstones;
+use super::types::{Purge, PurgeResult};
+use crate::cache::chunk::Chunk;
+use crate::cache::redis::PurgeCheck;
+use crate::cache::series::SeriesMap;
+use crate::cache::store::Memory;
+use crate::clock::Clock;
+use crate::redis_client::{Command, Reply};
+use crate::replicas::{Mailbox, MessageKind, Tombstone};
+use crate::request::Series;
+use crate::window::Interval;
+
+/// The known purges, for everything that stores or serves chunks. Clones share them.
+#[derive(Clone)]
+pub struct Purges(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the
+    /// other way round.
+    known: Mutex<HashMap<Arc<str>, Arc<Tombstones>>>,
+    series_map: SeriesMap,
+    memory: Memory,
+    pub(super) clock: Clock,
+    /// `None` without Redis.
+    pub(super) replicator: Option<PurgeReplicator>,
+}
+
+impl std::fmt::Debug for Purges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Purges").finish_non_exhaustive()
+    }
+}
+
+impl Purges {
+    /// No purges yet of what `series_map` and `memory` hold. With `redis`, the prefix of all keys and the mailbox, they
+    /// follow the purges of other replicas for `accounts`; that needs a runtime.
+    pub(in crate::cache) fn new(
+        series_map: SeriesMap,
+        memory: Memory,
+        clock: Clock,
+        accounts: Vec<Arc<str>>,
+        redis: Option<(&str, Mailbox)>,
+    ) -> Self {
+        let inbox = redis.as_ref().map(|(_, mailbox)| mailbox.receive(MessageKind::Purge));
+        let replicator = redis.map(|(prefix, mailbox)| PurgeReplicator::new(prefix, mailbox, accounts));
+        let purges = Self(Arc::new(Inner { known: Mutex::default(), series_map, memory, clock, replicator }));
+        if let Some(inbox) = inbox {
+            purges.listen(inbox);
+        }
+        purges
+    }
+
+    /// Purges data. Ends when it is purged everywhere, or it is known where not; with Redis, within some seconds.
+    ///
+    /// Not cancel-safe: run it in a task of its own.
+    pub async fn purge(&self, purge: Purge) -> PurgeResult {
+        let Purge { account, stream, interval } = purge;
+        let tombstone = Tombstone { stream, interval };
+        let (epoch, ticket) = {
+            let mut known = self.lock();
+            let tombstones = Arc::make_mut(known.entry(account.clone()).or_default());
+            let epoch = tombstones.next_epoch(self.0.clock.now());
+            tombstones.add(epoch, tombstone.clone());
+            // The ticket is registered under the same lock, so that it is seen when epochs are raised beyond those of
+            // other replicas.
+            let replicator = self.0.replicator.as_ref();
+            (epoch, replicator.map(|replicator| replicator.register(&account, epoch, tombstone)))
+        };
+        let memory_chunks = self.sweep(&account).await;
+        let Some((replicator, ticket)) = self.0.replicator.as_ref().zip(ticket) else {
+            return PurgeResult { epoch, memory_chunks, delivery: None };
+        };
+        let (epoch, delivery) = self.replicate(replicator, &account, ticket).await;
+        PurgeResult { epoch, memory_chunks, delivery: Some(delivery) }
+    }
+
+    /// The last known purge of an account, which is the epoch of a run that begins now.
+    pub(in crate::cache) fn epoch(&self, account: &str) -> u64 {
+        self.get(account).map_or(0, |tombstones| tombstones.epoch())
+    }
+
+    /// Whether a chunk of a series was purged since its run began.
+    pub(in crate::cache) fn is_purged(&self, series: &Series, chunk: &Chunk) -> bool {
+        PurgeCheck::is_purged(self, &series.account, &series.stream, chunk.interval(), chunk.epoch())
+    }
+
+    /// Learns the purges of an account that other replicas have written to Redis. `false` if they could not be learned.
+    pub(in crate::cache) async fn refresh(&self, account: &str) -> bool {
+        let Some(replicator) = &self.0.replicator else { return true };
+        let replies = replicator.redis().run(vec![replicator.marker_command(account)]).await;
+        self.apply_marker_reply(account, replies.iter().flatten().next()).await
+    }
+
+    /// The purges of an account that are known now, which do not change afterwards.
+    pub(in crate::cache) fn snapshot(&self, account: &str) -> Arc<Tombstones> {
+        self.get(account).unwrap_or_default()
+    }
+
+    /// See [`PurgeCheck::apply_marker`].
+    pub(super) async fn apply_marker_reply(&self, account: &str, reply: Option<&Reply>) -> bool {
+        match (&self.0.replicator, reply) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(replicator), Some(reply)) => {
+                replicator.is_current(account, reply) || self.learn(replicator, account, reply).await
+            }
+        }
+    }
+
+    /// Removes purged chunks of an account from memory. Returns how many there were.
+    pub(super) async fn sweep(&self, account: &Arc<str>) -> usize {
+        let (purges, account) = (self.clone(), account.clone());
+        let sweep = move || {
+            let Some(tombstones) = purges.get(&account) else { return 0 };
+            let Inner { series_map, memory, .. } = &*purges.0;
+            let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
+                let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
+                series_state.lock().apply_purge(is_purged, memory)
+            });
+            removed.sum()
+        };
+        // All chunks of the account are visited, which takes long for a year of many series.
+        tokio::task::spawn_blocking(sweep).await.unwrap_or_default()
+    }
+
+    fn get(&self, account: &str) -> Option<Arc<Tombstones>> {
+        self.lock().get(account).cloned()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Tombstones>>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PurgeCheck for Purges {
+    fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64) -> bool {
+        self.get(account).is_some_and(|tombstones| tombstones.is_purged(stream, interval, epoch))
+    }
+
+    fn marker_command(&self, account: &str) -> Option<Command> {
+        self.0.replicator.as_ref().map(|replicator| replicator.marker_command(account))
+    }
+
+    fn apply_marker<'a>(&'a self, account: &'a str, reply: Option<&'a Reply>) -> BoxFuture<'a, bool> {
+        Box::pin(self.apply_marker_reply(account, reply))
+    }
+}
