@@ -4,7 +4,7 @@
 //! - `value_tree` is that tree of raw values, each with its line or variable,
 //! - `table_reader` reads a table of the tree key by key and collects problems,
 //! - `parse` parses single values; durations are written `"30s"`, `"24h"`, `"400d"`, sizes `"256MiB"`
-//!   ([`crate::units`]),
+//!   (see `units`),
 //! - `validate` and `accounts` define the keys, their defaults, and the checks between keys,
 //! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
 //! - `keys` lists all keys, and suggests one for a misspelt key,

@@ -3,13 +3,13 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | [`scheduler`] | fair queue of one account, and the gates that each call passes |
-//! | [`limiter`] | the pure parts: ledger, adaptive limits, pacer, backoff |
-//! | [`lease`] | which replica makes the calls of an account, and the share of each without Redis |
-//! | [`lease_driver`], [`pulse`] | the tasks that carry exchanges, pulses and messages between a scheduler and Redis |
-//! | [`role`] | the role of this replica, for the stages above |
-//! | [`state_file`] | calls of a process that was killed, for the next one |
-//! | [`savings`] | balance of calls spent and calls saved |
+//! | `scheduler` | fair queue of one account, and the gates that each call passes |
+//! | `limiter` | the pure parts: ledger, adaptive limits, pacer, backoff |
+//! | `lease` | which replica makes the calls of an account, and the share of each without Redis |
+//! | `lease_driver`, `pulse` | the tasks that carry exchanges, pulses and messages between a scheduler and Redis |
+//! | `role` | the role of this replica, for the stages above |
+//! | `state_file` | calls of a process that was killed, for the next one |
+//! | `savings` | balance of calls spent and calls saved |
 //!
 //! This file has the stage itself ([`QuotaLayer`], [`QuotaStage`]) and the schedulers of all accounts
 //! ([`QuotaManager`]).
