@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `"30s"`, `"256MiB"`.
+//! Durations and sizes as people write them: `"30s"`, `"256MiB"`; and seconds as answers give them.
 
 use std::time::Duration;
 
@@ -61,6 +61,11 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     Some((digits.parse().ok()?, unit))
+}
+
+/// Seconds of a duration in an answer, rounded down to milliseconds.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
 
 #[cfg(test)]

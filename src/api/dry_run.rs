@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::seconds::seconds;
 use crate::cache::Cost;
 use crate::quota::QuotaManager;
 use crate::request::Priority;
+use crate::units::seconds;
 use crate::window::Interval;
 
 /// The body of a dry run.

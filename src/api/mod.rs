@@ -31,7 +31,6 @@ mod report;
 mod request;
 mod request_body;
 mod response_cache;
-mod seconds;
 mod stage;
 mod streaming_body;
 mod usage;

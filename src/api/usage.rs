@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use super::request::{ANONYMOUS_CALLER, Caller};
-use super::seconds::seconds;
 use crate::config;
 use crate::quota::{CallScheduler, QuotaManager};
 use crate::request::RateLimitStatus;
+use crate::units::seconds;
 
 /// Counts of all callers, for each account that a caller may read: as many as the configuration implies, whatever
 /// requests arrive. Cheap to clone; all clones share the counts.

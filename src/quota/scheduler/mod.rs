@@ -24,7 +24,7 @@
 //! | `acquire` | the way of a call through the queue and the gates |
 //! | `error` | why a call gets no permit |
 //! | `queue`, `queue_place` | waiting calls and their order, and the place of a call among them |
-//! | `fair_share` | virtual time of each caller (pure) |
+//! | `queue/fair_share` | virtual time of each caller (pure) |
 //! | `gate` | answer of a gate |
 //! | `gates` | concurrency, backoff, ledger and pacer |
 //! | `lease_gate` | role, granted calls, and the share without Redis |
@@ -38,7 +38,6 @@
 mod acquire;
 mod call_scheduler;
 mod error;
-mod fair_share;
 mod gate;
 mod gates;
 mod lease_gate;

@@ -1,11 +1,13 @@
 //! Queue of the calls that wait for a permit: by priority, then by fair share, then by arrival.
 
+mod fair_share;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::fair_share::{FairShare, VirtualTime};
+use self::fair_share::{FairShare, VirtualTime};
 use super::gate::{Closed, Gate};
 use crate::request::{Priority, Requester, RunWaiters};
 
