@@ -56,8 +56,8 @@ impl Clock {
         }
     }
 
-    /// Compares the clock with the `Date` of an upstream answer (whole seconds) to a request sent at `asked_at`. Returns
-    /// `Some` if the comparison changes whether the clock counts as wrong.
+    /// Compares the clock with the `Date` of an upstream answer (whole seconds) to a request sent at `asked_at`.
+    /// Returns `Some` if the comparison changes whether the clock counts as wrong.
     pub fn compare(&self, asked_at: Timestamp, date: Timestamp) -> Option<bool> {
         let latest = date + Duration::from_secs(1);
         let ahead = if asked_at > latest { asked_at.since(latest) } else { Duration::ZERO };

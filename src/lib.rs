@@ -1,9 +1,10 @@
 //! koregate: one Kore.ai credential and one quota for all services of a company.
 //!
-//! [`stack`] shows the path of a request from the socket to Kore. Each stage is a folder of that name:
-//! [`edge`] authenticates it, [`api`] parses it, [`cache`] serves cached chunks, [`paging`] fetches missing runs, [`retry`]
-//! repeats failed calls, [`quota`] schedules calls within the limits, [`token`] signs them, and [`upstream`] makes them.
-//! [`request`] holds the values that travel through all stages, and [`window`] the time arithmetic, without I/O or a clock.
+//! [`stack`] shows the path of a request from the socket to Kore. Each stage is a folder of that name: [`edge`]
+//! authenticates it, [`api`] parses it, [`cache`] serves cached chunks, [`paging`] fetches missing runs, [`retry`]
+//! repeats failed calls, [`quota`] schedules calls within the limits, [`token`] signs them, and [`upstream`] makes
+//! them. [`request`] holds the values that travel through all stages, and [`window`] the time arithmetic, without I/O
+//! or a clock.
 //!
 //! Beside the stages stand [`config`], [`redis_client`] (shared state of replicas), [`server`] (listeners, TLS, drain),
 //! [`admin`] (the operator's listener), [`telemetry`] (logs and metrics), `mapped_bytes` (memory that the kernel can

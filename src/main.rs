@@ -16,7 +16,8 @@ fn main() -> ExitCode {
     // A worker that has other tasks queues new ones globally, where idle workers find them.
     let mut builder = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     let runtime = builder
-        // Deflating keeps a core busy, so more threads gain nothing, and each thread has a heap of its own that fragments.
+        // Deflating keeps a core busy, so more threads gain nothing, and each thread has a heap of its own that
+        // fragments.
         .max_blocking_threads(cores + LOOKING_UP)
         .enable_all()
         .build();

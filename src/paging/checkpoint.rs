@@ -18,8 +18,8 @@ where
     S::Future: Send,
     P: ItemPacker,
 {
-    /// Finds a line on one side of which the scan has seen every row, and verifies it with one call: a query for that side
-    /// alone must return no row beyond those that were seen. Returns the verified side, or `None`.
+    /// Finds a line on one side of which the scan has seen every row, and verifies it with one call: a query for that
+    /// side alone must return no row beyond those that were seen. Returns the verified side, or `None`.
     pub(super) async fn cut(&mut self, scan: &OffsetScan, interval: Interval) -> Result<Option<Interval>, PagingError> {
         let Some((whole, seen)) = self.provable(scan, interval) else { return Ok(None) };
         let beyond = self.page(self.query_for(whole), seen, 1).await?;

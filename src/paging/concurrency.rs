@@ -1,8 +1,8 @@
 //! Run concurrency: how many runs of an account may be under way, of which callers; and how fast its upstream is.
 //!
-//! A run holds a permit from its first call to its last. Few runs are under way at a time, so that each gets calls often
-//! enough to finish. Each caller has permits of its own, so that one caller's long windows do not block another's runs, and
-//! one permit for short runs alone, so that its long windows do not block its own short ones.
+//! A run holds a permit from its first call to its last. Few runs are under way at a time, so that each gets calls
+//! often enough to finish. Each caller has permits of its own, so that one caller's long windows do not block another's
+//! runs, and one permit for short runs alone, so that its long windows do not block its own short ones.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,8 @@ use crate::request::{Priority, Requester};
 /// Page latency below which parallel runs gain too little: sixty pages, a minute's usual quota, take less than four
 /// seconds one after another.
 const SLOW_PAGE: Duration = Duration::from_millis(60);
-/// Number of recent pages whose minimum latency is taken as the upstream's: slower ones may have waited for this machine.
+/// Number of recent pages whose minimum latency is taken as the upstream's: slower ones may have waited for this
+/// machine.
 const PAGES_TIMED: usize = 8;
 
 /// The limiters of all accounts. Cheap to clone; all clones share the same limiters.
@@ -85,8 +86,8 @@ pub(super) enum RunLength {
 }
 
 impl RunLimiter {
-    /// At most `most` concurrent runs per priority group; more only with more callers than that, since each caller has at
-    /// least one permit.
+    /// At most `most` concurrent runs per priority group; more only with more callers than that, since each caller has
+    /// at least one permit.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most: u32::try_from(most).unwrap_or(u32::MAX), state: Mutex::default() })
     }
@@ -95,7 +96,8 @@ impl RunLimiter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a permit, in the order of this caller's requests. Dropping the future gives up the place without a permit.
+    /// Waits for a permit, in the order of this caller's requests. Dropping the future gives up the place without a
+    /// permit.
     pub(super) async fn acquire(self: &Arc<Self>, requester: &Requester, length: RunLength) -> RunPermit {
         // The sender keeps its place in the queue until a permit is sent.
         self.enqueue(requester, length).await.unwrap_or(RunPermit(None))

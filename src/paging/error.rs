@@ -13,8 +13,8 @@ pub enum PagingError {
     /// The account's `window.field` was found to be wrong: none of its answers can be cut.
     #[error("the upstream does not select on the timestamp that window.field names")]
     WindowField,
-    /// An item lies outside of the interval that was asked for, so the run cannot be cut; it can be served as a whole. The
-    /// cause may be the item, the request, or a wrong `window.field`.
+    /// An item lies outside of the interval that was asked for, so the run cannot be cut; it can be served as a whole.
+    /// The cause may be the item, the request, or a wrong `window.field`.
     #[error("an item does not lie where it was asked for")]
     MisplacedItem(MisplacedItem),
     /// An item has no timestamp, so the run cannot be cut; it can be served as a whole.
@@ -27,8 +27,8 @@ pub enum PagingError {
     /// unknown.
     #[error("the upstream's rows moved while they were paged")]
     Torn(Interval),
-    /// The run turned out much larger than planned, and its rows come in no order in which it could be cut: a shorter run
-    /// is needed.
+    /// The run turned out much larger than planned, and its rows come in no order in which it could be cut: a shorter
+    /// run is needed.
     #[error("the run is larger than planned, and cannot be cut")]
     Oversized,
     /// A window that must be fetched as a whole is larger than this many bytes.

@@ -1,8 +1,8 @@
 //! The paging stage: fetches a bounded run page by page until it is complete, or fails. No stage above sees a page.
 //!
-//! A run has one outcome, [`FetchedRun`]: complete and verified by counting, or an error. Unverified items stay private to
-//! it. Its progress is published as a [`RunStatus`] on a watch channel, so that waiting requests can plan again when the
-//! run becomes shorter or completes.
+//! A run has one outcome, [`FetchedRun`]: complete and verified by counting, or an error. Unverified items stay private
+//! to it. Its progress is published as a [`RunStatus`] on a watch channel, so that waiting requests can plan again when
+//! the run becomes shorter or completes.
 //!
 //! | file | content |
 //! | --- | --- |

@@ -47,8 +47,8 @@ impl<P: ItemPacker> Packing<P> {
         Ok(())
     }
 
-    /// Packs the complete part of `interval` that the scan has passed; `line` is the nearest line up to which the scan is
-    /// complete if the rows are in order.
+    /// Packs the complete part of `interval` that the scan has passed; `line` is the nearest line up to which the scan
+    /// is complete if the rows are in order.
     pub(super) async fn pack_passed(
         &mut self,
         scan: &mut OffsetScan,

@@ -82,8 +82,8 @@ where
         self.settings.clock.now()
     }
 
-    /// When the items of a scan were fetched, if the clock read `begun_at` at its beginning. A clock that was wrong, or that
-    /// the upstream's `Date` contradicts, must not make open data settled.
+    /// When the items of a scan were fetched, if the clock read `begun_at` at its beginning. A clock that was wrong, or
+    /// that the upstream's `Date` contradicts, must not make open data settled.
     fn fetched_at(&self, begun_at: Timestamp) -> Timestamp {
         begun_at.min(self.now()) - self.settings.clock.ahead()
     }
@@ -159,8 +159,8 @@ where
         Ok(true)
     }
 
-    /// Scans `interval` until a scan is complete, at most `times`. Returns the complete interval. `interval` becomes shorter as
-    /// in [`Self::scan`].
+    /// Scans `interval` until a scan is complete, at most `times`. Returns the complete interval. `interval` becomes
+    /// shorter as in [`Self::scan`].
     async fn scan_repeatedly(
         &mut self,
         interval: &mut Interval,

@@ -1,9 +1,9 @@
 //! A scan: one pass over the pages of a query by offset. Pure: it is fed pages and says what it has found.
 //!
-//! Kore does not promise that paging by offset is stable. A complete scan is verified by counting, not by order: if every
-//! page began where the one before ended, the last one said that no more follow, and no `segmentID` was repeated, then as
-//! many different items were seen as there were rows, so all rows were seen. The same holds where an item was repeated as
-//! often as the upstream is proven to hold it.
+//! Kore does not promise that paging by offset is stable. A complete scan is verified by counting, not by order: if
+//! every page began where the one before ended, the last one said that no more follow, and no `segmentID` was repeated,
+//! then as many different items were seen as there were rows, so all rows were seen. The same holds where an item was
+//! repeated as often as the upstream is proven to hold it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,8 +53,8 @@ pub enum Inconsistency {
     NoneIsPlaced,
 }
 
-/// Distance from the beginning of the interval beyond which a timestamp is treated as missing, since it says nothing about
-/// where the item lies. The longest window has 366 days.
+/// Distance from the beginning of the interval beyond which a timestamp is treated as missing, since it says nothing
+/// about where the item lies. The longest window has 366 days.
 const FARTHEST: Duration = Duration::from_hours(800 * 24);
 
 /// Order of the upstream's rows, as far as it was observed.
@@ -144,8 +144,8 @@ impl OffsetScan {
         (!self.done).then_some(self.seen.len() as u64)
     }
 
-    /// Continues with a part of the interval that contains all items seen so far. Their count stays: the following pages
-    /// begin where the last one ended, and the verification covers the part.
+    /// Continues with a part of the interval that contains all items seen so far. Their count stays: the following
+    /// pages begin where the last one ended, and the verification covers the part.
     pub fn narrow(&mut self, bounds: QueryBounds) {
         self.bounds = bounds;
         // The promised rows may lie in the other part.
@@ -180,8 +180,8 @@ impl OffsetScan {
         ends.map_or(Duration::ZERO, |(first, last)| last.since(*first))
     }
 
-    /// The last whole second up to `line` at which no item lies exactly. With an inclusive upper bound, a query that ends at an
-    /// item's second also returns that item, and the configured bound may be wrong.
+    /// The last whole second up to `line` at which no item lies exactly. With an inclusive upper bound, a query that
+    /// ends at an item's second also returns that item, and the configured bound may be wrong.
     pub fn line_before(&self, line: Timestamp) -> Timestamp {
         self.seen.iter().rev().fold(line, |line, at| if *at == line { line - Duration::from_secs(1) } else { line })
     }
@@ -201,8 +201,8 @@ impl OffsetScan {
         self.seen.is_empty()
     }
 
-    /// Removes and returns the items of `interval`, sorted, for packing. The interval must adjoin what was handed over before.
-    /// The items still count; whether they are complete is not yet verified.
+    /// Removes and returns the items of `interval`, sorted, for packing. The interval must adjoin what was handed over
+    /// before. The items still count; whether they are complete is not yet verified.
     pub fn hand_over(&mut self, interval: Interval) -> Vec<Item> {
         let mut items: Vec<Item> = self.items.extract_if(.., |item| interval.contains(item.at)).collect();
         Item::sort(&mut items);
@@ -227,8 +227,8 @@ impl OffsetScan {
     /// Adds the page at [`OffsetScan::next_offset`].
     ///
     /// # Errors
-    /// [`Inconsistency`] if the page contradicts earlier pages. The scan is unusable then, except after a repeated item: then
-    /// it is as it was before.
+    /// [`Inconsistency`] if the page contradicts earlier pages. The scan is unusable then, except after a repeated
+    /// item: then it is as it was before.
     pub fn take(&mut self, page: &Page) -> Result<(), Inconsistency> {
         let read: Vec<_> = page.items.iter().map(|json| Item::read(json, &self.field)).collect();
         let before = (self.items.len(), self.seen.len(), self.order);

@@ -1,9 +1,9 @@
 //! The size of runs: how large a run may become, and where a run of unknown density ends. Pure.
 //!
 //! A run is planned for at most about forty pages (see the decision record on bounded runs). With unknown density, the
-//! first pages decide: as soon as more items are expected than one run should fetch, the run ends shortly after them, and
-//! the observed density plans the following runs. A run that outgrows its plan is cut with one verifying call where its
-//! rows come in order, and dropped where they do not.
+//! first pages decide: as soon as more items are expected than one run should fetch, the run ends shortly after them,
+//! and the observed density plans the following runs. A run that outgrows its plan is cut with one verifying call where
+//! its rows come in order, and dropped where they do not.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ pub(super) const DAY: Duration = Duration::from_hours(24);
 /// Length above which an interval may be divided into runs side by side.
 const MIN_LENGTH_SIDE_BY_SIDE: Duration = Duration::from_hours(24);
 
-/// Whether runs side by side are worth their cost for `interval`: each fetches half a page more than it must, on average,
-/// which only pays where pages are slow and the interval is long. The one place that decides this.
+/// Whether runs side by side are worth their cost for `interval`: each fetches half a page more than it must, on
+/// average, which only pays where pages are slow and the interval is long. The one place that decides this.
 pub fn is_worth_side_by_side(interval: Interval, pages_are_slow: bool) -> bool {
     pages_are_slow && interval.length() > MIN_LENGTH_SIDE_BY_SIDE
 }
@@ -28,7 +28,8 @@ pub fn is_worth_side_by_side(interval: Interval, pages_are_slow: bool) -> bool {
 pub struct RunBounds {
     /// Most pages that one run is planned for.
     pub pages: u32,
-    /// Where pages are slow, a window of more than a day with more expected pages than this is fetched by parallel runs.
+    /// Where pages are slow, a window of more than a day with more expected pages than this is fetched by parallel
+    /// runs.
     pub pages_side_by_side: u32,
     /// Fewest planned pages of a parallel run; its last page need not be full.
     pub least_pages_side_by_side: u32,
@@ -116,8 +117,8 @@ pub(super) struct Size {
     pub(super) failed_cuts: u32,
 }
 
-/// Whether the rest of a run that is cut or dropped can be another run. Open time is read by one run, or by runs one after
-/// another, ascending.
+/// Whether the rest of a run that is cut or dropped can be another run. Open time is read by one run, or by runs one
+/// after another, ascending.
 fn is_divisible(interval: Interval, watch: TearDetection, scan: &OffsetScan, settled_before: Timestamp) -> bool {
     let by_order = match scan.order() {
         RowOrder::Ascending | RowOrder::Unknown => true,

@@ -2,8 +2,8 @@
 //!
 //! Over all answers that ended whole, the calls that their callers would have made are the calls spent plus the calls
 //! saved. Some calls serve no such answer: those for a page that is smaller than the window it is cut from, of a failed
-//! run, of an answer that broke off, and retries. They are *unsettled* until they are set against later savings, so that
-//! the sum holds.
+//! run, of an answer that broke off, and retries. They are *unsettled* until they are set against later savings, so
+//! that the sum holds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

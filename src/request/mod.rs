@@ -1,5 +1,5 @@
-//! Values that travel with a request through the stages: which rows it is about, who asks and how urgently, who waits for
-//! a run, and how long a wait for the quota may take.
+//! Values that travel with a request through the stages: which rows it is about, who asks and how urgently, who waits
+//! for a run, and how long a wait for the quota may take.
 //!
 //! - [`series_key`](Series): everything that identifies an answer besides its time.
 //! - [`waiters`](RunWaiters): the requests that wait for a run, from the cache down to the scheduler.

@@ -1,5 +1,5 @@
-//! The timeout of a request that waits for the quota. Only time without progress counts: the clock stops while a call is
-//! under way and restarts with each page.
+//! The timeout of a request that waits for the quota. Only time without progress counts: the clock stops while a call
+//! is under way and restarts with each page.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub struct QueueWait {
 
 /// The queue timeout of one request, shared by everything that the request waits for.
 ///
-/// The clock stops while a call is under way for the request, because a slow upstream is not the quota, and restarts with
-/// each page of its run. When a run starts over, because the leader has changed, only pages beyond those of the furthest
-/// earlier attempt restart the clock. Otherwise repeated failures could extend the wait without bound.
+/// The clock stops while a call is under way for the request, because a slow upstream is not the quota, and restarts
+/// with each page of its run. When a run starts over, because the leader has changed, only pages beyond those of the
+/// furthest earlier attempt restart the clock. Otherwise repeated failures could extend the wait without bound.
 #[derive(Debug)]
 pub struct QueueTimeout {
     most: Duration,

@@ -121,8 +121,8 @@ impl RunWaiters {
 
 /// Interface of waiting requests.
 impl RunWaiters {
-    /// Joins the run until the guard is dropped. The request's timeout stops while a call is under way and restarts with
-    /// each page. `None` if the run has just been abandoned.
+    /// Joins the run until the guard is dropped. The request's timeout stops while a call is under way and restarts
+    /// with each page. `None` if the run has just been abandoned.
     pub fn join(
         self: &Arc<Self>,
         requester: Requester,
@@ -194,7 +194,8 @@ impl RunWaiters {
         CallGuard(self.clone())
     }
 
-    /// Begins a call that was queued for `waited`. Returns `false` if the run was abandoned; the call must not be made then.
+    /// Begins a call that was queued for `waited`. Returns `false` if the run was abandoned; the call must not be made
+    /// then.
     pub fn begin(&self, waited: Duration) -> bool {
         let mut state = self.lock();
         if state.progress == Progress::Abandoned {

@@ -1,4 +1,5 @@
-//! The retry stage: repeats calls that may succeed when repeated. It stands above the quota, so each attempt is counted.
+//! The retry stage: repeats calls that may succeed when repeated. It stands above the quota, so each attempt is
+//! counted.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

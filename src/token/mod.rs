@@ -56,7 +56,8 @@ const SECOND: Duration = Duration::from_secs(1);
 struct TokenSource {
     account: config::AccountConfig,
     clock: Clock,
-    /// Locked while a token is signed, which takes microseconds: of many concurrent calls only one signs the next token.
+    /// Locked while a token is signed, which takes microseconds: of many concurrent calls only one signs the next
+    /// token.
     state: Mutex<State>,
 }
 

@@ -1,8 +1,8 @@
 //! Reads an upstream body into memory.
 //!
-//! A page has more than half a mebibyte and lives only for a moment. On the heap, among chunks that live for days, thousands
-//! of pages would leave holes that nothing else fits, several times as large as the cache itself. So large bodies are
-//! read into anonymous mappings, which are unmapped with the last of their items.
+//! A page has more than half a mebibyte and lives only for a moment. On the heap, among chunks that live for days,
+//! thousands of pages would leave holes that nothing else fits, several times as large as the cache itself. So large
+//! bodies are read into anonymous mappings, which are unmapped with the last of their items.
 
 use bytes::Bytes;
 use http_body::Body;

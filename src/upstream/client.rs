@@ -69,7 +69,8 @@ impl Client {
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            // hyper would resend a call when a pooled connection dies, without the ledger's knowledge; the retry stage does that.
+            // hyper would resend a call when a pooled connection dies, without the ledger's knowledge; the retry stage
+            // does that.
             .retry_canceled_requests(false)
             // Read bytes are copied at once into the body's own memory.
             .http1_max_buf_size(64 << 10)

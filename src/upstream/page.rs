@@ -13,7 +13,8 @@ use super::rate_limit_headers::RateLimitHeader;
 const MOST_ITEMS: usize = 1000;
 /// Error text of serde for such a body.
 const TOO_MANY_ITEMS: &str = "too many items";
-/// Bytes that a body may hold besides its items, beyond as many again as the items, before the items are copied out of it.
+/// Bytes that a body may hold besides its items, beyond as many again as the items, before the items are copied out of
+/// it.
 const PADDING: usize = 64 << 10;
 
 /// A page: items as slices of the body, byte for byte.

@@ -50,8 +50,9 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// A reset is given as seconds to wait, or as a time in seconds or milliseconds since the epoch. The three differ so much
-/// in size that they cannot be confused: no wait is as long as 30 years, and no time in milliseconds lies before 1973.
+/// A reset is given as seconds to wait, or as a time in seconds or milliseconds since the epoch. The three differ so
+/// much in size that they cannot be confused: no wait is as long as 30 years, and no time in milliseconds lies before
+/// 1973.
 fn until(reset: u64, now: Timestamp) -> Duration {
     let signed = i64::try_from(reset).unwrap_or(i64::MAX);
     let wait = match reset {

@@ -32,9 +32,10 @@ impl RowRate {
     }
 }
 
-/// Observed row counts of one series. Conversations follow working hours, so each hour of the UTC day has a count of its
-/// own, and a second one for weekends (UTC). An hour of the weekend that was observed for less than an hour is taken to
-/// be like the same hour of working days; an hour of working days, like the mean of everything that was observed.
+/// Observed row counts of one series. Conversations follow working hours, so each hour of the UTC day has a count of
+/// its own, and a second one for weekends (UTC). An hour of the weekend that was observed for less than an hour is
+/// taken to be like the same hour of working days; an hour of working days, like the mean of everything that was
+/// observed.
 #[derive(Clone, Debug, Default)]
 pub struct Density {
     all: RowRate,
@@ -92,7 +93,8 @@ impl Density {
         self.working_days.iter().all(|hour| hour.length >= HOUR)
     }
 
-    /// Expected number of pages of `page` items that these runs take, each at least one; `None` if nothing was observed.
+    /// Expected number of pages of `page` items that these runs take, each at least one; `None` if nothing was
+    /// observed.
     pub fn pages(&self, runs: &[Interval], page: u32) -> Option<u64> {
         if !runs.is_empty() && self.is_unknown() {
             return None;

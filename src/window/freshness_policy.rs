@@ -13,8 +13,8 @@ pub struct FreshnessTier {
     pub max_age: Duration,
 }
 
-/// The freshness rules: data older than `settle_after` is closed, and the tiers say how long an entry of younger data is
-/// fresh.
+/// The freshness rules: data older than `settle_after` is closed, and the tiers say how long an entry of younger data
+/// is fresh.
 #[derive(Clone, Debug)]
 pub struct FreshnessPolicy {
     settle_after: Duration,
@@ -42,8 +42,8 @@ impl FreshnessPolicy {
 
     /// The stale parts of an entry at `now`: at most two intervals, ascending.
     ///
-    /// Data that was settled when it was fetched is never stale. Data that has settled since is stale once, for its last
-    /// fetch. Open data is stale where the entry is older than its tier allows.
+    /// Data that was settled when it was fetched is never stale. Data that has settled since is stale once, for its
+    /// last fetch. Open data is stale where the entry is older than its tier allows.
     pub fn stale(
         &self,
         entry: Interval,

@@ -22,8 +22,8 @@ impl Grid {
         Interval::new(start, start + self.longest)
     }
 
-    /// End of a run that begins at `start` and should end near `target`, a later timestamp: the last line of a widest cell
-    /// up to `target`, else its whole second, else the first whole second after `start`.
+    /// End of a run that begins at `start` and should end near `target`, a later timestamp: the last line of a widest
+    /// cell up to `target`, else its whole second, else the first whole second after `start`.
     pub fn line_before(&self, start: Timestamp, target: Timestamp) -> Timestamp {
         let lines = [target.floor_to(self.longest), target.floor_second()];
         lines.into_iter().find(|line| *line > start).unwrap_or(start.floor_second() + Duration::from_secs(1))

@@ -63,8 +63,8 @@ impl Interval {
         })
     }
 
-    /// Extends an interval that ends with the first tick of a minute's last second to the full minute, as a window with the
-    /// inclusive end `23:59:59` means the whole day. Returns any other interval unchanged.
+    /// Extends an interval that ends with the first tick of a minute's last second to the full minute, as a window with
+    /// the inclusive end `23:59:59` means the whole day. Returns any other interval unchanged.
     #[must_use]
     pub fn to_full_minute(self) -> Self {
         let (second, next) = (self.end.previous_tick(), self.end.floor_second() + Duration::from_secs(1));

@@ -1,12 +1,13 @@
-//! Time as a value: intervals and their spelling, the grid of chunks, freshness, and the plans made from them. No I/O and
-//! no clock: the current time is an argument.
+//! Time as a value: intervals and their spelling, the grid of chunks, freshness, and the plans made from them. No I/O
+//! and no clock: the current time is an argument.
 //!
 //! - [`timestamp`](Timestamp), [`interval`](Interval), [`interval_map`](IntervalMap): points in time, sets and maps.
 //! - [`bounds`](Bound): the spellings of `from` and `to`, for callers and for the upstream.
 //! - [`grid`](Grid): where chunks are cut.
 //! - [`freshness_policy`](FreshnessPolicy): what is settled, and how long open data may be served.
 //! - [`plan`](Plan): which parts of a window the cache has, and which are missing.
-//! - [`density`](Density), [`run_plan`](plan_runs): how many rows a missing interval is expected to hold, and the bounded
+//! - [`density`](Density), [`run_plan`](plan_runs): how many rows a missing interval is expected to hold, and the
+//!   bounded
 //!   runs that fetch it.
 
 mod bounds;

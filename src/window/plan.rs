@@ -25,11 +25,11 @@ impl<V> Plan<V> {
         Self { hits: Vec::new(), missing: window.into(), stale: false }
     }
 
-    /// Adds the hits that `entries` may serve at `now` where the plan has none yet. `open` returns the value of an entry,
-    /// or `None` if the entry was evicted.
+    /// Adds the hits that `entries` may serve at `now` where the plan has none yet. `open` returns the value of an
+    /// entry, or `None` if the entry was evicted.
     ///
-    /// An entry fetched at or after `fresh_since` always counts as fresh, because a request from before that fetch cannot
-    /// want a newer one.
+    /// An entry fetched at or after `fresh_since` always counts as fresh, because a request from before that fetch
+    /// cannot want a newer one.
     pub fn take<'c, C: Clone + PlanEntry>(
         &mut self,
         entries: &'c IntervalMap<C>,
@@ -62,9 +62,9 @@ impl<V> Plan<V> {
 
     /// Joins those intervals of `asked` between which there are only hits of less than `most` items together.
     ///
-    /// Each interval is a run, and each run costs at least one call. Where entries of many ages lie side by side, fetching
-    /// the few items between two gaps again is cheaper than leaving them out. `items` returns the number of items in a part
-    /// of a hit, or `None` if that part must not be fetched again.
+    /// Each interval is a run, and each run costs at least one call. Where entries of many ages lie side by side,
+    /// fetching the few items between two gaps again is cheaper than leaving them out. `items` returns the number of
+    /// items in a part of a hit, or `None` if that part must not be fetched again.
     pub fn coalesce_gaps(
         &self,
         asked: &IntervalSet,

@@ -44,7 +44,8 @@ pub struct PlannedRun {
 
 /// The runs that fetch `missing`, ascending and without gaps. Only time before `settled_before` may be divided.
 ///
-/// With unknown density, all of `missing` is one run: its first page shows how dense it is, and the run ends accordingly.
+/// With unknown density, all of `missing` is one run: its first page shows how dense it is, and the run ends
+/// accordingly.
 pub fn plan_runs(
     missing: Interval,
     settled_before: Timestamp,

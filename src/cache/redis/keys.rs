@@ -9,8 +9,8 @@
 //! | `PREFIX:p1:{ACCOUNT}:epoch` | string | the marker that changes with each purge |
 //! | `PREFIX:f1:passing:REPLICA:ID:ATTEMPT` | hash | chunks that are handed over and stand in no cell |
 //!
-//! `AGENTIC` is `rich` or `plain`. Names are percent-encoded, so that no name contains a separator. The keys of one account's purges share a slot of a
-//! Cluster.
+//! `AGENTIC` is `rich` or `plain`. Names are percent-encoded, so that no name contains a separator. The keys of one
+//! account's purges share a slot of a Cluster.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

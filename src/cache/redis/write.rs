@@ -81,8 +81,8 @@ impl Inner {
         }
     }
 
-    /// Writes those chunks that Redis does not have yet, of accounts whose `window.field` is not known to be wrong. Returns
-    /// the result for the metric; `None` if there was nothing to write.
+    /// Writes those chunks that Redis does not have yet, of accounts whose `window.field` is not known to be wrong.
+    /// Returns the result for the metric; `None` if there was nothing to write.
     async fn write(self: &Arc<Self>, mut writes: Vec<ChunkWrite>) -> Option<&'static str> {
         writes.retain(|write| !write.chunk.is_shared());
         let accounts: HashSet<Arc<str>> = writes.iter().map(|write| write.account.clone()).collect();

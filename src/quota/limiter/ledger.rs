@@ -115,9 +115,9 @@ impl Ledger {
 
     /// The earliest time, not before `now`, at which one more call may begin after `ahead` others have begun.
     ///
-    /// `reserve`, from 0 to 1, is the share of each budget that the call leaves free; one call of the budget is usable in
-    /// any case. The result is exact if [`Ledger::is_exact`]. Otherwise it is a lower bound: the ends of calls in flight
-    /// are not known, and a refusal may come while a budget grows.
+    /// `reserve`, from 0 to 1, is the share of each budget that the call leaves free; one call of the budget is usable
+    /// in any case. The result is exact if [`Ledger::is_exact`]. Otherwise it is a lower bound: the ends of calls in
+    /// flight are not known, and a refusal may come while a budget grows.
     pub fn free_at(&self, now: MonotonicTime, ahead: u32, reserve: f64) -> MonotonicTime {
         self.budgets.iter().map(|budget| self.budget_free_at(budget, now, ahead, reserve)).max().unwrap_or(now)
     }
