@@ -24,9 +24,9 @@ pub(super) enum Phase {
 
 /// The admin plane. Cheap to clone; all clones share it.
 #[derive(Clone)]
-pub struct Admin(pub(super) Arc<Inner>);
+pub struct Admin(pub(super) Arc<AdminInner>);
 
-pub(super) struct Inner {
+pub(super) struct AdminInner {
     pub(super) access: Access,
     pub(super) phase: AtomicU8,
     pub(super) started: Timestamp,
@@ -37,7 +37,7 @@ pub(super) struct Inner {
     pub(super) metrics: &'static PrometheusHandle,
 }
 
-impl Inner {
+impl AdminInner {
     /// Copies of chunk data, as inflated blocks and as ready answers.
     pub(super) fn hot_bytes(&self) -> u64 {
         self.handles.cache.memory.hot_bytes() + self.handles.response_cache.bytes()
@@ -51,7 +51,7 @@ impl Admin {
         let streams =
             of_accounts.chain(config.callers.iter().map(|caller| &caller.streams)).flat_map(NamePatterns::listed);
         telemetry::label_streams(streams, config.admin.metric_streams);
-        Self(Arc::new(Inner {
+        Self(Arc::new(AdminInner {
             access: Access::new(&config.admin),
             phase: AtomicU8::new(Phase::Starting as u8),
             started: clock.now(),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::state::{Admin, Inner, Phase};
+use super::state::{Admin, AdminInner, Phase};
 use crate::quota::{CallScheduler, LimitUsage, StateFile};
 use crate::redis_client::Health;
 
@@ -78,7 +78,7 @@ impl From<LimitUsage> for QuotaStatus {
     }
 }
 
-impl Inner {
+impl AdminInner {
     /// Descriptions of everything that makes the gateway degraded.
     fn problems(&self) -> Vec<String> {
         let handles = &self.handles;

@@ -12,7 +12,7 @@ use super::problem::Kind;
 use super::request_id::RequestId;
 use crate::api::{FinalCounts, Progress, Report};
 use crate::telemetry;
-use crate::telemetry::{CallCounts, RequestRecord};
+use crate::telemetry::{RequestCalls, RequestRecord};
 
 /// Flag for the end of `server.drain_timeout`: answers dropped after it were cut off by the gateway and not by their
 /// clients. Cheap to clone; all clones share the flag.
@@ -127,7 +127,7 @@ impl AccessRecord {
             problem: abort_reason.or(problem.map(|(_, detail)| detail)),
             items,
             bytes,
-            calls: CallCounts { made: calls, saved },
+            calls: RequestCalls { made: calls, saved },
             time_to_first_byte: self.head.as_ref().map(|head| head.ready_after),
             took: self.arrived_at.elapsed(),
         });

@@ -88,9 +88,16 @@ pub struct OffsetScan {
     /// The interval whose items were handed over.
     handed_over: Interval,
     unpacked_bytes: usize,
-    /// Whether the last page said that more rows follow in the current interval.
-    promised: bool,
-    done: bool,
+    following: FollowingRows,
+}
+
+/// Whether more rows follow in the current interval, according to the last page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FollowingRows {
+    Unknown,
+    Promised,
+    /// The scan is complete.
+    None,
 }
 
 /// An item that the upstream holds several times.
@@ -134,14 +141,13 @@ impl OffsetScan {
             items,
             handed_over,
             unpacked_bytes: 0,
-            promised: false,
-            done: false,
+            following: FollowingRows::Unknown,
         }
     }
 
     /// Offset of the next page; `None` when the scan is complete.
     pub fn next_offset(&self) -> Option<u64> {
-        (!self.done).then_some(self.seen.len() as u64)
+        (self.following != FollowingRows::None).then_some(self.seen.len() as u64)
     }
 
     /// Continues with a part of the interval that contains all items seen so far. Their count stays: the following
@@ -149,7 +155,9 @@ impl OffsetScan {
     pub fn narrow(&mut self, bounds: QueryBounds) {
         self.bounds = bounds;
         // The promised rows may lie in the other part.
-        self.promised = false;
+        if self.following == FollowingRows::Promised {
+            self.following = FollowingRows::Unknown;
+        }
     }
 
     /// Allows an item to occur `stands` times, as verified.
@@ -232,8 +240,8 @@ impl OffsetScan {
     pub fn take(&mut self, page: &Page) -> Result<(), Inconsistency> {
         let read: Vec<_> = page.items.iter().map(|json| Item::read(json, &self.field)).collect();
         let before = (self.items.len(), self.seen.len(), self.order);
-        let promised = std::mem::replace(&mut self.promised, page.has_more);
-        if page.items.is_empty() && !self.seen.is_empty() && (promised || page.has_more) {
+        let is_promised = self.following == FollowingRows::Promised || page.has_more;
+        if page.items.is_empty() && !self.seen.is_empty() && is_promised {
             return Err(Inconsistency::NothingCame);
         }
         self.check_timestamps(&read)?;
@@ -241,11 +249,11 @@ impl OffsetScan {
             let taken = self.take_item(json.clone(), at, id, index == 0);
             if let Err(Inconsistency::SeenTwice(_)) = taken {
                 self.give_back(before.0, before.1);
-                (self.order, self.promised) = (before.2, promised);
+                self.order = before.2;
             }
             taken?;
         }
-        self.done = !page.has_more;
+        self.following = if page.has_more { FollowingRows::Promised } else { FollowingRows::None };
         Ok(())
     }
 

@@ -20,19 +20,19 @@ const ELECTION_SETTLE_TIME: Duration = Duration::from_millis(400);
 /// A batch of this replica that was announced to the leader. Dropped before it is closed, it tells the leader that
 /// there is nothing to fetch.
 #[derive(Debug)]
-pub(super) struct BatchAnnouncement {
+pub(super) struct LeaderBatchAnnouncement {
     cluster: Cluster,
     leader: ReplicaId,
     batch: Option<u64>,
 }
 
-impl fetch::BatchAnnouncement for BatchAnnouncement {
+impl fetch::BatchAnnouncement for LeaderBatchAnnouncement {
     fn close(&mut self, leader: &ReplicaId) -> Option<u64> {
         if *leader == self.leader { self.batch.take() } else { None }
     }
 }
 
-impl Drop for BatchAnnouncement {
+impl Drop for LeaderBatchAnnouncement {
     fn drop(&mut self) {
         if let Some(batch) = self.batch {
             self.cluster.send(&self.leader, FetchMessage::BatchEmpty { batch });
@@ -48,10 +48,10 @@ impl Cluster {
     }
 
     /// Announces a batch of an account to its leader; `None` if this replica is the leader.
-    pub(super) fn announce(&self, account: &str) -> Option<BatchAnnouncement> {
+    pub(super) fn announce(&self, account: &str) -> Option<LeaderBatchAnnouncement> {
         let (leader, batch) = (self.leader_of(account)?, self.next_number());
         self.send(&leader, FetchMessage::BatchAnnounced { account: account.to_owned(), batch });
-        Some(BatchAnnouncement { cluster: self.clone(), leader, batch: Some(batch) })
+        Some(LeaderBatchAnnouncement { cluster: self.clone(), leader, batch: Some(batch) })
     }
 
     /// Waits for the batch window of an account, for batches that other replicas have announced, and until the leader

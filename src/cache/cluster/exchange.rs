@@ -32,10 +32,10 @@ const MAX_MESSAGES_AT_ONCE: usize = 64;
 
 /// The exchange of fetches with other replicas. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::cache) struct Cluster(pub(super) Arc<Inner>);
+pub(in crate::cache) struct Cluster(pub(super) Arc<ClusterInner>);
 
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct ClusterInner {
     pub(super) mailbox: Mailbox,
     pub(super) redis: RedisTier,
     pub(super) quotas: QuotaManager,
@@ -63,7 +63,7 @@ impl Cluster {
         let (unreadable, senders) = mpsc::unbounded_channel();
         tokio::spawn(notify_unreadable(mailbox.clone(), senders));
         let (next_number, pending, served, announced_batches, resend_now) = Default::default();
-        Self(Arc::new(Inner {
+        Self(Arc::new(ClusterInner {
             mailbox: mailbox.clone(),
             redis: redis.clone(),
             quotas: quotas.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::purges::{Inner, Purges};
+use super::purges::{Purges, PurgesInner};
 use super::replicator::PurgeReplicator;
 use crate::redis_client::ConnectionError;
 use crate::replicas::{Inbox, Incoming, Message, PurgeMessage, Recipient, ReplicaId, Tombstone};
@@ -83,7 +83,7 @@ impl Purges {
     }
 }
 
-async fn check_markers(purges: Weak<Inner>) {
+async fn check_markers(purges: Weak<PurgesInner>) {
     loop {
         let Some(strong) = purges.upgrade().map(Purges) else { return };
         let Some(replicator) = &strong.0.replicator else { return };

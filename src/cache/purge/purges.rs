@@ -20,9 +20,9 @@ use crate::window::Interval;
 
 /// The known purges, for everything that stores or serves chunks. Clones share them.
 #[derive(Clone)]
-pub struct Purges(pub(super) Arc<Inner>);
+pub struct Purges(pub(super) Arc<PurgesInner>);
 
-pub(super) struct Inner {
+pub(super) struct PurgesInner {
     /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the
     /// other way round.
     known: Mutex<HashMap<Arc<str>, Arc<Tombstones>>>,
@@ -51,7 +51,7 @@ impl Purges {
     ) -> Self {
         let inbox = redis.as_ref().map(|(_, mailbox)| mailbox.receive(MessageKind::Purge));
         let replicator = redis.map(|(prefix, mailbox)| PurgeReplicator::new(prefix, mailbox, accounts));
-        let purges = Self(Arc::new(Inner { known: Mutex::default(), series_map, memory, clock, replicator }));
+        let purges = Self(Arc::new(PurgesInner { known: Mutex::default(), series_map, memory, clock, replicator }));
         if let Some(inbox) = inbox {
             purges.listen(inbox);
         }
@@ -120,7 +120,7 @@ impl Purges {
         let (purges, account) = (self.clone(), account.clone());
         let sweep = move || {
             let Some(tombstones) = purges.get(&account) else { return 0 };
-            let Inner { series_map, memory, .. } = &*purges.0;
+            let PurgesInner { series_map, memory, .. } = &*purges.0;
             let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
                 let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
                 series_state.lock().apply_purge(is_purged, memory)

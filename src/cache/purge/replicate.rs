@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::delete::PurgeDeleter;
-use super::purges::{Inner, Purges};
+use super::purges::{Purges, PurgesInner};
 use super::replicator::{PurgeReplicator, PurgeTicket};
 use super::types::PurgeDelivery;
 use crate::redis_client::{ConnectionError, Reply};
@@ -111,7 +111,7 @@ impl Purges {
 }
 
 /// Repeats a replication that failed until it succeeds, is superseded, or the cache is dropped.
-async fn retry_replication(purges: Weak<Inner>, account: Arc<str>, ticket: PurgeTicket) {
+async fn retry_replication(purges: Weak<PurgesInner>, account: Arc<str>, ticket: PurgeTicket) {
     for pause in retry_pauses() {
         sleep(pause).await;
         let Some(purges) = purges.upgrade().map(Purges) else { return };

@@ -49,9 +49,9 @@ pub(super) struct AccountState {
 
 /// A purge of this replica on its way to Redis. Clones are the same.
 #[derive(Clone)]
-pub(super) struct PurgeTicket(pub(super) Arc<(Tombstone, Mutex<Progress>)>);
+pub(super) struct PurgeTicket(pub(super) Arc<(Tombstone, Mutex<TicketProgress>)>);
 
-pub(super) struct Progress {
+pub(super) struct TicketProgress {
     /// Raised if other replicas have used greater epochs by the time that the purge is written.
     pub(super) epoch: u64,
     pub(super) is_written: bool,
@@ -64,7 +64,7 @@ impl PurgeTicket {
         &self.0.0
     }
 
-    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub(super) fn progress(&self) -> MutexGuard<'_, TicketProgress> {
         self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,7 +89,7 @@ impl PurgeReplicator {
     /// Registers a purge to be written, in place of unwritten ones that it covers, so that repeated purges while Redis
     /// is away do not accumulate.
     pub(super) fn register(&self, account: &Arc<str>, epoch: u64, tombstone: Tombstone) -> PurgeTicket {
-        let progress = Progress { epoch, is_written: false, is_superseded: false };
+        let progress = TicketProgress { epoch, is_written: false, is_superseded: false };
         let ticket = PurgeTicket(Arc::new((tombstone, Mutex::new(progress))));
         self.with_state(account, |state| {
             let covered = state.unwritten.extract_if(.., |known| ticket.tombstone().covers(known.tombstone()));

@@ -37,16 +37,16 @@ pub struct CallScheduler {
 pub(super) struct State {
     pub(super) queue: CallQueue,
     pub(super) gates: Gates,
-    pub(super) calls_made: CallCounts,
+    pub(super) calls_made: CallerCallCounts,
 }
 
 /// Calls since the start of the process, by the caller that is charged for them.
 #[derive(Debug, Default)]
-pub(super) struct CallCounts {
+pub(super) struct CallerCallCounts {
     by_caller: HashMap<Arc<str>, u64>,
 }
 
-impl CallCounts {
+impl CallerCallCounts {
     pub(super) fn charge(&mut self, caller: &Arc<str>) {
         *self.by_caller.entry(caller.clone()).or_default() += 1;
     }
@@ -109,7 +109,7 @@ impl CallScheduler {
             lease_link: LeaseLink::default(),
             remote_permits: Mutex::default(),
             savings: Savings::default(),
-            state: Mutex::new(State { queue: CallQueue::default(), gates, calls_made: CallCounts::default() }),
+            state: Mutex::new(State { queue: CallQueue::default(), gates, calls_made: CallerCallCounts::default() }),
         })
     }
 

@@ -32,7 +32,7 @@ pub struct RequestRecord<'a> {
     /// Bytes of the body, in its content coding.
     pub bytes: u64,
     /// Upstream calls made for the request, and saved.
-    pub calls: CallCounts,
+    pub calls: RequestCalls,
     /// Time from the request to the head of its answer; `None` if there was no answer.
     pub time_to_first_byte: Option<Duration>,
     /// Time from the request to the end of the body.
@@ -41,7 +41,7 @@ pub struct RequestRecord<'a> {
 
 /// Upstream calls of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct CallCounts {
+pub struct RequestCalls {
     /// Calls made for the request that no other record counts.
     pub made: u32,
     /// Calls that the caller would have made without the gateway, beyond those made.
