@@ -16,28 +16,20 @@ use super::error::CacheError;
 use super::estimate;
 use super::fetch::{CacheSettings, Fetcher, RemoteFetcher};
 use super::handles::CacheHandles;
-use super::purge::Purges;
 use super::redis::RedisTier;
-use super::series::SeriesMap;
 use super::store::{ChunkPacker, Memory};
 use super::types::{Cost, CostQuery, WindowAnswer, WindowQuery};
-use super::window_field::WindowFields;
 use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
-use crate::replicas::Mailbox;
 use crate::window::{FreshnessPolicy, Grid};
 
 /// Adds the cache in front of the stages below.
 #[derive(Clone, Debug)]
 pub struct CacheLayer {
+    handles: CacheHandles,
     window: config::WindowConfig,
-    memory: Memory,
-    redis: Option<(config::RedisConfig, Mailbox)>,
-    fields: WindowFields,
-    series_map: SeriesMap,
-    purges: Purges,
     quotas: QuotaManager,
     limiters: RunLimiters,
     queue_timeout: Duration,
@@ -54,10 +46,9 @@ impl CacheLayer {
         limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
-        let CacheHandles { memory, window_fields: fields, purges, series_map, redis } = handles.clone();
-        let (window, queue_timeout) = (window.clone(), quota.queue_timeout);
+        let (handles, window, queue_timeout) = (handles.clone(), window.clone(), quota.queue_timeout);
         let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
-        Self { window, memory, redis, fields, series_map, purges, quotas, limiters, queue_timeout, clock }
+        Self { handles, window, quotas, limiters, queue_timeout, clock }
     }
 }
 
@@ -73,9 +64,9 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
-        let shared = self.redis.as_ref().map(|(redis, mailbox)| {
-            let purges = Arc::new(self.purges.clone());
-            let tier = RedisTier::new(redis, mailbox, &self.window, purges, &self.fields);
+        let CacheHandles { memory, window_fields, purges, series_map, redis } = self.handles.clone();
+        let shared = redis.as_ref().map(|(redis, mailbox)| {
+            let tier = RedisTier::new(redis, mailbox, &self.window, Arc::new(purges.clone()), &window_fields);
             let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
             (tier, cluster)
         });
@@ -90,14 +81,14 @@ where
             redis,
             remote: cluster.clone().map(|cluster| Arc::new(cluster) as Arc<dyn RemoteFetcher>),
             paging: BoxCloneSyncService::new(below),
-            memory: self.memory.clone(),
-            series_map: self.series_map.clone(),
+            memory,
+            series_map,
             settings,
             clock: self.clock.clone(),
             quotas: self.quotas.clone(),
             limiters: self.limiters.clone(),
-            window_fields: self.fields.clone(),
-            purges: self.purges.clone(),
+            window_fields,
+            purges,
             assemble_window: answer::assemble,
         });
         if let Some(cluster) = cluster {

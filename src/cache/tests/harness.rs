@@ -27,6 +27,12 @@ pub(super) fn interval(start: i64, end: i64) -> Interval {
     Interval::new(at(start), at(end))
 }
 
+/// A request for all items of an interval, which may be streamed.
+pub(super) fn query(series: Series, interval: Interval, requester: Requester) -> WindowQuery {
+    let page_range = PageRange::ALL;
+    WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), requester, may_stream: true }
+}
+
 pub(super) fn series() -> Series {
     Series { account: "a".into(), stream: "s".into(), filter: Filter::None, parameters: vec![], agentic: false }
 }
@@ -164,15 +170,7 @@ impl TestHarness {
         priority: Priority,
     ) -> PendingAnswer {
         let requester = Requester { priority, ..Requester::anyone() };
-        let (interval, page_range) = (interval(start, end), PageRange::ALL);
-        let query = WindowQuery {
-            series: series.into(),
-            interval,
-            page_range,
-            asked_at: at(5_000),
-            requester,
-            may_stream: true,
-        };
+        let query = query(series, interval(start, end), requester);
         let pending = tokio::spawn(self.stage.clone().oneshot(query));
         settle().await;
         pending

@@ -57,15 +57,7 @@ impl StreamHarness {
     /// Requests these rows of a series.
     async fn request_series(&self, series: Series, start: i64, end: i64) -> WindowAnswer {
         let interval = interval(FIRST + start * MINUTE, FIRST + end * MINUTE);
-        let (page_range, requester) = (PageRange::ALL, Requester::anyone());
-        let query = WindowQuery {
-            series: series.into(),
-            interval,
-            page_range,
-            asked_at: at(5_000),
-            requester,
-            may_stream: true,
-        };
+        let query = query(series, interval, Requester::anyone());
         self.stage.clone().oneshot(query).await.unwrap()
     }
 
