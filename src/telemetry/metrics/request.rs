@@ -1,10 +1,10 @@
 //! Counters of requests, and the access log. Both are on the path of each hit, so metrics are counted with registered
 //! handles.
 
-use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use hashbrown::{Equivalent, HashMap};
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::log_sampler::LogSampler;
@@ -48,6 +48,30 @@ pub struct RequestCalls {
     pub saved: u64,
 }
 
+/// Values of the labels of a request's metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct RequestLabels<T> {
+    account: T,
+    stream: T,
+    caller: T,
+    outcome: &'static str,
+}
+
+impl RequestLabels<&str> {
+    fn into_owned(self) -> RequestLabels<String> {
+        let Self { account, stream, caller, outcome } = self;
+        RequestLabels { account: account.to_owned(), stream: stream.to_owned(), caller: caller.to_owned(), outcome }
+    }
+}
+
+// A lookup by borrowed values.
+impl Equivalent<RequestLabels<String>> for RequestLabels<&str> {
+    fn equivalent(&self, key: &RequestLabels<String>) -> bool {
+        let RequestLabels { account, stream, caller, outcome } = key;
+        *self == RequestLabels { account, stream, caller, outcome }
+    }
+}
+
 /// Handles of the metrics of requests with the same labels.
 struct RequestHandles {
     requests: Counter,
@@ -57,13 +81,9 @@ struct RequestHandles {
 }
 
 impl RequestHandles {
-    fn register(request: &RequestRecord<'_>, stream_label: &str) -> Self {
-        let labels = [
-            ("account", request.account.to_owned()),
-            ("stream", stream_label.to_owned()),
-            ("caller", request.caller.to_owned()),
-            ("outcome", request.outcome.to_owned()),
-        ];
+    fn register(labels: RequestLabels<&str>) -> Self {
+        let RequestLabels { account, stream, caller, outcome } = labels.into_owned();
+        let labels = [("account", account), ("stream", stream), ("caller", caller), ("outcome", outcome.to_owned())];
         Self {
             requests: counter!("koregate_requests_total", &labels),
             duration: histogram!("koregate_request_duration_seconds"),
@@ -84,23 +104,29 @@ impl RequestHandles {
     }
 }
 
-/// Registered handles, by the values of their labels, which are separated by zero bytes. The number of entries is that
-/// of the series in the registry.
-static HANDLES: LazyLock<RwLock<HashMap<String, RequestHandles>>> = LazyLock::new(RwLock::default);
+/// Registered handles. The number of entries is that of the series in the registry.
+static HANDLES: LazyLock<RwLock<HashMap<RequestLabels<String>, RequestHandles>>> = LazyLock::new(RwLock::default);
+
+/// Counts `request` if its metrics are registered with these labels.
+fn count_registered(labels: RequestLabels<&str>, request: &RequestRecord<'_>) -> bool {
+    let handles = HANDLES.read().unwrap_or_else(PoisonError::into_inner);
+    handles.get(&labels).map(|handles| handles.count(request)).is_some()
+}
 
 fn count(request: &RequestRecord<'_>) {
     let RequestRecord { account, stream, is_window, caller, outcome, items, .. } = *request;
-    let stream_label = match is_window {
-        false => "-",
-        true if stream_labels::admit(stream, items > 0) => stream,
-        true => OTHER_STREAMS,
-    };
-    let key = [account, stream_label, caller, outcome].join("\0");
-    if let Some(handles) = HANDLES.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-        return handles.count(request);
+    let mut labels = RequestLabels { account, stream: if is_window { stream } else { "-" }, caller, outcome };
+    if count_registered(labels, request) {
+        return;
+    }
+    if is_window && !stream_labels::admit(stream, items > 0) {
+        labels.stream = OTHER_STREAMS;
+        if count_registered(labels, request) {
+            return;
+        }
     }
     let mut handles = HANDLES.write().unwrap_or_else(PoisonError::into_inner);
-    handles.entry(key).or_insert_with(|| RequestHandles::register(request, stream_label)).count(request);
+    handles.entry(labels.into_owned()).or_insert_with(|| RequestHandles::register(labels)).count(request);
 }
 
 /// A request has ended: counts it and writes its line of the access log.

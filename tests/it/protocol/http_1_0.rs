@@ -1,6 +1,8 @@
 //! HTTP/1.0 has no chunked coding, so a response without a length would end with its connection, for whatever reason:
 //! each response has a length.
 
+use std::ops::RangeInclusive;
+
 use http::header::CONTENT_LENGTH;
 
 use crate::support::{
@@ -9,11 +11,12 @@ use crate::support::{
 
 /// Four settled days with 2000 items, which are streamed over HTTP/1.1.
 const LONG: &str = "from=2026-02-20&to=2026-02-23";
-/// Twenty pages in two runs, of which the last pages need not be full.
-const CALLS: u64 = 21;
+/// Twenty pages. They come in one run or two, depending on how fast the pages come, and the last page of a run need not be
+/// full.
+const CALLS: RangeInclusive<u64> = 20..=21;
 
 async fn start() -> TestHarness {
-    // Without parallel runs, which would make the number of calls random.
+    // Without parallel runs, which would need more calls.
     let settings = Settings::one_second_limit().section("upstream", "max_concurrency = 1");
     TestHarness::start(exact_profile(500, 6), &settings).await
 }
@@ -42,7 +45,7 @@ async fn http10_response_has_length_and_no_coding() {
         let page = serde_json::from_slice(&receive_body(&harness, &json).await).unwrap();
         assert_items(&page, &expected, LONG);
     }
-    assert_eq!(harness.calls(), CALLS);
+    assert!(CALLS.contains(&harness.calls()), "{}", harness.calls());
 }
 
 #[tokio::test]
