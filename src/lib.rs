@@ -13,13 +13,16 @@
 
 pub mod admin;
 pub mod api;
+mod blocking;
 pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
+pub mod environment;
 mod hex;
 mod mapped_bytes;
+pub mod network;
 pub mod paging;
 mod problem;
 pub mod quota;

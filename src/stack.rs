@@ -6,9 +6,9 @@ use tower::ServiceBuilder;
 
 use crate::api::{ApiLayer, ApiStage};
 use crate::cache::{CacheLayer, CacheStage};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::{EdgeLayer, EdgeStage};
+use crate::environment::Environment;
 use crate::paging::{PagingLayer, RunBounds};
 use crate::quota::QuotaLayer;
 use crate::retry::RetryLayer;
@@ -35,9 +35,10 @@ impl Stack {
     /// # Errors
     /// If the trust anchors for the upstream cannot be loaded, or the shared state cannot be built (see
     /// [`Handles::new`]).
-    pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
+    pub fn new(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
         let Config { server, accounts, window, quota, cache, upstream, .. } = config;
-        let handles = Handles::new(config, clock)?;
+        let Environment { clock, network, .. } = environment;
+        let handles = Handles::new(config, environment)?;
         let Handles { callers, drain_timeout, usage, response_cache, request_memory, run_limiters, quotas, .. } =
             &handles;
 
@@ -57,7 +58,7 @@ impl Stack {
             // Puts a valid JWT into `auth`.
             .layer(TokenLayer::new(accounts, clock))
             // Makes one call to Kore, within its deadline.
-            .service(Client::new(upstream, clock.clone())?);
+            .service(Client::new(upstream, clock, network)?);
 
         Ok(Self { service, handles })
     }

@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,19 +65,10 @@ impl Simulator {
         profile: Profile,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let clock = WallClock::new(now);
-        let next_midnight = || clock.now().start_of_day() + Duration::from_hours(24);
-        let end = profile.end.map_or_else(next_midnight, UnixTime::from);
-        let streams: Vec<_> =
-            profile.streams.iter().map(|stream| SimulatedStream::new(&profile, stream, end)).collect();
-        if let Some(stray) = streams.iter().find(|stream| profile.credential(&stream.account_id).is_none()) {
-            let message = format!("stream {} names the unknown account {}", stray.id, stray.account_id);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
         let listener = TcpListener::bind(profile.listen).await?;
         let simulator = Self {
             addr: listener.local_addr()?,
-            control: Control(Arc::new(SimulatorState::new(profile, streams, clock))),
+            control: Control::new(profile, now)?,
             finish: CancellationToken::new(),
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -135,7 +127,7 @@ async fn accept_connections(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let connection = serve_connection(stream, control.clone(), finish.clone());
+                    let connection = serve_tcp_connection(stream, control.clone(), finish.clone());
                     let abort = abort.clone();
                     tasks.spawn(async move { abort.run_until_cancelled(connection).await });
                 }
@@ -149,9 +141,20 @@ async fn accept_connections(
 
 type CallFuture = Pin<Box<dyn Future<Output = Result<Response<ScriptedBody>, ConnectionReset>> + Send>>;
 
-async fn serve_connection(stream: TcpStream, control: Control, finish: CancellationToken) {
+async fn serve_tcp_connection(stream: TcpStream, control: Control, finish: CancellationToken) {
     // With Nagle's algorithm, a body sent in pieces would wait for the acknowledgement of each piece.
     let _ = stream.set_nodelay(true);
+    if let Some(stream) = serve_connection(stream, control, finish).await {
+        // With a linger time of zero, closing the socket sends RST instead of FIN.
+        let _ = stream.set_zero_linger();
+    }
+}
+
+/// Returns the stream if it must be reset.
+async fn serve_connection<S>(stream: S, control: Control, finish: CancellationToken) -> Option<S>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let service = service_fn(move |request| respond(control.clone(), request));
     let mut connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
     let mut pinned = Pin::new(&mut connection);
@@ -165,10 +168,33 @@ async fn serve_connection(stream: TcpStream, control: Control, finish: Cancellat
     let is_reset = ended
         .err()
         .is_some_and(|error| error.source().and_then(|source| source.downcast_ref::<ConnectionReset>()).is_some());
-    if is_reset {
-        let stream = connection.into_parts().io.into_inner();
-        // With a linger time of zero, closing the socket sends RST instead of FIN.
-        let _ = stream.set_zero_linger();
+    is_reset.then(|| connection.into_parts().io.into_inner())
+}
+
+impl Control {
+    /// Generates the data of a simulator without a listener; [`Control::serve`] gives it connections.
+    ///
+    /// # Errors
+    /// If a stream names an account that the profile does not have.
+    pub fn new(profile: Profile, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> io::Result<Self> {
+        let clock = WallClock::new(now);
+        let next_midnight = || clock.now().start_of_day() + Duration::from_hours(24);
+        let end = profile.end.map_or_else(next_midnight, UnixTime::from);
+        let streams: Vec<_> =
+            profile.streams.iter().map(|stream| SimulatedStream::new(&profile, stream, end)).collect();
+        if let Some(stray) = streams.iter().find(|stream| profile.credential(&stream.account_id).is_none()) {
+            let message = format!("stream {} names the unknown account {}", stray.id, stray.account_id);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(Self(Arc::new(SimulatorState::new(profile, streams, clock))))
+    }
+
+    /// Serves a connection until the client closes it. Returns the stream if a fault says that it must be reset.
+    pub async fn serve<S>(&self, stream: S) -> Option<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        serve_connection(stream, self.clone(), CancellationToken::new()).await
     }
 }
 

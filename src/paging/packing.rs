@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use super::error::PagingError;
 use super::run::{ItemPacker, RunPart};
 use super::scan::{OffsetScan, RowOrder};
+use crate::blocking::spawn_work;
 use crate::window::{Interval, Timestamp};
 
 /// Most parts that are packed concurrently.
@@ -65,7 +66,7 @@ impl<P: ItemPacker> Packing<P> {
     pub(super) async fn pack(&mut self, part: RunPart) -> Result<(), PagingError> {
         self.settle(AT_ONCE - 1).await?;
         let packer = self.packer.clone();
-        self.under_way.push_back(tokio::task::spawn_blocking(move || packer.pack(part)));
+        self.under_way.push_back(spawn_work(move || packer.pack(part)));
         Ok(())
     }
 

@@ -37,8 +37,8 @@ pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, Qu
 pub use self::state_file::{StateFile, StateFileError};
 
 use self::lease::LeaseChannel;
-use crate::clock::Clock;
 use crate::config;
+use crate::environment::Environment;
 use crate::replicas::Mailbox;
 use crate::telemetry;
 use crate::token::TokenError;
@@ -106,11 +106,11 @@ impl QuotaManager {
         quota: &config::QuotaConfig,
         max_concurrency: usize,
         call_timeout: Duration,
-        clock: &Clock,
+        environment: &Environment,
     ) -> Result<Self, StateFileError> {
         let longest = accounts.iter().flat_map(|account| &account.limits).map(|limit| limit.per).max();
         let keep = longest.unwrap_or_default() + limiter::GUARD;
-        let state_file = quota.state_file.as_deref().map(|path| StateFile::open(path, keep, call_timeout, clock));
+        let state_file = quota.state_file.as_deref().map(|path| StateFile::open(path, keep, call_timeout, environment));
         let state_file = state_file.transpose()?;
         let max_concurrency = u32::try_from(max_concurrency).unwrap_or(u32::MAX);
         let schedulers = accounts.iter().map(|account| {

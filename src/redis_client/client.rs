@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::connector::Connector;
 use super::{Command, ConnectionError, Health, Reply, Script, Subscription};
 use crate::config;
+use crate::network::Network;
 
 /// A client of one Redis. Clones share the same connections.
 ///
@@ -33,8 +34,8 @@ impl RedisClient {
     /// # Errors
     /// If `cache.redis.url` is not a URL, which a configuration that was loaded cannot have; with TLS, if the system
     /// has no usable root certificates.
-    pub fn new(config: &config::RedisConfig) -> Result<Self, ConnectionError> {
-        let connector = Connector::new(config)?;
+    pub fn new(config: &config::RedisConfig, network: &Network) -> Result<Self, ConnectionError> {
+        let connector = Connector::new(config, network)?;
         let connection = |name| Connection::new(name, connector.clone(), config.timeout, &config.prefix);
         Ok(Self { small: connection("small"), bulk: connection("bulk"), connector })
     }

@@ -25,10 +25,11 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::command::ClusterNode;
-use super::dial::{Duplex, dial, tls_connector};
+use super::dial::{dial, tls_connector};
 use super::reply_limit::{LimitedReplies, ReplyFault};
 use super::{Command, ConnectionError, Reply};
 use crate::config::{self, RedisKind, RedisUrl};
+use crate::network::{Duplex, Network};
 
 /// Bounds of the timeout of each step of connecting, which else is that of a call.
 const STEP_TIMEOUT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
@@ -59,6 +60,7 @@ struct ConnectionSettings {
     tls: Option<TlsConnector>,
     /// Bytes of the largest value that is read into memory.
     max_value: u64,
+    network: Network,
 }
 
 /// A connection. Clones share it, and it is closed with the last of them.
@@ -73,7 +75,7 @@ pub(super) enum RawConnection {
 }
 
 impl Connector {
-    pub(super) fn new(config: &config::RedisConfig) -> Result<Self, ConnectionError> {
+    pub(super) fn new(config: &config::RedisConfig, network: &Network) -> Result<Self, ConnectionError> {
         let url = RedisUrl::parse(config.url.expose_secret()).map_err(ConnectionError::Url)?;
         let mut login = no_login().set_db(i64::from(url.database));
         if let Some(username) = &url.username {
@@ -85,7 +87,8 @@ impl Connector {
         let step_timeout = config.timeout.clamp(STEP_TIMEOUT_BOUNDS[0], STEP_TIMEOUT_BOUNDS[1]);
         let no_roots = |error| ConnectionError::Unreachable(format!("the system's root certificates: {error}"));
         let tls = url.tls.then(tls_connector).transpose().map_err(no_roots)?;
-        Ok(Self(Arc::new(ConnectionSettings { url, login, step_timeout, tls, max_value: config.max_value })))
+        let (network, max_value) = (network.clone(), config.max_value);
+        Ok(Self(Arc::new(ConnectionSettings { url, login, step_timeout, tls, max_value, network })))
     }
 
     /// Whether there are several masters, each with its own keys.
@@ -165,7 +168,7 @@ impl Connector {
         &self,
         NodeAddress { host, port, .. }: &NodeAddress,
     ) -> Result<LimitedReplies<Box<dyn Duplex>>, ConnectionError> {
-        let stream = timeout(self.0.step_timeout, dial(host, *port, self.0.tls.as_ref())).await;
+        let stream = timeout(self.0.step_timeout, dial(&self.0.network, host, *port, self.0.tls.as_ref())).await;
         let stream = stream
             .map_err(|_| ConnectionError::TimedOut)?
             .map_err(|error| ConnectionError::Unreachable(error.to_string()))?;

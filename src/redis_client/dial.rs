@@ -8,29 +8,38 @@ use futures_util::future::select_ok;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
-/// A stream of bytes in both directions.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+use crate::network::{Duplex, Network};
 
 /// Connects to the first address of a host that answers; with `tls`, the server must prove that it is `host`.
 ///
 /// # Errors
 /// If no address answers, or the server cannot prove it.
-pub(super) async fn dial(host: &str, port: u16, tls: Option<&TlsConnector>) -> io::Result<Box<dyn Duplex>> {
+pub(super) async fn dial(
+    network: &Network,
+    host: &str,
+    port: u16,
+    tls: Option<&TlsConnector>,
+) -> io::Result<Box<dyn Duplex>> {
+    let stream = match network {
+        Network::Tcp => Box::new(connect(host, port).await?),
+        Network::Simulated(network) => network.connect(host, port).await?,
+    };
+    let Some(tls) = tls else { return Ok(stream) };
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    Ok(Box::new(tls.connect(name, stream).await?))
+}
+
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
     if addresses.is_empty() {
         return Err(io::Error::other("the name has no address"));
     }
     let (stream, _) = select_ok(addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)))).await?;
     stream.set_nodelay(true)?;
-    let Some(tls) = tls else { return Ok(Box::new(stream)) };
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    Ok(Box::new(tls.connect(name, stream).await?))
+    Ok(stream)
 }
 
 /// Trusts the system's root certificates.

@@ -76,10 +76,10 @@ impl fmt::Debug for Inner {
 }
 
 impl Mailbox {
-    /// The mailbox of a new replica, with channels below `prefix`. Must be called on a runtime, on which it listens.
-    pub fn new(redis: RedisClient, prefix: &str, cipher: Cipher) -> Self {
+    /// The mailbox of the replica `me`, with channels below `prefix`. Must be called on a runtime, on which it listens.
+    pub fn new(me: ReplicaId, redis: RedisClient, prefix: &str, cipher: Cipher) -> Self {
         let inner = Inner {
-            me: ReplicaId::random(),
+            me,
             redis,
             prefix: format!("{prefix}:{CHANNEL_VERSION}"),
             cipher: Arc::new(cipher),

@@ -14,9 +14,11 @@ impl ReplicaId {
     pub(super) const DIGITS: usize = 16;
 
     /// Draws a new identity.
-    pub(super) fn random() -> Self {
+    ///
+    /// # Panics
+    /// If the system has no randomness; without it, TLS does not start either.
+    pub fn random() -> Self {
         let mut bytes = [0; Self::DIGITS / 2];
-        // Without randomness TLS does not start either, so no process comes here without it.
         rand::fill(&mut bytes).expect("the system's source of randomness works");
         Self(format!("{:016x}", u64::from_be_bytes(bytes)).into())
     }

@@ -94,7 +94,7 @@ impl Gateway {
     /// If a socket cannot be bound, or certificates cannot be loaded.
     pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let (data, operators) = (ConnectionGroup::default(), ConnectionGroup::default());
-        let stack = Stack::new(config, &clock)?;
+        let stack = Stack::new(config, &clock.clone().into())?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.handles.request_memory);

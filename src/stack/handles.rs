@@ -4,13 +4,13 @@ use anyhow::Context as _;
 
 use crate::api::{RequestMemory, ResponseCache, Usage};
 use crate::cache::CacheHandles;
-use crate::clock::Clock;
 use crate::config::{Config, RedisConfig};
 use crate::edge::{Callers, DrainTimeout};
+use crate::environment::Environment;
 use crate::paging::RunLimiters;
 use crate::quota::{QuotaManager, StateFileError};
 use crate::redis_client::RedisClient;
-use crate::replicas::{Cipher, Mailbox};
+use crate::replicas::{Cipher, Mailbox, ReplicaId};
 
 /// Handles of the shared state. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
@@ -41,9 +41,10 @@ impl Handles {
     ///
     /// # Errors
     /// If the Redis client cannot be built, or the state file of the quota cannot be used.
-    pub fn new(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
-        let mailbox = config.cache.redis.as_ref().map(open_mailbox).transpose()?;
-        let quotas = open_quotas(config, mailbox.as_ref(), clock)?;
+    pub fn new(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        let clock = &environment.clock;
+        let mailbox = config.cache.redis.as_ref().map(|redis| open_mailbox(redis, environment)).transpose()?;
+        let quotas = open_quotas(config, mailbox.as_ref(), environment)?;
         Ok(Self {
             callers: Callers::new(&config.callers),
             drain_timeout: DrainTimeout::default(),
@@ -58,16 +59,21 @@ impl Handles {
     }
 }
 
-fn open_mailbox(redis: &RedisConfig) -> anyhow::Result<Mailbox> {
+fn open_mailbox(redis: &RedisConfig, environment: &Environment) -> anyhow::Result<Mailbox> {
     let cipher = Cipher::new(redis.encryption_key.iter().chain(&redis.previous_encryption_key));
     let cipher = cipher.context("no key can be derived from cache.redis.encryption_key")?;
-    Ok(Mailbox::new(RedisClient::new(redis)?, &redis.prefix, cipher))
+    let me = environment.replica.clone().unwrap_or_else(ReplicaId::random);
+    Ok(Mailbox::new(me, RedisClient::new(redis, &environment.network)?, &redis.prefix, cipher))
 }
 
 /// The quota of each account, shared with other replicas if there is a mailbox.
-fn open_quotas(config: &Config, mailbox: Option<&Mailbox>, clock: &Clock) -> Result<QuotaManager, StateFileError> {
+fn open_quotas(
+    config: &Config,
+    mailbox: Option<&Mailbox>,
+    environment: &Environment,
+) -> Result<QuotaManager, StateFileError> {
     let (accounts, upstream) = (&config.accounts, &config.upstream);
-    let quotas = QuotaManager::new(accounts, &config.quota, upstream.max_concurrency, upstream.timeout, clock)?;
+    let quotas = QuotaManager::new(accounts, &config.quota, upstream.max_concurrency, upstream.timeout, environment)?;
     Ok(match mailbox.zip(config.cache.redis.as_ref()) {
         Some((mailbox, redis)) => quotas.with_replicas(mailbox, redis.replicas, upstream.timeout),
         None => quotas,

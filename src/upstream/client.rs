@@ -10,19 +10,20 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tower::Service;
 
 use super::body;
 use super::body::BodyError;
+use super::connector::UpstreamConnector;
 use super::error::UpstreamError;
 use super::page::Page;
 use super::rate_limit_headers::RateLimitHeader;
 use super::{PageRequest, error_response, tls};
 use crate::clock::Clock;
 use crate::config;
+use crate::network::Network;
 use crate::telemetry;
 use crate::window::Timestamp;
 
@@ -42,7 +43,7 @@ pub struct AuthorizedRequest {
 /// Calls Kore over pooled connections.
 #[derive(Clone)]
 pub struct Client {
-    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HyperClient<HttpsConnector<UpstreamConnector>, Full<Bytes>>,
     scheme: Scheme,
     authority: Authority,
     timeout: Duration,
@@ -54,16 +55,13 @@ impl Client {
     ///
     /// # Errors
     /// If the trust anchors cannot be loaded, or the URL has no scheme and authority.
-    pub fn new(config: &config::UpstreamConfig, clock: Clock) -> anyhow::Result<Self> {
+    pub fn new(config: &config::UpstreamConfig, clock: &Clock, network: &Network) -> anyhow::Result<Self> {
         let parts = config.base_url.clone().into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
             anyhow::bail!("upstream.base_url: a scheme and a host are needed");
         };
         let tls = if scheme == Scheme::HTTP { tls::no_tls()? } else { tls::client_config(config.ca_file.as_deref())? };
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(config.timeout)));
+        let connector = UpstreamConnector::new(CONNECT_TIMEOUT.min(config.timeout), network);
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         let http = HyperClient::builder(TokioExecutor::new())
@@ -75,7 +73,7 @@ impl Client {
             // Read bytes are copied at once into the body's own memory.
             .http1_max_buf_size(64 << 10)
             .build(connector);
-        Ok(Self { http, scheme, authority, timeout: config.timeout, clock })
+        Ok(Self { http, scheme, authority, timeout: config.timeout, clock: clock.clone() })
     }
 
     fn request(
@@ -198,7 +196,7 @@ mod tests {
             max_concurrency: 1,
             ca_file: None,
         };
-        let client = Client::new(&config, clock.clone()).unwrap();
+        let client = Client::new(&config, &clock, &Network::Tcp).unwrap();
         let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), agentic: false };
         let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
         let (series, waiters) = (Arc::new(series), RunWaiters::new(Requester::anyone()));

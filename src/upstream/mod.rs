@@ -2,6 +2,7 @@
 
 mod body;
 mod client;
+mod connector;
 mod error;
 mod error_response;
 mod page;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::lookup::ItemConversion;
 use super::segments::moved_segments;
+use crate::blocking::spawn_work;
 use crate::cache::chunk::{Chunk, Damaged, ItemSlice, Slice};
 use crate::cache::fetch::{Fetcher, Segment};
 use crate::cache::outcome::Outcome;
@@ -57,7 +58,7 @@ impl FastPath {
     /// [`Damaged`] if a chunk does not inflate.
     pub(in crate::cache) async fn stripped(mut self) -> Result<WindowAnswer, Damaged> {
         // A conversion parses items, which would hold up other tasks of this thread.
-        let stripped = tokio::task::spawn_blocking(move || {
+        let stripped = spawn_work(move || {
             for index in self.agentic_slices {
                 let slice = &mut self.answer.items.slices[index];
                 slice.chunk = strip(&slice.chunk)?;

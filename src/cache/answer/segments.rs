@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::lookup::Hit;
+use crate::blocking::spawn_work;
 use crate::cache::chunk::{Damaged, Slice};
 use crate::cache::fetch::Segment;
 use crate::window::Interval;
@@ -18,7 +19,7 @@ pub(super) async fn cut_segments(mut hits: Vec<(Interval, Hit)>) -> Result<Vec<S
     let converts = hits.iter().any(|(_, hit)| !hit.conversion.is_identity());
     let cut = move || hits.into_iter().map(|(interval, hit)| cut_segment(interval, hit)).collect();
     // A conversion parses items, which would hold up other tasks of this thread.
-    if converts { tokio::task::spawn_blocking(cut).await.unwrap_or(Err(Damaged)) } else { cut() }
+    if converts { spawn_work(cut).await.unwrap_or(Err(Damaged)) } else { cut() }
 }
 
 fn cut_segment(interval: Interval, hit: Hit) -> Result<Segment, Damaged> {

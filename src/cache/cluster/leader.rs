@@ -8,6 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::exchange::Cluster;
 use super::served::{ServeState, ServedRemoteFetch};
+use crate::blocking::spawn_work;
 use crate::cache::chunk::{Chunk, Damaged, PageRange};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{AssembledWindow, AssemblyRequest, Fetcher, Segment};
@@ -230,7 +231,7 @@ impl Fetcher {
             }
             if segment.is_derived {
                 let chunk = chunk.clone();
-                let deflated = tokio::task::spawn_blocking(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
+                let deflated = spawn_work(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(deflated), false));
             } else {
                 let is_stored = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);

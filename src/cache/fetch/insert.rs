@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::fetcher::Fetcher;
 use super::task::FetchTask;
+use crate::blocking::spawn_work;
 use crate::cache::chunk::{Chunk, Settled};
 use crate::cache::outcome::NotStored;
 use crate::cache::series::SeriesState;
@@ -29,7 +30,7 @@ impl Fetcher {
             }
             if self.series_map.count_insert() {
                 let fetcher = self.clone();
-                drop(tokio::task::spawn_blocking(move || fetcher.series_map.sweep(&fetcher.memory)));
+                drop(spawn_work(move || fetcher.series_map.sweep(&fetcher.memory)));
             }
         }
     }

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use super::replicator::PurgeReplicator;
 use super::tombstones::Tombstones;
 use super::types::{Purge, PurgeResult};
+use crate::blocking::spawn_work;
 use crate::cache::chunk::Chunk;
 use crate::cache::redis::PurgeCheck;
 use crate::cache::series::SeriesMap;
@@ -128,7 +129,7 @@ impl Purges {
             removed.sum()
         };
         // All chunks of the account are visited, which takes long for a year of many series.
-        tokio::task::spawn_blocking(sweep).await.unwrap_or_default()
+        spawn_work(sweep).await.unwrap_or_default()
     }
 
     fn get(&self, account: &str) -> Option<Arc<Tombstones>> {

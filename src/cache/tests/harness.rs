@@ -122,7 +122,7 @@ pub(super) fn layer(
     let quota =
         config::QuotaConfig { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
     let clock = Clock::manual(at(5_000));
-    let quotas = QuotaManager::new(&[], &quota, 8, Duration::ZERO, &clock).unwrap();
+    let quotas = QuotaManager::new(&[], &quota, 8, Duration::ZERO, &clock.clone().into()).unwrap();
     let handles = CacheHandles::new(&cache, None, &quotas, &clock);
     let layer = CacheLayer::new(&handles, &window, &quota, &quotas, &RunLimiters::default(), &clock);
     (window, quota, layer)

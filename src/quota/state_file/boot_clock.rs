@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Clock that starts with a boot of the machine.
@@ -19,8 +21,8 @@ enum Source {
     Machine { file: File, first: Duration, read: Instant },
     /// Time since the start of the process, on a machine without uptime. It has no meaning for another process.
     Process(Instant),
-    #[cfg(test)]
-    Manual(std::sync::Arc<std::sync::atomic::AtomicU64>),
+    /// Milliseconds that a test or a simulation sets.
+    Manual(Arc<AtomicU64>),
 }
 
 impl BootClock {
@@ -37,9 +39,8 @@ impl BootClock {
         }
     }
 
-    /// A clock that a test sets, in milliseconds.
-    #[cfg(test)]
-    pub(super) fn manual(mark: Option<u32>, uptime: std::sync::Arc<std::sync::atomic::AtomicU64>) -> Self {
+    /// A clock that a test or a simulation sets, in milliseconds.
+    pub(super) fn manual(mark: Option<u32>, uptime: Arc<AtomicU64>) -> Self {
         Self { mark, source: Source::Manual(uptime) }
     }
 
@@ -53,8 +54,7 @@ impl BootClock {
         match &self.source {
             Source::Machine { file, first, read: at } => read(file).unwrap_or_else(|| *first + at.elapsed()),
             Source::Process(start) => start.elapsed(),
-            #[cfg(test)]
-            Source::Manual(uptime) => Duration::from_millis(uptime.load(std::sync::atomic::Ordering::SeqCst)),
+            Source::Manual(uptime) => Duration::from_millis(uptime.load(Ordering::SeqCst)),
         }
     }
 }

@@ -37,6 +37,7 @@ use self::record::{HEADER, RECORD_BYTES, RecordAccount, RecordStamp, RecordState
 use self::recovery::Recovery;
 use crate::clock::Clock;
 use crate::config::QuotaLimit;
+use crate::environment::Environment;
 use crate::telemetry;
 
 /// Largest file that is read: a million calls that count at once.
@@ -121,13 +122,21 @@ pub struct RestoredCall {
 impl StateFile {
     /// Opens or creates the state file at `path`, and reads the calls in it. Calls that are older than `keep` (the
     /// longest window of a limit, with its guard) are forgotten. A call whose process died while it was in flight
-    /// counts until
-    /// `call_timeout` after it began.
+    /// counts until `call_timeout` after it began.
     ///
     /// # Errors
     /// [`StateFileError`], if another process uses the file, if it has another content, or cannot be read or written.
-    pub fn open(path: &Path, keep: Duration, call_timeout: Duration, clock: &Clock) -> Result<Self, StateFileError> {
-        Self::open_at(path, keep, call_timeout, clock, BootClock::of_this_machine())
+    pub fn open(
+        path: &Path,
+        keep: Duration,
+        call_timeout: Duration,
+        environment: &Environment,
+    ) -> Result<Self, StateFileError> {
+        let boot = match &environment.uptime {
+            None => BootClock::of_this_machine(),
+            Some(uptime) => BootClock::manual(Some(0), uptime.clone()),
+        };
+        Self::open_at(path, keep, call_timeout, &environment.clock, boot)
     }
 
     fn open_at(

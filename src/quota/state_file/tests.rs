@@ -184,12 +184,15 @@ fn file_of_another_content_is_refused_and_kept() {
     // Reading a device to its end would use up the memory.
     for device in ["/dev/full", "/dev/zero"] {
         assert!(matches!(
-            StateFile::open(Path::new(device), KEEP, CALL_TIMEOUT, &machine.clock),
+            StateFile::open(Path::new(device), KEEP, CALL_TIMEOUT, &machine.clock.clone().into()),
             Err(StateFileError::NotOurs(_))
         ));
     }
     let nowhere = machine.folder.path().join("nowhere/quota.state");
-    assert!(matches!(StateFile::open(&nowhere, KEEP, CALL_TIMEOUT, &machine.clock), Err(StateFileError::Io { .. })));
+    assert!(matches!(
+        StateFile::open(&nowhere, KEEP, CALL_TIMEOUT, &machine.clock.clone().into()),
+        Err(StateFileError::Io { .. })
+    ));
 }
 
 #[test]
@@ -258,10 +261,10 @@ fn file_of_zeros_counts_as_everything_spent_for_an_hour() {
 fn state_file_with_system_clocks_restores_call() {
     let machine = Machine::new();
     let clock = Clock::system();
-    let state_file = StateFile::open(&machine.path(), KEEP, CALL_TIMEOUT, &clock).unwrap();
+    let state_file = StateFile::open(&machine.path(), KEEP, CALL_TIMEOUT, &clock.clone().into()).unwrap();
     state_file.end(state_file.begin("a"));
     drop(state_file);
-    let restored = StateFile::open(&machine.path(), KEEP, CALL_TIMEOUT, &clock).unwrap().restored("a");
+    let restored = StateFile::open(&machine.path(), KEEP, CALL_TIMEOUT, &clock.clone().into()).unwrap().restored("a");
     assert!(restored.len() == 1 && restored[0].age < Duration::from_secs(30), "{restored:?}");
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use koregate::config;
+use koregate::network::Network;
 use koregate::redis_client::{Command, ConnectionError, Event, Health, RedisClient, Reply, Script, Subscription};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -37,7 +38,7 @@ fn client_with(url: &str, max_value: u64, timeout: Duration) -> RedisClient {
         encryption_key: None,
         previous_encryption_key: None,
     };
-    RedisClient::new(&config).unwrap()
+    RedisClient::new(&config, &Network::Tcp).unwrap()
 }
 
 fn set(key: &str, value: &str) -> Command {

@@ -1,0 +1,107 @@
+//! Connections to the upstream, below TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use tower::{BoxError, Service};
+
+use crate::network::{Duplex, Network};
+
+/// Connects to the host and the port of a URI.
+#[derive(Clone)]
+pub(super) struct UpstreamConnector {
+    tcp: HttpConnector,
+    network: Network,
+}
+
+impl UpstreamConnector {
+    /// TCP connections, each of which is established within `timeout`, unless `network` is simulated.
+    pub(super) fn new(timeout: Duration, network: &Network) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(timeout));
+        Self { tcp, network: network.clone() }
+    }
+}
+
+impl Service<Uri> for UpstreamConnector {
+    type Response = UpstreamStream;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<UpstreamStream, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        match &self.network {
+            Network::Tcp => {
+                let connecting = self.tcp.call(uri);
+                Box::pin(async { Ok(UpstreamStream::new(Box::new(connecting.await?.into_inner()))) })
+            }
+            Network::Simulated(network) => {
+                let connecting = network.connect(uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
+                Box::pin(async { Ok(UpstreamStream::new(connecting.await?)) })
+            }
+        }
+    }
+}
+
+/// A connection to the upstream.
+pub(super) struct UpstreamStream(TokioIo<Box<dyn Duplex>>);
+
+impl UpstreamStream {
+    fn new(stream: Box<dyn Duplex>) -> Self {
+        Self(TokioIo::new(stream))
+    }
+}
+
+impl Connection for UpstreamStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for UpstreamStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl Write for UpstreamStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, buffers)
+    }
+}
