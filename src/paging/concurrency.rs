@@ -4,7 +4,7 @@
 //! often enough to finish. Each caller has permits of its own, so that one caller's long windows do not block another's
 //! runs, and one permit for short runs alone, so that its long windows do not block its own short ones.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const PAGES_TIMED: usize = 8;
 
 /// The limiters of all accounts. Cheap to clone; all clones share the same limiters.
 #[derive(Clone, Debug, Default)]
-pub struct RunLimiters(Arc<HashMap<Arc<str>, Arc<RunLimiter>>>);
+pub struct RunLimiters(Arc<BTreeMap<Arc<str>, Arc<RunLimiter>>>);
 
 impl RunLimiters {
     /// A limiter for each account, of at most `max_concurrency` runs.
@@ -38,7 +38,7 @@ impl RunLimiters {
 
     #[cfg(test)]
     pub(crate) fn single(account: &str, limiter: Arc<RunLimiter>) -> Self {
-        Self(Arc::new(HashMap::from([(account.into(), limiter)])))
+        Self(Arc::new(BTreeMap::from([(account.into(), limiter)])))
     }
 }
 
@@ -52,7 +52,7 @@ pub struct RunLimiter {
 
 #[derive(Debug, Default)]
 struct State {
-    parties: HashMap<Party, Runs>,
+    parties: BTreeMap<Party, Runs>,
     /// Latency of the last pages, without their wait for the quota.
     page_times: VecDeque<Duration>,
 }
@@ -139,9 +139,9 @@ impl RunLimiter {
 
     /// Grants permits to waiting runs within their callers' shares. Returns the permits whose receivers are gone; the
     /// caller drops them after it has released the lock.
-    fn give(self: &Arc<Self>, parties: &mut HashMap<Party, Runs>) -> Vec<RunPermit> {
+    fn give(self: &Arc<Self>, parties: &mut BTreeMap<Party, Runs>) -> Vec<RunPermit> {
         let mut refused = Vec::new();
-        let mut weights: HashMap<Priority, u64> = HashMap::new();
+        let mut weights: BTreeMap<Priority, u64> = BTreeMap::new();
         for runs in parties.values_mut() {
             runs.waiting.retain(|waiting| !waiting.give.is_closed());
         }

@@ -68,6 +68,7 @@ where
             }
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(until) => {}
             () = more_urgent => {}
         }

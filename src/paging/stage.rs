@@ -66,6 +66,7 @@ impl<S> PagingStage<S> {
         let mut permit = in_line(priority);
         loop {
             tokio::select! {
+                biased;
                 permit = &mut permit => return Ok(Some(permit)),
                 () = waiters.changed() => {}
             }

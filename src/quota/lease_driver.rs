@@ -20,6 +20,7 @@ pub(super) async fn drive(scheduler: Weak<CallScheduler>, channel: LeaseChannel)
         };
         let exchange_at = due(exchanged, schedule.exchange_interval);
         let is_wanted = tokio::select! {
+            biased;
             () = sleep_until(exchange_at.min(due(counted, schedule.heartbeat_interval))) => false,
             () = exchange_wanted.notified() => true,
         };

@@ -53,6 +53,7 @@ impl Subscription {
         let connected = is_connected.clone();
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = listen(&connector, &channels, &sender, &connected) => {}
                 () = sender.closed() => {}
             }

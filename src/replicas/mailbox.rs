@@ -1,7 +1,7 @@
 //! Publishes messages and hands out those that come in. A message is lost if its receiver is not connected, so a sender
 //! repeats what must arrive.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -66,7 +66,7 @@ struct Inner {
     /// Whether Redis may refuse to publish messages, as far as is known.
     is_refused: AtomicBool,
     /// The receiver of each kind. Locked for a lookup only.
-    inboxes: Mutex<HashMap<MessageKind, mpsc::UnboundedSender<RawIncoming>>>,
+    inboxes: Mutex<BTreeMap<MessageKind, mpsc::UnboundedSender<RawIncoming>>>,
 }
 
 impl fmt::Debug for Inner {

@@ -33,7 +33,7 @@ pub enum Message {
 }
 
 /// The kinds of [`Message`], each with one receiver in a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageKind {
     /// [`Message::Quota`].
     Quota,

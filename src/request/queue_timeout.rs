@@ -121,6 +121,7 @@ impl QueueTimeout {
             let state = *changes.borrow_and_update();
             let end = state.since + self.most.saturating_add(grace).saturating_sub(state.waited);
             tokio::select! {
+                biased;
                 () = sleep_until(end), if state.under_way == 0 => return,
                 // It is told of changes as long as it is there.
                 _ = changes.changed() => {}

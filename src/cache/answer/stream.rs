@@ -26,6 +26,7 @@ pub(super) fn start(mut session: Session) -> WindowAnswer {
     session.progress.delivery = Delivery::Streamed;
     tokio::spawn(async move {
         let end = tokio::select! {
+            biased;
             end = session.send_segments(&sender) => end,
             // The client has hung up.
             () = sender.closed() => return,

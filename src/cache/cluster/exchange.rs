@@ -1,7 +1,7 @@
 //! The exchange of messages with other replicas: receives them, sends them in their order, and sends unanswered remote
 //! fetches again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) struct ClusterInner {
     /// Unanswered remote fetches of this replica. Locked for bookkeeping only.
     pending: Mutex<BTreeMap<u64, PendingRemoteFetch>>,
     /// Remote fetches of other replicas that are being answered, or were answered lately. Locked for bookkeeping only.
-    served: Mutex<HashMap<(ReplicaId, u64), ServedRemoteFetch>>,
+    served: Mutex<BTreeMap<(ReplicaId, u64), ServedRemoteFetch>>,
     pub(super) announced_batches: AnnouncedBatches,
     /// Triggers a resend before its time.
     pub(super) resend_now: Notify,
@@ -89,6 +89,15 @@ impl Cluster {
         resend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
+                () = self.0.resend_now.notified() => self.resend_pending(),
+                _ = resend.tick() => {
+                    if fetcher.strong_count() == 0 {
+                        return;
+                    }
+                    self.resend_pending();
+                    self.drop_expired();
+                }
                 incoming = inbox.next() => {
                     let (Some(incoming), Some(fetcher)) = (incoming, fetcher.upgrade()) else { return };
                     match incoming {
@@ -99,14 +108,6 @@ impl Cluster {
                         Incoming::Message { .. } => {}
                         Incoming::Unreadable { from } => self.on_unreadable(from),
                     }
-                }
-                () = self.0.resend_now.notified() => self.resend_pending(),
-                _ = resend.tick() => {
-                    if fetcher.strong_count() == 0 {
-                        return;
-                    }
-                    self.resend_pending();
-                    self.drop_expired();
                 }
             }
         }
@@ -175,13 +176,13 @@ impl Cluster {
         self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn served(&self) -> MutexGuard<'_, HashMap<(ReplicaId, u64), ServedRemoteFetch>> {
+    pub(super) fn served(&self) -> MutexGuard<'_, BTreeMap<(ReplicaId, u64), ServedRemoteFetch>> {
         self.0.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends all unanswered remote fetches.
     fn resend_pending(&self) {
-        let mut by_leader: HashMap<ReplicaId, Vec<RemoteFetch>> = HashMap::new();
+        let mut by_leader: BTreeMap<ReplicaId, Vec<RemoteFetch>> = BTreeMap::new();
         for pending in self.pending().values() {
             if let Some(leader) = self.leader_of(pending.account()) {
                 by_leader.entry(leader).or_default().push(pending.request(self.0.clock.now()));

@@ -230,6 +230,7 @@ impl Fetcher {
         let mut is_reported = true;
         loop {
             tokio::select! {
+                biased;
                 reply = receiver.replies.recv() => {
                     let result = match reply.ok_or(CacheError::FetchLost)?.result.map_err(CacheError::from) {
                         Err(CacheError::ConfigMismatch) => return Err(receiver.detach(account)),
@@ -303,6 +304,7 @@ impl Fetcher {
                 return Err(CacheError::FetchLost.into());
             }
             tokio::select! {
+                biased;
                 () = sleep(READ_RETRY_INTERVAL) => {}
                 _ = role.wait_for(|role| *role == Role::Leader) => return Err(NoData::LocalCalls),
             }

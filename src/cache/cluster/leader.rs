@@ -155,6 +155,7 @@ impl Fetcher {
         };
         let mut role = scheduler.role();
         tokio::select! {
+            biased;
             result = self.fetch_and_hand_over(&cluster, task) => cluster.reply(&from, &request, result),
             // The follower requests it from the next leader.
             _ = role.wait_for(|role| *role != Role::Leader) => {

@@ -1,6 +1,6 @@
 //! Messages about purges, and the periodic check for purges whose messages were lost.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl PurgeReplicator {
         let (account, tombstone) = (account.clone(), tombstone.clone());
         let message = Message::Purge(PurgeMessage::Apply { number, epoch, account, tombstone });
         let receivers = self.mailbox.broadcast(&message).await.ok();
-        let mut confirmed = HashSet::new();
+        let mut confirmed = BTreeSet::new();
         // This replica receives its own message while it is listening, and is counted as a receiver.
         while receivers.is_some_and(|receivers| confirmed.len() < receivers)
             && let Ok(Some(from)) = timeout_at(deadline, replies.recv()).await

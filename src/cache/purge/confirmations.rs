@@ -1,6 +1,6 @@
 //! The purges of this replica that wait for confirmations of other replicas.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use crate::replicas::ReplicaId;
 /// The purges of this replica that wait for confirmations, by their numbers.
 #[derive(Default)]
 pub(super) struct Confirmations {
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<ReplicaId>>>,
+    waiting: Mutex<BTreeMap<u64, mpsc::UnboundedSender<ReplicaId>>>,
     next_number: AtomicU64,
 }
 

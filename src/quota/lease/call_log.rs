@@ -2,7 +2,7 @@
 //!
 //! A call is *recorded* if the ledger in Redis holds it as it is known here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::quota::limiter::MonotonicTime;
@@ -35,12 +35,12 @@ struct OtherCall {
 /// The calls that this replica knows of.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallLog {
-    own: HashMap<CallName, OwnCall>,
-    others: HashMap<CallName, OtherCall>,
+    own: BTreeMap<CallName, OwnCall>,
+    others: BTreeMap<CallName, OtherCall>,
     /// Calls that Redis may have recorded and that do not count.
     cancelled: Vec<CallName>,
     /// The calls assumed for each replica that has not come back from an outage; they are among the `others`.
-    assumed: HashMap<ReplicaId, Vec<CallName>>,
+    assumed: BTreeMap<ReplicaId, Vec<CallName>>,
     /// The calls of an earlier process on this machine, recorded only if Redis has lost its ledger.
     previous: Vec<MonotonicTime>,
 }

@@ -1,7 +1,7 @@
 //! The replicas that are alive. Each one increments a counter in Redis, and one whose counter moves is alive: no
 //! replica's clock is compared with another's. Pure: time is an argument.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::quota::limiter::MonotonicTime;
@@ -27,7 +27,7 @@ struct Heartbeat {
 /// The replicas that one replica has seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
-    heartbeats: HashMap<ReplicaId, Heartbeat>,
+    heartbeats: BTreeMap<ReplicaId, Heartbeat>,
     /// When the counters were last read.
     read_at: MonotonicTime,
     /// Whether contact with Redis has lasted for long enough to have seen all others.
@@ -53,7 +53,7 @@ impl Members {
         }
         self.read_at = now;
         // A replica that is missing from the reading stays: perhaps Redis has lost it, and it is alive.
-        let silent = self.heartbeats.extract_if(|_, heartbeat| heartbeat.moved_at + MEMBER_REMOVAL_TIMEOUT <= now);
+        let silent = self.heartbeats.extract_if(.., |_, heartbeat| heartbeat.moved_at + MEMBER_REMOVAL_TIMEOUT <= now);
         silent.map(|(replica, _)| replica).collect()
     }
 

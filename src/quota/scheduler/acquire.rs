@@ -48,6 +48,7 @@ impl CallScheduler {
                 return Err(AcquireError::Exhausted(Exhausted { retry_after }));
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(self.clock.instant(ask_again)) => {}
                 () = place.woken.notified() => {}
                 () = waiters.changed() => {}

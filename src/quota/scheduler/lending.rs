@@ -61,6 +61,7 @@ impl CallScheduler {
             let requester = Requester { priority: waiters.priority(), ..waiters.cause().clone() };
             self.send_permit_message(&lender, request.number, PermitMessage::Request(requester));
             tokio::select! {
+                biased;
                 answered = timeout(REQUEST_INTERVAL, &mut answer) => match answered {
                     Ok(Ok(Ok(name))) => break name,
                     Ok(Ok(Err(exhausted))) => return Err(AcquireError::Exhausted(exhausted)),
@@ -209,7 +210,7 @@ impl CallScheduler {
             LentPermit::Granted { at, .. } => at.elapsed() > call_timeout + BORROWER_SILENCE_TIMEOUT,
             LentPermit::Exhausted { at, .. } => at.elapsed() > BORROWER_SILENCE_TIMEOUT + self.queue_timeout,
         };
-        let expired: Vec<_> = self.remote_permits().lent.extract_if(is_expired).collect();
+        let expired: Vec<_> = self.remote_permits().lent.extract_if(.., is_expired).collect();
         drop(expired);
     }
 }

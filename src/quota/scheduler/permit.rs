@@ -1,6 +1,6 @@
 //! Permits, own and remote, and what the end of their calls means for the gates.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,9 +52,9 @@ pub struct CallPermit {
 pub(super) struct RemotePermits {
     pub(super) next_number: u64,
     /// Calls of this replica that wait for a permit, by the number of their request.
-    pub(super) requested: HashMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
+    pub(super) requested: BTreeMap<u64, oneshot::Sender<Result<CallName, Exhausted>>>,
     /// Requests of other replicas, by replica and number.
-    pub(super) lent: HashMap<(ReplicaId, u64), LentPermit>,
+    pub(super) lent: BTreeMap<(ReplicaId, u64), LentPermit>,
 }
 
 /// State of another replica's request.

@@ -1,0 +1,264 @@
+//! One run: a fleet, its faults, its callers, and the checks.
+
+use std::time::Duration;
+
+use koregate::quota::Role;
+
+use super::client::{Outcome, Record, WindowRequest};
+use super::faults::{Event, FaultClass, draw};
+use super::oracle::{AnsweredWindow, Line};
+use super::world::World;
+use super::{FAULTS_END, GATEWAYS, LIMITS, MAX_AGE, SETTLE_AFTER, START, STREAMS};
+use crate::support::ACCOUNT;
+
+/// Time between two requests of the callers together, at most.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
+/// Time after the last fault without requests, in which the longest limit is free again.
+const REST: Duration = Duration::from_secs(14);
+/// Within this, everything is served again after the rest.
+const RECOVERY: Duration = Duration::from_secs(10);
+/// The longest that any request may take: it has many pages, each of which may wait for the quota and be repeated.
+const MAX_DURATION: Duration = Duration::from_secs(150);
+/// Chunks are up to an hour long, so a row may be in one that is not settled although the row is old enough.
+const SETTLING: Duration = Duration::from_mins(62);
+
+/// Rare states that runs must reach, so that what they prove is not empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reached {
+    pub(super) degraded: usize,
+    pub(super) deposed: usize,
+    pub(super) recovered: usize,
+    pub(super) rows: usize,
+    pub(super) problems: usize,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) class: FaultClass,
+    pub(super) trace: String,
+    pub(super) hash: u64,
+    /// Calls beyond each limit in its busiest window.
+    pub(super) overruns: [usize; 2],
+    pub(super) violations: Vec<String>,
+    pub(super) reached: Reached,
+}
+
+/// Runs one seed.
+pub(super) fn run(seed: u64) -> Report {
+    let class = if seed % 2 == 0 { FaultClass::Exact } else { FaultClass::All };
+    let mut world = World::new(seed);
+    let events = draw(&mut fastrand::Rng::with_seed(seed ^ 0x6576), class);
+    let mut run = Run {
+        reached: Reached::default(),
+        was_leader: [false; GATEWAYS],
+        was_degraded: [false; GATEWAYS],
+        skews: (-500, 500),
+        violations: Vec::new(),
+    };
+    run.storm(&mut world, &events);
+    run.recover(&mut world);
+    run.check(&mut world);
+    run.violations
+        .extend(world.redis.unknown_commands().into_iter().map(|command| format!("the model lacks {command}")));
+    let overruns = LIMITS
+        .map(|(requests, per)| world.control.max_in_any_window(per).saturating_sub(usize::try_from(requests).unwrap()));
+    let (trace, hash) = (world.trace.text().to_owned(), world.trace.hash());
+    Report { class, trace, hash, overruns, violations: run.violations, reached: run.reached }
+}
+
+struct Run {
+    reached: Reached,
+    was_leader: [bool; GATEWAYS],
+    was_degraded: [bool; GATEWAYS],
+    /// The least and the greatest lead of a clock, in milliseconds.
+    skews: (i64, i64),
+    violations: Vec<String>,
+}
+
+impl Run {
+    /// Faults and requests, until the faults end.
+    fn storm(&mut self, world: &mut World, events: &[(Duration, Event)]) {
+        let mut events = events.iter().peekable();
+        while world.now < FAULTS_END {
+            let wait =
+                Duration::from_millis(world.random.u64(10..u64::try_from(REQUEST_INTERVAL.as_millis()).unwrap()));
+            let until = world.now + wait;
+            while let Some((at, event)) = events.next_if(|(at, _)| *at <= until) {
+                world.run_until(*at);
+                if let Event::ClockStep(_, skew) = event {
+                    self.skews = (self.skews.0.min(*skew), self.skews.1.max(*skew));
+                }
+                world.happen(event);
+            }
+            world.run_until(until);
+            self.observe(world);
+            let gateway = world.random.usize(0..GATEWAYS);
+            let request = draw_request(world);
+            if world.is_running(gateway) {
+                world.ask(gateway, request);
+            }
+        }
+    }
+
+    /// All faults are over: after a rest, each gateway answers.
+    fn recover(&mut self, world: &mut World) {
+        world.control.clear_faults();
+        let end = world.now + REST;
+        while world.now < end {
+            world.run_until(world.now + Duration::from_millis(250));
+            self.observe(world);
+        }
+        let roles: Vec<_> = (0..GATEWAYS).filter_map(|number| role(world, number)).collect();
+        let leaders = roles.iter().filter(|role| **role == Role::Leader).count();
+        let followers = roles.iter().filter(|role| matches!(role, Role::Follower(_))).count();
+        if (leaders, followers) != (1, GATEWAYS - 1) {
+            self.violations.push(format!("after all faults, the roles are {roles:?}"));
+        }
+        let present = START + world.now;
+        let mut asked = Vec::new();
+        for gateway in 0..GATEWAYS {
+            for stream in STREAMS {
+                let from = present - Duration::from_hours(9);
+                let request = WindowRequest { stream, from, to: present, is_background: false };
+                asked.extend(world.ask(gateway, request));
+            }
+        }
+        world.run_until(world.now + RECOVERY);
+        let unserved = world.records.with(|records| {
+            let is_served = |number: &&usize| matches!(records[**number].ended, Some((_, Outcome::Rows(_))));
+            let unserved = asked.iter().filter(|number| !is_served(number));
+            unserved.map(|number| format!("after all faults: {:?}", summary(&records[*number]))).collect::<Vec<_>>()
+        });
+        self.violations.extend(unserved);
+        if asked.len() != GATEWAYS * STREAMS.len() {
+            self.violations.push("a gateway does not run after all faults".to_owned());
+        }
+    }
+
+    /// Notes rare states.
+    fn observe(&mut self, world: &World) {
+        for number in 0..GATEWAYS {
+            let Some(gateway) = &world.machines[number].gateway else {
+                (self.was_leader[number], self.was_degraded[number]) = (false, false);
+                continue;
+            };
+            let scheduler = gateway.stack.handles.quotas.scheduler(ACCOUNT).unwrap();
+            let is_degraded = scheduler.quota_share().is_some();
+            let is_leader = *scheduler.role().borrow() == Role::Leader && !is_degraded;
+            self.reached.degraded += usize::from(is_degraded && !self.was_degraded[number]);
+            self.reached.recovered += usize::from(!is_degraded && self.was_degraded[number]);
+            self.reached.deposed += usize::from(!is_leader && self.was_leader[number]);
+            (self.was_leader[number], self.was_degraded[number]) = (is_leader, is_degraded);
+        }
+    }
+
+    /// Checks every answer, and that every request ended in time.
+    fn check(&mut self, world: &mut World) {
+        let slack = Duration::from_millis((self.skews.1 - self.skews.0).unsigned_abs());
+        let records = world.records.clone();
+        records.with(|records| {
+            for (number, record) in records.iter().enumerate() {
+                world.trace.add(record.asked_at, "request", &summary(record));
+                let Some((ended_at, outcome)) = &record.ended else {
+                    if record.asked_at + MAX_DURATION < world.now && is_still_there(world, record) {
+                        self.violations.push(format!("request {number} hangs: {:?}", summary(record)));
+                    }
+                    continue;
+                };
+                match outcome {
+                    Outcome::Rows(rows) => {
+                        self.reached.rows += rows.len();
+                        if let Err(why) = self.check_rows(world, record, *ended_at, rows, slack) {
+                            self.violations.push(format!("request {number}: {why}: {:?}", summary(record)));
+                        }
+                    }
+                    Outcome::Problem(500, _) => {
+                        self.violations.push(format!("request {number}: {:?}", summary(record)))
+                    }
+                    Outcome::Problem(..) | Outcome::BrokenOff => self.reached.problems += 1,
+                }
+            }
+        });
+    }
+
+    fn check_rows(
+        &self,
+        world: &World,
+        record: &Record,
+        answered_at: Duration,
+        rows: &[Line],
+        slack: Duration,
+    ) -> Result<(), String> {
+        let WindowRequest { stream, from, to, .. } = record.request;
+        let complete_to = to.min(record.present);
+        let answer = AnsweredWindow { stream, from, to, complete_to, answered_at, rows: rows.to_vec() };
+        world.oracle.check(&answer, |row| {
+            let purged = world.purges.oldest_fetch(record.gateway, stream, row, record.asked_at);
+            let is_open = row + SETTLE_AFTER + SETTLING + slack > START + record.asked_at;
+            let is_surely_open = row + SETTLE_AFTER > START + record.asked_at + slack;
+            let fresh = if is_open && is_surely_open {
+                record.asked_at.saturating_sub(MAX_AGE + slack)
+            } else {
+                Duration::ZERO
+            };
+            purged.max(fresh)
+        })
+    }
+}
+
+fn role(world: &World, number: usize) -> Option<Role> {
+    let gateway = world.machines[number].gateway.as_ref()?;
+    let role = gateway.stack.handles.quotas.scheduler(ACCOUNT)?.role();
+    let role = role.borrow().clone();
+    Some(role)
+}
+
+/// Whether the gateway that was asked has not been killed since.
+fn is_still_there(world: &World, record: &Record) -> bool {
+    world.machines[record.gateway].started_at <= record.asked_at
+}
+
+fn draw_request(world: &mut World) -> WindowRequest {
+    let stream = STREAMS[world.random.usize(0..STREAMS.len())];
+    let present = START + world.now;
+    let age = Duration::from_secs(world.random.u64(60..66 * 3_600));
+    let most = if world.random.u32(0..8) == 0 { 30 } else { 5 };
+    let length = Duration::from_secs(world.random.u64(1..most * 3_600));
+    let from = Duration::from_secs((present - age).as_secs());
+    let to = Duration::from_secs((from + length).min(present).as_secs());
+    // Some windows are asked for again and again.
+    let is_common = world.random.bool();
+    let (from, to) = if is_common { (floor(from), floor(from) + Duration::from_hours(most)) } else { (from, to) };
+    WindowRequest {
+        stream,
+        from,
+        to: to.min(Duration::from_secs(present.as_secs())),
+        is_background: world.random.u32(0..6) == 0,
+    }
+}
+
+fn floor(at: Duration) -> Duration {
+    Duration::from_secs(at.as_secs() / 14_400 * 14_400)
+}
+
+fn summary(record: &Record) -> impl std::fmt::Debug {
+    let WindowRequest { stream, from, to, is_background } = &record.request;
+    let ended = record.ended.as_ref().map(|(at, outcome)| {
+        let text = match outcome {
+            Outcome::Rows(rows) => format!("{} rows", rows.len()),
+            Outcome::Problem(status, kind) => format!("{status} {kind}"),
+            Outcome::BrokenOff => "broken off".to_owned(),
+        };
+        (*at, text, outcome.hash())
+    });
+    (
+        record.gateway,
+        *stream,
+        START.saturating_sub(*from),
+        START.saturating_sub(*to),
+        *is_background,
+        record.asked_at,
+        ended,
+    )
+}
