@@ -173,8 +173,10 @@ fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::ConfigMismatch => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
         CacheError::Paging(error) => match error {
             PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
-            // The requester of such an answer has left.
-            PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) => (Kind::Internal, None),
+            // The requester of the first two has left.
+            PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) | PagingError::Lost => {
+                (Kind::Internal, None)
+            }
             PagingError::WindowField
             | PagingError::MisplacedItem(_)
             | PagingError::Unplaced

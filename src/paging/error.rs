@@ -31,6 +31,9 @@ pub enum PagingError {
     /// run is needed.
     #[error("the run is larger than planned, and cannot be cut")]
     Oversized,
+    /// A task of the run ended without a result: a defect of the gateway.
+    #[error("a task of the run was lost")]
+    Lost,
     /// A window that must be fetched as a whole is larger than this many bytes.
     #[error("what must be fetched as a whole is larger than {limit} bytes")]
     TooLarge {

@@ -35,6 +35,7 @@ impl From<&PagingError> for WireError {
             PagingError::MisplacedItem(_) | PagingError::Unplaced | PagingError::NoneIsPlaced => Self::Unplaced,
             // Only the leader uses the position.
             PagingError::Torn(_) => Self::Torn,
+            PagingError::Lost => Self::FetchLost,
             PagingError::Oversized => Self::Oversized,
             PagingError::TooLarge { limit } => Self::RunTooLarge(*limit),
             PagingError::Quota(error) => error.into(),

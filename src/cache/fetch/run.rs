@@ -16,7 +16,7 @@ use crate::paging::{FetchedRun, PagingError, PlacementCheck, RowOrder, Run};
 use crate::quota::QuotaError;
 use crate::request::{RunWaiters, Series};
 use crate::telemetry;
-use crate::window::{Interval, PlannedRun, Timestamp, small_run_length};
+use crate::window::{PlannedRun, Timestamp, small_run_length};
 
 impl Fetcher {
     /// Starts one run of a batch. The caller holds the lock of the series.
@@ -65,9 +65,9 @@ impl Fetcher {
             status: task.fetch.status().clone(),
             packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placed, spec.epoch),
         };
-        // A task of its own: should it panic, the waiters are still notified.
+        // A task of its own: should it panic, the fetch is lost and its waiters are still notified.
         let fetched = tokio::spawn(self.paging.clone().oneshot(run)).await;
-        let result = match fetched.unwrap_or(Err(PagingError::Torn(Interval::default()))) {
+        let result = match fetched.unwrap_or(Err(PagingError::Lost)) {
             Ok(FetchedRun { interval, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.interval().start);
                 self.store_chunks(&task, interval, &packed);
@@ -87,6 +87,7 @@ impl Fetcher {
                 run_length.on_oversized_run(spec.interval.length(), planned.is_some(), first);
                 Ok(FetchedInterval::nothing())
             }
+            Err(PagingError::Lost) => Err(CacheError::FetchLost),
             Err(error) => Err(CacheError::Paging(error)),
         };
         self.finish_fetch(&task, result);
@@ -146,6 +147,7 @@ fn not_stored_reason(error: &CacheError) -> NotStored {
         // No fetch fails with `PinnedMemoryFull`, which concerns answers.
         CacheError::TooManyFetches { .. }
         | CacheError::FetchLost
+        | CacheError::Paging(PagingError::Lost)
         | CacheError::Damaged(_)
         | CacheError::ConfigMismatch
         | CacheError::PinnedMemoryFull => NotStored::Lost,
