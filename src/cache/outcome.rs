@@ -49,8 +49,8 @@ pub(super) enum NotStored {
     /// The clock of this machine is wrong, so settled items cannot be told from open ones.
     WrongClock,
     /// An item lies outside of the requested interval.
-    MisplacedItem,
-    /// An item has no timestamp, so the run cannot be cut.
+    OutsideInterval,
+    /// An item has no timestamp, so the run cannot be divided into chunks.
     NoTimestamp,
     /// The run exceeds the maximum size.
     TooLarge,
@@ -73,7 +73,7 @@ impl NotStored {
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
             Self::WrongClock => "wrong_clock",
-            Self::MisplacedItem => "misplaced",
+            Self::OutsideInterval => "misplaced",
             Self::NoTimestamp => "no_timestamp",
             Self::TooLarge => "too_large",
             Self::Purged => "purged",

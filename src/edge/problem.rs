@@ -178,9 +178,9 @@ fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
                 (Kind::Internal, None)
             }
             PagingError::WindowField
-            | PagingError::MisplacedItem(_)
-            | PagingError::Unplaced
-            | PagingError::NoneIsPlaced
+            | PagingError::OutsideInterval(_)
+            | PagingError::WithoutTimestamp
+            | PagingError::AllWithoutTimestamp
             | PagingError::Torn(_)
             | PagingError::Oversized
             | PagingError::TooLarge { .. } => (Kind::UpstreamFailed, None),

@@ -43,6 +43,6 @@ pub use self::error::PagingError;
 pub use self::item::Item;
 pub use self::layer::PagingLayer;
 pub use self::run::{FetchedRun, ItemPacker, Run, RunPart, RunPhase, RunStatus};
-pub use self::scan::{Inconsistency, MisplacedItem, OffsetScan, PlacementCheck, RowOrder, TearDetection};
-pub use self::sizing::{FIRST_RUN_ITEMS, RunBounds, is_worth_side_by_side};
+pub use self::scan::{Inconsistency, OffsetScan, OutsideItem, PlacementCheck, RowOrder, TearDetection};
+pub use self::sizing::{FIRST_RUN_ITEMS, RunBounds, is_worth_parallel_runs};
 pub use self::stage::PagingStage;

@@ -11,10 +11,10 @@
 //! | `gathered` | the chunks that the session has received from fetches and Redis |
 //! | `progress` | how far the answer is, and the limits of rounds without progress |
 //! | `wait`, `redis_read` | the second step: waiting for runs, fetches, and Redis |
-//! | `segments` | cuts segments from chunks, and finds items that moved |
+//! | `segments` | slices segments from chunks, and finds items that moved |
 //! | `whole` | answers as a whole |
 //! | `stream` | streamed answers |
-//! | `exact` | windows that are not cut into chunks |
+//! | `exact` | windows that are fetched exactly, and not divided into chunks |
 //! | `assembly` | windows for remote fetches and checks of `window.field` |
 
 mod assembly;

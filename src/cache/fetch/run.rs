@@ -30,7 +30,7 @@ impl Fetcher {
     ) -> Arc<InFlightFetch> {
         let BatchedRun { plan: PlannedRun { interval, items }, agentic, owner } = run;
         let epoch = self.purges.epoch(&series.account);
-        let spec = FetchSpec { interval, agentic, placed: PlacementCheck::Checked, began_at, epoch };
+        let spec = FetchSpec { interval, agentic, placement: PlacementCheck::Checked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
         let fetch = InFlightFetch::new(spec, items, RunWaiters::new(owner.requester), scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), &owner.waiters);
@@ -38,14 +38,15 @@ impl Fetcher {
         fetch
     }
 
-    /// Starts a fetch of exactly one window, which is not cut by time. The caller holds the lock of the series.
+    /// Starts a fetch of exactly one window, which is not divided into chunks. The caller holds the lock of the series.
     pub(in crate::cache) fn fetch_exactly(self: &Arc<Self>, window: ExactWindow<'_>) -> Arc<InFlightFetch> {
         if let Some(remote) = self.remote(&window.series.account) {
             return remote.fetch_exactly(self, window);
         }
         let ExactWindow { series, shared, state, interval, waiter, .. } = window;
         let (began_at, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
-        let spec = FetchSpec { interval, agentic: series.agentic, placed: PlacementCheck::Unchecked, began_at, epoch };
+        let spec =
+            FetchSpec { interval, agentic: series.agentic, placement: PlacementCheck::Unchecked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
         let fetch = InFlightFetch::new(spec, None, RunWaiters::new(waiter.requester.clone()), scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
@@ -59,11 +60,11 @@ impl Fetcher {
         let run = Run {
             series: task.series.clone(),
             interval: spec.interval,
-            placed: spec.placed,
+            placement: spec.placement,
             planned,
             waiters: waiters.clone(),
             status: task.fetch.status().clone(),
-            packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placed, spec.epoch),
+            packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placement, spec.epoch),
         };
         // A task of its own: should it panic, the fetch is lost and its waiters are still notified.
         let fetched = tokio::spawn(self.paging.clone().oneshot(run)).await;
@@ -140,8 +141,8 @@ fn not_stored_reason(error: &CacheError) -> NotStored {
         CacheError::Paging(PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader)) => NotStored::Unwanted,
         CacheError::Paging(PagingError::Torn(_)) | CacheError::ItemsMoving => NotStored::RowsMoved,
         CacheError::Paging(PagingError::WindowField) => NotStored::WrongWindowField,
-        CacheError::Paging(PagingError::MisplacedItem(_)) => NotStored::MisplacedItem,
-        CacheError::Paging(PagingError::Unplaced | PagingError::NoneIsPlaced) => NotStored::NoTimestamp,
+        CacheError::Paging(PagingError::OutsideInterval(_)) => NotStored::OutsideInterval,
+        CacheError::Paging(PagingError::WithoutTimestamp | PagingError::AllWithoutTimestamp) => NotStored::NoTimestamp,
         CacheError::Paging(PagingError::Oversized | PagingError::TooLarge { .. })
         | CacheError::TooLargeToBuffer { .. } => NotStored::TooLarge,
         // No fetch fails with `PinnedMemoryFull`, which concerns answers.
