@@ -1,4 +1,5 @@
-//! Labels of the log, the metrics and `Cache-Status`: the cache's part in an answer, and reasons for not storing items.
+//! Labels of the log, the metrics and `Cache-Status`: the cache's part in an answer, and the reasons for not caching
+//! what was fetched, which `fetch/insert.rs` decides for a chunk and `fetch/run.rs` for a failed fetch.
 
 /// The cache's part in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

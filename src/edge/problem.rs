@@ -1,4 +1,4 @@
-//! The only place where an error becomes a response: status, text and `Retry-After`.
+//! The status of an error response, its text and `Retry-After`: the only place where an error becomes a response.
 //!
 //! The body is a problem document with Kore's `errors` as a member, so that clients written for Kore understand it.
 

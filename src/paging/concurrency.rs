@@ -1,6 +1,7 @@
-//! Run concurrency: how many runs of an account may be under way, of which callers; and how fast its upstream is.
+//! How many runs of an account are in flight at once, and fairness between callers, for runs; and how fast the
+//! account's upstream is.
 //!
-//! A run holds a permit from its first call to its last. Few runs are under way at a time, so that each gets calls
+//! A run holds a permit from its first call to its last. Few runs are in flight at a time, so that each gets calls
 //! often enough to finish. Each caller has permits of its own, so that one caller's long windows do not block another's
 //! runs, and one permit for short runs alone, so that its long windows do not block its own short ones.
 

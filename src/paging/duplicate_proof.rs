@@ -1,5 +1,5 @@
-//! Verification of repeated items. A repeated item is the sign of a torn scan, so its repetition is verified by a page
-//! that holds all items of its second: a single page cannot tear.
+//! The proof of a duplicate: a repeated item is the sign of a torn scan, unless the page that holds all items of its
+//! second, which is fetched for the proof, repeats it too: a single page cannot tear.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -10,7 +10,7 @@
 //! | `error` | why a run failed |
 //! | `layer` | the settings of the stage |
 //! | `stage` | the stage: a run waits for its permit, then is fetched |
-//! | `concurrency` | how many runs may be under way, of which callers |
+//! | `concurrency` | how many runs are in flight at once, of which callers |
 //! | `pager` | one run: its scans, and what is scanned again or halved where rows move |
 //! | `scan` | one pass over the pages of a query by offset, and its verification (pure) |
 //! | `sizing` | where a run of unknown density ends, and when a run has become too large (pure) |

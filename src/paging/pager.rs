@@ -1,4 +1,5 @@
-//! Fetches one run by scans; where rows move during a scan, scans again and then halves the interval.
+//! Fetches one run by scans. Where rows move during a scan (a torn scan), its pages are fetched again, and then the
+//! interval is halved.
 
 use std::sync::Arc;
 

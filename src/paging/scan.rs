@@ -1,4 +1,5 @@
-//! A scan: one pass over the pages of a query by offset. Pure: it is fed pages and says what it has found.
+//! A scan: one pass over the pages of a query by offset, the proof that it is complete, and duplicates over the borders
+//! of its pages. Pure: it is fed pages and says what it has found.
 //!
 //! Kore does not promise that paging by offset is stable. A complete scan is verified by counting, not by order: if
 //! every page began where the one before ended, the last one said that no more follow, and no `segmentID` was repeated,

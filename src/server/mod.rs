@@ -1,4 +1,4 @@
-//! The server: starts the stack on its listeners, and drains it without breaking a response off.
+//! The server: starts the stack on its listeners, and the graceful drain that ends it without breaking a response off.
 //!
 //! - `listener` accepts connections and serves them; `tls` makes the acceptor of its TLS,
 //! - `connections` limits connections, `open_files` raises the limit of open files that bounds them,

@@ -1,4 +1,4 @@
-//! The run plan: the bounded runs that fetch a missing interval. Pure.
+//! The run plan: the bounded runs that fetch a missing interval, and how long a run of pages is planned to be. Pure.
 //!
 //! A run is the unit of fetching: complete and verified, or failed. It is small enough to be waited for, to be held in
 //! memory and to be fetched again, and large enough that its last, partly filled page (half a page on average) costs

@@ -1,4 +1,4 @@
-//! The next step towards an answer: a pure function of the query, the progress, and what the series has.
+//! What a request does next: answer, wait or fetch. A pure function of query, progress and the state of the series.
 //!
 //! | what of the remaining window is missing | next step |
 //! | --- | --- |

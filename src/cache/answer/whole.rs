@@ -1,4 +1,5 @@
-//! Answers to clients: assembled as a whole, or found to take long, and streamed.
+//! Answers to clients: assembled as a whole, or found to take long, and streamed. Chunks out of which items have moved
+//! meanwhile are fetched again.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
-//! Batches: missing intervals are collected for one batch window, then looked up in Redis and started as runs.
+//! Batches: how long missing intervals of requests are collected before they are fetched together ([`BATCH_WINDOW`]).
+//! Then they are looked up in Redis, and started as runs: which limits bound a run of pages (`Fetcher::plan`), and how
+//! many runs start for one batch.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Storing of fetched chunks in memory and Redis, if they are worth it.
+//! Storing of fetched chunks in memory and Redis, and the reasons for not caching one that was fetched.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The life of a fetch, from its start to its end.
+//! The life of a fetch, from its start to its end, and the reasons for not caching anything of one that failed
+//! ([`not_stored_reason`]).
 
 use std::sync::Arc;
 

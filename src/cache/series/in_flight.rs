@@ -1,5 +1,5 @@
-//! A fetch in flight: one bounded run, shared by all requests that need a part of its interval (single-flight of
-//! intervals). It belongs to no request: a waiter may leave, and the others still get the result.
+//! A fetch in flight: one bounded run, which all requests for overlapping windows share (single-flight of intervals).
+//! It belongs to no request: a waiter may leave, and the others still get the result.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};

@@ -1,4 +1,5 @@
-//! How long the runs of a series may be.
+//! How long a run of pages may be where the upstream's rows come in no order. Elsewhere only the number of expected
+//! items limits it.
 
 use std::time::Duration;
 
