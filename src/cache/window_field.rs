@@ -7,7 +7,7 @@
 //!
 //! | state | on | becomes |
 //! | --- | --- | --- |
-//! | `Trusted` | a misplaced item that was not checked before | `Checking` |
+//! | `Trusted` | an item outside of its interval that was not checked before | `Checking` |
 //! | `Checking` | the item was found, or the call has failed | `Trusted` |
 //! | `Checking` | the item was not found | `Wrong` |
 //! | `Trusted` | three windows with items, none of which has a timestamp, and none before that had one | `Wrong` |
@@ -157,7 +157,8 @@ impl WindowFields {
         is_evidence && !account.some_were_placed && account.set_wrong()
     }
 
-    /// Starts a field check for a misplaced item; `None` if the item was checked before, or the field is not trusted.
+    /// Starts a field check for an item outside of its interval; `None` if the item was checked before, or the
+    /// field is not trusted.
     pub(in crate::cache) fn start_check(&self, account: &Arc<str>, item: &OutsideItem) -> Option<FieldCheck> {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();

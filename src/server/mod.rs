@@ -4,7 +4,7 @@
 //! - `connections` limits connections, `open_files` raises the limit of open files that bounds them,
 //! - `head_meter` limits the memory of request heads,
 //! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,
-//! - `zero_copy` sends large ready responses without a copy,
+//! - `zero_copy` sends large responses from memory without a copy,
 //! - `linger` closes connections whose clients are still sending,
 //! - `heap` returns memory to the system after a peak.
 
