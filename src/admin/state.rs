@@ -38,7 +38,7 @@ pub(super) struct AdminInner {
 }
 
 impl AdminInner {
-    /// Copies of chunk data, as inflated blocks and as ready answers.
+    /// Copies of chunk data, as inflated blocks and in the response cache.
     pub(super) fn hot_bytes(&self) -> u64 {
         self.handles.cache.memory.hot_bytes() + self.handles.response_cache.bytes()
     }

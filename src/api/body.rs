@@ -1,7 +1,6 @@
-//! The body of an answer, written block by block: no more of it is in memory than the client takes.
-//!
-//! With gzip, JSON is assembled from the deflated blocks of the chunks. NDJSON is deflated as it is sent, because
-//! chunks have commas where it has line feeds.
+//! The body of an answer, put together block by block: no more of it is in memory than the client takes. With gzip, a
+//! JSON body is put together from the deflated blocks of the chunks; NDJSON is deflated as it is sent, because chunks
+//! have commas where it has line feeds.
 
 use std::io::Write as _;
 use std::pin::Pin;

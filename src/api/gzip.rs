@@ -1,4 +1,4 @@
-//! Writes a gzip member (RFC 1952) mostly from text that is deflated already.
+//! The format of a gzip member (RFC 1952), which is written mostly from text that is deflated already.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use crc32fast::Hasher;

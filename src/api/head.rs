@@ -1,4 +1,4 @@
-//! Header fields of answers: content, caching and validators.
+//! Header fields of answers: content, caching, `ETag`, and the comparison of `If-None-Match` with it.
 
 use http::{HeaderMap, HeaderValue, Response, header};
 

@@ -7,7 +7,7 @@
 //! | `request_body.rs` | the body of a request, and the memory for all such bodies |
 //! | `prefer.rs` | the header field `Prefer` |
 //! | `negotiation.rs` | format and content coding of an answer |
-//! | `response_cache.rs` | ready answers of repeated requests |
+//! | `response_cache.rs` | the response cache: answers to repeated requests |
 //! | `answer.rs` | [`Answer`]: a response and its report |
 //! | `head.rs` | header fields of an answer |
 //! | `body.rs` | the body of a window |

@@ -1,4 +1,4 @@
-//! Parses a request into a window. Behind this file there are no unparsed strings.
+//! Parses a request, each request parameter of it, into a window. Behind this file there are no unparsed strings.
 
 use std::sync::Arc;
 

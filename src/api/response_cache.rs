@@ -1,7 +1,7 @@
-//! Ready answers of repeated requests, such as those of a dashboard that shows the same page all day.
+//! The response cache: answers to repeated requests, such as those of a dashboard that shows the same page all day.
 //!
 //! Only answers that do not change with time are stored (see [`ValidityToken`]). Two requests share one if they agree
-//! in everything that an answer depends on. A ready answer equals that of the stages below except for its age, and is
+//! in everything that an answer depends on. A cached answer equals that of the stages below except for its age, and is
 //! counted in the same way.
 
 use std::sync::Arc;
@@ -41,7 +41,7 @@ const KEY_CAPACITY: usize = 512;
 /// Memory of a stored head, in bytes.
 const HEAD_BYTES: usize = 2048;
 
-/// The ready answers. Cheap to clone; all clones share them.
+/// The response cache. Cheap to clone; all clones share the answers.
 #[derive(Clone, Debug)]
 pub struct ResponseCache {
     ready: AnswerStore<Arc<Ready>>,

@@ -116,7 +116,7 @@ where
     }
 }
 
-/// Answers a request to which there is no ready answer; `key` is that under which to store the answer.
+/// Answers a request to which the response cache has no answer; `key` is that under which to store the answer.
 async fn answer<S, B>(
     api: Arc<ApiLayer>,
     below: S,
@@ -167,8 +167,8 @@ where
 }
 
 impl ApiLayer {
-    /// The ready answer to a repeated request without a body, if there is a valid one; otherwise the key under which to
-    /// store the next answer.
+    /// The cached answer to a repeated request without a body, if there is a valid one; otherwise the key under which
+    /// to store the next answer.
     fn find_ready<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
         if !request.body().is_end_stream() {
             return Err(None);

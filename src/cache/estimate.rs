@@ -109,7 +109,7 @@ impl AnswerForecast {
         let key = (window, lookup.series.agentic);
         self.chunks = 1;
         let is_exact = |fetch: &Arc<InFlightFetch>| {
-            (fetch.interval(), fetch.spec.agentic, fetch.spec.placed) == (key.0, key.1, PlacementCheck::Unchecked)
+            (fetch.interval(), fetch.spec.agentic, fetch.spec.placement) == (key.0, key.1, PlacementCheck::Unchecked)
                 && is_joinable(fetch)
         };
         if series.exact.get(&key).is_some_and(|entry| entry.peek(lookup.policy.memory).is_some()) {

@@ -1,4 +1,5 @@
-//! Labels of the log, the metrics and `Cache-Status`: the cache's part in an answer, and reasons for not storing items.
+//! Labels of the log, the metrics and `Cache-Status`: the cache's part in an answer, and the reasons for not caching
+//! what was fetched, which `fetch/insert.rs` decides for a chunk and `fetch/run.rs` for a failed fetch.
 
 /// The cache's part in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +50,8 @@ pub(super) enum NotStored {
     /// The clock of this machine is wrong, so settled items cannot be told from open ones.
     WrongClock,
     /// An item lies outside of the requested interval.
-    MisplacedItem,
-    /// An item has no timestamp, so the run cannot be cut.
+    OutsideInterval,
+    /// An item has no timestamp, so the run cannot be divided into chunks.
     NoTimestamp,
     /// The run exceeds the maximum size.
     TooLarge,
@@ -73,7 +74,7 @@ impl NotStored {
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",
             Self::WrongClock => "wrong_clock",
-            Self::MisplacedItem => "misplaced",
+            Self::OutsideInterval => "misplaced",
             Self::NoTimestamp => "no_timestamp",
             Self::TooLarge => "too_large",
             Self::Purged => "purged",

@@ -7,7 +7,7 @@
 //!
 //! | state | on | becomes |
 //! | --- | --- | --- |
-//! | `Trusted` | a misplaced item that was not checked before | `Checking` |
+//! | `Trusted` | an item outside of its interval that was not checked before | `Checking` |
 //! | `Checking` | the item was found, or the call has failed | `Trusted` |
 //! | `Checking` | the item was not found | `Wrong` |
 //! | `Trusted` | three windows with items, none of which has a timestamp, and none before that had one | `Wrong` |
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::paging::MisplacedItem;
+use crate::paging::OutsideItem;
 use crate::request::Series;
 
 /// Windows without any timestamp after which the field is wrong.
@@ -157,8 +157,9 @@ impl WindowFields {
         is_evidence && !account.some_were_placed && account.set_wrong()
     }
 
-    /// Starts a field check for a misplaced item; `None` if the item was checked before, or the field is not trusted.
-    pub(in crate::cache) fn start_check(&self, account: &Arc<str>, item: &MisplacedItem) -> Option<FieldCheck> {
+    /// Starts a field check for an item outside of its interval; `None` if the item was checked before, or the
+    /// field is not trusted.
+    pub(in crate::cache) fn start_check(&self, account: &Arc<str>, item: &OutsideItem) -> Option<FieldCheck> {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         let is_trusted = matches!(account.status, FieldStatus::Trusted);
@@ -172,7 +173,7 @@ impl WindowFields {
 
     /// Finishes a field check. `found`: whether the item was in the second that it names; `None` if the call has
     /// failed. True if that shows the field wrong.
-    pub(in crate::cache) fn finish_check(&self, account: &Arc<str>, item: &MisplacedItem, found: Option<bool>) -> bool {
+    pub(in crate::cache) fn finish_check(&self, account: &Arc<str>, item: &OutsideItem, found: Option<bool>) -> bool {
         let mut accounts = self.lock();
         let account = accounts.entry(account.clone()).or_default();
         if found.is_some() && account.checked_items.len() < MAX_REMEMBERED {

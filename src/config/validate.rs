@@ -1,4 +1,5 @@
-//! Builder of a [`Config`] from the merged tree: the keys, their defaults, and the checks between keys.
+//! How each configuration key is read: builder of a [`Config`] from the merged tree, with the keys, their defaults, and
+//! the checks between keys. `[[accounts]]` and `[[callers]]` are in `accounts.rs`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

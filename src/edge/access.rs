@@ -1,5 +1,6 @@
-//! The access log: one line for each request, together with its metrics and its caller's usage. A request is reported
-//! when the body of its answer has ended, or when it is dropped without an answer.
+//! When a line of the access log is made, and what is in it: one line for each request, together with its metrics and
+//! its caller's usage; `telemetry/metrics/request.rs` writes it. A request is reported when the body of its answer has
+//! ended, or when it is dropped without an answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

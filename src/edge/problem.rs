@@ -1,4 +1,4 @@
-//! The only place where an error becomes a response: status, text and `Retry-After`.
+//! The status of an error response, its text and `Retry-After`: the only place where an error becomes a response.
 //!
 //! The body is a problem document with Kore's `errors` as a member, so that clients written for Kore understand it.
 
@@ -173,12 +173,14 @@ fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::ConfigMismatch => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
         CacheError::Paging(error) => match error {
             PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
-            // The requester of such an answer has left.
-            PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) => (Kind::Internal, None),
+            // The requester of the first two has left.
+            PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) | PagingError::Lost => {
+                (Kind::Internal, None)
+            }
             PagingError::WindowField
-            | PagingError::MisplacedItem(_)
-            | PagingError::Unplaced
-            | PagingError::NoneIsPlaced
+            | PagingError::OutsideInterval(_)
+            | PagingError::WithoutTimestamp
+            | PagingError::AllWithoutTimestamp
             | PagingError::Torn(_)
             | PagingError::Oversized
             | PagingError::TooLarge { .. } => (Kind::UpstreamFailed, None),

@@ -20,7 +20,11 @@ where
 {
     /// Finds a line on one side of which the scan has seen every row, and verifies it with one call: a query for that
     /// side alone must return no row beyond those that were seen. Returns the verified side, or `None`.
-    pub(super) async fn cut(&mut self, scan: &OffsetScan, interval: Interval) -> Result<Option<Interval>, PagingError> {
+    pub(super) async fn end_early(
+        &mut self,
+        scan: &OffsetScan,
+        interval: Interval,
+    ) -> Result<Option<Interval>, PagingError> {
         let Some((whole, seen)) = self.provable(scan, interval) else { return Ok(None) };
         let beyond = self.page(self.query_for(whole), seen, 1).await?;
         Ok((beyond.items.is_empty() && !beyond.has_more).then_some(whole))

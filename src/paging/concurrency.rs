@@ -1,6 +1,7 @@
-//! Run concurrency: how many runs of an account may be under way, of which callers; and how fast its upstream is.
+//! How many runs of an account are in flight at once, and fairness between callers, for runs; and how fast the
+//! account's upstream is.
 //!
-//! A run holds a permit from its first call to its last. Few runs are under way at a time, so that each gets calls
+//! A run holds a permit from its first call to its last. Few runs are in flight at a time, so that each gets calls
 //! often enough to finish. Each caller has permits of its own, so that one caller's long windows do not block another's
 //! runs, and one permit for short runs alone, so that its long windows do not block its own short ones.
 
@@ -52,13 +53,13 @@ pub struct RunLimiter {
 
 #[derive(Debug, Default)]
 struct State {
-    parties: BTreeMap<Party, Runs>,
+    groups: BTreeMap<RunGroup, Runs>,
     /// Latency of the last pages, without their wait for the quota.
     page_times: VecDeque<Duration>,
 }
 
 /// Runs that compete for the same permits: background runs and all others have separate permits.
-type Party = (Priority, Arc<str>);
+type RunGroup = (Priority, Arc<str>);
 
 #[derive(Debug, Default)]
 struct Runs {
@@ -106,17 +107,17 @@ impl RunLimiter {
     /// Number of further runs of this caller that could begin at once.
     pub fn idle(&self, requester: &Requester) -> usize {
         let state = self.lock();
-        let party = (requester.priority, requester.caller.clone());
-        let busy = |((priority, _), runs): &(&Party, &Runs)| *priority <= requester.priority && !runs.is_idle();
-        let others = state.parties.iter().filter(busy).filter(|(other, _)| **other != party);
+        let group = (requester.priority, requester.caller.clone());
+        let busy = |((priority, _), runs): &(&RunGroup, &Runs)| *priority <= requester.priority && !runs.is_idle();
+        let others = state.groups.iter().filter(busy).filter(|(other, _)| **other != group);
         let weights = u64::from(requester.weight) + others.map(|(_, runs)| u64::from(runs.weight)).sum::<u64>();
         let share = (u64::from(self.most) * u64::from(requester.weight) / weights.max(1)).max(1);
-        let taken = state.parties.get(&party).map_or(0, |own| u64::from(own.begun) + own.waiting.len() as u64);
+        let taken = state.groups.get(&group).map_or(0, |own| u64::from(own.begun) + own.waiting.len() as u64);
         usize::try_from(share.saturating_sub(taken)).unwrap_or(usize::MAX)
     }
 
     /// Most concurrent runs of a single caller without competitors.
-    pub fn lanes(&self) -> u32 {
+    pub fn max_parallel_runs(&self) -> u32 {
         self.most
     }
 
@@ -128,10 +129,10 @@ impl RunLimiter {
     fn enqueue(self: &Arc<Self>, requester: &Requester, length: RunLength) -> oneshot::Receiver<RunPermit> {
         let (give, given) = oneshot::channel();
         let mut state = self.lock();
-        let runs = state.parties.entry((requester.priority, requester.caller.clone())).or_default();
+        let runs = state.groups.entry((requester.priority, requester.caller.clone())).or_default();
         runs.weight = requester.weight;
         runs.waiting.push_back(Waiting { length, give });
-        let refused = self.give(&mut state.parties);
+        let refused = self.give(&mut state.groups);
         drop(state);
         drop(refused);
         given
@@ -139,21 +140,21 @@ impl RunLimiter {
 
     /// Grants permits to waiting runs within their callers' shares. Returns the permits whose receivers are gone; the
     /// caller drops them after it has released the lock.
-    fn give(self: &Arc<Self>, parties: &mut BTreeMap<Party, Runs>) -> Vec<RunPermit> {
+    fn give(self: &Arc<Self>, groups: &mut BTreeMap<RunGroup, Runs>) -> Vec<RunPermit> {
         let mut refused = Vec::new();
         let mut weights: BTreeMap<Priority, u64> = BTreeMap::new();
-        for runs in parties.values_mut() {
+        for runs in groups.values_mut() {
             runs.waiting.retain(|waiting| !waiting.give.is_closed());
         }
-        for ((priority, _), runs) in parties.iter().filter(|(_, runs)| !runs.is_idle()) {
+        for ((priority, _), runs) in groups.iter().filter(|(_, runs)| !runs.is_idle()) {
             *weights.entry(*priority).or_default() += u64::from(runs.weight);
         }
-        for (party, runs) in parties.iter_mut().filter(|(_, runs)| !runs.is_idle()) {
-            let all = weights.get(&party.0).copied().unwrap_or(1).max(1);
+        for (group, runs) in groups.iter_mut().filter(|(_, runs)| !runs.is_idle()) {
+            let all = weights.get(&group.0).copied().unwrap_or(1).max(1);
             let share = u64::from(self.most) * u64::from(runs.weight) / all;
             while let Some((waiting, place)) = runs.next(share.max(1)) {
-                let unpacked_bytes = HeldPermit { limiter: self.clone(), party: party.clone(), place };
-                if let Err(permit) = waiting.give.send(RunPermit(Some(unpacked_bytes))) {
+                let held_permit = HeldPermit { limiter: self.clone(), group: group.clone(), place };
+                if let Err(permit) = waiting.give.send(RunPermit(Some(held_permit))) {
                     refused.push(permit);
                 }
             }
@@ -188,7 +189,7 @@ pub(super) struct RunPermit(Option<HeldPermit>);
 #[derive(Debug)]
 struct HeldPermit {
     limiter: Arc<RunLimiter>,
-    party: Party,
+    group: RunGroup,
     place: Place,
 }
 
@@ -215,18 +216,18 @@ impl RunPermit {
 
 impl Drop for RunPermit {
     fn drop(&mut self) {
-        let Some(HeldPermit { limiter, party, place }) = self.0.take() else { return };
+        let Some(HeldPermit { limiter, group, place }) = self.0.take() else { return };
         let mut state = limiter.lock();
-        if let Some(runs) = state.parties.get_mut(&party) {
+        if let Some(runs) = state.groups.get_mut(&group) {
             match place {
                 Place::Shared => runs.begun = runs.begun.saturating_sub(1),
                 Place::Short => runs.short_begun = false,
             }
             if runs.is_idle() {
-                state.parties.remove(&party);
+                state.groups.remove(&group);
             }
         }
-        let refused = limiter.give(&mut state.parties);
+        let refused = limiter.give(&mut state.groups);
         drop(state);
         drop(refused);
     }
@@ -261,7 +262,7 @@ mod tests {
         let second = second.now_or_never().expect("it is free again");
         drop(long);
         drop((second, waits.now_or_never().expect("permits of the share are free")));
-        assert!(limiter.lock().parties.is_empty());
+        assert!(limiter.lock().groups.is_empty());
     }
 
     #[tokio::test]
@@ -310,7 +311,7 @@ mod tests {
         drop(gone);
         drop(first);
         drop(waits.now_or_never().expect("it is free"));
-        assert!(limiter.lock().parties.is_empty(), "idle callers leave nothing behind");
+        assert!(limiter.lock().groups.is_empty(), "idle callers leave nothing behind");
     }
 
     #[tokio::test]

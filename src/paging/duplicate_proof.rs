@@ -1,5 +1,5 @@
-//! Verification of repeated items. A repeated item is the sign of a torn scan, so its repetition is verified by a page
-//! that holds all items of its second: a single page cannot tear.
+//! The proof of a duplicate: a repeated item is the sign of a torn scan, unless the page that holds all items of its
+//! second, which is fetched for the proof, repeats it too: a single page cannot tear.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -41,7 +41,7 @@ where
         }
     }
 
-    /// Fetches the second of a repeated item, or both its seconds, and returns whether the item stands there as often.
+    /// Fetches the second of a repeated item, or both its seconds, and returns whether the item occurs there as often.
     async fn is_proven(&mut self, twice: &DuplicateItem) -> Result<bool, PagingError> {
         let DuplicateItem { id, at } = twice;
         let proven = self.duplicates.proven.get(id).copied().unwrap_or(0);
@@ -50,7 +50,7 @@ where
         }
         let mut seconds = at.map(Timestamp::floor_second).to_vec();
         seconds.dedup();
-        let mut stands = HashMap::<Bytes, usize>::new();
+        let mut counts = HashMap::<Bytes, usize>::new();
         for second in seconds {
             self.duplicates.proofs += 1;
             let interval = Interval::new(second, second + Duration::from_secs(1));
@@ -61,13 +61,13 @@ where
             let field = &self.settings.window.field;
             let read = page.items.iter().map(|json| Item::read(json, field));
             for (_, id) in read.filter(|(at, _)| at.is_some_and(|at| interval.contains(at))) {
-                *stands.entry(id).or_default() += 1;
+                *counts.entry(id).or_default() += 1;
             }
         }
-        if stands.get(id).copied().unwrap_or(0) < 2.max(proven + 1) {
+        if counts.get(id).copied().unwrap_or(0) < 2.max(proven + 1) {
             return Ok(self.give_up());
         }
-        self.duplicates.proven.extend(stands.into_iter().filter(|(_, stands)| *stands > 1));
+        self.duplicates.proven.extend(counts.into_iter().filter(|(_, count)| *count > 1));
         Ok(true)
     }
 

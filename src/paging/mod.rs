@@ -10,7 +10,7 @@
 //! | `error` | why a run failed |
 //! | `layer` | the settings of the stage |
 //! | `stage` | the stage: a run waits for its permit, then is fetched |
-//! | `concurrency` | how many runs may be under way, of which callers |
+//! | `concurrency` | how many runs are in flight at once, of which callers |
 //! | `pager` | one run: its scans, and what is scanned again or halved where rows move |
 //! | `scan` | one pass over the pages of a query by offset, and its verification (pure) |
 //! | `sizing` | where a run of unknown density ends, and when a run has become too large (pure) |
@@ -43,6 +43,6 @@ pub use self::error::PagingError;
 pub use self::item::Item;
 pub use self::layer::PagingLayer;
 pub use self::run::{FetchedRun, ItemPacker, Run, RunPart, RunPhase, RunStatus};
-pub use self::scan::{Inconsistency, MisplacedItem, OffsetScan, PlacementCheck, RowOrder, TearDetection};
-pub use self::sizing::{FIRST_RUN_ITEMS, RunBounds, is_worth_side_by_side};
+pub use self::scan::{Inconsistency, OffsetScan, OutsideItem, PlacementCheck, RowOrder, TearDetection};
+pub use self::sizing::{FIRST_RUN_ITEMS, RunBounds, is_worth_parallel_runs};
 pub use self::stage::PagingStage;

@@ -81,7 +81,7 @@ impl<P: ItemPacker> Packing<P> {
         while self.under_way.len() > most {
             let Some(packing) = self.under_way.pop_front() else { break };
             // Fails only if the packer panics or the runtime shuts down.
-            self.packed.extend(packing.await.map_err(|_| PagingError::Torn(Interval::default()))?);
+            self.packed.extend(packing.await.map_err(|_| PagingError::Lost)?);
         }
         Ok(())
     }
@@ -114,5 +114,33 @@ impl<P: ItemPacker> Packing<P> {
     fn grid_line_from(&self, line: Timestamp) -> Timestamp {
         let cell = line.floor_to(self.grid);
         if cell < line { cell + self.grid } else { cell }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone)]
+    struct PanickingPacker;
+
+    impl ItemPacker for PanickingPacker {
+        type Packed = ();
+
+        fn pack(&self, _: RunPart) -> Vec<()> {
+            panic!("a defect of the gateway")
+        }
+
+        fn weight((): &()) -> usize {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn panicked_packer_loses_the_run() {
+        let mut packing = Packing::new(PanickingPacker, Duration::from_secs(20));
+        let part = RunPart { interval: Interval::default(), items: Vec::new(), fetched_at: Timestamp::from_seconds(0) };
+        packing.pack(part).await.unwrap();
+        assert!(matches!(packing.finish().await, Err(PagingError::Lost)));
     }
 }

@@ -1,4 +1,5 @@
-//! Fetches one run by scans; where rows move during a scan, scans again and then halves the interval.
+//! Fetches one run by scans. Where rows move during a scan (a torn scan), its pages are fetched again, and then the
+//! interval is halved.
 
 use std::sync::Arc;
 
@@ -71,9 +72,9 @@ where
         self.settings.window.upper_bound.query_for(interval)
     }
 
-    fn new_walk(&self, interval: Interval, watch: TearDetection) -> OffsetScan {
+    fn new_scan(&self, interval: Interval, watch: TearDetection) -> OffsetScan {
         let field = self.settings.window.field.clone();
-        let mut scan = OffsetScan::new(self.query_for(interval), field, self.run.placed, watch);
+        let mut scan = OffsetScan::new(self.query_for(interval), field, self.run.placement, watch);
         self.duplicates.allow_in(&mut scan);
         scan
     }
@@ -90,7 +91,7 @@ where
 
     /// Fetches the run, or one end of it if it turns out too large.
     pub(super) async fn fetch(mut self) -> Result<FetchedRun<P::Packed>, PagingError> {
-        let interval = match self.run.placed {
+        let interval = match self.run.placement {
             PlacementCheck::Checked => self.fetch_divisible(self.run.interval).await?,
             // Exact windows are fetched as a whole.
             PlacementCheck::Unchecked => self.fetch_indivisible(self.run.interval).await?,
@@ -142,14 +143,15 @@ where
 
     /// Fetches an interval that cannot be halved: a second, or a window that must stay whole.
     async fn fetch_indivisible(&mut self, mut interval: Interval) -> Result<Interval, PagingError> {
-        let scanned = self.scan_repeatedly(&mut interval, SCANS_OF_THE_INDIVISIBLE, TearDetection::Names).await?;
+        let scanned =
+            self.scan_repeatedly(&mut interval, SCANS_OF_THE_INDIVISIBLE, TearDetection::DuplicateIds).await?;
         scanned.map_err(|_| PagingError::Torn(interval))
     }
 
     /// Fetches `interval` if it fits one page; returns whether it did.
     async fn fetch_as_one_page(&mut self, interval: Interval) -> Result<bool, PagingError> {
         let begun_at = self.now();
-        let mut scan = self.new_walk(interval, TearDetection::Names);
+        let mut scan = self.new_scan(interval, TearDetection::DuplicateIds);
         let page = self.page(self.query_for(interval), 0, PAGE_LIMIT).await?;
         match self.take(&mut scan, &page).await? {
             Ok(()) if scan.next_offset().is_none() => self.pack_rest(interval, scan, begun_at).await?,
@@ -197,9 +199,9 @@ where
         }
         match last {
             // A single failure may be an exception.
-            Inconsistency::OutOfPlace(item) => Err(PagingError::MisplacedItem(item)),
-            Inconsistency::Unplaced => Err(PagingError::Unplaced),
-            Inconsistency::NoneIsPlaced => Err(PagingError::NoneIsPlaced),
+            Inconsistency::OutsideInterval(item) => Err(PagingError::OutsideInterval(item)),
+            Inconsistency::WithoutTimestamp => Err(PagingError::WithoutTimestamp),
+            Inconsistency::AllWithoutTimestamp => Err(PagingError::AllWithoutTimestamp),
             last => Ok(Err(last)),
         }
     }
@@ -211,14 +213,14 @@ where
         watch: TearDetection,
         begun_at: Timestamp,
     ) -> Result<Scanned, PagingError> {
-        let mut scan = self.new_walk(*interval, watch);
-        let (mut pages, mut failed_cuts) = (0, 0);
+        let mut scan = self.new_scan(*interval, watch);
+        let (mut pages, mut failed_proofs) = (0, 0);
         while let Some(offset) = scan.next_offset() {
-            match self.overrun(&scan, *interval, watch, begun_at, (pages, failed_cuts)) {
+            match self.overrun(&scan, *interval, watch, begun_at, (pages, failed_proofs)) {
                 Overrun::Fits => {}
-                Overrun::Cut => match self.cut(&scan, *interval).await? {
+                Overrun::EndEarly => match self.end_early(&scan, *interval).await? {
                     Some(whole) => return Ok(Scanned::Part(scan, whole)),
-                    None => failed_cuts += 1,
+                    None => failed_proofs += 1,
                 },
                 Overrun::Drop => return Err(PagingError::Oversized),
                 Overrun::TooLarge => {
@@ -238,10 +240,12 @@ where
             let is_order = watch == TearDetection::RowOrder
                 && !matches!(
                     broken,
-                    Inconsistency::OutOfPlace(_) | Inconsistency::Unplaced | Inconsistency::NoneIsPlaced
+                    Inconsistency::OutsideInterval(_)
+                        | Inconsistency::WithoutTimestamp
+                        | Inconsistency::AllWithoutTimestamp
                 );
-            let divisible = is_order && sizing::may_cut(*interval, &scan, self.settled_before(begun_at));
-            return Ok(match if divisible { self.cut(&scan, *interval).await? } else { None } {
+            let divisible = is_order && sizing::may_end_early(*interval, &scan, self.settled_before(begun_at));
+            return Ok(match if divisible { self.end_early(&scan, *interval).await? } else { None } {
                 Some(whole) => Scanned::Part(scan, whole),
                 None => Scanned::Inconsistency(broken),
             });
@@ -259,10 +263,10 @@ where
         interval: Interval,
         watch: TearDetection,
         begun_at: Timestamp,
-        (pages, failed_cuts): (u32, u32),
+        (pages, failed_proofs): (u32, u32),
     ) -> Overrun {
         let planned_pages = self.run.planned.map(|items| items / f64::from(PAGE_LIMIT));
-        let size = Size { pages, bytes: scan.unpacked_bytes() + self.packing.bytes(), planned_pages, failed_cuts };
+        let size = Size { pages, bytes: scan.unpacked_bytes() + self.packing.bytes(), planned_pages, failed_proofs };
         sizing::overrun(size, interval, watch, scan, self.settled_before(begun_at), &self.settings.bounds)
     }
 
@@ -274,7 +278,7 @@ where
         watch: TearDetection,
         begun_at: Timestamp,
     ) -> Result<(), PagingError> {
-        if watch != TearDetection::RowOrder || self.run.placed == PlacementCheck::Unchecked {
+        if watch != TearDetection::RowOrder || self.run.placement == PlacementCheck::Unchecked {
             return Ok(());
         }
         self.order = scan.order();
@@ -308,10 +312,10 @@ where
         }
         let settings = self.settings;
         let limiter = settings.limiters.of(&self.run.series.account);
-        let lanes = limiter.map_or(1, |limiter| limiter.lanes());
+        let parallel_runs = limiter.map_or(1, |limiter| limiter.max_parallel_runs());
         let slow = limiter.is_some_and(|limiter| limiter.pages_are_slow());
         let (settled, grid) = (self.settled_before(begun_at), Grid::new(settings.window.chunk));
-        sizing::narrowed(scan, interval, density, settled, &grid, (slow, lanes), &settings.bounds)
+        sizing::narrowed(scan, interval, density, settled, &grid, (slow, parallel_runs), &settings.bounds)
     }
 
     /// Packs the rest of a scan that has verified `interval`.
@@ -336,7 +340,7 @@ where
     }
 }
 
-/// The two halves of an interval, cut at a whole second; `None` if it is too short.
+/// The two halves of an interval, divided at a whole second; `None` if it is too short.
 fn halve(interval: Interval) -> Option<(Interval, Interval)> {
     let middle = (interval.start + interval.length() / 2).floor_second();
     let (left, right) = interval.split_at(middle);

@@ -16,8 +16,8 @@ pub(super) struct ProvenDuplicates {
 
 impl ProvenDuplicates {
     pub(super) fn allow_in(&self, scan: &mut OffsetScan) {
-        for (id, stands) in &self.proven {
-            scan.allow(id.clone(), *stands);
+        for (id, count) in &self.proven {
+            scan.allow(id.clone(), *count);
         }
     }
 }

@@ -24,8 +24,8 @@ pub struct Run<P> {
     pub series: Arc<Series>,
     /// The interval to fetch; not empty.
     pub interval: Interval,
-    /// Whether the items must lie within the interval, so that the answer can be cut by their timestamps.
-    pub placed: PlacementCheck,
+    /// Whether the items must lie within the interval, so that the answer can be filtered by their timestamps.
+    pub placement: PlacementCheck,
     /// Planned number of items. `None` if the density is unknown: then the first pages decide where the run ends.
     pub planned: Option<f64>,
     /// The requests that wait for the run, and the accounting of its calls.

@@ -1,4 +1,5 @@
-//! A scan: one pass over the pages of a query by offset. Pure: it is fed pages and says what it has found.
+//! A scan: one pass over the pages of a query by offset, the proof that it is complete, and duplicates over the borders
+//! of its pages. Pure: it is fed pages and says what it has found.
 //!
 //! Kore does not promise that paging by offset is stable. A complete scan is verified by counting, not by order: if
 //! every page began where the one before ended, the last one said that no more follow, and no `segmentID` was repeated,
@@ -20,7 +21,7 @@ const OVERHEAD: usize = 256;
 
 /// An item outside of the interval that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MisplacedItem {
+pub struct OutsideItem {
     /// The item's timestamp.
     pub at: Timestamp,
     /// The item's `segmentID`, as [`Item::id`].
@@ -46,11 +47,11 @@ pub enum Inconsistency {
     /// More rows were promised, and none came.
     NothingCame,
     /// An item lies outside of the interval that was asked for: `window.field` may be wrong.
-    OutOfPlace(MisplacedItem),
+    OutsideInterval(OutsideItem),
     /// An item has no timestamp.
-    Unplaced,
+    WithoutTimestamp,
     /// No item of the first page has a timestamp: `window.field` may be wrong.
-    NoneIsPlaced,
+    AllWithoutTimestamp,
 }
 
 /// Distance from the beginning of the interval beyond which a timestamp is treated as missing, since it says nothing
@@ -75,11 +76,11 @@ pub enum RowOrder {
 pub struct OffsetScan {
     bounds: QueryBounds,
     field: Arc<str>,
-    placed: PlacementCheck,
+    placement: PlacementCheck,
     watch: TearDetection,
     order: RowOrder,
-    /// Number of occurrences and timestamp of each item, by `segmentID`.
-    names: HashMap<Bytes, Timestamp>,
+    /// Timestamp of the first occurrence of each item, by `segmentID`.
+    first_seen_by_id: HashMap<Bytes, Timestamp>,
     duplicates: HashMap<Bytes, Multiple>,
     /// Timestamps of all items, in the order in which they came.
     seen: Vec<Timestamp>,
@@ -103,14 +104,16 @@ enum FollowingRows {
 /// An item that the upstream holds several times.
 #[derive(Clone, Copy, Debug)]
 struct Multiple {
-    stands: usize,
-    seen: usize,
+    /// How often the upstream is proven to hold it.
+    proven_count: usize,
+    /// How often the scan has seen it.
+    seen_count: usize,
 }
 
 /// Whether items must lie within the interval that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlacementCheck {
-    /// Items must lie within it, because the answer is cut by their timestamps.
+    /// Items must lie within it, because the answer is filtered by their timestamps.
     Checked,
     /// Items may lie anywhere, because the answer is served only as a whole.
     Unchecked,
@@ -122,20 +125,20 @@ pub enum TearDetection {
     /// A break in the order fails the scan.
     RowOrder,
     /// Only a repeated item fails the scan.
-    Names,
+    DuplicateIds,
 }
 
 impl OffsetScan {
     /// A scan before its first page. `field` names the timestamp.
-    pub fn new(bounds: QueryBounds, field: Arc<str>, placed: PlacementCheck, watch: TearDetection) -> Self {
-        let (names, duplicates, seen, items, handed_over) = Default::default();
+    pub fn new(bounds: QueryBounds, field: Arc<str>, placement: PlacementCheck, watch: TearDetection) -> Self {
+        let (first_seen_by_id, duplicates, seen, items, handed_over) = Default::default();
         Self {
             bounds,
             field,
-            placed,
+            placement,
             watch,
             order: RowOrder::Unknown,
-            names,
+            first_seen_by_id,
             duplicates,
             seen,
             items,
@@ -160,15 +163,15 @@ impl OffsetScan {
         }
     }
 
-    /// Allows an item to occur `stands` times, as verified.
-    pub fn allow(&mut self, id: Bytes, stands: usize) {
-        let seen = usize::from(self.names.contains_key(&id));
-        self.duplicates.entry(id).or_insert(Multiple { stands, seen }).stands = stands;
+    /// Allows an item to occur `count` times, as verified.
+    pub fn allow(&mut self, id: Bytes, count: usize) {
+        let seen_count = usize::from(self.first_seen_by_id.contains_key(&id));
+        self.duplicates.entry(id).or_insert(Multiple { proven_count: count, seen_count }).proven_count = count;
     }
 
     /// Whether items must lie within the interval that was asked for.
-    pub fn placed(&self) -> PlacementCheck {
-        self.placed
+    pub fn placement(&self) -> PlacementCheck {
+        self.placement
     }
 
     /// The order of the rows so far.
@@ -263,12 +266,12 @@ impl OffsetScan {
             self.unpacked_bytes -= weight(&item);
             let Item { id, .. } = item;
             match self.duplicates.get_mut(&id) {
-                Some(multiple) if multiple.seen > 1 => multiple.seen -= 1,
+                Some(multiple) if multiple.seen_count > 1 => multiple.seen_count -= 1,
                 Some(multiple) => {
-                    multiple.seen = 0;
-                    self.names.remove(&id);
+                    multiple.seen_count = 0;
+                    self.first_seen_by_id.remove(&id);
                 }
-                None => drop(self.names.remove(&id)),
+                None => drop(self.first_seen_by_id.remove(&id)),
             }
         }
         self.seen.truncate(seen);
@@ -279,12 +282,12 @@ impl OffsetScan {
         let from = self.bounds.from;
         let is_usable = |at: Timestamp| from - FARTHEST < at && at < from + FARTHEST;
         let missing = read.iter().filter(|(at, _)| at.is_none()).count();
-        if self.placed == PlacementCheck::Unchecked || read.is_empty() {
+        if self.placement == PlacementCheck::Unchecked || read.is_empty() {
             Ok(())
         } else if self.seen.is_empty() && missing == read.len() {
-            Err(Inconsistency::NoneIsPlaced)
+            Err(Inconsistency::AllWithoutTimestamp)
         } else if read.iter().any(|(at, _)| !at.is_some_and(is_usable)) {
-            Err(Inconsistency::Unplaced)
+            Err(Inconsistency::WithoutTimestamp)
         } else {
             Ok(())
         }
@@ -297,10 +300,10 @@ impl OffsetScan {
         id: Bytes,
         first_of_page: bool,
     ) -> Result<(), Inconsistency> {
-        let at = match (at, self.placed) {
+        let at = match (at, self.placement) {
             (Some(at), PlacementCheck::Checked) if self.bounds.may_return(at) => at,
-            (Some(at), PlacementCheck::Checked) => return Err(Inconsistency::OutOfPlace(MisplacedItem { at, id })),
-            (None, PlacementCheck::Checked) => return Err(Inconsistency::Unplaced),
+            (Some(at), PlacementCheck::Checked) => return Err(Inconsistency::OutsideInterval(OutsideItem { at, id })),
+            (None, PlacementCheck::Checked) => return Err(Inconsistency::WithoutTimestamp),
             (at, PlacementCheck::Unchecked) => at.unwrap_or(Timestamp::MIN),
         };
         self.count(&id, at)?;
@@ -325,17 +328,17 @@ impl OffsetScan {
 
     /// Counts an item; an error if it occurs too often.
     fn count(&mut self, id: &Bytes, at: Timestamp) -> Result<(), Inconsistency> {
-        let before = self.names.get(id).copied();
-        let multiple = self.duplicates.get_mut(id).filter(|multiple| multiple.seen < multiple.stands);
+        let before = self.first_seen_by_id.get(id).copied();
+        let multiple = self.duplicates.get_mut(id).filter(|multiple| multiple.seen_count < multiple.proven_count);
         match (before, multiple) {
-            (_, Some(multiple)) => multiple.seen += 1,
+            (_, Some(multiple)) => multiple.seen_count += 1,
             (None, None) => {}
             (Some(before), None) => {
                 return Err(Inconsistency::SeenTwice(DuplicateItem { id: id.clone(), at: [before, at] }));
             }
         }
         if before.is_none() {
-            self.names.insert(id.clone(), at);
+            self.first_seen_by_id.insert(id.clone(), at);
         }
         Ok(())
     }
@@ -343,7 +346,7 @@ impl OffsetScan {
     /// The items in `interval` that were not handed over, in the order of the contract.
     pub fn into_items(self, interval: Interval) -> Vec<Item> {
         let mut items = self.items;
-        if self.placed == PlacementCheck::Checked {
+        if self.placement == PlacementCheck::Checked {
             items.retain(|item| interval.contains(item.at));
         }
         Item::sort(&mut items);

@@ -1,9 +1,9 @@
-//! The size of runs: how large a run may become, and where a run of unknown density ends. Pure.
+//! How long a run of pages may become once it has begun, and where a run of unknown density ends. Pure.
 //!
-//! A run is planned for at most about forty pages (see the decision record on bounded runs). With unknown density, the
-//! first pages decide: as soon as more items are expected than one run should fetch, the run ends shortly after them,
-//! and the observed density plans the following runs. A run that outgrows its plan is cut with one verifying call where
-//! its rows come in order, and dropped where they do not.
+//! A run is planned for at most about forty pages, [`RunBounds::pages`] (see the decision record on bounded runs). With
+//! unknown density, the first pages decide: as soon as more items are expected than one run should fetch, the run ends
+//! shortly after them, and the observed density plans the following runs. A run that outgrows its plan ends early, with
+//! one verifying call, where its rows come in order, and is dropped where they do not.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::window::{Density, Grid, Interval, Timestamp};
 /// Length above which an interval is not fetched as a whole if its rows come in no order, or move.
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
-/// Length above which an interval may be divided into runs side by side.
-const MIN_LENGTH_SIDE_BY_SIDE: Duration = Duration::from_hours(24);
+/// Length above which an interval may be divided into parallel runs.
+const MIN_LENGTH_OF_PARALLEL_RUNS: Duration = Duration::from_hours(24);
 
-/// Whether runs side by side are worth their cost for `interval`: each fetches half a page more than it must, on
+/// Whether parallel runs are worth their cost for `interval`: each fetches half a page more than it must, on
 /// average, which only pays where pages are slow and the interval is long. The one place that decides this.
-pub fn is_worth_side_by_side(interval: Interval, pages_are_slow: bool) -> bool {
-    pages_are_slow && interval.length() > MIN_LENGTH_SIDE_BY_SIDE
+pub fn is_worth_parallel_runs(interval: Interval, pages_are_slow: bool) -> bool {
+    pages_are_slow && interval.length() > MIN_LENGTH_OF_PARALLEL_RUNS
 }
 
 /// The bounds of runs.
@@ -30,12 +30,12 @@ pub struct RunBounds {
     pub pages: u32,
     /// Where pages are slow, a window of more than a day with more expected pages than this is fetched by parallel
     /// runs.
-    pub pages_side_by_side: u32,
+    pub pages_before_parallel_runs: u32,
     /// Fewest planned pages of a parallel run; its last page need not be full.
-    pub least_pages_side_by_side: u32,
-    /// Number of pages above which a run is cut.
+    pub least_parallel_pages: u32,
+    /// Number of pages above which a run ends early.
     pub overrun_pages: u32,
-    /// Number of bytes above which a run is cut, packed or, where they cannot be packed yet, as they came.
+    /// Number of bytes above which a run ends early, packed or, where they cannot be packed yet, as they came.
     pub bytes: usize,
     /// Number of pages after which a window of more than a day without row order is dropped and fetched in small runs.
     pub unordered_pages: u32,
@@ -49,8 +49,8 @@ impl RunBounds {
     /// The product's bounds.
     pub const PRODUCT: Self = Self {
         pages: 40,
-        pages_side_by_side: 12,
-        least_pages_side_by_side: 16,
+        pages_before_parallel_runs: 12,
+        least_parallel_pages: 16,
         overrun_pages: 60,
         bytes: 32 << 20,
         unordered_pages: 2,
@@ -72,8 +72,8 @@ impl RunBounds {
     }
 
     /// Fewest items that are planned for each of several parallel runs.
-    pub fn least_items_side_by_side(&self) -> f64 {
-        f64::from(self.least_pages_side_by_side) * f64::from(PAGE_LIMIT)
+    pub fn least_parallel_items(&self) -> f64 {
+        f64::from(self.least_parallel_pages) * f64::from(PAGE_LIMIT)
     }
 }
 
@@ -97,11 +97,11 @@ pub const FIRST_RUN_ITEMS: f64 = PAGE_LIMIT as f64 + ITEMS_BEHIND_THE_LAST_PAGE;
 pub(super) enum Overrun {
     /// Nothing.
     Fits,
-    /// Cut at the scan's position, with one verifying call.
-    Cut,
+    /// End the scan early, at its position, with one verifying call.
+    EndEarly,
     /// Drop the run; a shorter one is needed.
     Drop,
-    /// Fail: the run cannot be cut, and exceeds the limit of indivisible runs.
+    /// Fail: the scan cannot end early, and exceeds the limit of indivisible runs.
     TooLarge,
 }
 
@@ -114,11 +114,11 @@ pub(super) struct Size {
     /// Planned number of pages.
     pub(super) planned_pages: Option<f64>,
     /// Number of failed verifications.
-    pub(super) failed_cuts: u32,
+    pub(super) failed_proofs: u32,
 }
 
-/// Whether the rest of a run that is cut or dropped can be another run. Open time is read by one run, or by runs one
-/// after another, ascending.
+/// Whether the rest of a run that ends early or is dropped can be another run. Open time is read by one run, or by runs
+/// one after another, ascending.
 fn is_divisible(interval: Interval, watch: TearDetection, scan: &OffsetScan, settled_before: Timestamp) -> bool {
     let by_order = match scan.order() {
         RowOrder::Ascending | RowOrder::Unknown => true,
@@ -126,7 +126,7 @@ fn is_divisible(interval: Interval, watch: TearDetection, scan: &OffsetScan, set
         // The rest is fetched in shorter runs; open time cannot be divided.
         RowOrder::Other => interval.start < settled_before,
     };
-    by_order && watch == TearDetection::RowOrder && scan.placed() == PlacementCheck::Checked
+    by_order && watch == TearDetection::RowOrder && scan.placement() == PlacementCheck::Checked
 }
 
 /// The action on a scan of `interval` of this size.
@@ -142,12 +142,12 @@ pub(super) fn overrun(
         let is_too_large = size.bytes > bounds.indivisible_bytes || size.pages > bounds.indivisible_pages;
         return if is_too_large { Overrun::TooLarge } else { Overrun::Fits };
     }
-    let tries = 1 + size.failed_cuts;
+    let tries = 1 + size.failed_proofs;
     let too_many = |pages: u32| size.pages >= pages || size.bytes > bounds.bytes * tries as usize;
     match scan.order() {
         // A failed verification is not repeated at each page.
         RowOrder::Ascending | RowOrder::Descending if too_many(bounds.overrun_pages * tries) => {
-            if size.failed_cuts > 2 { Overrun::Drop } else { Overrun::Cut }
+            if size.failed_proofs > 2 { Overrun::Drop } else { Overrun::EndEarly }
         }
         RowOrder::Other => {
             let most = match size.planned_pages {
@@ -162,8 +162,8 @@ pub(super) fn overrun(
     }
 }
 
-/// Whether a run that has torn may be cut where it has come.
-pub(super) fn may_cut(interval: Interval, scan: &OffsetScan, settled_before: Timestamp) -> bool {
+/// Whether a scan that has torn may end early at its position.
+pub(super) fn may_end_early(interval: Interval, scan: &OffsetScan, settled_before: Timestamp) -> bool {
     is_divisible(interval, TearDetection::RowOrder, scan, settled_before)
 }
 
@@ -188,12 +188,12 @@ pub(super) fn narrowed(
     density: &Density,
     settled_before: Timestamp,
     grid: &Grid,
-    (slow, lanes): (bool, u32),
+    (slow, parallel_runs): (bool, u32),
     bounds: &RunBounds,
 ) -> Option<Interval> {
     let expected = density.items(interval);
-    let side_by_side = is_worth_side_by_side(interval, slow);
-    let pages = if side_by_side { bounds.pages_side_by_side } else { bounds.pages };
+    let parallel = is_worth_parallel_runs(interval, slow);
+    let pages = if parallel { bounds.pages_before_parallel_runs } else { bounds.pages };
     let most = f64::from(pages) * f64::from(PAGE_LIMIT);
     if expected <= most {
         return None;
@@ -211,9 +211,9 @@ pub(super) fn narrowed(
         // The beginning of the window is another run, so this one is planned like the runs after the first.
         RowOrder::Descending => {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let length = if side_by_side {
+            let length = if parallel {
                 // The last hours may be much sparser than the others: a share of the time is more even.
-                interval.length() / lanes.max(1)
+                interval.length() / parallel_runs.max(1)
             } else {
                 interval.end.since(second).mul_f64((most / scan.len() as f64).max(1.0))
             };

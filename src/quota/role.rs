@@ -1,4 +1,4 @@
-//! The role of this process for an account: whether it makes the upstream calls.
+//! The role of this process for an account: whether another replica is the leader, so that this one makes no calls.
 
 use crate::replicas::ReplicaId;
 

@@ -1,4 +1,5 @@
-//! Seals messages and values in Redis, because conversations are personal data (AES-256-GCM, by aws-lc).
+//! Encryption of messages between replicas and of values in Redis, because conversations are personal data
+//! (AES-256-GCM, by aws-lc).
 //!
 //! A sealed value is the mark `kgs1`, the id of its key (four bytes), a random nonce, and the ciphertext with its tag.
 //! The name of the value is bound in as associated data, so that a value does not open under another name.

@@ -1,4 +1,4 @@
-//! From a message to the bytes that are published, and back.
+//! The bytes of a message between replicas: from a message to what is published, and back.
 //!
 //! A payload is the kind (one byte), the sender (16 hexadecimal digits) and a body:
 //!

@@ -1,4 +1,4 @@
-//! A listener: accepts connections, serves each over HTTP/1, and closes them when it is told to.
+//! A listener: accepts connections, serves each over HTTP/1, and closes them when the server drains.
 
 use std::cell::RefCell;
 use std::convert::Infallible;

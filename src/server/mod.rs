@@ -1,10 +1,10 @@
-//! The server: starts the stack on its listeners, and drains it without breaking a response off.
+//! The server: starts the stack on its listeners, and the graceful drain that ends it without breaking a response off.
 //!
 //! - `listener` accepts connections and serves them; `tls` makes the acceptor of its TLS,
 //! - `connections` limits connections, `open_files` raises the limit of open files that bounds them,
 //! - `head_meter` limits the memory of request heads,
 //! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,
-//! - `zero_copy` sends large ready responses without a copy,
+//! - `zero_copy` sends large responses from memory without a copy,
 //! - `linger` closes connections whose clients are still sending,
 //! - `heap` returns memory to the system after a peak.
 

@@ -1,4 +1,4 @@
-//! TLS of the listener for callers.
+//! TLS certificates of the listener for callers: read once, at the start, and never reloaded.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The token stage: puts a valid JWT into `auth`. The only stage that sees a secret.
+//! The token stage: puts a valid JWT into `auth`, and refreshes it `token.refresh_ahead` before it expires, or after
+//! the upstream has refused it. The only stage that sees a secret.
 
 pub mod mint;
 

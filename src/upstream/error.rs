@@ -1,4 +1,5 @@
-//! Errors of a call to the upstream.
+//! Errors of a call to the upstream, and whether a failed call is made again ([`RetryHint`]). `retry/mod.rs` counts the
+//! attempts and pauses between them.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Freshness of cached data: which data is closed, and how old a cache entry of open data may be.
+//! Freshness of cached data: which data is settled, and when a cached entry of open data is too old and is fetched
+//! again.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ pub struct FreshnessTier {
     pub max_age: Duration,
 }
 
-/// The freshness rules: data older than `settle_after` is closed, and the tiers say how long an entry of younger data
+/// The freshness rules: data older than `settle_after` is settled, and the tiers say how long an entry of younger data
 /// is fresh.
 #[derive(Clone, Debug)]
 pub struct FreshnessPolicy {

@@ -1,4 +1,4 @@
-//! The run plan: the bounded runs that fetch a missing interval. Pure.
+//! The run plan: the bounded runs that fetch a missing interval, and how long a run of pages is planned to be. Pure.
 //!
 //! A run is the unit of fetching: complete and verified, or failed. It is small enough to be waited for, to be held in
 //! memory and to be fetched again, and large enough that its last, partly filled page (half a page on average) costs
@@ -24,12 +24,12 @@ pub struct RunLimits {
     /// Most items that one run is planned to bring.
     pub most: f64,
     /// Fewest items that justify a run of its own when runs are planned in parallel: each costs half a page more.
-    pub least_side_by_side: f64,
+    pub least_parallel: f64,
     /// Number of runs that the interval is divided into for speed; the last one may be shorter.
-    pub lanes: f64,
+    pub parallel_runs: f64,
     /// Size of the first run, where the beginning of the window is to be sent early.
     pub first: Option<f64>,
-    /// Longest run where the upstream's rows come in no order: such a run cannot be cut if it turns out too large.
+    /// Longest run where the upstream's rows come in no order: such a run cannot end early if it turns out too large.
     pub longest: Option<Duration>,
 }
 
@@ -104,8 +104,8 @@ pub fn small_run_length(window: Interval, grid: &Grid) -> Duration {
 /// Number of runs that should fetch an interval of so many items.
 fn count(items: f64, density: &Density, limits: RunLimits) -> f64 {
     let margin = if density.covers_the_day() { 1.0 } else { UNOBSERVED_HOURS_MARGIN };
-    let worth = (items * margin / limits.least_side_by_side).floor().max(1.0);
-    (items / limits.most).ceil().max(limits.lanes.clamp(1.0, worth))
+    let worth = (items * margin / limits.least_parallel).floor().max(1.0);
+    (items / limits.most).ceil().max(limits.parallel_runs.clamp(1.0, worth))
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
 
     const DAY: i64 = 24 * 3600;
     const LIMITS: RunLimits =
-        RunLimits { most: 4000.0, least_side_by_side: 1200.0, lanes: 1.0, first: None, longest: None };
+        RunLimits { most: 4000.0, least_parallel: 1200.0, parallel_runs: 1.0, first: None, longest: None };
 
     fn seconds(start: i64, end: i64) -> Interval {
         Interval::new(Timestamp::from_seconds(start), Timestamp::from_seconds(end))
@@ -158,18 +158,22 @@ mod tests {
 
     #[test]
     fn parallel_runs_share_a_window_unless_it_is_small() {
-        let lanes = RunLimits { lanes: 8.0, ..LIMITS };
-        assert_eq!(plan(seconds(0, 7 * DAY), &even(1700), lanes).len(), 8);
-        assert_eq!(plan(seconds(0, 7 * DAY), &even(500), lanes).len(), 2);
-        assert_eq!(plan(seconds(0, 7 * DAY), &even(100), lanes).len(), 1);
+        let parallel = RunLimits { parallel_runs: 8.0, ..LIMITS };
+        assert_eq!(plan(seconds(0, 7 * DAY), &even(1700), parallel).len(), 8);
+        assert_eq!(plan(seconds(0, 7 * DAY), &even(500), parallel).len(), 2);
+        assert_eq!(plan(seconds(0, 7 * DAY), &even(100), parallel).len(), 1);
         let mut weekend = Density::default();
         weekend.add_evenly(seconds(2 * DAY - 6 * 3600, 4 * DAY), 100);
-        assert_eq!(plan(seconds(-3 * DAY, DAY), &weekend, lanes).len(), 1, "a hundred items are one run");
+        assert_eq!(plan(seconds(-3 * DAY, DAY), &weekend, parallel).len(), 1, "a hundred items are one run");
         weekend.add_evenly(seconds(2 * DAY - 12 * 3600, 2 * DAY - 6 * 3600), 1000);
-        assert_eq!(plan(seconds(-3 * DAY, DAY), &weekend, lanes).len(), 8, "working days may be busier than a weekend");
+        assert_eq!(
+            plan(seconds(-3 * DAY, DAY), &weekend, parallel).len(),
+            8,
+            "working days may be busier than a weekend"
+        );
         let mut night = Density::default();
         night.add_evenly(seconds(0, 6 * 3600), 100);
-        assert_eq!(plan(seconds(6 * 3600, 7 * DAY), &night, lanes).len(), 8, "the day may be busier");
+        assert_eq!(plan(seconds(6 * 3600, 7 * DAY), &night, parallel).len(), 8, "the day may be busier");
     }
 
     #[test]
@@ -193,12 +197,12 @@ mod tests {
         #[test]
         fn runs_tile_what_is_missing(
             start in 0i64..100_000, length in 1i64..40 * DAY, settled in 0i64..50 * DAY, items in 1u64..200_000,
-            observed in 1i64..3 * DAY, lanes in 1.0f64..9.0, first in prop::option::of(1.0f64..500.0), chunk in 1u64..90_000
+            observed in 1i64..3 * DAY, parallel_runs in 1.0f64..9.0, first in prop::option::of(1.0f64..500.0), chunk in 1u64..90_000
         ) {
             let mut density = Density::default();
             density.add_evenly(seconds(0, observed), items);
             let (missing, settled) = (seconds(start, start + length), Timestamp::from_seconds(settled));
-            let limits = RunLimits { lanes, first, ..LIMITS };
+            let limits = RunLimits { parallel_runs, first, ..LIMITS };
             let runs = plan_runs(missing, settled, &Grid::new(Duration::from_secs(chunk)), &density, limits);
             prop_assert_eq!(runs.first().map(|run| run.interval.start), Some(missing.start));
             prop_assert_eq!(runs.last().map(|run| run.interval.end), Some(missing.end));

@@ -22,10 +22,10 @@ pub(in crate::cache) fn assemble(
     fetcher: Arc<Fetcher>,
     request: AssemblyRequest,
 ) -> BoxFuture<'static, Result<AssembledWindow, CacheError>> {
-    let AssemblyRequest { query, queue_timeout, placed, batch_guard } = request;
+    let AssemblyRequest { query, queue_timeout, placement, batch_guard } = request;
     let mut session = Session::new(fetcher, query, queue_timeout, batch_guard);
     Box::pin(async move {
-        let (segments, outcome) = match placed {
+        let (segments, outcome) = match placement {
             PlacementCheck::Checked => session.assemble_beginning().await?,
             PlacementCheck::Unchecked => session.assemble_exactly().await?,
         };
@@ -34,13 +34,13 @@ pub(in crate::cache) fn assemble(
 }
 
 impl Session {
-    /// The beginning of the window, cut from chunks: all of it, or, of a long one, as far as its next run reaches.
+    /// The beginning of the window, sliced from chunks: all of it, or, of a long one, as far as its next run reaches.
     ///
     /// # Errors
-    /// [`PagingError::Unplaced`] if the window is known not to be cut: then the follower requests it exactly.
+    /// [`PagingError::WithoutTimestamp`] if the window must be fetched exactly: then the follower requests it exactly.
     async fn assemble_beginning(&mut self) -> Result<(Vec<Segment>, Outcome), CacheError> {
-        if self.series_state.lock().is_uncut(self.query.window) {
-            return Err(CacheError::Paging(PagingError::Unplaced));
+        if self.series_state.lock().must_fetch_exactly(self.query.window) {
+            return Err(CacheError::Paging(PagingError::WithoutTimestamp));
         }
         self.check_window_field().await?;
         let assembled = if self.query.window.length() <= MAX_WHOLE_LENGTH {

@@ -1,6 +1,7 @@
-//! Windows that are not cut into chunks: cached, and fetched, as exactly the requested window.
+//! Windows that are not divided into chunks: cached, and fetched, as exactly the requested window.
 //!
-//! For a window with an item that cannot be placed by its timestamp, and for accounts whose `window.field` is wrong.
+//! For a window with an item whose timestamp lies outside of it or is missing, and for accounts whose `window.field` is
+//! wrong.
 
 use std::sync::Arc;
 
@@ -77,7 +78,7 @@ impl Session {
         }
         let is_exact = |fetch: &&Arc<InFlightFetch>| {
             let route = &fetch.spec;
-            fetch.interval() == window && route.agentic == agentic && route.placed == PlacementCheck::Unchecked
+            fetch.interval() == window && route.agentic == agentic && route.placement == PlacementCheck::Unchecked
         };
         let mut exact = series.in_flight.iter().filter(is_exact);
         let fetch = exact.find(|fetch| self.waiter.may_join(fetch) && self.waiter.join(fetch)).cloned();

@@ -3,18 +3,18 @@
 //! | file | responsibility |
 //! | --- | --- |
 //! | `fast_path` | answers from memory alone, without a session |
-//! | `query` | what is asked for; immutable |
+//! | `query` | what is asked for, immutable; which requests may get a streamed answer |
 //! | `session` | the two steps that all other answers are loops over: plan, and wait |
 //! | `next_step` | the decision in the first step; pure |
 //! | `snapshot` | what the decision sees of a locked series |
 //! | `lookup` | what memory has of a window, and which runs would bring the rest |
 //! | `gathered` | the chunks that the session has received from fetches and Redis |
-//! | `progress` | how far the answer is, and the limits of rounds without progress |
+//! | `progress` | how far the answer is, what makes it a streamed one, and the limits of rounds without progress |
 //! | `wait`, `redis_read` | the second step: waiting for runs, fetches, and Redis |
-//! | `segments` | cuts segments from chunks, and finds items that moved |
+//! | `segments` | slices segments from chunks, and finds items that moved |
 //! | `whole` | answers as a whole |
 //! | `stream` | streamed answers |
-//! | `exact` | windows that are not cut into chunks |
+//! | `exact` | windows that are fetched exactly, and not divided into chunks |
 //! | `assembly` | windows for remote fetches and checks of `window.field` |
 
 mod assembly;

@@ -1,12 +1,12 @@
-//! The next step towards an answer: a pure function of the query, the progress, and what the series has.
+//! What a request does next: answer, wait or fetch. A pure function of query, progress and the state of the series.
 //!
 //! | what of the remaining window is missing | next step |
 //! | --- | --- |
 //! | nothing | [`NextStep::Complete`] |
-//! | time of which it is unknown whether Redis has it | [`NextStep::ListRedis`] |
+//! | gaps of which it is unknown whether Redis has them | [`NextStep::ListRedis`] |
 //! | something, and the beginning of a streamed answer is there | [`NextStep::SendBeginning`] |
 //! | its beginning is in Redis | [`Action::ReadRedis`] |
-//! | time that no fetch brings, in which rows moved a moment ago | [`NextStep::RowsMoved`] |
+//! | gaps that no fetch brings, in which rows moved a moment ago | [`NextStep::RowsMoved`] |
 //! | its beginning, and no fetch brings it; or an additional run can be started at once | [`Action::RequestRuns`] |
 //! | its beginning, and a fetch brings it | [`Action::AwaitFetches`] |
 

@@ -1,4 +1,5 @@
-//! How far the answer to a request is.
+//! How far the answer to a request is, and so what makes it a streamed answer: [`AnswerProgress::is_long`], if
+//! [`Query::delivery`](super::query::Query::delivery) allows it.
 
 use super::query::{DAY, Delivery};
 use crate::cache::error::CacheError;

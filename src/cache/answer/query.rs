@@ -1,4 +1,5 @@
-//! The query of one request: immutable while the request is answered.
+//! The query of one request: immutable while the request is answered. [`Query::delivery`] says which requests may get a
+//! streamed answer; whether one does, `progress.rs` decides.
 
 use std::sync::Arc;
 use std::time::Duration;

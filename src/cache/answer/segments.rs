@@ -1,4 +1,4 @@
-//! Segments of a window, cut from the chunks that serve it.
+//! Segments of a window, sliced from the chunks that serve it.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -10,19 +10,19 @@ use crate::cache::chunk::{Damaged, Slice};
 use crate::cache::fetch::Segment;
 use crate::window::Interval;
 
-/// Cuts segments from `hits`, ascending. Items of other series are converted.
+/// Slices segments from `hits`, ascending. Items of other series are converted.
 ///
 /// # Errors
 /// [`Damaged`] if a chunk does not inflate.
-pub(super) async fn cut_segments(mut hits: Vec<(Interval, Hit)>) -> Result<Vec<Segment>, Damaged> {
+pub(super) async fn slice_segments(mut hits: Vec<(Interval, Hit)>) -> Result<Vec<Segment>, Damaged> {
     hits.sort_by_key(|(interval, _)| interval.start);
     let converts = hits.iter().any(|(_, hit)| !hit.conversion.is_identity());
-    let cut = move || hits.into_iter().map(|(interval, hit)| cut_segment(interval, hit)).collect();
+    let slice = move || hits.into_iter().map(|(interval, hit)| slice_segment(interval, hit)).collect();
     // A conversion parses items, which would hold up other tasks of this thread.
-    if converts { spawn_work(cut).await.unwrap_or(Err(Damaged)) } else { cut() }
+    if converts { spawn_work(slice).await.unwrap_or(Err(Damaged)) } else { slice() }
 }
 
-fn cut_segment(interval: Interval, hit: Hit) -> Result<Segment, Damaged> {
+fn slice_segment(interval: Interval, hit: Hit) -> Result<Segment, Damaged> {
     let Hit { chunk, conversion, is_cached } = hit;
     let (fetched_at, is_derived) = (chunk.fetched_at(), !conversion.is_identity());
     let chunk = if is_derived { Arc::new(chunk.derive(|item| conversion.apply(item))?) } else { chunk };

@@ -8,7 +8,7 @@
 use super::lookup::Hit;
 use super::progress::RoundLimit;
 use super::query::Delivery;
-use super::segments::cut_segments;
+use super::segments::slice_segments;
 use super::session::{Round, Session};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::Segment;
@@ -83,7 +83,7 @@ impl Session {
             };
             if !beginning.is_empty() {
                 self.check_window_field().await?;
-                return Ok(Some(cut_segments(first_hits(beginning, max_bytes)).await?));
+                return Ok(Some(slice_segments(first_hits(beginning, max_bytes)).await?));
             }
             rounds.count_round(&self.progress)?;
             if let Some(next) = next {

@@ -24,7 +24,7 @@ impl Session {
     /// Waits for what a planning round has found to be next.
     ///
     /// # Errors
-    /// If the quota grants no call within the queue timeout, or the account's windows are found not to be cut.
+    /// If the quota grants no call within the queue timeout, or the window turns out to need an exact fetch.
     pub(super) async fn wait(&mut self, next: WaitFor) -> Result<(), CacheError> {
         match next {
             WaitFor::Batch(mut started) => {

@@ -1,10 +1,11 @@
-//! Answers to clients: assembled as a whole, or found to take long, and streamed.
+//! Answers to clients: assembled as a whole, or found to take long, and streamed. Chunks out of which items have moved
+//! meanwhile are fetched again.
 
 use std::sync::Arc;
 
 use super::progress::RoundLimit;
 use super::query::Delivery;
-use super::segments::{cut_segments, moved_segments};
+use super::segments::{moved_segments, slice_segments};
 use super::session::{Round, Session};
 use super::stream;
 use crate::cache::chunk::ItemSlice;
@@ -29,19 +30,19 @@ pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) 
     if session.query.window.is_empty() {
         return Ok(session.whole_answer(Vec::new(), Outcome::Hit));
     }
-    let is_uncut = session.series_state.lock().is_uncut(session.query.window);
-    if !is_uncut && session.check_window_field().await.is_ok() {
+    let must_fetch_exactly = session.series_state.lock().must_fetch_exactly(session.query.window);
+    if !must_fetch_exactly && session.check_window_field().await.is_ok() {
         let is_settled = session.query.is_settled(&session.fetcher);
         session.progress.delivery = session.query.delivery(is_settled);
         match session.assemble_chunks().await {
             Ok(None) => return Ok(stream::start(session)),
-            // Checked again, as the check may have begun after the window was cut.
+            // Checked again, as the check may have begun after the segments were sliced.
             Ok(Some((segments, outcome))) if session.check_window_field().await.is_ok() => {
                 return Ok(session.whole_answer(segments, outcome));
             }
-            // The field has just been found wrong, so nothing is cut any more; or this one window cannot be.
+            // The field has just been found wrong, so all windows are fetched exactly; or this one must be.
             Ok(Some(_)) => {}
-            Err(CacheError::Paging(error)) if error.is_uncut() => {}
+            Err(CacheError::Paging(error)) if error.must_fetch_exactly() => {}
             Err(error) => return Err(error),
         }
     }
@@ -50,7 +51,7 @@ pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) 
 }
 
 impl Session {
-    /// All segments of the window, cut from chunks; `None` if the answer is long and may be streamed.
+    /// All segments of the window, sliced from chunks; `None` if the answer is long and may be streamed.
     ///
     /// # Errors
     /// [`CacheError`] if a part of the window can be neither served nor fetched.
@@ -61,7 +62,7 @@ impl Session {
             rounds.count_round(&self.progress)?;
             match round {
                 Round::Complete(hits) => {
-                    let segments = cut_segments(hits).await?;
+                    let segments = slice_segments(hits).await?;
                     let moved = moved_segments(&segments);
                     if moved.is_empty() {
                         let outcome = self.outcome(&segments);

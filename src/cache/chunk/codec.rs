@@ -1,4 +1,4 @@
-//! The binary format of chunks in Redis.
+//! The bytes of a chunk in Redis.
 //!
 //! Version 3, all numbers little-endian:
 //!

@@ -1,4 +1,4 @@
-//! The data structure of a chunk, and where its rows lie.
+//! The bytes of a chunk in memory, and where its rows lie in them.
 //!
 //! The text of a chunk is cut into blocks of whole items. In a block the items stand as they came, each after a comma,
 //! so a part of a block is a part of an answer's `data` array. Each block is deflated (RFC 1951) separately, and after

@@ -1,5 +1,6 @@
-//! The batch window of the leader: it waits for the batches that other replicas have announced, so that windows that
-//! are requested at the same time on any replica are fetched in as few runs as possible.
+//! How long the leader of several replicas collects requests before it fetches them together ([`LEADER_BATCH_WINDOW`]),
+//! and waits for the batches that other replicas have announced, so that windows that are requested at the same time on
+//! any replica are fetched in as few runs as possible.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -64,7 +64,7 @@ impl From<CacheError> for NoData {
 struct RemoteWindow {
     interval: Interval,
     agentic: bool,
-    placed: PlacementCheck,
+    placement: PlacementCheck,
     fresh_since: Timestamp,
 }
 
@@ -83,7 +83,7 @@ impl Cluster {
             attempt: 0,
             series: (&*task.series).into(),
             interval: (interval.start.as_nanos(), interval.end.as_nanos()),
-            is_exact: task.fetch.spec.placed == PlacementCheck::Unchecked,
+            is_exact: task.fetch.spec.placement == PlacementCheck::Unchecked,
             requester: (&waiter.requester).into(),
             age_ms: 0,
             queue_wait: QueueWait::default(),
@@ -150,8 +150,8 @@ impl Fetcher {
             let missing: Duration = intervals.iter().map(|interval| interval.length()).sum();
             let intervals = if missing > LONG_WINDOW { &intervals[..1] } else { intervals };
             for interval in intervals.iter().copied() {
-                let (agentic, placed, fresh_since) = (request.agentic, PlacementCheck::Checked, request.fresh_since);
-                let window = RemoteWindow { interval, agentic, placed, fresh_since };
+                let (agentic, placement, fresh_since) = (request.agentic, PlacementCheck::Checked, request.fresh_since);
+                let window = RemoteWindow { interval, agentic, placement, fresh_since };
                 ids.push(self.start_remote_fetch(cluster, series, shared, &mut state, &window, &waiter).0);
             }
         }
@@ -166,8 +166,8 @@ impl Fetcher {
         window: ExactWindow<'_>,
     ) -> Arc<InFlightFetch> {
         let ExactWindow { series, shared, state, interval, fresh_since, waiter } = window;
-        let (agentic, placed) = (series.agentic, PlacementCheck::Unchecked);
-        let window = RemoteWindow { interval, agentic, placed, fresh_since };
+        let (agentic, placement) = (series.agentic, PlacementCheck::Unchecked);
+        let window = RemoteWindow { interval, agentic, placement, fresh_since };
         let (id, fetch) = self.start_remote_fetch(cluster, series, shared, state, &window, waiter);
         cluster.request(&series.account, &[id], None);
         fetch
@@ -183,10 +183,10 @@ impl Fetcher {
         window: &RemoteWindow,
         waiter: &Arc<Waiter>,
     ) -> (u64, Arc<InFlightFetch>) {
-        let RemoteWindow { interval, agentic, placed, fresh_since } = *window;
+        let RemoteWindow { interval, agentic, placement, fresh_since } = *window;
         // Under the lock of the series, as the epoch of any fetch.
         let purged = self.purges.snapshot(&series.account);
-        let spec = FetchSpec { interval, agentic, placed, began_at: self.clock.now(), epoch: purged.epoch() };
+        let spec = FetchSpec { interval, agentic, placement, began_at: self.clock.now(), epoch: purged.epoch() };
         let density = self.density(state);
         let expected = (!density.is_unknown()).then(|| density.items(interval));
         let scheduler = self.quotas.scheduler(&series.account);
@@ -295,8 +295,8 @@ impl Fetcher {
                 && (is_purged_by(&purged_by_now) || !self.purges.is_purged(&task.series, chunk))
         };
         loop {
-            let (redis, placed) = (&receiver.cluster.0.redis, task.fetch.spec.placed);
-            if let Ok(chunks) = redis.take_over(&task.series, &handover, &result.chunks, placed).await {
+            let (redis, placement) = (&receiver.cluster.0.redis, task.fetch.spec.placement);
+            if let Ok(chunks) = redis.take_over(&task.series, &handover, &result.chunks, placement).await {
                 let chunks = chunks.filter(|chunks| chunks.iter().all(is_usable));
                 return Ok(chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect()));
             }

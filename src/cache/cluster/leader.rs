@@ -185,10 +185,10 @@ impl Fetcher {
             requester: Requester::from(&request.requester),
             may_stream: false,
         };
-        let placed = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
-        let assembly = AssemblyRequest { query, queue_timeout, placed, batch_guard: arrival };
+        let placement = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
+        let assembly = AssemblyRequest { query, queue_timeout, placement, batch_guard: arrival };
         let AssembledWindow { segments, outcome, calls } = (self.assemble_window)(self.clone(), assembly).await?;
-        let chunks = self.chunks_of(&segments, placed).await?;
+        let chunks = self.chunks_of(&segments, placement).await?;
         let handover = keys::handover(cluster.0.mailbox.prefix(), &from, request.id, request.attempt);
         let mut attempts = 0;
         let chunks = loop {
@@ -205,7 +205,7 @@ impl Fetcher {
                 Err(HandoverError::TooLarge) => return Err(CacheError::ConfigMismatch),
             }
         };
-        let end = match placed {
+        let end = match placement {
             PlacementCheck::Checked => segments.last().map_or(interval.end, |segment| segment.interval.end),
             PlacementCheck::Unchecked => interval.end,
         };
@@ -221,7 +221,7 @@ impl Fetcher {
     async fn chunks_of(
         &self,
         segments: &[Segment],
-        placed: PlacementCheck,
+        placement: PlacementCheck,
     ) -> Result<Vec<(Arc<Chunk>, bool)>, CacheError> {
         let mut chunks: Vec<(Arc<Chunk>, bool)> = Vec::with_capacity(segments.len());
         for segment in segments {
@@ -235,7 +235,7 @@ impl Fetcher {
                 let deflated = spawn_work(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(deflated), false));
             } else {
-                let is_stored = placed == PlacementCheck::Checked && self.is_storable(chunk, placed);
+                let is_stored = placement == PlacementCheck::Checked && self.is_storable(chunk, placement);
                 chunks.push((chunk.clone(), is_stored));
             }
         }

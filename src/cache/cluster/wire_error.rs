@@ -32,9 +32,12 @@ impl From<&PagingError> for WireError {
         match error {
             PagingError::WindowField => Self::WindowField,
             // The leader deals with the cause; the follower requests the whole window instead.
-            PagingError::MisplacedItem(_) | PagingError::Unplaced | PagingError::NoneIsPlaced => Self::Unplaced,
+            PagingError::OutsideInterval(_) | PagingError::WithoutTimestamp | PagingError::AllWithoutTimestamp => {
+                Self::Unplaced
+            }
             // Only the leader uses the position.
             PagingError::Torn(_) => Self::Torn,
+            PagingError::Lost => Self::FetchLost,
             PagingError::Oversized => Self::Oversized,
             PagingError::TooLarge { limit } => Self::RunTooLarge(*limit),
             PagingError::Quota(error) => error.into(),
@@ -87,7 +90,7 @@ impl From<WireError> for CacheError {
             WireError::Damaged => Self::Damaged(Damaged),
             WireError::ConfigMismatch => Self::ConfigMismatch,
             WireError::WindowField => Self::Paging(PagingError::WindowField),
-            WireError::Unplaced => Self::Paging(PagingError::Unplaced),
+            WireError::Unplaced => Self::Paging(PagingError::WithoutTimestamp),
             WireError::Torn => Self::Paging(PagingError::Torn(Interval::default())),
             WireError::Oversized => Self::Paging(PagingError::Oversized),
             WireError::RunTooLarge(limit) => Self::Paging(PagingError::TooLarge { limit }),
@@ -149,7 +152,7 @@ mod tests {
             CacheError::ConfigMismatch,
             CacheError::TooLargeToBuffer { limit: 256 << 20 },
             CacheError::Paging(PagingError::WindowField),
-            CacheError::Paging(PagingError::Unplaced),
+            CacheError::Paging(PagingError::WithoutTimestamp),
             CacheError::Paging(PagingError::Torn(Interval::default())),
             CacheError::Paging(PagingError::Oversized),
             CacheError::Paging(PagingError::TooLarge { limit: 7 }),

@@ -21,9 +21,9 @@ pub(in crate::cache) type AssembleWindow<F> =
 pub(in crate::cache) struct AssemblyRequest {
     pub(in crate::cache) query: WindowQuery,
     pub(in crate::cache) queue_timeout: Arc<QueueTimeout>,
-    /// `Unchecked` has exactly the window fetched, uncut. `Checked` has it assembled from chunks; of a window longer
+    /// `Unchecked` has exactly the window fetched. `Checked` has it assembled from chunks; of a window longer
     /// than a day, possibly only the beginning.
-    pub(in crate::cache) placed: PlacementCheck,
+    pub(in crate::cache) placement: PlacementCheck,
     /// Dropped when the missing time of the window has been requested, or nothing is missing.
     pub(in crate::cache) batch_guard: Option<Arc<BatchGuard>>,
 }

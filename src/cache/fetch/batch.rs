@@ -1,4 +1,6 @@
-//! Batches: missing intervals are collected for one batch window, then looked up in Redis and started as runs.
+//! Batches: how long missing intervals of requests are collected before they are fetched together ([`BATCH_WINDOW`]).
+//! Then they are looked up in Redis, and started as runs: which limits bound a run of pages (`Fetcher::plan`), and how
+//! many runs start for one batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use tokio::time::sleep;
 use super::coalesce::{BatchedRun, StartPolicy, coalesce};
 use super::fetcher::Fetcher;
 use crate::cache::series::{PendingBatch, PendingRequest, RunLengthPolicy, SeriesState, SharedSeriesState};
-use crate::paging::{FIRST_RUN_ITEMS, RunBounds, is_worth_side_by_side};
+use crate::paging::{FIRST_RUN_ITEMS, RunBounds, is_worth_parallel_runs};
 use crate::request::Series;
 use crate::window::{Density, Interval, PlannedRun, RunLimits, Timestamp, plan_runs};
 
@@ -73,7 +75,7 @@ impl Fetcher {
         let density = self.density(&state);
         let waiters = requests.iter().filter_map(|request| request.waiter.upgrade());
         let spare = waiters.map(|waiter| self.spare_runs(series, &waiter.requester)).max().unwrap_or_default();
-        // Small runs whose size is a guess are not worth it side by side.
+        // Small runs whose size is a guess are not worth parallel runs.
         let is_guess = state.run_length.longest().is_some() && !density.covers_the_day();
         let spare = if is_guess { 0 } else { spare };
         let plan = |interval, early| self.plan(interval, &density, state.run_length, (early, spare), now);
@@ -108,11 +110,11 @@ impl Fetcher {
         now: Timestamp,
     ) -> Vec<PlannedRun> {
         // Runs are spare only where pages are slow.
-        let lanes = if is_worth_side_by_side(interval, spare > 0) { spare.max(1) } else { 1 };
+        let parallel_runs = if is_worth_parallel_runs(interval, spare > 0) { spare.max(1) } else { 1 };
         let limits = RunLimits {
             most: RunBounds::PRODUCT.items(),
-            least_side_by_side: RunBounds::PRODUCT.least_items_side_by_side(),
-            lanes: f64::from(u32::try_from(lanes).unwrap_or(u32::MAX)),
+            least_parallel: RunBounds::PRODUCT.least_parallel_items(),
+            parallel_runs: f64::from(u32::try_from(parallel_runs).unwrap_or(u32::MAX)),
             first: early.then_some(FIRST_RUN_ITEMS),
             longest: run_length.longest(),
         };

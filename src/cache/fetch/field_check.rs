@@ -10,13 +10,13 @@ use super::fetcher::Fetcher;
 use super::task::FetchTask;
 use crate::cache::chunk::{Chunk, PageRange};
 use crate::cache::types::WindowQuery;
-use crate::paging::{Item, MisplacedItem, PagingError, PlacementCheck};
+use crate::paging::{Item, OutsideItem, PagingError, PlacementCheck};
 use crate::request::{QueueTimeout, Requester};
 use crate::telemetry;
 use crate::window::Interval;
 
 impl Fetcher {
-    /// Draws the consequences of a run that could not be cut by time.
+    /// Draws the consequences of a run that must be fetched exactly.
     pub(super) fn check_field_of_failure(self: &Arc<Self>, task: &FetchTask, error: &PagingError) {
         let FetchTask { series, state, fetch } = task;
         let account = &series.account;
@@ -26,17 +26,17 @@ impl Fetcher {
             }
             return;
         }
-        if !error.is_uncut() {
+        if !error.must_fetch_exactly() {
             return;
         }
-        state.lock().mark_uncut(fetch.interval());
+        state.lock().mark_exact(fetch.interval());
         match error {
-            PagingError::MisplacedItem(_) | PagingError::NoneIsPlaced if series.may_shift() => {
+            PagingError::OutsideInterval(_) | PagingError::AllWithoutTimestamp if series.may_shift() => {
                 self.window_fields.mark_shifted(series);
                 self.clear_series(task);
             }
-            PagingError::MisplacedItem(item) if series.is_plain() => self.start_check(task, item),
-            PagingError::NoneIsPlaced if series.is_plain() && self.window_fields.record_unplaced(account) => {
+            PagingError::OutsideInterval(item) if series.is_plain() => self.start_check(task, item),
+            PagingError::AllWithoutTimestamp if series.is_plain() && self.window_fields.record_unplaced(account) => {
                 self.clear_account(account);
             }
             _ => {}
@@ -50,7 +50,7 @@ impl Fetcher {
             return;
         }
         let Some(chunk) = chunks.iter().find(|chunk| !chunk.is_empty()) else { return };
-        match fetch.spec.placed {
+        match fetch.spec.placement {
             PlacementCheck::Checked => self.window_fields.record_placed(&series.account),
             PlacementCheck::Unchecked if self.window_fields.start_recheck(&series.account, !fetch.is_remote()) => {
                 let (fetcher, task, chunk) = (self.clone(), task.clone(), chunk.clone());
@@ -61,7 +61,7 @@ impl Fetcher {
     }
 
     /// Looks for an item in the second that its timestamp names, unless that was done before.
-    fn start_check(self: &Arc<Self>, task: &FetchTask, item: &MisplacedItem) {
+    fn start_check(self: &Arc<Self>, task: &FetchTask, item: &OutsideItem) {
         let account = task.series.account.clone();
         let Some(check) = self.window_fields.start_check(&account, item) else { return };
         let (fetcher, task, item) = (self.clone(), task.clone(), item.clone());
@@ -75,7 +75,7 @@ impl Fetcher {
         });
     }
 
-    /// Looks for an item of a window that was fetched uncut, to check whether the field is still wrong.
+    /// Looks for an item of a window that was fetched exactly, to check whether the field is still wrong.
     async fn recheck(self: &Arc<Self>, task: &FetchTask, chunk: &Chunk) {
         let account = &task.series.account;
         let Some(item) = self.middle_item(chunk) else { return };
@@ -87,15 +87,15 @@ impl Fetcher {
     }
 
     /// The item in the middle of a chunk, if it has a timestamp.
-    fn middle_item(&self, chunk: &Chunk) -> Option<MisplacedItem> {
+    fn middle_item(&self, chunk: &Chunk) -> Option<OutsideItem> {
         let middle = chunk.len() / 2;
         let (_, json) = chunk.read(middle..middle + 1).next()?.ok()?;
         let (timestamp, id) = Item::read(&json, &self.settings.window_field);
-        timestamp.map(|at| MisplacedItem { at, id })
+        timestamp.map(|at| OutsideItem { at, id })
     }
 
     /// Whether one call for the second that an item's timestamp names returns the item; `None` if the call fails.
-    async fn is_in_its_second(self: &Arc<Self>, task: &FetchTask, item: &MisplacedItem) -> Option<bool> {
+    async fn is_in_its_second(self: &Arc<Self>, task: &FetchTask, item: &OutsideItem) -> Option<bool> {
         let start = item.at.floor_second();
         let query = WindowQuery {
             series: task.series.clone(),
@@ -106,7 +106,7 @@ impl Fetcher {
             may_stream: false,
         };
         let queue_timeout = Arc::new(QueueTimeout::new(self.settings.queue_timeout));
-        let request = AssemblyRequest { query, queue_timeout, placed: PlacementCheck::Unchecked, batch_guard: None };
+        let request = AssemblyRequest { query, queue_timeout, placement: PlacementCheck::Unchecked, batch_guard: None };
         let window = (self.assemble_window)(self.clone(), request).await.ok()?;
         Some(window.segments.iter().any(|Segment { slice, .. }| {
             let items = slice.chunk.read(slice.rows.clone()).flatten();

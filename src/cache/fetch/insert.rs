@@ -1,4 +1,4 @@
-//! Storing of fetched chunks in memory and Redis, if they are worth it.
+//! Storing of fetched chunks in memory and Redis, and the reasons for not caching one that was fetched.
 
 use std::sync::Arc;
 
@@ -40,9 +40,9 @@ impl Fetcher {
     fn empty_chunk_ahead(&self, task: &FetchTask, interval: Interval, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
         let spec = &task.fetch.spec;
         let ahead = self.settings.freshness_policy.ahead_of(interval.end);
-        // A run that was cut has learnt that there is more.
+        // A run that ended early has learnt that there is more.
         let is_whole = interval.end == spec.interval.end;
-        let is_news = is_whole && spec.placed == PlacementCheck::Checked && ahead.contains(spec.began_at);
+        let is_news = is_whole && spec.placement == PlacementCheck::Checked && ahead.contains(spec.began_at);
         // Chunks from the leader may be of a run that began before the remote fetch did.
         let epoch = chunks.iter().map(|chunk| chunk.epoch()).fold(spec.epoch, u64::min);
         is_news.then(|| Arc::new(Chunk::new(ahead, ahead.start, Settled::No, &[]).with_epoch(epoch)))
@@ -50,8 +50,8 @@ impl Fetcher {
 
     /// Stores one chunk. The caller holds the lock of the series.
     fn store_chunk(&self, task: &FetchTask, state: &mut SeriesState, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
-        let (interval, placed, agentic) = (chunk.interval(), task.fetch.spec.placed, task.fetch.spec.agentic);
-        if !self.is_storable(chunk, placed) {
+        let (interval, placement, agentic) = (chunk.interval(), task.fetch.spec.placement, task.fetch.spec.agentic);
+        if !self.is_storable(chunk, placement) {
             return Err(NotStored::AlwaysAskedAfresh);
         }
         let settled_before = self.settings.freshness_policy.settled_before(chunk.fetched_at());
@@ -62,7 +62,7 @@ impl Fetcher {
         if self.purges.is_purged(&task.series, chunk) {
             return Err(NotStored::Purged);
         }
-        let exact = placed == PlacementCheck::Unchecked;
+        let exact = placement == PlacementCheck::Unchecked;
         let entry = CacheEntry::insert(chunk, &self.memory);
         let id = entry.id;
         // The leader writes the chunks that it fetches to Redis itself.
@@ -88,11 +88,11 @@ impl Fetcher {
     }
 
     /// Whether a chunk can serve a later request.
-    pub(in crate::cache) fn is_storable(&self, chunk: &Chunk, placed: PlacementCheck) -> bool {
+    pub(in crate::cache) fn is_storable(&self, chunk: &Chunk, placement: PlacementCheck) -> bool {
         let (interval, fetched_at) = (chunk.interval(), chunk.fetched_at());
         let policy = &self.settings.freshness_policy;
         let settled = interval.end <= policy.settled_before(fetched_at);
-        // An open window that is not cut by time ends at now, and no later window ends there.
-        settled || (placed == PlacementCheck::Checked && policy.worth_keeping(interval, fetched_at))
+        // An open window that is fetched exactly ends at now, and no later window ends there.
+        settled || (placement == PlacementCheck::Checked && policy.worth_keeping(interval, fetched_at))
     }
 }

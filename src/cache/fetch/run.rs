@@ -1,4 +1,5 @@
-//! The life of a fetch, from its start to its end.
+//! The life of a fetch, from its start to its end, and the reasons for not caching anything of one that failed
+//! ([`not_stored_reason`]).
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::paging::{FetchedRun, PagingError, PlacementCheck, RowOrder, Run};
 use crate::quota::QuotaError;
 use crate::request::{RunWaiters, Series};
 use crate::telemetry;
-use crate::window::{Interval, PlannedRun, Timestamp, small_run_length};
+use crate::window::{PlannedRun, Timestamp, small_run_length};
 
 impl Fetcher {
     /// Starts one run of a batch. The caller holds the lock of the series.
@@ -30,7 +31,7 @@ impl Fetcher {
     ) -> Arc<InFlightFetch> {
         let BatchedRun { plan: PlannedRun { interval, items }, agentic, owner } = run;
         let epoch = self.purges.epoch(&series.account);
-        let spec = FetchSpec { interval, agentic, placed: PlacementCheck::Checked, began_at, epoch };
+        let spec = FetchSpec { interval, agentic, placement: PlacementCheck::Checked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
         let fetch = InFlightFetch::new(spec, items, RunWaiters::new(owner.requester), scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), &owner.waiters);
@@ -38,14 +39,15 @@ impl Fetcher {
         fetch
     }
 
-    /// Starts a fetch of exactly one window, which is not cut by time. The caller holds the lock of the series.
+    /// Starts a fetch of exactly one window, which is not divided into chunks. The caller holds the lock of the series.
     pub(in crate::cache) fn fetch_exactly(self: &Arc<Self>, window: ExactWindow<'_>) -> Arc<InFlightFetch> {
         if let Some(remote) = self.remote(&window.series.account) {
             return remote.fetch_exactly(self, window);
         }
         let ExactWindow { series, shared, state, interval, waiter, .. } = window;
         let (began_at, epoch) = (self.clock.now(), self.purges.epoch(&series.account));
-        let spec = FetchSpec { interval, agentic: series.agentic, placed: PlacementCheck::Unchecked, began_at, epoch };
+        let spec =
+            FetchSpec { interval, agentic: series.agentic, placement: PlacementCheck::Unchecked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
         let fetch = InFlightFetch::new(spec, None, RunWaiters::new(waiter.requester.clone()), scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
@@ -59,15 +61,15 @@ impl Fetcher {
         let run = Run {
             series: task.series.clone(),
             interval: spec.interval,
-            placed: spec.placed,
+            placement: spec.placement,
             planned,
             waiters: waiters.clone(),
             status: task.fetch.status().clone(),
-            packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placed, spec.epoch),
+            packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placement, spec.epoch),
         };
-        // A task of its own: should it panic, the waiters are still notified.
+        // A task of its own: should it panic, the fetch is lost and its waiters are still notified.
         let fetched = tokio::spawn(self.paging.clone().oneshot(run)).await;
-        let result = match fetched.unwrap_or(Err(PagingError::Torn(Interval::default()))) {
+        let result = match fetched.unwrap_or(Err(PagingError::Lost)) {
             Ok(FetchedRun { interval, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.interval().start);
                 self.store_chunks(&task, interval, &packed);
@@ -87,6 +89,7 @@ impl Fetcher {
                 run_length.on_oversized_run(spec.interval.length(), planned.is_some(), first);
                 Ok(FetchedInterval::nothing())
             }
+            Err(PagingError::Lost) => Err(CacheError::FetchLost),
             Err(error) => Err(CacheError::Paging(error)),
         };
         self.finish_fetch(&task, result);
@@ -139,13 +142,14 @@ fn not_stored_reason(error: &CacheError) -> NotStored {
         CacheError::Paging(PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader)) => NotStored::Unwanted,
         CacheError::Paging(PagingError::Torn(_)) | CacheError::ItemsMoving => NotStored::RowsMoved,
         CacheError::Paging(PagingError::WindowField) => NotStored::WrongWindowField,
-        CacheError::Paging(PagingError::MisplacedItem(_)) => NotStored::MisplacedItem,
-        CacheError::Paging(PagingError::Unplaced | PagingError::NoneIsPlaced) => NotStored::NoTimestamp,
+        CacheError::Paging(PagingError::OutsideInterval(_)) => NotStored::OutsideInterval,
+        CacheError::Paging(PagingError::WithoutTimestamp | PagingError::AllWithoutTimestamp) => NotStored::NoTimestamp,
         CacheError::Paging(PagingError::Oversized | PagingError::TooLarge { .. })
         | CacheError::TooLargeToBuffer { .. } => NotStored::TooLarge,
         // No fetch fails with `PinnedMemoryFull`, which concerns answers.
         CacheError::TooManyFetches { .. }
         | CacheError::FetchLost
+        | CacheError::Paging(PagingError::Lost)
         | CacheError::Damaged(_)
         | CacheError::ConfigMismatch
         | CacheError::PinnedMemoryFull => NotStored::Lost,

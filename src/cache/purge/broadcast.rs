@@ -1,4 +1,5 @@
-//! Messages about purges, and the periodic check for purges whose messages were lost.
+//! Tells the other replicas of a purge, at once, by messages. A purge is broadcast only after Redis has accepted it
+//! (`sync_with_redis.rs`), so that the periodic check finds the purges whose messages were lost.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};

@@ -6,11 +6,11 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `types.rs` | a purge, and its result |
-//! | `tombstones.rs` | the rule, and the purges of an account; pure |
-//! | `purges.rs` | the known purges, and the sweep of memory |
-//! | `replicator.rs` | the tombstones in Redis, and the marker that says whether they have changed |
-//! | `replicate.rs` | keeps the known purges and those in Redis the same |
-//! | `broadcast.rs` | messages to other replicas, and the check for lost ones |
+//! | `tombstones.rs` | the tombstones of one account, as a value, and the rule by which they purge a chunk; pure |
+//! | `purges.rs` | where this replica remembers purges: the tombstones of all accounts; and the sweep of memory |
+//! | `replicator.rs` | where purges are remembered for all replicas: in Redis, with a marker of changes |
+//! | `sync_with_redis.rs` | writes the purges of this replica to Redis, and learns those of others from there |
+//! | `broadcast.rs` | tells other replicas of a purge that is in Redis, and checks for lost messages |
 //! | `confirmations.rs` | the purges that wait for confirmations |
 //! | `delete.rs` | deletes purged chunks from Redis |
 
@@ -18,8 +18,8 @@ mod broadcast;
 mod confirmations;
 mod delete;
 mod purges;
-mod replicate;
 mod replicator;
+mod sync_with_redis;
 mod tombstones;
 mod types;
 

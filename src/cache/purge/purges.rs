@@ -1,4 +1,5 @@
-//! The known purges, and the sweep of memory.
+//! Where this replica remembers purges: the tombstones of each account that it knows of ([`PurgesInner::known`]), and
+//! the sweep of memory by them. A restart loses them; `replicator.rs` is what Redis remembers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,13 +20,13 @@ use crate::replicas::{Mailbox, MessageKind, Tombstone};
 use crate::request::Series;
 use crate::window::Interval;
 
-/// The known purges, for everything that stores or serves chunks. Clones share them.
+/// The purges that this replica knows of, for everything that stores or serves chunks. Clones share them.
 #[derive(Clone)]
 pub struct Purges(pub(super) Arc<PurgesInner>);
 
 pub(super) struct PurgesInner {
-    /// The known purges of each account. Locked for bookkeeping only; it may be locked while a series is, never the
-    /// other way round.
+    /// The tombstones of each account that are known. Locked for bookkeeping only; it may be locked while a series is,
+    /// never the other way round.
     known: Mutex<HashMap<Arc<str>, Arc<Tombstones>>>,
     series_map: SeriesMap,
     memory: Memory,

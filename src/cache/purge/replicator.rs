@@ -1,5 +1,5 @@
-//! The purges that all replicas know of: in Redis, a hash of tombstones for each account, and a marker that changes
-//! with it.
+//! Where purges are remembered for all replicas, across restarts: in Redis, a hash of tombstones for each account, and
+//! a marker that changes with it.
 //!
 //! No marker is ever used twice. A replica that reads the marker that it read last knows everything in the hash, even
 //! if Redis was emptied meanwhile. A replica that knows more than the hash writes it there again, so that Redis knows

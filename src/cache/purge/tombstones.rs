@@ -1,4 +1,5 @@
-//! The purges of an account, and which chunks are purged by them. Pure.
+//! The tombstones of one account, as a value, and the rule by which a chunk is purged. Pure: `purges.rs` remembers the
+//! tombstones.
 //!
 //! Each purge has a number, its epoch, and each chunk carries the last epoch that was known when its run began. Whether
 //! a chunk may be served is decided by numbers and not by clocks: it may not if a purge that overlaps it has a greater

@@ -109,7 +109,7 @@ impl RedisTier {
         series: &Series,
         handover: &str,
         chunks: &[ChunkRef],
-        placed: PlacementCheck,
+        placement: PlacementCheck,
     ) -> Result<Option<Vec<Chunk>>, ConnectionError> {
         let name = self.inner.keys.series(series);
         let mut taken = Vec::with_capacity(chunks.len());
@@ -138,7 +138,7 @@ impl RedisTier {
                 };
                 for ((field, is_in_handover), value) in fields.iter().zip(values) {
                     let Reply::Bytes(value) = value else { return Ok(None) };
-                    let Ok(chunk) = self.inner.decode(key, field.as_bytes(), value, placed) else { return Ok(None) };
+                    let Ok(chunk) = self.inner.decode(key, field.as_bytes(), value, placement) else { return Ok(None) };
                     if !is_in_handover {
                         chunk.set_shared();
                     }

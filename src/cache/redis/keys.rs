@@ -1,4 +1,4 @@
-//! The spelling of all keys and fields that the cache has in Redis. Pure.
+//! The spelling of each key, and of the fields, that the cache has in Redis. Pure.
 //!
 //! | key | type | contents |
 //! | --- | --- | --- |

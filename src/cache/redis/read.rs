@@ -133,11 +133,11 @@ impl Inner {
         cell: &str,
         field: &[u8],
         value: Bytes,
-        placed: PlacementCheck,
+        placement: PlacementCheck,
     ) -> Result<Chunk, DecryptError> {
         let name = value_name(cell, field);
         let value = self.cipher.open(value, &name)?;
-        let chunk = match placed {
+        let chunk = match placement {
             PlacementCheck::Checked => Chunk::from_bytes(&value, &name),
             PlacementCheck::Unchecked => Chunk::from_bytes_unplaced(&value, &name),
         };

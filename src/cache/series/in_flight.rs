@@ -1,5 +1,5 @@
-//! A fetch in flight: one bounded run, shared by all requests that need a part of its interval (single-flight of
-//! intervals). It belongs to no request: a waiter may leave, and the others still get the result.
+//! A fetch in flight: one bounded run, which all requests for overlapping windows share (single-flight of intervals).
+//! It belongs to no request: a waiter may leave, and the others still get the result.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -44,7 +44,7 @@ impl FetchedInterval {
 pub(in crate::cache) struct FetchSpec {
     pub(in crate::cache) interval: Interval,
     pub(in crate::cache) agentic: bool,
-    pub(in crate::cache) placed: PlacementCheck,
+    pub(in crate::cache) placement: PlacementCheck,
     pub(in crate::cache) began_at: Timestamp,
     /// The last purge of the account that was known when the run began, or when the leader was asked for it.
     pub(in crate::cache) epoch: u64,
@@ -162,8 +162,8 @@ impl InFlightFetch {
 
     /// Whether a request for `interval`, with or without `agenticActivities`, can use the result.
     pub(in crate::cache) fn serves(&self, interval: Interval, agentic: bool) -> bool {
-        let FetchSpec { placed, agentic: is_agentic, .. } = self.spec;
-        placed == PlacementCheck::Checked && (is_agentic || !agentic) && self.interval().overlaps(interval)
+        let FetchSpec { placement, agentic: is_agentic, .. } = self.spec;
+        placement == PlacementCheck::Checked && (is_agentic || !agentic) && self.interval().overlaps(interval)
     }
 
     /// Sets the result and notifies the waiters. The caller holds the lock of the series and has removed the fetch from

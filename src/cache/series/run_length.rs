@@ -1,8 +1,9 @@
-//! How long the runs of a series may be.
+//! How long a run of pages may be where the upstream's rows come in no order. Elsewhere only the number of expected
+//! items limits it.
 
 use std::time::Duration;
 
-/// The longest run of a series, by the order of the upstream's rows. A run whose rows come in no order cannot be cut
+/// The longest run of a series, by the order of the upstream's rows. A run whose rows come in no order cannot end early
 /// when it turns out too large, so its length grows from small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cache) enum RunLengthPolicy {
@@ -40,8 +41,8 @@ impl RunLengthPolicy {
         };
     }
 
-    /// Learns from a run of this length that was too large and could not be cut. `first` is the length to begin with if
-    /// the run was not `planned` by a known density.
+    /// Learns from a run of this length that was too large and could not end early. `first` is the length to begin with
+    /// if the run was not `planned` by a known density.
     pub(in crate::cache) fn on_oversized_run(&mut self, length: Duration, planned: bool, first: Duration) {
         let half = (length / 2).max(Duration::from_secs(1));
         *self = if planned {

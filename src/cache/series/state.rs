@@ -12,8 +12,8 @@ use crate::cache::chunk::Chunk;
 use crate::cache::store::{CacheEntry, EntryIndex, Memory};
 use crate::window::{Density, Interval, IntervalSet};
 
-/// How long an interval is remembered whose items cannot be cut by time.
-const UNCUT_LIFETIME: Duration = Duration::from_hours(1);
+/// How long an interval is remembered whose windows must be fetched exactly.
+const EXACT_LIFETIME: Duration = Duration::from_hours(1);
 /// How long a torn interval is not fetched again, at first.
 const FIRST_TORN_LIFETIME: Duration = Duration::from_secs(30);
 /// How long a torn interval is not fetched again, at most.
@@ -23,26 +23,27 @@ const MAX_TORN_LIFETIME: Duration = Duration::from_mins(10);
 #[derive(Debug, Default)]
 pub(in crate::cache) struct SeriesState {
     pub(in crate::cache) entries: EntryIndex,
-    /// Answers to windows that cannot be cut by time, each as a whole, by interval and `agentic`.
+    /// Answers to windows that are fetched exactly, by interval and `agentic`.
     pub(in crate::cache) exact: HashMap<(Interval, bool), CacheEntry>,
     pub(in crate::cache) in_flight: Vec<Arc<InFlightFetch>>,
     pub(in crate::cache) pending: Option<PendingBatch>,
     pub(in crate::cache) run_length: RunLengthPolicy,
-    /// Intervals with an item that cannot be placed: windows that overlap them are fetched as a whole.
-    uncut: NegativeCache,
+    /// Intervals with an item that lies outside of them, or has no timestamp: windows that overlap them are fetched
+    /// exactly.
+    exact_only: NegativeCache,
     /// Intervals whose rows moved during each scan.
     torn: NegativeCache,
 }
 
 impl SeriesState {
-    /// Remembers for an hour that windows that overlap `interval` cannot be cut.
-    pub(in crate::cache) fn mark_uncut(&mut self, interval: Interval) {
-        self.uncut.insert(interval, UNCUT_LIFETIME, UNCUT_LIFETIME);
+    /// Remembers for an hour that windows that overlap `interval` must be fetched exactly.
+    pub(in crate::cache) fn mark_exact(&mut self, interval: Interval) {
+        self.exact_only.insert(interval, EXACT_LIFETIME, EXACT_LIFETIME);
     }
 
-    /// Whether this window is known not to be cut.
-    pub(in crate::cache) fn is_uncut(&self, window: Interval) -> bool {
-        self.uncut.any_overlapping(window)
+    /// Whether this window must be fetched exactly, as far as is known.
+    pub(in crate::cache) fn must_fetch_exactly(&self, window: Interval) -> bool {
+        self.exact_only.any_overlapping(window)
     }
 
     /// Remembers for a while that the rows of `interval` move.
@@ -108,7 +109,7 @@ impl SeriesState {
         };
         self.entries.retain(&mut keep);
         self.exact.retain(|_, entry| keep(entry));
-        self.uncut.clear();
+        self.exact_only.clear();
         self.torn.clear();
         for id in &purged {
             memory.remove(*id);
@@ -141,14 +142,14 @@ impl SeriesState {
     pub(in crate::cache) fn sweep(&mut self, memory: &Memory) {
         self.entries.retain(|entry| memory.contains(entry.id));
         self.exact.retain(|_, entry| memory.contains(entry.id));
-        self.uncut.remove_expired();
+        self.exact_only.remove_expired();
         self.torn.remove_expired();
     }
 
     /// Whether the state is empty.
     pub(in crate::cache) fn is_idle(&self) -> bool {
         let has_no_entries = self.entries.is_empty() && self.exact.is_empty();
-        let has_no_failures = self.uncut.is_empty() && self.torn.is_empty();
+        let has_no_failures = self.exact_only.is_empty() && self.torn.is_empty();
         has_no_entries && has_no_failures && self.in_flight.is_empty() && self.pending.is_none()
     }
 }

@@ -1,4 +1,5 @@
-//! Chunks, hot blocks and whole answers in memory, each bounded in bytes. The only file that names moka.
+//! How much memory chunks, hot blocks and the response cache take: each is bounded in bytes. The only file that names
+//! moka.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use crate::window::Timestamp;
 
 /// Divisor of `cache.memory` that gives the share of hot blocks.
 const HOT_BLOCKS_DIVISOR: u64 = 16;
-/// Divisor of `cache.memory` that gives the share of whole answers.
+/// Divisor of `cache.memory` that gives the share of the response cache.
 const ANSWERS_DIVISOR: u64 = 16;
 /// Divisor of `cache.memory` that gives the share of pages of fetches in flight, and of holes in the heap.
 const FETCHES_DIVISOR: u64 = 8;
@@ -93,7 +94,7 @@ impl HotBlockCache {
     }
 }
 
-/// Whole answers to repeated requests, by a hash. Cheap to clone; clones share their state.
+/// The response cache's answers, by a hash of the request. Cheap to clone; clones share their state.
 #[derive(Clone, Debug)]
 pub struct AnswerStore<T: Clone + Send + Sync + 'static>(Cache<u64, (T, u32)>);
 

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `memory` | [`Memory`]: chunks in an LRU cache, hot blocks, whole answers; the only file that names moka |
+//! | `memory` | [`Memory`]: chunks in an LRU cache, hot blocks, the response cache; the only file that names moka |
 //! | `hot_blocks` | keys of hot blocks, and the block cache of one chunk |
 //! | `entries` | [`EntryIndex`]: the interval map of the cache entries of one series |
 //! | `range_stats` | tree of item counts, by which a page deep in a long window is found |

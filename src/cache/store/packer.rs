@@ -14,7 +14,7 @@ const MAX_CHUNK_TEXT_BYTES: usize = 1 << 20;
 pub(in crate::cache) struct ChunkPacker {
     freshness_policy: FreshnessPolicy,
     grid: Grid,
-    placed: PlacementCheck,
+    placement: PlacementCheck,
     /// The last purge of the account that was known when the run began.
     epoch: u64,
 }
@@ -23,10 +23,10 @@ impl ChunkPacker {
     pub(in crate::cache) fn new(
         freshness_policy: &FreshnessPolicy,
         grid: Grid,
-        placed: PlacementCheck,
+        placement: PlacementCheck,
         epoch: u64,
     ) -> Self {
-        Self { freshness_policy: freshness_policy.clone(), grid, placed, epoch }
+        Self { freshness_policy: freshness_policy.clone(), grid, placement, epoch }
     }
 
     fn cut(&self, part: &RunPart) -> Vec<Arc<Chunk>> {
@@ -50,7 +50,7 @@ impl ItemPacker for ChunkPacker {
     type Packed = Arc<Chunk>;
 
     fn pack(&self, part: RunPart) -> Vec<Arc<Chunk>> {
-        match self.placed {
+        match self.placement {
             PlacementCheck::Checked => self.cut(&part),
             PlacementCheck::Unchecked => {
                 let chunk = Chunk::new(part.interval, part.fetched_at, Settled::Yes, &part.items);

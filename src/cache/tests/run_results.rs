@@ -125,3 +125,20 @@ async fn torn_second_is_not_fetched_again_at_once() {
     harness.next_run().await.succeed();
     assert_whole(&answered(again).await, 0, 100);
 }
+
+async fn panic_in_run(_: PackedRun) -> RunOutcome {
+    panic!("a defect of the gateway")
+}
+
+/// A panic is a defect of the gateway: it is neither the upstream's failure nor a sign of moving rows.
+#[tokio::test(start_paused = true)]
+async fn panicked_run_fails_its_request_and_counts_as_lost() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (.., cache) = layer(1 << 30, Vec::new());
+    let answer =
+        cache.layer(service_fn(panic_in_run)).oneshot(query(series(), interval(0, 100), Requester::anyone())).await;
+    assert!(matches!(answer, Err(CacheError::FetchLost)), "{answer:?}");
+    assert!(metrics.render().contains(r#"koregate_not_stored_total{reason="lost"} 1"#), "{}", metrics.render());
+}

@@ -1,19 +1,19 @@
 //! Items that do not lie where they were requested.
 
 use super::*;
-use crate::paging::{MisplacedItem, PlacementCheck};
+use crate::paging::{OutsideItem, PlacementCheck};
 
 /// A second of settled time.
 const OLD: i64 = -90_000;
 
 /// The item of this second, in another window.
 fn misplaced(second: i64) -> PagingError {
-    PagingError::MisplacedItem(MisplacedItem { at: at(second), id: second.to_string().into() })
+    PagingError::OutsideInterval(OutsideItem { at: at(second), id: second.to_string().into() })
 }
 
 impl TestRun {
     fn is_cut(&self) -> bool {
-        self.run.placed == PlacementCheck::Checked
+        self.run.placement == PlacementCheck::Checked
     }
 
     /// Makes one call, and fails.
@@ -84,7 +84,7 @@ async fn item_found_in_its_second_affects_only_its_window() {
     whole.succeed();
     assert_whole(&answered(pending).await, OLD + 1_000, OLD + 1_100);
 
-    // The same window is cached, and a window that overlaps it is fetched uncut at once.
+    // The same window is cached, and a window that overlaps it is fetched exactly at once.
     assert_whole(
         &answered(harness.request(OLD + 1_000, OLD + 1_100, Priority::Interactive).await).await,
         OLD + 1_000,
@@ -153,7 +153,7 @@ async fn operator_clears_a_wrong_field() {
 async fn series_with_shifted_windows_affects_only_itself() {
     let mut harness = TestHarness::new();
     let shifting = Series { parameters: vec![("tz".to_owned(), "-5".to_owned())], ..series() };
-    for error in [misplaced(77), PagingError::NoneIsPlaced] {
+    for error in [misplaced(77), PagingError::AllWithoutTimestamp] {
         assert!(harness.is_cut(OLD).await);
         let pending = harness.request_series(shifting.clone(), OLD, OLD + 100, Priority::Interactive).await;
         let run = harness.next_run().await;
@@ -186,7 +186,7 @@ async fn windows_without_timestamps_make_field_wrong_unless_others_had() {
         }
         for window in 1..=3 {
             assert!(harness.stage.0.window_fields.wrong_accounts().is_empty(), "too few windows to decide");
-            let (pending, whole, second) = harness.fail(OLD + 1_000 * window, PagingError::NoneIsPlaced).await;
+            let (pending, whole, second) = harness.fail(OLD + 1_000 * window, PagingError::AllWithoutTimestamp).await;
             assert!(second.is_none());
             whole.succeed();
             answered(pending).await;

@@ -144,11 +144,11 @@ fn series() -> Arc<Series> {
 /// A run of unknown density, and its status.
 fn new_run(
     interval: Interval,
-    placed: PlacementCheck,
+    placement: PlacementCheck,
     waiters: Arc<RunWaiters>,
 ) -> (Run<Unpacked>, watch::Receiver<RunStatus>) {
     let (status, told) = watch::channel(RunStatus::new(interval, None));
-    (Run { series: series(), interval, placed, planned: None, waiters, status, packer: Unpacked }, told)
+    (Run { series: series(), interval, placement, planned: None, waiters, status, packer: Unpacked }, told)
 }
 
 /// The result of a run.
@@ -168,12 +168,12 @@ impl Played {
 }
 
 /// Runs one run against `upstream`.
-fn run(upstream: Upstream, interval: Interval, placed: PlacementCheck) -> Played {
-    run_planned(upstream, interval, placed, None)
+fn run(upstream: Upstream, interval: Interval, placement: PlacementCheck) -> Played {
+    run_planned(upstream, interval, placement, None)
 }
 
 /// Runs one run that is planned for `expected` items.
-fn run_planned(upstream: Upstream, interval: Interval, placed: PlacementCheck, planned: Option<f64>) -> Played {
+fn run_planned(upstream: Upstream, interval: Interval, placement: PlacementCheck, planned: Option<f64>) -> Played {
     let (bound, bounds) = (upstream.bound, upstream.bounds);
     let shared = Arc::new(Mutex::new(upstream));
     let below = service_fn({
@@ -184,7 +184,7 @@ fn run_planned(upstream: Upstream, interval: Interval, placed: PlacementCheck, p
         }
     });
     let settings = PagingLayer::new(&window(bound), &RunLimiters::default(), &settled()).bounded(bounds);
-    let (mut run, _told) = new_run(interval, placed, RunWaiters::new(Requester::anyone()));
+    let (mut run, _told) = new_run(interval, placement, RunWaiters::new(Requester::anyone()));
     run.planned = planned;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let result = runtime.block_on(settings.layer(below).oneshot(run));
@@ -327,7 +327,7 @@ fn second_that_always_tears_is_an_error() {
 
 /// The items show a timestamp that is an hour off from the one the upstream selects on.
 #[test]
-fn items_out_of_place_are_uncut() {
+fn items_outside_interval_are_served_whole() {
     let rows: Vec<_> = (0..50).map(|n| (Timestamp::from_seconds(n), format!("ac-{n}"))).collect();
     let interval = Interval::new(Timestamp::from_seconds(0), Timestamp::from_seconds(60));
     let misplaced = |rows: Vec<(Timestamp, String)>| {
@@ -336,7 +336,7 @@ fn items_out_of_place_are_uncut() {
         upstream
     };
     let Played { result, calls, .. } = run(misplaced(rows.clone()), interval, PlacementCheck::Checked);
-    assert!(matches!(result, Err(PagingError::MisplacedItem(_))), "{result:?}");
+    assert!(matches!(result, Err(PagingError::OutsideInterval(_))), "{result:?}");
     assert_eq!(calls, 2, "a freak answer gets one more chance");
     let played = run(misplaced(rows), interval, PlacementCheck::Unchecked);
     assert_eq!((played.calls, played.items(interval).len()), (1, 50));
@@ -349,7 +349,7 @@ fn item_without_timestamp_spoils_only_its_run() {
     let mut upstream = upstream(rows, Rows::Ascending, UpperBound::Exclusive);
     upstream.timeless_at = Some(30);
     let result = run(upstream, interval, PlacementCheck::Checked).result;
-    assert!(matches!(result, Err(PagingError::Unplaced)), "{result:?}");
+    assert!(matches!(result, Err(PagingError::WithoutTimestamp)), "{result:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A time without Redis, and the share of a replica during it. Pure.
+//! Which share of the quota a replica has without Redis ([`shares`]), and the outage during which it has it. Pure.
 
 use std::collections::BTreeSet;
 

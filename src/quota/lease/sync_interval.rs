@@ -10,8 +10,8 @@ use super::timing::LEASE_DURATION;
 use crate::quota::limiter::MonotonicTime;
 use crate::replicas::ReplicaId;
 
-/// The interval of pulses, by which an idle leader renews its lease and an idle follower checks that the lease is
-/// leadership. The death of a leader is noticed after a lease and this at the latest.
+/// The interval of pulses, by which an idle leader renews its lease and an idle follower checks that the leader
+/// still holds the lease. The death of a leader is noticed after a lease and this at the latest.
 pub(in crate::quota) const PULSE_INTERVAL: Duration = Duration::from_millis(650);
 /// The interval of exchanges while the replica is idle.
 const IDLE_EXCHANGE_INTERVAL: Duration = Duration::from_mins(1);

@@ -1,9 +1,13 @@
-//! Durations of leases, and the size of a batch of granted calls, which several files of the lease use.
+//! How long a dead leader delays the other replicas: another one is the leader within [`LEASE_DURATION`] and
+//! `PULSE_INTERVAL` (`sync_interval.rs`), together 1.9 s. A request whose leader stays silent fails
+//! `LEADER_SILENCE_TIMEOUT` (`cache/answer/wait.rs`) after its queue timeout.
+//!
+//! The other durations here, and the size of a batch of granted calls, are used by several files of the lease, too.
 
 use std::time::Duration;
 
-/// The duration of a lease, and of the session in Redis that keeps it valid: how long a dead leader delays the next
-/// one. A replica that has had no answer for so long knows that no lease is valid, if no other has had one either.
+/// The duration of a lease, and of the session in Redis that keeps it valid: so long the lease of a dead leader lasts
+/// at most. A replica that has had no answer for so long knows that no lease is valid, if no other has had one either.
 pub(in crate::quota) const LEASE_DURATION: Duration = Duration::from_millis(1250);
 /// The largest number of calls that are granted at once: so many may be lost with a leader that dies.
 pub(super) const GRANT_BATCH_SIZE: u32 = 8;

@@ -1,4 +1,5 @@
-//! Ledger: an exact sliding-window log of the calls that count against each rolling limit. Pure: time is an argument.
+//! Ledger: whether each rolling limit has room for a call, by an exact sliding-window log of the calls that count
+//! against it. Pure: time is an argument.
 
 mod forecast;
 #[cfg(test)]

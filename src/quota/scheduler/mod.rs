@@ -1,4 +1,5 @@
-//! Fair queue of the upstream calls of one account, and the gates that each call passes.
+//! Fair queue of the upstream calls of one account, and the gates that each call passes: the reasons for which a call
+//! may have to wait.
 //!
 //! [`CallScheduler::acquire`] queues a call and returns a [`CallPermit`]. A call that is woken asks the gates in this
 //! order, and waits at the first one that is closed:

@@ -1,4 +1,4 @@
-//! Queue of the calls that wait for a permit: by priority, then by fair share, then by arrival.
+//! The order in which waiting calls are granted a permit: by priority, then by fair share, then by arrival.
 
 mod fair_share;
 

@@ -1,4 +1,4 @@
-//! State file: the calls of a process that was killed, for the process after it.
+//! State file: the calls that a killed process had made, for the process after it.
 //!
 //! The file has one line of text for each call that may still count, all of one width, overwritten in place. So it is
 //! never half rewritten, needs no compaction, and is as small as the largest number of calls that counted at once. No

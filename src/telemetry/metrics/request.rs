@@ -1,5 +1,5 @@
-//! Counters of requests, and the access log. Both are on the path of each hit, so metrics are counted with registered
-//! handles.
+//! Counters of requests, and the fields and spelling of a line of the access log, which `edge/access.rs` has made. Both
+//! are on the path of each hit, so metrics are counted with registered handles.
 
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};

@@ -7,9 +7,11 @@
 //! | `imports` | the tables of allowed imports |
 //! | `circles` | circles of imports between files |
 //! | `checker` | tests of the rules |
+//! | `questions` | the table "Where is it?" of `CONTRIBUTING.md` |
 
 mod checker;
 mod circles;
 mod imports;
 mod paths;
+mod questions;
 mod sources;

@@ -1,5 +1,5 @@
-//! Fair queueing by virtual time (Demers, Keshav, Shenker, 1989): each call advances the virtual time of its caller by
-//! `1 / weight`, and the caller with the lowest goes first. Pure.
+//! Fairness between callers, for calls: fair queueing by virtual time (Demers, Keshav, Shenker, 1989). Each call
+//! advances the virtual time of its caller by `1 / weight`, and the caller with the lowest goes first. Pure.
 //!
 //! While callers compete, the numbers of their calls are in proportion to their weights, however many calls of each
 //! wait.

@@ -1,4 +1,5 @@
-//! Keeps the known purges and those in Redis the same, and brings the purges of this replica to all others.
+//! Writes a purge to Redis, again and again until that succeeds, and learns the purges of other replicas from there:
+//! the tombstones that this replica remembers and those in Redis become the same. Then `broadcast.rs` tells the others.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
