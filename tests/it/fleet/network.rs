@@ -48,13 +48,16 @@ struct State {
     listeners: BTreeMap<Node, UnboundedSender<SimStream>>,
     cut_until: BTreeMap<(Node, Node), Duration>,
     connections: Vec<(Node, Node, [Arc<Mutex<Pipe>>; 2])>,
+    /// What was sent: when, by whom, to whom, and how many bytes.
+    sent: Vec<(Duration, Node, Node, usize)>,
 }
 
 impl Net {
     pub(super) fn new(seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        let (listeners, cut_until, connections) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self(Arc::new(Mutex::new(State { random, max_latency: 3, listeners, cut_until, connections })))
+        let (listeners, cut_until) = (BTreeMap::new(), BTreeMap::new());
+        let (connections, sent) = (Vec::new(), Vec::new());
+        Self(Arc::new(Mutex::new(State { random, max_latency: 3, listeners, cut_until, connections, sent })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -90,6 +93,11 @@ impl Net {
             }
             !is_reset && pipes.iter().all(|pipe| Arc::strong_count(pipe) > 1)
         });
+    }
+
+    /// What was sent up to now: when, by whom, to whom, and how many bytes.
+    pub(super) fn sent(&self) -> Vec<(Duration, Node, Node, usize)> {
+        self.lock().sent.clone()
     }
 
     /// Sets the longest latency, in milliseconds.
@@ -265,6 +273,7 @@ impl AsyncWrite for SimStream {
         let written = bytes.len().min(MAX_UNDER_WAY - pipe.bytes);
         let last = pipe.under_way.back().map_or(Duration::ZERO, |(at, _)| *at);
         let at = last.max(self.net.arrival(self.route.0, self.route.1));
+        self.net.lock().sent.push((now(), self.route.0, self.route.1, written));
         pipe.under_way.push_back((at, bytes[..written].to_vec()));
         pipe.bytes += written;
         if let Some(reader) = pipe.reader.take() {

@@ -1,5 +1,6 @@
 //! One run: a fleet, its faults, its callers, and the checks.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use koregate::quota::Role;
@@ -7,6 +8,7 @@ use koregate::quota::Role;
 use super::client::{Outcome, Record, WindowRequest};
 use super::faults::{Event, FaultClass, draw};
 use super::oracle::{AnsweredWindow, Line};
+use super::randomness;
 use super::world::World;
 use super::{FAULTS_END, GATEWAYS, LIMITS, MAX_AGE, SETTLE_AFTER, START, STREAMS};
 use crate::support::ACCOUNT;
@@ -44,9 +46,26 @@ pub(super) struct Report {
     pub(super) reached: Reached,
 }
 
+impl Report {
+    /// The lines of the report, each of which begins with its kind.
+    pub(super) fn render(&self) -> String {
+        let Self { class, trace, hash, overruns, violations, reached } = self;
+        let mut text = String::new();
+        for line in trace.lines() {
+            writeln!(text, "trace {line}").unwrap();
+        }
+        for violation in violations {
+            writeln!(text, "violation {violation}").unwrap();
+        }
+        writeln!(text, "result {hash:016x} {class:?} {overruns:?} {reached:?}").unwrap();
+        text
+    }
+}
+
 /// Runs one seed.
 pub(super) fn run(seed: u64) -> Report {
     let class = if seed % 2 == 0 { FaultClass::Exact } else { FaultClass::All };
+    randomness::follow(seed);
     let mut world = World::new(seed);
     let events = draw(&mut fastrand::Rng::with_seed(seed ^ 0x6576), class);
     let mut run = Run {
@@ -63,6 +82,9 @@ pub(super) fn run(seed: u64) -> Report {
         .extend(world.redis.unknown_commands().into_iter().map(|command| format!("the model lacks {command}")));
     let overruns = LIMITS
         .map(|(requests, per)| world.control.max_in_any_window(per).saturating_sub(usize::try_from(requests).unwrap()));
+    for (at, from, to, bytes) in world.net.sent() {
+        world.trace.add(at, "sent", &(from, to, bytes));
+    }
     let (trace, hash) = (world.trace.text().to_owned(), world.trace.hash());
     Report { class, trace, hash, overruns, violations: run.violations, reached: run.reached }
 }

@@ -70,7 +70,6 @@ enum Ending {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
-        fastrand::seed(seed);
         let net = Net::new(seed ^ 0x6e65_7477);
         let (redis_host, upstream_host) = (Host::start(Duration::ZERO), Host::start(Duration::ZERO));
         let redis = RedisModel::new();
