@@ -18,6 +18,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz_targets;
 mod hex;
 mod mapped_bytes;
 pub mod paging;

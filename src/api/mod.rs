@@ -23,6 +23,8 @@ mod answer;
 mod body;
 mod dry_run;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gzip;
 mod head;
 mod negotiation;

@@ -26,6 +26,8 @@ mod cluster;
 mod error;
 mod estimate;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handles;
 mod outcome;
 mod purge;

@@ -12,6 +12,8 @@
 
 mod accounts;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keys;
 mod load;
 mod parse;

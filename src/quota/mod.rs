@@ -14,6 +14,8 @@
 //! This file has the stage itself ([`QuotaLayer`], [`QuotaStage`]) and the schedulers of all accounts
 //! ([`QuotaManager`]).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod lease;
 mod lease_driver;
 mod limiter;

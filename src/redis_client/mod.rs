@@ -24,6 +24,8 @@ mod connection;
 mod connector;
 mod dial;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod health;
 mod key;
 mod memory_policy;

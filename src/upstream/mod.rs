@@ -4,6 +4,8 @@ mod body;
 mod client;
 mod error;
 mod error_response;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod page;
 mod rate_limit_headers;
 mod tls;

@@ -41,7 +41,7 @@ const ROW_LEN: usize = 8 + 8 + 3 * 4;
 /// Bytes of a block in the index.
 const BLOCK_LEN: usize = 3 * 4;
 /// Bytes of the checksum.
-const CHECKSUM_LEN: usize = 16;
+pub(super) const CHECKSUM_LEN: usize = 16;
 
 impl Chunk {
     /// Encodes the chunk as the value of `name`; `None` if it was derived for a single answer.
@@ -157,7 +157,7 @@ impl Chunk {
     }
 }
 
-fn checksum(bytes: &[u8], name: &[u8]) -> u128 {
+pub(super) fn checksum(bytes: &[u8], name: &[u8]) -> u128 {
     let mut hash = Xxh3::new();
     hash.update(name);
     hash.update(bytes);

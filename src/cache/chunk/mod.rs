@@ -18,6 +18,8 @@ mod block_cache;
 mod builder;
 mod codec;
 mod deflate_splice;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(in crate::cache) mod json_strip;
 mod layout;
 mod page_range;

@@ -17,6 +17,8 @@
 mod broadcast;
 mod confirmations;
 mod delete;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod purges;
 mod replicate;
 mod replicator;

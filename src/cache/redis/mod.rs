@@ -16,6 +16,8 @@
 //! | `handover.rs` | chunks that the leader hands over to a follower |
 //! | `markers.rs` | the markers of a wrong `window.field` |
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handover;
 pub(in crate::cache) mod keys;
 mod listing;

@@ -19,7 +19,7 @@ enum Source {
     Machine { file: File, first: Duration, read: Instant },
     /// Time since the start of the process, on a machine without uptime. It has no meaning for another process.
     Process(Instant),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     Manual(std::sync::Arc<std::sync::atomic::AtomicU64>),
 }
 
@@ -38,7 +38,7 @@ impl BootClock {
     }
 
     /// A clock that a test sets, in milliseconds.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn manual(mark: Option<u32>, uptime: std::sync::Arc<std::sync::atomic::AtomicU64>) -> Self {
         Self { mark, source: Source::Manual(uptime) }
     }
@@ -53,7 +53,7 @@ impl BootClock {
         match &self.source {
             Source::Machine { file, first, read: at } => read(file).unwrap_or_else(|| *first + at.elapsed()),
             Source::Process(start) => start.elapsed(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Source::Manual(uptime) => Duration::from_millis(uptime.load(std::sync::atomic::Ordering::SeqCst)),
         }
     }

@@ -16,6 +16,8 @@
 
 mod backlog;
 mod boot_clock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod record;
 mod recovery;
 #[cfg(test)]
