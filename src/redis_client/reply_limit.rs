@@ -94,7 +94,9 @@ impl Scanner {
     }
 
     fn begin_value(&mut self, line: &[u8], output: &mut BytesMut) -> io::Result<()> {
-        let number = || std::str::from_utf8(&line[1..]).ok().and_then(|text| text.trim_end().parse::<i64>().ok());
+        // The parser would take a line that ends in another way for the beginning of a longer one, without end.
+        let text = line.strip_suffix(b"\r\n").ok_or(ReplyFault::Nonsense)?;
+        let number = || std::str::from_utf8(text.get(1..)?).ok()?.parse::<i64>().ok();
         // A negative number stands for no value.
         let length = || number().map(|number| u64::try_from(number).ok()).ok_or(ReplyFault::Nonsense);
         self.add(VALUE_OVERHEAD_BYTES)?;
@@ -277,7 +279,18 @@ mod tests {
 
     #[test]
     fn other_protocols_are_refused() {
-        for text in ["HTTP/1.1 200 OK\r\n", "$many\r\n", "*\r\n", "\r\n", "%1\r\n"] {
+        for text in [
+            "HTTP/1.1 200 OK\r\n",
+            "$many\r\n",
+            "*\r\n",
+            "\r\n",
+            "%1\r\n",
+            "\n",
+            "+a\n",
+            ":1\n",
+            "$1\nx\r\n",
+            "$1 \r\nx\r\n",
+        ] {
             assert!(seen(&[text.as_bytes()]).is_err(), "{text:?}");
         }
         assert!(seen(&[&vec![b'+'; MAX_LINE_BYTES + 1]]).is_err());
