@@ -20,8 +20,8 @@ const SECRET: &str = "s3cr3t-9f1c";
 /// If a property does not hold.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let (file, lines) = text.split_once(SEPARATOR).map_or((Some(text), ""), |(file, lines)| (Some(file), lines));
-    let file = file.filter(|file| !file.is_empty());
+    let (file, lines) = text.split_once(SEPARATOR).unwrap_or((text, ""));
+    let file = Some(file).filter(|file| !file.is_empty());
     let variables = lines.lines().filter_map(|line| line.split_once('='));
     let mut environment: BTreeMap<String, String> =
         variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

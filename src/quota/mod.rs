@@ -10,6 +10,7 @@
 //! | `role` | the role of this replica, for the stages above |
 //! | `state_file` | calls of a process that was killed, for the next one |
 //! | `savings` | balance of calls spent and calls saved |
+//! | `fuzz` | fuzz targets |
 //!
 //! This file has the stage itself ([`QuotaLayer`], [`QuotaStage`]) and the schedulers of all accounts
 //! ([`QuotaManager`]).

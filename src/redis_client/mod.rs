@@ -16,6 +16,7 @@
 //! | `reply_limit.rs` | bounds the size of replies before they are parsed |
 //! | `key.rs` | names as parts of keys |
 //! | `error.rs` | why a call has no replies |
+//! | `fuzz.rs` | a fuzz target |
 
 mod breaker;
 mod client;

@@ -35,7 +35,11 @@ pub fn gzip_splice(data: &[u8]) {
     }
     let total = wanted.len() as u64;
     let selected = wanted.into_iter().skip(index(page.offset)).take(page.limit.map_or(usize::MAX, index));
-    check_answers(&page.of(window), &selected.collect::<Vec<_>>(), page, total);
+    let (selected, answer) = (selected.collect::<Vec<_>>(), page.of(window));
+    // Frequent reads of what is in memory take another path than rare ones.
+    for _ in 0..if is_in_memory { 4 } else { 1 } {
+        check_answers(&answer, &selected, page, total);
+    }
 }
 
 fn index(number: u64) -> usize {
@@ -56,14 +60,11 @@ fn check_answers(items: &ItemSlice, wanted: &[Bytes], page: PageRange, total: u6
     };
     let lines: Vec<u8> = wanted.iter().flat_map(line).collect();
     for (format, wanted) in [(Format::Json, json.concat()), (Format::Ndjson, lines)] {
-        // Frequent reads take another path than rare ones.
-        for _ in 0..4 {
-            let plain = whole(items, format, Coding::Identity);
-            assert!(plain == wanted, "{format:?} differs: {} bytes, not {}", plain.len(), wanted.len());
-            assert_eq!(items.body_len(format), wanted.len() as u64);
-            let inflated = inflate(&whole(items, format, Coding::Gzip));
-            assert!(inflated == wanted, "{format:?} inflates to {} bytes, not {}", inflated.len(), wanted.len());
-        }
+        let plain = whole(items, format, Coding::Identity);
+        assert!(plain == wanted, "{format:?} differs: {} bytes, not {}", plain.len(), wanted.len());
+        assert_eq!(items.body_len(format), wanted.len() as u64);
+        let inflated = inflate(&whole(items, format, Coding::Gzip));
+        assert!(inflated == wanted, "{format:?} inflates to {} bytes, not {}", inflated.len(), wanted.len());
     }
 }
 

@@ -93,7 +93,7 @@ fn thousandths(text: &str) -> Option<u32> {
         matches!(whole, "0" | "1") && decimals.len() <= 3 && decimals.bytes().all(|digit| digit.is_ascii_digit());
     let decimals: u32 = format!("{decimals:0<3}").parse().ok()?;
     let whole: u32 = whole.parse().ok()?;
-    (is_valid && (whole == 0 || decimals == 0)).then_some(whole * 1000 + decimals)
+    (is_valid && (whole == 0 || decimals == 0)).then(|| whole * 1000 + decimals)
 }
 
 fn check_prefer(headers: &HeaderMap) {

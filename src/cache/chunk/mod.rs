@@ -12,6 +12,7 @@
 //! | `pinned` | bytes that answers hold though memory has evicted them |
 //! | `page_range` | `offset` and `limit`, and the items that they select |
 //! | `json_strip` | removal of one member from a JSON object |
+//! | `fuzz` | fuzz targets |
 
 mod access_counter;
 mod block_cache;

@@ -13,6 +13,7 @@
 //! | `broadcast.rs` | messages to other replicas, and the check for lost ones |
 //! | `confirmations.rs` | the purges that wait for confirmations |
 //! | `delete.rs` | deletes purged chunks from Redis |
+//! | `fuzz.rs` | a part of a fuzz target |
 
 mod broadcast;
 mod confirmations;

@@ -13,6 +13,7 @@
 //! | `recovery` | the lines of a process before this one |
 //! | `backlog` | records that could not be written yet |
 //! | `boot_clock` | uptime, which two processes share |
+//! | `fuzz` | a fuzz target |
 
 mod backlog;
 mod boot_clock;
