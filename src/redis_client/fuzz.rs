@@ -12,9 +12,8 @@ use super::connector::reply;
 use super::reply_limit::LimitedReplies;
 use crate::fuzz_targets::Input;
 
-/// Values of the largest size that a reply may hold, and the longest line.
+/// Values of the largest size that a reply may hold.
 const MAX_VALUES_PER_REPLY: usize = 4;
-const MAX_LINE_BYTES: usize = 64 << 10;
 /// More replies than this are not parsed.
 const MAX_REPLIES: usize = 1000;
 
@@ -40,7 +39,7 @@ fn parse(received: &[u8], max_value: usize) -> Vec<Reply> {
         match Parser::new().parse_value(&mut rest) {
             Ok(value) => replies.push(reply(value)),
             Err(error) if error.is_io_error() || error.is_connection_dropped() => {
-                let most = MAX_VALUES_PER_REPLY * max_value + MAX_LINE_BYTES;
+                let most = MAX_VALUES_PER_REPLY * max_value;
                 assert!(before.len() <= most, "{} bytes are buffered, more than {most}", before.len());
                 break;
             }

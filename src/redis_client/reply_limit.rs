@@ -99,7 +99,7 @@ impl Scanner {
         let number = || std::str::from_utf8(text.get(1..)?).ok()?.parse::<i64>().ok();
         // A negative number stands for no value.
         let length = || number().map(|number| u64::try_from(number).ok()).ok_or(ReplyFault::Nonsense);
-        self.add(VALUE_OVERHEAD_BYTES)?;
+        self.add(VALUE_OVERHEAD_BYTES + line.len() as u64)?;
         match line.first() {
             Some(b'$') => match length()? {
                 Some(length) if length > self.max_value => {
@@ -117,10 +117,7 @@ impl Scanner {
                 self.missing = self.missing.saturating_add(length()?.unwrap_or_default());
                 self.end_value();
             }
-            Some(b'+' | b'-' | b':') => {
-                self.add(line.len() as u64)?;
-                self.end_value();
-            }
+            Some(b'+' | b'-' | b':') => self.end_value(),
             _ => return Err(ReplyFault::Nonsense.into()),
         }
         output.extend_from_slice(line);
