@@ -46,3 +46,7 @@ bench-replay *flags:
 # Memory, and the time to ready
 bench-footprint *flags:
     benches/footprint {{flags}}
+
+# Fuzz one target until it fails or is stopped; `just fuzz page -max_total_time=60` (see fuzz/README.md)
+fuzz target *flags:
+    fuzz/run {{target}} {{flags}}

@@ -20,6 +20,9 @@ pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod environment;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz_targets;
 mod hex;
 mod mapped_bytes;
 pub mod network;

@@ -49,8 +49,14 @@ pub(super) fn etag(items: &ItemSlice, representation: Negotiated) -> String {
 /// Whether `If-None-Match` (RFC 9110, 13.1.2) matches, by weak comparison.
 pub(super) fn matches(if_none_match: &HeaderValue, etag: &str) -> bool {
     let Ok(known) = if_none_match.to_str() else { return false };
-    let etag = etag.trim_start_matches("W/");
-    known.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag)
+    let etag = opaque_tag(etag);
+    // A tag of another server's may contain commas, and between them anything but quotes: its parts are no tag of ours.
+    known.trim() == "*" || known.split(',').any(|known| opaque_tag(known.trim()) == etag)
+}
+
+/// An entity tag without the mark of a weak one.
+fn opaque_tag(etag: &str) -> &str {
+    etag.strip_prefix("W/").unwrap_or(etag)
 }
 
 /// `Cache-Status` of an answer that is complete.
@@ -83,6 +89,8 @@ mod tests {
         assert!(matches("\"a-1-j\""));
         assert!(matches("\"x\", W/\"a-1-j\""));
         assert!(matches("*"));
+        assert!(matches(" * "));
         assert!(!matches("\"a-2-j\""));
+        assert!(!matches("\"a,*,b\""), "a tag with commas");
     }
 }

@@ -16,6 +16,7 @@
 //! | `dry_run.rs` | the answer to a dry run |
 //! | `report.rs` | the report of an answer, made when its body has ended |
 //! | `usage.rs` | usage of each caller |
+//! | `fuzz/` | fuzz targets |
 //! | `seconds.rs` | durations in answers |
 //! | `error.rs` | errors of the stage, and of a body that is aborted |
 
@@ -23,6 +24,8 @@ mod answer;
 mod body;
 mod dry_run;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gzip;
 mod head;
 mod negotiation;

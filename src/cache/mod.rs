@@ -17,6 +17,7 @@
 //! | `handles` | the state that the stage shares with the admin plane |
 //! | `answer/` | assembles the answer to one request |
 //! | `estimate` | the cost of a window, for dry runs |
+//! | `fuzz` | fuzz targets |
 //!
 //! Each row imports from rows above it, apart from `stage`, which puts all of them together.
 
@@ -26,6 +27,8 @@ mod cluster;
 mod error;
 mod estimate;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handles;
 mod outcome;
 mod purge;

@@ -25,13 +25,19 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let context = LoadContext::new(environment.into_iter().collect());
-        let mut root = match file {
-            Some(file) => read_file(file)?,
-            None => ConfigNode::empty(Origin::Nowhere),
-        };
+        let root = file.map(read_file).transpose()?;
+        Self::from_tree(root, LoadContext::new(environment.into_iter().collect()))
+    }
+
+    /// Loads the tree of a file, if there is one, with the variables in `context` on top.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub(super) fn from_tree(file: Option<ConfigNode>, context: LoadContext) -> Result<Self, ConfigError> {
+        let is_without_file = file.is_none();
+        let mut root = file.unwrap_or_else(|| ConfigNode::empty(Origin::Nowhere));
         let settings = settings(&context);
-        if file.is_none() && !settings.keys().any(|path| names_account(path)) {
+        if is_without_file && !settings.keys().any(|path| names_account(path)) {
             single_account(&context, &settings, &mut root);
         }
         for (path, (variable, text)) in &settings {

@@ -8,10 +8,13 @@
 //! - `validate` and `accounts` define the keys, their defaults, and the checks between keys,
 //! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
-//! - `error` describes problems, and `render` prints a configuration without secrets.
+//! - `error` describes problems, and `render` prints a configuration without secrets,
+//! - `fuzz` is a fuzz target.
 
 mod accounts;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keys;
 mod load;
 mod parse;

@@ -68,7 +68,7 @@ impl TableReader<'_> {
             }
         }
         let found = match (file, env) {
-            (Some(file), _) => table.read_secret("file", &file, |_, path| read_file(path)),
+            (Some(file), _) => table.read_secret("file", &file, read_file),
             (_, Some(env)) => table.read_secret("env", &env, read_variable),
             (None, None) => {
                 if table.is_faultless() {
@@ -107,8 +107,8 @@ fn is_variable(node: &ConfigNode) -> bool {
 }
 
 /// The content of a file without one newline at its end, which editors and `kubectl` add.
-fn read_file(path: &str) -> Result<String, String> {
-    let mut text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+fn read_file(context: &LoadContext, path: &str) -> Result<String, String> {
+    let mut text = (context.read_file)(path).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => "the file that it names is not UTF-8".to_owned(),
         _ => format!("the file that it names cannot be read: {error}"),
     })?;

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::{fs, io};
 
 use super::error::{ConfigProblem, Origin};
 use super::keys;
@@ -13,13 +14,15 @@ use super::value_tree::{ConfigNode, Table, Value};
 pub(super) struct LoadContext {
     /// The variables that `{ env = "…" }` may name, by their names.
     pub(super) environment: BTreeMap<String, String>,
+    /// Reads a file that `{ file = "…" }` names.
+    pub(super) read_file: fn(&str) -> io::Result<String>,
     problems: RefCell<Vec<ConfigProblem>>,
 }
 
 impl LoadContext {
     /// A context without problems.
     pub(super) fn new(environment: BTreeMap<String, String>) -> Self {
-        Self { environment, problems: RefCell::default() }
+        Self { environment, read_file: |path| fs::read_to_string(path), problems: RefCell::default() }
     }
 
     /// Adds a problem of `key`, written at `origin`.

@@ -10,10 +10,13 @@
 //! | `role` | the role of this replica, for the stages above |
 //! | `state_file` | calls of a process that was killed, for the next one |
 //! | `savings` | balance of calls spent and calls saved |
+//! | `fuzz` | fuzz targets |
 //!
 //! This file has the stage itself ([`QuotaLayer`], [`QuotaStage`]) and the schedulers of all accounts
 //! ([`QuotaManager`]).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod lease;
 mod lease_driver;
 mod limiter;

@@ -359,7 +359,7 @@ fn packed(command: &Command) -> redis::Cmd {
     packed
 }
 
-fn reply(value: Value) -> Reply {
+pub(super) fn reply(value: Value) -> Reply {
     match value {
         Value::Nil => Reply::Nil,
         Value::Int(number) => Reply::Integer(number),

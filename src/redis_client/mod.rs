@@ -16,6 +16,7 @@
 //! | `reply_limit.rs` | bounds the size of replies before they are parsed |
 //! | `key.rs` | names as parts of keys |
 //! | `error.rs` | why a call has no replies |
+//! | `fuzz.rs` | a fuzz target |
 
 mod breaker;
 mod client;
@@ -24,6 +25,8 @@ mod connection;
 mod connector;
 mod dial;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod health;
 mod key;
 mod memory_policy;

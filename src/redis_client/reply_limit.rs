@@ -94,10 +94,12 @@ impl Scanner {
     }
 
     fn begin_value(&mut self, line: &[u8], output: &mut BytesMut) -> io::Result<()> {
-        let number = || std::str::from_utf8(&line[1..]).ok().and_then(|text| text.trim_end().parse::<i64>().ok());
+        // The parser would take a line that ends in another way for the beginning of a longer one, without end.
+        let text = line.strip_suffix(b"\r\n").ok_or(ReplyFault::Nonsense)?;
+        let number = || std::str::from_utf8(text.get(1..)?).ok()?.parse::<i64>().ok();
         // A negative number stands for no value.
         let length = || number().map(|number| u64::try_from(number).ok()).ok_or(ReplyFault::Nonsense);
-        self.add(VALUE_OVERHEAD_BYTES)?;
+        self.add(VALUE_OVERHEAD_BYTES + line.len() as u64)?;
         match line.first() {
             Some(b'$') => match length()? {
                 Some(length) if length > self.max_value => {
@@ -115,10 +117,7 @@ impl Scanner {
                 self.missing = self.missing.saturating_add(length()?.unwrap_or_default());
                 self.end_value();
             }
-            Some(b'+' | b'-' | b':') => {
-                self.add(line.len() as u64)?;
-                self.end_value();
-            }
+            Some(b'+' | b'-' | b':') => self.end_value(),
             _ => return Err(ReplyFault::Nonsense.into()),
         }
         output.extend_from_slice(line);
@@ -277,7 +276,18 @@ mod tests {
 
     #[test]
     fn other_protocols_are_refused() {
-        for text in ["HTTP/1.1 200 OK\r\n", "$many\r\n", "*\r\n", "\r\n", "%1\r\n"] {
+        for text in [
+            "HTTP/1.1 200 OK\r\n",
+            "$many\r\n",
+            "*\r\n",
+            "\r\n",
+            "%1\r\n",
+            "\n",
+            "+a\n",
+            ":1\n",
+            "$1\nx\r\n",
+            "$1 \r\nx\r\n",
+        ] {
             assert!(seen(&[text.as_bytes()]).is_err(), "{text:?}");
         }
         assert!(seen(&[&vec![b'+'; MAX_LINE_BYTES + 1]]).is_err());

@@ -199,6 +199,8 @@ fn decode_purge(text: &str) -> Option<PurgeMessage> {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod round_trips;
 #[cfg(test)]

@@ -24,6 +24,8 @@ mod replica_id;
 mod tombstone;
 
 pub use self::cipher::{Cipher, DecryptError};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::codec::fuzz;
 pub use self::fetch_message::{
     ChunkRef, FetchMessage, FetchReply, FetchSettings, RemoteFetch, RemoteResult, RequesterJson, SeriesJson, WireError,
 };

@@ -5,6 +5,8 @@ mod client;
 mod connector;
 mod error;
 mod error_response;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod page;
 mod rate_limit_headers;
 mod tls;

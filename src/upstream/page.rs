@@ -99,6 +99,10 @@ impl Page {
             return Err(BadPage::Empty);
         }
         let text = simdutf8::basic::from_utf8(body).map_err(|_| BadPage::NotText)?;
+        // serde would read a list as the members of the envelope in their order.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(BadPage::NotAPage);
+        }
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
             // serde appends the position.
             if error.to_string().starts_with(TOO_MANY_ITEMS) { BadPage::TooManyItems } else { BadPage::NotAPage }
@@ -168,6 +172,7 @@ mod tests {
         for (body, reason) in [
             ("", BadPage::Empty),
             ("<html>", BadPage::NotAPage),
+            (r#"[1,false,[{"a":1}]]"#, BadPage::NotAPage),
             (r#"{"numResults":1,"hasMore":false,"data":[{"a":1}"#, BadPage::NotAPage),
             (r#"{"numResults":1,"hasMore":false,"data":[{"a":1}]}{}"#, BadPage::NotAPage),
             (r#"{"numResults":0,"data":[]}"#, BadPage::NotAPage),

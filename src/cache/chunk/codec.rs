@@ -40,8 +40,10 @@ const HEADER_LEN: usize = 4 + 3 * 8 + 8 + 1 + 2 * 4;
 const ROW_LEN: usize = 8 + 8 + 3 * 4;
 /// Bytes of a block in the index.
 const BLOCK_LEN: usize = 3 * 4;
+/// Most bytes that one byte of a deflate block inflates to: two bits stand for at most 258 bytes.
+const MAX_DEFLATE_RATIO: usize = 258 * 8 / 2;
 /// Bytes of the checksum.
-const CHECKSUM_LEN: usize = 16;
+pub(super) const CHECKSUM_LEN: usize = 16;
 
 impl Chunk {
     /// Encodes the chunk as the value of `name`; `None` if it was derived for a single answer.
@@ -149,6 +151,8 @@ impl Chunk {
         ascend
             && fits
             && last.is_some_and(|last| last.end as usize == self.blocks[block].text_len)
+            // So much memory is allocated before the block is inflated.
+            && self.blocks[block].text_len <= self.block_bytes(block).len() * MAX_DEFLATE_RATIO
             && last.map(|last| last.deflated_end as usize) == bytes_end
     }
 
@@ -157,7 +161,7 @@ impl Chunk {
     }
 }
 
-fn checksum(bytes: &[u8], name: &[u8]) -> u128 {
+pub(super) fn checksum(bytes: &[u8], name: &[u8]) -> u128 {
     let mut hash = Xxh3::new();
     hash.update(name);
     hash.update(bytes);
@@ -223,6 +227,24 @@ mod tests {
             assert!(Chunk::from_bytes(&bytes[..place].to_vec().into(), NAME).is_none(), "cut at {place}");
         }
         assert!(Chunk::from_bytes(&bytes.into(), b"another name").is_none());
+    }
+
+    #[test]
+    fn text_longer_than_its_bytes_inflate_to_is_a_miss() {
+        let bytes = chunk(1, Settled::Yes).to_bytes(NAME).unwrap();
+        let text_len = HEADER_LEN + ROW_LEN + 4;
+        let decode = |len: u32| {
+            let mut changed = bytes.clone();
+            for place in [HEADER_LEN + 16, text_len] {
+                changed[place..place + 4].copy_from_slice(&len.to_le_bytes());
+            }
+            let covered = changed.len() - CHECKSUM_LEN;
+            let sum = checksum(&changed[..covered], NAME).to_le_bytes();
+            changed[covered..].copy_from_slice(&sum);
+            Chunk::from_bytes(&changed.into(), NAME)
+        };
+        assert!(decode(100).is_some_and(|chunk| chunk.read(0..1).any(|row| row.is_err())));
+        assert!(decode(u32::MAX).is_none(), "it would take 4 GiB");
     }
 
     proptest! {

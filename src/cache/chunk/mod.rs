@@ -12,12 +12,15 @@
 //! | `pinned` | bytes that answers hold though memory has evicted them |
 //! | `page_range` | `offset` and `limit`, and the items that they select |
 //! | `json_strip` | removal of one member from a JSON object |
+//! | `fuzz` | fuzz targets |
 
 mod access_counter;
 mod block_cache;
 mod builder;
 mod codec;
 mod deflate_splice;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(in crate::cache) mod json_strip;
 mod layout;
 mod page_range;

@@ -13,10 +13,13 @@
 //! | `broadcast.rs` | tells other replicas of a purge that is in Redis, and checks for lost messages |
 //! | `confirmations.rs` | the purges that wait for confirmations |
 //! | `delete.rs` | deletes purged chunks from Redis |
+//! | `fuzz.rs` | a part of a fuzz target |
 
 mod broadcast;
 mod confirmations;
 mod delete;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod purges;
 mod replicator;
 mod sync_with_redis;

@@ -75,6 +75,32 @@ pub(super) struct StoredPurges {
     pub(super) tombstones: Tombstones,
 }
 
+impl StoredPurges {
+    /// Decodes the reply to [`PurgeReplicator::marker_command`], and the fields and values of the hash.
+    ///
+    /// # Errors
+    /// If a reply is of another kind.
+    pub(super) fn decode(marker: &Reply, fields: &[Reply]) -> Result<Self, ConnectionError> {
+        let marker = parse_marker(marker)?;
+        let mut tombstones = Tombstones::default();
+        for pair in fields.chunks(2) {
+            let [Reply::Bytes(field), Reply::Bytes(value)] = pair else { return Err(ConnectionError::Nonsense) };
+            let [field, value] = [field, value].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            match (field.as_bytes() == FLOOR_FIELD, parse_epoch(&field)) {
+                (true, _) => tombstones.raise_floor(parse_epoch(&value).unwrap_or_default()),
+                (false, Some(epoch)) => tombstones.add(epoch, Tombstone::parse(&value)),
+                (false, None) => {}
+            }
+        }
+        // The last purge is always in the hash. If it is not, the hash was evicted, and anything may have been purged.
+        let last = String::from_utf8_lossy(&marker).split('-').next().and_then(parse_epoch).unwrap_or_default();
+        if tombstones.epoch() < last {
+            tombstones.add(last, Tombstone::EVERYTHING);
+        }
+        Ok(Self { marker, tombstones })
+    }
+}
+
 impl PurgeReplicator {
     pub(super) fn new(prefix: &str, mailbox: Mailbox, accounts: Vec<Arc<str>>) -> Self {
         let (prefix, confirmations) = (prefix.to_owned(), Confirmations::default());
@@ -141,23 +167,7 @@ impl PurgeReplicator {
         let [marker, Reply::Array(fields)] = replies.as_slice() else {
             return Err(replies.get(1).map_or(ConnectionError::Nonsense, Reply::fault));
         };
-        let marker = parse_marker(marker)?;
-        let mut tombstones = Tombstones::default();
-        for pair in fields.chunks(2) {
-            let [Reply::Bytes(field), Reply::Bytes(value)] = pair else { return Err(ConnectionError::Nonsense) };
-            let [field, value] = [field, value].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-            match (field.as_bytes() == FLOOR_FIELD, parse_epoch(&field)) {
-                (true, _) => tombstones.raise_floor(parse_epoch(&value).unwrap_or_default()),
-                (false, Some(epoch)) => tombstones.add(epoch, Tombstone::parse(&value)),
-                (false, None) => {}
-            }
-        }
-        // The last purge is always in the hash. If it is not, the hash was evicted, and anything may have been purged.
-        let last = String::from_utf8_lossy(&marker).split('-').next().and_then(parse_epoch).unwrap_or_default();
-        if tombstones.epoch() < last {
-            tombstones.add(last, Tombstone::EVERYTHING);
-        }
-        Ok(StoredPurges { marker, tombstones })
+        StoredPurges::decode(marker, fields)
     }
 
     /// Writes the tombstones that are known here and not in Redis. `false` if another replica wrote meanwhile, so that

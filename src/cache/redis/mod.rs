@@ -15,7 +15,10 @@
 //! | `listing.rs` | the listing of a long window, and how much of it is read at a time |
 //! | `handover.rs` | chunks that the leader hands over to a follower |
 //! | `markers.rs` | the markers of a wrong `window.field` |
+//! | `fuzz.rs` | a part of a fuzz target |
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handover;
 pub(in crate::cache) mod keys;
 mod listing;

@@ -62,6 +62,8 @@ mod call_log;
 mod channel;
 mod contact;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod members;
 mod outage;
 mod partition;

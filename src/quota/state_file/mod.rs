@@ -13,9 +13,12 @@
 //! | `recovery` | the lines of a process before this one |
 //! | `backlog` | records that could not be written yet |
 //! | `boot_clock` | uptime, which two processes share |
+//! | `fuzz` | a fuzz target |
 
 mod backlog;
 mod boot_clock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod record;
 mod recovery;
 #[cfg(test)]

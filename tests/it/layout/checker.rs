@@ -90,6 +90,8 @@ fn test_module_file_is_recognised() {
     assert_eq!(test_modules("paging/mod.rs", "#[cfg(test)]\nmod tests;"), ["paging/tests"]);
     assert_eq!(test_modules("paging/scan.rs", "mod a;\n#[cfg(test)]\nmod tests;\nmod b;"), ["paging/scan/tests"]);
     assert_eq!(test_modules("paging/scan.rs", "#[cfg(test)]\nmod tests { }\nmod b;"), Vec::<String>::new());
+    let fuzzing = "#[cfg(any(test, feature =          ))]\n#[doc(hidden)]\npub(crate) mod fuzz;\nmod b;";
+    assert_eq!(test_modules("paging/mod.rs", fuzzing), ["paging/fuzz"]);
 }
 
 #[test]

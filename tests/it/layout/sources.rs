@@ -1,9 +1,12 @@
-//! The sources of `src/` as the compiler sees them without `cfg(test)`.
+//! The sources of `src/` as the compiler sees them without `cfg(test)` and without the feature `fuzzing`.
 
 use std::fs;
 use std::path::Path;
 
 use super::paths::is_word;
+
+/// The beginnings of the attributes of tests, and of fuzz targets, which tests replay.
+const TEST_ATTRIBUTES: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test,"];
 
 /// A file of `src/`. Comments and strings are blank, and tests are removed.
 pub(super) struct Source {
@@ -56,25 +59,35 @@ pub(super) fn read_sources() -> Vec<Source> {
     texts.iter().map(|(path, text)| Source::new(path, text)).collect()
 }
 
-/// The modules that `#[cfg(test)] mod …;` declares in `code`, as paths without an extension.
+/// The modules that `#[cfg(test)] mod …;` declares in `code`, as paths without an extension. Other attributes of the
+/// module and its visibility are skipped.
 pub(super) fn test_modules(path: &str, code: &str) -> Vec<String> {
     let folder =
         path.strip_suffix("mod.rs").map_or_else(|| format!("{}/", path.trim_end_matches(".rs")), str::to_owned);
     let folder = if path == "lib.rs" || path == "main.rs" { String::new() } else { folder };
-    let behind = code.match_indices("#[cfg(test)]").map(|(at, attribute)| code[at + attribute.len()..].trim_start());
-    behind
+    let attributes = TEST_ATTRIBUTES.iter().flat_map(|attribute| code.match_indices(attribute));
+    let items = attributes.map(|(at, _)| without_attributes(&code[at..]));
+    items
+        .map(|item| item.trim_start_matches("pub(crate) ").trim_start_matches("pub "))
         .filter_map(|item| item.strip_prefix("mod ")?.split_once(';'))
         .filter(|(name, _)| name.chars().all(is_word))
         .map(|(name, _)| format!("{folder}{name}"))
         .collect()
 }
 
-/// The same code without the items under `#[cfg(test)]`.
+/// An item without the attributes before it.
+fn without_attributes(mut item: &str) -> &str {
+    while let Some(attribute) = item.strip_prefix("#[") {
+        item = attribute.split_once(']').map_or("", |(_, rest)| rest.trim_start());
+    }
+    item
+}
+
+/// The same code without the items under [`TEST_ATTRIBUTES`].
 fn without_tests(code: &str) -> String {
-    const TEST: &str = "#[cfg(test)]";
     let mut kept = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(at) = rest.find(TEST) {
+    while let Some(at) = TEST_ATTRIBUTES.iter().filter_map(|attribute| rest.find(attribute)).min() {
         let (before, item) = rest.split_at(at);
         kept.push_str(before);
         rest = &item[item_length(item)..];
