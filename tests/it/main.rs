@@ -8,6 +8,7 @@
 
 mod caching;
 mod commands;
+mod faults;
 mod layout;
 mod memory;
 mod operations;

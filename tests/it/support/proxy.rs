@@ -41,7 +41,12 @@ struct ProxyConnection {
 impl RecordingProxy {
     /// Listens in front of `upstream`, in plain text or, with an acceptor, over TLS.
     pub(crate) async fn start(upstream: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1", upstream, tls).await
+    }
+
+    /// The same with another address to listen at.
+    pub(crate) async fn start_at(host: &str, upstream: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (requests_open, requests) = watch::channel(true);
         let (responses_open, responses) = watch::channel(true);
@@ -76,7 +81,10 @@ impl RecordingProxy {
 
     /// The base URL for a gateway that calls through this proxy.
     pub(crate) fn base_url(&self) -> String {
-        format!("{}://localhost:{}", self.scheme, self.addr.port())
+        if self.addr.ip().is_loopback() {
+            return format!("{}://localhost:{}", self.scheme, self.addr.port());
+        }
+        format!("{}://{}", self.scheme, self.addr)
     }
 
     /// The `auth` header of each call so far, in their order.

@@ -1,0 +1,105 @@
+//! Network partitions: each gateway, Redis and the upstream in a network namespace of its own, whose links are cut.
+
+use std::time::Duration;
+
+use super::fleet::{Fleet, LIMIT};
+use crate::support::{Lan, Namespace, Network, Place, RedisServer, hold};
+use std::sync::Arc;
+
+/// Replicas of the fleet.
+const REPLICAS: usize = 3;
+/// What a replica that alone loses Redis uses beside the quota: its share, if one more replica may have started.
+const SHARE: usize = LIMIT / (REPLICAS + 1);
+
+/// The process that is cut off, and from which networks.
+#[derive(Clone, Copy, Debug)]
+enum Partition {
+    FollowerFromRedis,
+    LeaderFromRedis,
+    FollowerFromAll,
+    LeaderFromAll,
+    Redis,
+    Upstream,
+}
+
+impl Partition {
+    const ALL: [Self; 6] = [
+        Self::FollowerFromRedis,
+        Self::LeaderFromRedis,
+        Self::FollowerFromAll,
+        Self::LeaderFromAll,
+        Self::Redis,
+        Self::Upstream,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::FollowerFromRedis => "follower cut off from Redis",
+            Self::LeaderFromRedis => "leader cut off from Redis",
+            Self::FollowerFromAll => "follower cut off from Redis and the upstream",
+            Self::LeaderFromAll => "leader cut off from Redis and the upstream",
+            Self::Redis => "Redis cut off from all",
+            Self::Upstream => "upstream cut off from all",
+        }
+    }
+
+    /// Calls over the limit that the documentation allows.
+    const fn bound(self) -> usize {
+        match self {
+            Self::FollowerFromRedis | Self::LeaderFromRedis => SHARE,
+            Self::FollowerFromAll | Self::LeaderFromAll | Self::Redis | Self::Upstream => 0,
+        }
+    }
+
+    async fn links(self, fleet: &Fleet, redis: &Arc<Namespace>) -> Vec<(Arc<Namespace>, Lan)> {
+        let replica = async |number: usize, lans: &[Lan]| {
+            let namespace = fleet.replicas[number].namespace.clone().unwrap();
+            lans.iter().map(|lan| (namespace.clone(), *lan)).collect::<Vec<_>>()
+        };
+        match self {
+            Self::FollowerFromRedis => replica(fleet.follower().await, &[Lan::Redis]).await,
+            Self::LeaderFromRedis => replica(fleet.leader().await, &[Lan::Redis]).await,
+            Self::FollowerFromAll => replica(fleet.follower().await, &[Lan::Redis, Lan::Upstream]).await,
+            Self::LeaderFromAll => replica(fleet.leader().await, &[Lan::Redis, Lan::Upstream]).await,
+            Self::Redis => vec![(redis.clone(), Lan::Redis)],
+            Self::Upstream => vec![(fleet.upstream_namespace.clone().unwrap(), Lan::Upstream)],
+        }
+    }
+}
+
+/// Cuts, holds and heals each of `partitions` in turn; asserts the bounds on calls, and that all is served afterwards.
+async fn assert_bounds_in_partitions(partitions: &[Partition], duration: Duration) {
+    let Some(network) = Network::create() else { return };
+    let namespace = network.attach(&[Lan::Redis]);
+    let redis = RedisServer::start_in(&Place::from(&namespace), &[]);
+    let fleet = Fleet::start_in(&network, &redis.url(), REPLICAS).await;
+    for partition in partitions {
+        let measurement = fleet.measure(format!("{}, {} s", partition.name(), duration.as_secs())).await;
+        let links = partition.links(&fleet, &namespace).await;
+        for (namespace, lan) in &links {
+            namespace.cut(*lan);
+        }
+        hold(duration).await;
+        for (namespace, lan) in &links {
+            namespace.heal(*lan);
+        }
+        let recovery = fleet.until_recovered().await;
+        // Calls of the partition that arrive late do so in these windows.
+        fleet.load.until_served(4 * LIMIT as u64).await;
+        fleet.finish(measurement, partition.bound(), recovery);
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_stay_within_documented_bounds() {
+    assert_bounds_in_partitions(&[Partition::LeaderFromRedis, Partition::Upstream], Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; run it with `just kill-storm`"]
+async fn long_partitions_stay_within_documented_bounds() {
+    for seconds in [10, 30] {
+        assert_bounds_in_partitions(&Partition::ALL, Duration::from_secs(seconds)).await;
+    }
+}
