@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::block_in_place;
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, LIMIT};
 use crate::support::{RedisCluster, RedisSentinels};
 
 /// Replicas of the fleet.
@@ -81,7 +81,7 @@ async fn assert_limit_survives_failover<T: Topology>(rounds: usize, kills_leader
     let with_leader = if kills_leader { ", the leader killed with the master" } else { "" };
     let measurement = fleet.measure(format!("{rounds} {} failovers{with_leader}", T::NAME)).await;
     let mut slowest = Duration::ZERO;
-    for _ in 0..rounds {
+    for round in 1..=rounds {
         let leader = fleet.leader().await;
         redis.kill_master();
         if kills_leader {
@@ -90,8 +90,10 @@ async fn assert_limit_survives_failover<T: Topology>(rounds: usize, kills_leader
         }
         block_in_place(|| redis.until_promoted());
         slowest = slowest.max(fleet.until_recovered().await);
-        block_in_place(|| redis.restart_as_replica());
-        fleet.load.until_served(24).await;
+        fleet.load.until_served(LIMIT as u64).await;
+        if round < rounds {
+            block_in_place(|| redis.restart_as_replica());
+        }
     }
     fleet.finish(measurement, 0, slowest);
     fleet.stop().await;

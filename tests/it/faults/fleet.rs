@@ -19,8 +19,8 @@ use crate::support::{
 };
 
 /// Calls that the quota allows in [`WINDOW`].
-pub(super) const LIMIT: usize = 24;
-pub(super) const WINDOW: Duration = Duration::from_secs(3);
+pub(super) const LIMIT: usize = 16;
+pub(super) const WINDOW: Duration = Duration::from_secs(2);
 /// Concurrent callers of each replica: together more than the quota serves.
 const CALLERS: usize = 8;
 /// Time of an upstream call, so that calls are in flight when something ends.

@@ -84,22 +84,32 @@ async fn assert_bounds_in_partitions(partitions: &[Partition], duration: Duratio
             namespace.heal(*lan);
         }
         let recovery = fleet.until_recovered().await;
-        // Calls of the partition that arrive late do so in these windows.
-        fleet.load.until_served(4 * LIMIT as u64).await;
+        // TCP repeats what it could not deliver, after pauses that double: it may arrive as long after the partition as
+        // that lasted.
+        hold(duration).await;
         fleet.finish(measurement, partition.bound(), recovery);
     }
     fleet.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_stay_within_documented_bounds() {
-    assert_bounds_in_partitions(&[Partition::LeaderFromRedis, Partition::Upstream], Duration::from_secs(10)).await;
+async fn leader_without_redis_exceeds_limit_by_its_share_at_most() {
+    assert_bounds_in_partitions(&[Partition::LeaderFromRedis], Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_undelivered_in_time_never_arrive() {
+    assert_bounds_in_partitions(&[Partition::Upstream], Duration::from_secs(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; run it with `just kill-storm`"]
-async fn long_partitions_stay_within_documented_bounds() {
-    for seconds in [10, 30] {
-        assert_bounds_in_partitions(&Partition::ALL, Duration::from_secs(seconds)).await;
-    }
+async fn partitions_of_ten_seconds_stay_within_documented_bounds() {
+    assert_bounds_in_partitions(&Partition::ALL, Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; run it with `just kill-storm`"]
+async fn partitions_of_forty_seconds_stay_within_documented_bounds() {
+    assert_bounds_in_partitions(&Partition::ALL, Duration::from_secs(40)).await;
 }

@@ -34,7 +34,7 @@ async fn assert_limit_survives_lost_node(duration: Duration) {
         if number == 0 {
             block_in_place(|| cluster.masters[0].until_follows());
         }
-        fleet.load.until_served(4 * LIMIT as u64).await;
+        hold(duration).await;
         fleet.finish(measurement, 0, recovery);
     }
     cluster.replica.until_master();
@@ -61,7 +61,7 @@ async fn assert_bound_with_two_masters(duration: Duration, bound: usize, setting
     hold(duration).await;
     split.map(|namespace| namespace.rejoin(Lan::Redis));
     let recovery = fleet.until_recovered().await;
-    fleet.load.until_served(4 * LIMIT as u64).await;
+    hold(duration).await;
     fleet.finish(measurement, bound, recovery);
     fleet.stop().await;
 }

@@ -129,7 +129,10 @@ impl ProxyConnection {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(move |request| self.clone().forward(request));
         // A connection that the upstream broke is broken towards the gateway too.
-        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let mut server = http1::Builder::new();
+        // A request whose sender has given up all the same reaches the upstream.
+        server.half_close(true);
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
     }
 
     async fn forward(mut self, request: Request<Incoming>) -> anyhow::Result<Response<Incoming>> {
