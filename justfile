@@ -46,3 +46,7 @@ bench-replay *flags:
 # Memory, and the time to ready
 bench-footprint *flags:
     benches/footprint {{flags}}
+
+# Kills, failovers and partitions of real processes (minutes; the table of docs/correctness.md)
+kill-storm *flags:
+    cargo nextest run --locked --run-ignored only -E 'test(/^faults::/)' --success-output final --no-fail-fast {{flags}}

@@ -11,9 +11,11 @@ use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tower::Service;
+use tokio::net::TcpStream;
+use tower::util::MapResponse;
+use tower::{Service, ServiceExt as _};
 
 use super::body;
 use super::body::BodyError;
@@ -39,10 +41,13 @@ pub struct AuthorizedRequest {
     pub auth: HeaderValue,
 }
 
+/// Connects, and makes connections that deliver nothing once they are closed.
+type Connector = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> TokioIo<TcpStream>>;
+
 /// Calls Kore over pooled connections.
 #[derive(Clone)]
 pub struct Client {
-    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HyperClient<HttpsConnector<Connector>, Full<Bytes>>,
     scheme: Scheme,
     authority: Authority,
     timeout: Duration,
@@ -64,6 +69,7 @@ impl Client {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(config.timeout)));
+        let connector: Connector = connector.map_response(discard_unsent_on_close);
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         let http = HyperClient::builder(TokioExecutor::new())
@@ -144,6 +150,16 @@ impl Client {
     }
 }
 
+/// Makes closing a connection discard what the network has not delivered yet (`SO_LINGER` of zero).
+///
+/// Otherwise the kernel repeats the request of a call that has timed out, or of a process that was killed, for a minute
+/// or more: after a network failure it would arrive when the ledger does not count it any more.
+fn discard_unsent_on_close(connection: TokioIo<TcpStream>) -> TokioIo<TcpStream> {
+    // Refused only for what is not a socket.
+    let _ = connection.inner().set_zero_linger();
+    connection
+}
+
 /// The `Date` of an answer.
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
@@ -174,14 +190,64 @@ impl Service<AuthorizedRequest> for Client {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, ErrorKind};
     use std::sync::Arc;
 
     use koregate_simulator::{Profile, RateLimits, RollingLimit, Simulator};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
     use crate::upstream::RateLimitHeader;
     use crate::window::{Bound, QueryBounds};
+
+    fn client(base_url: &str, clock: &Clock) -> Client {
+        let config = config::UpstreamConfig {
+            base_url: base_url.parse().unwrap(),
+            timeout: Duration::from_secs(10),
+            max_concurrency: 1,
+            ca_file: None,
+        };
+        Client::new(&config, clock.clone()).unwrap()
+    }
+
+    fn page_request(profile: &Profile, clock: &Clock) -> PageRequest {
+        let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
+        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), agentic: false };
+        let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
+        let (series, waiters) = (Arc::new(series), RunWaiters::new(Requester::anyone()));
+        PageRequest { series, bounds, offset: 0, limit: 1, waiters }
+    }
+
+    /// The number of bytes that were appended to `received`; 0 at the end of the stream.
+    async fn read(connection: &TcpStream, received: &mut Vec<u8>) -> io::Result<usize> {
+        let mut bytes = [0; 4096];
+        loop {
+            connection.readable().await?;
+            match connection.try_read(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read.inspect(|count| received.extend_from_slice(&bytes[..*count])),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn abandoned_call_resets_its_connection() {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
+        let client = client(&format!("http://{}", upstream.local_addr().unwrap()), &clock);
+        let (page, auth) = (page_request(&Profile::default(), &clock), HeaderValue::from_static("token"));
+        let call = tokio::spawn(client.clone().fetch(AuthorizedRequest { page, auth }));
+        let connection = upstream.accept().await.unwrap().0;
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            read(&connection, &mut request).await.unwrap();
+        }
+        call.abort();
+        // A close in order would be an end of the stream, and would deliver all bytes before it, however late.
+        let error = read(&connection, &mut request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
 
     #[tokio::test]
     async fn rate_limit_headers_come_with_the_answer() {
@@ -189,20 +255,10 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
         let rate_limits = RateLimits { headers: true, ..limits.into() };
         let profile = Profile { rate_limits, days: 1, ..Profile::default() };
-        let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
+        let page = page_request(&profile, &clock);
         let simulator_clock = clock.clone();
         let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
-        let config = config::UpstreamConfig {
-            base_url: simulator.base_url().parse().unwrap(),
-            timeout: Duration::from_secs(10),
-            max_concurrency: 1,
-            ca_file: None,
-        };
-        let client = Client::new(&config, clock.clone()).unwrap();
-        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), agentic: false };
-        let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
-        let (series, waiters) = (Arc::new(series), RunWaiters::new(Requester::anyone()));
-        let page = PageRequest { series, bounds, offset: 0, limit: 1, waiters };
+        let client = client(&simulator.base_url(), &clock);
         let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
         let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
         let told = |allowance: Option<RateLimitHeader>| allowance.map(|told| (told.limit, told.remaining));

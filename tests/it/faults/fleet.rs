@@ -99,10 +99,6 @@ impl Replica {
         self.gateway = None;
     }
 
-    pub(super) const fn is_running(&self) -> bool {
-        self.gateway.is_some()
-    }
-
     /// The text of an admin page; `None` if the process does not run.
     async fn admin_page(&self, path: &'static str) -> Option<String> {
         let addr = self.gateway.as_ref()?.admin_addr;
@@ -216,12 +212,6 @@ impl Fleet {
     /// The number of a replica that does not hold the lease.
     pub(super) async fn follower(&self) -> usize {
         (self.leader().await + 1) % self.replicas.len()
-    }
-
-    /// Waits until a replica says of itself that it is degraded.
-    pub(super) async fn until_degraded(&self, number: usize) {
-        let is_degraded = async || self.replicas[number].readiness().await == "degraded";
-        until_polled("a degraded replica", RECOVERY_LIMIT, is_degraded).await;
     }
 
     /// Waits until each replica is ready and has served a request that began after this call; the time that this took.

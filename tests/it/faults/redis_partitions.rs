@@ -57,9 +57,13 @@ async fn assert_bound_with_two_masters(duration: Duration, bound: usize, setting
     let measurement = fleet.measure(name).await;
     let leader = fleet.replicas[fleet.leader().await].namespace.clone().unwrap();
     let split = [&nodes[0], &leader];
-    split.map(|namespace| namespace.split_off(Lan::Redis));
+    for namespace in split {
+        namespace.split_off(Lan::Redis);
+    }
     hold(duration).await;
-    split.map(|namespace| namespace.rejoin(Lan::Redis));
+    for namespace in split {
+        namespace.rejoin(Lan::Redis);
+    }
     let recovery = fleet.until_recovered().await;
     hold(duration).await;
     fleet.finish(measurement, bound, recovery);
