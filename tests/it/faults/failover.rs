@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use tokio::task::block_in_place;
 
-use super::fleet::{Fleet, LIMIT};
+use super::fleet::{Fleet, LIMIT, REPLICAS};
 use crate::support::{RedisCluster, RedisSentinels};
-
-/// Replicas of the fleet.
-const REPLICAS: usize = 3;
 
 /// A Redis with a replica that can be promoted.
 trait Topology {

@@ -21,6 +21,10 @@ use crate::support::{
 /// Calls that the quota allows in [`WINDOW`].
 pub(super) const LIMIT: usize = 16;
 pub(super) const WINDOW: Duration = Duration::from_secs(2);
+/// Replicas of a fleet, unless a test needs more.
+pub(super) const REPLICAS: usize = 3;
+/// What a replica that alone loses Redis uses beside the quota: its share, if one more replica may have started.
+pub(super) const SHARE: usize = LIMIT / (REPLICAS + 1);
 /// Concurrent callers of each replica: together more than the quota serves.
 const CALLERS: usize = 8;
 /// Time of an upstream call, so that calls are in flight when something ends.

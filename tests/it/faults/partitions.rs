@@ -1,15 +1,10 @@
 //! Network partitions: each gateway, Redis and the upstream in a network namespace of its own, whose links are cut.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::fleet::{Fleet, LIMIT};
+use super::fleet::{Fleet, REPLICAS, SHARE};
 use crate::support::{Lan, Namespace, Network, Place, RedisServer, hold};
-use std::sync::Arc;
-
-/// Replicas of the fleet.
-const REPLICAS: usize = 3;
-/// What a replica that alone loses Redis uses beside the quota: its share, if one more replica may have started.
-const SHARE: usize = LIMIT / (REPLICAS + 1);
 
 /// The process that is cut off, and from which networks.
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +38,12 @@ impl Partition {
         }
     }
 
-    /// Calls over the limit that the documentation allows.
+    /// Calls over the limit that the documentation allows: a replica that reaches the upstream, but not yet Redis, uses
+    /// its share.
     const fn bound(self) -> usize {
         match self {
-            Self::FollowerFromRedis | Self::LeaderFromRedis => SHARE,
-            Self::FollowerFromAll | Self::LeaderFromAll | Self::Redis | Self::Upstream => 0,
+            Self::FollowerFromRedis | Self::LeaderFromRedis | Self::FollowerFromAll | Self::LeaderFromAll => SHARE,
+            Self::Redis | Self::Upstream => 0,
         }
     }
 

@@ -159,13 +159,18 @@ impl RedisServer {
 
     /// Waits until the server is a master.
     pub(crate) fn until_master(&self) {
-        poll_blocking("a promotion", || self.query(&["ROLE"]).starts_with("master").then_some(()));
+        self.until_replies(&["ROLE"], "master");
     }
 
     /// Waits until the server follows a master.
     pub(crate) fn until_follows(&self) {
-        let follows = || self.query(&["INFO", "replication"]).contains("master_link_status:up").then_some(());
-        poll_blocking("the replica to follow", follows);
+        self.until_replies(&["INFO", "replication"], "master_link_status:up");
+    }
+
+    /// Waits until the reply to a command contains `text`. A server whose role changes breaks connections.
+    fn until_replies(&self, command: &[&str], text: &str) {
+        let replies = || reply_text(&self.try_command(command).ok()?).contains(text).then_some(());
+        poll_blocking(text, replies);
     }
 
     /// Starts the server again, empty, on the same port.
