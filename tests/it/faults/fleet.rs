@@ -15,7 +15,6 @@ use super::load::{Answers, Callers, Load, profile};
 use crate::support::{
     CertificateAuthority, Control, GatewayProcess, HttpClient, KOREGATE_BINARY, KoregateProcess, Lan, Metrics,
     Namespace, Network, RecordingProxy, Settings, Simulator, TestRequest, start_dated_simulator, until_polled,
-    within_deadline,
 };
 
 /// Calls that the quota allows in [`WINDOW`].
@@ -218,6 +217,15 @@ impl Fleet {
         (self.leader().await + 1) % self.replicas.len()
     }
 
+    /// Waits until each of `replicas` has served a request that began after this call.
+    pub(super) async fn until_serving(&self, replicas: impl Iterator<Item = usize>) {
+        let phase = self.load.begin_phase();
+        for number in replicas {
+            let newest = &self.replicas[number].newest;
+            until_polled("a served window", RECOVERY_LIMIT, async || newest.load(Ordering::Relaxed) >= phase).await;
+        }
+    }
+
     /// Waits until each replica is ready and has served a request that began after this call; the time that this took.
     pub(super) async fn until_recovered(&self) -> Duration {
         let phase = self.load.begin_phase();
@@ -264,11 +272,14 @@ impl Fleet {
         used
     }
 
-    /// Ends the callers; none may have failed.
+    /// Ends the callers, none of which may have failed.
     pub(super) async fn stop(mut self) {
-        self.load.stop();
         for caller in std::mem::take(&mut self.callers) {
-            within_deadline("the end of a caller", caller).await.unwrap();
+            if caller.is_finished() {
+                caller.await.unwrap();
+            } else {
+                caller.abort();
+            }
         }
         self.load.assert_correct();
     }

@@ -1,7 +1,7 @@
 //! Callers that use the quota up with windows that nobody has requested before.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,7 +36,6 @@ pub(super) fn profile() -> Profile {
 pub(super) struct Load {
     control: Control,
     next: AtomicU32,
-    is_stopped: AtomicBool,
     /// The number of the present phase, by which a request is known to have begun after an event.
     phase: AtomicU64,
     served: AtomicU64,
@@ -66,15 +65,15 @@ pub(super) struct Callers {
 impl Load {
     pub(super) fn new(control: Control) -> Self {
         let [served, refused, broken, phase] = Default::default();
-        let (next, is_stopped, wrong) = Default::default();
-        Self { control, next, is_stopped, phase, served, refused, broken, wrong }
+        let (next, wrong) = Default::default();
+        Self { control, next, phase, served, refused, broken, wrong }
     }
 
     /// One caller: asks for a window until it has it, and then for the next one.
     pub(super) async fn call_repeatedly(self: Arc<Self>, mut callers: Callers) {
         let client = HttpClient::default();
         let mut window = self.next_window();
-        while !self.is_stopped.load(Ordering::Relaxed) {
+        loop {
             let Ok(addr) = callers.addr.wait_for(Option::is_some).await.map(|addr| addr.unwrap()) else { return };
             let phase = self.phase.load(Ordering::Relaxed);
             match client.try_send(addr, &TestRequest::get(&window.query)).await {
@@ -124,10 +123,6 @@ impl Load {
         let [served, refused, broken] =
             [&self.served, &self.refused, &self.broken].map(|count| count.load(Ordering::Relaxed));
         Answers { served, refused, broken }
-    }
-
-    pub(super) fn stop(&self) {
-        self.is_stopped.store(true, Ordering::Relaxed);
     }
 
     /// Asserts that all items of all answers so far were those of the upstream.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fleet::{Fleet, REPLICAS, SHARE};
+use super::fleet::{Fleet, LIMIT, REPLICAS, SHARE};
 use crate::support::{Lan, Namespace, Network, Place, RedisServer, hold};
 
 /// The process that is cut off, and from which networks.
@@ -47,23 +47,38 @@ impl Partition {
         }
     }
 
-    async fn links(self, fleet: &Fleet, redis: &Arc<Namespace>) -> Vec<(Arc<Namespace>, Lan)> {
-        let replica = async |number: usize, lans: &[Lan]| {
-            let namespace = fleet.replicas[number].namespace.clone().unwrap();
-            lans.iter().map(|lan| (namespace.clone(), *lan)).collect::<Vec<_>>()
-        };
+    /// The replica that is cut off, if it is one.
+    async fn choose(self, fleet: &Fleet) -> Option<usize> {
         match self {
-            Self::FollowerFromRedis => replica(fleet.follower().await, &[Lan::Redis]).await,
-            Self::LeaderFromRedis => replica(fleet.leader().await, &[Lan::Redis]).await,
-            Self::FollowerFromAll => replica(fleet.follower().await, &[Lan::Redis, Lan::Upstream]).await,
-            Self::LeaderFromAll => replica(fleet.leader().await, &[Lan::Redis, Lan::Upstream]).await,
+            Self::FollowerFromRedis | Self::FollowerFromAll => Some(fleet.follower().await),
+            Self::LeaderFromRedis | Self::LeaderFromAll => Some(fleet.leader().await),
+            Self::Redis | Self::Upstream => None,
+        }
+    }
+
+    /// The links that are cut.
+    fn links(self, fleet: &Fleet, replica: Option<usize>, redis: &Arc<Namespace>) -> Vec<(Arc<Namespace>, Lan)> {
+        let of_replica = |lan| (fleet.replicas[replica.unwrap()].namespace.clone().unwrap(), lan);
+        match self {
+            Self::FollowerFromRedis | Self::LeaderFromRedis => vec![of_replica(Lan::Redis)],
+            Self::FollowerFromAll | Self::LeaderFromAll => vec![of_replica(Lan::Redis), of_replica(Lan::Upstream)],
             Self::Redis => vec![(redis.clone(), Lan::Redis)],
             Self::Upstream => vec![(fleet.upstream_namespace.clone().unwrap(), Lan::Upstream)],
         }
     }
+
+    /// Whether a replica fetches windows during the partition.
+    fn is_serving(self, replica: usize, cut_off: Option<usize>) -> bool {
+        match self {
+            Self::FollowerFromRedis | Self::LeaderFromRedis | Self::Redis => true,
+            Self::FollowerFromAll | Self::LeaderFromAll => cut_off != Some(replica),
+            Self::Upstream => false,
+        }
+    }
 }
 
-/// Cuts, holds and heals each of `partitions` in turn; asserts the bounds on calls, and that all is served afterwards.
+/// Cuts, holds and heals each of `partitions` in turn; asserts the bounds on calls, that replicas serve during the
+/// partition what they can reach, and that all serve afterwards.
 async fn assert_bounds_in_partitions(partitions: &[Partition], duration: Duration) {
     let Some(network) = Network::create() else { return };
     let namespace = network.attach(&[Lan::Redis]);
@@ -71,18 +86,24 @@ async fn assert_bounds_in_partitions(partitions: &[Partition], duration: Duratio
     let fleet = Fleet::start_in(&network, &redis.url(), REPLICAS).await;
     for partition in partitions {
         let measurement = fleet.measure(format!("{}, {} s", partition.name(), duration.as_secs())).await;
-        let links = partition.links(&fleet, &namespace).await;
+        let cut_off = partition.choose(&fleet).await;
+        let links = partition.links(&fleet, cut_off, &namespace);
         for (namespace, lan) in &links {
             namespace.cut(*lan);
         }
         hold(duration).await;
+        fleet.until_serving((0..REPLICAS).filter(|replica| partition.is_serving(*replica, cut_off))).await;
         for (namespace, lan) in &links {
             namespace.heal(*lan);
         }
         let recovery = fleet.until_recovered().await;
-        // TCP repeats what it could not deliver, after pauses that double: it may arrive as long after the partition as
-        // that lasted.
-        hold(duration).await;
+        if links.iter().any(|(_, lan)| *lan == Lan::Upstream) {
+            // TCP repeats what it could not deliver, after pauses that double: calls of the partition could arrive as
+            // long after it as it lasted.
+            hold(duration).await;
+        } else {
+            fleet.load.until_served(2 * LIMIT as u64).await;
+        }
         fleet.finish(measurement, partition.bound(), recovery);
     }
     fleet.stop().await;
