@@ -102,11 +102,6 @@ async fn sentinel_failover_keeps_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_failover_keeps_limit() {
-    assert_limit_survives_failover::<RedisCluster>(1, false).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; run it with `just kill-storm`"]
 async fn sentinel_failovers_keep_limit() {
     assert_limit_survives_failover::<RedisSentinels>(5, false).await;

@@ -1,7 +1,7 @@
 //! Faults on real processes: gateways that are killed, Redis that fails over, and networks that break, each while the
 //! quota is in full use. The simulator has no limit of its own, so it counts every call that a gateway makes too many.
 //!
-//! Each fault has a short test for `./test`, and a long one, which `just kill-storm` runs; the long ones print the rows
+//! `./test` runs short tests of some faults. `just kill-storm` runs those of all, which take minutes and print the rows
 //! of the table in `docs/correctness.md`.
 //!
 //! | file | contains |
