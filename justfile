@@ -50,3 +50,7 @@ bench-footprint *flags:
 # Fuzz one target until it fails or is stopped; `just fuzz page -max_total_time=60` (see fuzz/README.md)
 fuzz target *flags:
     fuzz/run {{target}} {{flags}}
+
+# Kills, failovers and partitions of real processes (minutes; the table of docs/correctness.md)
+kill-storm *flags:
+    cargo nextest run --locked --run-ignored only -E 'test(/^faults::/)' --success-output final --no-fail-fast {{flags}}

@@ -175,11 +175,50 @@ mod tests {
     use std::sync::Arc;
 
     use koregate_simulator::{Profile, RateLimits, RollingLimit, Simulator};
+    use tokio::io::Interest;
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
     use crate::upstream::RateLimitHeader;
     use crate::window::{Bound, QueryBounds};
+
+    fn client(base_url: &str, clock: &Clock) -> Client {
+        let config = config::UpstreamConfig {
+            base_url: base_url.parse().unwrap(),
+            timeout: Duration::from_secs(10),
+            max_concurrency: 1,
+            ca_file: None,
+        };
+        Client::new(&config, clock, &Network::Tcp).unwrap()
+    }
+
+    fn page_request(profile: &Profile, clock: &Clock) -> PageRequest {
+        let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
+        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), agentic: false };
+        let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
+        let (series, waiters) = (Arc::new(series), RunWaiters::new(Requester::anyone()));
+        PageRequest { series, bounds, offset: 0, limit: 1, waiters }
+    }
+
+    #[tokio::test]
+    async fn abandoned_call_resets_its_connection() {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
+        let client = client(&format!("http://{}", upstream.local_addr().unwrap()), &clock);
+        let (page, auth) = (page_request(&Profile::default(), &clock), HeaderValue::from_static("token"));
+        let call = tokio::spawn(client.clone().fetch(AuthorizedRequest { page, auth }));
+        let connection = upstream.accept().await.unwrap().0;
+        // The first readiness may be none.
+        let mut request = [0; 4096];
+        while connection.try_read(&mut request).is_err() {
+            connection.readable().await.unwrap();
+        }
+        call.abort();
+        // A close in order is no error, and delivers all bytes before it, however late.
+        let reset = tokio::time::timeout(Duration::from_secs(20), connection.ready(Interest::ERROR)).await;
+        reset.expect("the connection is reset").unwrap();
+    }
 
     #[tokio::test]
     async fn rate_limit_headers_come_with_the_answer() {
@@ -187,20 +226,10 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
         let rate_limits = RateLimits { headers: true, ..limits.into() };
         let profile = Profile { rate_limits, days: 1, ..Profile::default() };
-        let (account, stream) = (profile.account.account_id.as_str().into(), profile.streams[0].id.as_str().into());
+        let page = page_request(&profile, &clock);
         let simulator_clock = clock.clone();
         let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
-        let config = config::UpstreamConfig {
-            base_url: simulator.base_url().parse().unwrap(),
-            timeout: Duration::from_secs(10),
-            max_concurrency: 1,
-            ca_file: None,
-        };
-        let client = Client::new(&config, &clock, &Network::Tcp).unwrap();
-        let series = Series { account, stream, filter: Filter::None, parameters: Vec::new(), agentic: false };
-        let bounds = QueryBounds { from: clock.now(), to: Bound::Second(clock.now()) };
-        let (series, waiters) = (Arc::new(series), RunWaiters::new(Requester::anyone()));
-        let page = PageRequest { series, bounds, offset: 0, limit: 1, waiters };
+        let client = client(&simulator.base_url(), &clock);
         let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
         let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
         let told = |allowance: Option<RateLimitHeader>| allowance.map(|told| (told.limit, told.remaining));

@@ -10,6 +10,7 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
 use crate::network::{Duplex, Network};
@@ -45,7 +46,11 @@ impl Service<Uri> for UpstreamConnector {
         match &self.network {
             Network::Tcp => {
                 let connecting = self.tcp.call(uri);
-                Box::pin(async { Ok(UpstreamStream::new(Box::new(connecting.await?.into_inner()))) })
+                Box::pin(async {
+                    let stream = connecting.await?.into_inner();
+                    discard_unsent_on_close(&stream);
+                    Ok(UpstreamStream::new(Box::new(stream)))
+                })
             }
             Network::Simulated(network) => {
                 let connecting = network.connect(uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
@@ -53,6 +58,15 @@ impl Service<Uri> for UpstreamConnector {
             }
         }
     }
+}
+
+/// Makes closing a connection discard what the network has not delivered yet (`SO_LINGER` of zero).
+///
+/// Otherwise the kernel repeats the request of a call that has timed out, or of a process that was killed, for a minute
+/// or more: after a network failure it would arrive when the ledger does not count it any more.
+fn discard_unsent_on_close(stream: &TcpStream) {
+    // Refused only for what is not a socket.
+    let _ = stream.set_zero_linger();
 }
 
 /// A connection to the upstream.

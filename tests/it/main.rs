@@ -8,6 +8,7 @@
 
 mod caching;
 mod commands;
+mod faults;
 mod fleet;
 mod layout;
 mod memory;

@@ -6,14 +6,16 @@ use std::time::Duration;
 use super::timing::LEASE_DURATION;
 use crate::quota::limiter::MonotonicTime;
 
-/// A replica that has tried no exchange for this long was suspended, and the others may have taken it for dead.
+/// A replica in which no attempt has begun or failed for this long was suspended, and the others may have taken it for
+/// dead.
 const SUSPENSION_THRESHOLD: Duration = Duration::from_secs(2);
 
 /// When Redis was asked and has answered. An attempt is an exchange or a pulse, and counts from when it began.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RedisContact {
     started: MonotonicTime,
-    attempted: Option<MonotonicTime>,
+    /// When an attempt last began or failed: the process ran then.
+    active: Option<MonotonicTime>,
     answered: Option<MonotonicTime>,
     /// The first of the answered attempts since contact was last lost.
     steady_since: Option<MonotonicTime>,
@@ -25,14 +27,13 @@ pub(super) struct RedisContact {
 
 impl RedisContact {
     pub(super) fn new(started: MonotonicTime) -> Self {
-        Self { started, attempted: None, answered: None, steady_since: None, is_failing: false, was_suspended: false }
+        Self { started, active: None, answered: None, steady_since: None, is_failing: false, was_suspended: false }
     }
 
-    /// Notes that an attempt begins. A long time since the last one means that the process was suspended; a long time
-    /// since the last answer, that contact was lost, by an outage or by a suspension.
+    /// Notes that an attempt begins. A long time since the last answer means that contact was lost, by an outage or by
+    /// a suspension.
     pub(super) fn attempt(&mut self, now: MonotonicTime) {
-        self.was_suspended |= self.attempted.is_some_and(|last| last + SUSPENSION_THRESHOLD <= now);
-        self.attempted = Some(now);
+        self.note_active(now);
         if self.answered.is_some_and(|last| last + LEASE_DURATION <= now) {
             self.steady_since = None;
         }
@@ -45,9 +46,17 @@ impl RedisContact {
         (self.was_suspended, self.is_failing) = (false, false);
     }
 
-    /// Notes that an exchange failed.
-    pub(super) fn fail(&mut self) {
+    /// Notes that an exchange failed. It may have waited for its timeout, as may the heartbeat that follows: both
+    /// together are no suspension.
+    pub(super) fn fail(&mut self, now: MonotonicTime) {
+        self.note_active(now);
         self.is_failing = true;
+    }
+
+    /// Notes that the process runs. A long time since it last ran means that it was suspended.
+    fn note_active(&mut self, now: MonotonicTime) {
+        self.was_suspended |= self.active.is_some_and(|last| last + SUSPENSION_THRESHOLD <= now);
+        self.active = Some(now);
     }
 
     /// Notes that contact is lost.
@@ -81,5 +90,33 @@ impl RedisContact {
 
     pub(super) fn was_suspended(&self) -> bool {
         self.was_suspended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> MonotonicTime {
+        MonotonicTime::from_millis(ms)
+    }
+
+    /// Whether a process counts as suspended that tries its last exchange at `again`, after one that began at 0 and
+    /// failed at `failed`.
+    fn was_suspended(failed: u64, again: u64) -> bool {
+        let mut contact = RedisContact::new(at(0));
+        contact.attempt(at(0));
+        contact.answer(at(0));
+        contact.attempt(at(0));
+        contact.fail(at(failed));
+        contact.attempt(at(again));
+        contact.was_suspended()
+    }
+
+    #[test]
+    fn exchange_and_heartbeat_without_answers_are_no_suspension() {
+        assert!(!was_suspended(1000, 2300), "two timeouts of a second, and the interval of exchanges");
+        assert!(was_suspended(2000, 2300), "suspended during the exchange");
+        assert!(was_suspended(1000, 3000), "suspended afterwards");
     }
 }

@@ -14,7 +14,7 @@ impl SharedQuota {
     /// Ends an exchange that failed. Enters the partitioned state if Redis has not answered for the duration of a
     /// lease.
     pub(in crate::quota) fn fail_exchange(&mut self, now: MonotonicTime, request: &ExchangeRequest) -> QuotaChange {
-        self.contact.fail();
+        self.contact.fail(now);
         // The script may have run all the same, and have granted what was asked for.
         let perhaps_granted = request.grants.numbers(request.grants.calls).map(|number| self.call_name(number));
         let cancelled: Vec<_> = perhaps_granted.chain(request.removed.iter().cloned()).collect();

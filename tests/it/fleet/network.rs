@@ -113,6 +113,10 @@ impl Net {
         }))
     }
 
+    fn is_cut(&self, one: Node, other: Node) -> bool {
+        self.lock().cut_until.get(&link(one, other)).is_some_and(|until| *until > now())
+    }
+
     /// When something sent now from one machine to the other arrives.
     fn arrival(&self, one: Node, other: Node) -> Duration {
         let (mut state, now) = (self.lock(), now());
@@ -294,7 +298,14 @@ impl AsyncWrite for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
-        self.closing(&mut lock(&self.write));
+        {
+            let mut write = lock(&self.write);
+            if self.route.1 == Node::Upstream && self.net.is_cut(self.route.0, self.route.1) {
+                // Gateways close these connections with a linger time of zero.
+                write.under_way.clear();
+            }
+            self.closing(&mut write);
+        }
         // The peer's writes fail from now on.
         let mut read = lock(&self.read);
         read.closed = Some(Duration::ZERO);

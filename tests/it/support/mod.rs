@@ -11,14 +11,16 @@
 //! | `metrics` | [`Metrics`]: values of the Prometheus text |
 //! | `wait` | the only place that polls, with a deadline |
 //! | `process` | [`KoregateProcess`], [`GatewayProcess`]: the binary as a child process |
+//! | `network` | [`Network`]: network namespaces, between which links can be cut |
 //! | `proxy` | [`RecordingProxy`]: a proxy between gateway and upstream that can hold calls |
-//! | `redis` | real Redis servers: alone, as a Cluster, behind Sentinels |
+//! | `redis` | real Redis servers: alone, as a Cluster, behind Sentinels; on loopback or in namespaces |
 //! | `certificates` | [`CertificateAuthority`]: certificates made for a test |
 
 mod certificates;
 mod harness;
 mod http_client;
 mod metrics;
+mod network;
 mod open_response;
 mod process;
 mod profile;
@@ -32,11 +34,12 @@ mod timestamps;
 mod wait;
 mod window;
 
-pub(crate) use self::redis::{RedisCluster, RedisSentinels, RedisServer, free_port};
+pub(crate) use self::redis::{Place, RedisCluster, RedisSentinels, RedisServer, free_port};
 pub(crate) use certificates::CertificateAuthority;
 pub(crate) use harness::{GatewayClient, TestHarness};
 pub(crate) use http_client::HttpClient;
 pub(crate) use metrics::Metrics;
+pub(crate) use network::{Lan, Namespace, Network};
 pub(crate) use open_response::OpenResponse;
 pub(crate) use process::{
     GatewayProcess, KOREGATE_BINARY, KoregateProcess, environment, on_one_core, run_koregate, text,
@@ -55,5 +58,5 @@ pub(crate) use settings::{Settings, caller_table, key_hash};
 pub(crate) use timestamps::{
     Clock, DAY, HOUR, Interval, IntervalSet, NOW, QueryBound, Timestamp, UpperBound, at, format_query_time,
 };
-pub(crate) use wait::{poll_blocking, until, until_async, within_deadline};
+pub(crate) use wait::{hold, pause, poll_blocking, until, until_async, until_polled, within_deadline};
 pub(crate) use window::{SETTLED_DAY, Window, assert_items, assert_pages, assert_pages_of, pages_of};

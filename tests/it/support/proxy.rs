@@ -41,7 +41,12 @@ struct ProxyConnection {
 impl RecordingProxy {
     /// Listens in front of `upstream`, in plain text or, with an acceptor, over TLS.
     pub(crate) async fn start(upstream: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1", upstream, tls).await
+    }
+
+    /// The same with another address to listen at.
+    pub(crate) async fn start_at(host: &str, upstream: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (requests_open, requests) = watch::channel(true);
         let (responses_open, responses) = watch::channel(true);
@@ -76,7 +81,10 @@ impl RecordingProxy {
 
     /// The base URL for a gateway that calls through this proxy.
     pub(crate) fn base_url(&self) -> String {
-        format!("{}://localhost:{}", self.scheme, self.addr.port())
+        if self.addr.ip().is_loopback() {
+            return format!("{}://localhost:{}", self.scheme, self.addr.port());
+        }
+        format!("{}://{}", self.scheme, self.addr)
     }
 
     /// The `auth` header of each call so far, in their order.
@@ -121,7 +129,10 @@ impl ProxyConnection {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(move |request| self.clone().forward(request));
         // A connection that the upstream broke is broken towards the gateway too.
-        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let mut server = http1::Builder::new();
+        // A request whose sender has given up all the same reaches the upstream.
+        server.half_close(true);
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
     }
 
     async fn forward(mut self, request: Request<Incoming>) -> anyhow::Result<Response<Incoming>> {

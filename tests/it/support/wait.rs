@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for a condition, in real time; only a test that fails waits for so long.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Pause between two polls of a thread.
+/// Pause between two polls of a thread, or of a task that leaves the processor to other processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Polls `condition` until it holds, and lets all other tasks run between two polls.
@@ -36,4 +36,25 @@ pub(crate) fn poll_blocking<T>(what: &str, mut find: impl FnMut() -> Option<T>) 
         assert!(Instant::now() < deadline, "deadline exceeded: {what}");
         std::thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// Polls `condition` until it holds, with pauses, so that other processes have the processor; `limit` is the longest
+/// wait. Returns the time that it took.
+pub(crate) async fn until_polled(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        pause().await;
+    }
+    start.elapsed()
+}
+
+/// The pause between two polls, and between two attempts of a client.
+pub(crate) async fn pause() {
+    tokio::time::sleep(POLL_INTERVAL).await;
+}
+
+/// Lets a fault last: its duration is part of the fault, and not a wait for an effect of it.
+pub(crate) async fn hold(duration: Duration) {
+    tokio::time::sleep(duration).await;
 }

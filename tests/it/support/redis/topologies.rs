@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::{RedisServer, free_port, poll_blocking};
+use super::{Place, RedisServer, free_port, poll_blocking};
 
 /// Three masters with a third of the slots each, and a replica of the first.
 pub(crate) struct RedisCluster {
@@ -16,15 +16,21 @@ pub(crate) struct RedisCluster {
 const SLOTS: [u16; 4] = [0, 5461, 10923, 16384];
 
 impl RedisCluster {
-    /// Waits until all nodes know each other and the replica follows.
+    /// Starts on loopback.
     pub(crate) fn start() -> Self {
-        let mut nodes: Vec<_> = (0..4).map(|_| cluster_node()).collect();
+        Self::start_in(&Default::default())
+    }
+
+    /// Starts the masters and behind them the replica in these places. Waits until all nodes know each other and the
+    /// replica follows.
+    pub(crate) fn start_in(places: &[Place; 4]) -> Self {
+        let mut nodes: Vec<_> = places.iter().map(cluster_node).collect();
         for (number, ((node, _), slots)) in nodes.iter().zip(SLOTS.windows(2)).enumerate() {
             node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
             node.command(&["CLUSTER", "ADDSLOTSRANGE", &slots[0].to_string(), &(slots[1] - 1).to_string()]);
         }
         for (node, bus) in &nodes[1..] {
-            nodes[0].0.command(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), bus]);
+            nodes[0].0.command(&["CLUSTER", "MEET", &node.place.host(), &node.port.to_string(), bus]);
         }
         let all_ok = |nodes: &[(RedisServer, String)]| {
             nodes.iter().all(|(node, _)| {
@@ -36,28 +42,26 @@ impl RedisCluster {
         let first = nodes[0].0.query(&["CLUSTER", "MYID"]);
         let (replica, _) = nodes.pop().unwrap();
         replica.command(&["CLUSTER", "REPLICATE", &first]);
-        poll_blocking("the replica to follow", || {
-            let follows = replica.query(&["INFO", "replication"]).contains("master_link_status:up");
-            // No failover happens while a node does not know the replica.
-            let known =
-                nodes.iter().all(|(node, _)| node.query(&["CLUSTER", "SLOTS"]).contains(&replica.port.to_string()));
-            (follows && known).then_some(())
-        });
+        replica.until_follows();
+        // No failover happens while a node does not know the replica.
+        let knows =
+            |(node, _): &(RedisServer, String)| node.query(&["CLUSTER", "SLOTS"]).contains(&replica.port.to_string());
+        poll_blocking("all nodes to know the replica", || nodes.iter().all(knows).then_some(()));
         Self { masters: nodes.into_iter().map(|(node, _)| node).collect(), replica }
     }
 
     /// `redis+cluster://…` with all masters.
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<_> = self.masters.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let hosts: Vec<_> = self.masters.iter().map(RedisServer::addr).collect();
         format!("redis+cluster://{}", hosts.join(","))
     }
 }
 
-fn cluster_node() -> (RedisServer, String) {
+fn cluster_node(place: &Place) -> (RedisServer, String) {
     let bus = free_port().to_string();
     let timing = ["--cluster-node-timeout", "1500", "--cluster-replica-validity-factor", "0"];
     let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-require-full-coverage", "no"];
-    (RedisServer::start_with(&[&cluster[..], &timing[..]].concat()), bus)
+    (RedisServer::start_in(place, &[&cluster[..], &timing[..]].concat()), bus)
 }
 
 /// A master, a replica, and three Sentinels with a quorum of two.
@@ -68,14 +72,19 @@ pub(crate) struct RedisSentinels {
 }
 
 impl RedisSentinels {
-    /// Waits until the Sentinels know each other and the replica.
+    /// Starts on loopback.
     pub(crate) fn start() -> Self {
-        let master = RedisServer::start();
-        let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
-        poll_blocking("the replica to follow", || {
-            replica.query(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
-        });
-        let sentinels: Vec<_> = (0..3).map(|_| sentinel(master.port)).collect();
+        Self::start_in(&Default::default())
+    }
+
+    /// Starts the master, the replica and the Sentinels in these places. Waits until the Sentinels know each other and
+    /// the replica.
+    pub(crate) fn start_in(places: &[Place; 5]) -> Self {
+        let master = RedisServer::start_in(&places[0], &[]);
+        let follow = ["--replicaof", &master.place.host(), &master.port.to_string()];
+        let replica = RedisServer::start_in(&places[1], &follow);
+        replica.until_follows();
+        let sentinels: Vec<_> = places[2..].iter().map(|place| sentinel(place, &master)).collect();
         poll_blocking("the Sentinels to know each other", || {
             let knows = |sentinel: &RedisServer| {
                 let state = sentinel.query(&["SENTINEL", "MASTER", "mymaster"]);
@@ -88,24 +97,28 @@ impl RedisSentinels {
 
     /// `redis+sentinel://…/mymaster`; nothing listens at the first address.
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<_> = self.sentinels.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let hosts: Vec<_> = self.sentinels.iter().map(RedisServer::addr).collect();
         format!("redis+sentinel://127.0.0.1:1,{}/mymaster", hosts.join(","))
     }
 }
 
-fn sentinel(master: u16) -> RedisServer {
+fn sentinel(place: &Place, master: &RedisServer) -> RedisServer {
     loop {
         let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
         let file = dir.path().join("sentinel.conf");
         let lines = format!(
-            "port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 5000\n"
+            "port {port}\nbind {}\nsentinel monitor mymaster {} {} 2\n\
+             sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 5000\n",
+            place.host(),
+            master.place.host(),
+            master.port
         );
         std::fs::write(&file, lines).unwrap();
         let mut command = Command::new("redis-server");
         let command = command.arg(&file).arg("--sentinel").stdin(Stdio::null());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server");
-        let mut server = RedisServer { port, arguments: Vec::new(), dir, child };
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = place.run(|| command.spawn()).expect("redis-server");
+        let mut server = RedisServer { port, arguments: Vec::new(), dir, place: place.clone(), child };
         if server.is_up() {
             return server;
         }
