@@ -78,7 +78,7 @@ impl SeriesSnapshot for LockedSeries<'_> {
         });
         !is_abandoned
             && fetch.serves(needed, self.query.series.agentic)
-            && !fetch.is_too_long_for(needed, self.query.requester.priority, expected_wait)
+            && !fetch.is_too_long_for(needed, self.waiter, expected_wait)
             && self.waiter.may_join(fetch)
     }
 

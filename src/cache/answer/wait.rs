@@ -84,7 +84,7 @@ impl Session {
     fn should_leave(&self, JoinedFetch { fetch, needed, .. }: &JoinedFetch) -> bool {
         let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
         let expected_wait = scheduler.map(|scheduler| scheduler.expected_wait()).unwrap_or_default();
-        fetch.is_too_long_for(*needed, self.query.requester.priority, expected_wait)
+        fetch.is_too_long_for(*needed, &self.waiter, expected_wait)
     }
 
     /// Ends with an error when the quota has granted none of these fetches a call within the queue timeout.

@@ -54,6 +54,7 @@ pub(in crate::cache) struct FetchSpec {
 #[derive(Debug)]
 pub(in crate::cache) struct InFlightFetch {
     pub(in crate::cache) spec: FetchSpec,
+    started_at: Instant,
     pub(in crate::cache) waiters: Arc<RunWaiters>,
     /// The only waiter of a fetch that another replica makes. Other requests send a remote fetch each, and the leader
     /// joins them, as it knows what each of them needs.
@@ -111,8 +112,19 @@ impl InFlightFetch {
     ) -> Arc<Self> {
         let status = watch::Sender::new(RunStatus::new(spec.interval, expected));
         let (result, closed, charged, read_ahead) = Default::default();
-        let scheduler = scheduler.cloned();
-        Arc::new(Self { spec, waiters, remote_waiter, status, result, closed, charged, read_ahead, scheduler })
+        let (started_at, scheduler) = (Instant::now(), scheduler.cloned());
+        Arc::new(Self {
+            spec,
+            started_at,
+            waiters,
+            remote_waiter,
+            status,
+            result,
+            closed,
+            charged,
+            read_ahead,
+            scheduler,
+        })
     }
 
     /// Whether another replica makes the fetch.
@@ -206,15 +218,14 @@ impl InFlightFetch {
         }
     }
 
-    /// Whether a waiter of this priority that needs only `need` should fetch it separately. While the quota is
-    /// contended, and each call waits for `expected_wait`, the other pages of the run would take much longer than a
-    /// separate call. A slow upstream counts too, for a waiter that is more urgent than the run.
-    pub(in crate::cache) fn is_too_long_for(
-        &self,
-        need: Interval,
-        priority: Priority,
-        expected_wait: Duration,
-    ) -> bool {
+    /// Whether a waiter that needs only `need` should fetch it separately. While the quota is contended, and each call
+    /// waits for `expected_wait`, the other pages of the run would take much longer than a separate call. A slow
+    /// upstream counts too, for a waiter that is more urgent than the run. A fetch that began after the request came is
+    /// not left: it is the separate fetch, and leaving it too would begin one after the other.
+    pub(in crate::cache) fn is_too_long_for(&self, need: Interval, waiter: &Waiter, expected_wait: Duration) -> bool {
+        if self.started_at > waiter.asked_at {
+            return false;
+        }
         let RunStatus { interval, pages, expected, last_page, .. } = *self.status.borrow();
         let Some(expected) = expected.filter(|_| !self.is_remote()) else { return false };
         let planned = expected / f64::from(PAGE_LIMIT);
@@ -222,7 +233,7 @@ impl InFlightFetch {
         let all = if f64::from(pages) < planned { planned } else { f64::from(RunBounds::PRODUCT.pages) };
         let share = need.intersection(interval).length().as_secs_f64() / interval.length().as_secs_f64().max(1.0);
         let pages_saved = all - f64::from(pages) - all * share;
-        let is_urgent = priority < self.waiters.cause().priority;
+        let is_urgent = waiter.requester.priority < self.waiters.cause().priority;
         let wait = expected_wait.max(self.waiters.last_wait());
         let (min_pages_saved, page) =
             if is_urgent { (MIN_PAGES_SAVED_IF_URGENT, wait.max(last_page)) } else { (MIN_PAGES_SAVED, wait) };

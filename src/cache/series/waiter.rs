@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
+
 use super::in_flight::{FetchedInterval, InFlightFetch};
 use crate::cache::chunk::Chunk;
 use crate::cache::error::CacheError;
@@ -15,6 +17,8 @@ pub(in crate::cache) type FinishedFetch = (Arc<InFlightFetch>, Result<FetchedInt
 #[derive(Debug)]
 pub(in crate::cache) struct Waiter {
     pub(in crate::cache) requester: Requester,
+    /// When the request came.
+    pub(in crate::cache) asked_at: Instant,
     /// How long the request waits for the quota without progress.
     pub(in crate::cache) queue_timeout: Arc<QueueTimeout>,
     /// The fetches that the request waits for. A finished one stays until the request takes its result, which may be
@@ -37,7 +41,7 @@ pub(in crate::cache) struct RedisHit {
 impl Waiter {
     pub(in crate::cache) fn new(requester: Requester, queue_timeout: Arc<QueueTimeout>) -> Arc<Self> {
         let (fetches, redis_hits) = Default::default();
-        Arc::new(Self { requester, queue_timeout, fetches, redis_hits })
+        Arc::new(Self { requester, asked_at: Instant::now(), queue_timeout, fetches, redis_hits })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Arc<InFlightFetch>, WaiterGuard)>> {

@@ -41,6 +41,31 @@ async fn urgent_request_fetches_its_part_of_slow_run_separately() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn separate_run_that_grows_is_not_left_again() {
+    let mut harness = TestHarness::new();
+    let all = harness.request(0, 1_000, Priority::Background).await;
+    let run = harness.next_run().await;
+    run.page();
+    run.shorten(1_000, 3_000.0);
+    assert!(run.run.waiters.begin(Duration::from_secs(1)));
+    let near = harness.request(400, 430, Priority::Interactive).await;
+    let far = harness.request(425, 800, Priority::Interactive).await;
+    let own = harness.next_run().await;
+    assert_eq!(own.interval(), (400, 800));
+    // More pages than were expected, so it may be as large as any run, and `near` needs little of it.
+    own.shorten(800, 100.0);
+    assert!(own.run.waiters.begin(Duration::from_secs(1)));
+    own.page();
+    own.page();
+    harness.assert_no_run().await;
+    own.succeed_up_to(800);
+    assert_whole(&answered(near).await, 400, 430);
+    assert_whole(&answered(far).await, 425, 800);
+    run.succeed_up_to(1_000);
+    assert_whole(&answered(all).await, 0, 1_000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn request_after_last_waiter_left_starts_a_new_fetch() {
     let mut harness = TestHarness::new();
     let first = harness.request(0, 100, Priority::Interactive).await;

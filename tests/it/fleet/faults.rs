@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use koregate_simulator::Fault as UpstreamFault;
 
+use super::FAULTS_END;
 use super::network::Node;
-use super::{FAULTS_END, GATEWAYS};
 
 /// Something that happens to the fleet.
 #[derive(Clone, Debug)]
@@ -66,17 +66,17 @@ const UPSTREAM_FAULTS: [UpstreamFault; 9] = [
 ];
 
 /// The events of a run with their times since it began, in their order.
-pub(super) fn draw(random: &mut fastrand::Rng, class: FaultClass) -> Vec<(Duration, Event)> {
+pub(super) fn draw(random: &mut fastrand::Rng, class: FaultClass, gateways: usize) -> Vec<(Duration, Event)> {
     let mut events = Vec::new();
     // Runs are calm or stormy.
-    let faults = random.usize(2..24);
+    let faults = random.usize(2..16);
     for _ in 0..faults {
-        let at = Duration::from_millis(random.u64(3_000..u64::try_from(FAULTS_END.as_millis()).unwrap() - 8_000));
-        events.push((at, draw_fault(random, class)));
+        let at = Duration::from_millis(random.u64(2_000..u64::try_from(FAULTS_END.as_millis()).unwrap() - 4_000));
+        events.push((at, draw_fault(random, class, gateways)));
     }
-    for _ in 0..random.usize(0..25) {
+    for _ in 0..random.usize(0..16) {
         let at = Duration::from_millis(random.u64(0..u64::try_from(FAULTS_END.as_millis()).unwrap()));
-        events.push((at, draw_change(random)));
+        events.push((at, draw_change(random, gateways)));
     }
     events.sort_by_key(|(at, _)| *at);
     events
@@ -86,35 +86,35 @@ fn millis(random: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(random.u64(from..to))
 }
 
-fn draw_fault(random: &mut fastrand::Rng, class: FaultClass) -> Event {
-    let gateway = random.usize(0..GATEWAYS);
+fn draw_fault(random: &mut fastrand::Rng, class: FaultClass, gateways: usize) -> Event {
+    let gateway = random.usize(0..gateways);
     let node = Node::Gateway(gateway);
     // The first ones keep the quota exact.
     match random.u32(0..if class == FaultClass::Exact { 11 } else { 16 }) {
-        0 => Event::Cut(node, Node::Upstream, millis(random, 100, 8_000)),
-        1 => Event::Stop(node, millis(random, 50, 6_000)),
+        0 => Event::Cut(node, Node::Upstream, millis(random, 100, 5_000)),
+        1 => Event::Stop(node, millis(random, 50, 4_400)),
         2 | 3 => Event::Kill(gateway, millis(random, 100, 4_000)),
         4 => Event::Leave(gateway, millis(random, 100, 4_000)),
         5 => Event::ClockStep(gateway, random.i64(-20_000..20_000)),
         6 => Event::SlowNetwork(random.u64(5..60), millis(random, 500, 5_000)),
         7 => Event::UpstreamFails(UPSTREAM_FAULTS[random.usize(0..UPSTREAM_FAULTS.len())], random.u64(1..4)),
-        8 => Event::UpstreamIsSlow(millis(random, 50, 4_000), millis(random, 500, 6_000)),
-        9 => Event::Stop(Node::Upstream, millis(random, 100, 6_000)),
+        8 => Event::UpstreamIsSlow(millis(random, 50, 4_000), millis(random, 500, 4_400)),
+        9 => Event::Stop(Node::Upstream, millis(random, 100, 4_400)),
         10 => Event::RedisRefusesWrites(millis(random, 100, 600)),
-        11 => Event::Cut(node, Node::Redis, millis(random, 100, 8_000)),
+        11 => Event::Cut(node, Node::Redis, millis(random, 100, 5_000)),
         12 => Event::RedisForgets,
-        13 => Event::RedisDown(millis(random, 100, 8_000)),
+        13 => Event::RedisDown(millis(random, 100, 5_000)),
         14 => Event::RedisFailsOver(millis(random, 10, 500)),
-        _ => Event::Stop(Node::Redis, millis(random, 100, 6_000)),
+        _ => Event::Stop(Node::Redis, millis(random, 100, 4_400)),
     }
 }
 
-fn draw_change(random: &mut fastrand::Rng) -> Event {
+fn draw_change(random: &mut fastrand::Rng, gateways: usize) -> Event {
     let hours = |random: &mut fastrand::Rng, most: u64| Duration::from_secs(random.u64(1..most * 3_600));
     match random.u32(0..10) {
         0..=3 => Event::Insert(hours(random, 12)),
         4..=6 => Event::Touch,
         7 => Event::Remove,
-        _ => Event::Purge(random.usize(0..GATEWAYS), hours(random, 60), hours(random, 30)),
+        _ => Event::Purge(random.usize(0..gateways), hours(random, 60), hours(random, 30)),
     }
 }

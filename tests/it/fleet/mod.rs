@@ -42,19 +42,25 @@ use koregate_simulator::{Latency, Profile, StreamProfile};
 use crate::support::{Settings, Timestamp};
 
 const REDIS_PORT: u16 = 6379;
+/// The most gateways.
 const GATEWAYS: usize = 3;
 /// The true time of day at which a run begins, since the Unix epoch: 2026-02-25T12:00:00Z.
-const START: Duration = Duration::from_secs(1_772_020_800);
+const START: Duration = Duration::from_mins(29_533_680);
 /// Machines take turns of this length.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 /// When faults have ended, since the run began.
-const FAULTS_END: Duration = Duration::from_secs(30);
+const FAULTS_END: Duration = Duration::from_secs(20);
 const STREAMS: [&str; 2] = ["st-fleet-1", "st-fleet-2"];
 const UPSTREAM_LATENCY: Duration = Duration::from_millis(30);
 /// Calls and the length of each limit.
-const LIMITS: [(u32, Duration); 2] = [(16, Duration::from_secs(2)), (50, Duration::from_secs(10))];
+const LIMITS: [(u32, Duration); 2] = [(16, Duration::from_secs(2)), (40, Duration::from_secs(8))];
 const SETTLE_AFTER: Duration = Duration::from_hours(6);
 const MAX_AGE: Duration = Duration::from_secs(5);
+
+/// The number of gateways of a run.
+fn gateways(seed: u64) -> usize {
+    1 + usize::try_from(seed / 2).unwrap() % GATEWAYS
+}
 
 fn timestamp(since_epoch: Duration) -> Timestamp {
     Timestamp::from_nanos(i64::try_from(since_epoch.as_nanos()).unwrap())

@@ -47,7 +47,7 @@ struct State {
     max_latency: u64,
     listeners: BTreeMap<Node, UnboundedSender<SimStream>>,
     cut_until: BTreeMap<(Node, Node), Duration>,
-    connections: Vec<(Node, Node, [Arc<Mutex<Pipe>>; 2])>,
+    connections: Vec<Connection>,
     /// What was sent: when, by whom, to whom, and how many bytes.
     sent: Vec<(Duration, Node, Node, usize)>,
 }
@@ -165,6 +165,9 @@ impl SimulatedNetwork for GatewayNetwork {
         })
     }
 }
+
+/// Both ends of a connection, and its directions.
+type Connection = (Node, Node, [Arc<Mutex<Pipe>>; 2]);
 
 /// One direction of a connection.
 #[derive(Default)]

@@ -36,8 +36,9 @@ fn line(item: Vec<u8>) -> Line {
 
 /// The time of an item, since the Unix epoch.
 fn start(item: &[u8]) -> Duration {
-    let item: serde_json::Value = serde_json::from_slice(item).unwrap();
-    let at: jiff::Timestamp = item["segmentStartTime"].as_str().unwrap().parse().unwrap();
+    let text = std::str::from_utf8(item).unwrap();
+    let (_, rest) = text.split_once("\"segmentStartTime\"").unwrap();
+    let at: jiff::Timestamp = rest.split('"').nth(1).unwrap().parse().unwrap();
     Duration::from_millis(u64::try_from(at.as_millisecond()).unwrap())
 }
 
@@ -68,7 +69,7 @@ impl Oracle {
         /// The rows of the profile, which are the same for all seeds.
         static ROWS: OnceLock<Vec<(&str, String, Duration, Line)>> = OnceLock::new();
         let rows = ROWS.get_or_init(|| {
-            let (from, to) = (timestamp(START - Duration::from_hours(240)), timestamp(START));
+            let (from, to) = (timestamp(START.saturating_sub(Duration::from_hours(240))), timestamp(START));
             let rows = STREAMS.into_iter().flat_map(|stream| {
                 let items = control.expected_until(stream, from, to, false, &ItemFilter::default());
                 items.into_iter().map(move |(id, bytes)| (stream, id, start(&bytes), line(bytes)))
@@ -77,7 +78,7 @@ impl Oracle {
         });
         let mut oracle = Self { control, streams: BTreeMap::new(), by_content: HashMap::new() };
         for (stream, id, at, line) in rows {
-            oracle.add(stream, id.clone(), *at, line.clone(), Duration::ZERO);
+            oracle.add(stream, id.clone(), *at, *line, Duration::ZERO);
         }
         oracle
     }
@@ -135,7 +136,7 @@ impl Oracle {
         let mut found = HashMap::new();
         for bytes in &answer.rows {
             let Some((id, version)) = self.by_content.get(bytes) else {
-                return Err(format!("a row that never was: {}", format!("{bytes:032x}")));
+                return Err(format!("a row that never was: {bytes:032x}"));
             };
             if found.insert(id.as_str(), *version).is_some() {
                 return Err(format!("the row {id} stands twice"));

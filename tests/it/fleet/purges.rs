@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use koregate::cache::PurgeResult;
 
-use super::GATEWAYS;
 use super::host::now;
 
 /// A purge.
@@ -38,9 +37,10 @@ impl PurgeRecords {
         records.len() - 1
     }
 
-    pub(super) fn end(&self, number: usize, result: &PurgeResult) {
+    /// Records how it ended, with so many `others` that could confirm it.
+    pub(super) fn end(&self, number: usize, result: &PurgeResult, others: usize) {
         let by_all = match &result.delivery {
-            Some(Ok(delivery)) => delivery.confirmed >= GATEWAYS - 1,
+            Some(Ok(delivery)) => delivery.confirmed >= others,
             Some(Err(_)) | None => false,
         };
         self.lock()[number].confirmed = Some((now(), by_all));

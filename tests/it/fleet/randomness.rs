@@ -27,7 +27,8 @@ pub(super) fn follow(seed: u64) {
 unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, flags: c_uint) -> isize {
     let Some(mut state) = STATE.get() else {
         // SAFETY: the arguments are those of the caller.
-        return unsafe { libc::syscall(libc::SYS_getrandom, buffer, length, flags) } as isize;
+        let read = unsafe { libc::syscall(libc::SYS_getrandom, buffer, length, flags) };
+        return isize::try_from(read).unwrap_or(-1);
     };
     // SAFETY: the caller gives a buffer of this length.
     let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };

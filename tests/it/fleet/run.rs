@@ -10,17 +10,17 @@ use super::faults::{Event, FaultClass, draw};
 use super::oracle::{AnsweredWindow, Line};
 use super::randomness;
 use super::world::World;
-use super::{FAULTS_END, GATEWAYS, LIMITS, MAX_AGE, SETTLE_AFTER, START, STREAMS};
+use super::{FAULTS_END, GATEWAYS, LIMITS, MAX_AGE, SETTLE_AFTER, START, STREAMS, gateways};
 use crate::support::ACCOUNT;
 
 /// Time between two requests of the callers together, at most.
-const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(600);
 /// Time after the last fault without requests, in which the longest limit is free again.
-const REST: Duration = Duration::from_secs(14);
+const REST: Duration = Duration::from_secs(12);
 /// Within this, everything is served again after the rest.
-const RECOVERY: Duration = Duration::from_secs(10);
+const RECOVERY: Duration = Duration::from_secs(6);
 /// The longest that any request may take: it has many pages, each of which may wait for the quota and be repeated.
-const MAX_DURATION: Duration = Duration::from_secs(150);
+const MAX_DURATION: Duration = Duration::from_secs(60);
 /// Chunks are up to an hour long, so a row may be in one that is not settled although the row is old enough.
 const SETTLING: Duration = Duration::from_mins(62);
 
@@ -64,10 +64,10 @@ impl Report {
 
 /// Runs one seed.
 pub(super) fn run(seed: u64) -> Report {
-    let class = if seed % 2 == 0 { FaultClass::Exact } else { FaultClass::All };
+    let class = if seed.is_multiple_of(2) { FaultClass::Exact } else { FaultClass::All };
     randomness::follow(seed);
     let mut world = World::new(seed);
-    let events = draw(&mut fastrand::Rng::with_seed(seed ^ 0x6576), class);
+    let events = draw(&mut fastrand::Rng::with_seed(seed ^ 0x6576), class, gateways(seed));
     let mut run = Run {
         reached: Reached::default(),
         was_leader: [false; GATEWAYS],
@@ -82,6 +82,10 @@ pub(super) fn run(seed: u64) -> Report {
         .extend(world.redis.unknown_commands().into_iter().map(|command| format!("the model lacks {command}")));
     let overruns = LIMITS
         .map(|(requests, per)| world.control.max_in_any_window(per).saturating_sub(usize::try_from(requests).unwrap()));
+    for call in world.control.calls() {
+        let at = Duration::try_from(call.at.duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap().saturating_sub(START);
+        world.trace.add(at, "call", &(call.stream, call.query, call.outcome));
+    }
     for (at, from, to, bytes) in world.net.sent() {
         world.trace.add(at, "sent", &(from, to, bytes));
     }
@@ -115,7 +119,7 @@ impl Run {
             }
             world.run_until(until);
             self.observe(world);
-            let gateway = world.random.usize(0..GATEWAYS);
+            let gateway = world.random.usize(0..world.machines.len());
             let request = draw_request(world);
             if world.is_running(gateway) {
                 world.ask(gateway, request);
@@ -131,17 +135,17 @@ impl Run {
             world.run_until(world.now + Duration::from_millis(250));
             self.observe(world);
         }
-        let roles: Vec<_> = (0..GATEWAYS).filter_map(|number| role(world, number)).collect();
+        let roles: Vec<_> = (0..world.machines.len()).filter_map(|number| role(world, number)).collect();
         let leaders = roles.iter().filter(|role| **role == Role::Leader).count();
         let followers = roles.iter().filter(|role| matches!(role, Role::Follower(_))).count();
-        if (leaders, followers) != (1, GATEWAYS - 1) {
+        if (leaders, followers) != (1, world.machines.len() - 1) {
             self.violations.push(format!("after all faults, the roles are {roles:?}"));
         }
         let present = START + world.now;
         let mut asked = Vec::new();
-        for gateway in 0..GATEWAYS {
+        for gateway in 0..world.machines.len() {
             for stream in STREAMS {
-                let from = present - Duration::from_hours(9);
+                let from = present.saturating_sub(Duration::from_hours(9));
                 let request = WindowRequest { stream, from, to: present, is_background: false };
                 asked.extend(world.ask(gateway, request));
             }
@@ -153,14 +157,14 @@ impl Run {
             unserved.map(|number| format!("after all faults: {:?}", summary(&records[*number]))).collect::<Vec<_>>()
         });
         self.violations.extend(unserved);
-        if asked.len() != GATEWAYS * STREAMS.len() {
+        if asked.len() != world.machines.len() * STREAMS.len() {
             self.violations.push("a gateway does not run after all faults".to_owned());
         }
     }
 
     /// Notes rare states.
     fn observe(&mut self, world: &World) {
-        for number in 0..GATEWAYS {
+        for number in 0..world.machines.len() {
             let Some(gateway) = &world.machines[number].gateway else {
                 (self.was_leader[number], self.was_degraded[number]) = (false, false);
                 continue;
@@ -191,12 +195,12 @@ impl Run {
                 match outcome {
                     Outcome::Rows(rows) => {
                         self.reached.rows += rows.len();
-                        if let Err(why) = self.check_rows(world, record, *ended_at, rows, slack) {
+                        if let Err(why) = Self::check_rows(world, record, *ended_at, rows, slack) {
                             self.violations.push(format!("request {number}: {why}: {:?}", summary(record)));
                         }
                     }
                     Outcome::Problem(500, _) => {
-                        self.violations.push(format!("request {number}: {:?}", summary(record)))
+                        self.violations.push(format!("request {number}: {:?}", summary(record)));
                     }
                     Outcome::Problem(..) | Outcome::BrokenOff => self.reached.problems += 1,
                 }
@@ -205,7 +209,6 @@ impl Run {
     }
 
     fn check_rows(
-        &self,
         world: &World,
         record: &Record,
         answered_at: Duration,
@@ -247,7 +250,7 @@ fn draw_request(world: &mut World) -> WindowRequest {
     let age = Duration::from_secs(world.random.u64(60..66 * 3_600));
     let most = if world.random.u32(0..8) == 0 { 30 } else { 5 };
     let length = Duration::from_secs(world.random.u64(1..most * 3_600));
-    let from = Duration::from_secs((present - age).as_secs());
+    let from = Duration::from_secs(present.saturating_sub(age).as_secs());
     let to = Duration::from_secs((from + length).min(present).as_secs());
     // Some windows are asked for again and again.
     let is_common = world.random.bool();

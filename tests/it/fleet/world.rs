@@ -18,7 +18,7 @@ use super::oracle::Oracle;
 use super::purges::PurgeRecords;
 use super::redis_model::RedisModel;
 use super::trace::Trace;
-use super::{GATEWAYS, START, STREAMS, TICK, UPSTREAM_LATENCY, settings, timestamp, upstream_profile};
+use super::{START, STREAMS, TICK, UPSTREAM_LATENCY, gateways, settings, timestamp, upstream_profile};
 use crate::support::{ACCOUNT, Clock, Interval};
 
 /// A running gateway.
@@ -108,7 +108,7 @@ impl World {
             endings: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
         };
-        for number in 0..GATEWAYS {
+        for number in 0..gateways(seed) {
             let skew = world.random.i64(-500..500);
             let clock = Clock::manual(timestamp(START));
             let machine = GatewayMachine {
@@ -163,7 +163,7 @@ impl World {
         while self.now < target {
             self.now += TICK;
             self.end_faults();
-            for number in 0..GATEWAYS {
+            for number in 0..self.machines.len() {
                 if self.machines[number].gateway.is_none() && self.machines[number].restart_at <= self.now {
                     self.trace.add(self.now, "start", &number);
                     self.start_gateway(number);
@@ -233,9 +233,9 @@ impl World {
             }
             Event::Insert(age) => {
                 let stream = STREAMS[self.random.usize(0..STREAMS.len())];
-                self.oracle.insert(stream, START + self.now - *age, self.now);
+                self.oracle.insert(stream, (START + self.now).saturating_sub(*age), self.now);
             }
-            Event::Touch => self.change_row(|oracle, stream, id, now| oracle.touch(stream, id, now)),
+            Event::Touch => self.change_row(Oracle::touch),
             Event::Remove => self.end_after(Duration::ZERO, Ending::Remove),
             Event::Purge(number, age, length) => self.purge(*number, *age, *length),
         }
@@ -251,14 +251,14 @@ impl World {
     fn purge(&mut self, number: usize, age: Duration, length: Duration) {
         let Some(gateway) = &self.machines[number].gateway else { return };
         let stream = STREAMS[self.random.usize(0..STREAMS.len())];
-        let from = START + self.now - age;
+        let from = (START + self.now).saturating_sub(age);
         let interval = Interval::new(timestamp(from), timestamp(from + length));
         let purge = Purge { account: ACCOUNT.into(), stream: Some(stream.into()), interval };
         let purges = gateway.stack.handles.cache.purges.clone();
-        let records = self.purges.clone();
+        let (records, others) = (self.purges.clone(), self.machines.len() - 1);
         gateway.host.enter(|| {
             let record = records.begin(number, stream, from, from + length);
-            tokio::spawn(async move { records.end(record, &purges.purge(purge).await) });
+            tokio::spawn(async move { records.end(record, &purges.purge(purge).await, others) });
         });
     }
 
@@ -295,9 +295,9 @@ impl World {
                 Ending::UpstreamIsQuick => self.control.set_latency(UPSTREAM_LATENCY, Duration::from_millis(5)),
                 // Rows that are removed while a window is paged are a documented limit.
                 Ending::Remove if self.is_upstream_in_use() => {
-                    self.end_after(Duration::from_millis(500), Ending::Remove)
+                    self.end_after(Duration::from_millis(500), Ending::Remove);
                 }
-                Ending::Remove => self.change_row(|oracle, stream, id, now| oracle.remove(stream, id, now)),
+                Ending::Remove => self.change_row(Oracle::remove),
             }
         }
     }
@@ -314,7 +314,7 @@ impl World {
 
 fn shifted(at: Duration, milliseconds: i64) -> Duration {
     let by = Duration::from_millis(milliseconds.unsigned_abs());
-    if milliseconds < 0 { at - by } else { at + by }
+    if milliseconds < 0 { at.saturating_sub(by) } else { at + by }
 }
 
 impl GatewayMachine {

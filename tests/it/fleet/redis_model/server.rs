@@ -162,8 +162,9 @@ impl Inner {
         let text = if name == b"EVAL" {
             let text = String::from_utf8(script.clone()).unwrap();
             let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, script);
-            let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-            self.known_scripts.insert(hash.into_bytes(), text.clone());
+            let digits = hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
+            let hash: Vec<u8> = digits.map(|digit| b"0123456789abcdef"[usize::from(digit)]).collect();
+            self.known_scripts.insert(hash, text.clone());
             text
         } else {
             match self.known_scripts.get(script) {
@@ -243,7 +244,9 @@ fn encode(reply: &ModelReply, out: &mut Vec<u8>) {
         }
         ModelReply::Array(parts) => {
             out.extend_from_slice(format!("*{}\r\n", parts.len()).as_bytes());
-            parts.iter().for_each(|part| encode(part, out));
+            for part in parts {
+                encode(part, out);
+            }
         }
     }
 }

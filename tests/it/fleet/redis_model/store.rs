@@ -35,6 +35,8 @@ pub(super) struct Store {
     pub(super) entries: BTreeMap<Vec<u8>, Entry>,
     /// Milliseconds since the Unix epoch.
     pub(super) now: Duration,
+    /// When the next entry expires at the earliest; `None` if it is not known.
+    next_expiry: Option<Duration>,
     /// Whether writes are refused, as by a Redis that is full.
     pub(super) refuses_writes: bool,
 }
@@ -67,7 +69,11 @@ impl Store {
     pub(super) fn run(&mut self, command: &[Vec<u8>]) -> Option<ModelReply> {
         let name = command[0].to_ascii_uppercase();
         let now = self.now;
-        self.entries.retain(|_, entry| entry.expires_at.is_none_or(|at| at > now));
+        if self.next_expiry.is_none_or(|at| at <= now) {
+            self.entries.retain(|_, entry| entry.expires_at.is_none_or(|at| at > now));
+            let ends = self.entries.values().filter_map(|entry| entry.expires_at);
+            self.next_expiry = Some(ends.min().unwrap_or(Duration::MAX));
+        }
         if self.refuses_writes && WRITES.contains(&name.as_slice()) {
             let text = "OOM command not allowed when used memory > 'maxmemory'.";
             return Some(ModelReply::Error(text.to_owned()));
@@ -76,7 +82,7 @@ impl Store {
         Some(match (name.as_slice(), arguments.as_slice()) {
             (b"TIME", []) => {
                 let part = |number: u128| ModelReply::Bytes(number.to_string().into_bytes());
-                ModelReply::Array(vec![part(now.as_secs().into()), part((now.as_micros() % 1_000_000) as u128)])
+                ModelReply::Array(vec![part(now.as_secs().into()), part(now.as_micros() % 1_000_000)])
             }
             (b"GET", [key]) => self.text(key).map_or(ModelReply::Nil, |text| ModelReply::Bytes(text.clone())),
             (b"MGET", keys) => {
@@ -113,12 +119,14 @@ impl Store {
             [b"EX", seconds] => Some(self.now + Duration::from_secs(number(seconds).unwrap())),
             other => panic!("SET with {other:?}"),
         };
+        self.next_expiry = None;
         self.entries.insert(key.to_vec(), Entry { value: Value::Text(value.to_vec()), expires_at });
         ModelReply::Status("OK")
     }
 
     fn expire(&mut self, key: &[u8], after: Duration) -> ModelReply {
         let now = self.now;
+        self.next_expiry = None;
         count(self.entries.get_mut(key).map(|entry| entry.expires_at = Some(now + after)).iter().count())
     }
 
