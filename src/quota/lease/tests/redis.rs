@@ -8,12 +8,12 @@ use crate::quota::lease::{CallName, LEASE_DURATION};
 use crate::quota::limiter::{GUARD, MonotonicTime};
 use crate::replicas::ReplicaId;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct SimulatedRedis {
     pub(super) is_down: bool,
-    lease: Option<(ReplicaId, MonotonicTime)>,
+    pub(super) lease: Option<(ReplicaId, MonotonicTime)>,
     pub(super) ledger: BTreeMap<CallName, i64>,
-    is_complete: bool,
+    pub(super) is_complete: bool,
     pub(super) members: HashMap<ReplicaId, i64>,
 }
 
