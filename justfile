@@ -46,3 +46,7 @@ bench-replay *flags:
 # Memory, and the time to ready
 bench-footprint *flags:
     benches/footprint {{flags}}
+
+# All runs of the lease with two or three faults (ten minutes): states, steps, and calls above a limit by kinds of faults
+model-check:
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --locked --lib -- --ignored --nocapture two_or_three_faults

@@ -40,7 +40,7 @@ impl SimulatedRedis {
         let holder = self.lease.as_ref().map(|(holder, _)| holder.clone());
         let is_holder = holder.as_ref() == Some(&request.me);
         if is_holder {
-            self.is_complete |= request.declares_complete;
+            self.is_complete |= request.declares_complete && !is_acquired;
             self.ledger.retain(|_, at| *at > time - ms(request.retention));
         }
         let granted = if is_holder && self.is_complete { self.room(time, request) } else { 0 };

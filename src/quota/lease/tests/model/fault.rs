@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use super::replica::ExchangeFate;
+use super::replica::{ExchangeFate, ModelReplica};
 use super::world::{ModelWorld, PLACES};
 
 /// A fault. Places count from zero; times are in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Fault {
-    /// Redis forgets everything.
-    Flush,
+    /// Redis forgets everything, and no replica reaches it.
+    Flush(u32),
     /// No replica reaches Redis.
     Down(u32),
     /// One replica does not reach Redis.
@@ -56,6 +56,7 @@ pub(super) enum FaultKind {
 /// How long the faults last that last for a while.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FaultDurations {
+    pub(super) flushed: &'static [u32],
     pub(super) down: &'static [u32],
     pub(super) cut: &'static [u32],
     pub(super) suspended: &'static [u32],
@@ -67,7 +68,7 @@ pub(super) struct FaultDurations {
 impl Fault {
     pub(super) fn kind(self) -> FaultKind {
         match self {
-            Self::Flush => FaultKind::Flush,
+            Self::Flush(_) => FaultKind::Flush,
             Self::Down(_) => FaultKind::Down,
             Self::Cut(..) => FaultKind::Cut,
             Self::Kill(_) => FaultKind::Kill,
@@ -89,7 +90,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flush => write!(out, "Redis forgets everything"),
+            Self::Flush(ticks) => write!(out, "Redis forgets everything, and is away for {ticks} steps"),
             Self::Down(ticks) => write!(out, "Redis is away for {ticks} steps"),
             Self::Cut(place, ticks) => write!(out, "replica {place} does not reach Redis for {ticks} steps"),
             Self::Kill(place) => write!(out, "replica {place} is killed"),
@@ -111,7 +112,7 @@ impl ModelWorld {
         let mut faults = vec![Fault::ToggleDemand];
         let is_up = !self.is_down();
         if is_up {
-            faults.push(Fault::Flush);
+            faults.extend(durations.flushed.iter().map(|ticks| Fault::Flush(*ticks)));
             faults.extend(durations.down.iter().map(|ticks| Fault::Down(*ticks)));
         }
         for place in 0..PLACES {
@@ -160,7 +161,10 @@ impl ModelWorld {
         self.faults.sort_by_key(|fault| fault.kind());
         let tick = self.tick;
         match fault {
-            Fault::Flush => self.redis.flush(),
+            Fault::Flush(ticks) => {
+                self.redis.flush();
+                self.down_until = tick + ticks + 1;
+            }
             Fault::Down(ticks) => self.down_until = tick + ticks + 1,
             Fault::ToggleDemand => self.has_demand = !self.has_demand,
             Fault::Kill(place) => self.kill(place),
@@ -194,17 +198,25 @@ impl ModelWorld {
         }
     }
 
-    /// The calls above a limit that a fault may cause, as the documents say.
+    /// The calls above a limit that a fault may cause, as `docs/limits.md` says.
     fn documented_overrun_of(&self, fault: Fault) -> u32 {
-        let is_away = |place: usize| {
-            self.is_down() || self.replicas[place].as_ref().is_some_and(|replica| self.tick < replica.link.cut_until)
-        };
+        // A replica that has not reached Redis yet is as one that starts later.
+        let new = self.alive().filter(|replica| !replica.quota.contact.has_answered()).count();
+        let is_outage = self.is_down() || self.alive().any(|replica| replica.quota.state.outage().is_some());
+        let has_seen = |kinds: &[FaultKind]| self.faults.iter().any(|fault| kinds.contains(&fault.kind()));
         match fault {
+            Fault::Down(_) | Fault::Flush(1..) => self.share(PLACES) * u32::try_from(new).unwrap(),
             // It uses its share while the others use the full quota.
             Fault::Cut(..) => self.share(self.alive().count()),
-            // Its share is beside those of the others, which have not seen it, and it does not know what was spent.
-            Fault::Start(place) | Fault::Restart(place) if is_away(place) => self.share(PLACES),
+            // It may become the leader, and the others record their own calls only.
+            Fault::Start(_) | Fault::Restart(_) if has_seen(&[FaultKind::Flush]) => self.settings.limit.requests,
+            // Its share is beside those of the others. If it becomes the leader, it assumes no calls of those that died.
+            Fault::Start(_) | Fault::Restart(_) if is_outage || self.is_cut() => 2 * self.share(PLACES),
             _ => 0,
         }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.alive().any(|replica| self.tick < replica.link.cut_until)
     }
 }

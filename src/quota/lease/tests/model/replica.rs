@@ -117,9 +117,7 @@ impl ModelReplica {
 
     /// Whether no fault goes on, and none is to come.
     pub(super) fn is_undisturbed(&self, tick: u32) -> bool {
-        let link = &self.link;
-        let is_connected = tick >= link.cut_until && tick >= link.deaf_until && link.fate == ExchangeFate::Prompt;
-        is_connected && tick >= self.suspended_until && !self.is_next_call_long
+        tick >= self.link.cut_until.max(self.link.deaf_until).max(self.suspended_until)
     }
 
     pub(super) fn may_spend(&self, now: MonotonicTime) -> bool {
@@ -257,13 +255,7 @@ impl ModelReplica {
 
     /// Hears what an exchange of another replica has changed. A suspended replica does so when it goes on, which is
     /// later, so that calls count for longer; here it does at once.
-    pub(super) fn hear(
-        &mut self,
-        tick: u32,
-        now: MonotonicTime,
-        request: &ExchangeRequest,
-        reply: &ExchangeReply,
-    ) {
+    pub(super) fn hear(&mut self, tick: u32, now: MonotonicTime, request: &ExchangeRequest, reply: &ExchangeReply) {
         if tick < self.link.deaf_until || tick < self.link.cut_until {
             return;
         }

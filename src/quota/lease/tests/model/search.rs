@@ -1,11 +1,15 @@
 //! The enumerator: runs all sequences of faults within a scope, depth first, and leaves a run where it comes to a state
 //! that was seen before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::fault::{Fault, FaultDurations, FaultKind};
 use super::properties::Violation;
-use super::world::{ModelSettings, ModelWorld, UpstreamCall};
+use super::report::{Counterexample, OverrunRecord, SearchReport};
+use super::world::{ModelSettings, ModelWorld};
+
+/// A search ends after so many counterexamples, each with faults of other kinds.
+const MAX_COUNTEREXAMPLES: usize = 12;
 
 /// The sequences of faults that are run.
 #[derive(Clone, Copy, Debug)]
@@ -22,32 +26,6 @@ pub(super) struct SearchScope {
     pub(super) rest: u32,
 }
 
-/// A run that ends in a state where a property does not hold.
-#[derive(Clone, Debug)]
-pub(super) struct Counterexample {
-    pub(super) settings: ModelSettings,
-    pub(super) schedule: Vec<(u32, Fault)>,
-    pub(super) tick: u32,
-    pub(super) violation: Violation,
-}
-
-/// The largest overrun that runs with faults of some kinds have reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct OverrunRecord {
-    pub(super) largest: u32,
-    /// What the documents say for the run that reached it.
-    pub(super) documented: u32,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct SearchReport {
-    pub(super) states: u64,
-    pub(super) runs: u64,
-    pub(super) deepest: u32,
-    pub(super) overruns: BTreeMap<Vec<FaultKind>, OverrunRecord>,
-    pub(super) counterexamples: Vec<Counterexample>,
-}
-
 /// A search in progress.
 pub(super) struct ModelSearch {
     scope: SearchScope,
@@ -55,19 +33,18 @@ pub(super) struct ModelSearch {
     seen: HashMap<u64, u32>,
     schedule: Vec<(u32, Fault)>,
     pub(super) report: SearchReport,
-    /// After so many counterexamples, the search ends.
-    pub(super) enough: usize,
 }
 
 impl ModelSearch {
     pub(super) fn new(scope: SearchScope) -> Self {
-        Self { scope, seen: HashMap::new(), schedule: Vec::new(), report: SearchReport::default(), enough: 1 }
+        Self { scope, seen: HashMap::new(), schedule: Vec::new(), report: SearchReport::default() }
     }
 
     /// Runs all sequences of faults from the state that the settings lead to.
     pub(super) fn run(&mut self, settings: ModelSettings) {
         self.seen.clear();
         self.explore(ModelWorld::new(settings));
+        self.report.distinct += self.seen.len();
     }
 
     fn explore(&mut self, mut world: ModelWorld) {
@@ -82,7 +59,7 @@ impl ModelSearch {
                     self.schedule.push((world.tick, fault));
                     self.explore(after);
                     self.schedule.pop();
-                    if self.report.counterexamples.len() >= self.enough {
+                    if self.report.counterexamples.len() >= MAX_COUNTEREXAMPLES {
                         return;
                     }
                 }
@@ -119,44 +96,11 @@ impl ModelSearch {
         }
         let Some(violation) = violation else { return false };
         let (settings, schedule, tick) = (world.settings, self.schedule.clone(), world.tick);
-        self.report.counterexamples.push(Counterexample { settings, schedule, tick, violation });
-        true
-    }
-}
-
-impl Counterexample {
-    /// The run, step by step: its faults, the calls that begin, and the states that change.
-    pub(super) fn describe(&self) -> String {
-        let mut settings = self.settings;
-        settings.warm_up = 0;
-        let mut world = ModelWorld::new(settings);
-        let mut lines = vec![format!("{:?} with {}", self.violation, self.settings.name)];
-        let first = self.schedule.first().map_or(self.tick, |(tick, _)| *tick).saturating_sub(26);
-        let mut described = String::new();
-        loop {
-            let tick = world.tick;
-            for (_, fault) in self.schedule.iter().filter(|(at, _)| *at == tick) {
-                lines.push(format!("{tick:>4}  {fault}"));
-                world.happen(*fault);
-            }
-            let before: Vec<_> = world.upstream.iter().map(|call| (call.id, call.number)).collect();
-            if world.tick >= self.tick {
-                break;
-            }
-            world.step();
-            if world.tick < first {
-                continue;
-            }
-            let is_new = |call: &&UpstreamCall| !before.contains(&(call.id, call.number));
-            for call in world.upstream.iter().filter(is_new) {
-                lines.push(format!("{:>4}  call {}:{} begins, until {}", world.tick, call.id, call.number, call.ends));
-            }
-            let now = format!("{}; {} counted", world.describe(), world.counted());
-            if now != described {
-                lines.push(format!("{:>4}  {now}", world.tick));
-                described = now;
-            }
+        let found = Counterexample { settings, schedule, tick, violation };
+        // One of a kind is enough.
+        if self.report.counterexamples.iter().all(|known| known.kinds() != found.kinds()) {
+            self.report.counterexamples.push(found);
         }
-        lines.join("\n")
+        true
     }
 }
