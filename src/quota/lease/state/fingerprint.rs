@@ -9,7 +9,9 @@ impl LeaseState {
         match self {
             Self::Joining { outage } => {
                 out.put((1, outage.is_some()));
-                outage.iter().for_each(|outage| outage.fingerprint(out));
+                if let Some(outage) = outage {
+                    outage.fingerprint(out);
+                }
             }
             Self::Leading(leadership) => leadership.fingerprint(out),
             Self::Following { leader } => out.put((3, out.place(leader))),

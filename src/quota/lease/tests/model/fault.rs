@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::replica::{ExchangeFate, ModelReplica};
+use super::replica::ExchangeFate;
 use super::world::{ModelWorld, PLACES};
 
 /// A fault. Places count from zero; times are in steps.

@@ -19,6 +19,8 @@ use crate::replicas::ReplicaId;
 pub(super) const TICK: Duration = Duration::from_millis(125);
 /// The time at which each run begins.
 const START: MonotonicTime = Duration::from_secs(100);
+/// The steps in which the first of several replicas becomes the leader.
+const LEAD_TICKS: u32 = 24;
 /// The number of replicas, and of those that one assumes which has seen no other.
 pub(super) const PLACES: usize = 3;
 
@@ -83,8 +85,17 @@ impl ModelWorld {
             documented_overrun: 0,
             faults: Vec::new(),
         };
-        (0..PLACES).for_each(|place| world.start(place));
-        (0..settings.warm_up).for_each(|_| world.step());
+        // A replica whose clock is slow leads only if it is there before the others.
+        if let Some(place) = settings.slow_place {
+            world.start(place);
+            (0..LEAD_TICKS).for_each(|_| world.step());
+        }
+        for place in (0..PLACES).filter(|place| Some(*place) != settings.slow_place) {
+            world.start(place);
+        }
+        while world.tick < settings.warm_up {
+            world.step();
+        }
         world
     }
 
@@ -152,7 +163,9 @@ impl ModelWorld {
         let window = self.settings.limit.per + GUARD;
         self.upstream.retain(|call| TICK * call.ends + window > TICK * self.tick);
         let due = self.stray_requests.extract_if(.., |(tick, _)| *tick <= self.tick).collect::<Vec<_>>();
-        due.iter().for_each(|(_, request)| drop(self.run_in_redis(request)));
+        for (_, request) in &due {
+            self.run_in_redis(request);
+        }
         for place in 0..PLACES {
             let place = if self.settings.is_reversed { PLACES - 1 - place } else { place };
             let Some(mut replica) = self.replicas[place].take() else { continue };
