@@ -203,13 +203,22 @@ impl ModelWorld {
         // A replica that has not reached Redis yet is as one that starts later.
         let new = self.alive().filter(|replica| !replica.quota.contact.has_answered()).count();
         let is_outage = self.is_down() || self.alive().any(|replica| replica.quota.state.outage().is_some());
-        let has_seen = |kinds: &[FaultKind]| self.faults.iter().any(|fault| kinds.contains(&fault.kind()));
+        let has_seen = |kinds: &[FaultKind]| {
+            kinds.contains(&fault.kind()) || self.faults.iter().any(|fault| kinds.contains(&fault.kind()))
+        };
+        // Of a ledger that is lost, the others record their own calls only: those that the leader made are lost with it
+        // for a next leader that has not heard of them.
+        let all = self.settings.limit.requests.saturating_sub(self.documented_overrun);
+        let is_leader_gone = has_seen(&[FaultKind::Kill, FaultKind::Restart, FaultKind::Suspend]);
+        if has_seen(&[FaultKind::Flush]) && has_seen(&[FaultKind::Deafen]) && is_leader_gone {
+            return all;
+        }
         match fault {
             Fault::Down(_) | Fault::Flush(1..) => self.share(PLACES) * u32::try_from(new).unwrap(),
             // It uses its share while the others use the full quota.
             Fault::Cut(..) => self.share(self.alive().count()),
-            // It may become the leader, and the others record their own calls only.
-            Fault::Start(_) | Fault::Restart(_) if has_seen(&[FaultKind::Flush]) => self.settings.limit.requests,
+            // It may become that leader.
+            Fault::Start(_) | Fault::Restart(_) if has_seen(&[FaultKind::Flush]) => all,
             // Its share is beside those of the others. If it becomes the leader, it assumes no calls of those that died.
             Fault::Start(_) | Fault::Restart(_) if is_outage || self.is_cut() => 2 * self.share(PLACES),
             _ => 0,

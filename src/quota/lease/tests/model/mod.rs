@@ -173,4 +173,5 @@ fn two_or_three_faults_exceed_limit_by_documented_calls_only() {
     assert_eq!(reached(&[Cut, Cut]), Some((2, 2)));
     assert!(reached(&[Down, Restart]).is_some());
     assert!(reached(&[Flush, Restart]).is_some());
+    assert_eq!(reached(&[Flush, Restart, Deafen]), Some((4, 4)));
 }
