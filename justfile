@@ -54,3 +54,7 @@ fuzz target *flags:
 # Kills, failovers and partitions of real processes (minutes; the table of docs/correctness.md)
 kill-storm *flags:
     cargo nextest run --locked --run-ignored only -E 'test(/^faults::/)' --success-output final --no-fail-fast {{flags}}
+
+# All runs of the lease with two or three faults (ten minutes): states, steps, and calls above a limit by kinds of faults
+model-check:
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --locked --lib -- --ignored --nocapture two_or_three_faults

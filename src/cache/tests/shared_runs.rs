@@ -53,10 +53,10 @@ async fn separate_run_that_grows_is_not_left_again() {
     let own = harness.next_run().await;
     assert_eq!(own.interval(), (400, 800));
     // More pages than were expected, so it may be as large as any run, and `near` needs little of it.
-    own.shorten(800, 100.0);
+    own.page();
+    own.page();
     assert!(own.run.waiters.begin(Duration::from_secs(1)));
-    own.page();
-    own.page();
+    own.shorten(800, 100.0);
     harness.assert_no_run().await;
     own.succeed_up_to(800);
     assert_whole(&answered(near).await, 400, 430);

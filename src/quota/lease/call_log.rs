@@ -2,6 +2,9 @@
 //!
 //! A call is *recorded* if the ledger in Redis holds it as it is known here.
 
+#[cfg(test)]
+mod fingerprint;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

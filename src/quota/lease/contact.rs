@@ -1,6 +1,9 @@
 //! The contact of one replica with Redis: when it was tried, and since when all attempts were answered. Pure: time is
 //! an argument.
 
+#[cfg(test)]
+mod fingerprint;
+
 use std::time::Duration;
 
 use super::timing::LEASE_DURATION;

@@ -1,6 +1,9 @@
 //! The replicas that are alive. Each one increments a counter in Redis, and one whose counter moves is alive: no
 //! replica's clock is compared with another's. Pure: time is an argument.
 
+#[cfg(test)]
+mod fingerprint;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

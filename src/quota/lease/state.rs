@@ -1,6 +1,9 @@
 //! The states of the lease, and the transitions between them. The table is in the module's documentation. Pure: time
 //! is an argument.
 
+#[cfg(test)]
+mod fingerprint;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -11,7 +11,7 @@
 --   1 the name of the replica
 --   2 the duration of the lease; 0 returns it
 --   3 1 if the replica acquires a lease that no replica holds
---   4 1 if the ledger is complete once these calls are recorded, provided that the replica holds the lease
+--   4 1 if the ledger is complete once these calls are recorded, provided that the replica has held the lease until now
 --   5 how many calls it asks for, 6 the number of the first one, and 7 how long after now each counts at the latest
 --   8 how far back calls are read; -1 reads none
 --   9 how long calls are kept
@@ -77,7 +77,8 @@ elseif not holder and ARGV[3] == '1' then
 end
 
 if holder == me then
-    if ARGV[4] == '1' then redis.call('ZADD', ledger, '+inf', 'origin') end
+    -- A lease that was free just now may have been lost with the calls that were recorded before.
+    if ARGV[4] == '1' and acquired == 0 then redis.call('ZADD', ledger, '+inf', 'origin') end
     redis.call('ZREMRANGEBYSCORE', ledger, '-inf', whole(now - keep))
     redis.call('PEXPIRE', ledger, stay)
 end

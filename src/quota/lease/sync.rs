@@ -23,7 +23,7 @@ pub(in crate::quota) struct ExchangeRequest {
     pub(super) me: ReplicaId,
     pub(super) lease: LeaseRequest,
     pub(super) grants: GrantRequest,
-    /// Whether no call is missing in Redis once these are recorded, if this replica holds the lease.
+    /// Whether no call is missing in Redis once these are recorded, if this replica has held the lease until then.
     pub(super) declares_complete: bool,
     /// The calls of others that count at this age or less are read; `None` reads none.
     pub(super) look_back: Option<Duration>,

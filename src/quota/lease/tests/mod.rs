@@ -3,6 +3,7 @@
 
 mod fleet;
 mod invariants;
+pub(super) mod model;
 mod redis;
 mod transitions;
 

@@ -8,12 +8,12 @@ use crate::quota::lease::{CallName, LEASE_DURATION};
 use crate::quota::limiter::{GUARD, MonotonicTime};
 use crate::replicas::ReplicaId;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct SimulatedRedis {
     pub(super) is_down: bool,
-    lease: Option<(ReplicaId, MonotonicTime)>,
+    pub(super) lease: Option<(ReplicaId, MonotonicTime)>,
     pub(super) ledger: BTreeMap<CallName, i64>,
-    is_complete: bool,
+    pub(super) is_complete: bool,
     pub(super) members: HashMap<ReplicaId, i64>,
 }
 
@@ -40,7 +40,7 @@ impl SimulatedRedis {
         let holder = self.lease.as_ref().map(|(holder, _)| holder.clone());
         let is_holder = holder.as_ref() == Some(&request.me);
         if is_holder {
-            self.is_complete |= request.declares_complete;
+            self.is_complete |= request.declares_complete && !is_acquired;
             self.ledger.retain(|_, at| *at > time - ms(request.retention));
         }
         let granted = if is_holder && self.is_complete { self.room(time, request) } else { 0 };
