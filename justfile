@@ -58,3 +58,7 @@ kill-storm *flags:
 # All runs of the lease with two or three faults (ten minutes): states, steps, and calls above a limit by kinds of faults
 model-check:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --locked --lib -- --ignored --nocapture two_or_three_faults
+
+# The simulated fleet, for as many seeds as one likes; `just simulate-fleet --seeds 10000`
+simulate-fleet *flags:
+    tests/simulate-fleet {{flags}}

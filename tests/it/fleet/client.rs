@@ -46,6 +46,13 @@ pub(super) struct Record {
     pub(super) ended: Option<(Duration, Outcome)>,
 }
 
+impl Record {
+    /// Whether the answer was a window; `None` if it has not ended.
+    pub(super) fn is_served(&self) -> Option<bool> {
+        self.ended.as_ref().map(|(_, outcome)| matches!(outcome, Outcome::Rows(_)))
+    }
+}
+
 /// All requests of a run. Clones are the same.
 #[derive(Clone, Default)]
 pub(super) struct Records(Arc<Mutex<Vec<Record>>>);

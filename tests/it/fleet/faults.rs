@@ -32,6 +32,8 @@ pub(super) enum Event {
     RedisFailsOver(Duration),
     /// The next calls fail in this way.
     UpstreamFails(UpstreamFault, u64),
+    /// The order of rows changes from call to call for so long.
+    UpstreamIsUnstable(Duration),
     /// Calls take so long for so long.
     UpstreamIsSlow(Duration, Duration),
     /// A row is inserted so long before the present.
@@ -53,7 +55,8 @@ pub(super) enum FaultClass {
     All,
 }
 
-const UPSTREAM_FAULTS: [UpstreamFault; 9] = [
+const UPSTREAM_FAULTS: [UpstreamFault; 10] = [
+    UpstreamFault::TooMany,
     UpstreamFault::Status500,
     UpstreamFault::Html502,
     UpstreamFault::Reset,
@@ -69,12 +72,12 @@ const UPSTREAM_FAULTS: [UpstreamFault; 9] = [
 pub(super) fn draw(random: &mut fastrand::Rng, class: FaultClass, gateways: usize) -> Vec<(Duration, Event)> {
     let mut events = Vec::new();
     // Runs are calm or stormy.
-    let faults = random.usize(2..16);
+    let faults = random.usize(2..13);
     for _ in 0..faults {
         let at = Duration::from_millis(random.u64(2_000..u64::try_from(FAULTS_END.as_millis()).unwrap() - 4_000));
         events.push((at, draw_fault(random, class, gateways)));
     }
-    for _ in 0..random.usize(0..16) {
+    for _ in 0..random.usize(0..13) {
         let at = Duration::from_millis(random.u64(0..u64::try_from(FAULTS_END.as_millis()).unwrap()));
         events.push((at, draw_change(random, gateways)));
     }
@@ -90,7 +93,7 @@ fn draw_fault(random: &mut fastrand::Rng, class: FaultClass, gateways: usize) ->
     let gateway = random.usize(0..gateways);
     let node = Node::Gateway(gateway);
     // The first ones keep the quota exact.
-    match random.u32(0..if class == FaultClass::Exact { 11 } else { 16 }) {
+    match random.u32(0..if class == FaultClass::Exact { 12 } else { 17 }) {
         0 => Event::Cut(node, Node::Upstream, millis(random, 100, 5_000)),
         1 => Event::Stop(node, millis(random, 50, 4_400)),
         2 | 3 => Event::Kill(gateway, millis(random, 100, 4_000)),
@@ -101,10 +104,11 @@ fn draw_fault(random: &mut fastrand::Rng, class: FaultClass, gateways: usize) ->
         8 => Event::UpstreamIsSlow(millis(random, 50, 4_000), millis(random, 500, 4_400)),
         9 => Event::Stop(Node::Upstream, millis(random, 100, 4_400)),
         10 => Event::RedisRefusesWrites(millis(random, 100, 600)),
-        11 => Event::Cut(node, Node::Redis, millis(random, 100, 5_000)),
-        12 => Event::RedisForgets,
-        13 => Event::RedisDown(millis(random, 100, 5_000)),
-        14 => Event::RedisFailsOver(millis(random, 10, 500)),
+        11 => Event::UpstreamIsUnstable(millis(random, 100, 4_000)),
+        12 => Event::Cut(node, Node::Redis, millis(random, 100, 5_000)),
+        13 => Event::RedisForgets,
+        14 => Event::RedisDown(millis(random, 100, 5_000)),
+        15 => Event::RedisFailsOver(millis(random, 10, 500)),
         _ => Event::Stop(Node::Redis, millis(random, 100, 4_400)),
     }
 }
@@ -117,4 +121,22 @@ fn draw_change(random: &mut fastrand::Rng, gateways: usize) -> Event {
         7 => Event::Remove,
         _ => Event::Purge(random.usize(0..gateways), hours(random, 60), hours(random, 30)),
     }
+}
+
+/// How many calls more than `limit` the documents allow under these events (`docs/limits.md`, "Replicas").
+pub(super) fn documented_overrun(events: &[(Duration, Event)], limit: u32) -> u32 {
+    let count = |is_counted: fn(&Event) -> bool| {
+        u32::try_from(events.iter().filter(|(_, event)| is_counted(event)).count()).unwrap()
+    };
+    let cut_off = count(|event| matches!(event, Event::Cut(_, Node::Redis, _)));
+    let restarted = count(|event| matches!(event, Event::Kill(..) | Event::Leave(..)));
+    let suspended = count(|event| matches!(event, Event::Stop(Node::Gateway(_), _)));
+    let away = count(|event| matches!(event, Event::RedisDown(_) | Event::Stop(Node::Redis, _)));
+    let emptied = count(|event| matches!(event, Event::RedisForgets | Event::RedisFailsOver(_)));
+    if emptied > 0 && cut_off + restarted + suspended + away > 0 {
+        return limit;
+    }
+    // A replica that is cut off, or starts during an outage, uses its share besides: at most half of the limit.
+    let shares = cut_off + if away > 0 { restarted } else { 0 };
+    limit.min(shares * limit.div_ceil(2))
 }

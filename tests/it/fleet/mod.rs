@@ -31,6 +31,7 @@ mod trace;
 mod world;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -39,17 +40,17 @@ use std::time::Duration;
 
 use koregate_simulator::{Latency, Profile, StreamProfile};
 
-use crate::support::{Settings, Timestamp};
+use crate::support::{Settings, SortOrder, Timestamp};
 
 const REDIS_PORT: u16 = 6379;
 /// The most gateways.
 const GATEWAYS: usize = 3;
 /// The true time of day at which a run begins, since the Unix epoch: 2026-02-25T12:00:00Z.
-const START: Duration = Duration::from_mins(29_533_680);
+const START: Duration = Duration::from_hours(492_228);
 /// Machines take turns of this length.
 const TICK: Duration = Duration::from_millis(10);
 /// When faults have ended, since the run began.
-const FAULTS_END: Duration = Duration::from_secs(20);
+const FAULTS_END: Duration = Duration::from_secs(16);
 const STREAMS: [&str; 2] = ["st-fleet-1", "st-fleet-2"];
 const UPSTREAM_LATENCY: Duration = Duration::from_millis(30);
 /// Calls and the length of each limit.
@@ -66,13 +67,15 @@ fn timestamp(since_epoch: Duration) -> Timestamp {
     Timestamp::from_nanos(i64::try_from(since_epoch.as_nanos()).unwrap())
 }
 
-/// Two streams with four rows an hour for three days, of which a page has at most eight.
-fn upstream_profile() -> Profile {
+/// Two streams with four rows an hour for three days, of which a page has few.
+fn upstream_profile(order: SortOrder) -> Profile {
     let streams = STREAMS.map(|id| StreamProfile { exact: true, ..StreamProfile::new(id, 96) });
     let mut profile = Profile { streams: streams.into(), days: 3, ..Profile::default() };
     profile.end = Some(timestamp(START).into());
     profile.latency = Latency { fixed: UPSTREAM_LATENCY, jitter: Duration::from_millis(5) };
-    profile.api.page_limit = 8;
+    // Rows in no order of time cost many more calls.
+    profile.api.page_limit = if order == SortOrder::Shuffled { 40 } else { 8 };
+    profile.api.order = order;
     profile
 }
 
@@ -116,6 +119,25 @@ fn lines<'a>(printed: &'a str, word: &str) -> Vec<&'a str> {
     printed.lines().filter_map(|line| line.strip_prefix(word)).collect()
 }
 
+/// Runs seeds, two at a time. Returns what each of them printed.
+fn run_seeds(seeds: Range<u64>) -> BTreeMap<u64, String> {
+    let next = AtomicU64::new(seeds.start);
+    let printed = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| seeds.contains(seed)) {
+                    let report = run_seed(seed);
+                    // What happened is printed again by a run of this seed alone.
+                    let report = report.lines().filter(|line| !line.starts_with("trace ")).collect::<Vec<_>>();
+                    printed.lock().unwrap().insert(seed, report.join("\n"));
+                }
+            });
+        }
+    });
+    printed.into_inner().unwrap()
+}
+
 #[test]
 fn same_seed_has_the_same_trace() {
     for seed in [1, 2] {
@@ -132,24 +154,24 @@ fn same_seed_has_the_same_trace() {
 
 #[test]
 fn fleet_keeps_its_promises() {
-    let (first, seeds) = (variable("KOREGATE_FLEET_FIRST", 0), variable("KOREGATE_FLEET_SEEDS", 10));
-    let next = AtomicU64::new(first);
-    let printed = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + seeds {
-                        return;
-                    }
-                    let report = run_seed(seed);
-                    printed.lock().unwrap().insert(seed, report);
-                }
-            });
+    let first = variable("KOREGATE_FLEET_FIRST", 0);
+    let reports = run_seeds(first..first + variable("KOREGATE_FLEET_SEEDS", 200));
+    let mut reached = BTreeMap::<&str, u64>::new();
+    let mut failed = Vec::new();
+    for (seed, report) in &reports {
+        for (name, number) in lines(report, "reached ").into_iter().filter_map(|line| line.split_once(' ')) {
+            *reached.entry(name).or_default() += number.parse::<u64>().unwrap();
         }
-    });
-    for (seed, report) in printed.lock().unwrap().iter() {
-        println!("seed {seed} {:?} {:?}", lines(report, "result "), lines(report, "violation "));
+        let violations = lines(report, "violation ");
+        match lines(report, "result ").first() {
+            Some(_) if violations.is_empty() => {}
+            Some(result) => failed.push(format!("seed {seed} ({result}):\n  {}", violations.join("\n  "))),
+            None => failed.push(format!("seed {seed} did not end:\n{report}")),
+        }
     }
+    println!("{} seeds: {reached:?}", reports.len());
+    assert!(failed.is_empty(), "tests/simulate-fleet --trace SEED shows more\n{}", failed.join("\n"));
+    // A few seeds may miss a rare state.
+    let missed = reached.iter().filter(|(_, times)| **times == 0 && reports.len() >= 200).collect::<Vec<_>>();
+    assert!(missed.is_empty(), "{missed:?}");
 }

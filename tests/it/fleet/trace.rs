@@ -3,8 +3,6 @@
 use std::fmt::{Debug, Write as _};
 use std::time::Duration;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 /// The lines of a run, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Trace(String);
@@ -16,9 +14,5 @@ impl Trace {
 
     pub(super) fn text(&self) -> &str {
         &self.0
-    }
-
-    pub(super) fn hash(&self) -> u64 {
-        xxh3_64(self.0.as_bytes())
     }
 }

@@ -19,7 +19,7 @@ use super::purges::PurgeRecords;
 use super::redis_model::RedisModel;
 use super::trace::Trace;
 use super::{START, STREAMS, TICK, UPSTREAM_LATENCY, gateways, settings, timestamp, upstream_profile};
-use crate::support::{ACCOUNT, Clock, Interval};
+use crate::support::{ACCOUNT, Clock, Interval, SortOrder};
 
 /// A running gateway.
 pub(super) struct Gateway {
@@ -57,6 +57,8 @@ pub(super) struct World {
     /// What ends later, with its time.
     endings: Vec<(Duration, Ending)>,
     directory: tempfile::TempDir,
+    /// The order of the upstream's rows.
+    order: SortOrder,
 }
 
 enum Ending {
@@ -65,6 +67,7 @@ enum Ending {
     RedisIsBack,
     RedisReplicates,
     UpstreamIsQuick,
+    UpstreamIsStable,
     Remove,
 }
 
@@ -72,8 +75,10 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let net = Net::new(seed ^ 0x6e65_7477);
         let (redis_host, upstream_host) = (Host::start(Duration::ZERO), Host::start(Duration::ZERO));
+        let order = [SortOrder::Ascending, SortOrder::Descending, SortOrder::Shuffled];
+        let order = order[usize::try_from(seed / 6).unwrap() % order.len()];
         let redis = RedisModel::new();
-        let control = Control::new(upstream_profile(), || timestamp(START + now()).into()).unwrap();
+        let control = Control::new(upstream_profile(order), || timestamp(START + now()).into()).unwrap();
         let connections = net.listen(Node::Redis);
         let server = redis.clone();
         redis_host.enter(|| tokio::spawn(server.serve(connections)));
@@ -107,6 +112,7 @@ impl World {
             trace: Trace::default(),
             endings: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
+            order,
         };
         for number in 0..gateways(seed) {
             let skew = world.random.i64(-500..500);
@@ -139,7 +145,7 @@ impl World {
             replica: ReplicaId::parse(identity.as_bytes()),
         };
         let config = settings(&self.directory.path().join(format!("quota-{number}")))
-            .load("http://127.0.0.1:80", &upstream_profile());
+            .load("http://127.0.0.1:80", &upstream_profile(self.order));
         let host = Host::start(self.now);
         let stack = host.enter(|| Stack::new(&config, &environment).unwrap());
         machine.gateway = Some(Gateway { host, stack });
@@ -227,6 +233,10 @@ impl World {
             Event::UpstreamFails(fault, times) => {
                 self.control.set_faults(FaultPlan::times(*fault, *times).delay(Duration::from_secs(8)));
             }
+            Event::UpstreamIsUnstable(time) => {
+                self.control.set_order(SortOrder::Unstable);
+                self.end_after(*time, Ending::UpstreamIsStable);
+            }
             Event::UpstreamIsSlow(latency, time) => {
                 self.control.set_latency(*latency, Duration::from_millis(20));
                 self.end_after(*time, Ending::UpstreamIsQuick);
@@ -293,6 +303,7 @@ impl World {
                     self.redis_host.enter(|| tokio::spawn(server.serve(connections)));
                 }
                 Ending::UpstreamIsQuick => self.control.set_latency(UPSTREAM_LATENCY, Duration::from_millis(5)),
+                Ending::UpstreamIsStable => self.control.set_order(self.order),
                 // Rows that are removed while a window is paged are a documented limit.
                 Ending::Remove if self.is_upstream_in_use() => {
                     self.end_after(Duration::from_millis(500), Ending::Remove);

@@ -70,7 +70,7 @@ impl RedisModel {
     pub(in crate::fleet) fn fail_over(&self) {
         let mut inner = self.lock();
         if let Some(snapshot) = inner.snapshot.take() {
-            inner.store = snapshot;
+            inner.store = Store { refuses_writes: inner.store.refuses_writes, ..snapshot };
         }
     }
 

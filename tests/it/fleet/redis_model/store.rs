@@ -36,7 +36,7 @@ pub(super) struct Store {
     /// Milliseconds since the Unix epoch.
     pub(super) now: Duration,
     /// When the next entry expires at the earliest; `None` if it is not known.
-    next_expiry: Option<Duration>,
+    pub(super) next_expiry: Option<Duration>,
     /// Whether writes are refused, as by a Redis that is full.
     pub(super) refuses_writes: bool,
 }
