@@ -290,6 +290,13 @@ fn draw_request(world: &mut World) -> WindowRequest {
     let length = Duration::from_secs(world.random.u64(1..most * 3_600));
     let from = Duration::from_secs(present.saturating_sub(age).as_secs());
     let to = Duration::from_secs((from + length).min(present).as_secs());
+    // Some windows end exactly at a row.
+    let ends: Vec<_> =
+        world.oracle.present(stream).into_iter().map(|(_, at)| at).filter(|at| at.subsec_nanos() == 0).collect();
+    if !ends.is_empty() && world.random.u32(0..5) == 0 {
+        let to = ends[world.random.usize(0..ends.len())];
+        return WindowRequest { stream, from: to.saturating_sub(length), to, is_background: false };
+    }
     // Some windows are asked for again and again.
     let is_common = world.random.bool();
     let (from, to) = if is_common { (floor(from), floor(from) + Duration::from_hours(most)) } else { (from, to) };

@@ -243,7 +243,9 @@ impl World {
             }
             Event::Insert(age) => {
                 let stream = STREAMS[self.random.usize(0..STREAMS.len())];
-                self.oracle.insert(stream, (START + self.now).saturating_sub(*age), self.now);
+                // At a whole second, so that windows can end exactly there.
+                let at = Duration::from_secs((START + self.now).saturating_sub(*age).as_secs());
+                self.oracle.insert(stream, at, self.now);
             }
             Event::Touch => self.change_row(Oracle::touch),
             Event::Remove => self.end_after(Duration::ZERO, Ending::Remove),
