@@ -87,7 +87,7 @@ impl Connector {
         let step_timeout = config.timeout.clamp(STEP_TIMEOUT_BOUNDS[0], STEP_TIMEOUT_BOUNDS[1]);
         let no_roots = |error| ConnectionError::Unreachable(format!("the system's root certificates: {error}"));
         let tls = url.tls.then(tls_connector).transpose().map_err(no_roots)?;
-        let (network, max_value) = (network.clone(), config.max_value);
+        let (max_value, network) = (config.max_value, network.clone());
         Ok(Self(Arc::new(ConnectionSettings { url, login, step_timeout, tls, max_value, network })))
     }
 
@@ -164,11 +164,9 @@ impl Connector {
         Ok(RawConnection::Single { connection, _driver: Arc::new(driver) })
     }
 
-    async fn dial(
-        &self,
-        NodeAddress { host, port, .. }: &NodeAddress,
-    ) -> Result<LimitedReplies<Box<dyn Duplex>>, ConnectionError> {
-        let stream = timeout(self.0.step_timeout, dial(&self.0.network, host, *port, self.0.tls.as_ref())).await;
+    async fn dial(&self, node: &NodeAddress) -> Result<LimitedReplies<Box<dyn Duplex>>, ConnectionError> {
+        let dialled = dial(&self.0.network, &node.host, node.port, self.0.tls.as_ref());
+        let stream = timeout(self.0.step_timeout, dialled).await;
         let stream = stream
             .map_err(|_| ConnectionError::TimedOut)?
             .map_err(|error| ConnectionError::Unreachable(error.to_string()))?;

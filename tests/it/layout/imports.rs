@@ -9,15 +9,21 @@ const STAGES: [&str; 10] =
     ["edge", "api", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// Modules that each stage except `window` may name.
-const SHARED_MODULES: [&str; 6] = ["config", "clock", "telemetry", "mapped_bytes", "units", "hex"];
+const SHARED_MODULES: [&str; 8] =
+    ["config", "clock", "network", "blocking", "telemetry", "mapped_bytes", "units", "hex"];
 /// Stages that share state with other replicas, and may name Redis and the messages.
 const REPLICATED: [&str; 2] = ["cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 14] = [
+const OTHERS: [(&str, &[&str]); 17] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
+    // What a simulation replaces.
+    ("network", &[]),
+    ("environment", &["clock", "network", "replicas"]),
+    // Work that takes long.
+    ("blocking", &[]),
     // Bytes that are sent without a copy.
     ("mapped_bytes", &[]),
     // Text of durations, sizes and bytes.
@@ -27,11 +33,11 @@ const OTHERS: [(&str, &[&str]); 14] = [
     ("problem", &[]),
     ("config", &["window", "units", "hex"]),
     // Knows nothing of the data that it transfers.
-    ("redis_client", &["config", "clock", "telemetry", "hex"]),
+    ("redis_client", &["config", "clock", "network", "telemetry", "hex"]),
     // The messages between replicas, with the values that travel with a request; knows no stage.
     ("replicas", &["redis_client", "request", "window", "config", "clock", "telemetry", "hex"]),
     // Builds the stages.
-    ("stack", &["stages", "replicas", "redis_client", "config", "clock", "telemetry"]),
+    ("stack", &["stages", "environment", "replicas", "redis_client", "config", "clock", "telemetry"]),
     ("admin", &["stack", "stages", "problem", "replicas", "redis_client", "config", "clock", "telemetry"]),
     ("server", &["admin", "stack", "stages", "problem", "config", "clock", "telemetry", "mapped_bytes"]),
     ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "units", "hex"]),
@@ -141,7 +147,7 @@ fn allowed(top: &str) -> Option<Vec<&'static str>> {
         let shared: &[&str] = match top {
             // Writes the responses of errors.
             "edge" => &["problem"],
-            _ if REPLICATED.contains(&top) => &["replicas", "redis_client"],
+            _ if REPLICATED.contains(&top) => &["replicas", "redis_client", "environment"],
             _ => &[],
         };
         return Some(STAGES[place + 1..].iter().chain(&SHARED_MODULES).chain(shared).copied().collect());
