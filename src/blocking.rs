@@ -1,13 +1,20 @@
 //! Work that takes so much processor time that it would hold up other tasks of its thread.
 
-use tokio::runtime::{Handle, RuntimeFlavor};
+use std::cell::Cell;
+
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
 
-/// Starts `work` on a thread of its own. A runtime with one thread, as tests and simulations have it, runs it as a task,
-/// so that the order of events there does not depend on the machine.
+thread_local! {
+    static IS_IN_PLACE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes all work that is started on this thread from now on a task of the runtime: in a simulation, the order of events
+/// must not depend on threads of the machine.
+pub fn run_in_place() {
+    IS_IN_PLACE.set(true);
+}
+
+/// Starts `work` on a thread of its own.
 pub(crate) fn spawn_work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => spawn(async move { work() }),
-        _ => spawn_blocking(work),
-    }
+    if IS_IN_PLACE.get() { spawn(async move { work() }) } else { spawn_blocking(work) }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use koregate::blocking::run_in_place;
 use koregate::quota::Role;
 use koregate::telemetry::init_metrics;
 use xxhash_rust::xxh3::xxh3_64;
@@ -87,6 +88,7 @@ impl Report {
 pub(super) fn run(seed: u64) -> Report {
     let class = if seed.is_multiple_of(2) { FaultClass::Exact } else { FaultClass::All };
     randomness::follow(seed);
+    run_in_place();
     init_metrics();
     let mut world = World::new(seed);
     let events = draw(&mut fastrand::Rng::with_seed(seed ^ 0x6576), class, gateways(seed));
