@@ -1,0 +1,97 @@
+//! The primitives of shuttle, and the exploration of schedules.
+
+use std::time::Duration;
+
+pub(crate) use shuttle::future::{JoinHandle, spawn};
+pub(crate) use shuttle::sync::atomic::AtomicBool;
+pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock};
+
+/// A `OnceLock`. Another task may run before and after each access.
+#[derive(Debug)]
+pub(crate) struct OnceLock<T> {
+    cell: std::sync::OnceLock<T>,
+    /// Its accesses are the points at which the schedule chooses.
+    point: AtomicBool,
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self { cell: std::sync::OnceLock::new(), point: AtomicBool::new(false) }
+    }
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.choose();
+        let value = self.cell.get();
+        self.choose();
+        value
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        self.choose();
+        let result = self.cell.set(value);
+        self.choose();
+        result
+    }
+
+    fn choose(&self) {
+        self.point.load(std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// A task in place of a thread for work that blocks.
+pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    spawn(async move { work() })
+}
+
+/// Ends at any time: the schedule says when.
+pub(crate) async fn sleep(_: Duration) {
+    shuttle::future::yield_now().await;
+}
+
+#[cfg(test)]
+pub(crate) use self::explore::explore;
+
+#[cfg(test)]
+mod explore {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Schedules of each kind that one test runs, unless `INTERLEAVINGS` says otherwise.
+    const DEFAULT_SCHEDULES: usize = 5_000;
+    /// The number of forced switches of a schedule by priorities (PCT): most bugs need no more.
+    const FORCED_SWITCHES: usize = 3;
+
+    /// Runs `scenario` with random schedules, and as many in which each task runs as long as it can but for a few forced
+    /// switches (probabilistic concurrency testing; Burckhardt et al., 2010). Panics with the first schedule that fails.
+    pub(crate) fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+        // Timers of tokio need a runtime. Nothing drives it, so they never expire.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let _entered = runtime.enter();
+        let schedules = std::env::var("INTERLEAVINGS").map_or(DEFAULT_SCHEDULES, |count| count.parse().unwrap());
+        let run = Arc::new(Counted { scenario, schedules: AtomicUsize::new(0) });
+        let (random, by_priority) = (run.clone(), run.clone());
+        shuttle::check_random(move || random.next(), schedules);
+        shuttle::check_pct(move || by_priority.next(), schedules, FORCED_SWITCHES);
+    }
+
+    struct Counted<F> {
+        scenario: F,
+        schedules: AtomicUsize,
+    }
+
+    impl<F: Fn()> Counted<F> {
+        fn next(&self) {
+            self.schedules.fetch_add(1, Ordering::Relaxed);
+            (self.scenario)();
+        }
+    }
+
+    impl<F> Drop for Counted<F> {
+        fn drop(&mut self) {
+            let outcome = if std::thread::panicking() { "failed in schedule" } else { "schedules:" };
+            eprintln!("{outcome} {}", self.schedules.load(Ordering::Relaxed));
+        }
+    }
+}
