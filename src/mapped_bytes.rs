@@ -71,7 +71,8 @@ fn address_range(bytes: &[u8]) -> (usize, usize) {
     (start, start + bytes.len())
 }
 
-#[cfg(all(test, feature = "interleavings"))]
+#[cfg(test)]
+#[cfg(feature = "interleavings")]
 mod interleavings;
 #[cfg(test)]
 mod tests {

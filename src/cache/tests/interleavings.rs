@@ -3,13 +3,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use shuttle::future::{block_on, yield_now};
+use tokio::sync::Notify;
+
 use super::*;
 use crate::config::{QuotaConfig, QuotaLimit};
 use crate::paging::Item;
 use crate::quota::{CallPermit, CallScheduler};
 use crate::request::RunWaiters;
 use crate::sync::{JoinHandle, Mutex, explore, spawn};
-use shuttle::future::{block_on, yield_now};
 
 /// The first second of an hour that has settled.
 const OLD: i64 = -100_000;
@@ -24,6 +26,8 @@ struct Upstream {
     version: Arc<Mutex<i64>>,
     scheduler: Arc<CallScheduler>,
     calls: Arc<AtomicU64>,
+    /// Notified when a call has read the rows, which are not on their way yet.
+    was_read: Arc<Notify>,
 }
 
 impl Upstream {
@@ -32,6 +36,7 @@ impl Upstream {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let calling = run.waiters.calling();
         let version = *self.version.lock().unwrap();
+        self.was_read.notify_one();
         run.status.send_modify(|status| status.pages += 1);
         run.waiters.on_page();
         permit.answered(None);
@@ -62,7 +67,8 @@ impl Scene {
         let limits = vec![QuotaLimit { requests: 1_000, per: Duration::from_mins(1) }];
         let quota = QuotaConfig { interactive_reserve: 0.0, ..quota };
         let scheduler = CallScheduler::new(&"a".into(), limits, &quota, 1, None);
-        let upstream = Upstream { version: Arc::new(Mutex::new(1)), scheduler, calls: Arc::default() };
+        let upstream =
+            Upstream { version: Arc::new(Mutex::new(1)), scheduler, calls: Arc::default(), was_read: Arc::default() };
         let below = upstream.clone();
         Self { stage: layer.layer(service_fn(move |run| below.clone().fetch(run))), upstream }
     }
@@ -128,6 +134,24 @@ fn request_after_a_purge_gets_no_earlier_rows() {
             }
             assert_eq!(after.await.unwrap(), [2; 4]);
             assert_eq!(scene.versions(0, 120).await, [2; 4], "what is stored now");
+            scene.assert_ends(0).await;
+        });
+    });
+}
+
+/// Fewer steps than above, so that more of their orders are tried: the purge begins when the rows have been read.
+#[test]
+fn rows_that_land_during_a_purge_are_not_served_after_it() {
+    explore(|| {
+        let scene = Scene::new();
+        let before = scene.request(0, 60);
+        block_on(async {
+            scene.upstream.was_read.notified().await;
+            *scene.upstream.version.lock().unwrap() = 2;
+            scene.purge(0, 60).await;
+            assert_eq!(scene.versions(0, 60).await, [2; 2]);
+            assert_eq!(before.await.unwrap(), [1; 2]);
+            assert_eq!(scene.versions(0, 60).await, [2; 2], "what is stored now");
             scene.assert_ends(0).await;
         });
     });
