@@ -58,3 +58,7 @@ kill-storm *flags:
 # All runs of the lease with two or three faults (ten minutes): states, steps, and calls above a limit by kinds of faults
 model-check:
     CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --locked --lib -- --ignored --nocapture two_or_three_faults
+
+# Thousands of schedules of each test of concurrent code (some minutes; see src/sync.rs). `INTERLEAVINGS=100000` runs more
+interleavings:
+    cargo nextest run --locked --lib --features interleavings -E 'test(/interleavings::/)' --no-fail-fast

@@ -55,6 +55,7 @@ pub(crate) use self::explore::explore;
 
 #[cfg(test)]
 mod explore {
+    use std::panic;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -70,28 +71,23 @@ mod explore {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let _entered = runtime.enter();
         let schedules = std::env::var("INTERLEAVINGS").map_or(DEFAULT_SCHEDULES, |count| count.parse().unwrap());
-        let run = Arc::new(Counted { scenario, schedules: AtomicUsize::new(0) });
-        let (random, by_priority) = (run.clone(), run.clone());
-        shuttle::check_random(move || random.next(), schedules);
-        shuttle::check_pct(move || by_priority.next(), schedules, FORCED_SWITCHES);
+        let number = Arc::new(AtomicUsize::new(0));
+        number_panics(number.clone());
+        let scenario = Arc::new(move || {
+            number.fetch_add(1, Ordering::Relaxed);
+            scenario();
+        });
+        let random = scenario.clone();
+        shuttle::check_random(move || random(), schedules);
+        shuttle::check_pct(move || scenario(), schedules, FORCED_SWITCHES);
     }
 
-    struct Counted<F> {
-        scenario: F,
-        schedules: AtomicUsize,
-    }
-
-    impl<F: Fn()> Counted<F> {
-        fn next(&self) {
-            self.schedules.fetch_add(1, Ordering::Relaxed);
-            (self.scenario)();
-        }
-    }
-
-    impl<F> Drop for Counted<F> {
-        fn drop(&mut self) {
-            let outcome = if std::thread::panicking() { "failed in schedule" } else { "schedules:" };
-            eprintln!("{outcome} {}", self.schedules.load(Ordering::Relaxed));
-        }
+    /// Has each panic say in which schedule it is. Unwinding may end in an abort, as destructors take locks.
+    fn number_panics(number: Arc<AtomicUsize>) {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panicked| {
+            eprintln!("In schedule {}:", number.load(Ordering::Relaxed));
+            report(panicked);
+        }));
     }
 }

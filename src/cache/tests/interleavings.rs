@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shuttle::future::{block_on, yield_now};
+use shuttle::rand::{Rng as _, thread_rng};
 use tokio::sync::Notify;
 
 use super::*;
@@ -17,6 +18,8 @@ use crate::sync::{JoinHandle, Mutex, explore, spawn};
 const OLD: i64 = -100_000;
 /// Seconds between two items.
 const ITEM_INTERVAL: usize = 30;
+/// Steps for which rows are on their way, at most.
+const MAX_STEPS_TO_LAND: usize = 8;
 /// Steps after which a scene that still has fetches in flight, or queued calls, never ends.
 const MAX_STEPS_TO_IDLE: usize = 1_000;
 
@@ -37,6 +40,9 @@ impl Upstream {
         let calling = run.waiters.calling();
         let version = *self.version.lock().unwrap();
         self.was_read.notify_one();
+        for _ in 0..thread_rng().gen_range(0..MAX_STEPS_TO_LAND) {
+            yield_now().await;
+        }
         run.status.send_modify(|status| status.pages += 1);
         run.waiters.on_page();
         permit.answered(None);
