@@ -66,7 +66,9 @@ struct Others {
 impl Others {
     fn at_point(&self) {
         let steps = self.schedule.lock().unwrap().pop_front().unwrap_or_default();
-        steps.into_iter().for_each(|step| self.make(step));
+        for step in steps {
+            self.make(step);
+        }
     }
 
     fn make(&self, step: Step) {
@@ -78,7 +80,9 @@ impl Others {
             }
             Step::ReadB => {
                 let (_, chunk) = self.b.lock().unwrap().clone().unwrap();
-                (0..4).for_each(|_| assert_reads_back(&chunk, 'b'));
+                for _ in 0..4 {
+                    assert_reads_back(&chunk, 'b');
+                }
             }
             Step::EvictB => self.memory.remove(self.b.lock().unwrap().take().unwrap().0),
         }
