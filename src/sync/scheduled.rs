@@ -60,12 +60,13 @@ mod explore {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Schedules of each kind that one test runs, unless `INTERLEAVINGS` says otherwise.
-    const DEFAULT_SCHEDULES: usize = 5_000;
-    /// The number of forced switches of a schedule by priorities (PCT): most bugs need no more.
-    const FORCED_SWITCHES: usize = 3;
+    const DEFAULT_SCHEDULES: usize = 3_000;
+    /// Depth of the bugs that are looked for: how many steps must come in a certain order. Most bugs need no more.
+    const BUG_DEPTH: usize = 3;
 
-    /// Runs `scenario` with random schedules, and as many in which each task runs as long as it can but for a few forced
-    /// switches (probabilistic concurrency testing; Burckhardt et al., 2010). Panics with the first schedule that fails.
+    /// Runs `scenario` with schedules in which each task runs as long as it can but for a few forced switches
+    /// (probabilistic concurrency testing; Burckhardt et al., 2010), and with as many random ones. Panics with the first
+    /// schedule that fails.
     pub(crate) fn explore(scenario: impl Fn() + Send + Sync + 'static) {
         // Timers of tokio need a runtime. Nothing drives it, so they never expire.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -78,8 +79,8 @@ mod explore {
             scenario();
         });
         let random = scenario.clone();
+        shuttle::check_pct(move || scenario(), schedules, BUG_DEPTH);
         shuttle::check_random(move || random(), schedules);
-        shuttle::check_pct(move || scenario(), schedules, FORCED_SWITCHES);
     }
 
     /// Has each panic say in which schedule it is. Unwinding may end in an abort, as destructors take locks.
