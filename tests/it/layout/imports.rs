@@ -9,17 +9,19 @@ const STAGES: [&str; 10] =
     ["edge", "api", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// Modules that each stage except `window` may name.
-const SHARED_MODULES: [&str; 7] = ["config", "clock", "telemetry", "mapped_bytes", "units", "hex", "sync"];
+const SHARED_MODULES: [&str; 8] = ["config", "clock", "telemetry", "mapped_bytes", "units", "hex", "sync", "blocking"];
 /// Stages that share state with other replicas, and may name Redis and the messages.
 const REPLICATED: [&str; 2] = ["cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 15] = [
+const OTHERS: [(&str, &[&str]); 16] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
     // Locks, flags and tasks that a test can schedule.
     ("sync", &[]),
+    // Work that would hold up other tasks.
+    ("blocking", &["sync"]),
     // Bytes that are sent without a copy.
     ("mapped_bytes", &["sync"]),
     // Text of durations, sizes and bytes.
