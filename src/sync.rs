@@ -9,8 +9,9 @@
 //!
 //! Shuttle and not loom: loom tries all schedules, which a request that passes a hundred locks has too many of, and
 //! needs `Arc` and every other primitive replaced, those within tokio's channels included. What it would find in
-//! addition, the reorderings of a weak memory model, concerns atomics alone. Here each atomic that is checked is written
-//! and read under a lock, or is a single `swap`.
+//! addition, the reorderings of a weak memory model, concerns atomics alone. Here these are two flags of a fetch: `closed`
+//! is read and written under the lock of the series, and `charged` only chooses who reports calls that are counted under
+//! the lock of the waiters.
 //!
 //! tokio's `watch` and `Notify` stay as they are: they need no runtime, and with shuttle each of their calls is one step.
 //! So no lock of this module may be taken in a closure that tokio or moka calls while they hold one of their own.
