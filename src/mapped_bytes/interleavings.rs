@@ -1,5 +1,5 @@
-//! Mappings that come and go in many schedules (see [`crate::sync`]). The kernel gives the address of a mapping that was
-//! just removed to the next one of the same size, so a registry that is late or early by one step is noticed.
+//! Mappings that come and go in many schedules (see [`crate::sync`]). The kernel gives the address of a mapping that
+//! was just removed to the next of the same size, so a registry that is late or early by one step is noticed.
 
 use shuttle::thread;
 

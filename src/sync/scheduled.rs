@@ -65,8 +65,8 @@ mod explore {
     const BUG_DEPTH: usize = 3;
 
     /// Runs `scenario` with schedules in which each task runs as long as it can but for a few forced switches
-    /// (probabilistic concurrency testing; Burckhardt et al., 2010), and with as many random ones. Panics with the first
-    /// schedule that fails.
+    /// (probabilistic concurrency testing; Burckhardt et al., 2010), and with as many random ones. Panics with the
+    /// first schedule that fails.
     pub(crate) fn explore(scenario: impl Fn() + Send + Sync + 'static) {
         // Timers of tokio need a runtime. Nothing drives it, so they never expire.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
