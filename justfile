@@ -62,3 +62,7 @@ model-check:
 # The simulated fleet, for as many seeds as one likes; `just simulate-fleet --seeds 10000`
 simulate-fleet *flags:
     tests/simulate-fleet {{flags}}
+
+# Thousands of schedules of each test of concurrent code (some minutes; see src/sync.rs). `INTERLEAVINGS=100000` runs more
+interleavings:
+    cargo nextest run --locked --lib --features interleavings -E 'test(/interleavings::/)' --no-fail-fast

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use tokio::task::{JoinHandle, spawn, spawn_blocking};
+use crate::sync::{JoinHandle, spawn, spawn_blocking};
 
 thread_local! {
     static IS_IN_PLACE: Cell<bool> = const { Cell::new(false) };

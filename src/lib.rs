@@ -36,6 +36,7 @@ pub mod request;
 pub mod retry;
 pub mod server;
 pub mod stack;
+mod sync;
 pub mod telemetry;
 pub mod token;
 mod units;

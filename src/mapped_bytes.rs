@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{PoisonError, RwLock};
+use std::sync::PoisonError;
 
 use bytes::Bytes;
 use memmap2::{Mmap, MmapMut};
+
+use crate::sync::RwLock;
 
 /// Minimum number of bytes to map. Copying fewer takes no longer than the system calls of `splice`.
 const MIN_MAPPED_BYTES: usize = 32 << 10;
@@ -69,6 +71,9 @@ fn address_range(bytes: &[u8]) -> (usize, usize) {
     (start, start + bytes.len())
 }
 
+#[cfg(test)]
+#[cfg(feature = "interleavings")]
+mod interleavings;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-
 use super::error::PagingError;
 use super::run::{ItemPacker, RunPart};
 use super::scan::{OffsetScan, RowOrder};
 use crate::blocking::spawn_work;
+use crate::sync::JoinHandle;
 use crate::window::{Interval, Timestamp};
 
 /// Most parts that are packed concurrently.

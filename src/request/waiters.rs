@@ -1,12 +1,13 @@
 //! The requests that wait for a run: their priority orders its calls, and its owner is charged for them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::queue_timeout::QueueTimeout;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Priority of a fetch, in the order in which calls are granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

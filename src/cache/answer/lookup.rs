@@ -1,6 +1,6 @@
 //! Lookup in memory: what serves a window, and which runs would bring the rest. Starts nothing.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -9,6 +9,7 @@ use crate::cache::fetch::Fetcher;
 use crate::cache::series::{SeriesMap, SeriesState, SharedSeriesState};
 use crate::cache::store::{CacheEntry, Memory};
 use crate::request::{Filter, KnownFilter, Series};
+use crate::sync::MutexGuard;
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{FreshnessPolicy, Interval, IntervalSet, Plan, Timestamp};
 

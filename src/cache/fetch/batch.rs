@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use super::coalesce::{BatchedRun, StartPolicy, coalesce};
 use super::fetcher::Fetcher;
 use crate::cache::series::{PendingBatch, PendingRequest, RunLengthPolicy, SeriesState, SharedSeriesState};
 use crate::paging::{FIRST_RUN_ITEMS, RunBounds, is_worth_parallel_runs};
 use crate::request::Series;
+use crate::sync::{sleep, spawn};
 use crate::window::{Density, Interval, PlannedRun, RunLimits, Timestamp, plan_runs};
 
 /// How long missing intervals are collected before they are fetched. Short against any upstream call, long against the
@@ -35,7 +35,7 @@ impl Fetcher {
         let batch = state.pending.get_or_insert_with(|| {
             let (sender, started) = watch::channel(());
             let (fetcher, series, shared) = (self.clone(), series.clone(), shared.clone());
-            tokio::spawn(async move {
+            spawn(async move {
                 fetcher.process_batch(&series, &shared).await;
                 drop(sender);
             });

@@ -16,6 +16,7 @@ use crate::cache::store::ChunkPacker;
 use crate::paging::{FetchedRun, PagingError, PlacementCheck, RowOrder, Run};
 use crate::quota::QuotaError;
 use crate::request::{RunWaiters, Series};
+use crate::sync::spawn;
 use crate::telemetry;
 use crate::window::{PlannedRun, Timestamp, small_run_length};
 
@@ -35,7 +36,7 @@ impl Fetcher {
         let scheduler = self.quotas.scheduler(&series.account);
         let fetch = InFlightFetch::new(spec, items, RunWaiters::new(owner.requester), scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), &owner.waiters);
-        tokio::spawn(self.clone().run_fetch(task, items));
+        spawn(self.clone().run_fetch(task, items));
         fetch
     }
 
@@ -51,7 +52,7 @@ impl Fetcher {
         let scheduler = self.quotas.scheduler(&series.account);
         let fetch = InFlightFetch::new(spec, None, RunWaiters::new(waiter.requester.clone()), scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
-        tokio::spawn(self.clone().run_fetch(task, None));
+        spawn(self.clone().run_fetch(task, None));
         fetch
     }
 
@@ -68,7 +69,7 @@ impl Fetcher {
             packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placement, spec.epoch),
         };
         // A task of its own: should it panic, the fetch is lost and its waiters are still notified.
-        let fetched = tokio::spawn(self.paging.clone().oneshot(run)).await;
+        let fetched = spawn(self.paging.clone().oneshot(run)).await;
         let result = match fetched.unwrap_or(Err(PagingError::Lost)) {
             Ok(FetchedRun { interval, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.interval().start);

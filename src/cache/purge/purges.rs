@@ -2,7 +2,7 @@
 //! the sweep of memory by them. A restart loses them; `replicator.rs` is what Redis remembers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures_util::future::BoxFuture;
 
@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::redis_client::{Command, Reply};
 use crate::replicas::{Mailbox, MessageKind, Tombstone};
 use crate::request::Series;
+use crate::sync::{Mutex, MutexGuard};
 use crate::window::Interval;
 
 /// The purges that this replica knows of, for everything that stores or serves chunks. Clones share them.

@@ -1,8 +1,8 @@
 //! A fetch in flight: one bounded run, which all requests for overlapping windows share (single-flight of intervals).
 //! It belongs to no request: a waiter may leave, and the others still get the result.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use crate::cache::store::ReadAheadPermit;
 use crate::paging::{PlacementCheck, RunBounds, RunPhase, RunStatus};
 use crate::quota::{CallScheduler, Exhausted};
 use crate::request::{Priority, QueueTimeout, RunWaiters};
+use crate::sync::{AtomicBool, Mutex, OnceLock};
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Interval, Timestamp};
 

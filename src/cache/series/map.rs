@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::state::SharedSeriesState;
 use crate::cache::store::{CacheEntry, Memory};
 use crate::request::Series;
+use crate::sync::{Mutex, MutexGuard};
 use crate::window::Timestamp;
 
 /// How many chunks are inserted between two sweeps.

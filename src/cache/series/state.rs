@@ -1,7 +1,7 @@
 //! State of one series, and its lock.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::batch::PendingBatch;
@@ -10,6 +10,7 @@ use super::negative_cache::NegativeCache;
 use super::run_length::RunLengthPolicy;
 use crate::cache::chunk::Chunk;
 use crate::cache::store::{CacheEntry, EntryIndex, Memory};
+use crate::sync::{Mutex, MutexGuard};
 use crate::window::{Density, Interval, IntervalSet};
 
 /// How long an interval is remembered whose windows must be fetched exactly.

@@ -1,6 +1,6 @@
 //! A request that waits: for its batch, and for fetches in flight. It is dropped with the request.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::time::Instant;
 
@@ -8,6 +8,7 @@ use super::in_flight::{FetchedInterval, InFlightFetch};
 use crate::cache::chunk::Chunk;
 use crate::cache::error::CacheError;
 use crate::request::{QueueTimeout, Requester, WaiterGuard};
+use crate::sync::{Mutex, MutexGuard};
 use crate::window::Interval;
 
 /// A finished fetch and its result.

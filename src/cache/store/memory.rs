@@ -227,6 +227,8 @@ impl Memory {
 }
 
 #[cfg(test)]
+mod interleavings;
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::chunk::Settled;

@@ -7,11 +7,14 @@
 //! | `run_results` | runs that are shortened, cut, torn, oversized or failed |
 //! | `queue_timeout` | how long requests wait for the quota |
 //! | `streamed` | long windows that are streamed |
+//! | `interleavings` | requests, purges and ends of fetches in many schedules (see [`crate::sync`]) |
 //! | `purged` | purges while fetches are in flight |
 //! | `window_field` | items that do not lie where they were requested |
 //! | `wrong_clock` | wrong clocks of this machine |
 
 mod harness;
+#[cfg(feature = "interleavings")]
+mod interleavings;
 mod purged;
 mod queue_timeout;
 mod run_results;

@@ -1,7 +1,7 @@
 //! The scheduler of one account: its queue, its gates, and the permits that replicas lend each other.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use crate::config::QuotaLimit;
 use crate::quota::limiter::{Ledger, MonotonicTime};
 use crate::quota::savings::Savings;
 use crate::quota::state_file::StateFile;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Scheduler of the upstream calls of one account.
 #[derive(Debug)]

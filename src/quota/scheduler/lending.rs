@@ -8,7 +8,7 @@
 //! The borrower repeats its request until it is answered, since messages may be lost. The permit is open at the lender
 //! until it is returned, or until its call cannot be in flight any more.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -23,6 +23,7 @@ use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
 use crate::replicas::{PermitMessage, QuotaMessage, Recipient, ReplicaId};
 use crate::request::{Requester, RunWaiters};
+use crate::sync::MutexGuard;
 use crate::telemetry;
 
 /// Interval at which an unanswered request for a permit is repeated.

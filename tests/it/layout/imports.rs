@@ -9,23 +9,25 @@ const STAGES: [&str; 10] =
     ["edge", "api", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// Modules that each stage except `window` may name.
-const SHARED_MODULES: [&str; 8] =
-    ["config", "clock", "network", "blocking", "telemetry", "mapped_bytes", "units", "hex"];
+const SHARED_MODULES: [&str; 9] =
+    ["config", "clock", "network", "blocking", "sync", "telemetry", "mapped_bytes", "units", "hex"];
 /// Stages that share state with other replicas, and may name Redis and the messages.
 const REPLICATED: [&str; 2] = ["cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 17] = [
+const OTHERS: [(&str, &[&str]); 18] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
     // What a simulation replaces.
     ("network", &[]),
     ("environment", &["clock", "network", "replicas"]),
-    // Work that takes long.
-    ("blocking", &[]),
+    // Locks, flags and tasks that a test can schedule.
+    ("sync", &[]),
+    // Work that would hold up other tasks.
+    ("blocking", &["sync"]),
     // Bytes that are sent without a copy.
-    ("mapped_bytes", &[]),
+    ("mapped_bytes", &["sync"]),
     // Text of durations, sizes and bytes.
     ("units", &[]),
     ("hex", &[]),

@@ -1,3 +1,6 @@
+#[cfg(feature = "interleavings")]
+mod interleavings;
+
 use std::sync::Arc;
 use std::time::Duration;
 
