@@ -274,8 +274,8 @@ proptest! {
         let interval = bound.enclosed(Bound::Second(Timestamp::from_seconds(start)), Bound::Second(Timestamp::from_seconds(start + length)));
         let mut upstream = upstream(rows, order, bound);
         upstream.page_limit = page_limit;
-        // A burst at the beginning would let expect more than one run should bring.
-        upstream.bounds.pages = 1_000;
+        // A burst at the beginning, of a page within some milliseconds, lets expect more than any run should bring.
+        upstream.bounds.pages = 1_000_000;
         let (result, upstream) = run_all(upstream, interval);
         let items = result.unwrap();
         prop_assert_eq!(&items, &expected(&upstream.rows, interval));
