@@ -1,4 +1,5 @@
 //! The format of a gzip member (RFC 1952), which is written mostly from text that is deflated already.
+//! `body.rs` puts the body together.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use crc32fast::Hasher;

@@ -1,4 +1,4 @@
-//! `koregate serve`: runs the gateway until a signal stops it.
+//! `koregate serve`: runs the gateway until a signal stops it; `server/mod.rs` drains it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

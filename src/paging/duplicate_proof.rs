@@ -1,5 +1,6 @@
 //! The proof of a duplicate: a repeated item is the sign of a torn scan, unless the page that holds all items of its
 //! second, which is fetched for the proof, repeats it too: a single page cannot tear.
+//! `scan.rs` detects the repeated item.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The retry stage: how often a failed call is made again, and after which pause. Whether it is, [`RetryHint`] decides.
-//! The stage stands above the quota, so each attempt is counted.
+//! The retry stage: how often a failed call is made again, and after which pause. Whether it is, [`RetryHint`]
+//! (`upstream/error.rs`) decides. The stage stands above the quota, so each attempt is counted.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Streamed answers: the segments of a long window, each sent in the order of time when the one before it has been
-//! taken.
+//! taken. `progress.rs` decides which windows are long enough to be streamed.
 //!
 //! Each segment is verified before it is sent, whether it comes from memory, Redis, a fetch in flight, or a new run.
 //! Only whole settled windows are streamed: their rows hold still, and their beginning does not depend on their end. If

@@ -1,4 +1,5 @@
-//! Splicing of deflated text: a gzip body is joined from the bytes that were deflated when its chunks were made.
+//! Splicing of deflated text: pieces for a gzip body, from the bytes that were deflated when the chunks were
+//! made. `api/body.rs` puts the body together.
 //!
 //! Deflate blocks that end on a byte boundary can be concatenated. A block may refer to text up to 32 KiB before it. So
 //! an answer that begins in the middle of a block is deflated anew for its first 32 KiB, and from there on the stored

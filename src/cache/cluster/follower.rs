@@ -1,4 +1,5 @@
 //! Remote fetches of this replica: fetches in flight whose data the leader brings.
+//! How soon a dead leader is replaced is in `quota/lease/timing.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Remote fetches of other replicas that this one answers, by the code that answers its own requests.
+//! Remote fetches of other replicas that this one answers, by the code that answers its own requests. Who
+//! the leader is, and how soon a dead one is replaced, is the business of `quota/lease/`.
 
 use std::sync::Arc;
 use std::time::Duration;
