@@ -17,7 +17,6 @@
 //! | `report.rs` | the report of an answer, made when its body has ended |
 //! | `usage.rs` | usage of each caller |
 //! | `fuzz/` | fuzz targets |
-//! | `seconds.rs` | durations in answers |
 //! | `error.rs` | errors of the stage, and of a body that is aborted |
 
 mod answer;

@@ -254,7 +254,7 @@ fn describe_self(content: &impl Serialize, report: Report) -> Answer {
     Answer { response, report: report.into() }
 }
 
-/// The answer with these items, whose body has `length` bytes without a content coding.
+/// The answer with these items, whose body has `bytes` without a content coding.
 fn render(
     items: ItemSlice,
     bytes: u64,

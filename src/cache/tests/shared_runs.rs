@@ -2,6 +2,17 @@
 
 use super::*;
 
+/// A background request for seconds 0 to 1,000, and its run of thirty pages, each of which waits for the quota for a
+/// second.
+async fn slow_background_run(harness: &mut TestHarness) -> (PendingAnswer, TestRun) {
+    let all = harness.request(0, 1_000, Priority::Background).await;
+    let run = harness.next_run().await;
+    run.page();
+    run.shorten(1_000, 3_000.0);
+    assert!(run.run.waiters.begin(Duration::from_secs(1)));
+    (all, run)
+}
+
 #[tokio::test(start_paused = true)]
 async fn fetch_finished_during_batch_window_is_not_repeated() {
     let mut harness = TestHarness::new();
@@ -21,12 +32,7 @@ async fn fetch_finished_during_batch_window_is_not_repeated() {
 #[tokio::test(start_paused = true)]
 async fn urgent_request_fetches_its_part_of_slow_run_separately() {
     let mut harness = TestHarness::new();
-    let all = harness.request(0, 1_000, Priority::Background).await;
-    let run = harness.next_run().await;
-    run.page();
-    // Thirty pages, each of which waits for the quota for a second.
-    run.shorten(1_000, 3_000.0);
-    assert!(run.run.waiters.begin(Duration::from_secs(1)));
+    let (all, run) = slow_background_run(&mut harness).await;
     let urgent = harness.request(400, 430, Priority::Interactive).await;
     let own = harness.next_run().await;
     assert_eq!((own.interval(), own.run.waiters.priority()), ((400, 430), Priority::Interactive));
@@ -43,11 +49,7 @@ async fn urgent_request_fetches_its_part_of_slow_run_separately() {
 #[tokio::test(start_paused = true)]
 async fn separate_run_that_grows_is_not_left_again() {
     let mut harness = TestHarness::new();
-    let all = harness.request(0, 1_000, Priority::Background).await;
-    let run = harness.next_run().await;
-    run.page();
-    run.shorten(1_000, 3_000.0);
-    assert!(run.run.waiters.begin(Duration::from_secs(1)));
+    let (all, run) = slow_background_run(&mut harness).await;
     let near = harness.request(400, 430, Priority::Interactive).await;
     let far = harness.request(425, 800, Priority::Interactive).await;
     let own = harness.next_run().await;

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use koregate::stack::GatewayService;
 use tower::ServiceExt as _;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -94,7 +93,6 @@ async fn perform(service: GatewayService, request: &WindowRequest) -> Outcome {
     }
     let mut http = built.to_http("127.0.0.1:80".parse().unwrap());
     http.headers_mut().insert("host", "localhost".parse().unwrap());
-    let http = http.map(|body: Full<Bytes>| body);
     let answer = service.oneshot(http).await.unwrap();
     let status = answer.status().as_u16();
     match answer.into_body().collect().await {

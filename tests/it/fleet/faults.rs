@@ -13,7 +13,7 @@ pub(super) enum Event {
     /// The link between two machines is cut for so long.
     Cut(Node, Node, Duration),
     /// A machine is suspended for so long.
-    Stop(Node, Duration),
+    Suspend(Node, Duration),
     /// A gateway is killed, and started again after so long.
     Kill(usize, Duration),
     /// A gateway ends in an orderly way, and is started again after so long.
@@ -95,21 +95,21 @@ fn draw_fault(random: &mut fastrand::Rng, class: FaultClass, gateways: usize) ->
     // The first ones keep the quota exact.
     match random.u32(0..if class == FaultClass::Exact { 12 } else { 17 }) {
         0 => Event::Cut(node, Node::Upstream, millis(random, 100, 5_000)),
-        1 => Event::Stop(node, millis(random, 50, 4_400)),
+        1 => Event::Suspend(node, millis(random, 50, 4_400)),
         2 | 3 => Event::Kill(gateway, millis(random, 100, 4_000)),
         4 => Event::Leave(gateway, millis(random, 100, 4_000)),
         5 => Event::ClockStep(gateway, random.i64(-20_000..20_000)),
         6 => Event::SlowNetwork(random.u64(5..60), millis(random, 500, 5_000)),
         7 => Event::UpstreamFails(UPSTREAM_FAULTS[random.usize(0..UPSTREAM_FAULTS.len())], random.u64(1..4)),
         8 => Event::UpstreamIsSlow(millis(random, 50, 4_000), millis(random, 500, 4_400)),
-        9 => Event::Stop(Node::Upstream, millis(random, 100, 4_400)),
+        9 => Event::Suspend(Node::Upstream, millis(random, 100, 4_400)),
         10 => Event::RedisRefusesWrites(millis(random, 100, 600)),
         11 => Event::UpstreamIsUnstable(millis(random, 100, 4_000)),
         12 => Event::Cut(node, Node::Redis, millis(random, 100, 5_000)),
         13 => Event::RedisForgets,
         14 => Event::RedisDown(millis(random, 100, 5_000)),
         15 => Event::RedisFailsOver(millis(random, 10, 500)),
-        _ => Event::Stop(Node::Redis, millis(random, 100, 4_400)),
+        _ => Event::Suspend(Node::Redis, millis(random, 100, 4_400)),
     }
 }
 
@@ -130,8 +130,8 @@ pub(super) fn documented_overrun(events: &[(Duration, Event)], limit: u32) -> u3
     };
     let cut_off = count(|event| matches!(event, Event::Cut(_, Node::Redis, _)));
     let restarted = count(|event| matches!(event, Event::Kill(..) | Event::Leave(..)));
-    let suspended = count(|event| matches!(event, Event::Stop(Node::Gateway(_), _)));
-    let away = count(|event| matches!(event, Event::RedisDown(_) | Event::Stop(Node::Redis, _)));
+    let suspended = count(|event| matches!(event, Event::Suspend(Node::Gateway(_), _)));
+    let away = count(|event| matches!(event, Event::RedisDown(_) | Event::Suspend(Node::Redis, _)));
     let emptied = count(|event| matches!(event, Event::RedisForgets | Event::RedisFailsOver(_)));
     if emptied > 0 && cut_off + restarted + suspended + away > 0 {
         return limit;

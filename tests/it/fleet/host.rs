@@ -37,7 +37,7 @@ pub(super) async fn sleep_until(at: Duration) {
 pub(super) struct Host {
     runtime: Runtime,
     epoch: Instant,
-    stopped_until: Duration,
+    suspended_until: Duration,
 }
 
 impl Host {
@@ -50,17 +50,17 @@ impl Host {
             tokio::time::advance(at).await;
             begun
         });
-        Self { runtime, epoch, stopped_until: Duration::ZERO }
+        Self { runtime, epoch, suspended_until: Duration::ZERO }
     }
 
     /// Suspends all tasks until `until`, while time goes on.
-    pub(super) fn stop(&mut self, until: Duration) {
-        self.stopped_until = self.stopped_until.max(until);
+    pub(super) fn suspend(&mut self, until: Duration) {
+        self.suspended_until = self.suspended_until.max(until);
     }
 
     /// Whether the machine is suspended `at` this time.
-    pub(super) fn is_stopped(&self, at: Duration) -> bool {
-        self.stopped_until > at
+    pub(super) fn is_suspended(&self, at: Duration) -> bool {
+        self.suspended_until > at
     }
 
     /// Runs `work` within the machine at its present time.
@@ -70,11 +70,11 @@ impl Host {
 
     /// Runs all tasks up to `target`. After a suspension, the clock jumps.
     pub(super) fn run_until(&self, target: Duration) {
-        if self.is_stopped(target) {
+        if self.is_suspended(target) {
             return;
         }
         self.block_on(async {
-            if let Some(missed) = self.stopped_until.checked_sub(now())
+            if let Some(missed) = self.suspended_until.checked_sub(now())
                 && !missed.is_zero()
             {
                 tokio::time::advance(missed).await;

@@ -15,7 +15,7 @@
 //! | `trace` | what happened, for a comparison of two runs |
 //!
 //! The crate turmoil was considered: it can neither suspend a machine while time goes on, nor set its time of day, and
-//! its connections are replaced here by 200 lines, since a gateway takes any stream of bytes
+//! its connections are replaced here by some 300 lines, since a gateway takes any stream of bytes
 //! ([`koregate::network`]).
 
 mod client;
@@ -52,7 +52,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// When faults have ended, since the run began.
 const FAULTS_END: Duration = Duration::from_secs(16);
 const STREAMS: [&str; 2] = ["st-fleet-1", "st-fleet-2"];
-const UPSTREAM_LATENCY: Duration = Duration::from_millis(30);
+const UPSTREAM_LATENCY: Latency = Latency { fixed: Duration::from_millis(30), jitter: Duration::from_millis(5) };
+/// The most that a clock is off at first, in milliseconds.
+const MAX_FIRST_SKEW: i64 = 500;
 /// Calls and the length of each limit.
 const LIMITS: [(u32, Duration); 2] = [(16, Duration::from_secs(2)), (40, Duration::from_secs(8))];
 const SETTLE_AFTER: Duration = Duration::from_hours(6);
@@ -72,7 +74,7 @@ fn upstream_profile(order: SortOrder) -> Profile {
     let streams = STREAMS.map(|id| StreamProfile { exact: true, ..StreamProfile::new(id, 96) });
     let mut profile = Profile { streams: streams.into(), days: 3, ..Profile::default() };
     profile.end = Some(timestamp(START).into());
-    profile.latency = Latency { fixed: UPSTREAM_LATENCY, jitter: Duration::from_millis(5) };
+    profile.latency = UPSTREAM_LATENCY;
     // Rows in no order of time cost many more calls.
     profile.api.page_limit = if order == SortOrder::Shuffled { 40 } else { 8 };
     profile.api.order = order;
@@ -81,10 +83,12 @@ fn upstream_profile(order: SortOrder) -> Profile {
 
 fn settings(state_file: &Path) -> Settings {
     let limits = LIMITS.map(|(requests, per)| format!("{{ requests = {requests}, per = '{}s' }}", per.as_secs()));
+    let (settle_after, max_age) = (SETTLE_AFTER.as_secs(), MAX_AGE.as_secs());
+    let freshness = format!("[{{ younger_than = '{settle_after}s', max_age = '{max_age}s' }}]");
     Settings::default()
         .limits(&format!("[{}]", limits.join(", ")))
         .section("upstream", "timeout = '5s'")
-        .section("window", "settle_after = '6h'\nfreshness = [{ younger_than = '6h', max_age = '5s' }]")
+        .section("window", &format!("settle_after = '{settle_after}s'\nfreshness = {freshness}"))
         .section("quota", &format!("queue_timeout = '5s'\nstate_file = '{}'", state_file.display()))
         .section("cache", "memory = '64MiB'")
         .redis_with(&format!("redis://127.0.0.1:{REDIS_PORT}"), "replicas = 3")

@@ -22,6 +22,9 @@ const MAX_UNDER_WAY: usize = 256 << 10;
 /// The longest that TCP waits before it sends again what was lost while a link was cut.
 const MAX_RETRANSMISSION: Duration = Duration::from_millis(800);
 
+/// The longest latency of a network that is not slow, in milliseconds.
+pub(super) const MAX_LATENCY: u64 = 3;
+
 /// A machine of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Node {
@@ -57,7 +60,7 @@ impl Net {
         let random = fastrand::Rng::with_seed(seed);
         let (listeners, cut_until) = (BTreeMap::new(), BTreeMap::new());
         let (connections, sent) = (Vec::new(), Vec::new());
-        Self(Arc::new(Mutex::new(State { random, max_latency: 3, listeners, cut_until, connections, sent })))
+        Self(Arc::new(Mutex::new(State { random, max_latency: MAX_LATENCY, listeners, cut_until, connections, sent })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -13,7 +13,7 @@ use super::faults::{Event, FaultClass, documented_overrun, draw};
 use super::oracle::{AnsweredWindow, Line};
 use super::randomness;
 use super::world::World;
-use super::{FAULTS_END, GATEWAYS, LIMITS, MAX_AGE, SETTLE_AFTER, START, STREAMS, gateways};
+use super::{FAULTS_END, GATEWAYS, LIMITS, MAX_AGE, MAX_FIRST_SKEW, SETTLE_AFTER, START, STREAMS, gateways};
 use crate::support::{ACCOUNT, Metrics};
 
 /// Time between two requests of the callers together, at most.
@@ -25,8 +25,6 @@ const REST: Duration = Duration::from_secs(10);
 const RECOVERY: Duration = Duration::from_secs(30);
 /// The longest that any request may take: it has many pages, each of which may wait for the quota and be repeated.
 const MAX_DURATION: Duration = Duration::from_mins(1);
-/// Chunks are up to an hour long, so a row may be in one that is not settled although the row is old enough.
-const SETTLING: Duration = Duration::from_mins(62);
 
 /// How often a run has reached states that are rare. Runs together must reach all, so that what they prove is not
 /// empty.
@@ -94,10 +92,8 @@ pub(super) fn run(seed: u64) -> Report {
     let events = draw(&mut fastrand::Rng::with_seed(seed ^ 0x6576), class, gateways(seed));
     let mut run = Run {
         reached: Reached::default(),
-        was_leader: [false; GATEWAYS],
-        was_degraded: [false; GATEWAYS],
-        was_reduced: [false; GATEWAYS],
-        skews: (-500, 500),
+        observed: [ObservedGateway::default(); GATEWAYS],
+        skews: (-MAX_FIRST_SKEW, MAX_FIRST_SKEW),
         violations: Vec::new(),
     };
     run.storm(&mut world, &events);
@@ -124,11 +120,17 @@ pub(super) fn run(seed: u64) -> Report {
     Report { trace: world.trace.text().to_owned(), overruns, violations: run.violations, reached: run.reached }
 }
 
+/// What was last seen of a gateway.
+#[derive(Clone, Copy, Default)]
+struct ObservedGateway {
+    is_leader: bool,
+    is_degraded: bool,
+    is_reduced: bool,
+}
+
 struct Run {
     reached: Reached,
-    was_leader: [bool; GATEWAYS],
-    was_degraded: [bool; GATEWAYS],
-    was_reduced: [bool; GATEWAYS],
+    observed: [ObservedGateway; GATEWAYS],
     /// The least and the greatest lead of a clock, in milliseconds.
     skews: (i64, i64),
     violations: Vec<String>,
@@ -159,7 +161,7 @@ impl Run {
         }
     }
 
-    /// All faults are over: after a rest, each gateway answers.
+    /// All faults are over: after a rest, one gateway leads, and each answers.
     fn recover(&mut self, world: &mut World) {
         world.control.clear_faults();
         let end = world.now + REST;
@@ -167,12 +169,21 @@ impl Run {
             world.run_until(world.now + Duration::from_millis(250));
             self.observe(world);
         }
+        self.check_roles(world);
+        self.check_service(world);
+    }
+
+    fn check_roles(&mut self, world: &World) {
         let roles: Vec<_> = (0..world.machines.len()).filter_map(|number| role(world, number)).collect();
         let leaders = roles.iter().filter(|role| **role == Role::Leader).count();
         let followers = roles.iter().filter(|role| matches!(role, Role::Follower(_))).count();
         if (leaders, followers) != (1, world.machines.len() - 1) {
             self.violations.push(format!("after all faults, the roles are {roles:?}"));
         }
+    }
+
+    /// Asks each gateway for open windows until it has served them.
+    fn check_service(&mut self, world: &mut World) {
         let present = START + world.now;
         let window = |stream| {
             let from = present.saturating_sub(Duration::from_hours(9));
@@ -202,20 +213,17 @@ impl Run {
     /// Notes rare states.
     fn observe(&mut self, world: &World) {
         for number in 0..world.machines.len() {
-            let Some(gateway) = &world.machines[number].gateway else {
-                (self.was_leader[number], self.was_degraded[number], self.was_reduced[number]) = (false, false, false);
-                continue;
-            };
+            let before = std::mem::take(&mut self.observed[number]);
+            let Some(gateway) = &world.machines[number].gateway else { continue };
             let scheduler = gateway.stack.handles.quotas.scheduler(ACCOUNT).unwrap();
             let is_degraded = scheduler.quota_share().is_some();
             let is_leader = *scheduler.role().borrow() == Role::Leader && !is_degraded;
-            self.reached.degraded += u64::from(is_degraded && !self.was_degraded[number]);
-            self.reached.recovered += u64::from(!is_degraded && self.was_degraded[number]);
-            self.reached.deposed += u64::from(!is_leader && self.was_leader[number]);
             let is_reduced = scheduler.limit_usage().iter().any(|usage| usage.budget < usage.limit.requests);
-            self.reached.reduced += u64::from(is_reduced && is_leader && !self.was_reduced[number]);
-            (self.was_leader[number], self.was_degraded[number]) = (is_leader, is_degraded);
-            self.was_reduced[number] = is_reduced;
+            self.reached.degraded += u64::from(is_degraded && !before.is_degraded);
+            self.reached.recovered += u64::from(!is_degraded && before.is_degraded);
+            self.reached.deposed += u64::from(!is_leader && before.is_leader);
+            self.reached.reduced += u64::from(is_reduced && is_leader && !before.is_reduced);
+            self.observed[number] = ObservedGateway { is_leader, is_degraded, is_reduced };
         }
     }
 
@@ -260,13 +268,9 @@ impl Run {
         let answer = AnsweredWindow { stream, from, to, complete_to, answered_at, rows: rows.to_vec() };
         world.oracle.check(&answer, |row| {
             let purged = world.purges.oldest_fetch(record.gateway, stream, row, record.asked_at);
-            let is_open = row + SETTLE_AFTER + SETTLING + slack > START + record.asked_at;
-            let is_surely_open = row + SETTLE_AFTER > START + record.asked_at + slack;
-            let fresh = if is_open && is_surely_open {
-                record.asked_at.saturating_sub(MAX_AGE + slack)
-            } else {
-                Duration::ZERO
-            };
+            // By any clock of the run. What may be settled may be of any age.
+            let is_open = row + SETTLE_AFTER > START + record.asked_at + slack;
+            let fresh = if is_open { record.asked_at.saturating_sub(MAX_AGE + slack) } else { Duration::ZERO };
             purged.max(fresh)
         })
     }

@@ -13,12 +13,12 @@ use koregate_simulator::{Control, FaultPlan};
 use super::client::{Records, WindowRequest};
 use super::faults::Event;
 use super::host::{Host, now};
-use super::network::{Net, Node};
+use super::network::{MAX_LATENCY, Net, Node};
 use super::oracle::Oracle;
 use super::purges::PurgeRecords;
 use super::redis_model::RedisModel;
 use super::trace::Trace;
-use super::{START, STREAMS, TICK, UPSTREAM_LATENCY, gateways, settings, timestamp, upstream_profile};
+use super::{MAX_FIRST_SKEW, START, STREAMS, TICK, UPSTREAM_LATENCY, gateways, settings, timestamp, upstream_profile};
 use crate::support::{ACCOUNT, Clock, Interval, SortOrder};
 
 /// A running gateway.
@@ -115,7 +115,7 @@ impl World {
             order,
         };
         for number in 0..gateways(seed) {
-            let skew = world.random.i64(-500..500);
+            let skew = world.random.i64(-MAX_FIRST_SKEW..MAX_FIRST_SKEW);
             let clock = Clock::manual(timestamp(START));
             let machine = GatewayMachine {
                 gateway: None,
@@ -161,7 +161,7 @@ impl World {
 
     /// Whether a gateway runs and is not suspended.
     pub(super) fn is_running(&self, number: usize) -> bool {
-        self.machines[number].gateway.as_ref().is_some_and(|gateway| !gateway.host.is_stopped(self.now))
+        self.machines[number].gateway.as_ref().is_some_and(|gateway| !gateway.host.is_suspended(self.now))
     }
 
     /// Runs all machines up to `target`.
@@ -197,14 +197,14 @@ impl World {
         self.trace.add(self.now, "event", &format!("{event:?}"));
         match event {
             Event::Cut(one, other, time) => self.net.cut(*one, *other, self.now + *time),
-            Event::Stop(node, time) => {
+            Event::Suspend(node, time) => {
                 let until = self.now + *time;
                 match node {
-                    Node::Redis => self.redis_host.stop(until),
-                    Node::Upstream => self.upstream_host.stop(until),
+                    Node::Redis => self.redis_host.suspend(until),
+                    Node::Upstream => self.upstream_host.suspend(until),
                     Node::Gateway(number) => {
                         if let Some(gateway) = &mut self.machines[*number].gateway {
-                            gateway.host.stop(until);
+                            gateway.host.suspend(until);
                         }
                     }
                 }
@@ -293,7 +293,7 @@ impl World {
         let due: Vec<_> = self.endings.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, ending) in due {
             match ending {
-                Ending::NetworkIsQuick => self.net.set_max_latency(3),
+                Ending::NetworkIsQuick => self.net.set_max_latency(MAX_LATENCY),
                 Ending::RedisAcceptsWrites => self.redis.refuse_writes(false),
                 Ending::RedisReplicates => {
                     self.redis.fail_over();
@@ -304,10 +304,10 @@ impl World {
                     let server = self.redis.clone();
                     self.redis_host.enter(|| tokio::spawn(server.serve(connections)));
                 }
-                Ending::UpstreamIsQuick => self.control.set_latency(UPSTREAM_LATENCY, Duration::from_millis(5)),
+                Ending::UpstreamIsQuick => self.control.set_latency(UPSTREAM_LATENCY.fixed, UPSTREAM_LATENCY.jitter),
                 Ending::UpstreamIsStable => self.control.set_order(self.order),
                 // Rows that are removed while a window is paged are a documented limit.
-                Ending::Remove if self.is_upstream_in_use() => {
+                Ending::Remove if self.is_a_request_open() => {
                     self.end_after(Duration::from_millis(500), Ending::Remove);
                 }
                 Ending::Remove => self.change_row(Oracle::remove),
@@ -315,7 +315,7 @@ impl World {
         }
     }
 
-    fn is_upstream_in_use(&self) -> bool {
+    fn is_a_request_open(&self) -> bool {
         self.records.with(|records| records.iter().any(|record| record.ended.is_none()))
     }
 

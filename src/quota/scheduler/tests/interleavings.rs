@@ -6,10 +6,13 @@ use shuttle::future::block_on;
 use super::*;
 use crate::sync::{JoinHandle, explore, spawn};
 
-fn scheduler_of_one_call() -> Arc<CallScheduler> {
+/// A scheduler that allows one call in flight, and the permit of that call.
+fn busy_scheduler() -> (Arc<CallScheduler>, CallPermit) {
     let limits = vec![QuotaLimit { requests: 1_000, per: Duration::from_mins(1) }];
     let quota = QuotaConfig { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
-    CallScheduler::new(&"a".into(), limits, &quota, 1, None)
+    let scheduler = CallScheduler::new(&"a".into(), limits, &quota, 1, None);
+    let permit = block_on(scheduler.acquire(&sole_run())).unwrap();
+    (scheduler, permit)
 }
 
 /// Acquires a permit for a call of `run`, and ends the call. Returns whether it was made.
@@ -40,8 +43,7 @@ async fn assert_no_permit_is_lost(scheduler: &Arc<CallScheduler>, made: u32) {
 #[test]
 fn run_left_and_joined_while_granted_is_made_or_refuses_to_be_joined() {
     explore(|| {
-        let scheduler = scheduler_of_one_call();
-        let other_call = block_on(scheduler.acquire(&sole_run())).unwrap();
+        let (scheduler, other_call) = busy_scheduler();
         let run = RunWaiters::new(Requester::anyone());
         let last_waiter = run.join(Requester::anyone(), None);
         let call = make_call(&scheduler, &run);
@@ -63,8 +65,7 @@ fn run_left_and_joined_while_granted_is_made_or_refuses_to_be_joined() {
 #[test]
 fn call_behind_an_abandoned_one_gets_its_permit() {
     explore(|| {
-        let scheduler = scheduler_of_one_call();
-        let other_call = block_on(scheduler.acquire(&sole_run())).unwrap();
+        let (scheduler, other_call) = busy_scheduler();
         let run = RunWaiters::new(Requester::anyone());
         let last_waiter = run.join(Requester::anyone(), None);
         let call = make_call(&scheduler, &run);
@@ -83,8 +84,7 @@ fn call_behind_an_abandoned_one_gets_its_permit() {
 #[test]
 fn call_cancelled_while_granted_leaves_its_permit_to_the_next() {
     explore(|| {
-        let scheduler = scheduler_of_one_call();
-        let other_call = block_on(scheduler.acquire(&sole_run())).unwrap();
+        let (scheduler, other_call) = busy_scheduler();
         let cancelled = make_call(&scheduler, &sole_run());
         let behind = make_call(&scheduler, &sole_run());
         let ending = spawn(async move { other_call.refund() });
