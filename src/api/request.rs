@@ -144,7 +144,7 @@ fn priority(headers: &HeaderMap) -> Priority {
         headers.get_all("priority").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     // Of a repeated member, the last counts (RFC 8941, 3.2).
     let urgency = members.filter_map(|member| member.trim().strip_prefix("u=")).next_back();
-    match urgency.map(|urgency| urgency.split(';').next().unwrap_or_default().trim()) {
+    match urgency.map(|urgency| urgency.split(';').next().unwrap_or_default().trim_end()) {
         Some("7") => Priority::Background,
         Some("5" | "6") => Priority::Refresh,
         _ => Priority::Interactive,

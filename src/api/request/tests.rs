@@ -107,6 +107,7 @@ fn priority_field_sets_the_priority() {
         ("u=5", Priority::Refresh),
         ("u=7, u=0", Priority::Interactive),
         ("u=77", Priority::Interactive),
+        ("u= 7", Priority::Interactive),
         ("i", Priority::Interactive),
     ] {
         let parsed = parse(&target, &[("accountId", "a1"), ("priority", field)], "").unwrap();

@@ -44,6 +44,8 @@ pub(super) enum Event {
     Remove,
     /// A gateway is told to purge a stream from so long before the present, for so long.
     Purge(usize, Duration, Duration),
+    /// A row of a window that is being answered is changed; then the window is purged, and asked for again.
+    Correct,
 }
 
 /// The kinds of faults that a run may have.
@@ -77,7 +79,7 @@ pub(super) fn draw(random: &mut fastrand::Rng, class: FaultClass, gateways: usiz
         let at = Duration::from_millis(random.u64(2_000..u64::try_from(FAULTS_END.as_millis()).unwrap() - 4_000));
         events.push((at, draw_fault(random, class, gateways)));
     }
-    for _ in 0..random.usize(0..13) {
+    for _ in 0..random.usize(0..15) {
         let at = Duration::from_millis(random.u64(0..u64::try_from(FAULTS_END.as_millis()).unwrap()));
         events.push((at, draw_change(random, gateways)));
     }
@@ -115,10 +117,11 @@ fn draw_fault(random: &mut fastrand::Rng, class: FaultClass, gateways: usize) ->
 
 fn draw_change(random: &mut fastrand::Rng, gateways: usize) -> Event {
     let hours = |random: &mut fastrand::Rng, most: u64| Duration::from_secs(random.u64(1..most * 3_600));
-    match random.u32(0..10) {
+    match random.u32(0..12) {
         0..=3 => Event::Insert(hours(random, 12)),
         4..=6 => Event::Touch,
         7 => Event::Remove,
+        8 | 9 => Event::Correct,
         _ => Event::Purge(random.usize(0..gateways), hours(random, 60), hours(random, 30)),
     }
 }

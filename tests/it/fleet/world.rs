@@ -10,7 +10,7 @@ use koregate::replicas::ReplicaId;
 use koregate::stack::Stack;
 use koregate_simulator::{Control, FaultPlan};
 
-use super::client::{Records, WindowRequest};
+use super::client::{Record, Records, WindowRequest};
 use super::faults::Event;
 use super::host::{Host, now};
 use super::network::{MAX_LATENCY, Net, Node};
@@ -69,7 +69,12 @@ enum Ending {
     UpstreamIsQuick,
     UpstreamIsStable,
     Remove,
+    Correct,
+    AskAgain(usize, WindowRequest),
 }
+
+/// A corrected window is asked for again so long after it was purged.
+const CORRECTION_IS_READ: Duration = Duration::from_secs(2);
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
@@ -249,8 +254,38 @@ impl World {
             }
             Event::Touch => self.change_row(Oracle::touch),
             Event::Remove => self.end_after(Duration::ZERO, Ending::Remove),
-            Event::Purge(number, age, length) => self.purge(*number, *age, *length),
+            Event::Purge(number, age, length) => {
+                let stream = STREAMS[self.random.usize(0..STREAMS.len())];
+                let from = (START + self.now).saturating_sub(*age);
+                self.purge(*number, stream, from, from + *length);
+            }
+            Event::Correct => self.end_after(Duration::ZERO, Ending::Correct),
         }
+    }
+
+    /// Changes a row of a window that is being answered, purges the window, and asks for it again. If none is, this
+    /// waits for one.
+    fn correct(&mut self) {
+        let open = self.records.with(|records| {
+            let is_open = |record: &&Record| {
+                record.ended.is_none() && self.machines[record.gateway].started_at <= record.asked_at
+            };
+            let open = records.iter().filter(is_open).map(|record| (record.gateway, record.request.clone()));
+            open.collect::<Vec<_>>()
+        });
+        if open.is_empty() {
+            return self.end_after(Duration::from_millis(50), Ending::Correct);
+        }
+        let (gateway, request) = open[self.random.usize(0..open.len())].clone();
+        let is_inside = |at: &Duration| (request.from..request.to).contains(at);
+        let rows: Vec<_> = self.oracle.present(request.stream).into_iter().filter(|(_, at)| is_inside(at)).collect();
+        if rows.is_empty() {
+            return;
+        }
+        let (id, _) = &rows[self.random.usize(0..rows.len())];
+        self.oracle.touch(request.stream, id, self.now);
+        self.purge(gateway, request.stream, request.from, request.to);
+        self.end_after(CORRECTION_IS_READ, Ending::AskAgain(gateway, request));
     }
 
     fn change_row(&mut self, change: impl FnOnce(&mut Oracle, &'static str, &str, Duration)) {
@@ -260,16 +295,14 @@ impl World {
         change(&mut self.oracle, stream, id, self.now);
     }
 
-    fn purge(&mut self, number: usize, age: Duration, length: Duration) {
+    fn purge(&mut self, number: usize, stream: &'static str, from: Duration, to: Duration) {
         let Some(gateway) = &self.machines[number].gateway else { return };
-        let stream = STREAMS[self.random.usize(0..STREAMS.len())];
-        let from = (START + self.now).saturating_sub(age);
-        let interval = Interval::new(timestamp(from), timestamp(from + length));
+        let interval = Interval::new(timestamp(from), timestamp(to));
         let purge = Purge { account: ACCOUNT.into(), stream: Some(stream.into()), interval };
         let purges = gateway.stack.handles.cache.purges.clone();
         let (records, others) = (self.purges.clone(), self.machines.len() - 1);
         gateway.host.enter(|| {
-            let record = records.begin(number, stream, from, from + length);
+            let record = records.begin(number, stream, from, to);
             tokio::spawn(async move { records.end(record, &purges.purge(purge).await, others) });
         });
     }
@@ -311,6 +344,12 @@ impl World {
                     self.end_after(Duration::from_millis(500), Ending::Remove);
                 }
                 Ending::Remove => self.change_row(Oracle::remove),
+                Ending::Correct => self.correct(),
+                Ending::AskAgain(gateway, request) => {
+                    if self.is_running(gateway) {
+                        self.ask(gateway, request);
+                    }
+                }
             }
         }
     }
