@@ -242,6 +242,8 @@ impl Fetcher {
                     if let Some(chunks) = self.read_result(task, receiver, &result, &mut role).await? {
                         return Ok(FetchedInterval { interval: result.interval(), chunks: chunks.into() });
                     }
+                    // The leader brings data that is purged here as long as Redis does not know of the purge.
+                    self.purges.write_unwritten(account).await;
                     receiver.request_again(self.purges.snapshot(account))?;
                 }
                 changed = role.changed() => {

@@ -72,6 +72,17 @@ impl Purges {
         Err(ConnectionError::NotReady("other replicas write purges all the time".to_owned()))
     }
 
+    /// Writes the purges of this replica that Redis did not take yet, instead of waiting for the next attempt.
+    pub(in crate::cache) async fn write_unwritten(&self, account: &Arc<str>) {
+        let Some(replicator) = &self.0.replicator else { return };
+        let lock = replicator.with_state(account, |state| state.exchange_lock.clone());
+        let _guard = lock.lock().await;
+        if replicator.with_state(account, |state| !state.unwritten.is_empty()) {
+            // If it fails, the attempts in the background go on.
+            let _ = self.synchronize(replicator, account).await;
+        }
+    }
+
     /// Brings a purge of this replica to all others. Returns its epoch and the result.
     pub(super) async fn replicate(
         &self,

@@ -156,6 +156,18 @@ fn same_seed_has_the_same_trace() {
     }
 }
 
+/// Seeds that failed before a correction.
+const FORMER_FAILURES: [u64; 3] = [287, 345, 875];
+
+#[test]
+fn former_failures_do_not_return() {
+    for seed in FORMER_FAILURES {
+        let report = run_seed(seed);
+        assert_eq!(lines(&report, "violation "), [""; 0], "seed {seed}");
+        assert_eq!(lines(&report, "result ").len(), 1, "seed {seed}: {report}");
+    }
+}
+
 #[test]
 fn fleet_keeps_its_promises() {
     let first = variable("KOREGATE_FLEET_FIRST", 0);
