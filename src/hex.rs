@@ -12,10 +12,14 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 
 /// The `N` bytes of a text of `2 * N` digits, upper or lower case. `None` for any other text.
 pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+    decode_all(text)?.try_into().ok()
+}
+
+/// The bytes of a text of digits, upper or lower case, two for each byte. `None` for any other text.
+pub(crate) fn decode_all(text: &str) -> Option<Vec<u8>> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
     let nibble = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
-    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect();
-    bytes?.try_into().ok()
+    pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect()
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ pub mod redis_client;
 pub mod replicas;
 pub mod request;
 pub mod retry;
+pub mod segment_log;
 pub mod server;
 pub mod stack;
 mod sync;

@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 
-use self::report::{PurgeReport, RemoteEffect};
+use self::report::{PurgeReport, RemoteEffect, explain_disk};
 use self::request::{PurgeRequest, bad};
 use super::access::AdminRequester;
 use super::response::json;
@@ -140,7 +140,15 @@ fn report(
     requester: AdminRequester,
     purged: &PurgeResult,
 ) -> Response<Full<Bytes>> {
-    let RemoteEffect { is_here_only, redis_chunks, replicas, left } = RemoteEffect::of(purged);
+    let RemoteEffect { is_here_only, redis_chunks, replicas, mut left } = RemoteEffect::of(purged);
+    let disk_chunks = match &purged.disk {
+        Some(Err(why)) => {
+            left.push(explain_disk(why));
+            None
+        }
+        Some(Ok(chunks)) => Some(*chunks),
+        None => None,
+    };
     let PurgeRequest { stream, from, to, .. } = request;
     let (epoch, memory_chunks, complete) = (purged.epoch, purged.memory_chunks, left.is_empty());
     telemetry::purge(&telemetry::PurgeRecord {
@@ -156,13 +164,25 @@ fn report(
             (false, true) => "complete",
         },
         memory_chunks,
+        disk_chunks,
         redis_chunks,
         confirmed: replicas.map_or(0, |replicas| replicas.confirmed),
         left: (!complete).then(|| left.join("; ")).as_deref(),
     });
     let account = account.to_owned();
-    let report =
-        PurgeReport { account, stream, from, to, epoch, memory_chunks, redis_chunks, replicas, complete, left };
+    let report = PurgeReport {
+        account,
+        stream,
+        from,
+        to,
+        epoch,
+        memory_chunks,
+        disk_chunks,
+        redis_chunks,
+        replicas,
+        complete,
+        left,
+    };
     if !is_here_only {
         return json(StatusCode::OK, &report);
     }

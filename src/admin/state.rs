@@ -95,6 +95,9 @@ impl Admin {
             telemetry::quota_waiting(account, scheduler.queue_length());
         }
         telemetry::cache_bytes("memory", self.0.handles.cache.memory.bytes());
+        if let Some(disk) = &self.0.handles.cache.disk {
+            telemetry::cache_bytes("disk", disk.bytes());
+        }
         telemetry::cache_bytes("hot", self.0.hot_bytes());
         telemetry::cache_bytes("pinned", self.0.handles.cache.memory.pinned_bytes());
         self.0.metrics.run_upkeep();

@@ -93,6 +93,7 @@ impl AdminInner {
             Health::Up => None,
             Health::Down { why, .. } => Some(format!("{why}; chunks are neither read from there nor written")),
         });
+        let disk = handles.cache.disk.as_ref().and_then(|disk| disk.state().problem());
         let partitioned = handles.quotas.iter().filter_map(|(account, scheduler)| {
             let share = scheduler.quota_share()?;
             Some(format!("account {account}: the replicas cannot reach each other; this one makes do with {share}"))
@@ -113,6 +114,6 @@ impl AdminInner {
                 "quota.state_file: {calls} calls could not be written down, so a restart would not know of them: {why}"
             )
         });
-        wrong.chain(redis).chain(partitioned).chain(clock).chain(closed).chain(unwritten).collect()
+        wrong.chain(redis).chain(disk).chain(partitioned).chain(clock).chain(closed).chain(unwritten).collect()
     }
 }

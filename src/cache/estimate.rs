@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::answer::{Hit, Lookup, LookupPolicy};
+use super::answer::{Lookup, LookupPolicy};
 use super::fetch::{Fetcher, coalesce, needed_part};
 use super::series::{InFlightFetch, SeriesState, SharedSeriesState};
 use super::store::CacheEntry;
@@ -61,14 +61,17 @@ impl AnswerForecast {
     /// Forecasts an answer from chunks, as a session plans it.
     fn find_chunks(&mut self, lookup: &Lookup<'_>, grid: &Grid, own: &SharedSeriesState, window: Interval) {
         let mut plan = Plan::new(window);
+        let filterable = lookup.filterable_on_disk(&window.into());
         let series = lookup.take(&mut plan, own);
+        let on_disk = lookup.on_disk(&plan.missing, &series, &filterable);
+        let on_disk: Vec<Interval> = on_disk.into_iter().map(|(interval, _)| interval).collect();
         let agentic = lookup.series.agentic;
         let fetches = series.in_flight.iter().filter(|fetch| is_joinable(fetch) && fetch.serves(window, agentic));
         // The runs of the pending batch start within milliseconds.
         let undivided = |interval, _| vec![PlannedRun { interval, items: None }];
         let batched = series.pending.as_ref().map(|batch| coalesce(&batch.requests, false, undivided));
         let batched = batched.unwrap_or_default().into_iter().filter(|run| run.agentic || !agentic);
-        let mut unclaimed = plan.missing.clone();
+        let mut unclaimed = plan.missing.without(&on_disk.iter().copied().collect());
         for interval in fetches.map(|fetch| fetch.interval()).chain(batched.map(|run| run.plan.interval)) {
             if needed_part(&unclaimed, interval).is_some() {
                 unclaimed.remove(interval);
@@ -77,12 +80,19 @@ impl AnswerForecast {
         }
         drop(series);
         self.runs = lookup.runs(&plan, &unclaimed);
-        self.count_slices(lookup, grid, &plan.hits, window);
+        let hits = plan.hits.iter().map(|(interval, _)| *interval).chain(on_disk);
+        self.count_slices(lookup, grid, hits, window);
     }
 
     /// Counts the chunk slices of the answer: fetched chunks replace cached ones, and are cut where time has settled,
     /// and on the grid. Where the stream is dense, they will be cut further.
-    fn count_slices(&mut self, lookup: &Lookup<'_>, grid: &Grid, hits: &[(Interval, Hit)], window: Interval) {
+    fn count_slices(
+        &mut self,
+        lookup: &Lookup<'_>,
+        grid: &Grid,
+        hits: impl Iterator<Item = Interval>,
+        window: Interval,
+    ) {
         let fetched: IntervalSet = self
             .runs
             .intervals()
@@ -95,7 +105,7 @@ impl AnswerForecast {
             fetched.intervals().iter().for_each(|fetched| left.remove(*fetched));
             left.intervals().len()
         };
-        self.hits = hits.iter().map(|(interval, _)| kept_parts(*interval)).sum();
+        self.hits = hits.map(kept_parts).sum();
         let settled_before = lookup.policy.freshness.settled_before(lookup.asked_at);
         let slices = |interval: &Interval| {
             let (settled, open) = interval.split_at(settled_before);

@@ -11,6 +11,7 @@
 //! | `series/` | the state of each series: entries, fetches in flight (single-flight of intervals), the pending batch |
 //! | `window_field` | whether `window.field` is the timestamp that the upstream selects on |
 //! | `redis/` | the second tier: chunks in Redis, shared by all replicas |
+//! | `disk/` | the tier between them: chunks in files of this machine |
 //! | `purge/` | purges: what was purged is served from no tier |
 //! | `fetch/` | fetches what is missing: batches, lookups in Redis, runs, storing of chunks |
 //! | `cluster/` | one leader fetches for all replicas |
@@ -24,6 +25,7 @@
 mod answer;
 mod chunk;
 mod cluster;
+mod disk;
 mod error;
 mod estimate;
 mod fetch;
@@ -43,6 +45,7 @@ mod types;
 mod window_field;
 
 pub use self::chunk::{AccessCounter, Chunk, Damaged, DeflateSplice, ItemSlice, PageRange, Settled, Slice};
+pub use self::disk::{DiskState, DiskTier};
 pub use self::error::CacheError;
 pub use self::handles::CacheHandles;
 pub use self::outcome::Outcome;

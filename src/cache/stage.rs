@@ -9,20 +9,22 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
-use super::answer::{self, FastPath};
+use super::answer::{self, FastPath, Found};
 use super::chunk::Chunk;
 use super::cluster::Cluster;
+use super::disk::{DiskContext, DiskTier};
 use super::error::CacheError;
 use super::estimate;
-use super::fetch::{CacheSettings, Fetcher, RemoteFetcher};
+use super::fetch::{CacheSettings, Fetcher, RemoteFetcher, is_sane};
 use super::handles::CacheHandles;
 use super::redis::RedisTier;
-use super::store::{ChunkPacker, Memory};
+use super::store::{ChunkFacts, ChunkPacker, Memory};
 use super::types::{Cost, CostQuery, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
+use crate::request::Series;
 use crate::window::{FreshnessPolicy, Grid};
 
 /// Adds the cache in front of the stages below.
@@ -52,6 +54,20 @@ impl CacheLayer {
     }
 }
 
+impl CacheLayer {
+    fn start_disk(&self, disk: &DiskTier, freshness_policy: &FreshnessPolicy) {
+        let (policy, clock) = (freshness_policy.clone(), self.clock.clone());
+        let CacheHandles { memory, window_fields, purges, series_map, .. } = self.handles.clone();
+        let is_useful = move |series: &Series, facts: &ChunkFacts| {
+            let ChunkFacts { interval, fetched_at, .. } = *facts;
+            let now = clock.now();
+            let is_stale = policy.stale(interval, fetched_at, now).next() == Some(interval);
+            is_sane(fetched_at, now) && !is_stale && !window_fields.is_wrong(series)
+        };
+        disk.start(DiskContext { series_map, memory, purges: Arc::new(purges), is_useful: Box::new(is_useful) });
+    }
+}
+
 impl<S> Layer<S> for CacheLayer
 where
     S: Service<Run<ChunkPacker>, Response = FetchedRun<Arc<Chunk>>, Error = PagingError>
@@ -64,7 +80,7 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
-        let CacheHandles { memory, window_fields, purges, series_map, redis } = self.handles.clone();
+        let CacheHandles { memory, window_fields, purges, series_map, disk, redis } = self.handles.clone();
         let shared = redis.as_ref().map(|(redis, mailbox)| {
             let tier = RedisTier::new(redis, mailbox, &self.window, Arc::new(purges.clone()), &window_fields);
             let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
@@ -77,7 +93,11 @@ where
             queue_timeout: self.queue_timeout,
             window_field: self.window.field.clone(),
         };
+        if let Some(disk) = &disk {
+            self.start_disk(disk, &settings.freshness_policy);
+        }
         let fetcher = Arc::new(Fetcher {
+            disk,
             redis,
             remote: cluster.clone().map(|cluster| Arc::new(cluster) as Arc<dyn RemoteFetcher>),
             paging: BoxCloneSyncService::new(below),
@@ -114,12 +134,15 @@ impl Service<WindowQuery> for CacheStage {
     fn call(&mut self, query: WindowQuery) -> Self::Future {
         self.0.remove_future_entries(query.asked_at);
         match FastPath::at(&self.0, &query) {
-            Some(hit) if hit.is_ready() => Either::Left(ready(admit(&self.0.memory, hit.answer()))),
-            Some(hit) => Either::Right(Box::pin(async { Ok(hit.stripped().await?) })),
-            None => {
+            Found::Answer(hit) if hit.is_ready() => Either::Left(ready(admit(&self.0.memory, hit.answer()))),
+            Found::Answer(hit) => Either::Right(Box::pin(async { Ok(hit.stripped().await?) })),
+            found => {
                 let fetcher = self.0.clone();
                 Either::Right(Box::pin(async move {
-                    let answer = answer::answer(fetcher.clone(), query).await?;
+                    let answer = match FastPath::from_disk(&fetcher, &query, found).await {
+                        Some(hit) => hit.stripped().await?,
+                        None => answer::answer(fetcher.clone(), query).await?,
+                    };
                     admit(&fetcher.memory, answer)
                 }))
             }
@@ -136,13 +159,19 @@ fn admit(memory: &Memory, answer: WindowAnswer) -> Result<WindowAnswer, CacheErr
 impl Service<CostQuery> for CacheStage {
     type Response = Cost;
     type Error = Infallible;
-    type Future = Ready<Result<Cost, Infallible>>;
+    type Future = BoxFuture<'static, Result<Cost, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, CostQuery(query): CostQuery) -> Self::Future {
-        ready(Ok(estimate::cost(&self.0, &query)))
+        let fetcher = self.0.clone();
+        Box::pin(async move {
+            if let Some(disk) = fetcher.disk.as_ref().filter(|disk| disk.is_loading()) {
+                disk.until_loaded().await;
+            }
+            Ok(estimate::cost(&fetcher, &query))
+        })
     }
 }

@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 66] = [
+pub(super) const ALL_KEYS: [&str; 69] = [
     "server",
     "listen",
     "admin_listen",
@@ -63,6 +63,9 @@ pub(super) const ALL_KEYS: [&str; 66] = [
     "state_file",
     "cache",
     "memory",
+    "disk",
+    "path",
+    "size",
     "redis",
     "url",
     "prefix",

@@ -252,8 +252,30 @@ pub struct QuotaConfig {
 pub struct CacheConfig {
     /// Maximum bytes of memory, index included.
     pub memory: u64,
+    /// The tier that outlives the process; `None` means that there is none.
+    pub disk: Option<DiskConfig>,
     /// The tier that replicas share; `None` means that there is none.
     pub redis: Option<RedisConfig>,
+    /// The keys that encrypt what is on disk and in Redis.
+    pub encryption: EncryptionKeys,
+}
+
+/// `cache.encryption_key` and `cache.previous_encryption_key`, or those of `cache.redis`
+#[derive(Clone, Debug, Default)]
+pub struct EncryptionKeys {
+    /// The key that encrypts values; `None` stores them unencrypted.
+    pub current: Option<SecretString>,
+    /// The key before the last rotation, which still decrypts values; only with `current`.
+    pub previous: Option<SecretString>,
+}
+
+/// `cache.disk`
+#[derive(Clone, Debug)]
+pub struct DiskConfig {
+    /// The directory, which no other process may use at the same time.
+    pub path: PathBuf,
+    /// Maximum bytes of files.
+    pub size: u64,
 }
 
 /// `cache.redis`
@@ -271,10 +293,6 @@ pub struct RedisConfig {
     pub max_value: u64,
     /// The number of replicas that a replica assumes if it has not reached Redis since its start; at least 1.
     pub replicas: usize,
-    /// The key that encrypts values; `None` stores them unencrypted.
-    pub encryption_key: Option<SecretString>,
-    /// The key before the last rotation, which still decrypts values; only with `encryption_key`.
-    pub previous_encryption_key: Option<SecretString>,
 }
 
 /// A `[[callers]]`

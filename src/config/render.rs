@@ -6,7 +6,10 @@ use std::path::Path;
 use secrecy::ExposeSecret as _;
 
 use super::parse::Keyword as _;
-use super::{AccountConfig, CallerConfig, Config, NamePatterns, RedisConfig, ServerLimits, ServerTlsConfig, redis_url};
+use super::{
+    AccountConfig, CallerConfig, Config, DiskConfig, EncryptionKeys, NamePatterns, RedisConfig, ServerLimits,
+    ServerTlsConfig, redis_url,
+};
 use crate::hex;
 use crate::units::{print_duration, print_size};
 
@@ -70,8 +73,17 @@ impl Config {
 
         out.line("\n[cache]");
         out.key("memory", text(print_size(cache.memory)));
+        if let Some(DiskConfig { path: directory, size }) = &cache.disk {
+            out.key("disk", format!("{{ path = {}, size = {} }}", path(directory), text(print_size(*size))));
+        }
         if let Some(redis) = &cache.redis {
             out.key("redis", inline_redis(redis));
+        }
+        let EncryptionKeys { current, previous } = &cache.encryption;
+        for (name, key) in [("encryption_key", current), ("previous_encryption_key", previous)] {
+            if key.is_some() {
+                out.key(name, text(REDACTED));
+            }
         }
 
         for caller in callers {
@@ -150,18 +162,14 @@ fn inline_tls(tls: &ServerTlsConfig) -> String {
 }
 
 fn inline_redis(redis: &RedisConfig) -> String {
-    let RedisConfig { url, prefix, ttl, timeout, max_value, replicas, encryption_key, previous_encryption_key } = redis;
+    let RedisConfig { url, prefix, ttl, timeout, max_value, replicas } = redis;
     let url = text(redis_url::redact(url.expose_secret()));
     let [ttl, timeout] = [ttl, timeout].map(|time| text(print_duration(*time)));
     let max_value = text(print_size(*max_value));
-    let keys = [("encryption_key", encryption_key), ("previous_encryption_key", previous_encryption_key)];
-    let keys = keys.into_iter().filter(|(_, key)| key.is_some());
-    let keys: Vec<String> = keys.map(|(name, _)| format!(", {name} = {}", text(REDACTED))).collect();
-    let keys = keys.concat();
     let prefix = text(prefix);
     format!(
         "{{ url = {url}, prefix = {prefix}, ttl = {ttl}, timeout = {timeout}, max_value = {max_value}, \
-         replicas = {replicas}{keys} }}"
+         replicas = {replicas} }}"
     )
 }
 

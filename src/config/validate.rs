@@ -11,8 +11,8 @@ use super::parse::Keyword;
 use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
-    AdminConfig, CacheConfig, Config, FreshnessTier, QuotaConfig, RedisConfig, ServerConfig, ServerLimits,
-    ServerTlsConfig, UpperBound, UpstreamConfig, WindowConfig, accounts, parse, url,
+    AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, FreshnessTier, QuotaConfig, RedisConfig,
+    ServerConfig, ServerLimits, ServerTlsConfig, UpperBound, UpstreamConfig, WindowConfig, accounts, parse, url,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -173,35 +173,45 @@ fn quota(mut table: TableReader<'_>) -> QuotaConfig {
 
 fn cache(mut table: TableReader<'_>) -> Option<CacheConfig> {
     let memory = table.value_or("memory", 256 << 20, parse::size);
+    let own_keys = encryption_keys(&mut table);
+    let disk = table.optional_table("disk").map(disk);
     let redis = table.optional_table("redis").map(redis);
-    table.finish();
-    match redis {
-        None => Some(CacheConfig { memory, redis: None }),
-        Some(redis) => Some(CacheConfig { memory, redis: Some(redis?) }),
+    let redis_keys = redis.as_ref().map(|(_, keys)| keys.clone()).unwrap_or_default();
+    if own_keys.current.is_some() && redis_keys.current.is_some() && table.is_faultless() {
+        table.report("encryption_key", "stands in `cache.redis` too, where it means the same");
     }
+    table.finish();
+    let encryption = if own_keys.current.is_some() { own_keys } else { redis_keys };
+    let (disk, redis) = (disk.map_or(Some(None), |disk| disk.map(Some)), redis.map(|(redis, _)| redis));
+    Some(CacheConfig { memory, disk: disk?, redis: redis.map_or(Some(None), |redis| redis.map(Some))?, encryption })
 }
 
-fn redis(mut table: TableReader<'_>) -> Option<RedisConfig> {
+fn disk(mut table: TableReader<'_>) -> Option<DiskConfig> {
+    let path = table.required("path", parse::path);
+    let size = table.value_or("size", 10 << 30, parse::size_of_at_least(16 << 20));
+    table.finish();
+    Some(DiskConfig { path: path?, size })
+}
+
+fn encryption_keys(table: &mut TableReader<'_>) -> EncryptionKeys {
+    let (current, previous) =
+        (table.optional_secret("encryption_key"), table.optional_secret("previous_encryption_key"));
+    if previous.is_some() && current.is_none() && table.is_faultless() {
+        table.report("previous_encryption_key", "is of no use without `encryption_key`");
+    }
+    EncryptionKeys { current, previous }
+}
+
+/// `cache.redis`, and the keys that may stand there instead of in `cache`.
+fn redis(mut table: TableReader<'_>) -> (Option<RedisConfig>, EncryptionKeys) {
     let url = table.required_redis_url("url");
     let prefix = table.value_or("prefix", "koregate".to_owned(), parse::name);
     let ttl = table.value_or("ttl", 400 * DAY, parse::positive_duration);
     let timeout = table.value_or("timeout", Duration::from_millis(250), parse::positive_duration);
     let max_value = table.value_or("max_value", 16 << 20, parse::size_of_at_least(1 << 20));
     let replicas = table.value_or("replicas", 8, parse::integer(1..=10_000));
-    let encryption_key = table.optional_secret("encryption_key");
-    let previous_encryption_key = table.optional_secret("previous_encryption_key");
-    if previous_encryption_key.is_some() && encryption_key.is_none() && table.is_faultless() {
-        table.report("previous_encryption_key", "is of no use without `encryption_key`");
-    }
+    let keys = encryption_keys(&mut table);
     table.finish();
-    Some(RedisConfig {
-        url: url?,
-        prefix,
-        ttl,
-        timeout,
-        max_value,
-        replicas: replicas as usize,
-        encryption_key,
-        previous_encryption_key,
-    })
+    let redis = url.map(|url| RedisConfig { url, prefix, ttl, timeout, max_value, replicas: replicas as usize });
+    (redis, keys)
 }

@@ -77,12 +77,12 @@ impl fmt::Debug for Inner {
 
 impl Mailbox {
     /// The mailbox of the replica `me`, with channels below `prefix`. Must be called on a runtime, on which it listens.
-    pub fn new(me: ReplicaId, redis: RedisClient, prefix: &str, cipher: Cipher) -> Self {
+    pub fn new(me: ReplicaId, redis: RedisClient, prefix: &str, cipher: Arc<Cipher>) -> Self {
         let inner = Inner {
             me,
             redis,
             prefix: format!("{prefix}:{CHANNEL_VERSION}"),
-            cipher: Arc::new(cipher),
+            cipher,
             is_listening: OnceLock::new(),
             is_refused: AtomicBool::new(false),
             inboxes: Mutex::default(),

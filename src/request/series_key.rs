@@ -54,6 +54,11 @@ pub struct KnownFilter {
 }
 
 impl Series {
+    /// The same series, with or without `agenticActivities`.
+    pub fn with_agentic(self: &Arc<Self>, agentic: bool) -> Arc<Self> {
+        if self.agentic == agentic { self.clone() } else { Arc::new(Self { agentic, ..Self::clone(self) }) }
+    }
+
     /// Whether the series is all of its stream: no filter, no other body, and no unknown parameter.
     pub fn is_plain(&self) -> bool {
         self.filter == Filter::None && self.parameters.is_empty()

@@ -1,10 +1,12 @@
 //! The state that several stages share with each other, with the admin plane and with the server.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 
 use crate::api::{RequestMemory, ResponseCache, Usage};
 use crate::cache::CacheHandles;
-use crate::config::{Config, RedisConfig};
+use crate::config::{Config, EncryptionKeys, RedisConfig};
 use crate::edge::{Callers, DrainTimeout};
 use crate::environment::Environment;
 use crate::paging::RunLimiters;
@@ -43,7 +45,9 @@ impl Handles {
     /// If the Redis client cannot be built, or the state file of the quota cannot be used.
     pub fn new(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
         let clock = &environment.clock;
-        let mailbox = config.cache.redis.as_ref().map(|redis| open_mailbox(redis, environment)).transpose()?;
+        let cipher = Arc::new(cipher(&config.cache.encryption)?);
+        let redis = config.cache.redis.as_ref();
+        let mailbox = redis.map(|redis| open_mailbox(redis, cipher.clone(), environment)).transpose()?;
         let quotas = open_quotas(config, mailbox.as_ref(), environment)?;
         Ok(Self {
             callers: Callers::new(&config.callers),
@@ -51,7 +55,7 @@ impl Handles {
             usage: Usage::new(&config.callers, &config.accounts, &quotas),
             response_cache: ResponseCache::new(config.cache.memory),
             request_memory: RequestMemory::new(config.server.limits.request_memory),
-            cache: CacheHandles::new(&config.cache, mailbox.as_ref(), &quotas, clock),
+            cache: CacheHandles::new(config, mailbox.as_ref(), cipher, &quotas, clock),
             run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
             quotas,
             mailbox,
@@ -59,9 +63,11 @@ impl Handles {
     }
 }
 
-fn open_mailbox(redis: &RedisConfig, environment: &Environment) -> anyhow::Result<Mailbox> {
-    let cipher = Cipher::new(redis.encryption_key.iter().chain(&redis.previous_encryption_key));
-    let cipher = cipher.context("no key can be derived from cache.redis.encryption_key")?;
+fn cipher(EncryptionKeys { current, previous }: &EncryptionKeys) -> anyhow::Result<Cipher> {
+    Cipher::new(current.iter().chain(previous)).context("no key can be derived from cache.encryption_key")
+}
+
+fn open_mailbox(redis: &RedisConfig, cipher: Arc<Cipher>, environment: &Environment) -> anyhow::Result<Mailbox> {
     let me = environment.replica.clone().unwrap_or_else(ReplicaId::random);
     Ok(Mailbox::new(me, RedisClient::new(redis, &environment.network)?, &redis.prefix, cipher))
 }

@@ -35,6 +35,14 @@ impl<V: Clone> IntervalMap<V> {
             .filter(|(interval, _)| !interval.is_empty())
     }
 
+    /// The values of the intervals that overlap `window`, ascending.
+    pub fn values_mut(&mut self, window: Interval) -> impl Iterator<Item = &mut V> {
+        let first = self.0.range(..=window.start).next_back().map_or(window.start, |(start, _)| *start);
+        let range = if window.is_empty() { first..first } else { first..window.end };
+        let overlapping = self.0.range_mut(range).filter(move |(_, (end, _))| *end > window.start);
+        overlapping.map(|(_, (_, value))| value)
+    }
+
     /// Sets the value of `interval`, replacing the values that it overlaps.
     pub fn insert(&mut self, interval: Interval, value: V) {
         if !interval.is_empty() {

@@ -8,6 +8,7 @@
 
 mod caching;
 mod commands;
+mod disk;
 mod faults;
 mod fleet;
 mod layout;

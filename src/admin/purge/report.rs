@@ -14,6 +14,8 @@ pub(super) struct PurgeReport {
     pub(super) epoch: u64,
     /// Chunks removed from the memory of this replica.
     pub(super) memory_chunks: usize,
+    /// Chunks overwritten on the disk of this replica; null without a disk tier.
+    pub(super) disk_chunks: Option<u64>,
     /// Chunks deleted from Redis; null without Redis.
     pub(super) redis_chunks: Option<u64>,
     /// Replicas that have confirmed; null without Redis.
@@ -101,4 +103,12 @@ fn explain_deletion(deletion: &DeletionStatus) -> (u64, Option<String>) {
             )),
         ),
     }
+}
+
+/// The explanation of a failure of the disk tier.
+pub(super) fn explain_disk(why: &str) -> String {
+    format!(
+        "the disk of this replica could not be cleaned ({why}). Nobody reads it there, but a restart may: ask again when \
+         the disk works"
+    )
 }

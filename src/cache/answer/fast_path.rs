@@ -1,4 +1,4 @@
-//! Answers from memory alone, at the cost of what is sent.
+//! Answers from memory, or from memory and a few chunks on disk, at the cost of what is sent.
 //!
 //! For a page deep in a long window, only the chunks that it is cut from are opened. Of all others, the tree of item
 //! counts says that they are fresh and how many items they hold, whether memory still has the chunks or not. If
@@ -7,15 +7,22 @@
 
 use std::sync::Arc;
 
+use super::disk_read::read_into_memory;
 use super::lookup::ItemConversion;
 use super::segments::moved_segments;
 use crate::blocking::spawn_work;
 use crate::cache::chunk::{Chunk, Damaged, ItemSlice, Slice};
+use crate::cache::disk::DiskHit;
 use crate::cache::fetch::{Fetcher, Segment};
 use crate::cache::outcome::Outcome;
 use crate::cache::store::{EntryIndex, LookupRules, Memory, RangeSegment, RangeStats, UsableEntry};
 use crate::cache::types::{WindowAnswer, WindowQuery};
 use crate::window::Interval;
+
+/// Most bytes of chunks that are read from disk for one answer. For more, a session reads them piece by piece.
+const MAX_BYTES_FROM_DISK: u64 = 4 << 20;
+/// How often chunks are read from disk for one answer: first those that tell which page it is, then those of the page.
+const MAX_READS_FROM_DISK: usize = 3;
 
 /// An answer from memory, of which some items may still have to be converted.
 pub(in crate::cache) struct FastPath {
@@ -24,14 +31,63 @@ pub(in crate::cache) struct FastPath {
     agentic_slices: Vec<usize>,
 }
 
+/// What memory has of an answer.
+pub(in crate::cache) enum Found {
+    /// All of it.
+    Answer(FastPath),
+    /// All but these chunks, which are on disk.
+    OnDisk(Vec<DiskHit>),
+    /// Something is missing or stale.
+    Incomplete,
+}
+
+/// Why there is no answer.
+enum NotFound {
+    OnDisk(Vec<DiskHit>),
+    Incomplete,
+}
+
 impl FastPath {
     /// The answer to `query`, if memory has all of it.
-    pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Option<Self> {
-        let WindowQuery { series, interval, asked_at, .. } = query;
+    pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Found {
+        let WindowQuery { series, interval, .. } = query;
         if interval.is_empty() || fetcher.window_fields.is_wrong(series) {
-            return None;
+            return Found::Incomplete;
         }
-        let series_state = fetcher.series_map.find(series)?;
+        let Some(series_state) = fetcher.series_map.find(series) else { return Found::Incomplete };
+        match Self::of_series(fetcher, query, &mut series_state.lock().entries) {
+            Ok(answer) => Found::Answer(answer),
+            Err(NotFound::OnDisk(hits)) => Found::OnDisk(hits),
+            Err(NotFound::Incomplete) => Found::Incomplete,
+        }
+    }
+
+    /// The answer to `query` after what was `found` to be on disk has been read; `None` if that is too much, or some of
+    /// it cannot be read.
+    pub(in crate::cache) async fn from_disk(fetcher: &Fetcher, query: &WindowQuery, mut found: Found) -> Option<Self> {
+        let disk = fetcher.disk.as_ref()?;
+        let limit = MAX_BYTES_FROM_DISK.min(fetcher.memory.capacity() / 8);
+        // Memory might evict them at once.
+        let mut held = Vec::new();
+        for _ in 0..MAX_READS_FROM_DISK {
+            let Found::OnDisk(hits) = &found else { break };
+            let bytes: u64 = hits.iter().map(|hit| u64::from(hit.slot.len)).sum();
+            if bytes > limit {
+                return None;
+            }
+            for agentic in [false, true] {
+                let own: Vec<_> = hits.iter().filter(|hit| hit.agentic == agentic).copied().collect();
+                if !own.is_empty() {
+                    held.extend(read_into_memory(fetcher, disk, &query.series.with_agentic(agentic), &own).await);
+                }
+            }
+            found = Self::at(fetcher, query);
+        }
+        if let Found::Answer(answer) = found { Some(answer) } else { None }
+    }
+
+    fn of_series(fetcher: &Fetcher, query: &WindowQuery, entries: &mut EntryIndex) -> Result<Self, NotFound> {
+        let WindowQuery { series, interval, asked_at, .. } = query;
         let cell = fetcher.settings.grid.cell(interval.start).length();
         let rules = LookupRules {
             freshness_policy: &fetcher.settings.freshness_policy,
@@ -39,7 +95,7 @@ impl FastPath {
             asked_at: *asked_at,
             cell,
         };
-        find(&mut series_state.lock().entries, &fetcher.memory, rules, query)
+        find(entries, &fetcher.memory, rules, query)
     }
 
     /// Whether no item has to be converted.
@@ -57,6 +113,9 @@ impl FastPath {
     /// # Errors
     /// [`Damaged`] if a chunk does not inflate.
     pub(in crate::cache) async fn stripped(mut self) -> Result<WindowAnswer, Damaged> {
+        if self.is_ready() {
+            return Ok(self.answer);
+        }
         // A conversion parses items, which would hold up other tasks of this thread.
         let stripped = spawn_work(move || {
             for index in self.agentic_slices {
@@ -75,28 +134,38 @@ fn strip(chunk: &Chunk) -> Result<Arc<Chunk>, Damaged> {
     chunk.derive(|item| conversion.apply(item)).map(Arc::new)
 }
 
-fn find(entries: &mut EntryIndex, memory: &Memory, rules: LookupRules<'_>, query: &WindowQuery) -> Option<FastPath> {
+fn find(
+    entries: &mut EntryIndex,
+    memory: &Memory,
+    rules: LookupRules<'_>,
+    query: &WindowQuery,
+) -> Result<FastPath, NotFound> {
     let mut window = Vec::new();
     let mut total = RangeStats::NOTHING;
     let mut scan = EntryScan::default();
     for RangeSegment { interval, stats } in entries.segments(query.interval, rules) {
         let (stats, level) = match stats {
             Some((stats, level)) => (stats, Some(level)),
-            None => (scan.add(entries, memory, rules, interval)?, None),
+            None => (scan.add(entries, memory, rules, interval).ok_or(NotFound::Incomplete)?, None),
         };
         window.push((interval, stats.rows, level));
         total = total.merge(stats);
     }
+    if !scan.on_disk.is_empty() {
+        return Err(NotFound::OnDisk(scan.on_disk));
+    }
     if !moved_segments(&scan.movable).is_empty() {
-        return None;
+        return Err(NotFound::Incomplete);
     }
     let (start, end) = query.page_range.bounds(total.rows);
-    let mut cutter =
-        PageCutter { entries, memory, rules, start, end, before: 0, slices: Vec::new(), agentic_slices: Vec::new() };
+    let mut cutter = PageCutter { entries, memory, rules, start, end, before: 0, page: Page::default() };
     for (interval, rows, level) in window {
-        cutter.cut(interval, rows, level)?;
+        cutter.cut(interval, rows, level).ok_or(NotFound::Incomplete)?;
     }
-    let PageCutter { slices, agentic_slices, .. } = cutter;
+    let Page { slices, agentic_slices, on_disk } = cutter.page;
+    if !on_disk.is_empty() {
+        return Err(NotFound::OnDisk(on_disk));
+    }
     let is_repeatable = agentic_slices.is_empty() && !scan.may_change;
     let answer = WindowAnswer {
         items: ItemSlice { slices, count: end - start, has_more: end < total.rows },
@@ -109,7 +178,13 @@ fn find(entries: &mut EntryIndex, memory: &Memory, rules: LookupRules<'_>, query
         hits: total.chunks,
         calls: 0,
     };
-    Some(FastPath { answer, agentic_slices })
+    Ok(FastPath { answer, agentic_slices })
+}
+
+/// Where the chunk of an entry is that memory does not have; `None` if it is not on disk either.
+fn disk_hit(usable: UsableEntry<'_>, rules: LookupRules<'_>) -> Option<DiskHit> {
+    let agentic = rules.agentic || usable.strip;
+    Some(DiskHit { slot: usable.entry.slot?, facts: usable.entry.facts(), agentic, is_unfiltered: false })
 }
 
 /// A scan of entries in intervals that have no item count, because time changes them, or because they are too short.
@@ -119,6 +194,8 @@ struct EntryScan {
     movable: Vec<Segment>,
     /// Whether an entry becomes stale, or settles, by time alone.
     may_change: bool,
+    /// The chunks that must be read from disk before the items can be counted.
+    on_disk: Vec<DiskHit>,
 }
 
 impl EntryScan {
@@ -133,16 +210,29 @@ impl EntryScan {
         let mut total = RangeStats::NOTHING;
         for (part, usable) in entries.covering(interval, rules)? {
             let fetched_at = usable.entry.fetched_at;
-            total = total.merge(RangeStats { rows: usable.rows(part)? as u64, chunks: 1, oldest: fetched_at });
             self.may_change |= !usable.is_stable(part, rules);
-            if usable.may_move() {
-                let chunk = usable.entry.peek(memory)?;
+            let movable = if usable.may_move() { Some(usable.entry.peek(memory)) } else { None };
+            let (Some(rows), None | Some(Some(_))) = (usable.rows(part), &movable) else {
+                self.on_disk.push(disk_hit(usable, rules)?);
+                continue;
+            };
+            total = total.merge(RangeStats { rows: rows as u64, chunks: 1, oldest: fetched_at });
+            if let Some(chunk) = movable.flatten() {
                 let slice = Slice { rows: chunk.rows_within(part), chunk };
                 self.movable.push(Segment { interval: part, slice, fetched_at, is_cached: true, is_derived: false });
             }
         }
         Some(total)
     }
+}
+
+/// The slices of a page.
+#[derive(Default)]
+struct Page {
+    slices: Vec<Slice>,
+    agentic_slices: Vec<usize>,
+    /// The chunks of slices that must be read from disk.
+    on_disk: Vec<DiskHit>,
 }
 
 /// Cuts a page range out of a window, one interval of the window after the other.
@@ -156,12 +246,11 @@ struct PageCutter<'a> {
     end: u64,
     /// The number of items before the next interval.
     before: u64,
-    slices: Vec<Slice>,
-    agentic_slices: Vec<usize>,
+    page: Page,
 }
 
 impl PageCutter<'_> {
-    /// Cuts the next interval, of so many items. `None` if a chunk that is needed has been evicted.
+    /// Cuts the next interval, of so many items. `None` if a chunk that is needed is in no tier of this process.
     fn cut(&mut self, interval: Interval, rows: u64, level: Option<usize>) -> Option<()> {
         let behind = self.before + rows;
         if self.start == self.end || behind <= self.start || self.end <= self.before {
@@ -183,24 +272,22 @@ impl PageCutter<'_> {
             let rows = usable.rows(part)? as u64;
             let wanted = self.start.max(self.before)..self.end.min(self.before + rows);
             if wanted.start < wanted.end {
-                let (chunk, first) = Self::open(self.memory, usable, part)?;
-                let row = |item: u64| usize::try_from(item - self.before).ok().map(|row| first + row);
-                let rows = row(wanted.start)?..row(wanted.end)?;
-                if usable.strip {
-                    self.agentic_slices.push(self.slices.len());
+                match usable.entry.use_chunk(self.memory) {
+                    Some(chunk) => {
+                        let first = chunk.rows_within(part).start;
+                        let row = |item: u64| usize::try_from(item - self.before).ok().map(|row| first + row);
+                        let rows = row(wanted.start)?..row(wanted.end)?;
+                        if usable.strip {
+                            self.page.agentic_slices.push(self.page.slices.len());
+                        }
+                        self.page.slices.push(Slice { chunk, rows });
+                    }
+                    None => self.page.on_disk.push(disk_hit(usable, self.rules)?),
                 }
-                self.slices.push(Slice { chunk, rows });
             }
             self.before += rows;
         }
         Some(())
-    }
-
-    /// The chunk of an entry, which counts as used, and its first row in `part`.
-    fn open(memory: &Memory, usable: UsableEntry<'_>, part: Interval) -> Option<(Arc<Chunk>, usize)> {
-        let chunk = usable.entry.use_chunk(memory)?;
-        let first = chunk.rows_within(part).start;
-        Some((chunk, first))
     }
 }
 

@@ -1,13 +1,13 @@
-//! Chunks that one request has received from fetches and from Redis.
+//! Chunks that one request has received from fetches, from disk and from Redis.
 
 use std::sync::Arc;
 
 use crate::cache::chunk::Chunk;
-use crate::cache::series::{FetchedInterval, InFlightFetch, RedisHit};
+use crate::cache::series::{FetchedInterval, InFlightFetch, TierHit};
 use crate::cache::store::ReadAheadPermit;
 use crate::window::{Interval, IntervalMap, PlanEntry, Timestamp};
 
-/// A chunk that was fetched or read from Redis for this request. Memory may be too small to keep it until it is sent.
+/// A chunk that was fetched or read from a lower tier for this request. Memory may be too small to keep it until it is sent.
 #[derive(Clone, Debug)]
 pub(super) struct GatheredChunk {
     pub(super) chunk: Arc<Chunk>,
@@ -24,8 +24,8 @@ impl PlanEntry for GatheredChunk {
     }
 }
 
-impl From<RedisHit> for (Interval, GatheredChunk) {
-    fn from(RedisHit { interval, chunk, agentic, is_unfiltered }: RedisHit) -> Self {
+impl From<TierHit> for (Interval, GatheredChunk) {
+    fn from(TierHit { interval, chunk, agentic, is_unfiltered }: TierHit) -> Self {
         (interval, GatheredChunk { chunk, agentic, is_unfiltered, is_cached: true })
     }
 }
@@ -49,8 +49,8 @@ impl Gathered {
         Self { chunks: IntervalMap::default(), permits: Vec::new(), fetches: Vec::new(), fresh_since: asked_at }
     }
 
-    /// Adds a chunk that was read from Redis.
-    pub(super) fn add_from_redis(&mut self, hit: RedisHit) {
+    /// Adds a chunk that was read from disk or Redis.
+    pub(super) fn add_from_tier(&mut self, hit: TierHit) {
         let (interval, chunk) = hit.into();
         self.chunks.insert(interval, chunk);
     }

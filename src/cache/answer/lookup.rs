@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::cache::chunk::{Chunk, json_strip};
+use crate::cache::disk::DiskHit;
 use crate::cache::fetch::Fetcher;
 use crate::cache::series::{SeriesMap, SeriesState, SharedSeriesState};
 use crate::cache::store::{CacheEntry, Memory};
@@ -137,6 +138,47 @@ impl Lookup<'_> {
         plan.take(series.entries.by_agentic(true), freshness, self.asked_at, self.fresh_since, |entry| {
             open(entry, !agentic)
         });
+    }
+
+    /// Takes what chunks on disk serve of a locked series, to which the filter of the request is to be applied if it
+    /// `is_unfiltered`.
+    fn take_on_disk(&self, plan: &mut Plan<DiskHit>, series: &SeriesState, is_unfiltered: bool) {
+        let open = |entry: &CacheEntry, agentic| {
+            Some(DiskHit { slot: entry.slot?, facts: entry.facts(), agentic, is_unfiltered })
+        };
+        let (freshness, asked_at, fresh_since) = (self.policy.freshness, self.asked_at, self.fresh_since);
+        if !self.series.agentic {
+            plan.take(series.entries.by_agentic(false), freshness, asked_at, fresh_since, |entry| open(entry, false));
+        }
+        plan.take(series.entries.by_agentic(true), freshness, asked_at, fresh_since, |entry| open(entry, true));
+    }
+
+    /// What chunks on disk of the unfiltered series serve of `missing`.
+    pub(in crate::cache) fn filterable_on_disk(&self, missing: &IntervalSet) -> Plan<DiskHit> {
+        let mut plan = Plan { hits: Vec::new(), missing: missing.clone(), stale: false };
+        if let Filter::Known(_) = &self.series.filter
+            && let Some(unfiltered) = self.unfiltered()
+        {
+            self.take_on_disk(&mut plan, &unfiltered.lock(), true);
+        }
+        plan
+    }
+
+    /// What chunks on disk serve of `missing`, ascending: those of the locked series of the request, and where it has
+    /// none, those of [`Lookup::filterable_on_disk`].
+    pub(in crate::cache) fn on_disk(
+        &self,
+        missing: &IntervalSet,
+        own: &SeriesState,
+        filterable: &Plan<DiskHit>,
+    ) -> Vec<(Interval, DiskHit)> {
+        let mut plan = Plan { hits: Vec::new(), missing: missing.clone(), stale: false };
+        self.take_on_disk(&mut plan, own, false);
+        for (interval, hit) in &filterable.hits {
+            plan.hits.extend(plan.missing.within(*interval).map(|part| (part, *hit)).collect::<Vec<_>>());
+        }
+        plan.hits.sort_unstable_by_key(|(interval, _)| interval.start);
+        plan.hits
     }
 
     /// The intervals to fetch for `unclaimed`, which is missing in `plan`.

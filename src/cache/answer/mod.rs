@@ -1,8 +1,8 @@
-//! Assembles the answer to one request from memory, Redis, and fetches.
+//! Assembles the answer to one request from memory, disk, Redis, and fetches.
 //!
 //! | file | responsibility |
 //! | --- | --- |
-//! | `fast_path` | answers from memory alone, without a session |
+//! | `fast_path` | answers from memory and a few chunks on disk, without a session |
 //! | `query` | what is asked for, immutable; which requests may get a streamed answer |
 //! | `session` | the two steps that all other answers are loops over: plan, and wait |
 //! | `next_step` | the decision in the first step; pure |
@@ -10,7 +10,7 @@
 //! | `lookup` | what memory has of a window, and which runs would bring the rest |
 //! | `gathered` | the chunks that the session has received from fetches and Redis |
 //! | `progress` | how far the answer is, what makes it a streamed one, and the limits of rounds without progress |
-//! | `wait`, `redis_read` | the second step: waiting for runs, fetches, and Redis |
+//! | `wait`, `disk_read`, `redis_read` | the second step: waiting for runs, fetches, the disk and Redis |
 //! | `segments` | slices segments from chunks, and finds items that moved |
 //! | `whole` | answers as a whole |
 //! | `stream` | streamed answers |
@@ -18,6 +18,7 @@
 //! | `assembly` | windows for remote fetches and checks of `window.field` |
 
 mod assembly;
+mod disk_read;
 mod exact;
 mod fast_path;
 mod gathered;
@@ -34,6 +35,6 @@ mod wait;
 mod whole;
 
 pub(in crate::cache) use self::assembly::assemble;
-pub(in crate::cache) use self::fast_path::FastPath;
-pub(in crate::cache) use self::lookup::{Hit, Lookup, LookupPolicy};
+pub(in crate::cache) use self::fast_path::{FastPath, Found};
+pub(in crate::cache) use self::lookup::{Lookup, LookupPolicy};
 pub(in crate::cache) use self::whole::answer;

@@ -5,6 +5,7 @@
 //! | nothing | [`NextStep::Complete`] |
 //! | gaps of which it is unknown whether Redis has them | [`NextStep::ListRedis`] |
 //! | something, and the beginning of a streamed answer is there | [`NextStep::SendBeginning`] |
+//! | its beginning is on disk | [`Action::ReadDisk`] |
 //! | its beginning is in Redis | [`Action::ReadRedis`] |
 //! | gaps that no fetch brings, in which rows moved a moment ago | [`NextStep::RowsMoved`] |
 //! | its beginning, and no fetch brings it; or an additional run can be started at once | [`Action::RequestRuns`] |
@@ -15,7 +16,7 @@ use super::query::Delivery;
 use crate::cache::fetch::needed_part;
 use crate::cache::series::NextNeed;
 use crate::upstream::PAGE_LIMIT;
-use crate::window::{Grid, Interval, IntervalSet, Plan};
+use crate::window::{Grid, Interval, IntervalSet, Plan, Timestamp};
 
 /// The facts that the next step depends on beside the plan: fetches in flight and estimates of one series, while its
 /// lock is held. Expensive values are computed on demand.
@@ -32,6 +33,8 @@ pub(super) trait SeriesSnapshot {
     fn has_moved_rows(&self, interval: Interval) -> bool;
     /// The number of runs that could be started for this requester at once.
     fn spare_runs(&self) -> usize;
+    /// The missing time that chunks on disk serve.
+    fn on_disk(&self) -> &IntervalSet;
     /// The weight of the chunks that the request has gathered, in bytes.
     fn gathered_bytes(&self) -> usize;
     /// Whether there is a Redis tier.
@@ -64,6 +67,8 @@ pub(super) enum NextStep {
 /// The action on the missing time.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
+    /// The beginning of the missing time is read from disk.
+    ReadDisk,
     /// The beginning of the missing time, which is these intervals, is read from Redis.
     ReadRedis(IntervalSet),
     /// Runs for `unclaimed` are added to the pending batch.
@@ -94,7 +99,8 @@ pub(super) fn next_step<V>(progress: &AnswerProgress, plan: &Plan<V>, series: &i
     if plan.missing.is_empty() {
         return NextStep::Complete;
     }
-    let unlisted = progress.listing.as_ref().map(|listing| listing.unknown(&plan.missing)).unwrap_or_default();
+    let missing = plan.missing.without(series.on_disk());
+    let unlisted = progress.listing.as_ref().map(|listing| listing.unknown(&missing)).unwrap_or_default();
     if !unlisted.is_empty() {
         return NextStep::ListRedis(unlisted);
     }
@@ -102,12 +108,16 @@ pub(super) fn next_step<V>(progress: &AnswerProgress, plan: &Plan<V>, series: &i
     if progress.delivery == Delivery::Streamed && has_beginning {
         return NextStep::SendBeginning;
     }
-    let to_fetch = progress.to_fetch(&plan.missing);
+    let to_fetch = progress.to_fetch(&missing);
     let (fetches, unclaimed) = choose_fetches(&to_fetch, series);
     let is_long = progress.is_long(pages_to_come(progress, &fetches, &unclaimed, series));
-    let in_redis = progress.listing.as_ref().and_then(|listing| listing.next(series.grid(), &plan.missing));
+    if start_of(&missing) != start_of(&plan.missing) {
+        let is_long = is_long || progress.is_much_to_read(|| series.gathered_bytes());
+        return NextStep::Proceed { fetches, action: Action::ReadDisk, is_long };
+    }
+    let in_redis = progress.listing.as_ref().and_then(|listing| listing.next(series.grid(), &missing));
     if let Some(piece) = in_redis {
-        let is_long = is_long || progress.is_much_from_redis(|| series.gathered_bytes());
+        let is_long = is_long || progress.is_much_to_read(|| series.gathered_bytes());
         return NextStep::Proceed { fetches, action: Action::ReadRedis(piece), is_long };
     }
     if let Some(interval) = unclaimed.intervals().iter().find(|interval| series.has_moved_rows(**interval)) {
@@ -144,6 +154,10 @@ fn pages_to_come(
     Some((in_flight + unclaimed) / f64::from(PAGE_LIMIT))
 }
 
+fn start_of(intervals: &IntervalSet) -> Option<Timestamp> {
+    intervals.intervals().first().map(|interval| interval.start)
+}
+
 /// Requests runs if no fetch brings the beginning of the missing time, or if an additional run can be started at once.
 fn request_or_wait(
     progress: &AnswerProgress,
@@ -151,7 +165,6 @@ fn request_or_wait(
     unclaimed: IntervalSet,
     series: &impl SeriesSnapshot,
 ) -> Action {
-    let start_of = |intervals: &IntervalSet| intervals.intervals().first().map(|interval| interval.start);
     let next_need = start_of(&unclaimed).filter(|start| start_of(to_fetch) == Some(*start));
     // Without a listing, each request would look up all of the missing time in Redis.
     let is_additional = !progress.has_requested_additional_run

@@ -76,8 +76,8 @@ impl AnswerProgress {
         self.delivery == Delivery::WholeOrStreamed && pages_to_come.is_some_and(|pages| pages >= long)
     }
 
-    /// Whether a window of which so many bytes are gathered is streamed before more of it is read from Redis.
-    pub(super) fn is_much_from_redis(&self, gathered_bytes: impl FnOnce() -> usize) -> bool {
+    /// Whether a window of which so many bytes are gathered is streamed before more of it is read from disk or Redis.
+    pub(super) fn is_much_to_read(&self, gathered_bytes: impl FnOnce() -> usize) -> bool {
         self.delivery == Delivery::WholeOrStreamed && gathered_bytes() >= READ_BYTES
     }
 }

@@ -6,7 +6,7 @@ use super::session::Session;
 use crate::cache::error::CacheError;
 use crate::cache::fetch::is_sane;
 use crate::cache::redis::RedisTier;
-use crate::cache::series::RedisHit;
+use crate::cache::series::TierHit;
 use crate::request::{Filter, Series};
 use crate::window::IntervalSet;
 
@@ -71,7 +71,7 @@ impl Session {
                 for interval in fresh.intervals().iter().flat_map(|interval| piece.within(*interval)) {
                     left.remove(interval);
                     let (chunk, agentic) = (chunk.clone(), series.agentic);
-                    self.gathered.add_from_redis(RedisHit { interval, chunk, agentic, is_unfiltered });
+                    self.gathered.add_from_tier(TierHit { interval, chunk, agentic, is_unfiltered });
                 }
             }
             if left.is_empty() {

@@ -1,7 +1,7 @@
 //! The session of one request: a loop of two steps, shared by answers that are whole, exact, streamed, or for another
 //! replica.
 //!
-//! 1. [`Session::plan_next_step`] looks at all sources (gathered chunks, memory, fetches in flight, Redis by name).
+//! 1. [`Session::plan_next_step`] looks at all sources (gathered chunks, memory, disk, fetches in flight, Redis by name).
 //!    Under the lock under which it finds something missing, it joins or requests the fetch that brings it, so that no
 //!    time is fetched twice.
 //! 2. [`Session::wait`] (`wait.rs`) waits for what the first step found to be next.
@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::disk_read::first_piece;
 use super::gathered::Gathered;
 use super::lookup::{Hit, ItemConversion, Lookup, LookupPolicy};
 use super::next_step::{Action, NextStep, next_step};
 use super::progress::{AnswerProgress, PartialFacts};
 use super::query::{Delivery, Query};
 use super::snapshot::{JoinedFetch, LockedSeries};
+use crate::cache::disk::DiskHit;
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{Fetcher, UnreportedCalls, needed_part};
 use crate::cache::redis::RedisListing;
@@ -61,6 +63,8 @@ pub(super) enum WaitFor {
     Batch(watch::Receiver<()>),
     /// News of fetches in flight.
     Fetches(Vec<JoinedFetch>),
+    /// These chunks on disk, each with the part of the window that it serves.
+    DiskChunks(Vec<(Interval, DiskHit)>),
     /// The names of the chunks that Redis has of these intervals.
     RedisNames(IntervalSet),
     /// The chunks that Redis has of these intervals.
@@ -118,6 +122,7 @@ impl Session {
         let mut plan = Plan::new(self.progress.remaining);
         self.take_gathered(&mut plan);
         self.lookup().take_filterable(&mut plan, &self.series_state);
+        let filterable = self.fetcher.disk.as_ref().map(|_| self.lookup().filterable_on_disk(&plan.missing));
         // From here on the lock is held: missing time is requested before another request can find it missing.
         let series_state = self.series_state.clone();
         let mut series = series_state.lock();
@@ -125,11 +130,13 @@ impl Session {
         self.take_finished(&self.progress.to_fetch(&plan.missing))?;
         self.take_gathered(&mut plan);
         self.lookup().take_entries(&mut plan, &series, None);
+        let on_disk = filterable.map(|filterable| self.lookup().on_disk(&plan.missing, &series, &filterable));
+        let on_disk = on_disk.unwrap_or_default();
         self.release_batch_guard();
         self.report.is_stale |= plan.stale;
-        let (step, fetches) = self.choose_step(&plan, &series);
+        let (step, fetches) = self.choose_step(&plan, &on_disk, &series);
         if !matches!(step, NextStep::Complete | NextStep::ListRedis(_)) {
-            self.report_entries(&plan);
+            self.report_entries(&plan, &on_disk);
         }
         let beginning = adjacent_beginning(self.progress.remaining, &plan.hits);
         match step {
@@ -143,6 +150,7 @@ impl Session {
             NextStep::RowsMoved(interval) => Err(CacheError::Paging(PagingError::Torn(interval))),
             NextStep::Proceed { action, is_long, .. } => {
                 let next = match action {
+                    Action::ReadDisk => WaitFor::DiskChunks(first_piece(on_disk, &plan.missing)),
                     Action::ReadRedis(piece) => WaitFor::RedisChunks(piece),
                     Action::AwaitFetches => WaitFor::Fetches(fetches),
                     Action::RequestRuns { unclaimed, next_need, is_additional } => {
@@ -156,8 +164,14 @@ impl Session {
     }
 
     /// Decides on the next step, and joins the fetches that it chooses.
-    fn choose_step(&self, plan: &Plan<Hit>, series: &SeriesState) -> (NextStep, Vec<JoinedFetch>) {
-        let snapshot = LockedSeries::new(&self.fetcher, &self.query, &self.gathered, &self.waiter, series);
+    fn choose_step(
+        &self,
+        plan: &Plan<Hit>,
+        on_disk: &[(Interval, DiskHit)],
+        series: &SeriesState,
+    ) -> (NextStep, Vec<JoinedFetch>) {
+        let on_disk = on_disk.iter().map(|(interval, _)| *interval).collect();
+        let snapshot = LockedSeries::new(&self.fetcher, &self.query, &self.gathered, &self.waiter, series, on_disk);
         loop {
             let step = next_step(&self.progress, plan, &snapshot);
             let NextStep::Proceed { fetches, .. } = &step else { return (step, Vec::new()) };
@@ -189,17 +203,19 @@ impl Session {
         self.fetcher.add_to_batch(&self.query.series, &self.series_state, series, request)
     }
 
-    fn report_entries(&mut self, plan: &Plan<Hit>) {
+    fn report_entries(&mut self, plan: &Plan<Hit>, on_disk: &[(Interval, DiskHit)]) {
         let cached = plan.hits.iter().filter(|(_, hit)| hit.is_cached).map(|(_, hit)| hit.chunk.fetched_at());
+        let cached = cached.chain(on_disk.iter().map(|(_, hit)| hit.facts.fetched_at));
         let listed = self.progress.listing.as_ref().and_then(RedisListing::oldest);
-        self.report.add(cached.chain(listed), !self.progress.to_fetch(&plan.missing).is_empty());
+        let missing = plan.missing.without(&on_disk.iter().map(|(interval, _)| *interval).collect());
+        self.report.add(cached.chain(listed), !self.progress.to_fetch(&missing).is_empty());
     }
 
-    /// Takes the chunks that were found in Redis for this request, and those that its finished fetches returned. An
+    /// Takes the chunks that the batch has found in Redis for this request, and those that its finished fetches returned. An
     /// error if a fetch has failed that was to bring the next missing time.
     fn take_finished(&mut self, missing: &IntervalSet) -> Result<(), CacheError> {
         for hit in self.waiter.take_redis_hits() {
-            self.gathered.add_from_redis(hit);
+            self.gathered.add_from_tier(hit);
         }
         for (fetch, result) in self.waiter.take_finished() {
             self.progress.has_requested_additional_run = false;

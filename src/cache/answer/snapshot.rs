@@ -18,6 +18,7 @@ pub(super) struct LockedSeries<'a> {
     gathered: &'a Gathered,
     waiter: &'a Arc<Waiter>,
     series: &'a SeriesState,
+    on_disk: IntervalSet,
     expected_wait: OnceCell<Duration>,
     /// Fetches that were abandoned since the lock was taken.
     abandoned: RefCell<Vec<usize>>,
@@ -39,8 +40,10 @@ impl<'a> LockedSeries<'a> {
         gathered: &'a Gathered,
         waiter: &'a Arc<Waiter>,
         series: &'a SeriesState,
+        on_disk: IntervalSet,
     ) -> Self {
-        Self { fetcher, query, gathered, waiter, series, expected_wait: OnceCell::new(), abandoned: RefCell::default() }
+        let (expected_wait, abandoned) = (OnceCell::new(), RefCell::default());
+        Self { fetcher, query, gathered, waiter, series, on_disk, expected_wait, abandoned }
     }
 
     /// Joins the chosen fetches, and leaves all others. `None` if one of them has just been abandoned by its last
@@ -98,6 +101,10 @@ impl SeriesSnapshot for LockedSeries<'_> {
 
     fn spare_runs(&self) -> usize {
         self.fetcher.spare_runs(&self.query.series, &self.query.requester)
+    }
+
+    fn on_disk(&self) -> &IntervalSet {
+        &self.on_disk
     }
 
     fn gathered_bytes(&self) -> usize {

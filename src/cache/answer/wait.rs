@@ -33,6 +33,10 @@ impl Session {
                 Ok(())
             }
             WaitFor::Fetches(fetches) => self.wait_for_fetches(&fetches).await,
+            WaitFor::DiskChunks(piece) => {
+                self.read_disk(&piece).await;
+                Ok(())
+            }
             WaitFor::RedisNames(intervals) => {
                 self.list_redis(&intervals).await;
                 Ok(())

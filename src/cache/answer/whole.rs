@@ -25,6 +25,9 @@ const MAX_REFETCHES_OF_MOVED_ITEMS: usize = 2;
 /// # Errors
 /// [`CacheError`] if a part of the window can be neither served nor fetched.
 pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) -> Result<WindowAnswer, CacheError> {
+    if let Some(disk) = fetcher.disk.as_ref().filter(|disk| disk.is_loading()) {
+        disk.until_loaded().await;
+    }
     let queue_timeout = Arc::new(QueueTimeout::new(fetcher.settings.queue_timeout));
     let mut session = Session::new(fetcher, query, queue_timeout, None);
     if session.query.window.is_empty() {

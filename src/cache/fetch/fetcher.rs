@@ -8,6 +8,7 @@ use tower::util::BoxCloneSyncService;
 use super::assembly::AssembleWindow;
 use super::remote::RemoteFetcher;
 use crate::cache::chunk::Chunk;
+use crate::cache::disk::DiskTier;
 use crate::cache::purge::Purges;
 use crate::cache::redis::RedisTier;
 use crate::cache::series::{SeriesMap, SeriesState};
@@ -26,6 +27,8 @@ pub(in crate::cache) type PagingService = BoxCloneSyncService<Run<ChunkPacker>, 
 pub(in crate::cache) struct Fetcher {
     pub(in crate::cache) paging: PagingService,
     pub(in crate::cache) memory: Memory,
+    /// The tier that outlives the process; `None` without `cache.disk`.
+    pub(in crate::cache) disk: Option<DiskTier>,
     /// The tier that replicas share; `None` without Redis.
     pub(in crate::cache) redis: Option<RedisTier>,
     /// The interface to the leader replica; `None` without Redis.

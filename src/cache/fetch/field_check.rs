@@ -11,7 +11,7 @@ use super::task::FetchTask;
 use crate::cache::chunk::{Chunk, PageRange};
 use crate::cache::types::WindowQuery;
 use crate::paging::{Item, OutsideItem, PagingError, PlacementCheck};
-use crate::request::{QueueTimeout, Requester};
+use crate::request::{QueueTimeout, Requester, Series};
 use crate::telemetry;
 use crate::window::Interval;
 
@@ -115,9 +115,11 @@ impl Fetcher {
     }
 
     /// Removes everything that was cut of an account whose field is wrong.
-    fn clear_account(&self, account: &Arc<str>) {
+    fn clear_account(self: &Arc<Self>, account: &Arc<str>) {
         telemetry::window_field_wrong(account);
         self.series_map.clear(account, &self.memory);
+        let wrong = account.clone();
+        self.erase_from_disk(move |series, _| series.account == wrong);
         if let Some(redis) = &self.redis {
             redis.mark_field_wrong(account);
         }
@@ -126,6 +128,8 @@ impl Fetcher {
     /// Removes everything that was cut of a series whose parameters or filter shift its windows.
     fn clear_series(&self, task: &FetchTask) {
         task.state.lock().clear_entries(&self.memory);
+        let series = task.series.clone();
+        self.erase_from_disk(move |other, _| *other == Series { agentic: other.agentic, ..Series::clone(&series) });
         if let Some(redis) = &self.redis {
             redis.mark_series_shifted(&task.series);
         }

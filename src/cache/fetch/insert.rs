@@ -1,4 +1,4 @@
-//! Storing of fetched chunks in memory and Redis, and the reasons for not caching one that was fetched.
+//! Storing of fetched chunks in memory, on disk and in Redis, and the reasons for not caching one that was fetched.
 
 use std::sync::Arc;
 
@@ -8,9 +8,10 @@ use crate::blocking::spawn_work;
 use crate::cache::chunk::{Chunk, Settled};
 use crate::cache::outcome::NotStored;
 use crate::cache::series::SeriesState;
-use crate::cache::store::CacheEntry;
+use crate::cache::store::{CacheEntry, ChunkFacts};
 use crate::clock::SKEW;
 use crate::paging::PlacementCheck;
+use crate::request::Series;
 use crate::telemetry;
 use crate::window::{Interval, Timestamp};
 
@@ -30,7 +31,7 @@ impl Fetcher {
             }
             if self.series_map.count_insert() {
                 let fetcher = self.clone();
-                drop(spawn_work(move || fetcher.series_map.sweep(&fetcher.memory)));
+                drop(spawn_work(move || fetcher.series_map.sweep(|entry| fetcher.is_cached(entry))));
             }
         }
     }
@@ -74,8 +75,16 @@ impl Fetcher {
         } else if !state.insert(agentic, entry, &self.memory) {
             self.memory.remove(id);
             return Err(NotStored::Outdated);
+        } else if let Some(disk) = &self.disk {
+            let series = task.series.with_agentic(agentic);
+            disk.queue_write(&series, chunk, id);
         }
         Ok(())
+    }
+
+    /// Whether a tier of this process has the chunk of an entry.
+    fn is_cached(&self, entry: &CacheEntry) -> bool {
+        self.memory.contains(entry.id) || self.disk.as_ref().is_some_and(|disk| disk.has(entry))
     }
 
     /// Removes the entries that lie in the future, if the clock was ahead when they were fetched and was set back to
@@ -84,6 +93,18 @@ impl Fetcher {
         let latest = now + SKEW;
         if self.memory.take_fetched_after(latest) {
             self.series_map.remove_fetched_after(latest, &self.memory);
+            self.erase_from_disk(move |_, facts| facts.fetched_at > latest);
+        }
+    }
+
+    /// Overwrites chunks on disk in the background, so that the next process does not find them.
+    pub(in crate::cache) fn erase_from_disk(&self, is_erased: impl Fn(&Series, &ChunkFacts) -> bool + Send + 'static) {
+        if let Some(disk) = self.disk.clone() {
+            tokio::spawn(async move {
+                if let Err(error) = disk.erase_if(is_erased).await {
+                    telemetry::disk_failed("erase", &error);
+                }
+            });
         }
     }
 

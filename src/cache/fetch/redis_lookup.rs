@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::fetcher::Fetcher;
 use crate::cache::chunk::Chunk;
 use crate::cache::redis::RedisTier;
-use crate::cache::series::{RedisHit, SharedSeriesState};
+use crate::cache::series::{SharedSeriesState, TierHit};
 use crate::cache::store::{ByAgentic, CacheEntry};
 use crate::clock::SKEW;
 use crate::request::{Filter, Series};
@@ -61,7 +61,7 @@ impl Fetcher {
                     request.intervals.remove(interval);
                     if let Some(waiter) = request.waiter.upgrade() {
                         let (chunk, agentic) = (chunk.clone(), series.agentic);
-                        waiter.add_redis_hit(RedisHit { interval, chunk, agentic, is_unfiltered });
+                        waiter.add_redis_hit(TierHit { interval, chunk, agentic, is_unfiltered });
                     }
                 }
             }
@@ -80,17 +80,19 @@ impl Fetcher {
         if let Some(redis) = self.redis.as_ref().filter(|_| !future.is_empty()) {
             redis.delete(series, &future);
         }
-        let mut found: Vec<Arc<Chunk>> = sane.into_iter().map(Arc::new).collect();
+        let (series, mut found) = (Arc::new(series.clone()), sane.into_iter().map(Arc::new).collect::<Vec<_>>());
         found.retain(|chunk| {
             let mut state = state.lock();
             // Under the lock: the chunk may have been purged since it was read.
-            if self.purges.is_purged(series, chunk) {
+            if self.purges.is_purged(&series, chunk) {
                 return false;
             }
             let entry = CacheEntry::insert(chunk, &self.memory);
             let id = entry.id;
             if !state.insert(series.agentic, entry, &self.memory) {
                 self.memory.remove(id);
+            } else if let Some(disk) = &self.disk {
+                disk.queue_write(&series, chunk, id);
             }
             true
         });

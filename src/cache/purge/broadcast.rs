@@ -76,7 +76,9 @@ impl Purges {
             }
             PurgeMessage::Apply { number, epoch, account, tombstone } => {
                 Arc::make_mut(self.lock().entry(account.clone()).or_default()).add(epoch, tombstone);
-                self.sweep(&account).await;
+                if !self.sweep(&account).await.is_complete() {
+                    return;
+                }
                 // A lost confirmation makes the purge count as not confirmed, which is safe.
                 let _ = replicator.confirm(from, number).await;
             }

@@ -8,6 +8,7 @@
 //! | `types.rs` | a purge, and its result |
 //! | `tombstones.rs` | the tombstones of one account, as a value, and the rule by which they purge a chunk; pure |
 //! | `purges.rs` | where this replica remembers purges: the tombstones of all accounts; and the sweep of memory |
+//! | `journal.rs` | where this replica remembers purges across restarts: beside the chunks on disk |
 //! | `replicator.rs` | where purges are remembered for all replicas: in Redis, with a marker of changes |
 //! | `sync_with_redis.rs` | writes the purges of this replica to Redis, and learns those of others from there |
 //! | `broadcast.rs` | tells other replicas of a purge that is in Redis, and checks for lost messages |
@@ -20,6 +21,7 @@ mod confirmations;
 mod delete;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod journal;
 mod purges;
 mod replicator;
 mod sync_with_redis;
@@ -29,4 +31,5 @@ mod types;
 pub use self::purges::Purges;
 pub use self::types::{DeletionStatus, Purge, PurgeResult};
 
+pub(in crate::cache) use self::journal::PurgeJournal;
 pub(in crate::cache) use self::tombstones::Tombstones;

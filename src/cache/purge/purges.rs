@@ -1,11 +1,14 @@
 //! Where this replica remembers purges: the tombstones of each account that it knows of ([`PurgesInner::known`]), and
-//! the sweep of memory by them. A restart loses them; `replicator.rs` is what Redis remembers.
+//! the sweep of memory and disk by them. `journal.rs` remembers them across restarts where there is a disk tier, and
+//! `replicator.rs` is what Redis remembers.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::future::BoxFuture;
 
+use super::journal::PurgeJournal;
 use super::replicator::PurgeReplicator;
 use super::tombstones::Tombstones;
 use super::types::{Purge, PurgeResult};
@@ -32,6 +35,10 @@ pub(super) struct PurgesInner {
     series_map: SeriesMap,
     memory: Memory,
     pub(super) clock: Clock,
+    /// `None` without a disk tier.
+    journal: Option<PurgeJournal>,
+    /// Held while the journal is written, so that it never gets older.
+    journal_lock: Mutex<()>,
     /// `None` without Redis.
     pub(super) replicator: Option<PurgeReplicator>,
 }
@@ -43,18 +50,21 @@ impl std::fmt::Debug for Purges {
 }
 
 impl Purges {
-    /// No purges yet of what `series_map` and `memory` hold. With `redis`, the prefix of all keys and the mailbox, they
+    /// No purges yet of what `series_map` and `memory` hold. With a `journal`, they outlive the process. With `redis`, the prefix of all keys and the mailbox, they
     /// follow the purges of other replicas for `accounts`; that needs a runtime.
     pub(in crate::cache) fn new(
         series_map: SeriesMap,
         memory: Memory,
         clock: Clock,
         accounts: Vec<Arc<str>>,
+        journal: Option<PurgeJournal>,
         redis: Option<(&str, Mailbox)>,
     ) -> Self {
         let inbox = redis.as_ref().map(|(_, mailbox)| mailbox.receive(MessageKind::Purge));
         let replicator = redis.map(|(prefix, mailbox)| PurgeReplicator::new(prefix, mailbox, accounts));
-        let purges = Self(Arc::new(PurgesInner { known: Mutex::default(), series_map, memory, clock, replicator }));
+        let (known, journal_lock) = (Mutex::default(), Mutex::default());
+        let purges =
+            Self(Arc::new(PurgesInner { known, series_map, memory, clock, journal, journal_lock, replicator }));
         if let Some(inbox) = inbox {
             purges.listen(inbox);
         }
@@ -77,12 +87,12 @@ impl Purges {
             let replicator = self.0.replicator.as_ref();
             (epoch, replicator.map(|replicator| replicator.register(&account, epoch, tombstone)))
         };
-        let memory_chunks = self.sweep(&account).await;
+        let Swept { memory_chunks, disk } = self.sweep(&account).await;
         let Some((replicator, ticket)) = self.0.replicator.as_ref().zip(ticket) else {
-            return PurgeResult { epoch, memory_chunks, delivery: None };
+            return PurgeResult { epoch, memory_chunks, disk, delivery: None };
         };
         let (epoch, delivery) = self.replicate(replicator, &account, ticket).await;
-        PurgeResult { epoch, memory_chunks, delivery: Some(delivery) }
+        PurgeResult { epoch, memory_chunks, disk, delivery: Some(delivery) }
     }
 
     /// The last known purge of an account, which is the epoch of a run that begins now.
@@ -118,8 +128,43 @@ impl Purges {
         }
     }
 
-    /// Removes purged chunks of an account from memory. Returns how many there were.
-    pub(super) async fn sweep(&self, account: &Arc<str>) -> usize {
+    /// Remembers the purges of all accounts, and removes purged chunks of one from memory and from disk.
+    pub(super) async fn sweep(&self, account: &Arc<str>) -> Swept {
+        let memory_chunks = self.sweep_memory(account).await;
+        let disk = match &self.0.journal {
+            Some(journal) => Some(self.sweep_disk(journal).await.map_err(|error| error.to_string())),
+            None => None,
+        };
+        Swept { memory_chunks, disk }
+    }
+
+    async fn sweep_disk(&self, journal: &PurgeJournal) -> io::Result<u64> {
+        let purges = self.clone();
+        let saved = spawn_work(move || purges.save_journal()).await;
+        saved.unwrap_or_else(|_| Err(io::Error::other("the task was lost")))?;
+        journal.disk().erase_purged(Arc::new(self.clone())).await
+    }
+
+    fn save_journal(&self) -> io::Result<()> {
+        let Some(journal) = &self.0.journal else { return Ok(()) };
+        let _guard = self.0.journal_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.lock().clone();
+        journal.save(&all)
+    }
+
+    /// Learns what the journal remembers.
+    ///
+    /// # Errors
+    /// If it cannot be read. Then nothing on disk may be used.
+    fn load_journal(&self) -> io::Result<()> {
+        let Some(journal) = &self.0.journal else { return Ok(()) };
+        for (account, tombstones) in journal.load()? {
+            Arc::make_mut(self.lock().entry(account).or_default()).merge(&tombstones);
+        }
+        Ok(())
+    }
+
+    async fn sweep_memory(&self, account: &Arc<str>) -> usize {
         let (purges, account) = (self.clone(), account.clone());
         let sweep = move || {
             let Some(tombstones) = purges.get(&account) else { return 0 };
@@ -143,9 +188,43 @@ impl Purges {
     }
 }
 
+/// What a sweep has removed.
+#[derive(Debug)]
+pub(super) struct Swept {
+    pub(super) memory_chunks: usize,
+    /// See [`PurgeResult::disk`].
+    pub(super) disk: Option<Result<u64, String>>,
+}
+
+impl Swept {
+    /// Whether the purges are in effect on this replica, and stay so after a restart.
+    pub(super) fn is_complete(&self) -> bool {
+        !matches!(self.disk, Some(Err(_)))
+    }
+}
+
 impl PurgeCheck for Purges {
     fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64) -> bool {
         self.get(account).is_some_and(|tombstones| tombstones.is_purged(stream, interval, epoch))
+    }
+
+    fn learn_all(&self) -> BoxFuture<'_, io::Result<bool>> {
+        Box::pin(async {
+            let purges = self.clone();
+            let loaded = spawn_work(move || purges.load_journal()).await;
+            loaded.unwrap_or_else(|_| Err(io::Error::other("the task was lost")))?;
+            let Some(replicator) = &self.0.replicator else { return Ok(true) };
+            for account in &replicator.accounts {
+                if !self.refresh(account).await {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn forget_journal(&self) -> io::Result<()> {
+        self.0.journal.as_ref().map_or(Ok(()), PurgeJournal::forget)
     }
 
     fn marker_command(&self, account: &str) -> Option<Command> {

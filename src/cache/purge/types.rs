@@ -23,6 +23,9 @@ pub struct PurgeResult {
     pub epoch: u64,
     /// Chunks that were removed from this replica's memory.
     pub memory_chunks: usize,
+    /// Chunks that were overwritten on this replica's disk, or why that or the journal failed, so that the purge may not
+    /// outlive the process; `None` without a disk tier.
+    pub disk: Option<Result<u64, String>>,
     /// The result beyond this replica; `None` without Redis. A purge that Redis does not take is retried for as long as
     /// the process runs.
     pub delivery: Option<Result<PurgeDelivery, ConnectionError>>,

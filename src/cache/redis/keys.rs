@@ -31,7 +31,7 @@ const PURGE_FORMAT: &str = "p1";
 
 /// The keys of chunks, which depend on how time is divided into them.
 #[derive(Debug)]
-pub(super) struct ChunkKeys {
+pub(in crate::cache) struct ChunkKeys {
     prefix: String,
     /// `window.field` and `window.upper_bound`, as they stand in keys.
     bounds: String,
@@ -39,7 +39,7 @@ pub(super) struct ChunkKeys {
 }
 
 impl ChunkKeys {
-    pub(super) fn new(prefix: &str, window: &config::WindowConfig) -> Self {
+    pub(in crate::cache) fn new(prefix: &str, window: &config::WindowConfig) -> Self {
         let bound = match window.upper_bound {
             UpperBound::Inclusive => "inclusive",
             UpperBound::Exclusive => "exclusive",
@@ -57,7 +57,7 @@ impl ChunkKeys {
 
     /// The beginning of a series' keys, unique for the series. Filters and parameters, which callers choose, are
     /// hashed.
-    pub(super) fn series(&self, series: &Series) -> String {
+    pub(in crate::cache) fn series(&self, series: &Series) -> String {
         // Destructured, so that a new member is a compile error here.
         let Series { account, stream, filter, parameters, agentic } = series;
         let mut hash = Context::new(&SHA256);

@@ -29,6 +29,7 @@ mod write;
 pub(super) use self::handover::HandoverError;
 pub(in crate::cache) use self::listing::{READ_BYTES, RedisListing};
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -51,6 +52,19 @@ const CELLS_PER_READ: usize = 32;
 pub(in crate::cache) trait PurgeCheck: std::fmt::Debug + Send + Sync {
     /// Whether a chunk of this interval and epoch is known to be purged.
     fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64) -> bool;
+
+    /// Learns the purges that were confirmed before this process began: from the journal of the disk tier, and from
+    /// Redis. `false` if Redis does not answer.
+    ///
+    /// # Errors
+    /// If the journal cannot be read. Then nothing on disk may be used.
+    fn learn_all(&self) -> BoxFuture<'_, io::Result<bool>>;
+
+    /// Deletes the journal of the disk tier, because there is nothing on disk any more. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be deleted.
+    fn forget_journal(&self) -> io::Result<()>;
 
     /// The command that reads the marker of an account's purges, to be run along with others; `None` if purges are not
     /// shared.

@@ -87,12 +87,17 @@ impl SeriesMap {
         self.inserts.fetch_add(1, Ordering::Relaxed) % INSERTS_BETWEEN_SWEEPS == INSERTS_BETWEEN_SWEEPS - 1
     }
 
-    /// Removes entries of evicted chunks, and states that are empty and not in use.
-    pub(in crate::cache) fn sweep(&self, memory: &Memory) {
+    /// Removes entries of chunks that are in no tier any more, and states that are empty and not in use.
+    pub(in crate::cache) fn sweep(&self, is_cached: impl Fn(&CacheEntry) -> bool) {
         self.lock().retain(|_, state| {
-            state.lock().sweep(memory);
+            state.lock().sweep(&is_cached);
             state.holders() > 1 || !state.lock().is_idle()
         });
+    }
+
+    /// The states of all series.
+    pub(in crate::cache) fn all(&self) -> Vec<SharedSeriesState> {
+        self.lock().values().cloned().collect()
     }
 
     fn key(&self, series: &Series) -> SeriesMapKey {

@@ -26,4 +26,4 @@ pub(in crate::cache) use self::in_flight::{FetchSpec, FetchedInterval, InFlightF
 pub(in crate::cache) use self::map::SeriesMap;
 pub(in crate::cache) use self::run_length::RunLengthPolicy;
 pub(in crate::cache) use self::state::{SeriesState, SharedSeriesState};
-pub(in crate::cache) use self::waiter::{RedisHit, Waiter};
+pub(in crate::cache) use self::waiter::{TierHit, Waiter};

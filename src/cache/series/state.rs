@@ -120,14 +120,17 @@ impl SeriesState {
         purged.len()
     }
 
-    /// Density of the cached items; `open` returns the chunk of an entry, unless it was evicted.
+    /// Density of the cached items; `open` returns the chunk of an entry, unless it is not in memory. The items of a
+    /// chunk on disk count as evenly distributed.
     pub(in crate::cache) fn density(&self, open: impl Fn(&CacheEntry) -> Option<Arc<Chunk>>) -> Density {
         let mut density = Density::default();
         for (interval, entry) in self.entries.all() {
             // An entry that begins in the future of its fetch says nothing about the items that will come.
             let is_past = entry.chunk.start < entry.fetched_at;
-            if let Some(chunk) = open(entry).filter(|_| is_past) {
-                density.add(interval, |part| chunk.rows_within(part).len());
+            match open(entry) {
+                Some(chunk) if is_past => density.add(interval, |part| chunk.rows_within(part).len()),
+                None if is_past && entry.slot.is_some() => density.add_evenly(interval, entry.expected_rows(interval)),
+                _ => {}
             }
         }
         for ((interval, _), entry) in &self.exact {
@@ -139,10 +142,10 @@ impl SeriesState {
         density
     }
 
-    /// Removes the entries of evicted chunks, and expired failures.
-    pub(in crate::cache) fn sweep(&mut self, memory: &Memory) {
-        self.entries.retain(|entry| memory.contains(entry.id));
-        self.exact.retain(|_, entry| memory.contains(entry.id));
+    /// Removes the entries of chunks that are in no tier any more, and expired failures.
+    pub(in crate::cache) fn sweep(&mut self, is_cached: impl Fn(&CacheEntry) -> bool) {
+        self.entries.retain(&is_cached);
+        self.exact.retain(|_, entry| is_cached(entry));
         self.exact_only.remove_expired();
         self.torn.remove_expired();
     }

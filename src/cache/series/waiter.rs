@@ -26,12 +26,12 @@ pub(in crate::cache) struct Waiter {
     /// stored nowhere else. Locked for bookkeeping only, never across an await.
     fetches: Mutex<Vec<(Arc<InFlightFetch>, WaiterGuard)>>,
     /// Chunks that were found in Redis and not taken yet: memory may be too small to hold them until then.
-    redis_hits: Mutex<Vec<RedisHit>>,
+    redis_hits: Mutex<Vec<TierHit>>,
 }
 
-/// A chunk from Redis, and the part of it that serves the request.
+/// A chunk from disk or Redis, and the part of it that serves the request.
 #[derive(Clone, Debug)]
-pub(in crate::cache) struct RedisHit {
+pub(in crate::cache) struct TierHit {
     pub(in crate::cache) interval: Interval,
     pub(in crate::cache) chunk: Arc<Chunk>,
     pub(in crate::cache) agentic: bool,
@@ -72,12 +72,12 @@ impl Waiter {
     }
 
     /// Hands a chunk from Redis to the request.
-    pub(in crate::cache) fn add_redis_hit(&self, hit: RedisHit) {
+    pub(in crate::cache) fn add_redis_hit(&self, hit: TierHit) {
         self.redis_hits.lock().unwrap_or_else(PoisonError::into_inner).push(hit);
     }
 
     /// Takes the chunks that were found in Redis since the last call.
-    pub(in crate::cache) fn take_redis_hits(&self) -> Vec<RedisHit> {
+    pub(in crate::cache) fn take_redis_hits(&self) -> Vec<TierHit> {
         std::mem::take(&mut *self.redis_hits.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

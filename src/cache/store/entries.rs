@@ -1,4 +1,5 @@
-//! The cache entries of one series: which chunk covers which interval, and statistics of long ranges of them.
+//! The cache entries of one series: which chunk covers which interval, whether it is in memory, on disk or in both, and
+//! statistics of long ranges of them.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,11 +8,40 @@ use super::generation::{Generation, ValidityToken};
 use super::memory::{ChunkId, Memory};
 use super::range_stats::{RangeSegment, RangeStats, RangeStatsIndex};
 use crate::cache::chunk::Chunk;
+use crate::segment_log::Slot;
 use crate::window::{FreshnessPolicy, Interval, IntervalMap, Plan, PlanEntry, Timestamp};
 
-/// Reference to a chunk that was inserted into memory, which may have evicted it since.
+/// What is known of a chunk without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cache) struct ChunkFacts {
+    pub(in crate::cache) interval: Interval,
+    pub(in crate::cache) fetched_at: Timestamp,
+    /// See [`Chunk::with_epoch`].
+    pub(in crate::cache) epoch: u64,
+    /// Number of items.
+    pub(in crate::cache) rows: u32,
+    /// Whether the items may still move to another chunk.
+    pub(in crate::cache) may_move: bool,
+}
+
+impl ChunkFacts {
+    pub(in crate::cache) fn of(chunk: &Chunk) -> Self {
+        let rows = chunk.len();
+        Self {
+            interval: chunk.interval(),
+            fetched_at: chunk.fetched_at(),
+            epoch: chunk.epoch(),
+            // A chunk's codec counts them in as many bits.
+            rows: u32::try_from(rows).unwrap_or(u32::MAX),
+            may_move: !chunk.id_hashes(0..rows).is_empty(),
+        }
+    }
+}
+
+/// Reference to a chunk that was inserted into memory, which may have evicted it since, or that lies on disk, or both.
 #[derive(Clone, Debug)]
 pub(in crate::cache) struct CacheEntry {
+    /// [`ChunkId::NONE`] as long as the chunk was not read from disk.
     pub(in crate::cache) id: ChunkId,
     /// The interval of the chunk; the entry may cover only a part of it.
     pub(in crate::cache) chunk: Interval,
@@ -19,9 +49,11 @@ pub(in crate::cache) struct CacheEntry {
     /// See [`Chunk::with_epoch`].
     pub(in crate::cache) epoch: u64,
     /// Number of items of the chunk.
-    rows: usize,
+    rows: u32,
     /// Whether the items may still move to another chunk.
     may_move: bool,
+    /// Where the chunk lies on disk, as far as is known.
+    pub(in crate::cache) slot: Option<Slot>,
     /// Reference that does not count as a use, as a lookup in memory does.
     weak: Weak<Chunk>,
 }
@@ -29,16 +61,27 @@ pub(in crate::cache) struct CacheEntry {
 impl CacheEntry {
     /// Inserts a chunk into memory.
     pub(in crate::cache) fn insert(chunk: &Arc<Chunk>, memory: &Memory) -> Self {
-        let rows = chunk.len();
-        Self {
-            id: memory.insert(chunk.clone()),
-            chunk: chunk.interval(),
-            fetched_at: chunk.fetched_at(),
-            epoch: chunk.epoch(),
-            rows,
-            may_move: !chunk.id_hashes(0..rows).is_empty(),
-            weak: Arc::downgrade(chunk),
-        }
+        let entry = Self::on_disk(ChunkFacts::of(chunk), None);
+        Self { id: memory.insert(chunk.clone()), weak: Arc::downgrade(chunk), ..entry }
+    }
+
+    /// The entry of a chunk that is not in memory.
+    pub(in crate::cache) fn on_disk(facts: ChunkFacts, slot: Option<Slot>) -> Self {
+        let ChunkFacts { interval, fetched_at, epoch, rows, may_move } = facts;
+        Self { id: ChunkId::NONE, chunk: interval, fetched_at, epoch, rows, may_move, slot, weak: Weak::new() }
+    }
+
+    /// See [`ChunkFacts`].
+    pub(in crate::cache) fn facts(&self) -> ChunkFacts {
+        let Self { chunk, fetched_at, epoch, rows, may_move, .. } = self;
+        ChunkFacts { interval: *chunk, fetched_at: *fetched_at, epoch: *epoch, rows: *rows, may_move: *may_move }
+    }
+
+    /// The number of items in `part` of the chunk, if they are evenly distributed.
+    pub(in crate::cache) fn expected_rows(&self, part: Interval) -> u64 {
+        let length = self.chunk.length().as_nanos().max(1);
+        let rows = u128::from(self.rows) * part.intersection(self.chunk).length().as_nanos() / length;
+        u64::try_from(rows).unwrap_or(u64::MAX)
     }
 
     /// The chunk, unless it was evicted; counts as a use.
@@ -93,7 +136,7 @@ impl UsableEntry<'_> {
     /// Number of items in `part` of the entry; `None` if only the chunk can tell, and it was dropped.
     pub(in crate::cache) fn rows(&self, part: Interval) -> Option<usize> {
         let CacheEntry { chunk, rows, weak, .. } = self.entry;
-        if part == *chunk { Some(*rows) } else { Some(weak.upgrade()?.rows_within(part).len()) }
+        if part == *chunk { Some(*rows as usize) } else { Some(weak.upgrade()?.rows_within(part).len()) }
     }
 
     /// Whether the items may still move to another chunk.
@@ -163,6 +206,38 @@ impl EntryIndex {
             self.stats.non_agentic.clear();
             self.stats.agentic.clear();
         }
+    }
+
+    /// Sets where a chunk lies on disk that has this id in memory. `false` if no entry refers to it any more.
+    pub(in crate::cache) fn set_slot(&mut self, agentic: bool, chunk: Interval, id: ChunkId, slot: Slot) -> bool {
+        let own = self.entries.get_mut(agentic).values_mut(chunk).filter(|entry| entry.id == id);
+        own.map(|entry| entry.slot = Some(slot)).count() > 0
+    }
+
+    /// Sets where a chunk lies on disk that lay elsewhere.
+    pub(in crate::cache) fn move_slot(&mut self, agentic: bool, chunk: Interval, from: Slot, to: Slot) {
+        let own = self.entries.get_mut(agentic).values_mut(chunk).filter(|entry| entry.slot == Some(from));
+        own.for_each(|entry| entry.slot = Some(to));
+    }
+
+    /// Inserts a chunk into memory that was read from `slot`, unless no entry refers to it any more.
+    pub(in crate::cache) fn attach(&mut self, agentic: bool, slot: Slot, chunk: &Arc<Chunk>, memory: &Memory) -> bool {
+        let entries = self.entries.get_mut(agentic).values_mut(chunk.interval());
+        let own: Vec<_> = entries.filter(|entry| entry.slot == Some(slot)).collect();
+        let is_needed = own.iter().any(|entry| !memory.contains(entry.id));
+        if is_needed {
+            let id = memory.insert(chunk.clone());
+            for entry in own {
+                (entry.id, entry.weak) = (id, Arc::downgrade(chunk));
+            }
+        }
+        is_needed
+    }
+
+    /// Forgets that a chunk lies at `slot`, because it cannot be read there.
+    pub(in crate::cache) fn detach(&mut self, agentic: bool, chunk: Interval, slot: Slot) {
+        let own = self.entries.get_mut(agentic).values_mut(chunk).filter(|entry| entry.slot == Some(slot));
+        own.for_each(|entry| entry.slot = None);
     }
 
     /// A token that is valid until an entry is removed or replaced that time alone would not have changed.

@@ -34,6 +34,11 @@ const ENTRY_OVERHEAD_BYTES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChunkId(u64);
 
+impl ChunkId {
+    /// The key of no chunk.
+    pub(in crate::cache) const NONE: Self = Self(u64::MAX);
+}
+
 /// Chunks up to a weight in bytes; the least recently used one is evicted first. Cheap to clone; clones share their
 /// state.
 #[derive(Clone, Debug)]

@@ -16,11 +16,9 @@ mod memory;
 mod packer;
 mod range_stats;
 
-pub(in crate::cache) use self::entries::{ByAgentic, CacheEntry, EntryIndex, LookupRules, UsableEntry};
+pub(in crate::cache) use self::entries::{ByAgentic, CacheEntry, ChunkFacts, EntryIndex, LookupRules, UsableEntry};
 pub use self::generation::ValidityToken;
-#[cfg(test)]
-pub(in crate::cache) use self::memory::ChunkId;
-pub(in crate::cache) use self::memory::ReadAheadPermit;
 pub use self::memory::{AnswerStore, Memory};
+pub(in crate::cache) use self::memory::{ChunkId, ReadAheadPermit};
 pub(in crate::cache) use self::packer::ChunkPacker;
 pub(in crate::cache) use self::range_stats::{RangeSegment, RangeStats};

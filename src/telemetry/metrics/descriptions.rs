@@ -3,7 +3,7 @@
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str); 19] = [
+const COUNTERS: [(&str, &str); 21] = [
     ("koregate_connections_cut_total", "Connections that were refused or cut, by the limit that they exceeded"),
     ("koregate_errands_total", "Windows that a leader fetches for a follower, by side and result"),
     ("koregate_fleet_apart_total", "Times that this replica found that the leader has other settings"),
@@ -13,6 +13,8 @@ const COUNTERS: [(&str, &str); 19] = [
     ("koregate_quota_refused_total", "Calls that the upstream refused although the ledger had room"),
     ("koregate_quota_state_failed_total", "Failed writes to the state file of the quota"),
     ("koregate_redis_calls_total", "Calls to Redis, by result"),
+    ("koregate_disk_reads_total", "Chunks read from disk, by result"),
+    ("koregate_disk_writes_total", "Chunks written to disk, by result"),
     ("koregate_redis_reads_total", "Values read from Redis, by result"),
     ("koregate_redis_writes_total", "Writes of chunks to Redis, by result"),
     ("koregate_requests_total", "Requests that have ended, by outcome"),
@@ -26,9 +28,10 @@ const COUNTERS: [(&str, &str); 19] = [
 ];
 
 #[rustfmt::skip]
-const GAUGES: [(&str, Option<Unit>, &str); 8] = [
+const GAUGES: [(&str, Option<Unit>, &str); 9] = [
     ("koregate_cache_bytes", Some(Unit::Bytes), "Bytes that the cache holds"),
     ("koregate_clock_wrong", None, "1 if this machine's clock differs from the upstream's by more than a minute"),
+    ("koregate_disk_up", None, "1 if the disk tier reads and writes, 0 if not"),
     ("koregate_fleet_role", None, "1 for the role of this replica among those that share an account's quota"),
     ("koregate_quota_budget", None, "Calls of each rolling limit that the gateway uses"),
     ("koregate_quota_remaining", None, "Calls left in each rolling limit"),

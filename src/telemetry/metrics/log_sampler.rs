@@ -1,4 +1,5 @@
-//! Limit on log lines about requests without a valid key, which anyone can send.
+//! Limit on log lines about events that may come often: requests without a valid key, which anyone can send, and
+//! failures of the disk.
 
 use std::time::{Duration, Instant};
 

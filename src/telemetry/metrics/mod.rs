@@ -4,11 +4,12 @@
 //! - `descriptions` has the HELP text of each metric,
 //! - `request` counts requests and writes the access log,
 //! - `stream_labels` bounds the streams that have a label of their own,
-//! - `log_sampler` bounds the log lines of requests without a valid key,
-//! - `upstream`, `quota`, `cache`, `purge`, `redis` and `replicas` are the events of these parts.
+//! - `log_sampler` bounds the log lines of requests without a valid key, and of a failing disk,
+//! - `upstream`, `quota`, `cache`, `disk`, `purge`, `redis` and `replicas` are the events of these parts.
 
 mod cache;
 mod descriptions;
+mod disk;
 mod log_sampler;
 mod purge;
 mod quota;
@@ -24,6 +25,7 @@ use metrics::counter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use self::cache::*;
+pub use self::disk::*;
 pub use self::purge::{PurgeRecord, purge, purge_replicated_late};
 pub use self::quota::*;
 pub use self::redis::*;

@@ -23,6 +23,8 @@ pub struct PurgeRecord<'a> {
     pub result: &'static str,
     /// Chunks that were removed from the memory of this replica.
     pub memory_chunks: usize,
+    /// Chunks that were overwritten on the disk of this replica; `None` without a disk tier, or if it failed.
+    pub disk_chunks: Option<u64>,
     /// Chunks that were deleted from Redis; `None` if there was nothing to delete, or Redis could not be written.
     pub redis_chunks: Option<u64>,
     /// The number of replicas that have confirmed the purge.
@@ -42,6 +44,7 @@ pub fn purge(record: &PurgeRecord<'_>) {
         epoch,
         result,
         memory_chunks,
+        disk_chunks,
         redis_chunks,
         confirmed,
         left,
@@ -57,6 +60,7 @@ pub fn purge(record: &PurgeRecord<'_>) {
             epoch,
             result,
             memory_chunks,
+            disk_chunks,
             redis_chunks,
             confirmed,
             "an operator has purged"
@@ -70,6 +74,7 @@ pub fn purge(record: &PurgeRecord<'_>) {
             epoch,
             result,
             memory_chunks,
+            disk_chunks,
             redis_chunks,
             confirmed,
             left,

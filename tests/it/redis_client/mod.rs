@@ -35,8 +35,6 @@ fn client_with(url: &str, max_value: u64, timeout: Duration) -> RedisClient {
         timeout,
         max_value,
         replicas: 8,
-        encryption_key: None,
-        previous_encryption_key: None,
     };
     RedisClient::new(&config, &Network::Tcp).unwrap()
 }

@@ -1,0 +1,260 @@
+//! Writes chunks in the background, and makes room for them.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::record::{CHUNK_META_LEN, RecordMeta, SeriesDigest, series_to_bytes};
+use super::{DiskContext, DiskState, DiskTier, Inner};
+use crate::blocking::spawn_work;
+use crate::cache::chunk::Chunk;
+use crate::cache::store::{CacheEntry, ChunkFacts, ChunkId, EntryIndex};
+use crate::request::Series;
+use crate::segment_log::{SegmentLog, Slot};
+use crate::telemetry;
+use crate::window::Interval;
+
+/// Bytes of chunks that may wait to be written; further ones are not written.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Chunks that are written at a time.
+const MAX_BATCH: usize = 64;
+/// After a failure, so long nothing is written.
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+/// How often it is checked whether the files are still there.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// A segment of which less is still used than this share is written anew before others are evicted.
+const SPARSE_DIVISOR: u64 = 2;
+
+/// A chunk to be written.
+#[derive(Debug)]
+pub(super) struct DiskWrite {
+    series: Arc<Series>,
+    chunk: Arc<Chunk>,
+    /// The key of the chunk in memory, by which its entry is found.
+    id: ChunkId,
+}
+
+/// The segment that is written to, and the series whose text it has.
+#[derive(Debug, Default)]
+pub(super) struct ActiveSegment {
+    number: Option<u32>,
+    series: HashSet<SeriesDigest>,
+}
+
+impl DiskTier {
+    /// Queues a chunk of a series, with its key in memory, to be written in the background; dropped if too many bytes
+    /// wait.
+    pub(in crate::cache) fn queue_write(&self, series: &Arc<Series>, chunk: &Arc<Chunk>, id: ChunkId) {
+        let weight = chunk.weight();
+        if self.0.queued_bytes.fetch_add(weight, Ordering::Relaxed) > MAX_QUEUED_BYTES {
+            self.0.release_queued(weight);
+            telemetry::disk_write("full");
+            return;
+        }
+        let (series, chunk) = (series.clone(), chunk.clone());
+        // The task ends with the last tier, so it is there.
+        let _ = self.0.writes.send(DiskWrite { series, chunk, id });
+    }
+}
+
+/// Writes what is queued until the tier is dropped.
+pub(super) async fn write_queued(
+    tier: Weak<Inner>,
+    log: SegmentLog,
+    context: Arc<DiskContext>,
+    mut queue: mpsc::UnboundedReceiver<DiskWrite>,
+) {
+    let mut failed_at: Option<Instant> = None;
+    let mut checked_at = Instant::now();
+    loop {
+        let mut batch = Vec::new();
+        let received = timeout(CHECK_INTERVAL, queue.recv_many(&mut batch, MAX_BATCH)).await;
+        let Some(inner) = tier.upgrade() else { return };
+        if received == Ok(0) {
+            return;
+        }
+        inner.release_queued(batch.iter().map(|write| write.chunk.weight()).sum());
+        let is_check_due = checked_at.elapsed() >= CHECK_INTERVAL;
+        if is_check_due {
+            checked_at = Instant::now();
+        } else if failed_at.is_some_and(|at| at.elapsed() < FAILURE_PAUSE) {
+            batch.iter().for_each(|_| telemetry::disk_write("failed"));
+            continue;
+        }
+        let (log, context) = (log.clone(), context.clone());
+        let writer = inner.clone();
+        let result = spawn_work(move || writer.write_batch(&log, &context, batch, is_check_due)).await;
+        match result.unwrap_or_else(|_| Err(io::Error::other("the task was lost"))) {
+            // A check that finds nothing wrong says nothing about a full disk.
+            Ok(0) => {}
+            Ok(_) => {
+                failed_at = None;
+                inner.set_state(DiskState::Ready);
+            }
+            Err(error) => {
+                failed_at = Some(Instant::now());
+                inner.set_state(DiskState::ReadOnly(error.to_string()));
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Writes chunks, and tells their entries where they are. Returns how many were written.
+    fn write_batch(
+        &self,
+        log: &SegmentLog,
+        context: &DiskContext,
+        batch: Vec<DiskWrite>,
+        is_check_due: bool,
+    ) -> io::Result<usize> {
+        if is_check_due {
+            log.check()?;
+        }
+        let before = self.active().number;
+        let mut count = 0;
+        for DiskWrite { series, chunk, id } in batch {
+            let Some(state) = context.series_map.find(&series) else { continue };
+            // An entry that was replaced meanwhile needs no disk.
+            if !state
+                .lock()
+                .entries
+                .by_agentic(series.agentic)
+                .within(chunk.interval())
+                .any(|(_, entry)| entry.id == id)
+            {
+                continue;
+            }
+            let slot = match self.append(log, context, &series, &chunk) {
+                Ok(slot) => slot,
+                Err(error) => {
+                    telemetry::disk_write("failed");
+                    return Err(error);
+                }
+            };
+            let Some(slot) = slot else { continue };
+            telemetry::disk_write("ok");
+            count += 1;
+            state.lock().entries.set_slot(series.agentic, chunk.interval(), id, slot);
+        }
+        let after = self.active().number;
+        if before != after && before.is_some() {
+            self.make_room(log, context)?;
+        }
+        Ok(count)
+    }
+
+    /// Appends a chunk; `None` if it was purged, or cannot be kept.
+    fn append(
+        &self,
+        log: &SegmentLog,
+        context: &DiskContext,
+        series: &Arc<Series>,
+        chunk: &Chunk,
+    ) -> io::Result<Option<Slot>> {
+        let (digest, facts) = (self.digest(series), ChunkFacts::of(chunk));
+        let meta = RecordMeta::Chunk(digest, facts).to_bytes();
+        let bytes = chunk.to_bytes(&meta).and_then(|bytes| self.cipher.seal(bytes, &meta));
+        let Some(bytes) = bytes else { return Ok(None) };
+        self.append_bytes(log, context, series, &meta, &bytes)
+    }
+
+    /// Appends the sealed bytes of a chunk, after the text of its series if the segment does not have it.
+    fn append_bytes(
+        &self,
+        log: &SegmentLog,
+        context: &DiskContext,
+        series: &Arc<Series>,
+        meta: &[u8],
+        bytes: &[u8],
+    ) -> io::Result<Option<Slot>> {
+        let Some(RecordMeta::Chunk(digest, facts)) = RecordMeta::parse(meta) else { return Ok(None) };
+        let series_meta = RecordMeta::Series(digest).to_bytes();
+        let text = series_to_bytes(series).and_then(|text| self.cipher.seal(text, &series_meta));
+        let Some(text) = text else { return Ok(None) };
+        let needed = SegmentLog::record_bytes(series_meta.len(), text.len())
+            + SegmentLog::record_bytes(CHUNK_META_LEN, bytes.len());
+        let mut active = self.active();
+        if context.purges.is_purged(&series.account, &series.stream, facts.interval, facts.epoch) {
+            return Ok(None);
+        }
+        let number = log.reserve(needed)?;
+        if active.number != Some(number) {
+            *active = ActiveSegment { number: Some(number), series: HashSet::new() };
+        }
+        if !active.series.contains(&digest) {
+            log.append(&series_meta, &text)?;
+            active.series.insert(digest);
+            self.known_series().insert(digest, series.clone());
+        }
+        log.append(meta, bytes).map(Some)
+    }
+
+    /// After a segment was filled: forgets the entries of evicted segments, and writes one anew that is mostly unused.
+    fn make_room(&self, log: &SegmentLog, context: &DiskContext) -> io::Result<()> {
+        let is_on_disk = |entry: &CacheEntry| entry.slot.is_some_and(|slot| log.contains(slot));
+        context.series_map.sweep(|entry| context.memory.contains(entry.id) || is_on_disk(entry));
+        // Not needed as long as there is room for more than one further segment.
+        if log.bytes() < self.config.size - self.config.size / 8 {
+            return Ok(());
+        }
+        let used = used_bytes(context);
+        let is_sparse = |number: u32, bytes: u64| used.get(&number).copied().unwrap_or(0) < bytes / SPARSE_DIVISOR;
+        let active = self.active().number;
+        let sparse = log.segments().into_iter().filter(|segment| Some(segment.segment) != active);
+        let sparsest = sparse
+            .filter(|segment| is_sparse(segment.segment, segment.bytes))
+            .min_by_key(|segment| used.get(&segment.segment).copied().unwrap_or(0));
+        match sparsest {
+            Some(segment) => self.compact(log, context, segment.segment),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the chunks of a segment anew that entries still refer to, and removes the segment.
+    fn compact(&self, log: &SegmentLog, context: &DiskContext, number: u32) -> io::Result<()> {
+        let all: Vec<_> = self.known_series().values().cloned().collect();
+        for series in all {
+            let Some(state) = context.series_map.find(&series) else { continue };
+            let entries = slots_in(&state.lock().entries, series.agentic, number);
+            for (slot, facts) in entries {
+                let meta = RecordMeta::Chunk(self.digest(&series), facts).to_bytes();
+                let Some(record) = log.read(slot).ok().filter(|record| record.meta[..] == meta[..]) else { continue };
+                if let Some(moved) = self.append_bytes(log, context, &series, &meta, &record.payload)? {
+                    state.lock().entries.move_slot(series.agentic, facts.interval, slot, moved);
+                }
+            }
+        }
+        log.remove(number)
+    }
+}
+
+/// Bytes that entries refer to, by segment.
+fn used_bytes(context: &DiskContext) -> HashMap<u32, u64> {
+    let mut used = HashMap::new();
+    let mut last = None;
+    for state in context.series_map.all() {
+        for (_, entry) in state.lock().entries.all() {
+            // A chunk may have several entries, side by side.
+            if let Some(slot) = entry.slot.filter(|slot| last != Some(*slot)) {
+                *used.entry(slot.segment).or_default() += u64::from(slot.len);
+                last = Some(slot);
+            }
+        }
+    }
+    used
+}
+
+/// The chunks of a segment that entries refer to.
+fn slots_in(entries: &EntryIndex, agentic: bool, number: u32) -> Vec<(Slot, ChunkFacts)> {
+    let all = entries.by_agentic(agentic).within(Interval::EVER);
+    let own = all.filter_map(|(_, entry)| Some((entry.slot.filter(|slot| slot.segment == number)?, entry.facts())));
+    let mut slots: Vec<_> = own.collect();
+    slots.dedup_by_key(|(slot, _)| *slot);
+    slots
+}

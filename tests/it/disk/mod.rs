@@ -1,0 +1,205 @@
+//! The disk tier: what was cached before a restart costs no call, whatever has happened to the files, and what was
+//! purged does not come back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tokio::runtime::Runtime;
+
+use crate::support::{
+    GatewayClient, RedisServer, SETTLED_DAY, Settings, TestHarness, TestRequest, exact_profile, until_async,
+};
+
+/// The chunks of the settled day: one an hour.
+const CHUNKS: u64 = 24;
+
+/// A gateway with a runtime of its own, so that it can be killed.
+struct Killable {
+    runtime: Runtime,
+    gateway: GatewayClient,
+}
+
+impl Killable {
+    async fn start(harness: &TestHarness, settings: &Settings) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let gateway = harness.add_replica_on(runtime.handle(), settings).await;
+        Self { runtime, gateway }
+    }
+
+    fn kill(self) {
+        drop(self.gateway);
+        self.runtime.shutdown_background();
+    }
+
+    /// Waits until so many chunks have been written by all gateways of the test.
+    async fn until_written(&self, chunks: u64) {
+        until_async("chunks on disk", async || self.written().await >= chunks).await;
+    }
+
+    async fn written(&self) -> u64 {
+        self.gateway.metrics().await.count("koregate_disk_writes_total", &["result=\"ok\""])
+    }
+
+    async fn problems(&self) -> String {
+        self.gateway.get_admin("/api/v1/status").await.json()["problems"].to_string()
+    }
+}
+
+fn settings(directory: &Path) -> Settings {
+    Settings::default()
+        .section("cache", &format!("disk = {{ path = '{}', size = '64MiB' }}", directory.join("cache").display()))
+        .section("quota", &format!("state_file = '{}'", directory.join("quota").display()))
+}
+
+/// A simulator with 250 items a day. Its own gateway is not used.
+async fn simulator() -> TestHarness {
+    TestHarness::start(exact_profile(250, 4), &Settings::default()).await
+}
+
+/// The files of the segments.
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(directory.join("cache")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|name| name == "segment")).collect()
+}
+
+/// Caches the settled day on disk, and kills the gateway.
+async fn fill(harness: &TestHarness, settings: &Settings) {
+    let first = Killable::start(harness, settings).await;
+    let before = first.written().await;
+    assert!(first.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
+    first.until_written(before + CHUNKS).await;
+    first.kill();
+    harness.control.reset_counts();
+}
+
+#[tokio::test]
+async fn restarted_gateway_serves_from_disk_without_a_call() {
+    let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
+    let settings = settings(directory.path());
+    fill(&harness, &settings).await;
+    let second = Killable::start(&harness, &settings).await;
+    let cost = second.gateway.send(&TestRequest::get(SETTLED_DAY).header("prefer", "dry-run")).await.json();
+    assert_eq!((&cost["calls"]["expected"], &cost["hits"]), (&0.into(), &CHUNKS.into()), "{cost}");
+    // A page from the middle of the day: of all other chunks only the count is used.
+    let page = second.gateway.get(format!("{SETTLED_DAY}&offset=100&limit=7")).await;
+    assert!(page.has_items(&harness.settled_day()[100..107]), "{}", page.text());
+    assert!(second.gateway.metrics().await.count("koregate_disk_reads_total", &["result=\"hit\""]) <= 2);
+    let response = second.gateway.get(SETTLED_DAY).await;
+    assert!(response.has_items(&harness.settled_day()));
+    assert!(response.header("cache-status").is_some_and(|status| status.contains("hit")), "{:?}", response.headers);
+    assert_eq!(harness.calls(), 0);
+    second.kill();
+}
+
+#[tokio::test]
+async fn purge_is_not_undone_by_a_restart() {
+    let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
+    let settings = settings(directory.path());
+    let first = Killable::start(&harness, &settings).await;
+    first.gateway.get(SETTLED_DAY).await;
+    first.until_written(CHUNKS).await;
+    let backup = directory.path().join("backup");
+    copy(&directory.path().join("cache"), &backup);
+    let report = first.gateway.purge("from=2026-02-23T06:00:00&to=2026-02-23T07:59:59").await.json();
+    assert_eq!((&report["complete"], &report["disk_chunks"]), (&true.into(), &2.into()), "{report}");
+    first.kill();
+    harness.control.reset_counts();
+    let second = Killable::start(&harness, &settings).await;
+    assert!(second.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
+    assert_eq!(harness.calls(), 1, "only the purged hours are fetched again");
+    second.kill();
+    // A copy of the directory from before the purge is put back: the anchor beside the state file tells.
+    harness.change_settled_day();
+    fs::remove_dir_all(directory.path().join("cache")).unwrap();
+    copy(&backup, &directory.path().join("cache"));
+    let third = Killable::start(&harness, &settings).await;
+    assert!(third.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()), "none of the old copy");
+    third.kill();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn purge_while_a_replica_is_down_holds_for_its_disk() {
+    let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
+    let redis = RedisServer::start();
+    let settings = settings(directory.path()).redis(&redis.url());
+    fill(&harness, &settings).await;
+    let other = harness.add_replica(&Settings::default().redis(&redis.url())).await;
+    harness.change_settled_day();
+    assert_eq!(other.purge("").await.status, 200);
+    drop(other);
+    let second = Killable::start(&harness, &settings).await;
+    assert!(second.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
+    second.kill();
+}
+
+#[tokio::test]
+async fn damaged_files_cost_calls_and_no_wrong_answer() {
+    let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
+    let settings = settings(directory.path());
+    for damage in [
+        |bytes: &mut Vec<u8>| bytes.iter_mut().skip(1000).step_by(5000).for_each(|byte| *byte ^= 0x40),
+        |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2),
+        |bytes: &mut Vec<u8>| bytes.fill(0),
+        |bytes: &mut Vec<u8>| bytes.clear(),
+    ] {
+        fill(&harness, &settings).await;
+        for path in segments(directory.path()) {
+            let mut bytes = fs::read(&path).unwrap();
+            damage(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+        }
+        let second = Killable::start(&harness, &settings).await;
+        assert!(second.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
+        assert!(harness.calls() > 0);
+        second.kill();
+        fs::remove_dir_all(directory.path().join("cache")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn second_process_of_a_directory_goes_on_without_it() {
+    let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
+    let first = Killable::start(&harness, &settings(directory.path())).await;
+    first.gateway.get(SETTLED_DAY).await;
+    first.until_written(CHUNKS).await;
+    let without_state = Settings::default().section(
+        "cache",
+        &format!("disk = {{ path = '{}', size = '64MiB' }}", directory.path().join("cache").display()),
+    );
+    let second = Killable::start(&harness, &without_state).await;
+    until_async("the reason", async || second.problems().await.contains("another process uses")).await;
+    assert!(second.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
+    assert!(second.gateway.readiness().await.contains("degraded"));
+    // When the first one ends, the second one takes over.
+    first.kill();
+    until_async("the directory", async || second.problems().await == "[]").await;
+    second.kill();
+}
+
+#[tokio::test]
+async fn bytes_on_disk_are_sealed_with_a_key_and_unreadable_with_another() {
+    let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
+    let key = |name: &str| {
+        let file = directory.path().join(name);
+        fs::write(&file, format!("{name} with at least thirty-two bytes of secret")).unwrap();
+        settings(directory.path()).section("cache", &format!("encryption_key = {{ file = '{}' }}", file.display()))
+    };
+    fill(&harness, &key("one")).await;
+    let stream = crate::support::STREAM.as_bytes();
+    for path in segments(directory.path()) {
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(stream.len()).any(|window| window == stream), "the name of the stream is not sealed");
+    }
+    let other = Killable::start(&harness, &key("two")).await;
+    assert!(other.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
+    assert!(harness.calls() > 0);
+    other.kill();
+}
