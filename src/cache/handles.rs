@@ -1,6 +1,6 @@
 //! The shared state of the cache, for the stage and for the admin plane.
 
-use std::sync::Arc;
+use std::path::Path;
 
 use super::disk::DiskTier;
 use super::purge::{PurgeJournal, Purges};
@@ -10,7 +10,7 @@ use super::window_field::WindowFields;
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::QuotaManager;
-use crate::replicas::{Cipher, Mailbox};
+use crate::replicas::Mailbox;
 
 /// Handles of the cache. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
@@ -28,22 +28,22 @@ pub struct CacheHandles {
 }
 
 impl CacheHandles {
-    /// A cache that is empty as yet, of the configured size, for the accounts of `quotas`. What is on disk is sealed by
-    /// `cipher`. With a `mailbox`, it shares Redis with other replicas, and must be created on a Tokio runtime, where it
-    /// listens for purges.
+    /// A cache that is empty as yet, of the size that `cache` configures, for the accounts of `quotas`. With a `disk`,
+    /// purges outlive the process; the path is the state file of the quota, beside which their anchor lies. With a
+    /// `mailbox`, it shares Redis with other replicas, and must be created on a Tokio runtime, where it listens for
+    /// purges.
     pub fn new(
-        config: &config::Config,
+        cache: &config::CacheConfig,
+        disk: Option<(DiskTier, Option<&Path>)>,
         mailbox: Option<&Mailbox>,
-        cipher: Arc<Cipher>,
         quotas: &QuotaManager,
         clock: &Clock,
     ) -> Self {
-        let config::Config { cache, window, quota, .. } = config;
         let (memory, window_fields) = (Memory::new(cache.memory), WindowFields::default());
         let (series_map, redis) = (SeriesMap::default(), cache.redis.clone().zip(mailbox.cloned()));
         let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
-        let disk = cache.disk.as_ref().map(|disk| DiskTier::new(disk, window, cipher));
-        let journal = disk.clone().map(|disk| PurgeJournal::new(disk, quota.state_file.as_deref()));
+        let (disk, journal) =
+            disk.map(|(disk, state_file)| (disk.clone(), PurgeJournal::new(disk, state_file))).unzip();
         let shared = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.clone()));
         let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, journal, shared);
         Self { memory, window_fields, purges, series_map, disk, redis }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::api::{RequestMemory, ResponseCache, Usage};
-use crate::cache::CacheHandles;
+use crate::cache::{CacheHandles, DiskTier};
 use crate::config::{Config, EncryptionKeys, RedisConfig};
 use crate::edge::{Callers, DrainTimeout};
 use crate::environment::Environment;
@@ -48,6 +48,8 @@ impl Handles {
         let cipher = Arc::new(cipher(&config.cache.encryption)?);
         let redis = config.cache.redis.as_ref();
         let mailbox = redis.map(|redis| open_mailbox(redis, cipher.clone(), environment)).transpose()?;
+        let disk = config.cache.disk.as_ref().map(|disk| DiskTier::new(disk, &config.window, cipher));
+        let disk = disk.map(|disk| (disk, config.quota.state_file.as_deref()));
         let quotas = open_quotas(config, mailbox.as_ref(), environment)?;
         Ok(Self {
             callers: Callers::new(&config.callers),
@@ -55,7 +57,7 @@ impl Handles {
             usage: Usage::new(&config.callers, &config.accounts, &quotas),
             response_cache: ResponseCache::new(config.cache.memory),
             request_memory: RequestMemory::new(config.server.limits.request_memory),
-            cache: CacheHandles::new(config, mailbox.as_ref(), cipher, &quotas, clock),
+            cache: CacheHandles::new(&config.cache, disk, mailbox.as_ref(), &quotas, clock),
             run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
             quotas,
             mailbox,

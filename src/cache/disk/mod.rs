@@ -75,13 +75,16 @@ struct Inner {
     active: Mutex<ActiveSegment>,
 }
 
+/// Decides on a chunk of a series.
+type ChunkFilter = Box<dyn Fn(&Series, &ChunkFacts) -> bool + Send + Sync>;
+
 /// What the tier fills and asks while it runs.
 pub(in crate::cache) struct DiskContext {
     pub(in crate::cache) series_map: SeriesMap,
     pub(in crate::cache) memory: Memory,
     pub(in crate::cache) purges: Arc<dyn PurgeCheck>,
     /// Whether a chunk of a series may still serve a request: false if it is too old, or from the future.
-    pub(in crate::cache) is_useful: Box<dyn Fn(&Series, &ChunkFacts) -> bool + Send + Sync>,
+    pub(in crate::cache) is_useful: ChunkFilter,
 }
 
 impl DiskTier {

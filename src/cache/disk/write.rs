@@ -83,7 +83,9 @@ pub(super) async fn write_queued(
         if is_check_due {
             checked_at = Instant::now();
         } else if failed_at.is_some_and(|at| at.elapsed() < FAILURE_PAUSE) {
-            batch.iter().for_each(|_| telemetry::disk_write("failed"));
+            for _ in &batch {
+                telemetry::disk_write("failed");
+            }
             continue;
         }
         let (log, context) = (log.clone(), context.clone());

@@ -138,7 +138,7 @@ fn print(all: &AllTombstones) -> String {
             writeln!(text, "{account} {epoch} {tombstone}").expect("writing to a String cannot fail");
         }
     }
-    seal(text)
+    seal(&text)
 }
 
 fn parse(text: &str) -> Option<HashMap<Arc<str>, Tombstones>> {
@@ -162,7 +162,7 @@ fn print_anchor(all: &AllTombstones) -> String {
     for (account, tombstones) in all {
         writeln!(text, "{} {}", key_segment(account), tombstones.epoch()).expect("writing to a String cannot fail");
     }
-    seal(text)
+    seal(&text)
 }
 
 fn parse_anchor(text: &str) -> Option<HashMap<Arc<str>, u64>> {
@@ -178,7 +178,7 @@ fn parse_account(text: &str) -> Option<Arc<str>> {
 }
 
 /// The text with a last line that has its checksum.
-fn seal(text: String) -> String {
+fn seal(text: &str) -> String {
     let checksum = xxh3_64(text.as_bytes());
     format!("{text}{END} {checksum:016x}\n")
 }

@@ -118,12 +118,12 @@ pub(super) fn layer(
         chunk: Duration::from_hours(1),
         max_span: Duration::MAX,
     };
-    let cache = config::CacheConfig { memory, redis: None };
+    let cache = config::CacheConfig { memory, disk: None, redis: None, encryption: config::EncryptionKeys::default() };
     let quota =
         config::QuotaConfig { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
     let clock = Clock::manual(at(5_000));
     let quotas = QuotaManager::new(&[], &quota, 8, Duration::ZERO, &clock.clone().into()).unwrap();
-    let handles = CacheHandles::new(&cache, None, &quotas, &clock);
+    let handles = CacheHandles::new(&cache, None, None, &quotas, &clock);
     let layer = CacheLayer::new(&handles, &window, &quota, &quotas, &RunLimiters::default(), &clock);
     (window, quota, layer)
 }

@@ -7,6 +7,8 @@ use crate::window::Timestamp;
 struct Case {
     /// Cached intervals, in hours.
     cached: &'static [(i64, i64)],
+    /// What is on disk.
+    on_disk: &'static [(i64, i64)],
     /// The names that Redis has, after the whole window was listed; `None` if Redis is not listed.
     listed: Option<&'static [(i64, i64)]>,
     delivery: Delivery,
@@ -41,6 +43,7 @@ impl Fetch {
 
 const EMPTY: Case = Case {
     cached: &[],
+    on_disk: &[],
     listed: None,
     delivery: Delivery::Whole,
     has_requested_additional_run: false,
@@ -66,6 +69,7 @@ fn set(intervals: &[(i64, i64)]) -> IntervalSet {
 
 struct FakeSeries<'a> {
     case: &'a Case,
+    on_disk: IntervalSet,
     grid: Grid,
 }
 
@@ -96,6 +100,10 @@ impl SeriesSnapshot for FakeSeries<'_> {
         self.case.spare_runs
     }
 
+    fn on_disk(&self) -> &IntervalSet {
+        &self.on_disk
+    }
+
     fn gathered_bytes(&self) -> usize {
         self.case.gathered_bytes
     }
@@ -121,7 +129,11 @@ fn step(case: &Case) -> NextStep {
         plan.hits.push((hours(*cached), ()));
         plan.missing.remove(hours(*cached));
     }
-    next_step(&progress, &plan, &FakeSeries { case, grid: Grid::new(hours((0, 1)).length()) })
+    next_step(
+        &progress,
+        &plan,
+        &FakeSeries { case, on_disk: set(case.on_disk), grid: Grid::new(hours((0, 1)).length()) },
+    )
 }
 
 /// A listing that has not been asked for yet.
@@ -255,6 +267,34 @@ fn redis_is_listed_first_and_read_from_the_beginning() {
             "rows moved behind the part that is read",
             Case { moved_rows: Some((50, 51)), ..redis(&[(0, 2)]) },
             read(&[(0, 2)], vec![], false),
+        ),
+    ];
+    for (name, case, expected) in table {
+        assert_eq!(step(&case), expected, "{name}");
+    }
+}
+
+#[test]
+fn disk_is_read_when_the_missing_time_begins_there() {
+    let reads = |fetches, is_long| NextStep::Proceed { fetches, action: Action::ReadDisk, is_long };
+    let joined = || vec![choice(0, (50, 80), (50, 80))];
+    let table = [
+        ("all is on disk", Case { on_disk: &[WINDOW], ..EMPTY }, reads(vec![], false)),
+        ("its end is on disk", Case { on_disk: &[(40, 100)], ..EMPTY }, requests(vec![], &[(0, 40)], Some(0), false)),
+        (
+            "a gap behind it is being fetched",
+            Case { on_disk: &[(0, 50), (80, 100)], fetches: vec![Fetch::of(50, 80)], ..EMPTY },
+            reads(joined(), false),
+        ),
+        (
+            "Redis is listed for the rest only",
+            Case { on_disk: &[(0, 50)], has_redis: true, listed: Some(UNLISTED), ..EMPTY },
+            NextStep::ListRedis(set(&[(50, 100)])),
+        ),
+        (
+            "much of it was read",
+            Case { on_disk: &[WINDOW], delivery: Delivery::WholeOrStreamed, gathered_bytes: MUCH, ..EMPTY },
+            reads(vec![], true),
         ),
     ];
     for (name, case, expected) in table {
