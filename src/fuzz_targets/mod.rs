@@ -23,6 +23,7 @@ pub use crate::cache::fuzz::{chunk, json_strip};
 pub use crate::config::fuzz::config;
 pub use crate::quota::fuzz::state_file;
 pub use crate::replicas::fuzz::replica_message;
+pub use crate::segment_log::fuzz::disk_record;
 pub use crate::upstream::fuzz::{page, upstream_error};
 
 /// A target: a function of the bytes of an input.
@@ -30,9 +31,10 @@ pub type FuzzTarget = fn(&[u8]);
 
 /// All targets by their names, which are those of the functions, of the files in `fuzz/fuzz_targets`, and of the folders
 /// in `fuzz/corpus`.
-pub const TARGETS: [(&str, FuzzTarget); 12] = [
+pub const TARGETS: [(&str, FuzzTarget); 13] = [
     ("chunk", chunk),
     ("config", config),
+    ("disk_record", disk_record),
     ("gzip_splice", gzip_splice),
     ("header_fields", header_fields),
     ("json_strip", json_strip),

@@ -50,6 +50,7 @@ pub(super) struct ListedFile {
     pub(super) kind: FileKind,
     pub(super) path: PathBuf,
     pub(super) len: u64,
+    pub(super) identity: FileIdentity,
     /// Seconds and nanoseconds of the last change.
     pub(super) modified: (i64, i64),
 }
@@ -66,6 +67,7 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<ListedFile>> {
                 kind,
                 path: entry.path(),
                 len: metadata.len(),
+                identity: identity(&metadata),
                 modified: (metadata.mtime(), metadata.mtime_nsec()),
             }),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::codec::{
     CHECKSUM_BYTES, MAX_HEAD_BYTES, MAX_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, decode_record, decode_segment_header,
 };
-use super::directory::{identity, index_path, segment_path};
+use super::directory::{FileIdentity, identity, index_path, segment_path};
 use super::files::{FileOperations, remove_if_there, write_all};
 use super::index::{Index, IndexBuilder, IndexEntry, MAX_SURPLUS_BYTES};
 use super::types::{ReadError, Record, Slot};
@@ -23,6 +23,8 @@ pub(super) struct Segment {
     pub(super) number: u32,
     pub(super) path: PathBuf,
     pub(super) index_path: PathBuf,
+    /// Which file it is. Another file at the path is another segment.
+    identity: FileIdentity,
     contents: OnceLock<Contents>,
     /// Bytes of the file. Of the active segment, the end of its records.
     pub(super) len: AtomicU64,
@@ -64,9 +66,10 @@ pub(super) enum IndexFile {
 
 impl Segment {
     /// A segment with a file of `len` bytes.
-    pub(super) fn new(directory: &Path, number: u32, len: u64) -> Self {
+    pub(super) fn new(directory: &Path, number: u32, identity: FileIdentity, len: u64) -> Self {
         Self {
             number,
+            identity,
             path: segment_path(directory, number),
             index_path: index_path(directory, number),
             contents: OnceLock::new(),
@@ -95,6 +98,9 @@ impl Segment {
             return Ok(contents);
         }
         let file = files.open(&self.path)?;
+        if identity(&file.metadata()?) != self.identity {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let mut header = [0; SEGMENT_HEADER_BYTES];
         let read = read_full(&mut |buffer, offset| files.read_at(&file, buffer, offset), &mut header, 0)?;
         let salt = decode_segment_header(&header[..read]);
@@ -119,15 +125,9 @@ impl Segment {
         matches!(self.contents.get(), Some(Contents::Unknown))
     }
 
-    /// Whether the file at the path of the segment is still the one that was opened.
+    /// Whether the file at the path of the segment is still its own.
     pub(super) fn is_in_place(&self) -> bool {
-        let Ok(there) = fs::metadata(&self.path) else { return false };
-        match self.contents.get() {
-            Some(Contents::Readable(open)) => {
-                open.file.metadata().is_ok_and(|opened| identity(&opened) == identity(&there))
-            }
-            Some(Contents::Unknown) | None => true,
-        }
+        fs::metadata(&self.path).is_ok_and(|there| identity(&there) == self.identity)
     }
 
     /// The record at `slot`.
@@ -179,9 +179,7 @@ impl Segment {
     pub(super) fn for_each(&self, files: &dyn FileOperations, visit: &mut dyn FnMut(Extent<'_>)) -> io::Result<()> {
         let Some(open) = self.open_file(files)? else { return Ok(()) };
         if let IndexFile::Valid(bytes) = self.read_index(files, open.salt)? {
-            let len = self.len.load(Ordering::Acquire);
-            let entries = Index::decode(&bytes, open.salt).into_iter().flat_map(|index| index.entries());
-            for entry in entries.filter(|entry| entry.end() <= len) {
+            for entry in Index::decode(&bytes, open.salt).into_iter().flat_map(|index| index.entries()) {
                 visit(Extent::Live { offset: entry.offset, meta: entry.meta, payload_len: entry.payload_len });
             }
             return Ok(());
@@ -216,8 +214,8 @@ impl Segment {
         let mut bytes = vec![0; usize::try_from(index_len).unwrap_or_default()];
         let count = read_full(&mut |buffer, offset| files.read_at(&file, buffer, offset), &mut bytes, 0)?;
         bytes.truncate(count);
-        // A longer segment has records that the index lacks.
-        let is_valid = Index::decode(&bytes, salt).is_some_and(|index| u64::from(index.segment_len) >= len);
+        // A segment that was cut has the rest of a record that the index lists as a whole.
+        let is_valid = Index::decode(&bytes, salt).is_some_and(|index| u64::from(index.segment_len) == len);
         Ok(if is_valid { IndexFile::Valid(bytes) } else { IndexFile::Invalid })
     }
 

@@ -39,7 +39,7 @@ impl Segments {
         let mut by_number = BTreeMap::new();
         let mut uses = 0;
         for file in &listed {
-            let segment = Segment::new(&settings.path, file.number, file.len);
+            let segment = Segment::new(&settings.path, file.number, file.identity, file.len);
             uses += 1;
             segment.last_use.store(uses, Ordering::Relaxed);
             segment.recorded_use.store(uses, Ordering::Relaxed);
@@ -164,7 +164,7 @@ impl Segments {
     /// Records the order of the uses since the last call in the times of change. `clock` is a file that was changed now.
     ///
     /// # Errors
-    /// A time cannot be read or set. The order of the uses counts in this process all the same.
+    /// The time cannot be read. A time that cannot be set is left.
     pub(super) fn record_uses(&self, clock: &File) -> io::Result<()> {
         let now = clock.metadata()?.modified()?;
         let mut used = self.all();
@@ -172,8 +172,8 @@ impl Segments {
         used.sort_by_cached_key(|segment| segment.last_use.load(Ordering::Relaxed));
         for (rank, segment) in (0..).zip(used) {
             let last_use = segment.last_use.load(Ordering::Relaxed);
-            if let Some(open) = segment.open_file(self.files())? {
-                open.file.set_modified(now + Duration::from_nanos(rank))?;
+            if let Ok(Some(open)) = segment.open_file(self.files()) {
+                let _ = open.file.set_modified(now + Duration::from_nanos(rank));
             }
             segment.recorded_use.store(last_use, Ordering::Relaxed);
         }

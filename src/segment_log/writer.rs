@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::codec::{MAX_META_BYTES, SEGMENT_HEADER_BYTES, encode_record, encode_segment_header, record_bytes};
+use super::directory::{identity, segment_path};
 use super::files::{is_out_of_space, remove_if_there, write_all};
 use super::segment::Segment;
 use super::segments::Segments;
@@ -131,17 +132,19 @@ impl Writer {
 
     fn create(&mut self, segments: &Segments) -> io::Result<ActiveSegment> {
         let number = self.next.ok_or_else(|| io::Error::other("all numbers of segments were used"))?;
-        self.next = number.checked_add(1);
         let files = segments.files();
         segments.remove_index(number)?;
-        let segment = Segment::new(segments.directory(), number, SEGMENT_HEADER_BYTES as u64);
+        let path = segment_path(segments.directory(), number);
         let salt = fastrand::u64(..);
-        let created = files.create(&segment.path).and_then(|file| {
+        let created = files.create(&path).and_then(|file| {
             write_all(files, &file, &encode_segment_header(salt), 0)?;
-            Ok(file)
+            let identity = identity(&file.metadata()?);
+            let segment = Segment::new(segments.directory(), number, identity, SEGMENT_HEADER_BYTES as u64);
+            segment.contents(files)?;
+            Ok((segment, file))
         });
-        let opened = created.and_then(|file| segment.contents(files).map(|_| file));
-        let file = opened.inspect_err(|_| drop(remove_if_there(files, &segment.path)))?;
+        let (segment, file) = created.inspect_err(|_| drop(remove_if_there(files, &path)))?;
+        self.next = number.checked_add(1);
         segment.is_active.store(true, Ordering::Release);
         segments.count_use(&segment);
         let segment = Arc::new(segment);
@@ -203,8 +206,7 @@ impl Writer {
         self.state = WriterState::Detached;
     }
 
-    /// Writes again after [`Writer::detach`], and only behind all numbers of segments in the directory. Ends the active
-    /// segment if its file is not there any more, or was cut.
+    /// Writes again after [`Writer::detach`]. Ends the active segment if its file is not there any more, or was cut.
     pub(super) fn attach(&mut self, segments: &Segments) {
         let is_lost = match &self.state {
             WriterState::Restored | WriterState::Ended => false,

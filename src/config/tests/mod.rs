@@ -160,6 +160,7 @@ state_file = "state/quota"
 
 [cache]
 memory = 1000000
+disk = { path = "cache", size = "1GiB" }
 redis = { url = "redis://:hunter2@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", encryption_key = { env = "SECRET" } }
 
 [[callers]]
@@ -231,7 +232,9 @@ state_file = "state/quota"
 
 [cache]
 memory = "1000000"
-redis = { url = "redis://:[redacted]@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", max_value = "16MiB", replicas = 8, encryption_key = "[redacted]" }
+disk = { path = "cache", size = "1GiB" }
+redis = { url = "redis://:[redacted]@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", max_value = "16MiB", replicas = 8 }
+encryption_key = "[redacted]"
 
 [[callers]]
 name = "Berichte für alle"

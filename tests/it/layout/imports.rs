@@ -15,7 +15,7 @@ const SHARED_MODULES: [&str; 9] =
 const REPLICATED: [&str; 2] = ["cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 18] = [
+const OTHERS: [(&str, &[&str]); 19] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
@@ -28,6 +28,8 @@ const OTHERS: [(&str, &[&str]); 18] = [
     ("blocking", &["sync"]),
     // Bytes that are sent without a copy.
     ("mapped_bytes", &["sync"]),
+    // Records in files; knows nothing of what they mean.
+    ("segment_log", &[]),
     // Text of durations, sizes and bytes.
     ("units", &[]),
     ("hex", &[]),
@@ -149,6 +151,8 @@ fn allowed(top: &str) -> Option<Vec<&'static str>> {
         let shared: &[&str] = match top {
             // Writes the responses of errors.
             "edge" => &["problem"],
+            // Keeps chunks on disk.
+            "cache" => &["replicas", "redis_client", "environment", "segment_log"],
             _ if REPLICATED.contains(&top) => &["replicas", "redis_client", "environment"],
             _ => &[],
         };
