@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-use super::disk_read::read_into_memory;
 use super::lookup::ItemConversion;
 use super::segments::moved_segments;
+use super::tier_read::read_into_memory;
 use crate::blocking::spawn_work;
 use crate::cache::chunk::{Chunk, Damaged, ItemSlice, Slice};
 use crate::cache::disk::DiskHit;
@@ -158,11 +158,11 @@ fn find(
         return Err(NotFound::Incomplete);
     }
     let (start, end) = query.page_range.bounds(total.rows);
-    let mut cutter = PageCutter { entries, memory, rules, start, end, before: 0, page: Page::default() };
+    let mut cutter = PageCutter { entries, memory, rules, start, end, before: 0, page: PageSlices::default() };
     for (interval, rows, level) in window {
         cutter.cut(interval, rows, level).ok_or(NotFound::Incomplete)?;
     }
-    let Page { slices, agentic_slices, on_disk } = cutter.page;
+    let PageSlices { slices, agentic_slices, on_disk } = cutter.page;
     if !on_disk.is_empty() {
         return Err(NotFound::OnDisk(on_disk));
     }
@@ -228,7 +228,7 @@ impl EntryScan {
 
 /// The slices of a page.
 #[derive(Default)]
-struct Page {
+struct PageSlices {
     slices: Vec<Slice>,
     agentic_slices: Vec<usize>,
     /// The chunks of slices that must be read from disk.
@@ -246,7 +246,7 @@ struct PageCutter<'a> {
     end: u64,
     /// The number of items before the next interval.
     before: u64,
-    page: Page,
+    page: PageSlices,
 }
 
 impl PageCutter<'_> {

@@ -10,7 +10,7 @@
 //! | `lookup` | what memory has of a window, and which runs would bring the rest |
 //! | `gathered` | the chunks that the session has received from fetches and Redis |
 //! | `progress` | how far the answer is, what makes it a streamed one, and the limits of rounds without progress |
-//! | `wait`, `disk_read`, `redis_read` | the second step: waiting for runs, fetches, the disk and Redis |
+//! | `wait`, `tier_read` | the second step: waiting for runs and fetches, and reading from disk and Redis |
 //! | `segments` | slices segments from chunks, and finds items that moved |
 //! | `whole` | answers as a whole |
 //! | `stream` | streamed answers |
@@ -18,7 +18,7 @@
 //! | `assembly` | windows for remote fetches and checks of `window.field` |
 
 mod assembly;
-mod disk_read;
+
 mod exact;
 mod fast_path;
 mod gathered;
@@ -26,11 +26,11 @@ mod lookup;
 mod next_step;
 mod progress;
 mod query;
-mod redis_read;
 mod segments;
 mod session;
 mod snapshot;
 mod stream;
+mod tier_read;
 mod wait;
 mod whole;
 

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::disk_read::first_piece;
 use super::gathered::Gathered;
 use super::lookup::{Hit, ItemConversion, Lookup, LookupPolicy};
 use super::next_step::{Action, NextStep, next_step};
 use super::progress::{AnswerProgress, PartialFacts};
 use super::query::{Delivery, Query};
 use super::snapshot::{JoinedFetch, LockedSeries};
+use super::tier_read::first_piece;
 use crate::cache::disk::DiskHit;
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{Fetcher, UnreportedCalls, needed_part};

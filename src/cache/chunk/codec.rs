@@ -1,4 +1,4 @@
-//! The bytes of a chunk in Redis.
+//! The bytes of a chunk on disk and in Redis.
 //!
 //! Version 3, all numbers little-endian:
 //!

@@ -69,8 +69,8 @@ fn documented_file_holds_the_defaults() {
         + "[admin]\ntoken = { env = \"SECRET\" }\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
         + "[quota]\nstate_file = \"/var/lib/koregate/quota\"\n"
-        + "[cache.redis]\nurl = \"redis://127.0.0.1:6379\"\nencryption_key = { env = \"SECRET\" }\n"
-        + "previous_encryption_key = { env = \"SECRET\" }\n";
+        + "[cache]\nencryption_key = { env = \"SECRET\" }\nprevious_encryption_key = { env = \"SECRET\" }\n"
+        + "[cache.disk]\npath = \"/var/lib/koregate/cache\"\n[cache.redis]\nurl = \"redis://127.0.0.1:6379\"\n";
     let in_full = load(&documented_in_full()).unwrap();
     assert_eq!(in_full.render(), load(&required).unwrap().render());
     assert_ne!(in_full.render(), documented.render());

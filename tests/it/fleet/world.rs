@@ -70,8 +70,13 @@ enum Ending {
     UpstreamIsStable,
     Remove,
     Correct,
+    PurgeCorrected(usize, WindowRequest),
     AskAgain(usize, WindowRequest),
 }
+
+/// A corrected window is purged so long after its row was changed: later, so that what was read before is known to be
+/// purged.
+const CORRECTION_IS_PURGED: Duration = Duration::from_millis(20);
 
 /// A corrected window is asked for again so long after it was purged.
 const CORRECTION_IS_READ: Duration = Duration::from_secs(2);
@@ -284,7 +289,7 @@ impl World {
         }
         let (id, _) = &rows[self.random.usize(0..rows.len())];
         self.oracle.touch(request.stream, id, self.now);
-        self.purge(gateway, request.stream, request.from, request.to);
+        self.end_after(CORRECTION_IS_PURGED, Ending::PurgeCorrected(gateway, request.clone()));
         self.end_after(CORRECTION_IS_READ, Ending::AskAgain(gateway, request));
     }
 
@@ -345,6 +350,9 @@ impl World {
                 }
                 Ending::Remove => self.change_row(Oracle::remove),
                 Ending::Correct => self.correct(),
+                Ending::PurgeCorrected(gateway, request) => {
+                    self.purge(gateway, request.stream, request.from, request.to);
+                }
                 Ending::AskAgain(gateway, request) => {
                     if self.is_running(gateway) {
                         self.ask(gateway, request);
