@@ -1,4 +1,4 @@
-//! The bytes of a segment file.
+//! The bytes of a segment file, which holds records on disk.
 //!
 //! Version 1, all numbers little-endian:
 //!

@@ -131,7 +131,7 @@ impl SegmentLog {
     /// Overwrites each record for whose meta bytes `is_erased` is true with zeros, in all files, and waits until the
     /// disk has the zeros. Records that are superseded for the caller are visited too, and so are those that were
     /// copied; those that are appended during the call are not. A record that is read meanwhile is damaged, or as it
-    /// was. Returns the number of erased records.
+    /// was. Returns the number of erased records. `is_erased` must not call the log.
     ///
     /// Files whose records cannot be told (of another version, unknown to this process, or not readable) are deleted
     /// instead, since they may hold erased records.
@@ -140,8 +140,9 @@ impl SegmentLog {
     /// Some bytes may still be there. A repeated call finds them.
     pub fn erase(&self, is_erased: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<u64> {
         let segments = &self.0.segments;
-        let mut result = Ok(0);
-        let mut is_any_deleted = self.0.remove_strays()?;
+        let strays = self.0.remove_strays();
+        let mut is_any_deleted = strays.as_ref().is_ok_and(|removed| *removed);
+        let mut result = strays.map(|_| 0);
         for segment in segments.all() {
             match self.0.erase_in(&segment, is_erased) {
                 Ok(erased) => result = result.map(|sum| sum + erased),

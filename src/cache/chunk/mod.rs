@@ -6,7 +6,7 @@
 //! | `builder` | construction from items; deflating |
 //! | `reader` | text, lines and items of a range of rows |
 //! | `deflate_splice` | gzip bodies from the bytes that are deflated already |
-//! | `codec` | the bytes that are stored in Redis |
+//! | `codec` | the bytes that are stored on disk and in Redis |
 //! | `block_cache` | trait of the cache of hot blocks, which `store` implements |
 //! | `access_counter` | how often something was read lately |
 //! | `pinned` | bytes that answers hold though memory has evicted them |

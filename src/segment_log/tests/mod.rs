@@ -4,6 +4,7 @@ mod erasure;
 mod faults;
 mod model;
 mod operations;
+mod threads;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};

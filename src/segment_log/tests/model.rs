@@ -260,7 +260,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn log_keeps_what_was_appended_and_nothing_that_was_erased(steps in prop::collection::vec(step(), 1..120)) {
