@@ -81,16 +81,22 @@ fn upstream_profile(order: SortOrder) -> Profile {
     profile
 }
 
-fn settings(state_file: &Path) -> Settings {
+/// Whether the gateways of a run have a disk tier, which they find again after a restart.
+fn has_disk(seed: u64) -> bool {
+    (seed / 18).is_multiple_of(2)
+}
+
+fn settings(state_file: &Path, disk: Option<&Path>) -> Settings {
     let limits = LIMITS.map(|(requests, per)| format!("{{ requests = {requests}, per = '{}s' }}", per.as_secs()));
     let (settle_after, max_age) = (SETTLE_AFTER.as_secs(), MAX_AGE.as_secs());
     let freshness = format!("[{{ younger_than = '{settle_after}s', max_age = '{max_age}s' }}]");
+    let disk = disk.map(|path| format!("disk = {{ path = '{}', size = '64MiB' }}", path.display()));
     Settings::default()
         .limits(&format!("[{}]", limits.join(", ")))
         .section("upstream", "timeout = '5s'")
         .section("window", &format!("settle_after = '{settle_after}s'\nfreshness = {freshness}"))
         .section("quota", &format!("queue_timeout = '5s'\nstate_file = '{}'", state_file.display()))
-        .section("cache", "memory = '64MiB'")
+        .section("cache", &format!("memory = '64MiB'\n{}", disk.unwrap_or_default()))
         .redis_with(&format!("redis://127.0.0.1:{REDIS_PORT}"), "replicas = 3")
 }
 

@@ -18,7 +18,9 @@ use super::oracle::Oracle;
 use super::purges::PurgeRecords;
 use super::redis_model::RedisModel;
 use super::trace::Trace;
-use super::{MAX_FIRST_SKEW, START, STREAMS, TICK, UPSTREAM_LATENCY, gateways, settings, timestamp, upstream_profile};
+use super::{
+    MAX_FIRST_SKEW, START, STREAMS, TICK, UPSTREAM_LATENCY, gateways, has_disk, settings, timestamp, upstream_profile,
+};
 use crate::support::{ACCOUNT, Clock, Interval, SortOrder};
 
 /// A running gateway.
@@ -42,6 +44,7 @@ pub(super) struct GatewayMachine {
 
 /// Everything.
 pub(super) struct World {
+    seed: u64,
     pub(super) now: Duration,
     pub(super) random: fastrand::Rng,
     pub(super) net: Net,
@@ -108,6 +111,7 @@ impl World {
         });
         let oracle = Oracle::new(control.clone());
         let mut world = Self {
+            seed,
             now: Duration::ZERO,
             random: fastrand::Rng::with_seed(seed),
             net,
@@ -154,8 +158,10 @@ impl World {
             network: self.net.of_gateway(number),
             replica: ReplicaId::parse(identity.as_bytes()),
         };
-        let config = settings(&self.directory.path().join(format!("quota-{number}")))
-            .load("http://127.0.0.1:80", &upstream_profile(self.order));
+        let path = |name| self.directory.path().join(format!("{name}-{number}"));
+        let disk = has_disk(self.seed).then(|| path("cache"));
+        let config =
+            settings(&path("quota"), disk.as_deref()).load("http://127.0.0.1:80", &upstream_profile(self.order));
         let host = Host::start(self.now);
         let stack = host.enter(|| Stack::new(&config, &environment).unwrap());
         machine.gateway = Some(Gateway { host, stack });
