@@ -14,7 +14,7 @@ use super::segment::{IndexFile, OpenFile, Segment};
 use super::walk::Extent;
 
 /// Zeros that are written at once.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Part of a segment to overwrite.
 struct Target {

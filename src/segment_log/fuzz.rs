@@ -1,7 +1,5 @@
 //! Fuzz target of the files of a segment log.
 
-use std::io;
-
 use super::codec::{
     Head, MAX_SEGMENT_BYTES, RecordState, SEGMENT_HEADER_BYTES, decode_record, decode_segment_header,
     encode_erased_head, encode_record, encode_segment_header,
@@ -17,6 +15,8 @@ const MAX_BYTES: usize = 100_000;
 
 /// A live record in a list: offset, meta bytes, length of the payload.
 type Listed = (u32, Vec<u8>, u32);
+/// Meta bytes and payload of a record.
+type Written = (Vec<u8>, Vec<u8>);
 
 /// Arbitrary bytes, or a segment or an index with changes. Its records are listed as a naive reader lists them, lie in
 /// the file without an overlap, and read back as they were or not at all.
@@ -35,7 +35,7 @@ pub fn disk_record(data: &[u8]) {
 }
 
 /// A segment with changes, and the records that it had.
-fn changed_segment(input: &mut Input<'_>) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+fn changed_segment(input: &mut Input<'_>) -> (Vec<u8>, Vec<Written>) {
     let mut bytes = encode_segment_header(SALT).to_vec();
     let mut written = Vec::new();
     for _ in 0..input.byte() % 16 {
@@ -84,7 +84,7 @@ fn change(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
     }
 }
 
-fn check_segment(bytes: &[u8], written: &[(Vec<u8>, Vec<u8>)]) {
+fn check_segment(bytes: &[u8], written: &[Written]) {
     let salt = decode_segment_header(bytes).unwrap_or(SALT);
     let len = u32::try_from(bytes.len()).unwrap_or(MAX_SEGMENT_BYTES);
     let mut listed: Vec<Listed> = Vec::new();
@@ -92,7 +92,7 @@ fn check_segment(bytes: &[u8], written: &[(Vec<u8>, Vec<u8>)]) {
     let mut most_at_once = 0;
     let mut read = |buffer: &mut [u8], offset: u64| {
         most_at_once = most_at_once.max(buffer.len());
-        read_slice(bytes, buffer, offset)
+        Ok(read_slice(bytes, buffer, offset))
     };
     let end = walk(&mut read, len, salt, &mut |extent| match extent {
         Extent::Live { offset, meta, payload_len } => listed.push((offset, meta.to_vec(), payload_len)),
@@ -110,7 +110,7 @@ fn check_segment(bytes: &[u8], written: &[(Vec<u8>, Vec<u8>)]) {
         let Some(parts) = decode_record(record, salt, offset) else { continue };
         assert_eq!(record[parts.meta.clone()], meta);
         assert_eq!(parts.payload.len(), usize::try_from(payload_len).unwrap_or_default());
-        let is_written = |(meta, payload): &(Vec<u8>, Vec<u8>)| {
+        let is_written = |(meta, payload): &Written| {
             record[parts.meta.clone()] == *meta && record[parts.payload.clone()] == *payload
         };
         assert!(written.is_empty() || written.iter().any(is_written), "a record that was never written");
@@ -150,9 +150,9 @@ fn check_index(bytes: &[u8]) {
     assert_eq!(builder.finish(), bytes, "encoded again");
 }
 
-fn read_slice(bytes: &[u8], buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+fn read_slice(bytes: &[u8], buffer: &mut [u8], offset: u64) -> usize {
     let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
     let count = rest.len().min(buffer.len());
     buffer[..count].copy_from_slice(&rest[..count]);
-    Ok(count)
+    count
 }

@@ -79,7 +79,7 @@ impl IndexBuilder {
 }
 
 /// A valid index.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Index<'a> {
     /// Bytes of the segment file when the index was made.
     pub(super) segment_len: u32,
@@ -107,12 +107,12 @@ impl<'a> Index<'a> {
 
     /// The live records, in the order of their offsets.
     pub(super) fn entries(&self) -> Entries<'a> {
-        self.entries
+        self.entries.clone()
     }
 }
 
 /// The entries of an index.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entries<'a>(&'a [u8]);
 
 impl<'a> Iterator for Entries<'a> {
@@ -138,7 +138,9 @@ mod tests {
 
     fn build(entries: &[IndexEntry<'_>], segment_len: u32) -> Vec<u8> {
         let mut builder = IndexBuilder::new(SALT, segment_len);
-        entries.iter().for_each(|entry| builder.push(*entry));
+        for entry in entries {
+            builder.push(*entry);
+        }
         builder.finish()
     }
 

@@ -106,7 +106,7 @@ impl Writer {
         }
         let has_room = |active: &ActiveSegment| active.end() + bytes <= segment_bytes;
         if matches!(&self.state, WriterState::Active(active) if has_room(active)) {
-            self.make_room(segments, 0)?;
+            make_room(segments, 0)?;
         } else {
             self.begin(segments, segment_bytes)?;
         }
@@ -121,7 +121,7 @@ impl Writer {
         if let Some(full) = self.end() {
             full.write_index(segments.files());
         }
-        self.make_room(segments, segment_bytes)?;
+        make_room(segments, segment_bytes)?;
         let mut begun = self.create(segments);
         if begun.as_ref().is_err_and(is_out_of_space) && self.evict(segments)? {
             begun = self.create(segments);
@@ -150,18 +150,6 @@ impl Writer {
         let segment = Arc::new(segment);
         segments.insert(segment.clone());
         Ok(ActiveSegment { segment, file, salt })
-    }
-
-    /// Evicts segments until `bytes` more may be written, or only the active segment is left.
-    fn make_room(&mut self, segments: &Segments, bytes: u64) -> io::Result<()> {
-        while segments.bytes().saturating_add(bytes) > segments.settings.max_bytes {
-            let Some(unused) = segments.least_recently_used() else { break };
-            if unused.is_active.load(Ordering::Acquire) {
-                break;
-            }
-            segments.remove(&unused)?;
-        }
-        Ok(())
     }
 
     /// Evicts one segment, the active one only if there is no other. Returns whether there was one.
@@ -220,6 +208,18 @@ impl Writer {
             self.end();
         }
     }
+}
+
+/// Evicts segments until `bytes` more may be written, or only the active segment is left.
+fn make_room(segments: &Segments, bytes: u64) -> io::Result<()> {
+    while segments.bytes().saturating_add(bytes) > segments.settings.max_bytes {
+        let Some(unused) = segments.least_recently_used() else { break };
+        if unused.is_active.load(Ordering::Acquire) {
+            break;
+        }
+        segments.remove(&unused)?;
+    }
+    Ok(())
 }
 
 /// Opens the newest segment for more records, behind its last one. `None` if it is full or of another content.

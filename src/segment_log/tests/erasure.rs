@@ -10,7 +10,8 @@ use super::*;
 fn filled(faults: &Faults, directory: &TempDir) -> (SegmentLog, Vec<Slot>) {
     let log = faults.open(directory);
     let append = |n: usize| {
-        let (meta, text) = if n % 3 == 0 { (format!("secret{n}"), "secret") } else { (format!("open{n}"), "plain") };
+        let (meta, text) =
+            if n.is_multiple_of(3) { (format!("secret{n}"), "secret") } else { (format!("open{n}"), "plain") };
         log.append(meta.as_bytes(), text.repeat(20).as_bytes()).unwrap()
     };
     let slots = (0..18).map(append).collect();
@@ -27,13 +28,13 @@ fn check_erased(log: &SegmentLog, directory: &TempDir, slots: &[Slot]) {
     assert!(!is_on_disk(directory.path(), b"secret"));
     for (n, slot) in slots.iter().enumerate() {
         match log.read(*slot) {
-            Err(ReadError::Damaged) if n % 3 == 0 => {}
-            Ok(record) if n % 3 != 0 => assert_eq!(record.meta, format!("open{n}")),
+            Err(ReadError::Damaged) if n.is_multiple_of(3) => {}
+            Ok(record) if !n.is_multiple_of(3) => assert_eq!(record.meta, format!("open{n}")),
             other => panic!("record {n}: {other:?}"),
         }
     }
     let metas: Vec<_> = scan(log).into_iter().map(|(meta, _)| meta).collect();
-    let wanted = (0..slots.len()).filter(|n| n % 3 != 0).map(|n| format!("open{n}").into_bytes());
+    let wanted = (0..slots.len()).filter(|n| !n.is_multiple_of(3)).map(|n| format!("open{n}").into_bytes());
     assert_eq!(metas, wanted.collect::<Vec<_>>());
 }
 

@@ -44,7 +44,7 @@ fn segment_that_finds_the_disk_full_is_begun_after_an_eviction() {
 
 #[test]
 fn segment_that_cannot_be_cut_is_left_and_scanned() {
-    for written in [1, 30, 60] {
+    for (written, is_reopened) in [(1, true), (30, true), (60, true), (60, false)] {
         let directory = TempDir::new().unwrap();
         let faults = Faults::default();
         let log = faults.open(&directory);
@@ -56,11 +56,16 @@ fn segment_that_cannot_be_cut_is_left_and_scanned() {
         assert_eq!(second.segment, first.segment + 1);
         let wanted = [(b"a".to_vec(), first), (b"b".to_vec(), second)];
         assert_eq!(scan(&log), wanted);
-        drop(log);
-        let log = open(&directory);
+        let log = if is_reopened {
+            drop(log);
+            open(&directory)
+        } else {
+            log
+        };
         assert_eq!(scan(&log), wanted);
         assert_eq!(log.erase(&mut |meta| meta == b"b").unwrap(), 1);
         assert!(!is_on_disk(directory.path(), &[7; 8]), "the part of the record");
+        assert_eq!(scan(&log), wanted[..1]);
     }
 }
 

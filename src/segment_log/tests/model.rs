@@ -260,7 +260,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::default())]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn log_keeps_what_was_appended_and_nothing_that_was_erased(steps in prop::collection::vec(step(), 1..120)) {

@@ -356,7 +356,7 @@ fn system_reads_cached_bytes_or_says_that_it_cannot() {
     match SystemFiles.read_cached_at(&file, &mut buffer, 5) {
         Ok(count) => assert_eq!(&buffer[..count], &b"bytes"[..count]),
         Err(error) => {
-            assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported), "{error}")
+            assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported), "{error}");
         }
     }
 }
