@@ -233,7 +233,12 @@ impl Fetcher {
             tokio::select! {
                 biased;
                 reply = receiver.replies.recv() => {
-                    let result = match reply.ok_or(CacheError::FetchLost)?.result.map_err(CacheError::from) {
+                    let reply = reply.ok_or(CacheError::FetchLost)?;
+                    // The leader answers each repetition of a request, and this is the answer to an earlier attempt.
+                    if receiver.attempt() != Some(reply.attempt) {
+                        continue;
+                    }
+                    let result = match reply.result.map_err(CacheError::from) {
                         Err(CacheError::ConfigMismatch) => return Err(receiver.detach(account)),
                         result => result?,
                     };
@@ -328,10 +333,14 @@ fn check_coverage(result: &RemoteResult, requested: Interval) -> Result<(), Cach
 }
 
 impl ReplyReceiver {
+    /// See [`RemoteFetch::attempt`].
+    fn attempt(&self) -> Option<u8> {
+        Some(self.cluster.pending().get(&self.id)?.request.attempt)
+    }
+
     /// The key of the handover's hash.
     fn handover_key(&self) -> Option<String> {
-        let mailbox = &self.cluster.0.mailbox;
-        let attempt = self.cluster.pending().get(&self.id)?.request.attempt;
+        let (mailbox, attempt) = (&self.cluster.0.mailbox, self.attempt()?);
         Some(keys::handover(mailbox.prefix(), mailbox.me(), self.id, attempt))
     }
 

@@ -163,7 +163,7 @@ fn same_seed_has_the_same_trace() {
 }
 
 /// Seeds that failed before a correction.
-const FORMER_FAILURES: [u64; 3] = [287, 345, 875];
+const FORMER_FAILURES: [u64; 4] = [287, 345, 875, 2321];
 
 #[test]
 fn former_failures_do_not_return() {
