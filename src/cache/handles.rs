@@ -1,6 +1,7 @@
 //! The shared state of the cache, for the stage and for the admin plane.
 
 use super::purge::Purges;
+use super::retention::RetentionSweeper;
 use super::series::SeriesMap;
 use super::store::Memory;
 use super::window_field::WindowFields;
@@ -14,10 +15,12 @@ use crate::replicas::Mailbox;
 pub struct CacheHandles {
     /// The memory tier.
     pub memory: Memory,
-    /// The state of each account's `window.field` check.
+    /// The state of the check of each `window.field`.
     pub window_fields: WindowFields,
     /// Purges of this and of other replicas.
     pub purges: Purges,
+    /// The sweep of what is too old.
+    pub retention: RetentionSweeper,
     pub(super) series_map: SeriesMap,
     pub(super) redis: Option<(config::RedisConfig, Mailbox)>,
 }
@@ -25,12 +28,20 @@ pub struct CacheHandles {
 impl CacheHandles {
     /// An empty cache of the size that `cache` configures, for the accounts of `quotas`. With a `mailbox`, it shares
     /// Redis with other replicas, and must be created on a Tokio runtime, where it listens for purges.
-    pub fn new(cache: &config::CacheConfig, mailbox: Option<&Mailbox>, quotas: &QuotaManager, clock: &Clock) -> Self {
+    pub fn new(
+        cache: &config::CacheConfig,
+        settings: &config::SeriesSettings,
+        mailbox: Option<&Mailbox>,
+        quotas: &QuotaManager,
+        clock: &Clock,
+    ) -> Self {
         let (memory, window_fields) = (Memory::new(cache.memory), WindowFields::default());
         let (series_map, redis) = (SeriesMap::default(), cache.redis.clone().zip(mailbox.cloned()));
         let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
         let shared = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.clone()));
         let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, shared);
-        Self { memory, window_fields, purges, series_map, redis }
+        let client = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.redis()));
+        let retention = RetentionSweeper::new(settings, &series_map, &memory, clock, client);
+        Self { memory, window_fields, purges, retention, series_map, redis }
     }
 }

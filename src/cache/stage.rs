@@ -23,13 +23,13 @@ use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
-use crate::window::{FreshnessPolicy, Grid};
+use crate::window::Grid;
 
 /// Adds the cache in front of the stages below.
 #[derive(Clone, Debug)]
 pub struct CacheLayer {
     handles: CacheHandles,
-    window: config::WindowConfig,
+    series_settings: config::SeriesSettings,
     quotas: QuotaManager,
     limiters: RunLimiters,
     queue_timeout: Duration,
@@ -40,15 +40,15 @@ impl CacheLayer {
     /// The cache with the state of `handles`, in front of the stages below.
     pub fn new(
         handles: &CacheHandles,
-        window: &config::WindowConfig,
+        series_settings: &config::SeriesSettings,
         quota: &config::QuotaConfig,
         quotas: &QuotaManager,
         limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
-        let (handles, window, queue_timeout) = (handles.clone(), window.clone(), quota.queue_timeout);
+        let (handles, series_settings, queue_timeout) = (handles.clone(), series_settings.clone(), quota.queue_timeout);
         let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
-        Self { handles, window, quotas, limiters, queue_timeout, clock }
+        Self { handles, series_settings, quotas, limiters, queue_timeout, clock }
     }
 }
 
@@ -64,18 +64,19 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
-        let CacheHandles { memory, window_fields, purges, series_map, redis } = self.handles.clone();
+        let CacheHandles { memory, window_fields, purges, retention, series_map, redis } = self.handles.clone();
+        retention.start();
+        let settings = &self.series_settings;
         let shared = redis.as_ref().map(|(redis, mailbox)| {
-            let tier = RedisTier::new(redis, mailbox, &self.window, Arc::new(purges.clone()), &window_fields);
+            let tier = RedisTier::new(redis, mailbox, settings, Arc::new(purges.clone()), &window_fields, &self.clock);
             let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
             (tier, cluster)
         });
         let (redis, cluster) = shared.unzip();
         let settings = CacheSettings {
-            freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
-            grid: Grid::new(self.window.chunk),
+            series: settings.clone(),
+            grid: Grid::new(settings.chunk()),
             queue_timeout: self.queue_timeout,
-            window_field: self.window.field.clone(),
         };
         let fetcher = Arc::new(Fetcher {
             redis,

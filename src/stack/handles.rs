@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use crate::api::{RequestMemory, ResponseCache, Usage};
 use crate::cache::CacheHandles;
-use crate::config::{Config, RedisConfig};
+use crate::config::{Config, RedisConfig, SeriesSettings};
 use crate::edge::{Callers, DrainTimeout};
 use crate::environment::Environment;
 use crate::paging::RunLimiters;
@@ -15,6 +15,8 @@ use crate::replicas::{Cipher, Mailbox, ReplicaId};
 /// Handles of the shared state. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Handles {
+    /// The settings of the windows of each account and stream.
+    pub series_settings: SeriesSettings,
     /// The callers' keys and limits.
     pub callers: Callers,
     /// Notified when a drain has exceeded its timeout.
@@ -45,16 +47,18 @@ impl Handles {
         let clock = &environment.clock;
         let mailbox = config.cache.redis.as_ref().map(|redis| open_mailbox(redis, environment)).transpose()?;
         let quotas = open_quotas(config, mailbox.as_ref(), environment)?;
+        let series_settings = SeriesSettings::new(&config.window, &config.accounts);
         Ok(Self {
             callers: Callers::new(&config.callers),
             drain_timeout: DrainTimeout::default(),
             usage: Usage::new(&config.callers, &config.accounts, &quotas),
             response_cache: ResponseCache::new(config.cache.memory),
             request_memory: RequestMemory::new(config.server.limits.request_memory),
-            cache: CacheHandles::new(&config.cache, mailbox.as_ref(), &quotas, clock),
+            cache: CacheHandles::new(&config.cache, &series_settings, mailbox.as_ref(), &quotas, clock),
             run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
             quotas,
             mailbox,
+            series_settings,
         })
     }
 }

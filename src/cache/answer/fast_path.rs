@@ -28,13 +28,14 @@ impl FastPath {
     /// The answer to `query`, if memory has all of it.
     pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Option<Self> {
         let WindowQuery { series, interval, asked_at, .. } = query;
-        if interval.is_empty() || fetcher.window_fields.is_wrong(series) {
+        let settings = fetcher.settings.of(series);
+        if interval.is_empty() || fetcher.window_fields.is_wrong(series, settings) {
             return None;
         }
         let series_state = fetcher.series_map.find(series)?;
         let cell = fetcher.settings.grid.cell(interval.start).length();
         let rules = LookupRules {
-            freshness_policy: &fetcher.settings.freshness_policy,
+            freshness_policy: &settings.freshness_policy,
             agentic: series.agentic,
             asked_at: *asked_at,
             cell,

@@ -11,7 +11,7 @@ use super::run_length::RunLengthPolicy;
 use crate::cache::chunk::Chunk;
 use crate::cache::store::{CacheEntry, EntryIndex, Memory};
 use crate::sync::{Mutex, MutexGuard};
-use crate::window::{Density, Interval, IntervalSet};
+use crate::window::{Density, Interval, IntervalSet, Timestamp};
 
 /// How long an interval is remembered whose windows must be fetched exactly.
 const EXACT_LIFETIME: Duration = Duration::from_hours(1);
@@ -120,6 +120,17 @@ impl SeriesState {
         purged.len()
     }
 
+    /// Removes the chunks that end at `timestamp` or before. Returns how many were in memory.
+    pub(in crate::cache) fn remove_before(&mut self, timestamp: Timestamp, memory: &Memory) -> usize {
+        let mut removed: HashSet<_> = self.entries.remove_before(timestamp).into_iter().collect();
+        let old = self.exact.extract_if(|(interval, _), _| interval.end <= timestamp);
+        removed.extend(old.map(|(_, entry)| entry.id));
+        // A chunk may have been evicted before.
+        removed.retain(|id| memory.contains(*id));
+        removed.iter().for_each(|id| memory.remove(*id));
+        removed.len()
+    }
+
     /// Density of the cached items; `open` returns the chunk of an entry, unless it was evicted.
     pub(in crate::cache) fn density(&self, open: impl Fn(&CacheEntry) -> Option<Arc<Chunk>>) -> Density {
         let mut density = Density::default();
@@ -179,7 +190,6 @@ impl SharedSeriesState {
 mod tests {
     use super::*;
     use crate::cache::chunk::Settled;
-    use crate::window::Timestamp;
 
     fn empty_chunk() -> Arc<Chunk> {
         Arc::new(Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &[]))
