@@ -225,19 +225,38 @@ impl<'a> CellKey<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::WindowConfig;
+    use crate::config::{
+        AccountConfig, JtiMode, NamePatterns, StreamConfig, TokenConfig, TokenScheme, WindowConfig, WindowOverrides,
+    };
     use crate::request::Filter;
 
-    fn keys() -> ChunkKeys {
-        let window = WindowConfig {
+    fn window() -> WindowConfig {
+        WindowConfig {
             field: "segment-start".into(),
             upper_bound: UpperBound::Inclusive,
             settle_after: Duration::from_hours(24),
             freshness: Vec::new(),
             chunk: Duration::from_hours(1),
             max_span: Duration::MAX,
-        };
-        ChunkKeys::new("kore", &SeriesSettings::new(&window, &[]))
+        }
+    }
+
+    fn account() -> AccountConfig {
+        let (lifetime, refresh_ahead) = (Duration::from_hours(1), Duration::from_mins(5));
+        AccountConfig {
+            account_id: "a".into(),
+            client_id: "cs-1".to_owned(),
+            client_secret: "secret".into(),
+            streams: NamePatterns::All,
+            token: TokenConfig { lifetime, refresh_ahead, scheme: TokenScheme::Bare, jti: JtiMode::Off },
+            limits: Vec::new(),
+            window: WindowOverrides::default(),
+            stream_settings: Vec::new(),
+        }
+    }
+
+    fn keys() -> ChunkKeys {
+        ChunkKeys::new("kore", &SeriesSettings::new(&window(), &[]))
     }
 
     fn series(agentic: bool) -> Series {
@@ -271,6 +290,36 @@ mod tests {
         assert_eq!(purge_marker("kore", account), "kore:p1:{a%3A1}:epoch");
         let replica = ReplicaId::parse(b"0123456789abcdef").unwrap();
         assert_eq!(handover("kore:f1", &replica, 7, 1), "kore:f1:passing:0123456789abcdef:7:1");
+    }
+
+    #[test]
+    fn cell_expires_with_the_retention_at_the_latest() {
+        let (hour, ttl) = (Duration::from_hours(1), Duration::from_hours(100));
+        let stream = |stream: &str, retention| StreamConfig {
+            stream: stream.into(),
+            window: WindowOverrides {
+                retention,
+                upper_bound: Some(UpperBound::Exclusive),
+                ..WindowOverrides::default()
+            },
+        };
+        let streams = vec![stream("kept", None), stream("dropped", Some(48 * hour))];
+        let account = AccountConfig { stream_settings: streams, ..account() };
+        let keys = ChunkKeys::new("kore", &SeriesSettings::new(&window(), &[account]));
+        let at = |hours: i64| Timestamp::from_seconds(hours * 3600);
+        let ttl_of = |stream, start, now| keys.ttl("a", stream, start, at(now), ttl).as_secs() / 3600;
+        assert_eq!(ttl_of("kept", at(1000), 1024), 100);
+        assert_eq!(ttl_of("dropped", at(1000), 1024), 25, "the cell ends an hour after its beginning");
+        assert_eq!(ttl_of("dropped", at(1000), 1049), 0);
+        assert_eq!(ttl_of("dropped", at(1000), 900), 100);
+        // Replicas with another retention do not fetch for each other.
+        let settings = ["other", "kept", "dropped"].map(|stream| keys.settings("a", stream));
+        let exclusive = "segment%2Dstart:exclusive:3600";
+        let expected = ["segment%2Dstart:inclusive:3600", exclusive, &format!("{exclusive}:172800")];
+        assert_eq!(settings, expected);
+        let series = |stream: &str| Series { stream: stream.into(), account: "a".into(), ..series(false) };
+        assert!(keys.series(&series("kept")).contains(":segment%2Dstart:exclusive:kept:"));
+        assert!(keys.series(&series("other")).contains(":segment%2Dstart:inclusive:other:"));
     }
 
     #[test]

@@ -232,6 +232,36 @@ mod tests {
     }
 
     #[test]
+    fn chunk_is_removed_when_all_of_it_is_too_old() {
+        let memory = Memory::new(100_000);
+        let at = Timestamp::from_seconds;
+        let insert = |state: &mut SeriesState, agentic, from, to, fetched| {
+            let interval = Interval::new(at(from), at(to));
+            let entry = CacheEntry::insert(&Arc::new(Chunk::new(interval, at(fetched), Settled::Yes, &[])), &memory);
+            assert!(state.insert(agentic, entry.clone(), &memory));
+            entry
+        };
+        let mut state = SeriesState::default();
+        let wide = insert(&mut state, false, 0, 10, 50);
+        let (within, other) = (insert(&mut state, false, 3, 5, 60), insert(&mut state, true, 2, 12, 50));
+        let exact = insert(&mut SeriesState::default(), false, 1, 6, 50);
+        state.exact.insert((exact.chunk, false), exact.clone());
+        let token = state.entries.validity_token();
+        let kept = |entries: [&CacheEntry; 4]| entries.map(|entry| memory.contains(entry.id));
+        assert_eq!(state.remove_before(at(4), &memory), 0);
+        assert!(token.is_valid(), "nothing was removed");
+        assert_eq!(
+            (state.remove_before(at(6), &memory), kept([&wide, &within, &other, &exact])),
+            (2, [true, false, true, false])
+        );
+        assert!(!token.is_valid() && state.exact.is_empty());
+        let interval_after = |entries: &EntryIndex| entries.by_agentic(false).within(Interval::EVER).count();
+        assert_eq!(interval_after(&state.entries), 2, "the chunk around it is not too old");
+        assert_eq!((state.remove_before(at(12), &memory), kept([&wide, &within, &other, &exact])), (2, [false; 4]));
+        assert!(state.entries.is_empty());
+    }
+
+    #[test]
     fn evicted_chunk_is_gone_though_an_answer_holds_it() {
         let memory = Memory::new(10_000);
         let held = empty_chunk();
