@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    ApiVariant, Credential, ItemFilter, OTHER_STREAM, Profile, STREAM, SelectOn, Settings, StreamProfile, TestHarness,
-    TestRequest, at, exact_stream, profile,
+    ApiVariant, Credential, DAY, ItemFilter, OTHER_STREAM, Profile, STREAM, SelectOn, Settings, StreamProfile,
+    TestHarness, TestRequest, UpperBound, Window, at, exact_stream, profile,
 };
 
 /// An account of its own, because metrics are shared by all tests of a process.
@@ -33,7 +33,7 @@ async fn streams_of_one_account_differ_in_every_setting() {
         let last = at(&format!("{last}Z"));
         harness.control.insert(stream, last);
         for (from, to) in [(at("2026-02-23"), last), (at("2026-02-23T06:00:00Z"), last)] {
-            let query = crate::support::Window::seconds(from, to, crate::support::UpperBound::Inclusive).query;
+            let query = Window::seconds(from, to, UpperBound::Inclusive).query;
             let expected = harness.control.expected(stream, from, to, false, &ItemFilter::default());
             let expected: Vec<Vec<u8>> = expected.into_iter().map(|(_, item)| item).collect();
             let response = harness.send(&TestRequest::get(query.clone()).stream(stream)).await;
@@ -45,9 +45,9 @@ async fn streams_of_one_account_differ_in_every_setting() {
     }
     assert_eq!(harness.gateway.readiness().await, "ready");
 
-    // Three hours ago: open for one stream, and settled for the other. The last minutes are always fetched again there.
+    // Some hours ago: open for one stream, and settled for the other. The last minutes are always fetched again there.
     let hours = "from=2026-02-25T08:00:00&to=2026-02-25T09:00:00";
-    let minutes = "from=2026-02-25T12:20:00&to=2026-02-25T12:30:00";
+    let minutes = "from=2026-02-25T16:20:00&to=2026-02-25T16:30:00";
     let mut calls = Vec::new();
     for (query, wait) in [(hours, 7_200), (minutes, 1)] {
         for stream in both {
@@ -73,25 +73,27 @@ fn selected_second(stream: &str, item: &[u8]) -> Option<String> {
 async fn wrong_field_of_one_stream_leaves_others_cut() {
     let account = Credential { account_id: ONE_FIELD_WRONG.to_owned(), ..Credential::default() };
     let profile = Profile { account, ..profile_with(ApiVariant::default()) };
-    let settings = Settings::default().account(&format!(
-        "stream_settings = [{{ stream = '{OTHER_STREAM}', window = {{ field = 'segmentEndTime' }} }}]"
-    ));
+    let settings = Settings::default()
+        .account(&format!("stream_settings = [{{ stream = '{OTHER_STREAM}', window = {{ field = 'createdAt' }} }}]"));
     let harness = TestHarness::start(profile, &settings).await;
     let request =
         |stream: &str, query: &str| TestRequest::get(query).stream(stream).header("accountId", ONE_FIELD_WRONG);
-    let (day, hours) = ("from=2026-02-23&to=2026-02-23", "from=2026-02-23T09:00:00&to=2026-02-23T10:59:59");
-    for stream in [STREAM, OTHER_STREAM] {
-        let expected =
-            harness.control.expected_until(stream, at("2026-02-23"), at("2026-02-24"), false, &ItemFilter::default());
-        let mut expected: Vec<Vec<u8>> = expected.into_iter().map(|(_, item)| item).collect();
-        expected.sort_unstable();
-        let response = harness.send(&request(stream, day)).await;
-        assert!(response.page().sorted_items() == expected, "{stream}");
+    // No item has such a timestamp, which is sure after three windows.
+    for day in ["2026-02-21", "2026-02-22", "2026-02-23"] {
+        for stream in [STREAM, OTHER_STREAM] {
+            let end = at(day) + DAY;
+            let expected = harness.control.expected_until(stream, at(day), end, false, &ItemFilter::default());
+            let mut expected: Vec<Vec<u8>> = expected.into_iter().map(|(_, item)| item).collect();
+            expected.sort_unstable();
+            let response = harness.send(&request(stream, &format!("from={day}&to={day}"))).await;
+            assert!(response.page().sorted_items() == expected, "{stream} {day}");
+            assert_eq!(response.cache_outcome() == "fwd=bypass", stream == OTHER_STREAM, "{stream} {day}");
+        }
     }
-    // A window of the wrong stream is not cut from the day; by its end, the field is found wrong.
-    assert_eq!(harness.send(&request(OTHER_STREAM, hours)).await.cache_outcome(), "fwd=bypass");
     let problems = harness.gateway.get_admin("/readyz").await.json()["problems"].to_string();
-    assert!(problems.contains(ONE_FIELD_WRONG) && problems.contains("segmentEndTime"), "{problems}");
+    assert!(problems.contains(ONE_FIELD_WRONG) && problems.contains("createdAt"), "{problems}");
+    let hours = "from=2026-02-23T09:00:00&to=2026-02-23T10:59:59";
+    assert_eq!(harness.send(&request(OTHER_STREAM, hours)).await.cache_outcome(), "fwd=bypass");
     let calls = harness.calls();
     harness.send(&request(STREAM, hours)).await.assert_hit();
     assert_eq!(harness.calls(), calls, "the other stream is still cut");

@@ -30,18 +30,18 @@ async fn cells_of_a_longer_retention_are_deleted() {
     let redis = RedisServer::start();
     let settings = Settings::default().redis(&redis.url());
     let harness = TestHarness::start(exact_profile(240, 5), &settings).await;
-    harness.get("from=2026-02-22&to=2026-02-24").await.page();
-    redis.until_chunks(3 * CHUNKS).await;
-    // 2026-02-24T00:34:56 is the limit: the first cell of that day is kept as a whole.
-    let shorter = harness.add_replica(&settings.account("retention = '36h'")).await;
+    harness.get("from=2026-02-22&to=2026-02-23").await.page();
+    redis.until_chunks(2 * CHUNKS).await;
+    // 2026-02-23T00:34:56 is the limit: the first cell of that day is kept as a whole.
+    let shorter = harness.add_replica(&settings.account("retention = '60h'")).await;
     redis.until_chunks(CHUNKS).await;
-    let first = at("2026-02-24").as_seconds();
+    let first = at("2026-02-23").as_seconds();
     let cell = "tonumber(key:match(':(%d+):%d+$'))";
     let early = redis.for_each_chunk(&format!("if {cell} < {first} then return key end"));
     assert_eq!(early, CHUNKS.to_string());
-    let expected = harness.items(at("2026-02-24T00:34:56Z"), at("2026-02-25"));
-    shorter.get("from=2026-02-24&to=2026-02-24").await.assert_complete(&expected, "the limit day");
-    assert_eq!(shorter.get(SETTLED_DAY).await.status, 400);
+    let expected = harness.items(at("2026-02-23T00:34:56Z"), at("2026-02-24"));
+    shorter.get(SETTLED_DAY).await.assert_complete(&expected, "the limit day");
+    assert_eq!(shorter.get("from=2026-02-22&to=2026-02-23").await.status, 400);
 }
 
 #[tokio::test]

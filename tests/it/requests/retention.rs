@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{
-    DAY, OTHER_STREAM, Profile, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, TestResponse, Timestamp, at,
-    exact_profile, exact_stream,
+    DAY, OTHER_STREAM, Profile, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, TestResponse, Timestamp,
+    assert_items, at, exact_profile, exact_stream,
 };
 
 /// The earliest time that is kept for three days at the beginning of a test.
@@ -86,9 +86,11 @@ async fn lenient_window_is_cut_and_says_so() {
 async fn old_data_is_swept_and_not_repeated() {
     let harness = start().await;
     let sweeper = harness.gateway.server.stack().handles.cache.retention.clone();
+    harness.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), "the settled day");
     // Often enough to be repeated from the response cache.
+    let page = format!("{SETTLED_DAY}&limit=5");
     for _ in 0..4 {
-        harness.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), "the settled day");
+        assert_items(&harness.get(&page).await.page(), &harness.settled_day()[..5], &page);
     }
     assert!(harness.gateway.response_cache_bytes() > 0);
     let calls = harness.calls();
@@ -98,6 +100,7 @@ async fn old_data_is_swept_and_not_repeated() {
     harness.advance(DAY);
     let rest = retained(&harness, at("2026-02-24"));
     assert!(!rest.is_empty() && rest.len() < harness.settled_day().len());
+    assert_items(&harness.get(&page).await.page(), &rest[..5], "the limit day, not from the response cache");
     harness.get(SETTLED_DAY).await.assert_complete(&rest, "the limit day");
     assert_refused(&harness.get("from=2026-02-23T00:00:00&to=2026-02-23").await, "2026-02-23", "2026-02-23-12:34:56");
     let before = harness.gateway.server.stack().handles.cache.memory.bytes();
