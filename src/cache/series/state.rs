@@ -127,7 +127,9 @@ impl SeriesState {
         removed.extend(old.map(|(_, entry)| entry.id));
         // A chunk may have been evicted before.
         removed.retain(|id| memory.contains(*id));
-        removed.iter().for_each(|id| memory.remove(*id));
+        for id in &removed {
+            memory.remove(*id);
+        }
         removed.len()
     }
 

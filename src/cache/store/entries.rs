@@ -175,7 +175,9 @@ impl EntryIndex {
             .filter(|(_, entry)| entry.chunk.end <= timestamp)
             .map(|(interval, entry)| (interval, entry.id))
             .collect();
-        old.iter().for_each(|(interval, _)| self.remove(*interval));
+        for (interval, _) in &old {
+            self.remove(*interval);
+        }
         old.into_iter().map(|(_, id)| id).collect()
     }
 

@@ -107,7 +107,7 @@ async fn old_data_is_swept_and_not_repeated() {
     assert_eq!(sweeper.sweep().await, 12, "all chunks but the one that the limit lies in");
     assert!(harness.gateway.server.stack().handles.cache.memory.bytes() < before);
     for second in 1..4 {
-        harness.advance(Duration::from_secs(600));
+        harness.advance(Duration::from_mins(10));
         let rest = retained(&harness, at("2026-02-24"));
         harness.get(SETTLED_DAY).await.assert_complete(&rest, &format!("the limit day, request {second}"));
     }
