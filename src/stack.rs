@@ -36,21 +36,22 @@ impl Stack {
     /// If the trust anchors for the upstream cannot be loaded, or the shared state cannot be built (see
     /// [`Handles::new`]).
     pub fn new(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
-        let Config { server, accounts, window, quota, cache, upstream, .. } = config;
+        let Config { server, accounts, quota, cache, upstream, .. } = config;
         let Environment { clock, network, .. } = environment;
         let handles = Handles::new(config, environment)?;
         let Handles { callers, drain_timeout, usage, response_cache, request_memory, run_limiters, quotas, .. } =
             &handles;
+        let settings = &handles.series_settings;
 
         let service = ServiceBuilder::new()
             // Authenticates the caller, applies its limit, and turns every failure into a response.
             .layer(EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, drain_timeout, clock))
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
-            .layer(ApiLayer::new(accounts, window, quotas, usage, response_cache, request_memory, clock))
+            .layer(ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock))
             // Serves chunks from memory, then Redis; fetches only missing runs, once for all requests that need them.
-            .layer(CacheLayer::new(&handles.cache, window, quota, quotas, run_limiters, clock))
+            .layer(CacheLayer::new(&handles.cache, settings, quota, quotas, run_limiters, clock))
             // Fetches a bounded run in pages of 100 items until it is complete and verified, or fails.
-            .layer(PagingLayer::new(window, run_limiters, clock).bounded(RunBounds::beside(cache.memory)))
+            .layer(PagingLayer::new(settings, run_limiters, clock).bounded(RunBounds::beside(cache.memory)))
             // Repeats calls that may succeed when repeated; above the quota, so that each attempt is counted.
             .layer(RetryLayer)
             // Waits for a permit of the account's scheduler: no rolling limit is ever exceeded.

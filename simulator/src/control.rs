@@ -106,7 +106,7 @@ impl Control {
         filter: &ItemFilter,
     ) -> Vec<(String, Vec<u8>)> {
         let to = UnixTime::from(to.into());
-        let end = if self.0.profile().api.exclusive_to { to } else { to.next_nanosecond() };
+        let end = if self.0.profile().api_of(stream).exclusive_to { to } else { to.next_nanosecond() };
         self.expected_until(stream, from, end, agentic, filter)
     }
 

@@ -15,7 +15,7 @@ use crate::call_history::{CallOutcome, RecordedCall};
 use crate::data::{self, ItemFilter, SimulatedStream, WindowSelection, hash};
 use crate::fault_response;
 use crate::limits::{self, LimitExceeded, LimitUsage};
-use crate::profile::Profile;
+use crate::profile::{ApiVariant, Profile};
 use crate::query::{ItemQuery, QueryParameters};
 use crate::response::{self, ErrorReply, JSON};
 use crate::scripted_body::ScriptedBody;
@@ -72,7 +72,7 @@ pub(crate) async fn handle(
             record(error.status, CallOutcome::Limited);
             error.to_response(&profile, retry_after)
         }
-        Ok(stream) => match read_arguments(&profile, &query, body).await {
+        Ok(stream) => match read_arguments(&profile.api_of(&stream.id), &query, body).await {
             None => {
                 record(StatusCode::PRECONDITION_FAILED, CallOutcome::Refused);
                 ErrorReply::INVALID_ARGUMENTS.to_response(&profile, None)
@@ -180,9 +180,9 @@ fn limit_error(profile: &Profile, exceeded: LimitExceeded) -> (ErrorReply, Optio
     (error, limits.retry_after.then(|| response::whole_seconds(exceeded.clears_in).max(1)))
 }
 
-async fn read_arguments(profile: &Profile, query: &QueryParameters, body: Incoming) -> Option<(ItemQuery, ItemFilter)> {
+async fn read_arguments(api: &ApiVariant, query: &QueryParameters, body: Incoming) -> Option<(ItemQuery, ItemFilter)> {
     let body = Limited::new(body, MAX_BODY_BYTES).collect().await.ok()?.to_bytes();
-    Some((query.read(profile)?, ItemFilter::parse(&body).ok()?))
+    Some((query.read(api)?, ItemFilter::parse(&body).ok()?))
 }
 
 /// The correct content of a response, before a fault is applied.
@@ -203,7 +203,7 @@ impl ItemPage {
     ) -> Self {
         let now = state.clock.now();
         let mut items = stream.select(profile, WindowSelection { from: query.from, end: query.end, filter, now });
-        data::sort(&mut items, profile.api.order, state.next_shuffle_seed());
+        data::sort(&mut items, profile.api_of(&stream.id).order, state.next_shuffle_seed());
         let begin = query.offset.min(items.len());
         let end = begin.saturating_add(query.limit).min(items.len());
         let page = items.get(begin..end).unwrap_or_default();

@@ -63,6 +63,13 @@ impl Profile {
     }
 }
 
+impl Profile {
+    /// The choices in force for a stream.
+    pub(crate) fn api_of(&self, stream: &str) -> ApiVariant {
+        self.streams.iter().find(|known| known.id == stream).and_then(|known| known.api).unwrap_or(self.api)
+    }
+}
+
 /// The credential of one Kore account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
@@ -99,12 +106,14 @@ pub struct StreamProfile {
     pub flat: bool,
     /// UTC days of data. Defaults to [`Profile::days`].
     pub days: Option<u32>,
+    /// The choices of this stream. Defaults to [`Profile::api`].
+    pub api: Option<ApiVariant>,
 }
 
 impl StreamProfile {
     /// A stream with about `items_per_day` items on the daily curve.
     pub fn new(id: impl Into<String>, items_per_day: u32) -> Self {
-        Self { id: id.into(), account_id: None, items_per_day, exact: false, flat: false, days: None }
+        Self { id: id.into(), account_id: None, items_per_day, exact: false, flat: false, days: None, api: None }
     }
 }
 

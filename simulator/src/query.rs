@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
-use crate::profile::Profile;
+use crate::profile::ApiVariant;
 use crate::time::UnixTime;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -58,16 +58,16 @@ impl QueryParameters {
     }
 
     /// Validates the parameters. `None` stands for Kore's error `Validation errors/ Invalid arguments`.
-    pub(crate) fn read(&self, profile: &Profile) -> Option<ItemQuery> {
+    pub(crate) fn read(&self, api: &ApiVariant) -> Option<ItemQuery> {
         let (from, _) = parse_timestamp(self.from.as_deref()?)?;
         let (to, whole_day) = parse_timestamp(self.to.as_deref()?)?;
         let to = if whole_day { (to + DAY) - Duration::from_millis(1) } else { to };
-        let too_long = profile.api.longest_span.is_some_and(|longest| to.since(from) > longest);
+        let too_long = api.longest_span.is_some_and(|longest| to.since(from) > longest);
         if from > to || too_long {
             return None;
         }
-        let page_limit = profile.api.page_limit;
-        let inclusive = whole_day || !profile.api.exclusive_to;
+        let page_limit = api.page_limit;
+        let inclusive = whole_day || !api.exclusive_to;
         let number = |value: &Option<String>, default| {
             value.as_deref().map_or(Some(default), |value| value.parse::<usize>().ok())
         };
@@ -108,10 +108,10 @@ fn parse_timestamp(text: &str) -> Option<(UnixTime, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::ApiVariant;
+    use crate::profile::Profile;
 
     fn read(query: &str, profile: &Profile) -> Option<ItemQuery> {
-        QueryParameters::parse(query).read(profile)
+        QueryParameters::parse(query).read(&profile.api)
     }
 
     #[test]

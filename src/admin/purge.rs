@@ -95,8 +95,9 @@ impl Admin {
             return Err(Refused::FromABrowser);
         }
         let request = PurgeRequest::read(head.uri.query().unwrap_or_default(), &read_body(body).await?)?;
-        let interval = request.interval(self.0.upper_bound)?;
         let account = self.account(request.account.as_deref())?;
+        let upper_bound = self.0.handles.series_settings.widest_upper_bound(&account, request.stream.as_deref());
+        let interval = request.interval(upper_bound)?;
         let stream = request.stream.as_deref().map(Arc::from);
         let (purges, purge) =
             (self.0.handles.cache.purges.clone(), Purge { account: account.clone(), stream, interval });

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
 use crate::stack::Handles;
 use crate::telemetry;
-use crate::window::{Timestamp, UpperBound};
+use crate::window::Timestamp;
 
 /// Phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,6 @@ pub(super) struct AdminInner {
     pub(super) clock: Clock,
     pub(super) handles: Handles,
     pub(super) memory_limit: u64,
-    pub(super) upper_bound: UpperBound,
     pub(super) metrics: &'static PrometheusHandle,
 }
 
@@ -50,6 +49,8 @@ impl Admin {
         let of_accounts = config.accounts.iter().map(|account| &account.streams);
         let streams =
             of_accounts.chain(config.callers.iter().map(|caller| &caller.streams)).flat_map(NamePatterns::listed);
+        let with_settings = config.accounts.iter().flat_map(|account| &account.stream_settings);
+        let streams = streams.chain(with_settings.map(|settings| &*settings.stream));
         telemetry::label_streams(streams, config.admin.metric_streams);
         Self(Arc::new(AdminInner {
             access: Access::new(&config.admin),
@@ -58,7 +59,6 @@ impl Admin {
             clock,
             handles: handles.clone(),
             memory_limit: config.cache.memory,
-            upper_bound: config.window.upper_bound,
             metrics: telemetry::init_metrics(),
         }))
     }

@@ -82,11 +82,11 @@ impl AdminInner {
     /// Descriptions of everything that makes the gateway degraded.
     fn problems(&self) -> Vec<String> {
         let handles = &self.handles;
-        let wrong = handles.cache.window_fields.wrong_accounts();
-        let wrong = wrong.iter().map(|account| {
+        let wrong = handles.cache.window_fields.wrong_fields();
+        let wrong = wrong.iter().map(|(account, field)| {
             format!(
-                "account {account}: window.field is not the timestamp that the upstream selects on; only exact windows \
-                 are served"
+                "account {account}: window.field ({field}) is not the timestamp that the upstream selects on; only exact \
+                 windows are served"
             )
         });
         let redis = handles.mailbox.as_ref().and_then(|mailbox| match mailbox.redis().health() {

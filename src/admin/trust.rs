@@ -33,7 +33,7 @@ impl Admin {
             return Problem::new(StatusCode::NOT_FOUND, "not-found", "this account is not configured").response();
         };
         let was_wrong = self.0.handles.cache.window_fields.clear(account);
-        telemetry::window_field_right(account);
+        telemetry::window_field_right(account, None, true);
         json(StatusCode::OK, &Trusted { account: account.to_string(), was_wrong })
     }
 }

@@ -1,6 +1,7 @@
 //! Parses a request, each request parameter of it, into a window. Behind this file there are no unparsed strings.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -9,20 +10,23 @@ use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
 use super::negotiation::{Negotiated, may_be_chunked};
-use super::prefer;
+use super::prefer::Preferences;
 use crate::cache::{PageRange, WindowQuery};
 use crate::config;
-use crate::config::NamePatterns;
+use crate::config::{NamePatterns, WindowSettings};
 use crate::request::{Filter, Priority, Requester, Series};
-use crate::window::{Bound, Interval, Timestamp};
+use crate::units::print_duration;
+use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
 
 /// A valid request.
 #[derive(Debug)]
 pub(super) struct ParsedRequest {
     pub(super) query: WindowQuery,
     pub(super) representation: Negotiated,
-    /// Whether the request is for the cost of the window instead of the window.
-    pub(super) dry_run: bool,
+    /// What the caller prefers, and gets.
+    pub(super) preferences: Preferences,
+    /// When the beginning of the window becomes too old; `None` without a retention.
+    pub(super) retained_until: Option<Timestamp>,
 }
 
 /// Target of a request.
@@ -98,7 +102,7 @@ pub(super) fn read(
     body: &Bytes,
     caller: Option<&Caller>,
     accounts: &[AllowedAccount],
-    window: &config::WindowConfig,
+    settings: &config::SeriesSettings,
     now: Timestamp,
 ) -> Result<ParsedRequest, ApiError> {
     // Permissions are checked before anything else about the request.
@@ -108,7 +112,10 @@ pub(super) fn read(
         return Err(ApiError::Forbidden);
     }
     let mut parameters = Parameters::read(head.uri.query().unwrap_or_default())?;
-    let interval = parameters.interval(window)?;
+    let mut preferences = Preferences::of(&head.headers);
+    let window = settings.for_series(&account.id, &stream);
+    let interval = parameters.interval(window, &mut preferences, now)?;
+    check_span(interval, settings.max_span())?;
     let series = Series {
         account: account.id.clone(),
         stream: stream.into(),
@@ -127,7 +134,8 @@ pub(super) fn read(
             may_stream: may_be_chunked(head.version),
         },
         representation: Negotiated::negotiate(head.version, &head.headers),
-        dry_run: prefer::is_dry_run(&head.headers),
+        preferences,
+        retained_until: window.retention.map(|retention| retention.end_of(interval.start)),
     })
 }
 
@@ -194,18 +202,24 @@ impl Parameters {
         Ok(found)
     }
 
-    fn interval(&self, window: &config::WindowConfig) -> Result<Interval, ApiError> {
+    /// The window at `now`, of the data that is retained.
+    fn interval(
+        &self,
+        settings: &WindowSettings,
+        preferences: &mut Preferences,
+        now: Timestamp,
+    ) -> Result<Interval, ApiError> {
         let (from, to) = (bound("from", self.from.as_deref())?, bound("to", self.to.as_deref())?);
-        let interval = window.upper_bound.enclosed(from, to);
+        let interval = settings.upper_bound.enclosed(from, to);
         if from.start() > to.start() && interval.is_empty() {
             return Err(bad("from", "it lies after to"));
         }
-        // An inclusive end makes the interval one nanosecond longer than the requested span.
-        if interval.length().saturating_sub(std::time::Duration::from_nanos(1)) > window.max_span {
-            let longest = window.max_span.as_secs();
-            return Err(bad("to", format!("the window is longer than window.max_span, which is {longest} s")));
+        let Some(retention) = settings.retention else { return Ok(interval) };
+        match retention.cut(from, interval, now) {
+            RetainedWindow::Whole(interval) => Ok(interval),
+            RetainedWindow::Cut(interval) if preferences.apply_lenience() => Ok(interval),
+            RetainedWindow::Cut(_) => Err(too_old(retention, now)),
         }
-        Ok(interval)
     }
 
     fn page_range(&self) -> Result<PageRange, ApiError> {
@@ -239,6 +253,25 @@ fn parse_number(parameter: &'static str, text: Option<&str>) -> Result<Option<u6
     }
     // A number beyond 64 bits lies beyond any window.
     Ok(Some(text.parse().unwrap_or(u64::MAX)))
+}
+
+/// An error if a window is longer than `max_span`.
+fn check_span(interval: Interval, max_span: Duration) -> Result<(), ApiError> {
+    // An inclusive end makes the interval one nanosecond longer than the requested span.
+    if interval.length().saturating_sub(Duration::from_nanos(1)) > max_span {
+        let longest = max_span.as_secs();
+        return Err(bad("to", format!("the window is longer than window.max_span, which is {longest} s")));
+    }
+    Ok(())
+}
+
+/// The error of a window that begins before what is retained at `now`. Names the day of the limit too, which stays
+/// valid until midnight.
+fn too_old(retention: Retention, now: Timestamp) -> ApiError {
+    let since = retention.since(now);
+    let (kept, earliest) = (print_duration(retention.0), Bound::Second(since));
+    let day = Bound::Day(since);
+    bad("from", format!("data is kept for {kept}, so the earliest from is {earliest} now, or its day, {day}"))
 }
 
 fn bad(parameter: &'static str, reason: impl Into<String>) -> ApiError {

@@ -61,13 +61,22 @@ struct Slot {
 #[derive(Debug)]
 struct Ready {
     key: Vec<u8>,
-    validity: ValidityToken,
+    valid: StoredFor,
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
     /// When the oldest part was fetched.
     oldest_entry: Timestamp,
     report: Arc<Report>,
+}
+
+/// How long an answer may be repeated.
+#[derive(Debug)]
+pub(super) struct StoredFor {
+    /// Valid until something that the answer is made of changes.
+    pub(super) validity: ValidityToken,
+    /// When the beginning of the window becomes too old to be served.
+    pub(super) until: Timestamp,
 }
 
 /// The key of an answer: everything in a request that it depends on.
@@ -127,14 +136,15 @@ impl ResponseCache {
     /// The answer at `now`, if it is stored and still valid.
     pub(super) fn find(&self, key: &ResponseKey, now: impl FnOnce() -> Timestamp) -> Option<Answer> {
         let ready = self.ready.get(key.number).filter(|ready| ready.key == key.bytes)?;
-        if !ready.validity.is_valid() {
+        let now = now();
+        if !ready.valid.validity.is_valid() || now >= ready.valid.until {
             self.ready.remove(key.number);
             return None;
         }
         let mut response = Response::new(Either::Right(Full::new(ready.body.clone())));
         *response.status_mut() = ready.status;
         *response.headers_mut() = ready.headers.clone();
-        set_age(response.headers_mut(), ready.oldest_entry, now());
+        set_age(response.headers_mut(), ready.oldest_entry, now);
         Some(Answer { response, report: ready.report.clone() })
     }
 
@@ -152,7 +162,7 @@ impl ResponseCache {
     pub(super) fn store(
         &self,
         key: ResponseKey,
-        validity: ValidityToken,
+        valid: StoredFor,
         oldest_entry: Timestamp,
         report: &Arc<Report>,
         response: Response<ApiBody>,
@@ -171,7 +181,7 @@ impl ResponseCache {
         let bytes = key.len() + body.len() + HEAD_BYTES;
         let ready = Ready {
             key,
-            validity,
+            valid,
             status: head.status,
             headers,
             body: body.clone(),

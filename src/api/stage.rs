@@ -20,10 +20,11 @@ use super::dry_run::CostBody;
 use super::error::ApiError;
 use super::head::{cache_status, describe, etag, guard, matches, set_age, status};
 use super::negotiation::{Coding, Negotiated};
+use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
 use super::request::{self, AllowedAccount, Caller, ParsedRequest, Target};
 use super::request_body::{self, RequestBody, RequestMemory};
-use super::response_cache::{ResponseCache, ResponseKey};
+use super::response_cache::{ResponseCache, ResponseKey, StoredFor};
 use super::streaming_body::StreamedPieces;
 use super::usage::Usage;
 use crate::cache::{CacheError, Cost, CostQuery, ItemSlice, RemainingStream, WindowAnswer, WindowQuery};
@@ -40,7 +41,7 @@ const MIN_CODED_BYTES: u64 = 512;
 #[derive(Clone, Debug)]
 pub struct ApiLayer {
     accounts: Arc<[AllowedAccount]>,
-    window: config::WindowConfig,
+    settings: config::SeriesSettings,
     quotas: QuotaManager,
     usage: Usage,
     answers: ResponseCache,
@@ -52,7 +53,7 @@ impl ApiLayer {
     /// Serves the streams of `accounts`. Waits are estimated by `quotas`, and bodies are read within `request_memory`.
     pub fn new(
         accounts: &[config::AccountConfig],
-        window: &config::WindowConfig,
+        settings: &config::SeriesSettings,
         quotas: &QuotaManager,
         usage: &Usage,
         answers: &ResponseCache,
@@ -63,7 +64,7 @@ impl ApiLayer {
             |a: &config::AccountConfig| AllowedAccount { id: a.account_id.clone(), streams: a.streams.clone() };
         Self {
             accounts: accounts.iter().map(account).collect(),
-            window: window.clone(),
+            settings: settings.clone(),
             quotas: quotas.clone(),
             usage: usage.clone(),
             answers: answers.clone(),
@@ -138,27 +139,29 @@ where
         request_body::read(body, &api.request_memory).await?;
     let caller = head.extensions.get::<Caller>();
     let now = api.clock.now();
-    let parsed = request::read(&head, stream, &body, caller, &api.accounts, &api.window, now)?;
+    let parsed = request::read(&head, stream, &body, caller, &api.accounts, &api.settings, now)?;
     drop(body);
-    let ParsedRequest { query, representation, dry_run } = parsed;
-    if dry_run {
+    let ParsedRequest { query, representation, preferences, retained_until } = parsed;
+    if preferences.dry_run {
         let Ok(cost) = below.oneshot(CostQuery(query.clone())).await;
-        return Ok(api.cost_answer(&cost, &query));
+        return Ok(preferred(api.cost_answer(&cost, &query), preferences));
     }
     let (series, requester) = (query.series.clone(), query.requester.clone());
     let mut window = below.oneshot(query).await?;
     if let Some(rest) = window.rest.take() {
-        return Ok(api.stream(&window, rest, representation, &series, &requester, now));
+        let answer = api.stream(&window, rest, representation, &series, &requester, now);
+        return Ok(preferred(answer, preferences));
     }
     let (bytes, validity, fetched_at) =
         (window.items.body_len(representation.format), window.validity.take(), window.oldest_entry);
     let if_none_match = head.headers.get(header::IF_NONE_MATCH);
-    let Answer { mut response, report } =
-        api.window_answer(window, bytes, representation, if_none_match, &series, &requester);
+    let answer = api.window_answer(window, bytes, representation, if_none_match, &series, &requester);
+    let Answer { mut response, report } = preferred(answer, preferences);
     if let (Some(key), Some(validity), Some(fetched_at)) = (key, validity, fetched_at)
         && api.answers.is_worth_keeping(&key, bytes)
     {
-        response = api.answers.store(key, validity, fetched_at, &report, response);
+        let stored = StoredFor { validity, until: retained_until.unwrap_or(Timestamp::MAX) };
+        response = api.answers.store(key, stored, fetched_at, &report, response);
     }
     if let Some(fetched_at) = fetched_at {
         set_age(response.headers_mut(), fetched_at, now);
@@ -238,10 +241,16 @@ impl ApiLayer {
     fn cost_answer(&self, cost: &Cost, query: &WindowQuery) -> Answer {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.requester.priority);
-        let mut answer = describe_self(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"));
-        answer.response.headers_mut().insert("preference-applied", HeaderValue::from_static("dry-run"));
-        answer
+        describe_self(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"))
     }
+}
+
+/// An answer that names the preferences that were applied.
+fn preferred(mut answer: Answer, preferences: Preferences) -> Answer {
+    if let Some(applied) = preferences.applied() {
+        answer.response.headers_mut().insert("preference-applied", applied);
+    }
+    answer
 }
 
 /// An answer about the gateway itself, which must not be cached.

@@ -16,7 +16,7 @@ use crate::window::{Density, Grid, Interval, IntervalSet, Plan, PlannedRun};
 pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     let own = fetcher.series_map.find(&query.series).unwrap_or_default();
     let lookup = Lookup {
-        policy: LookupPolicy::new(fetcher, query.asked_at),
+        policy: LookupPolicy::new(fetcher, &query.series, query.asked_at),
         series: &query.series,
         asked_at: query.asked_at,
         fresh_since: query.asked_at,
@@ -25,7 +25,7 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     let mut forecast = AnswerForecast::default();
     if query.interval.is_empty() {
         // Future time needs no call.
-    } else if fetcher.window_fields.is_wrong(&query.series) {
+    } else if fetcher.window_fields.is_wrong(&query.series, fetcher.settings.of(&query.series)) {
         forecast.find_exact(&lookup, &own.lock(), query.interval);
     } else {
         forecast.find_chunks(&lookup, &fetcher.settings.grid, &own, query.interval);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::disk::DiskTier;
 use super::purge::{PurgeJournal, Purges};
+use super::retention::RetentionSweeper;
 use super::series::SeriesMap;
 use super::store::Memory;
 use super::window_field::WindowFields;
@@ -17,10 +18,12 @@ use crate::replicas::Mailbox;
 pub struct CacheHandles {
     /// The memory tier.
     pub memory: Memory,
-    /// The state of each account's `window.field` check.
+    /// The state of the check of each `window.field`.
     pub window_fields: WindowFields,
     /// Purges of this and of other replicas.
     pub purges: Purges,
+    /// The sweep of what is too old.
+    pub retention: RetentionSweeper,
     pub(super) series_map: SeriesMap,
     /// The disk tier; `None` without `cache.disk`.
     pub disk: Option<DiskTier>,
@@ -34,6 +37,7 @@ impl CacheHandles {
     /// purges.
     pub fn new(
         cache: &config::CacheConfig,
+        settings: &config::SeriesSettings,
         disk: Option<(DiskTier, Option<&Path>)>,
         mailbox: Option<&Mailbox>,
         quotas: &QuotaManager,
@@ -46,6 +50,8 @@ impl CacheHandles {
             disk.map(|(disk, state_file)| (disk.clone(), PurgeJournal::new(disk, state_file))).unzip();
         let shared = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.clone()));
         let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, journal, shared);
-        Self { memory, window_fields, purges, series_map, disk, redis }
+        let client = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.redis()));
+        let retention = RetentionSweeper::new(settings, &series_map, &memory, disk.as_ref(), clock, client);
+        Self { memory, window_fields, purges, retention, series_map, disk, redis }
     }
 }

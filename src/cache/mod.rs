@@ -12,6 +12,7 @@
 //! | `window_field` | whether `window.field` is the timestamp that the upstream selects on |
 //! | `redis/` | the second tier: chunks in Redis, shared by all replicas |
 //! | `disk/` | the tier between them: chunks in files of this machine |
+//! | `retention/` | the sweep of what is too old, in all tiers |
 //! | `purge/` | purges: what was purged is served from no tier |
 //! | `fetch/` | fetches what is missing: batches, lookups in Redis, runs, storing of chunks |
 //! | `cluster/` | one leader fetches for all replicas |
@@ -35,6 +36,7 @@ mod handles;
 mod outcome;
 mod purge;
 mod redis;
+mod retention;
 mod series;
 mod stage;
 mod store;
@@ -50,6 +52,7 @@ pub use self::error::CacheError;
 pub use self::handles::CacheHandles;
 pub use self::outcome::Outcome;
 pub use self::purge::{DeletionStatus, Purge, PurgeResult, Purges};
+pub use self::retention::RetentionSweeper;
 pub use self::stage::{CacheLayer, CacheStage};
 pub use self::store::{AnswerStore, Memory, ValidityToken};
 pub use self::stream_channel::{RemainingStream, StreamEvent};

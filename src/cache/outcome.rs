@@ -57,6 +57,8 @@ pub(super) enum NotStored {
     TooLarge,
     /// The interval was purged during the fetch.
     Purged,
+    /// The items are older than `accounts.retention` allows.
+    TooOld,
     /// Newer entries cover all of the interval.
     Outdated,
     /// A defect of the gateway.
@@ -78,6 +80,7 @@ impl NotStored {
             Self::NoTimestamp => "no_timestamp",
             Self::TooLarge => "too_large",
             Self::Purged => "purged",
+            Self::TooOld => "too_old",
             Self::Outdated => "outdated",
             Self::Lost => "lost",
         }

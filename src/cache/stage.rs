@@ -25,13 +25,13 @@ use crate::config;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
 use crate::request::Series;
-use crate::window::{FreshnessPolicy, Grid};
+use crate::window::Grid;
 
 /// Adds the cache in front of the stages below.
 #[derive(Clone, Debug)]
 pub struct CacheLayer {
     handles: CacheHandles,
-    window: config::WindowConfig,
+    series_settings: config::SeriesSettings,
     quotas: QuotaManager,
     limiters: RunLimiters,
     queue_timeout: Duration,
@@ -42,27 +42,28 @@ impl CacheLayer {
     /// The cache with the state of `handles`, in front of the stages below.
     pub fn new(
         handles: &CacheHandles,
-        window: &config::WindowConfig,
+        series_settings: &config::SeriesSettings,
         quota: &config::QuotaConfig,
         quotas: &QuotaManager,
         limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
-        let (handles, window, queue_timeout) = (handles.clone(), window.clone(), quota.queue_timeout);
+        let (handles, series_settings, queue_timeout) = (handles.clone(), series_settings.clone(), quota.queue_timeout);
         let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
-        Self { handles, window, quotas, limiters, queue_timeout, clock }
+        Self { handles, series_settings, quotas, limiters, queue_timeout, clock }
     }
 }
 
 impl CacheLayer {
-    fn start_disk(&self, disk: &DiskTier, freshness_policy: &FreshnessPolicy) {
-        let (policy, clock) = (freshness_policy.clone(), self.clock.clone());
+    fn start_disk(&self, disk: &DiskTier) {
+        let (settings, clock) = (self.series_settings.clone(), self.clock.clone());
         let CacheHandles { memory, window_fields, purges, series_map, .. } = self.handles.clone();
         let is_useful = move |series: &Series, facts: &ChunkFacts| {
             let ChunkFacts { interval, fetched_at, .. } = *facts;
-            let now = clock.now();
-            let is_stale = policy.stale(interval, fetched_at, now).next() == Some(interval);
-            is_sane(fetched_at, now) && !is_stale && !window_fields.is_wrong(series)
+            let (now, settings) = (clock.now(), settings.for_series(&series.account, &series.stream));
+            let is_stale = settings.freshness_policy.stale(interval, fetched_at, now).next() == Some(interval);
+            let is_too_old = settings.retained_since(now).is_some_and(|since| interval.end <= since);
+            is_sane(fetched_at, now) && !is_stale && !is_too_old && !window_fields.is_wrong(series, settings)
         };
         disk.start(DiskContext { series_map, memory, purges: Arc::new(purges), is_useful: Box::new(is_useful) });
     }
@@ -80,21 +81,22 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
-        let CacheHandles { memory, window_fields, purges, series_map, disk, redis } = self.handles.clone();
+        let CacheHandles { memory, window_fields, purges, retention, series_map, disk, redis } = self.handles.clone();
+        retention.start();
+        let settings = &self.series_settings;
         let shared = redis.as_ref().map(|(redis, mailbox)| {
-            let tier = RedisTier::new(redis, mailbox, &self.window, Arc::new(purges.clone()), &window_fields);
+            let tier = RedisTier::new(redis, mailbox, settings, Arc::new(purges.clone()), &window_fields, &self.clock);
             let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
             (tier, cluster)
         });
         let (redis, cluster) = shared.unzip();
         let settings = CacheSettings {
-            freshness_policy: FreshnessPolicy::new(self.window.settle_after, self.window.freshness.clone()),
-            grid: Grid::new(self.window.chunk),
+            series: settings.clone(),
+            grid: Grid::new(settings.chunk()),
             queue_timeout: self.queue_timeout,
-            window_field: self.window.field.clone(),
         };
         if let Some(disk) = &disk {
-            self.start_disk(disk, &settings.freshness_policy);
+            self.start_disk(disk);
         }
         let fetcher = Arc::new(Fetcher {
             disk,

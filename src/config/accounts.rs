@@ -7,7 +7,10 @@ use std::time::Duration;
 use super::parse::Keyword;
 use super::table_reader::TableReader;
 use super::value_tree::{ConfigNode, Value};
-use super::{AccountConfig, CallerConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig, TokenScheme, keys, parse};
+use super::{
+    AccountConfig, CallerConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig, TokenScheme, keys, parse,
+    window_settings,
+};
 use crate::hex;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -53,6 +56,8 @@ fn account(mut table: TableReader<'_>, seen: &mut HashSet<String>) -> Option<Acc
     let streams = table.value_or("streams", NamePatterns::All, parse::names);
     let token = token(table.table("token"));
     let limits = limits(table.table("quota"));
+    let window = window_settings::overrides(&mut table);
+    let stream_settings = window_settings::streams(&mut table, &streams);
     table.finish();
     Some(AccountConfig {
         account_id: account_id?.into(),
@@ -61,6 +66,8 @@ fn account(mut table: TableReader<'_>, seen: &mut HashSet<String>) -> Option<Acc
         streams,
         token,
         limits,
+        window,
+        stream_settings,
     })
 }
 

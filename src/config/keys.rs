@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 69] = [
+pub(super) const ALL_KEYS: [&str; 72] = [
     "server",
     "listen",
     "admin_listen",
@@ -40,6 +40,9 @@ pub(super) const ALL_KEYS: [&str; 69] = [
     "file",
     "env",
     "streams",
+    "retention",
+    "stream_settings",
+    "stream",
     "token",
     "lifetime",
     "refresh_ahead",

@@ -6,6 +6,7 @@
 //! - `parse` parses single values; durations are written `"30s"`, `"24h"`, `"400d"`, sizes `"256MiB"`
 //!   (see `units`),
 //! - `validate` and `accounts` define the keys, their defaults, and the checks between keys,
+//! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
 //! - `error` describes problems, and `render` prints a configuration without secrets,
@@ -21,12 +22,14 @@ mod parse;
 mod redis_url;
 mod render;
 mod secret;
+mod series_settings;
 mod table_reader;
 #[cfg(test)]
 mod tests;
 mod url;
 mod validate;
 mod value_tree;
+mod window_settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +41,7 @@ use secrecy::SecretString;
 pub use self::error::ConfigError;
 pub use self::load::process_environment;
 pub use self::redis_url::{RedisKind, RedisUrl};
+pub use self::series_settings::{SeriesSettings, WindowSettings};
 
 pub use crate::window::{FreshnessTier, UpperBound};
 
@@ -149,6 +153,34 @@ pub struct AccountConfig {
     pub token: TokenConfig,
     /// The rolling limits of the account: at least one, with different `per`.
     pub limits: Vec<QuotaLimit>,
+    /// What the account sets over `[window]`.
+    pub window: WindowOverrides,
+    /// What single streams set over the account; each stream once.
+    pub stream_settings: Vec<StreamConfig>,
+}
+
+/// An `accounts.stream_settings`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// Kore's `streamId`.
+    pub stream: Arc<str>,
+    /// What the stream sets over its account.
+    pub window: WindowOverrides,
+}
+
+/// `retention` and the table `window` of an account or of a stream: what they set over `[window]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowOverrides {
+    /// See [`WindowConfig::field`].
+    pub field: Option<Arc<str>>,
+    /// See [`WindowConfig::upper_bound`].
+    pub upper_bound: Option<UpperBound>,
+    /// See [`WindowConfig::settle_after`].
+    pub settle_after: Option<Duration>,
+    /// See [`WindowConfig::freshness`].
+    pub freshness: Option<Vec<FreshnessTier>>,
+    /// The age beyond which data is neither served, kept nor fetched; whole seconds.
+    pub retention: Option<Duration>,
 }
 
 /// `accounts.token`

@@ -7,11 +7,12 @@ use secrecy::ExposeSecret as _;
 
 use super::parse::Keyword as _;
 use super::{
-    AccountConfig, CallerConfig, Config, DiskConfig, EncryptionKeys, NamePatterns, RedisConfig, ServerLimits,
-    ServerTlsConfig, redis_url,
+    AccountConfig, CallerConfig, Config, DiskConfig, EncryptionKeys, FreshnessTier, NamePatterns, RedisConfig,
+    SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, redis_url,
 };
 use crate::hex;
 use crate::units::{print_duration, print_size};
+use crate::window::Retention;
 
 const REDACTED: &str = "[redacted]";
 
@@ -47,19 +48,16 @@ impl Config {
             out.key("ca_file", path(file));
         }
 
+        let settings = SeriesSettings::new(window, accounts);
         for account in accounts {
-            out.account(account);
+            out.account(account, &settings);
         }
 
         out.line("\n[window]");
         out.key("field", text(&window.field));
         out.key("upper_bound", text(window.upper_bound.keyword()));
         out.key("settle_after", text(print_duration(window.settle_after)));
-        let tiers = window.freshness.iter().map(|tier| {
-            let younger_than = text(print_duration(tier.younger_than));
-            format!("{{ younger_than = {younger_than}, max_age = {} }}", text(print_duration(tier.max_age)))
-        });
-        out.key("freshness", list(tiers));
+        out.key("freshness", tiers(&window.freshness));
         out.key("chunk", text(print_duration(window.chunk)));
         out.key("max_span", text(print_duration(window.max_span)));
 
@@ -116,8 +114,18 @@ impl TomlWriter {
         self.key("send_memory", text(print_size(limits.send_memory)));
     }
 
-    fn account(&mut self, account: &AccountConfig) {
-        let AccountConfig { account_id, client_id, client_secret: _, streams, token, limits } = account;
+    /// An account, with the settings in effect for it and for its streams.
+    fn account(&mut self, account: &AccountConfig, settings: &SeriesSettings) {
+        let AccountConfig {
+            account_id,
+            client_id,
+            client_secret: _,
+            streams,
+            token,
+            limits,
+            window: _,
+            stream_settings: _,
+        } = account;
         self.line("\n[[accounts]]");
         self.key("account_id", text(account_id));
         self.key("client_id", text(client_id));
@@ -133,6 +141,15 @@ impl TomlWriter {
             .iter()
             .map(|limit| format!("{{ requests = {}, per = {} }}", limit.requests, text(print_duration(limit.per))));
         self.key("quota", format!("{{ limits = {} }}", list(limits)));
+        let (own, of_streams) = settings.of_account(account_id);
+        if let Some(retention) = retention(own) {
+            self.key("retention", retention);
+        }
+        self.key("window", inline_window(own));
+        let of_streams: Vec<_> = of_streams.map(|(stream, settings)| inline_stream(stream, settings)).collect();
+        if !of_streams.is_empty() {
+            self.key("stream_settings", list(of_streams));
+        }
     }
 
     fn caller(&mut self, caller: &CallerConfig) {
@@ -148,6 +165,29 @@ impl TomlWriter {
         self.key("requests_per_minute", requests_per_minute);
         self.key("weight", weight);
     }
+}
+
+fn retention(settings: &WindowSettings) -> Option<String> {
+    settings.retention.map(|Retention(kept)| text(print_duration(kept)))
+}
+
+fn inline_window(settings: &WindowSettings) -> String {
+    let WindowSettings { field, upper_bound, settle_after, freshness, retention: _, freshness_policy: _ } = settings;
+    let [field, bound] = [&**field, upper_bound.keyword()].map(text);
+    let (settle_after, freshness) = (text(print_duration(*settle_after)), tiers(freshness));
+    format!("{{ field = {field}, upper_bound = {bound}, settle_after = {settle_after}, freshness = {freshness} }}")
+}
+
+fn inline_stream(stream: &str, settings: &WindowSettings) -> String {
+    let retention = retention(settings).map(|kept| format!(", retention = {kept}")).unwrap_or_default();
+    format!("{{ stream = {}{retention}, window = {} }}", text(stream), inline_window(settings))
+}
+
+fn tiers(freshness: &[FreshnessTier]) -> String {
+    list(freshness.iter().map(|tier| {
+        let [younger_than, max_age] = [tier.younger_than, tier.max_age].map(|time| text(print_duration(time)));
+        format!("{{ younger_than = {younger_than}, max_age = {max_age} }}")
+    }))
 }
 
 /// The first eight digits of a digest, which tell it from others.

@@ -1,5 +1,6 @@
 //! How each configuration key is read: builder of a [`Config`] from the merged tree, with the keys, their defaults, and
-//! the checks between keys. `[[accounts]]` and `[[callers]]` are in `accounts.rs`.
+//! the checks between keys. `[[accounts]]` and `[[callers]]` are in `accounts.rs`, `[window]` and
+//! what overrides it in `window_settings.rs`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -7,22 +8,16 @@ use std::time::Duration;
 use http::Uri;
 use secrecy::ExposeSecret as _;
 
-use super::parse::Keyword;
 use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
-    AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, FreshnessTier, QuotaConfig, RedisConfig,
-    ServerConfig, ServerLimits, ServerTlsConfig, UpperBound, UpstreamConfig, WindowConfig, accounts, parse, url,
+    AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, QuotaConfig, RedisConfig, ServerConfig, ServerLimits,
+    ServerTlsConfig, UpstreamConfig, accounts, parse, url, window_settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
-const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
-
-impl Keyword for UpperBound {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[("inclusive", Self::Inclusive), ("exclusive", Self::Exclusive)];
-}
 
 /// The configuration of the tree at `root`. Problems are reported to `context`; if there are any, the result is `None`
 /// or must not be used.
@@ -33,7 +28,7 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     let admin = admin(root.table("admin"));
     let upstream = upstream(root.table("upstream"));
     let accounts = accounts::accounts(&mut root);
-    let window = window(root.table("window"));
+    let window = window_settings::global(root.table("window"));
     let quota = quota(root.table("quota"));
     let cache = cache(root.table("cache"));
     let callers = accounts::callers(&mut root, accounts.as_deref());
@@ -110,54 +105,6 @@ fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {
     let ca_file = table.optional("ca_file", parse::path);
     table.finish();
     UpstreamConfig { base_url, timeout, max_concurrency: max_concurrency as usize, ca_file }
-}
-
-fn window(mut table: TableReader<'_>) -> WindowConfig {
-    let window = WindowConfig {
-        field: table.value_or("field", "segmentStartTime".into(), |node| parse::label(node).map(Into::into)),
-        upper_bound: table.value_or("upper_bound", UpperBound::Inclusive, parse::keyword),
-        settle_after: table.value_or("settle_after", DAY, parse::duration),
-        freshness: freshness(&mut table),
-        chunk: table.value_or("chunk", HOUR, |node| {
-            let chunk = parse::whole_seconds(node)?;
-            // Chunks are aligned to midnight, so a day must consist of whole chunks.
-            if chunk > DAY || !DAY.as_secs().is_multiple_of(chunk.as_secs()) {
-                return Err("must divide a day into equal parts, such as \"15m\", \"1h\" or \"24h\"".to_owned());
-            }
-            Ok(chunk)
-        }),
-        max_span: table.value_or("max_span", 366 * DAY, parse::positive_duration),
-    };
-    table.finish();
-    window
-}
-
-fn freshness(table: &mut TableReader<'_>) -> Vec<FreshnessTier> {
-    let Some(tables) = table.tables("freshness") else {
-        return vec![
-            FreshnessTier { younger_than: HOUR, max_age: 30 * SECOND },
-            FreshnessTier { younger_than: 6 * HOUR, max_age: 5 * MINUTE },
-            FreshnessTier { younger_than: DAY, max_age: HOUR },
-        ];
-    };
-    let mut tiers: Vec<FreshnessTier> = Vec::new();
-    for mut item in tables {
-        let younger_than = item.required("younger_than", parse::positive_duration);
-        let max_age = item.required("max_age", parse::duration);
-        if let (Some(younger_than), Some(max_age)) = (younger_than, max_age) {
-            if let Some(last) = tiers.last() {
-                if younger_than <= last.younger_than {
-                    item.report("younger_than", "must be more than that of the entry before it");
-                }
-                if max_age < last.max_age {
-                    item.report("max_age", "must not be less than that of the entry before it");
-                }
-            }
-            tiers.push(FreshnessTier { younger_than, max_age });
-        }
-        item.finish();
-    }
-    tiers
 }
 
 fn quota(mut table: TableReader<'_>) -> QuotaConfig {

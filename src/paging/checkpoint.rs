@@ -46,7 +46,7 @@ where
         let second = scan.last()?.floor_second();
         match scan.order() {
             RowOrder::Ascending => {
-                let line = match self.settings.window.upper_bound {
+                let line = match self.window.upper_bound {
                     UpperBound::Inclusive => scan.line_before(second),
                     UpperBound::Exclusive => second,
                 };

@@ -59,7 +59,7 @@ where
             if page.has_more {
                 return Ok(self.give_up());
             }
-            let field = &self.settings.window.field;
+            let field = &self.window.field;
             let read = page.items.iter().map(|json| Item::read(json, field));
             for (_, id) in read.filter(|(at, _)| at.is_some_and(|at| interval.contains(at))) {
                 *counts.entry(id).or_default() += 1;

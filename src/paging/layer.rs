@@ -8,7 +8,7 @@ use crate::config;
 /// Fetches runs, with a limit on concurrent runs per account and caller.
 #[derive(Clone, Debug)]
 pub struct PagingLayer {
-    pub(super) window: config::WindowConfig,
+    pub(super) series_settings: config::SeriesSettings,
     pub(super) clock: Clock,
     pub(super) bounds: RunBounds,
     pub(super) limiters: RunLimiters,
@@ -16,9 +16,9 @@ pub struct PagingLayer {
 
 impl PagingLayer {
     /// Each run holds one of the permits of `limiters` from its first call to its last.
-    pub fn new(window: &config::WindowConfig, limiters: &RunLimiters, clock: &Clock) -> Self {
-        let (window, clock, limiters) = (window.clone(), clock.clone(), limiters.clone());
-        Self { window, clock, bounds: RunBounds::default(), limiters }
+    pub fn new(series_settings: &config::SeriesSettings, limiters: &RunLimiters, clock: &Clock) -> Self {
+        let (series_settings, clock, limiters) = (series_settings.clone(), clock.clone(), limiters.clone());
+        Self { series_settings, clock, bounds: RunBounds::default(), limiters }
     }
 
     /// Replaces the bounds of runs.

@@ -14,6 +14,7 @@ use super::run::{FetchedRun, ItemPacker, Run, RunPart};
 use super::scan::{Inconsistency, OffsetScan, PlacementCheck, RowOrder, TearDetection};
 use super::sizing;
 use super::sizing::{Overrun, Size};
+use crate::config::WindowSettings;
 use crate::quota::QuotaError;
 use crate::telemetry;
 use crate::upstream::{PAGE_LIMIT, Page, PageRequest};
@@ -37,6 +38,8 @@ enum Scanned {
 /// Fetches one run.
 pub(super) struct Pager<'a, S, P: ItemPacker> {
     pub(super) settings: &'a PagingLayer,
+    /// The settings of the run's series.
+    pub(super) window: &'a WindowSettings,
     pub(super) below: &'a S,
     pub(super) run: &'a Run<P>,
     pub(super) permit: Option<RunPermit>,
@@ -48,9 +51,10 @@ pub(super) struct Pager<'a, S, P: ItemPacker> {
 
 impl<'a, S, P: ItemPacker> Pager<'a, S, P> {
     pub(super) fn new(settings: &'a PagingLayer, below: &'a S, run: &'a Run<P>, permit: Option<RunPermit>) -> Self {
-        let packing = Packing::new(run.packer.clone(), settings.window.chunk);
+        let packing = Packing::new(run.packer.clone(), settings.series_settings.chunk());
         Self {
             settings,
+            window: settings.series_settings.for_series(&run.series.account, &run.series.stream),
             below,
             run,
             permit,
@@ -69,11 +73,11 @@ where
     P: ItemPacker,
 {
     pub(super) fn query_for(&self, interval: Interval) -> QueryBounds {
-        self.settings.window.upper_bound.query_for(interval)
+        self.window.upper_bound.query_for(interval)
     }
 
     fn new_scan(&self, interval: Interval, watch: TearDetection) -> OffsetScan {
-        let field = self.settings.window.field.clone();
+        let field = self.window.field.clone();
         let mut scan = OffsetScan::new(self.query_for(interval), field, self.run.placement, watch);
         self.duplicates.allow_in(&mut scan);
         scan
@@ -254,7 +258,7 @@ where
     }
 
     fn settled_before(&self, begun_at: Timestamp) -> Timestamp {
-        self.fetched_at(begun_at) - self.settings.window.settle_after
+        self.fetched_at(begun_at) - self.window.settle_after
     }
 
     fn overrun(
@@ -314,7 +318,7 @@ where
         let limiter = settings.limiters.of(&self.run.series.account);
         let parallel_runs = limiter.map_or(1, |limiter| limiter.max_parallel_runs());
         let slow = limiter.is_some_and(|limiter| limiter.pages_are_slow());
-        let (settled, grid) = (self.settled_before(begun_at), Grid::new(settings.window.chunk));
+        let (settled, grid) = (self.settled_before(begun_at), Grid::new(settings.series_settings.chunk()));
         sizing::narrowed(scan, interval, density, settled, &grid, (slow, parallel_runs), &settings.bounds)
     }
 

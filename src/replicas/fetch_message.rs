@@ -37,7 +37,7 @@ pub enum FetchMessage {
     /// To the leader: fetch these windows. Also repeated as long as there is a waiter.
     #[serde(rename = "Errands")]
     Requests {
-        /// The settings by which the sender divides time into chunks.
+        /// The settings by which the sender divides time of all these windows into chunks.
         #[serde(rename = "cut")]
         settings: FetchSettings,
         /// The windows.
@@ -71,9 +71,9 @@ impl FetchMessage {
     }
 }
 
-/// The version of fetch messages, and the settings by which a replica divides time into chunks: `2:` and the settings.
-/// Only replicas with equal ones fetch for each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The version of fetch messages, and the settings by which a replica divides time of a series into chunks: `2:` and the
+/// settings. Only replicas with equal ones fetch for each other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FetchSettings(String);
 
 impl FetchSettings {
@@ -246,6 +246,18 @@ pub struct SeriesJson {
     parameters: Vec<(String, String)>,
     #[serde(rename = "rich")]
     agentic: bool,
+}
+
+impl SeriesJson {
+    /// Kore's `accountId`.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// Kore's `streamId`.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::api::{RequestMemory, ResponseCache, Usage};
 use crate::cache::{CacheHandles, DiskTier};
-use crate::config::{Config, EncryptionKeys, RedisConfig};
+use crate::config::{Config, EncryptionKeys, RedisConfig, SeriesSettings};
 use crate::edge::{Callers, DrainTimeout};
 use crate::environment::Environment;
 use crate::paging::RunLimiters;
@@ -17,6 +17,8 @@ use crate::replicas::{Cipher, Mailbox, ReplicaId};
 /// Handles of the shared state. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Handles {
+    /// The settings of the windows of each account and stream.
+    pub series_settings: SeriesSettings,
     /// The callers' keys and limits.
     pub callers: Callers,
     /// Notified when a drain has exceeded its timeout.
@@ -48,7 +50,8 @@ impl Handles {
         let cipher = Arc::new(cipher(&config.cache.encryption)?);
         let redis = config.cache.redis.as_ref();
         let mailbox = redis.map(|redis| open_mailbox(redis, cipher.clone(), environment)).transpose()?;
-        let disk = config.cache.disk.as_ref().map(|disk| DiskTier::new(disk, &config.window, cipher));
+        let series_settings = SeriesSettings::new(&config.window, &config.accounts);
+        let disk = config.cache.disk.as_ref().map(|disk| DiskTier::new(disk, &series_settings, cipher));
         let disk = disk.map(|disk| (disk, config.quota.state_file.as_deref()));
         let quotas = open_quotas(config, mailbox.as_ref(), environment)?;
         Ok(Self {
@@ -57,10 +60,11 @@ impl Handles {
             usage: Usage::new(&config.callers, &config.accounts, &quotas),
             response_cache: ResponseCache::new(config.cache.memory),
             request_memory: RequestMemory::new(config.server.limits.request_memory),
-            cache: CacheHandles::new(&config.cache, disk, mailbox.as_ref(), &quotas, clock),
+            cache: CacheHandles::new(&config.cache, &series_settings, disk, mailbox.as_ref(), &quotas, clock),
             run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
             quotas,
             mailbox,
+            series_settings,
         })
     }
 }

@@ -67,7 +67,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::{NamePatterns, TokenConfig, TokenScheme};
+    use crate::config::{NamePatterns, TokenConfig, TokenScheme, WindowOverrides};
 
     const SECRET: &str = "a-client-secret-of-the-usual-length=";
 
@@ -84,6 +84,8 @@ mod tests {
                 jti,
             },
             limits: Vec::new(),
+            window: WindowOverrides::default(),
+            stream_settings: Vec::new(),
         }
     }
 

@@ -210,6 +210,8 @@ mod tests {
                 streams: config::NamePatterns::All,
                 token,
                 limits: Vec::new(),
+                window: config::WindowOverrides::default(),
+                stream_settings: Vec::new(),
             };
             TokenLayer::new(&[account], clock).layer(service_fn(move |request: AuthorizedRequest| {
                 let refused = upstream.refused.lock().unwrap().contains(&request.auth);

@@ -5,6 +5,7 @@
 //! - [`bounds`](Bound): the spellings of `from` and `to`, for callers and for the upstream.
 //! - [`grid`](Grid): where chunks are cut.
 //! - [`freshness_policy`](FreshnessPolicy): what is settled, and how long open data may be served.
+//! - [`retention`](Retention): what is too old to be served.
 //! - [`plan`](Plan): which parts of a window the cache has, and which are missing.
 //! - [`density`](Density), [`run_plan`](plan_runs): how many rows a missing interval is expected to hold, and the
 //!   bounded
@@ -17,6 +18,7 @@ mod grid;
 mod interval;
 mod interval_map;
 mod plan;
+mod retention;
 mod run_plan;
 mod timestamp;
 
@@ -27,5 +29,6 @@ pub use self::grid::Grid;
 pub use self::interval::{Interval, IntervalSet};
 pub use self::interval_map::IntervalMap;
 pub use self::plan::{Plan, PlanEntry};
+pub use self::retention::{RetainedWindow, Retention};
 pub use self::run_plan::{PlannedRun, RunLimits, plan_runs, small_run_length};
 pub use self::timestamp::Timestamp;

@@ -56,13 +56,15 @@ impl SimulatedStream {
     /// The visible items of a window, ascending by the selected timestamp; ties in a fixed order.
     pub(crate) fn select(&self, profile: &Profile, selection: WindowSelection<'_>) -> Vec<VisibleItem> {
         let state = self.read();
-        let from = selection.from - max_selection_lag(profile.api.select_on);
+        let select_on = profile.api_of(&self.id).select_on;
+        let from = selection.from - max_selection_lag(select_on);
         let begin = state.items.partition_point(|item| item.start() < from);
         let end = state.items.partition_point(|item| item.start() < selection.end).max(begin);
         let candidates = state.items.get(begin..end).unwrap_or_default();
-        let visible = candidates.iter().filter_map(|item| self.select_item(profile, &state, selection, *item));
+        let visible =
+            candidates.iter().filter_map(|item| self.select_item((profile, select_on), &state, selection, *item));
         let mut items: Vec<VisibleItem> = visible.collect();
-        if profile.api.select_on == SelectOn::End {
+        if select_on == SelectOn::End {
             // The sort is stable, so ties keep their fixed order.
             items.sort_by_key(|visible| visible.at);
         }
@@ -72,13 +74,13 @@ impl SimulatedStream {
     /// The item in its current state, if it belongs to the selection.
     fn select_item(
         &self,
-        profile: &Profile,
+        (profile, select_on): (&Profile, SelectOn),
         state: &StreamState,
         selection: WindowSelection<'_>,
         item: TimelineItem,
     ) -> Option<VisibleItem> {
         let version = item.version(&profile.changes, self.seed, selection.now);
-        let at = match profile.api.select_on {
+        let at = match select_on {
             SelectOn::Start => item.start,
             SelectOn::End => item.end(self.seed, version)?,
         };

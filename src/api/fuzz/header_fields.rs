@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Version};
 use super::{head, parse};
 use crate::api::head::matches;
 use crate::api::negotiation::{Coding, Format, Negotiated};
-use crate::api::prefer::is_dry_run;
+use crate::api::prefer::Preferences;
 use crate::fuzz_targets::{header_fields_of, lines_and_body};
 use crate::request::Priority;
 
@@ -97,7 +97,7 @@ fn thousandths(text: &str) -> Option<u32> {
 }
 
 fn check_prefer(headers: &HeaderMap) {
-    let is_preferred = is_dry_run(headers);
+    let is_preferred = Preferences::of(headers).dry_run;
     if let Some(preferences) = elements(headers, "prefer") {
         let name = |(preference, _): &(String, _)| preference.split('=').next().unwrap_or_default().trim().to_owned();
         assert_eq!(is_preferred, preferences.iter().any(|element| name(element).eq_ignore_ascii_case("dry-run")));

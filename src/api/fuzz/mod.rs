@@ -15,7 +15,7 @@ pub use self::header_fields::header_fields;
 pub use self::request::request;
 use super::error::ApiError;
 use super::request::{AllowedAccount, ParsedRequest, Target, read, target};
-use crate::config::{NamePatterns, WindowConfig};
+use crate::config::{NamePatterns, SeriesSettings, WindowConfig};
 use crate::window::{Timestamp, UpperBound};
 
 /// The time at which requests arrive: 2026-11-22T10:00:00Z.
@@ -33,7 +33,7 @@ fn parse(head: &Parts, body: &Bytes) -> Result<Option<ParsedRequest>, ApiError> 
         chunk: Duration::from_hours(1),
         max_span: Duration::from_hours(24 * 366),
     };
-    read(head, stream, body, None, &accounts, &window, NOW).map(Some)
+    read(head, stream, body, None, &accounts, &SeriesSettings::new(&window, &[]), NOW).map(Some)
 }
 
 /// The head of a request; `None` if http does not accept the URI.

@@ -9,15 +9,16 @@ use crate::window::UpperBound;
 
 const PATH: &str = "/agentassist/api/v1/public/st-1/v2/agentassistinteractions";
 
-fn window() -> config::WindowConfig {
-    config::WindowConfig {
+fn settings() -> config::SeriesSettings {
+    let window = config::WindowConfig {
         field: "segmentStartTime".into(),
         upper_bound: UpperBound::Inclusive,
         settle_after: Duration::from_hours(24),
         freshness: Vec::new(),
         chunk: Duration::from_hours(1),
         max_span: Duration::from_hours(24 * 366),
-    }
+    };
+    config::SeriesSettings::new(&window, &[])
 }
 
 fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<ParsedRequest, ApiError> {
@@ -32,7 +33,50 @@ fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Pars
     let caller = Caller { name: "c".into(), accounts: NamePatterns::All, streams, weight: 1 };
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
     let Target::Stream(stream) = target(&head)? else { panic!("no window") };
-    read(&head, stream, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &window(), now)
+    read(&head, stream, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &settings(), now)
+}
+
+/// The interval of a window that may be at most three days long, of a stream whose data is kept for two days, and the
+/// preferences that were applied.
+fn retained(query: &str, prefer: &str) -> Result<(Interval, Preferences), ApiError> {
+    let (window, span) = (settings(), Duration::from_hours(72));
+    let settings = WindowSettings {
+        retention: Some(Retention(Duration::from_hours(48))),
+        ..WindowSettings::clone(window.for_series("a1", "st-1"))
+    };
+    let headers = [(http::header::HeaderName::from_static("prefer"), prefer.parse().unwrap())];
+    let mut preferences = Preferences::of(&HeaderMap::from_iter(headers));
+    let now = Bound::parse("2026-11-22T10:00:00").unwrap().start() + Duration::from_millis(7);
+    let interval = Parameters::read(query)?.interval(&settings, &mut preferences, now)?;
+    check_span(interval, span)?;
+    Ok((interval, preferences))
+}
+
+#[test]
+fn window_before_the_retention_is_refused_or_cut() {
+    let at = |text| Bound::parse(text).unwrap().start();
+    let (limit, end) = (at("2026-11-20T10:00:00"), at("2026-11-22"));
+    for (from, is_cut) in
+        [("2026-11-20T10:00:00", false), ("2026-11-20", false), ("2026-11-20T09:59:59", true), ("2026-01-01", true)]
+    {
+        let query = format!("from={from}&to=2026-11-21");
+        let strict = retained(&query, "handling=strict");
+        if is_cut {
+            let error = strict.unwrap_err().to_string();
+            let expected = "from: data is kept for 2d, so the earliest from is 2026-11-20-10:00:00 now, or its day, \
+                            2026-11-20";
+            assert_eq!(error, expected, "{from}");
+        } else {
+            assert_eq!(strict.unwrap().0, Interval::new(limit, end), "{from}");
+        }
+        // A window that is too long is not, when it is cut.
+        let (interval, preferences) = retained(&query, "handling=lenient").unwrap();
+        assert_eq!(interval, Interval::new(limit, end), "{from}");
+        assert_eq!(preferences.applied().is_some(), is_cut, "{from}");
+    }
+    let (interval, preferences) = retained("from=2026-11-01&to=2026-11-02", "handling=lenient").unwrap();
+    assert!(interval.is_empty() && preferences.applied().is_some());
+    assert!(retained("from=2026-11-21&to=2026-11-29", "handling=lenient").is_err(), "too long");
 }
 
 fn query(query: &str) -> Result<ParsedRequest, ApiError> {

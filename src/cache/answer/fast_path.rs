@@ -51,7 +51,7 @@ impl FastPath {
     /// The answer to `query`, if memory has all of it.
     pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Found {
         let WindowQuery { series, interval, .. } = query;
-        if interval.is_empty() || fetcher.window_fields.is_wrong(series) {
+        if interval.is_empty() || fetcher.window_fields.is_wrong(series, fetcher.settings.of(series)) {
             return Found::Incomplete;
         }
         let Some(series_state) = fetcher.series_map.find(series) else { return Found::Incomplete };
@@ -90,7 +90,7 @@ impl FastPath {
         let WindowQuery { series, interval, asked_at, .. } = query;
         let cell = fetcher.settings.grid.cell(interval.start).length();
         let rules = LookupRules {
-            freshness_policy: &fetcher.settings.freshness_policy,
+            freshness_policy: &fetcher.settings.of(series).freshness_policy,
             agentic: series.agentic,
             asked_at: *asked_at,
             cell,

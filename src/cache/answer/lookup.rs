@@ -64,13 +64,13 @@ pub(in crate::cache) struct LookupPolicy<'a> {
 }
 
 impl<'a> LookupPolicy<'a> {
-    /// The policy of a cache for a request of this time.
-    pub(in crate::cache) fn new(fetcher: &'a Fetcher, asked_at: Timestamp) -> Self {
+    /// The policy of a cache for a request for this series at this time.
+    pub(in crate::cache) fn new(fetcher: &'a Fetcher, series: &Series, asked_at: Timestamp) -> Self {
         Self {
             memory: &fetcher.memory,
             series_map: &fetcher.series_map,
-            freshness: &fetcher.settings.freshness_policy,
-            settled_before: fetcher.settled_before(asked_at),
+            freshness: fetcher.settings.freshness(series),
+            settled_before: fetcher.settled_before(series, asked_at),
         }
     }
 }

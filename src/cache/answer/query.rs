@@ -43,7 +43,7 @@ pub(super) enum Delivery {
 impl Query {
     pub(super) fn new(query: WindowQuery, fetcher: &Fetcher) -> Self {
         let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream } = query;
-        let is_settled = window.end <= fetcher.settled_before(asked_at);
+        let is_settled = window.end <= fetcher.settled_before(&series, asked_at);
         let lists_redis = fetcher.redis.is_some() && window.length() > DAY && is_settled;
         Self { series, window, page_range, asked_at, requester, may_stream, lists_redis }
     }
@@ -51,7 +51,7 @@ impl Query {
     /// Whether all of the window had settled at the time of the request. A later answer may differ, since the clock of
     /// this machine may be found to be ahead meanwhile.
     pub(super) fn is_settled(&self, fetcher: &Fetcher) -> bool {
-        self.window.end <= fetcher.settled_before(self.asked_at)
+        self.window.end <= fetcher.settled_before(&self.series, self.asked_at)
     }
 
     /// How a client's answer is delivered.

@@ -106,7 +106,7 @@ impl Session {
 
     fn lookup(&self) -> Lookup<'_> {
         Lookup {
-            policy: LookupPolicy::new(&self.fetcher, self.query.asked_at),
+            policy: LookupPolicy::new(&self.fetcher, &self.query.series, self.query.asked_at),
             series: &self.query.series,
             asked_at: self.query.asked_at,
             fresh_since: self.gathered.fresh_since,
@@ -242,7 +242,7 @@ impl Session {
         }
         plan.take(
             &self.gathered.chunks,
-            &fetcher.settings.freshness_policy,
+            fetcher.settings.freshness(&query.series),
             query.asked_at,
             Timestamp::MIN,
             |gathered| {
@@ -261,8 +261,9 @@ impl Session {
     /// # Errors
     /// [`PagingError::WindowField`] if they may not.
     pub(super) async fn check_window_field(&self) -> Result<(), CacheError> {
-        self.fetcher.window_fields.check_finished(&self.query.series.account).await;
-        let is_wrong = self.fetcher.window_fields.is_wrong(&self.query.series);
+        let Fetcher { window_fields, settings, .. } = &*self.fetcher;
+        window_fields.check_finished(&settings.field_scope(&self.query.series)).await;
+        let is_wrong = window_fields.is_wrong(&self.query.series, settings.of(&self.query.series));
         if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
     }
 

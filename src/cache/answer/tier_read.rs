@@ -63,7 +63,8 @@ impl Session {
                 let now = self.fetcher.clock.now();
                 for (interval, fetched_at) in tier.list(&series, &left).await {
                     if is_sane(fetched_at, now) {
-                        let fresh = self.fetcher.fresh_part(interval, fetched_at, self.gathered.fresh_since, now);
+                        let fresh =
+                            self.fetcher.fresh_part(&series, interval, fetched_at, self.gathered.fresh_since, now);
                         there.extend(fresh.intervals().iter().map(|interval| (*interval, fetched_at)));
                     }
                 }
@@ -110,7 +111,7 @@ impl Session {
             for chunk in found {
                 bytes += chunk.weight();
                 let fresh_since = self.gathered.fresh_since;
-                let fresh = self.fetcher.fresh_part(chunk.interval(), chunk.fetched_at(), fresh_since, now);
+                let fresh = self.fetcher.fresh_part(&series, chunk.interval(), chunk.fetched_at(), fresh_since, now);
                 for interval in fresh.intervals().iter().flat_map(|interval| piece.within(*interval)) {
                     left.remove(interval);
                     let (chunk, agentic) = (chunk.clone(), series.agentic);

@@ -19,7 +19,7 @@ use crate::cache::series::{InFlightFetch, SharedSeriesState};
 use crate::clock::Clock;
 use crate::quota::{QuotaManager, Role};
 use crate::replicas::{
-    FetchMessage, Inbox, Incoming, Mailbox, Message, MessageKind, Recipient, RemoteFetch, ReplicaId,
+    FetchMessage, FetchSettings, Inbox, Incoming, Mailbox, Message, MessageKind, Recipient, RemoteFetch, ReplicaId,
 };
 use crate::request::Series;
 
@@ -193,12 +193,25 @@ impl Cluster {
         }
     }
 
-    pub(super) fn send_requests(&self, to: &ReplicaId, mut requests: Vec<RemoteFetch>, closes: Option<u64>) {
-        while !requests.is_empty() {
-            let rest = requests.split_off(requests.len().min(MAX_FETCHES_PER_MESSAGE));
-            let (settings, closes) = (self.0.redis.settings(), closes.filter(|_| rest.is_empty()));
+    /// Sends requests to the leader; those of one message have the same settings. `closes` is in the last message.
+    pub(super) fn send_requests(&self, to: &ReplicaId, requests: Vec<RemoteFetch>, closes: Option<u64>) {
+        let mut by_settings: BTreeMap<FetchSettings, Vec<RemoteFetch>> = BTreeMap::new();
+        for request in requests {
+            let settings = self.0.redis.settings(request.series.account(), request.series.stream());
+            by_settings.entry(settings).or_default().push(request);
+        }
+        let mut messages = Vec::new();
+        for (settings, mut requests) in by_settings {
+            while !requests.is_empty() {
+                let rest = requests.split_off(requests.len().min(MAX_FETCHES_PER_MESSAGE));
+                messages.push((settings.clone(), requests));
+                requests = rest;
+            }
+        }
+        let last = messages.len().saturating_sub(1);
+        for (place, (settings, requests)) in messages.into_iter().enumerate() {
+            let closes = closes.filter(|_| place == last);
             self.send(to, FetchMessage::Requests { settings, requests, closes });
-            requests = rest;
         }
     }
 }

@@ -123,7 +123,6 @@ impl Fetcher {
         (settings, requests, closes): (&FetchSettings, Vec<RemoteFetch>, Option<u64>),
     ) {
         let arrival = closes.map(|batch| cluster.arrival_guard(from, batch));
-        let has_same_settings = *settings == cluster.0.redis.settings();
         let mut waits = Vec::new();
         for request in requests {
             let series = Arc::new(Series::from(&request.series));
@@ -131,6 +130,7 @@ impl Fetcher {
                 continue;
             }
             let key = (from.clone(), request.id);
+            let has_same_settings = *settings == cluster.0.redis.settings(&series.account, &series.stream);
             let is_answerable = has_same_settings && self.quotas.scheduler(&series.account).is_some();
             let (attempt, last_requested) = (request.attempt, Instant::now());
             // Locked until the fetch is in the map, because its task may end at once.
@@ -189,7 +189,7 @@ impl Fetcher {
         let placement = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
         let assembly = AssemblyRequest { query, queue_timeout, placement, batch_guard: arrival };
         let AssembledWindow { segments, outcome, calls } = (self.assemble_window)(self.clone(), assembly).await?;
-        let chunks = self.chunks_of(&segments, placement).await?;
+        let chunks = self.chunks_of(&series, &segments, placement).await?;
         let handover = keys::handover(cluster.0.mailbox.prefix(), &from, request.id, request.attempt);
         let mut attempts = 0;
         let chunks = loop {
@@ -221,6 +221,7 @@ impl Fetcher {
     /// The chunks of an assembled window, each once, and whether the second tier stores it in its cell.
     async fn chunks_of(
         &self,
+        series: &Series,
         segments: &[Segment],
         placement: PlacementCheck,
     ) -> Result<Vec<(Arc<Chunk>, bool)>, CacheError> {
@@ -236,7 +237,7 @@ impl Fetcher {
                 let deflated = spawn_work(move || chunk.deflated()).await.unwrap_or(Err(Damaged))?;
                 chunks.push((Arc::new(deflated), false));
             } else {
-                let is_stored = placement == PlacementCheck::Checked && self.is_storable(chunk, placement);
+                let is_stored = placement == PlacementCheck::Checked && self.is_storable(series, chunk, placement);
                 chunks.push((chunk.clone(), is_stored));
             }
         }

@@ -89,11 +89,11 @@ pub(in crate::cache) struct DiskContext {
 
 impl DiskTier {
     /// A tier that is not started yet.
-    pub fn new(config: &config::DiskConfig, window: &config::WindowConfig, cipher: Arc<Cipher>) -> Self {
+    pub fn new(config: &config::DiskConfig, settings: &config::SeriesSettings, cipher: Arc<Cipher>) -> Self {
         let (writes, queue) = mpsc::unbounded_channel();
         Self(Arc::new(Inner {
             config: config.clone(),
-            keys: ChunkKeys::new("", window),
+            keys: ChunkKeys::new("", settings),
             cipher,
             log: OnceLock::new(),
             state: watch::Sender::new(DiskState::Opening),

@@ -71,14 +71,14 @@ impl Fetcher {
         let mut state = shared.lock();
         let Some(PendingBatch { requests, .. }) = state.pending.take() else { return };
         let now = self.clock.now();
-        let settled_before = self.settled_before(now);
+        let settled_before = self.settled_before(series, now);
         let density = self.density(&state);
         let waiters = requests.iter().filter_map(|request| request.waiter.upgrade());
         let spare = waiters.map(|waiter| self.spare_runs(series, &waiter.requester)).max().unwrap_or_default();
         // Small runs whose size is a guess are not worth parallel runs.
         let is_guess = state.run_length.longest().is_some() && !density.covers_the_day();
         let spare = if is_guess { 0 } else { spare };
-        let plan = |interval, early| self.plan(interval, &density, state.run_length, (early, spare), now);
+        let plan = |interval, early| self.plan(interval, &density, state.run_length, (early, spare), settled_before);
         let runs = coalesce(&requests, by_caller, plan);
         let (needed, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.owner.start == StartPolicy::Now);
         let mut started = needed.len();
@@ -107,7 +107,7 @@ impl Fetcher {
         density: &Density,
         run_length: RunLengthPolicy,
         (early, spare): (bool, usize),
-        now: Timestamp,
+        settled_before: Timestamp,
     ) -> Vec<PlannedRun> {
         // Runs are spare only where pages are slow.
         let parallel_runs = if is_worth_parallel_runs(interval, spare > 0) { spare.max(1) } else { 1 };
@@ -118,6 +118,6 @@ impl Fetcher {
             first: early.then_some(FIRST_RUN_ITEMS),
             longest: run_length.longest(),
         };
-        plan_runs(interval, self.settled_before(now), &self.settings.grid, density, limits)
+        plan_runs(interval, settled_before, &self.settings.grid, density, limits)
     }
 }

@@ -13,8 +13,9 @@ use crate::cache::purge::Purges;
 use crate::cache::redis::RedisTier;
 use crate::cache::series::{SeriesMap, SeriesState};
 use crate::cache::store::{CacheEntry, ChunkPacker, Memory};
-use crate::cache::window_field::WindowFields;
+use crate::cache::window_field::{FieldScope, WindowFields};
 use crate::clock::Clock;
+use crate::config::{SeriesSettings, WindowSettings};
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
 use crate::request::{Requester, Series};
@@ -49,12 +50,28 @@ pub(in crate::cache) struct Fetcher {
 /// Settings of the cache.
 #[derive(Clone, Debug)]
 pub(in crate::cache) struct CacheSettings {
-    pub(in crate::cache) freshness_policy: FreshnessPolicy,
+    /// The settings of each series.
+    pub(in crate::cache) series: SeriesSettings,
     pub(in crate::cache) grid: Grid,
     /// How long a request waits for the quota.
     pub(in crate::cache) queue_timeout: Duration,
-    /// The timestamp that the upstream selects on.
-    pub(in crate::cache) window_field: Arc<str>,
+}
+
+impl CacheSettings {
+    /// The settings of a series. Allocates nothing.
+    pub(in crate::cache) fn of(&self, series: &Series) -> &WindowSettings {
+        self.series.for_series(&series.account, &series.stream)
+    }
+
+    /// The freshness policy of a series.
+    pub(in crate::cache) fn freshness(&self, series: &Series) -> &FreshnessPolicy {
+        &self.of(series).freshness_policy
+    }
+
+    /// The series whose `window.field` is checked together with that of `series`.
+    pub(in crate::cache) fn field_scope(&self, series: &Series) -> FieldScope {
+        FieldScope::new(&series.account, self.of(series))
+    }
 }
 
 impl Fetcher {
@@ -64,10 +81,10 @@ impl Fetcher {
         self.remote.as_deref().filter(|remote| remote.is_remote(account))
     }
 
-    /// Timestamp before which data is settled at `timestamp`, by this machine's clock or by the upstream's, whichever
+    /// Timestamp before which data of a series is settled at `timestamp`, by this machine's clock or by the upstream's, whichever
     /// is earlier.
-    pub(in crate::cache) fn settled_before(&self, timestamp: Timestamp) -> Timestamp {
-        self.settings.freshness_policy.settled_before(timestamp - self.clock.ahead())
+    pub(in crate::cache) fn settled_before(&self, series: &Series, timestamp: Timestamp) -> Timestamp {
+        self.settings.freshness(series).settled_before(timestamp - self.clock.ahead())
     }
 
     /// Density of a series: of its cached items, with and without `agenticActivities`, and of what its runs in flight

@@ -40,7 +40,7 @@ impl Fetcher {
     /// little later, up to a slightly later now, need not fetch the time between before it is stale.
     fn empty_chunk_ahead(&self, task: &FetchTask, interval: Interval, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
         let spec = &task.fetch.spec;
-        let ahead = self.settings.freshness_policy.ahead_of(interval.end);
+        let ahead = self.settings.freshness(&task.series).ahead_of(interval.end);
         // A run that ended early has learnt that there is more.
         let is_whole = interval.end == spec.interval.end;
         let is_news = is_whole && spec.placement == PlacementCheck::Checked && ahead.contains(spec.began_at);
@@ -52,10 +52,14 @@ impl Fetcher {
     /// Stores one chunk. The caller holds the lock of the series.
     fn store_chunk(&self, task: &FetchTask, state: &mut SeriesState, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
         let (interval, placement, agentic) = (chunk.interval(), task.fetch.spec.placement, task.fetch.spec.agentic);
-        if !self.is_storable(chunk, placement) {
+        if !self.is_storable(&task.series, chunk, placement) {
             return Err(NotStored::AlwaysAskedAfresh);
         }
-        let settled_before = self.settings.freshness_policy.settled_before(chunk.fetched_at());
+        let settings = self.settings.of(&task.series);
+        if settings.retained_since(self.clock.now()).is_some_and(|since| interval.end <= since) {
+            return Err(NotStored::TooOld);
+        }
+        let settled_before = settings.freshness_policy.settled_before(chunk.fetched_at());
         if self.clock.is_wrong() && interval.end <= settled_before {
             return Err(NotStored::WrongClock);
         }
@@ -109,9 +113,9 @@ impl Fetcher {
     }
 
     /// Whether a chunk can serve a later request.
-    pub(in crate::cache) fn is_storable(&self, chunk: &Chunk, placement: PlacementCheck) -> bool {
+    pub(in crate::cache) fn is_storable(&self, series: &Series, chunk: &Chunk, placement: PlacementCheck) -> bool {
         let (interval, fetched_at) = (chunk.interval(), chunk.fetched_at());
-        let policy = &self.settings.freshness_policy;
+        let policy = self.settings.freshness(series);
         let settled = interval.end <= policy.settled_before(fetched_at);
         // An open window that is fetched exactly ends at now, and no later window ends there.
         settled || (placement == PlacementCheck::Checked && policy.worth_keeping(interval, fetched_at))

@@ -55,7 +55,7 @@ impl Fetcher {
         let served = |agentic: bool| series.agentic || !agentic;
         for request in batch.requests.iter_mut().filter(|request| request.redis_checked && served(request.agentic)) {
             for chunk in &found {
-                let fresh = self.fresh_part(chunk.interval(), chunk.fetched_at(), request.fresh_since, now);
+                let fresh = self.fresh_part(series, chunk.interval(), chunk.fetched_at(), request.fresh_since, now);
                 let parts = fresh.intervals().iter().flat_map(|interval| request.intervals.within(*interval));
                 for interval in parts.collect::<Vec<_>>() {
                     request.intervals.remove(interval);
@@ -99,9 +99,10 @@ impl Fetcher {
         found
     }
 
-    /// The part of a chunk that is fresh enough for a request that accepts data fetched since `fresh_since`.
+    /// The part of a chunk of a series that is fresh enough for a request that accepts data fetched since `fresh_since`.
     pub(in crate::cache) fn fresh_part(
         &self,
+        series: &Series,
         interval: Interval,
         fetched_at: Timestamp,
         fresh_since: Timestamp,
@@ -109,7 +110,7 @@ impl Fetcher {
     ) -> IntervalSet {
         let mut fresh = IntervalSet::from(interval);
         if fetched_at < fresh_since {
-            let stale = self.settings.freshness_policy.stale(interval, fetched_at, now);
+            let stale = self.settings.freshness(series).stale(interval, fetched_at, now);
             stale.for_each(|stale| fresh.remove(stale));
         }
         fresh

@@ -59,6 +59,7 @@ impl Fetcher {
     /// Fetches one run and finishes its fetch. `planned` is the number of expected items, if anything is known.
     async fn run_fetch(self: Arc<Self>, task: FetchTask, planned: Option<f64>) {
         let InFlightFetch { spec, waiters, .. } = &*task.fetch;
+        let policy = self.settings.freshness(&task.series);
         let run = Run {
             series: task.series.clone(),
             interval: spec.interval,
@@ -66,7 +67,7 @@ impl Fetcher {
             planned,
             waiters: waiters.clone(),
             status: task.fetch.status().clone(),
-            packer: ChunkPacker::new(&self.settings.freshness_policy, self.settings.grid, spec.placement, spec.epoch),
+            packer: ChunkPacker::new(policy, self.settings.grid, spec.placement, spec.epoch),
         };
         // A task of its own: should it panic, the fetch is lost and its waiters are still notified.
         let fetched = spawn(self.paging.clone().oneshot(run)).await;

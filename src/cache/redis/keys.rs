@@ -3,8 +3,9 @@
 //! | key | type | contents |
 //! | --- | --- | --- |
 //! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:STREAM:AGENTIC:HASH:START:SECONDS` | hash | the chunks of a series in one cell |
-//! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:wrong` | string | `window.field` was found wrong for the account |
+//! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:wrong` | string | `window.field` was found wrong for streams of the account |
 //! | the series without a cell, then `:wrong` | string | items of the series lie outside of the requested time |
+//! | `PREFIX:r1:{ACCOUNT}:sweep` | string | a replica deletes what is too old, or has done so within the hour |
 //! | `PREFIX:p1:{ACCOUNT}:purges` | hash | the tombstones of the account, by epoch |
 //! | `PREFIX:p1:{ACCOUNT}:epoch` | string | the marker that changes with each purge |
 //! | `PREFIX:f1:passing:REPLICA:ID:ATTEMPT` | hash | chunks that are handed over and stand in no cell |
@@ -13,12 +14,14 @@
 //! account's purges share a slot of a Cluster.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::cache::chunk::Chunk;
-use crate::config;
+use crate::cache::window_field::FieldScope;
+use crate::config::{SeriesSettings, WindowSettings};
 use crate::redis_client::key_segment;
 use crate::replicas::ReplicaId;
 use crate::request::Series;
@@ -28,31 +31,48 @@ use crate::window::{Grid, Interval, IntervalSet, Timestamp, UpperBound};
 const CHUNK_FORMAT: &str = "c3";
 /// The version of purges in Redis.
 const PURGE_FORMAT: &str = "p1";
+/// The version of the sweep of what is too old in Redis.
+const RETENTION_FORMAT: &str = "r1";
 
 /// The keys of chunks, which depend on how time is divided into them.
 #[derive(Debug)]
 pub(in crate::cache) struct ChunkKeys {
     prefix: String,
-    /// `window.field` and `window.upper_bound`, as they stand in keys.
-    bounds: String,
+    series_settings: SeriesSettings,
     grid: Grid,
 }
 
 impl ChunkKeys {
-    pub(in crate::cache) fn new(prefix: &str, window: &config::WindowConfig) -> Self {
-        let bound = match window.upper_bound {
-            UpperBound::Inclusive => "inclusive",
-            UpperBound::Exclusive => "exclusive",
-        };
-        let bounds = format!("{}:{bound}", key_segment(&window.field));
-        Self { prefix: prefix.to_owned(), bounds, grid: Grid::new(window.chunk) }
+    pub(in crate::cache) fn new(prefix: &str, series_settings: &SeriesSettings) -> Self {
+        let grid = Grid::new(series_settings.chunk());
+        Self { prefix: prefix.to_owned(), series_settings: series_settings.clone(), grid }
     }
 
-    /// The settings by which time is divided into chunks, as text: replicas with equal ones can use each other's
-    /// chunks.
-    pub(super) fn settings(&self) -> String {
+    /// The settings of a series.
+    pub(super) fn settings_of(&self, series: &Series) -> &WindowSettings {
+        self.series_settings.for_series(&series.account, &series.stream)
+    }
+
+    /// The series whose `window.field` is checked together with that of a stream.
+    pub(super) fn field_scope(&self, account: &Arc<str>, stream: &str) -> FieldScope {
+        FieldScope::new(account, self.series_settings.for_series(account, stream))
+    }
+
+    /// The settings by which time of a stream is divided into chunks and kept, as text: replicas with equal ones can use
+    /// each other's chunks, and fetch for each other.
+    pub(super) fn settings(&self, account: &str, stream: &str) -> String {
+        let settings = self.series_settings.for_series(account, stream);
         let cell = self.grid.cell(Timestamp::from_nanos(0));
-        format!("{}:{}", self.bounds, cell.length().as_secs())
+        let bounds = bounds(&settings.field, settings.upper_bound);
+        let retention = settings.retention.map(|kept| format!(":{}", kept.0.as_secs())).unwrap_or_default();
+        format!("{bounds}:{}{retention}", cell.length().as_secs())
+    }
+
+    /// How long a chunk that begins at `start` stays in Redis at `now`: at most `ttl`, and until its cell is older than
+    /// the retention.
+    pub(super) fn ttl(&self, account: &str, stream: &str, start: Timestamp, now: Timestamp, ttl: Duration) -> Duration {
+        let Some(since) = self.series_settings.retained_since(account, stream, now) else { return ttl };
+        self.grid.cell(start).end.since(since).min(ttl)
     }
 
     /// The beginning of a series' keys, unique for the series. Filters and parameters, which callers choose, are
@@ -74,7 +94,9 @@ impl ChunkKeys {
         let hash = u128::from_be_bytes(*hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes"));
         let [account, stream] = [account, stream].map(|name| key_segment(name));
         let agentic = if *agentic { "rich" } else { "plain" };
-        format!("{}:{CHUNK_FORMAT}:{account}:{}:{stream}:{agentic}:{hash:032x}", self.prefix, self.bounds)
+        let WindowSettings { field, upper_bound, .. } = self.settings_of(series);
+        let bounds = bounds(field, *upper_bound);
+        format!("{}:{CHUNK_FORMAT}:{account}:{bounds}:{stream}:{agentic}:{hash:032x}", self.prefix)
     }
 
     /// The key of the cell of a series that a time lies in; `series` is of [`ChunkKeys::series`].
@@ -98,15 +120,25 @@ impl ChunkKeys {
         cells.into_iter().map(|start| self.cell(&series, start)).collect()
     }
 
-    /// The marker that `window.field` is wrong for an account.
-    pub(super) fn wrong_field(&self, account: &str) -> String {
-        format!("{}:{CHUNK_FORMAT}:{}:{}:wrong", self.prefix, key_segment(account), self.bounds)
+    /// The marker that the `window.field` of a scope is wrong.
+    pub(super) fn wrong_field(&self, scope: &FieldScope) -> String {
+        let FieldScope { account, field, upper_bound } = scope;
+        format!("{}:{CHUNK_FORMAT}:{}:{}:wrong", self.prefix, key_segment(account), bounds(field, *upper_bound))
     }
 
     /// The marker that items of a series lie outside of the requested time; the same with and without agentic data.
     pub(super) fn shifted_series(&self, series: &Series) -> String {
         format!("{}:wrong", self.series(&Series { agentic: false, ..series.clone() }))
     }
+}
+
+/// `window.field` and `window.upper_bound`, as they stand in keys.
+fn bounds(field: &str, upper_bound: UpperBound) -> String {
+    let bound = match upper_bound {
+        UpperBound::Inclusive => "inclusive",
+        UpperBound::Exclusive => "exclusive",
+    };
+    format!("{}:{bound}", key_segment(field))
 }
 
 /// The name of a chunk's field, by which the chunk is listed, and found purged, without its value.
@@ -159,6 +191,11 @@ pub(in crate::cache) fn purge_marker(prefix: &str, account: &str) -> String {
     format!("{prefix}:{PURGE_FORMAT}:{{{}}}:epoch", key_segment(account))
 }
 
+/// The lock of the replica that deletes what of an account is too old.
+pub(in crate::cache) fn retention_lock(prefix: &str, account: &str) -> String {
+    format!("{prefix}:{RETENTION_FORMAT}:{{{}}}:sweep", key_segment(account))
+}
+
 /// The cells of an account, of all versions and settings, as a literal prefix and a glob-style pattern behind it.
 pub(in crate::cache) fn all_cells(prefix: &str, account: &str) -> (String, String) {
     (format!("{prefix}:c"), format!("[0-9]*:{}:*", key_segment(account)))
@@ -188,12 +225,38 @@ impl<'a> CellKey<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{
+        AccountConfig, JtiMode, NamePatterns, StreamConfig, TokenConfig, TokenScheme, WindowConfig, WindowOverrides,
+    };
     use crate::request::Filter;
 
+    fn window() -> WindowConfig {
+        WindowConfig {
+            field: "segment-start".into(),
+            upper_bound: UpperBound::Inclusive,
+            settle_after: Duration::from_hours(24),
+            freshness: Vec::new(),
+            chunk: Duration::from_hours(1),
+            max_span: Duration::MAX,
+        }
+    }
+
+    fn account() -> AccountConfig {
+        let (lifetime, refresh_ahead) = (Duration::from_hours(1), Duration::from_mins(5));
+        AccountConfig {
+            account_id: "a".into(),
+            client_id: "cs-1".to_owned(),
+            client_secret: "secret".into(),
+            streams: NamePatterns::All,
+            token: TokenConfig { lifetime, refresh_ahead, scheme: TokenScheme::Bare, jti: JtiMode::Off },
+            limits: Vec::new(),
+            window: WindowOverrides::default(),
+            stream_settings: Vec::new(),
+        }
+    }
+
     fn keys() -> ChunkKeys {
-        let (field, bounds) = ("segment-start", "segment%2Dstart:inclusive".to_owned());
-        assert_eq!(format!("{}:inclusive", key_segment(field)), bounds);
-        ChunkKeys { prefix: "kore".to_owned(), bounds, grid: Grid::new(Duration::from_hours(1)) }
+        ChunkKeys::new("kore", &SeriesSettings::new(&window(), &[]))
     }
 
     fn series(agentic: bool) -> Series {
@@ -212,17 +275,51 @@ mod tests {
         let [rich, plain] = [true, false].map(|agentic| keys.series(&series(agentic)));
         assert_eq!(rich, format!("kore:c3:a%3A1:segment%2Dstart:inclusive:st%2D1:rich:{hash}"));
         assert_eq!(plain, format!("kore:c3:a%3A1:segment%2Dstart:inclusive:st%2D1:plain:{hash}"));
-        assert_eq!(keys.settings(), "segment%2Dstart:inclusive:3600");
+        assert_eq!(keys.settings(account, "st-1"), "segment%2Dstart:inclusive:3600");
         assert_eq!(keys.cell(&rich, Timestamp::from_seconds(7300)), format!("{rich}:7200:3600"));
         let intervals = [hours(0, 2), hours(1, 2), hours(5, 6)].into_iter().collect();
         let cells = ["0:3600", "3600:3600", "18000:3600"].map(|cell| format!("{rich}:{cell}"));
         assert_eq!(keys.cells(&series(true), &intervals), cells);
-        assert_eq!(keys.wrong_field(account), "kore:c3:a%3A1:segment%2Dstart:inclusive:wrong");
+        assert_eq!(
+            keys.wrong_field(&keys.field_scope(&account.into(), "st-1")),
+            "kore:c3:a%3A1:segment%2Dstart:inclusive:wrong"
+        );
         assert_eq!(keys.shifted_series(&series(true)), format!("{plain}:wrong"));
         assert_eq!(tombstones("kore", account), "kore:p1:{a%3A1}:purges");
+        assert_eq!(retention_lock("kore", account), "kore:r1:{a%3A1}:sweep");
         assert_eq!(purge_marker("kore", account), "kore:p1:{a%3A1}:epoch");
         let replica = ReplicaId::parse(b"0123456789abcdef").unwrap();
         assert_eq!(handover("kore:f1", &replica, 7, 1), "kore:f1:passing:0123456789abcdef:7:1");
+    }
+
+    #[test]
+    fn cell_expires_with_the_retention_at_the_latest() {
+        let (hour, ttl) = (Duration::from_hours(1), Duration::from_hours(100));
+        let stream = |stream: &str, retention| StreamConfig {
+            stream: stream.into(),
+            window: WindowOverrides {
+                retention,
+                upper_bound: Some(UpperBound::Exclusive),
+                ..WindowOverrides::default()
+            },
+        };
+        let streams = vec![stream("kept", None), stream("dropped", Some(48 * hour))];
+        let account = AccountConfig { stream_settings: streams, ..account() };
+        let keys = ChunkKeys::new("kore", &SeriesSettings::new(&window(), &[account]));
+        let at = |hours: i64| Timestamp::from_seconds(hours * 3600);
+        let ttl_of = |stream, start, now| keys.ttl("a", stream, start, at(now), ttl).as_secs() / 3600;
+        assert_eq!(ttl_of("kept", at(1000), 1024), 100);
+        assert_eq!(ttl_of("dropped", at(1000), 1024), 25, "the cell ends an hour after its beginning");
+        assert_eq!(ttl_of("dropped", at(1000), 1049), 0);
+        assert_eq!(ttl_of("dropped", at(1000), 900), 100);
+        // Replicas with another retention do not fetch for each other.
+        let settings = ["other", "kept", "dropped"].map(|stream| keys.settings("a", stream));
+        let exclusive = "segment%2Dstart:exclusive:3600";
+        let expected = ["segment%2Dstart:inclusive:3600", exclusive, &format!("{exclusive}:172800")];
+        assert_eq!(settings, expected);
+        let series = |stream: &str| Series { stream: stream.into(), account: "a".into(), ..series(false) };
+        assert!(keys.series(&series("kept")).contains(":segment%2Dstart:exclusive:kept:"));
+        assert!(keys.series(&series("other")).contains(":segment%2Dstart:inclusive:other:"));
     }
 
     #[test]
@@ -232,8 +329,12 @@ mod tests {
         assert_eq!(CellKey::parse("kore", cell.as_bytes()), Some(parsed));
         let earlier = cell.replace(":c3:", ":c1:");
         assert_eq!(CellKey::parse("kore", earlier.as_bytes()), Some(parsed));
-        for other in [keys().wrong_field("a:1"), cell.replace(":c3:", ":p1:"), format!("{cell}:1"), format!("x{cell}")]
-        {
+        for other in [
+            keys().wrong_field(&keys().field_scope(&"a:1".into(), "s")),
+            cell.replace(":c3:", ":p1:"),
+            format!("{cell}:1"),
+            format!("x{cell}"),
+        ] {
             assert_eq!(CellKey::parse("kore", other.as_bytes()), None, "{other}");
         }
     }

@@ -40,6 +40,7 @@ use tokio::sync::mpsc;
 use self::keys::ChunkKeys;
 use self::write::ChunkWrite;
 use super::window_field::WindowFields;
+use crate::clock::Clock;
 use crate::config;
 use crate::redis_client::{Command, RedisClient, Reply};
 use crate::replicas::{Cipher, FetchSettings, Mailbox};
@@ -92,6 +93,7 @@ struct Inner {
     cipher: Arc<Cipher>,
     purges: Arc<dyn PurgeCheck>,
     fields: WindowFields,
+    clock: Clock,
     /// Bytes of chunks that wait to be written.
     queued_bytes: AtomicUsize,
 }
@@ -101,18 +103,20 @@ impl RedisTier {
     pub(super) fn new(
         redis: &config::RedisConfig,
         mailbox: &Mailbox,
-        window: &config::WindowConfig,
+        series_settings: &config::SeriesSettings,
         purges: Arc<dyn PurgeCheck>,
         fields: &WindowFields,
+        clock: &Clock,
     ) -> Self {
         let inner = Arc::new(Inner {
             redis: mailbox.redis().clone(),
-            keys: ChunkKeys::new(&redis.prefix, window),
+            keys: ChunkKeys::new(&redis.prefix, series_settings),
             ttl: redis.ttl,
             max_value: usize::try_from(redis.max_value).unwrap_or(usize::MAX),
             cipher: mailbox.cipher().clone(),
             purges,
             fields: fields.clone(),
+            clock: clock.clone(),
             queued_bytes: AtomicUsize::default(),
         });
         let (writes, queued) = mpsc::unbounded_channel();
@@ -120,9 +124,9 @@ impl RedisTier {
         Self { inner, writes }
     }
 
-    /// The settings by which chunks are divided, with the version of messages: only replicas with equal ones fetch for
-    /// each other.
-    pub(super) fn settings(&self) -> FetchSettings {
-        FetchSettings::new(&self.inner.keys.settings())
+    /// The settings by which chunks of a stream are divided, with the version of messages: only replicas with equal ones
+    /// fetch for each other.
+    pub(super) fn settings(&self, account: &str, stream: &str) -> FetchSettings {
+        FetchSettings::new(&self.inner.keys.settings(account, stream))
     }
 }

@@ -1,6 +1,5 @@
 //! Writes chunks into their cells in the background, and deletes those that were purged.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +9,7 @@ use tokio::sync::mpsc;
 use super::keys::{ChunkField, value_name};
 use super::{CELLS_PER_READ, Inner, RedisTier};
 use crate::cache::chunk::Chunk;
+use crate::cache::window_field::FieldScope;
 use crate::redis_client::{Command, ConnectionError, Reply};
 use crate::request::Series;
 use crate::telemetry;
@@ -67,6 +67,10 @@ impl Inner {
         self.purges.is_purged(account, stream, chunk.interval(), chunk.epoch())
     }
 
+    fn scope_of(&self, ChunkWrite { account, stream, .. }: &ChunkWrite) -> FieldScope {
+        self.keys.field_scope(account, stream)
+    }
+
     /// Writes queued chunks until all tiers are dropped.
     pub(super) async fn write_queued(self: Arc<Self>, mut queued: mpsc::UnboundedReceiver<ChunkWrite>) {
         let mut writes = Vec::new();
@@ -81,17 +85,22 @@ impl Inner {
         }
     }
 
-    /// Writes those chunks that Redis does not have yet, of accounts whose `window.field` is not known to be wrong.
+    /// Writes those chunks that Redis does not have yet, and whose `window.field` is not known to be wrong.
     /// Returns the result for the metric; `None` if there was nothing to write.
     async fn write(self: &Arc<Self>, mut writes: Vec<ChunkWrite>) -> Option<&'static str> {
         writes.retain(|write| !write.chunk.is_shared());
-        let accounts: HashSet<Arc<str>> = writes.iter().map(|write| write.account.clone()).collect();
+        let mut scopes: Vec<FieldScope> = Vec::new();
+        for scope in writes.iter().map(|write| self.scope_of(write)) {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
         let mut has_failed = false;
-        for account in accounts {
-            let is_usable = self.is_usable(&account, None).await;
+        for scope in scopes {
+            let is_usable = self.is_usable(&scope, None).await;
             has_failed |= is_usable.is_none();
             if is_usable != Some(true) {
-                writes.retain(|write| write.account != account);
+                writes.retain(|write| self.scope_of(write) != scope);
             }
         }
         has_failed |= self.write_into_cells(&writes).await.is_err();
@@ -105,15 +114,18 @@ impl Inner {
         }
         let list = writes.iter().map(|write| Command::new("HKEYS").arg(write.key.clone())).collect();
         let existing = self.redis.run(list).await?;
-        let ttl = self.ttl.as_secs().max(1).to_string();
+        let now = self.clock.now();
         let (mut commands, mut written) = (Vec::new(), Vec::new());
         for (write, existing) in writes.iter().zip(existing).filter(|(write, _)| !self.is_write_purged(write)) {
-            let ChunkWrite { key, chunk, .. } = write;
+            let ChunkWrite { account, stream, key, chunk } = write;
+            // A whole cell that is too old is gone after a second.
+            let ttl =
+                self.keys.ttl(account, stream, chunk.interval().start, now, self.ttl).as_secs().max(1).to_string();
             let Some((field, value)) = self.encode(key, chunk) else { continue };
             let covered = covered_fields(chunk, existing);
             written.push((commands.len(), write));
             commands.push(Command::new("HSET").arg(key.clone()).arg(field).arg(value));
-            commands.push(Command::new("EXPIRE").arg(key.clone()).arg(ttl.clone()));
+            commands.push(Command::new("EXPIRE").arg(key.clone()).arg(ttl));
             if !covered.is_empty() {
                 commands.push(Command::new("HDEL").arg(key.clone()).args(covered));
             }

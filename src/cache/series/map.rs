@@ -52,9 +52,9 @@ impl SeriesMap {
         }
     }
 
-    /// Removes all chunk entries of an account.
-    pub(in crate::cache) fn clear(&self, account: &str, memory: &Memory) {
-        for (_, state) in self.account_series(account) {
+    /// Removes all chunk entries of those streams of an account for which `is_affected` returns true.
+    pub(in crate::cache) fn clear(&self, account: &str, is_affected: impl Fn(&str) -> bool, memory: &Memory) {
+        for (_, state) in self.account_series(account).into_iter().filter(|(stream, _)| is_affected(stream)) {
             state.lock().clear_entries(memory);
         }
     }

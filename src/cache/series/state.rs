@@ -11,7 +11,7 @@ use super::run_length::RunLengthPolicy;
 use crate::cache::chunk::Chunk;
 use crate::cache::store::{CacheEntry, EntryIndex, Memory};
 use crate::sync::{Mutex, MutexGuard};
-use crate::window::{Density, Interval, IntervalSet};
+use crate::window::{Density, Interval, IntervalSet, Timestamp};
 
 /// How long an interval is remembered whose windows must be fetched exactly.
 const EXACT_LIFETIME: Duration = Duration::from_hours(1);
@@ -120,6 +120,19 @@ impl SeriesState {
         purged.len()
     }
 
+    /// Removes the chunks that end at `timestamp` or before. Returns how many were in memory.
+    pub(in crate::cache) fn remove_before(&mut self, timestamp: Timestamp, memory: &Memory) -> usize {
+        let mut removed: HashSet<_> = self.entries.remove_before(timestamp).into_iter().collect();
+        let old = self.exact.extract_if(|(interval, _), _| interval.end <= timestamp);
+        removed.extend(old.map(|(_, entry)| entry.id));
+        // A chunk may have been evicted before.
+        removed.retain(|id| memory.contains(*id));
+        for id in &removed {
+            memory.remove(*id);
+        }
+        removed.len()
+    }
+
     /// Density of the cached items; `open` returns the chunk of an entry, unless it is not in memory. The items of a
     /// chunk on disk count as evenly distributed.
     pub(in crate::cache) fn density(&self, open: impl Fn(&CacheEntry) -> Option<Arc<Chunk>>) -> Density {
@@ -182,7 +195,6 @@ impl SharedSeriesState {
 mod tests {
     use super::*;
     use crate::cache::chunk::Settled;
-    use crate::window::Timestamp;
 
     fn empty_chunk() -> Arc<Chunk> {
         Arc::new(Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &[]))
@@ -222,6 +234,36 @@ mod tests {
         assert_eq!(covered, [(at(0), at(3), older.id), (at(3), at(5), newer.id), (at(5), at(10), older.id)]);
         assert!(!state.insert(false, insert(3, 5, 60), &memory), "all of it is covered by a newer one");
         assert!(memory.contains(newer.id) && memory.contains(older.id));
+    }
+
+    #[test]
+    fn chunk_is_removed_when_all_of_it_is_too_old() {
+        let memory = Memory::new(100_000);
+        let at = Timestamp::from_seconds;
+        let insert = |state: &mut SeriesState, agentic, from, to, fetched| {
+            let interval = Interval::new(at(from), at(to));
+            let entry = CacheEntry::insert(&Arc::new(Chunk::new(interval, at(fetched), Settled::Yes, &[])), &memory);
+            assert!(state.insert(agentic, entry.clone(), &memory));
+            entry
+        };
+        let mut state = SeriesState::default();
+        let wide = insert(&mut state, false, 0, 10, 50);
+        let (within, other) = (insert(&mut state, false, 3, 5, 60), insert(&mut state, true, 2, 12, 50));
+        let exact = insert(&mut SeriesState::default(), false, 1, 6, 50);
+        state.exact.insert((exact.chunk, false), exact.clone());
+        let token = state.entries.validity_token();
+        let kept = |entries: [&CacheEntry; 4]| entries.map(|entry| memory.contains(entry.id));
+        assert_eq!(state.remove_before(at(4), &memory), 0);
+        assert!(token.is_valid(), "nothing was removed");
+        assert_eq!(
+            (state.remove_before(at(6), &memory), kept([&wide, &within, &other, &exact])),
+            (2, [true, false, true, false])
+        );
+        assert!(!token.is_valid() && state.exact.is_empty());
+        let interval_after = |entries: &EntryIndex| entries.by_agentic(false).within(Interval::EVER).count();
+        assert_eq!(interval_after(&state.entries), 2, "the chunk around it is not too old");
+        assert_eq!((state.remove_before(at(12), &memory), kept([&wide, &within, &other, &exact])), (2, [false; 4]));
+        assert!(state.entries.is_empty());
     }
 
     #[test]

@@ -240,6 +240,22 @@ impl EntryIndex {
         own.for_each(|entry| entry.slot = None);
     }
 
+    /// Removes the entries of chunks that end at `timestamp` or before. Returns the keys of these chunks, some of them
+    /// more than once. Costs nothing where there are none.
+    pub(in crate::cache) fn remove_before(&mut self, timestamp: Timestamp) -> Vec<ChunkId> {
+        let before = Interval::new(Timestamp::MIN, timestamp);
+        let kinds = [&self.entries.non_agentic, &self.entries.agentic];
+        let found = kinds.into_iter().flat_map(|entries| entries.within(before));
+        let old: Vec<_> = found
+            .filter(|(_, entry)| entry.chunk.end <= timestamp)
+            .map(|(interval, entry)| (interval, entry.id))
+            .collect();
+        for (interval, _) in &old {
+            self.remove(*interval);
+        }
+        old.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// A token that is valid until an entry is removed or replaced that time alone would not have changed.
     pub(in crate::cache) fn validity_token(&self) -> ValidityToken {
         self.generation.token()

@@ -109,7 +109,7 @@ impl TestRun {
 pub(super) fn layer(
     memory: u64,
     freshness: Vec<FreshnessTier>,
-) -> (config::WindowConfig, config::QuotaConfig, CacheLayer) {
+) -> (config::SeriesSettings, config::QuotaConfig, CacheLayer) {
     let window = config::WindowConfig {
         field: "segmentStartTime".into(),
         upper_bound: UpperBound::Exclusive,
@@ -123,9 +123,10 @@ pub(super) fn layer(
         config::QuotaConfig { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
     let clock = Clock::manual(at(5_000));
     let quotas = QuotaManager::new(&[], &quota, 8, Duration::ZERO, &clock.clone().into()).unwrap();
-    let handles = CacheHandles::new(&cache, None, None, &quotas, &clock);
-    let layer = CacheLayer::new(&handles, &window, &quota, &quotas, &RunLimiters::default(), &clock);
-    (window, quota, layer)
+    let settings = config::SeriesSettings::new(&window, &[]);
+    let handles = CacheHandles::new(&cache, &settings, None, None, &quotas, &clock);
+    let layer = CacheLayer::new(&handles, &settings, &quota, &quotas, &RunLimiters::default(), &clock);
+    (settings, quota, layer)
 }
 
 pub(super) struct TestHarness {

@@ -147,7 +147,8 @@ async fn purge_removes_only_overlapping_chunks() {
 #[tokio::test(start_paused = true)]
 async fn purge_removes_uncut_windows_as_a_whole() {
     let mut harness = TestHarness::new();
-    harness.stage.0.window_fields.mark_wrong_elsewhere(&"a".into());
+    let fetcher = &harness.stage.0;
+    fetcher.window_fields.mark_wrong_elsewhere(&fetcher.settings.field_scope(&series()));
     harness.fill(&series(), 0, 100).await;
     harness.assert_hit(&series(), 0, 100).await;
     let before = harness.request_old(0, 200).await;

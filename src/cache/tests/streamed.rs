@@ -30,7 +30,7 @@ struct StreamHarness {
 
 impl StreamHarness {
     fn new(memory: u64) -> Self {
-        let (window, _, cache) = layer(memory, Vec::new());
+        let (settings, _, cache) = layer(memory, Vec::new());
         let there = Arc::new(Mutex::new((0..ROWS).map(|n| row(FIRST + n * MINUTE)).collect::<Vec<_>>()));
         let calls = Arc::new(Semaphore::new(0));
         let below = service_fn({
@@ -45,7 +45,7 @@ impl StreamHarness {
                 }
             }
         });
-        let paging = PagingLayer::new(&window, &RunLimiters::default(), &cache.clock).layer(below);
+        let paging = PagingLayer::new(&settings, &RunLimiters::default(), &cache.clock).layer(below);
         Self { stage: cache.layer(paging), rows: there, calls }
     }
 

@@ -114,7 +114,7 @@ async fn missing_item_makes_field_wrong_until_others_are_found() {
     answered(cut_meanwhile).await;
     whole.succeed();
     answered(pending).await;
-    assert_eq!(harness.stage.0.window_fields.wrong_accounts().len(), 1);
+    assert_eq!(harness.stage.0.window_fields.wrong_fields().len(), 1);
     assert!(!harness.is_cut(OLD).await, "what was cut is removed");
 
     // Later, an item of each uncut window is checked; one that is missing confirms the result.
@@ -122,7 +122,7 @@ async fn missing_item_makes_field_wrong_until_others_are_found() {
     assert!(!harness.is_cut(OLD + 5_000).await);
     harness.next_run().await.succeed_without_items();
     settle().await;
-    assert_eq!(harness.stage.0.window_fields.wrong_accounts().len(), 1);
+    assert_eq!(harness.stage.0.window_fields.wrong_fields().len(), 1);
     tokio::time::advance(Duration::from_mins(1)).await;
     for window in 0..3 {
         assert!(!harness.is_cut(OLD + 6_000 + 200 * window).await);
@@ -131,11 +131,11 @@ async fn missing_item_makes_field_wrong_until_others_are_found() {
         second.succeed();
         settle().await;
     }
-    assert!(harness.stage.0.window_fields.wrong_accounts().is_empty());
+    assert!(harness.stage.0.window_fields.wrong_fields().is_empty());
     assert!(harness.is_cut(OLD + 7_000).await);
     // The item of the first check is not checked again.
     let (_, _, second) = harness.fail(OLD + 8_000, misplaced(77)).await;
-    assert!(second.is_none() && harness.stage.0.window_fields.wrong_accounts().is_empty());
+    assert!(second.is_none() && harness.stage.0.window_fields.wrong_fields().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +172,7 @@ async fn series_with_shifted_windows_affects_only_itself() {
         assert!(!elsewhere.is_cut(), "any window of the series may be shifted");
         elsewhere.succeed();
         answered(pending).await;
-        assert!(harness.stage.0.window_fields.wrong_accounts().is_empty());
+        assert!(harness.stage.0.window_fields.wrong_fields().is_empty());
         harness = TestHarness::new();
     }
 }
@@ -185,13 +185,13 @@ async fn windows_without_timestamps_make_field_wrong_unless_others_had() {
             assert!(harness.is_cut(OLD).await);
         }
         for window in 1..=3 {
-            assert!(harness.stage.0.window_fields.wrong_accounts().is_empty(), "too few windows to decide");
+            assert!(harness.stage.0.window_fields.wrong_fields().is_empty(), "too few windows to decide");
             let (pending, whole, second) = harness.fail(OLD + 1_000 * window, PagingError::AllWithoutTimestamp).await;
             assert!(second.is_none());
             whole.succeed();
             answered(pending).await;
         }
-        assert_eq!(harness.stage.0.window_fields.wrong_accounts().len(), wrong);
+        assert_eq!(harness.stage.0.window_fields.wrong_fields().len(), wrong);
         assert_eq!(harness.is_cut(OLD + 9_000).await, wrong == 0);
     }
 }

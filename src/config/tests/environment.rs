@@ -39,6 +39,11 @@ fn variable_overrides_the_file() {
             ("KOREGATE__ACCOUNTS__0__CLIENT_ID", "cs-9"),
             ("KOREGATE__ACCOUNTS__0__TOKEN__SCHEME", "bearer"),
             ("KOREGATE__ACCOUNTS__0__STREAMS", "[\"st-1\"]"),
+            ("KOREGATE__ACCOUNTS__0__RETENTION", "400d"),
+            ("KOREGATE__ACCOUNTS__0__WINDOW__FIELD", "end"),
+            ("KOREGATE__ACCOUNTS__0__STREAM_SETTINGS__0__STREAM", "st-1"),
+            ("KOREGATE__ACCOUNTS__0__STREAM_SETTINGS__0__WINDOW", "{ settle_after = \"1h\" }"),
+            ("KOREGATE__ACCOUNTS__0__STREAM_SETTINGS__0__WINDOW__UPPER_BOUND", "exclusive"),
             ("KOREGATE__CALLERS__0__NAME", "etl"),
             ("KOREGATE__CALLERS__0__API_KEY_SHA256", &"0".repeat(64)),
             ("KOREGATE__CALLERS__0__STREAMS__0", "st-1"),
@@ -66,6 +71,10 @@ fn variable_overrides_the_file() {
         ("acc-1", "cs-9", TokenScheme::Bearer)
     );
     assert_eq!(account.streams, NamePatterns::Only(vec!["st-1".to_owned()]));
+    let settings = SeriesSettings::new(window, &config.accounts);
+    let WindowSettings { field, upper_bound, settle_after, retention, .. } = &**settings.for_series("acc-1", "st-1");
+    assert_eq!((&**field, *upper_bound), ("end", UpperBound::Exclusive));
+    assert_eq!((*settle_after, retention.unwrap().0), (Duration::from_hours(1), Duration::from_hours(400 * 24)));
     assert_eq!(&*config.callers[0].name, "etl");
     assert_eq!(config.callers[0].api_key_sha256, [[0; 32]]);
     assert_eq!(config.callers[0].streams, NamePatterns::Only(vec!["st-1".to_owned(), "st-2".to_owned()]));

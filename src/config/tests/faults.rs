@@ -140,6 +140,42 @@ fn problem_of_the_file_names_its_line_and_key() {
             "[[accounts]]\naccount_id = \"acc-2\"\nclient_id = \"a\\nb\"\nclient_secret = { env = \"SECRET\" }",
             "7: accounts[1].client_id: holds a control character".to_owned(),
         ),
+        // Settings of accounts and streams.
+        ("retention = \"0s\"", "5: accounts[0].retention: must be more than zero".to_owned()),
+        ("retention = \"1500ms\"", "5: accounts[0].retention: must be whole seconds".to_owned()),
+        (
+            "\nwindow = { settle_after = \"1 day\" }",
+            format!("6: accounts[0].window.settle_after: \"1 day\" {DURATION}"),
+        ),
+        ("window = { chunk = \"1h\" }", "5: accounts[0].window.chunk: unknown key".to_owned()),
+        (
+            "[[accounts.stream_settings]]\nretention = \"1d\"",
+            "5: accounts[0].stream_settings[0].stream: is missing".to_owned(),
+        ),
+        (
+            "streams = [\"st-1\"]\nstream_settings = [\n  { stream = \"st-1\" },\n  { stream = \"st-2\" },\n]",
+            "8: accounts[0].stream_settings[1].stream: \"st-2\" is none of the `streams` of the account".to_owned(),
+        ),
+        (
+            "stream_settings = [\n  { stream = \"st-1\" },\n  { stream = \"st-1\" },\n]",
+            "7: accounts[0].stream_settings[1].stream: \"st-1\" has settings in another entry too".to_owned(),
+        ),
+        (
+            "stream_settings = [{ stream = \"*\" }]",
+            "5: accounts[0].stream_settings[0].stream: must be one stream; what holds for all of them is set for the \
+             account"
+                .to_owned(),
+        ),
+        (
+            "[[accounts.stream_settings]]\nstream = \"st-1\"\nwindow = { upper_bound = \"open\" }",
+            "7: accounts[0].stream_settings[0].window.upper_bound: is \"open\"; it must be \"inclusive\" or \
+             \"exclusive\""
+                .to_owned(),
+        ),
+        (
+            "[[accounts.stream_settings]]\nstream = \"st-1\"\nretentoin = \"1d\"",
+            "7: accounts[0].stream_settings[0].retentoin: unknown key; did you mean `retention`?".to_owned(),
+        ),
         // Window.
         ("[window]\nfield = \"\"", "6: window.field: is empty".to_owned()),
         (

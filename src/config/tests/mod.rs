@@ -64,6 +64,7 @@ fn documented_file_holds_the_defaults() {
 
     // Only keys without a default are given.
     let required = minimal.clone()
+        + "retention = \"400d\"\nstream_settings = [{ stream = \"st-1\", retention = \"30d\" }]\n"
         + &format!("[[callers]]\nname = \"bi-etl\"\napi_key_sha256 = \"{}\"\n", "0".repeat(64))
         + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
         + "[admin]\ntoken = { env = \"SECRET\" }\n"
@@ -119,6 +120,12 @@ const UNUSUAL: &str = r#"
 streams = ["st-1", "st-2"]
 token = { lifetime = "59m", refresh_ahead = "0s", scheme = "bearer", jti = "per-request" }
 quota = { limits = [{ requests = 18000, per = "1h" }] }
+retention = "400d"
+window = { settle_after = "2d", freshness = [{ younger_than = "2d", max_age = "1m" }] }
+stream_settings = [
+  { stream = "st-2", window = { field = "other \"start\"", upper_bound = "inclusive", freshness = [] } },
+  { stream = "st-1", retention = "30d" },
+]
 
 [server]
 listen = "[::1]:0"
@@ -216,6 +223,9 @@ client_secret = "[redacted]"
 streams = ["st-1", "st-2"]
 token = { lifetime = "59m", refresh_ahead = "0s", scheme = "bearer", jti = "per-request" }
 quota = { limits = [{ requests = 18000, per = "1h" }] }
+retention = "400d"
+window = { field = "metrics.start", upper_bound = "exclusive", settle_after = "2d", freshness = [{ younger_than = "2d", max_age = "1m" }] }
+stream_settings = [{ stream = "st-1", retention = "30d", window = { field = "metrics.start", upper_bound = "exclusive", settle_after = "2d", freshness = [{ younger_than = "2d", max_age = "1m" }] } }, { stream = "st-2", retention = "400d", window = { field = 'other "start"', upper_bound = "inclusive", settle_after = "2d", freshness = [] } }]
 
 [window]
 field = "metrics.start"

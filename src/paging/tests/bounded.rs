@@ -57,7 +57,7 @@ fn run_open(rows: Upstream, end: i64) -> Played {
             async move { Ok::<_, QuotaError>(page) }
         }
     });
-    let settings = config::WindowConfig { settle_after: Duration::from_hours(24), ..window(bound) };
+    let settings = window_settled_after(bound, Duration::from_hours(24));
     let layer = PagingLayer::new(&settings, &RunLimiters::default(), &Clock::manual(Timestamp::from_seconds(end)));
     let (run, _told) = new_run(seconds(0, end), PlacementCheck::Checked, RunWaiters::new(Requester::anyone()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -103,16 +103,21 @@ fn json((at, name): &(Timestamp, String)) -> Bytes {
     format!(r#"{{"segmentID":"{name}","segmentStartTime":"{at}","n":1.0}}"#).into()
 }
 
-fn window(upper_bound: UpperBound) -> config::WindowConfig {
-    config::WindowConfig {
+fn window(upper_bound: UpperBound) -> config::SeriesSettings {
+    window_settled_after(upper_bound, Duration::ZERO)
+}
+
+fn window_settled_after(upper_bound: UpperBound, settle_after: Duration) -> config::SeriesSettings {
+    let window = config::WindowConfig {
         field: "segmentStartTime".into(),
         upper_bound,
-        settle_after: Duration::ZERO,
+        settle_after,
         freshness: Vec::new(),
         // Short, so that many items are handed over before the scan ends.
         chunk: Duration::from_secs(20),
         max_span: Duration::MAX,
-    }
+    };
+    config::SeriesSettings::new(&window, &[])
 }
 
 /// Keeps the parts of a run as they are.

@@ -1,5 +1,7 @@
 //! Events of the cache, and of the checks that it relies on: `window.field` and the clock.
 
+use std::fmt::Display;
+
 use metrics::{counter, gauge};
 
 /// The bytes that a tier of the cache holds now.
@@ -13,31 +15,53 @@ pub fn not_stored(reason: &'static str) {
     counter!("koregate_not_stored_total", "reason" => reason).increment(1);
 }
 
-/// The upstream selects on another timestamp than `window.field` names.
-pub fn window_field_wrong(account: &str) {
+/// Chunks in memory, or cells in Redis, were deleted because they are older than the retention.
+pub fn retention_removed(tier: &'static str, count: u64) {
+    if count > 0 {
+        counter!("koregate_retention_removed_total", "tier" => tier).increment(count);
+        tracing::info!(tier, count, "what is older than the retention was deleted");
+    }
+}
+
+/// What is older than the retention could not be deleted from Redis.
+pub fn retention_sweep_failed(account: &str, error: &dyn Display) {
+    tracing::warn!(account, %error, "what is older than the retention could not be deleted from Redis; it is tried again");
+}
+
+/// The upstream selects on another timestamp than `field`, the `window.field` of an account or of streams of it.
+pub fn window_field_wrong(account: &str, field: &str) {
     gauge!("koregate_window_field_wrong", "account" => account.to_owned()).set(1.0);
     tracing::error!(
         account,
-        "the upstream does not select on the timestamp that window.field names: windows of this account are no longer \
-         cut, and only exact windows are served; set window.field to the timestamp that the upstream selects on"
+        field,
+        "the upstream does not select on the timestamp that window.field names: windows of this account that are cut \
+         by it are no longer cut, and only exact windows are served; set window.field to the timestamp that the \
+         upstream selects on"
     );
 }
 
-/// The verdict of [`window_field_wrong`] is withdrawn.
-pub fn window_field_right(account: &str) {
-    gauge!("koregate_window_field_wrong", "account" => account.to_owned()).set(0.0);
-    tracing::warn!(account, "items lie where window.field says after all: windows of this account are cut again");
+/// The verdict of [`window_field_wrong`] is withdrawn; for all fields of the account without a `field`.
+/// `is_all_right`: whether no other field of the account is wrong.
+pub fn window_field_right(account: &str, field: Option<&str>, is_all_right: bool) {
+    if is_all_right {
+        gauge!("koregate_window_field_wrong", "account" => account.to_owned()).set(0.0);
+    }
+    tracing::warn!(
+        account,
+        field,
+        "items lie where window.field says after all: windows of this account are cut again"
+    );
 }
 
 /// The second of an item's timestamp was searched for the item: whether it was found, `None` if that is unknown.
-pub fn window_field_trial(account: &str, found: Option<bool>) {
+pub fn window_field_trial(account: &str, field: &str, found: Option<bool>) {
     let result = match found {
         Some(true) => "found",
         Some(false) => "absent",
         None => "unknown",
     };
     counter!("koregate_window_field_trials_total", "account" => account.to_owned(), "result" => result).increment(1);
-    tracing::warn!(account, result, "an item was looked for in the second that window.field names");
+    tracing::warn!(account, field, result, "an item was looked for in the second that window.field names");
 }
 
 /// The clocks of this machine and of the upstream began to differ by more than a minute, or agree again.

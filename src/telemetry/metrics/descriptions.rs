@@ -3,7 +3,7 @@
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str); 21] = [
+const COUNTERS: [(&str, &str); 22] = [
     ("koregate_connections_cut_total", "Connections that were refused or cut, by the limit that they exceeded"),
     ("koregate_errands_total", "Windows that a leader fetches for a follower, by side and result"),
     ("koregate_fleet_apart_total", "Times that this replica found that the leader has other settings"),
@@ -18,6 +18,7 @@ const COUNTERS: [(&str, &str); 21] = [
     ("koregate_redis_reads_total", "Values read from Redis, by result"),
     ("koregate_redis_writes_total", "Writes of chunks to Redis, by result"),
     ("koregate_requests_total", "Requests that have ended, by outcome"),
+    ("koregate_retention_removed_total", "Chunks in memory and cells in Redis that were deleted as too old, by tier"),
     ("koregate_runs_failed_total", "Runs that failed"),
     ("koregate_runs_torn_total", "Runs whose rows moved while they were paged"),
     ("koregate_upstream_calls_avoided_total", "Calls that callers would have made beyond those that were made"),

@@ -5,5 +5,6 @@ mod clock_skew;
 mod density;
 mod freshness;
 mod replay;
+mod stream_settings;
 mod upstream_calls;
 mod window_field;

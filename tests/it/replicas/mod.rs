@@ -8,6 +8,7 @@ mod idle_traffic;
 mod redis_failures;
 mod redis_values;
 mod replica_set;
+mod retention;
 mod rolling_update;
 mod shared_cache;
 mod shared_fetch;

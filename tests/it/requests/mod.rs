@@ -4,4 +4,5 @@ mod dry_run;
 mod filters;
 mod parameters;
 mod refusals;
+mod retention;
 mod windows;
