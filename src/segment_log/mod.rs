@@ -1,5 +1,6 @@
-//! Segment log: an append-only log of records in the files of one directory, bounded in bytes, for a cache on disk. Its
-//! records are bytes with a short description (the meta bytes); what they mean is the caller's business.
+//! Segment log: an append-only log of records in the files of one directory, bounded in bytes: what lies in the directory of
+//! the disk tier, and what is evicted. A record is bytes with a short description (the meta bytes); what they mean is the
+//! caller's business.
 //!
 //! Records are appended to the active segment, which is followed by a new one when it is full. What was not used for
 //! longest is evicted by segment, so that no record is ever moved or rewritten, with one exception: erasure overwrites

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::record::RecordMeta;
-use super::{DiskState, DiskTier, Inner};
+use super::state::DiskState;
+use super::tier::{DiskTier, Inner};
 use crate::blocking::spawn_work;
 use crate::cache::redis::PurgeCheck;
 use crate::cache::store::ChunkFacts;

@@ -1,16 +1,17 @@
-//! The life of the tier: opens the log, learns what was purged, makes the entries of what is there, and writes from then
-//! on. Whatever fails is tried again.
+//! What happens at the start with what is on disk: the log is opened, the purges are learned, and the entries are made
+//! again. Then chunks are written until the tier is dropped. Whatever fails is tried again.
 
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::record::{RecordMeta, SeriesDigest, series_from_bytes};
-use super::write::{DiskWrite, write_queued};
-use super::{DiskContext, DiskState, DiskTier, Inner};
+use super::state::DiskState;
+use super::tier::{DiskContext, DiskTier, DiskWrite, Inner};
+use super::write::write_queued;
 use crate::blocking::spawn_work;
 use crate::cache::series::SharedSeriesState;
 use crate::cache::store::{CacheEntry, ChunkFacts};
@@ -21,8 +22,18 @@ use crate::telemetry;
 /// Pause between two attempts to open the directory, or to learn the purges.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
+impl DiskTier {
+    /// Loads what is on disk, and writes from then on. Must be called on a runtime.
+    pub(in crate::cache) fn start(&self, context: DiskContext) {
+        if let Some(queue) = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let inner = Arc::downgrade(&self.0);
+            tokio::spawn(run(inner, Arc::new(context), queue));
+        }
+    }
+}
+
 /// Runs the tier until it is dropped.
-pub(super) async fn run(tier: Weak<Inner>, context: Arc<DiskContext>, queue: mpsc::UnboundedReceiver<DiskWrite>) {
+async fn run(tier: Weak<Inner>, context: Arc<DiskContext>, queue: mpsc::UnboundedReceiver<DiskWrite>) {
     let Some(log) = open(&tier).await else { return };
     loop {
         let why = match context.purges.learn_all().await {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::record::RecordMeta;
-use super::{DiskTier, Inner};
+use super::tier::{DiskTier, Inner};
 use crate::blocking::spawn_work;
 use crate::cache::chunk::Chunk;
 use crate::cache::store::ChunkFacts;

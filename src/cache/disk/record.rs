@@ -1,4 +1,4 @@
-//! The meta bytes of the records in the disk tier, and the text of a series. Pure.
+//! The meta bytes of the records on disk, by which a chunk is known without its bytes, and the text of a series. Pure.
 //!
 //! All numbers little-endian:
 //!

@@ -1,4 +1,5 @@
-//! Writes chunks in the background, and makes room for them.
+//! When chunks are written to disk: in the background, as soon as they are cached; if that fails, again after a pause.
+//! Also makes room for them.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -9,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::record::{CHUNK_META_LEN, RecordMeta, SeriesDigest, series_to_bytes};
-use super::{DiskContext, DiskState, DiskTier, Inner};
+use super::record::{CHUNK_META_LEN, RecordMeta, series_to_bytes};
+use super::state::DiskState;
+use super::tier::{ActiveSegment, DiskContext, DiskTier, DiskWrite, Inner};
 use crate::blocking::spawn_work;
 use crate::cache::chunk::Chunk;
 use crate::cache::store::{CacheEntry, ChunkFacts, ChunkId, EntryIndex};
@@ -29,22 +31,6 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// A segment of which less is still used than this share is written anew before others are evicted.
 const SPARSE_DIVISOR: u64 = 2;
-
-/// A chunk to be written.
-#[derive(Debug)]
-pub(super) struct DiskWrite {
-    series: Arc<Series>,
-    chunk: Arc<Chunk>,
-    /// The key of the chunk in memory, by which its entry is found.
-    id: ChunkId,
-}
-
-/// The segment that is written to, and the series whose text it has.
-#[derive(Debug, Default)]
-pub(super) struct ActiveSegment {
-    number: Option<u32>,
-    series: HashSet<SeriesDigest>,
-}
 
 impl DiskTier {
     /// Queues a chunk of a series, with its key in memory, to be written in the background; dropped if too many bytes

@@ -30,7 +30,7 @@ async fn purged_window_stream_or_account_is_refetched() {
         report,
         json!({
             "account": ACCOUNT, "stream": "st-test", "from": "2026-02-23", "to": "2026-02-23", "epoch": epoch,
-            "memory_chunks": CHUNKS, "redis_chunks": null, "replicas": null, "complete": true, "left": []
+            "memory_chunks": CHUNKS, "disk_chunks": null, "redis_chunks": null, "replicas": null, "complete": true, "left": []
         })
     );
     assert_eq!((refetch().await, refetch().await), (3, 0));
