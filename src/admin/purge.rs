@@ -99,7 +99,7 @@ impl Admin {
         let account = self.account(request.account.as_deref())?;
         let stream = request.stream.as_deref().map(Arc::from);
         let (purges, purge) =
-            (self.0.handles.cache.purges.clone(), Purge { account: account.clone(), stream, interval });
+            (self.0.handles.cache.purges.clone(), Purge { account: account.clone(), stream, interval, ids: None });
         // A task of its own, so that the purge completes if the client disconnects.
         let purged = tokio::spawn(async move { purges.purge(purge).await }).await.map_err(|_| Refused::Internal)?;
         Ok(report(&account, request, requester, &purged))
