@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::access::Access;
+use super::pending_repeats::PendingRepeats;
 use crate::api::CallerUsage;
 use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
@@ -34,6 +35,7 @@ pub(super) struct AdminInner {
     pub(super) handles: Handles,
     pub(super) memory_limit: u64,
     pub(super) upper_bound: UpperBound,
+    pub(super) repeats: PendingRepeats,
     pub(super) metrics: &'static PrometheusHandle,
 }
 
@@ -59,6 +61,7 @@ impl Admin {
             handles: handles.clone(),
             memory_limit: config.cache.memory,
             upper_bound: config.window.upper_bound,
+            repeats: PendingRepeats::default(),
             metrics: telemetry::init_metrics(),
         }))
     }

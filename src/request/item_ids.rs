@@ -223,15 +223,20 @@ mod tests {
     fn filter_has_the_own_ids_of_items_only() {
         let item = r#"{"agent":{"conversationID":"nested"},"conversation\u0049D":"c\u002d1","botSessionID":17,
             "segmentId":"s","segmentID":null,"conversationID":"c-2","x":[{"segmentID":"nested"}]}"#;
-        let expected =
-            [(IdKind::Conversation, "c-1"), (IdKind::Conversation, "c-2"), (IdKind::Session, "17"), (IdKind::Segment, "s")];
+        let expected = [
+            (IdKind::Conversation, "c-1"),
+            (IdKind::Conversation, "c-2"),
+            (IdKind::Session, "17"),
+            (IdKind::Segment, "s"),
+        ];
         assert_eq!(filter(&[item, r#"{"y":1}"#]), IdFilter::Hashes(hashes(&expected)));
         assert_eq!(filter(&[]), IdFilter::default());
     }
 
     #[test]
     fn filter_of_unreadable_ids_may_hold_any() {
-        for item in [r#"{"segmentID":{"$oid":"1"}}"#, r#"{"segmentID":"\ud800"}"#, r#"{"\ud800":1}"#, "[]", r#"{"a":"#] {
+        for item in [r#"{"segmentID":{"$oid":"1"}}"#, r#"{"segmentID":"\ud800"}"#, r#"{"\ud800":1}"#, "[]", r#"{"a":"#]
+        {
             let filter = filter(&[r#"{"segmentID":"s"}"#, item]);
             assert_eq!(filter, IdFilter::Any, "{item}");
             assert!(filter.may_hold(&hashes(&[(IdKind::Conversation, "c")])));

@@ -1,17 +1,29 @@
 //! Parses a purge request.
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 
 use super::Refused;
+use super::ids::RequestedIds;
+use crate::units::parse_duration;
 use crate::window::{Bound, Interval, Timestamp, UpperBound};
 
-/// A purge request, with its values as spelled.
+/// The longest time after which a purge is repeated.
+const MAX_REPEAT_PAUSE: Duration = Duration::from_hours(30 * 24);
+/// What is said of an unknown parameter.
+const UNKNOWN: &str = "it is not known here; account, stream, from, to, conversationIds, sessionIds, segmentIds and \
+                       repeat_after are";
+
+/// A purge request, with its values as spelled and its ids hashed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PurgeRequest {
     pub(super) account: Option<String>,
     pub(super) stream: Option<String>,
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,
+    pub(super) ids: RequestedIds,
+    pub(super) repeat_after: Option<String>,
 }
 
 impl PurgeRequest {
@@ -20,11 +32,18 @@ impl PurgeRequest {
     pub(super) fn read(query: &str, body: &[u8]) -> Result<Self, Refused> {
         let mut request = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if RequestedIds::is_name(&name) {
+                return Err(bad(&name, "it belongs into the body, as an array of texts"));
+            }
             request.take(&name, value.into_owned())?;
         }
         if !body.iter().all(u8::is_ascii_whitespace) {
             let members: Members = serde_json::from_slice(body).map_err(|error| Refused::BadBody(error.to_string()))?;
             for (name, value) in members.0 {
+                if RequestedIds::is_name(&name) {
+                    request.ids.take(&name, &value)?;
+                    continue;
+                }
                 match serde_json::from_str(value.get()) {
                     Ok(text) => request.take(&name, text)?,
                     Err(_) => return Err(bad(&name, "it is no text")),
@@ -40,7 +59,8 @@ impl PurgeRequest {
             "stream" | "streamId" => &mut self.stream,
             "from" => &mut self.from,
             "to" => &mut self.to,
-            _ => return Err(bad(name, "it is not known here; account, stream, from and to are")),
+            "repeat_after" => &mut self.repeat_after,
+            _ => return Err(bad(name, UNKNOWN)),
         };
         if value.is_empty() {
             return Err(bad(name, "it is empty; leave it out if all is meant"));
@@ -49,6 +69,14 @@ impl PurgeRequest {
             return Err(bad(name, "it stands twice"));
         }
         Ok(())
+    }
+
+    /// After which time the purge is repeated.
+    pub(super) fn repeat_after(&self) -> Result<Option<Duration>, Refused> {
+        let Some(text) = &self.repeat_after else { return Ok(None) };
+        let malformed = "it is no time between 1ms and 30d; write 24h or 7d";
+        let duration = parse_duration(text).filter(|pause| !pause.is_zero() && *pause <= MAX_REPEAT_PAUSE);
+        duration.map(Some).ok_or_else(|| bad("repeat_after", malformed))
     }
 
     /// The interval to purge, with `from` and `to` as for callers.

@@ -94,7 +94,12 @@ mod tests {
 
     #[test]
     fn filter_that_is_cut_or_out_of_order_is_not_taken() {
-        for bytes in [&[1, 0, 0][..], &[1, 0, 0, 0, 1, 1, 1], &[0xfe, 0xff, 0xff, 0xff, 0], &[2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]] {
+        for bytes in [
+            &[1, 0, 0][..],
+            &[1, 0, 0, 0, 1, 1, 1],
+            &[0xfe, 0xff, 0xff, 0xff, 0],
+            &[2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],
+        ] {
             assert_eq!(take(&mut &*bytes), None, "{bytes:?}");
         }
     }

@@ -29,12 +29,7 @@ pub(super) struct Confirmed {
 
 impl PurgeReplicator {
     /// Broadcasts a purge, and collects the confirmations of other replicas that come in time.
-    pub(super) async fn broadcast(
-        &self,
-        account: &Arc<str>,
-        epoch: u64,
-        tombstone: &Tombstone,
-    ) -> Confirmed {
+    pub(super) async fn broadcast(&self, account: &Arc<str>, epoch: u64, tombstone: &Tombstone) -> Confirmed {
         let (number, mut replies) = self.confirmations.register();
         let deadline = Instant::now() + CONFIRMATION_TIMEOUT;
         let (account, tombstone) = (account.clone(), tombstone.clone());

@@ -23,6 +23,8 @@ use crate::request::IdFilter;
 const DELETION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Cells whose fields are listed in one call.
 const CELLS_PER_CALL: usize = 64;
+/// Cells of which the filters of ids are read in one call: each is some kilobytes.
+const CELLS_PER_CALL_WITH_FILTERS: usize = 16;
 
 /// Deletes the chunks of one purge.
 pub(super) struct PurgeDeleter {
@@ -92,9 +94,10 @@ impl PurgeDeleter {
         // Cells of all versions: those that no program reads any more may contain conversations too.
         let (prefix, pattern) = all_cells(&self.prefix, &self.account);
         let mut scan = self.redis.scan(&prefix, &pattern);
+        let cells_per_call = if self.tombstone.ids.is_some() { CELLS_PER_CALL_WITH_FILTERS } else { CELLS_PER_CALL };
         while let Some(keys) = scan.next().await? {
             let cells: Vec<Cell> = keys.into_iter().filter_map(|key| self.overlapped_cell(key)).collect();
-            for cells in cells.chunks(CELLS_PER_CALL) {
+            for cells in cells.chunks(cells_per_call) {
                 let mut listed = self.list(cells).await?;
                 self.take_unaffected(&mut listed).await?;
                 self.delete_listed(listed).await?;
@@ -152,7 +155,7 @@ impl PurgeDeleter {
         let read = |(listed, chunks): &(&mut ListedCell<'_>, Vec<ChunkField>)| {
             Command::new("HMGET").arg(listed.cell.key.clone()).args(chunks.iter().map(ChunkField::ids_name))
         };
-        let replies = self.redis.run(filtered.iter().map(read).collect()).await?;
+        let replies = self.redis.bulk(filtered.iter().map(read).collect()).await?;
         for ((listed, chunks), reply) in filtered.into_iter().zip(replies) {
             let Reply::Array(values) = reply else { return Err(reply.fault()) };
             let may_hold = |chunk: &ChunkField, value: Reply| match value {

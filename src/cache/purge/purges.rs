@@ -56,7 +56,14 @@ impl Purges {
     ) -> Self {
         let inbox = redis.as_ref().map(|(_, mailbox)| mailbox.receive(MessageKind::Purge));
         let replicator = redis.map(|(prefix, mailbox)| PurgeReplicator::new(prefix, mailbox, accounts));
-        let purges = Self(Arc::new(PurgesInner { known: Mutex::default(), series_map, memory, removed: RemovedChunks::default(), clock, replicator }));
+        let purges = Self(Arc::new(PurgesInner {
+            known: Mutex::default(),
+            series_map,
+            memory,
+            removed: RemovedChunks::default(),
+            clock,
+            replicator,
+        }));
         if let Some(inbox) = inbox {
             purges.listen(inbox);
         }

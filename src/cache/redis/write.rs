@@ -127,9 +127,9 @@ impl Inner {
                 write.chunk.set_shared();
             }
         }
-        let deletes = purged.into_iter().map(|(_, ChunkWrite { key, chunk, .. })| {
-            Command::new("HDEL").arg(key.clone()).args(names(&chunk))
-        });
+        let deletes = purged
+            .into_iter()
+            .map(|(_, ChunkWrite { key, chunk, .. })| Command::new("HDEL").arg(key.clone()).args(names(&chunk)));
         self.redis.run(deletes.collect()).await.and(replies.map(drop))
     }
 

@@ -10,8 +10,8 @@ use super::negative_cache::NegativeCache;
 use super::run_length::RunLengthPolicy;
 use crate::cache::chunk::Chunk;
 use crate::cache::store::{CacheEntry, EntryIndex, Memory};
-use crate::sync::{Mutex, MutexGuard};
 use crate::request::IdFilter;
+use crate::sync::{Mutex, MutexGuard};
 use crate::window::{Density, Interval, IntervalSet};
 
 /// How long an interval is remembered whose windows must be fetched exactly.
@@ -122,7 +122,8 @@ impl SeriesState {
         for id in purged.keys() {
             memory.remove(*id);
         }
-        let may_be_purged = |fetch: &InFlightFetch| purged_by(fetch.interval(), fetch.spec.epoch, &IdFilter::Any).is_some();
+        let may_be_purged =
+            |fetch: &InFlightFetch| purged_by(fetch.interval(), fetch.spec.epoch, &IdFilter::Any).is_some();
         self.in_flight.iter().filter(|fetch| may_be_purged(fetch)).for_each(|fetch| fetch.close());
         purged.into_values().collect()
     }
