@@ -265,7 +265,7 @@ impl World {
         let stream = STREAMS[self.random.usize(0..STREAMS.len())];
         let from = (START + self.now).saturating_sub(age);
         let interval = Interval::new(timestamp(from), timestamp(from + length));
-        let purge = Purge { account: ACCOUNT.into(), stream: Some(stream.into()), interval };
+        let purge = Purge { account: ACCOUNT.into(), stream: Some(stream.into()), interval, ids: None };
         let purges = gateway.stack.handles.cache.purges.clone();
         let (records, others) = (self.purges.clone(), self.machines.len() - 1);
         gateway.host.enter(|| {
