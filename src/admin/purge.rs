@@ -1,6 +1,7 @@
 //! `POST /api/v1/purge`: removes data from the cache of all replicas, by time or by the ids that it holds.
 
 mod ids;
+mod refused;
 mod repeat;
 mod report;
 mod request;
@@ -8,7 +9,6 @@ mod request;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -18,8 +18,9 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use serde::Serialize;
 
+use self::refused::{BODY_LIMIT, BODY_TIMEOUT, Refused, bad};
 use self::report::{ErasureReport, PurgeEffect, PurgeReport, Scope};
-use self::request::{PurgeRequest, bad};
+use self::request::PurgeRequest;
 use super::access::AdminRequester;
 use super::response::json;
 use super::state::Admin;
@@ -31,48 +32,6 @@ use crate::window::Interval;
 
 /// Path of the call.
 pub(super) const PATH: &str = "/api/v1/purge";
-/// Largest body, in bytes.
-const BODY_LIMIT: usize = 128 << 10;
-/// Time limit for reading the body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Reason why nothing was purged.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Refused {
-    #[error("{parameter}: {reason}")]
-    BadParameter { parameter: String, reason: &'static str },
-    #[error("the body is no JSON object: {0}")]
-    BadBody(String),
-    #[error("the body broke off, or did not come within {} s", BODY_TIMEOUT.as_secs())]
-    BodyBrokeOff,
-    #[error("the body is larger than {BODY_LIMIT} bytes")]
-    BodyTooLarge,
-    #[error("this account is not configured")]
-    UnknownAccount,
-    #[error("a purge is not asked for by a web page: the request carries an Origin")]
-    FromABrowser,
-    #[error("too many purges wait to be repeated; nothing was purged. Leave repeat_after out, and repeat it yourself")]
-    TooManyRepeats,
-    #[error("an internal error; it may have been purged in part")]
-    Internal,
-}
-
-impl Refused {
-    /// The status, and the last part of the problem's type.
-    const fn kind(&self) -> (StatusCode, &'static str) {
-        match self {
-            Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => {
-                (StatusCode::BAD_REQUEST, "bad-request")
-            }
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
-            Self::UnknownAccount => (StatusCode::NOT_FOUND, "not-found"),
-            Self::FromABrowser => (StatusCode::FORBIDDEN, "forbidden"),
-            Self::TooManyRepeats => (StatusCode::SERVICE_UNAVAILABLE, "too-many-repeats"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-        }
-    }
-}
-
 impl Admin {
     /// Performs the purge that `requester` requests, and returns its result.
     pub(super) async fn purge<B>(&self, request: Request<B>, requester: AdminRequester) -> Response<Full<Bytes>>

@@ -3,8 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::Refused;
-use super::request::bad;
+use super::refused::{Refused, bad};
 use crate::request::{IdHashes, IdKind};
 
 /// Most ids in one request.
