@@ -179,13 +179,11 @@ impl PurgeOrder {
 
     fn respond(&self, effects: &[PurgeEffect], repeat_at: Option<String>) -> Response<Full<Bytes>> {
         let here_only = effects.iter().find(|effect| effect.remote.is_here_only);
-        match (&self.ids, effects) {
-            (None, [effect]) => respond(here_only, PurgeReport { effect, scope: self.scope(), repeat_at }),
-            _ => {
-                let ids = self.request.ids.counts();
-                respond(here_only, ErasureReport::new(effects, self.scope(), ids, repeat_at))
-            }
+        if let (None, [effect]) = (&self.ids, effects) {
+            return respond(here_only, PurgeReport { effect, scope: self.scope(), repeat_at });
         }
+        let ids = self.request.ids.counts();
+        respond(here_only, ErasureReport::new(effects, self.scope(), ids, repeat_at))
     }
 }
 

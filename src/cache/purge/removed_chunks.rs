@@ -18,7 +18,9 @@ impl RemovedChunks {
         if !removed.is_empty() {
             let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let counts = accounts.entry(account.clone()).or_default();
-            removed.iter().for_each(|epoch| *counts.entry(*epoch).or_default() += 1);
+            for epoch in &removed {
+                *counts.entry(*epoch).or_default() += 1;
+            }
             while counts.len() > COUNTED_PURGES {
                 counts.pop_first();
             }

@@ -129,7 +129,7 @@ impl Inner {
         }
         let deletes = purged
             .into_iter()
-            .map(|(_, ChunkWrite { key, chunk, .. })| Command::new("HDEL").arg(key.clone()).args(names(&chunk)));
+            .map(|(_, ChunkWrite { key, chunk, .. })| Command::new("HDEL").arg(key.clone()).args(names(chunk)));
         self.redis.run(deletes.collect()).await.and(replies.map(drop))
     }
 

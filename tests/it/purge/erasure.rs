@@ -43,7 +43,7 @@ impl Erased {
         let held = || items.iter().filter(|item| conversations.contains(&text(item, "conversationID")));
         let segments = held().map(|item| text(item, "segmentID")).collect();
         let hours = held().map(hour_of).collect();
-        Self { segments, hours, conversations }
+        Self { conversations, segments, hours }
     }
 
     /// Deletes them at Kore.
