@@ -8,11 +8,13 @@
 //! | `status.rs` | the state of the gateway, as JSON |
 //! | `page.rs` | the status page |
 //! | `purge.rs` | purges |
+//! | `pending_repeats.rs` | the purges that wait to be repeated |
 //! | `trust.rs` | trusts `window.field` again |
 //! | `response.rs` | responses that must not be cached |
 
 mod access;
 mod page;
+mod pending_repeats;
 mod purge;
 mod response;
 mod service;

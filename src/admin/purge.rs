@@ -1,68 +1,37 @@
-//! `POST /api/v1/purge`: removes data from the cache of all replicas.
+//! `POST /api/v1/purge`: removes data from the cache of all replicas, by time or by the ids that it holds.
 
+mod ids;
+mod refused;
+mod repeat;
 mod report;
 mod request;
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use serde::Serialize;
 
-use self::report::{PurgeReport, RemoteEffect, explain_disk};
-use self::request::{PurgeRequest, bad};
+use self::refused::{BODY_LIMIT, BODY_TIMEOUT, Refused, bad};
+use self::report::{ErasureReport, PurgeEffect, PurgeReport, Scope};
+use self::request::PurgeRequest;
 use super::access::AdminRequester;
 use super::response::json;
 use super::state::Admin;
-use crate::cache::{Purge, PurgeResult};
+use crate::cache::Purge;
 use crate::problem::Problem;
+use crate::request::IdHashes;
 use crate::telemetry;
+use crate::window::{Interval, UpperBound};
 
 /// Path of the call.
 pub(super) const PATH: &str = "/api/v1/purge";
-/// Largest body, in bytes.
-const BODY_LIMIT: usize = 16 << 10;
-/// Time limit for reading the body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Reason why nothing was purged.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Refused {
-    #[error("{parameter}: {reason}")]
-    BadParameter { parameter: String, reason: &'static str },
-    #[error("the body is no JSON object with texts as members: {0}")]
-    BadBody(String),
-    #[error("the body broke off, or did not come within {} s", BODY_TIMEOUT.as_secs())]
-    BodyBrokeOff,
-    #[error("the body is larger than {BODY_LIMIT} bytes")]
-    BodyTooLarge,
-    #[error("this account is not configured")]
-    UnknownAccount,
-    #[error("a purge is not asked for by a web page: the request carries an Origin")]
-    FromABrowser,
-    #[error("an internal error; it may have been purged in part")]
-    Internal,
-}
-
-impl Refused {
-    /// The status, and the last part of the problem's type.
-    const fn kind(&self) -> (StatusCode, &'static str) {
-        match self {
-            Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => {
-                (StatusCode::BAD_REQUEST, "bad-request")
-            }
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
-            Self::UnknownAccount => (StatusCode::NOT_FOUND, "not-found"),
-            Self::FromABrowser => (StatusCode::FORBIDDEN, "forbidden"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-        }
-    }
-}
-
 impl Admin {
     /// Performs the purge that `requester` requests, and returns its result.
     pub(super) async fn purge<B>(&self, request: Request<B>, requester: AdminRequester) -> Response<Full<Bytes>>
@@ -95,15 +64,55 @@ impl Admin {
             return Err(Refused::FromABrowser);
         }
         let request = PurgeRequest::read(head.uri.query().unwrap_or_default(), &read_body(body).await?)?;
-        let account = self.account(request.account.as_deref())?;
-        let upper_bound = self.0.handles.series_settings.widest_upper_bound(&account, request.stream.as_deref());
-        let interval = request.interval(upper_bound)?;
-        let stream = request.stream.as_deref().map(Arc::from);
-        let (purges, purge) =
-            (self.0.handles.cache.purges.clone(), Purge { account: account.clone(), stream, interval });
+        let order = self.order(request, requester)?;
+        let pause = order.request.repeat_after()?;
+        let repeat =
+            pause.map(|pause| Ok((pause, self.0.repeats.reserve().ok_or(Refused::TooManyRepeats)?))).transpose()?;
         // A task of its own, so that the purge completes if the client disconnects.
-        let purged = tokio::spawn(async move { purges.purge(purge).await }).await.map_err(|_| Refused::Internal)?;
-        Ok(report(&account, request, requester, &purged))
+        let admin = self.clone();
+        tokio::spawn(async move {
+            let effects = admin.carry_out(&order).await;
+            order.log(&order.requester, &effects);
+            let repeat_at = pause.map(|pause| (admin.0.clock.now() + pause).to_string());
+            let response = order.respond(&effects, repeat_at);
+            if let Some((pause, permit)) = repeat {
+                admin.repeat(order, pause, permit);
+            }
+            response
+        })
+        .await
+        .map_err(|_| Refused::Internal)
+    }
+
+    fn order(&self, request: PurgeRequest, requester: AdminRequester) -> Result<PurgeOrder, Refused> {
+        let ids = request.ids.hashes();
+        let accounts: Vec<Arc<str>> = match &request.account {
+            // An id is looked for wherever it may be.
+            None if ids.is_some() => self.0.handles.quotas.iter().map(|(account, _)| account.clone()).collect(),
+            name => vec![self.account(name.as_deref())?],
+        };
+        // A window that encloses those of all accounts and streams.
+        let settings = &self.0.handles.series_settings;
+        let bounds = accounts.iter().map(|account| settings.widest_upper_bound(account, request.stream.as_deref()));
+        let is_inclusive = bounds.into_iter().any(|bound| bound == UpperBound::Inclusive);
+        let interval = request.interval(if is_inclusive { UpperBound::Inclusive } else { UpperBound::Exclusive })?;
+        Ok(PurgeOrder { accounts, interval, ids, request, requester })
+    }
+
+    /// Purges each account of an order.
+    async fn carry_out(&self, order: &PurgeOrder) -> Vec<PurgeEffect> {
+        let purges = &self.0.handles.cache.purges;
+        let is_erasure = order.ids.is_some();
+        join_all(order.accounts.iter().map(|account| async move {
+            let purge = Purge {
+                account: account.clone(),
+                stream: order.request.stream.as_deref().map(Arc::from),
+                interval: order.interval,
+                ids: order.ids.clone(),
+            };
+            PurgeEffect::of(account, &purges.purge(purge).await, is_erasure)
+        }))
+        .await
     }
 
     fn account(&self, name: Option<&str>) -> Result<Arc<str>, Refused> {
@@ -134,59 +143,59 @@ where
     }
 }
 
-/// Answers, logs and counts a purge.
-fn report(
-    account: &str,
+/// A purge that is to be done.
+struct PurgeOrder {
+    accounts: Vec<Arc<str>>,
+    interval: Interval,
+    /// The ids of an erasure.
+    ids: Option<IdHashes>,
     request: PurgeRequest,
     requester: AdminRequester,
-    purged: &PurgeResult,
-) -> Response<Full<Bytes>> {
-    let RemoteEffect { is_here_only, redis_chunks, replicas, mut left } = RemoteEffect::of(purged);
-    let disk_chunks = match &purged.disk {
-        Some(Err(why)) => {
-            left.push(explain_disk(why));
-            None
-        }
-        Some(Ok(chunks)) => Some(*chunks),
-        None => None,
-    };
-    let PurgeRequest { stream, from, to, .. } = request;
-    let (epoch, memory_chunks, complete) = (purged.epoch, purged.memory_chunks, left.is_empty());
-    telemetry::purge(&telemetry::PurgeRecord {
-        account,
-        stream: stream.as_deref(),
-        from: from.as_deref(),
-        to: to.as_deref(),
-        requester: &requester,
-        epoch,
-        result: match (is_here_only, complete) {
-            (true, _) => "here_only",
-            (false, false) => "incomplete",
-            (false, true) => "complete",
-        },
-        memory_chunks,
-        disk_chunks,
-        redis_chunks,
-        confirmed: replicas.map_or(0, |replicas| replicas.confirmed),
-        left: (!complete).then(|| left.join("; ")).as_deref(),
-    });
-    let account = account.to_owned();
-    let report = PurgeReport {
-        account,
-        stream,
-        from,
-        to,
-        epoch,
-        memory_chunks,
-        disk_chunks,
-        redis_chunks,
-        replicas,
-        complete,
-        left,
-    };
-    if !is_here_only {
-        return json(StatusCode::OK, &report);
+}
+
+impl PurgeOrder {
+    fn scope(&self) -> Scope<'_> {
+        let PurgeRequest { stream, from, to, .. } = &self.request;
+        Scope { stream: stream.as_deref(), from: from.as_deref(), to: to.as_deref() }
     }
-    let detail = format!("it has left the memory of this replica, and no more: {}", report.left.join("; "));
+
+    /// Logs and counts a purge: who has purged what kind of thing, without an id.
+    fn log(&self, requester: &dyn fmt::Display, effects: &[PurgeEffect]) {
+        let Scope { stream, from, to } = self.scope();
+        let erased = self.ids.is_some().then(|| self.request.ids.counts().to_string());
+        for effect in effects {
+            let PurgeEffect { account, epoch, memory_chunks, disk_chunks, remote, complete } = effect;
+            telemetry::purge(&telemetry::PurgeRecord {
+                account,
+                stream,
+                from,
+                to,
+                erased: erased.as_deref(),
+                requester,
+                epoch: *epoch,
+                result: effect.label(),
+                memory_chunks: *memory_chunks,
+                disk_chunks: *disk_chunks,
+                redis_chunks: remote.redis_chunks,
+                confirmed: remote.replicas.map_or(0, |replicas| replicas.confirmed),
+                left: (!complete).then(|| remote.left.join("; ")).as_deref(),
+            });
+        }
+    }
+
+    fn respond(&self, effects: &[PurgeEffect], repeat_at: Option<String>) -> Response<Full<Bytes>> {
+        let here_only = effects.iter().find(|effect| effect.remote.is_here_only);
+        if let (None, [effect]) = (&self.ids, effects) {
+            return respond(here_only, PurgeReport { effect, scope: self.scope(), repeat_at });
+        }
+        let ids = self.request.ids.counts();
+        respond(here_only, ErasureReport::new(effects, self.scope(), ids, repeat_at))
+    }
+}
+
+/// The response with a report; a problem if an account was purged on this replica only.
+fn respond(here_only: Option<&PurgeEffect>, report: impl Serialize) -> Response<Full<Bytes>> {
+    let Some(effect) = here_only else { return json(StatusCode::OK, &report) };
+    let detail = format!("it has left the memory of this replica, and no more: {}", effect.remote.left.join("; "));
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "purged-here-only", &detail).with_extension(report).response()
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::access::Access;
+use super::pending_repeats::PendingRepeats;
 use crate::api::CallerUsage;
 use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
@@ -33,6 +34,7 @@ pub(super) struct AdminInner {
     pub(super) clock: Clock,
     pub(super) handles: Handles,
     pub(super) memory_limit: u64,
+    pub(super) repeats: PendingRepeats,
     pub(super) metrics: &'static PrometheusHandle,
 }
 
@@ -59,6 +61,7 @@ impl Admin {
             clock,
             handles: handles.clone(),
             memory_limit: config.cache.memory,
+            repeats: PendingRepeats::default(),
             metrics: telemetry::init_metrics(),
         }))
     }

@@ -5,7 +5,7 @@
 //! | message | kind | body |
 //! | --- | --- | --- |
 //! | `QuotaMessage` | `q` | the account, percent-encoded, and `:` with words unless it is `LeaseChanged` |
-//! | `PurgeMessage` | `p` | `bury N EPOCH ACCOUNT STREAM START END`, or `done N` |
+//! | `PurgeMessage` | `p` | `bury N EPOCH ACCOUNT STREAM START END` or `done N`; with ids, `erase N EPOCH ACCOUNT STREAM START END IDS` or `erased N CHUNKS` |
 //! | `FetchMessage` | `e` | JSON, sealed under the name `letter NUL SENDER NUL RECEIVER`; `?` for `Unreadable` |
 //!
 //! The words about a quota are `joined`, `FIRST:COUNT` for a grant, and for permits `borrow:N:CLASS:WEIGHT:CALLER`,
@@ -178,9 +178,12 @@ fn decode_permit(text: &str) -> Option<(u64, PermitMessage)> {
 fn encode_purge(message: &PurgeMessage) -> String {
     match message {
         PurgeMessage::Apply { number, epoch, account, tombstone } => {
-            format!("bury {number} {epoch} {} {tombstone}", key_segment(account))
+            // A replica of an earlier version does not know the second word, and does not confirm the purge.
+            let keyword = if tombstone.ids.is_none() { "bury" } else { "erase" };
+            format!("{keyword} {number} {epoch} {} {tombstone}", key_segment(account))
         }
-        PurgeMessage::Applied { number } => format!("done {number}"),
+        PurgeMessage::Applied { number, chunks: None } => format!("done {number}"),
+        PurgeMessage::Applied { number, chunks: Some(chunks) } => format!("erased {number} {chunks}"),
     }
 }
 
@@ -188,8 +191,12 @@ fn decode_purge(text: &str) -> Option<PurgeMessage> {
     let mut words = text.splitn(5, ' ');
     let (keyword, number) = (words.next()?, words.next()?.parse().ok()?);
     match (keyword, words.next()) {
-        ("done", None) => Some(PurgeMessage::Applied { number }),
-        ("bury", Some(epoch)) => {
+        ("done", None) => Some(PurgeMessage::Applied { number, chunks: None }),
+        ("erased", Some(chunks)) => {
+            let chunks = chunks.parse().ok().filter(|_| words.next().is_none())?;
+            Some(PurgeMessage::Applied { number, chunks: Some(chunks) })
+        }
+        ("bury" | "erase", Some(epoch)) => {
             let epoch = parse_epoch(epoch)?;
             let account = percent_decode_str(words.next()?).decode_utf8().ok()?.into();
             let tombstone = Tombstone::parse(words.next()?);

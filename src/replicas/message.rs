@@ -99,6 +99,8 @@ pub enum PurgeMessage {
     Applied {
         /// The number of [`PurgeMessage::Apply`].
         number: u64,
+        /// How many chunks the sender has removed from its memory, if the purge has ids.
+        chunks: Option<u64>,
     },
 }
 

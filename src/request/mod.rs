@@ -2,15 +2,18 @@
 //! for a run, and how long a wait for the quota may take.
 //!
 //! - [`series_key`](Series): everything that identifies an answer besides its time.
+//! - [`item_ids`](IdFilter): hashes of the ids by which items are erased.
 //! - [`waiters`](RunWaiters): the requests that wait for a run, from the cache down to the scheduler.
 //! - [`queue_timeout`](QueueTimeout): the limit on the time that a request waits for the quota.
 //! - [`rate_limit_status`](RateLimitStatus): the state of the caller's own limit.
 
+mod item_ids;
 mod queue_timeout;
 mod rate_limit_status;
 mod series_key;
 mod waiters;
 
+pub use self::item_ids::{IdFilter, IdHashes, IdKind};
 pub use self::queue_timeout::{QueueTimeout, QueueWait};
 pub use self::rate_limit_status::RateLimitStatus;
 pub use self::series_key::{Filter, KnownFilter, Series};

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::access_counter::AccessCounter;
 use super::layout::{Block, COMMA_BLOCK, Chunk, Damaged, LAST_BLOCK, Row, Settled, Text};
 use crate::paging::Item;
+use crate::request::IdFilter;
 use crate::window::{Interval, Timestamp};
 
 /// Bytes of text at which a block is closed: longer blocks deflate little better, and cost more to inflate.
@@ -57,7 +58,8 @@ impl Chunk {
             Settled::Yes => Vec::new(),
             Settled::No => items.iter().map(|item| xxh3_64(&item.id)).collect(),
         };
-        Self { id_hashes: id_hashes.into(), ..chunk }
+        let ids = IdFilter::of_items(items.iter().map(|item| &*item.json));
+        Self { id_hashes: id_hashes.into(), ids, ..chunk }
     }
 
     /// A chunk for a single answer, of what `change` returns for each item; `None` omits the item. The text is not
@@ -79,7 +81,7 @@ impl Chunk {
             }
         }
         let derived = derived.finish(self.interval, self.fetched_at).0;
-        Ok(Self { id_hashes: id_hashes.into(), epoch: self.epoch, ..derived })
+        Ok(Self { id_hashes: id_hashes.into(), ids: self.ids.clone(), epoch: self.epoch, ..derived })
     }
 
     /// The same chunk with deflated text, to be stored.
@@ -94,7 +96,8 @@ impl Chunk {
                 Ok(())
             })
         })?;
-        Ok(Self { id_hashes: self.id_hashes.clone(), epoch: self.epoch, ..deflated })
+        let (id_hashes, ids) = (self.id_hashes.clone(), self.ids.clone());
+        Ok(Self { id_hashes, ids, epoch: self.epoch, ..deflated })
     }
 }
 
@@ -175,6 +178,7 @@ impl ChunkBuilder<'_> {
             blocks: self.blocks.into(),
             text: if self.deflater.is_some() { Text::Deflated(bytes) } else { Text::Plain(bytes) },
             id_hashes: Box::default(),
+            ids: IdFilter::default(),
             shared: false.into(),
             block_cache: OnceLock::new(),
             guard: OnceLock::new(),

@@ -1,9 +1,9 @@
 //! The bytes of a chunk on disk and in Redis.
 //!
-//! Version 3, all numbers little-endian:
+//! Version 4, all numbers little-endian:
 //!
 //! ```text
-//! magic "kgc3"
+//! magic "kgc4"
 //! start  end  fetched_at                    i64 nanoseconds
 //! epoch                                     u64
 //! settled                                   u8, 0 or 1
@@ -11,6 +11,7 @@
 //! a row:    timestamp i64, sum u64, end u32, deflated_end u32, crc u32
 //! a block:  first_row u32, text_len u32, len u32
 //! a hash of a segmentID: u64; one a row if the chunk is not settled, none if it is
+//! the filter of ids; see `ids_codec`
 //! the blocks' bytes, one after the other
 //! checksum  u128, XXH3 of the name of the value and of all bytes before it
 //! ```
@@ -30,10 +31,11 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::access_counter::AccessCounter;
+use super::ids_codec;
 use super::layout::{Block, COMMA_BLOCK, Chunk, LAST_BLOCK, Row, Settled, Text};
 use crate::window::{Interval, Timestamp};
 
-const MAGIC: &[u8; 4] = b"kgc3";
+const MAGIC: &[u8; 4] = b"kgc4";
 /// Bytes from the magic to the count of blocks.
 const HEADER_LEN: usize = 4 + 3 * 8 + 8 + 1 + 2 * 4;
 /// Bytes of a row.
@@ -49,7 +51,8 @@ impl Chunk {
     /// Encodes the chunk as the value of `name`; `None` if it was derived for a single answer.
     pub fn to_bytes(&self, name: &[u8]) -> Option<Vec<u8>> {
         let Text::Deflated(text) = &self.text else { return None };
-        let index = HEADER_LEN + self.rows.len() * ROW_LEN + self.blocks.len() * BLOCK_LEN + self.id_hashes.len() * 8;
+        let hashes = self.id_hashes.len() * 8 + ids_codec::encoded_len(&self.ids);
+        let index = HEADER_LEN + self.rows.len() * ROW_LEN + self.blocks.len() * BLOCK_LEN + hashes;
         let mut bytes = Vec::with_capacity(index + text.len() + CHECKSUM_LEN);
         bytes.put_slice(MAGIC);
         for timestamp in [self.interval.start, self.interval.end, self.fetched_at] {
@@ -72,6 +75,7 @@ impl Chunk {
             }
         }
         self.id_hashes.iter().for_each(|hash| bytes.put_u64_le(*hash));
+        ids_codec::put(&mut bytes, &self.ids);
         bytes.put_slice(text);
         let checksum = checksum(&bytes, name);
         bytes.put_u128_le(checksum);
@@ -117,10 +121,12 @@ impl Chunk {
             })
             .collect();
         let id_hashes = (0..hash_count).map(|_| rest.get_u64_le()).collect();
+        let ids = ids_codec::take(&mut rest)?;
         // A copy, so that the buffer that holds the index as well is freed.
         let text = (rest.len() == start).then(|| Text::Deflated(Bytes::copy_from_slice(rest)))?;
         let (shared, block_cache, guard) = (false.into(), OnceLock::new(), OnceLock::new());
-        let chunk = Self { interval, fetched_at, epoch, rows, blocks, text, id_hashes, shared, block_cache, guard };
+        let chunk =
+            Self { interval, fetched_at, epoch, rows, blocks, text, id_hashes, ids, shared, block_cache, guard };
         chunk.is_consistent().then_some(chunk)
     }
 
@@ -181,7 +187,7 @@ mod tests {
         let item = |n: usize| Item {
             at: Timestamp::from_nanos(i64::try_from(n / 2).unwrap()),
             id: format!("{n}").into(),
-            json: format!(r#"{{"n":{n},"text":"{}"}}"#, "words and words ".repeat(n * 100)).into(),
+            json: format!(r#"{{"n":{n},"segmentID":"{n}","text":"{}"}}"#, "words and words ".repeat(n * 100)).into(),
         };
         let items: Vec<Item> = (0..count).map(item).collect();
         let interval = Interval::new(Timestamp::from_nanos(0), Timestamp::from_nanos(1000));
@@ -202,7 +208,7 @@ mod tests {
             assert_eq!((back.interval(), back.fetched_at(), back.len()), (chunk.interval(), chunk.fetched_at(), count));
             assert_eq!(back.epoch(), 1_789_000_000_000);
             assert_eq!(read(&back), read(&chunk));
-            assert_eq!(back.id_hashes(0..count), chunk.id_hashes(0..count));
+            assert_eq!((back.id_hashes(0..count), back.ids()), (chunk.id_hashes(0..count), chunk.ids()));
             assert_eq!((back.sum(0..count), back.weight()), (chunk.sum(0..count), chunk.weight()));
         }
     }
@@ -213,6 +219,7 @@ mod tests {
         assert!(derived.to_bytes(NAME).is_none());
         let back = Chunk::from_bytes(&derived.deflated().unwrap().to_bytes(NAME).unwrap().into(), NAME).unwrap();
         assert_eq!((read(&back), back.id_hashes(0..30)), (read(&derived), derived.id_hashes(0..30)));
+        assert_eq!(back.ids(), chunk(30, Settled::No).ids());
     }
 
     #[test]

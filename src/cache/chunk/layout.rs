@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::access_counter::AccessCounter;
 use super::block_cache::BlockCache;
 use super::pinned::LiveChunkGuard;
+use crate::request::IdFilter;
 use crate::window::{Interval, Timestamp};
 
 /// Bytes that a chunk takes besides its index and its blocks: the struct, its entries in the caches, allocator slack.
@@ -35,6 +36,9 @@ pub struct Chunk {
     pub(super) text: Text,
     /// A hash of the `segmentID` of each row. Empty if the chunk is settled: its items cannot move to another chunk.
     pub(super) id_hashes: Box<[u64]>,
+    /// The ids that the items may have, by which an erasure finds the chunk. Of a derived chunk, those of the chunk that
+    /// it was derived from.
+    pub(super) ids: IdFilter,
     /// Whether the chunk is known to be in Redis.
     pub(super) shared: AtomicBool,
     /// Cache of hot blocks; set when the chunk is inserted into memory.
@@ -139,7 +143,12 @@ impl Chunk {
     /// Bytes of memory that the chunk takes, index included.
     pub fn weight(&self) -> usize {
         let index = size_of_val(&*self.rows) + size_of_val(&*self.id_hashes) + size_of_val(&*self.blocks);
-        OVERHEAD_BYTES + index + self.text.bytes().len()
+        OVERHEAD_BYTES + index + self.ids.weight() + self.text.bytes().len()
+    }
+
+    /// The ids that the items may have.
+    pub fn ids(&self) -> &IdFilter {
+        &self.ids
     }
 
     /// Hashes of the `segmentID`s of `rows`; empty if the chunk is settled.

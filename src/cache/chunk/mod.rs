@@ -7,6 +7,7 @@
 //! | `reader` | text, lines and items of a range of rows |
 //! | `deflate_splice` | gzip bodies from the bytes that are deflated already |
 //! | `codec` | the bytes that are stored on disk and in Redis |
+//! | `ids_codec` | the bytes of the filter of ids, in a chunk and beside it |
 //! | `block_cache` | trait of the cache of hot blocks, which `store` implements |
 //! | `access_counter` | how often something was read lately |
 //! | `pinned` | bytes that answers hold though memory has evicted them |
@@ -21,6 +22,7 @@ mod codec;
 mod deflate_splice;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+pub(in crate::cache) mod ids_codec;
 pub(in crate::cache) mod json_strip;
 mod layout;
 mod page_range;

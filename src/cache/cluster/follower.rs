@@ -294,8 +294,9 @@ impl Fetcher {
         let started = Instant::now();
         let purged_by_now = self.purges.snapshot(&task.series.account);
         let is_usable = |chunk: &Chunk| {
-            let is_purged_by =
-                |tombstones: &Tombstones| tombstones.is_purged(&task.series.stream, chunk.interval(), chunk.epoch());
+            let is_purged_by = |tombstones: &Tombstones| {
+                tombstones.is_purged(&task.series.stream, chunk.interval(), chunk.epoch(), chunk.ids())
+            };
             // A purge that was heard of while the fetch was pending came after its request, which may still have the
             // data. Of one that is learned only when the chunks are read, that is not known, because its message was
             // lost.

@@ -15,7 +15,7 @@ use super::write::write_queued;
 use crate::blocking::spawn_work;
 use crate::cache::series::SharedSeriesState;
 use crate::cache::store::{CacheEntry, ChunkFacts};
-use crate::request::Series;
+use crate::request::{IdFilter, Series};
 use crate::segment_log::{LogSettings, OpenError, SegmentLog, Slot};
 use crate::telemetry;
 
@@ -69,7 +69,7 @@ async fn run(tier: Weak<Inner>, context: Arc<DiskContext>, queue: mpsc::Unbounde
     let Some(inner) = tier.upgrade() else { return };
     inner.set_state(DiskState::Ready);
     // What was purged while this replica was away, or when it ended, is still there.
-    let erased = DiskTier(inner).erase_purged(context.purges.clone()).await;
+    let erased = DiskTier(inner).erase_purged(context.purges.clone(), context.series_map.clone()).await;
     if let Err(error) = erased {
         telemetry::disk_failed("erase", &error);
     }
@@ -133,7 +133,7 @@ impl Loader<'_> {
         match RecordMeta::parse(meta) {
             Some(RecordMeta::Series(digest)) => self.add_series(meta, digest, slot),
             Some(RecordMeta::Chunk(digest, facts)) => self.add_chunk(digest, facts, slot),
-            None => {}
+            Some(RecordMeta::Ids(..)) | None => {}
         }
     }
 
@@ -159,7 +159,9 @@ impl Loader<'_> {
         let Some((_, series, state)) = &self.current else { return };
         let mut state = state.lock();
         // Under the lock: a purge that comes now either sweeps the entry, or is known already.
-        let is_purged = self.context.purges.is_purged(&series.account, &series.stream, facts.interval, facts.epoch);
+        // Erasures by ids are applied when the chunk is read, and when all are loaded.
+        let (Series { account, stream, .. }, ids) = (&**series, IdFilter::default());
+        let is_purged = self.context.purges.is_purged(account, stream, facts.interval, facts.epoch, &ids);
         if !is_purged && (self.context.is_useful)(series, &facts) {
             state.insert(series.agentic, CacheEntry::on_disk(facts, Some(slot)), &self.context.memory);
         }

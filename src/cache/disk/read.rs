@@ -52,7 +52,7 @@ impl Inner {
     }
 
     /// The chunk of a record, if it is the one that the hit names.
-    fn decode(&self, series: &Series, hit: &DiskHit, read: Result<Record, ReadError>) -> Option<Arc<Chunk>> {
+    pub(super) fn decode(&self, series: &Series, hit: &DiskHit, read: Result<Record, ReadError>) -> Option<Arc<Chunk>> {
         let record = match read {
             Ok(record) => record,
             Err(error) => {

@@ -3,17 +3,17 @@
 //! All numbers little-endian:
 //!
 //! ```text
-//! kind        u8, 1 for a series and 2 for a chunk
+//! kind        u8, 1 for a series, 2 for a chunk and 3 for its filter of ids, which precedes it
 //! series      16 bytes, its digest
-//! only of a chunk:
+//! only of a chunk and of its filter:
 //! start  end  fetched_at     i64 nanoseconds
 //! epoch                      u64
 //! rows                       u32
 //! may_move                   u8, 0 or 1
 //! ```
 //!
-//! The payload of a series is its JSON, and that of a chunk is its one format (`chunk/codec`). Both are sealed if there
-//! is a key, under the digest and the meta bytes as their name. The meta bytes themselves hold no names and no items.
+//! The payload of a series is its JSON, and those of a chunk and its filter are their one format (`chunk/codec`). All are
+//! sealed if there is a key, under the digest and the meta bytes as their name. The meta bytes themselves hold no names and no items.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -26,10 +26,11 @@ use crate::window::{Interval, Timestamp};
 
 const SERIES_KIND: u8 = 1;
 const CHUNK_KIND: u8 = 2;
+const IDS_KIND: u8 = 3;
 const DIGEST_LEN: usize = 16;
 const SERIES_META_LEN: usize = 1 + DIGEST_LEN;
 /// Bytes of the meta bytes of a chunk.
-pub(super) const CHUNK_META_LEN: usize = SERIES_META_LEN + 3 * 8 + 8 + 4 + 1;
+const CHUNK_META_LEN: usize = SERIES_META_LEN + 3 * 8 + 8 + 4 + 1;
 /// Longest body with an unknown filter whose series is kept on disk.
 const MAX_OPAQUE_BYTES: usize = 64 << 10;
 
@@ -52,6 +53,8 @@ pub(super) enum RecordMeta {
     Series(SeriesDigest),
     /// A chunk of a series.
     Chunk(SeriesDigest, ChunkFacts),
+    /// The filter of the ids that the chunk holds.
+    Ids(SeriesDigest, ChunkFacts),
 }
 
 impl RecordMeta {
@@ -62,8 +65,9 @@ impl RecordMeta {
                 bytes.put_u8(SERIES_KIND);
                 bytes.put_slice(&digest);
             }
-            Self::Chunk(SeriesDigest(digest), ChunkFacts { interval, fetched_at, epoch, rows, may_move }) => {
-                bytes.put_u8(CHUNK_KIND);
+            Self::Chunk(SeriesDigest(digest), facts) | Self::Ids(SeriesDigest(digest), facts) => {
+                let ChunkFacts { interval, fetched_at, epoch, rows, may_move } = facts;
+                bytes.put_u8(if let Self::Chunk(..) = self { CHUNK_KIND } else { IDS_KIND });
                 bytes.put_slice(&digest);
                 for timestamp in [interval.start, interval.end, fetched_at] {
                     bytes.put_i64_le(timestamp.as_nanos());
@@ -84,12 +88,13 @@ impl RecordMeta {
         let digest = SeriesDigest(*digest);
         match (kind, len) {
             (SERIES_KIND, SERIES_META_LEN) => Some(Self::Series(digest)),
-            (CHUNK_KIND, CHUNK_META_LEN) => {
+            (CHUNK_KIND | IDS_KIND, CHUNK_META_LEN) => {
                 let mut timestamp = || Timestamp::from_nanos(rest.get_i64_le());
                 let (interval, fetched_at) = (Interval::new(timestamp(), timestamp()), timestamp());
                 let (epoch, rows) = (rest.get_u64_le(), rest.get_u32_le());
                 let may_move = rest.get_u8() == 1;
-                Some(Self::Chunk(digest, ChunkFacts { interval, fetched_at, epoch, rows, may_move }))
+                let facts = ChunkFacts { interval, fetched_at, epoch, rows, may_move };
+                Some(if kind == CHUNK_KIND { Self::Chunk(digest, facts) } else { Self::Ids(digest, facts) })
             }
             _ => None,
         }
@@ -176,7 +181,8 @@ mod tests {
             let at = Timestamp::from_nanos;
             let interval = Interval::new(at(start), at(end));
             let facts = ChunkFacts { interval, fetched_at: at(fetched), epoch, rows, may_move };
-            for meta in [RecordMeta::Series(SeriesDigest::of(&text)), RecordMeta::Chunk(SeriesDigest::of(&text), facts)] {
+            let digest = SeriesDigest::of(&text);
+            for meta in [RecordMeta::Series(digest), RecordMeta::Chunk(digest, facts), RecordMeta::Ids(digest, facts)] {
                 let bytes = meta.to_bytes();
                 prop_assert_eq!(RecordMeta::parse(&bytes), Some(meta));
                 prop_assert_eq!(RecordMeta::parse(&bytes[..cut.min(bytes.len() - 1)]), None);

@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::record::{CHUNK_META_LEN, RecordMeta, series_to_bytes};
+use super::read::DiskHit;
+use super::record::{RecordMeta, series_to_bytes};
 use super::state::DiskState;
 use super::tier::{ActiveSegment, DiskContext, DiskTier, DiskWrite, Inner};
 use crate::blocking::spawn_work;
-use crate::cache::chunk::Chunk;
+use crate::cache::chunk::{Chunk, ids_codec};
 use crate::cache::store::{CacheEntry, ChunkFacts, ChunkId, EntryIndex};
 use crate::request::Series;
 use crate::segment_log::{SegmentLog, Slot};
@@ -137,7 +138,8 @@ impl Inner {
         Ok(count)
     }
 
-    /// Appends a chunk; `None` if it was purged, or cannot be kept.
+    /// Appends a chunk, after the text of its series if the segment does not have it, and the filter of its ids; `None` if it
+    /// was purged, or cannot be kept.
     fn append(
         &self,
         log: &SegmentLog,
@@ -146,29 +148,18 @@ impl Inner {
         chunk: &Chunk,
     ) -> io::Result<Option<Slot>> {
         let (digest, facts) = (self.digest(series), ChunkFacts::of(chunk));
-        let meta = RecordMeta::Chunk(digest, facts).to_bytes();
-        let bytes = chunk.to_bytes(&meta).and_then(|bytes| self.cipher.seal(bytes, &meta));
-        let Some(bytes) = bytes else { return Ok(None) };
-        self.append_bytes(log, context, series, &meta, &bytes)
-    }
-
-    /// Appends the sealed bytes of a chunk, after the text of its series if the segment does not have it.
-    fn append_bytes(
-        &self,
-        log: &SegmentLog,
-        context: &DiskContext,
-        series: &Arc<Series>,
-        meta: &[u8],
-        bytes: &[u8],
-    ) -> io::Result<Option<Slot>> {
-        let Some(RecordMeta::Chunk(digest, facts)) = RecordMeta::parse(meta) else { return Ok(None) };
-        let series_meta = RecordMeta::Series(digest).to_bytes();
-        let text = series_to_bytes(series).and_then(|text| self.cipher.seal(text, &series_meta));
-        let Some(text) = text else { return Ok(None) };
-        let needed = SegmentLog::record_bytes(series_meta.len(), text.len())
-            + SegmentLog::record_bytes(CHUNK_META_LEN, bytes.len());
+        let text = self.sealed(RecordMeta::Series(digest), |_| series_to_bytes(series));
+        let ids = self.sealed(RecordMeta::Ids(digest, facts), |meta| Some(ids_codec::to_bytes(chunk.ids(), meta)));
+        let bytes = self.sealed(RecordMeta::Chunk(digest, facts), |meta| chunk.to_bytes(meta));
+        let (Some(text), Some(ids), Some(bytes)) = (text, ids, bytes) else { return Ok(None) };
+        let needed = [&text, &ids, &bytes].map(|(meta, payload)| SegmentLog::record_bytes(meta.len(), payload.len()));
+        let needed = needed.iter().sum();
+        if needed > log.max_batch_bytes() {
+            return Ok(None);
+        }
         let mut active = self.active();
-        if context.purges.is_purged(&series.account, &series.stream, facts.interval, facts.epoch) {
+        let Series { account, stream, .. } = &**series;
+        if context.purges.is_purged(account, stream, facts.interval, facts.epoch, chunk.ids()) {
             return Ok(None);
         }
         let number = log.reserve(needed)?;
@@ -176,11 +167,19 @@ impl Inner {
             *active = ActiveSegment { number: Some(number), series: HashSet::new() };
         }
         if !active.series.contains(&digest) {
-            log.append(&series_meta, &text)?;
+            log.append(&text.0, &text.1)?;
             active.series.insert(digest);
             self.known_series().insert(digest, series.clone());
         }
-        log.append(meta, bytes).map(Some)
+        log.append(&ids.0, &ids.1)?;
+        log.append(&bytes.0, &bytes.1).map(Some)
+    }
+
+    /// The meta bytes and the sealed payload of a record; `encode` is given the meta bytes, its name.
+    fn sealed(&self, meta: RecordMeta, encode: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<(Vec<u8>, Vec<u8>)> {
+        let meta = meta.to_bytes();
+        let payload = encode(&meta).and_then(|bytes| self.cipher.seal(bytes, &meta))?;
+        Some((meta, payload))
     }
 
     /// After a segment was filled: forgets the entries of evicted segments, and writes one anew that is mostly unused.
@@ -211,9 +210,9 @@ impl Inner {
             let Some(state) = context.series_map.find(&series) else { continue };
             let entries = slots_in(&state.lock().entries, series.agentic, number);
             for (slot, facts) in entries {
-                let meta = RecordMeta::Chunk(self.digest(&series), facts).to_bytes();
-                let Some(record) = log.read(slot).ok().filter(|record| record.meta[..] == meta[..]) else { continue };
-                if let Some(moved) = self.append_bytes(log, context, &series, &meta, &record.payload)? {
+                let hit = DiskHit { slot, facts, agentic: series.agentic, is_unfiltered: false };
+                let Some(chunk) = self.decode(&series, &hit, log.read(slot)) else { continue };
+                if let Some(moved) = self.append(log, context, &series, &chunk)? {
                     state.lock().entries.move_slot(series.agentic, facts.interval, slot, moved);
                 }
             }

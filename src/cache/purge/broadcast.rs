@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::confirmations::Confirmation;
 use super::purges::{Purges, PurgesInner};
 use super::replicator::PurgeReplicator;
 use crate::redis_client::ConnectionError;
@@ -17,34 +18,40 @@ const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval at which a replica reads the markers of all accounts.
 const MARKER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The confirmations of a purge by other replicas.
+pub(super) struct Confirmed {
+    pub(super) replicas: usize,
+    /// The number of other replicas that receive messages, if known.
+    pub(super) expected: Option<usize>,
+    /// Chunks that those that have confirmed have removed from their memory, as far as they say.
+    pub(super) chunks: u64,
+}
+
 impl PurgeReplicator {
-    /// Broadcasts a purge. Returns how many other replicas have confirmed it in time, and how many other replicas
-    /// receive messages, if known.
-    pub(super) async fn broadcast(
-        &self,
-        account: &Arc<str>,
-        epoch: u64,
-        tombstone: &Tombstone,
-    ) -> (usize, Option<usize>) {
+    /// Broadcasts a purge, and collects the confirmations of other replicas that come in time.
+    pub(super) async fn broadcast(&self, account: &Arc<str>, epoch: u64, tombstone: &Tombstone) -> Confirmed {
         let (number, mut replies) = self.confirmations.register();
         let deadline = Instant::now() + CONFIRMATION_TIMEOUT;
         let (account, tombstone) = (account.clone(), tombstone.clone());
         let message = Message::Purge(PurgeMessage::Apply { number, epoch, account, tombstone });
         let receivers = self.mailbox.broadcast(&message).await.ok();
-        let mut confirmed = BTreeSet::new();
+        let (mut confirmed, mut chunks) = (BTreeSet::new(), 0);
         // This replica receives its own message while it is listening, and is counted as a receiver.
         while receivers.is_some_and(|receivers| confirmed.len() < receivers)
-            && let Ok(Some(from)) = timeout_at(deadline, replies.recv()).await
+            && let Ok(Some(Confirmation { from, chunks: removed })) = timeout_at(deadline, replies.recv()).await
         {
-            confirmed.insert(from);
+            if confirmed.insert(from) {
+                chunks += removed;
+            }
         }
         self.confirmations.remove(number);
         let own = usize::from(confirmed.remove(self.mailbox.me()));
-        (confirmed.len(), receivers.map(|receivers| receivers.saturating_sub(own).max(confirmed.len())))
+        let expected = receivers.map(|receivers| receivers.saturating_sub(own).max(confirmed.len()));
+        Confirmed { replicas: confirmed.len(), expected, chunks }
     }
 
-    async fn confirm(&self, to: ReplicaId, number: u64) -> Result<(), ConnectionError> {
-        self.mailbox.send(&Recipient::One(to), &Message::Purge(PurgeMessage::Applied { number })).await
+    async fn confirm(&self, to: ReplicaId, number: u64, chunks: Option<u64>) -> Result<(), ConnectionError> {
+        self.mailbox.send(&Recipient::One(to), &Message::Purge(PurgeMessage::Applied { number, chunks })).await
     }
 }
 
@@ -70,17 +77,23 @@ impl Purges {
 
     async fn on_message(&self, replicator: &PurgeReplicator, from: ReplicaId, message: PurgeMessage) {
         match message {
-            PurgeMessage::Applied { number } => replicator.confirmations.confirm(number, from),
+            PurgeMessage::Applied { number, chunks } => {
+                let chunks = chunks.unwrap_or_default();
+                replicator.confirmations.confirm(number, Confirmation { from, chunks });
+            }
             PurgeMessage::Apply { number, .. } if from == *replicator.mailbox.me() => {
-                replicator.confirmations.confirm(number, from);
+                // Its chunks are counted by the sweep that precedes the message.
+                replicator.confirmations.confirm(number, Confirmation { from, chunks: 0 });
             }
             PurgeMessage::Apply { number, epoch, account, tombstone } => {
+                let is_counted = tombstone.ids.is_some();
                 Arc::make_mut(self.lock().entry(account.clone()).or_default()).add(epoch, tombstone);
                 if !self.sweep(&account).await.is_complete() {
                     return;
                 }
+                let chunks = self.0.removed.count(&account, epoch);
                 // A lost confirmation makes the purge count as not confirmed, which is safe.
-                let _ = replicator.confirm(from, number).await;
+                let _ = replicator.confirm(from, number, is_counted.then_some(chunks)).await;
             }
         }
     }

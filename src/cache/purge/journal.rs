@@ -193,13 +193,14 @@ fn unseal(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::IdHashes;
     use crate::window::{Interval, Timestamp};
 
     fn all() -> AllTombstones {
         let mut one = Tombstones::default();
         let interval = Interval::new(Timestamp::from_nanos(-5), Timestamp::from_nanos(9));
-        one.add(7, Tombstone { stream: Some("st 1\n".into()), interval });
-        one.add(9, Tombstone { stream: None, interval });
+        one.add(7, Tombstone { stream: Some("st 1\n".into()), interval, ids: None });
+        one.add(9, Tombstone { stream: None, interval, ids: IdHashes::from_ascending(vec![3, 70]) });
         let mut other = Tombstones::default();
         other.raise_floor(30);
         [("a b", one), ("c", other)].map(|(account, known)| (account.into(), Arc::new(known))).into()

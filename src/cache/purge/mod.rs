@@ -13,6 +13,7 @@
 //! | `sync_with_redis.rs` | writes the purges of this replica to Redis, and learns those of others from there |
 //! | `broadcast.rs` | tells other replicas of a purge that is in Redis, and checks for lost messages |
 //! | `confirmations.rs` | the purges that wait for confirmations |
+//! | `removed_chunks.rs` | how many chunks the last purges have removed from memory |
 //! | `delete.rs` | deletes purged chunks from Redis |
 //! | `fuzz.rs` | a part of a fuzz target |
 
@@ -23,6 +24,7 @@ mod delete;
 pub(crate) mod fuzz;
 mod journal;
 mod purges;
+mod removed_chunks;
 mod replicator;
 mod sync_with_redis;
 mod tombstones;

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use futures_util::future::BoxFuture;
 
 use super::journal::PurgeJournal;
+use super::removed_chunks::RemovedChunks;
 use super::replicator::PurgeReplicator;
 use super::tombstones::Tombstones;
 use super::types::{Purge, PurgeResult};
@@ -20,7 +21,7 @@ use crate::cache::store::Memory;
 use crate::clock::Clock;
 use crate::redis_client::{Command, Reply};
 use crate::replicas::{Mailbox, MessageKind, Tombstone};
-use crate::request::Series;
+use crate::request::{IdFilter, Series};
 use crate::sync::{Mutex, MutexGuard};
 use crate::window::Interval;
 
@@ -34,6 +35,7 @@ pub(super) struct PurgesInner {
     known: Mutex<HashMap<Arc<str>, Arc<Tombstones>>>,
     series_map: SeriesMap,
     memory: Memory,
+    pub(super) removed: RemovedChunks,
     pub(super) clock: Clock,
     /// `None` without a disk tier.
     journal: Option<PurgeJournal>,
@@ -62,9 +64,9 @@ impl Purges {
     ) -> Self {
         let inbox = redis.as_ref().map(|(_, mailbox)| mailbox.receive(MessageKind::Purge));
         let replicator = redis.map(|(prefix, mailbox)| PurgeReplicator::new(prefix, mailbox, accounts));
-        let (known, journal_lock) = (Mutex::default(), Mutex::default());
-        let purges =
-            Self(Arc::new(PurgesInner { known, series_map, memory, clock, journal, journal_lock, replicator }));
+        let (known, removed, journal_lock) = Default::default();
+        let inner = PurgesInner { known, series_map, memory, removed, clock, journal, journal_lock, replicator };
+        let purges = Self(Arc::new(inner));
         if let Some(inbox) = inbox {
             purges.listen(inbox);
         }
@@ -75,8 +77,8 @@ impl Purges {
     ///
     /// Not cancel-safe: run it in a task of its own.
     pub async fn purge(&self, purge: Purge) -> PurgeResult {
-        let Purge { account, stream, interval } = purge;
-        let tombstone = Tombstone { stream, interval };
+        let Purge { account, stream, interval, ids } = purge;
+        let tombstone = Tombstone { stream, interval, ids };
         let (epoch, ticket) = {
             let mut known = self.lock();
             let tombstones = Arc::make_mut(known.entry(account.clone()).or_default());
@@ -102,7 +104,7 @@ impl Purges {
 
     /// Whether a chunk of a series was purged since its run began.
     pub(in crate::cache) fn is_purged(&self, series: &Series, chunk: &Chunk) -> bool {
-        PurgeCheck::is_purged(self, &series.account, &series.stream, chunk.interval(), chunk.epoch())
+        PurgeCheck::is_purged(self, &series.account, &series.stream, chunk.interval(), chunk.epoch(), chunk.ids())
     }
 
     /// Learns the purges of an account that other replicas have written to Redis. `false` if they could not be learned.
@@ -142,7 +144,7 @@ impl Purges {
         let purges = self.clone();
         let saved = spawn_work(move || purges.save_journal()).await;
         saved.unwrap_or_else(|_| Err(io::Error::other("the task was lost")))?;
-        journal.disk().erase_purged(Arc::new(self.clone())).await
+        journal.disk().erase_purged(Arc::new(self.clone()), self.0.series_map.clone()).await
     }
 
     fn save_journal(&self) -> io::Result<()> {
@@ -169,11 +171,11 @@ impl Purges {
         let sweep = move || {
             let Some(tombstones) = purges.get(&account) else { return 0 };
             let PurgesInner { series_map, memory, .. } = &*purges.0;
-            let removed = series_map.account_series(&account).into_iter().map(|(stream, series_state)| {
-                let is_purged = |interval, epoch| tombstones.is_purged(&stream, interval, epoch);
-                series_state.lock().apply_purge(is_purged, memory)
+            let removed = series_map.account_series(&account).into_iter().flat_map(|(stream, series_state)| {
+                let purged_by = |interval, epoch, ids: &_| tombstones.purged_by(&stream, interval, epoch, ids);
+                series_state.lock().apply_purge(purged_by, memory)
             });
-            removed.sum()
+            purges.0.removed.add(&account, removed)
         };
         // All chunks of the account are visited, which takes long for a year of many series.
         spawn_work(sweep).await.unwrap_or_default()
@@ -204,8 +206,8 @@ impl Swept {
 }
 
 impl PurgeCheck for Purges {
-    fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64) -> bool {
-        self.get(account).is_some_and(|tombstones| tombstones.is_purged(stream, interval, epoch))
+    fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64, ids: &IdFilter) -> bool {
+        self.get(account).is_some_and(|tombstones| tombstones.is_purged(stream, interval, epoch, ids))
     }
 
     fn learn_all(&self) -> BoxFuture<'_, io::Result<bool>> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::broadcast::Confirmed;
 use super::delete::PurgeDeleter;
 use super::purges::{Purges, PurgesInner};
 use super::replicator::{PurgeReplicator, PurgeTicket};
@@ -103,9 +104,10 @@ impl Purges {
     /// Broadcasts a purge that is in Redis, and deletes purged chunks there.
     async fn deliver(&self, replicator: &PurgeReplicator, account: &Arc<str>, ticket: &PurgeTicket) -> PurgeDelivery {
         let epoch = ticket.progress().epoch;
-        let (confirmed, expected) = replicator.broadcast(account, epoch, ticket.tombstone()).await;
+        let Confirmed { replicas, expected, chunks } = replicator.broadcast(account, epoch, ticket.tombstone()).await;
         let deleter = PurgeDeleter::new(replicator, account, epoch, ticket.tombstone());
-        PurgeDelivery { confirmed, expected, deletion: deleter.start(retry_pauses()).await }
+        let deletion = deleter.start(retry_pauses()).await;
+        PurgeDelivery { confirmed: replicas, expected, replica_chunks: chunks, deletion }
     }
 
     /// Writes a purge of this replica, unless it was written along with another.

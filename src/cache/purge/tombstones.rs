@@ -4,13 +4,22 @@
 //! Each purge has a number, its epoch, and each chunk carries the last epoch that was known when its run began. Whether
 //! a chunk may be served is decided by numbers and not by clocks: it may not if a purge that overlaps it has a greater
 //! number. A replica that knows of fewer purges gives its chunks smaller numbers, which is always safe.
+//!
+//! A purge that has ids (an erasure) overlaps only the chunks whose filter may hold one of them. So a chunk of which no
+//! other replica knew when the ids were erased is found purged whenever it turns up, and so is one that a run brings
+//! later that began before.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use crate::replicas::Tombstone;
+use crate::request::{IdFilter, IdHashes};
 use crate::window::{Interval, Timestamp};
 
-/// Purges of an account that are kept apart; older ones are forgotten, and everything before them counts as purged.
+/// Erased ids of an account that are kept. They are read from Redis as one value of 2 MB.
+const MAX_ERASED_IDS: usize = 250_000;
+/// Purges of an account that are kept apart. Of more, the first erasures are merged, or the first purge is forgotten, and
+/// everything before it counts as purged.
 const MAX_TOMBSTONES: usize = 1000;
 
 /// The purges of an account that still purge anything.
@@ -19,6 +28,8 @@ pub(in crate::cache) struct Tombstones {
     /// Chunks of smaller epochs count as purged, because earlier purges are forgotten.
     floor: u64,
     by_epoch: BTreeMap<u64, Tombstone>,
+    /// The ids of all purges.
+    erased_ids: IdHashes,
 }
 
 impl Tombstones {
@@ -42,10 +53,31 @@ impl Tombstones {
         self.by_epoch.get(&epoch)
     }
 
-    /// Whether a chunk of this stream and interval, whose run began at this epoch, is purged.
-    pub(in crate::cache) fn is_purged(&self, stream: &str, interval: Interval, epoch: u64) -> bool {
-        epoch < self.floor
-            || self.by_epoch.range(epoch.saturating_add(1)..).any(|(_, tombstone)| tombstone.overlaps(stream, interval))
+    /// Whether a chunk of this stream and interval, whose run began at this epoch, is purged. `ids` is the chunk's
+    /// filter; of a chunk of which only the name is known, that of no items, so that erasures are left out; of a run,
+    /// whose items are not known yet, [`IdFilter::Any`].
+    pub(in crate::cache) fn is_purged(&self, stream: &str, interval: Interval, epoch: u64, ids: &IdFilter) -> bool {
+        self.purged_by(stream, interval, epoch, ids).is_some()
+    }
+
+    /// The epoch of the first purge of a chunk; see [`Tombstones::is_purged`].
+    pub(in crate::cache) fn purged_by(
+        &self,
+        stream: &str,
+        interval: Interval,
+        epoch: u64,
+        ids: &IdFilter,
+    ) -> Option<u64> {
+        if epoch < self.floor {
+            return Some(self.floor);
+        }
+        // Almost no chunk holds an erased id, so that the ids of each erasure are rarely compared.
+        let may_be_erased = LazyCell::new(|| ids.may_hold(&self.erased_ids));
+        let mut later = self.by_epoch.range(epoch.saturating_add(1)..);
+        let purge = later.find(|(_, tombstone)| {
+            (tombstone.ids.is_none() || *may_be_erased) && tombstone.purges(stream, interval, ids)
+        });
+        purge.map(|(epoch, _)| *epoch)
     }
 
     /// The epoch of a new purge: the time in milliseconds, but beyond all known epochs. With clocks that are right, it
@@ -58,18 +90,20 @@ impl Tombstones {
     /// Adds a purge.
     pub(in crate::cache) fn add(&mut self, epoch: u64, tombstone: Tombstone) {
         self.insert(epoch, tombstone);
-        self.prune(MAX_TOMBSTONES);
+        self.prune(MAX_TOMBSTONES, MAX_ERASED_IDS);
     }
 
     /// Makes everything before `floor` count as purged.
     pub(in crate::cache) fn raise_floor(&mut self, floor: u64) {
         self.floor = self.floor.max(floor);
         self.by_epoch.retain(|epoch, _| *epoch > self.floor);
+        self.collect_erased_ids();
     }
 
     /// Removes a purge that no other replica knows of.
     pub(in crate::cache) fn remove(&mut self, epoch: u64) {
         self.by_epoch.remove(&epoch);
+        self.collect_erased_ids();
     }
 
     /// Adds the purges that another replica knows of.
@@ -78,7 +112,7 @@ impl Tombstones {
         for (epoch, tombstone) in other.iter() {
             self.insert(epoch, tombstone.clone());
         }
-        self.prune(MAX_TOMBSTONES);
+        self.prune(MAX_TOMBSTONES, MAX_ERASED_IDS);
     }
 
     fn insert(&mut self, epoch: u64, mut tombstone: Tombstone) {
@@ -94,140 +128,46 @@ impl Tombstones {
         }
     }
 
-    fn prune(&mut self, max: usize) {
-        while self.by_epoch.len() > max
-            && let Some((epoch, _)) = self.by_epoch.pop_first()
-        {
+    fn prune(&mut self, max: usize, max_ids: usize) {
+        let mut ids: usize = self.by_epoch.values().map(id_count).sum();
+        while self.by_epoch.len() > max || ids > max_ids {
+            if ids <= max_ids && self.merge_erasures() {
+                continue;
+            }
+            let Some((epoch, forgotten)) = self.by_epoch.pop_first() else { break };
             self.floor = epoch;
+            ids -= id_count(&forgotten);
         }
+        self.collect_erased_ids();
     }
+
+    /// Merges the first erasure with the next one of the same stream and interval, at the later epoch: so a cache of which
+    /// somebody is erased each day keeps what was fetched before the last thousand erasures. `false` if there are no two.
+    fn merge_erasures(&mut self) -> bool {
+        let erasures = || self.by_epoch.iter().filter(|(_, tombstone)| tombstone.ids.is_some());
+        let pair = erasures().find_map(|(first, erasure)| {
+            let is_alike = |other: &Tombstone| other.stream == erasure.stream && other.interval == erasure.interval;
+            let (next, _) = erasures().find(|(epoch, other)| *epoch > first && is_alike(other))?;
+            Some((*first, *next))
+        });
+        let Some((first, next)) = pair else { return false };
+        if let Some(earlier) = self.by_epoch.remove(&first)
+            && let Some(later) = self.by_epoch.get_mut(&next)
+        {
+            *later = later.merged(&earlier);
+        }
+        true
+    }
+
+    fn collect_erased_ids(&mut self) {
+        let ids = self.by_epoch.values().filter_map(|tombstone| tombstone.ids.as_ref());
+        self.erased_ids = ids.flat_map(|ids| ids.as_slice().iter().copied()).collect();
+    }
+}
+
+fn id_count(tombstone: &Tombstone) -> usize {
+    tombstone.ids.as_ref().map_or(0, IdHashes::len)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn interval(start: i64, end: i64) -> Interval {
-        Interval::new(Timestamp::from_nanos(start), Timestamp::from_nanos(end))
-    }
-
-    fn tombstone((stream, start, length): (u8, i64, i64)) -> Tombstone {
-        let stream = (stream > 0).then(|| stream.to_string().into());
-        // Sometimes of all time.
-        let interval = if length > 15 { Interval::EVER } else { interval(start, start + length.max(1)) };
-        Tombstone { stream, interval }
-    }
-
-    fn tombstones(given: &[(u64, Tombstone)]) -> Tombstones {
-        let mut all = Tombstones::default();
-        for (epoch, tombstone) in given {
-            all.add(*epoch, tombstone.clone());
-        }
-        all
-    }
-
-    fn purges() -> impl Strategy<Value = Vec<(u64, Tombstone)>> {
-        let purge = (0u8..3, 0i64..30, 0i64..20);
-        prop::collection::vec(purge, 0..20).prop_map(|purges| {
-            let numbered = purges.into_iter().enumerate();
-            numbered.map(|(number, purge)| (3 * number as u64 + 1, tombstone(purge))).collect()
-        })
-    }
-
-    fn naive(purges: &[(u64, Tombstone)], stream: &str, interval: Interval, epoch: u64) -> bool {
-        let timestamps = |of: Interval| of.start.as_nanos().max(-5)..of.end.as_nanos().min(100);
-        purges.iter().any(|(purged, tombstone)| {
-            let of_it = tombstone.stream.as_deref().is_none_or(|own| own == stream);
-            *purged > epoch && of_it && timestamps(tombstone.interval).any(|at| timestamps(interval).contains(&at))
-        })
-    }
-
-    proptest! {
-        /// The naive model is the list of all purges, each with all its timestamps.
-        #[test]
-        fn chunk_is_purged_by_later_purges_that_overlap_it(
-            purges in purges(), order in any::<u64>(), stream in 1u8..3,
-            start in 0i64..40, length in 1i64..9, epoch in 0u64..70
-        ) {
-            let (stream, interval) = (stream.to_string(), interval(start, start + length));
-            let expected = naive(&purges, &stream, interval, epoch);
-            prop_assert_eq!(tombstones(&purges).is_purged(&stream, interval, epoch), expected);
-            // In any order, one by one and from another replica.
-            let mut shuffled = purges.clone();
-            shuffled.sort_by_key(|(epoch, _)| (epoch.wrapping_mul(order | 1)).rotate_left(17));
-            let (ours, theirs) = shuffled.split_at(shuffled.len() / 2);
-            let (mut ours, theirs) = (tombstones(ours), tombstones(theirs));
-            ours.merge(&theirs);
-            prop_assert_eq!(ours.is_purged(&stream, interval, epoch), expected);
-            let merged = ours.clone();
-            ours.merge(&merged);
-            prop_assert_eq!(&ours, &merged, "known already");
-        }
-
-        #[test]
-        fn forgotten_purges_leave_everything_before_them_purged(
-            purges in purges(), max in 0usize..5, stream in 1u8..3,
-            start in 0i64..40, length in 1i64..9, epoch in 0u64..70
-        ) {
-            let mut pruned = tombstones(&purges);
-            let known = pruned.epoch();
-            pruned.prune(max);
-            prop_assert!(pruned.by_epoch.len() <= max && pruned.epoch() == known);
-            let (stream, interval) = (stream.to_string(), interval(start, start + length));
-            if naive(&purges, &stream, interval, epoch) {
-                prop_assert!(pruned.is_purged(&stream, interval, epoch));
-            }
-            prop_assert!(!pruned.is_purged(&stream, interval, known), "runs after the last purge are valid");
-        }
-
-        #[test]
-        fn text_of_a_tombstone_is_parsed_back(stream in prop::option::of(".{1,12}"), start: i64, end: i64) {
-            let tombstone = Tombstone { stream: stream.map(Into::into), interval: interval(start, end) };
-            prop_assert_eq!(Tombstone::parse(&tombstone.to_string()), tombstone);
-        }
-    }
-
-    #[test]
-    fn unreadable_tombstone_purges_everything() {
-        for text in ["", "*", "* 1", "* 1 x", "* 1 2 3", "%ff 1 2"] {
-            assert_eq!(Tombstone::parse(text), Tombstone::EVERYTHING, "{text}");
-        }
-    }
-
-    #[test]
-    fn epoch_grows_while_the_clock_stands_still() {
-        let mut all = Tombstones::default();
-        let now = Timestamp::from_millis(1_000);
-        assert_eq!(all.next_epoch(now), 1_000);
-        all.add(1_000, Tombstone::EVERYTHING);
-        assert_eq!(
-            (all.next_epoch(now), all.next_epoch(Timestamp::MIN), all.next_epoch(Timestamp::from_millis(5_000))),
-            (1_001, 1_001, 5_000)
-        );
-    }
-
-    #[test]
-    fn at_most_a_thousand_tombstones_are_kept() {
-        let mut all = Tombstones::default();
-        for number in 1..=1_200 {
-            all.add(number, Tombstone { stream: Some(number.to_string().into()), interval: Interval::EVER });
-        }
-        assert_eq!((all.iter().count(), all.floor(), all.epoch()), (1_000, 200, 1_200));
-        all.add(1_201, Tombstone::EVERYTHING);
-        assert_eq!(all.iter().count(), 1);
-    }
-
-    #[test]
-    fn purges_of_one_epoch_both_hold() {
-        let purge =
-            |stream: &str, start| Tombstone { stream: Some(stream.into()), interval: interval(start, start + 1) };
-        let all = tombstones(&[(7, purge("a", 0)), (7, purge("b", 9))]);
-        assert!(
-            all.is_purged("a", interval(0, 1), 6)
-                && all.is_purged("b", interval(9, 10), 6)
-                && !all.is_purged("a", interval(0, 1), 7)
-        );
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::redis_client::ConnectionError;
+use crate::request::IdHashes;
 use crate::window::Interval;
 
 /// The data to be purged.
@@ -14,6 +15,8 @@ pub struct Purge {
     pub stream: Option<Arc<str>>,
     /// The time.
     pub interval: Interval,
+    /// The ids whose chunks are purged; `None` means all chunks.
+    pub ids: Option<IdHashes>,
 }
 
 /// The result of a purge. It is complete in this replica's memory in any case.
@@ -39,6 +42,8 @@ pub struct PurgeDelivery {
     /// Other replicas that receive messages; `None` if the message could not be sent. A replica that misses it reads
     /// the marker in Redis once a second.
     pub expected: Option<usize>,
+    /// Chunks that the replicas that have confirmed have removed from their memory; known of a purge with ids only.
+    pub replica_chunks: u64,
     /// Whether the purged chunks have been deleted from Redis.
     pub deletion: DeletionStatus,
 }

@@ -2,8 +2,8 @@
 //!
 //! | key | type | contents |
 //! | --- | --- | --- |
-//! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:STREAM:AGENTIC:HASH:START:SECONDS` | hash | the chunks of a series in one cell |
-//! | `PREFIX:c3:ACCOUNT:FIELD:BOUND:wrong` | string | `window.field` was found wrong for streams of the account |
+//! | `PREFIX:c4:ACCOUNT:FIELD:BOUND:STREAM:AGENTIC:HASH:START:SECONDS` | hash | the chunks of a series in one cell, each with its filter of ids in a field beside it |
+//! | `PREFIX:c4:ACCOUNT:FIELD:BOUND:wrong` | string | `window.field` was found wrong for streams of the account |
 //! | the series without a cell, then `:wrong` | string | items of the series lie outside of the requested time |
 //! | `PREFIX:r1:{ACCOUNT}:sweep` | string | a replica deletes what is too old, or has done so within the hour |
 //! | `PREFIX:p1:{ACCOUNT}:purges` | hash | the tombstones of the account, by epoch |
@@ -28,7 +28,7 @@ use crate::request::Series;
 use crate::window::{Grid, Interval, IntervalSet, Timestamp, UpperBound};
 
 /// The version of chunks in Redis, which is a part of their keys.
-const CHUNK_FORMAT: &str = "c3";
+const CHUNK_FORMAT: &str = "c4";
 /// The version of purges in Redis.
 const PURGE_FORMAT: &str = "p1";
 /// The version of the sweep of what is too old in Redis.
@@ -140,6 +140,8 @@ fn bounds(field: &str, upper_bound: UpperBound) -> String {
     };
     format!("{}:{bound}", key_segment(field))
 }
+/// What ends the name of the field that holds a chunk's filter of ids, behind the name of the chunk's field.
+const IDS_SUFFIX: &str = "_ids";
 
 /// The name of a chunk's field, by which the chunk is listed, and found purged, without its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,9 +158,19 @@ impl ChunkField {
     }
 
     /// The name of the field: start, end and time of the fetch in nanoseconds since 1970, and the epoch.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::cache) fn name(&self) -> String {
         let Self { interval: Interval { start, end }, fetched_at, epoch } = self;
         format!("{}_{}_{}_{epoch}", start.as_nanos(), end.as_nanos(), fetched_at.as_nanos())
+    }
+
+    /// The name of the field that holds the chunk's filter of ids.
+    pub(in crate::cache) fn ids_name(&self) -> String {
+        self.name() + IDS_SUFFIX
+    }
+
+    /// Parses the name of a chunk's filter of ids, as that of the chunk; `None` for other names.
+    pub(in crate::cache) fn parse_ids(name: &[u8]) -> Option<Self> {
+        Self::parse(name.strip_suffix(IDS_SUFFIX.as_bytes())?)
     }
 
     /// Parses the name of a field; `None` if it is not the name of a chunk.
@@ -167,13 +179,14 @@ impl ChunkField {
         let mut timestamp = || numbers.next()?.parse().ok().map(Timestamp::from_nanos);
         let (interval, fetched_at) = (Interval::new(timestamp()?, timestamp()?), timestamp()?);
         let epoch = numbers.next().map_or(Some(0), |epoch| epoch.parse().ok())?;
+        numbers.next().is_none().then_some(())?;
         Some(Self { interval, fetched_at, epoch })
     }
 }
 
 /// The name under which a value is sealed: its key and field.
-pub(super) fn value_name(cell: &str, field: &[u8]) -> Vec<u8> {
-    [cell.as_bytes(), b"\0", field].concat()
+pub(in crate::cache) fn value_name(cell: &[u8], field: &[u8]) -> Vec<u8> {
+    [cell, b"\0", field].concat()
 }
 
 /// The key of a handover to a replica; `prefix` is that of its mailbox.
@@ -207,6 +220,8 @@ pub(in crate::cache) struct CellKey<'a> {
     pub(in crate::cache) account: &'a str,
     pub(in crate::cache) stream: &'a str,
     pub(in crate::cache) interval: Interval,
+    /// Whether chunks of this version are in the cell, with their filters of ids.
+    pub(in crate::cache) is_current: bool,
 }
 
 impl<'a> CellKey<'a> {
@@ -218,7 +233,7 @@ impl<'a> CellKey<'a> {
         format.strip_prefix('c').and_then(|number| number.parse::<u8>().ok())?;
         let start = Timestamp::from_seconds(start.parse().ok()?);
         let interval = Interval::new(start, start + Duration::from_secs(length.parse().ok()?));
-        Some(Self { account, stream, interval })
+        Some(Self { account, stream, interval, is_current: format == CHUNK_FORMAT })
     }
 }
 
@@ -269,12 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_spelled_as_in_version_0_1() {
+    fn keys_are_spelled_as_other_replicas_spell_them() {
         let (keys, account) = (keys(), "a:1");
         let hash = "bebd947c5e63cad46807b157824a6f17";
         let [rich, plain] = [true, false].map(|agentic| keys.series(&series(agentic)));
-        assert_eq!(rich, format!("kore:c3:a%3A1:segment%2Dstart:inclusive:st%2D1:rich:{hash}"));
-        assert_eq!(plain, format!("kore:c3:a%3A1:segment%2Dstart:inclusive:st%2D1:plain:{hash}"));
+        assert_eq!(rich, format!("kore:c4:a%3A1:segment%2Dstart:inclusive:st%2D1:rich:{hash}"));
+        assert_eq!(plain, format!("kore:c4:a%3A1:segment%2Dstart:inclusive:st%2D1:plain:{hash}"));
         assert_eq!(keys.settings(account, "st-1"), "segment%2Dstart:inclusive:3600");
         assert_eq!(keys.cell(&rich, Timestamp::from_seconds(7300)), format!("{rich}:7200:3600"));
         let intervals = [hours(0, 2), hours(1, 2), hours(5, 6)].into_iter().collect();
@@ -282,7 +297,7 @@ mod tests {
         assert_eq!(keys.cells(&series(true), &intervals), cells);
         assert_eq!(
             keys.wrong_field(&keys.field_scope(&account.into(), "st-1")),
-            "kore:c3:a%3A1:segment%2Dstart:inclusive:wrong"
+            "kore:c4:a%3A1:segment%2Dstart:inclusive:wrong"
         );
         assert_eq!(keys.shifted_series(&series(true)), format!("{plain}:wrong"));
         assert_eq!(tombstones("kore", account), "kore:p1:{a%3A1}:purges");
@@ -325,13 +340,13 @@ mod tests {
     #[test]
     fn key_of_a_cell_is_parsed_and_others_are_not() {
         let cell = keys().cell(&keys().series(&series(true)), Timestamp::from_seconds(7300));
-        let parsed = CellKey { account: "a%3A1", stream: "st%2D1", interval: hours(2, 3) };
+        let parsed = CellKey { account: "a%3A1", stream: "st%2D1", interval: hours(2, 3), is_current: true };
         assert_eq!(CellKey::parse("kore", cell.as_bytes()), Some(parsed));
-        let earlier = cell.replace(":c3:", ":c1:");
-        assert_eq!(CellKey::parse("kore", earlier.as_bytes()), Some(parsed));
+        let earlier = cell.replace(":c4:", ":c1:");
+        assert_eq!(CellKey::parse("kore", earlier.as_bytes()), Some(CellKey { is_current: false, ..parsed }));
         for other in [
             keys().wrong_field(&keys().field_scope(&"a:1".into(), "s")),
-            cell.replace(":c3:", ":p1:"),
+            cell.replace(":c4:", ":p1:"),
             format!("{cell}:1"),
             format!("x{cell}"),
         ] {
@@ -345,8 +360,11 @@ mod tests {
         assert_eq!(field.name(), "-3600000000000_7200000000000_9000000000_7");
         assert_eq!(ChunkField::parse(field.name().as_bytes()), Some(field));
         assert_eq!(ChunkField::parse(b"0_1_2").map(|field| field.epoch), Some(0), "of an earlier version");
-        for other in ["", "0_1", "0_1_x", "0_1_2_x"] {
+        assert_eq!(field.ids_name(), "-3600000000000_7200000000000_9000000000_7_ids");
+        assert_eq!(ChunkField::parse_ids(field.ids_name().as_bytes()), Some(field));
+        for other in ["", "0_1", "0_1_x", "0_1_2_x", "0_1_2_3_ids", "0_1_2_3_4"] {
             assert_eq!(ChunkField::parse(other.as_bytes()), None, "{other}");
+            assert_eq!(ChunkField::parse_ids(format!("{other}_").as_bytes()), None, "{other}");
         }
     }
 }

@@ -44,6 +44,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::redis_client::{Command, RedisClient, Reply};
 use crate::replicas::{Cipher, FetchSettings, Mailbox};
+use crate::request::IdFilter;
 use crate::window::Interval;
 
 /// Cells that are read in one call: few enough for their values to arrive within the timeout.
@@ -51,8 +52,8 @@ const CELLS_PER_READ: usize = 32;
 
 /// The purges that the tier respects. `cache/purge` implements it, so that the tier does not depend on it.
 pub(in crate::cache) trait PurgeCheck: std::fmt::Debug + Send + Sync {
-    /// Whether a chunk of this interval and epoch is known to be purged.
-    fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64) -> bool;
+    /// Whether a chunk of this interval, epoch and ids is known to be purged.
+    fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64, ids: &IdFilter) -> bool;
 
     /// Learns the purges that were confirmed before this process began: from the journal of the disk tier, and from
     /// Redis. `false` if Redis does not answer.

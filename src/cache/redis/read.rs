@@ -11,7 +11,7 @@ use crate::cache::chunk::Chunk;
 use crate::paging::PlacementCheck;
 use crate::redis_client::{Command, Reply};
 use crate::replicas::DecryptError;
-use crate::request::Series;
+use crate::request::{IdFilter, Series};
 use crate::telemetry;
 use crate::window::{Interval, IntervalSet, Timestamp};
 
@@ -35,7 +35,8 @@ impl RedisTier {
                 Reply::Bytes(name) => ChunkField::parse(&name),
                 _ => None,
             });
-            let valid = fields.filter(|field| !inner.is_field_purged(series, field));
+            // Which ids a chunk holds is found out when it is read.
+            let valid = fields.filter(|field| !inner.is_field_purged(series, field, &IdFilter::default()));
             listed.extend(valid.map(|field| (field.interval, field.fetched_at)));
         }
         listed
@@ -110,6 +111,10 @@ impl Inner {
         let mut chunks = Vec::new();
         let mut fields = fields.into_iter();
         while let (Some(Reply::Bytes(field)), Some(value)) = (fields.next(), fields.next()) {
+            // The chunk holds its filter of ids too.
+            if ChunkField::parse_ids(&field).is_some() {
+                continue;
+            }
             let Reply::Bytes(value) = value else {
                 telemetry::redis_read(if value.is_too_large() { "too_large" } else { "damaged" });
                 continue;
@@ -135,7 +140,7 @@ impl Inner {
         value: Bytes,
         placement: PlacementCheck,
     ) -> Result<Chunk, DecryptError> {
-        let name = value_name(cell, field);
+        let name = value_name(cell.as_bytes(), field);
         let value = self.cipher.open(value, &name)?;
         let chunk = match placement {
             PlacementCheck::Checked => Chunk::from_bytes(&value, &name),
@@ -147,11 +152,11 @@ impl Inner {
 
     /// Whether a chunk was purged since its run began.
     pub(super) fn is_purged(&self, series: &Series, chunk: &Chunk) -> bool {
-        self.is_field_purged(series, &ChunkField::of(chunk))
+        self.is_field_purged(series, &ChunkField::of(chunk), chunk.ids())
     }
 
-    fn is_field_purged(&self, Series { account, stream, .. }: &Series, field: &ChunkField) -> bool {
-        self.purges.is_purged(account, stream, field.interval, field.epoch)
+    fn is_field_purged(&self, Series { account, stream, .. }: &Series, field: &ChunkField, ids: &IdFilter) -> bool {
+        self.purges.is_purged(account, stream, field.interval, field.epoch, ids)
     }
 }
 

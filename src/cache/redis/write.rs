@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::keys::{ChunkField, value_name};
 use super::{CELLS_PER_READ, Inner, RedisTier};
-use crate::cache::chunk::Chunk;
+use crate::cache::chunk::{Chunk, ids_codec};
 use crate::cache::window_field::FieldScope;
 use crate::redis_client::{Command, ConnectionError, Reply};
 use crate::request::Series;
@@ -57,14 +57,14 @@ impl Inner {
     pub(super) fn delete_purged(self: &Arc<Self>, cell: &str, purged: &[Chunk]) {
         if !purged.is_empty() {
             telemetry::redis_read("purged");
-            let fields = purged.iter().map(|chunk| ChunkField::of(chunk).name());
+            let fields = purged.iter().flat_map(names);
             let (redis, delete) = (self.redis.clone(), Command::new("HDEL").arg(cell.to_owned()).args(fields));
             tokio::spawn(async move { redis.run(vec![delete]).await });
         }
     }
 
     fn is_write_purged(&self, ChunkWrite { account, stream, chunk, .. }: &ChunkWrite) -> bool {
-        self.purges.is_purged(account, stream, chunk.interval(), chunk.epoch())
+        self.purges.is_purged(account, stream, chunk.interval(), chunk.epoch(), chunk.ids())
     }
 
     fn scope_of(&self, ChunkWrite { account, stream, .. }: &ChunkWrite) -> FieldScope {
@@ -122,9 +122,10 @@ impl Inner {
             let ttl =
                 self.keys.ttl(account, stream, chunk.interval().start, now, self.ttl).as_secs().max(1).to_string();
             let Some((field, value)) = self.encode(key, chunk) else { continue };
+            let Some((ids_field, ids)) = self.encode_ids(key, chunk) else { continue };
             let covered = covered_fields(chunk, existing);
             written.push((commands.len(), write));
-            commands.push(Command::new("HSET").arg(key.clone()).arg(field).arg(value));
+            commands.push(Command::new("HSET").arg(key.clone()).arg(field).arg(value).arg(ids_field).arg(ids));
             commands.push(Command::new("EXPIRE").arg(key.clone()).arg(ttl));
             if !covered.is_empty() {
                 commands.push(Command::new("HDEL").arg(key.clone()).args(covered));
@@ -138,22 +139,35 @@ impl Inner {
                 write.chunk.set_shared();
             }
         }
-        let deletes = purged.into_iter().map(|(_, ChunkWrite { key, chunk, .. })| {
-            Command::new("HDEL").arg(key.clone()).arg(ChunkField::of(chunk).name())
-        });
+        let deletes = purged
+            .into_iter()
+            .map(|(_, ChunkWrite { key, chunk, .. })| Command::new("HDEL").arg(key.clone()).args(names(chunk)));
         self.redis.run(deletes.collect()).await.and(replies.map(drop))
     }
 
     /// The field and the sealed value of a chunk; `None` if the value is too large.
     pub(super) fn encode(&self, key: &str, chunk: &Chunk) -> Option<(String, Vec<u8>)> {
         let field = ChunkField::of(chunk).name();
-        let name = value_name(key, field.as_bytes());
+        let name = value_name(key.as_bytes(), field.as_bytes());
         let value = chunk.to_bytes(&name).and_then(|bytes| self.cipher.seal(bytes, &name))?;
         (value.len() <= self.max_value).then_some((field, value))
     }
+
+    /// The field and the sealed value of a chunk's filter of ids.
+    fn encode_ids(&self, key: &str, chunk: &Chunk) -> Option<(String, Vec<u8>)> {
+        let field = ChunkField::of(chunk).ids_name();
+        let name = value_name(key.as_bytes(), field.as_bytes());
+        Some((field, self.cipher.seal(ids_codec::to_bytes(chunk.ids(), &name), &name)?))
+    }
 }
 
-/// The fields whose chunks lie within `chunk` and were fetched before it, and those that are not chunks.
+/// The names of a chunk's fields.
+fn names(chunk: &Chunk) -> [String; 2] {
+    let field = ChunkField::of(chunk);
+    [field.name(), field.ids_name()]
+}
+
+/// The fields, also those of filters, whose chunks lie within `chunk` and were fetched before it, and those that are not chunks.
 fn covered_fields(chunk: &Chunk, existing: Reply) -> Vec<Bytes> {
     let Reply::Array(names) = existing else { return Vec::new() };
     let names = names.into_iter().filter_map(|name| match name {
@@ -161,7 +175,8 @@ fn covered_fields(chunk: &Chunk, existing: Reply) -> Vec<Bytes> {
         _ => None,
     });
     let is_covered = |name: &Bytes| {
-        let Some(ChunkField { interval, fetched_at, .. }) = ChunkField::parse(name) else { return true };
+        let field = ChunkField::parse(name).or_else(|| ChunkField::parse_ids(name));
+        let Some(ChunkField { interval, fetched_at, .. }) = field else { return true };
         interval.intersection(chunk.interval()) == interval && fetched_at < chunk.fetched_at()
     };
     names.filter(is_covered).collect()

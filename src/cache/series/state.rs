@@ -10,6 +10,7 @@ use super::negative_cache::NegativeCache;
 use super::run_length::RunLengthPolicy;
 use crate::cache::chunk::Chunk;
 use crate::cache::store::{CacheEntry, EntryIndex, Memory};
+use crate::request::IdFilter;
 use crate::sync::{Mutex, MutexGuard};
 use crate::window::{Density, Interval, IntervalSet, Timestamp};
 
@@ -92,32 +93,39 @@ impl SeriesState {
         entries.all().for_each(|(_, entry)| memory.remove(entry.id));
     }
 
-    /// Removes the entries that are purged, and closes fetches that bring purged data. `is_purged` takes the interval
-    /// and the epoch of a chunk. Returns how many chunks it has removed from memory.
+    /// Removes the entries that are purged, and closes fetches that may bring purged data. `purged_by` takes the
+    /// interval, the epoch and the ids of a chunk, and returns the purge. Returns the purges of the chunks that were
+    /// removed from memory, one for each chunk.
     pub(in crate::cache) fn apply_purge(
         &mut self,
-        is_purged: impl Fn(Interval, u64) -> bool,
+        purged_by: impl Fn(Interval, u64, &IdFilter) -> Option<u64>,
         memory: &Memory,
-    ) -> usize {
-        let mut purged = HashSet::new();
+    ) -> Vec<u64> {
+        let (mut purged, nothing) = (HashMap::new(), IdFilter::default());
         let mut keep = |entry: &CacheEntry| {
-            let is_purged = is_purged(entry.chunk, entry.epoch);
+            // An evicted chunk holds nothing any more.
+            let chunk = entry.peek(memory);
+            let ids = chunk.as_ref().map_or(&nothing, |chunk| chunk.ids());
+            let purge = purged_by(entry.chunk, entry.epoch, ids);
             // A chunk may have several entries, and may have been evicted before.
-            if is_purged && memory.contains(entry.id) {
-                purged.insert(entry.id);
+            if let Some(purge) = purge
+                && memory.contains(entry.id)
+            {
+                purged.insert(entry.id, purge);
             }
-            !is_purged
+            purge.is_none()
         };
         self.entries.retain(&mut keep);
         self.exact.retain(|_, entry| keep(entry));
         self.exact_only.clear();
         self.torn.clear();
-        for id in &purged {
+        for id in purged.keys() {
             memory.remove(*id);
         }
-        let affected = self.in_flight.iter().filter(|fetch| is_purged(fetch.interval(), fetch.spec.epoch));
-        affected.for_each(|fetch| fetch.close());
-        purged.len()
+        let may_be_purged =
+            |fetch: &InFlightFetch| purged_by(fetch.interval(), fetch.spec.epoch, &IdFilter::Any).is_some();
+        self.in_flight.iter().filter(|fetch| may_be_purged(fetch)).for_each(|fetch| fetch.close());
+        purged.into_values().collect()
     }
 
     /// Removes the chunks that end at `timestamp` or before. Returns how many were in memory.

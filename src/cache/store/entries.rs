@@ -12,7 +12,7 @@ use crate::segment_log::Slot;
 use crate::window::{FreshnessPolicy, Interval, IntervalMap, Plan, PlanEntry, Timestamp};
 
 /// What is known of a chunk without its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::cache) struct ChunkFacts {
     pub(in crate::cache) interval: Interval,
     pub(in crate::cache) fetched_at: Timestamp,

@@ -93,7 +93,7 @@ impl Scene {
 
     async fn purge(&self, start: i64, end: i64) {
         let (account, interval) = ("a".into(), interval(OLD + start, OLD + end));
-        self.stage.0.purges.purge(Purge { account, stream: None, interval }).await;
+        self.stage.0.purges.purge(Purge { account, stream: None, interval, ids: None }).await;
     }
 
     /// A call of another run, which has the only permit.

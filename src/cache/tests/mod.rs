@@ -12,6 +12,7 @@
 //! | `window_field` | items that do not lie where they were requested |
 //! | `wrong_clock` | wrong clocks of this machine |
 
+mod erased;
 mod harness;
 #[cfg(feature = "interleavings")]
 mod interleavings;

@@ -8,7 +8,11 @@ const OLD: i64 = -100_000;
 impl TestHarness {
     async fn purge(&self, stream: Option<&str>, start: i64, end: i64) -> PurgeResult {
         let (account, stream) = ("a".into(), stream.map(Into::into));
-        self.stage.0.purges.purge(Purge { account, stream, interval: interval(OLD + start, OLD + end) }).await
+        self.stage
+            .0
+            .purges
+            .purge(Purge { account, stream, interval: interval(OLD + start, OLD + end), ids: None })
+            .await
     }
 
     async fn request_old(&self, start: i64, end: i64) -> PendingAnswer {

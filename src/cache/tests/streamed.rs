@@ -168,7 +168,13 @@ async fn purge_during_a_stream_refetches_unsent_data() {
     let slow = begin(&harness, 20).await;
     harness.grant_calls(1_000).await;
     let purged = interval(FIRST, FIRST + ROWS * MINUTE);
-    let epoch = harness.stage.0.purges.purge(Purge { account: "a".into(), stream: None, interval: purged }).await.epoch;
+    let epoch = harness
+        .stage
+        .0
+        .purges
+        .purge(Purge { account: "a".into(), stream: None, interval: purged, ids: None })
+        .await
+        .epoch;
     let mut rest = slow.rest.unwrap();
     let mut chunks = Vec::new();
     harness.calls.add_permits(1_000);

@@ -85,13 +85,15 @@ fn any_message() -> impl Strategy<Value = Message> {
         (any::<u64>(), any_permit_message()).prop_map(|(number, message)| QuotaMessage::Permit { number, message });
     let granted = any::<(u64, u32)>().prop_map(|(first, count)| QuotaMessage::Granted { first, count });
     let quota = prop_oneof![Just(QuotaMessage::Joined), Just(QuotaMessage::LeaseChanged), granted, permit];
-    let tombstone = (prop::option::of(".{1,12}"), any::<(i64, i64)>()).prop_map(|(stream, (start, end))| {
+    let ids = prop::option::of(prop::collection::vec(any::<u32>(), 1..9));
+    let tombstone = (prop::option::of(".{1,12}"), any::<(i64, i64)>(), ids).prop_map(|(stream, (start, end), ids)| {
         let interval = Interval::new(Timestamp::from_nanos(start), Timestamp::from_nanos(end));
-        Tombstone { stream: stream.map(Into::into), interval }
+        Tombstone { stream: stream.map(Into::into), interval, ids: ids.map(|ids| ids.into_iter().collect()) }
     });
     prop_oneof![
         (".*", quota).prop_map(|(account, message)| Message::Quota { account: account.into(), message }),
-        any::<u64>().prop_map(|number| Message::Purge(PurgeMessage::Applied { number })),
+        any::<(u64, Option<u64>)>()
+            .prop_map(|(number, chunks)| Message::Purge(PurgeMessage::Applied { number, chunks })),
         (any::<u64>(), 0..1u64 << 62, ".+", tombstone).prop_map(|(number, epoch, account, tombstone)| {
             Message::Purge(PurgeMessage::Apply { number, epoch, account: account.into(), tombstone })
         }),

@@ -15,6 +15,8 @@ pub struct PurgeRecord<'a> {
     pub from: Option<&'a str>,
     /// End of the purged interval as the operator wrote it; `None` means no bound.
     pub to: Option<&'a str>,
+    /// How many ids of which kind were erased; `None` if all was purged.
+    pub erased: Option<&'a str>,
     /// The operator.
     pub requester: &'a dyn Display,
     /// The epoch of the purge.
@@ -40,6 +42,7 @@ pub fn purge(record: &PurgeRecord<'_>) {
         stream,
         from,
         to,
+        erased,
         requester,
         epoch,
         result,
@@ -56,6 +59,7 @@ pub fn purge(record: &PurgeRecord<'_>) {
             stream,
             from,
             to,
+            erased,
             %requester,
             epoch,
             result,
@@ -70,6 +74,7 @@ pub fn purge(record: &PurgeRecord<'_>) {
             stream,
             from,
             to,
+            erased,
             %requester,
             epoch,
             result,

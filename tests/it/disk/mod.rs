@@ -1,13 +1,16 @@
 //! The disk tier: what was cached before a restart costs no call, whatever has happened to the files, and what was
 //! purged does not come back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use http::Method;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::support::{
-    GatewayClient, RedisServer, SETTLED_DAY, Settings, TestHarness, TestRequest, exact_profile, until_async,
+    GatewayClient, RedisServer, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, exact_profile, until_async,
 };
 
 /// The chunks of the settled day: one an hour.
@@ -117,6 +120,42 @@ async fn purge_is_not_undone_by_a_restart() {
     third.kill();
 }
 
+/// The text of a member of an item.
+fn member(item: &[u8], name: &str) -> String {
+    serde_json::from_slice::<Value>(item).unwrap()[name].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn erased_conversation_is_found_on_disk_without_other_chunks() {
+    let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
+    let settings = settings(directory.path());
+    fill(&harness, &settings).await;
+    let day = harness.settled_day();
+    let conversation = member(&day[120], "conversationID");
+    let held: Vec<_> = day.iter().filter(|item| member(item, "conversationID") == conversation).collect();
+    let hours: BTreeSet<_> = held.iter().map(|item| member(item, "segmentStartTime")[11..13].to_owned()).collect();
+    for item in &held {
+        assert!(harness.control.remove(STREAM, &member(item, "segmentID")));
+    }
+    // Nothing of the day is in memory.
+    let second = Killable::start(&harness, &settings).await;
+    let body = json!({ "conversationIds": [conversation] }).to_string();
+    let request = TestRequest::get("").method(Method::POST).path("/api/v1/purge").body(body);
+    let report = second.gateway.send_admin(&request).await.json();
+    let account = &report["accounts"][0];
+    let expected = (&true.into(), &hours.len().into(), &0.into());
+    assert_eq!((&report["complete"], &account["disk_chunks"], &account["memory_chunks"]), expected, "{report}");
+    assert!(second.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
+    assert!((1..=hours.len() as u64).contains(&harness.calls()), "{} calls for {hours:?}", harness.calls());
+    second.kill();
+    // A restart finds it neither.
+    harness.control.reset_counts();
+    let third = Killable::start(&harness, &settings).await;
+    assert!(third.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
+    assert!(harness.calls() <= hours.len() as u64);
+    third.kill();
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -193,7 +232,7 @@ async fn bytes_on_disk_are_sealed_with_a_key_and_unreadable_with_another() {
         settings(directory.path()).section("cache", &format!("encryption_key = {{ file = '{}' }}", file.display()))
     };
     fill(&harness, &key("one")).await;
-    let stream = crate::support::STREAM.as_bytes();
+    let stream = STREAM.as_bytes();
     for path in segments(directory.path()) {
         let bytes = fs::read(&path).unwrap();
         assert!(!bytes.windows(stream.len()).any(|window| window == stream), "the name of the stream is not sealed");

@@ -309,7 +309,7 @@ impl World {
     fn purge(&mut self, number: usize, stream: &'static str, from: Duration, to: Duration) {
         let Some(gateway) = &self.machines[number].gateway else { return };
         let interval = Interval::new(timestamp(from), timestamp(to));
-        let purge = Purge { account: ACCOUNT.into(), stream: Some(stream.into()), interval };
+        let purge = Purge { account: ACCOUNT.into(), stream: Some(stream.into()), interval, ids: None };
         let purges = gateway.stack.handles.cache.purges.clone();
         let (records, others) = (self.purges.clone(), self.machines.len() - 1);
         gateway.host.enter(|| {

@@ -42,7 +42,7 @@ const OTHERS: [(&str, &[&str]); 19] = [
     ("replicas", &["redis_client", "request", "window", "config", "clock", "telemetry", "hex"]),
     // Builds the stages.
     ("stack", &["stages", "environment", "replicas", "redis_client", "config", "clock", "telemetry"]),
-    ("admin", &["stack", "stages", "problem", "replicas", "redis_client", "config", "clock", "telemetry"]),
+    ("admin", &["stack", "stages", "problem", "replicas", "redis_client", "config", "clock", "telemetry", "units"]),
     ("server", &["admin", "stack", "stages", "problem", "config", "clock", "telemetry", "mapped_bytes"]),
     ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "units", "hex"]),
     ("lib", &[]),

@@ -1,5 +1,6 @@
 //! Purges: purged data is served from no tier by no replica, whatever is pending.
 
+mod erasure;
 mod propagation;
 mod redis;
 mod requests;

@@ -101,7 +101,7 @@ async fn purge_deletes_from_all_cluster_nodes() {
 
 /// The number of cells in one node of a Cluster; each has one chunk.
 fn cells(node: &RedisServer) -> usize {
-    let keys = node.query(&["KEYS", "koregate:c3:*"]);
+    let keys = node.query(&["KEYS", "koregate:c4:*"]);
     keys.split_whitespace().count()
 }
 
@@ -123,16 +123,16 @@ async fn partial_purge_of_cell_leaves_other_chunks() {
     let (start, nanos) = (at("2026-02-23T09:00:00Z").as_seconds(), at("2026-02-23T09:00:00Z").as_nanos());
     let old = cell("c1", "st%2Dtest", &format!(":{start}:3600"));
     let others = [
-        cell("c3", "st%2Dother", &format!(":{start}:3600")),
-        cell("c3", "st%2Dtest", &format!(":{}:3600", start + 3600)),
-        cell("c3", "passing", ""),
-        cell("c3", "st%2Dtest", &format!(":{start}:3600")).replace(ACCOUNT, "another"),
+        cell("c4", "st%2Dother", &format!(":{start}:3600")),
+        cell("c4", "st%2Dtest", &format!(":{}:3600", start + 3600)),
+        cell("c4", "passing", ""),
+        cell("c4", "st%2Dtest", &format!(":{start}:3600")).replace(ACCOUNT, "another"),
     ];
     let field = format!("{nanos}_{}_{nanos}", nanos + 1);
     for key in others.iter().chain([&old]) {
         redis.command(&["HSET", key, &field, "x"]);
     }
-    redis.command(&["SET", &format!("koregate:c3:{ACCOUNT}:segmentStartTime:inclusive:wrong-not"), "1"]);
+    redis.command(&["SET", &format!("koregate:c4:{ACCOUNT}:segmentStartTime:inclusive:wrong-not"), "1"]);
     let report = purge(&harness.gateway, "stream=st-test&from=2026-02-23T09:00:00&to=2026-02-23T09:10:00").await;
     assert_eq!(
         (&report["memory_chunks"], &report["redis_chunks"]),

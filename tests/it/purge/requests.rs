@@ -68,7 +68,18 @@ async fn invalid_purge_request_deletes_nothing() {
         (post("account=nobody"), 404, "not configured"),
         (post("").header("origin", "http://127.0.0.1:9090"), 403, "Origin"),
         (post("").header("sec-fetch-site", "cross-site"), 403, "Sec-Fetch-Site"),
-        (post("").body(" ".repeat((16 << 10) + 1)), 413, "16384"),
+        (post("").body(r#"{"conversationIds": "c-1"}"#), 400, "conversationIds: it is no array of texts"),
+        (post("").body(r#"{"sessionIds": [1]}"#), 400, "sessionIds: it is no array of texts"),
+        (post("").body(r#"{"segmentIds": []}"#), 400, "segmentIds: it is empty"),
+        (post("").body(r#"{"segmentIds": ["a", " "]}"#), 400, "segmentIds: an id is empty"),
+        (post("").body(r#"{"conversationIDs": ["a"]}"#), 400, "conversationIDs: it is not known here"),
+        (post("").body(r#"{"segmentIds": ["a"], "segmentIds": ["b"]}"#), 400, "segmentIds: it stands twice"),
+        (post("segmentIds=a"), 400, "segmentIds: it belongs into the body"),
+        (post("").body(r#"{"segmentIds": ["a"], "form": "2026-02-23"}"#), 400, "form: it is not known here"),
+        (post("repeat_after=0s"), 400, "repeat_after: it is no time between"),
+        (post("").body(r#"{"segmentIds": ["a"], "repeat_after": "31d"}"#), 400, "repeat_after: it is no time between"),
+        (post("").body(r#"{"segmentIds": ["a"], "account": "nobody"}"#), 404, "not configured"),
+        (post("").body(" ".repeat((128 << 10) + 1)), 413, "131072"),
     ] {
         let response = harness.gateway.send_admin(&request).await;
         let report = response.json();

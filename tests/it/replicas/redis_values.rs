@@ -79,7 +79,7 @@ async fn encrypted_values_open_with_their_key_only() {
     harness.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), "the settled day");
     redis.until_chunks(CHUNKS).await;
     let readable = redis.for_each_chunk(
-        "if value:find('kgc2', 1, true) or value:find('segmentID', 1, true) then return 'readable' end",
+        "if value:find('kgc4', 1, true) or value:find('segmentID', 1, true) then return 'readable' end",
     );
     assert_eq!(readable, CHUNKS.to_string(), "values are readable without the key");
     let calls = harness.calls();

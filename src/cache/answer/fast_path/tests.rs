@@ -143,7 +143,7 @@ impl Model {
             }
             Step::Purge { start, length } => {
                 let purged = seconds(*start, *length);
-                self.series.apply_purge(|interval, _| interval.overlaps(purged), &self.memory);
+                self.series.apply_purge(|interval, _, _| interval.overlaps(purged).then_some(1), &self.memory);
             }
             Step::Forget { start, length } => self.series.entries.remove(seconds(*start, *length)),
             Step::Sweep => self.series.sweep(|entry| self.memory.contains(entry.id)),

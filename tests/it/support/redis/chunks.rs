@@ -10,7 +10,8 @@ impl RedisServer {
         let script = format!(
             "local n, last = 0, nil for _, key in ipairs(redis.call('keys', 'koregate:c*')) do \
              local all = redis.call('type', key).ok == 'hash' and redis.call('hgetall', key) or {{}} \
-             for i = 1, #all, 2 do local field, value = all[i], all[i + 1] n = n + 1 {lua} end end return n"
+             for i = 1, #all, 2 do local field, value = all[i], all[i + 1] \
+             if not field:find('_ids$') then n = n + 1 {lua} end end end return n"
         );
         self.query(&["EVAL", &script, "0"])
     }

@@ -1,0 +1,52 @@
+//! Why a purge request is refused, with the status of its response.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// Largest body, in bytes.
+pub(super) const BODY_LIMIT: usize = 128 << 10;
+/// Time limit for reading the body.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reason why nothing was purged.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("{parameter}: {reason}")]
+    BadParameter { parameter: String, reason: &'static str },
+    #[error("the body is no JSON object: {0}")]
+    BadBody(String),
+    #[error("the body broke off, or did not come within {} s", BODY_TIMEOUT.as_secs())]
+    BodyBrokeOff,
+    #[error("the body is larger than {BODY_LIMIT} bytes")]
+    BodyTooLarge,
+    #[error("this account is not configured")]
+    UnknownAccount,
+    #[error("a purge is not asked for by a web page: the request carries an Origin")]
+    FromABrowser,
+    #[error("too many purges wait to be repeated; nothing was purged. Leave repeat_after out, and repeat it yourself")]
+    TooManyRepeats,
+    #[error("an internal error; it may have been purged in part")]
+    Internal,
+}
+
+impl Refused {
+    /// The status, and the last part of the problem's type.
+    pub(super) const fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => {
+                (StatusCode::BAD_REQUEST, "bad-request")
+            }
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::UnknownAccount => (StatusCode::NOT_FOUND, "not-found"),
+            Self::FromABrowser => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::TooManyRepeats => (StatusCode::SERVICE_UNAVAILABLE, "too-many-repeats"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+}
+
+/// The refusal of a parameter.
+pub(super) fn bad(parameter: &str, reason: &'static str) -> Refused {
+    Refused::BadParameter { parameter: parameter.chars().take(64).collect(), reason }
+}
