@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::record::{RecordMeta, SeriesDigest};
 use super::state::DiskState;
@@ -38,6 +38,7 @@ impl DiskTier {
         let inner = self.0.clone();
         let erase = move || {
             let Some(log) = inner.log.get() else { return Ok(0) };
+            let _guard = inner.erasure.lock().unwrap_or_else(PoisonError::into_inner);
             let by_ids = inner.find_by_ids(log, &*purges)?;
             let erased = inner.erase(|digest, series, facts| {
                 is_purged(&*purges, series, facts, &IdFilter::default()) || by_ids.contains(&(digest, *facts))

@@ -59,19 +59,20 @@ async fn run(tier: Weak<Inner>, context: Arc<DiskContext>, queue: mpsc::Unbounde
         drop(inner);
         sleep(RETRY_INTERVAL).await;
     }
-    {
-        let Some(inner) = tier.upgrade() else { return };
-        inner.set_state(DiskState::Loading);
-        let (log, context) = (log.clone(), context.clone());
-        // A panic would leave requests waiting.
-        let _ = spawn_work(move || inner.load(&log, &context)).await;
-    }
     let Some(inner) = tier.upgrade() else { return };
+    inner.set_state(DiskState::Loading);
+    let loader = (inner.clone(), log.clone(), context.clone());
+    // A panic would leave requests waiting.
+    let has_purged = spawn_work(move || loader.0.load(&loader.1, &loader.2)).await.unwrap_or(true);
     inner.set_state(DiskState::Ready);
     // What was purged while this replica was away, or when it ended, is still there.
-    let erased = DiskTier(inner).erase_purged(context.purges.clone(), context.series_map.clone()).await;
-    if let Err(error) = erased {
-        telemetry::disk_failed("erase", &error);
+    if has_purged {
+        let erased = DiskTier(inner).erase_purged(context.purges.clone(), context.series_map.clone()).await;
+        if let Err(error) = erased {
+            telemetry::disk_failed("erase", &error);
+        }
+    } else {
+        drop(inner);
     }
     write_queued(tier, log, context, queue).await;
 }
@@ -110,12 +111,13 @@ impl Inner {
         });
     }
 
-    /// Makes an entry for each chunk that may still serve a request.
-    fn load(&self, log: &SegmentLog, context: &DiskContext) {
-        let mut loader = Loader { inner: self, log, context, current: None };
+    /// Makes an entry for each chunk that may still serve a request. Returns whether some chunk may be purged.
+    fn load(&self, log: &SegmentLog, context: &DiskContext) -> bool {
+        let mut loader = Loader { inner: self, log, context, current: None, has_purged: false };
         if let Err(error) = log.scan(&mut |meta, slot| loader.visit(meta, slot)) {
             telemetry::disk_failed("load", &error);
         }
+        loader.has_purged
     }
 }
 
@@ -126,6 +128,8 @@ struct Loader<'a> {
     context: &'a DiskContext,
     /// The series of the last chunk: chunks of one series follow each other.
     current: Option<(SeriesDigest, Arc<Series>, SharedSeriesState)>,
+    /// Whether a chunk may be purged.
+    has_purged: bool,
 }
 
 impl Loader<'_> {
@@ -160,8 +164,11 @@ impl Loader<'_> {
         let mut state = state.lock();
         // Under the lock: a purge that comes now either sweeps the entry, or is known already.
         // Erasures by ids are applied when the chunk is read, and when all are loaded.
-        let (Series { account, stream, .. }, ids) = (&**series, IdFilter::default());
-        let is_purged = self.context.purges.is_purged(account, stream, facts.interval, facts.epoch, &ids);
+        let Series { account, stream, .. } = &**series;
+        let is_purged =
+            |ids: &IdFilter| self.context.purges.is_purged(account, stream, facts.interval, facts.epoch, ids);
+        self.has_purged |= is_purged(&IdFilter::Any);
+        let is_purged = is_purged(&IdFilter::default());
         if !is_purged && (self.context.is_useful)(series, &facts) {
             state.insert(series.agentic, CacheEntry::on_disk(facts, Some(slot)), &self.context.memory);
         }

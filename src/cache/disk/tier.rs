@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub(super) queued_bytes: AtomicUsize,
     /// The series of which something is on disk.
     pub(super) series: Mutex<HashMap<SeriesDigest, Arc<Series>>>,
+    /// Held while chunks are erased: two erasures at a time would each find some of them.
+    pub(super) erasure: Mutex<()>,
     /// Locked while a record is appended, from the check whether it is purged to its last byte.
     pub(super) active: Mutex<ActiveSegment>,
 }
@@ -89,6 +91,7 @@ impl DiskTier {
             queue: Mutex::new(Some(queue)),
             queued_bytes: AtomicUsize::default(),
             series: Mutex::default(),
+            erasure: Mutex::default(),
             active: Mutex::default(),
         }))
     }
