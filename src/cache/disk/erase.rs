@@ -97,8 +97,7 @@ impl Inner {
         let known = self.known_series().clone();
         let (mut chunks, mut filters) = (ChunkSet::new(), HashMap::<_, Slot>::new());
         log.scan(&mut |meta, slot| {
-            let (Some(RecordMeta::Chunk(digest, facts)) | Some(RecordMeta::Ids(digest, facts))) =
-                RecordMeta::parse(meta)
+            let Some(RecordMeta::Chunk(digest, facts) | RecordMeta::Ids(digest, facts)) = RecordMeta::parse(meta)
             else {
                 return;
             };
