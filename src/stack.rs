@@ -48,7 +48,7 @@ impl Stack {
             .layer(EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, drain_timeout, clock))
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
             .layer(ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock))
-            // Serves chunks from memory, then Redis; fetches only missing runs, once for all requests that need them.
+            // Serves chunks from memory, disk or Redis; fetches only missing runs, once for all that need them.
             .layer(CacheLayer::new(&handles.cache, settings, quota, quotas, run_limiters, clock))
             // Fetches a bounded run in pages of 100 items until it is complete and verified, or fails.
             .layer(PagingLayer::new(settings, run_limiters, clock).bounded(RunBounds::beside(cache.memory)))

@@ -8,7 +8,7 @@ const DRY_RUN: &str = "dry-run";
 const HANDLING: &str = "handling";
 const LENIENT: &str = "lenient";
 
-/// What a request prefers, and which of that was applied.
+/// The preferences of a request, and which of that was applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Preferences {
     /// Whether the caller prefers the cost of the window to the window.
@@ -19,12 +19,12 @@ pub(super) struct Preferences {
 /// How a window is handled that begins before what is retained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Handling {
-    /// It is an error.
+    /// The window is an error.
     #[default]
     Strict,
-    /// It is cut.
+    /// The window is cut.
     Lenient,
-    /// It was cut.
+    /// The window was cut.
     LenientApplied,
 }
 

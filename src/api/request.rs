@@ -23,7 +23,7 @@ use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
 pub(super) struct ParsedRequest {
     pub(super) query: WindowQuery,
     pub(super) representation: Negotiated,
-    /// What the caller prefers, and gets.
+    /// The preferences of the caller that are applied.
     pub(super) preferences: Preferences,
     /// When the beginning of the window becomes too old; `None` without a retention.
     pub(super) retained_until: Option<Timestamp>,

@@ -153,9 +153,9 @@ pub struct AccountConfig {
     pub token: TokenConfig,
     /// The rolling limits of the account: at least one, with different `per`.
     pub limits: Vec<QuotaLimit>,
-    /// What the account sets over `[window]`.
+    /// Settings of the account over `[window]`.
     pub window: WindowOverrides,
-    /// What single streams set over the account; each stream once.
+    /// Settings of single streams over the account; each stream once.
     pub stream_settings: Vec<StreamConfig>,
 }
 
@@ -164,7 +164,7 @@ pub struct AccountConfig {
 pub struct StreamConfig {
     /// Kore's `streamId`.
     pub stream: Arc<str>,
-    /// What the stream sets over its account.
+    /// Settings of the stream over its account.
     pub window: WindowOverrides,
 }
 

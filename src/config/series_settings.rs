@@ -38,7 +38,7 @@ impl WindowSettings {
         }
     }
 
-    /// These settings with `overrides` over them.
+    /// The same settings with `overrides` over them.
     fn with(&self, overrides: &WindowOverrides) -> Self {
         let WindowOverrides { field, upper_bound, settle_after, freshness, retention } = overrides;
         let settle_after = settle_after.unwrap_or(self.settle_after);

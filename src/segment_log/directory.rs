@@ -23,7 +23,7 @@ pub(super) fn index_path(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:08x}.{INDEX_EXTENSION}"))
 }
 
-/// What a file of the log is.
+/// The kind of a file of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     Segment,

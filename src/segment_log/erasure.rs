@@ -35,7 +35,7 @@ impl Target {
     }
 }
 
-/// What an erasure has found in a segment.
+/// The findings of an erasure in a segment.
 #[derive(Default)]
 struct Found {
     targets: Vec<Target>,

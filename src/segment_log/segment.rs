@@ -40,7 +40,7 @@ pub(super) struct Segment {
     maintenance: Mutex<()>,
 }
 
-/// What a segment file holds.
+/// The contents of a segment file.
 #[derive(Debug)]
 pub(super) enum Contents {
     /// Records.
@@ -92,7 +92,7 @@ impl Segment {
         self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the file holds. Opens it if that was not done before.
+    /// The contents of the file. Opens it if that was not done before.
     pub(super) fn contents(&self, files: &dyn FileOperations) -> io::Result<&Contents> {
         if let Some(contents) = self.contents.get() {
             return Ok(contents);

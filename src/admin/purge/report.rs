@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::ids::IdCounts;
 use crate::cache::{DeletionStatus, PurgeResult};
 
-/// What the requester of an erasure has to know.
+/// A note on what the requester of an erasure has to know.
 const ERASURE_NOTE: &str = "This is the cache of koregate. Kore deletes asynchronously and may return the data for a while: \
                             what is fetched until then is cached again. Repeat the erasure later, or have it repeated \
                             with repeat_after";
@@ -39,7 +39,7 @@ pub(super) struct ErasureReport<'a> {
     note: &'static str,
 }
 
-/// What a purge was restricted to, as its requester wrote it.
+/// The scope of a purge, as its requester wrote it.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Scope<'a> {
     pub(super) stream: Option<&'a str>,

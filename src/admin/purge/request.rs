@@ -11,7 +11,7 @@ use crate::window::{Bound, Interval, Timestamp, UpperBound};
 
 /// The longest time after which a purge is repeated.
 const MAX_REPEAT_PAUSE: Duration = Duration::from_hours(30 * 24);
-/// What is said of an unknown parameter.
+/// The error message for an unknown parameter.
 const UNKNOWN: &str = "it is not known here; account, stream, from, to, conversationIds, sessionIds, segmentIds and \
                        repeat_after are";
 

@@ -31,7 +31,7 @@ pub(in crate::cache) struct FastPath {
     agentic_slices: Vec<usize>,
 }
 
-/// What memory has of an answer.
+/// The part of an answer that memory has.
 pub(in crate::cache) enum Found {
     /// All of it.
     Answer(FastPath),
@@ -64,7 +64,11 @@ impl FastPath {
 
     /// The answer to `query` after what was `found` to be on disk has been read; `None` if that is too much, or some of
     /// it cannot be read.
-    pub(in crate::cache) async fn from_disk(fetcher: &Fetcher, query: &WindowQuery, mut found: Found) -> Option<Self> {
+    pub(in crate::cache) async fn from_disk(
+        fetcher: &Arc<Fetcher>,
+        query: &WindowQuery,
+        mut found: Found,
+    ) -> Option<Self> {
         let disk = fetcher.disk.as_ref()?;
         let limit = MAX_BYTES_FROM_DISK.min(fetcher.memory.capacity() / 8);
         // Memory might evict them at once.

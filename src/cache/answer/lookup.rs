@@ -153,7 +153,7 @@ impl Lookup<'_> {
         plan.take(series.entries.by_agentic(true), freshness, asked_at, fresh_since, |entry| open(entry, true));
     }
 
-    /// What chunks on disk of the unfiltered series serve of `missing`.
+    /// The parts of `missing` that chunks on disk of the unfiltered series serve.
     pub(in crate::cache) fn filterable_on_disk(&self, missing: &IntervalSet) -> Plan<DiskHit> {
         let mut plan = Plan { hits: Vec::new(), missing: missing.clone(), stale: false };
         if let Filter::Known(_) = &self.series.filter
@@ -164,7 +164,7 @@ impl Lookup<'_> {
         plan
     }
 
-    /// What chunks on disk serve of `missing`, ascending: those of the locked series of the request, and where it has
+    /// The parts of `missing` that chunks on disk serve, ascending: those of the locked series of the request, and where it has
     /// none, those of [`Lookup::filterable_on_disk`].
     pub(in crate::cache) fn on_disk(
         &self,

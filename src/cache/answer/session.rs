@@ -63,7 +63,7 @@ pub(super) enum WaitFor {
     Batch(watch::Receiver<()>),
     /// News of fetches in flight.
     Fetches(Vec<JoinedFetch>),
-    /// These chunks on disk, each with the part of the window that it serves.
+    /// Chunks on disk, each with the part of the window that it serves.
     DiskChunks(Vec<(Interval, DiskHit)>),
     /// The names of the chunks that Redis has of these intervals.
     RedisNames(IntervalSet),

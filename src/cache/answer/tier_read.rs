@@ -147,7 +147,7 @@ impl Session {
 /// Reads chunks of a series into memory. `None` for those that cannot be read, whose entries forget the disk, and for
 /// those that were purged meanwhile.
 pub(super) async fn read_into_memory(
-    fetcher: &Fetcher,
+    fetcher: &Arc<Fetcher>,
     disk: &DiskTier,
     series: &Arc<Series>,
     hits: &[DiskHit],
@@ -160,7 +160,9 @@ pub(super) async fn read_into_memory(
         chunk.take_if(|chunk| fetcher.purges.is_purged(series, chunk));
         match chunk {
             Some(chunk) => {
-                state.entries.attach(series.agentic, hit.slot, chunk, &fetcher.memory);
+                if state.entries.attach(series.agentic, hit.slot, chunk, &fetcher.memory) {
+                    fetcher.count_insert();
+                }
             }
             None => state.entries.detach(series.agentic, hit.facts.interval, hit.slot),
         }

@@ -52,7 +52,7 @@ pub(super) struct Inner {
 /// Decides on a chunk of a series.
 type ChunkFilter = Box<dyn Fn(&Series, &ChunkFacts) -> bool + Send + Sync>;
 
-/// What the tier fills and asks while it runs.
+/// The parts of the cache that the tier fills and asks while it runs.
 pub(in crate::cache) struct DiskContext {
     pub(in crate::cache) series_map: SeriesMap,
     pub(in crate::cache) memory: Memory,

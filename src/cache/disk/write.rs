@@ -185,7 +185,7 @@ impl Inner {
     /// After a segment was filled: forgets the entries of evicted segments, and writes one anew that is mostly unused.
     fn make_room(&self, log: &SegmentLog, context: &DiskContext) -> io::Result<()> {
         let is_on_disk = |entry: &CacheEntry| entry.slot.is_some_and(|slot| log.contains(slot));
-        context.series_map.sweep(|entry| context.memory.contains(entry.id) || is_on_disk(entry));
+        context.series_map.sweep(&context.memory, is_on_disk);
         // Not needed as long as there is room for more than one further segment.
         if log.bytes() < self.config.size - self.config.size / 8 {
             return Ok(());

@@ -29,10 +29,7 @@ impl Fetcher {
                 telemetry::not_stored(reason.label());
                 continue;
             }
-            if self.series_map.count_insert() {
-                let fetcher = self.clone();
-                drop(spawn_work(move || fetcher.series_map.sweep(|entry| fetcher.is_cached(entry))));
-            }
+            self.count_insert();
         }
     }
 
@@ -86,9 +83,16 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Whether a tier of this process has the chunk of an entry.
-    fn is_cached(&self, entry: &CacheEntry) -> bool {
-        self.memory.contains(entry.id) || self.disk.as_ref().is_some_and(|disk| disk.has(entry))
+    /// Counts a chunk that was inserted into memory. Once in a while, the entries of chunks are removed that are in no tier
+    /// any more.
+    pub(in crate::cache) fn count_insert(self: &Arc<Self>) {
+        if self.series_map.count_insert() {
+            let fetcher = self.clone();
+            drop(spawn_work(move || {
+                let is_on_disk = |entry: &CacheEntry| fetcher.disk.as_ref().is_some_and(|disk| disk.has(entry));
+                fetcher.series_map.sweep(&fetcher.memory, is_on_disk);
+            }));
+        }
     }
 
     /// Removes the entries that lie in the future, if the clock was ahead when they were fetched and was set back to

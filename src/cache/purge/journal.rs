@@ -22,7 +22,7 @@ use crate::replicas::{Tombstone, parse_epoch};
 
 /// The name of the journal in the directory of the disk tier.
 const JOURNAL_NAME: &str = "purges";
-/// What is appended to the name of the state file.
+/// Suffix of the anchor, behind the name of the state file.
 const ANCHOR_SUFFIX: &str = ".purges";
 /// The word before the epoch before which purges are forgotten.
 const FLOOR: &str = "floor";

@@ -190,7 +190,7 @@ impl Purges {
     }
 }
 
-/// What a sweep has removed.
+/// The result of a sweep.
 #[derive(Debug)]
 pub(super) struct Swept {
     pub(super) memory_chunks: usize,

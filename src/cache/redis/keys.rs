@@ -140,7 +140,7 @@ fn bounds(field: &str, upper_bound: UpperBound) -> String {
     };
     format!("{}:{bound}", key_segment(field))
 }
-/// What ends the name of the field that holds a chunk's filter of ids, behind the name of the chunk's field.
+/// Suffix of the name of the field that holds a chunk's filter of ids, behind the name of the chunk's field.
 const IDS_SUFFIX: &str = "_ids";
 
 /// The name of a chunk's field, by which the chunk is listed, and found purged, without its value.

@@ -88,9 +88,9 @@ impl SeriesMap {
     }
 
     /// Removes entries of chunks that are in no tier any more, and states that are empty and not in use.
-    pub(in crate::cache) fn sweep(&self, is_cached: impl Fn(&CacheEntry) -> bool) {
+    pub(in crate::cache) fn sweep(&self, memory: &Memory, is_on_disk: impl Fn(&CacheEntry) -> bool) {
         self.lock().retain(|_, state| {
-            state.lock().sweep(&is_cached);
+            state.lock().sweep(memory, &is_on_disk);
             state.holders() > 1 || !state.lock().is_idle()
         });
     }

@@ -164,9 +164,10 @@ impl SeriesState {
     }
 
     /// Removes the entries of chunks that are in no tier any more, and expired failures.
-    pub(in crate::cache) fn sweep(&mut self, is_cached: impl Fn(&CacheEntry) -> bool) {
-        self.entries.retain(&is_cached);
-        self.exact.retain(|_, entry| is_cached(entry));
+    pub(in crate::cache) fn sweep(&mut self, memory: &Memory, is_on_disk: impl Fn(&CacheEntry) -> bool) {
+        self.entries.retain(|entry| memory.contains(entry.id) || is_on_disk(entry));
+        self.entries.release_evicted(memory);
+        self.exact.retain(|_, entry| memory.contains(entry.id));
         self.exact_only.remove_expired();
         self.torn.remove_expired();
     }

@@ -11,7 +11,7 @@ use crate::cache::chunk::Chunk;
 use crate::segment_log::Slot;
 use crate::window::{FreshnessPolicy, Interval, IntervalMap, Plan, PlanEntry, Timestamp};
 
-/// What is known of a chunk without its bytes.
+/// The facts of a chunk that are known without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::cache) struct ChunkFacts {
     pub(in crate::cache) interval: Interval,
@@ -193,6 +193,15 @@ impl EntryIndex {
         self.entries.non_agentic.remove(interval);
         self.entries.agentic.remove(interval);
         self.invalidate_stats(interval);
+    }
+
+    /// Frees what evicted chunks still take beside their entries.
+    pub(in crate::cache) fn release_evicted(&mut self, memory: &Memory) {
+        for entries in [&mut self.entries.non_agentic, &mut self.entries.agentic] {
+            for entry in entries.values_mut(Interval::EVER).filter(|entry| !memory.contains(entry.id)) {
+                (entry.id, entry.weak) = (ChunkId::NONE, Weak::new());
+            }
+        }
     }
 
     /// Removes the entries for which `keep` returns false.

@@ -23,7 +23,7 @@ pub fn retention_removed(tier: &'static str, count: u64) {
     }
 }
 
-/// What is older than the retention could not be deleted from Redis.
+/// Data older than the retention could not be deleted from Redis.
 pub fn retention_sweep_failed(account: &str, error: &dyn Display) {
     tracing::warn!(account, %error, "what is older than the retention could not be deleted from Redis; it is tried again");
 }

@@ -146,7 +146,7 @@ impl Model {
                 self.series.apply_purge(|interval, _, _| interval.overlaps(purged).then_some(1), &self.memory);
             }
             Step::Forget { start, length } => self.series.entries.remove(seconds(*start, *length)),
-            Step::Sweep => self.series.sweep(|entry| self.memory.contains(entry.id)),
+            Step::Sweep => self.series.sweep(&self.memory, |_| false),
             Step::Wait(seconds) => self.now += seconds,
             Step::Ask { start, length, agentic, page_range } => {
                 return self.ask(seconds(*start, *length), *agentic, *page_range);

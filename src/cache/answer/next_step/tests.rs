@@ -7,7 +7,7 @@ use crate::window::Timestamp;
 struct Case {
     /// Cached intervals, in hours.
     cached: &'static [(i64, i64)],
-    /// What is on disk.
+    /// Intervals on disk.
     on_disk: &'static [(i64, i64)],
     /// The names that Redis has, after the whole window was listed; `None` if Redis is not listed.
     listed: Option<&'static [(i64, i64)]>,

@@ -44,16 +44,16 @@ fn purges() -> impl Strategy<Value = Vec<(u64, Tombstone)>> {
 
 /// A chunk: its stream, interval, epoch, and the ids that its items have.
 #[derive(Clone, Debug)]
-struct Held {
+struct ChunkCase {
     stream: String,
     interval: Interval,
     epoch: u64,
     ids: Vec<u32>,
 }
 
-fn chunks() -> impl Strategy<Value = Held> {
+fn chunks() -> impl Strategy<Value = ChunkCase> {
     (1u8..3, 0i64..40, 1i64..9, 0u64..70, prop::collection::vec(0u32..9, 0..5)).prop_map(
-        |(stream, start, length, epoch, ids)| Held {
+        |(stream, start, length, epoch, ids)| ChunkCase {
             stream: stream.to_string(),
             interval: interval(start, start + length),
             epoch,
@@ -62,11 +62,11 @@ fn chunks() -> impl Strategy<Value = Held> {
     )
 }
 
-fn is_purged(all: &Tombstones, Held { stream, interval, epoch, ids }: &Held) -> bool {
+fn is_purged(all: &Tombstones, ChunkCase { stream, interval, epoch, ids }: &ChunkCase) -> bool {
     all.is_purged(stream, *interval, *epoch, &filter(ids))
 }
 
-fn naive(purges: &[(u64, Tombstone)], chunk: &Held) -> bool {
+fn naive(purges: &[(u64, Tombstone)], chunk: &ChunkCase) -> bool {
     let timestamps = |of: Interval| of.start.as_nanos().max(-5)..of.end.as_nanos().min(100);
     purges.iter().any(|(purged, tombstone)| {
         let of_it = tombstone.stream.as_deref().is_none_or(|own| own == chunk.stream);
@@ -83,7 +83,7 @@ proptest! {
         let expected = naive(&purges, &chunk);
         let all = tombstones(&purges);
         prop_assert_eq!(is_purged(&all, &chunk), expected);
-        let Held { stream, interval, epoch, ids } = &chunk;
+        let ChunkCase { stream, interval, epoch, ids } = &chunk;
         let by = all.purged_by(stream, *interval, *epoch, &filter(ids));
         prop_assert!(by.is_none_or(|by| by > *epoch && all.get(by).unwrap().purges(stream, *interval, &filter(ids))));
         // In any order, one by one and from another replica.
@@ -103,8 +103,8 @@ proptest! {
     fn unknown_ids_count_as_erased_and_unread_ones_do_not(purges in purges(), chunk in chunks()) {
         let all = tombstones(&purges);
         let plain: Vec<_> = purges.iter().filter(|(_, tombstone)| tombstone.ids.is_none()).cloned().collect();
-        let any = Held { ids: (0..9).collect(), ..chunk.clone() };
-        let Held { stream, interval, epoch, .. } = &chunk;
+        let any = ChunkCase { ids: (0..9).collect(), ..chunk.clone() };
+        let ChunkCase { stream, interval, epoch, .. } = &chunk;
         prop_assert_eq!(all.is_purged(stream, *interval, *epoch, &IdFilter::Any), naive(&purges, &any));
         prop_assert_eq!(all.is_purged(stream, *interval, *epoch, &IdFilter::default()), naive(&plain, &chunk));
     }
@@ -121,7 +121,7 @@ proptest! {
         if naive(&purges, &chunk) {
             prop_assert!(is_purged(&pruned, &chunk));
         }
-        prop_assert!(!is_purged(&pruned, &Held { epoch: known, ..chunk }), "runs after the last purge are valid");
+        prop_assert!(!is_purged(&pruned, &ChunkCase { epoch: known, ..chunk }), "runs after the last purge are valid");
     }
 
     #[test]
