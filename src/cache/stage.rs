@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
-use super::answer::{self, FastPath, Found};
+use super::answer::{self, FastPath};
 use super::chunk::Chunk;
 use super::cluster::Cluster;
 use super::disk::{DiskContext, DiskTier};
@@ -136,12 +136,12 @@ impl Service<WindowQuery> for CacheStage {
     fn call(&mut self, query: WindowQuery) -> Self::Future {
         self.0.remove_future_entries(query.asked_at);
         match FastPath::at(&self.0, &query) {
-            Found::Answer(hit) if hit.is_ready() => Either::Left(ready(admit(&self.0.memory, hit.answer()))),
-            Found::Answer(hit) => Either::Right(Box::pin(async { Ok(hit.stripped().await?) })),
-            found => {
+            Ok(hit) if hit.is_ready() => Either::Left(ready(admit(&self.0.memory, hit.answer()))),
+            Ok(hit) => Either::Right(Box::pin(async { Ok(hit.stripped().await?) })),
+            Err(missing) => {
                 let fetcher = self.0.clone();
                 Either::Right(Box::pin(async move {
-                    let answer = match FastPath::from_disk(&fetcher, &query, found).await {
+                    let answer = match FastPath::from_disk(&fetcher, &query, missing).await {
                         Some(hit) => hit.stripped().await?,
                         None => answer::answer(fetcher.clone(), query).await?,
                     };

@@ -31,50 +31,50 @@ pub(in crate::cache) struct FastPath {
     agentic_slices: Vec<usize>,
 }
 
-/// The part of an answer that memory has.
-pub(in crate::cache) enum Found {
-    /// All of it.
-    Answer(FastPath),
-    /// All but these chunks, which are on disk.
+/// Why memory has no answer.
+pub(in crate::cache) enum NotFound {
+    /// Memory has all but these chunks, which are on disk.
     OnDisk(Vec<DiskHit>),
     /// Something is missing or stale.
     Incomplete,
 }
 
-/// Why there is no answer.
-enum NotFound {
-    OnDisk(Vec<DiskHit>),
-    Incomplete,
-}
-
 impl FastPath {
     /// The answer to `query`, if memory has all of it.
-    pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Found {
-        let WindowQuery { series, interval, .. } = query;
-        if interval.is_empty() || fetcher.window_fields.is_wrong(series, fetcher.settings.of(series)) {
-            return Found::Incomplete;
+    ///
+    /// # Errors
+    /// [`NotFound`] if it has not.
+    pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Result<Self, NotFound> {
+        let WindowQuery { series, interval, asked_at, .. } = query;
+        let settings = fetcher.settings.of(series);
+        if interval.is_empty() || fetcher.window_fields.is_wrong(series, settings) {
+            return Err(NotFound::Incomplete);
         }
-        let Some(series_state) = fetcher.series_map.find(series) else { return Found::Incomplete };
-        match Self::of_series(fetcher, query, &mut series_state.lock().entries) {
-            Ok(answer) => Found::Answer(answer),
-            Err(NotFound::OnDisk(hits)) => Found::OnDisk(hits),
-            Err(NotFound::Incomplete) => Found::Incomplete,
-        }
+        let series_state = fetcher.series_map.find(series).ok_or(NotFound::Incomplete)?;
+        let cell = fetcher.settings.grid.cell(interval.start).length();
+        let rules = LookupRules {
+            freshness_policy: &settings.freshness_policy,
+            agentic: series.agentic,
+            asked_at: *asked_at,
+            cell,
+        };
+        find(&mut series_state.lock().entries, &fetcher.memory, rules, query)
     }
 
-    /// The answer to `query` after what was `found` to be on disk has been read; `None` if that is too much, or some of
-    /// it cannot be read.
+    /// The answer to `query` after the chunks on disk that `missing` names have been read; `None` if they are too large,
+    /// or one of them cannot be read.
     pub(in crate::cache) async fn from_disk(
         fetcher: &Arc<Fetcher>,
         query: &WindowQuery,
-        mut found: Found,
+        missing: NotFound,
     ) -> Option<Self> {
         let disk = fetcher.disk.as_ref()?;
         let limit = MAX_BYTES_FROM_DISK.min(fetcher.memory.capacity() / 8);
         // Memory might evict them at once.
         let mut held = Vec::new();
+        let mut found = Err(missing);
         for _ in 0..MAX_READS_FROM_DISK {
-            let Found::OnDisk(hits) = &found else { break };
+            let Err(NotFound::OnDisk(hits)) = &found else { break };
             let bytes: u64 = hits.iter().map(|hit| u64::from(hit.slot.len)).sum();
             if bytes > limit {
                 return None;
@@ -87,19 +87,7 @@ impl FastPath {
             }
             found = Self::at(fetcher, query);
         }
-        if let Found::Answer(answer) = found { Some(answer) } else { None }
-    }
-
-    fn of_series(fetcher: &Fetcher, query: &WindowQuery, entries: &mut EntryIndex) -> Result<Self, NotFound> {
-        let WindowQuery { series, interval, asked_at, .. } = query;
-        let cell = fetcher.settings.grid.cell(interval.start).length();
-        let rules = LookupRules {
-            freshness_policy: &fetcher.settings.of(series).freshness_policy,
-            agentic: series.agentic,
-            asked_at: *asked_at,
-            cell,
-        };
-        find(entries, &fetcher.memory, rules, query)
+        found.ok()
     }
 
     /// Whether no item has to be converted.

@@ -164,8 +164,8 @@ impl Lookup<'_> {
         plan
     }
 
-    /// The parts of `missing` that chunks on disk serve, ascending: those of the locked series of the request, and where it has
-    /// none, those of [`Lookup::filterable_on_disk`].
+    /// The parts of `missing` that chunks on disk serve, ascending: those of the locked series of the request, and where
+    /// it has none, those of [`Lookup::filterable_on_disk`].
     pub(in crate::cache) fn on_disk(
         &self,
         missing: &IntervalSet,

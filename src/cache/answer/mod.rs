@@ -18,7 +18,6 @@
 //! | `assembly` | windows for remote fetches and checks of `window.field` |
 
 mod assembly;
-
 mod exact;
 mod fast_path;
 mod gathered;
@@ -35,6 +34,6 @@ mod wait;
 mod whole;
 
 pub(in crate::cache) use self::assembly::assemble;
-pub(in crate::cache) use self::fast_path::{FastPath, Found};
+pub(in crate::cache) use self::fast_path::FastPath;
 pub(in crate::cache) use self::lookup::{Lookup, LookupPolicy};
 pub(in crate::cache) use self::whole::answer;

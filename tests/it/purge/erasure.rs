@@ -8,7 +8,7 @@ use koregate::cache::Chunk;
 use redis::Value as RedisValue;
 use serde_json::{Value, json};
 
-use super::{CHUNKS, completed, start, until_current, until_listening};
+use super::{CHUNKS, completed, encrypted, start, until_current, until_listening};
 use crate::support::{
     ACCOUNT, GatewayClient, OTHER_ACCOUNT, OTHER_STREAM, Profile, RedisServer, SETTLED_DAY, STREAM, Settings,
     StreamProfile, TestHarness, TestRequest, TestResponse, exact_profile, exact_stream, other_credential, until_async,
@@ -171,10 +171,7 @@ async fn erased_conversations_leave_all_replicas_and_nothing_else_does() {
 #[tokio::test]
 async fn erasure_removes_encrypted_chunks_only_where_ids_are() {
     let redis = RedisServer::start();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&file, "32 random bytes or more, as they should be").unwrap();
-    let encrypted = Settings::default()
-        .redis_with(&redis.url(), &format!("encryption_key = {{ file = '{}' }}", file.path().display()));
+    let (_file, encrypted) = encrypted(&redis);
     let harness = start(&encrypted).await;
     harness.gateway.get(SETTLED_DAY).await.page();
     redis.until_chunks(CHUNKS).await;

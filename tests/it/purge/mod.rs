@@ -18,6 +18,14 @@ async fn start(settings: &Settings) -> TestHarness {
     TestHarness::start(exact_profile(250, 4), settings).await
 }
 
+/// Settings that encrypt what is in Redis, with the file of the key.
+fn encrypted(redis: &RedisServer) -> (tempfile::NamedTempFile, Settings) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "32 random bytes or more, as they should be").unwrap();
+    let key = format!("encryption_key = {{ file = '{}' }}", file.path().display());
+    (file, Settings::default().redis_with(&redis.url(), &key))
+}
+
 /// Purges at one gateway and returns the report; `query` is percent-encoded.
 async fn purge(gateway: &GatewayClient, query: &str) -> Value {
     completed(&gateway.purge(query).await)

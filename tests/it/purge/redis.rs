@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{CHUNKS, listeners, purge, save, start, until_current, until_deleted, write_back};
+use super::{CHUNKS, encrypted, listeners, purge, save, start, until_current, until_deleted, write_back};
 use crate::support::{ACCOUNT, RedisCluster, RedisServer, SETTLED_DAY, Settings, TestRequest, at, until};
 
 #[tokio::test]
@@ -154,10 +154,7 @@ async fn partial_purge_of_cell_leaves_other_chunks() {
 #[tokio::test]
 async fn purge_of_encrypted_values_needs_no_key() {
     let redis = RedisServer::start();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&file, "32 random bytes or more, as they should be").unwrap();
-    let encrypted = Settings::default()
-        .redis_with(&redis.url(), &format!("encryption_key = {{ file = '{}' }}", file.path().display()));
+    let (_file, encrypted) = encrypted(&redis);
     let harness = start(&encrypted).await;
     harness.gateway.get(SETTLED_DAY).await.page();
     redis.until_chunks(CHUNKS).await;
