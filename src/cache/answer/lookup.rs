@@ -124,28 +124,30 @@ impl Lookup<'_> {
         series: &SeriesState,
         filter: Option<&KnownFilter>,
     ) {
-        let open = |entry: &CacheEntry, strips_agentic| {
+        self.take_each(plan, series, |entry, agentic| {
             let chunk = (self.open)(entry, self.policy.memory)?;
-            let conversion = ItemConversion { strips_agentic, filter: filter.cloned() };
+            let conversion =
+                ItemConversion { strips_agentic: agentic && !self.series.agentic, filter: filter.cloned() };
             Some(Hit { chunk, conversion, is_cached: true })
-        };
-        let (freshness, agentic) = (self.policy.freshness, self.series.agentic);
-        if !agentic {
-            plan.take(series.entries.by_agentic(false), freshness, self.asked_at, self.fresh_since, |entry| {
-                open(entry, false)
-            });
-        }
-        plan.take(series.entries.by_agentic(true), freshness, self.asked_at, self.fresh_since, |entry| {
-            open(entry, !agentic)
         });
     }
 
     /// Takes what chunks on disk serve of a locked series, to which the filter of the request is to be applied if it
     /// `is_unfiltered`.
     fn take_on_disk(&self, plan: &mut Plan<DiskHit>, series: &SeriesState, is_unfiltered: bool) {
-        let open = |entry: &CacheEntry, agentic| {
+        self.take_each(plan, series, |entry, agentic| {
             Some(DiskHit { slot: entry.slot?, facts: entry.facts(), agentic, is_unfiltered })
-        };
+        });
+    }
+
+    /// Takes what `open` makes of the entries of a locked series, given whether they have agentic data. Data with it
+    /// serves requests without it too.
+    fn take_each<T: Clone>(
+        &self,
+        plan: &mut Plan<T>,
+        series: &SeriesState,
+        open: impl Fn(&CacheEntry, bool) -> Option<T>,
+    ) {
         let (freshness, asked_at, fresh_since) = (self.policy.freshness, self.asked_at, self.fresh_since);
         if !self.series.agentic {
             plan.take(series.entries.by_agentic(false), freshness, asked_at, fresh_since, |entry| open(entry, false));

@@ -52,8 +52,12 @@ impl Killable {
 }
 
 fn settings(directory: &Path) -> Settings {
+    settings_of_size(directory, "64MiB")
+}
+
+fn settings_of_size(directory: &Path, size: &str) -> Settings {
     Settings::default()
-        .section("cache", &format!("disk = {{ path = '{}', size = '64MiB' }}", directory.join("cache").display()))
+        .section("cache", &format!("disk = {{ path = '{}', size = '{size}' }}", directory.join("cache").display()))
         .section("quota", &format!("state_file = '{}'", directory.join("quota").display()))
 }
 
@@ -205,6 +209,30 @@ async fn damaged_files_cost_calls_and_no_wrong_answer() {
         second.kill().await;
         fs::remove_dir_all(directory.path().join("cache")).unwrap();
     }
+}
+
+#[tokio::test]
+async fn chunks_of_a_mostly_purged_segment_outlive_full_ones() {
+    let (harness, directory) = (TestHarness::start_exact(2_500, 9).await, tempfile::tempdir().unwrap());
+    let settings = settings_of_size(directory.path(), "16MiB");
+    let first = Killable::start(&harness, &settings).await;
+    let day = |day: u32| format!("from=2026-02-{day}&to=2026-02-{day}");
+    first.gateway.get(day(18)).await;
+    first.until_written(CHUNKS).await;
+    // What is left of the day is a small part of the segments that were used least recently.
+    assert_eq!(first.gateway.purge("from=2026-02-18&to=2026-02-18T19:59:59").await.status, 200);
+    for (count, later) in (2..).zip(19..=24) {
+        first.gateway.get(day(later)).await;
+        first.until_written(count * CHUNKS).await;
+    }
+    first.kill().await;
+    harness.control.reset_counts();
+    let second = Killable::start(&harness, &settings).await;
+    second.gateway.get("from=2026-02-18T20:00:00&to=2026-02-18T23:59:59").await;
+    assert_eq!(harness.calls(), 0, "it was written anew before full segments were evicted");
+    second.gateway.get(day(19)).await;
+    assert!(harness.calls() > 0, "full segments were evicted");
+    second.kill().await;
 }
 
 #[tokio::test]

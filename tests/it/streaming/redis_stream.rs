@@ -100,7 +100,9 @@ async fn window_partly_in_memory_fetches_the_rest() {
     assert_eq!(harness.calls(), 0);
     redis.for_each_chunk(DELETE);
     other.get(SIX_DAYS).await.assert_complete(&six_days(&harness), "the window");
-    assert_eq!(harness.calls(), PAGES - DAY_PAGES);
+    // On a busy machine the leader may learn of the two gaps in parts. Each further run ends with a page of its own.
+    let fewest = PAGES - DAY_PAGES;
+    assert!((fewest..fewest + DAY_PAGES).contains(&harness.calls()), "{} calls", harness.calls());
 }
 
 /// A change of Redis during a response.
