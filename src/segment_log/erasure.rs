@@ -2,7 +2,8 @@
 //!
 //! The payloads are overwritten first, and are on the disk before the heads follow. So an erasure that is interrupted
 //! finds the same records when it is repeated. Parts without a valid head may hold anything; they are overwritten too,
-//! and become an erased record, so that this is done once.
+//! and become an erased record, so that this is done once. Neighbours are overwritten together and become one erased
+//! record, so that a slow disk has few writes to do.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -14,9 +15,10 @@ use super::segment::{IndexFile, OpenFile, Segment};
 use super::walk::Extent;
 
 /// Zeros that are written at once.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// Part of a segment to overwrite.
+#[derive(Clone, Copy)]
 struct Target {
     offset: u32,
     meta_len: usize,
@@ -33,6 +35,34 @@ impl Target {
     fn payload_offset(&self) -> u64 {
         u64::from(self.offset) + head_bytes(self.meta_len) as u64
     }
+
+    /// The payload and its checksum.
+    fn zeros(&self) -> u64 {
+        u64::from(self.payload_len) + CHECKSUM_BYTES as u64
+    }
+
+    /// The end of the record.
+    fn end(&self) -> u64 {
+        self.payload_offset() + self.zeros()
+    }
+
+    /// One target instead of this one and `next`; `None` if there is anything between them.
+    fn joined(&self, next: &Self) -> Option<Self> {
+        let end = u32::try_from(next.end()).ok()?;
+        if self.end() == u64::from(next.offset) { Self::of_gap(self.offset, end) } else { None }
+    }
+}
+
+/// Ascending targets, neighbours joined.
+fn join_neighbours(targets: &[Target]) -> Vec<Target> {
+    let mut joined: Vec<Target> = Vec::new();
+    for target in targets {
+        match joined.last_mut().and_then(|last| Some((last.joined(target)?, last))) {
+            Some((both, last)) => *last = both,
+            None => joined.push(*target),
+        }
+    }
+    joined
 }
 
 /// The findings of an erasure in a segment.
@@ -86,15 +116,15 @@ pub(super) fn erase_records(
 fn overwrite(segment: &Segment, salt: u64, files: &dyn FileOperations, found: &Found) -> io::Result<()> {
     let file = files.open_for_writing(&segment.path)?;
     let modified = file.metadata().and_then(|metadata| metadata.modified());
-    for target in &found.targets {
-        let len = u64::from(target.payload_len) + CHECKSUM_BYTES as u64;
-        write_zeros(files, &file, target.payload_offset(), len)?;
+    let targets = join_neighbours(&found.targets);
+    for target in &targets {
+        write_zeros(files, &file, target.payload_offset(), target.zeros())?;
     }
     for (start, end) in &found.small_gaps {
         write_zeros(files, &file, u64::from(*start), u64::from(end - start))?;
     }
     files.sync(&file)?;
-    for target in &found.targets {
+    for target in &targets {
         let head = encode_erased_head(target.meta_len, target.payload_len, salt, target.offset);
         write_all(files, &file, &head.unwrap_or_default(), u64::from(target.offset))?;
     }
