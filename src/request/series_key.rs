@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::item_ids::{IdFilter, IdKind};
+
 /// A series of items. Two requests that differ in any field never share an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Series {
@@ -62,6 +64,14 @@ impl Series {
     /// Whether the series is all of its stream: no filter, no other body, and no unknown parameter.
     pub fn is_plain(&self) -> bool {
         self.filter == Filter::None && self.parameters.is_empty()
+    }
+
+    /// The ids that the filter names.
+    pub fn filter_ids(&self) -> IdFilter {
+        let Filter::Known(filter) = &self.filter else { return IdFilter::default() };
+        let conversations = filter.conversation_ids.iter().map(|id| IdKind::Conversation.hash(id));
+        let sessions = filter.session_ids.iter().map(|id| IdKind::Session.hash(id));
+        IdFilter::Hashes(conversations.chain(sessions).collect())
     }
 
     /// Whether the series has a part that only the upstream understands, and that may select by another timestamp.

@@ -40,7 +40,8 @@ impl DiskTier {
             let Some(log) = inner.log.get() else { return Ok(0) };
             let _guard = inner.erasure.lock().unwrap_or_else(PoisonError::into_inner);
             let by_ids = inner.find_by_ids(log, &*purges)?;
-            let erased = inner.erase(|digest, series, facts| {
+            let by_filter = inner.find_by_filter(&*purges);
+            let erased = inner.erase(&by_filter, |digest, series, facts| {
                 is_purged(&*purges, series, facts, &IdFilter::default()) || by_ids.contains(&(digest, *facts))
             });
             inner.remove_entries(&series_map, &by_ids);
@@ -59,7 +60,7 @@ impl DiskTier {
         is_erased: impl Fn(&Series, &ChunkFacts) -> bool + Send + 'static,
     ) -> io::Result<u64> {
         let inner = self.0.clone();
-        let erase = move || inner.erase(|_, series, facts| is_erased(series, facts));
+        let erase = move || inner.erase(&HashSet::new(), |_, series, facts| is_erased(series, facts));
         spawn_work(erase).await.unwrap_or_else(|_| Err(io::Error::other("the task was lost")))
     }
 }
@@ -69,13 +70,19 @@ fn is_purged(purges: &dyn PurgeCheck, series: &Series, facts: &ChunkFacts, ids: 
 }
 
 impl Inner {
-    fn erase(&self, is_erased: impl Fn(SeriesDigest, &Series, &ChunkFacts) -> bool) -> io::Result<u64> {
+    /// Overwrites the chunks for which `is_erased` is true, and all that is there of `erased_series`.
+    fn erase(
+        &self,
+        erased_series: &HashSet<SeriesDigest>,
+        is_erased: impl Fn(SeriesDigest, &Series, &ChunkFacts) -> bool,
+    ) -> io::Result<u64> {
         let Some(log) = self.log.get() else { return Ok(0) };
-        // A record that is being appended was checked before the purge was known. Those after it are checked by it.
-        drop(self.active());
+        // A record that is being appended was checked before the purge was known. Those after it are checked by it, and
+        // come after the text of their series if that is erased.
+        self.active().series.retain(|digest| !erased_series.contains(digest));
         let known = self.known_series().clone();
         let is_erased = |digest: SeriesDigest, facts: &ChunkFacts| {
-            known.get(&digest).is_none_or(|series| is_erased(digest, series, facts))
+            erased_series.contains(&digest) || known.get(&digest).is_none_or(|series| is_erased(digest, series, facts))
         };
         let mut chunks = 0;
         log.erase(&mut |meta| match RecordMeta::parse(meta) {
@@ -85,7 +92,7 @@ impl Inner {
                 is_erased
             }
             Some(RecordMeta::Ids(digest, facts)) => is_erased(digest, &facts),
-            Some(RecordMeta::Series(_)) => false,
+            Some(RecordMeta::Series(digest)) => erased_series.contains(&digest),
             None => true,
         })?;
         Ok(chunks)
@@ -117,6 +124,14 @@ impl Inner {
             known.get(&chunk.0).is_some_and(|series| is_purged(purges, series, &chunk.1, &filter))
         });
         Ok(chunks)
+    }
+
+    /// The series whose filter names an erased id: their text is erased too.
+    fn find_by_filter(&self, purges: &dyn PurgeCheck) -> HashSet<SeriesDigest> {
+        let known = self.known_series();
+        let erased =
+            known.iter().filter(|(_, series)| purges.is_erased(&series.account, &series.stream, &series.filter_ids()));
+        erased.map(|(digest, _)| *digest).collect()
     }
 
     fn read_filter(&self, log: &SegmentLog, slot: Slot) -> Option<IdFilter> {

@@ -210,6 +210,10 @@ impl PurgeCheck for Purges {
         self.get(account).is_some_and(|tombstones| tombstones.is_purged(stream, interval, epoch, ids))
     }
 
+    fn is_erased(&self, account: &str, stream: &str, ids: &IdFilter) -> bool {
+        self.get(account).is_some_and(|tombstones| tombstones.is_erased(stream, ids))
+    }
+
     fn learn_all(&self) -> BoxFuture<'_, io::Result<bool>> {
         Box::pin(async {
             let purges = self.clone();

@@ -80,6 +80,12 @@ impl Tombstones {
         purge.map(|(epoch, _)| *epoch)
     }
 
+    /// Whether any of these ids was erased from the stream, at any time.
+    pub(in crate::cache) fn is_erased(&self, stream: &str, ids: &IdFilter) -> bool {
+        let mut tombstones = self.by_epoch.values().filter(|tombstone| tombstone.ids.is_some());
+        ids.may_hold(&self.erased_ids) && tombstones.any(|tombstone| tombstone.purges(stream, Interval::EVER, ids))
+    }
+
     /// The epoch of a new purge: the time in milliseconds, but beyond all known epochs. With clocks that are right, it
     /// is also beyond the epochs of chunks that were fetched when more purges were known.
     pub(in crate::cache) fn next_epoch(&self, now: Timestamp) -> u64 {

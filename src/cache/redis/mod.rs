@@ -55,6 +55,9 @@ pub(in crate::cache) trait PurgeCheck: std::fmt::Debug + Send + Sync {
     /// Whether a chunk of this interval, epoch and ids is known to be purged.
     fn is_purged(&self, account: &str, stream: &str, interval: Interval, epoch: u64, ids: &IdFilter) -> bool;
 
+    /// Whether any of these ids is known to be erased from the stream.
+    fn is_erased(&self, account: &str, stream: &str, ids: &IdFilter) -> bool;
+
     /// Learns the purges that were confirmed before this process began: from the journal of the disk tier, and from
     /// Redis. `false` if Redis does not answer.
     ///
