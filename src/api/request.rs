@@ -238,12 +238,7 @@ impl Parameters {
 
 fn bound(parameter: &'static str, text: Option<&str>) -> Result<Bound, ApiError> {
     let text = text.ok_or_else(|| bad(parameter, "it is missing"))?;
-    Bound::parse(text).ok_or_else(|| {
-        bad(
-            parameter,
-            "it is no time; write YYYY-MM-DD, YYYY-MM-DD-HH:mm:SS, YYYY-MM-DD HH:mm:SS or YYYY-MM-DDTHH:mm:SS, in UTC",
-        )
-    })
+    Bound::parse(text).ok_or_else(|| bad(parameter, Bound::MALFORMED))
 }
 
 fn parse_number(parameter: &'static str, text: Option<&str>) -> Result<Option<u64>, ApiError> {
