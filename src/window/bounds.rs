@@ -108,6 +108,19 @@ mod tests {
             prop_assert!(query.may_return(interval.start) && query.may_return(interval.end.previous_tick()));
         }
 
+        /// A bound with a fraction encloses as an item exactly there would.
+        #[test]
+        fn instant_bounds_a_window_to_the_nanosecond(from in 0i64..1_000_000_000_000, length in 0i64..10_000_000_000) {
+            let at = |nanos| Bound::Instant(Timestamp::from_nanos(nanos));
+            let inclusive = UpperBound::Inclusive.enclosed(at(from), at(from + length));
+            let exclusive = UpperBound::Exclusive.enclosed(at(from), at(from + length));
+            for nanos in [from - 1, from, from + length - 1, from + length, from + length + 1] {
+                let item = Timestamp::from_nanos(nanos);
+                prop_assert_eq!(inclusive.contains(item), (from..=from + length).contains(&nanos));
+                prop_assert_eq!(exclusive.contains(item), (from..from + length).contains(&nanos));
+            }
+        }
+
         /// A caller's window in whole seconds is sent to the upstream with the same bounds.
         #[test]
         fn callers_window_equals_its_query(from in 0i64..4_000_000_000, length in 0i64..1_000_000, inclusive: bool) {

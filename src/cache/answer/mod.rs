@@ -3,6 +3,7 @@
 //! | file | responsibility |
 //! | --- | --- |
 //! | `fast_path` | answers from memory and a few chunks on disk, without a session |
+//! | `cached` | answers from memory that the fast path has not |
 //! | `query` | what is asked for, immutable; which requests may get a streamed answer |
 //! | `session` | the two steps that all other answers are loops over: plan, and wait |
 //! | `next_step` | the decision in the first step; pure |
@@ -18,6 +19,7 @@
 //! | `assembly` | windows for remote fetches and checks of `window.field` |
 
 mod assembly;
+mod cached;
 mod exact;
 mod fast_path;
 mod gathered;
@@ -34,6 +36,7 @@ mod wait;
 mod whole;
 
 pub(in crate::cache) use self::assembly::assemble;
+pub(in crate::cache) use self::cached::answer_from_memory;
 pub(in crate::cache) use self::fast_path::FastPath;
 pub(in crate::cache) use self::lookup::{Lookup, LookupPolicy};
 pub(in crate::cache) use self::whole::answer;

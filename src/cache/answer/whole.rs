@@ -49,6 +49,7 @@ pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) 
             Err(error) => return Err(error),
         }
     }
+    session.query.check_upstream_bounds(&session.fetcher)?;
     let (segments, outcome) = session.assemble_exactly().await?;
     Ok(session.whole_answer(segments, outcome))
 }
@@ -111,7 +112,7 @@ impl Session {
     }
 
     /// The answer that is made of these segments. Reports the calls that were made for it.
-    fn whole_answer(&self, segments: Vec<Segment>, outcome: Outcome) -> WindowAnswer {
+    pub(super) fn whole_answer(&self, segments: Vec<Segment>, outcome: Outcome) -> WindowAnswer {
         // A fetch that was in flight before the request saw what the upstream had when it began.
         let aged = segments.iter().filter(|segment| segment.is_cached || segment.fetched_at < self.query.asked_at);
         WindowAnswer {
