@@ -61,7 +61,7 @@ mod tests {
             ),
             ("/a/st-1?offset=7&from=1+2%203&to=%5A&limit=10", "/a/st-1?offset=17&from=1+2%203&to=%5A&limit=10"),
             ("/a?limit=10&%6Fffset=07&x=offset&offsets=7&", "/a?limit=10&offset=17&x=offset&offsets=7&"),
-            ("http://host:1/a%20b?offset=7&limit=10&x=a\"{b}|é", "/a%20b?offset=17&limit=10&x=a%22%7Bb%7D%7C%C3%A9"),
+            ("http://host:1/a%20b?offset=7&limit=10&x=a{b}|", "/a%20b?offset=17&limit=10&x=a%7Bb%7D%7C"),
         ] {
             assert_eq!(link(uri, 7, 10, true), Some(format!("<{expected}>; rel=\"next\"")), "{uri}");
         }

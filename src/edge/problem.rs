@@ -219,7 +219,7 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
     {
         headers.insert(header::ALLOW, allowed);
     }
-    if let EdgeError::Api(ApiError::NoContentType | ApiError::UnsupportedMediaType) = error {
+    if serves_query(error) {
         headers.insert("accept-query", HeaderValue::from_static("\"application/json\""));
     }
     if let EdgeError::Head(HeadError::Malformed(_)) = error {
@@ -230,6 +230,15 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     (response, kind)
+}
+
+/// Whether the method QUERY is known to be served at the target of the refused request (RFC 10008, 3).
+fn serves_query(error: &EdgeError) -> bool {
+    match error {
+        EdgeError::Api(ApiError::MethodNotAllowed { allowed }) => allowed.contains(&"QUERY"),
+        EdgeError::Api(ApiError::NoContentType | ApiError::UnsupportedMediaType) => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
