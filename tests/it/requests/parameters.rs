@@ -1,6 +1,6 @@
 //! Parameters of a request: invalid ones, `limit`, `offset`, and the stream in the path.
 
-use crate::support::{SETTLED_DAY, STREAM, TestHarness, TestRequest, assert_items};
+use crate::support::{SETTLED_DAY, STREAM, TestHarness, TestRequest, assert_items, at};
 
 async fn start() -> TestHarness {
     TestHarness::start_exact(250, 4).await
@@ -47,12 +47,16 @@ async fn offsets_and_fractions_name_exact_times() {
         assert_eq!(harness.get(same).await.body, hour.body, "{same}");
     }
     assert_eq!(harness.calls(), 0);
+    // A window that nothing is cached of is cut as exactly.
+    let (from, end) = (at("2026-02-22T10:00:00.5Z"), at("2026-02-22T17:30:00.25Z").next_tick());
+    let fractions = harness.get("from=2026-02-22T10:00:00.5&to=2026-02-22-17:30:00.250").await;
+    assert_items(&fractions.page(), &harness.items(from, end), "fractions of a second");
     // Each item alone is the window from its own time to its own time.
     let mut found = 0;
     for item in hour.page().items() {
         let item: serde_json::Value = serde_json::from_slice(item).unwrap();
-        let at = item["segmentStartTime"].as_str().unwrap();
-        found += harness.get(format!("from={at}&to={at}")).await.page().num_results;
+        let start = item["segmentStartTime"].as_str().unwrap();
+        found += harness.get(format!("from={start}&to={start}")).await.page().num_results;
     }
     assert_eq!(found, hour.page().num_results);
 }

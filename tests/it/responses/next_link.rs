@@ -43,7 +43,7 @@ async fn links_lead_through_the_whole_window() {
         let request = TestRequest::post(SETTLED_DAY, filter).method(method).header("content-type", "application/json");
         assert_eq!(harness.send(&request).await.body, whole.body);
         let pages = follow(&harness, request.and("limit=50")).await;
-        let items: u64 = pages.iter().map(|page| page.page().num_results).sum();
+        let items: usize = pages.iter().map(|page| page.page().num_results).sum();
         assert_eq!((items, pages.len() > 1), (whole.page().num_results, true));
     }
     assert_eq!(harness.calls(), calls, "a filtered window out of the cached one");
