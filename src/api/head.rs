@@ -1,11 +1,15 @@
 //! Header fields of answers: content, caching, `ETag`, and the comparison of `If-None-Match` with it.
 
+mod next_link;
+
 use http::{HeaderMap, HeaderValue, Response, header};
 
 use super::answer::ApiBody;
 use super::negotiation::{Coding, Format, Negotiated};
 use crate::cache::{Cost, ItemSlice, Outcome, WindowAnswer};
 use crate::window::Timestamp;
+
+pub(super) use self::next_link::next_link;
 
 /// Request fields that select between answers to the same target.
 pub(super) const VARY: &str = "accept, accept-encoding, accountid, prefer";

@@ -10,7 +10,7 @@
 //! | `response_cache.rs` | the response cache: answers to repeated requests |
 //! | `answer.rs` | [`Answer`]: a response and its report |
 //! | `head.rs` | header fields of an answer |
-//! | `next_link.rs` | the link to the next page |
+//! | `head/next_link.rs` | the link to the next page |
 //! | `body.rs` | the body of a window |
 //! | `streaming_body.rs` | the body of a window that is still fetched |
 //! | `gzip.rs` | gzip members from deflated text |
@@ -29,7 +29,6 @@ pub(crate) mod fuzz;
 mod gzip;
 mod head;
 mod negotiation;
-mod next_link;
 mod prefer;
 mod report;
 mod request;

@@ -18,9 +18,8 @@ use super::answer::{Answer, ApiBody};
 use super::body::WindowBody;
 use super::dry_run::CostBody;
 use super::error::ApiError;
-use super::head::{cache_status, describe, etag, expected_status, guard, matches, set_age, status};
+use super::head::{cache_status, describe, etag, expected_status, guard, matches, next_link, set_age, status};
 use super::negotiation::{Coding, Negotiated};
-use super::next_link::next_link;
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
 use super::request::{self, AllowedAccount, Caller, ParsedRequest, Target};
@@ -161,7 +160,7 @@ where
     if head.method == Method::HEAD {
         return Ok(match below.oneshot(CachedQuery(query)).await? {
             CachedWindow::Complete(window) => api.window_answer(window, None, &asked),
-            CachedWindow::Incomplete(cost) => api.unknown_window(&cost, &parsed),
+            CachedWindow::Incomplete(cost) => asked.without_items(&cost),
         });
     }
     let mut window = below.oneshot(query).await?;
@@ -246,16 +245,6 @@ impl ApiLayer {
         preferred(Answer { response, report: self.window_report(query, window).into() }, *preferences)
     }
 
-    /// The answer to HEAD for a window of which not all is cached. What depends on its items is left out.
-    fn unknown_window(&self, cost: &Cost, parsed: &ParsedRequest) -> Answer {
-        let Series { account, stream, .. } = &*parsed.query.series;
-        let mut response = Response::new(Either::Left(WindowBody::unknown()));
-        describe(&mut response, Negotiated { coding: Coding::Identity, ..parsed.representation });
-        response.headers_mut().insert("cache-status", expected_status(cost));
-        let report = Report::without_window(account.clone(), stream.clone(), cost.outcome.label());
-        preferred(Answer { response, report: report.into() }, parsed.preferences)
-    }
-
     fn own_usage(&self, head: &Parts) -> Answer {
         let limit_status = head.extensions.get::<RateLimitStatus>().copied();
         let usage = self.usage.own(head.extensions.get::<Caller>(), limit_status);
@@ -289,6 +278,17 @@ fn describe_self(content: &impl Serialize, report: Report) -> Answer {
 }
 
 impl WindowRequest<'_> {
+    /// The answer to HEAD for a window of which not all is cached. What depends on its items is left out.
+    fn without_items(&self, cost: &Cost) -> Answer {
+        let ParsedRequest { query, representation, preferences, .. } = self.parsed;
+        let Series { account, stream, .. } = &*query.series;
+        let mut response = Response::new(Either::Left(WindowBody::unknown()));
+        describe(&mut response, Negotiated { coding: Coding::Identity, ..*representation });
+        response.headers_mut().insert("cache-status", expected_status(cost));
+        let report = Report::without_window(account.clone(), stream.clone(), cost.outcome.label());
+        preferred(Answer { response, report: report.into() }, *preferences)
+    }
+
     /// The answer with the items of `window`, whose body has `bytes` without a content coding; 304 if the client has it.
     fn render(&self, window: WindowAnswer, bytes: u64) -> Response<ApiBody> {
         let ParsedRequest { representation: negotiated, item_order, .. } = *self.parsed;

@@ -3,7 +3,6 @@
 //! | file | responsibility |
 //! | --- | --- |
 //! | `fast_path` | answers from memory and a few chunks on disk, without a session |
-//! | `cached` | answers from memory that the fast path has not |
 //! | `query` | what is asked for, immutable; which requests may get a streamed answer |
 //! | `session` | the two steps that all other answers are loops over: plan, and wait |
 //! | `next_step` | the decision in the first step; pure |
@@ -13,13 +12,12 @@
 //! | `progress` | how far the answer is, what makes it a streamed one, and the limits of rounds without progress |
 //! | `wait`, `tier_read` | the second step: waiting for runs and fetches, and reading from disk and Redis |
 //! | `segments` | slices segments from chunks, and finds items that moved |
-//! | `whole` | answers as a whole |
+//! | `whole` | answers as a whole, with fetches or out of memory |
 //! | `stream` | streamed answers |
 //! | `exact` | windows that are fetched exactly, and not divided into chunks |
 //! | `assembly` | windows for remote fetches and checks of `window.field` |
 
 mod assembly;
-mod cached;
 mod exact;
 mod fast_path;
 mod gathered;
@@ -36,7 +34,6 @@ mod wait;
 mod whole;
 
 pub(in crate::cache) use self::assembly::assemble;
-pub(in crate::cache) use self::cached::answer_from_memory;
 pub(in crate::cache) use self::fast_path::FastPath;
 pub(in crate::cache) use self::lookup::{Lookup, LookupPolicy};
-pub(in crate::cache) use self::whole::answer;
+pub(in crate::cache) use self::whole::{answer, answer_from_memory};

@@ -13,7 +13,7 @@ const NOT_IN_A_URI: &AsciiSet =
 
 /// The link to the page after `items`, which `page_range` has selected for a request of `uri`. `None` if nothing follows,
 /// or if the page is empty, because then the next one would be the same.
-pub(super) fn next_link(uri: &Uri, page_range: PageRange, items: &ItemSlice) -> Option<HeaderValue> {
+pub(in crate::api) fn next_link(uri: &Uri, page_range: PageRange, items: &ItemSlice) -> Option<HeaderValue> {
     if !items.has_more || items.count == 0 {
         return None;
     }
