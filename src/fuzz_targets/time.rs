@@ -53,7 +53,7 @@ fn naive_bound(text: &str) -> Option<Bound> {
     let nanos = naive_fraction(fraction)?;
     let at = Timestamp::from_seconds(seconds) + Duration::from_nanos(nanos);
     let is_in_range = ("1678".."2262").contains(&&at.to_string()[..4]);
-    is_in_range.then_some(if nanos == 0 { Bound::Second(at) } else { Bound::Instant(at) })
+    is_in_range.then_some(if nanos == 0 { Bound::Second(at) } else { Bound::Fraction(at) })
 }
 
 /// Nanoseconds of a fraction such as `.25`, of which no digit may be lost.

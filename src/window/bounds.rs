@@ -30,7 +30,7 @@ impl QueryBounds {
         self.from <= timestamp
             && match self.to {
                 Bound::Day(midnight) => timestamp < midnight + DAY,
-                Bound::Second(at) | Bound::Instant(at) => timestamp <= at,
+                Bound::Second(at) | Bound::Fraction(at) => timestamp <= at,
             }
     }
 }
@@ -43,8 +43,8 @@ impl UpperBound {
         let end = match (to, self) {
             (Bound::Day(midnight), _) => midnight + DAY,
             (Bound::Second(second), Self::Inclusive) => second.next_tick(),
-            (Bound::Instant(instant), Self::Inclusive) => instant.next_tick(),
-            (Bound::Second(at) | Bound::Instant(at), Self::Exclusive) => at,
+            (Bound::Fraction(at), Self::Inclusive) => at.next_tick(),
+            (Bound::Second(at) | Bound::Fraction(at), Self::Exclusive) => at,
         };
         Interval::new(from.start(), end)
     }
@@ -110,8 +110,8 @@ mod tests {
 
         /// A bound with a fraction encloses as an item exactly there would.
         #[test]
-        fn instant_bounds_a_window_to_the_nanosecond(from in 0i64..1_000_000_000_000, length in 0i64..10_000_000_000) {
-            let at = |nanos| Bound::Instant(Timestamp::from_nanos(nanos));
+        fn fraction_bounds_a_window_to_the_nanosecond(from in 0i64..1_000_000_000_000, length in 0i64..10_000_000_000) {
+            let at = |nanos| Bound::Fraction(Timestamp::from_nanos(nanos));
             let inclusive = UpperBound::Inclusive.enclosed(at(from), at(from + length));
             let exclusive = UpperBound::Exclusive.enclosed(at(from), at(from + length));
             for nanos in [from - 1, from, from + length - 1, from + length, from + length + 1] {

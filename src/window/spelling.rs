@@ -20,7 +20,7 @@ pub enum Bound {
     /// One of the spellings with a time: this whole second.
     Second(Timestamp),
     /// The same with a fraction that is not zero, which the upstream has no spelling for.
-    Instant(Timestamp),
+    Fraction(Timestamp),
 }
 
 /// Digits of a fraction that are read: nanoseconds. Any more must be zeros.
@@ -46,13 +46,13 @@ impl Bound {
         let (nanos, offset) = parse_fraction(rest)?;
         let time = Time::new(digits([*h1, *h2])?, digits([*m1, *m2])?, digits([*s1, *s2])?, nanos).ok()?;
         let at = parse_offset(offset)?.to_utc(timestamp(date.to_datetime(time))?);
-        is_in_range(at).then_some(if nanos == 0 { Self::Second(at) } else { Self::Instant(at) })
+        is_in_range(at).then_some(if nanos == 0 { Self::Second(at) } else { Self::Fraction(at) })
     }
 
     /// The first timestamp that the bound names.
     pub const fn start(self) -> Timestamp {
         match self {
-            Self::Day(at) | Self::Second(at) | Self::Instant(at) => at,
+            Self::Day(at) | Self::Second(at) | Self::Fraction(at) => at,
         }
     }
 }
@@ -68,7 +68,7 @@ impl fmt::Display for Bound {
         write!(f, "-{:02}:{:02}:{:02}", civil.hour(), civil.minute(), civil.second())?;
         match self {
             Self::Day(_) | Self::Second(_) => Ok(()),
-            Self::Instant(_) => {
+            Self::Fraction(_) => {
                 let fraction = format!("{:09}", civil.subsec_nanosecond());
                 write!(f, ".{}", fraction.trim_end_matches('0'))
             }
@@ -193,8 +193,8 @@ mod tests {
             ("2026-02-25 13:00:01.0100+01:00", "2026-02-25T12:00:01.01Z", "2026-02-25-12:00:01.01"),
             ("2026-02-25T12:00:01.00000000100", "2026-02-25T12:00:01.000000001Z", "2026-02-25-12:00:01.000000001"),
         ] {
-            assert_eq!(Bound::parse(text), Some(Bound::Instant(at(expected))), "{text}");
-            assert_eq!(Bound::Instant(at(expected)).to_string(), printed);
+            assert_eq!(Bound::parse(text), Some(Bound::Fraction(at(expected))), "{text}");
+            assert_eq!(Bound::Fraction(at(expected)).to_string(), printed);
         }
     }
 
@@ -250,7 +250,7 @@ mod tests {
             let bound = Bound::Second(second);
             prop_assert_eq!(Bound::parse(&bound.to_string()), Some(bound));
             let instant = second + Duration::from_nanos(nanos.into());
-            let bound = if nanos == 0 { Bound::Second(second) } else { Bound::Instant(instant) };
+            let bound = if nanos == 0 { Bound::Second(second) } else { Bound::Fraction(instant) };
             prop_assert_eq!(Bound::parse(&bound.to_string()), Some(bound));
             // The spelling of times in answers.
             prop_assert_eq!(Bound::parse(&instant.to_string()), Some(bound));

@@ -39,7 +39,7 @@ pub fn request(data: &[u8]) {
 
 /// The bound at a time, with a fraction if it is not a whole second.
 fn bound_at(at: Timestamp) -> Bound {
-    if at == at.floor_second() { Bound::Second(at) } else { Bound::Instant(at) }
+    if at == at.floor_second() { Bound::Second(at) } else { Bound::Fraction(at) }
 }
 
 /// Prints a query as the upstream is asked, but for fractions of a second, and parses it again.
