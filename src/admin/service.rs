@@ -75,7 +75,10 @@ impl Admin {
             return text(StatusCode::NOT_FOUND, "text/plain", "no such path\n");
         }
         if method != Method::GET && method != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET is served here\n");
+            let mut response =
+                text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are served here\n");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
         }
         match path {
             "/startupz" if self.phase() == Phase::Starting => {

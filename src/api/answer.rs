@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::{Either, Full};
 
 use super::body::WindowBody;
@@ -18,4 +19,17 @@ pub struct Answer {
     pub response: Response<ApiBody>,
     /// Reported when the body has ended.
     pub report: Arc<Report>,
+}
+
+impl Answer {
+    /// The answer to HEAD: the same head, with the length of the body if it is known. Nothing counts as delivered.
+    pub(super) fn without_body(self) -> Self {
+        let (mut head, body) = self.response.into_parts();
+        let length = body.size_hint().exact().filter(|_| head.status != StatusCode::NOT_MODIFIED);
+        if let Some(length) = length {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let report = Arc::new(self.report.without_items());
+        Self { response: Response::from_parts(head, Either::Right(Full::default())), report }
+    }
 }

@@ -151,6 +151,11 @@ impl WindowBody {
         Self { source: Source::Pieces(pieces), left, done: false }
     }
 
+    /// A body of unknown length, which stands for one that is not fetched for HEAD.
+    pub(super) fn unknown() -> Self {
+        Self { source: Source::Pieces(Box::new(std::iter::empty())), left: None, done: false }
+    }
+
     /// The whole body in one buffer.
     ///
     /// # Errors

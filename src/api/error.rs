@@ -35,11 +35,17 @@ pub enum ApiError {
     #[error("no such path")]
     NotFound,
     /// The path exists, but not with this method.
-    #[error("nothing but {} is served here", .allowed.join(" and "))]
+    #[error("nothing but {} is served here", .allowed.join(", "))]
     MethodNotAllowed {
         /// The allowed methods.
         allowed: &'static [&'static str],
     },
+    /// A QUERY without the type of its content.
+    #[error("a QUERY must say the type of its content: Content-Type is missing; application/json is understood")]
+    NoContentType,
+    /// A QUERY whose content is of another type than filters are.
+    #[error("the content of a QUERY is a filter: application/json, and no other Content-Type")]
+    UnsupportedMediaType,
     /// The account or the stream is not configured, or not allowed for this caller. One error for all these cases, so
     /// that it does not reveal what exists.
     #[error("this account or stream is not allowed")]

@@ -1,11 +1,15 @@
 //! Header fields of answers: content, caching, `ETag`, and the comparison of `If-None-Match` with it.
 
+mod next_link;
+
 use http::{HeaderMap, HeaderValue, Response, header};
 
 use super::answer::ApiBody;
 use super::negotiation::{Coding, Format, Negotiated};
-use crate::cache::{ItemSlice, Outcome, WindowAnswer};
+use crate::cache::{Cost, ItemSlice, Outcome, WindowAnswer};
 use crate::window::Timestamp;
+
+pub(super) use self::next_link::next_link;
 
 /// Request fields that select between answers to the same target.
 pub(super) const VARY: &str = "accept, accept-encoding, accountid, prefer";
@@ -15,7 +19,7 @@ pub(super) fn set_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Times
     headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
 }
 
-/// Sets the content fields.
+/// Sets the content fields. Ranges of bytes are not served: pages are what `offset` and `limit` select.
 pub(super) fn describe(response: &mut Response<ApiBody>, representation: Negotiated) {
     let content_type = match representation.format {
         Format::Json => "application/json",
@@ -23,6 +27,7 @@ pub(super) fn describe(response: &mut Response<ApiBody>, representation: Negotia
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("none"));
     if representation.coding == Coding::Gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -35,15 +40,17 @@ pub(super) fn guard(headers: &mut HeaderMap) {
     headers.insert(header::VARY, HeaderValue::from_static(VARY));
 }
 
-/// A validator that is equal for equal items, on every replica and however chunks are cut. Strong without a content
-/// coding; weak with one, because compressed bytes may differ.
-pub(super) fn etag(items: &ItemSlice, representation: Negotiated) -> String {
+/// A validator that is equal for equal items, on every replica and however chunks are cut. `item_order` is a hash of the
+/// member by which items are ordered, so that it is equal for no other order of them. Strong without a content coding;
+/// weak with one, because compressed bytes may differ.
+pub(super) fn etag(items: &ItemSlice, item_order: u64, representation: Negotiated) -> String {
     let form = match representation.format {
         Format::Json => "j",
         Format::Ndjson => "n",
     };
     let weak = if representation.coding == Coding::Gzip { "W/" } else { "" };
-    format!("{weak}\"{:016x}-{:x}{}-{form}\"", items.sum(), items.count, if items.has_more { "+" } else { "" })
+    let (sum, more) = (items.sum().wrapping_add(item_order), if items.has_more { "+" } else { "" });
+    format!("{weak}\"{sum:016x}-{:x}{more}-{form}\"", items.count)
 }
 
 /// Whether `If-None-Match` (RFC 9110, 13.1.2) matches, by weak comparison.
@@ -61,8 +68,17 @@ fn opaque_tag(etag: &str) -> &str {
 
 /// `Cache-Status` of an answer that is complete.
 pub(super) fn cache_status(window: &WindowAnswer) -> HeaderValue {
-    let WindowAnswer { chunks, hits, calls, .. } = window;
-    status(window.outcome, &format!("chunks={chunks} hits={hits} calls={calls}"))
+    let WindowAnswer { outcome, chunks, hits, calls, .. } = *window;
+    status(outcome, &counts(chunks, hits, calls))
+}
+
+/// `Cache-Status` of HEAD for a window that is not cached as a whole: what GET would do.
+pub(super) fn expected_status(cost: &Cost) -> HeaderValue {
+    status(cost.outcome, &counts(cost.chunks, cost.hits, 0))
+}
+
+fn counts(chunks: usize, hits: usize, calls: u32) -> String {
+    format!("chunks={chunks} hits={hits} calls={calls}")
 }
 
 /// `Cache-Status` (RFC 9211).

@@ -10,10 +10,11 @@
 //! | `response_cache.rs` | the response cache: answers to repeated requests |
 //! | `answer.rs` | [`Answer`]: a response and its report |
 //! | `head.rs` | header fields of an answer |
+//! | `head/next_link.rs` | the link to the next page |
 //! | `body.rs` | the body of a window |
 //! | `streaming_body.rs` | the body of a window that is still fetched |
 //! | `gzip.rs` | gzip members from deflated text |
-//! | `dry_run.rs` | the answer to a dry run |
+//! | `dry_run.rs` | the cost of a window |
 //! | `report.rs` | the report of an answer, made when its body has ended |
 //! | `usage.rs` | usage of each caller |
 //! | `fuzz/` | fuzz targets |

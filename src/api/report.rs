@@ -63,6 +63,11 @@ impl Report {
         Self::without_window(Arc::from(ANONYMOUS_CALLER), Arc::from(ANONYMOUS_CALLER), outcome)
     }
 
+    /// The report of the same answer to HEAD, which delivers no items.
+    pub(super) fn without_items(&self) -> Self {
+        Self::without_window(self.account.clone(), self.stream.clone(), "head")
+    }
+
     /// Whether a window was answered.
     pub fn is_window(&self) -> bool {
         self.window.is_some()

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::ApiError;
 use super::negotiation::{Negotiated, may_be_chunked};
@@ -22,9 +23,13 @@ use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
 #[derive(Debug)]
 pub(super) struct ParsedRequest {
     pub(super) query: WindowQuery,
+    /// Whether the cost of the window is requested instead of the window.
+    pub(super) wants_cost: bool,
     pub(super) representation: Negotiated,
     /// The preferences of the caller that are applied.
     pub(super) preferences: Preferences,
+    /// A hash of the member by which the items are ordered, `window.field`.
+    pub(super) item_order: u64,
     /// When the beginning of the window becomes too old; `None` without a retention.
     pub(super) retained_until: Option<Timestamp>,
 }
@@ -32,10 +37,18 @@ pub(super) struct ParsedRequest {
 /// Target of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// A window of this stream.
-    Stream(String),
+    /// A window of a stream, or its cost.
+    Stream(StreamTarget),
     /// The caller's own usage.
     Usage,
+}
+
+/// The part of a request's target that names a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StreamTarget {
+    pub(super) stream: String,
+    /// Whether the target is the cost of a window; then `stream` is a query parameter.
+    pub(super) is_cost: bool,
 }
 
 /// Name of the only caller where none are configured.
@@ -44,6 +57,14 @@ pub(super) const ANONYMOUS_CALLER: &str = "-";
 const STREAM_NAME_LIMIT: usize = 256;
 /// Path of a caller's own usage.
 const USAGE_PATH: &str = "/koregate/v1/usage";
+/// Path of the cost of a window.
+const COST_PATH: &str = "/koregate/v1/cost";
+/// The query parameter that names the stream at [`COST_PATH`].
+const STREAM_PARAMETER: &str = "stream";
+/// The methods of windows and their cost. QUERY (RFC 10008) is a GET with the filter as its content.
+const WINDOW_METHODS: &[&str] = &["GET", "HEAD", "POST", QUERY];
+/// The method QUERY.
+const QUERY: &str = "QUERY";
 
 /// The caller's permissions, an extension of each request beside the
 /// [`RateLimitStatus`](crate::request::RateLimitStatus) of its rate limit. Missing where no callers are configured.
@@ -71,40 +92,80 @@ fn parse_path(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/agentassist/api/v1/public/")?;
     let stream = rest.strip_suffix("/v2/agentassistinteractions")?;
     let stream = percent_decode_str(stream).decode_utf8().ok().filter(|_| !stream.contains('/'))?;
-    // A segment of dots, or with an encoded slash, would name another path of the upstream, as would a segment that is
-    // decoded twice.
+    is_stream_name(&stream).then(|| stream.into_owned())
+}
+
+/// Whether a decoded name is one segment of a path. A segment of dots, or with an encoded slash, would name another path
+/// of the upstream, as would a segment that is decoded twice.
+fn is_stream_name(stream: &str) -> bool {
     let is_one_segment = !stream.contains(['/', '\\', '%']) && !stream.contains(char::is_control);
-    (is_one_segment && !matches!(stream.as_ref(), "" | "." | "..")).then(|| stream.into_owned())
+    is_one_segment && !matches!(stream, "" | "." | "..")
+}
+
+/// The stream that a query names.
+fn stream_parameter(query: &str) -> Result<String, ApiError> {
+    let mut named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == STREAM_PARAMETER);
+    match (named.next(), named.next()) {
+        (None, _) => Err(bad(STREAM_PARAMETER, "it is missing")),
+        (Some(_), Some(_)) => Err(bad(STREAM_PARAMETER, "it stands twice")),
+        (Some((_, stream)), None) if is_stream_name(&stream) => Ok(stream.into_owned()),
+        (Some(_), None) => Err(bad(STREAM_PARAMETER, "it is no name of a stream")),
+    }
 }
 
 /// The target of a request.
 ///
 /// # Errors
-/// If the path or the method is not served, or the stream's name is too long; the body is not read then.
+/// If the path, the method or the type of the content is not served, or the stream is not named or its name is too long;
+/// the body is not read then.
 pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
-    let path = head.uri.path();
-    let (target, allowed): (_, &[&str]) = if path == USAGE_PATH {
-        (Target::Usage, &["GET"])
-    } else {
-        let stream = parse_path(path).ok_or(ApiError::NotFound)?;
-        if stream.len() > STREAM_NAME_LIMIT {
-            return Err(bad("streamId", format!("it is longer than {STREAM_NAME_LIMIT} bytes")));
-        }
-        (Target::Stream(stream), &["GET", "POST"])
+    let (path, method) = (head.uri.path(), head.method.as_str());
+    if path == USAGE_PATH {
+        check_method(method, &["GET", "HEAD"])?;
+        return Ok(Target::Usage);
+    }
+    let (in_path, is_cost) = (parse_path(path), path == COST_PATH);
+    if in_path.is_none() && !is_cost {
+        return Err(ApiError::NotFound);
+    }
+    check_method(method, WINDOW_METHODS)?;
+    let (parameter, stream) = match in_path {
+        Some(stream) => ("streamId", stream),
+        None => (STREAM_PARAMETER, stream_parameter(head.uri.query().unwrap_or_default())?),
     };
-    if allowed.contains(&head.method.as_str()) { Ok(target) } else { Err(ApiError::MethodNotAllowed { allowed }) }
+    if stream.len() > STREAM_NAME_LIMIT {
+        return Err(bad(parameter, format!("it is longer than {STREAM_NAME_LIMIT} bytes")));
+    }
+    if method == QUERY {
+        check_content_type(&head.headers)?;
+    }
+    Ok(Target::Stream(StreamTarget { stream, is_cost }))
 }
 
-/// Parses a request for a window of `stream` that arrived at `now`, with its complete body.
+fn check_method(method: &str, allowed: &'static [&'static str]) -> Result<(), ApiError> {
+    if allowed.contains(&method) { Ok(()) } else { Err(ApiError::MethodNotAllowed { allowed }) }
+}
+
+/// An error if the content is not said to be JSON, as RFC 10008 (2) demands for QUERY.
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let content_type = headers.get(header::CONTENT_TYPE).ok_or(ApiError::NoContentType)?;
+    let media_type = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let is_json = media_type.eq_ignore_ascii_case("application/json")
+        || media_type.rsplit_once('+').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("json"));
+    if is_json { Ok(()) } else { Err(ApiError::UnsupportedMediaType) }
+}
+
+/// Parses a request for a window of `target` that arrived at `now`, with its complete body.
 pub(super) fn read(
     head: &Parts,
-    stream: String,
+    target: StreamTarget,
     body: &Bytes,
     caller: Option<&Caller>,
     accounts: &[AllowedAccount],
     settings: &config::SeriesSettings,
     now: Timestamp,
 ) -> Result<ParsedRequest, ApiError> {
+    let StreamTarget { stream, is_cost } = target;
     // Permissions are checked before anything else about the request.
     let account = find_account(&head.headers, accounts)?;
     let caller_may = |caller: &Caller| caller.accounts.allow(&account.id) && caller.streams.allow(&stream);
@@ -112,6 +173,9 @@ pub(super) fn read(
         return Err(ApiError::Forbidden);
     }
     let mut parameters = Parameters::read(head.uri.query().unwrap_or_default())?;
+    if is_cost {
+        parameters.unknown.retain(|(name, _)| name != STREAM_PARAMETER);
+    }
     let mut preferences = Preferences::of(&head.headers);
     let window = settings.for_series(&account.id, &stream);
     let interval = parameters.interval(window, &mut preferences, now)?;
@@ -133,8 +197,10 @@ pub(super) fn read(
             requester: requester(head, caller),
             may_stream: may_be_chunked(head.version),
         },
+        wants_cost: is_cost || preferences.dry_run,
         representation: Negotiated::negotiate(head.version, &head.headers),
         preferences,
+        item_order: xxh3_64(window.field.as_bytes()),
         retained_until: window.retention.map(|retention| retention.end_of(interval.start)),
     })
 }
@@ -238,12 +304,7 @@ impl Parameters {
 
 fn bound(parameter: &'static str, text: Option<&str>) -> Result<Bound, ApiError> {
     let text = text.ok_or_else(|| bad(parameter, "it is missing"))?;
-    Bound::parse(text).ok_or_else(|| {
-        bad(
-            parameter,
-            "it is no time; write YYYY-MM-DD, YYYY-MM-DD-HH:mm:SS, YYYY-MM-DD HH:mm:SS or YYYY-MM-DDTHH:mm:SS, in UTC",
-        )
-    })
+    Bound::parse(text).ok_or_else(|| bad(parameter, Bound::MALFORMED))
 }
 
 fn parse_number(parameter: &'static str, text: Option<&str>) -> Result<Option<u64>, ApiError> {

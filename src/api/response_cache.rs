@@ -98,7 +98,7 @@ impl ResponseCache {
         self.ready.bytes()
     }
 
-    /// The key of a request without a body; `None` if its answer is never stored.
+    /// The key of a request without a body; `None` if its answer is never stored. GET and HEAD share their answers.
     pub(super) fn key(
         &self,
         method: &Method,
@@ -107,7 +107,7 @@ impl ResponseCache {
         headers: &HeaderMap,
         caller: Option<&Caller>,
     ) -> Option<ResponseKey> {
-        if *method != Method::GET {
+        if !matches!(*method, Method::GET | Method::HEAD) {
             return None;
         }
         let mut key = Vec::with_capacity(KEY_CAPACITY);

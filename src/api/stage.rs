@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, Ready, ready};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use serde::Serialize;
@@ -18,7 +18,7 @@ use super::answer::{Answer, ApiBody};
 use super::body::WindowBody;
 use super::dry_run::CostBody;
 use super::error::ApiError;
-use super::head::{cache_status, describe, etag, guard, matches, set_age, status};
+use super::head::{cache_status, describe, etag, expected_status, guard, matches, next_link, set_age, status};
 use super::negotiation::{Coding, Negotiated};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
@@ -27,11 +27,13 @@ use super::request_body::{self, RequestBody, RequestMemory};
 use super::response_cache::{ResponseCache, ResponseKey, StoredFor};
 use super::streaming_body::StreamedPieces;
 use super::usage::Usage;
-use crate::cache::{CacheError, Cost, CostQuery, ItemSlice, RemainingStream, WindowAnswer, WindowQuery};
+use crate::cache::{
+    CacheError, CachedQuery, CachedWindow, Cost, CostQuery, RemainingStream, WindowAnswer, WindowQuery,
+};
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::QuotaManager;
-use crate::request::{RateLimitStatus, Requester, Series};
+use crate::request::{RateLimitStatus, Series};
 use crate::window::Timestamp;
 
 /// Body size below which a content coding gains nothing, in bytes.
@@ -93,8 +95,10 @@ pub struct ApiStage<S> {
 impl<S, B> Service<Request<B>> for ApiStage<S>
 where
     S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
+    S: Service<CachedQuery, Response = CachedWindow, Error = CacheError>,
     S: Service<CostQuery, Response = Cost, Error = Infallible> + Clone + Send + 'static,
     <S as Service<WindowQuery>>::Future: Send,
+    <S as Service<CachedQuery>>::Future: Send,
     <S as Service<CostQuery>>::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -108,12 +112,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let is_head = *request.method() == Method::HEAD;
         let key = match self.api.find_ready(&request) {
+            Ok(answer) if is_head => return future::Either::Left(ready(Ok(answer.without_body()))),
             Ok(answer) => return future::Either::Left(ready(Ok(answer))),
             Err(key) => key,
         };
         let ApiStage { api, below } = self.clone();
-        future::Either::Right(Box::pin(answer(api, below, request, key)))
+        future::Either::Right(Box::pin(async move {
+            let answer = answer(api, below, request, key).await?;
+            Ok(if is_head { answer.without_body() } else { answer })
+        }))
     }
 }
 
@@ -126,52 +135,51 @@ async fn answer<S, B>(
 ) -> Result<Answer, ApiError>
 where
     S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
+    S: Service<CachedQuery, Response = CachedWindow, Error = CacheError>,
     S: Service<CostQuery, Response = Cost, Error = Infallible>,
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
-    let stream = match request::target(&head)? {
+    let target = match request::target(&head)? {
         Target::Usage => return Ok(api.own_usage(&head)),
-        Target::Stream(stream) => stream,
+        Target::Stream(target) => target,
     };
     let RequestBody { bytes: body, permit: _held_until_answered } =
         request_body::read(body, &api.request_memory).await?;
     let caller = head.extensions.get::<Caller>();
     let now = api.clock.now();
-    let parsed = request::read(&head, stream, &body, caller, &api.accounts, &api.settings, now)?;
+    let parsed = request::read(&head, target, &body, caller, &api.accounts, &api.settings, now)?;
     drop(body);
-    let ParsedRequest { query, representation, preferences, retained_until } = parsed;
-    if preferences.dry_run {
-        let Ok(cost) = below.oneshot(CostQuery(query.clone())).await;
-        return Ok(preferred(api.cost_answer(&cost, &query), preferences));
+    let query = parsed.query.clone();
+    let asked = WindowRequest { head: &head, parsed: &parsed, now };
+    if parsed.wants_cost {
+        let Ok(cost) = below.oneshot(CostQuery(query)).await;
+        return Ok(api.cost_answer(&cost, &parsed));
     }
-    let (series, requester) = (query.series.clone(), query.requester.clone());
+    if head.method == Method::HEAD {
+        return Ok(match below.oneshot(CachedQuery(query)).await? {
+            CachedWindow::Complete(window) => api.window_answer(window, None, &asked),
+            CachedWindow::Incomplete(cost) => asked.without_items(&cost),
+        });
+    }
     let mut window = below.oneshot(query).await?;
-    if let Some(rest) = window.rest.take() {
-        let answer = api.stream(&window, rest, representation, &series, &requester, now);
-        return Ok(preferred(answer, preferences));
-    }
-    let (bytes, validity, fetched_at) =
-        (window.items.body_len(representation.format), window.validity.take(), window.oldest_entry);
-    let if_none_match = head.headers.get(header::IF_NONE_MATCH);
-    let answer = api.window_answer(window, bytes, representation, if_none_match, &series, &requester);
-    let Answer { mut response, report } = preferred(answer, preferences);
-    if let (Some(key), Some(validity), Some(fetched_at)) = (key, validity, fetched_at)
-        && api.answers.is_worth_keeping(&key, bytes)
-    {
-        let stored = StoredFor { validity, until: retained_until.unwrap_or(Timestamp::MAX) };
-        response = api.answers.store(key, stored, fetched_at, &report, response);
-    }
-    if let Some(fetched_at) = fetched_at {
-        set_age(response.headers_mut(), fetched_at, now);
-    }
-    Ok(Answer { response, report })
+    Ok(match window.rest.take() {
+        Some(rest) => api.stream(&window, rest, &asked),
+        None => api.window_answer(window, key, &asked),
+    })
+}
+
+/// A valid request for a window.
+struct WindowRequest<'a> {
+    head: &'a Parts,
+    parsed: &'a ParsedRequest,
+    now: Timestamp,
 }
 
 impl ApiLayer {
     /// The cached answer to a repeated request without a body, if there is a valid one; otherwise the key under which
-    /// to store the next answer.
+    /// to store the next answer, except to HEAD.
     fn find_ready<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
         if !request.body().is_end_stream() {
             return Err(None);
@@ -179,57 +187,62 @@ impl ApiLayer {
         let caller = request.extensions().get::<Caller>();
         let key = self.answers.key(request.method(), request.uri(), request.version(), request.headers(), caller);
         let Some(key) = key else { return Err(None) };
-        self.answers.find(&key, || self.clock.now()).ok_or(Some(key))
+        let answer = self.answers.find(&key, || self.clock.now());
+        answer.ok_or_else(|| Some(key).filter(|_| *request.method() == Method::GET))
     }
 
-    /// A complete window, whose body has `bytes` without a content coding.
-    fn window_answer(
-        &self,
-        window: WindowAnswer,
-        bytes: u64,
-        representation: Negotiated,
-        if_none_match: Option<&HeaderValue>,
-        series: &Series,
-        requester: &Requester,
-    ) -> Answer {
-        let (cache_status, count) = (cache_status(&window), window.items.count);
-        let mut response = render(window.items, bytes, representation, window.settled, if_none_match);
-        response.headers_mut().insert("cache-status", cache_status);
-        let usage =
-            WindowReport { usage: self.usage.clone(), caller: requester.caller.clone(), confirmed_items: count };
-        let report = Report {
-            account: series.account.clone(),
-            stream: series.stream.clone(),
+    /// A complete window. Stored under `key` if it is requested often.
+    fn window_answer(&self, mut window: WindowAnswer, key: Option<ResponseKey>, asked: &WindowRequest<'_>) -> Answer {
+        let ParsedRequest { query, representation, preferences, retained_until, .. } = asked.parsed;
+        let bytes = window.items.body_len(representation.format);
+        let (validity, fetched_at) = (window.validity.take(), window.oldest_entry);
+        let next = next_link(&asked.head.uri, query.page_range, &window.items);
+        let report = self.window_report(query, &window);
+        let mut response = asked.render(window, bytes);
+        if let Some(next) = next {
+            response.headers_mut().insert(header::LINK, next);
+        }
+        let is_new = response.status() != StatusCode::NOT_MODIFIED;
+        let report = if is_new { report } else { Report { items: 0, ..report } };
+        let Answer { mut response, report } = preferred(Answer { response, report: report.into() }, *preferences);
+        if let (Some(key), Some(validity), Some(fetched_at)) = (key, validity, fetched_at)
+            && self.answers.is_worth_keeping(&key, bytes)
+        {
+            let stored = StoredFor { validity, until: retained_until.unwrap_or(Timestamp::MAX) };
+            response = self.answers.store(key, stored, fetched_at, &report, response);
+        }
+        if let Some(fetched_at) = fetched_at {
+            set_age(response.headers_mut(), fetched_at, asked.now);
+        }
+        Answer { response, report }
+    }
+
+    /// The report of a window whose items are sent.
+    fn window_report(&self, query: &WindowQuery, window: &WindowAnswer) -> Report {
+        let Series { account, stream, .. } = &*query.series;
+        let (count, caller) = (window.items.count, query.requester.caller.clone());
+        Report {
+            account: account.clone(),
+            stream: stream.clone(),
             outcome: window.outcome.label(),
-            items: if response.status() == StatusCode::NOT_MODIFIED { 0 } else { count },
+            items: count,
             calls: window.calls,
-            window: Some(usage),
-        };
-        Answer { response, report: report.into() }
+            window: Some(WindowReport { usage: self.usage.clone(), caller, confirmed_items: count }),
+        }
     }
 
     /// A streamed window. The numbers of items and calls are known at its end.
-    fn stream(
-        &self,
-        window: &WindowAnswer,
-        rest: RemainingStream,
-        representation: Negotiated,
-        series: &Series,
-        requester: &Requester,
-        now: Timestamp,
-    ) -> Answer {
-        let usage = WindowReport { usage: self.usage.clone(), caller: requester.caller.clone(), confirmed_items: 0 };
-        let (account, stream, outcome) = (series.account.clone(), series.stream.clone(), window.outcome.label());
-        let report = Report { account, stream, outcome, items: 0, calls: 0, window: Some(usage) };
-        let pieces = StreamedPieces::new(rest, representation);
+    fn stream(&self, window: &WindowAnswer, rest: RemainingStream, asked: &WindowRequest<'_>) -> Answer {
+        let ParsedRequest { query, representation, preferences, .. } = asked.parsed;
+        let pieces = StreamedPieces::new(rest, *representation);
         let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
-        describe(&mut response, representation);
+        describe(&mut response, *representation);
         let headers = response.headers_mut();
         headers.insert("cache-status", status(window.outcome, "streamed"));
         if let Some(fetched_at) = window.oldest_entry {
-            set_age(headers, fetched_at, now);
+            set_age(headers, fetched_at, asked.now);
         }
-        Answer { response, report: report.into() }
+        preferred(Answer { response, report: self.window_report(query, window).into() }, *preferences)
     }
 
     fn own_usage(&self, head: &Parts) -> Answer {
@@ -238,10 +251,11 @@ impl ApiLayer {
         describe_self(&usage, Report::without_account("usage"))
     }
 
-    fn cost_answer(&self, cost: &Cost, query: &WindowQuery) -> Answer {
+    fn cost_answer(&self, cost: &Cost, ParsedRequest { query, preferences, .. }: &ParsedRequest) -> Answer {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.requester.priority);
-        describe_self(&body, Report::without_window(account.clone(), stream.clone(), "dry_run"))
+        let report = Report::without_window(account.clone(), stream.clone(), "dry_run");
+        preferred(describe_self(&body, report), *preferences)
     }
 }
 
@@ -263,31 +277,40 @@ fn describe_self(content: &impl Serialize, report: Report) -> Answer {
     Answer { response, report: report.into() }
 }
 
-/// The answer with these items, whose body has `bytes` without a content coding.
-fn render(
-    items: ItemSlice,
-    bytes: u64,
-    negotiated: Negotiated,
-    settled: bool,
-    if_none_match: Option<&HeaderValue>,
-) -> Response<ApiBody> {
-    let coding = if bytes >= MIN_CODED_BYTES { negotiated.coding } else { Coding::Identity };
-    let representation = Negotiated { coding, ..negotiated };
-    let etag = settled.then(|| etag(&items, representation));
-    let known = etag.as_ref().zip(if_none_match).is_some_and(|(etag, known)| matches(known, etag));
-    let mut response = if known {
-        let mut response = Response::new(Either::Right(Full::default()));
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        let mut response = Response::new(Either::Left(WindowBody::new(items, representation)));
-        describe(&mut response, representation);
-        response
-    };
-    let headers = response.headers_mut();
-    guard(headers);
-    if let Some(etag) = etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
-        headers.insert(header::ETAG, etag);
+impl WindowRequest<'_> {
+    /// The answer to HEAD for a window of which not all is cached. What depends on its items is left out.
+    fn without_items(&self, cost: &Cost) -> Answer {
+        let ParsedRequest { query, representation, preferences, .. } = self.parsed;
+        let Series { account, stream, .. } = &*query.series;
+        let mut response = Response::new(Either::Left(WindowBody::unknown()));
+        describe(&mut response, Negotiated { coding: Coding::Identity, ..*representation });
+        response.headers_mut().insert("cache-status", expected_status(cost));
+        let report = Report::without_window(account.clone(), stream.clone(), cost.outcome.label());
+        preferred(Answer { response, report: report.into() }, *preferences)
     }
-    response
+
+    /// The answer with the items of `window`, whose body has `bytes` without a content coding; 304 if the client has it.
+    fn render(&self, window: WindowAnswer, bytes: u64) -> Response<ApiBody> {
+        let ParsedRequest { representation: negotiated, item_order, .. } = *self.parsed;
+        let coding = if bytes >= MIN_CODED_BYTES { negotiated.coding } else { Coding::Identity };
+        let representation = Negotiated { coding, ..negotiated };
+        let (etag, cache_status) = (etag(&window.items, item_order, representation), cache_status(&window));
+        let is_known = self.head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| matches(known, &etag));
+        let mut response = if is_known {
+            let mut response = Response::new(Either::Right(Full::default()));
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            guard(response.headers_mut());
+            response
+        } else {
+            let mut response = Response::new(Either::Left(WindowBody::new(window.items, representation)));
+            describe(&mut response, representation);
+            response
+        };
+        let headers = response.headers_mut();
+        if let Ok(etag) = HeaderValue::try_from(etag) {
+            headers.insert(header::ETAG, etag);
+        }
+        headers.insert("cache-status", cache_status);
+        response
+    }
 }

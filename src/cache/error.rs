@@ -38,6 +38,13 @@ pub enum CacheError {
     /// The leader of the account does not know the account, cuts chunks differently, or has a different time of day.
     #[error("the replica that makes the calls of this account is configured otherwise than this one")]
     ConfigMismatch,
+    /// The window begins or ends within a second, and is fetched exactly as requested: the upstream's bounds are whole
+    /// seconds, and its answer cannot be cut.
+    #[error(
+        "from, to: the items of this window cannot be cut at a fraction of a second, because not all of them have a \
+         timestamp by which the upstream selects; write whole seconds"
+    )]
+    FractionOfSecond,
     /// The answer must not be streamed, and its items exceed what is buffered until its length is known.
     #[error(
         "the window is larger than {limit} bytes, the most that can be kept until its length is known: ask over \

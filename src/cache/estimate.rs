@@ -1,9 +1,10 @@
-//! Estimates the cost of a window for dry runs. Starts no fetch, and no chunk counts as used.
+//! Estimates the cost of a window. Starts no fetch, and no chunk counts as used.
 
 use std::sync::Arc;
 
 use super::answer::{Lookup, LookupPolicy};
 use super::fetch::{Fetcher, coalesce, needed_part};
+use super::outcome::Outcome;
 use super::series::{InFlightFetch, SeriesState, SharedSeriesState};
 use super::store::CacheEntry;
 use super::types::{Cost, CostBasis, DensitySource, WindowQuery};
@@ -39,6 +40,7 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
         under_way: forecast.under_way.intervals().to_vec(),
         chunks: forecast.chunks,
         hits: forecast.hits,
+        outcome: forecast.outcome(),
         basis: CostBasis { source, items: seen.items, length: seen.length },
     }
 }
@@ -51,6 +53,10 @@ struct AnswerForecast {
     under_way: IntervalSet,
     chunks: usize,
     hits: usize,
+    /// Whether an entry is there, but too old.
+    is_stale: bool,
+    /// Whether the window is not cut into chunks.
+    is_exact: bool,
 }
 
 fn is_joinable(fetch: &InFlightFetch) -> bool {
@@ -58,6 +64,18 @@ fn is_joinable(fetch: &InFlightFetch) -> bool {
 }
 
 impl AnswerForecast {
+    /// The cache's part in the answer, if all of it is fetched that is missing now.
+    fn outcome(&self) -> Outcome {
+        match (self.runs.is_empty(), self.under_way.is_empty()) {
+            (true, true) => Outcome::Hit,
+            _ if self.is_exact => Outcome::Bypass,
+            (true, false) => Outcome::Collapsed,
+            _ if self.is_stale => Outcome::Stale,
+            _ if self.hits > 0 => Outcome::Partial,
+            _ => Outcome::Miss,
+        }
+    }
+
     /// Forecasts an answer from chunks, as a session plans it.
     fn find_chunks(&mut self, lookup: &Lookup<'_>, grid: &Grid, own: &SharedSeriesState, window: Interval) {
         let mut plan = Plan::new(window);
@@ -79,6 +97,7 @@ impl AnswerForecast {
             }
         }
         drop(series);
+        self.is_stale = plan.stale;
         self.runs = lookup.runs(&plan, &unclaimed);
         let hits = plan.hits.iter().map(|(interval, _)| *interval).chain(on_disk);
         self.count_slices(lookup, grid, hits, window);
@@ -117,7 +136,7 @@ impl AnswerForecast {
     /// Forecasts an answer of a window that is not cut, as a session finds it.
     fn find_exact(&mut self, lookup: &Lookup<'_>, series: &SeriesState, window: Interval) {
         let key = (window, lookup.series.agentic);
-        self.chunks = 1;
+        (self.chunks, self.is_exact) = (1, true);
         let is_exact = |fetch: &Arc<InFlightFetch>| {
             (fetch.interval(), fetch.spec.agentic, fetch.spec.placement) == (key.0, key.1, PlacementCheck::Unchecked)
                 && is_joinable(fetch)

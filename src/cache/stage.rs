@@ -19,7 +19,7 @@ use super::fetch::{CacheSettings, Fetcher, RemoteFetcher, is_sane};
 use super::handles::CacheHandles;
 use super::redis::RedisTier;
 use super::store::{ChunkFacts, ChunkPacker, Memory};
-use super::types::{Cost, CostQuery, WindowAnswer, WindowQuery};
+use super::types::{CachedQuery, CachedWindow, Cost, CostQuery, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
@@ -158,6 +158,34 @@ fn admit(memory: &Memory, answer: WindowAnswer) -> Result<WindowAnswer, CacheErr
     if memory.admits_answer(answer.rest.is_some(), bytes) { Ok(answer) } else { Err(CacheError::PinnedMemoryFull) }
 }
 
+impl Service<CachedQuery> for CacheStage {
+    type Response = CachedWindow;
+    type Error = CacheError;
+    type Future = BoxFuture<'static, Result<CachedWindow, CacheError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CacheError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, CachedQuery(query): CachedQuery) -> Self::Future {
+        let fetcher = self.0.clone();
+        Box::pin(async move {
+            fetcher.remove_future_entries(query.asked_at);
+            until_disk_is_loaded(&fetcher).await;
+            let hit = match FastPath::at(&fetcher, &query) {
+                Ok(hit) => Some(hit),
+                Err(missing) => FastPath::from_disk(&fetcher, &query, missing).await,
+            };
+            let answer = match hit {
+                Some(hit) => Some(hit.stripped().await?),
+                None => answer::answer_from_memory(fetcher.clone(), query.clone()).await?,
+            };
+            Ok(answer
+                .map_or_else(|| CachedWindow::Incomplete(estimate::cost(&fetcher, &query)), CachedWindow::Complete))
+        })
+    }
+}
+
 impl Service<CostQuery> for CacheStage {
     type Response = Cost;
     type Error = Infallible;
@@ -170,10 +198,15 @@ impl Service<CostQuery> for CacheStage {
     fn call(&mut self, CostQuery(query): CostQuery) -> Self::Future {
         let fetcher = self.0.clone();
         Box::pin(async move {
-            if let Some(disk) = fetcher.disk.as_ref().filter(|disk| disk.is_loading()) {
-                disk.until_loaded().await;
-            }
+            until_disk_is_loaded(&fetcher).await;
             Ok(estimate::cost(&fetcher, &query))
         })
+    }
+}
+
+/// Waits until it is known what the disk has, which is soon after the start.
+async fn until_disk_is_loaded(fetcher: &Fetcher) {
+    if let Some(disk) = fetcher.disk.as_ref().filter(|disk| disk.is_loading()) {
+        disk.until_loaded().await;
     }
 }

@@ -51,6 +51,20 @@ pub struct WindowAnswer {
     pub calls: u32,
 }
 
+/// A request for the same window out of cached data alone. No fetch is started or waited for, and no other replica and
+/// no Redis is asked.
+#[derive(Clone, Debug)]
+pub struct CachedQuery(pub WindowQuery);
+
+/// The answer to a [`CachedQuery`].
+#[derive(Debug)]
+pub enum CachedWindow {
+    /// All of the window is cached.
+    Complete(WindowAnswer),
+    /// Something is missing, or is too much to be read from disk at once: what the window would cost.
+    Incomplete(Cost),
+}
+
 /// A request for what the same window would cost now. No fetch is started for it.
 #[derive(Clone, Debug)]
 pub struct CostQuery(pub WindowQuery);
@@ -69,6 +83,8 @@ pub struct Cost {
     pub chunks: usize,
     /// The number of those slices that are cached.
     pub hits: usize,
+    /// The cache's part in the answer.
+    pub outcome: Outcome,
     /// The cached data that `expected` is computed from.
     pub basis: CostBasis,
 }

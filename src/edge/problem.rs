@@ -60,6 +60,8 @@ pub enum Kind {
     WindowTooLarge,
     /// 413
     BodyTooLarge,
+    /// 415
+    UnsupportedMediaType,
     /// 421
     Misdirected,
     /// 429
@@ -87,6 +89,7 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -106,6 +109,7 @@ impl Kind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::WindowTooLarge => "window_too_large",
             Self::BodyTooLarge => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Misdirected => "misdirected_request",
             Self::TooManyRequests => "too_many_requests",
             Self::Internal => "internal",
@@ -148,13 +152,16 @@ pub(super) fn classify(error: &EdgeError) -> (Kind, Option<Duration>) {
 
 fn classify_api(error: &ApiError) -> (Kind, Option<Duration>) {
     match error {
-        ApiError::BadParameter { .. } | ApiError::NoAccount | ApiError::BadBody | ApiError::BodyBrokeOff => {
-            (Kind::BadRequest, None)
-        }
+        ApiError::BadParameter { .. }
+        | ApiError::NoAccount
+        | ApiError::NoContentType
+        | ApiError::BadBody
+        | ApiError::BodyBrokeOff => (Kind::BadRequest, None),
         ApiError::BodyTooLarge { .. } => (Kind::BodyTooLarge, None),
         ApiError::NoRoomForBody => (Kind::Overloaded, Some(Duration::from_secs(1))),
         ApiError::NotFound => (Kind::NotFound, None),
         ApiError::MethodNotAllowed { .. } => (Kind::MethodNotAllowed, None),
+        ApiError::UnsupportedMediaType => (Kind::UnsupportedMediaType, None),
         ApiError::Forbidden => (Kind::Forbidden, None),
         ApiError::Cache(error) => classify_cache(error),
     }
@@ -169,6 +176,7 @@ fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::PinnedMemoryFull => (Kind::Overloaded, Some(Duration::from_secs(10))),
         CacheError::ItemsMoving => (Kind::UpstreamFailed, None),
         CacheError::TooLargeToBuffer { .. } => (Kind::WindowTooLarge, None),
+        CacheError::FractionOfSecond => (Kind::BadRequest, None),
         // Most likely a new configuration is being rolled out.
         CacheError::ConfigMismatch => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
         CacheError::Paging(error) => match error {
@@ -211,6 +219,9 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
     {
         headers.insert(header::ALLOW, allowed);
     }
+    if serves_query(error) {
+        headers.insert("accept-query", HeaderValue::from_static("\"application/json\""));
+    }
     if let EdgeError::Head(HeadError::Malformed(_)) = error {
         // Client and gateway may disagree on where the next request begins.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -219,6 +230,15 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     (response, kind)
+}
+
+/// Whether the method QUERY is known to be served at the target of the refused request (RFC 10008, 3).
+fn serves_query(error: &EdgeError) -> bool {
+    match error {
+        EdgeError::Api(ApiError::MethodNotAllowed { allowed }) => allowed.contains(&"QUERY"),
+        EdgeError::Api(ApiError::NoContentType | ApiError::UnsupportedMediaType) => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -247,6 +267,9 @@ mod tests {
             (EdgeError::TooManyRequests { retry_after: Duration::from_millis(10) }, (429, Some("1".to_owned()))),
             (EdgeError::Api(ApiError::BadBody), (400, None)),
             (EdgeError::Api(ApiError::BodyTooLarge { limit: 1 }), (413, None)),
+            (EdgeError::Api(ApiError::NoContentType), (400, None)),
+            (EdgeError::Api(ApiError::UnsupportedMediaType), (415, None)),
+            (EdgeError::Api(ApiError::Cache(CacheError::FractionOfSecond)), (400, None)),
             (EdgeError::Api(ApiError::Cache(CacheError::QuotaExhausted(exhausted))), (503, Some("8".to_owned()))),
             (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToBuffer { limit: 1 })), (400, None)),
             (upstream(UpstreamError::Timeout), (504, None)),

@@ -44,10 +44,42 @@ fn naive_bound(text: &str) -> Option<Bound> {
     if text.len() == 10 {
         return Some(Bound::Day(Timestamp::from_seconds(day * 86_400)));
     }
-    text[10..].strip_prefix(['-', ' ', 'T']).and_then(second_of_day).map(|second| {
-        let at = Timestamp::from_seconds(day * 86_400 + second);
-        Bound::Second(at)
-    })
+    let time = text[10..].strip_prefix(['-', ' ', 'T', 't'])?;
+    let (time, end) = time.split_at_checked(8)?;
+    let zone = end.trim_start_matches(|char: char| char == '.' || char.is_ascii_digit());
+    // Without a sign, digits and points belong to the fraction.
+    let fraction = &end[..end.len() - zone.len()];
+    let seconds = day * 86_400 + second_of_day(time)? - naive_offset(zone)?;
+    let nanos = naive_fraction(fraction)?;
+    let at = Timestamp::from_seconds(seconds) + Duration::from_nanos(nanos);
+    let is_in_range = ("1678".."2262").contains(&&at.to_string()[..4]);
+    is_in_range.then_some(if nanos == 0 { Bound::Second(at) } else { Bound::Fraction(at) })
+}
+
+/// Nanoseconds of a fraction such as `.25`, of which no digit may be lost.
+fn naive_fraction(text: &str) -> Option<u64> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    let digits = text.strip_prefix('.').filter(|digits| !digits.is_empty() && !digits.contains('.'))?;
+    let significant = digits.trim_end_matches('0');
+    let is_exact = significant.len() <= 9;
+    is_exact.then(|| format!("{significant:0<9}").parse().ok()).flatten()
+}
+
+/// Seconds by which an offset such as `+02:00` is ahead of UTC.
+fn naive_offset(text: &str) -> Option<i64> {
+    if ["", "Z", "z"].contains(&text) {
+        return Some(0);
+    }
+    let sign = if text.starts_with(['+', ' ']) { 1 } else { -1 };
+    let distance = text.strip_prefix(['+', ' ', '-'])?;
+    let distance = match distance.len() {
+        2 => format!("{distance}:00:00"),
+        4 if distance.is_ascii() => format!("{}:{}:00", &distance[..2], &distance[2..]),
+        _ => format!("{distance}:00"),
+    };
+    Some(sign * second_of_day(&distance)?)
 }
 
 fn check_units(text: &str) {

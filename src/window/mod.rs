@@ -2,7 +2,8 @@
 //! and no clock: the current time is an argument.
 //!
 //! - [`timestamp`](Timestamp), [`interval`](Interval), [`interval_map`](IntervalMap): points in time, sets and maps.
-//! - [`bounds`](Bound): the spellings of `from` and `to`, for callers and for the upstream.
+//! - [`spelling`](Bound): the spellings of `from` and `to`.
+//! - [`bounds`](UpperBound): the intervals that `from` and `to` enclose, for callers and for the upstream.
 //! - [`grid`](Grid): where chunks are cut.
 //! - [`freshness_policy`](FreshnessPolicy): what is settled, and how long open data may be served.
 //! - [`retention`](Retention): what is too old to be served.
@@ -20,9 +21,10 @@ mod interval_map;
 mod plan;
 mod retention;
 mod run_plan;
+mod spelling;
 mod timestamp;
 
-pub use self::bounds::{Bound, QueryBounds, UpperBound};
+pub use self::bounds::{QueryBounds, UpperBound};
 pub use self::density::{Density, RowRate};
 pub use self::freshness_policy::{FreshnessPolicy, FreshnessTier};
 pub use self::grid::Grid;
@@ -31,4 +33,5 @@ pub use self::interval_map::IntervalMap;
 pub use self::plan::{Plan, PlanEntry};
 pub use self::retention::{RetainedWindow, Retention};
 pub use self::run_plan::{PlannedRun, RunLimits, plan_runs, small_run_length};
+pub use self::spelling::Bound;
 pub use self::timestamp::Timestamp;

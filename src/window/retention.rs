@@ -23,9 +23,9 @@ impl Retention {
         (now - self.0).floor_second()
     }
 
-    /// The time at which data at `start`, a whole second, becomes too old.
+    /// The time at which data at `start` becomes too old.
     pub fn end_of(self, start: Timestamp) -> Timestamp {
-        start + self.0 + Duration::from_secs(1)
+        start.floor_second() + self.0 + Duration::from_secs(1)
     }
 
     /// The retained part of a window of a caller's `from` at `now`.

@@ -23,7 +23,7 @@ const NOW: Timestamp = Timestamp::from_seconds(1_795_341_600);
 
 /// Parses a request for a window. `Ok(None)` for a request for something else.
 fn parse(head: &Parts, body: &Bytes) -> Result<Option<ParsedRequest>, ApiError> {
-    let Target::Stream(stream) = target(head)? else { return Ok(None) };
+    let Target::Stream(target) = target(head)? else { return Ok(None) };
     let accounts = [AllowedAccount { id: "a1".into(), streams: NamePatterns::All }];
     let window = WindowConfig {
         field: "segmentStartTime".into(),
@@ -33,7 +33,7 @@ fn parse(head: &Parts, body: &Bytes) -> Result<Option<ParsedRequest>, ApiError> 
         chunk: Duration::from_hours(1),
         max_span: Duration::from_hours(24 * 366),
     };
-    read(head, stream, body, None, &accounts, &SeriesSettings::new(&window, &[]), NOW).map(Some)
+    read(head, target, body, None, &accounts, &SeriesSettings::new(&window, &[]), NOW).map(Some)
 }
 
 /// The head of a request; `None` if http does not accept the URI.

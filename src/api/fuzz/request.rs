@@ -11,7 +11,7 @@ use super::{NOW, head, parse};
 use crate::cache::{PageRange, WindowQuery};
 use crate::fuzz_targets::{header_fields_of, lines_and_body};
 use crate::request::{Filter, Series};
-use crate::window::{Bound, UpperBound};
+use crate::window::{Bound, Timestamp, UpperBound};
 
 /// A request for a window: its URI, its header fields and its body. A request that is accepted is the same after it
 /// was printed in the upstream's spelling.
@@ -37,13 +37,26 @@ pub fn request(data: &[u8]) {
     }
 }
 
-/// Prints a query as the upstream is asked, and parses it again.
+/// The bound at a time, with a fraction if it is not a whole second.
+fn bound_at(at: Timestamp) -> Bound {
+    if at == at.floor_second() { Bound::Second(at) } else { Bound::Fraction(at) }
+}
+
+/// Prints a query as the upstream is asked, but for fractions of a second, and parses it again.
 fn parse_printed(query: &WindowQuery) -> WindowQuery {
     let Series { stream, parameters, agentic, filter, .. } = &*query.series;
-    let bounds = UpperBound::Inclusive.query_for(query.interval);
+    let to = match UpperBound::Inclusive.query_for(query.interval).to {
+        // The window may have been cut at the present.
+        Bound::Second(second) if query.interval.end < NOW => {
+            let last = bound_at(query.interval.end.previous_tick());
+            assert!(last.start() <= second);
+            last
+        }
+        to => to,
+    };
     let mut printed = Serializer::new(String::new());
-    printed.append_pair("from", &Bound::Second(bounds.from).to_string());
-    printed.append_pair("to", &bounds.to.to_string());
+    printed.append_pair("from", &bound_at(query.interval.start).to_string());
+    printed.append_pair("to", &to.to_string());
     let PageRange { offset, limit } = query.page_range;
     printed.append_pair("offset", &offset.to_string());
     if let Some(limit) = limit {

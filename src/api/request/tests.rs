@@ -32,8 +32,8 @@ fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Pars
     let streams = NamePatterns::Only(vec!["st-1".into(), "st-2".into()]);
     let caller = Caller { name: "c".into(), accounts: NamePatterns::All, streams, weight: 1 };
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
-    let Target::Stream(stream) = target(&head)? else { panic!("no window") };
-    read(&head, stream, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &settings(), now)
+    let Target::Stream(target) = target(&head)? else { panic!("no window") };
+    read(&head, target, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &settings(), now)
 }
 
 /// The interval of a window that may be at most three days long, of a stream whose data is kept for two days, and the
@@ -90,10 +90,20 @@ fn all_spellings_give_the_same_window() {
         "to=2026-11-20+23:59:59&from=2026-11-20%2000:00:00",
         "from=2026-11-20T00%3A00%3A00&to=2026-11-20T23%3A59%3A59",
         "from=2026-11-20&to=2026-11-20T23:59:59",
+        "from=2026-11-20T00:00:00Z&to=2026-11-20T23:59:59.000%2B00:00",
+        "from=2026-11-20T02:00:00+02:00&to=2026-11-20+15:59:59-08:00",
     ]
     .map(|text| query(text).unwrap().query.interval)
     .into();
     assert!(intervals.windows(2).all(|pair| pair[0] == pair[1]), "{intervals:?}");
+}
+
+#[test]
+fn fractions_of_a_second_bound_the_window_exactly() {
+    let interval = query("from=2026-11-20T10:00:00.25&to=2026-11-20T10:00:00.750Z").unwrap().query.interval;
+    let second = Bound::parse("2026-11-20T10:00:00").unwrap().start();
+    let expected = (second + Duration::from_millis(250), (second + Duration::from_millis(750)).next_tick());
+    assert_eq!((interval.start, interval.end), expected);
 }
 
 #[test]
@@ -109,7 +119,8 @@ fn bad_parameter_is_named() {
         ("to=2026-11-20", "from"),
         ("from=2026-11-20", "to"),
         ("from=soon&to=2026-11-20", "from"),
-        ("from=2026-11-20&to=2026-11-20T00:00:00Z", "to"),
+        ("from=2026-11-20&to=2026-11-20Z", "to"),
+        ("from=2026-11-20&to=2026-11-20T00:00:00.0000000001", "to"),
         ("from=2026-11-21&to=2026-11-20", "from"),
         ("from=2026-11-20T00:00:01&to=2026-11-20T00:00:00", "from"),
         ("from=2020-01-01&to=2026-11-20", "to"),
@@ -187,29 +198,78 @@ fn forbidden_and_unknown_streams_give_the_same_error() {
     assert!(matches!(parse(&target("st-1"), &[], ""), Err(ApiError::NoAccount)));
 }
 
+fn target_of(method: &str, uri: &str, content_type: Option<&str>) -> Result<Target, ApiError> {
+    let mut request = Request::builder().method(method).uri(uri);
+    if let Some(content_type) = content_type {
+        request = request.header("content-type", content_type);
+    }
+    target(&request.body(()).unwrap().into_parts().0)
+}
+
+fn stream_target(stream: &str, is_cost: bool) -> Target {
+    Target::Stream(StreamTarget { stream: stream.to_owned(), is_cost })
+}
+
 #[test]
 fn each_path_has_its_methods() {
-    let target = |method: &str, path: &str| {
-        let (head, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
-        target(&head)
-    };
-    assert_eq!(target("POST", PATH).unwrap(), Target::Stream("st-1".to_owned()));
-    assert_eq!(target("GET", "/koregate/v1/usage?x=1").unwrap(), Target::Usage);
+    let cost = "/koregate/v1/cost?stream=st-1";
+    for method in ["GET", "HEAD", "POST", "QUERY"] {
+        let target = |uri| target_of(method, uri, Some("application/json")).unwrap();
+        assert_eq!((target(PATH), target(cost)), (stream_target("st-1", false), stream_target("st-1", true)));
+    }
+    for method in ["GET", "HEAD"] {
+        assert_eq!(target_of(method, "/koregate/v1/usage?x=1", None).unwrap(), Target::Usage);
+    }
     for (length, refused) in [(STREAM_NAME_LIMIT, false), (STREAM_NAME_LIMIT + 1, true)] {
-        let result = target("GET", &PATH.replace("st-1", &"x".repeat(length)));
+        let result = target_of("GET", &PATH.replace("st-1", &"x".repeat(length)), None);
         assert_eq!(matches!(result, Err(ApiError::BadParameter { parameter: "streamId", .. })), refused, "{length}");
     }
     for (method, path, expected) in [
-        ("HEAD", PATH, &["GET", "POST"][..]),
-        ("POST", "/koregate/v1/usage", &["GET"]),
-        ("HEAD", "/koregate/v1/usage", &["GET"]),
+        ("PUT", PATH, &["GET", "HEAD", "POST", "QUERY"][..]),
+        ("query", PATH, &["GET", "HEAD", "POST", "QUERY"]),
+        ("OPTIONS", cost, &["GET", "HEAD", "POST", "QUERY"]),
+        ("DELETE", "/koregate/v1/cost", &["GET", "HEAD", "POST", "QUERY"]),
+        ("POST", "/koregate/v1/usage", &["GET", "HEAD"]),
+        ("QUERY", "/koregate/v1/usage", &["GET", "HEAD"]),
     ] {
-        let Err(ApiError::MethodNotAllowed { allowed }) = target(method, path) else { panic!("{method} {path}") };
+        let result = target_of(method, path, None);
+        let Err(ApiError::MethodNotAllowed { allowed }) = result else { panic!("{method} {path}") };
         assert_eq!(allowed, expected);
     }
     for path in ["/koregate/v1/", "/koregate/v1/usage/", "/koregate/v1/Usage", "/koregate/v1/callers"] {
-        assert!(matches!(target("GET", path), Err(ApiError::NotFound)), "{path}");
+        assert!(matches!(target_of("GET", path, None), Err(ApiError::NotFound)), "{path}");
     }
+}
+
+#[test]
+fn cost_names_its_stream_once() {
+    let at = |query: &str| target_of("GET", &format!("/koregate/v1/cost{query}"), None);
+    assert_eq!(at("?from=x&stream=a%20b&to=y").unwrap(), stream_target("a b", true));
+    let long = format!("?stream={}", "x".repeat(STREAM_NAME_LIMIT + 1));
+    for query in ["", "?from=2026-11-20", "?stream=", "?stream=a&stream=a", "?stream=a%2Fb", "?stream=..", &long] {
+        assert!(matches!(at(query), Err(ApiError::BadParameter { parameter: "stream", .. })), "{query}");
+    }
+    let uri = "/koregate/v1/cost?stream=st-1&from=2026-11-20&to=2026-11-20&limit=3&x=1";
+    let cost = parse(uri, &[("accountId", "a1")], "").unwrap();
+    let window = query("from=2026-11-20&to=2026-11-20&limit=3&x=1").unwrap();
+    assert!(cost.wants_cost && !window.wants_cost);
+    assert_eq!((&cost.query.series, cost.query.interval), (&window.query.series, window.query.interval));
+    // At Kore's own path, it is a parameter like any other that is not known.
+    let passed_on = query("from=2026-11-20&to=2026-11-20&stream=st-1").unwrap();
+    assert_eq!(passed_on.query.series.parameters, [("stream".to_owned(), "st-1".to_owned())]);
+}
+
+#[test]
+fn query_says_that_its_content_is_json() {
+    for accepted in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.kore+json"] {
+        assert_eq!(target_of("QUERY", PATH, Some(accepted)).unwrap(), stream_target("st-1", false), "{accepted}");
+    }
+    for refused in ["application/x-www-form-urlencoded", "text/json", "json", ""] {
+        let result = target_of("QUERY", PATH, Some(refused));
+        assert!(matches!(result, Err(ApiError::UnsupportedMediaType)), "{refused}");
+        assert!(target_of("POST", PATH, Some(refused)).is_ok(), "{refused}");
+    }
+    assert!(matches!(target_of("QUERY", PATH, None), Err(ApiError::NoContentType)));
 }
 
 #[test]

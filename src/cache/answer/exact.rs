@@ -13,7 +13,7 @@ use crate::cache::chunk::{Chunk, Slice};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{ExactWindow, Segment};
 use crate::cache::outcome::Outcome;
-use crate::cache::series::InFlightFetch;
+use crate::cache::series::{InFlightFetch, SeriesState};
 use crate::paging::{PagingError, PlacementCheck};
 
 /// The source of an exact window.
@@ -45,12 +45,26 @@ impl Session {
                     (chunk, Outcome::Bypass)
                 }
             };
-            let (interval, fetched_at) = (self.progress.remaining, chunk.fetched_at());
-            let slice = Slice { rows: 0..chunk.len(), chunk };
-            let is_cached = outcome == Outcome::Hit;
-            return Ok((vec![Segment { interval, slice, fetched_at, is_cached, is_derived: false }], outcome));
+            return Ok((vec![self.exact_segment(chunk, outcome == Outcome::Hit)], outcome));
         }
         Err(CacheError::FetchLost)
+    }
+
+    /// The one segment of the window, if it is cached.
+    pub(super) fn find_cached_exactly(&self) -> Option<Vec<Segment>> {
+        let chunk = self.cached_exact_chunk(&self.series_state.lock())?;
+        Some(vec![self.exact_segment(chunk, true)])
+    }
+
+    fn exact_segment(&self, chunk: Arc<Chunk>, is_cached: bool) -> Segment {
+        let (interval, fetched_at) = (self.progress.remaining, chunk.fetched_at());
+        let slice = Slice { rows: 0..chunk.len(), chunk };
+        Segment { interval, slice, fetched_at, is_cached, is_derived: false }
+    }
+
+    fn cached_exact_chunk(&self, series: &SeriesState) -> Option<Arc<Chunk>> {
+        let entry = series.exact.get(&(self.progress.remaining, self.query.series.agentic))?;
+        entry.use_chunk(&self.fetcher.memory)
     }
 
     /// Waits until an exact fetch has finished. `None` if it returned nothing.
@@ -69,8 +83,7 @@ impl Session {
     fn find_exact_source(&self) -> Result<ExactSource, CacheError> {
         let (window, agentic) = (self.progress.remaining, self.query.series.agentic);
         let mut series = self.series_state.lock();
-        let entry = series.exact.get(&(window, agentic));
-        if let Some(chunk) = entry.and_then(|entry| entry.use_chunk(&self.fetcher.memory)) {
+        if let Some(chunk) = self.cached_exact_chunk(&series) {
             return Ok(ExactSource::Cached(chunk));
         }
         if series.is_torn(window) {

@@ -12,7 +12,7 @@
 //! | `progress` | how far the answer is, what makes it a streamed one, and the limits of rounds without progress |
 //! | `wait`, `tier_read` | the second step: waiting for runs and fetches, and reading from disk and Redis |
 //! | `segments` | slices segments from chunks, and finds items that moved |
-//! | `whole` | answers as a whole |
+//! | `whole` | answers as a whole, with fetches or out of memory |
 //! | `stream` | streamed answers |
 //! | `exact` | windows that are fetched exactly, and not divided into chunks |
 //! | `assembly` | windows for remote fetches and checks of `window.field` |
@@ -36,4 +36,4 @@ mod whole;
 pub(in crate::cache) use self::assembly::assemble;
 pub(in crate::cache) use self::fast_path::FastPath;
 pub(in crate::cache) use self::lookup::{Lookup, LookupPolicy};
-pub(in crate::cache) use self::whole::answer;
+pub(in crate::cache) use self::whole::{answer, answer_from_memory};

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::chunk::PageRange;
+use crate::cache::error::CacheError;
 use crate::cache::fetch::Fetcher;
 use crate::cache::types::WindowQuery;
 use crate::request::{Requester, Series};
-use crate::window::{Interval, Timestamp};
+use crate::window::{Bound, Interval, Timestamp};
 
 /// The length of a window above which Redis is read in pieces, and above which fewer pages make it long.
 pub(super) const DAY: Duration = Duration::from_hours(24);
@@ -52,6 +53,19 @@ impl Query {
     /// this machine may be found to be ahead meanwhile.
     pub(super) fn is_settled(&self, fetcher: &Fetcher) -> bool {
         self.window.end <= fetcher.settled_before(&self.series, self.asked_at)
+    }
+
+    /// Checks that the upstream can be asked for exactly this window, up to the present.
+    ///
+    /// # Errors
+    /// [`CacheError::FractionOfSecond`] if it cannot, because its bounds are whole seconds.
+    pub(super) fn check_upstream_bounds(&self, fetcher: &Fetcher) -> Result<(), CacheError> {
+        let upper_bound = fetcher.settings.of(&self.series).upper_bound;
+        let bounds = upper_bound.query_for(self.window);
+        let asked = upper_bound.enclosed(Bound::Second(bounds.from), bounds.to);
+        let is_same_end = asked.end == self.window.end || self.window.end >= self.asked_at;
+        let is_exact = asked.start == self.window.start && is_same_end;
+        if is_exact { Ok(()) } else { Err(CacheError::FractionOfSecond) }
     }
 
     /// How a client's answer is delivered.

@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    fn lookup(&self) -> Lookup<'_> {
+    pub(super) fn lookup(&self) -> Lookup<'_> {
         Lookup {
             policy: LookupPolicy::new(&self.fetcher, &self.query.series, self.query.asked_at),
             series: &self.query.series,

@@ -1,5 +1,5 @@
 //! Answers to clients: assembled as a whole, or found to take long, and streamed. Chunks out of which items have moved
-//! meanwhile are fetched again.
+//! meanwhile are fetched again. And answers out of memory alone, for which nothing is fetched or waited for.
 
 use std::sync::Arc;
 
@@ -8,13 +8,14 @@ use super::query::Delivery;
 use super::segments::{moved_segments, slice_segments};
 use super::session::{Round, Session};
 use super::stream;
-use crate::cache::chunk::ItemSlice;
+use crate::cache::chunk::{Damaged, ItemSlice};
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{Fetcher, Segment};
 use crate::cache::outcome::Outcome;
 use crate::cache::stream_channel::RemainingStream;
 use crate::cache::types::{WindowAnswer, WindowQuery};
 use crate::request::QueueTimeout;
+use crate::window::Plan;
 
 /// The maximum number of times that entries are fetched again because an item has moved out of them. Each time costs
 /// calls.
@@ -49,8 +50,31 @@ pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) 
             Err(error) => return Err(error),
         }
     }
+    session.query.check_upstream_bounds(&session.fetcher)?;
     let (segments, outcome) = session.assemble_exactly().await?;
     Ok(session.whole_answer(segments, outcome))
+}
+
+/// The answer to `query`, if memory has all of it: also one that the fast path has not, because its items are filtered
+/// here, or because its window is cached as a whole.
+///
+/// # Errors
+/// [`CacheError`] if a chunk does not inflate, or the window could not be fetched either.
+pub(in crate::cache) async fn answer_from_memory(
+    fetcher: Arc<Fetcher>,
+    query: WindowQuery,
+) -> Result<Option<WindowAnswer>, CacheError> {
+    let queue_timeout = Arc::new(QueueTimeout::new(fetcher.settings.queue_timeout));
+    let session = Session::new(fetcher, query, queue_timeout, None);
+    let segments = if session.query.window.is_empty() {
+        Some(Vec::new())
+    } else if session.must_fetch_exactly() {
+        session.query.check_upstream_bounds(&session.fetcher)?;
+        session.find_cached_exactly()
+    } else {
+        session.find_cached_chunks().await?
+    };
+    Ok(segments.map(|segments| session.whole_answer(segments, Outcome::Hit)))
 }
 
 impl Session {
@@ -86,6 +110,24 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn must_fetch_exactly(&self) -> bool {
+        let Fetcher { window_fields, settings, .. } = &*self.fetcher;
+        let series = &self.query.series;
+        self.series_state.lock().must_fetch_exactly(self.query.window)
+            || window_fields.is_wrong(series, settings.of(series))
+    }
+
+    /// All segments of the window, if their chunks are in memory and no item has moved between them.
+    async fn find_cached_chunks(&self) -> Result<Option<Vec<Segment>>, Damaged> {
+        let mut plan = Plan::new(self.query.window);
+        drop(self.lookup().take(&mut plan, &self.series_state));
+        if !plan.missing.is_empty() {
+            return Ok(None);
+        }
+        let segments = slice_segments(plan.hits).await?;
+        Ok(moved_segments(&segments).is_empty().then_some(segments))
     }
 
     /// An error if the answer must fit into memory, and does not.

@@ -36,6 +36,11 @@ async fn wrong_window_field_disables_cutting_until_trusted() {
     assert!(part.page().sorted_items() == expected("2026-02-23T09:00:00Z", "2026-02-23T10:59:59.000000001Z"));
     assert!(harness.calls() > 0);
 
+    // What is not cut cannot be cut within a second either.
+    let fraction = request("from=2026-02-23T09:00:00.5Z&to=2026-02-23T10:59:59");
+    harness.send(&fraction).await.assert_problem_names(400, "fraction of a second");
+    assert_eq!(harness.send(&fraction.method(http::Method::HEAD)).await.status, 400);
+
     // By now an item has been searched for at the place of its timestamp.
     let ready = harness.gateway.get_admin("/readyz").await;
     assert_eq!(ready.status, 200, "a degraded gateway stays ready");
@@ -51,6 +56,8 @@ async fn wrong_window_field_disables_cutting_until_trusted() {
     harness.control.reset_counts();
     let again = harness.send(&request("from=2026-02-23&to=2026-02-23")).await;
     assert!(again.body == day.body && harness.calls() == 0);
+    let head = harness.send(&request("from=2026-02-23&to=2026-02-23").method(http::Method::HEAD)).await;
+    assert_eq!((head.cache_outcome(), head.header("etag")), ("hit", again.header("etag")));
     let mut pages = Vec::new();
     while pages.len() < whole.len() {
         let query = format!("from=2026-02-23&to=2026-02-23&limit=37&offset={}", pages.len());

@@ -91,7 +91,12 @@ async fn restarted_gateway_serves_from_disk_without_a_call() {
     let cost = second.gateway.send(&TestRequest::get(SETTLED_DAY).header("prefer", "dry-run")).await.json();
     assert_eq!((&cost["calls"]["expected"], &cost["hits"]), (&0.into(), &CHUNKS.into()), "{cost}");
     // A page from the middle of the day: of all other chunks only the count is used.
-    let page = second.gateway.get(format!("{SETTLED_DAY}&offset=100&limit=7")).await;
+    let request = TestRequest::get(format!("{SETTLED_DAY}&offset=100&limit=7"));
+    let head = second.gateway.send(&request.clone().method(Method::HEAD)).await;
+    let page = second.gateway.send(&request).await;
+    for field in ["content-length", "etag", "cache-status"] {
+        assert_eq!((head.header(field), head.header(field).is_some()), (page.header(field), true));
+    }
     assert!(page.has_items(&harness.settled_day()[100..107]), "{}", page.text());
     assert!(second.gateway.metrics().await.count("koregate_disk_reads_total", &["result=\"hit\""]) <= 2);
     let response = second.gateway.get(SETTLED_DAY).await;

@@ -54,7 +54,8 @@ async fn shared_window_charges_first_and_credits_second() {
     );
     let other = TestRequest::get(SETTLED_DAY).stream(OTHER_STREAM).header("accountId", OTHER_ACCOUNT);
     harness.send(&other.key("key-of-bi").and("limit=50")).await.page();
-    // Dry runs and refusals are not counted.
+    // Heads, dry runs and refusals are not counted.
+    assert_eq!(harness.send(&TestRequest::get(SETTLED_DAY).key("key-of-bi").method(Method::HEAD)).await.status, 200);
     harness.send(&TestRequest::get(SETTLED_DAY).key("key-of-bi").dry_run()).await;
     harness.send(&TestRequest::get("from=never").key("key-of-bi")).await;
     assert_eq!(harness.calls(), 5);
@@ -109,9 +110,9 @@ async fn usage_request_obeys_caller_rules() {
     let response = harness.send(&request.clone().key("key-of-nobody")).await;
     assert_eq!((response.status.as_u16(), allowed(&response)), (401, None));
     for (request, status, methods) in [
-        (request.clone().method(Method::POST), 405, Some("GET")),
-        (request.clone().method(Method::HEAD), 405, Some("GET")),
-        (TestRequest::get(SETTLED_DAY).key("key-of-qa").method(Method::PUT), 405, Some("GET, POST")),
+        (request.clone().method(Method::POST), 405, Some("GET, HEAD")),
+        (request.clone().method(Method::HEAD), 200, None),
+        (TestRequest::get(SETTLED_DAY).key("key-of-qa").method(Method::PUT), 405, Some("GET, HEAD, POST, QUERY")),
         (request.clone().path("/koregate/v1/callers"), 404, None),
         (request.clone(), 429, None),
     ] {

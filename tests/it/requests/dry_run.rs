@@ -171,6 +171,47 @@ async fn dry_run_uncut_windows_cost_own_calls() {
 }
 
 #[tokio::test]
+async fn cost_path_answers_like_a_dry_run() {
+    let harness = TestHarness::start_exact(500, 6).await;
+    actual_calls(&harness, &TestRequest::get(SETTLED_DAY)).await;
+    let query = "from=2026-02-22T00:00:00Z&to=2026-02-24T06:00:00.5Z&limit=7&offset=3";
+    let (filter, calls) = (r#"{"channels":["chat"]}"#, harness.calls());
+    let query_method = || Method::from_bytes(b"QUERY").unwrap();
+    for request in [
+        TestRequest::get(query),
+        TestRequest::get(query).and("includeAgenticData=true"),
+        TestRequest::get(query).and("more=1"),
+        TestRequest::get(query).body(filter),
+        TestRequest::post(query, filter),
+        TestRequest::post(query, filter).method(query_method()).header("content-type", "application/json"),
+    ] {
+        let expected = reported_cost(&harness, &request).await;
+        let cost = request.clone().path("/koregate/v1/cost").and("stream=st%2Dtest");
+        let response = harness.send(&cost).await;
+        assert_eq!((response.status.as_u16(), response.json()), (200, expected), "{request:?}");
+        let (cache_control, applied) = (response.header("cache-control"), response.header("preference-applied"));
+        assert_eq!((cache_control, applied), (Some("no-store"), None));
+        let head = harness.send(&cost.method(Method::HEAD)).await;
+        assert_eq!((head.header("content-length"), head.body.len()), (response.header("content-length"), 0));
+    }
+    // The missing time can be requested as it is printed.
+    let cost = reported_cost(&harness, &TestRequest::get(query)).await;
+    for missing in cost["missing"].as_array().unwrap() {
+        let (from, to) = (missing["from"].as_str().unwrap(), missing["to"].as_str().unwrap());
+        assert_eq!(harness.send(&TestRequest::get(format!("from={from}&to={to}")).dry_run()).await.status, 200);
+    }
+    for (query, named) in [
+        (query.to_owned(), "stream: it is missing"),
+        (format!("{query}&stream=st-test&stream=st-test"), "stream: it stands twice"),
+        ("stream=st-test&to=2026-02-23".to_owned(), "from: it is missing"),
+    ] {
+        let response = harness.send(&TestRequest::get(query).path("/koregate/v1/cost")).await;
+        response.assert_problem_names(400, named);
+    }
+    assert_eq!(harness.calls(), calls);
+}
+
+#[tokio::test]
 async fn dry_run_is_refused_like_its_request() {
     let callers = caller_table("few", "key", "streams = ['st-test']\nrequests_per_minute = 5");
     let harness = TestHarness::start(exact_profile(50, 4), &Settings::default().tables(&callers)).await;
@@ -181,7 +222,7 @@ async fn dry_run_is_refused_like_its_request() {
         (request.clone().stream(OTHER_STREAM), 403),
         (request.clone().and("limit=ten"), 400),
         (request.clone().body("[]"), 400),
-        (request.clone().method(Method::HEAD), 405),
+        (request.clone().method(Method::HEAD), 200),
         (request.clone(), 429),
     ] {
         let response = harness.send(&request).await;

@@ -10,8 +10,9 @@ async fn unsupported_request_is_refused_with_kore_errors() {
     let harness = TestHarness::start(exact_profile(250, 4), &settings).await;
     for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
         let response = harness.send(&TestRequest::get(SETTLED_DAY).method(method)).await;
-        response.assert_problem_names(405, "GET and POST");
-        assert_eq!(response.header("allow"), Some("GET, POST"));
+        response.assert_problem_names(405, "GET, HEAD, POST, QUERY");
+        assert_eq!(response.header("allow"), Some("GET, HEAD, POST, QUERY"));
+        assert_eq!(response.header("accept-query"), Some("\"application/json\""));
     }
     for path in [
         "/",

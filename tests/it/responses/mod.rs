@@ -2,5 +2,7 @@
 
 mod cache_status;
 mod encodings;
+mod head;
+mod next_link;
 mod response_cache;
 mod validators;

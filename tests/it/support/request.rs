@@ -87,6 +87,11 @@ impl TestRequest {
         Self { body: body.into(), ..self }
     }
 
+    /// Replaces the query by that of another request.
+    pub(crate) fn with_query_of(self, other: &Self) -> Self {
+        Self { query: other.query.clone(), ..self }
+    }
+
     /// Appends a parameter to the query.
     pub(crate) fn and(mut self, parameter: &str) -> Self {
         self.query.push('&');
