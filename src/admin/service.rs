@@ -18,6 +18,7 @@ use super::state::{Admin, Phase};
 use super::status::Status;
 use super::{access, page, purge, trust};
 use crate::api::CallerUsage;
+use crate::problem;
 
 /// The admin plane as a service for one connection.
 #[derive(Clone)]
@@ -71,11 +72,15 @@ impl Admin {
             return response;
         }
         let paths = ["/", "/livez", "/readyz", "/startupz", "/metrics", "/api/v1/status", "/api/v1/callers"];
-        if !paths.contains(&path) {
+        let problem_page = problem::page(path);
+        if !paths.contains(&path) && problem_page.is_none() {
             return text(StatusCode::NOT_FOUND, "text/plain", "no such path\n");
         }
         if method != Method::GET && method != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET is served here\n");
+        }
+        if let Some(page) = problem_page {
+            return page;
         }
         match path {
             "/startupz" if self.phase() == Phase::Starting => {

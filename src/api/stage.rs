@@ -17,8 +17,8 @@ use tower::{Layer, Service, ServiceExt as _};
 use super::answer::{Answer, ApiBody};
 use super::body::WindowBody;
 use super::dry_run::CostBody;
-use super::error::ApiError;
-use super::head::{cache_status, describe, etag, guard, matches, set_age, status};
+use super::error::{ApiError, FailedWindow};
+use super::head::{cache_status, describe, etag, guard, matches, set_age, streamed_cache_status};
 use super::negotiation::{Coding, Negotiated};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
@@ -27,11 +27,11 @@ use super::request_body::{self, RequestBody, RequestMemory};
 use super::response_cache::{ResponseCache, ResponseKey, StoredFor};
 use super::streaming_body::StreamedPieces;
 use super::usage::Usage;
-use crate::cache::{CacheError, Cost, CostQuery, ItemSlice, RemainingStream, WindowAnswer, WindowQuery};
+use crate::cache::{CacheError, Cost, CostQuery, ItemSlice, Outcome, RemainingStream, WindowAnswer, WindowQuery};
 use crate::clock::Clock;
 use crate::config;
-use crate::quota::QuotaManager;
-use crate::request::{RateLimitStatus, Requester, Series};
+use crate::quota::{LimitUsage, QuotaManager};
+use crate::request::{RateLimitStatus, Requester, Series, UpstreamLimit, UpstreamLimits};
 use crate::window::Timestamp;
 
 /// Body size below which a content coding gains nothing, in bytes.
@@ -147,7 +147,7 @@ where
         return Ok(preferred(api.cost_answer(&cost, &query), preferences));
     }
     let (series, requester) = (query.series.clone(), query.requester.clone());
-    let mut window = below.oneshot(query).await?;
+    let mut window = below.oneshot(query).await.map_err(|error| api.failed(error, &series))?;
     if let Some(rest) = window.rest.take() {
         let answer = api.stream(&window, rest, representation, &series, &requester, now);
         return Ok(preferred(answer, preferences));
@@ -192,9 +192,12 @@ impl ApiLayer {
         series: &Series,
         requester: &Requester,
     ) -> Answer {
-        let (cache_status, count) = (cache_status(&window), window.items.count);
+        let (cache_status, count) = (cache_status(&window, self.clock.now()), window.items.count);
         let mut response = render(window.items, bytes, representation, window.settled, if_none_match);
         response.headers_mut().insert("cache-status", cache_status);
+        if window.calls > 0 {
+            response.extensions_mut().insert(self.upstream_limits(&series.account));
+        }
         let usage =
             WindowReport { usage: self.usage.clone(), caller: requester.caller.clone(), confirmed_items: count };
         let report = Report {
@@ -225,11 +228,32 @@ impl ApiLayer {
         let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
         describe(&mut response, representation);
         let headers = response.headers_mut();
-        headers.insert("cache-status", status(window.outcome, "streamed"));
+        headers.insert("cache-status", streamed_cache_status(window, now));
         if let Some(fetched_at) = window.oldest_entry {
             set_age(headers, fetched_at, now);
         }
+        // How many calls it will take is not known yet.
+        if window.outcome != Outcome::Hit {
+            response.extensions_mut().insert(self.upstream_limits(&series.account));
+        }
         Answer { response, report: report.into() }
+    }
+
+    /// The error of a window of `series`.
+    fn failed(&self, error: CacheError, series: &Series) -> ApiError {
+        ApiError::Window(Box::new(FailedWindow { error, limits: self.upstream_limits(&series.account) }))
+    }
+
+    /// How the limits of the account at the upstream stand.
+    fn upstream_limits(&self, account: &str) -> UpstreamLimits {
+        let usage = self.quotas.scheduler(account).map(|scheduler| scheduler.limit_usage()).unwrap_or_default();
+        let limit = |LimitUsage { limit, budget: _, remaining, more_in }| UpstreamLimit {
+            requests: limit.requests,
+            per: limit.per,
+            remaining,
+            more_in,
+        };
+        UpstreamLimits(usage.into_iter().map(limit).collect())
     }
 
     fn own_usage(&self, head: &Parts) -> Answer {
