@@ -1,5 +1,5 @@
 //! Access control of the admin listener: requests must use one of its names and, if configured, carry the admin token.
-//! Health and metrics are open to all.
+//! Health, metrics and the pages of problem types are open to all.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,9 +14,9 @@ use secrecy::ExposeSecret as _;
 use super::response::text;
 use crate::config;
 use crate::edge::{AllowedHosts, HeadError, bearer_token};
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemType, is_page_path};
 
-/// Paths of probes and of Prometheus, which are served under any host name.
+/// Paths of probes and of Prometheus, which are served under any host name, as the pages of problem types are.
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
 
 /// The sign-in page, for a browser without the admin token: asks for it, stores it in the tab's `sessionStorage`, and
@@ -68,7 +68,8 @@ impl Access {
     /// # Errors
     /// If the request is refused.
     pub(super) fn admit<B>(&self, request: &Request<B>, peer: SocketAddr) -> Result<AdminRequester, AccessError> {
-        if PUBLIC.contains(&request.uri().path()) {
+        let path = request.uri().path();
+        if PUBLIC.contains(&path) || is_page_path(path) {
             AllowedHosts::any().check(request)?;
             return Ok(AdminRequester::Peer(peer));
         }
@@ -89,20 +90,20 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// The answer to a refused request for `path`. A browser that asks for the status page gets a sign-in page.
 pub(super) fn refuse(error: &AccessError, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
     let detail = error.to_string();
-    let problem = |status, name| Problem::new(status, name, &detail).response();
+    let problem = |kind| Problem::new(kind, &detail).response();
     match error {
         AccessError::Head(HeadError::Malformed(_)) => {
-            let mut response = problem(StatusCode::BAD_REQUEST, "bad-request");
+            let mut response = problem(ProblemType::BadRequest);
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
-        AccessError::Head(HeadError::Misdirected) => problem(StatusCode::MISDIRECTED_REQUEST, "misdirected-request"),
-        AccessError::Head(HeadError::CrossSite(_)) => problem(StatusCode::FORBIDDEN, "forbidden"),
+        AccessError::Head(HeadError::Misdirected) => problem(ProblemType::Misdirected),
+        AccessError::Head(HeadError::CrossSite(_)) => problem(ProblemType::Forbidden),
         AccessError::NoToken => {
             let mut response = if path == "/" && takes_html(headers) {
                 text(StatusCode::UNAUTHORIZED, "text/html; charset=utf-8", SIGN_IN)
             } else {
-                problem(StatusCode::UNAUTHORIZED, "unauthorized")
+                problem(ProblemType::Unauthorized)
             };
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn token_is_needed_for_all_but_health_and_metrics() {
         let peer = Ok(AdminRequester::Peer(PEER.into()));
-        for path in PUBLIC {
+        for path in PUBLIC.into_iter().chain(["/koregate/v1/problems/", "/koregate/v1/problems/forbidden"]) {
             assert_eq!(admit(Some("right"), path, &[("host", "pod.example")]), peer, "{path}");
         }
         for path in ["/", "/api/v1/status", "/api/v1/callers", "/api/v1/purge", "/nothing", "/livez/"] {

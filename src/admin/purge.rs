@@ -25,7 +25,7 @@ use super::access::AdminRequester;
 use super::response::json;
 use super::state::Admin;
 use crate::cache::Purge;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemType};
 use crate::request::IdHashes;
 use crate::telemetry;
 use crate::window::{Interval, UpperBound};
@@ -42,10 +42,7 @@ impl Admin {
         let (head, body) = request.into_parts();
         match self.try_purge(&head, body, requester).await {
             Ok(response) => response,
-            Err(refused) => {
-                let (status, name) = refused.kind();
-                Problem::new(status, name, &refused.to_string()).response()
-            }
+            Err(refused) => Problem::new(refused.kind(), &refused.to_string()).response(),
         }
     }
 
@@ -197,5 +194,5 @@ impl PurgeOrder {
 fn respond(here_only: Option<&PurgeEffect>, report: impl Serialize) -> Response<Full<Bytes>> {
     let Some(effect) = here_only else { return json(StatusCode::OK, &report) };
     let detail = format!("it has left the memory of this replica, and no more: {}", effect.remote.left.join("; "));
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "purged-here-only", &detail).with_extension(report).response()
+    Problem::new(ProblemType::PurgedHereOnly, &detail).with_extension(report).response()
 }

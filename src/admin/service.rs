@@ -18,6 +18,7 @@ use super::state::{Admin, Phase};
 use super::status::Status;
 use super::{access, page, purge, trust};
 use crate::api::CallerUsage;
+use crate::problem;
 
 /// The admin plane as a service for one connection.
 #[derive(Clone)]
@@ -71,7 +72,8 @@ impl Admin {
             return response;
         }
         let paths = ["/", "/livez", "/readyz", "/startupz", "/metrics", "/api/v1/status", "/api/v1/callers"];
-        if !paths.contains(&path) {
+        let problem_page = problem::page(path);
+        if !paths.contains(&path) && problem_page.is_none() {
             return text(StatusCode::NOT_FOUND, "text/plain", "no such path\n");
         }
         if method != Method::GET && method != Method::HEAD {
@@ -79,6 +81,9 @@ impl Admin {
                 text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are served here\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
+        }
+        if let Some(page) = problem_page {
+            return page;
         }
         match path {
             "/startupz" if self.phase() == Phase::Starting => {

@@ -73,7 +73,7 @@ impl AccountStatus {
 }
 
 impl From<LimitUsage> for QuotaStatus {
-    fn from(LimitUsage { limit, budget, remaining }: LimitUsage) -> Self {
+    fn from(LimitUsage { limit, budget, remaining, more_in: _ }: LimitUsage) -> Self {
         Self { requests: limit.requests, per_seconds: limit.per.as_secs(), budget, remaining }
     }
 }

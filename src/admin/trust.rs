@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::response::json;
 use super::state::Admin;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemType};
 use crate::telemetry;
 
 /// Path of the call.
@@ -27,10 +27,10 @@ impl Admin {
         let parameter = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "account");
         let Some((_, name)) = parameter else {
             let detail = "the parameter account is missing";
-            return Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail).response();
+            return Problem::new(ProblemType::BadRequest, detail).response();
         };
         let Some((account, _)) = self.0.handles.quotas.iter().find(|(account, _)| ***account == *name) else {
-            return Problem::new(StatusCode::NOT_FOUND, "not-found", "this account is not configured").response();
+            return Problem::new(ProblemType::NotFound, "this account is not configured").response();
         };
         let was_wrong = self.0.handles.cache.window_fields.clear(account);
         telemetry::window_field_right(account, None, true);

@@ -1,6 +1,7 @@
 //! Errors of the API stage. `edge::problem` chooses their status.
 
 use crate::cache::{CacheError, Damaged};
+use crate::request::{FilterError, UpstreamLimits};
 
 /// Reason why a request is refused or fails.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,12 @@ pub enum ApiError {
     /// The body is not JSON, or not an object.
     #[error("the body is not a JSON object")]
     BadBody,
+    /// A filter in the body is not a list of strings.
+    #[error("{name}: it is not a list of strings")]
+    BadFilter {
+        /// The name of the filter.
+        name: &'static str,
+    },
     /// The body could not be read completely.
     #[error("the body broke off")]
     BodyBrokeOff,
@@ -51,8 +58,32 @@ pub enum ApiError {
     #[error("this account or stream is not allowed")]
     Forbidden,
     /// The window cannot be answered.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
+    #[error("{}", .0.error)]
+    Window(Box<FailedWindow>),
+}
+
+/// A window that cannot be answered.
+#[derive(Debug)]
+pub struct FailedWindow {
+    /// The reason.
+    pub error: CacheError,
+    /// The limits of the account at the upstream.
+    pub limits: UpstreamLimits,
+}
+
+impl From<CacheError> for ApiError {
+    fn from(error: CacheError) -> Self {
+        Self::Window(Box::new(FailedWindow { error, limits: UpstreamLimits::default() }))
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        match error {
+            FilterError::NotAnObject => Self::BadBody,
+            FilterError::NotStrings(name) => Self::BadFilter { name },
+        }
+    }
 }
 
 /// Reason why an answer is aborted after its head was sent.

@@ -1,18 +1,23 @@
 //! Header fields of answers: content, caching, `ETag`, and the comparison of `If-None-Match` with it.
+//! `head/cache_status.rs` has `Cache-Status`, `head/next_link.rs` has `Link`.
 
+mod cache_status;
 mod next_link;
 
 use http::{HeaderMap, HeaderValue, Response, header};
 
-use super::answer::ApiBody;
-use super::negotiation::{Coding, Format, Negotiated};
-use crate::cache::{Cost, ItemSlice, Outcome, WindowAnswer};
-use crate::window::Timestamp;
-
+pub(super) use self::cache_status::{cache_status, expected_status, streamed_cache_status};
 pub(super) use self::next_link::next_link;
 
-/// Request fields that select between answers to the same target.
-pub(super) const VARY: &str = "accept, accept-encoding, accountid, prefer";
+use super::answer::ApiBody;
+use super::negotiation::{Coding, Format, Negotiated};
+use crate::cache::ItemSlice;
+use crate::window::Timestamp;
+
+/// Request fields that select between answers to the same target: form and content coding, the account, the key (by
+/// which callers may see different things), and the preferences. A cache that ignores `Cache-Control: private` still
+/// keeps the answers of callers apart.
+pub(super) const VARY: &str = "accept, accept-encoding, accountid, authorization, prefer, x-api-key";
 
 /// `Age` (RFC 9111, 5.1).
 pub(super) fn set_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Timestamp) {
@@ -64,35 +69,6 @@ pub(super) fn matches(if_none_match: &HeaderValue, etag: &str) -> bool {
 /// An entity tag without the mark of a weak one.
 fn opaque_tag(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag)
-}
-
-/// `Cache-Status` of an answer that is complete.
-pub(super) fn cache_status(window: &WindowAnswer) -> HeaderValue {
-    let WindowAnswer { outcome, chunks, hits, calls, .. } = *window;
-    status(outcome, &counts(chunks, hits, calls))
-}
-
-/// `Cache-Status` of HEAD for a window that is not cached as a whole: what GET would do.
-pub(super) fn expected_status(cost: &Cost) -> HeaderValue {
-    status(cost.outcome, &counts(cost.chunks, cost.hits, 0))
-}
-
-fn counts(chunks: usize, hits: usize, calls: u32) -> String {
-    format!("chunks={chunks} hits={hits} calls={calls}")
-}
-
-/// `Cache-Status` (RFC 9211).
-pub(super) fn status(outcome: Outcome, detail: &str) -> HeaderValue {
-    let handling = match outcome {
-        Outcome::Hit => "hit",
-        Outcome::Miss => "fwd=miss",
-        Outcome::Partial => "fwd=partial",
-        Outcome::Stale => "fwd=stale",
-        Outcome::Collapsed => "fwd=miss; collapsed",
-        Outcome::Bypass => "fwd=bypass",
-    };
-    let status = format!("koregate; {handling}; detail=\"{detail}\"");
-    HeaderValue::try_from(status).unwrap_or(HeaderValue::from_static("koregate"))
 }
 
 #[cfg(test)]

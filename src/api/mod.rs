@@ -9,8 +9,7 @@
 //! | `negotiation.rs` | format and content coding of an answer |
 //! | `response_cache.rs` | the response cache: answers to repeated requests |
 //! | `answer.rs` | [`Answer`]: a response and its report |
-//! | `head.rs` | header fields of an answer |
-//! | `head/next_link.rs` | the link to the next page |
+//! | `head.rs`, `head/` | header fields of an answer |
 //! | `body.rs` | the body of a window |
 //! | `streaming_body.rs` | the body of a window that is still fetched |
 //! | `gzip.rs` | gzip members from deflated text |
@@ -39,7 +38,7 @@ mod streaming_body;
 mod usage;
 
 pub use self::answer::{Answer, ApiBody};
-pub use self::error::ApiError;
+pub use self::error::{ApiError, FailedWindow};
 pub use self::report::{FinalCounts, Progress, Report};
 pub use self::request::Caller;
 pub use self::request_body::{RequestMemory, RequestMemoryPermit};

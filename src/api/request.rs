@@ -183,7 +183,7 @@ pub(super) fn read(
     let series = Series {
         account: account.id.clone(),
         stream: stream.into(),
-        filter: Filter::parse(body).map_err(|_| ApiError::BadBody)?,
+        filter: Filter::parse(body)?,
         agentic: parameters.agentic()?,
         parameters: std::mem::take(&mut parameters.unknown),
     };

@@ -21,7 +21,8 @@ use crate::cache::{AccessCounter, AnswerStore, ValidityToken};
 use crate::mapped_bytes;
 use crate::window::Timestamp;
 
-/// Request fields that an answer depends on besides target and caller: those in `Vary`, and those already evaluated.
+/// Request fields that an answer depends on besides target and caller: those in `Vary` but the key, which is the
+/// caller's, and those already evaluated.
 /// `Priority` matters only for answers that must be fetched.
 static KEY_FIELDS: [HeaderName; 5] = [
     header::ACCEPT,
@@ -201,7 +202,9 @@ mod tests {
 
     #[test]
     fn varying_fields_are_part_of_the_key() {
-        let named: Vec<&str> = KEY_FIELDS.iter().map(HeaderName::as_str).collect();
+        // Any key of a caller gets the same answer.
+        let by_caller = ["authorization", "x-api-key"];
+        let named: Vec<&str> = KEY_FIELDS.iter().map(HeaderName::as_str).chain(by_caller).collect();
         assert!(VARY.split(", ").all(|field| named.contains(&field)), "{named:?}");
     }
 }

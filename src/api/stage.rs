@@ -17,8 +17,10 @@ use tower::{Layer, Service, ServiceExt as _};
 use super::answer::{Answer, ApiBody};
 use super::body::WindowBody;
 use super::dry_run::CostBody;
-use super::error::ApiError;
-use super::head::{cache_status, describe, etag, expected_status, guard, matches, next_link, set_age, status};
+use super::error::{ApiError, FailedWindow};
+use super::head::{
+    cache_status, describe, etag, expected_status, guard, matches, next_link, set_age, streamed_cache_status,
+};
 use super::negotiation::{Coding, Negotiated};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
@@ -28,12 +30,12 @@ use super::response_cache::{ResponseCache, ResponseKey, StoredFor};
 use super::streaming_body::StreamedPieces;
 use super::usage::Usage;
 use crate::cache::{
-    CacheError, CachedQuery, CachedWindow, Cost, CostQuery, RemainingStream, WindowAnswer, WindowQuery,
+    CacheError, CachedQuery, CachedWindow, Cost, CostQuery, Outcome, RemainingStream, WindowAnswer, WindowQuery,
 };
 use crate::clock::Clock;
 use crate::config;
-use crate::quota::QuotaManager;
-use crate::request::{RateLimitStatus, Series};
+use crate::quota::{LimitUsage, QuotaManager};
+use crate::request::{RateLimitStatus, Series, UpstreamLimit, UpstreamLimits};
 use crate::window::Timestamp;
 
 /// Body size below which a content coding gains nothing, in bytes.
@@ -157,13 +159,14 @@ where
         let Ok(cost) = below.oneshot(CostQuery(query)).await;
         return Ok(api.cost_answer(&cost, &parsed));
     }
+    let failed = |error| api.failed(error, &parsed.query.series);
     if head.method == Method::HEAD {
-        return Ok(match below.oneshot(CachedQuery(query)).await? {
+        return Ok(match below.oneshot(CachedQuery(query)).await.map_err(failed)? {
             CachedWindow::Complete(window) => api.window_answer(window, None, &asked),
             CachedWindow::Incomplete(cost) => asked.without_items(&cost),
         });
     }
-    let mut window = below.oneshot(query).await?;
+    let mut window = below.oneshot(query).await.map_err(failed)?;
     Ok(match window.rest.take() {
         Some(rest) => api.stream(&window, rest, &asked),
         None => api.window_answer(window, key, &asked),
@@ -197,8 +200,11 @@ impl ApiLayer {
         let bytes = window.items.body_len(representation.format);
         let (validity, fetched_at) = (window.validity.take(), window.oldest_entry);
         let next = next_link(&asked.head.uri, query.page_range, &window.items);
-        let report = self.window_report(query, &window);
+        let (report, calls) = (self.window_report(query, &window), window.calls);
         let mut response = asked.render(window, bytes);
+        if calls > 0 {
+            response.extensions_mut().insert(self.upstream_limits(&query.series.account));
+        }
         if let Some(next) = next {
             response.headers_mut().insert(header::LINK, next);
         }
@@ -238,11 +244,32 @@ impl ApiLayer {
         let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
         describe(&mut response, *representation);
         let headers = response.headers_mut();
-        headers.insert("cache-status", status(window.outcome, "streamed"));
+        headers.insert("cache-status", streamed_cache_status(window, asked.now));
         if let Some(fetched_at) = window.oldest_entry {
             set_age(headers, fetched_at, asked.now);
         }
+        // How many calls it will take is not known yet.
+        if window.outcome != Outcome::Hit {
+            response.extensions_mut().insert(self.upstream_limits(&query.series.account));
+        }
         preferred(Answer { response, report: self.window_report(query, window).into() }, *preferences)
+    }
+
+    /// The error of a window of `series`.
+    fn failed(&self, error: CacheError, series: &Series) -> ApiError {
+        ApiError::Window(Box::new(FailedWindow { error, limits: self.upstream_limits(&series.account) }))
+    }
+
+    /// How the limits of the account at the upstream stand.
+    fn upstream_limits(&self, account: &str) -> UpstreamLimits {
+        let usage = self.quotas.scheduler(account).map(|scheduler| scheduler.limit_usage()).unwrap_or_default();
+        let limit = |LimitUsage { limit, budget: _, remaining, more_in }| UpstreamLimit {
+            requests: limit.requests,
+            per: limit.per,
+            remaining,
+            more_in,
+        };
+        UpstreamLimits(usage.into_iter().map(limit).collect())
     }
 
     fn own_usage(&self, head: &Parts) -> Answer {
@@ -294,7 +321,7 @@ impl WindowRequest<'_> {
         let ParsedRequest { representation: negotiated, item_order, .. } = *self.parsed;
         let coding = if bytes >= MIN_CODED_BYTES { negotiated.coding } else { Coding::Identity };
         let representation = Negotiated { coding, ..negotiated };
-        let (etag, cache_status) = (etag(&window.items, item_order, representation), cache_status(&window));
+        let (etag, cache_status) = (etag(&window.items, item_order, representation), cache_status(&window, self.now));
         let is_known = self.head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| matches(known, &etag));
         let mut response = if is_known {
             let mut response = Response::new(Either::Right(Full::default()));

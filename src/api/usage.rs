@@ -170,7 +170,7 @@ pub struct CallerLimit {
 
 impl From<RateLimitStatus> for CallerLimit {
     fn from(limit_status: RateLimitStatus) -> Self {
-        let RateLimitStatus { limit, left, full_in } = limit_status;
+        let RateLimitStatus { limit, left, full_in, more_in: _ } = limit_status;
         Self { requests_per_minute: limit, left, full_in_seconds: seconds(full_in) }
     }
 }

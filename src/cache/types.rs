@@ -41,6 +41,8 @@ pub struct WindowAnswer {
     pub validity: Option<ValidityToken>,
     /// The time of the oldest fetch that is part of the answer; `None` if all of it was fetched after the request.
     pub oldest_entry: Option<Timestamp>,
+    /// The time up to which every part of the answer is fresh; `None` if they stay fresh, or there are none.
+    pub fresh_until: Option<Timestamp>,
     /// The cache's part in the answer.
     pub outcome: Outcome,
     /// The number of chunk slices that the window is made of.

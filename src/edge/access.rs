@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use tracing::Span;
 
 use super::auth::AuthenticatedCaller;
-use super::problem::Kind;
 use super::request_id::RequestId;
 use crate::api::{FinalCounts, Progress, Report};
+use crate::problem::ProblemType;
 use crate::telemetry;
 use crate::telemetry::{RequestCalls, RequestRecord};
 
@@ -70,7 +70,9 @@ pub(super) enum Content {
     /// The requested answer.
     Answer(Arc<Report>),
     /// A problem document.
-    Problem(Kind, String),
+    Problem(ProblemType, String),
+    /// The page of a problem type.
+    ProblemPage,
 }
 
 impl AccessRecord {
@@ -101,16 +103,16 @@ impl AccessRecord {
         if std::mem::replace(&mut self.is_reported, true) {
             return;
         }
-        let (report, problem) = match self.head.as_ref().map(|head| &head.content) {
-            Some(Content::Answer(report)) => (Some(&**report), None),
-            Some(Content::Problem(kind, detail)) => (None, Some((kind.label(), detail.as_str()))),
-            None => (None, None),
+        let (report, problem, label) = match self.head.as_ref().map(|head| &head.content) {
+            Some(Content::Answer(report)) => (Some(&**report), None, report.outcome),
+            Some(Content::Problem(kind, detail)) => (None, Some(detail.as_str()), kind.label()),
+            Some(Content::ProblemPage) => (None, None, telemetry::PROBLEM_PAGE),
+            None => (None, None, "-"),
         };
         let settled = report.map(|report| report.settle(ending == Ending::Whole, streamed));
         let FinalCounts { items, calls, saved } = settled.unwrap_or_default();
-        let head_outcome = problem.map(|(label, _)| label).or(report.map(|report| report.outcome));
         let (outcome, abort_reason) = match ending {
-            Ending::Whole => (head_outcome.unwrap_or("-"), None),
+            Ending::Whole => (label, None),
             Ending::Aborted(why) => ("aborted", Some(why)),
             // A panic in a connection's task drops the body.
             Ending::Dropped if std::thread::panicking() => ("aborted", Some("an internal error")),
@@ -125,7 +127,7 @@ impl AccessRecord {
             is_window: report.is_some_and(Report::is_window),
             outcome,
             status: self.head.as_ref().map(|head| head.status),
-            problem: abort_reason.or(problem.map(|(_, detail)| detail)),
+            problem: abort_reason.or(problem),
             items,
             bytes,
             calls: RequestCalls { made: calls, saved },

@@ -160,13 +160,13 @@ mod tests {
         let callers = callers();
         let limit_status = || {
             let (authenticated, admitted) = authenticate(&callers, "x-api-key", "key-2");
-            let RateLimitStatus { limit, left, full_in } = authenticated.unwrap().limit_status;
-            (admitted.is_ok(), limit, left, full_in.as_secs())
+            let RateLimitStatus { limit, left, more_in, .. } = authenticated.unwrap().limit_status;
+            (admitted.is_ok(), limit, left, more_in.unwrap().as_secs())
         };
         assert_eq!(limit_status(), (true, 2, 1, 30));
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(limit_status(), (true, 2, 0, 50));
-        assert_eq!(limit_status(), (false, 2, 0, 50));
+        assert_eq!(limit_status(), (true, 2, 0, 20));
+        assert_eq!(limit_status(), (false, 2, 0, 20));
         let anonymous = Callers::new(&[]).admit(&HeaderMap::new());
         assert!(matches!(anonymous, (None, Ok(()))));
     }

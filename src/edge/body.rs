@@ -102,8 +102,8 @@ mod tests {
     use crate::clock::Clock;
     use crate::edge::DrainTimeout;
     use crate::edge::access::Content as Answered;
-    use crate::edge::problem::Kind;
     use crate::edge::request_id::RequestId;
+    use crate::problem::ProblemType;
 
     /// Outcome and byte count of each access-log line.
     #[derive(Clone, Default)]
@@ -149,7 +149,7 @@ mod tests {
             }
             let id = RequestId::of(&HeaderMap::new(), now);
             let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), None, drain_timeout);
-            record.set_head(404, Answered::Problem(Kind::NotFound, "no such path".to_owned()));
+            record.set_head(404, Answered::Problem(ProblemType::NotFound, "no such path".to_owned()));
             use_body(EdgeBody::new(Either::Right(Full::from(text)), record, head_only));
         });
         lines.0.lock().unwrap().clone()

@@ -3,6 +3,7 @@
 mod access;
 mod auth;
 mod body;
+mod cache_status;
 mod hosts;
 mod problem;
 mod rate_limit;
@@ -16,7 +17,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{Method, Request, Response};
+use http_body_util::Full;
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
@@ -25,12 +28,13 @@ use self::auth::AuthenticatedCaller;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
 use crate::clock::Clock;
+use crate::problem::{is_page_path, page};
 
 pub use self::access::DrainTimeout;
 pub use self::auth::{Callers, bearer_token};
 pub use self::body::EdgeBody;
 pub use self::hosts::{AllowedHosts, HeadError};
-pub use self::problem::{EdgeError, Kind};
+pub use self::problem::EdgeError;
 pub use self::response_future::ResponseFuture;
 
 /// The outermost stage, between the connection and the API stage. Cheap to clone; all clones share the same state.
@@ -102,7 +106,13 @@ where
         let arrived_at = Instant::now();
         let id = RequestId::of(request.headers(), || edge.clock.now());
         let span = tracing::info_span!("request", request_id = id.as_str());
-        let (authenticated, admitted) = match edge.hosts.check(&request) {
+        let checked = edge.hosts.check(&request);
+        let head_only = *request.method() == Method::HEAD;
+        if checked.is_ok() && is_page_path(request.uri().path()) {
+            let record = AccessRecord::new(arrived_at, id, span, None, edge.drain_timeout.clone());
+            return ResponseFuture::ready(record, head_only, problem_page(&request));
+        }
+        let (authenticated, admitted) = match checked {
             Ok(()) => edge.callers.admit(request.headers()),
             Err(error) => (None, Err(error.into())),
         };
@@ -111,26 +121,32 @@ where
             request.extensions_mut().insert(*limit_status);
         }
         let record = AccessRecord::new(arrived_at, id, span.clone(), authenticated, edge.drain_timeout.clone());
-        let head_only = *request.method() == Method::HEAD;
         if let Err(error) = admitted {
-            return ResponseFuture::refused(record, head_only, error);
+            return ResponseFuture::ready(record, head_only, Err(error));
         }
         let Ok(slot) = edge.request_slots.clone().try_acquire_owned() else {
-            return ResponseFuture::refused(record, head_only, EdgeError::Overloaded);
+            return ResponseFuture::ready(record, head_only, Err(EdgeError::Overloaded));
         };
         let call = AssertUnwindSafe(|| span.in_scope(|| below.call(request)));
         match catch_unwind(call) {
             Ok(answer) => ResponseFuture::pending(record, head_only, answer, slot),
-            Err(_) => ResponseFuture::refused(record, head_only, EdgeError::Internal),
+            Err(_) => ResponseFuture::ready(record, head_only, Err(EdgeError::Internal)),
         }
     }
+}
+
+/// The page of a problem type, which anyone may read: the documents that refer to it are also sent without a key.
+fn problem_page<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, EdgeError> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(ApiError::MethodNotAllowed { allowed: &["GET", "HEAD"] }.into());
+    }
+    page(request.uri().path()).ok_or(EdgeError::Api(ApiError::NotFound))
 }
 
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::digest::{SHA256, digest};
-    use bytes::Bytes;
-    use http_body_util::Full;
+    use http_body_util::BodyExt as _;
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
@@ -155,6 +171,36 @@ mod tests {
         assert_eq!(response.headers()["x-request-id"], "mine-1");
     }
 
+    #[tokio::test]
+    async fn problem_page_is_served_without_a_key() {
+        let below = service_fn(|_: Request<Full<Bytes>>| async { Err::<Answer, ApiError>(ApiError::NotFound) });
+        let caller = config::CallerConfig {
+            name: "bi".into(),
+            api_key_sha256: Vec::new(),
+            accounts: NamePatterns::All,
+            streams: NamePatterns::All,
+            requests_per_minute: 10.try_into().unwrap(),
+            weight: 1,
+        };
+        let edge = layer(&[caller]).layer(below);
+        let path = "/koregate/v1/problems/unauthorized";
+        for (method, path, status, content_type) in [
+            ("GET", path, 200, "text/html; charset=utf-8"),
+            ("HEAD", path, 200, "text/html; charset=utf-8"),
+            ("GET", "/koregate/v1/problems/", 200, "text/html; charset=utf-8"),
+            ("GET", "/koregate/v1/problems/nothing", 404, "application/problem+json"),
+            ("POST", path, 405, "application/problem+json"),
+            ("GET", "/koregate/v1/usage", 401, "application/problem+json"),
+        ] {
+            let request = Request::builder().method(method).uri(path).header("host", "any");
+            let response = edge.clone().oneshot(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), status, "{method} {path}");
+            assert_eq!(response.headers()["content-type"], content_type, "{method} {path}");
+            assert!(response.headers().contains_key("x-request-id") && !response.headers().contains_key("ratelimit"));
+            assert!(!response.into_body().collect().await.unwrap().to_bytes().is_empty());
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn caller_and_status_reach_the_api_stage_despite_a_panic() {
         let below = service_fn(|request: Request<Full<Bytes>>| async move {
@@ -172,7 +218,7 @@ mod tests {
             weight: 3,
         };
         let mut edge = layer(&[caller]).layer(below);
-        for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=12")] {
+        for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=6")] {
             let request = Request::builder().uri(path).header("host", "any").header("x-api-key", "key");
             let request = request.body(Full::<Bytes>::default()).unwrap();
             let response = edge.ready().await.unwrap().call(request).await.unwrap();

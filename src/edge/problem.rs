@@ -1,18 +1,26 @@
-//! The status of an error response, its text and `Retry-After`: the only place where an error becomes a response.
+//! The type of an error response, its text and `Retry-After`: the only place where an error becomes a response. The type
+//! implies the status (`problem/types.rs`).
 //!
 //! The body is a problem document with Kore's `errors` as a member, so that clients written for Kore understand it.
+//!
+//! What the caller can correct is a 4xx: arguments that Kore refuses (`invalid-arguments`, with Kore's words), and a
+//! stream that Kore refuses to a credential which it accepts for others (`stream-refused`). The latter is a 403 and not a
+//! 404, because Kore does not say whether the stream exists. A credential that Kore refuses altogether is the operator's
+//! fault, and a 502.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, header};
 use http_body_util::Full;
 
+use super::cache_status;
 use super::hosts::HeadError;
-use crate::api::ApiError;
+use super::rate_limit_headers::{CALLER_POLICY, upstream_policy};
+use crate::api::{ApiError, FailedWindow};
 use crate::cache::CacheError;
 use crate::paging::PagingError;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemType};
 use crate::quota::{Exhausted, QuotaError};
 use crate::token::TokenError;
 use crate::upstream::UpstreamError;
@@ -43,147 +51,57 @@ pub enum EdgeError {
     Api(#[from] ApiError),
 }
 
-/// Kind of a failure: the problem's type, the label in logs and metrics, and the status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// 400
-    BadRequest,
-    /// 401
-    Unauthorized,
-    /// 403
-    Forbidden,
-    /// 404
-    NotFound,
-    /// 405
-    MethodNotAllowed,
-    /// 400, because an answer of unknown length cannot be sent over HTTP/1.0.
-    WindowTooLarge,
-    /// 413
-    BodyTooLarge,
-    /// 415
-    UnsupportedMediaType,
-    /// 421
-    Misdirected,
-    /// 429
-    TooManyRequests,
-    /// 500
-    Internal,
-    /// 502
-    UpstreamFailed,
-    /// 503, because the quota is spent.
-    QuotaSpent,
-    /// 503, because of too many requests.
-    Overloaded,
-    /// 503, because replicas have different configurations.
-    ReplicasDiffer,
-    /// 504
-    UpstreamTimeout,
-}
-
-impl Kind {
-    const fn status(self) -> StatusCode {
-        match self {
-            Self::BadRequest | Self::WindowTooLarge => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
-            Self::QuotaSpent | Self::Overloaded | Self::ReplicasDiffer => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-        }
-    }
-
-    /// The label in logs, metrics and the problem's type.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::WindowTooLarge => "window_too_large",
-            Self::BodyTooLarge => "body_too_large",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::Misdirected => "misdirected_request",
-            Self::TooManyRequests => "too_many_requests",
-            Self::Internal => "internal",
-            Self::UpstreamFailed => "upstream_failed",
-            Self::QuotaSpent => "quota_spent",
-            Self::Overloaded => "overloaded",
-            Self::ReplicasDiffer => "replicas_differ",
-            Self::UpstreamTimeout => "upstream_timeout",
-        }
-    }
-
-    /// Kore's `code` for such a case, where Kore has one; otherwise the status.
-    const fn kore_code(self) -> u16 {
-        match self {
-            Self::BadRequest | Self::WindowTooLarge => 412,
-            Self::Unauthorized => 4002,
-            other => other.status().as_u16(),
-        }
-    }
-
-    /// The problem document of such a failure.
-    pub(crate) fn problem(self, detail: &str) -> Problem<'_> {
-        Problem::new(self.status(), &self.label().replace('_', "-"), detail).with_kore_code(self.kore_code())
-    }
-}
-
-/// The kind of an error, and the time after which a retry may succeed.
-pub(super) fn classify(error: &EdgeError) -> (Kind, Option<Duration>) {
+/// The type of the problem, and the time after which a retry may succeed.
+pub(super) fn classify(error: &EdgeError) -> (ProblemType, Option<Duration>) {
     match error {
-        EdgeError::Head(HeadError::Malformed(_)) => (Kind::BadRequest, None),
-        EdgeError::Head(HeadError::Misdirected) => (Kind::Misdirected, None),
-        EdgeError::Head(HeadError::CrossSite(_)) => (Kind::Forbidden, None),
-        EdgeError::UnknownCaller => (Kind::Unauthorized, None),
-        EdgeError::TooManyRequests { retry_after } => (Kind::TooManyRequests, Some(*retry_after)),
-        EdgeError::Overloaded => (Kind::Overloaded, Some(Duration::from_secs(1))),
-        EdgeError::Internal => (Kind::Internal, None),
+        EdgeError::Head(HeadError::Malformed(_)) => (ProblemType::BadRequest, None),
+        EdgeError::Head(HeadError::Misdirected) => (ProblemType::Misdirected, None),
+        EdgeError::Head(HeadError::CrossSite(_)) => (ProblemType::Forbidden, None),
+        EdgeError::UnknownCaller => (ProblemType::Unauthorized, None),
+        EdgeError::TooManyRequests { retry_after } => (ProblemType::TooManyRequests, Some(*retry_after)),
+        EdgeError::Overloaded => (ProblemType::Overloaded, Some(Duration::from_secs(1))),
+        EdgeError::Internal => (ProblemType::Internal, None),
         EdgeError::Api(error) => classify_api(error),
     }
 }
 
-fn classify_api(error: &ApiError) -> (Kind, Option<Duration>) {
+fn classify_api(error: &ApiError) -> (ProblemType, Option<Duration>) {
     match error {
         ApiError::BadParameter { .. }
         | ApiError::NoAccount
         | ApiError::NoContentType
         | ApiError::BadBody
-        | ApiError::BodyBrokeOff => (Kind::BadRequest, None),
-        ApiError::BodyTooLarge { .. } => (Kind::BodyTooLarge, None),
-        ApiError::NoRoomForBody => (Kind::Overloaded, Some(Duration::from_secs(1))),
-        ApiError::NotFound => (Kind::NotFound, None),
-        ApiError::MethodNotAllowed { .. } => (Kind::MethodNotAllowed, None),
-        ApiError::UnsupportedMediaType => (Kind::UnsupportedMediaType, None),
-        ApiError::Forbidden => (Kind::Forbidden, None),
-        ApiError::Cache(error) => classify_cache(error),
+        | ApiError::BadFilter { .. }
+        | ApiError::BodyBrokeOff => (ProblemType::BadRequest, None),
+        ApiError::BodyTooLarge { .. } => (ProblemType::BodyTooLarge, None),
+        ApiError::NoRoomForBody => (ProblemType::Overloaded, Some(Duration::from_secs(1))),
+        ApiError::NotFound => (ProblemType::NotFound, None),
+        ApiError::MethodNotAllowed { .. } => (ProblemType::MethodNotAllowed, None),
+        ApiError::UnsupportedMediaType => (ProblemType::UnsupportedMediaType, None),
+        ApiError::Forbidden => (ProblemType::Forbidden, None),
+        ApiError::Window(failed) => classify_cache(&failed.error),
     }
 }
 
-fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
-    let spent = |exhausted: &Exhausted| (Kind::QuotaSpent, Some(exhausted.retry_after));
+fn classify_cache(error: &CacheError) -> (ProblemType, Option<Duration>) {
+    let spent = |exhausted: &Exhausted| (ProblemType::QuotaSpent, Some(exhausted.retry_after));
     match error {
         CacheError::QuotaExhausted(exhausted) => spent(exhausted),
-        CacheError::TooManyFetches { retry_after } => (Kind::Overloaded, Some(*retry_after)),
-        CacheError::FetchLost | CacheError::Damaged(_) => (Kind::Internal, None),
-        CacheError::PinnedMemoryFull => (Kind::Overloaded, Some(Duration::from_secs(10))),
-        CacheError::ItemsMoving => (Kind::UpstreamFailed, None),
-        CacheError::TooLargeToBuffer { .. } => (Kind::WindowTooLarge, None),
-        CacheError::FractionOfSecond => (Kind::BadRequest, None),
+        CacheError::TooManyFetches { retry_after } => (ProblemType::Overloaded, Some(*retry_after)),
+        CacheError::FetchLost | CacheError::Damaged(_) => (ProblemType::Internal, None),
+        CacheError::PinnedMemoryFull => (ProblemType::Overloaded, Some(Duration::from_secs(10))),
+        CacheError::ItemsMoving => (ProblemType::UpstreamFailed, None),
+        CacheError::TooLargeToBuffer { .. } => (ProblemType::WindowTooLarge, None),
+        CacheError::FractionOfSecond => (ProblemType::BadRequest, None),
         // Most likely a new configuration is being rolled out.
-        CacheError::ConfigMismatch => (Kind::ReplicasDiffer, Some(Duration::from_secs(10))),
+        CacheError::ConfigMismatch => (ProblemType::ReplicasDiffer, Some(Duration::from_secs(10))),
         CacheError::Paging(error) => match error {
-            PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted)) => spent(exhausted),
+            PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused { exhausted, .. }) => {
+                spent(exhausted)
+            }
             // The requester of the first two has left.
             PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader) | PagingError::Lost => {
-                (Kind::Internal, None)
+                (ProblemType::Internal, None)
             }
             PagingError::WindowField
             | PagingError::OutsideInterval(_)
@@ -191,21 +109,68 @@ fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
             | PagingError::AllWithoutTimestamp
             | PagingError::Torn(_)
             | PagingError::Oversized
-            | PagingError::TooLarge { .. } => (Kind::UpstreamFailed, None),
+            | PagingError::TooLarge { .. } => (ProblemType::UpstreamFailed, None),
             PagingError::Quota(QuotaError::Token(error)) => match error {
-                TokenError::UnknownAccount | TokenError::Mint(_) => (Kind::Internal, None),
-                TokenError::Upstream(UpstreamError::Timeout) => (Kind::UpstreamTimeout, None),
-                TokenError::Upstream(_) => (Kind::UpstreamFailed, None),
+                TokenError::UnknownAccount | TokenError::Mint(_) => (ProblemType::Internal, None),
+                TokenError::StreamRefused { .. } => (ProblemType::StreamRefused, None),
+                TokenError::Upstream(UpstreamError::InvalidArguments { .. }) => (ProblemType::InvalidArguments, None),
+                TokenError::Upstream(UpstreamError::Timeout) => (ProblemType::UpstreamTimeout, None),
+                TokenError::Upstream(_) => (ProblemType::UpstreamFailed, None),
             },
         },
     }
 }
 
+/// The failed window that an error is about, if it is about one.
+pub(super) fn failed_window(error: &EdgeError) -> Option<&FailedWindow> {
+    match error {
+        EdgeError::Api(ApiError::Window(failed)) => Some(failed),
+        _ => None,
+    }
+}
+
+/// Kore's own words about the arguments of a request, which are for the caller only.
+fn words(error: &EdgeError) -> Option<&str> {
+    match &failed_window(error)?.error {
+        CacheError::Paging(PagingError::Quota(QuotaError::Token(TokenError::Upstream(
+            UpstreamError::InvalidArguments { words, .. },
+        )))) => words.as_deref(),
+        _ => None,
+    }
+}
+
+/// The names of the policies in `RateLimit-Policy` whose quota is used up.
+fn violated_policies(error: &EdgeError, kind: ProblemType) -> Vec<String> {
+    match (kind, failed_window(error)) {
+        (ProblemType::TooManyRequests, _) => vec![CALLER_POLICY.to_owned()],
+        (ProblemType::QuotaSpent, Some(failed)) => {
+            let spent = failed.limits.0.iter().filter(|limit| limit.remaining == 0);
+            spent.map(|limit| upstream_policy(limit.per)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The body of the response.
+fn document(error: &EdgeError, kind: ProblemType, request_id: &str) -> Response<Full<Bytes>> {
+    let mut detail = error.to_string();
+    let words = words(error);
+    if let Some(words) = words.filter(|words| !detail.contains(words)) {
+        detail = format!("{detail}: \"{words}\"");
+    }
+    let policies = violated_policies(error, kind);
+    let policies: Vec<&str> = policies.iter().map(String::as_str).collect();
+    let problem = Problem::new(kind, &detail).with_request_id(request_id).with_violated_policies(&policies);
+    match words {
+        Some(words) => problem.with_kore_message(words).response(),
+        None => problem.with_kore_code().response(),
+    }
+}
+
 /// The response that reports an error.
-pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Bytes>>, Kind) {
+pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Bytes>>, ProblemType) {
     let (kind, retry_after) = classify(error);
-    let detail = error.to_string();
-    let mut response = kind.problem(&detail).with_request_id(request_id).response();
+    let mut response = document(error, kind, request_id);
     let headers = response.headers_mut();
     if let Some(wait) = retry_after {
         // Rounded up: a request at the very second must not be early.
@@ -226,7 +191,10 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
         // Client and gateway may disagree on where the next request begins.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if kind == Kind::Unauthorized {
+    if let Some(failed) = failed_window(error) {
+        headers.insert("cache-status", cache_status::of_error(&failed.error, kind.label()));
+    }
+    if kind == ProblemType::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     (response, kind)
@@ -243,7 +211,11 @@ fn serves_query(error: &EdgeError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+    use http_body_util::BodyExt as _;
+
     use super::*;
+    use crate::request::{UpstreamLimit, UpstreamLimits};
 
     fn response_of(error: &EdgeError) -> (u16, Option<String>) {
         let (response, _) = respond(error, "r-1");
@@ -251,9 +223,49 @@ mod tests {
         (response.status().as_u16(), retry_after)
     }
 
+    fn token(error: TokenError) -> EdgeError {
+        EdgeError::Api(CacheError::Paging(PagingError::Quota(QuotaError::Token(error))).into())
+    }
+
     fn upstream(error: UpstreamError) -> EdgeError {
-        let error = PagingError::Quota(QuotaError::Token(TokenError::Upstream(error)));
-        EdgeError::Api(ApiError::Cache(CacheError::Paging(error)))
+        token(TokenError::Upstream(error))
+    }
+
+    fn status(status: u16) -> StatusCode {
+        StatusCode::from_u16(status).unwrap()
+    }
+
+    async fn json_of(error: &EdgeError) -> serde_json::Value {
+        let (response, _) = respond(error, "r-1");
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn refused_arguments_are_reported_in_the_words_of_the_upstream() {
+        let refused = upstream(UpstreamError::of_status(status(412), Some("no session \"s-1\"")));
+        let problem = json_of(&refused).await;
+        let detail = "the upstream refused the arguments with 412 Precondition Failed: \"no session \"s-1\"\"";
+        assert_eq!((problem["detail"].as_str(), problem["status"].as_u64()), (Some(detail), Some(400)));
+        assert_eq!(problem["errors"], serde_json::json!([{"msg": "no session \"s-1\"", "code": 412}]));
+        assert!(!refused.to_string().contains("s-1"), "what is logged names no id");
+    }
+
+    #[tokio::test]
+    async fn violated_policies_are_those_that_have_nothing_left() {
+        let limit = |seconds, remaining| UpstreamLimit {
+            requests: 9,
+            per: Duration::from_secs(seconds),
+            remaining,
+            more_in: Some(Duration::from_secs(1)),
+        };
+        let limits = UpstreamLimits(vec![limit(60, 0), limit(3600, 1), limit(90, 0)]);
+        let error = CacheError::QuotaExhausted(Exhausted { retry_after: Duration::from_secs(1) });
+        let spent = |limits| EdgeError::Api(ApiError::Window(Box::new(FailedWindow { error: error.clone(), limits })));
+        let policies = async |error| json_of(&error).await["violated-policies"].clone();
+        assert_eq!(policies(spent(limits)).await, serde_json::json!(["kore-minute", "kore-90s"]));
+        assert_eq!(policies(spent(UpstreamLimits::default())).await, serde_json::Value::Null);
+        let own = EdgeError::TooManyRequests { retry_after: Duration::from_secs(1) };
+        assert_eq!(policies(own).await, serde_json::json!(["caller"]));
     }
 
     #[test]
@@ -269,12 +281,18 @@ mod tests {
             (EdgeError::Api(ApiError::BodyTooLarge { limit: 1 }), (413, None)),
             (EdgeError::Api(ApiError::NoContentType), (400, None)),
             (EdgeError::Api(ApiError::UnsupportedMediaType), (415, None)),
-            (EdgeError::Api(ApiError::Cache(CacheError::FractionOfSecond)), (400, None)),
-            (EdgeError::Api(ApiError::Cache(CacheError::QuotaExhausted(exhausted))), (503, Some("8".to_owned()))),
-            (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToBuffer { limit: 1 })), (400, None)),
+            (EdgeError::Api(CacheError::FractionOfSecond.into()), (400, None)),
+            (EdgeError::Api(CacheError::QuotaExhausted(exhausted).into()), (503, Some("8".to_owned()))),
+            (EdgeError::Api(CacheError::TooLargeToBuffer { limit: 1 }.into()), (400, None)),
+            (EdgeError::Api(ApiError::BadFilter { name: "channels" }), (400, None)),
             (upstream(UpstreamError::Timeout), (504, None)),
             (upstream(UpstreamError::Connect), (502, None)),
             (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),
+            (upstream(UpstreamError::of_status(status(412), None)), (400, None)),
+            (upstream(UpstreamError::of_status(status(400), Some("no"))), (400, None)),
+            (upstream(UpstreamError::of_status(status(400), None)), (502, None)),
+            (upstream(UpstreamError::of_status(status(403), None)), (502, None)),
+            (token(TokenError::StreamRefused { status: status(401), message: None }), (403, None)),
         ] {
             assert_eq!(response_of(&error), expected, "{error}");
         }

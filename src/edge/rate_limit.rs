@@ -80,15 +80,25 @@ impl CallerRateLimit {
             Err(not_yet) => (Err(not_yet.wait_time_from(now)), 0),
         };
         let full_in = self.state.full_at().saturating_sub(now.0).max(result.err().unwrap_or_default());
-        (result, RateLimitStatus { limit: self.limit.get(), left, full_in })
+        (result, self.status(left, full_in))
     }
 
     /// State of the bucket; takes nothing.
     pub(super) fn limit_status(&self) -> RateLimitStatus {
         let full_in = self.state.full_at().saturating_sub(self.limiter.clock().now().0);
-        let share = (MINUTE / self.limit.get()).as_nanos().max(1);
-        let missing = u32::try_from(full_in.as_nanos().div_ceil(share)).unwrap_or(u32::MAX);
-        RateLimitStatus { limit: self.limit.get(), left: self.limit.get().saturating_sub(missing), full_in }
+        let missing = u32::try_from(full_in.as_nanos().div_ceil(self.refill_nanos())).unwrap_or(u32::MAX);
+        self.status(self.limit.get().saturating_sub(missing), full_in)
+    }
+
+    fn status(&self, left: u32, full_in: Duration) -> RateLimitStatus {
+        let missing = full_in.as_nanos().checked_sub(1);
+        let more_in = missing.and_then(|missing| u64::try_from(missing % self.refill_nanos() + 1).ok());
+        RateLimitStatus { limit: self.limit.get(), left, more_in: more_in.map(Duration::from_nanos), full_in }
+    }
+
+    /// Time in which one request is added to the bucket.
+    fn refill_nanos(&self) -> u128 {
+        (MINUTE / self.limit.get()).as_nanos().max(1)
     }
 }
 
@@ -126,8 +136,11 @@ mod tests {
         CallerRateLimit::per_minute(NonZeroU32::new(limit).unwrap())
     }
 
+    /// `full_in` is in seconds, for a bucket that is refilled every 20 or 60 seconds.
     fn limit_status(limit: u32, left: u32, full_in: u64) -> RateLimitStatus {
-        RateLimitStatus { limit, left, full_in: Duration::from_secs(full_in) }
+        let refill = 60 / u64::from(limit);
+        let more_in = full_in.checked_sub(1).map(|rest| Duration::from_secs(rest % refill + 1));
+        RateLimitStatus { limit, left, more_in, full_in: Duration::from_secs(full_in) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -159,5 +172,19 @@ mod tests {
         let (result, limit_status) = many.take();
         assert_eq!((result, limit_status.left), (Ok(()), u32::MAX - 1));
         assert!(limit_status.full_in > Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_more_request_is_admitted_when_the_status_says_so() {
+        let bucket = bucket(600);
+        assert_eq!(bucket.limit_status().more_in, None, "a full bucket");
+        for taken in 1..=600 {
+            assert_eq!(bucket.take().1.more_in, Some(Duration::from_millis(100)), "{taken}");
+        }
+        advance(Duration::from_millis(30)).await;
+        let (refused, status) = bucket.take();
+        assert_eq!((refused, status.more_in), (Err(Duration::from_millis(70)), Some(Duration::from_millis(70))));
+        advance(Duration::from_millis(70)).await;
+        assert_eq!(bucket.limit_status().left, 1);
     }
 }

@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::Response;
-use http_body_util::Either;
+use http_body_util::{Either, Full};
 use pin_project_lite::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -15,20 +16,36 @@ use super::body::EdgeBody;
 use super::problem::EdgeError;
 use super::{problem, rate_limit_headers};
 use crate::api::{Answer, ApiError};
+use crate::request::UpstreamLimits;
+
+/// What is answered.
+enum Reply {
+    Answer(Answer),
+    ProblemPage(Response<Full<Bytes>>),
+    Error(EdgeError),
+}
 
 /// The response, reported when its body has ended.
-fn respond(mut record: Box<AccessRecord>, head_only: bool, result: Result<Answer, EdgeError>) -> Response<EdgeBody> {
-    let (mut response, content) = match result {
-        Ok(Answer { response, report }) => (response.map(Either::Left), Content::Answer(report)),
-        Err(error) => {
+fn respond(mut record: Box<AccessRecord>, head_only: bool, reply: Reply) -> Response<EdgeBody> {
+    let mut limits = UpstreamLimits::default();
+    let (mut response, content) = match reply {
+        Reply::Answer(Answer { mut response, report }) => {
+            limits = response.extensions_mut().remove().unwrap_or_default();
+            (response.map(Either::Left), Content::Answer(report))
+        }
+        Reply::ProblemPage(page) => (page.map(Either::Right), Content::ProblemPage),
+        Reply::Error(error) => {
             let (response, kind) = problem::respond(&error, record.id.as_str());
-            (response.map(Either::Right), Content::Problem(kind, error.to_string()))
+            let content = Content::Problem(kind, error.to_string());
+            if let EdgeError::Api(ApiError::Window(failed)) = error {
+                limits = failed.limits;
+            }
+            (response.map(Either::Right), content)
         }
     };
     record.id.set_header(response.headers_mut());
-    if let Some(authenticated) = &record.authenticated {
-        rate_limit_headers::add_rate_limit_fields(response.headers_mut(), authenticated.limit_status);
-    }
+    let caller = record.authenticated.as_ref().map(|authenticated| authenticated.limit_status);
+    rate_limit_headers::add_rate_limit_fields(response.headers_mut(), caller, &limits.0);
     record.set_head(response.status().as_u16(), content);
     response.map(|body| EdgeBody::new(body, record, head_only))
 }
@@ -49,15 +66,19 @@ pin_project! {
 pin_project! {
     #[project = Current]
     pub(super) enum Fate<F> {
-        Refused { error: Option<EdgeError> },
+        Ready { result: Option<Result<Response<Full<Bytes>>, EdgeError>> },
         Pending { #[pin] answer: F },
     }
 }
 
 impl<F> ResponseFuture<F> {
-    /// A refused request. `head_only` is true for HEAD, here and below.
-    pub(super) fn refused(record: Box<AccessRecord>, head_only: bool, error: EdgeError) -> Self {
-        Self { record: Some(record), head_only, fate: Fate::Refused { error: Some(error) }, slot: None }
+    /// A refused request, or one for the page of a problem type. `head_only` is true for HEAD, here and below.
+    pub(super) fn ready(
+        record: Box<AccessRecord>,
+        head_only: bool,
+        result: Result<Response<Full<Bytes>>, EdgeError>,
+    ) -> Self {
+        Self { record: Some(record), head_only, fate: Fate::Ready { result: Some(result) }, slot: None }
     }
 
     /// A request that was passed to the API stage.
@@ -71,19 +92,26 @@ impl<F: Future<Output = Result<Answer, ApiError>>> Future for ResponseFuture<F> 
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = {
+        let reply = {
             let _in_span = this.record.as_ref().map(|record| record.span.enter());
             match this.fate.project() {
-                Current::Refused { error } => Err(error.take().unwrap_or(EdgeError::Internal)),
+                Current::Ready { result } => match result.take() {
+                    Some(Ok(page)) => Reply::ProblemPage(page),
+                    Some(Err(error)) => Reply::Error(error),
+                    None => Reply::Error(EdgeError::Internal),
+                },
                 // A panic costs one answer, not the connection: the state of the panicked future is dropped.
                 Current::Pending { answer } => match catch_unwind(AssertUnwindSafe(|| answer.poll(context))) {
-                    Ok(answer) => ready!(answer).map_err(EdgeError::Api),
-                    Err(_) => Err(EdgeError::Internal),
+                    Ok(answer) => match ready!(answer) {
+                        Ok(answer) => Reply::Answer(answer),
+                        Err(error) => Reply::Error(EdgeError::Api(error)),
+                    },
+                    Err(_) => Reply::Error(EdgeError::Internal),
                 },
             }
         };
         // A future is not polled after it was ready.
         let Some(record) = this.record.take() else { return Poll::Pending };
-        Poll::Ready(Ok(respond(record, *this.head_only, result)))
+        Poll::Ready(Ok(respond(record, *this.head_only, reply)))
     }
 }

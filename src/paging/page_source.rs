@@ -41,7 +41,7 @@ where
                     self.run.waiters.on_page();
                     return Ok(page);
                 }
-                Err(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted))
+                Err(QuotaError::Exhausted(exhausted) | QuotaError::Refused { exhausted, .. })
                     if self.has_begun() && paused + exhausted.retry_after < LONGEST_PAUSE =>
                 {
                     paused += self.pause(exhausted).await;

@@ -32,6 +32,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use tower::{Layer, Service, ServiceExt as _};
 
 pub use self::limiter::{Ledger, LimitUsage, MonotonicTime, PacingWindow};
@@ -54,8 +55,13 @@ pub enum QuotaError {
     #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
     Exhausted(Exhausted),
     /// The upstream refused the call for its quota, although the ledger had room.
-    #[error("the upstream says that the quota is spent, for another {} s", .0.retry_after.as_secs())]
-    Refused(Exhausted),
+    #[error("the upstream says that the quota is spent, for another {} s", .exhausted.retry_after.as_secs())]
+    Refused {
+        /// The time until the quota can serve the call.
+        exhausted: Exhausted,
+        /// The upstream's status; `None` if another replica made the call.
+        status: Option<StatusCode>,
+    },
     /// No request waits for the run any more, and it has made no call yet.
     #[error("no request waits for the run any more")]
     Abandoned,
@@ -72,7 +78,7 @@ impl QuotaError {
     pub fn again(&self) -> RetryHint {
         match self {
             Self::Exhausted(_) | Self::Abandoned | Self::NotLeader => RetryHint::Never,
-            Self::Refused(_) => RetryHint::WhenQuotaAllows,
+            Self::Refused { .. } => RetryHint::WhenQuotaAllows,
             Self::Token(error) => error.again(),
         }
     }
@@ -217,12 +223,12 @@ where
             telemetry::call_spent(&account, &waiters.cause().caller);
             match &result {
                 Ok(page) => permit.answered(page.allowance.as_ref()),
-                Err(TokenError::Upstream(UpstreamError::RateLimited { limit, retry_after, allowance })) => {
+                Err(TokenError::Upstream(UpstreamError::RateLimited { status, limit, retry_after, allowance })) => {
                     let RefusalEffect { closed_for, retry_after, reduced } =
                         permit.refused(*limit, *retry_after, allowance.as_ref());
                     let reduced = reduced.map(|reduced| (reduced.limit.per, reduced.budget));
                     telemetry::quota_refused(&account, closed_for, reduced);
-                    return Err(QuotaError::Refused(Exhausted { retry_after }));
+                    return Err(QuotaError::Refused { exhausted: Exhausted { retry_after }, status: Some(*status) });
                 }
                 // The upstream may have counted the call, so it counts.
                 Err(_) => drop(permit),

@@ -226,6 +226,8 @@ pub enum WireError {
     NotLeader,
     UnknownAccount,
     Mint(String),
+    /// Unknown to replicas of earlier versions, which fetch by themselves then.
+    StreamRefused(u16, Option<String>),
     Connect,
     BrokenOff,
     Timeout,

@@ -5,7 +5,7 @@
 //! - [`item_ids`](IdFilter): hashes of the ids by which items are erased.
 //! - [`waiters`](RunWaiters): the requests that wait for a run, from the cache down to the scheduler.
 //! - [`queue_timeout`](QueueTimeout): the limit on the time that a request waits for the quota.
-//! - [`rate_limit_status`](RateLimitStatus): the state of the caller's own limit.
+//! - [`rate_limit_status`](RateLimitStatus): the states of the caller's own limit and of the upstream's limits.
 
 mod item_ids;
 mod queue_timeout;
@@ -15,6 +15,6 @@ mod waiters;
 
 pub use self::item_ids::{IdFilter, IdHashes, IdKind};
 pub use self::queue_timeout::{QueueTimeout, QueueWait};
-pub use self::rate_limit_status::RateLimitStatus;
-pub use self::series_key::{Filter, KnownFilter, Series};
+pub use self::rate_limit_status::{RateLimitStatus, UpstreamLimit, UpstreamLimits};
+pub use self::series_key::{Filter, FilterError, KnownFilter, Series};
 pub use self::waiters::{CallGuard, Priority, Requester, RunWaiters, WaiterGuard};

@@ -55,6 +55,18 @@ pub struct KnownFilter {
     pub agent_ids: BTreeSet<String>,
 }
 
+/// The members of a body that are documented filters.
+const FILTER_NAMES: [&str; 4] = ["sessionIds", "conversationIds", "channels", "agentIds"];
+
+/// Why a body is not a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterError {
+    /// The body is not a JSON object.
+    NotAnObject,
+    /// The filter of this name is not a list of strings.
+    NotStrings(&'static str),
+}
+
 impl Series {
     /// The same series, with or without `agenticActivities`.
     pub fn with_agentic(self: &Arc<Self>, agentic: bool) -> Arc<Self> {
@@ -83,17 +95,26 @@ impl Series {
 impl Filter {
     /// Parses a body.
     ///
-    /// An empty array is opaque, because no source says whether it selects everything or nothing.
+    /// An empty array is opaque, because no source says whether it selects everything or nothing. So are members that
+    /// are not documented, whatever their value.
     ///
     /// # Errors
-    /// If the body is neither empty nor a JSON object.
-    pub fn parse(body: &Bytes) -> Result<Self, serde_json::Error> {
+    /// If the body is neither empty nor a JSON object, or a documented filter is not a list of strings.
+    pub fn parse(body: &Bytes) -> Result<Self, FilterError> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::None);
         }
-        let members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
+        let members: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(body).map_err(|_| FilterError::NotAnObject)?;
         if members.is_empty() {
             return Ok(Self::None);
+        }
+        let is_list_of_strings = |value: &serde_json::Value| {
+            value.as_array().is_some_and(|values| values.iter().all(serde_json::Value::is_string))
+        };
+        let is_malformed = |name: &&str| members.get(*name).is_some_and(|value| !is_list_of_strings(value));
+        if let Some(name) = FILTER_NAMES.into_iter().find(is_malformed) {
+            return Err(FilterError::NotStrings(name));
         }
         let selects_nothing = members.values().any(|value| value.as_array().is_some_and(Vec::is_empty));
         // Read from the bytes, not from the map: a member that stands twice is not ours to judge.
@@ -158,7 +179,7 @@ mod tests {
         assert_eq!(parse("{}"), Filter::None);
         for body in [
             r#"{"sessionIds":[]}"#,
-            r#"{"sessionIds":[1]}"#,
+            r#"{"sessionids":[1],"x":null}"#,
             r#"{"sessionIds":["a"],"x":1.0}"#,
             r#"{"channels":["a"],"channels":["b"]}"#,
         ] {
@@ -167,6 +188,20 @@ mod tests {
         for body in ["[]", "1", "{", "{} {}", "\u{0}"] {
             assert!(Filter::parse(&Bytes::copy_from_slice(body.as_bytes())).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn documented_filter_that_is_no_list_of_strings_is_refused() {
+        for name in FILTER_NAMES {
+            for value in ["null", "\"a\"", "1", "true", "{}", "[1]", "[\"a\",null]", "[[\"a\"]]"] {
+                let body = Bytes::from(format!(r#"{{"x":1,"{name}":{value}}}"#));
+                assert_eq!(Filter::parse(&body), Err(FilterError::NotStrings(name)), "{body:?}");
+            }
+        }
+        // Each documented name is one of the known filter, and the other way round.
+        let all = FILTER_NAMES.map(|name| format!(r#""{name}":["a"]"#)).join(",");
+        let Filter::Known(known) = parse(&format!("{{{all}}}")) else { panic!("{all}") };
+        assert_eq!(serde_json::to_value(known).unwrap().as_object().unwrap().len(), FILTER_NAMES.len());
     }
 
     #[test]

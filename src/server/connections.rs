@@ -7,15 +7,14 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::edge::Kind;
-use crate::problem::MEDIA_TYPE;
+use crate::problem::{MEDIA_TYPE, Problem, ProblemType};
 
 /// Mask of the bits of an IPv6 address that identify a peer. Providers assign a whole /64 to one customer.
 const PEER_MASK: u128 = !0 << 64;
 
 /// The response on a connection beyond the limits, as bytes.
 static OVERLOADED_RESPONSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let problem = Kind::Overloaded.problem("too many connections");
+    let problem = Problem::new(ProblemType::Overloaded, "too many connections").with_kore_code();
     let body = problem.to_json();
     let head = format!(
         "HTTP/1.1 {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\n\
@@ -140,11 +139,11 @@ mod tests {
     #[test]
     fn overloaded_response_is_one_http_message() {
         let body = concat!(
-            r#"{"type":"urn:koregate:problem:overloaded","title":"Service Unavailable","status":503,"#,
+            r#"{"type":"/koregate/v1/problems/overloaded","title":"koregate is overloaded","status":503,"#,
             r#""detail":"too many connections","errors":[{"msg":"too many connections","code":503}]}"#
         );
         let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-                    cache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 170\r\n\r\n";
+                    cache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 174\r\n\r\n";
         assert_eq!(str::from_utf8(&OVERLOADED_RESPONSE).unwrap(), format!("{head}{body}"));
     }
 }

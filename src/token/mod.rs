@@ -2,6 +2,7 @@
 //! the upstream has refused it. The only stage that sees a secret.
 
 pub mod mint;
+mod reach;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,15 +10,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use secrecy::ExposeSecret as _;
 use tower::{Layer, Service, ServiceExt as _};
 
 use self::mint::{MintError, Minted};
+use self::reach::{StreamReach, possible_stream_refusal};
 use crate::clock::Clock;
 use crate::config;
 use crate::config::{JtiMode, TokenScheme};
-use crate::upstream::{AuthorizedRequest, Page, PageRequest, RetryHint, UpstreamError};
+use crate::upstream::{AuthorizedRequest, Page, PageRequest, RetryHint, UpstreamError, quoted};
 
 /// Reason why a call was not authorized, or failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,6 +30,17 @@ pub enum TokenError {
     /// The token cannot be signed.
     #[error("a token cannot be made: {0}")]
     Mint(String),
+    /// The stream is refused, but the credential is valid: it was accepted for another stream lately.
+    #[error(
+        "the upstream refused this stream with {status}{}, but accepts the same credential for another stream",
+        quoted(*.message)
+    )]
+    StreamRefused {
+        /// The status.
+        status: StatusCode,
+        /// Kore's message, if it is a known one.
+        message: Option<&'static str>,
+    },
     /// The call failed.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -43,7 +56,9 @@ impl TokenError {
     /// The kind of retry that may help.
     pub fn again(&self) -> RetryHint {
         match self {
-            Self::UnknownAccount | Self::Mint(_) => RetryHint::Never,
+            // As without other streams: a new token helps if the old one was at fault.
+            Self::StreamRefused { status, .. } if status.as_u16() == 401 => RetryHint::Once,
+            Self::UnknownAccount | Self::Mint(_) | Self::StreamRefused { .. } => RetryHint::Never,
             Self::Upstream(error) => error.again(),
         }
     }
@@ -60,6 +75,7 @@ struct TokenSource {
     /// Locked while a token is signed, which takes microseconds: of many concurrent calls only one signs the next
     /// token.
     state: Mutex<State>,
+    reach: Mutex<StreamReach>,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +121,23 @@ impl TokenSource {
         Ok(Current { minted, header })
     }
 
+    /// The result of a call for `stream`, with a refusal of the credential told from one of the stream.
+    fn attribute(&self, stream: &Arc<str>, result: Result<Page, UpstreamError>) -> Result<Page, TokenError> {
+        let now = self.clock.now();
+        let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = match result {
+            Ok(page) => {
+                reach.accepted(stream, now);
+                return Ok(page);
+            }
+            Err(error) => error,
+        };
+        Err(match possible_stream_refusal(&error) {
+            Some((status, message)) if reach.refused(stream, now) => TokenError::StreamRefused { status, message },
+            _ => error.into(),
+        })
+    }
+
     /// Discards a token that the upstream refused. A token signed since then is kept.
     fn forget(&self, refused: &HeaderValue) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,6 +159,7 @@ impl TokenLayer {
             account: account.clone(),
             clock: clock.clone(),
             state: Mutex::default(),
+            reach: Mutex::default(),
         };
         Self(Arc::new(accounts.iter().map(|a| (a.account_id.clone(), Arc::new(source(a)))).collect()))
     }
@@ -165,11 +199,12 @@ where
         Box::pin(async move {
             let source = source.ok_or(TokenError::UnknownAccount)?;
             let auth = source.header()?;
+            let series = page.series.clone();
             let result = below.oneshot(AuthorizedRequest { page, auth: auth.clone() }).await;
             if let Err(UpstreamError::Unauthorized { .. }) = result {
                 source.forget(&auth);
             }
-            Ok(result?)
+            source.attribute(&series.stream, result)
         })
     }
 }
@@ -180,9 +215,12 @@ mod tests {
 
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
+    use crate::upstream::known_message;
     use crate::window::{Interval, Timestamp, UpperBound};
 
-    /// An upstream that records each token and refuses those in `refused`.
+    const REFUSED_STREAM: &str = "st-refused";
+
+    /// An upstream that records each token and refuses those in `refused`, and one stream.
     #[derive(Clone, Default)]
     struct Upstream {
         seen: Arc<Mutex<Vec<HeaderValue>>>,
@@ -214,10 +252,12 @@ mod tests {
                 stream_settings: Vec::new(),
             };
             TokenLayer::new(&[account], clock).layer(service_fn(move |request: AuthorizedRequest| {
-                let refused = upstream.refused.lock().unwrap().contains(&request.auth);
+                let is_stream_refused = &*request.page.series.stream == REFUSED_STREAM;
+                let refused = is_stream_refused || upstream.refused.lock().unwrap().contains(&request.auth);
+                let message = known_message("Invalid SDK credentials");
                 upstream.seen.lock().unwrap().push(request.auth);
                 let page = Page { items: Vec::new(), has_more: false, allowance: None };
-                async move { if refused { Err(UpstreamError::Unauthorized { message: None }) } else { Ok(page) } }
+                async move { if refused { Err(UpstreamError::Unauthorized { message }) } else { Ok(page) } }
             }))
         }
 
@@ -265,6 +305,23 @@ mod tests {
         // In the second in which it was signed.
         assert!(stage.clone().oneshot(request("a")).await.is_err());
         stage.clone().oneshot(request("a")).await.expect("a new token");
+    }
+
+    #[tokio::test]
+    async fn refusal_of_one_stream_is_told_from_one_of_the_credential() {
+        let clock = Clock::manual(Timestamp::from_seconds(0));
+        let stage = Upstream::default().behind(JtiMode::Off, TokenScheme::Bare, &clock);
+        let call = async |stream: &str| {
+            let request = request("a");
+            let series = Series { stream: stream.into(), ..Series::clone(&request.series) };
+            stage.clone().oneshot(PageRequest { series: series.into(), ..request }).await
+        };
+        assert!(matches!(call(REFUSED_STREAM).await, Err(TokenError::Upstream(_))), "nothing is known of others");
+        call("s").await.unwrap();
+        let Err(refused) = call(REFUSED_STREAM).await else { panic!("accepted") };
+        let text = "the upstream refused this stream with 401 Unauthorized: \"Invalid SDK credentials\", but accepts the \
+                    same credential for another stream";
+        assert_eq!((refused.to_string().as_str(), refused.again()), (text, RetryHint::Once));
     }
 
     #[tokio::test]

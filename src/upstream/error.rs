@@ -1,10 +1,12 @@
 //! Errors of a call to the upstream, and whether a failed call is made again ([`RetryHint`]). `retry/mod.rs` counts the
 //! attempts and pauses between them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
+use super::error_response::known_message;
 use super::page::BadPage;
 use super::rate_limit_headers::RateLimitHeader;
 
@@ -20,7 +22,16 @@ pub enum UpstreamError {
     /// No whole answer within `upstream.timeout`.
     #[error("the upstream did not answer in time")]
     Timeout,
-    /// A status other than 200.
+    /// The arguments of the request are refused: 412, or 400 with Kore's `errors`.
+    // The words may name ids, which are not logged.
+    #[error("the upstream refused the arguments with {status}{}", quoted(.words.as_deref().and_then(known_message)))]
+    InvalidArguments {
+        /// The status.
+        status: StatusCode,
+        /// Kore's message without anything that could be a credential, for the caller only.
+        words: Option<Arc<str>>,
+    },
+    /// Another status than 200.
     #[error("the upstream answered {status}{}", quoted(*.message))]
     Status {
         /// The status.
@@ -37,6 +48,8 @@ pub enum UpstreamError {
     /// The quota is spent, by status or by message.
     #[error("the upstream says that the quota is spent")]
     RateLimited {
+        /// The status.
+        status: StatusCode,
         /// The limit that is spent.
         limit: SpentLimit,
         /// The `Retry-After` of the answer.
@@ -83,8 +96,20 @@ impl UpstreamError {
             Self::Connect | Self::BrokenOff | Self::BadPage(_) => RetryHint::AfterPause,
             Self::Timeout | Self::Unauthorized { .. } => RetryHint::Once,
             Self::Status { status, .. } if status.is_server_error() => RetryHint::AfterPause,
-            Self::Status { .. } | Self::TooLarge => RetryHint::Never,
+            Self::Status { .. } | Self::InvalidArguments { .. } | Self::TooLarge => RetryHint::Never,
             Self::RateLimited { .. } => RetryHint::WhenQuotaAllows,
+        }
+    }
+
+    /// The status that the upstream answered with; `None` if it did not answer, or not with an end.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Connect | Self::BrokenOff | Self::Timeout | Self::TooLarge => None,
+            Self::InvalidArguments { status, .. } | Self::Status { status, .. } | Self::RateLimited { status, .. } => {
+                Some(*status)
+            }
+            Self::Unauthorized { .. } => Some(StatusCode::UNAUTHORIZED),
+            Self::BadPage(_) => Some(StatusCode::OK),
         }
     }
 
@@ -94,7 +119,7 @@ impl UpstreamError {
             Self::Connect => "connect",
             Self::BrokenOff => "broken_off",
             Self::Timeout => "timeout",
-            Self::Status { .. } => "status",
+            Self::Status { .. } | Self::InvalidArguments { .. } => "status",
             Self::Unauthorized { .. } => "unauthorized",
             Self::RateLimited { .. } => "rate_limited",
             Self::BadPage(_) => "bad_page",
@@ -103,6 +128,7 @@ impl UpstreamError {
     }
 }
 
-fn quoted(message: Option<&'static str>) -> String {
+/// The message in quotes, after a colon; empty without one.
+pub(crate) fn quoted(message: Option<&'static str>) -> String {
     message.map(|message| format!(": \"{message}\"")).unwrap_or_default()
 }

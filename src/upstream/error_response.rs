@@ -1,5 +1,6 @@
 //! Interprets upstream answers that are not a page.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
@@ -47,13 +48,48 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now
         let limit = limit.unwrap_or(SpentLimit::Unnamed);
         let allowance = RateLimitHeader::read(headers, now);
         let retry_after = retry_after(headers, now).or_else(|| allowance?.wait());
-        return Some(UpstreamError::RateLimited { limit, retry_after, allowance });
+        return Some(UpstreamError::RateLimited { status, limit, retry_after, allowance });
     }
-    let message = message.and_then(known_message);
     Some(match status {
-        StatusCode::UNAUTHORIZED => UpstreamError::Unauthorized { message },
-        status => UpstreamError::Status { status, message },
+        StatusCode::UNAUTHORIZED => UpstreamError::Unauthorized { message: message.and_then(known_message) },
+        status => UpstreamError::of_status(status, message),
     })
+}
+
+impl UpstreamError {
+    /// The error that an answer states by a status other than 401 and by Kore's message.
+    pub(crate) fn of_status(status: StatusCode, message: Option<&str>) -> Self {
+        let words = || message.map(presentable).filter(|words| !words.is_empty());
+        match status {
+            StatusCode::PRECONDITION_FAILED => Self::InvalidArguments { status, words: words() },
+            StatusCode::BAD_REQUEST if let words @ Some(_) = words() => Self::InvalidArguments { status, words },
+            status => Self::Status { status, message: message.and_then(known_message) },
+        }
+    }
+}
+
+/// Longest message that is passed on, in characters.
+const MAX_MESSAGE_CHARS: usize = 300;
+/// Shortest word that may be a credential, in bytes: a token has hundreds, the client's id and secret about forty.
+const MIN_CREDENTIAL_BYTES: usize = 32;
+
+/// Kore's message about the arguments of a caller, for that caller: on one line, shortened, and without words that
+/// could be a credential. To present it again changes nothing.
+fn presentable(message: &str) -> Arc<str> {
+    let is_part_of_word = |char: char| char.is_ascii_alphanumeric() || "-_.+/=~".contains(char);
+    let chars = message.chars().map(|char| if char.is_control() { ' ' } else { char });
+    let line: String = chars.take(MAX_MESSAGE_CHARS).collect();
+    let (mut presented, mut word) = (String::with_capacity(line.len()), String::new());
+    for char in line.chars().chain(['\n']) {
+        if is_part_of_word(char) {
+            word.push(char);
+            continue;
+        }
+        presented.push_str(if word.len() < MIN_CREDENTIAL_BYTES { &word } else { "…" });
+        presented.push(char);
+        word.clear();
+    }
+    presented.trim().into()
 }
 
 /// The known message that `text` is, if any.
@@ -131,8 +167,9 @@ mod tests {
             ),
         ] {
             match classified(status, after, body) {
-                Some(UpstreamError::RateLimited { limit: found, retry_after, allowance: None }) => {
-                    assert_eq!((found, retry_after), (limit, wait.map(Duration::from_secs)), "{body}");
+                Some(UpstreamError::RateLimited { status: told, limit: found, retry_after, allowance: None }) => {
+                    let expected = (status, limit, wait.map(Duration::from_secs));
+                    assert_eq!((told.as_u16(), found, retry_after), expected, "{body}");
                 }
                 other => panic!("{body}: {other:?}"),
             }
@@ -154,6 +191,47 @@ mod tests {
         assert_eq!(waits(&spent), Some(Duration::from_secs(9)));
         assert_eq!(waits(&[spent[0], spent[1], ("retry-after", "7")]), Some(Duration::from_secs(7)));
         assert_eq!(waits(&[("x-ratelimit-remaining", "3"), spent[1]]), None);
+    }
+
+    #[test]
+    fn refused_arguments_have_the_words_of_the_answer() {
+        let words = |status, body: &str| match classified(status, None, body) {
+            Some(UpstreamError::InvalidArguments { words, .. }) => Some(words.map(|words| words.to_string())),
+            _ => None,
+        };
+        let body = |message: &str| serde_json::json!({"errors": [{"msg": message, "code": 412}]}).to_string();
+        assert_eq!(words(412, ""), Some(None));
+        assert_eq!(
+            words(412, &body(" to must not\tbe before from\n")),
+            Some(Some("to must not be before from".into()))
+        );
+        assert_eq!(words(400, &body("limit > 100")), Some(Some("limit > 100".into())));
+        for nothing in ["<html>".to_owned(), body("  "), body("\u{1}")] {
+            assert_eq!((words(400, &nothing), words(412, &nothing)), (None, Some(None)), "{nothing}");
+        }
+        let long = words(412, &body(&"no ".repeat(1_000))).unwrap().unwrap();
+        assert!(long.chars().count() <= MAX_MESSAGE_CHARS && long.starts_with("no no "));
+    }
+
+    #[test]
+    fn words_of_an_answer_never_hold_a_credential() {
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJhcHBJZCI6ImNzLTEifQ.c2lnbmF0dXJl";
+        for message in [
+            format!("bad {token}"),
+            format!("auth=\"{token}\""),
+            format!("{}{token}", "x ".repeat(130)),
+            "id cs-00000000-0000-0000-0000-000000000000 is unknown".to_owned(),
+        ] {
+            let presented = presentable(&message);
+            assert!(!presented.contains("eyJ") && !presented.contains("cs-"), "{presented}");
+            assert_eq!(presentable(&presented), presented);
+        }
+        let error = UpstreamError::of_status(StatusCode::PRECONDITION_FAILED, Some("no conversation of Jane Doe"));
+        assert_eq!(
+            error.to_string(),
+            "the upstream refused the arguments with 412 Precondition Failed",
+            "what is logged"
+        );
     }
 
     #[test]

@@ -125,8 +125,22 @@ pub fn upstream_error(data: &[u8]) {
             assert!(!is_spent && status != StatusCode::TOO_MANY_REQUESTS);
             assert_eq!(shown, message.as_deref().and_then(|message| known_message(message.trim())));
         }
+        Some(UpstreamError::InvalidArguments { status: shown, words }) => {
+            assert!(!is_spent && shown == status);
+            assert!(status == StatusCode::PRECONDITION_FAILED || status == StatusCode::BAD_REQUEST && words.is_some());
+            let words = words.unwrap_or_default();
+            assert!(words.chars().count() <= 300 && !words.contains(char::is_control));
+            let runs = words.split(|char: char| !char.is_ascii_alphanumeric());
+            assert!(runs.into_iter().all(|run| run.len() < 32), "a word that may be a credential");
+            assert_eq!(!words.is_empty(), message.is_some_and(|text| text.trim().chars().take(300).any(is_shown)));
+        }
         Some(other) => panic!("{other:?} is no error of an answer"),
     }
+}
+
+/// Whether a character of a message is left when blanks are trimmed.
+fn is_shown(char: char) -> bool {
+    !char.is_control() && !char.is_whitespace()
 }
 
 /// Whether a body has a list in place of an object, which serde reads as the object's members in their order. Kore sends

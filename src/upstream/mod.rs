@@ -14,6 +14,7 @@ mod tls;
 use std::sync::Arc;
 
 pub use self::client::{AuthorizedRequest, Client};
+pub(crate) use self::error::quoted;
 pub use self::error::{RetryHint, SpentLimit, UpstreamError};
 pub use self::error_response::known_message;
 pub use self::page::{BadPage, Page};

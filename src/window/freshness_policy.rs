@@ -61,6 +61,22 @@ impl FreshnessPolicy {
         [settled_since, expired].into_iter().filter(|interval| !interval.is_empty())
     }
 
+    /// The time up to which an entry that was fetched at `fetched_at` is fresh in all its parts: the last before
+    /// [`FreshnessPolicy::stale`] has any. May lie in the past. `None` if the entry never becomes stale.
+    pub fn fresh_until(&self, entry: Interval, fetched_at: Timestamp) -> Option<Timestamp> {
+        let open = Interval::new(self.settled_before(fetched_at), entry.end).intersection(entry);
+        if open.is_empty() {
+            return None;
+        }
+        let first_settles_at = open.start.floor_second() + Duration::from_secs(1) + self.settle_after;
+        // When a tier allows the entry no longer, the data that is still young enough for the tier is stale.
+        let expires = self.tiers.iter().filter_map(|tier| {
+            let expires_at = fetched_at + tier.max_age;
+            (open.end > (expires_at - tier.younger_than).floor_second()).then_some(expires_at)
+        });
+        Some(expires.fold(first_settles_at, Timestamp::min))
+    }
+
     /// The interval ahead of `now` for which an empty answer is fresh, as long as an entry of the youngest data is.
     /// Empty without tiers.
     pub fn ahead_of(&self, now: Timestamp) -> Interval {
@@ -136,7 +152,48 @@ mod tests {
         assert!(!freshness_policy.worth_keeping(Interval::new(at(HOUR - 900), at(HOUR)), at(HOUR)));
     }
 
+    #[test]
+    fn open_entry_is_fresh_as_long_as_its_youngest_part() {
+        let freshness_policy = default_policy();
+        let fresh_for = |start, end, fetched: i64| {
+            let until = freshness_policy.fresh_until(Interval::new(at(start), at(end)), at(fetched))?;
+            Some(until.since(at(fetched)).as_secs())
+        };
+        let now = 100 * HOUR;
+        assert_eq!(fresh_for(90 * HOUR, now, now), Some(30));
+        assert_eq!(fresh_for(90 * HOUR, 98 * HOUR, now), Some(300));
+        assert_eq!(fresh_for(90 * HOUR, 91 * HOUR, now), Some(3600));
+        assert_eq!(fresh_for(76 * HOUR + 9, 78 * HOUR, now), Some(10), "its beginning settles");
+        assert_eq!(fresh_for(0, 76 * HOUR, now), None);
+    }
+
     proptest! {
+        /// The naive model asks for the stale parts at each second.
+        #[test]
+        fn entry_has_no_stale_part_before_fresh_until(
+            settle in 1u64..50, steps in prop::collection::vec((1u64..12, 0u64..8), 0..4),
+            start in 0i64..60, length in 1i64..60, fetched in 0i64..120
+        ) {
+            let mut tiers = Vec::new();
+            let (mut younger, mut age) = (0, 0);
+            for (y, a) in steps {
+                younger += y;
+                age += a;
+                tiers.push(tier(younger, age));
+            }
+            let freshness_policy = FreshnessPolicy::new(Duration::from_secs(settle), tiers);
+            let entry = Interval::new(at(start), at(start + length));
+            let is_stale = |now| freshness_policy.stale(entry, at(fetched), now).next().is_some();
+            match freshness_policy.fresh_until(entry, at(fetched)) {
+                Some(until) => {
+                    let seconds = (fetched..300).map(at).take_while(|now| *now < until);
+                    prop_assert!(seconds.clone().all(|now| !is_stale(now)), "fresh until {until:?}");
+                    prop_assert!(is_stale(until.max(at(fetched)) + Duration::from_nanos(1)), "fresh after {until:?}");
+                }
+                None => prop_assert!((fetched..300).map(at).all(|now| !is_stale(now))),
+            }
+        }
+
         /// The naive model judges one second at a time.
         #[test]
         fn each_second_expires_by_its_own_age(

@@ -1,8 +1,8 @@
-//! Why a purge request is refused, with the status of its response.
+//! Why a purge request is refused, with the type of the problem.
 
 use std::time::Duration;
 
-use http::StatusCode;
+use crate::problem::ProblemType;
 
 /// Largest body, in bytes.
 pub(super) const BODY_LIMIT: usize = 128 << 10;
@@ -31,17 +31,15 @@ pub(super) enum Refused {
 }
 
 impl Refused {
-    /// The status, and the last part of the problem's type.
-    pub(super) const fn kind(&self) -> (StatusCode, &'static str) {
+    /// The type of the problem.
+    pub(super) const fn kind(&self) -> ProblemType {
         match self {
-            Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => {
-                (StatusCode::BAD_REQUEST, "bad-request")
-            }
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
-            Self::UnknownAccount => (StatusCode::NOT_FOUND, "not-found"),
-            Self::FromABrowser => (StatusCode::FORBIDDEN, "forbidden"),
-            Self::TooManyRepeats => (StatusCode::SERVICE_UNAVAILABLE, "too-many-repeats"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => ProblemType::BadRequest,
+            Self::BodyTooLarge => ProblemType::BodyTooLarge,
+            Self::UnknownAccount => ProblemType::NotFound,
+            Self::FromABrowser => ProblemType::Forbidden,
+            Self::TooManyRepeats => ProblemType::TooManyRepeats,
+            Self::Internal => ProblemType::Internal,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::cache::fetch::{Fetcher, Segment};
 use crate::cache::outcome::Outcome;
 use crate::cache::store::{EntryIndex, LookupRules, Memory, RangeSegment, RangeStats, UsableEntry};
 use crate::cache::types::{WindowAnswer, WindowQuery};
-use crate::window::Interval;
+use crate::window::{Interval, Timestamp};
 
 /// Most bytes of chunks that are read from disk for one answer. For more, a session reads them piece by piece.
 const MAX_BYTES_FROM_DISK: u64 = 4 << 20;
@@ -165,6 +165,7 @@ fn find(
         settled: query.interval.end <= rules.freshness_policy.settled_before(query.asked_at),
         validity: is_repeatable.then(|| entries.validity_token()),
         oldest_entry: Some(total.oldest),
+        fresh_until: scan.fresh_until,
         outcome: Outcome::Hit,
         chunks: total.chunks,
         hits: total.chunks,
@@ -186,6 +187,8 @@ struct EntryScan {
     movable: Vec<Segment>,
     /// Whether an entry becomes stale, or settles, by time alone.
     may_change: bool,
+    /// The time up to which all entries are fresh; `None` if they stay fresh. What has an item count does.
+    fresh_until: Option<Timestamp>,
     /// The chunks that must be read from disk before the items can be counted.
     on_disk: Vec<DiskHit>,
 }
@@ -203,6 +206,8 @@ impl EntryScan {
         for (part, usable) in entries.covering(interval, rules)? {
             let fetched_at = usable.entry.fetched_at;
             self.may_change |= !usable.is_stable(part, rules);
+            let fresh_until = rules.freshness_policy.fresh_until(part, fetched_at);
+            self.fresh_until = self.fresh_until.into_iter().chain(fresh_until).min();
             let movable = if usable.may_move() { Some(usable.entry.peek(memory)) } else { None };
             let (Some(rows), None | Some(Some(_))) = (usable.rows(part), &movable) else {
                 self.on_disk.push(disk_hit(usable, rules)?);

@@ -155,11 +155,15 @@ impl Session {
     /// The answer that is made of these segments. Reports the calls that were made for it.
     fn whole_answer(&self, segments: Vec<Segment>, outcome: Outcome) -> WindowAnswer {
         // A fetch that was in flight before the request saw what the upstream had when it began.
+        let policy = self.fetcher.settings.freshness(&self.query.series);
+        let fresh = segments.iter().filter_map(|segment| policy.fresh_until(segment.interval, segment.fetched_at));
+        let fresh_until = fresh.min();
         let aged = segments.iter().filter(|segment| segment.is_cached || segment.fetched_at < self.query.asked_at);
         WindowAnswer {
             settled: !segments.is_empty() && self.query.is_settled(&self.fetcher),
             validity: None,
             oldest_entry: aged.map(|segment| segment.fetched_at).min(),
+            fresh_until,
             outcome,
             chunks: segments.len(),
             hits: segments.iter().filter(|segment| segment.is_cached).count(),
@@ -182,6 +186,7 @@ impl Session {
             settled: true,
             validity: None,
             oldest_entry: self.report.oldest_entry,
+            fresh_until: None,
             outcome,
             chunks: 0,
             hits: 0,

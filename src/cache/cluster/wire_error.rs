@@ -9,6 +9,9 @@ use crate::token::TokenError;
 use crate::upstream::{BadPage, SpentLimit, UpstreamError, known_message};
 use crate::window::Interval;
 
+/// The status of a refused call whose own is not known.
+const RATE_LIMITED: u16 = 429;
+
 // Each match names each variant, so that a new one is a compile error here.
 
 impl From<&CacheError> for WireError {
@@ -49,11 +52,15 @@ impl From<&QuotaError> for WireError {
     fn from(error: &QuotaError) -> Self {
         match error {
             QuotaError::Exhausted(Exhausted { retry_after }) => Self::CallExhausted(*retry_after),
-            QuotaError::Refused(Exhausted { retry_after }) => Self::CallRefused(*retry_after),
+            // The status is for `Cache-Status` only.
+            QuotaError::Refused { exhausted: Exhausted { retry_after }, status: _ } => Self::CallRefused(*retry_after),
             QuotaError::Abandoned => Self::Abandoned,
             QuotaError::NotLeader => Self::NotLeader,
             QuotaError::Token(TokenError::UnknownAccount) => Self::UnknownAccount,
             QuotaError::Token(TokenError::Mint(why)) => Self::Mint(why.clone()),
+            QuotaError::Token(TokenError::StreamRefused { status, message }) => {
+                Self::StreamRefused(status.as_u16(), message.map(str::to_owned))
+            }
             QuotaError::Token(TokenError::Upstream(error)) => error.into(),
         }
     }
@@ -67,9 +74,10 @@ impl From<&UpstreamError> for WireError {
             UpstreamError::BrokenOff => Self::BrokenOff,
             UpstreamError::Timeout => Self::Timeout,
             UpstreamError::Status { status, message } => Self::Status(status.as_u16(), text(*message)),
+            UpstreamError::InvalidArguments { status, words } => Self::Status(status.as_u16(), text(words.as_deref())),
             UpstreamError::Unauthorized { message } => Self::Unauthorized(text(*message)),
             // Only the leader uses which limit it was, and what the upstream said about it.
-            UpstreamError::RateLimited { limit: _, retry_after: _, allowance: _ } => Self::RateLimited,
+            UpstreamError::RateLimited { status: _, limit: _, retry_after: _, allowance: _ } => Self::RateLimited,
             UpstreamError::BadPage(why) => Self::BadPage(bad_page_name(*why)),
             UpstreamError::TooLarge => Self::TooLarge,
         }
@@ -95,23 +103,30 @@ impl From<WireError> for CacheError {
             WireError::Oversized => Self::Paging(PagingError::Oversized),
             WireError::RunTooLarge(limit) => Self::Paging(PagingError::TooLarge { limit }),
             WireError::CallExhausted(retry_after) => quota(QuotaError::Exhausted(spent(retry_after))),
-            WireError::CallRefused(retry_after) => quota(QuotaError::Refused(spent(retry_after))),
+            WireError::CallRefused(retry_after) => {
+                quota(QuotaError::Refused { exhausted: spent(retry_after), status: None })
+            }
             WireError::Abandoned => quota(QuotaError::Abandoned),
             WireError::NotLeader => quota(QuotaError::NotLeader),
             WireError::UnknownAccount => quota(QuotaError::Token(TokenError::UnknownAccount)),
             WireError::Mint(why) => quota(QuotaError::Token(TokenError::Mint(why))),
+            WireError::StreamRefused(status, text) => {
+                let (status, message) = (status.try_into().unwrap_or_default(), message(text));
+                quota(QuotaError::Token(TokenError::StreamRefused { status, message }))
+            }
             WireError::Connect => upstream(UpstreamError::Connect),
             WireError::BrokenOff => upstream(UpstreamError::BrokenOff),
             WireError::Timeout => upstream(UpstreamError::Timeout),
             WireError::Status(status, text) => {
                 // A status outside of HTTP's range is not sent by a replica.
                 let status = status.try_into().unwrap_or_default();
-                upstream(UpstreamError::Status { status, message: message(text) })
+                upstream(UpstreamError::of_status(status, text.as_deref()))
             }
             WireError::Unauthorized(text) => upstream(UpstreamError::Unauthorized { message: message(text) }),
             WireError::RateLimited => {
                 let (limit, retry_after, allowance) = (SpentLimit::Unnamed, None, None);
-                upstream(UpstreamError::RateLimited { limit, retry_after, allowance })
+                let status = RATE_LIMITED.try_into().unwrap_or_default();
+                upstream(UpstreamError::RateLimited { status, limit, retry_after, allowance })
             }
             WireError::BadPage(name) => upstream(UpstreamError::BadPage(bad_page(&name))),
             WireError::TooLarge => upstream(UpstreamError::TooLarge),
@@ -143,6 +158,9 @@ mod tests {
         let upstream = |error| quota(QuotaError::Token(TokenError::Upstream(error)));
         let message = known_message("Invalid JWT token");
         assert!(message.is_some());
+        let (limit, retry_after, allowance) = (SpentLimit::Unnamed, None, None);
+        let status = RATE_LIMITED.try_into().unwrap();
+        let rate_limited = upstream(UpstreamError::RateLimited { status, limit, retry_after, allowance });
         vec![
             CacheError::QuotaExhausted(spent),
             CacheError::TooManyFetches { retry_after: Duration::from_secs(5) },
@@ -157,7 +175,7 @@ mod tests {
             CacheError::Paging(PagingError::Oversized),
             CacheError::Paging(PagingError::TooLarge { limit: 7 }),
             quota(QuotaError::Exhausted(spent)),
-            quota(QuotaError::Refused(spent)),
+            quota(QuotaError::Refused { exhausted: spent, status: None }),
             quota(QuotaError::Abandoned),
             quota(QuotaError::NotLeader),
             quota(QuotaError::Token(TokenError::UnknownAccount)),
@@ -168,7 +186,10 @@ mod tests {
             upstream(UpstreamError::Status { status: 503.try_into().unwrap(), message: None }),
             upstream(UpstreamError::Status { status: 405.try_into().unwrap(), message }),
             upstream(UpstreamError::Unauthorized { message }),
-            upstream(UpstreamError::RateLimited { limit: SpentLimit::Unnamed, retry_after: None, allowance: None }),
+            rate_limited,
+            upstream(UpstreamError::InvalidArguments { status: 412.try_into().unwrap(), words: None }),
+            upstream(UpstreamError::InvalidArguments { status: 400.try_into().unwrap(), words: Some("why".into()) }),
+            quota(QuotaError::Token(TokenError::StreamRefused { status: 401.try_into().unwrap(), message })),
             upstream(UpstreamError::BadPage(BadPage::WrongCount)),
             upstream(UpstreamError::TooLarge),
         ]

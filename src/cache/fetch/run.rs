@@ -137,7 +137,7 @@ fn is_not_leader<T>(result: &Result<T, CacheError>) -> bool {
 fn not_stored_reason(error: &CacheError) -> NotStored {
     match error {
         CacheError::QuotaExhausted(_)
-        | CacheError::Paging(PagingError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused(_))) => {
+        | CacheError::Paging(PagingError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused { .. })) => {
             NotStored::QuotaSpent
         }
         CacheError::Paging(PagingError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,

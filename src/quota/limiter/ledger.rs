@@ -60,6 +60,9 @@ pub struct LimitUsage {
     pub budget: u32,
     /// Calls of the budget that are left.
     pub remaining: u32,
+    /// Time until one more call is left, if none is made meanwhile; at most about the length of the window. `None` if the
+    /// whole limit is left. A call in flight is taken to end now.
+    pub more_in: Option<Duration>,
 }
 
 /// Usage of the shortest limit, from which the pacer computes its pace.
@@ -202,7 +205,9 @@ impl Ledger {
         self.budgets.iter().map(move |adaptive| {
             let (limit, budget) = (adaptive.limit(), adaptive.at(now));
             let spent = self.own(adaptive, now).saturating_add(self.in_flight);
-            LimitUsage { limit, budget, remaining: budget.saturating_sub(spent) }
+            let remaining = budget.saturating_sub(spent);
+            let more_in = || self.budget_free_at(adaptive, now, remaining, 0.0).saturating_sub(now);
+            LimitUsage { limit, budget, remaining, more_in: (remaining < limit.requests).then(more_in) }
         })
     }
 

@@ -11,8 +11,15 @@ impl CallScheduler {
     /// Usage of each limit, in the order of the configuration. Nothing remains during a pause of the upstream.
     pub fn limit_usage(&self) -> Vec<LimitUsage> {
         let (state, now) = (self.lock(), self.clock.now());
-        let is_paused = state.gates.backoff.until() > now;
-        let usage = |usage: LimitUsage| LimitUsage { remaining: if is_paused { 0 } else { usage.remaining }, ..usage };
+        let paused_for = state.gates.backoff.until().saturating_sub(now);
+        let usage = |usage: LimitUsage| match (paused_for.is_zero(), usage) {
+            (true, usage) => usage,
+            // The calls that are left now can be made when the pause has ended.
+            (false, LimitUsage { remaining: 1.., .. }) => {
+                LimitUsage { remaining: 0, more_in: Some(paused_for), ..usage }
+            }
+            (false, LimitUsage { more_in, .. }) => LimitUsage { more_in: more_in.max(Some(paused_for)), ..usage },
+        };
         state.gates.ledger.limit_usage(now).map(usage).collect()
     }
 

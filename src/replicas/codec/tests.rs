@@ -182,6 +182,8 @@ fn golden_errors() -> Vec<(WireError, &'static str)> {
         (WireError::NotLeader, r#""Elsewhere""#),
         (WireError::UnknownAccount, r#""UnknownAccount""#),
         (WireError::Mint("why".to_owned()), r#"{"Mint":"why"}"#),
+        // Later than version 0.1.0.
+        (WireError::StreamRefused(401, message()), r#"{"StreamRefused":[401,"Invalid JWT token"]}"#),
         (WireError::Connect, r#""Connect""#),
         (WireError::BrokenOff, r#""BrokenOff""#),
         (WireError::Timeout, r#""Timeout""#),
@@ -213,7 +215,7 @@ fn golden_bytes_of_each_message_are_written_and_read() {
         assert_eq!(message(&bytes, &plain), Ok(expected), "{body}");
         *kinds.entry(kind).or_insert(0) += 1;
     }
-    assert_eq!(kinds, BTreeMap::from([("e", 35), ("p", 5), ("q", 10)]));
+    assert_eq!(kinds, BTreeMap::from([("e", 36), ("p", 5), ("q", 10)]));
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use self::purge::{PurgeRecord, purge, purge_replicated_late};
 pub use self::quota::*;
 pub use self::redis::*;
 pub use self::replicas::*;
-pub use self::request::{RequestCalls, RequestRecord, request};
+pub use self::request::{PROBLEM_PAGE, RequestCalls, RequestRecord, request};
 pub use self::stream_labels::label_streams;
 pub use self::upstream::*;
 

@@ -129,12 +129,16 @@ fn count(request: &RequestRecord<'_>) {
     handles.entry(labels.into_owned()).or_insert_with(|| RequestHandles::register(labels)).count(request);
 }
 
+/// Outcome of a request for the page of a problem type.
+pub const PROBLEM_PAGE: &str = "problem_page";
+
 /// A request has ended: counts it and writes its line of the access log.
 pub fn request(request: &RequestRecord<'_>) {
     count(request);
     let RequestRecord { caller, outcome, status, problem, .. } = *request;
     let is_refused = status.is_some_and(|status| (400..500).contains(&status));
-    let suppressed = if caller == "-" && is_refused { admit_anonymous() } else { Some(0) };
+    let needs_no_key = is_refused || outcome == PROBLEM_PAGE;
+    let suppressed = if caller == "-" && needs_no_key { admit_anonymous() } else { Some(0) };
     let Some(suppressed) = suppressed else { return };
     let Some(first_byte_milliseconds) = request.time_to_first_byte.map(millis) else {
         return tracing::info!(outcome, caller, milliseconds = millis(request.took), "request");
@@ -143,8 +147,16 @@ pub fn request(request: &RequestRecord<'_>) {
         (Some(problem), Some(status @ 400..)) => {
             log_problem(request, status, problem, suppressed, first_byte_milliseconds);
         }
+        _ if outcome == PROBLEM_PAGE => log_page(request, suppressed, first_byte_milliseconds),
         _ => log_answer(request, first_byte_milliseconds),
     }
+}
+
+/// Logs a request for the page of a problem type, which has no account and no items.
+fn log_page(request: &RequestRecord<'_>, suppressed: u64, first_byte_milliseconds: u64) {
+    let RequestRecord { caller, outcome, status, bytes, took, .. } = *request;
+    let (milliseconds, suppressed) = (millis(took), (suppressed > 0).then_some(suppressed));
+    tracing::info!(status, outcome, caller, suppressed, bytes, first_byte_milliseconds, milliseconds, "request");
 }
 
 /// Logs a request whose answer is a problem document, which has no items and no calls.

@@ -250,7 +250,7 @@ async fn chunks_of_a_mostly_purged_segment_outlive_full_ones() {
     first.gateway.get(day(18)).await;
     first.until_written(CHUNKS).await;
     // What is left of the day is a small part of the segments that were used least recently.
-    assert_eq!(first.gateway.purge("from=2026-02-18&to=2026-02-18T19:59:59").await.status, 200);
+    assert_eq!(first.gateway.purge("from=2026-02-18T04:00:00&to=2026-02-18T23:59:59").await.status, 200);
     for (count, later) in (2..).zip(19..=24) {
         first.gateway.get(day(later)).await;
         first.until_written(count * CHUNKS).await;
@@ -258,7 +258,7 @@ async fn chunks_of_a_mostly_purged_segment_outlive_full_ones() {
     first.kill().await;
     harness.control.reset_counts();
     let second = Killable::start(&harness, &settings).await;
-    second.gateway.get("from=2026-02-18T20:00:00&to=2026-02-18T23:59:59").await;
+    second.gateway.get("from=2026-02-18T00:00:00&to=2026-02-18T03:59:59").await;
     assert_eq!(harness.calls(), 0, "it was written anew before full segments were evicted");
     second.gateway.get(day(19)).await;
     assert!(harness.calls() > 0, "full segments were evicted");

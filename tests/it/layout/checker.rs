@@ -54,7 +54,7 @@ fn allowed_code_breaks_no_rule() {
         ("quota/scheduler/mod.rs", "use crate::redis_client::RedisClient;"),
         ("cache/mod.rs", "use crate::replicas::Mailbox;"),
         ("api/mod.rs", "*status = StatusCode::NOT_MODIFIED;"),
-        ("edge/problem.rs", "StatusCode::NOT_FOUND"),
+        ("problem/types.rs", "StatusCode::NOT_FOUND"),
         ("window/interval.rs", "use std::{fmt, time::Duration};"),
         ("server/tls.rs", "use rustls::ServerConfig;"),
         ("quota/scheduler/mod.rs", "/* /* crate::edge */ crate::edge */ // crate::edge\nlet s = \"\\\"crate::edge\";"),

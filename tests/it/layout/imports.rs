@@ -82,10 +82,13 @@ pub(super) fn violations_of(source: &Source) -> Vec<String> {
             // The admin plane has statuses of its own; `upstream` reads statuses of responses.
             "admin" | "upstream" => true,
             "api" => status == "NOT_MODIFIED",
-            _ => path == "edge/problem.rs",
+            _ => path == "problem/types.rs",
         };
         if !chosen_here {
-            forbid(&format!("StatusCode::{status}"), "statuses of errors are chosen in edge/problem.rs");
+            forbid(
+                &format!("StatusCode::{status}"),
+                "statuses of errors are chosen by their type, in problem/types.rs",
+            );
         }
     }
     if path != "clock.rs" {

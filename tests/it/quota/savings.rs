@@ -54,7 +54,7 @@ async fn week_joined_by_its_days_balances_savings() {
 async fn streamed_week_joined_by_its_days_balances_savings() {
     let harness = start().await;
     let mut week = harness.gateway.open(&TestRequest::get(WEEK)).await;
-    assert_eq!(week.headers()["cache-status"], "koregate; fwd=miss; detail=\"streamed\"");
+    assert_eq!(week.headers()["cache-status"], "koregate; fwd=miss; ttl=31536000; detail=\"streamed\"");
     week.read(1).await;
     let days: Vec<TestRequest> = DAYS.map(day).collect();
     let mut responses = harness.gateway.send_all(&days).await;

@@ -33,7 +33,7 @@ async fn followed_stream_is_complete_at_few_extra_calls() {
     let expected = forty_days(&set);
     assert_eq!(expected.len() as u64, PAGES * 100);
     let response = set.follower(0).get(FORTY_DAYS).await;
-    assert_eq!(response.cache_status(), "koregate; fwd=miss; detail=\"streamed\"");
+    assert_eq!(response.cache_status(), "koregate; fwd=miss; ttl=31536000; detail=\"streamed\"");
     response.assert_complete(&expected, "streamed");
     let calls = set.harness.calls();
     assert!((PAGES..=PAGES + RUNS).contains(&calls), "{calls}");

@@ -29,6 +29,12 @@ async fn unsupported_request_is_refused_with_kore_errors() {
     for body in ["[1]", "nothing", r#"{"channels":["chat"]"#] {
         harness.send(&TestRequest::post(SETTLED_DAY, body)).await.assert_problem_names(400, "body");
     }
+    for body in [r#"{"channels":"chat"}"#, r#"{"x":1,"channels":["chat",7]}"#] {
+        harness
+            .send(&TestRequest::post(SETTLED_DAY, body))
+            .await
+            .assert_problem_names(400, "channels: it is not a list");
+    }
     let request = TestRequest::get(SETTLED_DAY);
     for request in [request.clone().header("accountId", "another"), request.clone().stream(OTHER_STREAM)] {
         harness.send(&request).await.assert_problem_names(403, "not allowed");

@@ -60,7 +60,7 @@ async fn window_only_in_redis_is_streamed_without_calls() {
     harness.stop_upstream().await;
     for gateway in [&harness.gateway, &other] {
         let response = gateway.get(SIX_DAYS).await;
-        assert_eq!(response.cache_status(), "koregate; hit; detail=\"streamed\"");
+        assert_eq!(response.cache_status(), "koregate; hit; ttl=31536000; detail=\"streamed\"");
         assert_eq!(response.header("age"), Some("90"));
         response.assert_complete(&expected, "the window");
     }
@@ -71,7 +71,7 @@ async fn window_only_in_redis_is_streamed_without_calls() {
     );
     assert!(repeated.header("etag").is_some());
     let filtered = harness.send(&TestRequest::post(SIX_DAYS, r#"{"channels":["voice"]}"#)).await;
-    assert_eq!(filtered.cache_status(), "koregate; hit; detail=\"streamed\"");
+    assert_eq!(filtered.cache_status(), "koregate; hit; ttl=31536000; detail=\"streamed\"");
     filtered.assert_complete(&voice, "the window");
 }
 
@@ -86,7 +86,7 @@ async fn window_partly_in_redis_fetches_missing_day() {
     );
     redis.for_each_chunk(&delete_day);
     let response = harness.get(SIX_DAYS).await;
-    assert_eq!(response.cache_status(), "koregate; fwd=partial; detail=\"streamed\"");
+    assert_eq!(response.cache_status(), "koregate; fwd=partial; ttl=31536000; detail=\"streamed\"");
     response.assert_complete(&six_days(&harness), "the window");
     assert_eq!(harness.calls(), DAY_PAGES);
 }

@@ -248,6 +248,10 @@ impl Model {
             validity: None,
             settled: interval.end <= self.freshness_policy.settled_before(*asked_at),
             oldest_entry: segments.iter().map(|segment| segment.fetched_at).min(),
+            fresh_until: {
+                let until = |part: &Segment| self.freshness_policy.fresh_until(part.interval, part.fetched_at);
+                segments.iter().filter_map(until).min()
+            },
             outcome: Outcome::Hit,
             chunks: segments.len(),
             hits: segments.len(),
@@ -258,12 +262,13 @@ impl Model {
 }
 
 /// An answer without its items.
-type Head = (u64, bool, bool, Option<Timestamp>, Outcome, usize, usize, u32);
+type Head = (u64, bool, bool, [Option<Timestamp>; 2], Outcome, usize, usize, u32);
 
 fn head(answer: &WindowAnswer) -> Head {
-    let WindowAnswer { items, settled, oldest_entry, outcome, chunks, hits, calls, rest, validity: _ } = answer;
+    let WindowAnswer { items, settled, oldest_entry, fresh_until, outcome, chunks, hits, calls, rest, validity: _ } =
+        answer;
     assert!(rest.is_none());
-    (items.count, items.has_more, *settled, *oldest_entry, *outcome, *chunks, *hits, *calls)
+    (items.count, items.has_more, *settled, [*oldest_entry, *fresh_until], *outcome, *chunks, *hits, *calls)
 }
 
 fn texts_of(slices: &[Slice]) -> Vec<Bytes> {

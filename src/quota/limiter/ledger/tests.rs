@@ -326,4 +326,29 @@ proptest! {
             prop_assert!(!has_room(now + MILLI * before), "{:?} is before {:?}", now + MILLI * before, free);
         }
     }
+
+    /// The model looks at every half second.
+    #[test]
+    fn ledger_more_in_is_the_first_time_with_another_call(
+        ends in prop::collection::vec(0u64..60, 0..14), refusals in prop::collection::vec(50u64..60, 0..4),
+        requests in 1u32..14,
+    ) {
+        let mut ledger = Ledger::new(vec![limit(requests, 60)]);
+        for end in ends {
+            ledger.restore(seconds(end), &caller("a"));
+        }
+        for refusal in &refusals {
+            ledger.refused(seconds(*refusal), seconds(*refusal), SpentLimit::Unnamed);
+        }
+        let (now, bound) = (seconds(60), seconds(60) + GUARD);
+        let usage = |at: MonotonicTime| ledger.limit_usage(at).next().unwrap();
+        let LimitUsage { remaining, more_in, .. } = usage(now);
+        prop_assert_eq!(more_in.is_none(), remaining == requests);
+        let more_in = more_in.unwrap_or_default();
+        prop_assert!(remaining == requests || more_in == bound || usage(now + more_in).remaining > remaining);
+        let steps = u32::try_from(more_in.as_millis()).unwrap();
+        for before in (0..steps).step_by(500).chain(steps.checked_sub(1)) {
+            prop_assert!(usage(now + MILLI * before).remaining <= remaining, "{} ms before {:?}", before, more_in);
+        }
+    }
 }

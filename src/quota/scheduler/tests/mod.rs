@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::config::QuotaConfig;
 use crate::config::QuotaLimit;
+use crate::quota::LimitUsage;
 use crate::quota::lease::SharedQuota;
 use crate::replicas::ReplicaId;
 use crate::request::{Priority, Requester, RunWaiters};
@@ -102,7 +103,8 @@ async fn account_refused_pauses_for_retry_after() {
         async move { scheduler.acquire(&sole_run()).await.unwrap().refused(SpentLimit::Unnamed, retry_after, None) }
     };
     assert_eq!(refused(Some(Duration::from_secs(7))).await.closed_for, Duration::from_secs(7));
-    assert_eq!(scheduler.limit_usage()[0].remaining, 0);
+    let LimitUsage { remaining, more_in, .. } = scheduler.limit_usage()[0];
+    assert_eq!((remaining, more_in), (0, Some(Duration::from_secs(7))));
     let begun = Instant::now();
     drop(scheduler.acquire(&sole_run()).await.unwrap());
     assert_eq!(begun.elapsed(), Duration::from_secs(7));

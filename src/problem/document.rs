@@ -1,9 +1,11 @@
-//! Problem documents (RFC 9457): the body of every error response of both listeners.
+//! Problem documents: the body of every error response of both listeners.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::{Serialize, Serializer};
+
+use super::types::ProblemType;
 
 /// The media type of a problem document.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
@@ -11,6 +13,8 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 /// A problem document; `E` has the members that only this type of problem has. Members that are not set are left out.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Problem<'a, E = ()> {
+    #[serde(skip)]
+    kind: ProblemType,
     r#type: String,
     title: &'static str,
     #[serde(serialize_with = "as_number")]
@@ -20,6 +24,9 @@ pub(crate) struct Problem<'a, E = ()> {
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<[KoreError<'a>; 1]>,
+    /// The names of the rate-limit policies whose quota is used up.
+    #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
+    violated_policies: &'a [&'a str],
     #[serde(flatten)]
     extension: Option<E>,
 }
@@ -37,15 +44,17 @@ fn as_number<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok,
 }
 
 impl<'a> Problem<'a> {
-    /// A problem of the type `urn:koregate:problem:{name}`.
-    pub(crate) fn new(status: StatusCode, name: &str, detail: &'a str) -> Self {
+    /// A problem of this type.
+    pub(crate) fn new(kind: ProblemType, detail: &'a str) -> Self {
         Self {
-            r#type: format!("urn:koregate:problem:{name}"),
-            title: status.canonical_reason().unwrap_or_default(),
-            status,
+            kind,
+            r#type: kind.uri(),
+            title: kind.title(),
+            status: kind.status(),
             detail,
             request_id: None,
             errors: None,
+            violated_policies: &[],
             extension: None,
         }
     }
@@ -55,15 +64,27 @@ impl<'a> Problem<'a> {
         Self { request_id: Some(request_id), ..self }
     }
 
-    /// Adds the member `errors`, with the detail and Kore's code.
-    pub(crate) fn with_kore_code(self, code: u16) -> Self {
-        Self { errors: Some([KoreError { msg: self.detail, code }]), ..self }
+    /// Adds the member `errors`, with the detail and Kore's code for such a case.
+    pub(crate) fn with_kore_code(self) -> Self {
+        let detail = self.detail;
+        self.with_kore_message(detail)
+    }
+
+    /// Adds the member `errors`, with Kore's own message.
+    pub(crate) fn with_kore_message(self, msg: &'a str) -> Self {
+        Self { errors: Some([KoreError { msg, code: self.kind.kore_code() }]), ..self }
+    }
+
+    /// Adds the member `violated-policies`, unless there are none.
+    pub(crate) fn with_violated_policies(self, violated_policies: &'a [&'a str]) -> Self {
+        Self { violated_policies, ..self }
     }
 
     /// Adds the members of `extension`.
     pub(crate) fn with_extension<E>(self, extension: E) -> Problem<'a, E> {
-        let Self { r#type, title, status, detail, request_id, errors, .. } = self;
-        Problem { r#type, title, status, detail, request_id, errors, extension: Some(extension) }
+        let Self { kind, r#type, title, status, detail, request_id, errors, violated_policies, extension: _ } = self;
+        let extension = Some(extension);
+        Problem { kind, r#type, title, status, detail, request_id, errors, violated_policies, extension }
     }
 }
 
@@ -76,6 +97,11 @@ impl<E: Serialize> Problem<'_, E> {
     /// The document as JSON.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The document as JSON, indented for people.
+    pub(super) fn to_pretty_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
     /// The response, which must not be cached.
@@ -100,15 +126,21 @@ mod tests {
             left: Option<u8>,
             complete: bool,
         }
-        let problem = || Problem::new(StatusCode::NOT_FOUND, "not-found", "no \"such\" path");
-        let prefix =
-            r#"{"type":"urn:koregate:problem:not-found","title":"Not Found","status":404,"detail":"no \"such\" path""#;
+        let problem = || Problem::new(ProblemType::Unauthorized, "no \"such\" key");
+        let prefix = concat!(
+            r#"{"type":"/koregate/v1/problems/unauthorized","title":"A valid key is required","status":401,"#,
+            r#""detail":"no \"such\" key""#
+        );
         let json = |document: Vec<u8>| String::from_utf8(document).unwrap();
         for (document, members) in [
             (problem().to_json(), "}"),
             (
-                problem().with_request_id("r-1").with_kore_code(4002).to_json(),
-                r#","request_id":"r-1","errors":[{"msg":"no \"such\" path","code":4002}]}"#,
+                problem().with_request_id("r-1").with_kore_code().to_json(),
+                r#","request_id":"r-1","errors":[{"msg":"no \"such\" key","code":4002}]}"#,
+            ),
+            (
+                problem().with_kore_message("Kore's").with_violated_policies(&["caller", "kore-hour"]).to_json(),
+                r#","errors":[{"msg":"Kore's","code":4002}],"violated-policies":["caller","kore-hour"]}"#,
             ),
             (
                 problem().with_extension(Extension { left: None, complete: false }).to_json(),
@@ -121,7 +153,7 @@ mod tests {
 
     #[test]
     fn response_has_status_and_content_type() {
-        let response = Problem::new(StatusCode::FORBIDDEN, "forbidden", "no").response();
+        let response = Problem::new(ProblemType::Forbidden, "no").response();
         assert_eq!(response.status(), 403);
         let fields = ["content-type", "cache-control"].map(|field| response.headers()[field].to_str().unwrap());
         assert_eq!(fields, ["application/problem+json", "no-store"]);
