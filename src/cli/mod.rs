@@ -2,7 +2,10 @@
 
 pub mod check;
 pub mod demo;
+pub mod generate;
+pub mod health;
 pub mod key;
+mod output;
 pub mod serve;
 pub mod simulate;
 pub mod token;
@@ -43,6 +46,16 @@ pub enum CliCommand {
     Key(key::KeyArgs),
     /// Run a simulator of the upstream.
     Simulate(Box<simulate::SimulateArgs>),
+    /// Ask a gateway whether it is ready.
+    Health(health::HealthArgs),
+    /// Wait until a gateway is ready.
+    Wait(health::WaitArgs),
+    /// Print the JSON Schema of the configuration.
+    Schema,
+    /// Print the completions for a shell.
+    Completions(generate::CompletionsArgs),
+    /// Write the manual pages to a directory.
+    Man(generate::ManArgs),
 }
 
 /// Runs the command.
@@ -56,6 +69,11 @@ pub async fn run(cli: Cli) -> ExitCode {
         CliCommand::Token(args) => token::run(&args),
         CliCommand::Key(args) => key::run(&args),
         CliCommand::Simulate(args) => finish(simulate::run(*args).await),
+        CliCommand::Health(args) => health::run(args).await,
+        CliCommand::Wait(args) => health::wait(args).await,
+        CliCommand::Schema => generate::schema(),
+        CliCommand::Completions(args) => generate::completions(&args),
+        CliCommand::Man(args) => generate::man(&args),
     };
     telemetry::write_out_logs();
     code

@@ -39,7 +39,7 @@ fn load(toml: &str) -> Result<Config, String> {
 }
 
 /// The documented file with its commented settings enabled, and secrets from the environment.
-fn documented_in_full() -> String {
+pub(super) fn documented_in_full() -> String {
     let uncommented = DOCUMENTED.lines().map(|line| match line.strip_prefix('#') {
         Some(setting) if !setting.starts_with(' ') => setting,
         _ => line,
