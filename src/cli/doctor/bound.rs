@@ -11,7 +11,7 @@ use crate::window::{Timestamp, UpperBound};
 
 /// What is known of the upper bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(super) enum BoundFinding {
     /// The bound, and the number of the call that shows it.
     Known { bound: UpperBound, call: usize },
     /// No item could tell, or the answer did not hold the whole window.
@@ -23,7 +23,7 @@ pub(super) enum Bound {
 }
 
 /// The conclusion from all answers, if the upstream selects on `field`.
-pub(super) fn infer(evidence: &Evidence, field: &str) -> Bound {
+pub(super) fn infer(evidence: &Evidence, field: &str) -> BoundFinding {
     let (mut inclusive, mut exclusive, mut whole_second) = (None, None, None);
     for (call, probe, page) in evidence.pages() {
         let to = probe.window.to;
@@ -45,11 +45,11 @@ pub(super) fn infer(evidence: &Evidence, field: &str) -> Bound {
         }
     }
     match (inclusive, exclusive, whole_second) {
-        (Some(_), Some(_), _) | (_, Some(_), Some(_)) => Bound::Contradiction,
-        (_, None, Some(call)) => Bound::WholeSecond { call },
-        (Some(call), None, None) => Bound::Known { bound: UpperBound::Inclusive, call },
-        (None, Some(call), None) => Bound::Known { bound: UpperBound::Exclusive, call },
-        (None, None, None) => Bound::Unknown,
+        (Some(_), Some(_), _) | (_, Some(_), Some(_)) => BoundFinding::Contradiction,
+        (_, None, Some(call)) => BoundFinding::WholeSecond { call },
+        (Some(call), None, None) => BoundFinding::Known { bound: UpperBound::Inclusive, call },
+        (None, Some(call), None) => BoundFinding::Known { bound: UpperBound::Exclusive, call },
+        (None, None, None) => BoundFinding::Unknown,
     }
 }
 

@@ -23,18 +23,18 @@ const EXPIRY_NOTICE: Duration = Duration::from_hours(14 * 24);
 pub(super) struct Check {
     /// The key of the configuration that is checked.
     pub(super) name: &'static str,
-    pub(super) state: State,
+    pub(super) state: CheckState,
     pub(super) detail: String,
 }
 
 /// See [`Check::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum CheckState {
     Good,
     Wrong,
 }
 
-impl State {
+impl CheckState {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Good => "ok",
@@ -46,13 +46,13 @@ impl State {
 impl Check {
     fn new(name: &'static str, result: Result<String, String>) -> Self {
         match result {
-            Ok(detail) => Self { name, state: State::Good, detail },
-            Err(detail) => Self { name, state: State::Wrong, detail },
+            Ok(detail) => Self { name, state: CheckState::Good, detail },
+            Err(detail) => Self { name, state: CheckState::Wrong, detail },
         }
     }
 
     pub(super) fn to_json(&self) -> Value {
-        json!({ "name": self.name, "ok": self.state == State::Good, "detail": self.detail })
+        json!({ "name": self.name, "ok": self.state == CheckState::Good, "detail": self.detail })
     }
 }
 

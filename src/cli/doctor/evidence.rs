@@ -103,17 +103,17 @@ impl Window {
 
 /// What the upstream did with a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) outcome: Outcome,
+pub(super) struct ProbeAnswer {
+    pub(super) outcome: ProbeOutcome,
     /// Seconds by which this machine's clock was ahead of the `Date` of the answer; negative if it was behind.
     pub(super) clock_ahead: Option<i64>,
     /// The answer's rate-limit headers.
     pub(super) rate_limit: Option<RateLimitHeader>,
 }
 
-/// See [`Answer::outcome`].
+/// See [`ProbeAnswer::outcome`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum ProbeOutcome {
     /// A page of items.
     Page(SamplePage),
     /// 401: the token is refused. The text says with which message.
@@ -162,7 +162,7 @@ pub(super) struct Setup {
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
     pub(super) setup: Setup,
-    pub(super) exchanges: Vec<(Probe, Answer)>,
+    pub(super) exchanges: Vec<(Probe, ProbeAnswer)>,
 }
 
 impl Evidence {
@@ -177,7 +177,7 @@ impl Evidence {
     /// The calls that brought pages: each with its number from 0.
     pub(super) fn pages(&self) -> impl Iterator<Item = (usize, &Probe, &SamplePage)> {
         self.exchanges.iter().enumerate().filter_map(|(number, (probe, answer))| match &answer.outcome {
-            Outcome::Page(page) => Some((number, probe, page)),
+            ProbeOutcome::Page(page) => Some((number, probe, page)),
             _ => None,
         })
     }
@@ -201,8 +201,8 @@ impl Evidence {
     /// Whether the upstream accepts tokens of this form; `None` if that is not known.
     pub(super) fn accepts(&self, token: TokenForm) -> Option<bool> {
         self.exchanges.iter().filter(|(probe, _)| probe.token == token).find_map(|(_, answer)| match answer.outcome {
-            Outcome::Page(_) => Some(true),
-            Outcome::Unauthorized(_) => Some(false),
+            ProbeOutcome::Page(_) => Some(true),
+            ProbeOutcome::Unauthorized(_) => Some(false),
             _ => None,
         })
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::bound::{self, Bound};
-use super::evidence::{DOCUMENTED_LIMIT, Evidence, Outcome, SECOND};
+use super::bound::{self, BoundFinding};
+use super::evidence::{DOCUMENTED_LIMIT, Evidence, ProbeOutcome, SECOND};
 use super::field::{self, Field};
 use super::paging::{self, Limit, Order, Repeatability};
 use crate::config::{JtiMode, TokenScheme};
@@ -40,7 +40,7 @@ pub(super) struct Findings {
     /// The form of `jti` of the token that was accepted.
     pub(super) jti: Option<JtiMode>,
     pub(super) field: Field,
-    pub(super) bound: Bound,
+    pub(super) bound: BoundFinding,
     pub(super) order: Order,
     pub(super) page_limit: Limit,
     pub(super) default_limit: Limit,
@@ -62,7 +62,7 @@ impl Findings {
     /// The conclusions from all answers.
     pub(super) fn new(evidence: &Evidence) -> Self {
         let field = field::infer(evidence);
-        let bound = field.name().map_or(Bound::Unknown, |name| bound::infer(evidence, name));
+        let bound = field.name().map_or(BoundFinding::Unknown, |name| bound::infer(evidence, name));
         let mut findings = Self {
             credential: credential(evidence),
             schemes: schemes(evidence),
@@ -114,7 +114,7 @@ fn unknown(name: &'static str, evidence: impl Into<String>) -> Finding {
 }
 
 fn credential(evidence: &Evidence) -> Credential {
-    let is_refused = |outcome: &Outcome| matches!(outcome, Outcome::Unauthorized(_));
+    let is_refused = |outcome: &ProbeOutcome| matches!(outcome, ProbeOutcome::Unauthorized(_));
     if evidence.pages().next().is_some() {
         Credential::Works
     } else if evidence.exchanges.iter().any(|(_, answer)| is_refused(&answer.outcome)) {
@@ -126,10 +126,11 @@ fn credential(evidence: &Evidence) -> Credential {
 
 fn credential_line(evidence: &Evidence, credential: Credential) -> Finding {
     let last = evidence.exchanges.iter().rev().find_map(|(_, answer)| match &answer.outcome {
-        Outcome::Page(_) => None,
-        Outcome::Unauthorized(text) | Outcome::Invalid(text) | Outcome::RateLimited(text) | Outcome::Failed(text) => {
-            Some(text.as_str())
-        }
+        ProbeOutcome::Page(_) => None,
+        ProbeOutcome::Unauthorized(text)
+        | ProbeOutcome::Invalid(text)
+        | ProbeOutcome::RateLimited(text)
+        | ProbeOutcome::Failed(text) => Some(text.as_str()),
     });
     let said = last.unwrap_or("no call was made");
     match credential {
@@ -160,7 +161,7 @@ fn schemes(evidence: &Evidence) -> Schemes {
 
 fn scheme_line(evidence: &Evidence, schemes: Schemes) -> Finding {
     let refusal = evidence.exchanges.iter().enumerate().find_map(|(number, (_, answer))| match &answer.outcome {
-        Outcome::Unauthorized(text) => Some(format!("{text} ({})", call(number))),
+        ProbeOutcome::Unauthorized(text) => Some(format!("{text} ({})", call(number))),
         _ => None,
     });
     let refusal = refusal.unwrap_or_default();
@@ -203,21 +204,21 @@ fn field_line(evidence: &Evidence, field: &Field) -> Finding {
     }
 }
 
-fn bound_line(bound: Bound, field: &Field) -> Finding {
+fn bound_line(bound: BoundFinding, field: &Field) -> Finding {
     match bound {
-        Bound::Known { bound: UpperBound::Inclusive, call: number } => {
+        BoundFinding::Known { bound: UpperBound::Inclusive, call: number } => {
             known("upper_bound", "inclusive", format!("an item exactly at `to` came ({})", call(number)))
         }
-        Bound::Known { bound: UpperBound::Exclusive, call: number } => {
+        BoundFinding::Known { bound: UpperBound::Exclusive, call: number } => {
             known("upper_bound", "exclusive", format!("a known item exactly at `to` did not come ({})", call(number)))
         }
-        Bound::WholeSecond { call: number } => unknown(
+        BoundFinding::WholeSecond { call: number } => unknown(
             "upper_bound",
             format!("items after `to` came, within its second ({}); \"inclusive\" comes closest", call(number)),
         ),
-        Bound::Contradiction => unknown("upper_bound", "answers contradict each other"),
-        Bound::Unknown if field.name().is_none() => unknown("upper_bound", "it needs the field"),
-        Bound::Unknown => unknown(
+        BoundFinding::Contradiction => unknown("upper_bound", "answers contradict each other"),
+        BoundFinding::Unknown if field.name().is_none() => unknown("upper_bound", "it needs the field"),
+        BoundFinding::Unknown => unknown(
             "upper_bound",
             "no item that was seen has a timestamp of a whole second, in a second with few items; try a stream or a \
              time with more items",
@@ -299,7 +300,7 @@ fn clock_line(evidence: &Evidence) -> Finding {
 fn quota_line(evidence: &Evidence) -> Finding {
     const NAME: &str = "quota_signals";
     let refusal = evidence.exchanges.iter().enumerate().find_map(|(number, (_, answer))| match &answer.outcome {
-        Outcome::RateLimited(text) => Some(known(NAME, "refused", format!("{text} ({})", call(number)))),
+        ProbeOutcome::RateLimited(text) => Some(known(NAME, "refused", format!("{text} ({})", call(number)))),
         _ => None,
     });
     let header = evidence.exchanges.iter().rev().find_map(|(_, answer)| answer.rate_limit);

@@ -13,14 +13,14 @@ use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::evidence::{Answer, Evidence, Outcome, Probe, SampleItem, SamplePage, Setup, TokenForm};
+use super::evidence::{Evidence, Probe, ProbeAnswer, ProbeOutcome, SampleItem, SamplePage, Setup, TokenForm};
 use super::findings::Findings;
 use super::plan;
 use super::report::{Investigated, Subject};
 use crate::config::{AccountConfig, Config, JtiMode, SeriesSettings, TokenScheme};
 use crate::environment::Environment;
 use crate::paging::Item;
-use crate::quota::{AcquireError, CallPermit, QuotaManager, Role};
+use crate::quota::{AcquireError, CallPermit, QuotaManager, Role, StateFileError};
 use crate::request::{Filter, Priority, Requester, RunWaiters, Series};
 use crate::stack;
 use crate::token::mint::mint;
@@ -76,7 +76,7 @@ impl Investigation {
                 agentic: false,
             }),
             account,
-            quotas: stack::open_quotas(&with_modest_quota(config.clone()), environment)?,
+            quotas: open_ledger(config, environment)?,
             environment: environment.clone(),
             call_timeout: config.upstream.timeout,
             evidence: Evidence::new(setup),
@@ -89,7 +89,7 @@ impl Investigation {
         while let Some(probe) = plan::next_probe(&self.evidence) {
             match self.ask(&probe).await {
                 Ok(answer) => {
-                    let has_failed = matches!(answer.outcome, Outcome::Failed(_));
+                    let has_failed = matches!(answer.outcome, ProbeOutcome::Failed(_));
                     self.evidence.exchanges.push((probe, answer));
                     if has_failed {
                         sleep(FAILURE_PAUSE).await;
@@ -102,12 +102,15 @@ impl Investigation {
             }
         }
         self.quotas.leave().await;
+        if plan::has_given_up(&self.evidence) {
+            stopped = Some("several calls failed or were refused for the quota; try again later".to_owned());
+        }
         let calls = self.evidence.exchanges.len();
         Investigated { subject, findings: Findings::new(&self.evidence), calls, stopped }
     }
 
     /// Makes one call. The error says why it was not made.
-    async fn ask(&self, probe: &Probe) -> Result<Answer, String> {
+    async fn ask(&self, probe: &Probe) -> Result<ProbeAnswer, String> {
         let auth = self.auth(probe.token)?;
         let permit = self.permit().await?;
         let bounds = QueryBounds { from: probe.window.from, to: Bound::Second(probe.window.to) };
@@ -120,7 +123,7 @@ impl Investigation {
         settle(permit, &page, answer.as_ref().ok());
         let answer = answer.as_ref().ok();
         let ahead = answer.and_then(|answer| Some(answer.asked_at.as_seconds() - answer.date()?.as_seconds()));
-        Ok(Answer {
+        Ok(ProbeAnswer {
             outcome: outcome(page, answer),
             clock_ahead: ahead,
             rate_limit: answer.and_then(|answer| answer.rate_limit(now)),
@@ -138,11 +141,14 @@ impl Investigation {
                     let wait = print_duration_roughly(exhausted.retry_after);
                     return Err(format!("the quota is spent for another {wait}; try again then"));
                 }
-                // A gateway is the leader. The doctor asks it for a permit, and makes the call itself.
-                Err(AcquireError::NotLeader | AcquireError::Abandoned) => match scheduler.role().borrow().clone() {
-                    Role::Follower(leader) => scheduler.detach(&leader),
-                    Role::Leader | Role::Unknown => {}
-                },
+                Err(AcquireError::NotLeader | AcquireError::Abandoned) => {
+                    // The lock of the role must not be held while it changes.
+                    let role = scheduler.role().borrow().clone();
+                    // A gateway is the leader. The doctor asks it for a permit, and makes the call itself.
+                    if let Role::Follower(leader) = role {
+                        scheduler.detach(&leader);
+                    }
+                }
             }
             sleep(LEADER_PAUSE).await;
         }
@@ -166,6 +172,19 @@ impl Investigation {
         header.set_sensitive(true);
         Ok(header)
     }
+}
+
+/// Opens the ledger, of which a gateway may be using the file.
+fn open_ledger(config: &Config, environment: &Environment) -> anyhow::Result<QuotaManager> {
+    stack::open_quotas(&with_modest_quota(config.clone()), environment).map_err(|error| {
+        match error.downcast_ref::<StateFileError>() {
+            Some(StateFileError::InUse(_)) => error.context(
+                "a gateway is running whose ledger the doctor cannot share; stop it first, or let them share the quota \
+                 in Redis",
+            ),
+            _ => error,
+        }
+    })
 }
 
 /// The configuration with one call of each limit left to others, and more patience. Where replicas share the quota in
@@ -195,25 +214,25 @@ fn settle(permit: CallPermit, page: &Result<Page, UpstreamError>, answer: Option
     }
 }
 
-fn outcome(page: Result<Page, UpstreamError>, answer: Option<&RawAnswer>) -> Outcome {
+fn outcome(page: Result<Page, UpstreamError>, answer: Option<&RawAnswer>) -> ProbeOutcome {
     match page {
         Ok(page) => {
-            Outcome::Page(SamplePage { items: page.items.iter().map(sample).collect(), has_more: page.has_more })
+            ProbeOutcome::Page(SamplePage { items: page.items.iter().map(sample).collect(), has_more: page.has_more })
         }
-        Err(error @ UpstreamError::Unauthorized { .. }) => Outcome::Unauthorized(error.to_string()),
+        Err(error @ UpstreamError::Unauthorized { .. }) => ProbeOutcome::Unauthorized(error.to_string()),
         Err(error @ UpstreamError::Status { status, .. }) if matches!(status.as_u16(), 400 | 412 | 413 | 422) => {
-            Outcome::Invalid(error.to_string())
+            ProbeOutcome::Invalid(error.to_string())
         }
         Err(error @ UpstreamError::RateLimited { retry_after, .. }) => {
             let in_body = answer.and_then(RawAnswer::retry_after_in_body);
             let seconds = |wait: Duration| format!("{} s", wait.as_secs_f64());
-            Outcome::RateLimited(match (retry_after, in_body) {
+            ProbeOutcome::RateLimited(match (retry_after, in_body) {
                 (_, Some(wait)) => format!("{error}; retryAfterMs says {}", seconds(wait)),
                 (Some(wait), None) => format!("{error}; its headers say {}", seconds(wait)),
                 (None, None) => format!("{error}, and not for how long"),
             })
         }
-        Err(error) => Outcome::Failed(error.to_string()),
+        Err(error) => ProbeOutcome::Failed(error.to_string()),
     }
 }
 

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use self::investigation::Investigation;
-use self::report::{Report, Subject};
+use self::report::{DoctorReport, Subject};
 use super::output::print;
 use crate::config::{AccountConfig, Config, process_environment};
 use crate::environment::Environment;
@@ -72,16 +72,16 @@ pub async fn run(args: DoctorArgs) -> ExitCode {
 
 /// # Errors
 /// If the command was used wrongly, the configuration is at fault, or a gateway holds the ledger.
-async fn examine(args: &DoctorArgs) -> anyhow::Result<Report> {
+async fn examine(args: &DoctorArgs) -> anyhow::Result<DoctorReport> {
     let config = Config::load(args.config.as_deref(), process_environment())?;
     let environment = Environment::default();
     if args.offline {
-        return Ok(Report { upstream: None, checks: checks::run(&config, &environment).await });
+        return Ok(DoctorReport { upstream: None, checks: checks::run(&config, &environment).await });
     }
     let subject = subject(&config, args)?;
     let investigation = Investigation::new(&config, &subject, &environment)?;
     let checks = checks::run(&config, &environment).await;
-    Ok(Report { upstream: Some(investigation.run(subject).await), checks })
+    Ok(DoctorReport { upstream: Some(investigation.run(subject).await), checks })
 }
 
 /// The account and the stream that the arguments or the configuration name.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::evidence::{DOCUMENTED_LIMIT, Evidence, Outcome, Probe, Purpose, SamplePage};
+use super::evidence::{DOCUMENTED_LIMIT, Evidence, Probe, ProbeOutcome, Purpose, SamplePage};
 use super::field::Field;
 use crate::window::Timestamp;
 
@@ -77,7 +77,7 @@ pub(super) fn page_limit(evidence: &Evidence) -> Limit {
         return Limit::AtLeast { items: page.items.len(), call };
     }
     let refused = evidence.exchanges.iter().position(|(probe, answer)| {
-        probe.purpose == Purpose::LargeLimit && matches!(answer.outcome, Outcome::Invalid(_))
+        probe.purpose == Purpose::LargeLimit && matches!(answer.outcome, ProbeOutcome::Invalid(_))
     });
     refused.map_or(Limit::Unknown, |call| Limit::Refused { call })
 }
@@ -138,7 +138,7 @@ pub(super) fn repeatability(evidence: &Evidence) -> Repeatability {
 pub(super) fn spans(evidence: &Evidence) -> (Option<Duration>, Option<Duration>) {
     let accepted = evidence.pages().map(|(_, probe, _)| probe.window.span()).max();
     let refused = evidence.exchanges.iter().filter(|(probe, answer)| {
-        matches!(probe.purpose, Purpose::Search | Purpose::Span) && matches!(answer.outcome, Outcome::Invalid(_))
+        matches!(probe.purpose, Purpose::Search | Purpose::Span) && matches!(answer.outcome, ProbeOutcome::Invalid(_))
     });
     let refused = refused.map(|(probe, _)| probe.window.span()).filter(|span| accepted.is_none_or(|most| *span > most));
     (accepted, refused.min())

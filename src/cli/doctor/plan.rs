@@ -9,12 +9,16 @@
 
 use std::time::Duration;
 
-use super::bound::Bound;
-use super::evidence::{DOCUMENTED_LIMIT, Evidence, LARGE_LIMIT, Outcome, Probe, Purpose, TokenForm, Window};
+use super::bound::BoundFinding;
+use super::evidence::{
+    DOCUMENTED_LIMIT, Evidence, LARGE_LIMIT, Probe, ProbeOutcome, Purpose, SECOND, TokenForm, Window,
+};
 use super::paging::{Limit, Repeatability};
 use super::{bound, field, paging};
 use crate::config::JtiMode;
+use crate::window::Timestamp;
 
+const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// Spans that are searched for items, in this order.
@@ -28,13 +32,11 @@ const RESERVED_CALLS: usize = 2;
 
 /// The next probe; `None` if no further call is made.
 pub(super) fn next_probe(evidence: &Evidence) -> Option<Probe> {
-    let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed(_) | Outcome::RateLimited(_));
-    let failures = evidence.exchanges.iter().filter(|(_, answer)| failed(&answer.outcome)).count();
-    if evidence.calls_left() == 0 || failures >= MAX_FAILURES {
+    if evidence.calls_left() == 0 || has_given_up(evidence) {
         return None;
     }
     if let Some((probe, answer)) = evidence.exchanges.last()
-        && failed(&answer.outcome)
+        && is_failure(&answer.outcome)
         && !is_unusual(&probe.purpose)
     {
         return Some(probe.clone());
@@ -51,6 +53,15 @@ pub(super) fn next_probe(evidence: &Evidence) -> Option<Probe> {
         None => Some(scheme(evidence, other)),
         Some(_) => Some(probe),
     }
+}
+
+/// Whether so many calls have failed that no further one is made.
+pub(super) fn has_given_up(evidence: &Evidence) -> bool {
+    evidence.exchanges.iter().filter(|(_, answer)| is_failure(&answer.outcome)).count() >= MAX_FAILURES
+}
+
+fn is_failure(outcome: &ProbeOutcome) -> bool {
+    matches!(outcome, ProbeOutcome::Failed(_) | ProbeOutcome::RateLimited(_))
 }
 
 /// Whether a question may have been the reason of a failure, so that it is not asked again.
@@ -86,8 +97,8 @@ fn search(evidence: &Evidence, token: TokenForm) -> Option<Probe> {
     let answered = |window: Window| {
         let mut of_window = evidence.exchanges.iter().filter(|(probe, _)| probe.window == window && probe.offset == 0);
         of_window.find_map(|(_, answer)| match answer.outcome {
-            Outcome::Page(_) => Some(true),
-            Outcome::Invalid(_) => Some(false),
+            ProbeOutcome::Page(_) => Some(true),
+            ProbeOutcome::Invalid(_) => Some(false),
             _ => None,
         })
     };
@@ -139,7 +150,7 @@ fn of_large_window(evidence: &Evidence, purpose: Purpose, token: TokenForm, limi
 fn upper_bound(evidence: &Evidence, token: TokenForm) -> Option<Probe> {
     let field = field::infer(evidence);
     let name = field.name()?;
-    if bound::infer(evidence, name) != Bound::Unknown {
+    if bound::infer(evidence, name) != BoundFinding::Unknown {
         return None;
     }
     Some(probe(Purpose::UpperBound, token, bound::next_window(evidence, name)?))
@@ -148,13 +159,33 @@ fn upper_bound(evidence: &Evidence, token: TokenForm) -> Option<Probe> {
 /// More items, of which one may be able to tell the upper bound.
 fn more_items(evidence: &Evidence, token: TokenForm) -> Option<Probe> {
     let field = field::infer(evidence);
-    let is_needed = field.name().is_some_and(|name| bound::infer(evidence, name) == Bound::Unknown);
-    if !is_needed || evidence.calls_left() <= RESERVED_CALLS {
+    let name = field.name().filter(|name| bound::infer(evidence, name) == BoundFinding::Unknown)?;
+    if evidence.calls_left() <= RESERVED_CALLS {
         return None;
     }
     let window = evidence.large_window()?;
+    if let Some(window) = window_from_full_hour(evidence, name) {
+        return Some(probe(Purpose::Items, token, window));
+    }
     let offset = evidence.unread_offset(window)?;
     Some(Probe { offset, ..probe(Purpose::Items, token, window) })
+}
+
+/// A window that begins at a full hour, where timestamps of whole seconds are most likely, and that has about as many
+/// items as an answer holds. `None` if the items come in no order, so that it is not known how dense they are.
+fn window_from_full_hour(evidence: &Evidence, field: &str) -> Option<Window> {
+    let times = evidence.pages().map(|(_, _, page)| page.items.iter().filter_map(|item| item.times.get(field)));
+    let times: Vec<Timestamp> =
+        times.map(Iterator::collect::<Vec<_>>).max_by_key(Vec::len)?.into_iter().copied().collect();
+    if !times.is_sorted() && !times.is_sorted_by(|a, b| a >= b) {
+        return None;
+    }
+    let (first, last) = (times.iter().min()?, times.iter().max()?);
+    let span = last.since(*first).max(SECOND);
+    let asked = evidence.exchanges.iter().filter(|(probe, _)| probe.purpose == Purpose::Items).count();
+    let step = HOUR * u32::try_from(span.as_secs().div_ceil(HOUR.as_secs())).ok()?;
+    let from = evidence.setup.settled.floor_to(HOUR) - step * (u32::try_from(asked).ok()? + 1);
+    Some(Window { from, to: from + Duration::from_secs(span.as_secs()) })
 }
 
 fn repetition(evidence: &Evidence, token: TokenForm) -> Option<Probe> {

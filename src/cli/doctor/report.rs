@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::bound::Bound;
-use super::checks::{Check, State};
+use super::bound::BoundFinding;
+use super::checks::{Check, CheckState};
 use super::findings::{Credential, Findings, Schemes};
 use super::paging::Order;
 use crate::config::{Config, JtiMode, TokenScheme, UpperBound};
@@ -36,16 +36,16 @@ pub(super) struct Investigated {
 
 /// The whole report.
 #[derive(Clone, Debug)]
-pub(super) struct Report {
+pub(super) struct DoctorReport {
     /// `None` with `--offline`.
     pub(super) upstream: Option<Investigated>,
     pub(super) checks: Vec<Check>,
 }
 
-impl Report {
+impl DoctorReport {
     /// What is wrong, in words; empty if nothing is.
     pub(super) fn wrong(&self) -> Vec<String> {
-        let failed = self.checks.iter().filter(|check| check.state == State::Wrong);
+        let failed = self.checks.iter().filter(|check| check.state == CheckState::Wrong);
         let mut wrong: Vec<String> = failed.map(|check| format!("{}: {}", check.name, check.detail)).collect();
         if let Some(investigated) = &self.upstream {
             wrong.extend(investigated.wrong());
@@ -249,10 +249,10 @@ fn scheme_name(scheme: TokenScheme) -> &'static str {
     }
 }
 
-fn bound_name(bound: Bound) -> Option<&'static str> {
+fn bound_name(bound: BoundFinding) -> Option<&'static str> {
     match bound {
-        Bound::Known { bound: UpperBound::Inclusive, .. } => Some("inclusive"),
-        Bound::Known { bound: UpperBound::Exclusive, .. } => Some("exclusive"),
+        BoundFinding::Known { bound: UpperBound::Inclusive, .. } => Some("inclusive"),
+        BoundFinding::Known { bound: UpperBound::Exclusive, .. } => Some("exclusive"),
         _ => None,
     }
 }

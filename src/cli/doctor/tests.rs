@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::bound::Bound;
-use super::evidence::{Answer, Evidence, MAX_CALLS, Outcome, Probe, SampleItem, SamplePage, Setup, TokenForm};
+use super::bound::BoundFinding;
+use super::evidence::{
+    Evidence, MAX_CALLS, Probe, ProbeAnswer, ProbeOutcome, SampleItem, SamplePage, Setup, TokenForm,
+};
 use super::findings::{Credential, Findings, Schemes};
 use super::paging::{Limit, Order};
 use super::plan;
-use super::report::{Investigated, Report, Subject};
+use super::report::{DoctorReport, Investigated, Subject};
 use crate::config::{JtiMode, TokenScheme, UpperBound};
 use crate::window::Timestamp;
 
@@ -79,17 +81,17 @@ impl Model {
         all
     }
 
-    fn answer(&self, probe: &Probe, call: u64) -> Answer {
-        Answer { outcome: self.outcome(probe, call), clock_ahead: Some(0), rate_limit: None }
+    fn answer(&self, probe: &Probe, call: u64) -> ProbeAnswer {
+        ProbeAnswer { outcome: self.outcome(probe, call), clock_ahead: Some(0), rate_limit: None }
     }
 
-    fn outcome(&self, Probe { token, window, offset, limit, .. }: &Probe, call: u64) -> Outcome {
+    fn outcome(&self, Probe { token, window, offset, limit, .. }: &Probe, call: u64) -> ProbeOutcome {
         let has_scheme = self.scheme.is_none_or(|scheme| scheme == token.scheme);
         if !has_scheme || (self.enforces_jti && token.jti == JtiMode::Off) {
-            return Outcome::Unauthorized("401".to_owned());
+            return ProbeOutcome::Unauthorized("401".to_owned());
         }
         if self.longest_span.is_some_and(|longest| window.span() > longest) {
-            return Outcome::Invalid("412".to_owned());
+            return ProbeOutcome::Invalid("412".to_owned());
         }
         let [from, to] = [window.from, window.to].map(|bound| bound.as_nanos() / 1_000_000);
         let at = |item: &(i64, Option<i64>)| if self.field == START { Some(item.0) } else { item.1 };
@@ -112,7 +114,7 @@ impl Model {
             let end = end.map(|end| (Arc::from(END), Timestamp::from_millis(end)));
             SampleItem { id, digest: id, times: [start].into_iter().chain(end).collect::<BTreeMap<_, _>>() }
         };
-        Outcome::Page(SamplePage {
+        ProbeOutcome::Page(SamplePage {
             items: selected.into_iter().skip(offset).take(limit).map(sample).collect(),
             has_more,
         })
@@ -147,8 +149,8 @@ impl Model {
             assert_eq!(&**name, self.field, "{}", context());
         }
         match findings.bound {
-            Bound::Known { bound, .. } => assert_eq!(bound, self.bound, "{}", context()),
-            Bound::Unknown => {}
+            BoundFinding::Known { bound, .. } => assert_eq!(bound, self.bound, "{}", context()),
+            BoundFinding::Unknown => {}
             other => panic!("{other:?} {}", context()),
         }
         let order = match self.order {
@@ -187,9 +189,23 @@ fn every_personality_is_named_where_items_are_plenty() {
     for model in Model::personalities(&regular(300)) {
         let findings = model.investigate_rightly();
         assert!(findings.field.name().is_some() && findings.order != Order::Unknown, "{findings:#?}");
-        assert!(matches!(findings.bound, Bound::Known { .. }), "{findings:#?}");
+        assert!(matches!(findings.bound, BoundFinding::Known { .. }), "{findings:#?}");
         assert!(matches!(findings.page_limit, Limit::Exactly { items: 100, .. }), "{findings:#?}");
         assert!(matches!(findings.default_limit, Limit::Exactly { items: 100, .. }), "{findings:#?}");
+    }
+}
+
+#[test]
+fn full_hours_are_looked_at_where_items_are_dense() {
+    // Only the items at full hours have whole seconds, and they are far from the beginning of the first window.
+    let dense = (0..48 * 1200i64).map(|number| {
+        let start = NOW * 1000 - 3 * DAY_MS + number * 3000;
+        let start = if start % HOUR_MS < 3000 { start / HOUR_MS * HOUR_MS } else { start / 1000 * 1000 + 7 };
+        (start, Some(start + 61_003))
+    });
+    for bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
+        let findings = Model { bound, ..Model::new(dense.clone().collect()) }.investigate_rightly();
+        assert!(matches!(findings.bound, BoundFinding::Known { .. }), "{findings:#?}");
     }
 }
 
@@ -198,7 +214,7 @@ fn personality_is_named_where_items_are_few() {
     for model in Model::personalities(&regular(2)) {
         let findings = model.investigate_rightly();
         assert!(findings.field.name().is_some() && findings.order != Order::Unknown, "{findings:#?}");
-        assert!(matches!(findings.bound, Bound::Known { .. }), "{findings:#?}");
+        assert!(matches!(findings.bound, BoundFinding::Known { .. }), "{findings:#?}");
         assert!(!matches!(findings.page_limit, Limit::Exactly { .. }), "{findings:#?}");
     }
 }
@@ -208,7 +224,7 @@ fn nothing_is_known_where_there_are_no_items() {
     for model in Model::personalities(&[]) {
         let findings = model.investigate_rightly();
         assert!(findings.field.name().is_none() && findings.order == Order::Unknown, "{findings:#?}");
-        assert_eq!((findings.bound, findings.page_limit), (Bound::Unknown, Limit::Unknown));
+        assert_eq!((findings.bound, findings.page_limit), (BoundFinding::Unknown, Limit::Unknown));
     }
 }
 
@@ -218,7 +234,7 @@ fn items_of_one_time_tell_neither_field_nor_order() {
     for model in Model::personalities(&vec![(at, Some(at)); 500]) {
         let findings = model.investigate_rightly();
         assert!(findings.field.name().is_none(), "{findings:#?}");
-        assert_eq!((findings.bound, findings.order), (Bound::Unknown, Order::Unknown));
+        assert_eq!((findings.bound, findings.order), (BoundFinding::Unknown, Order::Unknown));
         assert!(matches!(findings.page_limit, Limit::Exactly { items: 100, .. }), "{findings:#?}");
     }
     // The same with ends elsewhere.
@@ -262,7 +278,7 @@ fn enforced_jti_is_found() {
 }
 
 /// An upstream that gives the same answer to all.
-fn always(outcome: &Outcome) -> (usize, Findings) {
+fn always(outcome: &ProbeOutcome) -> (usize, Findings) {
     let mut evidence = Evidence::new(Setup {
         token: TokenForm { scheme: TokenScheme::Bare, jti: JtiMode::Off },
         field: START.into(),
@@ -270,25 +286,27 @@ fn always(outcome: &Outcome) -> (usize, Findings) {
         settled: Timestamp::from_seconds(NOW - 86_400),
     });
     while let Some(probe) = plan::next_probe(&evidence) {
-        evidence.exchanges.push((probe, Answer { outcome: outcome.clone(), clock_ahead: None, rate_limit: None }));
+        evidence.exchanges.push((probe, ProbeAnswer { outcome: outcome.clone(), clock_ahead: None, rate_limit: None }));
     }
     (evidence.exchanges.len(), Findings::new(&evidence))
 }
 
 #[test]
 fn refused_credential_costs_one_call_for_each_form() {
-    let (calls, findings) = always(&Outcome::Unauthorized("401".to_owned()));
+    let (calls, findings) = always(&ProbeOutcome::Unauthorized("401".to_owned()));
     assert_eq!((calls, findings.credential, findings.schemes), (4, Credential::Refused, Schemes::Unknown));
-    for outcome in
-        [Outcome::Failed("x".to_owned()), Outcome::RateLimited("x".to_owned()), Outcome::Invalid("x".to_owned())]
-    {
+    for outcome in [
+        ProbeOutcome::Failed("x".to_owned()),
+        ProbeOutcome::RateLimited("x".to_owned()),
+        ProbeOutcome::Invalid("x".to_owned()),
+    ] {
         let (calls, findings) = always(&outcome);
         assert!(calls <= 4, "{calls}");
         assert_eq!(findings.credential, Credential::Unreachable);
     }
 }
 
-fn report(model: &Model, is_only_account: bool) -> Report {
+fn report(model: &Model, is_only_account: bool) -> DoctorReport {
     let (evidence, findings) = model.investigate();
     let subject = Subject {
         account: "acc-1".to_owned(),
@@ -300,7 +318,7 @@ fn report(model: &Model, is_only_account: bool) -> Report {
         bound: UpperBound::Inclusive,
     };
     let upstream = Some(Investigated { subject, findings, calls: evidence.exchanges.len(), stopped: None });
-    Report { upstream, checks: Vec::new() }
+    DoctorReport { upstream, checks: Vec::new() }
 }
 
 #[test]
@@ -334,7 +352,7 @@ fn whole_second_reading_of_to_is_no_bound() {
         [(second, end), (second + 400, end)]
     });
     let (_, findings) = Model { covers_second: true, ..Model::new(pairs.collect()) }.investigate();
-    assert!(matches!(findings.bound, Bound::WholeSecond { .. }), "{findings:#?}");
+    assert!(matches!(findings.bound, BoundFinding::WholeSecond { .. }), "{findings:#?}");
 }
 
 proptest! {

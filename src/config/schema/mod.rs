@@ -19,7 +19,7 @@ use super::table_reader::LoadContext;
 use super::value_tree::ConfigNode;
 use super::{Config, NamePatterns, validate};
 
-const DOCUMENTED: &str = include_str!("../../config/koregate.toml");
+const DOCUMENTED: &str = include_str!("../../../config/koregate.toml");
 
 /// A configuration in which every table with defaults is present, and in each only what has no default.
 const SMALLEST: &str = r#"
