@@ -82,7 +82,9 @@ impl DoctorReport {
             out.push_str("Nothing is wrong.\n");
         } else {
             out.push_str("Wrong\n");
-            wrong.iter().for_each(|wrong| write_line(&mut out, &format!("  {wrong}")));
+            for wrong in wrong {
+                write_line(&mut out, &format!("  {wrong}"));
+            }
         }
         out
     }
@@ -109,10 +111,14 @@ impl Investigated {
         }
         if !unknown.is_empty() {
             out.push_str("\nNot known\n");
-            unknown.iter().for_each(|finding| write_line(out, &format!("  {:<14} {}", finding.name, finding.evidence)));
+            for finding in unknown {
+                write_line(out, &format!("  {:<14} {}", finding.name, finding.evidence));
+            }
         }
         out.push_str("\nSettings\n");
-        self.settings().lines().for_each(|setting| write_line(out, format!("  {setting}").trim_end()));
+        for setting in self.settings().lines() {
+            write_line(out, format!("  {setting}").trim_end());
+        }
         out.push('\n');
     }
 

@@ -73,7 +73,7 @@ impl Model {
             for bound in [UpperBound::Inclusive, UpperBound::Exclusive] {
                 for field in [START, END] {
                     for scheme in [Some(TokenScheme::Bare), Some(TokenScheme::Bearer), None] {
-                        all.push(Self { order, bound, field, scheme, ..Self::new(items.to_vec()) });
+                        all.push(Self { field, bound, order, scheme, ..Self::new(items.to_vec()) });
                     }
                 }
             }

@@ -251,7 +251,10 @@ fn descriptions(documented: &str) -> BTreeMap<String, String> {
                 comment.clear();
             }
             is_pending = true;
-            comment = format!("{comment} {}", text.trim()).trim().to_owned();
+            if !comment.is_empty() {
+                comment.push(' ');
+            }
+            comment.push_str(text.trim());
             continue;
         }
         is_pending = false;
