@@ -111,7 +111,7 @@ async fn ask(authority: &str, end: Instant) -> anyhow::Result<()> {
     let answer = timeout_at(end, answer(authority)).await;
     let (status, body) =
         answer.map_err(|_| anyhow::anyhow!("{authority} does not answer in time")).and_then(|answer| answer)?;
-    anyhow::ensure!(status == StatusCode::OK, "not ready: {authority} answers {status}: {}", body.trim());
+    anyhow::ensure!(status.is_success(), "not ready: {authority} answers {status}: {}", body.trim());
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::NamePatterns;
-use super::schema::Described;
+use super::schema::described::Described;
 use super::value_tree::{ConfigNode, Value};
 use crate::units;
 
@@ -239,6 +239,12 @@ pub(super) trait Keyword: Copy + PartialEq + 'static {
     fn keyword(self) -> &'static str {
         let found = Self::KEYWORDS.iter().find(|(_, variant)| *variant == self);
         found.expect("every variant has a keyword, as the tests of `render` go through them all").0
+    }
+}
+
+impl<K: Keyword> Described for K {
+    fn schema() -> serde_json::Value {
+        json!({ "enum": K::KEYWORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>() })
     }
 }
 

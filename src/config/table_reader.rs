@@ -9,7 +9,7 @@ use super::error::{ConfigProblem, Origin};
 use super::keys;
 use super::keys::variable_name;
 use super::parse::ValueParser;
-use super::schema::{self, SchemaTree};
+use super::schema::described::{self, SchemaTree};
 use super::value_tree::{ConfigNode, Table, Value};
 
 /// The environment that secrets may come from, and the problems that were found.
@@ -125,15 +125,15 @@ impl<'a> TableReader<'a> {
 
     /// A reader of the table under `key`; `None` if the key is absent.
     pub(super) fn optional_table(&mut self, key: &'static str) -> Option<TableReader<'a>> {
-        let described = self.describe(key, schema::table).then(|| ConfigNode::empty(Origin::Nowhere));
-        let node = self.take(key).or(described)?;
+        let described_node = self.describe(key, described::table).then(|| ConfigNode::empty(Origin::Nowhere));
+        let node = self.take(key).or(described_node)?;
         Some(TableReader::new(self.context, self.path_of(key), node))
     }
 
     /// Readers of the tables in the list under `key`; `None` if the key is absent or not a list.
     pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<TableReader<'a>>> {
-        let described = self.describe(key, schema::list_of_tables).then(ConfigNode::list_of_one_empty_table);
-        let node = self.take(key).or(described)?;
+        let described_node = self.describe(key, described::list_of_tables).then(ConfigNode::list_of_one_empty_table);
+        let node = self.take(key).or(described_node)?;
         let origin = node.origin.clone();
         let items = match node.structured() {
             Ok(ConfigNode { value: Value::Array(items), .. }) => Ok(items),

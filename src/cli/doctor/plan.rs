@@ -1,4 +1,4 @@
-//! The next probe of the doctor, from the evidence so far. Pure.
+//! Which call the doctor makes next, by the evidence so far. Pure.
 //!
 //! 1. A token that the upstream accepts, in the configured form first; then, with the calls that search for items, the
 //!    other form.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::config::keys::ALL_KEYS;
-use crate::config::tests::documented_in_full;
+use crate::config::tests::{MINIMAL, UNUSUAL, documented_in_full};
 
 /// The schema of the key at `path`.
 fn of<'a>(schema: &'a Value, path: &str) -> &'a Value {
@@ -27,6 +27,7 @@ fn validate(toml: &str) -> Result<(), String> {
 fn documented_file_fits_the_schema() {
     validate(DOCUMENTED).unwrap();
     validate(&documented_in_full()).unwrap();
+    validate(&format!("{MINIMAL}{UNUSUAL}")).unwrap();
 }
 
 #[test]
