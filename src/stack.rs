@@ -15,7 +15,7 @@ use crate::retry::RetryLayer;
 use crate::token::TokenLayer;
 use crate::upstream::Client;
 
-pub use self::handles::Handles;
+pub use self::handles::{Handles, open_quotas};
 
 /// The service of the data plane. Never fails: every failure is an answer.
 pub type GatewayService = EdgeStage<ApiStage<CacheStage>>;

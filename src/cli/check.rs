@@ -4,8 +4,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
+use super::output::print;
 use crate::config;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 /// Validates the configuration and prints what is in force, with secrets redacted.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,21 +16,36 @@ pub struct CheckArgs {
     /// The configuration; without it, the environment alone.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Print one JSON object: `ok`, `errors`, each with `file`, `line`, `variable`, `key` and `message`, and `config`.
+    #[arg(long)]
+    pub json: bool,
+    /// Touch no network. `check` never does, with this flag or without; `doctor` is the command that does.
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// Prints the effective configuration on stdout: exit code 0. Or every fault on stderr, with its line or variable and
-/// its key: exit code 2.
+/// its key: exit code 2. With `--json`, either is one object on stdout.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    match Config::load(args.config.as_deref(), config::process_environment()) {
-        Ok(config) => {
-            // A closed stdout is no failure.
-            let _ = std::io::stdout().write_all(config.render().as_bytes());
-            ExitCode::SUCCESS
-        }
+    let loaded = Config::load(args.config.as_deref(), config::process_environment());
+    if args.json {
+        let code = print(&format!("{:#}\n", to_json(&loaded)));
+        return if loaded.is_ok() { code } else { ExitCode::from(2) };
+    }
+    match loaded {
+        Ok(config) => print(&config.render()),
         Err(error) => {
-            eprintln!("{error}");
+            // A closed stderr is no failure.
+            let _ = writeln!(std::io::stderr(), "{error}");
             ExitCode::from(2)
         }
+    }
+}
+
+fn to_json(loaded: &Result<Config, ConfigError>) -> Value {
+    match loaded {
+        Ok(config) => json!({ "ok": true, "errors": [], "config": config.to_json() }),
+        Err(error) => json!({ "ok": false, "errors": error.to_json(), "config": null }),
     }
 }
 
@@ -42,7 +60,7 @@ mod tests {
         std::fs::write(&secret, "hunter2").unwrap();
         let account =
             format!("account_id = \"a\"\nclient_id = \"c\"\nclient_secret = {{ file = '{}' }}", secret.display());
-        let args = CheckArgs { config: Some(file.clone()) };
+        let args = CheckArgs { config: Some(file.clone()), json: false, offline: true };
         for (toml, code) in [
             (format!("[[accounts]]\n{account}"), ExitCode::SUCCESS),
             (format!("[[account]]\n{account}"), ExitCode::from(2)),
@@ -50,5 +68,33 @@ mod tests {
             std::fs::write(&file, &toml).unwrap();
             assert_eq!(run(&args), code, "{toml}");
         }
+    }
+
+    #[test]
+    fn json_holds_the_configuration_or_its_faults() {
+        let account =
+            ["ACCOUNT_ID", "CLIENT_ID", "CLIENT_SECRET__ENV"].map(|key| format!("KOREGATE__ACCOUNTS__0__{key}"));
+        let mut environment: Vec<_> = account.into_iter().map(|name| (name, "SECRET".to_owned())).collect();
+        environment.push(("SECRET".to_owned(), "hunter2".to_owned()));
+        let object = to_json(&Config::load(None, environment.clone()));
+        assert_eq!((&object["ok"], &object["errors"]), (&json!(true), &json!([])));
+        assert_eq!(object["config"]["accounts"][0]["client_secret"], "[redacted]");
+        assert_eq!(object["config"]["window"]["chunk"], "1h");
+        assert!(!object.to_string().contains("hunter2"));
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("koregate.toml");
+        std::fs::write(&file, "[window]\nchunk = \"7h\"\n").unwrap();
+        environment.push(("KOREGATE__SERVER__LISTEN".to_owned(), "nowhere".to_owned()));
+        let object = to_json(&Config::load(Some(&file), environment));
+        assert_eq!((&object["ok"], &object["config"]), (&json!(false), &json!(null)));
+        let [chunk, listen] = &object["errors"].as_array().unwrap()[..] else { panic!("{object}") };
+        assert_eq!(
+            (&chunk["line"], &chunk["key"], &chunk["variable"]),
+            (&json!(2), &json!("window.chunk"), &json!(null))
+        );
+        assert!(chunk["file"].as_str().unwrap().ends_with("koregate.toml"));
+        assert_eq!((&listen["line"], &listen["variable"]), (&json!(null), &json!("KOREGATE__SERVER__LISTEN")));
+        assert!(listen["message"].as_str().unwrap().contains("nowhere"));
     }
 }

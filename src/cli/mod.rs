@@ -2,7 +2,11 @@
 
 pub mod check;
 pub mod demo;
+pub mod doctor;
+pub mod generate;
+pub mod health;
 pub mod key;
+mod output;
 pub mod serve;
 pub mod simulate;
 pub mod token;
@@ -20,7 +24,7 @@ use crate::telemetry;
 pub struct Cli {
     /// How much to log: off, error, warn, info, debug or trace.
     ///
-    /// The default is info, and warn for the demo, whose screen is its own.
+    /// The default is info, warn for the demo, whose screen is its own, and error for doctor.
     #[arg(long, global = true, env = "KOREGATE_LOG", value_name = "LEVEL")]
     pub log: Option<LevelFilter>,
     /// Command to run.
@@ -43,11 +47,27 @@ pub enum CliCommand {
     Key(key::KeyArgs),
     /// Run a simulator of the upstream.
     Simulate(Box<simulate::SimulateArgs>),
+    /// Find out how the upstream behaves, and check Redis, the disk and certificates.
+    Doctor(doctor::DoctorArgs),
+    /// Ask a gateway whether it is ready.
+    Health(health::HealthArgs),
+    /// Wait until a gateway is ready.
+    Wait(health::WaitArgs),
+    /// Print the JSON Schema of the configuration.
+    Schema,
+    /// Print the completions for a shell.
+    Completions(generate::CompletionsArgs),
+    /// Write the manual pages to a directory.
+    Man(generate::ManArgs),
 }
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> ExitCode {
-    let usual = if matches!(cli.command, CliCommand::Demo(_)) { LevelFilter::WARN } else { LevelFilter::INFO };
+    let usual = match cli.command {
+        CliCommand::Demo(_) => LevelFilter::WARN,
+        CliCommand::Doctor(_) => LevelFilter::ERROR,
+        _ => LevelFilter::INFO,
+    };
     telemetry::init_logs(cli.log.unwrap_or(usual));
     let code = match cli.command {
         CliCommand::Demo(args) => finish(demo::run(args).await),
@@ -56,6 +76,12 @@ pub async fn run(cli: Cli) -> ExitCode {
         CliCommand::Token(args) => token::run(&args),
         CliCommand::Key(args) => key::run(&args),
         CliCommand::Simulate(args) => finish(simulate::run(*args).await),
+        CliCommand::Doctor(args) => doctor::run(args).await,
+        CliCommand::Health(args) => health::run(args).await,
+        CliCommand::Wait(args) => health::wait(args).await,
+        CliCommand::Schema => generate::schema(),
+        CliCommand::Completions(args) => generate::completions(&args),
+        CliCommand::Man(args) => generate::man(&args),
     };
     telemetry::write_out_logs();
     code

@@ -36,6 +36,25 @@ pub(super) struct ConfigProblem {
     pub(super) message: String,
 }
 
+impl ConfigProblem {
+    fn to_json(&self) -> serde_json::Value {
+        let Self { origin, key, message } = self;
+        let (file, line, variable) = match origin {
+            Origin::File { path, line } => (Some(path), *line, None),
+            Origin::Variable(name) => (None, None, Some(name)),
+            Origin::Nowhere => (None, None, None),
+        };
+        let key = Some(key).filter(|key| !key.is_empty());
+        serde_json::json!({
+            "file": file.map(|file| &**file),
+            "line": line,
+            "variable": variable.map(|name| &**name),
+            "key": key,
+            "message": message,
+        })
+    }
+}
+
 impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, key, message } = self;
@@ -61,6 +80,12 @@ impl ConfigError {
             Origin::Variable(_) | Origin::Nowhere => (1, 0),
         });
         Self { problems }
+    }
+
+    /// The problems as a JSON list of objects: `file` and `line`, or `variable`; `key`, and `message`. What is not known
+    /// is null.
+    pub fn to_json(&self) -> serde_json::Value {
+        self.problems.iter().map(ConfigProblem::to_json).collect()
     }
 }
 

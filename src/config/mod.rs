@@ -9,6 +9,7 @@
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
+//! - `schema` makes the JSON Schema of a configuration from what the readers read,
 //! - `error` describes problems, and `render` prints a configuration without secrets,
 //! - `fuzz` is a fuzz target.
 
@@ -21,6 +22,7 @@ mod load;
 mod parse;
 mod redis_url;
 mod render;
+mod schema;
 mod secret;
 mod series_settings;
 mod table_reader;

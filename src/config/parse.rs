@@ -5,9 +5,31 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::NamePatterns;
+use super::schema::described::Described;
 use super::value_tree::{ConfigNode, Value};
 use crate::units;
+
+/// A parser of a single value. A function is one if the schema of its values is known by their type.
+pub(super) trait ValueParser<T> {
+    /// The value of `node`, or a message that says what to write instead.
+    fn parse(self, node: &ConfigNode) -> Result<T, String>;
+
+    /// JSON Schema of the values that are accepted, as far as a schema can say it.
+    fn schema(&self) -> serde_json::Value;
+}
+
+impl<T: Described, F: FnOnce(&ConfigNode) -> Result<T, String>> ValueParser<T> for F {
+    fn parse(self, node: &ConfigNode) -> Result<T, String> {
+        self(node)
+    }
+
+    fn schema(&self) -> serde_json::Value {
+        T::schema()
+    }
+}
 
 /// A value for an error message: quoted, escaped, and cut to 40 characters. Not for keys that take a secret.
 fn quoted(text: &str) -> String {
@@ -111,8 +133,16 @@ pub(super) fn size_within(range: RangeInclusive<u32>) -> impl Fn(&ConfigNode) ->
 }
 
 /// A whole number within `range`.
-pub(super) fn integer(range: RangeInclusive<u32>) -> impl Fn(&ConfigNode) -> Result<u32, String> {
-    move |node| {
+pub(super) fn integer(range: RangeInclusive<u32>) -> IntegerWithin {
+    IntegerWithin(range)
+}
+
+/// See [`integer`].
+pub(super) struct IntegerWithin(RangeInclusive<u32>);
+
+impl ValueParser<u32> for IntegerWithin {
+    fn parse(self, node: &ConfigNode) -> Result<u32, String> {
+        let Self(range) = self;
         let expected = || format!("it must be a whole number from {} to {}", range.start(), range.end());
         let number = match &node.value {
             Value::Integer(number) => *number,
@@ -122,11 +152,23 @@ pub(super) fn integer(range: RangeInclusive<u32>) -> impl Fn(&ConfigNode) -> Res
         let within = u32::try_from(number).ok().filter(|number| range.contains(number));
         within.ok_or_else(|| format!("is {number}; {}", expected()))
     }
+
+    fn schema(&self) -> serde_json::Value {
+        json!({ "type": "integer", "minimum": self.0.start(), "maximum": self.0.end() })
+    }
 }
 
 /// A number within `range`, such as `0.2`.
-pub(super) fn share(range: RangeInclusive<f64>) -> impl Fn(&ConfigNode) -> Result<f64, String> {
-    move |node| {
+pub(super) fn share(range: RangeInclusive<f64>) -> ShareWithin {
+    ShareWithin(range)
+}
+
+/// See [`share`].
+pub(super) struct ShareWithin(RangeInclusive<f64>);
+
+impl ValueParser<f64> for ShareWithin {
+    fn parse(self, node: &ConfigNode) -> Result<f64, String> {
+        let Self(range) = self;
         let expected = || format!("it must be a number from {} to {}", range.start(), range.end());
         let share = match &node.value {
             Value::Float(share) => *share,
@@ -136,6 +178,10 @@ pub(super) fn share(range: RangeInclusive<f64>) -> impl Fn(&ConfigNode) -> Resul
             _ => return Err(format!("is {}; {}", node.kind(), expected())),
         };
         if range.contains(&share) { Ok(share) } else { Err(format!("is {share}; {}", expected())) }
+    }
+
+    fn schema(&self) -> serde_json::Value {
+        json!({ "type": "number", "minimum": self.0.start(), "maximum": self.0.end() })
     }
 }
 
@@ -193,6 +239,12 @@ pub(super) trait Keyword: Copy + PartialEq + 'static {
     fn keyword(self) -> &'static str {
         let found = Self::KEYWORDS.iter().find(|(_, variant)| *variant == self);
         found.expect("every variant has a keyword, as the tests of `render` go through them all").0
+    }
+}
+
+impl<K: Keyword> Described for K {
+    fn schema() -> serde_json::Value {
+        json!({ "enum": K::KEYWORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>() })
     }
 }
 

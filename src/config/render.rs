@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use super::parse::Keyword as _;
 use super::{
     AccountConfig, CallerConfig, Config, DiskConfig, EncryptionKeys, FreshnessTier, NamePatterns, RedisConfig,
-    SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, redis_url,
+    SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, redis_url, schema,
 };
 use crate::hex;
 use crate::units::{print_duration, print_size};
@@ -17,6 +17,11 @@ use crate::window::Retention;
 const REDACTED: &str = "[redacted]";
 
 impl Config {
+    /// What [`render`](Self::render) prints, as JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        schema::parse_toml(&self.render())
+    }
+
     /// TOML with every key in effect, defaults included. Secrets and the password of Redis are printed as `[redacted]`,
     /// and digests of API keys as their first eight digits, so the text does not load as it is.
     pub fn render(&self) -> String {

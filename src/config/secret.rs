@@ -8,6 +8,7 @@ use std::io;
 use secrecy::SecretString;
 
 use super::error::Origin;
+use super::schema::described;
 use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::{ConfigNode, Value};
 use super::{RedisUrl, parse};
@@ -17,6 +18,7 @@ const SECRET_EXPECTED: &str = "write { file = \"/path/of/the/secret\" } or { env
 impl TableReader<'_> {
     /// The secret that `key` refers to; `None` if the key is absent. A literal is reported.
     pub(super) fn optional_secret(&mut self, key: &'static str) -> Option<SecretString> {
+        self.describe(key, described::secret);
         let node = self.take(key)?;
         if is_literal(&node) {
             self.report(key, format!("a secret is not written down here; {SECRET_EXPECTED}"));
@@ -34,6 +36,7 @@ impl TableReader<'_> {
     /// The URL of Redis under `key`: a literal or, because the URL may contain a password, a reference to a secret.
     pub(super) fn required_redis_url(&mut self, key: &'static str) -> Option<SecretString> {
         self.require_key(key);
+        self.describe(key, described::text_or_secret);
         let node = self.take(key)?;
         let url = if is_literal(&node) {
             match parse::text(&node, "a URL such as \"redis://127.0.0.1:6379\"") {

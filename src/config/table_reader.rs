@@ -8,6 +8,8 @@ use std::{fs, io};
 use super::error::{ConfigProblem, Origin};
 use super::keys;
 use super::keys::variable_name;
+use super::parse::ValueParser;
+use super::schema::described::{self, SchemaTree};
 use super::value_tree::{ConfigNode, Table, Value};
 
 /// The environment that secrets may come from, and the problems that were found.
@@ -17,12 +19,24 @@ pub(super) struct LoadContext {
     /// Reads a file that `{ file = "…" }` names.
     pub(super) read_file: fn(&str) -> io::Result<String>,
     problems: RefCell<Vec<ConfigProblem>>,
+    /// The schema of the keys that are read; `None` outside of [`Config::schema`](super::Config::schema).
+    schema: Option<RefCell<SchemaTree>>,
 }
 
 impl LoadContext {
     /// A context without problems.
     pub(super) fn new(environment: BTreeMap<String, String>) -> Self {
-        Self { environment, read_file: |path| fs::read_to_string(path), problems: RefCell::default() }
+        Self { environment, read_file: |path| fs::read_to_string(path), problems: RefCell::default(), schema: None }
+    }
+
+    /// A context in which readers describe the keys that they read, and take every table as present.
+    pub(super) fn describing() -> Self {
+        Self { schema: Some(RefCell::default()), ..Self::new(BTreeMap::new()) }
+    }
+
+    /// The schema of the keys that were read; empty unless the context is [`describing`](Self::describing).
+    pub(super) fn into_schema(self) -> SchemaTree {
+        self.schema.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Adds a problem of `key`, written at `origin`.
@@ -75,37 +89,28 @@ impl<'a> TableReader<'a> {
     }
 
     /// The value of `key`, or `default` if the key is absent or its value is reported as a problem.
-    pub(super) fn value_or<T>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        read: impl FnOnce(&ConfigNode) -> Result<T, String>,
-    ) -> T {
-        self.optional(key, read).unwrap_or(default)
+    pub(super) fn value_or<T>(&mut self, key: &'static str, default: T, parser: impl ValueParser<T>) -> T {
+        self.optional(key, parser).unwrap_or(default)
     }
 
     /// The value of `key`; `None` if the key is absent or its value is reported as a problem.
-    pub(super) fn optional<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnOnce(&ConfigNode) -> Result<T, String>,
-    ) -> Option<T> {
+    pub(super) fn optional<T>(&mut self, key: &'static str, parser: impl ValueParser<T>) -> Option<T> {
+        self.describe(key, || parser.schema());
         let node = self.take(key)?;
-        read(&node).map_err(|message| self.context.report(node.origin, self.path_of(key), message)).ok()
+        parser.parse(&node).map_err(|message| self.context.report(node.origin, self.path_of(key), message)).ok()
     }
 
     /// The value of `key`, whose absence is reported.
-    pub(super) fn required<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnOnce(&ConfigNode) -> Result<T, String>,
-    ) -> Option<T> {
+    pub(super) fn required<T>(&mut self, key: &'static str, parser: impl ValueParser<T>) -> Option<T> {
         self.require_key(key);
-        self.optional(key, read)
+        self.optional(key, parser)
     }
 
     /// Reports `key` as missing if it is absent.
     pub(super) fn require_key(&self, key: &'static str) {
+        if let Some(schema) = &self.context.schema {
+            schema.borrow_mut().require(&self.path_of(key));
+        }
         if self.is_table && !self.table.contains_key(key) {
             self.report(key, "is missing");
         }
@@ -120,13 +125,15 @@ impl<'a> TableReader<'a> {
 
     /// A reader of the table under `key`; `None` if the key is absent.
     pub(super) fn optional_table(&mut self, key: &'static str) -> Option<TableReader<'a>> {
-        let node = self.take(key)?;
+        let described_node = self.describe(key, described::table).then(|| ConfigNode::empty(Origin::Nowhere));
+        let node = self.take(key).or(described_node)?;
         Some(TableReader::new(self.context, self.path_of(key), node))
     }
 
     /// Readers of the tables in the list under `key`; `None` if the key is absent or not a list.
     pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<TableReader<'a>>> {
-        let node = self.take(key)?;
+        let described_node = self.describe(key, described::list_of_tables).then(ConfigNode::list_of_one_empty_table);
+        let node = self.take(key).or(described_node)?;
         let origin = node.origin.clone();
         let items = match node.structured() {
             Ok(ConfigNode { value: Value::Array(items), .. }) => Ok(items),
@@ -136,6 +143,13 @@ impl<'a> TableReader<'a> {
         let items = items.map_err(|message| self.context.report(origin, self.path_of(key), message)).ok()?;
         let reader = |(i, item)| TableReader::new(self.context, format!("{}[{i}]", self.path_of(key)), item);
         Some(items.into_iter().enumerate().map(reader).collect())
+    }
+
+    /// Adds `key` to the schema, if the context makes one; returns whether it does.
+    pub(super) fn describe(&self, key: &'static str, schema: impl FnOnce() -> serde_json::Value) -> bool {
+        let Some(tree) = &self.context.schema else { return false };
+        tree.borrow_mut().insert(&self.path_of(key), schema());
+        true
     }
 
     /// Removes and returns the node under `key`, and marks the key as known.

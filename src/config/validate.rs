@@ -96,7 +96,7 @@ fn admin(mut table: TableReader<'_>) -> AdminConfig {
 }
 
 fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {
-    let base_url = table.value_or("base_url", Uri::from_static("https://platform.kore.ai"), |node| {
+    let base_url = table.value_or("base_url", Uri::from_static("https://platform.kore.ai"), |node: &ConfigNode| {
         url::base_url(parse::text(node, "a URL such as \"https://platform.kore.ai\"")?)
     });
     let timeout = table.value_or("timeout", 30 * SECOND, parse::positive_duration);

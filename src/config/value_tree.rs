@@ -39,6 +39,11 @@ impl ConfigNode {
         Self { origin, value: Value::Table(Table::new()) }
     }
 
+    /// A list of one empty table, written nowhere.
+    pub(super) fn list_of_one_empty_table() -> Self {
+        Self { origin: Origin::Nowhere, value: Value::Array(vec![Self::empty(Origin::Nowhere)]) }
+    }
+
     /// Parses the TOML `text` of the file that errors name `path`.
     pub(super) fn from_file(path: &Arc<str>, text: &str) -> Result<Self, ConfigProblem> {
         let at = |offset: Option<usize>| Origin::File {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::parse::Keyword;
 use super::table_reader::TableReader;
+use super::value_tree::ConfigNode;
 use super::{FreshnessTier, NamePatterns, StreamConfig, UpperBound, WindowConfig, WindowOverrides, parse};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ pub(super) fn global(mut table: TableReader<'_>) -> WindowConfig {
         upper_bound: upper_bound.unwrap_or(UpperBound::Inclusive),
         settle_after: settle_after.unwrap_or(DAY),
         freshness: freshness.unwrap_or_else(default_freshness),
-        chunk: table.value_or("chunk", HOUR, |node| {
+        chunk: table.value_or("chunk", HOUR, |node: &ConfigNode| {
             let chunk = parse::whole_seconds(node)?;
             // Chunks are aligned to midnight, so a day must consist of whole chunks.
             if chunk > DAY || !DAY.as_secs().is_multiple_of(chunk.as_secs()) {
@@ -74,7 +75,7 @@ fn stream(mut table: TableReader<'_>, allowed: &NamePatterns, seen: &mut HashSet
 /// The keys that `[window]` and the table `window` of an account or of a stream share.
 fn settings(table: &mut TableReader<'_>) -> WindowOverrides {
     WindowOverrides {
-        field: table.optional("field", |node| parse::label(node).map(Into::into)),
+        field: table.optional("field", |node: &ConfigNode| parse::label(node).map(Arc::from)),
         upper_bound: table.optional("upper_bound", parse::keyword),
         settle_after: table.optional("settle_after", parse::duration),
         freshness: freshness(table),

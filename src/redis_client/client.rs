@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::command::ClusterNode;
 use super::connection::Connection;
 use super::connector::Connector;
+use super::memory_policy::advice_from_info;
 use super::{Command, ConnectionError, Health, Reply, Script, Subscription};
 use crate::config;
 use crate::network::Network;
@@ -87,6 +88,16 @@ impl RedisClient {
             other => Err(other.fault()),
         };
         replies.iter().map(count).sum()
+    }
+
+    /// Whether all masters answer, and the advice for the memory settings of the first one that needs any.
+    ///
+    /// # Errors
+    /// If a node does not answer.
+    pub async fn memory_advice(&self) -> Result<Option<&'static str>, ConnectionError> {
+        let command = |node| Command::new("INFO").arg("memory").at(node);
+        let replies = self.run(self.masters().await?.into_iter().map(command).collect()).await?;
+        Ok(replies.iter().find_map(advice_from_info))
     }
 
     /// Whether there are several masters, each with its own keys.

@@ -9,7 +9,11 @@ use super::{Command, Reply};
 /// taken to have the same.
 pub(super) async fn memory_advice(connection: &RawConnection, deadline: Instant) -> Option<&'static str> {
     let (limit, policy) = memory_settings(connection, deadline).await?;
-    match (limit, policy.as_str()) {
+    advice(limit, &policy)
+}
+
+fn advice(limit: u64, policy: &str) -> Option<&'static str> {
+    match (limit, policy) {
         (0, _) => Some("no maxmemory is set, so it grows until the machine has none left: set maxmemory"),
         (_, "noeviction") => {
             Some("maxmemory-policy is noeviction, so it refuses writes once it is full: set it to volatile-lru")
@@ -34,8 +38,19 @@ async fn memory_settings(connection: &RawConnection, deadline: Instant) -> Optio
         return Some((limit.parse().ok()?, setting("maxmemory-policy").await?));
     }
     let info = connection.run_anywhere(&Command::new("INFO").arg("memory"), deadline).await?;
+    settings_in_info(&info)
+}
+
+/// The settings in the reply to `INFO memory`.
+fn settings_in_info(info: &Reply) -> Option<(u64, String)> {
     let Reply::Bytes(info) = info else { return None };
-    let info = String::from_utf8_lossy(&info);
+    let info = String::from_utf8_lossy(info);
     let member = |name| info.lines().find_map(|line| line.strip_prefix(name));
     Some((member("maxmemory:")?.parse().ok()?, member("maxmemory_policy:")?.to_owned()))
+}
+
+/// The same advice from the reply to `INFO memory`.
+pub(super) fn advice_from_info(info: &Reply) -> Option<&'static str> {
+    let (limit, policy) = settings_in_info(info)?;
+    advice(limit, &policy)
 }

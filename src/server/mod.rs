@@ -1,6 +1,7 @@
 //! The server: starts the stack on its listeners, and the graceful drain that ends it without breaking a response off.
 //!
 //! - `listener` accepts connections and serves them; `tls` makes the acceptor of its TLS,
+//! - `certificate_validity` says how long a certificate is valid,
 //! - `connections` limits connections, `open_files` raises the limit of open files that bounds them,
 //! - `head_meter` limits the memory of request heads,
 //! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,
@@ -8,6 +9,7 @@
 //! - `linger` closes connections whose clients are still sending,
 //! - `heap` returns memory to the system after a peak.
 
+mod certificate_validity;
 mod connections;
 mod head_meter;
 mod heap;
@@ -33,7 +35,7 @@ use self::stalled_writes::StalledWrites;
 use crate::admin::{Admin, AdminService};
 use crate::api::RequestMemory;
 use crate::clock::Clock;
-use crate::config::{Config, ServerLimits};
+use crate::config::{Config, ServerLimits, ServerTlsConfig};
 use crate::stack::Stack;
 
 /// The longest that aborted connections may take to end.
@@ -47,6 +49,17 @@ const BYTES_PER_CONNECTION: u64 = 12 << 10;
 const ADMIN_REQUEST_MEMORY: u64 = 1 << 20;
 /// Maximum bytes of memory for responses of the admin listener that clients do not read.
 const ADMIN_SEND_MEMORY: u64 = 16 << 20;
+
+pub use self::certificate_validity::Validity;
+
+/// The validity of the gateway's certificate, after everything that the start of the gateway checks of its TLS.
+///
+/// # Errors
+/// If a file cannot be read, the key does not fit the certificate, or the certificate cannot be parsed.
+pub fn certificate_validity(config: &ServerTlsConfig) -> anyhow::Result<Validity> {
+    tls::acceptor(config)?;
+    Validity::of(&tls::certificate(config)?).context("server.tls.cert: the certificate cannot be parsed")
+}
 
 /// A gateway that runs until it is drained.
 pub struct Gateway {

@@ -37,6 +37,14 @@ pub(super) fn acceptor(config: &ServerTlsConfig) -> anyhow::Result<TlsAcceptor> 
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// The certificate of the gateway itself: the first of the chain.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(super) fn certificate(config: &ServerTlsConfig) -> anyhow::Result<CertificateDer<'static>> {
+    certificates(&config.cert)?.into_iter().next().context("server.tls.cert: no certificate in it")
+}
+
 fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let certificates = CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>()?;
     anyhow::ensure!(!certificates.is_empty(), "no certificate in it");

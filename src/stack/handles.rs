@@ -53,7 +53,7 @@ impl Handles {
         let series_settings = SeriesSettings::new(&config.window, &config.accounts);
         let disk = config.cache.disk.as_ref().map(|disk| DiskTier::new(disk, &series_settings, cipher));
         let disk = disk.map(|disk| (disk, config.quota.state_file.as_deref()));
-        let quotas = open_quotas(config, mailbox.as_ref(), environment)?;
+        let quotas = share_quotas(config, mailbox.as_ref(), environment)?;
         Ok(Self {
             callers: Callers::new(&config.callers),
             drain_timeout: DrainTimeout::default(),
@@ -78,8 +78,20 @@ fn open_mailbox(redis: &RedisConfig, cipher: Arc<Cipher>, environment: &Environm
     Ok(Mailbox::new(me, RedisClient::new(redis, &environment.network)?, &redis.prefix, cipher))
 }
 
+/// The quota of each account alone, for a command that makes calls beside gateways: shared with them if there is Redis.
+/// With Redis, it must be called on a Tokio runtime.
+///
+/// # Errors
+/// As [`Handles::new`].
+pub fn open_quotas(config: &Config, environment: &Environment) -> anyhow::Result<QuotaManager> {
+    let cipher = Arc::new(cipher(&config.cache.encryption)?);
+    let redis = config.cache.redis.as_ref();
+    let mailbox = redis.map(|redis| open_mailbox(redis, cipher, environment)).transpose()?;
+    Ok(share_quotas(config, mailbox.as_ref(), environment)?)
+}
+
 /// The quota of each account, shared with other replicas if there is a mailbox.
-fn open_quotas(
+fn share_quotas(
     config: &Config,
     mailbox: Option<&Mailbox>,
     environment: &Environment,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
@@ -19,13 +19,12 @@ use super::body::BodyError;
 use super::connector::UpstreamConnector;
 use super::error::UpstreamError;
 use super::page::Page;
-use super::rate_limit_headers::RateLimitHeader;
-use super::{PageRequest, error_response, tls};
+use super::raw_call::{RawAnswer, RawRequest};
+use super::{PageRequest, tls};
 use crate::clock::Clock;
 use crate::config;
 use crate::network::Network;
 use crate::telemetry;
-use crate::window::Timestamp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters that are not percent-encoded in a path segment (RFC 3986, 3.3, without the sub-delimiters).
@@ -78,14 +77,15 @@ impl Client {
 
     fn request(
         &self,
-        AuthorizedRequest { page, auth }: AuthorizedRequest,
+        RawRequest { series, bounds, offset, limit, auth }: RawRequest,
     ) -> Result<Request<Full<Bytes>>, http::Error> {
-        let series = &page.series;
         let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("from", &super::Bound::Second(page.bounds.from).to_string());
-        query.append_pair("to", &page.bounds.to.to_string());
-        query.append_pair("offset", &page.offset.to_string());
-        query.append_pair("limit", &page.limit.to_string());
+        query.append_pair("from", &super::Bound::Second(bounds.from).to_string());
+        query.append_pair("to", &bounds.to.to_string());
+        query.append_pair("offset", &offset.to_string());
+        if let Some(limit) = limit {
+            query.append_pair("limit", &limit.to_string());
+        }
         if series.agentic {
             query.append_pair("includeAgenticData", "true");
         }
@@ -111,6 +111,20 @@ impl Client {
     }
 
     async fn fetch(self, request: AuthorizedRequest) -> Result<Page, UpstreamError> {
+        let AuthorizedRequest { page: PageRequest { series, bounds, offset, limit, .. }, auth } = request;
+        let answer = self.exchange(RawRequest { series, bounds, offset, limit: Some(limit), auth }).await?;
+        let date = answer.date();
+        if let Some(is_wrong) = date.and_then(|date| self.clock.compare(answer.asked_at, date)) {
+            telemetry::clock_wrong(is_wrong);
+        }
+        answer.page(self.clock.now())
+    }
+
+    /// Makes one call, without a timeout of its own.
+    ///
+    /// # Errors
+    /// If there is no whole answer.
+    pub async fn exchange(&self, request: RawRequest) -> Result<RawAnswer, UpstreamError> {
         let request = self.request(request).map_err(|_| UpstreamError::Connect)?;
         let asked_at = self.clock.now();
         let response = self
@@ -119,33 +133,12 @@ impl Client {
             .await
             .map_err(|error| if error.is_connect() { UpstreamError::Connect } else { UpstreamError::BrokenOff })?;
         let (head, body) = response.into_parts();
-        // An answer from a cache on the way has an `Age`.
-        let date = date(&head.headers).filter(|_| !head.headers.contains_key(header::AGE));
-        if let Some(is_wrong) = date.and_then(|date| self.clock.compare(asked_at, date)) {
-            telemetry::clock_wrong(is_wrong);
-        }
         let body = body::take(body).await.map_err(|why| match why {
             BodyError::TooLarge => UpstreamError::TooLarge,
             BodyError::BrokenOff => UpstreamError::BrokenOff,
         })?;
-        let page = Page::parse(&body);
-        match (head.status, page) {
-            (StatusCode::OK, Ok(page)) => {
-                Ok(Page { allowance: RateLimitHeader::read(&head.headers, self.clock.now()), ..page })
-            }
-            // Not a page: possibly a refusal, whatever its status.
-            (status, page) => match error_response::classify(status, &head.headers, &body, self.clock.now()) {
-                Some(refused) => Err(refused),
-                None => Ok(page?),
-            },
-        }
+        Ok(RawAnswer { status: head.status, headers: head.headers, body, asked_at })
     }
-}
-
-/// The `Date` of an answer.
-fn date(headers: &HeaderMap) -> Option<Timestamp> {
-    let date = headers.get(header::DATE)?.to_str().ok()?;
-    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into())
 }
 
 impl Service<AuthorizedRequest> for Client {
@@ -181,7 +174,7 @@ mod tests {
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
     use crate::upstream::RateLimitHeader;
-    use crate::window::{Bound, QueryBounds};
+    use crate::window::{Bound, QueryBounds, Timestamp};
 
     fn client(base_url: &str, clock: &Clock) -> Client {
         let config = config::UpstreamConfig {

@@ -9,6 +9,7 @@ mod error_response;
 pub(crate) mod fuzz;
 mod page;
 mod rate_limit_headers;
+mod raw_call;
 mod tls;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use self::error::{RetryHint, SpentLimit, UpstreamError};
 pub use self::error_response::known_message;
 pub use self::page::{BadPage, Page};
 pub use self::rate_limit_headers::RateLimitHeader;
+pub use self::raw_call::{RawAnswer, RawRequest};
 
 use crate::request::{RunWaiters, Series};
 use crate::window::{Bound, QueryBounds};

@@ -18,7 +18,7 @@ use super::*;
 const DOCUMENTED: &str = include_str!("../../../config/koregate.toml");
 
 /// The shortest configuration that loads, of four lines: additions of a test begin on line 5.
-const MINIMAL: &str =
+pub(super) const MINIMAL: &str =
     "[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-1\"\nclient_secret = { env = \"SECRET\" }\n";
 
 fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -39,7 +39,7 @@ fn load(toml: &str) -> Result<Config, String> {
 }
 
 /// The documented file with its commented settings enabled, and secrets from the environment.
-fn documented_in_full() -> String {
+pub(super) fn documented_in_full() -> String {
     let uncommented = DOCUMENTED.lines().map(|line| match line.strip_prefix('#') {
         Some(setting) if !setting.starts_with(' ') => setting,
         _ => line,
@@ -116,7 +116,7 @@ fn minimal_configuration_has_the_documented_defaults() {
 }
 
 /// Every keyword of the enums and every kind of value, none of them a default.
-const UNUSUAL: &str = r#"
+pub(super) const UNUSUAL: &str = r#"
 streams = ["st-1", "st-2"]
 token = { lifetime = "59m", refresh_ahead = "0s", scheme = "bearer", jti = "per-request" }
 quota = { limits = [{ requests = 18000, per = "1h" }] }

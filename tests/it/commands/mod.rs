@@ -2,6 +2,8 @@
 
 mod check;
 mod demo;
+mod doctor;
+mod generate;
 mod key;
 mod simulate;
 mod token;

@@ -44,7 +44,22 @@ const OTHERS: [(&str, &[&str]); 19] = [
     ("stack", &["stages", "environment", "replicas", "redis_client", "config", "clock", "telemetry"]),
     ("admin", &["stack", "stages", "problem", "replicas", "redis_client", "config", "clock", "telemetry", "units"]),
     ("server", &["admin", "stack", "stages", "problem", "config", "clock", "telemetry", "mapped_bytes"]),
-    ("cli", &["server", "admin", "stack", "stages", "config", "clock", "telemetry", "units", "hex"]),
+    (
+        "cli",
+        &[
+            "server",
+            "admin",
+            "stack",
+            "stages",
+            "environment",
+            "redis_client",
+            "config",
+            "clock",
+            "telemetry",
+            "units",
+            "hex",
+        ],
+    ),
     ("lib", &[]),
 ];
 
