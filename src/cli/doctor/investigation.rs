@@ -205,7 +205,7 @@ fn settle(permit: CallPermit, page: &Result<Page, UpstreamError>, answer: Option
     match page {
         Ok(page) => permit.answered(page.allowance.as_ref()),
         Err(UpstreamError::Connect) => permit.refund(),
-        Err(UpstreamError::RateLimited { limit, retry_after, allowance }) => {
+        Err(UpstreamError::RateLimited { limit, retry_after, allowance, .. }) => {
             let retry_after = retry_after.or_else(|| answer?.retry_after_in_body());
             permit.refused(*limit, retry_after, allowance.as_ref());
         }

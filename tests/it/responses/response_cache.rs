@@ -98,7 +98,7 @@ async fn cached_response_is_counted_in_usage_and_metrics() {
 #[tokio::test]
 async fn cached_response_forbidden_caller_is_refused() {
     let callers = [
-        caller_table("bi", "key-of-bi", ""),
+        caller_table("bi", "key-of-bi", "requests_per_minute = 30"),
         caller_table("qa", "key-of-qa", "streams = ['st-other']"),
         caller_table("slow", "key-of-slow", "requests_per_minute = 1"),
     ];
@@ -112,6 +112,7 @@ async fn cached_response_forbidden_caller_is_refused() {
     // A caller over its limit is refused although the response is cached.
     assert_eq!(harness.send(&by("key-of-slow")).await.status, 200);
     assert_eq!(harness.send(&by("key-of-slow")).await.status, 429);
+    // The field of the cached response is its own. One more request is allowed only after two seconds.
     let left = |response: &TestResponse| response.header("ratelimit").unwrap().to_owned();
     assert_ne!(left(&harness.send(&by("key-of-bi")).await), left(&harness.send(&by("key-of-bi")).await));
 }
