@@ -40,6 +40,7 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
         chunks: forecast.chunks,
         hits: forecast.hits,
         basis: CostBasis { source, items: seen.items, length: seen.length },
+        settled_until: fetcher.settled_before(&query.series, query.asked_at),
     }
 }
 

@@ -5,7 +5,9 @@ pub mod demo;
 pub mod key;
 pub mod serve;
 pub mod simulate;
+pub mod span;
 pub mod token;
+pub mod warm;
 
 use std::process::ExitCode;
 
@@ -43,11 +45,16 @@ pub enum CliCommand {
     Key(key::KeyArgs),
     /// Run a simulator of the upstream.
     Simulate(Box<simulate::SimulateArgs>),
+    /// Fill the cache for a span of a stream, at background priority.
+    Warm(Box<warm::WarmArgs>),
 }
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> ExitCode {
-    let usual = if matches!(cli.command, CliCommand::Demo(_)) { LevelFilter::WARN } else { LevelFilter::INFO };
+    let usual = match cli.command {
+        CliCommand::Demo(_) | CliCommand::Warm(_) => LevelFilter::WARN,
+        _ => LevelFilter::INFO,
+    };
     telemetry::init_logs(cli.log.unwrap_or(usual));
     let code = match cli.command {
         CliCommand::Demo(args) => finish(demo::run(args).await),
@@ -56,6 +63,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         CliCommand::Token(args) => token::run(&args),
         CliCommand::Key(args) => key::run(&args),
         CliCommand::Simulate(args) => finish(simulate::run(*args).await),
+        CliCommand::Warm(args) => warm::run(*args).await,
     };
     telemetry::write_out_logs();
     code

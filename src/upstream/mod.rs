@@ -9,7 +9,7 @@ mod error_response;
 pub(crate) mod fuzz;
 mod page;
 mod rate_limit_headers;
-mod tls;
+pub(crate) mod tls;
 
 use std::sync::Arc;
 
