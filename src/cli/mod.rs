@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod export;
 pub mod key;
 pub mod serve;
 pub mod simulate;
@@ -45,6 +46,8 @@ pub enum CliCommand {
     Key(key::KeyArgs),
     /// Run a simulator of the upstream.
     Simulate(Box<simulate::SimulateArgs>),
+    /// Write a span of a stream to a file; stopped and started again, it goes on.
+    Export(Box<export::ExportArgs>),
     /// Fill the cache for a span of a stream, at background priority.
     Warm(Box<warm::WarmArgs>),
 }
@@ -52,7 +55,7 @@ pub enum CliCommand {
 /// Runs the command.
 pub async fn run(cli: Cli) -> ExitCode {
     let usual = match cli.command {
-        CliCommand::Demo(_) | CliCommand::Warm(_) => LevelFilter::WARN,
+        CliCommand::Demo(_) | CliCommand::Export(_) | CliCommand::Warm(_) => LevelFilter::WARN,
         _ => LevelFilter::INFO,
     };
     telemetry::init_logs(cli.log.unwrap_or(usual));
@@ -63,6 +66,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         CliCommand::Token(args) => token::run(&args),
         CliCommand::Key(args) => key::run(&args),
         CliCommand::Simulate(args) => finish(simulate::run(*args).await),
+        CliCommand::Export(args) => export::run(*args).await,
         CliCommand::Warm(args) => warm::run(*args).await,
     };
     telemetry::write_out_logs();

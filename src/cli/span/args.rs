@@ -34,6 +34,7 @@ pub struct SpanArgs {
     #[arg(long)]
     pub open: bool,
 
+    /// The gateway.
     #[command(flatten)]
     pub gateway: GatewayArgs,
 }

@@ -92,12 +92,6 @@ impl Progress {
         counts.forecast = forecast;
     }
 
-    /// The number of parts that are done, of all.
-    pub(in crate::cli) fn parts(&self) -> (u64, u64) {
-        let counts = self.counts();
-        (counts.done, counts.all)
-    }
-
     /// Prints a line, unless it is the last one again.
     pub(super) fn note(&self, text: &str) {
         let is_new = std::mem::replace(&mut self.counts().note, text.to_owned()) != text;
