@@ -17,34 +17,34 @@ const REST: &str = "*";
 const REST_NAME: &str = "_other";
 
 /// The members of an item that Kore documents, and those that real items have.
-const DEFAULTS: [(&str, Kind); 21] = [
-    ("segmentID", Kind::Text),
-    ("conversationID", Kind::Text),
-    ("botSessionID", Kind::Text),
-    ("channel", Kind::Text),
-    ("segmentStartTime", Kind::Timestamp),
-    ("segmentEndTime", Kind::Timestamp),
-    ("agent", Kind::Json),
-    ("queueInfo", Kind::Json),
-    ("tags", Kind::Json),
-    ("countScrollUp", Kind::Int),
-    ("countScrollDn", Kind::Int),
-    ("isWelcomeMsgRead", Kind::Bool),
-    ("linksClicked", Kind::Json),
-    ("agentActions", Kind::Json),
-    ("proActiveSuggestions", Kind::Json),
-    ("playbookRuntimeData", Kind::Json),
-    ("coachingRuntimeData", Kind::Json),
-    ("agenticActivities", Kind::Json),
-    ("summary", Kind::Text),
-    ("appInfo", Kind::Json),
-    (REST, Kind::Json),
+const DEFAULTS: [(&str, ColumnKind); 21] = [
+    ("segmentID", ColumnKind::Text),
+    ("conversationID", ColumnKind::Text),
+    ("botSessionID", ColumnKind::Text),
+    ("channel", ColumnKind::Text),
+    ("segmentStartTime", ColumnKind::Timestamp),
+    ("segmentEndTime", ColumnKind::Timestamp),
+    ("agent", ColumnKind::Json),
+    ("queueInfo", ColumnKind::Json),
+    ("tags", ColumnKind::Json),
+    ("countScrollUp", ColumnKind::Int),
+    ("countScrollDn", ColumnKind::Int),
+    ("isWelcomeMsgRead", ColumnKind::Bool),
+    ("linksClicked", ColumnKind::Json),
+    ("agentActions", ColumnKind::Json),
+    ("proActiveSuggestions", ColumnKind::Json),
+    ("playbookRuntimeData", ColumnKind::Json),
+    ("coachingRuntimeData", ColumnKind::Json),
+    ("agenticActivities", ColumnKind::Json),
+    ("summary", ColumnKind::Text),
+    ("appInfo", ColumnKind::Json),
+    (REST, ColumnKind::Json),
 ];
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(super) enum ColumnKind {
     /// The characters of a string; any other value as JSON.
     #[default]
     Text,
@@ -67,7 +67,7 @@ pub(super) struct Column {
     /// Names of members from the outside in, joined by dots; or `*`.
     pub(super) path: String,
     #[serde(rename = "type")]
-    pub(super) kind: Kind,
+    pub(super) kind: ColumnKind,
 }
 
 /// All columns of an export.
@@ -105,7 +105,7 @@ pub(super) enum CellError {
 impl Column {
     /// The column of a path, with its usual name and type.
     pub(super) fn at(path: &str) -> Self {
-        let kind = DEFAULTS.iter().find(|(default, _)| *default == path).map_or(Kind::Text, |(_, kind)| *kind);
+        let kind = DEFAULTS.iter().find(|(default, _)| *default == path).map_or(ColumnKind::Text, |(_, kind)| *kind);
         let name = if path == REST { REST_NAME } else { path };
         Self { name: name.to_owned(), path: path.to_owned(), kind }
     }
@@ -139,9 +139,9 @@ impl Columns {
     }
 
     /// The same columns with text instead of numbers, truth values and times.
-    pub(super) fn as_text(mut self) -> Self {
+    pub(super) fn into_text(mut self) -> Self {
         for column in &mut self.list {
-            column.kind = Kind::Text;
+            column.kind = ColumnKind::Text;
         }
         self
     }
@@ -183,20 +183,20 @@ impl Columns {
 }
 
 /// A value as a cell of type `kind`; `None` if it is of another type.
-fn cell(value: &str, kind: Kind) -> Option<Cell<'_>> {
+fn cell(value: &str, kind: ColumnKind) -> Option<Cell<'_>> {
     if value == "null" {
         return Some(Cell::Null);
     }
     match kind {
-        Kind::Text => Some(Cell::Text(text(value).unwrap_or(Cow::Borrowed(value)))),
-        Kind::Json => Some(Cell::Text(Cow::Borrowed(value))),
-        Kind::Int => value.parse().ok().map(Cell::Int),
-        Kind::Float => {
+        ColumnKind::Text => Some(Cell::Text(text(value).unwrap_or(Cow::Borrowed(value)))),
+        ColumnKind::Json => Some(Cell::Text(Cow::Borrowed(value))),
+        ColumnKind::Int => value.parse().ok().map(Cell::Int),
+        ColumnKind::Float => {
             let is_number = value.starts_with(|c: char| c.is_ascii_digit() || c == '-');
             value.parse().ok().filter(|number: &f64| is_number && number.is_finite()).map(Cell::Float)
         }
-        Kind::Bool => value.parse().ok().map(Cell::Bool),
-        Kind::Timestamp => {
+        ColumnKind::Bool => value.parse().ok().map(Cell::Bool),
+        ColumnKind::Timestamp => {
             let time: jiff::Timestamp = text(value)?.parse().ok()?;
             (time.subsec_nanosecond() % 1000 == 0).then(|| Cell::Micros(time.as_microsecond()))
         }
@@ -269,7 +269,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 mod tests {
     use super::*;
 
-    fn columns(list: &[(&str, Kind)]) -> Columns {
+    fn columns(list: &[(&str, ColumnKind)]) -> Columns {
         Columns::new(list.iter().map(|(path, kind)| Column { kind: *kind, ..Column::at(path) }).collect()).unwrap()
     }
 
@@ -283,16 +283,16 @@ mod tests {
     #[test]
     fn cells_have_the_types_of_their_columns() {
         let columns = columns(&[
-            ("s", Kind::Text),
-            ("n", Kind::Int),
-            ("f", Kind::Float),
-            ("b", Kind::Bool),
-            ("t", Kind::Timestamp),
-            ("o.x.y", Kind::Json),
-            ("o.z", Kind::Json),
-            ("absent", Kind::Json),
-            ("e", Kind::Text),
-            ("*", Kind::Json),
+            ("s", ColumnKind::Text),
+            ("n", ColumnKind::Int),
+            ("f", ColumnKind::Float),
+            ("b", ColumnKind::Bool),
+            ("t", ColumnKind::Timestamp),
+            ("o.x.y", ColumnKind::Json),
+            ("o.z", ColumnKind::Json),
+            ("absent", ColumnKind::Json),
+            ("e", ColumnKind::Text),
+            ("*", ColumnKind::Json),
         ]);
         let micros = "2026-02-25T12:00:00.123Z".parse::<jiff::Timestamp>().unwrap().as_microsecond();
         let expected = [
@@ -313,28 +313,28 @@ mod tests {
     #[test]
     fn value_of_another_type_is_kept_or_refused() {
         for (value, kind) in [
-            ("\"12\"", Kind::Int),
-            ("1.5", Kind::Int),
-            ("12345678901234567890", Kind::Int),
-            ("\"1\"", Kind::Float),
-            ("1e999", Kind::Float),
-            ("\"true\"", Kind::Bool),
-            ("\"soon\"", Kind::Timestamp),
-            ("\"2026-02-25T12:00:00.0000001Z\"", Kind::Timestamp),
-            ("7", Kind::Timestamp),
+            ("\"12\"", ColumnKind::Int),
+            ("1.5", ColumnKind::Int),
+            ("12345678901234567890", ColumnKind::Int),
+            ("\"1\"", ColumnKind::Float),
+            ("1e999", ColumnKind::Float),
+            ("\"true\"", ColumnKind::Bool),
+            ("\"soon\"", ColumnKind::Timestamp),
+            ("\"2026-02-25T12:00:00.0000001Z\"", ColumnKind::Timestamp),
+            ("7", ColumnKind::Timestamp),
         ] {
             let item = format!(r#"{{"a":{value}}}"#);
-            let kept = columns(&[("a", kind), ("*", Kind::Json)]);
+            let kept = columns(&[("a", kind), ("*", ColumnKind::Json)]);
             assert_eq!(kept.cells(&item).unwrap(), [Cell::Null, text(&item)], "{value}");
             assert_eq!(columns(&[("a", kind)]).cells(&item), Err(CellError::OtherType("a".to_owned())), "{value}");
         }
         let surrogate = r#"{"a":"\ud800"}"#;
-        assert_eq!(columns(&[("a", Kind::Text)]).cells(surrogate).unwrap(), [text(r#""\ud800""#)]);
+        assert_eq!(columns(&[("a", ColumnKind::Text)]).cells(surrogate).unwrap(), [text(r#""\ud800""#)]);
     }
 
     #[test]
     fn member_that_is_there_twice_is_not_lost() {
-        let columns = columns(&[("a", Kind::Int), ("*", Kind::Json)]);
+        let columns = columns(&[("a", ColumnKind::Int), ("*", ColumnKind::Json)]);
         assert_eq!(columns.cells(r#"{"a":1,"a":2}"#).unwrap(), [Cell::Int(2), text(r#"{"a":1}"#)]);
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The format of the items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Format {
+pub(super) enum FileFormat {
     /// One item a line, byte for byte.
     Ndjson,
     /// One JSON object, as the gateway streams it.
@@ -34,7 +34,7 @@ pub(super) enum Compression {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     pub(super) path: PathBuf,
-    pub(super) format: Format,
+    pub(super) format: FileFormat,
     pub(super) compression: Compression,
 }
 
@@ -53,10 +53,10 @@ impl Destination {
             (name, Compression::None)
         };
         let format = match stem.rsplit_once('.') {
-            Some((_, "ndjson" | "jsonl")) => Format::Ndjson,
-            Some((_, "json")) => Format::Json,
-            Some((_, "csv")) => Format::Csv,
-            Some((_, "parquet")) if compression == Compression::None => Format::Parquet,
+            Some((_, "ndjson" | "jsonl")) => FileFormat::Ndjson,
+            Some((_, "json")) => FileFormat::Json,
+            Some((_, "csv")) => FileFormat::Csv,
+            Some((_, "parquet")) if compression == Compression::None => FileFormat::Parquet,
             Some((_, "parquet")) => return Err("-o: Parquet is compressed inside; leave out .gz and .zst".to_owned()),
             _ => {
                 return Err("-o: the file must end with .ndjson, .json, .csv or .parquet, or .gz or .zst behind \
@@ -96,11 +96,11 @@ mod tests {
     #[test]
     fn ending_names_format_and_compression() {
         for (name, format, compression) in [
-            ("a.ndjson", Format::Ndjson, Compression::None),
-            ("a.b.jsonl.gz", Format::Ndjson, Compression::Gzip),
-            ("a.json.zst", Format::Json, Compression::Zstd),
-            ("dir/a.csv", Format::Csv, Compression::None),
-            ("a.parquet", Format::Parquet, Compression::None),
+            ("a.ndjson", FileFormat::Ndjson, Compression::None),
+            ("a.b.jsonl.gz", FileFormat::Ndjson, Compression::Gzip),
+            ("a.json.zst", FileFormat::Json, Compression::Zstd),
+            ("dir/a.csv", FileFormat::Csv, Compression::None),
+            ("a.parquet", FileFormat::Parquet, Compression::None),
         ] {
             let destination = Destination::parse(Path::new(name)).unwrap();
             assert_eq!((destination.format, destination.compression), (format, compression), "{name}");

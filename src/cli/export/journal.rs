@@ -39,7 +39,7 @@ pub(super) struct PartRecord {
 
 /// What a journal says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entries {
+pub(super) struct JournalEntries {
     pub(super) header: Header,
     pub(super) parts: Vec<PartRecord>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Journal {
     path: PathBuf,
 }
 
-impl Entries {
+impl JournalEntries {
     /// Reads a journal; `None` if there is none, or it ends within its first line. Whatever follows the first line that
     /// is not whole is left out.
     ///
@@ -80,7 +80,7 @@ impl Journal {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(super) fn create(path: &Path, entries: &Entries) -> io::Result<Self> {
+    pub(super) fn create(path: &Path, entries: &JournalEntries) -> io::Result<Self> {
         let mut text = line(&entries.header);
         for part in &entries.parts {
             text += &line(part);
@@ -127,10 +127,10 @@ fn line(entry: &impl Serialize) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::destination::{Compression, Format};
+    use super::super::destination::{Compression, FileFormat};
     use super::*;
 
-    pub(in super::super) fn parameters(format: Format, compression: Compression) -> Parameters {
+    pub(in super::super) fn parameters(format: FileFormat, compression: Compression) -> Parameters {
         Parameters {
             stream: "st-1".to_owned(),
             account: None,
@@ -144,10 +144,10 @@ pub(super) mod tests {
         }
     }
 
-    fn entries() -> Entries {
+    fn entries() -> JournalEntries {
         let header = Header {
             koregate: "0".to_owned(),
-            parameters: parameters(Format::Ndjson, Compression::None),
+            parameters: parameters(FileFormat::Ndjson, Compression::None),
             until: None,
             replaces: false,
         };
@@ -155,20 +155,23 @@ pub(super) mod tests {
             let (day, sha256) = (day.to_owned(), "ab".to_owned());
             PartRecord { day, rows, bytes: rows * 10, sha256, row_groups }
         };
-        Entries { header, parts: vec![part("2026-02-01", 3, vec!["00".to_owned()]), part("2026-02-02", 0, Vec::new())] }
+        JournalEntries {
+            header,
+            parts: vec![part("2026-02-01", 3, vec!["00".to_owned()]), part("2026-02-02", 0, Vec::new())],
+        }
     }
 
     #[test]
     fn written_journal_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.progress");
-        assert_eq!(Entries::read(&path).unwrap(), None);
+        assert_eq!(JournalEntries::read(&path).unwrap(), None);
         let mut entries = entries();
         let mut journal = Journal::create(&path, &entries).unwrap();
         let next = PartRecord { day: "2026-02-03".to_owned(), ..entries.parts[1].clone() };
         journal.append(&next).unwrap();
         entries.parts.push(next);
-        assert_eq!(Entries::read(&path).unwrap(), Some(entries));
+        assert_eq!(JournalEntries::read(&path).unwrap(), Some(entries));
         journal.remove().unwrap();
         assert!(!path.exists());
     }
@@ -182,8 +185,8 @@ pub(super) mod tests {
             let whole = text[..end].matches('\n').count();
             let expected = whole
                 .checked_sub(1)
-                .map(|parts| Entries { header: entries.header.clone(), parts: entries.parts[..parts].to_vec() });
-            assert_eq!(Entries::parse(&text[..end]), expected, "{end}");
+                .map(|parts| JournalEntries { header: entries.header.clone(), parts: entries.parts[..parts].to_vec() });
+            assert_eq!(JournalEntries::parse(&text[..end]), expected, "{end}");
         }
     }
 }

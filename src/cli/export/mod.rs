@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use self::columns::{Column, Columns};
-use self::destination::{Destination, Format};
+use self::destination::{Destination, FileFormat};
 use self::manifest::Manifest;
 use self::parameters::Parameters;
 use self::sink::WriterSink;
@@ -65,7 +65,7 @@ pub struct ExportArgs {
 /// and 130 or 143 after a signal.
 pub async fn run(args: ExportArgs) -> ExitCode {
     let result = export(&args).await;
-    finish(result, &format!("{}.partial has what was exported; the same command goes on", args.output.display()))
+    finish(result, &format!("the same command goes on with what is in {}.partial", args.output.display()))
 }
 
 async fn export(args: &ExportArgs) -> Result<(), Failure> {
@@ -97,8 +97,9 @@ async fn export(args: &ExportArgs) -> Result<(), Failure> {
             Ok(())
         }
         Err(failure) => {
-            if !was_begun && matches!(failure, Failure::Usage(_)) {
-                // Nothing of what is there will be of use.
+            let is_of_no_use = !was_begun && matches!(failure, Failure::Usage(_));
+            if is_of_no_use || !destination.journal().exists() {
+                // What is left can be removed by hand.
                 let _ = writer::discard(&destination);
             }
             Err(failure)
@@ -128,7 +129,7 @@ async fn write(
     let parts = span.parts();
     check_settled(gateway, &parts, parameters.open, &Progress::new(parts.len(), 0, None)).await?;
     let writer = locked.open(destination, parameters, until, force)?;
-    let progress = Progress::new(parts.len(), writer.parts(), Some(writer.rows()));
+    let progress = Progress::new(parts.len(), writer.parts(), Some(writer.recorded_rows()));
     if writer.parts() > 0 || writer.damaged_parts() > 0 {
         let damaged = match writer.damaged_parts() {
             0 => String::new(),
@@ -171,9 +172,11 @@ fn parameters(args: &ExportArgs, destination: &Destination) -> Result<Parameters
     let ExportArgs { span, fields, schema, .. } = args;
     let Destination { format, compression, .. } = *destination;
     let columns = match (format, fields, schema) {
-        (Format::Ndjson | Format::Json, None, None) => None,
-        (Format::Ndjson | Format::Json, _, _) => return Err("--fields and --schema are for CSV and Parquet".to_owned()),
-        (Format::Csv, _, Some(_)) => return Err("--schema is for Parquet; CSV has --fields".to_owned()),
+        (FileFormat::Ndjson | FileFormat::Json, None, None) => None,
+        (FileFormat::Ndjson | FileFormat::Json, _, _) => {
+            return Err("--fields and --schema are for CSV and Parquet".to_owned());
+        }
+        (FileFormat::Csv, _, Some(_)) => return Err("--schema is for Parquet; CSV has --fields".to_owned()),
         (_, Some(fields), _) => Some(fields.iter().map(|path| Column::at(path)).collect()),
         (_, None, Some(file)) => {
             let named = |error: &dyn std::fmt::Display| format!("--schema: {}: {error}", file.display());

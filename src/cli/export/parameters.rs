@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::columns::Column;
-use super::destination::{Compression, Format};
+use super::destination::{Compression, FileFormat};
 
 /// What decides the content of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub(super) struct Parameters {
     pub(super) open: bool,
     /// Whether items have `agenticActivities`.
     pub(super) agentic: bool,
-    pub(super) format: Format,
+    pub(super) format: FileFormat,
     pub(super) compression: Compression,
     /// The columns, of formats that have some.
     pub(super) columns: Option<Vec<Column>>,

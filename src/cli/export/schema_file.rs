@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::columns::{Column, Kind};
+use super::columns::{Column, ColumnKind};
 
 /// The file.
 #[derive(Deserialize)]
@@ -20,7 +20,7 @@ struct ColumnTable {
     name: Option<String>,
     /// The type; without one, the usual type of the path.
     #[serde(rename = "type")]
-    kind: Option<Kind>,
+    kind: Option<ColumnKind>,
 }
 
 /// Reads the text of the file.
@@ -52,11 +52,11 @@ mod tests {
             path = "segmentStartTime"
         "#;
         let expected = [
-            Column { name: "agent_id".to_owned(), path: "agent.agentId".to_owned(), kind: Kind::Text },
+            Column { name: "agent_id".to_owned(), path: "agent.agentId".to_owned(), kind: ColumnKind::Text },
             Column::at("segmentStartTime"),
         ];
         assert_eq!(parse(text).unwrap(), expected);
-        assert_eq!(expected[1].kind, Kind::Timestamp);
+        assert_eq!(expected[1].kind, ColumnKind::Timestamp);
     }
 
     #[test]

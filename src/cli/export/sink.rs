@@ -39,7 +39,7 @@ impl WriterSink {
             let result = work(&mut writer);
             (writer, result)
         });
-        let (writer, result) = worked.await.map_err(Failure::failed)?;
+        let (writer, result) = worked.await.map_err(|error| Failure::failed(error.to_string()))?;
         self.0 = Some(writer);
         result
     }

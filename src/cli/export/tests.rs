@@ -7,8 +7,8 @@ use std::path::Path;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::columns::{Column, Kind};
-use super::destination::{Compression, Destination, Format};
+use super::columns::{Column, ColumnKind};
+use super::destination::{Compression, Destination, FileFormat};
 use super::journal::tests::parameters;
 use super::manifest::Manifest;
 use super::parameters::Parameters;
@@ -30,9 +30,10 @@ impl Export {
         let directory = tempfile::tempdir().unwrap();
         let destination = Destination::parse(&directory.path().join(format!("a.{ending}"))).unwrap();
         let mut parameters = parameters(destination.format, destination.compression);
-        if matches!(destination.format, Format::Csv | Format::Parquet) {
+        if matches!(destination.format, FileFormat::Csv | FileFormat::Parquet) {
             let with_kind = |path: &str, kind| Column { kind, ..Column::at(path) };
-            parameters.columns = Some(vec![with_kind("n", Kind::Int), with_kind("s", Kind::Text), Column::at("*")]);
+            parameters.columns =
+                Some(vec![with_kind("n", ColumnKind::Int), with_kind("s", ColumnKind::Text), Column::at("*")]);
         }
         Self { directory, destination, parameters }
     }
@@ -50,8 +51,8 @@ impl Export {
 
     /// Writes what is missing.
     fn write(&self, mut writer: ExportWriter, parts: &Parts) -> (Vec<u8>, Manifest) {
-        for index in writer.parts()..parts.len() {
-            write_part(&mut writer, index, &parts[index]);
+        for (index, items) in parts.iter().enumerate().skip(writer.parts()) {
+            write_part(&mut writer, index, items);
         }
         let manifest = writer.finish().unwrap();
         assert!(!self.destination.journal().exists() && !self.destination.partial().exists());
@@ -121,8 +122,8 @@ proptest! {
         for (more, pushed, lost) in kills {
             let mut writer = export.open();
             let until = (writer.parts() + more).min(parts.len());
-            for index in writer.parts()..until {
-                write_part(&mut writer, index, &parts[index]);
+            for (index, items) in parts.iter().enumerate().take(until).skip(writer.parts()) {
+                write_part(&mut writer, index, items);
             }
             let next = parts.get(until).map(|items| lines(items)).unwrap_or_default();
             writer.push(&next[..pushed.min(next.len())]).unwrap();
@@ -200,7 +201,8 @@ fn parquet_has_a_row_group_for_each_part_with_items() {
     parts[2].push(r#"{"n":"many","s":null}"#.to_owned());
     let (bytes, _) = uninterrupted("parquet", &parts);
     let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
-    let rows: Vec<i64> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+    let rows: Vec<i64> =
+        reader.metadata().row_groups().iter().map(parquet::file::metadata::RowGroupMetaData::num_rows).collect();
     assert_eq!(rows, [2, 2]);
     let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
     for (n, row) in (0..3).zip(&rows) {

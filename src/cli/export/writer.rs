@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::destination::Destination;
 use super::format::{EncodeError, Encoder};
-use super::journal::{Entries, Header, Journal, PartRecord};
+use super::journal::{Header, Journal, JournalEntries, PartRecord};
 use super::manifest::Manifest;
 use super::parameters::Parameters;
 use super::partial_file::{Checkpoint, PartialFile};
@@ -20,7 +20,7 @@ pub(super) struct ExportWriter {
     file: PartialFile,
     encoder: Encoder,
     journal: Journal,
-    entries: Entries,
+    entries: JournalEntries,
     /// The number of parts of which the journal knows more than is in the file.
     damaged_parts: usize,
     /// The begin of an item whose end has not come.
@@ -34,13 +34,13 @@ pub(super) struct ExportWriter {
 pub(super) struct LockedFile {
     file: PartialFile,
     /// The entries of the journal, if the export was begun before.
-    pub(super) entries: Option<Entries>,
+    pub(super) entries: Option<JournalEntries>,
 }
 
 /// What is to be done for an export.
 pub(super) enum Start {
     /// Nothing: the file is there, from the same parameters.
-    Done(Manifest),
+    Done(Box<Manifest>),
     /// The export begins or goes on.
     Open(Box<LockedFile>),
 }
@@ -61,7 +61,7 @@ pub(super) fn start(destination: &Destination, parameters: &Parameters, force: b
     let file = PartialFile::open(&destination.partial()).map_err(failed)?;
     let file = file.ok_or_else(|| Failure::Usage(format!("{path}: another export writes this file")))?;
     let is_empty = file.was_empty().map_err(failed)?;
-    let begun = Entries::read(&destination.journal()).map_err(failed)?;
+    let begun = JournalEntries::read(&destination.journal()).map_err(failed)?;
     // A journal beside an empty file is what a finished export has left that was killed before its last step.
     let begun = begun.filter(|entries| entries.parts.is_empty() || !is_empty);
     match begun {
@@ -77,7 +77,7 @@ pub(super) fn start(destination: &Destination, parameters: &Parameters, force: b
     if destination.path.exists() && !force {
         discard(destination).map_err(failed)?;
         return match finished(destination, parameters) {
-            Some(manifest) => Ok(Start::Done(manifest)),
+            Some(manifest) => Ok(Start::Done(Box::new(manifest))),
             None => Err(exists(&destination.path)),
         };
     }
@@ -139,7 +139,7 @@ impl LockedFile {
         let mut encoder = Encoder::new(parameters).map_err(Failure::Usage)?;
         let (koregate, parameters) = (env!("CARGO_PKG_VERSION").to_owned(), parameters.clone());
         let new = Header { koregate, parameters, until, replaces };
-        let mut entries = self.entries.unwrap_or(Entries { header: new, parts: Vec::new() });
+        let mut entries = self.entries.unwrap_or(JournalEntries { header: new, parts: Vec::new() });
         let mut file = self.file;
         let checkpoints: Vec<Checkpoint> = entries.parts.iter().map(PartRecord::checkpoint).collect();
         let count = file.restore(&checkpoints).map_err(failed)?;
@@ -182,7 +182,7 @@ impl ExportWriter {
     }
 
     /// The number of rows of these parts.
-    pub(super) fn rows(&self) -> u64 {
+    pub(super) fn recorded_rows(&self) -> u64 {
         self.recorded_rows
     }
 

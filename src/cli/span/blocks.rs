@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// The next block of a span.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Block {
+pub(super) struct FetchBlock {
     /// The number of parts that are cached afterwards.
     pub(super) parts: usize,
     /// The windows to request, one after another.
@@ -30,7 +30,7 @@ pub(super) fn window_of(parts: &[Part], count: usize) -> Option<Span> {
 
 /// The block at the start of `parts`, whose first `looked_at` are expected to take `expected` calls; `None` means that
 /// the density is not known.
-pub(super) fn next_block(parts: &[Part], looked_at: usize, expected: Option<u64>) -> Option<Block> {
+pub(super) fn next_block(parts: &[Part], looked_at: usize, expected: Option<u64>) -> Option<FetchBlock> {
     let days = looked_at.min(parts.len()).max(1) as u64;
     let count = match expected {
         None => 1,
@@ -46,7 +46,7 @@ pub(super) fn next_block(parts: &[Part], looked_at: usize, expected: Option<u64>
     } else {
         vec![window]
     };
-    Some(Block { parts: count, windows })
+    Some(FetchBlock { parts: count, windows })
 }
 
 /// Windows of the length `step`, of which one ends where the next begins: that they share a second does no harm, because

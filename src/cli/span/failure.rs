@@ -17,8 +17,8 @@ pub(in crate::cli) enum Failure {
 
 impl Failure {
     /// A failure that may pass.
-    pub(in crate::cli) fn failed(message: impl ToString) -> Self {
-        Self::Failed(message.to_string())
+    pub(in crate::cli) fn failed(message: impl Into<String>) -> Self {
+        Self::Failed(message.into())
     }
 
     fn code(&self) -> u8 {

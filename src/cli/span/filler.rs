@@ -79,12 +79,15 @@ impl<'a> Filler<'a> {
         let is_due = self.asked_at.is_none_or(|asked_at| asked_at.elapsed() >= FORECAST_INTERVAL);
         let Some(window) = window_of(parts, parts.len()).filter(|_| is_due) else { return Ok(()) };
         match self.gateway.cost(window, self.progress).await {
-            Ok(cost) => self.progress.set_forecast(&cost),
+            Ok(cost) => {
+                self.progress.set_forecast(&cost);
+                // Asked for again as soon as the density is known.
+                self.asked_at = cost.expected.is_some().then(Instant::now);
+            }
             // Too long for one window: there is no forecast until less is left.
-            Err(RequestError::Refused(400, _)) if parts.len() > 1 => {}
+            Err(RequestError::Refused(400, _)) if parts.len() > 1 => self.asked_at = Some(Instant::now()),
             Err(error) => return Err(error.into()),
         }
-        self.asked_at = Some(Instant::now());
         Ok(())
     }
 }

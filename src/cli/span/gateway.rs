@@ -1,7 +1,6 @@
 //! Requests for windows of one stream and for their cost. A request that fails for a reason that may pass is repeated
 //! within the patience.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,8 +16,8 @@ use super::cost::Cost;
 use super::failure::Failure;
 use super::local::Local;
 use super::parts::Span;
-use super::patience::{Patience, Trouble};
 use super::progress::Progress;
+use super::retry_policy::{RetryPolicy, Trouble};
 use super::transport::{AnswerBody, Remote, Transport};
 
 /// Maximum bytes of an answer that is no window.
@@ -78,16 +77,14 @@ impl Gateway {
     pub(in crate::cli) fn new(args: &SpanArgs) -> Result<Self, Failure> {
         let gateway = &args.gateway;
         let usage = |message: String| Failure::Usage(message);
-        let (transport, local) = match &gateway.url {
-            Some(url) => {
-                let key = std::env::var("KOREGATE_API_KEY").ok();
-                let remote = Remote::new(url, gateway.ca_file.as_deref().map(Path::new), key.as_deref());
-                (Transport::Remote(remote.map_err(|error| usage(format!("{error:#}")))?), None)
-            }
-            None => {
-                let local = Local::start(gateway.config.as_deref())?;
-                (Transport::Local(local.service.clone()), Some(local))
-            }
+        let (transport, local) = if let Some(url) = &gateway.url {
+            let key = std::env::var("KOREGATE_API_KEY").ok().filter(|key| !key.is_empty());
+            let remote = Remote::new(url, gateway.ca_file.as_deref(), key.as_deref());
+            let remote = remote.map_err(|error| usage(format!("{error:#}")))?;
+            (Transport::Remote(Box::new(remote)), None)
+        } else {
+            let local = Local::start(gateway.config.as_deref())?;
+            (Transport::Local(local.service.clone()), Some(local))
         };
         let account = args.account.as_deref().map(HeaderValue::from_str).transpose();
         let stream = utf8_percent_encode(&args.stream, NON_ALPHANUMERIC);
@@ -195,14 +192,14 @@ impl Gateway {
         mut ask: impl AsyncFnMut() -> Result<T, RequestError>,
         progress: &Progress,
     ) -> Result<T, RequestError> {
-        let (mut patience, started) = (Patience::new(self.patience), Instant::now());
+        let (mut policy, started) = (RetryPolicy::new(self.patience), Instant::now());
         loop {
             let (trouble, message) = match ask().await {
                 Err(RequestError::Trouble(trouble, message)) => (trouble, message),
                 other => return other,
             };
             let is_stranger = trouble == Trouble::Disconnected && !self.has_answered.load(Ordering::Relaxed);
-            let pause = if is_stranger { None } else { patience.pause(trouble, started.elapsed()) };
+            let pause = if is_stranger { None } else { policy.pause(trouble, started.elapsed()) };
             let Some(pause) = pause else { return Err(RequestError::Trouble(trouble, message)) };
             progress.note(&format!("again in {} s: {message}", pause.as_secs()));
             tokio::time::sleep(pause).await;

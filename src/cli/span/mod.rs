@@ -10,7 +10,7 @@
 //! | `gateway` | requests for windows and costs, repeated within the patience |
 //! | `transport` | a connection to a running gateway, or the stages in this process |
 //! | `local` | the stages in this process, and when they may make calls |
-//! | `patience` | which failures are waited for, and how long (pure) |
+//! | `retry_policy` | which failures are waited for, and how long (pure) |
 //! | `filler` | has the gateway fetch the parts, block by block |
 //! | `progress` | the progress bar, and lines where no terminal is |
 //! | `eta` | the expected time to the end (pure) |
@@ -26,8 +26,8 @@ mod filler;
 mod gateway;
 mod local;
 mod parts;
-mod patience;
 mod progress;
+mod retry_policy;
 mod settled;
 mod transport;
 

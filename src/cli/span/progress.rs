@@ -141,20 +141,16 @@ impl Progress {
 /// The progress in one line; `elapsed` since the start of this run.
 fn describe(counts: &Counts, elapsed: Duration, now: Timestamp) -> String {
     let Counts { done, all, rows, rows_before, pace, forecast, .. } = counts;
-    let mut line = format!("{done}/{all} days");
-    if let Some(rows) = rows {
-        let seconds = elapsed.as_secs().max(1);
-        line += &format!(", {rows} rows, {}/min", (rows - rows_before) * 60 / seconds);
-    }
-    line += &format!(", {} calls", pace.calls);
+    let rows = rows.map_or_else(String::new, |rows| {
+        format!(", {rows} rows, {}/min", (rows - rows_before) * 60 / elapsed.as_secs().max(1))
+    });
     let left = all.saturating_sub(*done);
-    if left > 0 {
-        line += &match time_left(*forecast, *pace, left, elapsed) {
-            Some(time) => format!(", ends about {}", clock_time(now + time, now)),
-            None => ", end not known yet".to_owned(),
-        };
-    }
-    line
+    let end = match time_left(*forecast, *pace, left, elapsed) {
+        _ if left == 0 => String::new(),
+        Some(time) => format!(", ends about {}", clock_time(now + time, now)),
+        None => ", end not known yet".to_owned(),
+    };
+    format!("{done}/{all} days{rows}, {} calls{end}", pace.calls)
 }
 
 /// `14:35 UTC`, with the date if it is another day.

@@ -28,7 +28,7 @@ pub(super) type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 /// The way to a gateway.
 pub(super) enum Transport {
     /// A running gateway.
-    Remote(Remote),
+    Remote(Box<Remote>),
     /// The stages in this process.
     Local(GatewayService),
 }

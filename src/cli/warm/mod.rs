@@ -31,7 +31,7 @@ pub async fn run(args: WarmArgs) -> ExitCode {
         }
         Err(failure) => Err(failure),
     };
-    finish(result, "The same command goes on: what was fetched is cached")
+    finish(result, "the same command goes on: what was fetched is cached")
 }
 
 async fn warm(gateway: &Gateway, args: &WarmArgs) -> Result<(), Failure> {

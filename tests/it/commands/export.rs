@@ -81,7 +81,7 @@ async fn export_into_open_time_needs_a_flag() {
     let span = ["--from", "2026-02-23", "--to", "2026-02-25", "-o", &file];
     let (code, output) = finish(&harness, "export", &span).await;
     assert_eq!(code, Some(2));
-    assert!(output.contains("2026-02-24-12:34:56 at most"), "{output}");
+    assert!(output.contains("2026-02-24-12:34:55 at most"), "{output}");
     assert!(!Path::new(&format!("{file}.partial")).exists(), "nothing is left");
     let (code, output) = finish(&harness, "export", &[&span[..], &["--open"]].concat()).await;
     assert_eq!(code, Some(0), "{output}");

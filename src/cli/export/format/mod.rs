@@ -3,41 +3,30 @@
 //! | file | |
 //! | --- | --- |
 //! | `compressor` | a gzip member or a zstd frame for each part |
+//! | `error` | why an item is not written |
 //! | `text` | NDJSON, JSON and CSV |
 //! | `parquet` | row groups of Parquet, and the footer |
 
 mod compressor;
+mod error;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod text;
 
 use std::io;
 
+pub(super) use self::error::EncodeError;
 use self::text::TextEncoder;
-use super::columns::{CellError, Columns};
-use super::destination::Format;
+use super::columns::Columns;
+use super::destination::FileFormat;
 use super::parameters::Parameters;
 use super::partial_file::PartialFile;
 
 /// Writes items in the format of an export.
 pub(super) enum Encoder {
-    Text(TextEncoder),
+    Text(Box<TextEncoder>),
     #[cfg(feature = "parquet")]
     Parquet(Box<parquet::ParquetEncoder>),
-}
-
-/// Reason why an item is not written.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum EncodeError {
-    /// The file cannot be written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The columns do not fit.
-    #[error(transparent)]
-    Cell(#[from] CellError),
-    /// The item is not UTF-8.
-    #[error("an item is not UTF-8")]
-    NotUtf8,
 }
 
 impl Encoder {
@@ -48,9 +37,9 @@ impl Encoder {
     pub(super) fn new(parameters: &Parameters) -> Result<Self, String> {
         let columns = parameters.columns.clone().map(Columns::new).transpose()?;
         match (parameters.format, columns) {
-            (Format::Parquet, Some(columns)) => parquet_encoder(columns),
-            (Format::Parquet, None) => Err("no column is named".to_owned()),
-            (format, columns) => Ok(Self::Text(TextEncoder::new(format, parameters.compression, columns))),
+            (FileFormat::Parquet, Some(columns)) => parquet_encoder(columns),
+            (FileFormat::Parquet, None) => Err("no column is named".to_owned()),
+            (format, columns) => Ok(Self::Text(Box::new(TextEncoder::new(format, parameters.compression, columns)))),
         }
     }
 

@@ -19,8 +19,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{Type, TypePtr};
 
-use super::EncodeError;
-use crate::cli::export::columns::{Cell, Column, Columns, Kind};
+use super::error::EncodeError;
+use crate::cli::export::columns::{Cell, Column, ColumnKind, Columns};
 use crate::cli::export::partial_file::PartialFile;
 use crate::hex;
 
@@ -212,12 +212,12 @@ impl ColumnValues {
 /// The field of a column.
 fn field(column: &Column) -> Result<TypePtr, ParquetError> {
     let (physical, logical) = match column.kind {
-        Kind::Text => (PhysicalType::BYTE_ARRAY, Some(LogicalType::String)),
-        Kind::Json => (PhysicalType::BYTE_ARRAY, Some(LogicalType::Json)),
-        Kind::Int => (PhysicalType::INT64, None),
-        Kind::Float => (PhysicalType::DOUBLE, None),
-        Kind::Bool => (PhysicalType::BOOLEAN, None),
-        Kind::Timestamp => (PhysicalType::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS))),
+        ColumnKind::Text => (PhysicalType::BYTE_ARRAY, Some(LogicalType::String)),
+        ColumnKind::Json => (PhysicalType::BYTE_ARRAY, Some(LogicalType::Json)),
+        ColumnKind::Int => (PhysicalType::INT64, None),
+        ColumnKind::Float => (PhysicalType::DOUBLE, None),
+        ColumnKind::Bool => (PhysicalType::BOOLEAN, None),
+        ColumnKind::Timestamp => (PhysicalType::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS))),
     };
     let field = Type::primitive_type_builder(&column.name, physical)
         .with_repetition(Repetition::OPTIONAL)

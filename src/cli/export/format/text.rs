@@ -3,10 +3,10 @@
 use std::io;
 use std::str;
 
-use super::EncodeError;
 use super::compressor::Compressor;
+use super::error::EncodeError;
 use crate::cli::export::columns::{Cell, Columns};
-use crate::cli::export::destination::{Compression, Format};
+use crate::cli::export::destination::{Compression, FileFormat};
 use crate::cli::export::partial_file::PartialFile;
 
 /// Writes items as text.
@@ -24,10 +24,10 @@ enum TextKind {
 }
 
 impl TextEncoder {
-    pub(super) fn new(format: Format, compression: Compression, columns: Option<Columns>) -> Self {
+    pub(super) fn new(format: FileFormat, compression: Compression, columns: Option<Columns>) -> Self {
         let kind = match (format, columns) {
-            (Format::Json, _) => TextKind::Json,
-            (Format::Csv, Some(columns)) => TextKind::Csv(columns.as_text()),
+            (FileFormat::Json, _) => TextKind::Json,
+            (FileFormat::Csv, Some(columns)) => TextKind::Csv(columns.into_text()),
             _ => TextKind::Ndjson,
         };
         Self { kind, compression, compressor: None }

@@ -24,14 +24,14 @@ pub(super) enum Trouble {
 
 /// The failures since the last progress.
 #[derive(Clone, Debug)]
-pub(super) struct Patience {
+pub(super) struct RetryPolicy {
     /// The longest time without progress.
     limit: Duration,
     failures: u32,
     upstream_failures: u32,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// No failures yet.
     pub(super) fn new(limit: Duration) -> Self {
         Self { limit, failures: 0, upstream_failures: 0 }
@@ -66,17 +66,17 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_minute() {
-        let mut patience = Patience::new(LIMIT);
+        let mut policy = RetryPolicy::new(LIMIT);
         let pauses: Vec<u64> =
-            (0..8).map(|_| patience.pause(Trouble::Disconnected, seconds(0)).unwrap().as_secs()).collect();
+            (0..8).map(|_| policy.pause(Trouble::Disconnected, seconds(0)).unwrap().as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
     }
 
     #[test]
     fn retry_after_is_waited_for_within_the_limit() {
-        let mut patience = Patience::new(LIMIT);
+        let mut policy = RetryPolicy::new(LIMIT);
         let mut pause =
-            |after: u64, waited| patience.pause(Trouble::Busy { retry_after: Some(seconds(after)) }, seconds(waited));
+            |after: u64, waited| policy.pause(Trouble::Busy { retry_after: Some(seconds(after)) }, seconds(waited));
         assert_eq!(pause(30, 0), Some(seconds(30)));
         assert_eq!(pause(0, 0), Some(seconds(1)), "no storm of requests");
         assert_eq!(pause(3600, 590), Some(seconds(10)));
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn failing_upstream_is_given_up_before_the_limit() {
-        let mut patience = Patience::new(Duration::from_hours(10));
-        let given_up = (1..=20).find(|_| patience.pause(Trouble::Upstream, seconds(0)).is_none());
+        let mut policy = RetryPolicy::new(Duration::from_hours(10));
+        let given_up = (1..=20).find(|_| policy.pause(Trouble::Upstream, seconds(0)).is_none());
         assert_eq!(given_up, Some(MAX_UPSTREAM_FAILURES + 1));
     }
 }
