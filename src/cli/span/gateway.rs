@@ -2,7 +2,7 @@
 //! within the patience.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Builder;
@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::args::SpanArgs;
 use super::cost::Cost;
@@ -186,24 +187,35 @@ impl Gateway {
         limited.map_err(|_| disconnected("the gateway does not answer"))
     }
 
-    /// Repeats what fails for a reason that may pass.
+    /// Repeats `ask` within the patience.
     async fn repeat<T>(
         &self,
-        mut ask: impl AsyncFnMut() -> Result<T, RequestError>,
+        ask: impl AsyncFnMut() -> Result<T, RequestError>,
         progress: &Progress,
     ) -> Result<T, RequestError> {
-        let (mut policy, started) = (RetryPolicy::new(self.patience), Instant::now());
-        loop {
-            let (trouble, message) = match ask().await {
-                Err(RequestError::Trouble(trouble, message)) => (trouble, message),
-                other => return other,
-            };
-            let is_stranger = trouble == Trouble::Disconnected && !self.has_answered.load(Ordering::Relaxed);
-            let pause = if is_stranger { None } else { policy.pause(trouble, started.elapsed()) };
-            let Some(pause) = pause else { return Err(RequestError::Trouble(trouble, message)) };
-            progress.note(&format!("again in {} s: {message}", pause.as_secs()));
-            tokio::time::sleep(pause).await;
-        }
+        repeat(self.patience, &self.has_answered, ask, progress).await
+    }
+}
+
+/// Repeats what fails for a reason that may pass, for at most `limit`. A gateway that cannot be reached and has not
+/// answered before is not waited for.
+async fn repeat<T>(
+    limit: Duration,
+    has_answered: &AtomicBool,
+    mut ask: impl AsyncFnMut() -> Result<T, RequestError>,
+    progress: &Progress,
+) -> Result<T, RequestError> {
+    let (mut policy, started) = (RetryPolicy::new(limit), Instant::now());
+    loop {
+        let (trouble, message) = match ask().await {
+            Err(RequestError::Trouble(trouble, message)) => (trouble, message),
+            other => return other,
+        };
+        let is_stranger = trouble == Trouble::Disconnected && !has_answered.load(Ordering::Relaxed);
+        let pause = if is_stranger { None } else { policy.pause(trouble, started.elapsed()) };
+        let Some(pause) = pause else { return Err(RequestError::Trouble(trouble, message)) };
+        progress.note(&format!("again in {} s: {message}", pause.as_secs()));
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -271,6 +283,27 @@ mod tests {
             let headers = HeaderMap::from_iter([("cache-status".parse().unwrap(), HeaderValue::from_static(status))]);
             assert_eq!(calls_of(&headers), calls, "{status}");
         }
+    }
+
+    /// The result of requests that fail `failures` times, their number, and the seconds that they took.
+    async fn repeated(failures: u32, trouble: Trouble, has_answered: bool) -> (bool, u32, u64) {
+        let (started, mut asked) = (Instant::now(), 0);
+        let ask = async || {
+            asked += 1;
+            if asked > failures { Ok(()) } else { Err(RequestError::Trouble(trouble, String::new())) }
+        };
+        let progress = Progress::new(1, 0, None);
+        let result = repeat(Duration::from_mins(2), &AtomicBool::new(has_answered), ask, &progress).await;
+        (result.is_ok(), asked, started.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_request_is_repeated_until_the_patience_ends() {
+        let busy = Trouble::Busy { retry_after: Some(Duration::from_secs(50)) };
+        assert_eq!(repeated(2, Trouble::Disconnected, true).await, (true, 3, 1 + 2));
+        assert_eq!(repeated(2, busy, true).await, (true, 3, 100));
+        assert_eq!(repeated(9, busy, true).await, (false, 4, 120));
+        assert_eq!(repeated(9, Trouble::Disconnected, false).await, (false, 1, 0), "a URL that nobody serves");
     }
 
     async fn failure(status: u16, retry_after: Option<&'static str>) -> RequestError {
