@@ -49,7 +49,7 @@ impl Progress {
         let is_live = stderr().is_terminal();
         let target = if is_live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(all as u64), target);
-        if let Ok(style) = ProgressStyle::with_template("{bar:14} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:6} {wide_msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
         let rows_before = rows.unwrap_or_default();
@@ -147,7 +147,7 @@ fn describe(counts: &Counts, elapsed: Duration, now: Timestamp) -> String {
     let left = all.saturating_sub(*done);
     let end = match time_left(*forecast, *pace, left, elapsed) {
         _ if left == 0 => String::new(),
-        Some(time) => format!(", ends about {}", clock_time(now + time, now)),
+        Some(time) => format!(", ends ~{}", clock_time(now + time, now)),
         None => ", end not known yet".to_owned(),
     };
     format!("{done}/{all} days{rows}, {} calls{end}", pace.calls)
@@ -175,9 +175,9 @@ mod tests {
         let line = |counts: &Counts| describe(counts, minute, now);
         assert_eq!(line(&counts), "3/365 days, 5100 rows, 1700/min, 10 calls, end not known yet");
         counts.forecast = Some(forecast);
-        assert_eq!(line(&counts), "3/365 days, 5100 rows, 1700/min, 10 calls, ends about 23:28 UTC");
+        assert_eq!(line(&counts), "3/365 days, 5100 rows, 1700/min, 10 calls, ends ~23:28 UTC");
         counts.forecast = Some(Forecast { wait: Duration::from_hours(2), ..forecast });
-        assert_eq!(line(&counts), "3/365 days, 5100 rows, 1700/min, 10 calls, ends about 26 Feb 00:58 UTC");
+        assert_eq!(line(&counts), "3/365 days, 5100 rows, 1700/min, 10 calls, ends ~26 Feb 00:58 UTC");
         assert_eq!(line(&Counts { done: 365, rows: None, ..counts }), "365/365 days, 10 calls");
     }
 }
