@@ -21,6 +21,8 @@ pub(super) struct CostBody {
     missing: Vec<IntervalBody>,
     under_way: Vec<IntervalBody>,
     basis: Basis,
+    /// The time before which data is settled.
+    settled_until: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,6 +65,7 @@ impl CostBody {
                 items: cost.basis.items,
                 seconds: cost.basis.length.as_secs(),
             },
+            settled_until: cost.settled_until.to_string(),
         }
     }
 }

@@ -42,6 +42,7 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
         hits: forecast.hits,
         outcome: forecast.outcome(),
         basis: CostBasis { source, items: seen.items, length: seen.length },
+        settled_until: fetcher.settled_before(&query.series, query.asked_at),
     }
 }
 

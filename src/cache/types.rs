@@ -89,6 +89,8 @@ pub struct Cost {
     pub outcome: Outcome,
     /// The cached data that `expected` is computed from.
     pub basis: CostBasis,
+    /// The time before which data is settled now: a window that ends later is open.
+    pub settled_until: Timestamp,
 }
 
 /// The data from which the number of calls is estimated.

@@ -3,13 +3,16 @@
 pub mod check;
 pub mod demo;
 pub mod doctor;
+pub mod export;
 pub mod generate;
 pub mod health;
 pub mod key;
 mod output;
 pub mod serve;
 pub mod simulate;
+pub mod span;
 pub mod token;
+pub mod warm;
 
 use std::process::ExitCode;
 
@@ -59,12 +62,16 @@ pub enum CliCommand {
     Completions(generate::CompletionsArgs),
     /// Write the manual pages to a directory.
     Man(generate::ManArgs),
+    /// Write a span of a stream to a file; stopped and started again, it goes on.
+    Export(Box<export::ExportArgs>),
+    /// Fill the cache for a span of a stream, at background priority.
+    Warm(Box<warm::WarmArgs>),
 }
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> ExitCode {
     let usual = match cli.command {
-        CliCommand::Demo(_) => LevelFilter::WARN,
+        CliCommand::Demo(_) | CliCommand::Export(_) | CliCommand::Warm(_) => LevelFilter::WARN,
         CliCommand::Doctor(_) => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
@@ -82,6 +89,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         CliCommand::Schema => generate::schema(),
         CliCommand::Completions(args) => generate::completions(&args),
         CliCommand::Man(args) => generate::man(&args),
+        CliCommand::Export(args) => export::run(*args).await,
+        CliCommand::Warm(args) => warm::run(*args).await,
     };
     telemetry::write_out_logs();
     code

@@ -10,7 +10,7 @@ pub(crate) mod fuzz;
 mod page;
 mod rate_limit_headers;
 mod raw_call;
-mod tls;
+pub(crate) mod tls;
 
 use std::sync::Arc;
 

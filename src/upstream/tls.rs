@@ -13,11 +13,11 @@ use rustls_platform_verifier::Verifier;
 ///
 /// # Errors
 /// If `ca_file` cannot be read or holds no certificate, or the system has no usable roots.
-pub(super) fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
+pub(crate) fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let private = match ca_file {
         None => Vec::new(),
-        Some(file) => certificates(file).with_context(|| format!("upstream.ca_file: {}", file.display()))?,
+        Some(file) => certificates(file).with_context(|| format!("ca_file: {}", file.display()))?,
     };
     let verifier =
         Verifier::new_with_extra_roots(private, provider.clone()).context("the system's root certificates")?;
@@ -32,7 +32,7 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConf
 ///
 /// # Errors
 /// Never in practice: the provider supports the default protocol versions.
-pub(super) fn no_tls() -> anyhow::Result<ClientConfig> {
+pub(crate) fn no_tls() -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

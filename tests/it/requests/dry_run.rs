@@ -43,6 +43,7 @@ async fn dry_run_cold_then_cached_window_reports_cost() {
         "missing": [{"from": "2026-02-22T00:00:00Z", "to": "2026-02-24T00:00:00Z"}],
         "under_way": [],
         "basis": nothing,
+        "settled_until": "2026-02-24T12:34:56Z",
     });
     assert_eq!(reported_cost(&harness, &request).await, cold);
     assert_eq!(reported_cost(&harness, &request).await, cold, "a dry run changes nothing");
@@ -58,6 +59,7 @@ async fn dry_run_cold_then_cached_window_reports_cost() {
         "missing": [],
         "under_way": [],
         "basis": {"of": "series", "items": 1000, "seconds": 172_800},
+        "settled_until": "2026-02-24T12:34:56Z",
     });
     assert_eq!(reported_cost(&harness, &request).await, warm);
     let future = reported_cost(&harness, &TestRequest::get("from=2026-03-01&to=2026-03-01")).await;

@@ -1,0 +1,125 @@
+//! `koregate export` and `koregate warm`, against a gateway in this process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::support::{KoregateProcess, STREAM, TestHarness, at, environment, run_koregate, text, to_ndjson, until};
+
+/// Sixty settled days with eight items each.
+const SPAN: [&str; 4] = ["--from", "2025-12-25", "--to", "2026-02-22"];
+
+/// A command for [`STREAM`] behind the gateway of `harness`.
+fn start(harness: &TestHarness, command: &str, more: &[&str]) -> KoregateProcess {
+    let url = format!("http://{}", harness.gateway.addr());
+    let arguments = [&[command, "--url", &url, "--stream", STREAM][..], more].concat();
+    KoregateProcess::start(&arguments, &[])
+}
+
+async fn finish(harness: &TestHarness, command: &str, more: &[&str]) -> (Option<i32>, String) {
+    start(harness, command, more).wait().await
+}
+
+struct Directory(TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+#[tokio::test]
+async fn export_that_is_killed_goes_on_to_the_same_file_and_manifest() {
+    let harness = TestHarness::start_exact(8, 64).await;
+    let directory = Directory::new();
+    for ending in ["ndjson", "parquet"] {
+        let whole = directory.path(&format!("whole.{ending}"));
+        let export = |file: &str| [&SPAN[..], &["-o", file]].concat().into_iter().map(ToOwned::to_owned).collect();
+        let arguments: Vec<String> = export(&whole);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (code, output) = finish(&harness, "export", &arguments).await;
+        assert_eq!(code, Some(0), "{output}");
+        let calls = harness.calls();
+
+        let killed = directory.path(&format!("killed.{ending}"));
+        let arguments: Vec<String> = export(&killed);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (journal, file) = (PathBuf::from(format!("{killed}.progress")), PathBuf::from(&killed));
+        for parts in [1, 9, 30] {
+            let process = start(&harness, "export", &arguments);
+            until("parts of the export", || lines(&journal) > parts || file.exists()).await;
+            // Dropped, it is killed.
+            drop(process);
+        }
+        let (code, output) = finish(&harness, "export", &arguments).await;
+        assert_eq!(code, Some(0), "{output}");
+        assert!(fs::read(&whole).unwrap() == fs::read(&killed).unwrap(), "{ending}: other bytes");
+        let manifest = |file: &str| fs::read_to_string(format!("{file}.manifest.json")).unwrap();
+        assert_eq!(manifest(&whole), manifest(&killed));
+        assert_eq!(harness.calls(), calls, "what is cached costs nothing");
+        let again = finish(&harness, "export", &arguments).await;
+        assert!(again.0 == Some(0) && again.1.contains("done already"), "{again:?}");
+    }
+    let items = harness.items(at("2025-12-25"), at("2026-02-23"));
+    assert!(items.len() == 60 * 8 && to_ndjson(&items) == fs::read(directory.path("whole.ndjson")).unwrap());
+}
+
+#[tokio::test]
+async fn export_into_open_time_needs_a_flag() {
+    let harness = TestHarness::start_exact(8, 4).await;
+    let directory = Directory::new();
+    let file = directory.path("a.ndjson");
+    let span = ["--from", "2026-02-23", "--to", "2026-02-25", "-o", &file];
+    let (code, output) = finish(&harness, "export", &span).await;
+    assert_eq!(code, Some(2));
+    assert!(output.contains("2026-02-24-12:34:55 at most"), "{output}");
+    assert!(!Path::new(&format!("{file}.partial")).exists(), "nothing is left");
+    let (code, output) = finish(&harness, "export", &[&span[..], &["--open"]].concat()).await;
+    assert_eq!(code, Some(0), "{output}");
+    let items = harness.items(at("2026-02-23"), harness.clock.now());
+    assert!(to_ndjson(&items) == fs::read(&file).unwrap(), "up to the present");
+}
+
+#[tokio::test]
+async fn warmed_span_is_a_hit() {
+    let harness = TestHarness::start_exact(50, 8).await;
+    let span = ["--from", "2026-02-19", "--to", "2026-02-22"];
+    let (code, output) = finish(&harness, "warm", &[&span[..], &["--estimate"]].concat()).await;
+    assert_eq!((code, harness.calls()), (Some(0), 0), "{output}");
+    assert!(output.contains("at least 1"), "{output}");
+    let (code, output) = finish(&harness, "warm", &span).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert_eq!(harness.calls(), 3, "one for the first day, two for the others together");
+    assert_eq!(harness.get("from=2026-02-19&to=2026-02-22").await.page().items().len(), 200);
+    assert_eq!(harness.calls(), 3);
+}
+
+#[test]
+fn commands_without_a_gateway_need_a_common_ledger() {
+    let directory = Directory::new();
+    let state = directory.path("state");
+    let mut environment = environment("http://127.0.0.1:1");
+    let run = |environment: &[_], command: &[&str]| {
+        let span = [command, &["--stream", STREAM, "--from", "2026-02-19", "--to", "2026-02-22"]].concat();
+        let output = run_koregate(&span, environment, "");
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    for command in [&["export", "-o", &directory.path("a.csv")][..], &["warm"]] {
+        let (code, errors) = run(&environment, command);
+        assert!(code == Some(2) && errors.contains("--url"), "{errors}");
+    }
+    environment.push(("KOREGATE__QUOTA__STATE_FILE", state.clone()));
+    let file = fs::File::create(&state).unwrap();
+    file.lock().unwrap();
+    let (code, errors) = run(&environment, &["warm"]);
+    assert!(code == Some(2) && errors.contains("--url") && errors.contains("state file"), "{errors}");
+}
