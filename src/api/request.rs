@@ -78,6 +78,8 @@ pub struct Caller {
     pub streams: NamePatterns,
     /// Share of the quota under contention; at least 1.
     pub weight: u32,
+    /// The most urgent class that its requests may claim.
+    pub max_priority: Priority,
 }
 
 /// An account that requests may name.
@@ -207,9 +209,14 @@ pub(super) fn read(
 
 /// The requester. Where no callers are configured, all requests share one.
 fn requester(head: &Parts, caller: Option<&Caller>) -> Requester {
-    let (caller, weight) =
-        caller.map_or((Arc::from(ANONYMOUS_CALLER), 1), |caller| (caller.name.clone(), caller.weight));
-    Requester { caller, weight, priority: priority(&head.headers) }
+    let claimed = priority(&head.headers);
+    match caller {
+        None => Requester { caller: Arc::from(ANONYMOUS_CALLER), weight: 1, priority: claimed },
+        // The lowest is the most urgent.
+        Some(Caller { name, weight, max_priority, .. }) => {
+            Requester { caller: name.clone(), weight: *weight, priority: claimed.max(*max_priority) }
+        }
+    }
 }
 
 /// Priority of a request by the urgency in `Priority` (RFC 9218, 4.1): 7 is for background tasks, 3 is the default.

@@ -41,6 +41,10 @@ pub(super) enum NotStored {
     UpstreamFailed,
     /// The quota could not serve the run.
     QuotaSpent,
+    /// The caller's own limit of upstream calls was spent.
+    CallerLimit,
+    /// An operator has stopped the calls.
+    Cordoned,
     /// No request waited for the run any more before it had begun.
     Unwanted,
     /// Rows moved during the scan.
@@ -72,6 +76,8 @@ impl NotStored {
             Self::AlwaysAskedAfresh => "always_asked_afresh",
             Self::UpstreamFailed => "upstream_failed",
             Self::QuotaSpent => "quota_spent",
+            Self::CallerLimit => "caller_limit",
+            Self::Cordoned => "cordoned",
             Self::Unwanted => "unwanted",
             Self::RowsMoved => "rows_moved",
             Self::WrongWindowField => "wrong_window_field",

@@ -1,17 +1,11 @@
-//! Keys, defaults and checks of `[[accounts]]` and `[[callers]]`.
+//! Keys, defaults and checks of `[[accounts]]`.
 
 use std::collections::HashSet;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::parse::Keyword;
 use super::table_reader::TableReader;
-use super::value_tree::{ConfigNode, Value};
-use super::{
-    AccountConfig, CallerConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig, TokenScheme, keys, parse,
-    window_settings,
-};
-use crate::hex;
+use super::{AccountConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig, TokenScheme, parse, window_settings};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -111,82 +105,4 @@ fn limits(mut table: TableReader<'_>) -> Vec<QuotaLimit> {
     }
     table.finish();
     limits
-}
-
-/// All callers; `None` if a problem of them was reported. `accounts` are those that a caller may name; `None` if they
-/// have problems themselves, so that names are not checked.
-pub(super) fn callers(root: &mut TableReader<'_>, accounts: Option<&[AccountConfig]>) -> Option<Vec<CallerConfig>> {
-    let Some(tables) = root.tables("callers") else { return Some(Vec::new()) };
-    let mut names = HashSet::new();
-    let mut keys = HashSet::new();
-    let callers: Vec<_> = tables.into_iter().map(|table| caller(table, accounts, &mut names, &mut keys)).collect();
-    callers.into_iter().collect()
-}
-
-fn caller(
-    mut table: TableReader<'_>,
-    known: Option<&[AccountConfig]>,
-    names: &mut HashSet<String>,
-    keys: &mut HashSet<[u8; 32]>,
-) -> Option<CallerConfig> {
-    let name = table.required("name", parse::label);
-    if let Some(name) = &name
-        && !names.insert(name.clone())
-    {
-        table.report("name", format!("{name:?} is another caller's too"));
-    }
-    if name.as_deref() == Some("-") {
-        table.report("name", "\"-\" stands for a caller that nobody knows, in logs and metrics; take another one");
-    }
-    let api_key_sha256 = table.required("api_key_sha256", digests);
-    if api_key_sha256.iter().flatten().any(|key| !keys.insert(*key)) {
-        table.report("api_key_sha256", "is another caller's too, and nothing else could tell them apart");
-    }
-    let accounts = table.value_or("accounts", NamePatterns::All, parse::names);
-    if let (NamePatterns::Only(names), Some(known)) = (&accounts, known) {
-        for name in names.iter().filter(|name| known.iter().all(|account| *account.account_id != **name)) {
-            let message = match keys::suggestion(name, known.iter().map(|account| &*account.account_id)) {
-                Some(near) => format!("{name:?} is no configured account; did you mean {near:?}?"),
-                None => format!("{name:?} is no configured account"),
-            };
-            table.report("accounts", message);
-        }
-    }
-    let streams = table.value_or("streams", NamePatterns::All, parse::names);
-    let requests_per_minute = table.value_or("requests_per_minute", 600, parse::integer(1..=u32::MAX));
-    let weight = table.value_or("weight", 1, parse::integer(1..=u32::MAX));
-    table.finish();
-    Some(CallerConfig {
-        name: name?.into(),
-        api_key_sha256: api_key_sha256?,
-        accounts,
-        streams,
-        requests_per_minute: NonZeroU32::new(requests_per_minute)?,
-        weight,
-    })
-}
-
-const DIGEST_EXPECTED: &str =
-    "the SHA-256 of the API key in 64 hex digits, as `koregate key` prints it, or a list of them";
-
-/// A digest, or a list of different digests: during a rotation, the old and the new key are both valid.
-fn digests(node: &ConfigNode) -> Result<Vec<[u8; 32]>, String> {
-    // The text of a variable is a list if it begins with a bracket, and a digest otherwise.
-    let is_list = matches!(&node.value, Value::Raw(text) if text.trim_start().starts_with('['));
-    let structured = if is_list { Some(node.clone().structured()?) } else { None };
-    let node = structured.as_ref().unwrap_or(node);
-    let Value::Array(items) = &node.value else { return Ok(vec![digest(node)?]) };
-    let digests = items.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
-    if digests.is_empty() {
-        return Err(format!("is empty; it must be {DIGEST_EXPECTED}"));
-    }
-    if digests.iter().collect::<HashSet<_>>().len() < digests.len() {
-        return Err("holds the same digest twice".to_owned());
-    }
-    Ok(digests)
-}
-
-/// A digest of 64 hex digits. The error does not quote other text, which may be the API key itself.
-fn digest(node: &ConfigNode) -> Result<[u8; 32], String> {
-    hex::decode(parse::text(node, DIGEST_EXPECTED)?).ok_or_else(|| format!("must be {DIGEST_EXPECTED}"))
 }

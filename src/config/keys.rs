@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 72] = [
+pub(super) const ALL_KEYS: [&str; 79] = [
     "server",
     "listen",
     "admin_listen",
@@ -82,6 +82,13 @@ pub(super) const ALL_KEYS: [&str; 72] = [
     "api_key_sha256",
     "requests_per_minute",
     "weight",
+    "certificate_san",
+    "max_priority",
+    "not_after",
+    "max_concurrent_requests",
+    "upstream_calls_per_hour",
+    "upstream_calls_per_day",
+    "mode",
 ];
 
 /// The dotted key that the TOML in `text` sets at byte `end`, as far as the lines before it show the tables around it:

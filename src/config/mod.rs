@@ -5,7 +5,7 @@
 //! - `table_reader` reads a table of the tree key by key and collects problems,
 //! - `parse` parses single values; durations are written `"30s"`, `"24h"`, `"400d"`, sizes `"256MiB"`
 //!   (see `units`),
-//! - `validate` and `accounts` define the keys, their defaults, and the checks between keys,
+//! - `validate`, `accounts` and `callers` define the keys, their defaults, and the checks between keys,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
@@ -14,6 +14,7 @@
 //! - `fuzz` is a fuzz target.
 
 mod accounts;
+mod callers;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use self::callers::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::ConfigError;
 pub use self::load::process_environment;
 pub use self::redis_url::{RedisKind, RedisUrl};
@@ -327,21 +329,4 @@ pub struct RedisConfig {
     pub max_value: u64,
     /// The number of replicas that a replica assumes if it has not reached Redis since its start; at least 1.
     pub replicas: usize,
-}
-
-/// A `[[callers]]`
-#[derive(Clone, Debug)]
-pub struct CallerConfig {
-    /// The name in logs and metrics.
-    pub name: Arc<str>,
-    /// SHA-256 digests of the API keys: at least one, and none that another caller has.
-    pub api_key_sha256: Vec<[u8; 32]>,
-    /// The accounts that the caller may use.
-    pub accounts: NamePatterns,
-    /// The streams that the caller may use.
-    pub streams: NamePatterns,
-    /// Rate limit of the caller.
-    pub requests_per_minute: std::num::NonZeroU32,
-    /// Weight of the caller when callers compete for the quota; at least 1.
-    pub weight: u32,
 }

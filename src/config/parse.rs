@@ -11,6 +11,7 @@ use super::NamePatterns;
 use super::schema::described::Described;
 use super::value_tree::{ConfigNode, Value};
 use crate::units;
+use crate::window::Bound;
 
 /// A parser of a single value. A function is one if the schema of its values is known by their type.
 pub(super) trait ValueParser<T> {
@@ -197,6 +198,13 @@ pub(super) fn address(node: &ConfigNode) -> Result<SocketAddr, String> {
 pub(super) fn path(node: &ConfigNode) -> Result<PathBuf, String> {
     let text = text(node, "the path of a file")?;
     if text.is_empty() { Err("is empty; it must be the path of a file".to_owned()) } else { Ok(text.into()) }
+}
+
+/// A date such as `"2027-01-01"`, which is its midnight in UTC, or one of the spellings with a time.
+pub(super) fn date(node: &ConfigNode) -> Result<Bound, String> {
+    const EXPECTED: &str = "a date such as \"2027-01-01\"";
+    let text = text(node, EXPECTED)?;
+    Bound::parse(text).ok_or_else(|| format!("{} is not a date; it must be {EXPECTED}, in UTC", quoted(text)))
 }
 
 /// `["*"]`, or a list of one or more names.

@@ -7,8 +7,8 @@ use secrecy::ExposeSecret as _;
 
 use super::parse::Keyword as _;
 use super::{
-    AccountConfig, CallerConfig, Config, DiskConfig, EncryptionKeys, FreshnessTier, NamePatterns, RedisConfig,
-    SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, redis_url, schema,
+    AccountConfig, CallerConfig, CallerLimits, Config, DiskConfig, EncryptionKeys, FreshnessTier, NamePatterns,
+    RedisConfig, SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, redis_url, schema,
 };
 use crate::hex;
 use crate::units::{print_duration, print_size};
@@ -158,17 +158,49 @@ impl TomlWriter {
     }
 
     fn caller(&mut self, caller: &CallerConfig) {
-        let CallerConfig { name, api_key_sha256, accounts, streams, requests_per_minute, weight } = caller;
+        let CallerConfig {
+            name,
+            api_key_sha256,
+            certificate_san,
+            accounts,
+            streams,
+            weight,
+            max_priority,
+            not_after,
+            limits,
+        } = caller;
         self.line("\n[[callers]]");
         self.key("name", text(name));
         match api_key_sha256.as_slice() {
+            [] => {}
             [one] => self.key("api_key_sha256", digest(one)),
             several => self.key("api_key_sha256", list(several.iter().map(digest))),
         }
+        if let Some(san) = certificate_san {
+            self.key("certificate_san", text(san));
+        }
         self.key("accounts", names(accounts));
         self.key("streams", names(streams));
-        self.key("requests_per_minute", requests_per_minute);
+        self.caller_limits(limits);
         self.key("weight", weight);
+        self.key("max_priority", text(max_priority.keyword()));
+        if let Some(not_after) = not_after {
+            self.key("not_after", text(not_after));
+        }
+    }
+
+    fn caller_limits(&mut self, limits: &CallerLimits) {
+        self.key("requests_per_minute", limits.requests_per_minute);
+        for (key, limit) in [
+            ("max_concurrent_requests", limits.max_concurrent_requests),
+            ("upstream_calls_per_hour", limits.upstream_calls_per_hour),
+            ("upstream_calls_per_day", limits.upstream_calls_per_day),
+        ] {
+            if let Some(limit) = limit {
+                self.key(key, limit);
+            }
+        }
+        self.key("mode", text(limits.mode.keyword()));
     }
 }
 

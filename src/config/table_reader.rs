@@ -111,6 +111,11 @@ impl<'a> TableReader<'a> {
         if let Some(schema) = &self.context.schema {
             schema.borrow_mut().require(&self.path_of(key));
         }
+        self.report_if_absent(key);
+    }
+
+    /// Reports `key` as missing if it is absent, without the schema's knowledge: for a key that others can stand for.
+    pub(super) fn report_if_absent(&self, key: &'static str) {
         if self.is_table && !self.table.contains_key(key) {
             self.report(key, "is missing");
         }

@@ -1,6 +1,6 @@
 //! How each configuration key is read: builder of a [`Config`] from the merged tree, with the keys, their defaults, and
-//! the checks between keys. `[[accounts]]` and `[[callers]]` are in `accounts.rs`, `[window]` and
-//! what overrides it in `window_settings.rs`.
+//! the checks between keys. `[[accounts]]` is in `accounts.rs`, `[[callers]]` in
+//! `callers.rs`, `[window]` and what overrides it in `window_settings.rs`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
     AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, QuotaConfig, RedisConfig, ServerConfig, ServerLimits,
-    ServerTlsConfig, UpstreamConfig, accounts, parse, url, window_settings,
+    ServerTlsConfig, UpstreamConfig, accounts, callers, parse, url, window_settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +31,8 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     let window = window_settings::global(root.table("window"));
     let quota = quota(root.table("quota"));
     let cache = cache(root.table("cache"));
-    let callers = accounts::callers(&mut root, accounts.as_deref());
+    let client_certificates = server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let callers = callers::callers(&mut root, accounts.as_deref(), client_certificates);
     if callers.as_ref().is_some_and(Vec::is_empty) && !server.listen.ip().is_loopback() {
         server_table.report(
             "listen",

@@ -49,6 +49,8 @@ fn failed_call(error: &CacheError) -> FailedCall {
         QuotaError::Exhausted(_)
         | QuotaError::Abandoned
         | QuotaError::NotLeader
+        | QuotaError::CallerLimit(_)
+        | QuotaError::Cordoned
         | QuotaError::Token(TokenError::UnknownAccount | TokenError::Mint(_)) => FailedCall::Unknown,
     }
 }

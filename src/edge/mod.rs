@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::problem::{is_page_path, page};
 
 pub use self::access::DrainTimeout;
-pub use self::auth::{Callers, bearer_token};
+pub use self::auth::{Callers, PeerCertificate, bearer_token};
 pub use self::body::EdgeBody;
 pub use self::hosts::{AllowedHosts, HeadError};
 pub use self::problem::EdgeError;
@@ -62,6 +62,7 @@ impl EdgeLayer {
     ) -> Self {
         let any_host = !callers.is_empty() && hosts.is_empty();
         let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
+        callers.warn_of_expiry(clock.now());
         let (callers, drain_timeout, clock) = (callers.clone(), drain_timeout.clone(), clock.clone());
         Self(Arc::new(Edge {
             callers,
@@ -113,10 +114,13 @@ where
             return ResponseFuture::ready(record, head_only, problem_page(&request));
         }
         let (authenticated, admitted) = match checked {
-            Ok(()) => edge.callers.admit(request.headers()),
+            Ok(()) => {
+                let certificate = request.extensions().get::<PeerCertificate>();
+                edge.callers.admit(request.headers(), certificate, edge.clock.now())
+            }
             Err(error) => (None, Err(error.into())),
         };
-        if let (Some(AuthenticatedCaller { caller, limit_status }), Ok(())) = (&authenticated, &admitted) {
+        if let (Some(AuthenticatedCaller { caller, limit_status, .. }), Ok(())) = (&authenticated, &admitted) {
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*limit_status);
         }
@@ -154,6 +158,22 @@ mod tests {
     use crate::config::{self, NamePatterns};
     use crate::request::RateLimitStatus;
 
+    /// A caller with 10 requests a minute.
+    fn caller(key: &[u8], weight: u32) -> config::CallerConfig {
+        let requests_per_minute = 10.try_into().unwrap();
+        config::CallerConfig {
+            name: "bi".into(),
+            api_key_sha256: vec![digest(&SHA256, key).as_ref().try_into().unwrap()],
+            certificate_san: None,
+            accounts: NamePatterns::All,
+            streams: NamePatterns::All,
+            weight,
+            max_priority: config::PriorityClass::Interactive,
+            not_after: None,
+            limits: config::CallerLimits { requests_per_minute, ..Default::default() },
+        }
+    }
+
     fn layer(callers: &[config::CallerConfig]) -> EdgeLayer {
         EdgeLayer::new(&[], 1, &Callers::new(callers), &DrainTimeout::default(), &Clock::system())
     }
@@ -174,14 +194,7 @@ mod tests {
     #[tokio::test]
     async fn problem_page_is_served_without_a_key() {
         let below = service_fn(|_: Request<Full<Bytes>>| async { Err::<Answer, ApiError>(ApiError::NotFound) });
-        let caller = config::CallerConfig {
-            name: "bi".into(),
-            api_key_sha256: Vec::new(),
-            accounts: NamePatterns::All,
-            streams: NamePatterns::All,
-            requests_per_minute: 10.try_into().unwrap(),
-            weight: 1,
-        };
+        let caller = caller(b"other", 1);
         let edge = layer(&[caller]).layer(below);
         let path = "/koregate/v1/problems/unauthorized";
         for (method, path, status, content_type) in [
@@ -209,14 +222,7 @@ mod tests {
             assert_eq!(request.extensions().get::<RateLimitStatus>().unwrap().left, 8);
             Err::<Answer, ApiError>(ApiError::NotFound)
         });
-        let caller = config::CallerConfig {
-            name: "bi".into(),
-            api_key_sha256: vec![digest(&SHA256, b"key").as_ref().try_into().unwrap()],
-            accounts: NamePatterns::All,
-            streams: NamePatterns::All,
-            requests_per_minute: 10.try_into().unwrap(),
-            weight: 3,
-        };
+        let caller = caller(b"key", 3);
         let mut edge = layer(&[caller]).layer(below);
         for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=6")] {
             let request = Request::builder().uri(path).header("host", "any").header("x-api-key", "key");

@@ -34,6 +34,12 @@ pub enum EdgeError {
     /// No API key, or an unknown one.
     #[error("an API key is required, as x-api-key or as authorization: Bearer")]
     UnknownCaller,
+    /// The key or the certificate is that of a caller whose `not_after` has passed.
+    #[error("the key has ended; the operator of koregate gives out a new one")]
+    ExpiredCaller,
+    /// The caller's own limit of requests at the same time is exceeded.
+    #[error("your own limit of requests at the same time is hit")]
+    TooManyConcurrentRequests,
     /// The caller's own rate limit is exceeded.
     #[error("your own limit of requests is hit")]
     TooManyRequests {
@@ -51,13 +57,17 @@ pub enum EdgeError {
     Api(#[from] ApiError),
 }
 
+/// The `Retry-After` of what an operator has stopped: when that ends is not known.
+const CORDON_RETRY_AFTER: Duration = Duration::from_mins(1);
+
 /// The type of the problem, and the time after which a retry may succeed.
 pub(super) fn classify(error: &EdgeError) -> (ProblemType, Option<Duration>) {
     match error {
         EdgeError::Head(HeadError::Malformed(_)) => (ProblemType::BadRequest, None),
         EdgeError::Head(HeadError::Misdirected) => (ProblemType::Misdirected, None),
         EdgeError::Head(HeadError::CrossSite(_)) => (ProblemType::Forbidden, None),
-        EdgeError::UnknownCaller => (ProblemType::Unauthorized, None),
+        EdgeError::UnknownCaller | EdgeError::ExpiredCaller => (ProblemType::Unauthorized, None),
+        EdgeError::TooManyConcurrentRequests => (ProblemType::TooManyConcurrentRequests, Some(Duration::from_secs(1))),
         EdgeError::TooManyRequests { retry_after } => (ProblemType::TooManyRequests, Some(*retry_after)),
         EdgeError::Overloaded => (ProblemType::Overloaded, Some(Duration::from_secs(1))),
         EdgeError::Internal => (ProblemType::Internal, None),
@@ -110,6 +120,10 @@ fn classify_cache(error: &CacheError) -> (ProblemType, Option<Duration>) {
             | PagingError::Torn(_)
             | PagingError::Oversized
             | PagingError::TooLarge { .. } => (ProblemType::UpstreamFailed, None),
+            PagingError::Quota(QuotaError::CallerLimit(exceeded)) => {
+                (ProblemType::UpstreamCallsSpent, Some(exceeded.retry_after))
+            }
+            PagingError::Quota(QuotaError::Cordoned) => (ProblemType::Cordoned, Some(CORDON_RETRY_AFTER)),
             PagingError::Quota(QuotaError::Token(error)) => match error {
                 TokenError::UnknownAccount | TokenError::Mint(_) => (ProblemType::Internal, None),
                 TokenError::StreamRefused { .. } => (ProblemType::StreamRefused, None),
@@ -215,6 +229,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::quota::CallerLimitExceeded;
     use crate::request::{UpstreamLimit, UpstreamLimits};
 
     fn response_of(error: &EdgeError) -> (u16, Option<String>) {
@@ -223,8 +238,12 @@ mod tests {
         (response.status().as_u16(), retry_after)
     }
 
+    fn quota(error: QuotaError) -> EdgeError {
+        EdgeError::Api(CacheError::Paging(PagingError::Quota(error)).into())
+    }
+
     fn token(error: TokenError) -> EdgeError {
-        EdgeError::Api(CacheError::Paging(PagingError::Quota(QuotaError::Token(error))).into())
+        quota(QuotaError::Token(error))
     }
 
     fn upstream(error: UpstreamError) -> EdgeError {
@@ -276,6 +295,8 @@ mod tests {
             (EdgeError::Head(HeadError::Misdirected), (421, None)),
             (EdgeError::Head(HeadError::CrossSite("an Origin")), (403, None)),
             (EdgeError::UnknownCaller, (401, None)),
+            (EdgeError::ExpiredCaller, (401, None)),
+            (EdgeError::TooManyConcurrentRequests, (429, Some("1".to_owned()))),
             (EdgeError::TooManyRequests { retry_after: Duration::from_millis(10) }, (429, Some("1".to_owned()))),
             (EdgeError::Api(ApiError::BadBody), (400, None)),
             (EdgeError::Api(ApiError::BodyTooLarge { limit: 1 }), (413, None)),
@@ -283,6 +304,11 @@ mod tests {
             (EdgeError::Api(ApiError::UnsupportedMediaType), (415, None)),
             (EdgeError::Api(CacheError::FractionOfSecond.into()), (400, None)),
             (EdgeError::Api(CacheError::QuotaExhausted(exhausted).into()), (503, Some("8".to_owned()))),
+            (
+                quota(QuotaError::CallerLimit(CallerLimitExceeded::an_hour(Duration::from_secs(9)))),
+                (429, Some("9".to_owned())),
+            ),
+            (quota(QuotaError::Cordoned), (503, Some("60".to_owned()))),
             (EdgeError::Api(CacheError::TooLargeToBuffer { limit: 1 }.into()), (400, None)),
             (EdgeError::Api(ApiError::BadFilter { name: "channels" }), (400, None)),
             (upstream(UpstreamError::Timeout), (504, None)),

@@ -8,7 +8,7 @@ use tower::{Service, ServiceExt as _};
 use super::error::PagingError;
 use super::pager::Pager;
 use super::run::{ItemPacker, RunPhase};
-use crate::quota::{Exhausted, QuotaError};
+use crate::quota::{CallerLimitExceeded, Exhausted, QuotaError};
 use crate::upstream::{Page, PageRequest};
 use crate::window::QueryBounds;
 
@@ -46,6 +46,11 @@ where
                 {
                     paused += self.pause(exhausted).await;
                 }
+                Err(QuotaError::CallerLimit(exceeded))
+                    if self.has_begun() && paused + exceeded.retry_after < LONGEST_PAUSE =>
+                {
+                    paused += self.pause_for_callers(exceeded).await;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -71,6 +76,22 @@ where
             biased;
             () = tokio::time::sleep_until(until) => {}
             () = more_urgent => {}
+        }
+        self.run.status.send_modify(|status| status.phase = RunPhase::Fetching);
+        begun.elapsed()
+    }
+
+    /// Waits until a caller that waits for the run may spend a call again, or until requests join or leave the run.
+    /// Returns the time waited.
+    async fn pause_for_callers(&self, exceeded: CallerLimitExceeded) -> Duration {
+        let (begun, waiters) = (Instant::now(), &self.run.waiters);
+        let until = begun + exceeded.retry_after;
+        let callers = waiters.payers().into_iter().map(|requester| requester.caller).collect();
+        self.run.status.send_modify(|status| status.phase = RunPhase::CallersSpent { until, exceeded, callers });
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(until) => {}
+            () = waiters.changed() => {}
         }
         self.run.status.send_modify(|status| status.phase = RunPhase::Fetching);
         begun.elapsed()

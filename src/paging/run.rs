@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::concurrency::RunLength;
 use super::item::Item;
 use super::scan::{PlacementCheck, RowOrder};
+use crate::quota::CallerLimitExceeded;
 use crate::request::{Priority, RunWaiters, Series};
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Density, Interval, Timestamp};
@@ -98,7 +99,7 @@ pub struct RunStatus {
 }
 
 /// Whether a run waits for the quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunPhase {
     /// Fetching: waits for its permit, the scheduler or its page.
     Fetching,
@@ -108,6 +109,16 @@ pub enum RunPhase {
         until: Instant,
         /// Priority of the most urgent request that waited for it.
         priority: Priority,
+    },
+    /// Paused: the own limits of upstream calls of all callers that wait are spent. The run resumes by itself, and when
+    /// another request joins it.
+    CallersSpent {
+        /// When the run resumes, as far as is known.
+        until: Instant,
+        /// The limit that is free again first.
+        exceeded: CallerLimitExceeded,
+        /// The callers.
+        callers: Arc<[Arc<str>]>,
     },
 }
 

@@ -32,12 +32,18 @@ pub(crate) enum ProblemType {
     Misdirected,
     /// The caller's own rate limit is exceeded.
     TooManyRequests,
+    /// The caller has too many requests under way.
+    TooManyConcurrentRequests,
+    /// The caller's own limit of upstream calls is spent.
+    UpstreamCallsSpent,
     /// A defect of the gateway.
     Internal,
     /// Kore did not answer with a page.
     UpstreamFailed,
     /// Kore's quota is spent.
     QuotaSpent,
+    /// An operator has stopped calls for the account or the stream.
+    Cordoned,
     /// A limit of the gateway's resources is reached.
     Overloaded,
     /// Replicas have different configurations.
@@ -63,7 +69,7 @@ pub(super) struct PageText {
 
 impl ProblemType {
     /// All types, in the order of their statuses; those of the admin listener last.
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::InvalidArguments,
         Self::WindowTooLarge,
@@ -76,9 +82,12 @@ impl ProblemType {
         Self::UnsupportedMediaType,
         Self::Misdirected,
         Self::TooManyRequests,
+        Self::TooManyConcurrentRequests,
+        Self::UpstreamCallsSpent,
         Self::Internal,
         Self::UpstreamFailed,
         Self::QuotaSpent,
+        Self::Cordoned,
         Self::Overloaded,
         Self::ReplicasDiffer,
         Self::UpstreamTimeout,
@@ -101,9 +110,12 @@ impl ProblemType {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Misdirected => "misdirected_request",
             Self::TooManyRequests => "too_many_requests",
+            Self::TooManyConcurrentRequests => "too_many_concurrent_requests",
+            Self::UpstreamCallsSpent => "upstream_calls_spent",
             Self::Internal => "internal",
             Self::UpstreamFailed => "upstream_failed",
             Self::QuotaSpent => "quota_spent",
+            Self::Cordoned => "cordoned",
             Self::Overloaded => "overloaded",
             Self::ReplicasDiffer => "replicas_differ",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -133,10 +145,13 @@ impl ProblemType {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyRequests | Self::TooManyConcurrentRequests | Self::UpstreamCallsSpent => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::QuotaSpent
+            | Self::Cordoned
             | Self::Overloaded
             | Self::ReplicasDiffer
             | Self::TooManyRepeats
@@ -169,9 +184,12 @@ impl ProblemType {
             Self::UnsupportedMediaType => "The content is not JSON",
             Self::Misdirected => "The host is not a name of this listener",
             Self::TooManyRequests => "The caller's own limit is exceeded",
+            Self::TooManyConcurrentRequests => "The caller has too many requests under way",
+            Self::UpstreamCallsSpent => "The caller's own upstream calls are spent",
             Self::Internal => "koregate has failed",
             Self::UpstreamFailed => "Kore did not answer with a page",
             Self::QuotaSpent => "Kore's quota is spent",
+            Self::Cordoned => "Calls to Kore are stopped by an operator",
             Self::Overloaded => "koregate is overloaded",
             Self::ReplicasDiffer => "The replicas are configured differently",
             Self::UpstreamTimeout => "Kore did not answer in time",
@@ -205,7 +223,8 @@ impl ProblemType {
                  over HTTP/1.1, or for a limit",
             ),
             Self::Unauthorized => (
-                "The request carries no key, or one that is not known. On the admin listener, the key is the admin \
+                "The request carries no key, or one that is not known or has ended, and comes with no certificate of a \
+                 caller. On the admin listener, the key is the admin \
                  token.",
                 "Send the key as x-api-key or as authorization: Bearer. The operator of koregate gives out the keys.",
                 "an API key is required, as x-api-key or as authorization: Bearer",
@@ -258,6 +277,20 @@ impl ProblemType {
                 "Wait for as many seconds as Retry-After says. The header RateLimit says how many requests are left.",
                 "your own limit of requests is hit",
             ),
+            Self::TooManyConcurrentRequests => (
+                "As many requests of the caller are under way as its max_concurrent_requests allows. A request is under \
+                 way until the last byte of its answer. No upstream call was made.",
+                "Send the request again when another one has ended.",
+                "your own limit of requests at the same time is hit",
+            ),
+            Self::UpstreamCallsSpent => (
+                "The window needs calls to Kore, and as many calls have been charged to the caller as its \
+                 upstream_calls_per_hour or upstream_calls_per_day allows. This is not Kore's quota. What is cached is \
+                 still served.",
+                "Wait for as many seconds as Retry-After says, and send the same request again. A fetch that has begun \
+                 goes on then.",
+                "your own limit of upstream calls in 3600 s is spent for another 41 s",
+            ),
             Self::Internal => (
                 "A defect of koregate, or a damaged piece of its cache.",
                 "Try again once, and report the failure with its request_id to the operator of koregate.",
@@ -275,6 +308,12 @@ impl ProblemType {
                 "Wait for as many seconds as Retry-After says, and send the same request again. The header RateLimit \
                  says what is left of Kore's limits.",
                 "the quota is spent for another 41 s",
+            ),
+            Self::Cordoned => (
+                "The window needs calls to Kore, and an operator of koregate has stopped those for the account or the \
+                 stream. What is cached is still served.",
+                "Wait for as many seconds as Retry-After says. If it lasts, ask the operator of koregate.",
+                "an operator has stopped the upstream calls for this account or stream; only what is cached is served",
             ),
             Self::Overloaded => (
                 "A limit of koregate's connections, requests, fetches or memory is reached.",

@@ -7,6 +7,7 @@
 //! | `limiter` | the pure parts: ledger, adaptive limits, pacer, backoff |
 //! | `lease` | which replica makes the calls of an account, and the share of each without Redis |
 //! | `lease_driver`, `pulse` | the tasks that carry exchanges, pulses and messages between a scheduler and Redis |
+//! | `cordons` | accounts and streams for which an operator has stopped the calls |
 //! | `role` | the role of this replica, for the stages above |
 //! | `state_file` | calls of a process that was killed, for the next one |
 //! | `savings` | balance of calls spent and calls saved |
@@ -15,6 +16,7 @@
 //! This file has the stage itself ([`QuotaLayer`], [`QuotaStage`]) and the schedulers of all accounts
 //! ([`QuotaManager`]).
 
+mod cordons;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod lease;
@@ -35,7 +37,8 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 use tower::{Layer, Service, ServiceExt as _};
 
-pub use self::limiter::{Ledger, LimitUsage, MonotonicTime, PacingWindow};
+pub use self::cordons::Cordons;
+pub use self::limiter::{CallerLimitExceeded, Ledger, LimitUsage, MonotonicTime, PacingWindow};
 pub use self::role::Role;
 pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, QuotaShare, RefusalEffect};
 pub use self::state_file::{StateFile, StateFileError};
@@ -62,6 +65,12 @@ pub enum QuotaError {
         /// The upstream's status; `None` if another replica made the call.
         status: Option<StatusCode>,
     },
+    /// The caller's own limit of upstream calls is spent.
+    #[error("your own limit of upstream calls in {} s is spent for another {} s", .0.per.as_secs(), .0.retry_after.as_secs())]
+    CallerLimit(CallerLimitExceeded),
+    /// An operator has stopped the calls for the account or the stream.
+    #[error("an operator has stopped the upstream calls for this account or stream; only what is cached is served")]
+    Cordoned,
     /// No request waits for the run any more, and it has made no call yet.
     #[error("no request waits for the run any more")]
     Abandoned,
@@ -77,7 +86,9 @@ impl QuotaError {
     /// Whether and when another attempt can succeed.
     pub fn again(&self) -> RetryHint {
         match self {
-            Self::Exhausted(_) | Self::Abandoned | Self::NotLeader => RetryHint::Never,
+            Self::Exhausted(_) | Self::CallerLimit(_) | Self::Cordoned | Self::Abandoned | Self::NotLeader => {
+                RetryHint::Never
+            }
             Self::Refused { .. } => RetryHint::WhenQuotaAllows,
             Self::Token(error) => error.again(),
         }
@@ -88,6 +99,7 @@ impl From<AcquireError> for QuotaError {
     fn from(error: AcquireError) -> Self {
         match error {
             AcquireError::Exhausted(exhausted) => Self::Exhausted(exhausted),
+            AcquireError::CallerLimit(exceeded) => Self::CallerLimit(exceeded),
             AcquireError::Abandoned => Self::Abandoned,
             AcquireError::NotLeader => Self::NotLeader,
         }
@@ -102,6 +114,7 @@ pub struct QuotaManager {
     state_file: Option<StateFile>,
     /// Channel to the other replicas; `None` if there are none.
     mailbox: Option<Mailbox>,
+    cordons: Cordons,
 }
 
 impl QuotaManager {
@@ -126,7 +139,8 @@ impl QuotaManager {
             let (id, limits) = (&account.account_id, account.limits.clone());
             (id.clone(), CallScheduler::new(id, limits, quota, max_concurrency, state_file.as_ref()))
         });
-        Ok(Self { schedulers: Arc::new(schedulers.collect()), state_file, mailbox: None })
+        let (schedulers, cordons) = (Arc::new(schedulers.collect()), Cordons::default());
+        Ok(Self { schedulers, state_file, mailbox: None, cordons })
     }
 
     /// Shares the quotas with the replicas that `mailbox` reaches. No call takes longer than `call_timeout`; until
@@ -153,6 +167,16 @@ impl QuotaManager {
             lease_driver::leave(scheduler, &LeaseChannel::new(mailbox, account)).await;
         });
         futures_util::future::join_all(leaving).await;
+    }
+
+    /// Sets the callers' own limits of upstream calls, for each account.
+    pub fn limit_callers(&self, callers: &[config::CallerConfig]) {
+        self.schedulers.values().for_each(|scheduler| scheduler.limit_callers(callers));
+    }
+
+    /// The accounts and streams for which this replica makes no calls.
+    pub fn cordons(&self) -> &Cordons {
+        &self.cordons
     }
 
     /// The state file; `None` if calls are recorded in memory only.
@@ -205,13 +229,21 @@ where
 
     fn call(&mut self, request: PageRequest) -> Self::Future {
         let scheduler = self.quotas.scheduler(&request.series.account).cloned();
+        let (cordons, series) = (self.quotas.cordons.clone(), request.series.clone());
         let below = self.below.clone();
         Box::pin(async move {
             let scheduler = scheduler.ok_or(TokenError::UnknownAccount)?;
             let waiters = request.waiters.clone();
+            cordons.check(&series)?;
             let permit = scheduler.acquire(&waiters).await?;
+            // It may have waited for long.
+            if let Err(cordoned) = cordons.check(&series) {
+                waiters.take_back();
+                permit.refund();
+                return Err(cordoned);
+            }
             telemetry::quota_wait(waiters.priority().label(), waiters.last_wait());
-            let account = request.series.account.clone();
+            let (account, payer) = (series.account.clone(), permit.payer().clone());
             let calling = waiters.calling();
             let result = below.oneshot(request).await;
             drop(calling);
@@ -220,7 +252,7 @@ where
                 permit.refund();
                 return Ok(result?);
             }
-            telemetry::call_spent(&account, &waiters.cause().caller);
+            telemetry::call_spent(&account, &payer);
             match &result {
                 Ok(page) => permit.answered(page.allowance.as_ref()),
                 Err(TokenError::Upstream(UpstreamError::RateLimited { status, limit, retry_after, allowance })) => {

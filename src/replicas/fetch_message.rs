@@ -226,6 +226,10 @@ pub enum WireError {
     NotLeader,
     UnknownAccount,
     Mint(String),
+    /// The length of the window of the limit, and the time until it allows one more call. This and the next are unknown
+    /// to replicas of earlier versions, which request the window again until their queue timeout.
+    CallerLimit(Duration, Duration),
+    Cordoned,
     /// Unknown to replicas of earlier versions, which fetch by themselves then.
     StreamRefused(u16, Option<String>),
     Connect,

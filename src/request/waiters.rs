@@ -58,7 +58,8 @@ impl Requester {
 /// - *The scheduler* orders the run's calls by the most urgent waiter, and begins and ends them ([`RunWaiters::first`],
 ///   [`RunWaiters::begin`], [`RunWaiters::calling`]).
 ///
-/// A run is charged to the requester that caused it, whichever requests join later. Its priority is that of the most
+/// A run is charged to the requester that caused it, whichever requests join later, unless that one's own limit of calls
+/// is spent ([`RunWaiters::payers`]). Its priority is that of the most
 /// urgent waiter; without waiters, that of its cause.
 #[derive(Debug)]
 pub struct RunWaiters {
@@ -225,6 +226,13 @@ impl RunWaiters {
         let waiting = state.waiting.iter().map(|waiter| &waiter.requester);
         let first = waiting.min_by_key(|requester| (requester.priority, rank(requester))).unwrap_or(&self.cause);
         (rank(first), first.clone())
+    }
+
+    /// The requesters that may pay for a call, in the order in which they do: the cause, and then those that wait.
+    pub fn payers(&self) -> Vec<Requester> {
+        let state = self.lock();
+        let waiting = state.waiting.iter().map(|waiter| waiter.requester.clone());
+        std::iter::once(self.cause.clone()).chain(waiting).collect()
     }
 
     /// Priority of the most urgent waiter.

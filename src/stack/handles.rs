@@ -54,6 +54,7 @@ impl Handles {
         let disk = config.cache.disk.as_ref().map(|disk| DiskTier::new(disk, &series_settings, cipher));
         let disk = disk.map(|disk| (disk, config.quota.state_file.as_deref()));
         let quotas = share_quotas(config, mailbox.as_ref(), environment)?;
+        quotas.limit_callers(&config.callers);
         Ok(Self {
             callers: Callers::new(&config.callers),
             drain_timeout: DrainTimeout::default(),

@@ -30,7 +30,13 @@ fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Pars
     let account = |id: &str, streams| AllowedAccount { id: id.into(), streams };
     let accounts = [account("a1", NamePatterns::All), account("a2", NamePatterns::Only(vec!["st-2".to_owned()]))];
     let streams = NamePatterns::Only(vec!["st-1".into(), "st-2".into()]);
-    let caller = Caller { name: "c".into(), accounts: NamePatterns::All, streams, weight: 1 };
+    let caller = Caller {
+        name: "c".into(),
+        accounts: NamePatterns::All,
+        streams,
+        weight: 1,
+        max_priority: Priority::Interactive,
+    };
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
     let Target::Stream(target) = target(&head)? else { panic!("no window") };
     read(&head, target, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &settings(), now)
@@ -169,6 +175,19 @@ fn priority_field_sets_the_priority() {
         assert_eq!(parsed.query.requester.priority, priority, "{field}");
         assert_eq!(&*parsed.query.requester.caller, "c");
     }
+}
+
+#[test]
+fn claimed_priority_is_lowered_to_that_of_the_caller() {
+    use Priority::{Background, Interactive, Refresh};
+    let (head, ()) = Request::builder().header("priority", "u=5").body(()).unwrap().into_parts();
+    for (max_priority, expected) in [(Interactive, Refresh), (Refresh, Refresh), (Background, Background)] {
+        let (accounts, streams) = (NamePatterns::All, NamePatterns::All);
+        let caller = Caller { name: "c".into(), accounts, streams, weight: 2, max_priority };
+        let Requester { priority, weight, .. } = requester(&head, Some(&caller));
+        assert_eq!((priority, weight), (expected, 2));
+    }
+    assert_eq!(requester(&head, None).priority, Refresh);
 }
 
 #[test]

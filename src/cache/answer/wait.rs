@@ -64,7 +64,7 @@ impl Session {
             let Waiter { requester, queue_timeout, .. } = &*self.waiter;
             // Only the fetch that brings the next missing time must keep the timeout; others may be paused for longer.
             if let Some(next) = fetches.iter().min_by_key(|joined| joined.needed.start) {
-                next.fetch.check_queue_timeout(requester.priority, queue_timeout)?;
+                next.fetch.check_queue_timeout(requester, queue_timeout)?;
             }
             tokio::select! {
                 biased;
@@ -97,11 +97,16 @@ impl Session {
         let is_remote = fetches.iter().any(|joined| joined.fetch.is_remote());
         queue_timeout.over(if is_remote { LEADER_SILENCE_TIMEOUT } else { Duration::ZERO }).await;
         let scheduler = self.fetcher.quotas.scheduler(&self.query.series.account);
-        let retry_after = match fetches.iter().filter_map(|joined| joined.fetch.paused_until(requester.priority)).max()
+        let paused = fetches.iter().filter_map(|joined| joined.fetch.pause_for(requester));
+        if let Some((until, error)) = paused.max_by_key(|(until, _)| *until)
+            && until > Instant::now()
         {
-            Some(until) => until.saturating_duration_since(Instant::now()),
-            None if is_remote => RETRY_AFTER_SILENCE,
-            None => scheduler.map_or(RETRY_AFTER_SILENCE, |scheduler| scheduler.forecast(1, requester.priority)),
+            return error;
+        }
+        let retry_after = match scheduler {
+            _ if is_remote => RETRY_AFTER_SILENCE,
+            None => RETRY_AFTER_SILENCE,
+            Some(scheduler) => scheduler.forecast(1, requester.priority),
         };
         // If the quota could grant a call at once, the permits for runs were what was waited for.
         if retry_after.is_zero() {

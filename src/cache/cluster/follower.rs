@@ -153,7 +153,7 @@ impl Fetcher {
             for interval in intervals.iter().copied() {
                 let (agentic, placement, fresh_since) = (request.agentic, PlacementCheck::Checked, request.fresh_since);
                 let window = RemoteWindow { interval, agentic, placement, fresh_since };
-                ids.push(self.start_remote_fetch(cluster, series, shared, &mut state, &window, &waiter).0);
+                ids.extend(self.start_remote_fetch(cluster, series, shared, &mut state, &window, &waiter).0);
             }
         }
         drop(state);
@@ -170,11 +170,12 @@ impl Fetcher {
         let (agentic, placement) = (series.agentic, PlacementCheck::Unchecked);
         let window = RemoteWindow { interval, agentic, placement, fresh_since };
         let (id, fetch) = self.start_remote_fetch(cluster, series, shared, state, &window, waiter);
-        cluster.request(&series.account, &[id], None);
+        cluster.request(&series.account, id.as_slice(), None);
         fetch
     }
 
-    /// Adds a remote fetch to the fetches in flight and registers it. Returns its number.
+    /// Adds a remote fetch to the fetches in flight and registers it. Returns its number; `None` if it is not to be sent,
+    /// because the series is cordoned.
     fn start_remote_fetch(
         self: &Arc<Self>,
         cluster: &Cluster,
@@ -183,7 +184,7 @@ impl Fetcher {
         state: &mut SeriesState,
         window: &RemoteWindow,
         waiter: &Arc<Waiter>,
-    ) -> (u64, Arc<InFlightFetch>) {
+    ) -> (Option<u64>, Arc<InFlightFetch>) {
         let RemoteWindow { interval, agentic, placement, fresh_since } = *window;
         // Under the lock of the series, as the epoch of any fetch.
         let purged = self.purges.snapshot(&series.account);
@@ -193,10 +194,18 @@ impl Fetcher {
         let scheduler = self.quotas.scheduler(&series.account);
         let fetch = InFlightFetch::new_remote(spec, expected, waiter, scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
+        if let Err(cordoned) = self.quotas.cordons().check(series) {
+            // Not sent: an operator has stopped the calls of this replica's requests.
+            let fetcher = self.clone();
+            tokio::spawn(
+                async move { fetcher.finish_fetch(&task, Err(CacheError::Paging(PagingError::Quota(cordoned)))) },
+            );
+            return (None, fetch);
+        }
         let receiver = cluster.register(&task, fresh_since, waiter, purged);
         let id = receiver.id;
         tokio::spawn(self.clone().run_remote_fetch(task, receiver));
-        (id, fetch)
+        (Some(id), fetch)
     }
 
     /// Waits for the data of a remote fetch, stores it, and ends the fetch.

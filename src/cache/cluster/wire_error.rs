@@ -3,7 +3,7 @@
 use crate::cache::chunk::Damaged;
 use crate::cache::error::CacheError;
 use crate::paging::PagingError;
-use crate::quota::{Exhausted, QuotaError};
+use crate::quota::{CallerLimitExceeded, Exhausted, QuotaError};
 use crate::replicas::WireError;
 use crate::token::TokenError;
 use crate::upstream::{BadPage, SpentLimit, UpstreamError, known_message};
@@ -54,6 +54,8 @@ impl From<&QuotaError> for WireError {
             QuotaError::Exhausted(Exhausted { retry_after }) => Self::CallExhausted(*retry_after),
             // The status is for `Cache-Status` only.
             QuotaError::Refused { exhausted: Exhausted { retry_after }, status: _ } => Self::CallRefused(*retry_after),
+            QuotaError::CallerLimit(CallerLimitExceeded { per, retry_after }) => Self::CallerLimit(*per, *retry_after),
+            QuotaError::Cordoned => Self::Cordoned,
             QuotaError::Abandoned => Self::Abandoned,
             QuotaError::NotLeader => Self::NotLeader,
             QuotaError::Token(TokenError::UnknownAccount) => Self::UnknownAccount,
@@ -106,6 +108,10 @@ impl From<WireError> for CacheError {
             WireError::CallRefused(retry_after) => {
                 quota(QuotaError::Refused { exhausted: spent(retry_after), status: None })
             }
+            WireError::CallerLimit(per, retry_after) => {
+                quota(QuotaError::CallerLimit(CallerLimitExceeded { per, retry_after }))
+            }
+            WireError::Cordoned => quota(QuotaError::Cordoned),
             WireError::Abandoned => quota(QuotaError::Abandoned),
             WireError::NotLeader => quota(QuotaError::NotLeader),
             WireError::UnknownAccount => quota(QuotaError::Token(TokenError::UnknownAccount)),
@@ -176,6 +182,8 @@ mod tests {
             CacheError::Paging(PagingError::TooLarge { limit: 7 }),
             quota(QuotaError::Exhausted(spent)),
             quota(QuotaError::Refused { exhausted: spent, status: None }),
+            quota(QuotaError::CallerLimit(CallerLimitExceeded::an_hour(Duration::from_millis(61_234)))),
+            quota(QuotaError::Cordoned),
             quota(QuotaError::Abandoned),
             quota(QuotaError::NotLeader),
             quota(QuotaError::Token(TokenError::UnknownAccount)),

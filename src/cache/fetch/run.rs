@@ -140,6 +140,8 @@ fn not_stored_reason(error: &CacheError) -> NotStored {
         | CacheError::Paging(PagingError::Quota(QuotaError::Exhausted(_) | QuotaError::Refused { .. })) => {
             NotStored::QuotaSpent
         }
+        CacheError::Paging(PagingError::Quota(QuotaError::CallerLimit(_))) => NotStored::CallerLimit,
+        CacheError::Paging(PagingError::Quota(QuotaError::Cordoned)) => NotStored::Cordoned,
         CacheError::Paging(PagingError::Quota(QuotaError::Token(_))) => NotStored::UpstreamFailed,
         CacheError::Paging(PagingError::Quota(QuotaError::Abandoned | QuotaError::NotLeader)) => NotStored::Unwanted,
         CacheError::Paging(PagingError::Torn(_)) | CacheError::ItemsMoving => NotStored::RowsMoved,

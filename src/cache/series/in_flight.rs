@@ -12,9 +12,9 @@ use super::waiter::Waiter;
 use crate::cache::chunk::Chunk;
 use crate::cache::error::CacheError;
 use crate::cache::store::ReadAheadPermit;
-use crate::paging::{PlacementCheck, RunBounds, RunPhase, RunStatus};
-use crate::quota::{CallScheduler, Exhausted};
-use crate::request::{Priority, QueueTimeout, RunWaiters};
+use crate::paging::{PagingError, PlacementCheck, RunBounds, RunPhase, RunStatus};
+use crate::quota::{CallScheduler, CallerLimitExceeded, Exhausted, QuotaError};
+use crate::request::{QueueTimeout, Requester, RunWaiters};
 use crate::sync::{AtomicBool, Mutex, OnceLock};
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Interval, Timestamp};
@@ -192,11 +192,20 @@ impl InFlightFetch {
         self.result.get().cloned()
     }
 
-    /// Until when the quota pauses the run for this priority.
-    pub(in crate::cache) fn paused_until(&self, priority: Priority) -> Option<Instant> {
-        match self.status.borrow().phase {
-            RunPhase::Paused { until, priority: paused } if paused <= priority => Some(until),
-            RunPhase::Paused { .. } | RunPhase::Fetching => None,
+    /// Until when the quota, or the limit of its caller, pauses the run for this requester, and the error of a request
+    /// that does not wait for so long.
+    pub(in crate::cache) fn pause_for(&self, requester: &Requester) -> Option<(Instant, CacheError)> {
+        match &self.status.borrow().phase {
+            RunPhase::Paused { until, priority } if *priority <= requester.priority => {
+                let retry_after = until.saturating_duration_since(Instant::now());
+                Some((*until, CacheError::QuotaExhausted(Exhausted { retry_after })))
+            }
+            RunPhase::CallersSpent { until, exceeded, callers } if callers.contains(&requester.caller) => {
+                let retry_after = until.saturating_duration_since(Instant::now());
+                let exceeded = CallerLimitExceeded { retry_after, ..*exceeded };
+                Some((*until, CacheError::Paging(PagingError::Quota(QuotaError::CallerLimit(exceeded)))))
+            }
+            RunPhase::Paused { .. } | RunPhase::CallersSpent { .. } | RunPhase::Fetching => None,
         }
     }
 
@@ -205,16 +214,14 @@ impl InFlightFetch {
         self.result.get().is_some() || self.interval() != known
     }
 
-    /// An error if the quota pauses the run beyond the end of `queue_timeout`.
+    /// An error if the quota, or the limit of its caller, pauses the run beyond the end of `queue_timeout`.
     pub(in crate::cache) fn check_queue_timeout(
         &self,
-        priority: Priority,
+        requester: &Requester,
         queue_timeout: &QueueTimeout,
     ) -> Result<(), CacheError> {
-        match self.paused_until(priority).filter(|until| *until > queue_timeout.end()) {
-            Some(until) => Err(CacheError::QuotaExhausted(Exhausted {
-                retry_after: until.saturating_duration_since(Instant::now()),
-            })),
+        match self.pause_for(requester).filter(|(until, _)| *until > queue_timeout.end()) {
+            Some((_, error)) => Err(error),
             None => Ok(()),
         }
     }
@@ -227,7 +234,7 @@ impl InFlightFetch {
         if self.started_at > waiter.asked_at {
             return false;
         }
-        let RunStatus { interval, pages, expected, last_page, .. } = *self.status.borrow();
+        let RunStatus { interval, pages, expected, last_page, .. } = self.status.borrow().clone();
         let Some(expected) = expected.filter(|_| !self.is_remote()) else { return false };
         let planned = expected / f64::from(PAGE_LIMIT);
         // A run that has exceeded what was expected may be as large as any.

@@ -141,6 +141,8 @@ impl Investigation {
                     let wait = print_duration_roughly(exhausted.retry_after);
                     return Err(format!("the quota is spent for another {wait}; try again then"));
                 }
+                // The doctor is no configured caller.
+                Err(AcquireError::CallerLimit(_)) => return Err("the calls of the doctor are limited".to_owned()),
                 Err(AcquireError::NotLeader | AcquireError::Abandoned) => {
                     // The lock of the role must not be held while it changes.
                     let role = scheduler.role().borrow().clone();

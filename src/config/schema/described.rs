@@ -9,6 +9,7 @@ use http::Uri;
 use serde_json::{Value, json};
 
 use crate::config::NamePatterns;
+use crate::window::Bound;
 
 /// A type of values whose schema follows from the type.
 pub(in crate::config) trait Described {
@@ -48,6 +49,13 @@ impl Described for SocketAddr {
 impl Described for Uri {
     fn schema() -> Value {
         json!({ "type": "string", "format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://" })
+    }
+}
+
+/// A date, or a date and a time, in UTC.
+impl Described for Bound {
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}" })
     }
 }
 

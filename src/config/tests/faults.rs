@@ -268,6 +268,20 @@ fn problem_of_the_file_names_its_line_and_key() {
             "8: callers[0].weight: is 0; it must be a whole number from 1 to 4294967295".to_owned(),
         ),
         (
+            "[[callers]]\nname = \"etl\"\ncertificate_san = \"spiffe://a/b\"",
+            "6: callers[0].certificate_san: is of no use without `server.tls.client_ca`".to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nnot_after = \"soon\"",
+            "8: callers[0].not_after: \"soon\" is not a date; it must be a date such as \"2027-01-01\", in UTC"
+                .to_owned(),
+        ),
+        (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nmax_priority = \"urgent\"",
+            "8: callers[0].max_priority: is \"urgent\"; it must be \"interactive\" or \"refresh\" or \"background\""
+                .to_owned(),
+        ),
+        (
             "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nrequests_per_minute = 0",
             "8: callers[0].requests_per_minute: is 0; it must be a whole number from 1 to 4294967295".to_owned(),
         ),

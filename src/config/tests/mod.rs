@@ -66,6 +66,8 @@ fn documented_file_holds_the_defaults() {
     let required = minimal.clone()
         + "retention = \"400d\"\nstream_settings = [{ stream = \"st-1\", retention = \"30d\" }]\n"
         + &format!("[[callers]]\nname = \"bi-etl\"\napi_key_sha256 = \"{}\"\n", "0".repeat(64))
+        + "certificate_san = \"spiffe://example.org/bi-etl\"\nmax_concurrent_requests = 50\n"
+        + "upstream_calls_per_hour = 300\nupstream_calls_per_day = 2000\nnot_after = \"2027-01-01\"\n"
         + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
         + "[admin]\ntoken = { env = \"SECRET\" }\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
@@ -177,9 +179,16 @@ accounts = ["acc-1"]
 streams = ["st-9", "*"]
 requests_per_minute = 1
 weight = 3
+max_priority = "background"
+not_after = "2027-01-01"
+max_concurrent_requests = 50
+upstream_calls_per_hour = 300
+upstream_calls_per_day = 2000
+mode = "shadow"
 
 [[callers]]
 name = "rotating"
+max_priority = "refresh"
 api_key_sha256 = [
   "1111111111111111111111111111111111111111111111111111111111111111",
   "2222222222222222222222222222222222222222222222222222222222222222",
@@ -252,7 +261,13 @@ api_key_sha256 = "abcdef01…"
 accounts = ["acc-1"]
 streams = ["*"]
 requests_per_minute = 1
+max_concurrent_requests = 50
+upstream_calls_per_hour = 300
+upstream_calls_per_day = 2000
+mode = "shadow"
 weight = 3
+max_priority = "background"
+not_after = "2027-01-01"
 
 [[callers]]
 name = "rotating"
@@ -260,7 +275,9 @@ api_key_sha256 = ["11111111…", "22222222…"]
 accounts = ["*"]
 streams = ["*"]
 requests_per_minute = 600
+mode = "enforce"
 weight = 1
+max_priority = "refresh"
 "#
     );
     let restored = rendered

@@ -9,9 +9,11 @@ use super::gate::{Closed, Gate};
 use super::gates::Gates;
 use super::permit::CallPermit;
 use super::queue_place::QueuePlace;
+use crate::config::LimitMode;
 use crate::quota::lease::CallName;
-use crate::quota::limiter::MonotonicTime;
+use crate::quota::limiter::{CallerBudgets, CallerLimitExceeded, MonotonicTime, Payer};
 use crate::request::{Priority, RunWaiters};
+use crate::telemetry;
 
 impl CallScheduler {
     /// Waits for a permit for one call of the run that `waiters` wait for, at most `quota.queue_timeout`.
@@ -31,7 +33,13 @@ impl CallScheduler {
                 Err(closed) => closed,
             };
             let ask_again = match closed {
-                Closed::For(error) => return Err(error),
+                Closed::For(error) => {
+                    if let AcquireError::CallerLimit(exceeded) = &error {
+                        let (caller, mode) = (&waiters.cause().caller, LimitMode::Enforce.label());
+                        telemetry::caller_limit_refusal(caller, exceeded.label(), mode);
+                    }
+                    return Err(error);
+                }
                 Closed::Remote(leader) => {
                     // The calls behind this one leave the queue by themselves.
                     drop(place);
@@ -64,11 +72,13 @@ impl CallScheduler {
         now: MonotonicTime,
     ) -> Gate<CallPermit> {
         let mut state = self.lock();
-        let State { queue, gates, .. } = &mut *state;
+        let State { queue, gates, budgets, .. } = &mut *state;
         if place.waiters.is_abandoned() {
             return Err(Closed::For(AcquireError::Abandoned));
         }
         gates.lease.admit_by_role(now)?;
+        let payer =
+            payer(budgets, place.waiters, now).map_err(|exceeded| Closed::For(AcquireError::CallerLimit(exceeded)))?;
         let first = queue.admit(place.ticket);
         if first.is_err() {
             gates.admit_by_backoff(now)?;
@@ -77,9 +87,9 @@ impl CallScheduler {
         gates.admit_by_concurrency(priority)?;
         gates.admit_by_limits(now, priority)?;
         gates.admit_by_pacer(now, priority)?;
-        let name = self.admit_by_lease(gates, now, &place.waiters.cause().caller)?;
+        let name = self.admit_by_lease(gates, now, &payer.requester.caller)?;
         let waited = now.saturating_sub(entered);
-        let permit = self.begin(&mut state, place.waiters, priority, waited, now, name)?;
+        let permit = self.begin(&mut state, place.waiters, priority, waited, now, payer, name)?;
         state.queue.remove(place.ticket);
         Ok(permit)
     }
@@ -102,6 +112,7 @@ impl CallScheduler {
         priority: Priority,
         waited: Duration,
         now: MonotonicTime,
+        payer: Payer,
         name: Option<CallName>,
     ) -> Gate<CallPermit> {
         if !waiters.begin(waited) {
@@ -110,10 +121,22 @@ impl CallScheduler {
         }
         state.gates.begin(now, priority);
         let served = state.queue.charge(waiters);
-        let cause = waiters.cause().clone();
+        let Payer { requester: cause, exceeded } = payer;
         state.calls_made.charge(&cause.caller);
+        state.budgets.begin(&cause.caller);
+        if let Some(exceeded) = exceeded {
+            telemetry::caller_limit_refusal(&cause.caller, exceeded.label(), LimitMode::Shadow.label());
+        }
         // Before the call is made: if this process dies, the next one knows of the call.
         let record = self.state_file.as_ref().map(|file| file.begin(&self.account));
         Ok(CallPermit::new(self, cause, served, now, record, name))
     }
+}
+
+/// The requester that pays for a call of the run.
+fn payer(budgets: &CallerBudgets, waiters: &RunWaiters, now: MonotonicTime) -> Result<Payer, CallerLimitExceeded> {
+    if budgets.is_empty() {
+        return Ok(Payer { requester: waiters.cause().clone(), exceeded: None });
+    }
+    budgets.payer(waiters.payers(), now)
 }

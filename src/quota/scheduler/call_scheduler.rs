@@ -12,7 +12,7 @@ use super::permit::RemotePermits;
 use super::queue::CallQueue;
 use crate::config;
 use crate::config::QuotaLimit;
-use crate::quota::limiter::{Ledger, MonotonicTime};
+use crate::quota::limiter::{CallerBudgets, Ledger, MonotonicTime};
 use crate::quota::savings::Savings;
 use crate::quota::state_file::StateFile;
 use crate::sync::{Mutex, MutexGuard};
@@ -39,6 +39,7 @@ pub(super) struct State {
     pub(super) queue: CallQueue,
     pub(super) gates: Gates,
     pub(super) calls_made: CallerCallCounts,
+    pub(super) budgets: CallerBudgets,
 }
 
 /// Calls since the start of the process, by the caller that is charged for them.
@@ -110,8 +111,20 @@ impl CallScheduler {
             lease_link: LeaseLink::default(),
             remote_permits: Mutex::default(),
             savings: Savings::default(),
-            state: Mutex::new(State { queue: CallQueue::default(), gates, calls_made: CallerCallCounts::default() }),
+            state: Mutex::new(State {
+                queue: CallQueue::default(),
+                gates,
+                calls_made: CallerCallCounts::default(),
+                budgets: CallerBudgets::default(),
+            }),
         })
+    }
+
+    /// Sets the callers' own limits of calls.
+    pub fn limit_callers(&self, callers: &[config::CallerConfig]) {
+        let mut state = self.lock();
+        state.budgets.set(callers);
+        state.queue.wake_all();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

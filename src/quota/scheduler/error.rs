@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::quota::limiter::CallerLimitExceeded;
+
 /// The quota cannot serve a call within `quota.queue_timeout`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted {
@@ -14,6 +16,8 @@ pub struct Exhausted {
 pub enum AcquireError {
     /// The quota has no room within `quota.queue_timeout`.
     Exhausted(Exhausted),
+    /// The upstream calls of all callers that wait for the run are spent by their own limits.
+    CallerLimit(CallerLimitExceeded),
     /// No request waits for the run any more, and it has made no call yet.
     Abandoned,
     /// Another replica makes the calls of the account.

@@ -19,7 +19,7 @@ use super::call_scheduler::CallScheduler;
 use super::error::{AcquireError, Exhausted};
 use super::permit::{BorrowedPermit, CallPermit, LentPermit, RemotePermits};
 use crate::quota::lease::{CallName, QuotaChange, SharedQuota};
-use crate::quota::limiter::MonotonicTime;
+use crate::quota::limiter::{CallerLimitExceeded, MonotonicTime};
 use crate::quota::role::Role;
 use crate::replicas::{PermitMessage, QuotaMessage, Recipient, ReplicaId};
 use crate::request::{Requester, RunWaiters};
@@ -104,6 +104,7 @@ impl CallScheduler {
         }
         state.gates.begin_remote(now);
         state.calls_made.charge(&cause.caller);
+        state.budgets.begin(&cause.caller);
         let record = self.state_file.as_ref().map(|file| file.begin(&self.account));
         Ok(CallPermit::new(self, cause.clone(), cause, now, record, Some(name)).with_lender(borrowed))
     }
@@ -191,9 +192,11 @@ impl CallScheduler {
                 let message = PermitMessage::Granted(name.clone());
                 (LentPermit::Granted { at: Instant::now(), name, permit }, message)
             }
-            Err(AcquireError::Exhausted(Exhausted { retry_after })) => {
-                (LentPermit::Exhausted { at, retry_after }, exhausted_message(retry_after))
-            }
+            // The messages about permits never change, so the borrower takes the caller's limit for the quota.
+            Err(
+                AcquireError::Exhausted(Exhausted { retry_after })
+                | AcquireError::CallerLimit(CallerLimitExceeded { retry_after, .. }),
+            ) => (LentPermit::Exhausted { at, retry_after }, exhausted_message(retry_after)),
             // The borrower asks the new leader.
             Err(AcquireError::NotLeader | AcquireError::Abandoned) => return,
         };

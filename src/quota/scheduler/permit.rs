@@ -93,6 +93,11 @@ impl CallPermit {
         self
     }
 
+    /// The caller that is charged.
+    pub fn payer(&self) -> &Arc<str> {
+        &self.cause.caller
+    }
+
     /// CallName of the call among replicas; `None` without other replicas.
     pub(super) fn name(&self) -> Option<CallName> {
         self.name.clone()
@@ -106,6 +111,7 @@ impl CallPermit {
         state.gates.ledger.refund();
         state.queue.refund(&self.served);
         state.calls_made.refund(&self.cause.caller);
+        state.budgets.refund(&self.cause.caller);
         if let Some((file, record)) = scheduler.state_file.as_ref().zip(self.record.take()) {
             file.refund(record);
         }
@@ -159,6 +165,7 @@ impl CallPermit {
     fn end(&mut self, state: &mut State, now: MonotonicTime) {
         self.is_open = false;
         state.gates.ledger.end(now, &self.cause.caller);
+        state.budgets.end(now, &self.cause.caller);
         if let Some((file, record)) = self.scheduler.state_file.as_ref().zip(self.record.take()) {
             file.end(record);
         }

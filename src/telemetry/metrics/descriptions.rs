@@ -3,7 +3,8 @@
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str); 22] = [
+const COUNTERS: [(&str, &str); 23] = [
+    ("koregate_caller_limit_refusals_total", "Requests and calls beyond a limit of their caller, by limit and mode"),
     ("koregate_connections_cut_total", "Connections that were refused or cut, by the limit that they exceeded"),
     ("koregate_errands_total", "Windows that a leader fetches for a follower, by side and result"),
     ("koregate_fleet_apart_total", "Times that this replica found that the leader has other settings"),

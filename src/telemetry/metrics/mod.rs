@@ -5,9 +5,10 @@
 //! - `request` counts requests and writes the access log,
 //! - `stream_labels` bounds the streams that have a label of their own,
 //! - `log_sampler` bounds the log lines of requests without a valid key, and of a failing disk,
-//! - `upstream`, `quota`, `cache`, `disk`, `purge`, `redis` and `replicas` are the events of these parts.
+//! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis` and `replicas` are the events of these parts.
 
 mod cache;
+mod callers;
 mod descriptions;
 mod disk;
 mod log_sampler;
@@ -25,6 +26,7 @@ use metrics::counter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use self::cache::*;
+pub use self::callers::*;
 pub use self::disk::*;
 pub use self::purge::{PurgeRecord, purge, purge_replicated_late};
 pub use self::quota::*;

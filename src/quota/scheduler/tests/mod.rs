@@ -1,3 +1,4 @@
+mod callers;
 #[cfg(feature = "interleavings")]
 mod interleavings;
 

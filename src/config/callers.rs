@@ -1,0 +1,238 @@
+//! `[[callers]]`: its types, keys, defaults and checks.
+
+use std::collections::HashSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::parse::Keyword;
+use super::table_reader::TableReader;
+use super::value_tree::{ConfigNode, Value};
+use super::{AccountConfig, NamePatterns, keys, parse};
+use crate::hex;
+use crate::window::Bound;
+
+/// A `[[callers]]`
+#[derive(Clone, Debug)]
+pub struct CallerConfig {
+    /// The name in logs and metrics.
+    pub name: Arc<str>,
+    /// SHA-256 digests of the API keys, none of which another caller has; none only with `certificate_san`.
+    pub api_key_sha256: Vec<[u8; 32]>,
+    /// The subject alternative name by which a client certificate stands for the caller.
+    pub certificate_san: Option<Arc<str>>,
+    /// The accounts that the caller may use.
+    pub accounts: NamePatterns,
+    /// The streams that the caller may use.
+    pub streams: NamePatterns,
+    /// Weight of the caller when callers compete for the quota; at least 1.
+    pub weight: u32,
+    /// The most urgent class that the caller may claim.
+    pub max_priority: PriorityClass,
+    /// The time from which the caller is refused.
+    pub not_after: Option<Bound>,
+    /// What the caller may use.
+    pub limits: CallerLimits,
+}
+
+/// The limits of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallerLimits {
+    /// Requests in a minute.
+    pub requests_per_minute: NonZeroU32,
+    /// Requests whose answers have not ended.
+    pub max_concurrent_requests: Option<NonZeroU32>,
+    /// Calls to the upstream in any hour that are charged to the caller, for each account.
+    pub upstream_calls_per_hour: Option<NonZeroU32>,
+    /// The same in any 24 hours.
+    pub upstream_calls_per_day: Option<NonZeroU32>,
+    /// Whether the limits refuse anything.
+    pub mode: LimitMode,
+}
+
+impl Default for CallerLimits {
+    fn default() -> Self {
+        let (max_concurrent_requests, upstream_calls_per_hour, upstream_calls_per_day) = (None, None, None);
+        Self {
+            requests_per_minute: const { NonZeroU32::new(DEFAULT_REQUESTS_PER_MINUTE).unwrap() },
+            max_concurrent_requests,
+            upstream_calls_per_hour,
+            upstream_calls_per_day,
+            mode: LimitMode::Enforce,
+        }
+    }
+}
+
+/// Whether the limits of a caller refuse anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitMode {
+    /// What exceeds a limit is refused.
+    Enforce,
+    /// What exceeds a limit is counted, and not refused.
+    Shadow,
+}
+
+impl LimitMode {
+    /// The keyword, which is also the label in metrics.
+    pub fn label(self) -> &'static str {
+        self.keyword()
+    }
+}
+
+/// The class of a request in the queue for the quota, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PriorityClass {
+    /// Someone waits for the answer.
+    Interactive,
+    /// Data is kept fresh.
+    Refresh,
+    /// A backfill or an export.
+    Background,
+}
+
+impl Keyword for LimitMode {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("shadow", Self::Shadow)];
+}
+
+impl Keyword for PriorityClass {
+    const KEYWORDS: &'static [(&'static str, Self)] =
+        &[("interactive", Self::Interactive), ("refresh", Self::Refresh), ("background", Self::Background)];
+}
+
+const DEFAULT_REQUESTS_PER_MINUTE: u32 = 600;
+
+/// All callers; `None` if a problem of them was reported. `accounts` are those that a caller may name; `None` if they
+/// have problems themselves, so that names are not checked. `client_certificates` says whether the listener demands
+/// certificates of clients.
+pub(super) fn callers(
+    root: &mut TableReader<'_>,
+    accounts: Option<&[AccountConfig]>,
+    client_certificates: bool,
+) -> Option<Vec<CallerConfig>> {
+    let Some(tables) = root.tables("callers") else { return Some(Vec::new()) };
+    let mut others = Identities::default();
+    let callers: Vec<_> =
+        tables.into_iter().map(|table| caller(table, accounts, client_certificates, &mut others)).collect();
+    callers.into_iter().collect()
+}
+
+/// What no two callers may have in common.
+#[derive(Default)]
+struct Identities {
+    names: HashSet<String>,
+    keys: HashSet<[u8; 32]>,
+    certificate_sans: HashSet<String>,
+}
+
+fn caller(
+    mut table: TableReader<'_>,
+    known: Option<&[AccountConfig]>,
+    client_certificates: bool,
+    others: &mut Identities,
+) -> Option<CallerConfig> {
+    let name = table.required("name", parse::label);
+    if let Some(name) = &name
+        && !others.names.insert(name.clone())
+    {
+        table.report("name", format!("{name:?} is another caller's too"));
+    }
+    if name.as_deref() == Some("-") {
+        table.report("name", "\"-\" stands for a caller that nobody knows, in logs and metrics; take another one");
+    }
+    let (api_key_sha256, certificate_san) = credentials(&mut table, client_certificates, others);
+    let accounts = table.value_or("accounts", NamePatterns::All, parse::names);
+    check_accounts(&mut table, &accounts, known);
+    let streams = table.value_or("streams", NamePatterns::All, parse::names);
+    let weight = table.value_or("weight", 1, parse::integer(1..=u32::MAX));
+    let max_priority = table.value_or("max_priority", PriorityClass::Interactive, parse::keyword);
+    let not_after = table.optional("not_after", parse::date);
+    let limits = limits(&mut table);
+    table.finish();
+    Some(CallerConfig {
+        name: name?.into(),
+        api_key_sha256,
+        certificate_san: certificate_san.map(Into::into),
+        accounts,
+        streams,
+        weight,
+        max_priority,
+        not_after,
+        limits: limits?,
+    })
+}
+
+/// The digests of the keys, and the name in the certificate; at least one of both.
+fn credentials(
+    table: &mut TableReader<'_>,
+    client_certificates: bool,
+    others: &mut Identities,
+) -> (Vec<[u8; 32]>, Option<String>) {
+    let certificate_san = table.optional("certificate_san", parse::name);
+    if let Some(san) = &certificate_san {
+        if !client_certificates {
+            table.report("certificate_san", "is of no use without `server.tls.client_ca`");
+        }
+        if !others.certificate_sans.insert(san.clone()) {
+            table.report("certificate_san", "is another caller's too, and nothing else could tell them apart");
+        }
+    }
+    if certificate_san.is_none() {
+        table.report_if_absent("api_key_sha256");
+    }
+    let api_key_sha256 = table.optional("api_key_sha256", digests).unwrap_or_default();
+    if api_key_sha256.iter().any(|key| !others.keys.insert(*key)) {
+        table.report("api_key_sha256", "is another caller's too, and nothing else could tell them apart");
+    }
+    (api_key_sha256, certificate_san)
+}
+
+fn limits(table: &mut TableReader<'_>) -> Option<CallerLimits> {
+    let requests_per_minute =
+        table.value_or("requests_per_minute", DEFAULT_REQUESTS_PER_MINUTE, parse::integer(1..=u32::MAX));
+    let mut count = |key| table.optional(key, parse::integer(1..=u32::MAX)).and_then(NonZeroU32::new);
+    let max_concurrent_requests = count("max_concurrent_requests");
+    let upstream_calls_per_hour = count("upstream_calls_per_hour");
+    let upstream_calls_per_day = count("upstream_calls_per_day");
+    Some(CallerLimits {
+        requests_per_minute: NonZeroU32::new(requests_per_minute)?,
+        max_concurrent_requests,
+        upstream_calls_per_hour,
+        upstream_calls_per_day,
+        mode: table.value_or("mode", LimitMode::Enforce, parse::keyword),
+    })
+}
+
+fn check_accounts(table: &mut TableReader<'_>, accounts: &NamePatterns, known: Option<&[AccountConfig]>) {
+    let (NamePatterns::Only(names), Some(known)) = (accounts, known) else { return };
+    for name in names.iter().filter(|name| known.iter().all(|account| *account.account_id != **name)) {
+        let message = match keys::suggestion(name, known.iter().map(|account| &*account.account_id)) {
+            Some(near) => format!("{name:?} is no configured account; did you mean {near:?}?"),
+            None => format!("{name:?} is no configured account"),
+        };
+        table.report("accounts", message);
+    }
+}
+
+const DIGEST_EXPECTED: &str =
+    "the SHA-256 of the API key in 64 hex digits, as `koregate key` prints it, or a list of them";
+
+/// A digest, or a list of different digests: during a rotation, the old and the new key are both valid.
+fn digests(node: &ConfigNode) -> Result<Vec<[u8; 32]>, String> {
+    // The text of a variable is a list if it begins with a bracket, and a digest otherwise.
+    let is_list = matches!(&node.value, Value::Raw(text) if text.trim_start().starts_with('['));
+    let structured = if is_list { Some(node.clone().structured()?) } else { None };
+    let node = structured.as_ref().unwrap_or(node);
+    let Value::Array(items) = &node.value else { return Ok(vec![digest(node)?]) };
+    let digests = items.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
+    if digests.is_empty() {
+        return Err(format!("is empty; it must be {DIGEST_EXPECTED}"));
+    }
+    if digests.iter().collect::<HashSet<_>>().len() < digests.len() {
+        return Err("holds the same digest twice".to_owned());
+    }
+    Ok(digests)
+}
+
+/// A digest of 64 hex digits. The error does not quote other text, which may be the API key itself.
+fn digest(node: &ConfigNode) -> Result<[u8; 32], String> {
+    hex::decode(parse::text(node, DIGEST_EXPECTED)?).ok_or_else(|| format!("must be {DIGEST_EXPECTED}"))
+}
