@@ -9,10 +9,12 @@
 //! | `page.rs` | the status page |
 //! | `purge.rs` | purges |
 //! | `pending_repeats.rs` | the purges that wait to be repeated |
+//! | `cordon.rs` | stops upstream calls for an account or a stream |
 //! | `trust.rs` | trusts `window.field` again |
 //! | `response.rs` | responses that must not be cached |
 
 mod access;
+mod cordon;
 mod page;
 mod pending_repeats;
 mod purge;

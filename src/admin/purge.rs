@@ -112,7 +112,8 @@ impl Admin {
         .await
     }
 
-    fn account(&self, name: Option<&str>) -> Result<Arc<str>, Refused> {
+    /// The configured account of this name, or the only one.
+    pub(super) fn account(&self, name: Option<&str>) -> Result<Arc<str>, Refused> {
         let mut accounts = self.0.handles.quotas.iter().map(|(account, _)| account);
         let found = match name {
             Some(name) => accounts.find(|account| ***account == *name).ok_or(Refused::UnknownAccount)?,
@@ -125,7 +126,8 @@ impl Admin {
     }
 }
 
-async fn read_body<B>(body: B) -> Result<Bytes, Refused>
+/// The body of a request, within the limits of its size and its time.
+pub(super) async fn read_body<B>(body: B) -> Result<Bytes, Refused>
 where
     B: Body,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::cordon::CordonStatus;
 use super::state::{Admin, AdminInner, Phase};
 use crate::quota::{CallScheduler, LimitUsage, StateFile};
 use crate::redis_client::Health;
@@ -17,6 +18,8 @@ pub(super) struct Status {
     pub(super) uptime_seconds: u64,
     pub(super) cache: CacheStatus,
     pub(super) accounts: Vec<AccountStatus>,
+    /// The accounts and streams for which no upstream calls are made.
+    pub(super) cordons: Vec<CordonStatus>,
 }
 
 #[derive(Serialize)]
@@ -60,6 +63,7 @@ impl Admin {
                 memory_bytes: state.handles.cache.memory.bytes() + state.hot_bytes(),
                 memory_limit_bytes: state.memory_limit,
             },
+            cordons: self.cordons(),
             accounts: state.handles.quotas.iter().map(|(id, scheduler)| AccountStatus::of(id, scheduler)).collect(),
         }
     }

@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 79] = [
+pub(super) const ALL_KEYS: [&str; 81] = [
     "server",
     "listen",
     "admin_listen",
@@ -33,6 +33,8 @@ pub(super) const ALL_KEYS: [&str; 79] = [
     "timeout",
     "max_concurrency",
     "ca_file",
+    "proxy",
+    "credentials",
     "accounts",
     "account_id",
     "client_id",

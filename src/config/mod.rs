@@ -7,7 +7,7 @@
 //!   (see `units`),
 //! - `validate`, `accounts` and `callers` define the keys, their defaults, and the checks between keys,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
-//! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
+//! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs, `proxy` reads `upstream.proxy`,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
 //! - `schema` makes the JSON Schema of a configuration from what the readers read,
 //! - `error` describes problems, and `render` prints a configuration without secrets,
@@ -21,6 +21,7 @@ pub(crate) mod fuzz;
 mod keys;
 mod load;
 mod parse;
+mod proxy;
 mod redis_url;
 mod render;
 mod schema;
@@ -44,6 +45,7 @@ use secrecy::SecretString;
 pub use self::callers::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::ConfigError;
 pub use self::load::process_environment;
+pub use self::proxy::ProxyConfig;
 pub use self::redis_url::{RedisKind, RedisUrl};
 pub use self::series_settings::{SeriesSettings, WindowSettings};
 
@@ -140,6 +142,8 @@ pub struct UpstreamConfig {
     pub max_concurrency: usize,
     /// PEM file with private certificate authorities, in addition to those of the system.
     pub ca_file: Option<PathBuf>,
+    /// The proxy through which calls go; `None` calls directly, whatever the environment says.
+    pub proxy: Option<ProxyConfig>,
 }
 
 /// An `[[accounts]]`

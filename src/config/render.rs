@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use super::parse::Keyword as _;
 use super::{
     AccountConfig, CallerConfig, CallerLimits, Config, DiskConfig, EncryptionKeys, FreshnessTier, NamePatterns,
-    RedisConfig, SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, redis_url, schema,
+    ProxyConfig, RedisConfig, SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, proxy, redis_url, schema,
 };
 use crate::hex;
 use crate::units::{print_duration, print_size};
@@ -51,6 +51,9 @@ impl Config {
         out.key("max_concurrency", upstream.max_concurrency);
         if let Some(file) = &upstream.ca_file {
             out.key("ca_file", path(file));
+        }
+        if let Some(proxy) = &upstream.proxy {
+            out.key("proxy", inline_proxy(proxy));
         }
 
         let settings = SeriesSettings::new(window, accounts);
@@ -230,6 +233,17 @@ fn tiers(freshness: &[FreshnessTier]) -> String {
 /// The first eight digits of a digest, which tell it from others.
 fn digest(digest: &[u8; 32]) -> String {
     text(format!("{}…", hex::encode(&digest[..4])))
+}
+
+fn inline_proxy(proxy: &ProxyConfig) -> String {
+    match proxy {
+        ProxyConfig::Environment { .. } => text(proxy::ENVIRONMENT),
+        ProxyConfig::Fixed { url, credentials } => {
+            let url = text(url.to_string().trim_end_matches('/'));
+            let credentials = credentials.as_ref().map(|_| format!(", credentials = {}", text(REDACTED)));
+            format!("{{ url = {url}{} }}", credentials.unwrap_or_default())
+        }
+    }
 }
 
 fn inline_tls(tls: &ServerTlsConfig) -> String {

@@ -52,6 +52,41 @@ pub(super) fn base_url(text: &str) -> Result<Uri, String> {
     Ok(uri)
 }
 
+/// The URL of a proxy: `http://`, a host and a port, without a path, a user or a password.
+pub(super) fn proxy_url(text: &str) -> Result<Uri, String> {
+    const EXPECTED: &str = "write it like \"http://proxy:3128\"";
+    let uri: Uri = text.parse().map_err(|_| format!("is not a URL; {EXPECTED}"))?;
+    let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+        return Err(format!("has no scheme or no host; {EXPECTED}"));
+    };
+    if authority.as_str().contains('@') {
+        return Err("holds a user or a password; they belong into `credentials`".to_owned());
+    }
+    check_authority(authority).map_err(|message| format!("{message}; {EXPECTED}"))?;
+    if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
+        return Err(format!("holds more than a host and a port; {EXPECTED}"));
+    }
+    if *scheme != Scheme::HTTP {
+        return Err(format!("has a scheme that is not http, the only one that proxies are spoken to by; {EXPECTED}"));
+    }
+    if authority.port_u16().is_none() {
+        return Err(format!("has no port; {EXPECTED}"));
+    }
+    Ok(uri)
+}
+
+/// Checks the value of `HTTPS_PROXY`: a proxy's URL, in which the scheme may be missing, and which may have a user and a
+/// password. The error does not quote it.
+pub(super) fn check_environment_proxy(text: &str) -> Result<(), String> {
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let is_http = with_scheme.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+    if !is_http {
+        return Err("is no http:// URL, and other proxies cannot be spoken to".to_owned());
+    }
+    let uri: Uri = with_scheme.parse().map_err(|_| "is not a URL".to_owned())?;
+    uri.authority().ok_or("names no host".to_owned()).and_then(check_authority)
+}
+
 /// The base URL for the value of `KORE_HOST`: a URL, or a bare host, which means https unless it is loopback.
 pub(super) fn from_host(host: &str) -> String {
     if host.contains("://") {
@@ -102,6 +137,32 @@ mod tests {
             let error = base_url(bad).unwrap_err();
             assert!(error.contains(says), "{bad}: {error}");
             assert!(!error.contains("ter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn proxy_has_a_host_and_a_port_and_no_password() {
+        for good in ["http://proxy:3128", "http://10.0.0.1:8080/", "http://[::1]:3128"] {
+            assert!(proxy_url(good).is_ok(), "{good}");
+        }
+        for (bad, says) in [
+            ("proxy:3128", "no scheme"),
+            ("https://proxy:3128", "not http"),
+            ("socks5://proxy:1080", "not http"),
+            ("http://proxy", "no port"),
+            ("http://me:hunter2@proxy:3128", "credentials"),
+            ("http://proxy:3128/path", "more than a host"),
+            ("http://proxy:0", "port"),
+            ("http://pro xy:3128", "not a URL"),
+        ] {
+            let error = proxy_url(bad).unwrap_err();
+            assert!(error.contains(says) && !error.contains("hunter2"), "{bad}: {error}");
+        }
+        for good in ["http://proxy:3128", "proxy:3128", "http://me:pw@proxy:3128/", "http://proxy"] {
+            assert!(check_environment_proxy(good).is_ok(), "{good}");
+        }
+        for bad in ["https://proxy:3128", "socks5://proxy:1080", "http://", "http://pro xy", "proxy:0"] {
+            assert!(check_environment_proxy(bad).is_err(), "{bad}");
         }
     }
 

@@ -37,7 +37,7 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 use tower::{Layer, Service, ServiceExt as _};
 
-pub use self::cordons::Cordons;
+pub use self::cordons::{Cordon, Cordons};
 pub use self::limiter::{CallerLimitExceeded, Ledger, LimitUsage, MonotonicTime, PacingWindow};
 pub use self::role::Role;
 pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, QuotaShare, RefusalEffect};

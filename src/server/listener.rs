@@ -29,9 +29,11 @@ use super::connections::{ConnectionLimits, send_overloaded};
 use super::head_meter::HeadMeter;
 use super::linger::linger;
 use super::metered::MeteredStream;
+use super::peer_certificate::peer_certificate;
 use super::stalled_writes::StalledWrites;
 use super::zero_copy::{Congestion, ZeroCopyStream};
 use crate::api::RequestMemory;
+use crate::edge::PeerCertificate;
 use crate::telemetry;
 
 /// The longest that a client may take to send a request head, or for a TLS handshake.
@@ -112,7 +114,7 @@ impl Listener {
             let service = service_for(peer);
             match self.tls.clone() {
                 None => self.tracker.spawn(async move {
-                    connection.serve(stream, service).await;
+                    connection.serve(stream, None, service).await;
                     drop(permit);
                 }),
                 Some(tls) => self.tracker.spawn(async move {
@@ -176,13 +178,18 @@ impl Connection {
     {
         // A client without a handshake has no request under way, so a drain does not wait for it.
         match self.closing.run_until_cancelled(handshake(tls, stream)).await {
-            Some(Some(stream)) => self.serve(stream, service).await,
+            Some(Some(stream)) => {
+                let certificates = stream.get_ref().1.peer_certificates();
+                let certificate = certificates.and_then(<[_]>::first).map(|certificate| peer_certificate(certificate));
+                self.serve(stream, certificate, service).await;
+            }
             Some(None) => tracing::debug!("a TLS handshake failed"),
             None => {}
         }
     }
 
-    async fn serve<I, S, B>(self, stream: I, service: S)
+    /// Serves a connection whose client has shown `certificate`, if any.
+    async fn serve<I, S, B>(self, stream: I, certificate: Option<PeerCertificate>, service: S)
     where
         I: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
@@ -195,7 +202,10 @@ impl Connection {
         let stream = TokioIo::new(MeteredStream::new(stream, meter.clone(), stalled_writes.connection()));
         // The requests of a connection are sequential, so one service serves them all.
         let service = RefCell::new(service);
-        let call_service = move |request| {
+        let call_service = move |mut request: Request<Incoming>| {
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
             // The services are always ready; they refuse a request with a response.
             let response = service.borrow_mut().call(request);
             meter.begin_answer();

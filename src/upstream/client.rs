@@ -19,6 +19,7 @@ use super::body::BodyError;
 use super::connector::UpstreamConnector;
 use super::error::UpstreamError;
 use super::page::Page;
+use super::proxy::Proxy;
 use super::raw_call::{RawAnswer, RawRequest};
 use super::{PageRequest, tls};
 use crate::clock::Clock;
@@ -53,14 +54,15 @@ impl Client {
     /// A client for `config.base_url`.
     ///
     /// # Errors
-    /// If the trust anchors cannot be loaded, or the URL has no scheme and authority.
+    /// If the trust anchors cannot be loaded, the URL has no scheme and authority, or the proxy cannot be parsed.
     pub fn new(config: &config::UpstreamConfig, clock: &Clock, network: &Network) -> anyhow::Result<Self> {
+        let proxy = Proxy::of(config.proxy.as_ref(), &config.base_url)?;
         let parts = config.base_url.clone().into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
             anyhow::bail!("upstream.base_url: a scheme and a host are needed");
         };
         let tls = if scheme == Scheme::HTTP { tls::no_tls()? } else { tls::client_config(config.ca_file.as_deref())? };
-        let connector = UpstreamConnector::new(CONNECT_TIMEOUT.min(config.timeout), network);
+        let connector = UpstreamConnector::new(CONNECT_TIMEOUT.min(config.timeout), network, proxy);
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         let http = HyperClient::builder(TokioExecutor::new())
@@ -168,8 +170,8 @@ mod tests {
     use std::sync::Arc;
 
     use koregate_simulator::{Profile, RateLimits, RollingLimit, Simulator};
-    use tokio::io::Interest;
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
@@ -177,11 +179,16 @@ mod tests {
     use crate::window::{Bound, QueryBounds, Timestamp};
 
     fn client(base_url: &str, clock: &Clock) -> Client {
+        client_behind(base_url, clock, None)
+    }
+
+    fn client_behind(base_url: &str, clock: &Clock, proxy: Option<config::ProxyConfig>) -> Client {
         let config = config::UpstreamConfig {
             base_url: base_url.parse().unwrap(),
             timeout: Duration::from_secs(10),
             max_concurrency: 1,
             ca_file: None,
+            proxy,
         };
         Client::new(&config, clock, &Network::Tcp).unwrap()
     }
@@ -211,6 +218,54 @@ mod tests {
         // A close in order is no error, and delivers all bytes before it, however late.
         let reset = tokio::time::timeout(Duration::from_secs(20), connection.ready(Interest::ERROR)).await;
         reset.expect("the connection is reset").unwrap();
+    }
+
+    /// A proxy that opens one tunnel to the host that it is asked for, and the head of the request for it.
+    async fn tunnel_once(proxy: TcpListener, answer: &str) -> String {
+        let (mut connection, _) = proxy.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.unwrap());
+        }
+        connection.write_all(answer.as_bytes()).await.unwrap();
+        let head = String::from_utf8(head).unwrap();
+        let target = head.split(' ').nth(1).unwrap().to_owned();
+        if answer.contains("200") {
+            let mut upstream = TcpStream::connect(target).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut connection, &mut upstream).await });
+        }
+        head
+    }
+
+    #[tokio::test]
+    async fn calls_go_through_the_proxy_with_its_credentials() {
+        let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
+        let profile = Profile { days: 1, ..Profile::default() };
+        let page = page_request(&profile, &clock);
+        let simulator_clock = clock.clone();
+        let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
+        let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
+        for (answer, is_open) in [
+            ("HTTP/1.1 200 Connection established\r\n\r\n", true),
+            ("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", false),
+        ] {
+            let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", proxy.local_addr().unwrap()).parse().unwrap();
+            let fixed = config::ProxyConfig::Fixed { url, credentials: Some("me:secret".into()) };
+            let client = client_behind(&simulator.base_url(), &clock, Some(fixed));
+            let tunnel = tokio::spawn(tunnel_once(proxy, answer));
+            let result = client.fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() }).await;
+            let head = tunnel.await.unwrap();
+            let upstream = simulator.base_url().replace("http://", "");
+            assert!(head.starts_with(&format!("CONNECT {upstream} HTTP/1.1\r\n")), "{head}");
+            assert!(head.to_ascii_lowercase().contains("proxy-authorization: basic "), "{head}");
+            assert!(head.contains("bWU6c2VjcmV0") && !head.contains(auth.to_str().unwrap()), "{head}");
+            match result {
+                Ok(_) => assert!(is_open),
+                // No call was made, so none counts.
+                Err(error) => assert!(!is_open && matches!(error, UpstreamError::Connect), "{error}"),
+            }
+        }
     }
 
     #[tokio::test]

@@ -8,32 +8,65 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
+use super::proxy::Proxy;
 use crate::network::{Duplex, Network};
 
 /// Connects to the host and the port of a URI.
 #[derive(Clone)]
 pub(super) struct UpstreamConnector {
+    direct: DirectConnector,
+    proxy: Option<Proxy>,
+    /// The longest that a proxy may take to connect.
+    timeout: Duration,
+}
+
+/// Connects without a proxy.
+#[derive(Clone)]
+struct DirectConnector {
     tcp: HttpConnector,
     network: Network,
 }
 
 impl UpstreamConnector {
-    /// TCP connections, each of which is established within `timeout`, unless `network` is simulated.
-    pub(super) fn new(timeout: Duration, network: &Network) -> Self {
+    /// TCP connections, each of which is established within `timeout`, unless `network` is simulated; through `proxy`, if
+    /// there is one.
+    pub(super) fn new(timeout: Duration, network: &Network, proxy: Option<Proxy>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(timeout));
-        Self { tcp, network: network.clone() }
+        Self { direct: DirectConnector { tcp, network: network.clone() }, proxy, timeout }
     }
 }
 
 impl Service<Uri> for UpstreamConnector {
+    type Response = UpstreamStream;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<UpstreamStream, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.direct.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Some(Proxy { uri: proxy, authorization }) = self.proxy.clone() else { return self.direct.call(uri) };
+        let tunnel = Tunnel::new(proxy, self.direct.clone());
+        let mut tunnel = match authorization {
+            Some(authorization) => tunnel.with_auth(authorization),
+            None => tunnel,
+        };
+        let timeout = self.timeout;
+        Box::pin(async move { Ok(tokio::time::timeout(timeout, tunnel.call(uri)).await??) })
+    }
+}
+
+impl Service<Uri> for DirectConnector {
     type Response = UpstreamStream;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<UpstreamStream, BoxError>>;

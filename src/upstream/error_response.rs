@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::error::{SpentLimit, UpstreamError};
 use super::rate_limit_headers::RateLimitHeader;
@@ -14,6 +14,9 @@ use crate::window::Timestamp;
 struct Errors {
     #[serde(default)]
     errors: Vec<KoreError>,
+    /// Milliseconds until a refused call may be made again, as Kore's newer platform writes it.
+    #[serde(rename = "retryAfterMs", default, deserialize_with = "milliseconds")]
+    retry_after: Option<Duration>,
 }
 
 #[derive(Deserialize)]
@@ -21,6 +24,18 @@ struct KoreError {
     /// One of Kore's pages writes `message` for `msg`.
     #[serde(alias = "message", default)]
     msg: String,
+    #[serde(rename = "retryAfterMs", default, deserialize_with = "milliseconds")]
+    retry_after: Option<Duration>,
+}
+
+/// A number of milliseconds, also as text. Anything else is no time, and not an error: the rest of the body counts.
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+    let number = number.filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    // An `as` saturates. Rounded up: a call at the very millisecond must not be early.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and bounded by the maximum")]
+    Ok(number.map(|number| Duration::from_millis(number.ceil() as u64).min(MAX_RETRY_AFTER)))
 }
 
 /// Kore's documented messages, and those that its public APIs were observed to send. Other messages are not passed on,
@@ -38,7 +53,7 @@ const KNOWN_MESSAGES: [&str; 6] = [
 ///
 /// `None` if the answer is no error: a status of 200 without `errors`.
 pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<UpstreamError> {
-    let errors = serde_json::from_slice::<Errors>(body).unwrap_or_default().errors;
+    let Errors { errors, retry_after: asked } = serde_json::from_slice::<Errors>(body).unwrap_or_default();
     if status == StatusCode::OK && errors.is_empty() {
         return None;
     }
@@ -47,7 +62,8 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now
     if limit.is_some() || status == StatusCode::TOO_MANY_REQUESTS {
         let limit = limit.unwrap_or(SpentLimit::Unnamed);
         let allowance = RateLimitHeader::read(headers, now);
-        let retry_after = retry_after(headers, now).or_else(|| allowance?.wait());
+        let asked = asked.or_else(|| errors.iter().find_map(|error| error.retry_after));
+        let retry_after = retry_after(headers, now).or(asked).or_else(|| allowance?.wait());
         return Some(UpstreamError::RateLimited { status, limit, retry_after, allowance });
     }
     Some(match status {
@@ -110,6 +126,9 @@ fn spent_limit(message: &str) -> Option<SpentLimit> {
     }
 }
 
+/// The longest wait that the upstream can ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
+
 /// `Retry-After` in either of its forms (RFC 9110, 10.2.3), at most a day.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
@@ -117,7 +136,7 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => Timestamp::from(jiff::fmt::rfc2822::parse(value).ok()?.timestamp()).since(now),
     };
-    Some(wait.min(Duration::from_hours(24)))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -174,6 +193,35 @@ mod tests {
                 other => panic!("{body}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn retry_after_in_the_body_is_honoured() {
+        let wait = |header: Option<&str>, body: &str| match classified(429, header, body) {
+            Some(UpstreamError::RateLimited { retry_after, .. }) => retry_after.map(|wait| wait.as_millis()),
+            other => panic!("{body}: {other:?}"),
+        };
+        for (header, body, expected) in [
+            (None, r#"{"retryAfterMs":1500}"#, Some(1_500)),
+            (None, r#"{"retryAfterMs":1500.2,"errors":[]}"#, Some(1_501)),
+            (None, r#"{"retryAfterMs":" 1500 "}"#, Some(1_500)),
+            (None, r#"{"errors":[{"msg":"m","code":429,"retryAfterMs":900}]}"#, Some(900)),
+            (Some("7"), r#"{"retryAfterMs":1500}"#, Some(7_000)),
+            (None, r#"{"retryAfterMs":1e300}"#, Some(86_400_000)),
+            (None, r#"{"retryAfterMs":-1}"#, None),
+            (None, r#"{"retryAfterMs":null}"#, None),
+            (None, r#"{"retryAfterMs":{}}"#, None),
+            (None, "{}", None),
+        ] {
+            assert_eq!(wait(header, body), expected, "{body}");
+        }
+        // A strange value hides neither the message nor the limit that it names.
+        let strange = r#"{"retryAfterMs":[1],"errors":[{"msg":"hourly rate limit","retryAfterMs":true}]}"#;
+        let limited = classified(403, None, strange);
+        assert!(
+            matches!(limited, Some(UpstreamError::RateLimited { limit: SpentLimit::Hour, retry_after: None, .. })),
+            "{limited:?}"
+        );
     }
 
     #[test]

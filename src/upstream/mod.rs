@@ -8,6 +8,7 @@ mod error_response;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod page;
+mod proxy;
 mod rate_limit_headers;
 mod raw_call;
 pub(crate) mod tls;

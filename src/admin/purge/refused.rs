@@ -11,7 +11,7 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reason why nothing was purged.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(in crate::admin) enum Refused {
     #[error("{parameter}: {reason}")]
     BadParameter { parameter: String, reason: &'static str },
     #[error("the body is no JSON object: {0}")]
@@ -32,7 +32,7 @@ pub(super) enum Refused {
 
 impl Refused {
     /// The type of the problem.
-    pub(super) const fn kind(&self) -> ProblemType {
+    pub(in crate::admin) const fn kind(&self) -> ProblemType {
         match self {
             Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => ProblemType::BadRequest,
             Self::BodyTooLarge => ProblemType::BodyTooLarge,

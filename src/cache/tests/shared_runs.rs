@@ -138,6 +138,30 @@ async fn paused_run_refuses_only_less_urgent_waiters() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn run_paused_for_its_callers_refuses_only_these() {
+    let mut harness = TestHarness::new();
+    let limited = harness.request(0, 100, Priority::Interactive).await;
+    let run = harness.next_run().await;
+    run.call();
+    let spent = |callers: &[&str]| {
+        let exceeded = CallerLimitExceeded::an_hour(Duration::from_secs(300));
+        let (until, callers) = (Instant::now() + exceeded.retry_after, callers.iter().map(|name| Arc::from(*name)));
+        let phase = RunPhase::CallersSpent { until, exceeded, callers: callers.collect() };
+        run.run.status.send_modify(|status| status.phase = phase);
+    };
+    spent(&["another"]);
+    settle().await;
+    assert!(!limited.is_finished(), "the limit is not that of this caller");
+    spent(&["another", &run.run.waiters.cause().caller]);
+    let refused = timeout(Duration::from_secs(1), limited).await.unwrap().unwrap();
+    let is_limit = matches!(refused, Err(CacheError::Paging(PagingError::Quota(QuotaError::CallerLimit(_)))));
+    assert!(is_limit, "{refused:?}");
+    run.run.status.send_modify(|status| status.phase = RunPhase::Fetching);
+    run.succeed_up_to(100);
+    harness.assert_idle();
+}
+
+#[tokio::test(start_paused = true)]
 async fn leader_change_makes_waiters_fetch_again() {
     let mut harness = TestHarness::new();
     let pending = harness.request(0, 100, Priority::Interactive).await;

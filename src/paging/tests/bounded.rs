@@ -151,7 +151,7 @@ fn status_reports_pages_and_end_of_run() {
         let running = tokio::spawn(layer.layer(below).oneshot(run));
         told.wait_for(|status| status.expected.is_some()).await.unwrap();
         let status = told.borrow().clone();
-        assert_eq!((status.pages, status.phase), (1, RunPhase::Fetching));
+        assert_eq!((status.pages, status.phase.clone()), (1, RunPhase::Fetching));
         assert!(status.interval.end < Timestamp::from_seconds(200) && status.expected.unwrap() < 200.0, "{status:?}");
         assert_eq!(status.last_page, Duration::from_secs(1));
         let fetched = running.await.unwrap().unwrap();

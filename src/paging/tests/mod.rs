@@ -16,6 +16,7 @@ use crate::upstream::{Page, PageRequest};
 use crate::window::{Bound, Interval, QueryBounds, Timestamp, UpperBound};
 
 mod bounded;
+mod callers;
 mod concurrency;
 mod duplicates;
 

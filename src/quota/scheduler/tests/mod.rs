@@ -159,7 +159,7 @@ async fn account_refused_without_retry_after_pauses_longer_each_time() {
         match scheduler.acquire(&sole_run()).await {
             Ok(permit) => closed.push(permit.refused(SpentLimit::Minute, None, None).closed_for.as_secs()),
             Err(AcquireError::Exhausted(exhausted)) => break assert!(exhausted.retry_after > Duration::from_secs(30)),
-            Err(AcquireError::Abandoned | AcquireError::NotLeader) => panic!("the run is not abandoned"),
+            Err(error) => panic!("the run is neither abandoned nor limited: {error:?}"),
         }
     }
     assert_eq!(closed, [1, 2, 4, 8, 16, 32]);
