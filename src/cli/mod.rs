@@ -9,6 +9,7 @@ pub mod health;
 pub mod key;
 mod output;
 pub mod serve;
+mod service_manager;
 pub mod simulate;
 pub mod span;
 pub mod token;

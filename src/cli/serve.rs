@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::service_manager::{ServiceState, notify};
 use crate::clock::Clock;
 use crate::config::{Config, process_environment};
 use crate::server::Gateway;
@@ -41,6 +42,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     // A handled signal does not end the process.
     let mut hang_up = signal(SignalKind::hangup())?;
     let gateway = Gateway::start(config, Clock::system()).await?;
+    notify(ServiceState::Ready);
     let ignore_hang_ups = async {
         while hang_up.recv().await.is_some() {
             tracing::warn!("SIGHUP is ignored: to change the configuration, restart");
@@ -51,6 +53,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         () = stop.recv() => {}
         () = ignore_hang_ups => {}
     }
+    notify(ServiceState::Stopping);
     tokio::select! {
         _ = gateway.drain() => {}
         // A second signal ends the drain.

@@ -1,6 +1,7 @@
 //! Fetches that requests share: waiters that join, leave, and are more urgent than the run.
 
 use super::*;
+use crate::quota::CallerLimitExceeded;
 
 /// A background request for seconds 0 to 1,000, and its run of thirty pages, each of which waits for the quota for a
 /// second.

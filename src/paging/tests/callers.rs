@@ -6,7 +6,7 @@ use super::*;
 use crate::quota::CallerLimitExceeded;
 
 /// The second page is refused until `is_free`: the callers that wait for the run have spent their calls for an hour.
-fn limited(rows: Upstream, is_free: &Arc<AtomicBool>) -> impl Fn(PageRequest) -> Result<Page, QuotaError> {
+fn limited(rows: Upstream, is_free: &Arc<AtomicBool>) -> impl Fn(PageRequest) -> Result<Page, QuotaError> + use<> {
     let (rows, is_free) = (Mutex::new(rows), is_free.clone());
     move |request: PageRequest| {
         let mut rows = rows.lock().unwrap();
