@@ -159,6 +159,7 @@ async fn run_paused_for_its_callers_refuses_only_these() {
     assert!(is_limit, "{refused:?}");
     run.run.status.send_modify(|status| status.phase = RunPhase::Fetching);
     run.succeed_up_to(100);
+    settle().await;
     harness.assert_idle();
 }
 

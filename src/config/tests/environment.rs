@@ -226,3 +226,32 @@ fn missing_kore_variable_is_named() {
     let bad = load_env(&kore(&[("KORE_HOST", Some("http://kore.example"))])).unwrap_err();
     assert!(bad.starts_with("environment KORE_HOST: upstream.base_url: is http, "), "{bad}");
 }
+
+#[test]
+fn proxy_of_the_environment_is_used_only_if_asked_for() {
+    let set = [("HTTPS_PROXY", "http://me:hunter2@proxy:3128"), ("NO_PROXY", "a.example")];
+    assert!(load_with(MINIMAL, &set).unwrap().upstream.proxy.is_none());
+    let asked = format!("{MINIMAL}[upstream]\nproxy = \"env\"\n");
+    let config = load_with(&asked, &set).unwrap();
+    let Some(ProxyConfig::Environment { https_proxy: Some(url), no_proxy }) = &config.upstream.proxy else {
+        panic!("{:?}", config.upstream.proxy)
+    };
+    assert_eq!((url.expose_secret(), no_proxy.as_str()), (set[0].1, set[1].1));
+    assert!(config.render().contains("proxy = \"env\"") && !config.render().contains("hunter2"));
+    let without = load_with(&asked, &[]).unwrap().upstream.proxy;
+    assert!(matches!(without, Some(ProxyConfig::Environment { https_proxy: None, .. })), "{without:?}");
+    let error = load_with(&asked, &[("https_proxy", "socks5://me:hunter2@proxy:1080")]).unwrap_err();
+    assert!(error.contains("upstream.proxy: HTTPS_PROXY") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn proxy_is_printed_without_its_credentials() {
+    let toml = format!(
+        "{MINIMAL}[upstream]\nproxy = {{ url = \"http://proxy:3128\", credentials = {{ env = \"PROXY\" }} }}\n"
+    );
+    let rendered = load_with(&toml, &[]).unwrap().render();
+    assert!(rendered.contains("proxy = { url = \"http://proxy:3128\", credentials = \"[redacted]\" }"), "{rendered}");
+    let no_colon = toml.replace("PROXY", "SECRET");
+    let error = load_with(&no_colon, &[]).unwrap_err();
+    assert!(error.contains("upstream.proxy.credentials") && !error.contains("s3cr3t"), "{error}");
+}

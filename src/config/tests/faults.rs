@@ -268,8 +268,17 @@ fn problem_of_the_file_names_its_line_and_key() {
             "8: callers[0].weight: is 0; it must be a whole number from 1 to 4294967295".to_owned(),
         ),
         (
+            "[upstream]\nproxy = \"http://me:hunter2@proxy:3128\"",
+            "6: upstream.proxy: is no proxy; write { url = \"http://proxy:3128\" }, or \"env\" for HTTPS_PROXY and NO_PROXY"
+                .to_owned(),
+        ),
+        (
+            "[upstream]\nproxy = { url = \"http://me:hunter2@proxy:3128\" }",
+            "6: upstream.proxy.url: holds a user or a password; they belong into `credentials`".to_owned(),
+        ),
+        (
             "[[callers]]\nname = \"etl\"\ncertificate_san = \"spiffe://a/b\"",
-            "6: callers[0].certificate_san: is of no use without `server.tls.client_ca`".to_owned(),
+            "7: callers[0].certificate_san: is of no use without `server.tls.client_ca`".to_owned(),
         ),
         (
             "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nnot_after = \"soon\"",

@@ -22,8 +22,8 @@ pub(super) const MINIMAL: &str =
     "[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-1\"\nclient_secret = { env = \"SECRET\" }\n";
 
 fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
-    let secret = ("SECRET", "s3cr3t");
-    variables.iter().chain([&secret]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    let secrets = [("SECRET", "s3cr3t"), ("PROXY", "me:s3cr3t")];
+    variables.iter().chain(&secrets).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn load_with(toml: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
@@ -48,11 +48,10 @@ pub(super) fn documented_in_full() -> String {
 }
 
 fn with_secret(toml: &str) -> String {
+    let toml = toml.replace("file = \"/run/secrets/koregate/proxy-credentials\"", "env = \"PROXY\"");
     ["kore/client-secret", "koregate/admin-token", "koregate/encryption-key", "koregate/previous-encryption-key"]
         .iter()
-        .fold(toml.to_owned(), |toml, path| {
-            toml.replace(&format!("file = \"/run/secrets/{path}\""), "env = \"SECRET\"")
-        })
+        .fold(toml, |toml, path| toml.replace(&format!("file = \"/run/secrets/{path}\""), "env = \"SECRET\""))
 }
 
 #[test]
@@ -71,6 +70,7 @@ fn documented_file_holds_the_defaults() {
         + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
         + "[admin]\ntoken = { env = \"SECRET\" }\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
+        + "proxy = { url = \"http://proxy:3128\", credentials = { env = \"PROXY\" } }\n"
         + "[quota]\nstate_file = \"/var/lib/koregate/quota\"\n"
         + "[cache]\nencryption_key = { env = \"SECRET\" }\nprevious_encryption_key = { env = \"SECRET\" }\n"
         + "[cache.disk]\npath = \"/var/lib/koregate/cache\"\n[cache.redis]\nurl = \"redis://127.0.0.1:6379\"\n";
