@@ -184,3 +184,25 @@ async fn key_rotation_old_and_new_key_share_caller() {
     let labels = ["caller=\"etl\"", "outcome=\"too_many_requests\""];
     assert_eq!(metrics.count("koregate_requests_total", &labels), 2, "refusals are counted for the caller");
 }
+
+#[tokio::test]
+async fn caller_that_has_spent_its_calls_is_served_from_the_cache() {
+    let callers = caller_table("etl", "key-etl", "upstream_calls_per_hour = 2") + &caller_table("bi", "key-bi", "");
+    let harness = TestHarness::start(exact_profile(150, 4), &Settings::default().tables(&callers)).await;
+    let day = |query: &str, key| TestRequest::get(query).key(key);
+    let other_day = "from=2026-02-22&to=2026-02-22";
+    harness.send(&day(SETTLED_DAY, "key-etl")).await.page();
+    let calls = harness.calls();
+    assert_eq!(calls, 2, "150 items");
+    let refused = harness.send(&day(other_day, "key-etl")).await;
+    refused.assert_problem(429, "upstream calls");
+    assert!(refused.text().contains("/koregate/v1/problems/upstream-calls-spent"), "{}", refused.text());
+    assert!((3500..=3601).contains(&refused.retry_after()), "{}", refused.retry_after());
+    assert_eq!(harness.calls(), calls, "a refusal costs no call");
+    harness.send(&day(SETTLED_DAY, "key-etl")).await.page();
+    harness.send(&day(other_day, "key-bi")).await.page();
+    harness.send(&day(other_day, "key-etl")).await.page();
+    let metrics = harness.gateway.metrics().await;
+    let labels = ["caller=\"etl\"", "limit=\"upstream_calls_per_hour\"", "mode=\"enforce\""];
+    assert_eq!(metrics.count("koregate_caller_limit_refusals_total", &labels), 1);
+}

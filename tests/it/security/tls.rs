@@ -57,6 +57,18 @@ async fn client_ca_admits_signed_clients_only() {
 }
 
 #[tokio::test]
+async fn client_certificate_stands_for_its_caller() {
+    let (authority, clients) = (CertificateAuthority::new(), CertificateAuthority::new());
+    let callers = "[[callers]]\nname = 'bi'\ncertificate_san = 'bi.internal'\n";
+    let settings = authority.sign("localhost").listener_settings(Some(&clients.file())).tables(callers);
+    let harness = TestHarness::start(exact_profile(150, 4), &settings).await;
+    let addr = harness.gateway.addr();
+    let with = |name: &str| get(addr, authority.client_config(Some(&clients.sign(name))));
+    assert_eq!(with("bi.internal").await.unwrap(), (200, 150));
+    assert_eq!(with("qa.internal").await.unwrap(), (401, 0));
+}
+
+#[tokio::test]
 async fn token_is_sent_to_verified_upstream_only() {
     let authority = CertificateAuthority::new();
     let trusting = Settings::default().section("upstream", &format!("ca_file = '{}'", authority.file().display()));
