@@ -30,7 +30,7 @@ pub struct CallerConfig {
     pub max_priority: PriorityClass,
     /// The time from which the caller is refused.
     pub not_after: Option<Bound>,
-    /// What the caller may use.
+    /// Limits on the requests and the calls of the caller.
     pub limits: CallerLimits,
 }
 
@@ -65,9 +65,9 @@ impl Default for CallerLimits {
 /// Whether the limits of a caller refuse anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitMode {
-    /// What exceeds a limit is refused.
+    /// Requests and calls beyond a limit are refused.
     Enforce,
-    /// What exceeds a limit is counted, and not refused.
+    /// Requests and calls beyond a limit are counted, and not refused.
     Shadow,
 }
 
@@ -115,7 +115,7 @@ pub(super) fn callers(
     callers.into_iter().collect()
 }
 
-/// What no two callers may have in common.
+/// The names, keys and certificates that no two callers may have in common.
 #[derive(Default)]
 struct Identities {
     names: HashSet<String>,

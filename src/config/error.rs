@@ -1,6 +1,6 @@
 //! Problems of a configuration, each with its line or variable and its key.
 //!
-//! A message may quote a value, except of keys that may contain a secret: see `secret`, `url` and `redis_url`.
+//! A message may quote a value, except of keys that may contain a secret: see `secret` and `url`.
 
 use std::fmt;
 use std::sync::Arc;

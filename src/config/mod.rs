@@ -7,7 +7,7 @@
 //!   (see `units`),
 //! - `validate`, `accounts` and `callers` define the keys, their defaults, and the checks between keys,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
-//! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs, `proxy` reads `upstream.proxy`,
+//! - `secret` reads secrets from files and variables; `url` parses URLs, also of Redis and of proxies,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
 //! - `schema` makes the JSON Schema of a configuration from what the readers read,
 //! - `error` describes problems, and `render` prints a configuration without secrets,
@@ -21,8 +21,6 @@ pub(crate) mod fuzz;
 mod keys;
 mod load;
 mod parse;
-mod proxy;
-mod redis_url;
 mod render;
 mod schema;
 mod secret;
@@ -45,9 +43,9 @@ use secrecy::SecretString;
 pub use self::callers::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::ConfigError;
 pub use self::load::process_environment;
-pub use self::proxy::ProxyConfig;
-pub use self::redis_url::{RedisKind, RedisUrl};
 pub use self::series_settings::{SeriesSettings, WindowSettings};
+pub use self::url::proxy::ProxyConfig;
+pub use self::url::redis::{RedisKind, RedisUrl};
 
 pub use crate::window::{FreshnessTier, UpperBound};
 

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use super::parse::Keyword as _;
 use super::{
     AccountConfig, CallerConfig, CallerLimits, Config, DiskConfig, EncryptionKeys, FreshnessTier, NamePatterns,
-    ProxyConfig, RedisConfig, SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, proxy, redis_url, schema,
+    ProxyConfig, RedisConfig, SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, schema, url,
 };
 use crate::hex;
 use crate::units::{print_duration, print_size};
@@ -237,7 +237,7 @@ fn digest(digest: &[u8; 32]) -> String {
 
 fn inline_proxy(proxy: &ProxyConfig) -> String {
     match proxy {
-        ProxyConfig::Environment { .. } => text(proxy::ENVIRONMENT),
+        ProxyConfig::Environment { .. } => text(url::proxy::ENVIRONMENT),
         ProxyConfig::Fixed { url, credentials } => {
             let url = text(url.to_string().trim_end_matches('/'));
             let credentials = credentials.as_ref().map(|_| format!(", credentials = {}", text(REDACTED)));
@@ -254,7 +254,7 @@ fn inline_tls(tls: &ServerTlsConfig) -> String {
 
 fn inline_redis(redis: &RedisConfig) -> String {
     let RedisConfig { url, prefix, ttl, timeout, max_value, replicas } = redis;
-    let url = text(redis_url::redact(url.expose_secret()));
+    let url = text(url::redis::redact(url.expose_secret()));
     let [ttl, timeout] = [ttl, timeout].map(|time| text(print_duration(*time)));
     let max_value = text(print_size(*max_value));
     let prefix = text(prefix);

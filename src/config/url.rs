@@ -1,4 +1,7 @@
-//! Parser of Kore's URL. Errors do not quote the URL, because it may contain a password.
+//! Parser of Kore's URL, and of those of Redis (`redis`) and of proxies (`proxy`). Errors do not quote the URL, because it may contain a password.
+
+pub(super) mod proxy;
+pub(super) mod redis;
 
 use std::net::IpAddr;
 

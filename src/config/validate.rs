@@ -12,7 +12,7 @@ use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
     AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, QuotaConfig, RedisConfig, ServerConfig, ServerLimits,
-    ServerTlsConfig, UpstreamConfig, accounts, callers, parse, proxy, url, window_settings,
+    ServerTlsConfig, UpstreamConfig, accounts, callers, parse, url, window_settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {
     // The upper bound is far below the largest count of a semaphore.
     let max_concurrency = table.value_or("max_concurrency", 8, parse::integer(1..=10_000));
     let ca_file = table.optional("ca_file", parse::path);
-    let proxy = proxy::proxy(&mut table);
+    let proxy = url::proxy::proxy(&mut table);
     table.finish();
     UpstreamConfig { base_url, timeout, max_concurrency: max_concurrency as usize, ca_file, proxy }
 }

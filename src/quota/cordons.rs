@@ -1,5 +1,5 @@
 //! Cordons: accounts and streams for which an operator has stopped the upstream calls, while what is cached is served.
-//! They are held in memory by each replica for itself, and do not survive a restart.
+//! Each replica holds its cordons in memory, so they do not survive a restart.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};

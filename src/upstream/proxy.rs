@@ -9,10 +9,10 @@ use secrecy::ExposeSecret as _;
 
 use crate::config::ProxyConfig;
 
-/// A proxy, and what it is shown.
+/// A proxy, and the credentials that it is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Proxy {
-    /// Its address.
+    /// Scheme, host and port.
     pub(super) uri: Uri,
     /// `Proxy-Authorization`; marked sensitive.
     pub(super) authorization: Option<HeaderValue>,

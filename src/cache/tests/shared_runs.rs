@@ -145,7 +145,7 @@ async fn run_paused_for_its_callers_refuses_only_these() {
     let run = harness.next_run().await;
     run.call();
     let spent = |callers: &[&str]| {
-        let exceeded = CallerLimitExceeded::an_hour(Duration::from_secs(300));
+        let exceeded = CallerLimitExceeded::an_hour(Duration::from_mins(5));
         let (until, callers) = (Instant::now() + exceeded.retry_after, callers.iter().map(|name| Arc::from(*name)));
         let phase = RunPhase::CallersSpent { until, exceeded, callers: callers.collect() };
         run.run.status.send_modify(|status| status.phase = phase);

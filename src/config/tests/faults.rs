@@ -286,11 +286,6 @@ fn problem_of_the_file_names_its_line_and_key() {
                 .to_owned(),
         ),
         (
-            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nmax_priority = \"urgent\"",
-            "8: callers[0].max_priority: is \"urgent\"; it must be \"interactive\" or \"refresh\" or \"background\""
-                .to_owned(),
-        ),
-        (
             "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nrequests_per_minute = 0",
             "8: callers[0].requests_per_minute: is 0; it must be a whole number from 1 to 4294967295".to_owned(),
         ),

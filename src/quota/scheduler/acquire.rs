@@ -89,7 +89,7 @@ impl CallScheduler {
         gates.admit_by_pacer(now, priority)?;
         let name = self.admit_by_lease(gates, now, &payer.requester.caller)?;
         let waited = now.saturating_sub(entered);
-        let permit = self.begin(&mut state, place.waiters, priority, waited, now, payer, name)?;
+        let permit = self.begin(&mut state, place.waiters, priority, (waited, now), payer, name)?;
         state.queue.remove(place.ticket);
         Ok(permit)
     }
@@ -104,14 +104,13 @@ impl CallScheduler {
         answer
     }
 
-    /// Begins a call that has passed all gates. `name` is its name among replicas.
+    /// Begins a call that has passed all gates `now`, having `waited`. `name` is its name among replicas.
     fn begin(
         self: &Arc<Self>,
         state: &mut State,
         waiters: &Arc<RunWaiters>,
         priority: Priority,
-        waited: Duration,
-        now: MonotonicTime,
+        (waited, now): (Duration, MonotonicTime),
         payer: Payer,
         name: Option<CallName>,
     ) -> Gate<CallPermit> {

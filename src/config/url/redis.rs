@@ -4,7 +4,7 @@ use http::uri::Authority;
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
-use super::url;
+use crate::config::url;
 
 const EXPECTED: &str = "write it like \"redis://127.0.0.1:6379\", \"rediss://user:password@host:6379/0\", \
                         \"redis+sentinel://user:password@h1:26379,h2:26379/mymaster\" or \
@@ -114,7 +114,7 @@ fn decoded(part: &str) -> Result<String, &'static str> {
 }
 
 /// A URL that [`RedisUrl::parse`] accepts, with `[redacted]` in place of its password.
-pub(super) fn redact(text: &str) -> String {
+pub(in crate::config) fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return "[redacted]".to_owned() };
     // The password ends at the last `@`, so that no part of a password with an `@` is shown.
     let Some((login, host)) = rest.rsplit_once('@') else { return text.to_owned() };

@@ -4,23 +4,23 @@ use http::Uri;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
-use super::parse;
-use super::schema::described;
-use super::table_reader::TableReader;
-use super::url;
-use super::value_tree::{ConfigNode, Value};
+use crate::config::parse;
+use crate::config::schema::described;
+use crate::config::table_reader::TableReader;
+use crate::config::url;
+use crate::config::value_tree::{ConfigNode, Value};
 
 /// `upstream.proxy`
 #[derive(Clone, Debug)]
 pub enum ProxyConfig {
-    /// One proxy for all calls.
+    /// The same proxy for all calls.
     Fixed {
         /// `http`, a host and a port.
         url: Uri,
         /// `user:password`. Never printed.
         credentials: Option<SecretString>,
     },
-    /// What `HTTPS_PROXY` and `NO_PROXY` say, as curl reads them; lower case counts first.
+    /// The proxy that `HTTPS_PROXY` and `NO_PROXY` name, as curl reads them; lower case counts first.
     Environment {
         /// `HTTPS_PROXY`, which may hold a password; `None` if it is not set. Never printed.
         https_proxy: Option<SecretString>,
@@ -30,11 +30,11 @@ pub enum ProxyConfig {
 }
 
 /// The value of `proxy` that names the environment.
-pub(super) const ENVIRONMENT: &str = "env";
+pub(in crate::config) const ENVIRONMENT: &str = "env";
 const EXPECTED: &str = "write { url = \"http://proxy:3128\" }, or \"env\" for HTTPS_PROXY and NO_PROXY";
 
 /// The proxy of `[upstream]`; `None` if the key is absent or its value is reported as a problem.
-pub(super) fn proxy(upstream: &mut TableReader<'_>) -> Option<ProxyConfig> {
+pub(in crate::config) fn proxy(upstream: &mut TableReader<'_>) -> Option<ProxyConfig> {
     upstream.describe("proxy", schema);
     let node = upstream.take("proxy")?;
     if is_text(&node) {
