@@ -1,93 +1,15 @@
-//! `[[callers]]`: its types, keys, defaults and checks.
+//! `[[callers]]`: keys, defaults and checks; its types are in `types`.
+
+pub(super) mod types;
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use super::parse::Keyword;
 use super::table_reader::TableReader;
 use super::value_tree::{ConfigNode, Value};
-use super::{AccountConfig, NamePatterns, keys, parse};
+use super::{AccountConfig, CallerConfig, CallerLimits, LimitMode, NamePatterns, PriorityClass, keys, parse};
 use crate::hex;
-use crate::window::Bound;
-
-/// A `[[callers]]`
-#[derive(Clone, Debug)]
-pub struct CallerConfig {
-    /// The name in logs and metrics.
-    pub name: Arc<str>,
-    /// SHA-256 digests of the API keys, none of which another caller has; none only with `certificate_san`.
-    pub api_key_sha256: Vec<[u8; 32]>,
-    /// The subject alternative name by which a client certificate stands for the caller.
-    pub certificate_san: Option<Arc<str>>,
-    /// The accounts that the caller may use.
-    pub accounts: NamePatterns,
-    /// The streams that the caller may use.
-    pub streams: NamePatterns,
-    /// Weight of the caller when callers compete for the quota; at least 1.
-    pub weight: u32,
-    /// The most urgent class that the caller may claim.
-    pub max_priority: PriorityClass,
-    /// The time from which the caller is refused.
-    pub not_after: Option<Bound>,
-    /// Limits on the requests and the calls of the caller.
-    pub limits: CallerLimits,
-}
-
-/// The limits of a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallerLimits {
-    /// Requests in a minute.
-    pub requests_per_minute: NonZeroU32,
-    /// Requests whose answers have not ended.
-    pub max_concurrent_requests: Option<NonZeroU32>,
-    /// Calls to the upstream in any hour that are charged to the caller, for each account.
-    pub upstream_calls_per_hour: Option<NonZeroU32>,
-    /// The same in any 24 hours.
-    pub upstream_calls_per_day: Option<NonZeroU32>,
-    /// Whether the limits refuse anything.
-    pub mode: LimitMode,
-}
-
-impl Default for CallerLimits {
-    fn default() -> Self {
-        let (max_concurrent_requests, upstream_calls_per_hour, upstream_calls_per_day) = (None, None, None);
-        Self {
-            requests_per_minute: const { NonZeroU32::new(DEFAULT_REQUESTS_PER_MINUTE).unwrap() },
-            max_concurrent_requests,
-            upstream_calls_per_hour,
-            upstream_calls_per_day,
-            mode: LimitMode::Enforce,
-        }
-    }
-}
-
-/// Whether the limits of a caller refuse anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitMode {
-    /// Requests and calls beyond a limit are refused.
-    Enforce,
-    /// Requests and calls beyond a limit are counted, and not refused.
-    Shadow,
-}
-
-impl LimitMode {
-    /// The keyword, which is also the label in metrics.
-    pub fn label(self) -> &'static str {
-        self.keyword()
-    }
-}
-
-/// The class of a request in the queue for the quota, the most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PriorityClass {
-    /// Someone waits for the answer.
-    Interactive,
-    /// Data is kept fresh.
-    Refresh,
-    /// A backfill or an export.
-    Background,
-}
 
 impl Keyword for LimitMode {
     const KEYWORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("shadow", Self::Shadow)];
@@ -97,8 +19,6 @@ impl Keyword for PriorityClass {
     const KEYWORDS: &'static [(&'static str, Self)] =
         &[("interactive", Self::Interactive), ("refresh", Self::Refresh), ("background", Self::Background)];
 }
-
-const DEFAULT_REQUESTS_PER_MINUTE: u32 = 600;
 
 /// All callers; `None` if a problem of them was reported. `accounts` are those that a caller may name; `None` if they
 /// have problems themselves, so that names are not checked. `client_certificates` says whether the listener demands
@@ -187,7 +107,7 @@ fn credentials(
 
 fn limits(table: &mut TableReader<'_>) -> Option<CallerLimits> {
     let requests_per_minute =
-        table.value_or("requests_per_minute", DEFAULT_REQUESTS_PER_MINUTE, parse::integer(1..=u32::MAX));
+        table.value_or("requests_per_minute", types::DEFAULT_REQUESTS_PER_MINUTE, parse::integer(1..=u32::MAX));
     let mut count = |key| table.optional(key, parse::integer(1..=u32::MAX)).and_then(NonZeroU32::new);
     let max_concurrent_requests = count("max_concurrent_requests");
     let upstream_calls_per_hour = count("upstream_calls_per_hour");

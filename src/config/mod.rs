@@ -40,11 +40,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-pub use self::callers::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
+pub use self::callers::types::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::ConfigError;
 pub use self::load::process_environment;
 pub use self::series_settings::{SeriesSettings, WindowSettings};
-pub use self::url::proxy::ProxyConfig;
 pub use self::url::redis::{RedisKind, RedisUrl};
 
 pub use crate::window::{FreshnessTier, UpperBound};
@@ -142,6 +141,25 @@ pub struct UpstreamConfig {
     pub ca_file: Option<PathBuf>,
     /// The proxy through which calls go; `None` calls directly, whatever the environment says.
     pub proxy: Option<ProxyConfig>,
+}
+
+/// `upstream.proxy`
+#[derive(Clone, Debug)]
+pub enum ProxyConfig {
+    /// The same proxy for all calls.
+    Fixed {
+        /// `http`, a host and a port.
+        url: http::Uri,
+        /// `user:password`. Never printed.
+        credentials: Option<SecretString>,
+    },
+    /// The proxy that `HTTPS_PROXY` and `NO_PROXY` name, as curl reads them; lower case counts first.
+    Environment {
+        /// `HTTPS_PROXY`, which may hold a password; `None` if it is not set. Never printed.
+        https_proxy: Option<SecretString>,
+        /// `NO_PROXY`; may be empty.
+        no_proxy: String,
+    },
 }
 
 /// An `[[accounts]]`

@@ -1,33 +1,13 @@
 //! `upstream.proxy`: the proxy through which calls go, written down or taken from the environment.
 
-use http::Uri;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use crate::config::parse;
 use crate::config::schema::described;
 use crate::config::table_reader::TableReader;
 use crate::config::url;
 use crate::config::value_tree::{ConfigNode, Value};
-
-/// `upstream.proxy`
-#[derive(Clone, Debug)]
-pub enum ProxyConfig {
-    /// The same proxy for all calls.
-    Fixed {
-        /// `http`, a host and a port.
-        url: Uri,
-        /// `user:password`. Never printed.
-        credentials: Option<SecretString>,
-    },
-    /// The proxy that `HTTPS_PROXY` and `NO_PROXY` name, as curl reads them; lower case counts first.
-    Environment {
-        /// `HTTPS_PROXY`, which may hold a password; `None` if it is not set. Never printed.
-        https_proxy: Option<SecretString>,
-        /// `NO_PROXY`; may be empty.
-        no_proxy: String,
-    },
-}
+use crate::config::{ProxyConfig, parse};
 
 /// The value of `proxy` that names the environment.
 pub(in crate::config) const ENVIRONMENT: &str = "env";

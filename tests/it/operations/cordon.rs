@@ -8,10 +8,11 @@ async fn cordoned_stream_is_served_from_the_cache_only() {
     let other_day = TestRequest::get("from=2026-02-22&to=2026-02-22");
     harness.gateway.get(SETTLED_DAY).await.page();
     let calls = harness.calls();
-    let admin = |path: String| TestRequest::post("", "").path(path);
-    let cordoned =
-        harness.gateway.send_admin(&TestRequest::post(format!("stream={STREAM}"), "").path("/api/v1/cordon"));
-    assert_eq!(cordoned.await.text(), format!(r#"{{"cordons":[{{"account":"{ACCOUNT}","stream":"{STREAM}"}}]}}"#));
+    let request = TestRequest::post(format!("stream={STREAM}"), "").path("/api/v1/cordon");
+    assert_eq!(
+        harness.gateway.send_admin(&request).await.text(),
+        format!(r#"{{"cordons":[{{"account":"{ACCOUNT}","stream":"{STREAM}"}}]}}"#)
+    );
     harness.gateway.get(SETTLED_DAY).await.page();
     let refused = harness.send(&other_day).await;
     refused.assert_problem(503, "stopped");
@@ -26,7 +27,10 @@ async fn cordoned_stream_is_served_from_the_cache_only() {
     }
     let page = TestRequest::post("", "").path("/api/v1/cordon").header("origin", "http://127.0.0.1");
     assert_eq!(harness.gateway.send_admin(&page).await.status, 403);
-    assert_eq!(harness.gateway.send_admin(&admin("/api/v1/uncordon".to_owned())).await.text(), r#"{"cordons":[]}"#);
+    assert_eq!(
+        harness.gateway.send_admin(&TestRequest::post("", "").path("/api/v1/uncordon")).await.text(),
+        r#"{"cordons":[]}"#
+    );
     harness.send(&other_day).await.page();
     assert!(harness.calls() > calls);
 }
