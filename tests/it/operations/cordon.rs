@@ -19,7 +19,7 @@ async fn cordoned_stream_is_served_from_the_cache_only() {
     assert!(refused.text().contains("/koregate/v1/problems/cordoned"), "{}", refused.text());
     assert_eq!((refused.retry_after(), harness.calls()), (60, calls));
     let status: serde_json::Value =
-        serde_json::from_str(&harness.gateway.get_admin("/api/v1/status").await.text()).unwrap();
+        serde_json::from_str(harness.gateway.get_admin("/api/v1/status").await.text()).unwrap();
     assert_eq!(status["cordons"][0]["stream"], STREAM);
     for (path, query) in [("/api/v1/cordon", "account=another"), ("/api/v1/cordon", "steam=s")] {
         let refused = harness.gateway.send_admin(&TestRequest::post(query, "").path(path)).await;
