@@ -53,9 +53,9 @@ pub(crate) enum ProblemType {
 /// The page of a type, and the example on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PageText {
-    /// What has happened.
+    /// The event.
     pub(super) meaning: &'static str,
-    /// What the sender of the request should do.
+    /// The advice to the sender of the request.
     pub(super) remedy: &'static str,
     /// The `detail` of the example.
     pub(super) detail: &'static str,

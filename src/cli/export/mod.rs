@@ -164,7 +164,7 @@ fn cut(span: Span, now: crate::window::Timestamp) -> Result<Option<String>, Fail
     Ok((cut != span).then(|| cut.to.to_string()))
 }
 
-/// What decides the content of the file.
+/// The parameters that decide the content of the file.
 ///
 /// # Errors
 /// A sentence, if the columns are at fault or do not fit the format.

@@ -26,7 +26,7 @@ struct Inner {
     counts: Mutex<Counts>,
 }
 
-/// What has been done, and what is left.
+/// The work done, and the rest.
 #[derive(Clone, Debug, Default)]
 struct Counts {
     /// The number of parts that are done, in this run and before.
