@@ -1,9 +1,9 @@
 //! `koregate check`: validates the configuration and prints the effective one.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output;
 use crate::config;
 use crate::config::Config;
 
@@ -19,13 +19,9 @@ pub struct CheckArgs {
 /// its key: exit code 2.
 pub fn run(args: &CheckArgs) -> ExitCode {
     match Config::load(args.config.as_deref(), config::process_environment()) {
-        Ok(config) => {
-            // A closed stdout is no failure.
-            let _ = std::io::stdout().write_all(config.render().as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(config) => output::print(&config.render()),
         Err(error) => {
-            eprintln!("{error}");
+            output::complain(&error);
             ExitCode::from(2)
         }
     }

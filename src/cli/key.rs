@@ -1,6 +1,6 @@
 //! `koregate key`: generates the API key of a caller, or hashes an existing one.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::process::ExitCode;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -8,6 +8,7 @@ use aws_lc_rs::rand;
 use http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::output;
 use crate::hex;
 
 /// Random bytes of a key: too many to guess a key, or to find one for a hash.
@@ -36,18 +37,14 @@ pub fn run(args: &KeyArgs) -> ExitCode {
         read_key().and_then(|text| parse_key(&text)).map(|key| hash_line(&key))
     } else {
         generate_key().map(|key| {
-            eprint!("{HINT}");
+            output::complain(&HINT.trim_end());
             format!("x-api-key: {}\n{}", key.expose_secret(), hash_line(&key))
         })
     };
     match output {
-        Ok(lines) => {
-            // A closed stdout is no failure.
-            let _ = std::io::stdout().write_all(lines.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(lines) => output::print(&lines),
         Err(message) => {
-            eprintln!("{message}");
+            output::complain(&message);
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,7 @@
 //! `koregate token`: mints a token, or explains one.
 
 use std::fmt::{self, Write as _};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
+use super::output;
 use crate::clock::Clock;
 use crate::config;
 use crate::config::{AccountConfig, Config};
@@ -39,7 +40,7 @@ pub fn run(args: &TokenArgs) -> ExitCode {
         Some("-") => {
             let mut text = String::new();
             if let Err(error) = std::io::stdin().read_to_string(&mut text) {
-                eprintln!("the token cannot be read from stdin: {error}");
+                output::complain(&format_args!("the token cannot be read from stdin: {error}"));
                 return ExitCode::FAILURE;
             }
             Some(text)
@@ -48,13 +49,13 @@ pub fn run(args: &TokenArgs) -> ExitCode {
     };
     match mint_or_explain(args, token.as_deref(), environment, Clock::system().now()) {
         Ok(Output { stdout, stderr }) => {
-            eprint!("{stderr}");
-            // A closed stdout is no failure.
-            let _ = std::io::stdout().write_all(stdout.as_bytes());
-            ExitCode::SUCCESS
+            if !stderr.is_empty() {
+                output::complain(&stderr.trim_end());
+            }
+            output::print(&stdout)
         }
         Err(Failure { code, message }) => {
-            eprintln!("{message}");
+            output::complain(&message);
             ExitCode::from(code)
         }
     }
