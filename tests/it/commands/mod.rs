@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod key;
+mod output;
 mod simulate;
 mod token;
 
