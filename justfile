@@ -66,3 +66,8 @@ simulate-fleet *flags:
 # Thousands of schedules of each test of concurrent code (some minutes; see src/sync.rs). `INTERLEAVINGS=100000` runs more
 interleavings:
     cargo nextest run --locked --lib --features interleavings -E 'test(/interleavings::/)' --no-fail-fast
+
+# Run the code on the pages of docs/recipes/, with the packages that it names (installs them, in target/recipes)
+recipes *flags:
+    cargo build --locked
+    docs/recipes/check {{flags}}

@@ -70,7 +70,7 @@ impl<W: Write> Screen<W> {
         for service in services {
             push_line(&mut text, format_args!("  {:<18} {}", service.name, service.habit));
         }
-        text += "\nTheir windows overlap. None of them has a token, a paging loop or a quota to mind.\n\n";
+        text += "\nTheir windows overlap. None has a token, a paging loop or a quota to mind.\n\n";
         self.print(&text)
     }
 
