@@ -71,3 +71,8 @@ interleavings:
 recipes *flags:
     cargo build --locked
     docs/recipes/check {{flags}}
+
+# Hold docs/openapi.json against a gateway: Schemathesis and a generated client (installs them, in target/openapi)
+openapi *flags:
+    cargo build --locked
+    tests/openapi-check {{flags}}

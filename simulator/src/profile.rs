@@ -21,8 +21,8 @@ pub struct Profile {
     pub streams: Vec<StreamProfile>,
     /// The seed of all generated data.
     pub seed: u64,
-    /// Whether items have no numbers, escapes and white space that make readers of JSON stumble: no `1e2`, no integer
-    /// beyond 64 bits, no key twice, no `\u0000`.
+    /// Whether items have no spellings that make readers of JSON stumble: no `1e2`, no integer beyond 63 bits, no `\u0000`,
+    /// no key twice, and no keys that differ only in case.
     pub plain: bool,
     /// UTC days of data before `end`, for streams that do not set their own.
     pub days: u32,

@@ -1,5 +1,5 @@
-//! Standard output and standard error of the commands. A result that cannot be written is an error, except where its
-//! reader has gone; nothing panics, as `println!` would.
+//! Standard output and standard error, and what happens when a command cannot write its output: an exit code and a word,
+//! or quiet where the reader has gone. Nothing panics, as `println!` would.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
