@@ -40,22 +40,26 @@ fn print(text: &str) -> Result<(), OutputError> {
 fn welcome(simulator: &Simulator, control: &Control) -> String {
     let (base, profile) = (simulator.base_url(), control.profile());
     let Credential { account_id, client_id, client_secret } = &profile.account;
-    let mut text = format!(
-        "base url       {base}\naccount id     {account_id}\nclient id      {client_id}\nclient secret  {client_secret}\n"
-    );
-    for StreamProfile { id, .. } in &profile.streams {
-        text += &format!("stream         {id} ({} items)\n", control.items(id));
-    }
+    let mut lines = vec![
+        format!("base url       {base}"),
+        format!("account id     {account_id}"),
+        format!("client id      {client_id}"),
+        format!("client secret  {client_secret}"),
+    ];
+    let stream_line =
+        |stream: &StreamProfile| format!("stream         {} ({} items)", stream.id, control.items(&stream.id));
+    lines.extend(profile.streams.iter().map(stream_line));
     if let (Some(stream), Some(token)) = (profile.streams.first(), control.token()) {
         let today = Timestamp::from(Clock::system().now()).strftime("%Y-%m-%d").to_string();
-        text += &format!(
+        lines.push(format!(
             "\ntry, within the hour:\ncurl -H 'accountId: {account_id}' -H 'auth: {token}' \\\n  \
-             '{base}/agentassist/api/v1/public/{}/v2/agentassistinteractions?from={today}&to={today}&limit=2'\n",
+             '{base}/agentassist/api/v1/public/{}/v2/agentassistinteractions?from={today}&to={today}&limit=2'",
             stream.id
-        );
+        ));
     }
-    text + &format!(
+    lines.push(format!(
         "\nsteer: GET {base}/simulator/counts, POST {base}/simulator/reset,\n       \
          POST {base}/simulator/faults with {{\"kind\": \"status-500\", \"times\": 3, \"after\": 0}}\n"
-    )
+    ));
+    lines.join("\n")
 }
