@@ -91,12 +91,12 @@ impl<W: Write> Screen<W> {
     /// Prints the requests of each service, and the calls of all of them.
     pub(super) fn print_summary(&mut self, services: &[Arc<Service>], totals: Totals) -> Result<(), OutputError> {
         let Totals { calls_alone, calls, .. } = totals;
-        let (alone, percent) = (with_commas(calls_alone), totals.percent_saved());
+        let [alone, calls] = [calls_alone, calls].map(with_commas);
+        let percent = totals.percent_saved();
         let blank = if self.is_live { "" } else { "\n" };
         let table = table(services, totals);
         self.replace(&format!(
-            "{blank}{table}\n  Alone they would have called Kore {alone} times. koregate called it {calls} times:\n  \
-             {percent} % saved.\n"
+            "{blank}{table}\n  {alone} calls to Kore without koregate, {calls} with it: {percent} % saved.\n"
         ))?;
         self.replaceable_lines = 0;
         Ok(())
