@@ -1,12 +1,11 @@
 //! `koregate check`: validates the configuration and prints the effective one.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::output::print;
+use super::output;
 use crate::config;
 use crate::config::{Config, ConfigError};
 
@@ -29,14 +28,13 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> ExitCode {
     let loaded = Config::load(args.config.as_deref(), config::process_environment());
     if args.json {
-        let code = print(&format!("{:#}\n", to_json(&loaded)));
+        let code = output::print(&format!("{:#}\n", to_json(&loaded)));
         return if loaded.is_ok() { code } else { ExitCode::from(2) };
     }
     match loaded {
-        Ok(config) => print(&config.render()),
+        Ok(config) => output::print(&config.render()),
         Err(error) => {
-            // A closed stderr is no failure.
-            let _ = writeln!(std::io::stderr(), "{error}");
+            output::complain(&error);
             ExitCode::from(2)
         }
     }

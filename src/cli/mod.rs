@@ -19,6 +19,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use self::output::OutputError;
+pub use self::output::{complain, print_clap_message};
 use crate::telemetry;
 
 /// One Kore.ai credential and one quota for all services of a company.
@@ -96,11 +98,13 @@ pub async fn run(cli: Cli) -> ExitCode {
     code
 }
 
+/// The exit code of a command that runs until a signal ends it. If the reader of its output has gone, it ends quietly.
 fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(OutputError::Closed)) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("koregate: {error:#}");
+            complain(&format_args!("koregate: {error:#}"));
             ExitCode::FAILURE
         }
     }

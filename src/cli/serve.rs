@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output;
 use crate::clock::Clock;
 use crate::config::{Config, process_environment};
 use crate::server::Gateway;
@@ -23,7 +24,7 @@ pub async fn run(args: ServeArgs) -> ExitCode {
     let config = match Config::load(args.config.as_deref(), process_environment()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
+            output::complain(&error);
             return ExitCode::from(2);
         }
     };

@@ -5,6 +5,7 @@ mod auth;
 mod body;
 mod cache_status;
 mod hosts;
+mod openapi;
 mod problem;
 mod rate_limit;
 mod rate_limit_headers;
@@ -108,9 +109,9 @@ where
         let span = tracing::info_span!("request", request_id = id.as_str());
         let checked = edge.hosts.check(&request);
         let head_only = *request.method() == Method::HEAD;
-        if checked.is_ok() && is_page_path(request.uri().path()) {
+        if checked.is_ok() && is_public(request.uri().path()) {
             let record = AccessRecord::new(arrived_at, id, span, None, edge.drain_timeout.clone());
-            return ResponseFuture::ready(record, head_only, problem_page(&request));
+            return ResponseFuture::ready(record, head_only, public_document(&request));
         }
         let (authenticated, admitted) = match checked {
             Ok(()) => edge.callers.admit(request.headers()),
@@ -135,12 +136,20 @@ where
     }
 }
 
-/// The page of a problem type, which anyone may read: the documents that refer to it are also sent without a key.
-fn problem_page<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, EdgeError> {
+/// Whether anyone may read the path: the pages of problem types, because the documents that refer to them are also sent
+/// without a key, and the description of the interface.
+fn is_public(path: &str) -> bool {
+    is_page_path(path) || path == openapi::PATH
+}
+
+/// The answer at a public path.
+fn public_document<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, EdgeError> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(ApiError::MethodNotAllowed { allowed: &["GET", "HEAD"] }.into());
     }
-    page(request.uri().path()).ok_or(EdgeError::Api(ApiError::NotFound))
+    let path = request.uri().path();
+    let document = if path == openapi::PATH { Some(openapi::document()) } else { page(path) };
+    document.ok_or(EdgeError::Api(ApiError::NotFound))
 }
 
 #[cfg(test)]
@@ -172,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn problem_page_is_served_without_a_key() {
+    async fn public_document_is_served_without_a_key() {
         let below = service_fn(|_: Request<Full<Bytes>>| async { Err::<Answer, ApiError>(ApiError::NotFound) });
         let caller = config::CallerConfig {
             name: "bi".into(),
@@ -190,6 +199,9 @@ mod tests {
             ("GET", "/koregate/v1/problems/", 200, "text/html; charset=utf-8"),
             ("GET", "/koregate/v1/problems/nothing", 404, "application/problem+json"),
             ("POST", path, 405, "application/problem+json"),
+            ("GET", openapi::PATH, 200, "application/json"),
+            ("HEAD", openapi::PATH, 200, "application/json"),
+            ("POST", openapi::PATH, 405, "application/problem+json"),
             ("GET", "/koregate/v1/usage", 401, "application/problem+json"),
         ] {
             let request = Request::builder().method(method).uri(path).header("host", "any");
