@@ -47,7 +47,10 @@ impl Stack {
             // Authenticates the caller, applies its limit, and turns every failure into a response.
             .layer(EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, drain_timeout, clock))
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
-            .layer(ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock))
+            .layer(
+                ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock)
+                    .with_max_wait(quota.max_wait),
+            )
             // Serves chunks from memory, disk or Redis; fetches only missing runs, once for all that need them.
             .layer(CacheLayer::new(&handles.cache, settings, quota, quotas, run_limiters, clock))
             // Fetches a bounded run in pages of 100 items until it is complete and verified, or fails.

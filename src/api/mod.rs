@@ -6,6 +6,7 @@
 //! | `request.rs` | path and parameters of a request |
 //! | `request_body.rs` | the body of a request, and the memory for all such bodies |
 //! | `prefer.rs` | the header field `Prefer` |
+//! | `cache_control.rs` | the request header field `Cache-Control` |
 //! | `negotiation.rs` | format and content coding of an answer |
 //! | `response_cache.rs` | the response cache: answers to repeated requests |
 //! | `answer.rs` | [`Answer`]: a response and its report |
@@ -22,6 +23,7 @@
 
 mod answer;
 mod body;
+mod cache_control;
 mod dry_run;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -9,12 +9,13 @@ use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::cache_control::{AppliedCacheControl, CacheControl};
 use super::error::ApiError;
 use super::negotiation::{Negotiated, may_be_chunked};
 use super::prefer::Preferences;
-use crate::cache::{PageRange, WindowQuery};
+use crate::cache::{PageRange, QueryOptions, WindowQuery};
 use crate::config;
-use crate::config::{NamePatterns, WindowSettings};
+use crate::config::{CacheControlGrants, NamePatterns, WindowSettings};
 use crate::request::{Filter, Priority, Requester, Series};
 use crate::units::print_duration;
 use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
@@ -28,6 +29,8 @@ pub(super) struct ParsedRequest {
     pub(super) representation: Negotiated,
     /// The preferences of the caller that are applied.
     pub(super) preferences: Preferences,
+    /// What of `Cache-Control` is followed.
+    pub(super) cache_control: AppliedCacheControl,
     /// A hash of the member by which the items are ordered, `window.field`.
     pub(super) item_order: u64,
     /// When the beginning of the window becomes too old; `None` without a retention.
@@ -78,6 +81,8 @@ pub struct Caller {
     pub streams: NamePatterns,
     /// Share of the quota under contention; at least 1.
     pub weight: u32,
+    /// The directives of `Cache-Control` that are followed.
+    pub cache_control: CacheControlGrants,
 }
 
 /// An account that requests may name.
@@ -187,19 +192,26 @@ pub(super) fn read(
         agentic: parameters.agentic()?,
         parameters: std::mem::take(&mut parameters.unknown),
     };
+    // The future is empty.
+    let interval = interval.split_at(now).0;
+    let grants = caller.map(|caller| caller.cache_control).unwrap_or_default();
+    let longest_age = window.freshness_policy.longest_age(interval, now);
+    let cache_control = CacheControl::of(&head.headers).apply(grants, longest_age);
+    let AppliedCacheControl { freshness, only_cached, .. } = cache_control;
     Ok(ParsedRequest {
-        // The future is empty.
         query: WindowQuery {
             series: series.into(),
-            interval: interval.split_at(now).0,
+            interval,
             page_range: parameters.page_range()?,
             asked_at: now,
             requester: requester(head, caller),
             may_stream: may_be_chunked(head.version),
+            options: QueryOptions { freshness, only_cached, queue_timeout: None },
         },
         wants_cost: is_cost || preferences.dry_run,
         representation: Negotiated::negotiate(head.version, &head.headers),
         preferences,
+        cache_control,
         item_order: xxh3_64(window.field.as_bytes()),
         retained_until: window.retention.map(|retention| retention.end_of(interval.start)),
     })

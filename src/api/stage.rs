@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, Ready, ready};
@@ -49,6 +50,7 @@ pub struct ApiLayer {
     answers: ResponseCache,
     request_memory: RequestMemory,
     clock: Clock,
+    max_wait: Duration,
 }
 
 impl ApiLayer {
@@ -72,7 +74,14 @@ impl ApiLayer {
             answers: answers.clone(),
             request_memory: request_memory.clone(),
             clock: clock.clone(),
+            max_wait: Duration::MAX,
         }
+    }
+
+    /// Lets requests wait for the quota for at most `longest` if they say how long.
+    #[must_use]
+    pub fn with_max_wait(self, longest: Duration) -> Self {
+        Self { max_wait: longest, ..self }
     }
 }
 
@@ -149,8 +158,9 @@ where
         request_body::read(body, &api.request_memory).await?;
     let caller = head.extensions.get::<Caller>();
     let now = api.clock.now();
-    let parsed = request::read(&head, target, &body, caller, &api.accounts, &api.settings, now)?;
+    let mut parsed = request::read(&head, target, &body, caller, &api.accounts, &api.settings, now)?;
     drop(body);
+    parsed.query.options.queue_timeout = parsed.preferences.apply_wait(api.max_wait);
     let query = parsed.query.clone();
     let asked = WindowRequest { head: &head, parsed: &parsed, now };
     if parsed.wants_cost {
@@ -158,16 +168,19 @@ where
         return Ok(api.cost_answer(&cost, &parsed));
     }
     if head.method == Method::HEAD {
-        return Ok(match below.oneshot(CachedQuery(query)).await? {
+        let answer = match below.oneshot(CachedQuery(query)).await? {
             CachedWindow::Complete(window) => api.window_answer(window, None, &asked),
+            CachedWindow::Incomplete(_) if parsed.query.options.only_cached => return Err(CacheError::NotCached.into()),
             CachedWindow::Incomplete(cost) => asked.without_items(&cost),
-        });
+        };
+        return Ok(asked.completed(answer));
     }
     let mut window = below.oneshot(query).await?;
-    Ok(match window.rest.take() {
+    let answer = match window.rest.take() {
         Some(rest) => api.stream(&window, rest, &asked),
         None => api.window_answer(window, key, &asked),
-    })
+    };
+    Ok(asked.completed(answer))
 }
 
 /// A valid request for a window.
@@ -278,6 +291,12 @@ fn describe_self(content: &impl Serialize, report: Report) -> Answer {
 }
 
 impl WindowRequest<'_> {
+    /// The answer, with what `Cache-Control` of the request has to do with it.
+    fn completed(&self, mut answer: Answer) -> Answer {
+        self.parsed.cache_control.complete_status(answer.response.headers_mut());
+        answer
+    }
+
     /// The answer to HEAD for a window of which not all is cached. What depends on its items is left out.
     fn without_items(&self, cost: &Cost) -> Answer {
         let ParsedRequest { query, representation, preferences, .. } = self.parsed;

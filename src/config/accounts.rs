@@ -8,8 +8,8 @@ use super::parse::Keyword;
 use super::table_reader::TableReader;
 use super::value_tree::{ConfigNode, Value};
 use super::{
-    AccountConfig, CallerConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig, TokenScheme, keys, parse,
-    window_settings,
+    AccountConfig, CacheControlGrants, CallerConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig, TokenScheme, keys,
+    parse, window_settings,
 };
 use crate::hex;
 
@@ -155,6 +155,7 @@ fn caller(
     let streams = table.value_or("streams", NamePatterns::All, parse::names);
     let requests_per_minute = table.value_or("requests_per_minute", 600, parse::integer(1..=u32::MAX));
     let weight = table.value_or("weight", 1, parse::integer(1..=u32::MAX));
+    let cache_control = table.value_or("cache_control", CacheControlGrants::default(), CacheControlGrants::parse);
     table.finish();
     Some(CallerConfig {
         name: name?.into(),
@@ -163,6 +164,7 @@ fn caller(
         streams,
         requests_per_minute: NonZeroU32::new(requests_per_minute)?,
         weight,
+        cache_control,
     })
 }
 

@@ -170,6 +170,7 @@ mod tests {
             streams: NamePatterns::All,
             requests_per_minute: 10.try_into().unwrap(),
             weight: 3,
+            cache_control: config::CacheControlGrants::default(),
         };
         let mut edge = layer(&[caller]).layer(below);
         for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=12")] {

@@ -78,6 +78,8 @@ pub enum Kind {
     ReplicasDiffer,
     /// 504
     UpstreamTimeout,
+    /// 504, because the caller wants nothing to be fetched.
+    NotCached,
 }
 
 impl Kind {
@@ -95,7 +97,7 @@ impl Kind {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::QuotaSpent | Self::Overloaded | Self::ReplicasDiffer => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -118,6 +120,7 @@ impl Kind {
             Self::Overloaded => "overloaded",
             Self::ReplicasDiffer => "replicas_differ",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::NotCached => "not_cached",
         }
     }
 
@@ -174,6 +177,7 @@ fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
         CacheError::TooManyFetches { retry_after } => (Kind::Overloaded, Some(*retry_after)),
         CacheError::FetchLost | CacheError::Damaged(_) => (Kind::Internal, None),
         CacheError::PinnedMemoryFull => (Kind::Overloaded, Some(Duration::from_secs(10))),
+        CacheError::NotCached => (Kind::NotCached, None),
         CacheError::ItemsMoving => (Kind::UpstreamFailed, None),
         CacheError::TooLargeToBuffer { .. } => (Kind::WindowTooLarge, None),
         CacheError::FractionOfSecond => (Kind::BadRequest, None),
@@ -272,6 +276,7 @@ mod tests {
             (EdgeError::Api(ApiError::Cache(CacheError::FractionOfSecond)), (400, None)),
             (EdgeError::Api(ApiError::Cache(CacheError::QuotaExhausted(exhausted))), (503, Some("8".to_owned()))),
             (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToBuffer { limit: 1 })), (400, None)),
+            (EdgeError::Api(ApiError::Cache(CacheError::NotCached)), (504, None)),
             (upstream(UpstreamError::Timeout), (504, None)),
             (upstream(UpstreamError::Connect), (502, None)),
             (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),

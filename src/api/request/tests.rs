@@ -30,7 +30,13 @@ fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Pars
     let account = |id: &str, streams| AllowedAccount { id: id.into(), streams };
     let accounts = [account("a1", NamePatterns::All), account("a2", NamePatterns::Only(vec!["st-2".to_owned()]))];
     let streams = NamePatterns::Only(vec!["st-1".into(), "st-2".into()]);
-    let caller = Caller { name: "c".into(), accounts: NamePatterns::All, streams, weight: 1 };
+    let caller = Caller {
+        name: "c".into(),
+        accounts: NamePatterns::All,
+        streams,
+        weight: 1,
+        cache_control: CacheControlGrants::default(),
+    };
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
     let Target::Stream(target) = target(&head)? else { panic!("no window") };
     read(&head, target, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &settings(), now)
