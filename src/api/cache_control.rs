@@ -13,15 +13,14 @@ use crate::window::FreshnessDemand;
 const LONGEST_AGE: u64 = 1 << 31;
 
 /// The directives of a request. Of a directive that stands twice, the first counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CacheControl {
     no_cache: bool,
     only_if_cached: bool,
     max_age: Option<Duration>,
     max_stale: Option<Duration>,
     /// Known directives that are never followed.
-    min_fresh: bool,
-    no_store: bool,
+    unsupported: Vec<&'static str>,
 }
 
 /// The directives of a request that are followed.
@@ -46,8 +45,8 @@ impl CacheControl {
             match name.to_ascii_lowercase().as_str() {
                 "no-cache" => found.no_cache = true,
                 "only-if-cached" => found.only_if_cached = true,
-                "no-store" => found.no_store = true,
-                "min-fresh" => found.min_fresh = true,
+                "no-store" => found.unsupported.push("no-store"),
+                "min-fresh" => found.unsupported.push("min-fresh"),
                 "max-age" => found.max_age = found.max_age.or(value.and_then(seconds)),
                 // Without an argument: however stale.
                 "max-stale" => {
@@ -76,12 +75,7 @@ impl CacheControl {
         let shorter = self.max_age.filter(|max_age| *max_age < longest_age);
         let max_age = shorter.filter(|_| grant(true, CacheDirective::MaxAge));
         let max_stale = self.max_stale.filter(|_| grant(true, CacheDirective::MaxStale));
-        ignored.extend(
-            [(self.min_fresh, "min-fresh"), (self.no_store, "no-store")]
-                .iter()
-                .filter(|(is, _)| *is)
-                .map(|(_, name)| *name),
-        );
+        ignored.extend(self.unsupported);
         let freshness = if refetch {
             FreshnessDemand::Refetch
         } else {
@@ -125,9 +119,6 @@ fn seconds(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    const ALL: [CacheDirective; 4] =
-        [CacheDirective::OnlyIfCached, CacheDirective::NoCache, CacheDirective::MaxAge, CacheDirective::MaxStale];
-
     fn headers(fields: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for field in fields {
@@ -149,7 +140,7 @@ mod tests {
 
     #[test]
     fn directive_is_followed_only_where_it_is_granted() {
-        let (all, some) = (CacheControlGrants::new(&ALL), CacheControlGrants::default());
+        let (all, some) = (CacheControlGrants::new(&CacheDirective::ALL), CacheControlGrants::default());
         let none = CacheControlGrants::new(&[]);
         for (field, grants, freshness, only_cached, ignored) in [
             ("no-cache", all, FreshnessDemand::Refetch, false, ""),
@@ -202,7 +193,7 @@ mod tests {
             applied(field, grants).complete_status(&mut headers);
             headers["cache-status"].to_str().unwrap().to_owned()
         };
-        let (all, some) = (CacheControlGrants::new(&ALL), CacheControlGrants::default());
+        let (all, some) = (CacheControlGrants::new(&CacheDirective::ALL), CacheControlGrants::default());
         let stale = "koregate; fwd=stale; detail=\"chunks=1 hits=0 calls=1\"";
         assert_eq!(complete("no-cache", all, stale), stale.replace("stale", "request"));
         assert_eq!(complete("max-stale=1", all, stale), stale);

@@ -1,6 +1,7 @@
 //! Errors of the API stage. `edge::problem` chooses their status.
 
 use crate::cache::{CacheError, Damaged};
+use crate::jobs::JobError;
 
 /// Reason why a request is refused or fails.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,9 @@ pub enum ApiError {
     /// that it does not reveal what exists.
     #[error("this account or stream is not allowed")]
     Forbidden,
+    /// The job cannot be created or shown.
+    #[error(transparent)]
+    Job(#[from] JobError),
     /// The window cannot be answered.
     #[error(transparent)]
     Cache(#[from] CacheError),

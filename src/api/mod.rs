@@ -16,6 +16,7 @@
 //! | `streaming_body.rs` | the body of a window that is still fetched |
 //! | `gzip.rs` | gzip members from deflated text |
 //! | `dry_run.rs` | the cost of a window |
+//! | `job_answer.rs` | the state of a job |
 //! | `report.rs` | the report of an answer, made when its body has ended |
 //! | `usage.rs` | usage of each caller |
 //! | `fuzz/` | fuzz targets |
@@ -30,6 +31,7 @@ mod error;
 pub(crate) mod fuzz;
 mod gzip;
 mod head;
+mod job_answer;
 mod negotiation;
 mod prefer;
 mod report;

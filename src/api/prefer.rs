@@ -199,7 +199,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("prefer", field.parse().unwrap());
             let mut preferences = Preferences::of(&headers);
-            let found = preferences.apply_wait(Duration::from_secs(60));
+            let found = preferences.apply_wait(Duration::from_mins(1));
             assert_eq!(found.map(|wait| wait.as_secs()), wait, "{field}");
             assert_eq!(preferences.applied().as_ref().map(|value| value.to_str().unwrap()), applied, "{field}");
         }

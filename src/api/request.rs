@@ -44,6 +44,8 @@ pub(super) enum Target {
     Stream(StreamTarget),
     /// The caller's own usage.
     Usage,
+    /// A job of the caller's.
+    Job(String),
 }
 
 /// The part of a request's target that names a stream.
@@ -62,6 +64,8 @@ const STREAM_NAME_LIMIT: usize = 256;
 const USAGE_PATH: &str = "/koregate/v1/usage";
 /// Path of the cost of a window.
 const COST_PATH: &str = "/koregate/v1/cost";
+/// Beginning of the path of a job.
+pub(super) const JOBS_PATH: &str = "/koregate/v1/jobs/";
 /// The query parameter that names the stream at [`COST_PATH`].
 const STREAM_PARAMETER: &str = "stream";
 /// The methods of windows and their cost. QUERY (RFC 10008) is a GET with the filter as its content.
@@ -129,6 +133,10 @@ pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
         check_method(method, &["GET", "HEAD"])?;
         return Ok(Target::Usage);
     }
+    if let Some(id) = path.strip_prefix(JOBS_PATH).filter(|id| is_job_id(id)) {
+        check_method(method, &["GET", "HEAD", "DELETE"])?;
+        return Ok(Target::Job(id.to_owned()));
+    }
     let (in_path, is_cost) = (parse_path(path), path == COST_PATH);
     if in_path.is_none() && !is_cost {
         return Err(ApiError::NotFound);
@@ -145,6 +153,12 @@ pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
         check_content_type(&head.headers)?;
     }
     Ok(Target::Stream(StreamTarget { stream, is_cost }))
+}
+
+/// Whether a text is the id of a job: a UUID in lower case with hyphens.
+fn is_job_id(text: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
+    text.len() == 36 && text.bytes().all(is_digit)
 }
 
 fn check_method(method: &str, allowed: &'static [&'static str]) -> Result<(), ApiError> {

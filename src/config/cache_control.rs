@@ -1,7 +1,4 @@
-//! `callers.cache_control`: the directives of a request's `Cache-Control` that are followed for a caller.
-
-use super::parse::{self, Keyword};
-use super::value_tree::{ConfigNode, Value};
+//! The directives of a request's `Cache-Control` that are followed for a caller.
 
 /// A directive of a request's `Cache-Control` (RFC 9111, 5.2.1) that a caller may be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,19 +13,18 @@ pub enum CacheDirective {
     MaxStale,
 }
 
-impl Keyword for CacheDirective {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[
-        ("only-if-cached", Self::OnlyIfCached),
-        ("no-cache", Self::NoCache),
-        ("max-age", Self::MaxAge),
-        ("max-stale", Self::MaxStale),
-    ];
-}
-
 impl CacheDirective {
+    /// All directives.
+    pub const ALL: [Self; 4] = [Self::OnlyIfCached, Self::NoCache, Self::MaxAge, Self::MaxStale];
+
     /// The name of the directive, in requests and in the configuration.
-    pub fn name(self) -> &'static str {
-        self.keyword()
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OnlyIfCached => "only-if-cached",
+            Self::NoCache => "no-cache",
+            Self::MaxAge => "max-age",
+            Self::MaxStale => "max-stale",
+        }
     }
 
     const fn bit(self) -> u8 {
@@ -57,17 +53,8 @@ impl CacheControlGrants {
         self.0 & directive.bit() != 0
     }
 
-    /// The names of the directives, in the order of [`CacheDirective`].
+    /// The names of the directives, in the order of [`CacheDirective::ALL`].
     pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
-        CacheDirective::KEYWORDS.iter().filter(move |(_, directive)| self.allow(*directive)).map(|(name, _)| *name)
-    }
-
-    /// Parses a list of directives, which may be empty.
-    pub(super) fn parse(node: &ConfigNode) -> Result<Self, String> {
-        const EXPECTED: &str = "write a list of \"only-if-cached\", \"no-cache\", \"max-age\" and \"max-stale\"";
-        let node = node.clone().structured().map_err(|message| format!("{message}; {EXPECTED}"))?;
-        let Value::Array(items) = &node.value else { return Err(format!("is {}; {EXPECTED}", node.kind())) };
-        let directives = items.iter().map(parse::keyword).collect::<Result<Vec<CacheDirective>, _>>();
-        directives.map(|directives| Self::new(&directives)).map_err(|message| format!("a directive {message}"))
+        CacheDirective::ALL.into_iter().filter(move |directive| self.allow(*directive)).map(CacheDirective::name)
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     server_table.finish();
     root.finish();
     let (accounts, cache, callers) = (accounts?, cache?, callers?);
-    Some(Config { server, admin, upstream, accounts, window, quota, jobs, cache, callers })
+    Some(Config { server, admin, upstream, accounts, window, quota, cache, jobs, callers })
 }
 
 fn server(table: &mut TableReader<'_>) -> ServerConfig {

@@ -30,7 +30,7 @@ pub use self::access::DrainTimeout;
 pub use self::auth::{Callers, bearer_token};
 pub use self::body::EdgeBody;
 pub use self::hosts::{AllowedHosts, HeadError};
-pub use self::problem::{EdgeError, Kind};
+pub use self::problem::{EdgeError, Kind, problem_document};
 pub use self::response_future::ResponseFuture;
 
 /// The outermost stage, between the connection and the API stage. Cheap to clone; all clones share the same state.

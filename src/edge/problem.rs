@@ -11,6 +11,7 @@ use http_body_util::Full;
 use super::hosts::HeadError;
 use crate::api::ApiError;
 use crate::cache::CacheError;
+use crate::jobs::JobError;
 use crate::paging::PagingError;
 use crate::problem::Problem;
 use crate::quota::{Exhausted, QuotaError};
@@ -166,8 +167,23 @@ fn classify_api(error: &ApiError) -> (Kind, Option<Duration>) {
         ApiError::MethodNotAllowed { .. } => (Kind::MethodNotAllowed, None),
         ApiError::UnsupportedMediaType => (Kind::UnsupportedMediaType, None),
         ApiError::Forbidden => (Kind::Forbidden, None),
+        ApiError::Job(error) => classify_job(error),
         ApiError::Cache(error) => classify_cache(error),
     }
+}
+
+fn classify_job(error: &JobError) -> (Kind, Option<Duration>) {
+    match error {
+        JobError::NotFound => (Kind::NotFound, None),
+        JobError::TooMany { .. } => (Kind::TooManyRequests, Some(Duration::from_secs(10))),
+        JobError::Unreachable | JobError::Draining => (Kind::Overloaded, Some(Duration::from_secs(5))),
+    }
+}
+
+/// The problem document of a window that could not be fetched, without the id of a request.
+pub fn problem_document(error: &CacheError) -> serde_json::Value {
+    let document = classify_cache(error).0.problem(&error.to_string()).to_json();
+    serde_json::from_slice(&document).unwrap_or_default()
 }
 
 fn classify_cache(error: &CacheError) -> (Kind, Option<Duration>) {
@@ -277,6 +293,9 @@ mod tests {
             (EdgeError::Api(ApiError::Cache(CacheError::QuotaExhausted(exhausted))), (503, Some("8".to_owned()))),
             (EdgeError::Api(ApiError::Cache(CacheError::TooLargeToBuffer { limit: 1 })), (400, None)),
             (EdgeError::Api(ApiError::Cache(CacheError::NotCached)), (504, None)),
+            (EdgeError::Api(ApiError::Job(JobError::NotFound)), (404, None)),
+            (EdgeError::Api(ApiError::Job(JobError::TooMany { limit: 1 })), (429, Some("10".to_owned()))),
+            (EdgeError::Api(ApiError::Job(JobError::Draining)), (503, Some("5".to_owned()))),
             (upstream(UpstreamError::Timeout), (504, None)),
             (upstream(UpstreamError::Connect), (502, None)),
             (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),
