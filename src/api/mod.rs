@@ -4,19 +4,19 @@
 //! | --- | --- |
 //! | `stage.rs` | [`ApiLayer`]: the stage |
 //! | `request.rs` | path and parameters of a request |
+//! | `request/cache_control.rs` | the request header field `Cache-Control` |
 //! | `request_body.rs` | the body of a request, and the memory for all such bodies |
 //! | `prefer.rs` | the header field `Prefer` |
-//! | `cache_control.rs` | the request header field `Cache-Control` |
 //! | `negotiation.rs` | format and content coding of an answer |
 //! | `response_cache.rs` | the response cache: answers to repeated requests |
 //! | `answer.rs` | [`Answer`]: a response and its report |
+//! | `answer/job.rs` | the state of a job |
 //! | `head.rs` | header fields of an answer |
 //! | `head/next_link.rs` | the link to the next page |
 //! | `body.rs` | the body of a window |
 //! | `streaming_body.rs` | the body of a window that is still fetched |
 //! | `gzip.rs` | gzip members from deflated text |
 //! | `dry_run.rs` | the cost of a window |
-//! | `job_answer.rs` | the state of a job |
 //! | `report.rs` | the report of an answer, made when its body has ended |
 //! | `usage.rs` | usage of each caller |
 //! | `fuzz/` | fuzz targets |
@@ -24,14 +24,12 @@
 
 mod answer;
 mod body;
-mod cache_control;
 mod dry_run;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod gzip;
 mod head;
-mod job_answer;
 mod negotiation;
 mod prefer;
 mod report;

@@ -1,5 +1,7 @@
 //! Parses a request, each request parameter of it, into a window. Behind this file there are no unparsed strings.
 
+mod cache_control;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::cache_control::{AppliedCacheControl, CacheControl};
+use self::cache_control::{AppliedCacheControl, CacheControl};
 use super::error::ApiError;
 use super::negotiation::{Negotiated, may_be_chunked};
 use super::prefer::Preferences;

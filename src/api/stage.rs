@@ -15,12 +15,11 @@ use http_body_util::{Either, Full};
 use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
-use super::answer::{Answer, ApiBody};
+use super::answer::{Answer, ApiBody, JobBody, accept, set_job_fields};
 use super::body::WindowBody;
 use super::dry_run::CostBody;
 use super::error::ApiError;
 use super::head::{cache_status, describe, etag, expected_status, guard, matches, next_link, set_age, status};
-use super::job_answer::{JobBody, accept, set_job_fields};
 use super::negotiation::{Coding, Negotiated};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};

@@ -1,5 +1,7 @@
 //! Keys, defaults and checks of `[[accounts]]` and `[[callers]]`.
 
+pub(super) mod cache_control;
+
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! - `parse` parses single values; durations are written `"30s"`, `"24h"`, `"400d"`, sizes `"256MiB"`
 //!   (see `units`),
 //! - `validate` and `accounts` define the keys, their defaults, and the checks between keys,
-//! - `cache_control` is what callers may demand of cached data,
+//! - `accounts::cache_control` is what callers may demand of cached data,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
@@ -14,7 +14,6 @@
 //! - `fuzz` is a fuzz target.
 
 mod accounts;
-mod cache_control;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -40,7 +39,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-pub use self::cache_control::{CacheControlGrants, CacheDirective};
+pub use self::accounts::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::error::ConfigError;
 pub use self::load::process_environment;
 pub use self::redis_url::{RedisKind, RedisUrl};

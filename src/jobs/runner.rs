@@ -11,10 +11,14 @@ use tower::ServiceExt as _;
 use super::manager::Manager;
 use super::record::{JobOutcome, JobRecord, LIFETIME};
 use crate::cache::{CacheError, CostQuery, RemainingStream, StreamEvent, WindowAnswer, WindowQuery};
-use crate::quota::Exhausted;
+use crate::paging::PagingError;
+use crate::quota::QuotaError;
 
 /// How often the progress of a job is noted.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The shortest pause before a window is asked for again.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a job until it has ended or was removed from the registry.
 pub(super) async fn run(manager: Arc<Manager>, record: watch::Sender<JobRecord>) {
@@ -44,14 +48,27 @@ pub(super) async fn run(manager: Arc<Manager>, record: watch::Sender<JobRecord>)
 async fn fetch(manager: &Manager, query: &WindowQuery) -> Result<JobOutcome, CacheError> {
     let mut spent = 0;
     loop {
-        let pause = match attempt(manager, query, &mut spent).await {
-            Err(CacheError::QuotaExhausted(Exhausted { retry_after }) | CacheError::TooManyFetches { retry_after }) => {
-                retry_after
-            }
-            Err(CacheError::PinnedMemoryFull) => PROGRESS_INTERVAL,
-            result => return result,
-        };
-        sleep(pause.max(Duration::from_secs(1))).await;
+        match attempt(manager, query, &mut spent).await {
+            Err(error) => match retry_after(&error) {
+                Some(pause) => sleep(pause.max(LEAST_PAUSE)).await,
+                None => return Err(error),
+            },
+            done @ Ok(_) => return done,
+        }
+    }
+}
+
+/// When a window that could not be fetched may be had; `None` if something else than waiting is needed.
+fn retry_after(error: &CacheError) -> Option<Duration> {
+    match error {
+        CacheError::QuotaExhausted(exhausted)
+        | CacheError::Paging(PagingError::Quota(QuotaError::Exhausted(exhausted) | QuotaError::Refused(exhausted))) => {
+            Some(exhausted.retry_after)
+        }
+        CacheError::TooManyFetches { retry_after } => Some(*retry_after),
+        // Most likely a new configuration is being rolled out.
+        CacheError::PinnedMemoryFull | CacheError::ConfigMismatch => Some(PROGRESS_INTERVAL),
+        _ => None,
     }
 }
 
@@ -107,4 +124,27 @@ async fn note_progress(manager: &Manager, record: &watch::Sender<JobRecord>, que
     let calls = cost.expected.map_or(1, |calls| u32::try_from(calls).unwrap_or(u32::MAX));
     let time = scheduler.map(|scheduler| scheduler.forecast(calls, query.requester.priority)).unwrap_or_default();
     record.send_modify(|record| record.note_remaining(cost.expected, time, manager.clock.now()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::Exhausted;
+
+    #[test]
+    fn job_waits_for_room_and_fails_of_everything_else() {
+        let exhausted = Exhausted { retry_after: Duration::from_secs(7) };
+        let quota = |error| CacheError::Paging(PagingError::Quota(error));
+        for (error, waits) in [
+            (CacheError::QuotaExhausted(exhausted), true),
+            (quota(QuotaError::Exhausted(exhausted)), true),
+            (quota(QuotaError::Refused(exhausted)), true),
+            (CacheError::TooManyFetches { retry_after: exhausted.retry_after }, true),
+            (CacheError::PinnedMemoryFull, true),
+            (CacheError::ItemsMoving, false),
+            (CacheError::Paging(PagingError::WindowField), false),
+        ] {
+            assert_eq!(retry_after(&error).is_some(), waits, "{error}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::prefer::list_members;
+use crate::api::prefer::list_members;
 use crate::config::{CacheControlGrants, CacheDirective};
 use crate::window::FreshnessDemand;
 
@@ -25,7 +25,7 @@ pub(super) struct CacheControl {
 
 /// The directives of a request that are followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct AppliedCacheControl {
+pub(in crate::api) struct AppliedCacheControl {
     pub(super) freshness: FreshnessDemand,
     /// Whether nothing may be fetched.
     pub(super) only_cached: bool,
@@ -91,7 +91,7 @@ impl CacheControl {
 impl AppliedCacheControl {
     /// Completes `Cache-Status` (RFC 9211) of an answer: what the request did not accept was not stale, but forwarded
     /// because of the request; and which directives were ignored.
-    pub(super) fn complete_status(&self, headers: &mut HeaderMap) {
+    pub(in crate::api) fn complete_status(&self, headers: &mut HeaderMap) {
         let Some(status) = headers.get("cache-status").and_then(|status| status.to_str().ok()) else { return };
         let mut status = status.to_owned();
         if self.is_stricter {

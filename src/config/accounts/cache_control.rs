@@ -54,7 +54,7 @@ impl CacheControlGrants {
     }
 
     /// The names of the directives, in the order of [`CacheDirective::ALL`].
-    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(in crate::config) fn names(self) -> impl Iterator<Item = &'static str> {
         CacheDirective::ALL.into_iter().filter(move |directive| self.allow(*directive)).map(CacheDirective::name)
     }
 }

@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::answer::ApiBody;
-use super::request::JOBS_PATH;
+use super::ApiBody;
+use crate::api::request::JOBS_PATH;
 use crate::jobs::{JobRecord, JobState};
 use crate::window::Timestamp;
 
@@ -16,7 +16,7 @@ const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(
 
 /// The state of a job, as callers see it.
 #[derive(Debug, Serialize)]
-pub(super) struct JobBody<'a> {
+pub(in crate::api) struct JobBody<'a> {
     id: &'a str,
     state: &'static str,
     created: String,
@@ -39,7 +39,7 @@ struct Pages {
 
 impl<'a> JobBody<'a> {
     /// The state of a job that is kept for `keep_for` after its end.
-    pub(super) fn new(job: &'a JobRecord, keep_for: Duration) -> Self {
+    pub(in crate::api) fn new(job: &'a JobRecord, keep_for: Duration) -> Self {
         let (state, outcome, problem) = match &job.state {
             JobState::Queued => ("queued", None, None),
             JobState::Running => ("running", None, None),
@@ -63,13 +63,13 @@ impl<'a> JobBody<'a> {
     }
 
     /// The same of a job that was cancelled.
-    pub(super) fn cancelled(self) -> Self {
+    pub(in crate::api) fn cancelled(self) -> Self {
         Self { state: "cancelled", ..self }
     }
 }
 
 /// Sets the fields of the state of a job at `now`: when to ask again while it is not finished, and where its window is.
-pub(super) fn set_job_fields(headers: &mut HeaderMap, job: &JobRecord, now: Timestamp) {
+pub(in crate::api) fn set_job_fields(headers: &mut HeaderMap, job: &JobRecord, now: Timestamp) {
     match &job.state {
         JobState::Queued | JobState::Running => {
             let [least, most] = RETRY_AFTER;
@@ -87,7 +87,7 @@ pub(super) fn set_job_fields(headers: &mut HeaderMap, job: &JobRecord, now: Time
 }
 
 /// Makes the state of a new job the answer to the request for its window.
-pub(super) fn accept(response: &mut Response<ApiBody>, job: &JobRecord) {
+pub(in crate::api) fn accept(response: &mut Response<ApiBody>, job: &JobRecord) {
     *response.status_mut() = StatusCode::ACCEPTED;
     if let Ok(location) = HeaderValue::try_from(format!("{JOBS_PATH}{}", job.id)) {
         response.headers_mut().insert(header::LOCATION, location);
