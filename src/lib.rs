@@ -1,7 +1,7 @@
 //! koregate: one Kore.ai credential and one quota for all services of a company.
 //!
 //! [`stack`] shows the path of a request from the socket to Kore. Each stage is a folder of that name: [`edge`]
-//! authenticates it, [`api`] parses it, [`cache`] serves cached chunks, [`paging`] fetches missing runs, [`retry`]
+//! authenticates it, [`api`] parses it, [`jobs`] fetches windows for callers that do not wait, [`cache`] serves cached chunks, [`paging`] fetches missing runs, [`retry`]
 //! repeats failed calls, [`quota`] schedules calls within the limits, [`token`] signs them, and [`upstream`] makes
 //! them. [`request`] holds the values that travel through all stages, and [`window`] the time arithmetic, without I/O
 //! or a clock.
@@ -25,6 +25,7 @@ pub mod environment;
 #[doc(hidden)]
 pub mod fuzz_targets;
 mod hex;
+pub mod jobs;
 mod mapped_bytes;
 pub mod network;
 pub mod paging;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, Ready, ready};
@@ -14,7 +15,7 @@ use http_body_util::{Either, Full};
 use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
-use super::answer::{Answer, ApiBody};
+use super::answer::{Answer, ApiBody, JobBody, accept, set_job_fields};
 use super::body::WindowBody;
 use super::dry_run::CostBody;
 use super::error::{ApiError, FailedWindow};
@@ -24,7 +25,7 @@ use super::head::{
 use super::negotiation::{Coding, Negotiated};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
-use super::request::{self, AllowedAccount, Caller, ParsedRequest, Target};
+use super::request::{self, ANONYMOUS_CALLER, AllowedAccount, Caller, ParsedRequest, Target};
 use super::request_body::{self, RequestBody, RequestMemory};
 use super::response_cache::{ResponseCache, ResponseKey, StoredFor};
 use super::streaming_body::StreamedPieces;
@@ -34,6 +35,7 @@ use crate::cache::{
 };
 use crate::clock::Clock;
 use crate::config;
+use crate::jobs::{JobCommand, JobError, JobRecord, JobRequest, JobState};
 use crate::quota::{LimitUsage, QuotaManager};
 use crate::request::{RateLimitStatus, Series, UpstreamLimit, UpstreamLimits};
 use crate::window::Timestamp;
@@ -51,6 +53,9 @@ pub struct ApiLayer {
     answers: ResponseCache,
     request_memory: RequestMemory,
     clock: Clock,
+    max_wait: Duration,
+    /// How long jobs are kept after their end.
+    keep_jobs_for: Duration,
 }
 
 impl ApiLayer {
@@ -74,7 +79,15 @@ impl ApiLayer {
             answers: answers.clone(),
             request_memory: request_memory.clone(),
             clock: clock.clone(),
+            max_wait: Duration::MAX,
+            keep_jobs_for: Duration::ZERO,
         }
+    }
+
+    /// Lets requests wait for the quota for at most `longest` if they say how long. Jobs are kept as configured.
+    #[must_use]
+    pub fn with_patience(self, longest: Duration, jobs: config::JobsConfig) -> Self {
+        Self { max_wait: longest, keep_jobs_for: jobs.keep_for, ..self }
     }
 }
 
@@ -98,7 +111,9 @@ impl<S, B> Service<Request<B>> for ApiStage<S>
 where
     S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
     S: Service<CachedQuery, Response = CachedWindow, Error = CacheError>,
-    S: Service<CostQuery, Response = Cost, Error = Infallible> + Clone + Send + 'static,
+    S: Service<CostQuery, Response = Cost, Error = Infallible>,
+    S: Service<JobCommand, Response = JobRecord, Error = JobError> + Clone + Send + 'static,
+    <S as Service<JobCommand>>::Future: Send,
     <S as Service<WindowQuery>>::Future: Send,
     <S as Service<CachedQuery>>::Future: Send,
     <S as Service<CostQuery>>::Future: Send,
@@ -139,20 +154,23 @@ where
     S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
     S: Service<CachedQuery, Response = CachedWindow, Error = CacheError>,
     S: Service<CostQuery, Response = Cost, Error = Infallible>,
+    S: Service<JobCommand, Response = JobRecord, Error = JobError> + Clone,
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
     let target = match request::target(&head)? {
         Target::Usage => return Ok(api.own_usage(&head)),
+        Target::Job(id) => return api.own_job(below, id, &head).await,
         Target::Stream(target) => target,
     };
     let RequestBody { bytes: body, permit: _held_until_answered } =
         request_body::read(body, &api.request_memory).await?;
     let caller = head.extensions.get::<Caller>();
     let now = api.clock.now();
-    let parsed = request::read(&head, target, &body, caller, &api.accounts, &api.settings, now)?;
+    let mut parsed = request::read(&head, target, &body, caller, &api.accounts, &api.settings, now)?;
     drop(body);
+    parsed.query.options.queue_timeout = parsed.preferences.apply_wait(api.max_wait);
     let query = parsed.query.clone();
     let asked = WindowRequest { head: &head, parsed: &parsed, now };
     if parsed.wants_cost {
@@ -161,16 +179,28 @@ where
     }
     let failed = |error| api.failed(error, &parsed.query.series);
     if head.method == Method::HEAD {
-        return Ok(match below.oneshot(CachedQuery(query)).await.map_err(failed)? {
+        let answer = match below.oneshot(CachedQuery(query)).await.map_err(failed)? {
             CachedWindow::Complete(window) => api.window_answer(window, None, &asked),
+            CachedWindow::Incomplete(_) if parsed.query.options.only_cached => return Err(CacheError::NotCached.into()),
             CachedWindow::Incomplete(cost) => asked.without_items(&cost),
-        });
+        };
+        return Ok(asked.completed(answer));
+    }
+    if parsed.preferences.prefers_async() && !query.options.only_cached {
+        if let CachedWindow::Complete(window) = below.clone().oneshot(CachedQuery(query.clone())).await? {
+            return Ok(asked.completed(api.window_answer(window, None, &asked)));
+        }
+        let job = below.clone().oneshot(JobCommand::Create(asked.job_request())).await?;
+        if !matches!(job.state, JobState::Done { .. }) {
+            return Ok(api.accepted(&job, &asked));
+        }
     }
     let mut window = below.oneshot(query).await.map_err(failed)?;
-    Ok(match window.rest.take() {
+    let answer = match window.rest.take() {
         Some(rest) => api.stream(&window, rest, &asked),
         None => api.window_answer(window, key, &asked),
-    })
+    };
+    Ok(asked.completed(answer))
 }
 
 /// A valid request for a window.
@@ -278,6 +308,34 @@ impl ApiLayer {
         describe_self(&usage, Report::without_account("usage"))
     }
 
+    /// Shows or cancels a job of the caller's.
+    async fn own_job<S>(&self, below: S, id: String, head: &Parts) -> Result<Answer, ApiError>
+    where
+        S: Service<JobCommand, Response = JobRecord, Error = JobError>,
+    {
+        let caller = head.extensions.get::<Caller>().map_or(ANONYMOUS_CALLER.into(), |caller| caller.name.clone());
+        let is_cancelled = head.method == Method::DELETE;
+        let command = if is_cancelled { JobCommand::Cancel { id, caller } } else { JobCommand::Show { id, caller } };
+        let job = below.oneshot(command).await?;
+        let body = JobBody::new(&job, self.keep_jobs_for);
+        let body = if is_cancelled && !job.is_finished() { body.cancelled() } else { body };
+        let mut answer = describe_self(&body, Report::without_account("job"));
+        if !is_cancelled {
+            set_job_fields(answer.response.headers_mut(), &job, self.clock.now());
+        }
+        Ok(answer)
+    }
+
+    /// The answer to a request whose window a job fetches.
+    fn accepted(&self, job: &JobRecord, asked: &WindowRequest<'_>) -> Answer {
+        let Series { account, stream, .. } = &*asked.parsed.query.series;
+        let report = Report::without_window(account.clone(), stream.clone(), "accepted");
+        let mut answer = describe_self(&JobBody::new(job, self.keep_jobs_for), report);
+        set_job_fields(answer.response.headers_mut(), job, self.clock.now());
+        accept(&mut answer.response, job);
+        preferred(answer, asked.parsed.preferences.applied_async())
+    }
+
     fn cost_answer(&self, cost: &Cost, ParsedRequest { query, preferences, .. }: &ParsedRequest) -> Answer {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.requester.priority);
@@ -305,6 +363,20 @@ fn describe_self(content: &impl Serialize, report: Report) -> Answer {
 }
 
 impl WindowRequest<'_> {
+    /// The job that fetches the window.
+    fn job_request(&self) -> JobRequest {
+        let query = self.parsed.query.clone();
+        let wait = query.options.queue_timeout.unwrap_or_default();
+        let result = self.head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+        JobRequest { query, result, wait }
+    }
+
+    /// The answer, with what `Cache-Control` of the request has to do with it.
+    fn completed(&self, mut answer: Answer) -> Answer {
+        self.parsed.cache_control.complete_status(answer.response.headers_mut());
+        answer
+    }
+
     /// The answer to HEAD for a window of which not all is cached. What depends on its items is left out.
     fn without_items(&self, cost: &Cost) -> Answer {
         let ParsedRequest { query, representation, preferences, .. } = self.parsed;

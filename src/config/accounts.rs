@@ -1,5 +1,7 @@
 //! Keys, defaults and checks of `[[accounts]]` and `[[callers]]`.
 
+pub(super) mod cache_control;
+
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,8 +10,8 @@ use super::parse::Keyword;
 use super::table_reader::TableReader;
 use super::value_tree::{ConfigNode, Value};
 use super::{
-    AccountConfig, CallerConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig, TokenScheme, keys, parse,
-    window_settings,
+    AccountConfig, CacheControlGrants, CacheDirective, CallerConfig, JtiMode, NamePatterns, QuotaLimit, TokenConfig,
+    TokenScheme, keys, parse, window_settings,
 };
 use crate::hex;
 
@@ -29,6 +31,15 @@ impl Keyword for TokenScheme {
 
 impl Keyword for JtiMode {
     const KEYWORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("per-request", Self::PerRequest)];
+}
+
+impl Keyword for CacheDirective {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[
+        (Self::OnlyIfCached.name(), Self::OnlyIfCached),
+        (Self::NoCache.name(), Self::NoCache),
+        (Self::MaxAge.name(), Self::MaxAge),
+        (Self::MaxStale.name(), Self::MaxStale),
+    ];
 }
 
 /// All accounts; `None` if a problem of them was reported.
@@ -155,6 +166,7 @@ fn caller(
     let streams = table.value_or("streams", NamePatterns::All, parse::names);
     let requests_per_minute = table.value_or("requests_per_minute", 600, parse::integer(1..=u32::MAX));
     let weight = table.value_or("weight", 1, parse::integer(1..=u32::MAX));
+    let cache_control = table.value_or("cache_control", CacheControlGrants::default(), cache_directives);
     table.finish();
     Some(CallerConfig {
         name: name?.into(),
@@ -163,7 +175,19 @@ fn caller(
         streams,
         requests_per_minute: NonZeroU32::new(requests_per_minute)?,
         weight,
+        cache_control,
     })
+}
+
+/// A list of directives, which may be empty.
+fn cache_directives(node: &ConfigNode) -> Result<CacheControlGrants, String> {
+    const EXPECTED: &str = "write a list of \"only-if-cached\", \"no-cache\", \"max-age\" and \"max-stale\"";
+    let node = node.clone().structured().map_err(|message| format!("{message}; {EXPECTED}"))?;
+    let Value::Array(items) = &node.value else { return Err(format!("is {}; {EXPECTED}", node.kind())) };
+    let directives = items.iter().map(parse::keyword).collect::<Result<Vec<CacheDirective>, _>>();
+    directives
+        .map(|directives| CacheControlGrants::new(&directives))
+        .map_err(|message| format!("a directive {message}"))
 }
 
 const DIGEST_EXPECTED: &str =

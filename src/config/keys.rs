@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 72] = [
+pub(super) const ALL_KEYS: [&str; 77] = [
     "server",
     "listen",
     "admin_listen",
@@ -62,8 +62,12 @@ pub(super) const ALL_KEYS: [&str; 72] = [
     "chunk",
     "max_span",
     "queue_timeout",
+    "max_wait",
     "interactive_reserve",
     "state_file",
+    "jobs",
+    "per_caller",
+    "keep_for",
     "cache",
     "memory",
     "disk",
@@ -82,6 +86,7 @@ pub(super) const ALL_KEYS: [&str; 72] = [
     "api_key_sha256",
     "requests_per_minute",
     "weight",
+    "cache_control",
 ];
 
 /// The dotted key that the TOML in `text` sets at byte `end`, as far as the lines before it show the tables around it:

@@ -6,6 +6,7 @@
 //! - `parse` parses single values; durations are written `"30s"`, `"24h"`, `"400d"`, sizes `"256MiB"`
 //!   (see `units`),
 //! - `validate` and `accounts` define the keys, their defaults, and the checks between keys,
+//! - `accounts::cache_control` is what callers may demand of cached data,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` and `redis_url` parse URLs,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use self::accounts::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::error::ConfigError;
 pub use self::load::process_environment;
 pub use self::redis_url::{RedisKind, RedisUrl};
@@ -64,6 +66,8 @@ pub struct Config {
     pub quota: QuotaConfig,
     /// The memory and Redis tiers of the cache.
     pub cache: CacheConfig,
+    /// Requests that are answered later.
+    pub jobs: JobsConfig,
     /// The callers; empty only if `server.listen` is on loopback.
     pub callers: Vec<CallerConfig>,
 }
@@ -275,10 +279,21 @@ pub struct WindowConfig {
 pub struct QuotaConfig {
     /// The longest that a request waits for the quota without receiving a page.
     pub queue_timeout: Duration,
+    /// The longest that a request may ask to wait instead (`Prefer: wait`); whole seconds.
+    pub max_wait: Duration,
     /// The share of each limit that background work does not use, from 0 to 0.9.
     pub interactive_reserve: f64,
     /// The file that records calls before they are made; `None` keeps them in memory only.
     pub state_file: Option<PathBuf>,
+}
+
+/// `[jobs]`
+#[derive(Clone, Copy, Debug)]
+pub struct JobsConfig {
+    /// Maximum unfinished jobs of each caller; zero refuses all.
+    pub per_caller: u32,
+    /// How long a finished job is kept; whole seconds.
+    pub keep_for: Duration,
 }
 
 /// `[cache]`
@@ -344,4 +359,6 @@ pub struct CallerConfig {
     pub requests_per_minute: std::num::NonZeroU32,
     /// Weight of the caller when callers compete for the quota; at least 1.
     pub weight: u32,
+    /// The directives of `Cache-Control` that are followed for the caller.
+    pub cache_control: CacheControlGrants,
 }

@@ -11,8 +11,8 @@ use secrecy::ExposeSecret as _;
 use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
-    AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, QuotaConfig, RedisConfig, ServerConfig, ServerLimits,
-    ServerTlsConfig, UpstreamConfig, accounts, parse, url, window_settings,
+    AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, JobsConfig, QuotaConfig, RedisConfig, ServerConfig,
+    ServerLimits, ServerTlsConfig, UpstreamConfig, accounts, parse, url, window_settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     let accounts = accounts::accounts(&mut root);
     let window = window_settings::global(root.table("window"));
     let quota = quota(root.table("quota"));
+    let jobs = jobs(root.table("jobs"));
     let cache = cache(root.table("cache"));
     let callers = accounts::callers(&mut root, accounts.as_deref());
     if callers.as_ref().is_some_and(Vec::is_empty) && !server.listen.ip().is_loopback() {
@@ -44,7 +45,8 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     }
     server_table.finish();
     root.finish();
-    Some(Config { server, admin, upstream, accounts: accounts?, window, quota, cache: cache?, callers: callers? })
+    let (accounts, cache, callers) = (accounts?, cache?, callers?);
+    Some(Config { server, admin, upstream, accounts, window, quota, cache, jobs, callers })
 }
 
 fn server(table: &mut TableReader<'_>) -> ServerConfig {
@@ -110,12 +112,22 @@ fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {
 fn quota(mut table: TableReader<'_>) -> QuotaConfig {
     let quota = QuotaConfig {
         queue_timeout: table.value_or("queue_timeout", 30 * SECOND, parse::duration),
+        max_wait: table.value_or("max_wait", 5 * MINUTE, parse::whole_seconds),
         // With a reserve of 1, background work would never be done.
         interactive_reserve: table.value_or("interactive_reserve", 0.2, parse::share(0.0..=0.9)),
         state_file: table.optional("state_file", parse::path),
     };
     table.finish();
     quota
+}
+
+fn jobs(mut table: TableReader<'_>) -> JobsConfig {
+    let jobs = JobsConfig {
+        per_caller: table.value_or("per_caller", 100, parse::integer(0..=100_000)),
+        keep_for: table.value_or("keep_for", 60 * MINUTE, parse::whole_seconds),
+    };
+    table.finish();
+    jobs
 }
 
 fn cache(mut table: TableReader<'_>) -> Option<CacheConfig> {

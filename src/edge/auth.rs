@@ -41,6 +41,7 @@ impl Callers {
                 accounts: caller.accounts.clone(),
                 streams: caller.streams.clone(),
                 weight: caller.weight,
+                cache_control: caller.cache_control,
             },
             api_key_sha256: caller.api_key_sha256.clone(),
             bucket: CallerRateLimit::per_minute(caller.requests_per_minute),
@@ -111,6 +112,7 @@ mod tests {
             streams: NamePatterns::All,
             requests_per_minute: NonZeroU32::new(rate).unwrap(),
             weight: 1,
+            cache_control: config::CacheControlGrants::default(),
         };
         Callers::new(&[caller("bi", &["key-1"], 600), caller("qa", &["key-2", "key-2-new"], 2)])
     }

@@ -35,7 +35,7 @@ pub use self::access::DrainTimeout;
 pub use self::auth::{Callers, bearer_token};
 pub use self::body::EdgeBody;
 pub use self::hosts::{AllowedHosts, HeadError};
-pub use self::problem::EdgeError;
+pub use self::problem::{EdgeError, problem_document};
 pub use self::response_future::ResponseFuture;
 
 /// The outermost stage, between the connection and the API stage. Cheap to clone; all clones share the same state.
@@ -190,6 +190,7 @@ mod tests {
             streams: NamePatterns::All,
             requests_per_minute: 10.try_into().unwrap(),
             weight: 1,
+            cache_control: config::CacheControlGrants::default(),
         };
         let edge = layer(&[caller]).layer(below);
         let path = "/koregate/v1/problems/unauthorized";
@@ -228,6 +229,7 @@ mod tests {
             streams: NamePatterns::All,
             requests_per_minute: 10.try_into().unwrap(),
             weight: 3,
+            cache_control: config::CacheControlGrants::default(),
         };
         let mut edge = layer(&[caller]).layer(below);
         for (path, status, left) in [("/", 500, "\"caller\";r=9;t=6"), ("/sound", 404, "\"caller\";r=8;t=6")] {

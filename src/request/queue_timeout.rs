@@ -103,6 +103,11 @@ impl QueueTimeout {
         });
     }
 
+    /// The whole timeout.
+    pub fn limit(&self) -> Duration {
+        self.most
+    }
+
     /// The used part.
     pub fn waited(&self) -> QueueWait {
         let state = self.state.borrow();

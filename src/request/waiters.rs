@@ -227,6 +227,11 @@ impl RunWaiters {
         (rank(first), first.clone())
     }
 
+    /// The longest queue timeout of the waiters; zero without any.
+    pub fn longest_timeout(&self) -> Duration {
+        self.lock().queue_timeouts().map(|queue_timeout| queue_timeout.limit()).max().unwrap_or_default()
+    }
+
     /// Priority of the most urgent waiter.
     pub fn priority(&self) -> Priority {
         self.first(|_| ()).1.priority

@@ -163,6 +163,8 @@ impl Gateway {
             // Each connection ends, and logs its request, when it is polled. A task that is not polled must not block.
             let _ = tokio::time::timeout(ABORT_TIMEOUT, self.data.connections.wait()).await;
         }
+        // Other replicas adopt what is not finished.
+        self.stack.handles.jobs.leave().await;
         // This replica makes no more calls, so another one may take over the lease.
         self.stack.handles.quotas.leave().await;
         // The admin listener answers until the drain is over.

@@ -30,7 +30,15 @@ pub(super) fn interval(start: i64, end: i64) -> Interval {
 /// A request for all items of an interval, which may be streamed.
 pub(super) fn query(series: Series, interval: Interval, requester: Requester) -> WindowQuery {
     let page_range = PageRange::ALL;
-    WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), requester, may_stream: true }
+    WindowQuery {
+        series: series.into(),
+        interval,
+        page_range,
+        asked_at: at(5_000),
+        requester,
+        may_stream: true,
+        options: QueryOptions::default(),
+    }
 }
 
 pub(super) fn series() -> Series {
@@ -119,8 +127,12 @@ pub(super) fn layer(
         max_span: Duration::MAX,
     };
     let cache = config::CacheConfig { memory, disk: None, redis: None, encryption: config::EncryptionKeys::default() };
-    let quota =
-        config::QuotaConfig { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
+    let quota = config::QuotaConfig {
+        queue_timeout: Duration::from_secs(30),
+        max_wait: Duration::from_mins(5),
+        interactive_reserve: 0.0,
+        state_file: None,
+    };
     let clock = Clock::manual(at(5_000));
     let quotas = QuotaManager::new(&[], &quota, 8, Duration::ZERO, &clock.clone().into()).unwrap();
     let settings = config::SeriesSettings::new(&window, &[]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use serde_json::{Value, json};
 
-use crate::config::NamePatterns;
+use crate::config::{CacheControlGrants, CacheDirective, NamePatterns};
 
 /// A type of values whose schema follows from the type.
 pub(in crate::config) trait Described {
@@ -78,6 +78,13 @@ impl Described for Vec<String> {
 impl Described for NamePatterns {
     fn schema() -> Value {
         json!({ "type": "array", "items": String::schema(), "minItems": 1 })
+    }
+}
+
+impl Described for CacheControlGrants {
+    fn schema() -> Value {
+        let names = CacheDirective::ALL.map(CacheDirective::name);
+        json!({ "type": "array", "items": { "enum": names }, "uniqueItems": true })
     }
 }
 

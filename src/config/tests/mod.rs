@@ -162,8 +162,13 @@ max_span = "36500d"
 
 [quota]
 queue_timeout = "0s"
+max_wait = "90s"
 interactive_reserve = 0
 state_file = "state/quota"
+
+[jobs]
+per_caller = 0
+keep_for = "1d"
 
 [cache]
 memory = 1000000
@@ -177,6 +182,7 @@ accounts = ["acc-1"]
 streams = ["st-9", "*"]
 requests_per_minute = 1
 weight = 3
+cache_control = ["no-cache"]
 
 [[callers]]
 name = "rotating"
@@ -237,8 +243,13 @@ max_span = "36500d"
 
 [quota]
 queue_timeout = "0s"
+max_wait = "90s"
 interactive_reserve = 0.0
 state_file = "state/quota"
+
+[jobs]
+per_caller = 0
+keep_for = "1d"
 
 [cache]
 memory = "1000000"
@@ -253,6 +264,7 @@ accounts = ["acc-1"]
 streams = ["*"]
 requests_per_minute = 1
 weight = 3
+cache_control = ["no-cache"]
 
 [[callers]]
 name = "rotating"
@@ -261,6 +273,7 @@ accounts = ["*"]
 streams = ["*"]
 requests_per_minute = 600
 weight = 1
+cache_control = ["only-if-cached", "max-stale"]
 "#
     );
     let restored = rendered

@@ -5,14 +5,14 @@ use super::paths::{is_word, paths, words};
 use super::sources::{Source, read_sources};
 
 /// The stages in the order in which a request passes them; a stage may name only those behind it.
-const STAGES: [&str; 10] =
-    ["edge", "api", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
+const STAGES: [&str; 11] =
+    ["edge", "api", "jobs", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// Modules that each stage except `window` may name.
 const SHARED_MODULES: [&str; 9] =
     ["config", "clock", "network", "blocking", "sync", "telemetry", "mapped_bytes", "units", "hex"];
 /// Stages that share state with other replicas, and may name Redis and the messages.
-const REPLICATED: [&str; 2] = ["cache", "quota"];
+const REPLICATED: [&str; 3] = ["jobs", "cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
 const OTHERS: [(&str, &[&str]); 19] = [
@@ -96,7 +96,7 @@ pub(super) fn violations_of(source: &Source) -> Vec<String> {
         let chosen_here = match source.top() {
             // The admin plane has statuses of its own; `upstream` reads statuses of responses.
             "admin" | "upstream" => true,
-            "api" => status == "NOT_MODIFIED",
+            "api" => matches!(status, "NOT_MODIFIED" | "ACCEPTED"),
             _ => path == "problem/types.rs",
         };
         if !chosen_here {

@@ -12,14 +12,15 @@ use crate::config::QuotaLimit;
 use crate::quota::LimitUsage;
 use crate::quota::lease::SharedQuota;
 use crate::replicas::ReplicaId;
-use crate::request::{Priority, Requester, RunWaiters};
+use crate::request::{Priority, QueueTimeout, Requester, RunWaiters};
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
 fn scheduler_with(limits: &[(u32, u64)], queue_seconds: u64, reserve: f64) -> Arc<CallScheduler> {
     let limits =
         limits.iter().map(|(requests, per)| QuotaLimit { requests: *requests, per: Duration::from_secs(*per) });
     let queue_timeout = Duration::from_secs(queue_seconds);
-    let quota = QuotaConfig { queue_timeout, interactive_reserve: reserve, state_file: None };
+    let quota =
+        QuotaConfig { queue_timeout, max_wait: Duration::from_mins(5), interactive_reserve: reserve, state_file: None };
     CallScheduler::new(&"a".into(), limits.collect(), &quota, 8, None)
 }
 
@@ -65,6 +66,16 @@ async fn limit_of_one_call_a_minute_is_not_paced() {
         drop(scheduler.acquire(&sole_run()).await.expect("there is quota left"));
     }
     assert!(scheduler.acquire(&sole_run()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_waits_as_long_as_its_most_patient_waiter() {
+    let scheduler = scheduler(&[(1, 60)], 30);
+    drop(scheduler.acquire(&sole_run()).await.unwrap());
+    let run = sole_run();
+    let join = |wait| run.join(Requester::anyone(), Some(&Arc::new(QueueTimeout::new(Duration::from_secs(wait)))));
+    let _waiting = [5, 90].map(join);
+    assert!(scheduler.acquire(&run).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
