@@ -95,7 +95,7 @@ def in_force(koregate, container, files):
         config = Path(scratch, "koregate.toml")
         config.write_text(toml)
         done = subprocess.run(
-            [koregate, "check", "--config", config],
+            [koregate, "check", "--config-only", "--config", config],
             # Whatever is set here has no part in it.
             env={k: v for k, v in os.environ.items() if not k.startswith(("KORE_", "KOREGATE"))} | variables,
             capture_output=True, text=True, check=False,

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::config::{Config, process_environment};
-use crate::server::Gateway;
+use crate::server::{Gateway, preflight};
 
 /// The flags of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,14 +20,16 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or Ctrl-C, then drains. The exit code is 2 if the configuration is at fault, 1 if the gateway
 /// cannot start, and 0 after a drain, whether or not all answers ended in time.
 pub async fn run(args: ServeArgs) -> ExitCode {
-    let config = match Config::load(args.config.as_deref(), process_environment()) {
+    let clock = Clock::system();
+    let loaded = Config::load(args.config.as_deref(), process_environment());
+    let config = match loaded.and_then(|config| preflight(&config, &clock).map(|()| config)) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(2);
         }
     };
-    match serve(&config).await {
+    match serve(&config, clock).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -36,11 +38,11 @@ pub async fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, clock: Clock) -> anyhow::Result<()> {
     let mut stop = stop_signal()?;
     // A handled signal does not end the process.
     let mut hang_up = signal(SignalKind::hangup())?;
-    let gateway = Gateway::start(config, Clock::system()).await?;
+    let gateway = Gateway::start(config, clock).await?;
     let ignore_hang_ups = async {
         while hang_up.recv().await.is_some() {
             tracing::warn!("SIGHUP is ignored: to change the configuration, restart");

@@ -7,6 +7,7 @@
 //! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,
 //! - `zero_copy` sends large responses from memory without a copy,
 //! - `linger` closes connections whose clients are still sending,
+//! - `preflight` says whether a gateway can start with a configuration,
 //! - `heap` returns memory to the system after a peak.
 
 mod certificate_validity;
@@ -17,6 +18,7 @@ mod linger;
 mod listener;
 mod metered;
 mod open_files;
+mod preflight;
 mod stalled_writes;
 mod tls;
 mod zero_copy;
@@ -35,7 +37,7 @@ use self::stalled_writes::StalledWrites;
 use crate::admin::{Admin, AdminService};
 use crate::api::RequestMemory;
 use crate::clock::Clock;
-use crate::config::{Config, ServerLimits, ServerTlsConfig};
+use crate::config::{Config, FaultyKey, ServerLimits, ServerTlsConfig};
 use crate::stack::Stack;
 
 /// The longest that aborted connections may take to end.
@@ -51,6 +53,7 @@ const ADMIN_REQUEST_MEMORY: u64 = 1 << 20;
 const ADMIN_SEND_MEMORY: u64 = 16 << 20;
 
 pub use self::certificate_validity::Validity;
+pub use self::preflight::preflight;
 
 /// The validity of the gateway's certificate, after everything that the start of the gateway checks of its TLS.
 ///
@@ -58,7 +61,9 @@ pub use self::certificate_validity::Validity;
 /// If a file cannot be read, the key does not fit the certificate, or the certificate cannot be parsed.
 pub fn certificate_validity(config: &ServerTlsConfig) -> anyhow::Result<Validity> {
     tls::acceptor(config)?;
-    Validity::of(&tls::certificate(config)?).context("server.tls.cert: the certificate cannot be parsed")
+    Validity::of(&tls::certificate(config)?)
+        .context("the certificate cannot be parsed")
+        .with_context(|| FaultyKey { key: "server.tls.cert", subject: config.cert.display().to_string() })
 }
 
 /// A gateway that runs until it is drained.
