@@ -84,6 +84,7 @@ impl AccessRecord {
         authenticated: Option<AuthenticatedCaller>,
         drain_timeout: DrainTimeout,
     ) -> Box<Self> {
+        telemetry::request_begun();
         Box::new(Self { arrived_at, id, span, authenticated, drain_timeout, head: None, is_reported: false })
     }
 

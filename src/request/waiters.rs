@@ -21,6 +21,9 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Refresh, Self::Background];
+
     /// The label in logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {

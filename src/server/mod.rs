@@ -114,6 +114,7 @@ impl Gateway {
         let (data, operators) = (ConnectionGroup::default(), ConnectionGroup::default());
         let stack = Stack::new(config, &clock.clone().into())?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        config.server.tls.iter().for_each(tls::report_expiry);
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.handles.request_memory);
         let admin_limits = Limits {

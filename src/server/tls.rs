@@ -10,7 +10,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use super::certificate_validity::Validity;
 use crate::config::{FaultyKey, ServerTlsConfig};
+use crate::telemetry;
+
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// The TLS acceptor with the certificate of the gateway. With `client_ca`, it requires certificates of clients.
 ///
@@ -34,6 +38,19 @@ pub(super) fn acceptor(config: &ServerTlsConfig) -> anyhow::Result<TlsAcceptor> 
         .context("the key does not fit the certificate")
         .with_context(|| faulty("server.tls.key", &config.key))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Tells the metrics when the certificate ends, and the first of the authorities of clients.
+pub(super) fn report_expiry(config: &ServerTlsConfig) {
+    let end = |certificate: &CertificateDer<'_>| Some(Validity::of(certificate)?.until.as_nanos() / NANOS_PER_SECOND);
+    let first_end = |file: &Path| certificates(file).ok()?.iter().filter_map(end).min();
+    let own = certificate(config).ok().and_then(|certificate| end(&certificate));
+    let of_clients = config.client_ca.as_deref().and_then(first_end);
+    for (name, end) in [("server", own), ("client_ca", of_clients)] {
+        if let Some(end) = end {
+            telemetry::certificate_expiry(name, end);
+        }
+    }
 }
 
 fn faulty(key: &'static str, file: &Path) -> FaultyKey {

@@ -1,11 +1,12 @@
 //! Counters of requests, and the fields and spelling of a line of the access log, which `edge/access.rs` has made. Both
 //! are on the path of each hit, so metrics are counted with registered handles.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hashbrown::{Equivalent, HashMap};
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use super::log_sampler::LogSampler;
 use super::stream_labels::{self, OTHER_STREAMS};
@@ -76,6 +77,8 @@ impl Equivalent<RequestLabels<String>> for RequestLabels<&str> {
 struct RequestHandles {
     requests: Counter,
     duration: Histogram,
+    items: Counter,
+    bytes: Counter,
     /// Registered at the first call saved, because a metric appears with its first value.
     calls_saved: OnceLock<Counter>,
 }
@@ -83,10 +86,13 @@ struct RequestHandles {
 impl RequestHandles {
     fn register(labels: RequestLabels<&str>) -> Self {
         let RequestLabels { account, stream, caller, outcome } = labels.into_owned();
+        let sent = [("account", account.clone()), ("caller", caller.clone())];
         let labels = [("account", account), ("stream", stream), ("caller", caller), ("outcome", outcome.to_owned())];
         Self {
             requests: counter!("koregate_requests_total", &labels),
             duration: histogram!("koregate_request_duration_seconds"),
+            items: counter!("koregate_sent_items_total", &sent),
+            bytes: counter!("koregate_sent_bytes_total", &sent),
             calls_saved: OnceLock::new(),
         }
     }
@@ -94,6 +100,8 @@ impl RequestHandles {
     fn count(&self, request: &RequestRecord<'_>) {
         self.requests.increment(1);
         self.duration.record(request.took.as_secs_f64());
+        self.items.increment(request.items);
+        self.bytes.increment(request.bytes);
         if request.calls.saved > 0 {
             let register = || {
                 let labels = [("account", request.account.to_owned()), ("caller", request.caller.to_owned())];
@@ -132,9 +140,35 @@ fn count(request: &RequestRecord<'_>) {
 /// Outcome of a request for the page of a problem type.
 pub const PROBLEM_PAGE: &str = "problem_page";
 
+/// Outcome of a request whose answer broke off because of the gateway or the upstream.
+const ABORTED: &str = "aborted";
+
+/// Requests whose answers have not ended.
+static IN_FLIGHT: AtomicU64 = AtomicU64::new(0);
+
+/// A request has arrived. [`request`] must follow once.
+pub fn request_begun() {
+    IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Sets the gauge of requests whose answers have not ended.
+pub(super) fn set_in_flight() {
+    #[expect(clippy::cast_precision_loss, reason = "requests at a time are far fewer than 2^52")]
+    gauge!("koregate_requests_in_flight").set(IN_FLIGHT.load(Ordering::Relaxed) as f64);
+}
+
+/// Makes counters that deserve an alert begin at 0, so that their first increase is seen.
+pub(super) fn register() {
+    counter!("koregate_broken_answers_total").increment(0);
+}
+
 /// A request has ended: counts it and writes its line of the access log.
 pub fn request(request: &RequestRecord<'_>) {
+    IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
     count(request);
+    if request.outcome == ABORTED {
+        counter!("koregate_broken_answers_total").increment(1);
+    }
     let RequestRecord { caller, outcome, status, problem, .. } = *request;
     let is_refused = status.is_some_and(|status| (400..500).contains(&status));
     let needs_no_key = is_refused || outcome == PROBLEM_PAGE;
@@ -225,4 +259,44 @@ fn admit_anonymous() -> Option<u64> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrape_stays_small_whatever_streams_callers_invent() {
+        let recorder = super::super::recorder();
+        let handle = recorder.handle();
+        stream_labels::label_streams(["st-1"], 100);
+        metrics::with_local_recorder(&recorder, || {
+            for number in 0..100_000_u64 {
+                let stream = format!("invented-{number}-{}", "x".repeat(40));
+                count(&RequestRecord {
+                    caller: "caller-of-the-test-of-size",
+                    account: "664b33a620bd0892e0000001",
+                    stream: &stream,
+                    is_window: true,
+                    outcome: ["hit", "miss", "partial", "stale", "collapsed"][number as usize % 5],
+                    status: Some(200),
+                    problem: None,
+                    items: number % 3,
+                    bytes: 100,
+                    calls: RequestCalls { made: 1, saved: 1 },
+                    time_to_first_byte: Some(Duration::from_millis(1)),
+                    took: Duration::from_millis(2),
+                });
+            }
+        });
+        let text = handle.render();
+        assert!(text.len() < 200_000, "{} bytes", text.len());
+        let all: u64 = text
+            .lines()
+            .filter(|line| line.starts_with("koregate_requests_total{"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum();
+        assert_eq!(all, 100_000);
+        assert!(text.contains("stream=\"other\"") && text.contains("koregate_sent_bytes_total"));
+    }
 }
