@@ -15,7 +15,7 @@ use super::prefer::Preferences;
 use crate::cache::{PageRange, WindowQuery};
 use crate::config;
 use crate::config::{NamePatterns, WindowSettings};
-use crate::request::{Filter, Priority, Requester, Series};
+use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
 use crate::units::print_duration;
 use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
 
@@ -196,6 +196,7 @@ pub(super) fn read(
             asked_at: now,
             requester: requester(head, caller),
             may_stream: may_be_chunked(head.version),
+            waited: head.extensions.get::<WaitMeter>().cloned().unwrap_or_default(),
         },
         wants_cost: is_cost || preferences.dry_run,
         representation: Negotiated::negotiate(head.version, &head.headers),

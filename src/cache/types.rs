@@ -7,7 +7,7 @@ use super::chunk::{ItemSlice, PageRange};
 use super::outcome::Outcome;
 use super::store::ValidityToken;
 use super::stream_channel::RemainingStream;
-use crate::request::{Requester, Series};
+use crate::request::{Requester, Series, WaitMeter};
 use crate::window::{Interval, Timestamp};
 
 /// A request for a window of a series.
@@ -25,6 +25,8 @@ pub struct WindowQuery {
     pub requester: Requester,
     /// Whether the answer may be sent before its length is known.
     pub may_stream: bool,
+    /// Counts the time for which the request waits for the quota.
+    pub waited: WaitMeter,
 }
 
 /// The answer to a [`WindowQuery`].

@@ -20,6 +20,7 @@ use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::telemetry;
+use crate::telemetry::LogFormat;
 
 /// One Kore.ai credential and one quota for all services of a company.
 #[derive(Debug, Parser)]
@@ -30,6 +31,11 @@ pub struct Cli {
     /// The default is info, warn for the demo, whose screen is its own, and error for doctor.
     #[arg(long, global = true, env = "KOREGATE_LOG", value_name = "LEVEL")]
     pub log: Option<LevelFilter>,
+    /// Form of log lines.
+    ///
+    /// The default is text at a terminal, and json otherwise.
+    #[arg(long, global = true, env = "KOREGATE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// Command to run.
     #[command(subcommand)]
     pub command: CliCommand,
@@ -75,7 +81,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         CliCommand::Doctor(_) => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
-    telemetry::init_logs(cli.log.unwrap_or(usual));
+    telemetry::init_logs(cli.log.unwrap_or(usual), cli.log_format);
     let code = match cli.command {
         CliCommand::Demo(args) => finish(demo::run(args).await),
         CliCommand::Serve(args) => serve::run(args).await,

@@ -208,6 +208,7 @@ impl RunWaiters {
         state.progress = Progress::Begun;
         state.calls += 1;
         state.last_wait = waited;
+        state.queue_timeouts().for_each(|queue_timeout| queue_timeout.record_queued(waited));
         true
     }
 

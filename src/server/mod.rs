@@ -130,7 +130,7 @@ impl Gateway {
         let admin = Admin::new(&stack.handles, config, clock);
         let (admin_service, service) = (admin.clone(), stack.service.clone());
         tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
-        tokio::spawn(listener.serve(move |_| service.clone()));
+        tokio::spawn(listener.serve(move |peer| service.clone().with_peer(peer)));
         let (connections, memory) = (data.connections.clone(), stack.handles.cache.memory.clone());
         let bytes_in_use = move || connections.len() as u64 * BYTES_PER_CONNECTION + memory.pinned_bytes();
         tokio::spawn(heap::trim_after_peaks(bytes_in_use, data.closing.clone()));

@@ -43,7 +43,7 @@ pub(super) enum Delivery {
 
 impl Query {
     pub(super) fn new(query: WindowQuery, fetcher: &Fetcher) -> Self {
-        let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream } = query;
+        let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream, .. } = query;
         let is_settled = window.end <= fetcher.settled_before(&series, asked_at);
         let lists_redis = fetcher.redis.is_some() && window.length() > DAY && is_settled;
         Self { series, window, page_range, asked_at, requester, may_stream, lists_redis }

@@ -31,8 +31,8 @@ pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) 
     if let Some(disk) = fetcher.disk.as_ref().filter(|disk| disk.is_loading()) {
         disk.until_loaded().await;
     }
-    let queue_timeout = Arc::new(QueueTimeout::new(fetcher.settings.queue_timeout));
-    let mut session = Session::new(fetcher, query, queue_timeout, None);
+    let queue_timeout = QueueTimeout::new(fetcher.settings.queue_timeout).metered(query.waited.clone());
+    let mut session = Session::new(fetcher, query, Arc::new(queue_timeout), None);
     if session.query.window.is_empty() {
         return Ok(session.whole_answer(Vec::new(), Outcome::Hit));
     }

@@ -20,7 +20,7 @@ use crate::cache::types::WindowQuery;
 use crate::paging::PlacementCheck;
 use crate::quota::{Exhausted, Role};
 use crate::replicas::{FetchMessage, FetchReply, FetchSettings, Message, RemoteFetch, RemoteResult, ReplicaId};
-use crate::request::{QueueTimeout, QueueWait, Requester, Series};
+use crate::request::{QueueTimeout, QueueWait, Requester, Series, WaitMeter};
 use crate::telemetry;
 
 /// How long a remote fetch is answered without being repeated: then its sender is gone.
@@ -185,6 +185,7 @@ impl Fetcher {
             asked_at: self.clock.now() - Duration::from_millis(request.age_ms),
             requester: Requester::from(&request.requester),
             may_stream: false,
+            waited: WaitMeter::default(),
         };
         let placement = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
         let assembly = AssemblyRequest { query, queue_timeout, placement, batch_guard: arrival };

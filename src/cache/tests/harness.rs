@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, Item, ItemPacker as _, PagingError, RowOrder, Run, RunLimiters, RunPart};
 use crate::quota::QuotaManager;
-use crate::request::{Filter, Priority, Requester, Series};
+use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
 use crate::window::{FreshnessTier, Interval, Timestamp, UpperBound};
 
 /// A second of the day that is still open.
@@ -30,7 +30,15 @@ pub(super) fn interval(start: i64, end: i64) -> Interval {
 /// A request for all items of an interval, which may be streamed.
 pub(super) fn query(series: Series, interval: Interval, requester: Requester) -> WindowQuery {
     let page_range = PageRange::ALL;
-    WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), requester, may_stream: true }
+    WindowQuery {
+        series: series.into(),
+        interval,
+        page_range,
+        asked_at: at(5_000),
+        requester,
+        may_stream: true,
+        waited: WaitMeter::default(),
+    }
 }
 
 pub(super) fn series() -> Series {

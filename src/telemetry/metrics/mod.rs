@@ -34,7 +34,9 @@ pub use self::purge::{PurgeRecord, purge, purge_replicated_late};
 pub use self::quota::*;
 pub use self::redis::*;
 pub use self::replicas::*;
-pub use self::request::{PROBLEM_PAGE, RequestCalls, RequestRecord, request, request_begun};
+pub use self::request::{
+    PROBLEM_PAGE, RequestCalls, RequestFacts, RequestRecord, RequestTimes, request, request_begun,
+};
 pub use self::server::*;
 pub use self::stream_labels::label_streams;
 pub use self::tiers::{Tier, tier_lookups};

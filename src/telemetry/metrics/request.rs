@@ -1,6 +1,7 @@
 //! Counters of requests, and the fields and spelling of a line of the access log, which `edge/access.rs` has made. Both
 //! are on the path of each hit, so metrics are counted with registered handles.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -34,10 +35,36 @@ pub struct RequestRecord<'a> {
     pub bytes: u64,
     /// Upstream calls made for the request, and saved.
     pub calls: RequestCalls,
+    /// What was requested, and by whom.
+    pub asked: RequestFacts<'a>,
+    /// How long it took.
+    pub times: RequestTimes,
+}
+
+/// What the log says of a request however it ended. Texts of the client, which metrics must not have as labels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestFacts<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The address that the connection came from.
+    pub peer: Option<SocketAddr>,
+    /// The account that the request names.
+    pub account: Option<&'a str>,
+    /// The stream that the request names.
+    pub stream: Option<&'a str>,
+    /// The parameters `from`, `to`, `offset` and `limit`, as far as they were given.
+    pub window: [Option<&'a str>; 4],
+}
+
+/// Times of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestTimes {
+    /// Sum of the queueing times of upstream calls that the request waited for.
+    pub waited: Duration,
     /// Time from the request to the head of its answer; `None` if there was no answer.
-    pub time_to_first_byte: Option<Duration>,
+    pub first_byte: Option<Duration>,
     /// Time from the request to the end of the body.
-    pub took: Duration,
+    pub last_byte: Duration,
 }
 
 /// Upstream calls of a request.
@@ -99,7 +126,7 @@ impl RequestHandles {
 
     fn count(&self, request: &RequestRecord<'_>) {
         self.requests.increment(1);
-        self.duration.record(request.took.as_secs_f64());
+        self.duration.record(request.times.last_byte.as_secs_f64());
         self.items.increment(request.items);
         self.bytes.increment(request.bytes);
         if request.calls.saved > 0 {
@@ -169,86 +196,57 @@ pub fn request(request: &RequestRecord<'_>) {
     if request.outcome == ABORTED {
         counter!("koregate_broken_answers_total").increment(1);
     }
-    let RequestRecord { caller, outcome, status, problem, .. } = *request;
+    let RequestRecord { caller, outcome, status, .. } = *request;
     let is_refused = status.is_some_and(|status| (400..500).contains(&status));
     let needs_no_key = is_refused || outcome == PROBLEM_PAGE;
     let suppressed = if caller == "-" && needs_no_key { admit_anonymous() } else { Some(0) };
-    let Some(suppressed) = suppressed else { return };
-    let Some(first_byte_milliseconds) = request.time_to_first_byte.map(millis) else {
-        return tracing::info!(outcome, caller, milliseconds = millis(request.took), "request");
-    };
-    match (problem, status) {
-        (Some(problem), Some(status @ 400..)) => {
-            log_problem(request, status, problem, suppressed, first_byte_milliseconds);
-        }
-        _ if outcome == PROBLEM_PAGE => log_page(request, suppressed, first_byte_milliseconds),
-        _ => log_answer(request, first_byte_milliseconds),
+    if let Some(suppressed) = suppressed {
+        log(request, suppressed);
     }
 }
 
-/// Logs a request for the page of a problem type, which has no account and no items.
-fn log_page(request: &RequestRecord<'_>, suppressed: u64, first_byte_milliseconds: u64) {
-    let RequestRecord { caller, outcome, status, bytes, took, .. } = *request;
-    let (milliseconds, suppressed) = (millis(took), (suppressed > 0).then_some(suppressed));
-    tracing::info!(status, outcome, caller, suppressed, bytes, first_byte_milliseconds, milliseconds, "request");
-}
-
-/// Logs a request whose answer is a problem document, which has no items and no calls.
-fn log_problem(request: &RequestRecord<'_>, status: u16, problem: &str, suppressed: u64, first_byte_milliseconds: u64) {
-    let RequestRecord { caller, outcome, bytes, took, .. } = *request;
-    let milliseconds = millis(took);
+/// Writes the line of a request; `suppressed` lines were left out before it. Members without a value are left out.
+fn log(request: &RequestRecord<'_>, suppressed: u64) {
+    let RequestRecord { caller, outcome, status, problem, asked, times, .. } = *request;
+    let RequestFacts { method, peer, window: [from, to, offset, limit], .. } = asked;
     let suppressed = (suppressed > 0).then_some(suppressed);
-    if status >= 500 {
-        tracing::warn!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
-    } else {
-        tracing::info!(
-            status,
-            outcome,
-            caller,
-            problem,
-            suppressed,
-            bytes,
-            first_byte_milliseconds,
-            milliseconds,
-            "request"
-        );
+    let known = |label| Some(label).filter(|label| *label != "-");
+    let (account, stream) = (known(request.account).or(asked.account), known(request.stream).or(asked.stream));
+    // A problem document has no items, and its calls are unknown.
+    let is_answer = status.is_some_and(|status| status < 400) && outcome != PROBLEM_PAGE;
+    let (items, calls) = (is_answer.then_some(request.items), is_answer.then_some(request.calls.made));
+    let bytes = status.map(|_| request.bytes);
+    let peer = peer.map(tracing::field::display);
+    let (wait_milliseconds, milliseconds) = (millis(times.waited), millis(times.last_byte));
+    let first_byte_milliseconds = times.first_byte.map(millis);
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                status,
+                outcome,
+                caller,
+                problem,
+                suppressed,
+                peer,
+                method,
+                account,
+                stream,
+                from,
+                to,
+                offset,
+                limit,
+                items,
+                bytes,
+                calls,
+                wait_milliseconds,
+                first_byte_milliseconds,
+                milliseconds,
+                "request"
+            )
+        };
     }
-}
-
-/// Logs a request with an answer, which has a `problem` if it broke off.
-fn log_answer(request: &RequestRecord<'_>, first_byte_milliseconds: u64) {
-    let RequestRecord { caller, account, stream, outcome, status, problem, items, bytes, calls, took, .. } = *request;
-    let (calls, milliseconds) = (calls.made, millis(took));
-    if let Some(problem) = problem {
-        tracing::warn!(
-            status,
-            outcome,
-            caller,
-            problem,
-            account,
-            stream,
-            items,
-            bytes,
-            calls,
-            first_byte_milliseconds,
-            milliseconds,
-            "request"
-        );
-    } else {
-        tracing::info!(
-            status,
-            outcome,
-            caller,
-            account,
-            stream,
-            items,
-            bytes,
-            calls,
-            first_byte_milliseconds,
-            milliseconds,
-            "request"
-        );
-    }
+    let is_refusal = status.is_some_and(|status| (400..500).contains(&status));
+    if problem.is_some() && !is_refusal { line!(warn) } else { line!(info) }
 }
 
 /// Whether a request without a valid key is logged; see [`LogSampler::admit`].
@@ -284,8 +282,8 @@ mod tests {
                     items: number % 3,
                     bytes: 100,
                     calls: RequestCalls { made: 1, saved: 1 },
-                    time_to_first_byte: Some(Duration::from_millis(1)),
-                    took: Duration::from_millis(2),
+                    asked: RequestFacts::default(),
+                    times: RequestTimes::default(),
                 });
             }
         });

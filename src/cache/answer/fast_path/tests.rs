@@ -11,7 +11,7 @@ use crate::cache::chunk::{PageRange, Settled};
 use crate::cache::series::SeriesState;
 use crate::cache::store::{CacheEntry, ChunkId, ValidityToken};
 use crate::paging::Item;
-use crate::request::{Filter, Requester, Series};
+use crate::request::{Filter, Requester, Series, WaitMeter};
 use crate::window::{FreshnessPolicy, FreshnessTier, Grid, Plan, Timestamp};
 
 /// The time at which the test begins, in seconds; data lies before and after it.
@@ -169,6 +169,7 @@ impl Model {
             asked_at,
             requester: Requester::anyone(),
             may_stream: true,
+            waited: WaitMeter::default(),
         };
         let expected = self.expected(&query);
         let rules = LookupRules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
