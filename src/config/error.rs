@@ -110,7 +110,7 @@ pub struct KeyFault {
 pub struct FaultyKey {
     /// The dotted key.
     pub key: &'static str,
-    /// What of its value is meant, such as the path.
+    /// Subject of the fault, such as the path.
     pub subject: String,
 }
 

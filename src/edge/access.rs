@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::Span;
 
 use super::auth::AuthenticatedCaller;
-use super::request_facts::RequestFacts;
+use super::logged_head::LoggedHead;
 use super::request_id::RequestId;
 use crate::api::{FinalCounts, Progress, Report};
 use crate::problem::ProblemType;
@@ -52,7 +52,7 @@ pub(super) struct AccessRecord {
     pub(super) span: Span,
     /// The authenticated caller, if any.
     pub(super) authenticated: Option<AuthenticatedCaller>,
-    facts: RequestFacts,
+    facts: LoggedHead,
     drain_timeout: DrainTimeout,
     head: Option<Head>,
     is_reported: bool,
@@ -83,7 +83,7 @@ impl AccessRecord {
         arrived_at: Instant,
         id: RequestId,
         span: Span,
-        facts: RequestFacts,
+        facts: LoggedHead,
         drain_timeout: DrainTimeout,
     ) -> Box<Self> {
         telemetry::request_begun();

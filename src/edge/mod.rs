@@ -5,10 +5,10 @@ mod auth;
 mod body;
 mod cache_status;
 mod hosts;
+mod logged_head;
 mod problem;
 mod rate_limit;
 mod rate_limit_headers;
-mod request_facts;
 mod request_id;
 mod response_future;
 mod trace_context;
@@ -28,7 +28,7 @@ use tower::{Layer, Service};
 
 use self::access::AccessRecord;
 use self::auth::AuthenticatedCaller;
-use self::request_facts::RequestFacts;
+use self::logged_head::LoggedHead;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
 use crate::clock::Clock;
@@ -119,7 +119,7 @@ where
         let id = RequestId::of(request.headers(), || edge.clock.now());
         let trace_id = trace_context::trace_id(request.headers());
         let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
-        let facts = RequestFacts::of(&request, *peer);
+        let facts = LoggedHead::of(&request, *peer);
         let checked = edge.hosts.check(&request);
         let head_only = *request.method() == Method::HEAD;
         if checked.is_ok() && is_page_path(request.uri().path()) {

@@ -5,9 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
-
 use super::types::OpenError;
+use crate::writable::check_writable;
 
 const LOCK_NAME: &str = "lock";
 const SEGMENT_EXTENSION: &str = "segment";
@@ -132,18 +131,18 @@ pub(super) fn inspect(directory: &Path) -> io::Result<()> {
     if fs::symlink_metadata(directory.join(LOCK_NAME)).is_ok() {
         return Ok(());
     }
-    inspect_ancestors(directory, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+    inspect_ancestors(directory)
 }
 
-/// Whether `directory` allows `needed`, or can be made, with those above it that are missing.
-fn inspect_ancestors(directory: &Path, needed: Access) -> io::Result<()> {
+/// Whether files can be made in `directory`, or it can be made, with those above it that are missing.
+fn inspect_ancestors(directory: &Path) -> io::Result<()> {
     match fs::metadata(directory) {
         Ok(metadata) if !metadata.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
-        Ok(_) => Ok(access(directory, needed)?),
+        Ok(_) => check_writable(directory),
         // A link to nothing cannot be made a directory.
         Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(directory).is_err() => {
             let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-            inspect_ancestors(parent.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)
+            inspect_ancestors(parent.unwrap_or(Path::new(".")))
         }
         Err(error) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! What the stack needs of this machine: see `server/preflight.rs`.
+//! Check of what the stack needs of this machine: see `server/preflight.rs`.
 
 use crate::cache::DiskTier;
 use crate::config::{Config, KeyFault};

@@ -4,10 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{Access, access};
-
 use super::record::{HEADER, RECORD_BYTES};
 use super::{MAX_FILE_BYTES, StateFile, StateFileError, is_zeroed, read_all};
+use crate::writable::check_writable;
 
 impl StateFile {
     /// Whether [`StateFile::open`] could use the file at `path`, apart from another process that uses it now.
@@ -24,8 +23,7 @@ impl StateFile {
             Ok(_) => Err(StateFileError::NotOurs(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                let writable = access(parent.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK);
-                writable.map_err(|error| failed(error.into()))
+                check_writable(parent.unwrap_or(Path::new("."))).map_err(failed)
             }
             Err(error) => Err(failed(error)),
         }
@@ -72,19 +70,21 @@ mod tests {
             fs::write(path(name), text).unwrap();
         }
         fs::create_dir(path("directory")).unwrap();
-        let names = texts.iter().map(|(name, _)| *name).chain(["directory", "new", "none/new", "empty/new"]);
+        let names =
+            texts.iter().map(|(name, _)| *name).chain(["directory", "new", "none/new", "empty/new", "/proc/none"]);
         let mut refused = Vec::new();
         for name in names {
             let inspected = StateFile::inspect(&path(name));
-            assert!(!path("new").exists());
+            assert!(name != "new" || !path(name).exists());
             let opened =
                 StateFile::open(&path(name), Duration::from_secs(60), Duration::from_secs(1), &Clock::system().into());
             assert_eq!(inspected.is_ok(), opened.is_ok(), "{name}");
             if let (Err(inspected), Err(opened)) = (inspected, opened) {
-                assert_eq!(inspected.to_string(), opened.to_string());
+                assert!(inspected.to_string().starts_with(&path(name).display().to_string()), "{inspected}");
+                assert!(name == "/proc/none" || inspected.to_string() == opened.to_string());
                 refused.push(name);
             }
         }
-        assert_eq!(refused, ["other", "short", "long", "directory", "none/new", "empty/new"]);
+        assert_eq!(refused, ["other", "short", "long", "directory", "none/new", "empty/new", "/proc/none"]);
     }
 }

@@ -24,7 +24,7 @@ static WRITER: OnceLock<BufferedWriter> = OnceLock::new();
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// Lines of JSON, each an object.
     Json,
     /// Text for people.
     Text,

@@ -20,7 +20,7 @@ const METRICS: [(&str, &str, &str); 7] = [
     ("gauge", "process_threads", "Number of OS threads in the process."),
 ];
 
-/// What `/proc` says of a process.
+/// Figures of a process from `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Process {
     cpu_seconds: f64,

@@ -35,13 +35,13 @@ pub struct RequestRecord<'a> {
     pub bytes: u64,
     /// Upstream calls made for the request, and saved.
     pub calls: RequestCalls,
-    /// What was requested, and by whom.
+    /// Facts of the request itself.
     pub asked: RequestFacts<'a>,
     /// How long it took.
     pub times: RequestTimes,
 }
 
-/// What the log says of a request however it ended. Texts of the client, which metrics must not have as labels.
+/// Facts of a request for the log, however it ended. Texts of the client, which metrics must not have as labels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestFacts<'a> {
     /// The method.

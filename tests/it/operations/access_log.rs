@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::support::{
-    ACCOUNT, STREAM, Control, Fault, FaultPlan, GatewayProcess, HttpClient, RecordingProxy, Simulator, TestRequest, environment,
-    exact_profile, send_raw, start_dated_simulator,
+    ACCOUNT, Control, Fault, FaultPlan, GatewayProcess, HttpClient, RecordingProxy, STREAM, Simulator, TestRequest,
+    environment, exact_profile, send_raw, start_dated_simulator,
 };
 
 /// Four settled days with 2000 items: twenty pages, streamed.
@@ -155,9 +155,10 @@ async fn unknown_caller_refusals_are_sampled_in_log() {
 async fn line_says_what_was_asked_on_success_and_on_errors() {
     let mut logged = LoggedGateway::start("30s").await;
     let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
-    for (query, status, outcome) in
-        [(format!("{ONE_DAY}&offset=7&limit=3"), 200, "miss"), (format!("{ONE_DAY}&offset=7&limit=-3"), 400, "bad_request")]
-    {
+    for (query, status, outcome) in [
+        (format!("{ONE_DAY}&offset=7&limit=3"), 200, "miss"),
+        (format!("{ONE_DAY}&offset=7&limit=-3"), 400, "bad_request"),
+    ] {
         let request = TestRequest::get(&query).header("traceparent", &format!("00-{trace}-{parent}-01"));
         assert_eq!(logged.gateway.send(&request).await.status, status);
         let line = logged.next_line().await;

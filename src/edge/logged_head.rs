@@ -1,4 +1,4 @@
-//! What the access log says of a request, whatever becomes of it: taken from its head, which is kept until then.
+//! Facts of a request for the access log, whatever becomes of it: taken from its head, which is kept until then.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ const MAX_TEXT_LENGTH: usize = 128;
 
 /// The parts of a request's head that are logged. Cloning one copies no text.
 #[derive(Debug)]
-pub(super) struct RequestFacts {
+pub(super) struct LoggedHead {
     method: Method,
     uri: Uri,
     account: Option<HeaderValue>,
@@ -27,7 +27,7 @@ pub(super) struct RequestFacts {
     pub(super) waited: WaitMeter,
 }
 
-impl RequestFacts {
+impl LoggedHead {
     pub(super) fn of<B>(request: &Request<B>, peer: Option<SocketAddr>) -> Self {
         Self {
             method: request.method().clone(),
@@ -71,9 +71,9 @@ fn shortened(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn facts(uri: &str) -> RequestFacts {
+    fn facts(uri: &str) -> LoggedHead {
         let request = Request::builder().method("POST").uri(uri).header("accountId", "acc-1").body(()).unwrap();
-        RequestFacts::of(&request, Some("192.0.2.7:4711".parse().unwrap()))
+        LoggedHead::of(&request, Some("192.0.2.7:4711".parse().unwrap()))
     }
 
     #[test]
