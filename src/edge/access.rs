@@ -150,7 +150,7 @@ impl AccessRecord {
                     first_byte: self.head.as_ref().map(|head| head.ready_after),
                     last_byte: self.arrived_at.elapsed(),
                 },
-            })
+            });
         });
     }
 }

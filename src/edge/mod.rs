@@ -95,6 +95,7 @@ pub struct EdgeStage<S> {
 
 impl<S> EdgeStage<S> {
     /// The same stage for the connections of `peer`, which the access log names.
+    #[must_use]
     pub fn with_peer(self, peer: SocketAddr) -> Self {
         Self { peer: Some(peer), ..self }
     }

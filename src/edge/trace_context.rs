@@ -50,7 +50,7 @@ mod tests {
             assert_eq!(id_of(&[value]).as_deref(), Some(TRACE), "{valid}");
         }
         for invalid in [
-            "".to_owned(),
+            String::new(),
             "00".to_owned(),
             format!("ff-{TRACE}-{parent}-01"),
             format!("00-{TRACE}-{parent}-01-more"),
@@ -61,7 +61,7 @@ mod tests {
             format!("00-{}-{parent}-011", &TRACE[1..]),
             format!("0-{TRACE}-{parent}-001"),
         ] {
-            assert_eq!(id_of(&[invalid.clone()]), None, "{invalid}");
+            assert_eq!(id_of(std::slice::from_ref(&invalid)), None, "{invalid}");
         }
         let twice = format!("00-{TRACE}-{parent}-01");
         assert_eq!(id_of(&[twice.clone(), twice]), None);

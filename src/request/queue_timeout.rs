@@ -68,6 +68,7 @@ impl QueueTimeout {
     }
 
     /// The same timeout, which adds the queueing times of calls to `meter`.
+    #[must_use]
     pub fn metered(self, meter: WaitMeter) -> Self {
         Self { meter, ..self }
     }

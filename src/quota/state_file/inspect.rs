@@ -77,7 +77,7 @@ mod tests {
             let inspected = StateFile::inspect(&path(name));
             assert!(name != "new" || !path(name).exists());
             let opened =
-                StateFile::open(&path(name), Duration::from_secs(60), Duration::from_secs(1), &Clock::system().into());
+                StateFile::open(&path(name), Duration::from_mins(1), Duration::from_secs(1), &Clock::system().into());
             assert_eq!(inspected.is_ok(), opened.is_ok(), "{name}");
             if let (Err(inspected), Err(opened)) = (inspected, opened) {
                 assert!(inspected.to_string().starts_with(&path(name).display().to_string()), "{inspected}");

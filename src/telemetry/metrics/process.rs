@@ -92,8 +92,8 @@ mod tests {
         let status = "Name:\ta) b (c\nVmSize:\t    2048 kB\nVmRSS:\t     512 kB\nThreads:\t9\n";
         let process = Process::parse(stat, status, "cpu 1 2 3\nbtime 1700000000\n").unwrap();
         assert_eq!(
-            process.values(4.0, f64::INFINITY),
-            [1.75, 4.0, f64::INFINITY, 524_288.0, 2_097_152.0, 1_700_000_123.45, 9.0]
+            process.values(4.0, f64::INFINITY).map(spell),
+            ["1.75", "4", "+Inf", "524288", "2097152", "1700000123.45", "9"]
         );
         assert_eq!(Process::parse("", status, ""), None);
         assert_eq!(spell(f64::INFINITY), "+Inf");

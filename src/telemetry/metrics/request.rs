@@ -269,17 +269,17 @@ mod tests {
         let handle = recorder.handle();
         stream_labels::label_streams(["st-1"], 100);
         metrics::with_local_recorder(&recorder, || {
-            for number in 0..100_000_u64 {
+            for number in 0..100_000_usize {
                 let stream = format!("invented-{number}-{}", "x".repeat(40));
                 count(&RequestRecord {
                     caller: "caller-of-the-test-of-size",
                     account: "664b33a620bd0892e0000001",
                     stream: &stream,
                     is_window: true,
-                    outcome: ["hit", "miss", "partial", "stale", "collapsed"][number as usize % 5],
+                    outcome: ["hit", "miss", "partial", "stale", "collapsed"][number % 5],
                     status: Some(200),
                     problem: None,
-                    items: number % 3,
+                    items: (number % 3) as u64,
                     bytes: 100,
                     calls: RequestCalls { made: 1, saved: 1 },
                     asked: RequestFacts::default(),
