@@ -8,7 +8,7 @@
 //!
 //! Beside the stages stand [`config`], [`redis_client`] (shared state of replicas), [`server`] (listeners, TLS, drain),
 //! [`admin`] (the operator's listener), [`telemetry`] (logs and metrics), `mapped_bytes` (memory that the kernel can
-//! send without a copy), [`segment_log`] (records in files), `problem` (problem documents), [`environment`] with
+//! send without a copy), [`segment_log`] (records in files), `problem` (problem documents), `writable` (whether a file could be made), [`environment`] with
 //! [`network`] and [`clock`] (what a simulation replaces), [`blocking`] (work that takes long) and [`cli`]. The
 //! simulator of the upstream is a package of its own, `koregate-simulator`.
 
@@ -44,3 +44,4 @@ pub mod token;
 mod units;
 pub mod upstream;
 pub mod window;
+mod writable;

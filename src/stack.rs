@@ -1,6 +1,7 @@
 //! The path of a request through the stages, from the listener to Kore.
 
 mod handles;
+mod preflight;
 
 use tower::ServiceBuilder;
 
@@ -17,6 +18,7 @@ use crate::token::TokenLayer;
 use crate::upstream::Client;
 
 pub use self::handles::{Handles, open_quotas};
+pub use self::preflight::preflight;
 
 /// The service of the data plane. Never fails: every failure is an answer.
 pub type GatewayService = EdgeStage<ApiStage<JobsStage<CacheStage>>>;

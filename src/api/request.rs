@@ -18,7 +18,7 @@ use super::prefer::Preferences;
 use crate::cache::{PageRange, QueryOptions, WindowQuery};
 use crate::config;
 use crate::config::{CacheControlGrants, NamePatterns, WindowSettings};
-use crate::request::{Filter, Priority, Requester, Series};
+use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
 use crate::units::print_duration;
 use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
 
@@ -223,6 +223,7 @@ pub(super) fn read(
             requester: requester(head, caller),
             may_stream: may_be_chunked(head.version),
             options: QueryOptions { freshness, only_cached, queue_timeout: None },
+            waited: head.extensions.get::<WaitMeter>().cloned().unwrap_or_default(),
         },
         wants_cost: is_cost || preferences.dry_run,
         representation: Negotiated::negotiate(head.version, &head.headers),

@@ -38,6 +38,8 @@ use crate::config;
 use crate::jobs::{JobCommand, JobError, JobRecord, JobRequest, JobState};
 use crate::quota::{LimitUsage, QuotaManager};
 use crate::request::{RateLimitStatus, Series, UpstreamLimit, UpstreamLimits};
+use crate::telemetry;
+use crate::telemetry::Tier;
 use crate::window::Timestamp;
 
 /// Body size below which a content coding gains nothing, in bytes.
@@ -221,6 +223,7 @@ impl ApiLayer {
         let key = self.answers.key(request.method(), request.uri(), request.version(), request.headers(), caller);
         let Some(key) = key else { return Err(None) };
         let answer = self.answers.find(&key, || self.clock.now());
+        telemetry::tier_lookups(Tier::Response, usize::from(answer.is_some()), usize::from(answer.is_none()));
         answer.ok_or_else(|| Some(key).filter(|_| *request.method() == Method::GET))
     }
 

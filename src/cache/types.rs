@@ -7,7 +7,7 @@ use super::chunk::{ItemSlice, PageRange};
 use super::outcome::Outcome;
 use super::store::ValidityToken;
 use super::stream_channel::RemainingStream;
-use crate::request::{Requester, Series};
+use crate::request::{Requester, Series, WaitMeter};
 use crate::window::{FreshnessDemand, Interval, Timestamp};
 
 /// A request for a window of a series.
@@ -27,6 +27,8 @@ pub struct WindowQuery {
     pub may_stream: bool,
     /// What the request asks for beside its window.
     pub options: QueryOptions,
+    /// Counts the time for which the request waits for the quota.
+    pub waited: WaitMeter,
 }
 
 /// What a request asks for beside its window.

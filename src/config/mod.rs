@@ -42,7 +42,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use self::accounts::cache_control::{CacheControlGrants, CacheDirective};
-pub use self::error::ConfigError;
+pub use self::error::{ConfigError, FaultyKey, KeyFault, KeyOrigins};
 pub use self::load::process_environment;
 pub use self::redis_url::{RedisKind, RedisUrl};
 pub use self::series_settings::{SeriesSettings, WindowSettings};
@@ -70,6 +70,8 @@ pub struct Config {
     pub jobs: JobsConfig,
     /// The callers; empty only if `server.listen` is on loopback.
     pub callers: Vec<CallerConfig>,
+    /// Where the keys were written.
+    pub origins: KeyOrigins,
 }
 
 /// `[server]`

@@ -25,7 +25,7 @@ impl Config {
     /// TOML with every key in effect, defaults included. Secrets and the password of Redis are printed as `[redacted]`,
     /// and digests of API keys as their first eight digits, so the text does not load as it is.
     pub fn render(&self) -> String {
-        let Self { server, admin, upstream, accounts, window, quota, jobs, cache, callers } = self;
+        let Self { server, admin, upstream, accounts, window, quota, jobs, cache, callers, origins: _ } = self;
         let mut out = TomlWriter(String::new());
 
         out.line("[server]");

@@ -18,6 +18,8 @@ use super::{
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
+/// Least bytes of a secret from which a key of AES-256 is derived.
+const MIN_ENCRYPTION_KEY_BYTES: usize = 32;
 
 /// The configuration of the tree at `root`. Problems are reported to `context`; if there are any, the result is `None`
 /// or must not be used.
@@ -45,8 +47,8 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     }
     server_table.finish();
     root.finish();
-    let (accounts, cache, callers) = (accounts?, cache?, callers?);
-    Some(Config { server, admin, upstream, accounts, window, quota, cache, jobs, callers })
+    let (accounts, cache, callers, origins) = (accounts?, cache?, callers?, context.origins());
+    Some(Config { server, admin, upstream, accounts, window, quota, cache, jobs, callers, origins })
 }
 
 fn server(table: &mut TableReader<'_>) -> ServerConfig {
@@ -155,6 +157,11 @@ fn disk(mut table: TableReader<'_>) -> Option<DiskConfig> {
 fn encryption_keys(table: &mut TableReader<'_>) -> EncryptionKeys {
     let (current, previous) =
         (table.optional_secret("encryption_key"), table.optional_secret("previous_encryption_key"));
+    for (key, secret) in [("encryption_key", &current), ("previous_encryption_key", &previous)] {
+        if secret.as_ref().is_some_and(|secret| secret.expose_secret().len() < MIN_ENCRYPTION_KEY_BYTES) {
+            table.report(key, "has less than 32 bytes, so it can be guessed; make one with `openssl rand -hex 32`");
+        }
+    }
     if previous.is_some() && current.is_none() && table.is_faultless() {
         table.report("previous_encryption_key", "is of no use without `encryption_key`");
     }

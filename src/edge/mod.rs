@@ -5,14 +5,17 @@ mod auth;
 mod body;
 mod cache_status;
 mod hosts;
+mod logged_head;
 mod openapi;
 mod problem;
 mod rate_limit;
 mod rate_limit_headers;
 mod request_id;
 mod response_future;
+mod trace_context;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,6 +29,7 @@ use tower::{Layer, Service};
 
 use self::access::AccessRecord;
 use self::auth::AuthenticatedCaller;
+use self::logged_head::LoggedHead;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
 use crate::clock::Clock;
@@ -78,7 +82,7 @@ impl<S> Layer<S> for EdgeLayer {
     type Service = EdgeStage<S>;
 
     fn layer(&self, below: S) -> EdgeStage<S> {
-        EdgeStage { edge: self.0.clone(), below }
+        EdgeStage { edge: self.0.clone(), below, peer: None }
     }
 }
 
@@ -87,6 +91,15 @@ impl<S> Layer<S> for EdgeLayer {
 pub struct EdgeStage<S> {
     edge: Arc<Edge>,
     below: S,
+    peer: Option<SocketAddr>,
+}
+
+impl<S> EdgeStage<S> {
+    /// The same stage for the connections of `peer`, which the access log names.
+    #[must_use]
+    pub fn with_peer(self, peer: SocketAddr) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
 }
 
 impl<S, B> Service<Request<B>> for EdgeStage<S>
@@ -103,14 +116,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Self { edge, below } = self;
+        let Self { edge, below, peer } = self;
         let arrived_at = Instant::now();
         let id = RequestId::of(request.headers(), || edge.clock.now());
-        let span = tracing::info_span!("request", request_id = id.as_str());
+        let trace_id = trace_context::trace_id(request.headers());
+        let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
+        let facts = LoggedHead::of(&request, *peer);
         let checked = edge.hosts.check(&request);
         let head_only = *request.method() == Method::HEAD;
         if checked.is_ok() && is_public(request.uri().path()) {
-            let record = AccessRecord::new(arrived_at, id, span, None, edge.drain_timeout.clone());
+            let record = AccessRecord::new(arrived_at, id, span, facts, edge.drain_timeout.clone());
             return ResponseFuture::ready(record, head_only, public_document(&request));
         }
         let (authenticated, admitted) = match checked {
@@ -121,7 +136,9 @@ where
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*limit_status);
         }
-        let record = AccessRecord::new(arrived_at, id, span.clone(), authenticated, edge.drain_timeout.clone());
+        request.extensions_mut().insert(facts.waited.clone());
+        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.drain_timeout.clone());
+        record.authenticated = authenticated;
         if let Err(error) = admitted {
             return ResponseFuture::ready(record, head_only, Err(error));
         }

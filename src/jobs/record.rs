@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{PageRange, QueryOptions, WindowQuery};
 use crate::replicas::{FetchTerms, ReplicaId, RequesterJson, SeriesJson};
-use crate::request::{Priority, Requester};
+use crate::request::{Priority, Requester, WaitMeter};
 use crate::window::{Interval, Timestamp};
 
 /// The longest time from the creation of a job to its end.
@@ -139,6 +139,7 @@ impl JobRecord {
                 only_cached: false,
                 queue_timeout: Some(ATTEMPT_TIMEOUT),
             },
+            waited: WaitMeter::default(),
         }
     }
 
@@ -260,6 +261,7 @@ pub(super) mod tests {
             requester: Requester { caller: caller.into(), weight: 2, priority: Priority::Interactive },
             may_stream: false,
             options: QueryOptions { freshness: FreshnessDemand::Refetch, ..QueryOptions::default() },
+            waited: WaitMeter::default(),
         };
         JobRecord::new(id.to_owned(), &query, "/r?x".to_owned(), &replica('a'))
     }

@@ -21,6 +21,9 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Refresh, Self::Background];
+
     /// The label in logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -205,6 +208,7 @@ impl RunWaiters {
         state.progress = Progress::Begun;
         state.calls += 1;
         state.last_wait = waited;
+        state.queue_timeouts().for_each(|queue_timeout| queue_timeout.record_queued(waited));
         true
     }
 

@@ -73,7 +73,7 @@ impl Handles {
     }
 }
 
-fn cipher(EncryptionKeys { current, previous }: &EncryptionKeys) -> anyhow::Result<Cipher> {
+pub(super) fn cipher(EncryptionKeys { current, previous }: &EncryptionKeys) -> anyhow::Result<Cipher> {
     Cipher::new(current.iter().chain(previous)).context("no key can be derived from cache.encryption_key")
 }
 

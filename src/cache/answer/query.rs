@@ -44,7 +44,7 @@ pub(super) enum Delivery {
 
 impl Query {
     pub(super) fn new(query: WindowQuery, fetcher: &Fetcher) -> Self {
-        let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream, options } = query;
+        let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream, options, .. } = query;
         let is_settled = window.end <= fetcher.settled_before(&series, asked_at);
         // Otherwise a batch looks into Redis before it fetches.
         let is_listed = options.only_cached || (window.length() > DAY && is_settled);

@@ -20,7 +20,7 @@ use crate::cache::types::{QueryOptions, WindowQuery};
 use crate::paging::PlacementCheck;
 use crate::quota::{Exhausted, Role};
 use crate::replicas::{FetchMessage, FetchReply, FetchSettings, Message, RemoteFetch, RemoteResult, ReplicaId};
-use crate::request::{QueueTimeout, QueueWait, Requester, Series};
+use crate::request::{QueueTimeout, QueueWait, Requester, Series, WaitMeter};
 use crate::telemetry;
 
 /// How long a remote fetch is answered without being repeated: then its sender is gone.
@@ -187,6 +187,7 @@ impl Fetcher {
             requester: Requester::from(&request.requester),
             may_stream: false,
             options: QueryOptions { freshness: request.terms.freshness(), ..QueryOptions::default() },
+            waited: WaitMeter::default(),
         };
         let placement = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
         let assembly = AssemblyRequest { query, queue_timeout, placement, batch_guard: arrival };

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, Item, ItemPacker as _, PagingError, RowOrder, Run, RunLimiters, RunPart};
 use crate::quota::QuotaManager;
-use crate::request::{Filter, Priority, Requester, Series};
+use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
 use crate::window::{FreshnessTier, Interval, Timestamp, UpperBound};
 
 /// A second of the day that is still open.
@@ -38,6 +38,7 @@ pub(super) fn query(series: Series, interval: Interval, requester: Requester) ->
         requester,
         may_stream: true,
         options: QueryOptions::default(),
+        waited: WaitMeter::default(),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) const MINIMAL: &str =
     "[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-1\"\nclient_secret = { env = \"SECRET\" }\n";
 
 fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
-    let secret = ("SECRET", "s3cr3t");
+    let secret = ("SECRET", "s3cr3t-of-thirty-two-bytes-or-more");
     variables.iter().chain([&secret]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -102,7 +102,7 @@ fn minimal_configuration_has_the_documented_defaults() {
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:9090");
     assert_eq!(config.upstream.base_url.to_string(), "https://platform.kore.ai/");
     assert_eq!((&*account.account_id, &*account.client_id), ("acc-1", "cs-1"));
-    assert_eq!(account.client_secret.expose_secret(), "s3cr3t");
+    assert_eq!(account.client_secret.expose_secret(), "s3cr3t-of-thirty-two-bytes-or-more");
     assert_eq!(account.streams, NamePatterns::All);
     assert_eq!((account.token.scheme, account.token.jti), (TokenScheme::Bare, JtiMode::Off));
     assert_eq!((account.limits[0].requests, account.limits[0].per), (60, Duration::from_mins(1)));

@@ -9,13 +9,13 @@ const STAGES: [&str; 11] =
     ["edge", "api", "jobs", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// Modules that each stage except `window` may name.
-const SHARED_MODULES: [&str; 9] =
-    ["config", "clock", "network", "blocking", "sync", "telemetry", "mapped_bytes", "units", "hex"];
+const SHARED_MODULES: [&str; 10] =
+    ["config", "clock", "network", "blocking", "sync", "telemetry", "mapped_bytes", "units", "hex", "writable"];
 /// Stages that share state with other replicas, and may name Redis and the messages.
 const REPLICATED: [&str; 3] = ["jobs", "cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 19] = [
+const OTHERS: [(&str, &[&str]); 20] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
@@ -29,7 +29,9 @@ const OTHERS: [(&str, &[&str]); 19] = [
     // Bytes that are sent without a copy.
     ("mapped_bytes", &["sync"]),
     // Records in files; knows nothing of what they mean.
-    ("segment_log", &[]),
+    ("segment_log", &["writable"]),
+    // Whether a file could be made in a directory.
+    ("writable", &[]),
     // Text of durations, sizes and bytes.
     ("units", &[]),
     ("hex", &[]),

@@ -12,7 +12,7 @@ use crate::cache::series::SeriesState;
 use crate::cache::store::{CacheEntry, ChunkId, ValidityToken};
 use crate::cache::types::QueryOptions;
 use crate::paging::Item;
-use crate::request::{Filter, Requester, Series};
+use crate::request::{Filter, Requester, Series, WaitMeter};
 use crate::window::{FreshnessPolicy, FreshnessTier, Grid, Plan, Timestamp};
 
 /// The time at which the test begins, in seconds; data lies before and after it.
@@ -171,6 +171,7 @@ impl Model {
             requester: Requester::anyone(),
             may_stream: true,
             options: QueryOptions::default(),
+            waited: WaitMeter::default(),
         };
         let expected = self.expected(&query);
         let rules = LookupRules { freshness: (&self.freshness_policy).into(), agentic, asked_at, cell: CELL };
