@@ -42,7 +42,9 @@ impl LoggedHead {
     pub(super) fn with<R>(&self, log: impl FnOnce(telemetry::RequestFacts<'_>) -> R) -> R {
         let mut window = [const { None }; PARAMETERS.len()];
         for (name, value) in form_urlencoded::parse(self.uri.query().unwrap_or_default().as_bytes()) {
-            if let Some(place) = PARAMETERS.iter().position(|parameter| *parameter == name) {
+            if let Some(place) = PARAMETERS.iter().position(|parameter| *parameter == name)
+                && is_harmless(&value)
+            {
                 window[place].get_or_insert(value);
             }
         }
@@ -62,6 +64,11 @@ impl LoggedHead {
     }
 }
 
+/// Whether a value has only characters of times and numbers. Others may be anything, such as a name of a person.
+fn is_harmless(value: &str) -> bool {
+    value.bytes().all(|byte| byte.is_ascii_digit() || b"-+:. TZ".contains(&byte))
+}
+
 /// The beginning of `text`.
 fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT_LENGTH)]
@@ -79,12 +86,14 @@ mod tests {
     #[test]
     fn facts_are_read_from_the_head_and_cut() {
         let path = "/agentassist/api/v1/public/st%2D1/v2/agentassistinteractions";
-        let uri =
-            format!("{path}?to=2026-02-24T00%3A00%3A00Z&from={}&limit=-1&from=later&auth=hunter2", "ä".repeat(65));
+        let uri = format!(
+            "{path}?to=2026-02-24T00%3A00%3A00Z&from={}&limit=-1&offset=some+one&auth=hunter2",
+            "1".repeat(200)
+        );
         facts(&uri).with(|facts| {
             assert_eq!((facts.method, facts.account, facts.stream), ("POST", Some("acc-1"), Some("st-1")));
             assert_eq!(facts.peer.unwrap().port(), 4711);
-            let from = "ä".repeat(64);
+            let from = "1".repeat(MAX_TEXT_LENGTH);
             assert_eq!(facts.window, [Some(&*from), Some("2026-02-24T00:00:00Z"), None, Some("-1")]);
         });
     }

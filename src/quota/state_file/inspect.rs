@@ -1,11 +1,11 @@
 //! Whether a path can be a state file, without making or locking it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
 use super::record::{HEADER, RECORD_BYTES};
-use super::{MAX_FILE_BYTES, StateFile, StateFileError, is_zeroed, read_all};
+use super::{StateFile, StateFileError, is_regular, is_zeroed, read_all};
 use crate::writable::check_writable;
 
 impl StateFile {
@@ -28,12 +28,6 @@ impl StateFile {
             Err(error) => Err(failed(error)),
         }
     }
-}
-
-/// Whether the file can be read to its end, and is not too long.
-pub(super) fn is_regular(file: &File) -> io::Result<bool> {
-    let metadata = file.metadata()?;
-    Ok(metadata.is_file() && metadata.len() <= MAX_FILE_BYTES)
 }
 
 /// Whether `text` is that of a state file, however it was left.

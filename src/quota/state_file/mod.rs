@@ -160,7 +160,7 @@ impl StateFile {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         // Reading a device would not end.
-        if !inspect::is_regular(&file).map_err(failed)? {
+        if !is_regular(&file).map_err(failed)? {
             return Err(StateFileError::NotOurs(path.to_owned()));
         }
         let mut text = read_all(&file).map_err(failed)?;
@@ -306,6 +306,12 @@ fn stamp(boot: &BootClock, clock: &Clock) -> RecordStamp {
 /// Position of a line in the file, in bytes. The header comes before line 0.
 fn offset(line: u64) -> u64 {
     (line + 1) * RECORD_BYTES as u64
+}
+
+/// Whether the file can be read to its end, and is not too long.
+fn is_regular(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file() && metadata.len() <= MAX_FILE_BYTES)
 }
 
 /// Whether the file begins with zeros: after a power failure, a file system may know the length of a file, but not what

@@ -68,7 +68,8 @@ const OTHERS: [(&str, &[&str]); 20] = [
 /// Crates that only one file may name, so that they can be replaced there.
 const CONTAINED: [&str; 3] = ["moka", "redis", "governor"];
 /// Files that may name the whole configuration.
-const CONFIG_READERS: [&str; 6] = ["config/", "cli/", "admin/", "server/mod.rs", "stack.rs", "stack/"];
+const CONFIG_READERS: [&str; 7] =
+    ["config/", "cli/", "admin/", "server/mod.rs", "server/preflight.rs", "stack.rs", "stack/"];
 /// Paths of the standard library that a pure module may not name.
 const IMPURE: [&str; 7] = ["net", "fs", "io", "env", "process", "thread", "time::Instant"];
 /// Sources of the time of day.
