@@ -1,5 +1,7 @@
 //! The stage: parses a request, asks the cache for its window, and writes the answer.
 
+mod window_request;
+
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -15,14 +17,12 @@ use http_body_util::{Either, Full};
 use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
-use super::answer::{Answer, ApiBody, JobBody, accept, set_job_fields};
+use self::window_request::WindowRequest;
+use super::answer::{Answer, JobBody, accept, set_job_fields};
 use super::body::WindowBody;
 use super::dry_run::CostBody;
 use super::error::{ApiError, FailedWindow};
-use super::head::{
-    cache_status, describe, etag, expected_status, guard, matches, next_link, set_age, streamed_cache_status,
-};
-use super::negotiation::{Coding, Negotiated};
+use super::head::{describe, next_link, set_age, streamed_cache_status};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
 use super::request::{self, ANONYMOUS_CALLER, AllowedAccount, Caller, ParsedRequest, Target};
@@ -35,15 +35,12 @@ use crate::cache::{
 };
 use crate::clock::Clock;
 use crate::config;
-use crate::jobs::{JobCommand, JobError, JobRecord, JobRequest, JobState};
+use crate::jobs::{JobCommand, JobError, JobRecord, JobState};
 use crate::quota::{LimitUsage, QuotaManager};
 use crate::request::{RateLimitStatus, Series, UpstreamLimit, UpstreamLimits};
 use crate::telemetry;
 use crate::telemetry::Tier;
 use crate::window::Timestamp;
-
-/// Body size below which a content coding gains nothing, in bytes.
-const MIN_CODED_BYTES: u64 = 512;
 
 /// Parses Kore's path and parameters.
 #[derive(Clone, Debug)]
@@ -205,13 +202,6 @@ where
     Ok(asked.completed(answer))
 }
 
-/// A valid request for a window.
-struct WindowRequest<'a> {
-    head: &'a Parts,
-    parsed: &'a ParsedRequest,
-    now: Timestamp,
-}
-
 impl ApiLayer {
     /// The cached answer to a repeated request without a body, if there is a valid one; otherwise the key under which
     /// to store the next answer, except to HEAD.
@@ -363,56 +353,4 @@ fn describe_self(content: &impl Serialize, report: Report) -> Answer {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Answer { response, report: report.into() }
-}
-
-impl WindowRequest<'_> {
-    /// The job that fetches the window.
-    fn job_request(&self) -> JobRequest {
-        let query = self.parsed.query.clone();
-        let wait = query.options.queue_timeout.unwrap_or_default();
-        let result = self.head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        JobRequest { query, result, wait }
-    }
-
-    /// The answer, with what `Cache-Control` of the request has to do with it.
-    fn completed(&self, mut answer: Answer) -> Answer {
-        self.parsed.cache_control.complete_status(answer.response.headers_mut());
-        answer
-    }
-
-    /// The answer to HEAD for a window of which not all is cached. What depends on its items is left out.
-    fn without_items(&self, cost: &Cost) -> Answer {
-        let ParsedRequest { query, representation, preferences, .. } = self.parsed;
-        let Series { account, stream, .. } = &*query.series;
-        let mut response = Response::new(Either::Left(WindowBody::unknown()));
-        describe(&mut response, Negotiated { coding: Coding::Identity, ..*representation });
-        response.headers_mut().insert("cache-status", expected_status(cost));
-        let report = Report::without_window(account.clone(), stream.clone(), cost.outcome.label());
-        preferred(Answer { response, report: report.into() }, *preferences)
-    }
-
-    /// The answer with the items of `window`, whose body has `bytes` without a content coding; 304 if the client has it.
-    fn render(&self, window: WindowAnswer, bytes: u64) -> Response<ApiBody> {
-        let ParsedRequest { representation: negotiated, item_order, .. } = *self.parsed;
-        let coding = if bytes >= MIN_CODED_BYTES { negotiated.coding } else { Coding::Identity };
-        let representation = Negotiated { coding, ..negotiated };
-        let (etag, cache_status) = (etag(&window.items, item_order, representation), cache_status(&window, self.now));
-        let is_known = self.head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| matches(known, &etag));
-        let mut response = if is_known {
-            let mut response = Response::new(Either::Right(Full::default()));
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            guard(response.headers_mut());
-            response
-        } else {
-            let mut response = Response::new(Either::Left(WindowBody::new(window.items, representation)));
-            describe(&mut response, representation);
-            response
-        };
-        let headers = response.headers_mut();
-        if let Ok(etag) = HeaderValue::try_from(etag) {
-            headers.insert(header::ETAG, etag);
-        }
-        headers.insert("cache-status", cache_status);
-        response
-    }
 }

@@ -1,5 +1,6 @@
 #[cfg(feature = "interleavings")]
 mod interleavings;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -382,21 +383,4 @@ async fn spare_calls_leave_a_fifth_of_each_limit() {
 #[tokio::test(start_paused = true)]
 async fn spare_calls_for_background_leave_the_reserve() {
     assert_eq!(scheduler_with(&[PLENTY], 30, 0.5).spare_calls(Priority::Background, 8), 4);
-}
-
-/// The share is that of one more replica than is assumed, for those that start meanwhile.
-#[tokio::test(start_paused = true)]
-async fn quota_share_without_redis_counts_one_more_replica() {
-    let scheduler = scheduler(&[(60, 60), (1800, 3600)], 30);
-    let (now, me) = (scheduler.clock.now(), ReplicaId::parse(b"0000000000000001").unwrap());
-    let call_timeout = Duration::from_secs(30);
-    scheduler.lock().gates.lease.shared =
-        Some(SharedQuota::new(me, scheduler.limits.clone(), 8, call_timeout, now, Vec::new()));
-    assert_eq!(scheduler.quota_share(), None);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let exchange = scheduler.begin_exchange().unwrap();
-    scheduler.update_lease(|shared, now| ((), shared.fail_exchange(now, &exchange)));
-    let usage: Vec<_> = scheduler.limit_usage().iter().map(|usage| usage.limit.requests).collect();
-    assert_eq!(usage, [60 / 9, 1800 / 9]);
-    assert_eq!(scheduler.quota_share().unwrap().to_string(), "1/9 of the quota");
 }
