@@ -66,3 +66,13 @@ simulate-fleet *flags:
 # Thousands of schedules of each test of concurrent code (some minutes; see src/sync.rs). `INTERLEAVINGS=100000` runs more
 interleavings:
     cargo nextest run --locked --lib --features interleavings -E 'test(/interleavings::/)' --no-fail-fast
+
+# Run the code on the pages of docs/recipes/, with the packages that it names (installs them, in target/recipes)
+recipes *flags:
+    cargo build --locked
+    docs/recipes/check {{flags}}
+
+# Hold docs/openapi.json against a gateway: Schemathesis and a generated client (installs them, in target/openapi)
+openapi *flags:
+    cargo build --locked
+    tests/openapi-check {{flags}}

@@ -1,5 +1,6 @@
 """Holds rendered manifests, and the compose file, against what they must be. Called by deploy/check."""
 
+import json
 import os
 import re
 import subprocess
@@ -95,7 +96,7 @@ def in_force(koregate, container, files):
         config = Path(scratch, "koregate.toml")
         config.write_text(toml)
         done = subprocess.run(
-            [koregate, "check", "--config", config],
+            [koregate, "check", "--config-only", "--config", config],
             # Whatever is set here has no part in it.
             env={k: v for k, v in os.environ.items() if not k.startswith(("KORE_", "KOREGATE"))} | variables,
             capture_output=True, text=True, check=False,
@@ -190,11 +191,35 @@ def compose(path):
     print(f"{path}: good")
 
 
+def observability(folder, runbook):
+    """Each alert has a section of the runbook, a test that fires it, and one in which it stays silent."""
+    rules = yaml.safe_load(Path(folder, "koregate.rules.yaml").read_text())
+    tests = yaml.safe_load(Path(folder, "koregate.rules.test.yaml").read_text())["tests"]
+    checks = [check for test in tests for check in test["alert_rule_test"]]
+    sections = re.findall(r"^## (.+)$", Path(runbook).read_text(), re.MULTILINE)
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            name = rule["alert"]
+            if rule["annotations"]["runbook"] != f"{runbook}#{name.lower()}" or name not in sections:
+                faults.append(f"{folder}: {name} has no section in {runbook}")
+            if {bool(check["exp_alerts"]) for check in checks if check["alertname"] == name} != {True, False}:
+                faults.append(f"{folder}: {name} needs a test that fires it and one that does not")
+    for name in set(sections) - set(alerts):
+        faults.append(f"{runbook}: {name} is no alert")
+    panels = json.loads(Path(folder, "koregate.dashboard.json").read_text())["panels"]
+    for panel in panels:
+        if not all(target["expr"] for target in panel["targets"]):
+            faults.append(f"{folder}: the panel {panel['title']} has no query")
+    print(f"{folder}: {len(alerts)} alerts, {len(panels)} panels")
+
+
 def main():
     koregate, *paths = sys.argv[1:]
     for path in paths:
         manifests_of(koregate, Path(path))
     compose(Path("deploy/compose.yaml"))
+    observability("deploy/observability", "docs/alerts.md")
     for fault in faults:
         print(fault, file=sys.stderr)
     sys.exit(1 if faults else 0)

@@ -11,7 +11,11 @@ use tokio::runtime::Builder;
 const LOOKING_UP: usize = 2;
 
 fn main() -> ExitCode {
-    let command = Cli::parse();
+    let command = match Cli::try_parse() {
+        Ok(command) => command,
+        // Help, the version, or a malformed command line.
+        Err(error) => return cli::print_clap_message(&error),
+    };
     let cores = available_parallelism().map_or(1, usize::from);
     // A worker that has other tasks queues new ones globally, where idle workers find them.
     let mut builder = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
@@ -24,7 +28,7 @@ fn main() -> ExitCode {
     match runtime {
         Ok(runtime) => runtime.block_on(cli::run(command)),
         Err(error) => {
-            eprintln!("koregate cannot start: {error}");
+            cli::complain(&format_args!("koregate cannot start: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,7 @@
 //! The path of a request through the stages, from the listener to Kore.
 
 mod handles;
+mod preflight;
 
 use tower::ServiceBuilder;
 
@@ -9,6 +10,7 @@ use crate::cache::{CacheLayer, CacheStage};
 use crate::config::Config;
 use crate::edge::{EdgeLayer, EdgeStage};
 use crate::environment::Environment;
+use crate::jobs::{JobsLayer, JobsStage};
 use crate::paging::{PagingLayer, RunBounds};
 use crate::quota::QuotaLayer;
 use crate::retry::RetryLayer;
@@ -16,9 +18,10 @@ use crate::token::TokenLayer;
 use crate::upstream::Client;
 
 pub use self::handles::{Handles, open_quotas};
+pub use self::preflight::preflight;
 
 /// The service of the data plane. Never fails: every failure is an answer.
-pub type GatewayService = EdgeStage<ApiStage<CacheStage>>;
+pub type GatewayService = EdgeStage<ApiStage<JobsStage<CacheStage>>>;
 
 /// The stages, and the state that the admin plane and the server share with them.
 #[derive(Clone)]
@@ -47,7 +50,12 @@ impl Stack {
             // Authenticates the caller, applies its limit, and turns every failure into a response.
             .layer(EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, drain_timeout, clock))
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
-            .layer(ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock))
+            .layer(
+                ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock)
+                    .with_patience(quota.max_wait, config.jobs),
+            )
+            // Fetches windows for callers that do not wait, and tells how far they are.
+            .layer(JobsLayer(handles.jobs.clone()))
             // Serves chunks from memory, disk or Redis; fetches only missing runs, once for all that need them.
             .layer(CacheLayer::new(&handles.cache, settings, quota, quotas, run_limiters, clock))
             // Fetches a bounded run in pages of 100 items until it is complete and verified, or fails.

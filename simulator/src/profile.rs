@@ -21,6 +21,9 @@ pub struct Profile {
     pub streams: Vec<StreamProfile>,
     /// The seed of all generated data.
     pub seed: u64,
+    /// Whether items have no spellings that make readers of JSON stumble: no `1e2`, no integer beyond 63 bits, no `\u0000`,
+    /// no key twice, and no keys that differ only in case.
+    pub plain: bool,
     /// UTC days of data before `end`, for streams that do not set their own.
     pub days: u32,
     /// The exclusive end of the timeline. Defaults to the end of the UTC day on which the simulator starts.
@@ -45,6 +48,7 @@ impl Default for Profile {
             more_accounts: Vec::new(),
             streams: vec![StreamProfile::default()],
             seed: 1,
+            plain: false,
             days: 30,
             end: None,
             api: ApiVariant::default(),

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use metrics_exporter_prometheus::PrometheusHandle;
-
 use super::access::Access;
 use super::pending_repeats::PendingRepeats;
 use crate::api::CallerUsage;
 use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
+use crate::request::Priority;
 use crate::stack::Handles;
 use crate::telemetry;
+use crate::telemetry::MetricsHandle;
 use crate::window::Timestamp;
 
 /// Phase of the process.
@@ -35,7 +35,7 @@ pub(super) struct AdminInner {
     pub(super) handles: Handles,
     pub(super) memory_limit: u64,
     pub(super) repeats: PendingRepeats,
-    pub(super) metrics: &'static PrometheusHandle,
+    pub(super) metrics: &'static MetricsHandle,
 }
 
 impl AdminInner {
@@ -95,7 +95,9 @@ impl Admin {
                 telemetry::quota_remaining(account, limit_status.limit.per, limit_status.remaining);
                 telemetry::quota_budget(account, limit_status.limit.per, limit_status.budget);
             }
-            telemetry::quota_waiting(account, scheduler.queue_length());
+            for class in Priority::ALL {
+                telemetry::quota_waiting(account, class.label(), scheduler.queue_length_of(class));
+            }
         }
         telemetry::cache_bytes("memory", self.0.handles.cache.memory.bytes());
         if let Some(disk) = &self.0.handles.cache.disk {
@@ -103,7 +105,6 @@ impl Admin {
         }
         telemetry::cache_bytes("hot", self.0.hot_bytes());
         telemetry::cache_bytes("pinned", self.0.handles.cache.memory.pinned_bytes());
-        self.0.metrics.run_upkeep();
         self.0.metrics.render()
     }
 }

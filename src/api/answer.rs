@@ -1,5 +1,7 @@
 //! An answer of the API stage.
 
+mod job;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::{Either, Full};
 
+pub(super) use self::job::{JobBody, accept, set_job_fields};
 use super::body::WindowBody;
 use super::report::Report;
 

@@ -1,6 +1,7 @@
 //! Errors of the API stage. `edge::problem` chooses their status.
 
 use crate::cache::{CacheError, Damaged};
+use crate::jobs::JobError;
 use crate::request::{FilterError, UpstreamLimits};
 
 /// Reason why a request is refused or fails.
@@ -57,6 +58,9 @@ pub enum ApiError {
     /// that it does not reveal what exists.
     #[error("this account or stream is not allowed")]
     Forbidden,
+    /// The job cannot be created or shown.
+    #[error(transparent)]
+    Job(#[from] JobError),
     /// The window cannot be answered.
     #[error("{}", .0.error)]
     Window(Box<FailedWindow>),

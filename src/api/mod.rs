@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `stage.rs` | [`ApiLayer`]: the stage |
 //! | `request.rs` | path and parameters of a request |
+//! | `request/cache_control.rs` | the request header field `Cache-Control` |
 //! | `request_body.rs` | the body of a request, and the memory for all such bodies |
 //! | `prefer.rs` | the header field `Prefer` |
 //! | `negotiation.rs` | format and content coding of an answer |
 //! | `response_cache.rs` | the response cache: answers to repeated requests |
 //! | `answer.rs` | [`Answer`]: a response and its report |
+//! | `answer/job.rs` | the state of a job |
 //! | `head.rs`, `head/` | header fields of an answer |
 //! | `body.rs` | the body of a window |
 //! | `streaming_body.rs` | the body of a window that is still fetched |

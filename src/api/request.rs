@@ -1,5 +1,7 @@
 //! Parses a request, each request parameter of it, into a window. Behind this file there are no unparsed strings.
 
+mod cache_control;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +11,14 @@ use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::cache_control::{AppliedCacheControl, CacheControl};
 use super::error::ApiError;
 use super::negotiation::{Negotiated, may_be_chunked};
 use super::prefer::Preferences;
-use crate::cache::{PageRange, WindowQuery};
+use crate::cache::{PageRange, QueryOptions, WindowQuery};
 use crate::config;
-use crate::config::{NamePatterns, WindowSettings};
-use crate::request::{Filter, Priority, Requester, Series};
+use crate::config::{CacheControlGrants, NamePatterns, WindowSettings};
+use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
 use crate::units::print_duration;
 use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
 
@@ -28,6 +31,8 @@ pub(super) struct ParsedRequest {
     pub(super) representation: Negotiated,
     /// The preferences of the caller that are applied.
     pub(super) preferences: Preferences,
+    /// What of `Cache-Control` is followed.
+    pub(super) cache_control: AppliedCacheControl,
     /// A hash of the member by which the items are ordered, `window.field`.
     pub(super) item_order: u64,
     /// When the beginning of the window becomes too old; `None` without a retention.
@@ -41,6 +46,8 @@ pub(super) enum Target {
     Stream(StreamTarget),
     /// The caller's own usage.
     Usage,
+    /// A job of the caller's.
+    Job(String),
 }
 
 /// The part of a request's target that names a stream.
@@ -59,6 +66,8 @@ const STREAM_NAME_LIMIT: usize = 256;
 const USAGE_PATH: &str = "/koregate/v1/usage";
 /// Path of the cost of a window.
 const COST_PATH: &str = "/koregate/v1/cost";
+/// Beginning of the path of a job.
+pub(super) const JOBS_PATH: &str = "/koregate/v1/jobs/";
 /// The query parameter that names the stream at [`COST_PATH`].
 const STREAM_PARAMETER: &str = "stream";
 /// The methods of windows and their cost. QUERY (RFC 10008) is a GET with the filter as its content.
@@ -80,6 +89,8 @@ pub struct Caller {
     pub weight: u32,
     /// The most urgent class that its requests may claim.
     pub max_priority: Priority,
+    /// The directives of `Cache-Control` that are followed.
+    pub cache_control: CacheControlGrants,
 }
 
 /// An account that requests may name.
@@ -126,6 +137,10 @@ pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
         check_method(method, &["GET", "HEAD"])?;
         return Ok(Target::Usage);
     }
+    if let Some(id) = path.strip_prefix(JOBS_PATH).filter(|id| is_job_id(id)) {
+        check_method(method, &["GET", "HEAD", "DELETE"])?;
+        return Ok(Target::Job(id.to_owned()));
+    }
     let (in_path, is_cost) = (parse_path(path), path == COST_PATH);
     if in_path.is_none() && !is_cost {
         return Err(ApiError::NotFound);
@@ -142,6 +157,12 @@ pub(super) fn target(head: &Parts) -> Result<Target, ApiError> {
         check_content_type(&head.headers)?;
     }
     Ok(Target::Stream(StreamTarget { stream, is_cost }))
+}
+
+/// Whether a text is the id of a job: a UUID in lower case with hyphens.
+fn is_job_id(text: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
+    text.len() == 36 && text.bytes().all(is_digit)
 }
 
 fn check_method(method: &str, allowed: &'static [&'static str]) -> Result<(), ApiError> {
@@ -189,19 +210,27 @@ pub(super) fn read(
         agentic: parameters.agentic()?,
         parameters: std::mem::take(&mut parameters.unknown),
     };
+    // The future is empty.
+    let interval = interval.split_at(now).0;
+    let grants = caller.map(|caller| caller.cache_control).unwrap_or_default();
+    let longest_age = window.freshness_policy.longest_age(interval, now);
+    let cache_control = CacheControl::of(&head.headers).apply(grants, longest_age);
+    let AppliedCacheControl { freshness, only_cached, .. } = cache_control;
     Ok(ParsedRequest {
-        // The future is empty.
         query: WindowQuery {
             series: series.into(),
-            interval: interval.split_at(now).0,
+            interval,
             page_range: parameters.page_range()?,
             asked_at: now,
             requester: requester(head, caller),
             may_stream: may_be_chunked(head.version),
+            options: QueryOptions { freshness, only_cached, queue_timeout: None },
+            waited: head.extensions.get::<WaitMeter>().cloned().unwrap_or_default(),
         },
         wants_cost: is_cost || preferences.dry_run,
         representation: Negotiated::negotiate(head.version, &head.headers),
         preferences,
+        cache_control,
         item_order: xxh3_64(window.field.as_bytes()),
         retained_until: window.retention.map(|retention| retention.end_of(interval.start)),
     })

@@ -99,7 +99,8 @@ impl ResponseCache {
         self.ready.bytes()
     }
 
-    /// The key of a request without a body; `None` if its answer is never stored. GET and HEAD share their answers.
+    /// The key of a request without a body; `None` if its answer is never stored, as that of a request with
+    /// `Cache-Control`, which may refuse a stored one. GET and HEAD share their answers.
     pub(super) fn key(
         &self,
         method: &Method,
@@ -124,6 +125,9 @@ impl ResponseCache {
         // One pass over the request's fields is cheaper than a lookup of each possible field. A different order of
         // fields gives a different key.
         for (field, value) in headers {
+            if *field == header::CACHE_CONTROL {
+                return None;
+            }
             if let Some(position) = KEY_FIELDS.iter().position(|known| known == field)
                 && (may_be_coded || KEY_FIELDS[position] != header::ACCEPT_ENCODING)
             {

@@ -1,9 +1,12 @@
 //! The stage: parses a request, asks the cache for its window, and writes the answer.
 
+mod window_request;
+
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, Ready, ready};
@@ -14,17 +17,15 @@ use http_body_util::{Either, Full};
 use serde::Serialize;
 use tower::{Layer, Service, ServiceExt as _};
 
-use super::answer::{Answer, ApiBody};
+use self::window_request::WindowRequest;
+use super::answer::{Answer, JobBody, accept, set_job_fields};
 use super::body::WindowBody;
 use super::dry_run::CostBody;
 use super::error::{ApiError, FailedWindow};
-use super::head::{
-    cache_status, describe, etag, expected_status, guard, matches, next_link, set_age, streamed_cache_status,
-};
-use super::negotiation::{Coding, Negotiated};
+use super::head::{describe, next_link, set_age, streamed_cache_status};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
-use super::request::{self, AllowedAccount, Caller, ParsedRequest, Target};
+use super::request::{self, ANONYMOUS_CALLER, AllowedAccount, Caller, ParsedRequest, Target};
 use super::request_body::{self, RequestBody, RequestMemory};
 use super::response_cache::{ResponseCache, ResponseKey, StoredFor};
 use super::streaming_body::StreamedPieces;
@@ -34,12 +35,12 @@ use crate::cache::{
 };
 use crate::clock::Clock;
 use crate::config;
+use crate::jobs::{JobCommand, JobError, JobRecord, JobState};
 use crate::quota::{LimitUsage, QuotaManager};
 use crate::request::{RateLimitStatus, Series, UpstreamLimit, UpstreamLimits};
+use crate::telemetry;
+use crate::telemetry::Tier;
 use crate::window::Timestamp;
-
-/// Body size below which a content coding gains nothing, in bytes.
-const MIN_CODED_BYTES: u64 = 512;
 
 /// Parses Kore's path and parameters.
 #[derive(Clone, Debug)]
@@ -51,6 +52,9 @@ pub struct ApiLayer {
     answers: ResponseCache,
     request_memory: RequestMemory,
     clock: Clock,
+    max_wait: Duration,
+    /// How long jobs are kept after their end.
+    keep_jobs_for: Duration,
 }
 
 impl ApiLayer {
@@ -74,7 +78,15 @@ impl ApiLayer {
             answers: answers.clone(),
             request_memory: request_memory.clone(),
             clock: clock.clone(),
+            max_wait: Duration::MAX,
+            keep_jobs_for: Duration::ZERO,
         }
+    }
+
+    /// Lets requests wait for the quota for at most `longest` if they say how long. Jobs are kept as configured.
+    #[must_use]
+    pub fn with_patience(self, longest: Duration, jobs: config::JobsConfig) -> Self {
+        Self { max_wait: longest, keep_jobs_for: jobs.keep_for, ..self }
     }
 }
 
@@ -98,7 +110,9 @@ impl<S, B> Service<Request<B>> for ApiStage<S>
 where
     S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
     S: Service<CachedQuery, Response = CachedWindow, Error = CacheError>,
-    S: Service<CostQuery, Response = Cost, Error = Infallible> + Clone + Send + 'static,
+    S: Service<CostQuery, Response = Cost, Error = Infallible>,
+    S: Service<JobCommand, Response = JobRecord, Error = JobError> + Clone + Send + 'static,
+    <S as Service<JobCommand>>::Future: Send,
     <S as Service<WindowQuery>>::Future: Send,
     <S as Service<CachedQuery>>::Future: Send,
     <S as Service<CostQuery>>::Future: Send,
@@ -139,20 +153,23 @@ where
     S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
     S: Service<CachedQuery, Response = CachedWindow, Error = CacheError>,
     S: Service<CostQuery, Response = Cost, Error = Infallible>,
+    S: Service<JobCommand, Response = JobRecord, Error = JobError> + Clone,
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
     let target = match request::target(&head)? {
         Target::Usage => return Ok(api.own_usage(&head)),
+        Target::Job(id) => return api.own_job(below, id, &head).await,
         Target::Stream(target) => target,
     };
     let RequestBody { bytes: body, permit: _held_until_answered } =
         request_body::read(body, &api.request_memory).await?;
     let caller = head.extensions.get::<Caller>();
     let now = api.clock.now();
-    let parsed = request::read(&head, target, &body, caller, &api.accounts, &api.settings, now)?;
+    let mut parsed = request::read(&head, target, &body, caller, &api.accounts, &api.settings, now)?;
     drop(body);
+    parsed.query.options.queue_timeout = parsed.preferences.apply_wait(api.max_wait);
     let query = parsed.query.clone();
     let asked = WindowRequest { head: &head, parsed: &parsed, now };
     if parsed.wants_cost {
@@ -161,23 +178,28 @@ where
     }
     let failed = |error| api.failed(error, &parsed.query.series);
     if head.method == Method::HEAD {
-        return Ok(match below.oneshot(CachedQuery(query)).await.map_err(failed)? {
+        let answer = match below.oneshot(CachedQuery(query)).await.map_err(failed)? {
             CachedWindow::Complete(window) => api.window_answer(window, None, &asked),
+            CachedWindow::Incomplete(_) if parsed.query.options.only_cached => return Err(CacheError::NotCached.into()),
             CachedWindow::Incomplete(cost) => asked.without_items(&cost),
-        });
+        };
+        return Ok(asked.completed(answer));
+    }
+    if parsed.preferences.prefers_async() && !query.options.only_cached {
+        if let CachedWindow::Complete(window) = below.clone().oneshot(CachedQuery(query.clone())).await? {
+            return Ok(asked.completed(api.window_answer(window, None, &asked)));
+        }
+        let job = below.clone().oneshot(JobCommand::Create(asked.job_request())).await?;
+        if !matches!(job.state, JobState::Done { .. }) {
+            return Ok(api.accepted(&job, &asked));
+        }
     }
     let mut window = below.oneshot(query).await.map_err(failed)?;
-    Ok(match window.rest.take() {
+    let answer = match window.rest.take() {
         Some(rest) => api.stream(&window, rest, &asked),
         None => api.window_answer(window, key, &asked),
-    })
-}
-
-/// A valid request for a window.
-struct WindowRequest<'a> {
-    head: &'a Parts,
-    parsed: &'a ParsedRequest,
-    now: Timestamp,
+    };
+    Ok(asked.completed(answer))
 }
 
 impl ApiLayer {
@@ -191,6 +213,7 @@ impl ApiLayer {
         let key = self.answers.key(request.method(), request.uri(), request.version(), request.headers(), caller);
         let Some(key) = key else { return Err(None) };
         let answer = self.answers.find(&key, || self.clock.now());
+        telemetry::tier_lookups(Tier::Response, usize::from(answer.is_some()), usize::from(answer.is_none()));
         answer.ok_or_else(|| Some(key).filter(|_| *request.method() == Method::GET))
     }
 
@@ -278,6 +301,34 @@ impl ApiLayer {
         describe_self(&usage, Report::without_account("usage"))
     }
 
+    /// Shows or cancels a job of the caller's.
+    async fn own_job<S>(&self, below: S, id: String, head: &Parts) -> Result<Answer, ApiError>
+    where
+        S: Service<JobCommand, Response = JobRecord, Error = JobError>,
+    {
+        let caller = head.extensions.get::<Caller>().map_or(ANONYMOUS_CALLER.into(), |caller| caller.name.clone());
+        let is_cancelled = head.method == Method::DELETE;
+        let command = if is_cancelled { JobCommand::Cancel { id, caller } } else { JobCommand::Show { id, caller } };
+        let job = below.oneshot(command).await?;
+        let body = JobBody::new(&job, self.keep_jobs_for);
+        let body = if is_cancelled && !job.is_finished() { body.cancelled() } else { body };
+        let mut answer = describe_self(&body, Report::without_account("job"));
+        if !is_cancelled {
+            set_job_fields(answer.response.headers_mut(), &job, self.clock.now());
+        }
+        Ok(answer)
+    }
+
+    /// The answer to a request whose window a job fetches.
+    fn accepted(&self, job: &JobRecord, asked: &WindowRequest<'_>) -> Answer {
+        let Series { account, stream, .. } = &*asked.parsed.query.series;
+        let report = Report::without_window(account.clone(), stream.clone(), "accepted");
+        let mut answer = describe_self(&JobBody::new(job, self.keep_jobs_for), report);
+        set_job_fields(answer.response.headers_mut(), job, self.clock.now());
+        accept(&mut answer.response, job);
+        preferred(answer, asked.parsed.preferences.applied_async())
+    }
+
     fn cost_answer(&self, cost: &Cost, ParsedRequest { query, preferences, .. }: &ParsedRequest) -> Answer {
         let Series { account, stream, .. } = &*query.series;
         let body = CostBody::new(cost, &self.quotas, account, query.requester.priority);
@@ -302,42 +353,4 @@ fn describe_self(content: &impl Serialize, report: Report) -> Answer {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Answer { response, report: report.into() }
-}
-
-impl WindowRequest<'_> {
-    /// The answer to HEAD for a window of which not all is cached. What depends on its items is left out.
-    fn without_items(&self, cost: &Cost) -> Answer {
-        let ParsedRequest { query, representation, preferences, .. } = self.parsed;
-        let Series { account, stream, .. } = &*query.series;
-        let mut response = Response::new(Either::Left(WindowBody::unknown()));
-        describe(&mut response, Negotiated { coding: Coding::Identity, ..*representation });
-        response.headers_mut().insert("cache-status", expected_status(cost));
-        let report = Report::without_window(account.clone(), stream.clone(), cost.outcome.label());
-        preferred(Answer { response, report: report.into() }, *preferences)
-    }
-
-    /// The answer with the items of `window`, whose body has `bytes` without a content coding; 304 if the client has it.
-    fn render(&self, window: WindowAnswer, bytes: u64) -> Response<ApiBody> {
-        let ParsedRequest { representation: negotiated, item_order, .. } = *self.parsed;
-        let coding = if bytes >= MIN_CODED_BYTES { negotiated.coding } else { Coding::Identity };
-        let representation = Negotiated { coding, ..negotiated };
-        let (etag, cache_status) = (etag(&window.items, item_order, representation), cache_status(&window, self.now));
-        let is_known = self.head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| matches(known, &etag));
-        let mut response = if is_known {
-            let mut response = Response::new(Either::Right(Full::default()));
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            guard(response.headers_mut());
-            response
-        } else {
-            let mut response = Response::new(Either::Left(WindowBody::new(window.items, representation)));
-            describe(&mut response, representation);
-            response
-        };
-        let headers = response.headers_mut();
-        if let Ok(etag) = HeaderValue::try_from(etag) {
-            headers.insert(header::ETAG, etag);
-        }
-        headers.insert("cache-status", cache_status);
-        response
-    }
 }

@@ -16,6 +16,9 @@ pub enum CacheError {
     /// later request finds more of it done.
     #[error("the quota is spent for another {} s", .0.retry_after.as_secs())]
     QuotaExhausted(Exhausted),
+    /// The request allows only cached data, and something of the window is not cached or too old.
+    #[error("only-if-cached: a part of the window is not cached, or is too old, and would have to be fetched")]
+    NotCached,
     /// The fetches that the caller has in flight left no permit for another one within the queue timeout.
     #[error("too many fetches are under way for this caller")]
     TooManyFetches {

@@ -17,7 +17,7 @@ use crate::window::{Density, Grid, Interval, IntervalSet, Plan, PlannedRun};
 pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     let own = fetcher.series_map.find(&query.series).unwrap_or_default();
     let lookup = Lookup {
-        policy: LookupPolicy::new(fetcher, &query.series, query.asked_at),
+        policy: LookupPolicy::new(fetcher, &query.series, query.asked_at, query.options.freshness),
         series: &query.series,
         asked_at: query.asked_at,
         fresh_since: query.asked_at,

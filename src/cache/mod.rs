@@ -56,5 +56,5 @@ pub use self::retention::RetentionSweeper;
 pub use self::stage::{CacheLayer, CacheStage};
 pub use self::store::{AnswerStore, Memory, ValidityToken};
 pub use self::stream_channel::{RemainingStream, StreamEvent};
-pub use self::types::{CachedQuery, CachedWindow, Cost, CostQuery, WindowAnswer, WindowQuery};
+pub use self::types::{CachedQuery, CachedWindow, Cost, CostQuery, QueryOptions, WindowAnswer, WindowQuery};
 pub use self::window_field::WindowFields;

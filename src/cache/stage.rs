@@ -25,6 +25,8 @@ use crate::config;
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
 use crate::request::Series;
+use crate::telemetry;
+use crate::telemetry::Tier;
 use crate::window::Grid;
 
 /// Adds the cache in front of the stages below.
@@ -136,13 +138,21 @@ impl Service<WindowQuery> for CacheStage {
     fn call(&mut self, query: WindowQuery) -> Self::Future {
         self.0.remove_future_entries(query.asked_at);
         match FastPath::at(&self.0, &query) {
-            Ok(hit) if hit.is_ready() => Either::Left(ready(admit(&self.0.memory, hit.answer()))),
-            Ok(hit) => Either::Right(Box::pin(async { Ok(hit.stripped().await?) })),
+            Ok(hit) => {
+                telemetry::tier_lookups(Tier::Memory, 1, 0);
+                if hit.is_ready() {
+                    return Either::Left(ready(admit(&self.0.memory, hit.answer())));
+                }
+                Either::Right(Box::pin(async { Ok(hit.stripped().await?) }))
+            }
             Err(missing) => {
                 let fetcher = self.0.clone();
                 Either::Right(Box::pin(async move {
                     let answer = match FastPath::from_disk(&fetcher, &query, missing).await {
-                        Some(hit) => hit.stripped().await?,
+                        Some(hit) => {
+                            telemetry::tier_lookups(Tier::Memory, 0, 1);
+                            hit.stripped().await?
+                        }
                         None => answer::answer(fetcher.clone(), query).await?,
                     };
                     admit(&fetcher.memory, answer)

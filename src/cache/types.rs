@@ -7,8 +7,8 @@ use super::chunk::{ItemSlice, PageRange};
 use super::outcome::Outcome;
 use super::store::ValidityToken;
 use super::stream_channel::RemainingStream;
-use crate::request::{Requester, Series};
-use crate::window::{Interval, Timestamp};
+use crate::request::{Requester, Series, WaitMeter};
+use crate::window::{FreshnessDemand, Interval, Timestamp};
 
 /// A request for a window of a series.
 #[derive(Clone, Debug)]
@@ -25,6 +25,23 @@ pub struct WindowQuery {
     pub requester: Requester,
     /// Whether the answer may be sent before its length is known.
     pub may_stream: bool,
+    /// What the request asks for beside its window.
+    pub options: QueryOptions,
+    /// Counts the time for which the request waits for the quota.
+    pub waited: WaitMeter,
+}
+
+/// What a request asks for beside its window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueryOptions {
+    /// The demand on the age of cached data.
+    pub freshness: FreshnessDemand,
+    /// Whether nothing is fetched: what is neither in memory, on disk nor in Redis is [`CacheError::NotCached`].
+    ///
+    /// [`CacheError::NotCached`]: super::CacheError::NotCached
+    pub only_cached: bool,
+    /// How long the request waits for the quota; `None` for `quota.queue_timeout`.
+    pub queue_timeout: Option<Duration>,
 }
 
 /// The answer to a [`WindowQuery`].

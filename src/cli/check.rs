@@ -1,14 +1,15 @@
-//! `koregate check`: validates the configuration and prints the effective one.
+//! `koregate check`: validates the configuration, as `serve` does before it starts, and prints the effective one.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::output::print;
+use super::output;
+use crate::clock::Clock;
 use crate::config;
 use crate::config::{Config, ConfigError};
+use crate::server::preflight;
 
 /// Validates the configuration and prints what is in force, with secrets redacted.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,6 +17,10 @@ pub struct CheckArgs {
     /// The configuration; without it, the environment alone.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Check the configuration alone, without the files, directories and addresses that it names, apart from secrets: for
+    /// a configuration that is meant for another machine.
+    #[arg(long)]
+    pub config_only: bool,
     /// Print one JSON object: `ok`, `errors`, each with `file`, `line`, `variable`, `key` and `message`, and `config`.
     #[arg(long)]
     pub json: bool,
@@ -27,19 +32,27 @@ pub struct CheckArgs {
 /// Prints the effective configuration on stdout: exit code 0. Or every fault on stderr, with its line or variable and
 /// its key: exit code 2. With `--json`, either is one object on stdout.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    let loaded = Config::load(args.config.as_deref(), config::process_environment());
+    let loaded = load(args);
     if args.json {
-        let code = print(&format!("{:#}\n", to_json(&loaded)));
+        let code = output::print(&format!("{:#}\n", to_json(&loaded)));
         return if loaded.is_ok() { code } else { ExitCode::from(2) };
     }
     match loaded {
-        Ok(config) => print(&config.render()),
+        Ok(config) => output::print(&config.render()),
         Err(error) => {
-            // A closed stderr is no failure.
-            let _ = writeln!(std::io::stderr(), "{error}");
+            output::complain(&error);
             ExitCode::from(2)
         }
     }
+}
+
+/// The configuration, if a gateway can start with it.
+fn load(args: &CheckArgs) -> Result<Config, ConfigError> {
+    let config = Config::load(args.config.as_deref(), config::process_environment())?;
+    if !args.config_only {
+        preflight(&config, &Clock::system())?;
+    }
+    Ok(config)
 }
 
 fn to_json(loaded: &Result<Config, ConfigError>) -> Value {
@@ -60,7 +73,7 @@ mod tests {
         std::fs::write(&secret, "hunter2").unwrap();
         let account =
             format!("account_id = \"a\"\nclient_id = \"c\"\nclient_secret = {{ file = '{}' }}", secret.display());
-        let args = CheckArgs { config: Some(file.clone()), json: false, offline: true };
+        let args = CheckArgs { config: Some(file.clone()), config_only: false, json: false, offline: true };
         for (toml, code) in [
             (format!("[[accounts]]\n{account}"), ExitCode::SUCCESS),
             (format!("[[account]]\n{account}"), ExitCode::from(2)),
@@ -68,6 +81,25 @@ mod tests {
             std::fs::write(&file, &toml).unwrap();
             assert_eq!(run(&args), code, "{toml}");
         }
+    }
+
+    #[tokio::test]
+    async fn check_and_serve_refuse_a_missing_file_with_the_same_code() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, secret) = (dir.path().join("koregate.toml"), dir.path().join("secret"));
+        std::fs::write(&secret, "hunter2").unwrap();
+        let toml = format!(
+            "[[accounts]]\naccount_id = \"a\"\nclient_id = \"c\"\nclient_secret = {{ file = '{}' }}\n\
+             [upstream]\nca_file = \"/none/ca.pem\"\n",
+            secret.display()
+        );
+        std::fs::write(&file, toml).unwrap();
+        let mut args = CheckArgs { config: Some(file.clone()), config_only: false, json: false, offline: true };
+        assert_eq!(run(&args), ExitCode::from(2));
+        let args_of_serve = crate::cli::serve::ServeArgs { config: Some(file) };
+        assert_eq!(crate::cli::serve::run(args_of_serve).await, ExitCode::from(2));
+        args.config_only = true;
+        assert_eq!(run(&args), ExitCode::SUCCESS);
     }
 
     #[test]

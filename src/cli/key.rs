@@ -8,7 +8,7 @@ use aws_lc_rs::rand;
 use http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::output::print;
+use super::output;
 use crate::hex;
 
 /// Random bytes of a key: too many to guess a key, or to find one for a hash.
@@ -37,14 +37,14 @@ pub fn run(args: &KeyArgs) -> ExitCode {
         read_key().and_then(|text| parse_key(&text)).map(|key| hash_line(&key))
     } else {
         generate_key().map(|key| {
-            eprint!("{HINT}");
+            output::complain(&HINT.trim_end());
             format!("x-api-key: {}\n{}", key.expose_secret(), hash_line(&key))
         })
     };
     match output {
-        Ok(lines) => print(&lines),
+        Ok(lines) => output::print(&lines),
         Err(message) => {
-            eprintln!("{message}");
+            output::complain(&message);
             ExitCode::FAILURE
         }
     }

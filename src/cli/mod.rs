@@ -20,7 +20,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use self::output::OutputError;
+pub use self::output::{complain, print_clap_message};
 use crate::telemetry;
+use crate::telemetry::LogFormat;
 
 /// One Kore.ai credential and one quota for all services of a company.
 #[derive(Debug, Parser)]
@@ -31,6 +34,11 @@ pub struct Cli {
     /// The default is info, warn for the demo, whose screen is its own, and error for doctor.
     #[arg(long, global = true, env = "KOREGATE_LOG", value_name = "LEVEL")]
     pub log: Option<LevelFilter>,
+    /// Form of log lines.
+    ///
+    /// The default is text at a terminal, and json otherwise.
+    #[arg(long, global = true, env = "KOREGATE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// Command to run.
     #[command(subcommand)]
     pub command: CliCommand,
@@ -76,7 +84,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         CliCommand::Doctor(_) => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
-    telemetry::init_logs(cli.log.unwrap_or(usual));
+    telemetry::init_logs(cli.log.unwrap_or(usual), cli.log_format);
     let code = match cli.command {
         CliCommand::Demo(args) => finish(demo::run(args).await),
         CliCommand::Serve(args) => serve::run(args).await,
@@ -97,11 +105,13 @@ pub async fn run(cli: Cli) -> ExitCode {
     code
 }
 
+/// The exit code of a command that runs until a signal ends it. If the reader of its output has gone, it ends quietly.
 fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(OutputError::Closed)) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("koregate: {error:#}");
+            complain(&format_args!("koregate: {error:#}"));
             ExitCode::FAILURE
         }
     }

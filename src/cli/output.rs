@@ -1,49 +1,76 @@
-//! Output of commands on stdout.
+//! Standard output and standard error, and what happens when a command cannot write its output: an exit code and a word,
+//! or quiet where the reader has gone. Nothing panics, as `println!` would.
 
-use std::io::{ErrorKind, Write};
+use std::fmt;
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
-/// Writes `text` to stdout. A reader that has closed its pipe has read what it needs, so that is no failure; any other
-/// error, such as a full disk, is named on stderr and makes the exit code 1.
-pub(super) fn print(text: &str) -> ExitCode {
-    print_to(&mut std::io::stdout().lock(), text)
+/// Failure to write to standard output.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OutputError {
+    /// The reader of the pipe has gone.
+    #[error("standard output is closed")]
+    Closed,
+    /// Nothing more can be written, as on a full disk.
+    #[error("standard output cannot be written: {0}")]
+    Failed(#[source] io::Error),
 }
 
-fn print_to(stdout: &mut impl Write, text: &str) -> ExitCode {
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+impl From<io::Error> for OutputError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == ErrorKind::BrokenPipe { Self::Closed } else { Self::Failed(error) }
+    }
+}
+
+/// Writes all of `text` to standard output.
+///
+/// # Errors
+/// If not all of it can be written.
+pub(super) fn write(text: &str) -> Result<(), OutputError> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+/// Writes the result of a command to standard output, and returns the exit code of the command.
+pub(super) fn print(text: &str) -> ExitCode {
+    exit_code(write(text))
+}
+
+/// The exit code of a command that has nothing to do but to write `text`: success also where the reader has read enough.
+pub(super) fn exit_code(written: Result<(), OutputError>) -> ExitCode {
+    match written {
+        Ok(()) | Err(OutputError::Closed) => ExitCode::SUCCESS,
         Err(error) => {
-            // stderr may be closed too, which `eprintln` would answer with a panic.
-            let _ = writeln!(std::io::stderr(), "koregate: the output cannot be written: {error}");
+            complain(&format_args!("koregate: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line to standard error. There is nowhere to report that this failed.
+pub fn complain(message: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{message}");
+}
+
+/// Prints the help, the version, or what is wrong with a command line.
+pub fn print_clap_message(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    if error.use_stderr() {
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    exit_code(printed.map_err(OutputError::from))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A writer that fails.
-    struct Failing(ErrorKind);
-
-    impl Write for Failing {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(self.0.into())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
-    fn only_a_closed_pipe_is_no_failure() {
-        let mut written = Vec::new();
-        assert_eq!(print_to(&mut written, "text\n"), ExitCode::SUCCESS);
-        assert_eq!(written, b"text\n");
-        assert_eq!(print_to(&mut Failing(ErrorKind::BrokenPipe), "text"), ExitCode::SUCCESS);
-        assert_eq!(print_to(&mut Failing(ErrorKind::StorageFull), "text"), ExitCode::FAILURE);
+    fn closed_pipe_is_success_and_full_disk_is_not() {
+        for (kind, code) in [(ErrorKind::BrokenPipe, ExitCode::SUCCESS), (ErrorKind::StorageFull, ExitCode::FAILURE)] {
+            assert_eq!(exit_code(Err(io::Error::from(kind).into())), code, "{kind}");
+        }
+        assert_eq!(exit_code(Ok(())), ExitCode::SUCCESS);
     }
 }

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output;
 use super::service_manager::{ServiceState, notify};
 use crate::clock::Clock;
-use crate::config::{Config, process_environment};
-use crate::server::Gateway;
+use crate::config::{Config, RedisUrl, process_environment};
+use crate::server::{Gateway, preflight};
+use crate::units::print_size;
 
 /// The flags of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,14 +24,16 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or Ctrl-C, then drains. The exit code is 2 if the configuration is at fault, 1 if the gateway
 /// cannot start, and 0 after a drain, whether or not all answers ended in time.
 pub async fn run(args: ServeArgs) -> ExitCode {
-    let config = match Config::load(args.config.as_deref(), process_environment()) {
+    let clock = Clock::system();
+    let loaded = Config::load(args.config.as_deref(), process_environment());
+    let config = match loaded.and_then(|config| preflight(&config, &clock).map(|()| config)) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
+            output::complain(&error);
             return ExitCode::from(2);
         }
     };
-    match serve(&config).await {
+    match serve(&config, clock).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -37,11 +42,12 @@ pub async fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, clock: Clock) -> anyhow::Result<()> {
     let mut stop = stop_signal()?;
     // A handled signal does not end the process.
     let mut hang_up = signal(SignalKind::hangup())?;
-    let gateway = Gateway::start(config, Clock::system()).await?;
+    announce(config);
+    let gateway = Gateway::start(config, clock).await?;
     notify(ServiceState::Ready);
     let ignore_hang_ups = async {
         while hang_up.recv().await.is_some() {
@@ -60,6 +66,28 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         () = stop.recv() => {}
     }
     Ok(())
+}
+
+/// Logs what starts: the version, the listeners, the accounts and the tiers of the cache.
+fn announce(config: &Config) {
+    let Config { server, accounts, callers, cache, upstream, .. } = config;
+    let accounts = accounts.iter().map(|account| &*account.account_id).collect::<Vec<_>>().join(", ");
+    let disk = cache.disk.as_ref().map(|disk| format!("{} at {}", print_size(disk.size), disk.path.display()));
+    let redis = cache.redis.as_ref().and_then(|redis| RedisUrl::parse(redis.url.expose_secret()).ok());
+    let redis = redis.map(|url| url.nodes.iter().map(|(host, port)| format!("{host}:{port}")).collect::<Vec<_>>());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %server.listen,
+        tls = server.tls.is_some(),
+        admin_listen = %server.admin_listen,
+        upstream = %upstream.base_url,
+        accounts,
+        callers = callers.len(),
+        memory = print_size(cache.memory),
+        disk,
+        redis = redis.map(|nodes| nodes.join(", ")),
+        "starting"
+    );
 }
 
 /// Stream of SIGTERM and Ctrl-C.

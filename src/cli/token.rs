@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::output::print;
+use super::output;
 use crate::clock::Clock;
 use crate::config;
 use crate::config::{AccountConfig, Config};
@@ -40,7 +40,7 @@ pub fn run(args: &TokenArgs) -> ExitCode {
         Some("-") => {
             let mut text = String::new();
             if let Err(error) = std::io::stdin().read_to_string(&mut text) {
-                eprintln!("the token cannot be read from stdin: {error}");
+                output::complain(&format_args!("the token cannot be read from stdin: {error}"));
                 return ExitCode::FAILURE;
             }
             Some(text)
@@ -49,11 +49,13 @@ pub fn run(args: &TokenArgs) -> ExitCode {
     };
     match mint_or_explain(args, token.as_deref(), environment, Clock::system().now()) {
         Ok(Output { stdout, stderr }) => {
-            eprint!("{stderr}");
-            print(&stdout)
+            if !stderr.is_empty() {
+                output::complain(&stderr.trim_end());
+            }
+            output::print(&stdout)
         }
         Err(Failure { code, message }) => {
-            eprintln!("{message}");
+            output::complain(&message);
             ExitCode::from(code)
         }
     }

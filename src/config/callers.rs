@@ -1,5 +1,6 @@
 //! `[[callers]]`: keys, defaults and checks; its types are in `types`.
 
+pub(super) mod cache_control;
 pub(super) mod types;
 
 use std::collections::HashSet;
@@ -8,8 +9,20 @@ use std::num::NonZeroU32;
 use super::parse::Keyword;
 use super::table_reader::TableReader;
 use super::value_tree::{ConfigNode, Value};
-use super::{AccountConfig, CallerConfig, CallerLimits, LimitMode, NamePatterns, PriorityClass, keys, parse};
+use super::{
+    AccountConfig, CacheControlGrants, CacheDirective, CallerConfig, CallerLimits, LimitMode, NamePatterns,
+    PriorityClass, keys, parse,
+};
 use crate::hex;
+
+impl Keyword for CacheDirective {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[
+        (Self::OnlyIfCached.name(), Self::OnlyIfCached),
+        (Self::NoCache.name(), Self::NoCache),
+        (Self::MaxAge.name(), Self::MaxAge),
+        (Self::MaxStale.name(), Self::MaxStale),
+    ];
+}
 
 impl Keyword for LimitMode {
     const KEYWORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("shadow", Self::Shadow)];
@@ -63,6 +76,7 @@ fn caller(
     check_accounts(&mut table, &accounts, known);
     let streams = table.value_or("streams", NamePatterns::All, parse::names);
     let weight = table.value_or("weight", 1, parse::integer(1..=u32::MAX));
+    let cache_control = table.value_or("cache_control", CacheControlGrants::default(), cache_directives);
     let max_priority = table.value_or("max_priority", PriorityClass::Interactive, parse::keyword);
     let not_after = table.optional("not_after", parse::date);
     let limits = limits(&mut table);
@@ -74,6 +88,7 @@ fn caller(
         accounts,
         streams,
         weight,
+        cache_control,
         max_priority,
         not_after,
         limits: limits?,
@@ -130,6 +145,17 @@ fn check_accounts(table: &mut TableReader<'_>, accounts: &NamePatterns, known: O
         };
         table.report("accounts", message);
     }
+}
+
+/// A list of directives, which may be empty.
+fn cache_directives(node: &ConfigNode) -> Result<CacheControlGrants, String> {
+    const EXPECTED: &str = "write a list of \"only-if-cached\", \"no-cache\", \"max-age\" and \"max-stale\"";
+    let node = node.clone().structured().map_err(|message| format!("{message}; {EXPECTED}"))?;
+    let Value::Array(items) = &node.value else { return Err(format!("is {}; {EXPECTED}", node.kind())) };
+    let directives = items.iter().map(parse::keyword).collect::<Result<Vec<CacheDirective>, _>>();
+    directives
+        .map(|directives| CacheControlGrants::new(&directives))
+        .map_err(|message| format!("a directive {message}"))
 }
 
 const DIGEST_EXPECTED: &str =

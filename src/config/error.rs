@@ -2,8 +2,11 @@
 //!
 //! A message may quote a value, except of keys that may contain a secret: see `secret` and `url`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+use super::keys::variable_name;
 
 /// The place where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +62,61 @@ impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, key, message } = self;
         if key.is_empty() { write!(f, "{origin}: {message}") } else { write!(f, "{origin}: {key}: {message}") }
+    }
+}
+
+/// Where the keys of a configuration were written, for faults that are found after it was loaded.
+#[derive(Clone, Debug, Default)]
+pub struct KeyOrigins {
+    /// The keys that are written somewhere, by their dotted names.
+    pub(super) written: BTreeMap<String, Origin>,
+    /// The file, if there is one.
+    pub(super) file: Option<Arc<str>>,
+}
+
+impl KeyOrigins {
+    /// The place where `key` is written, or where it would be written if it is absent.
+    fn of(&self, key: &str) -> Origin {
+        let absent = || match &self.file {
+            Some(path) => Origin::File { path: path.clone(), line: None },
+            None => Origin::Variable(variable_name(key).into()),
+        };
+        self.written.get(key).cloned().unwrap_or_else(absent)
+    }
+
+    /// The error of a configuration with these faults; `Ok` without any.
+    ///
+    /// # Errors
+    /// If there is a fault.
+    pub fn refuse(&self, faults: Vec<KeyFault>) -> Result<(), ConfigError> {
+        let problem =
+            |KeyFault { key, message }: KeyFault| ConfigProblem { origin: self.of(key), key: key.to_owned(), message };
+        let problems: Vec<_> = faults.into_iter().map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::new(problems)) }
+    }
+}
+
+/// A key whose value cannot be used on this machine, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFault {
+    /// The dotted key.
+    pub key: &'static str,
+    /// The reason, without secrets.
+    pub message: String,
+}
+
+/// Context of an error that says which key is at fault, for [`anyhow::Error::context`].
+#[derive(Clone, Debug)]
+pub struct FaultyKey {
+    /// The dotted key.
+    pub key: &'static str,
+    /// Subject of the fault, such as the path.
+    pub subject: String,
+}
+
+impl fmt::Display for FaultyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.subject)
     }
 }
 

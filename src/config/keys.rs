@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 81] = [
+pub(super) const ALL_KEYS: [&str; 86] = [
     "server",
     "listen",
     "admin_listen",
@@ -64,8 +64,12 @@ pub(super) const ALL_KEYS: [&str; 81] = [
     "chunk",
     "max_span",
     "queue_timeout",
+    "max_wait",
     "interactive_reserve",
     "state_file",
+    "jobs",
+    "per_caller",
+    "keep_for",
     "cache",
     "memory",
     "disk",
@@ -84,6 +88,7 @@ pub(super) const ALL_KEYS: [&str; 81] = [
     "api_key_sha256",
     "requests_per_minute",
     "weight",
+    "cache_control",
     "certificate_san",
     "max_priority",
     "not_after",

@@ -6,6 +6,7 @@
 //! - `parse` parses single values; durations are written `"30s"`, `"24h"`, `"400d"`, sizes `"256MiB"`
 //!   (see `units`),
 //! - `validate`, `accounts` and `callers` define the keys, their defaults, and the checks between keys,
+//! - `callers::cache_control` is what callers may demand of cached data,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` parses URLs, also of Redis and of proxies,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
@@ -40,8 +41,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use self::callers::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::callers::types::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
-pub use self::error::ConfigError;
+pub use self::error::{ConfigError, FaultyKey, KeyFault, KeyOrigins};
 pub use self::load::process_environment;
 pub use self::series_settings::{SeriesSettings, WindowSettings};
 pub use self::url::redis::{RedisKind, RedisUrl};
@@ -65,8 +67,12 @@ pub struct Config {
     pub quota: QuotaConfig,
     /// The memory and Redis tiers of the cache.
     pub cache: CacheConfig,
+    /// Requests that are answered later.
+    pub jobs: JobsConfig,
     /// The callers; empty only if `server.listen` is on loopback.
     pub callers: Vec<CallerConfig>,
+    /// Where the keys were written.
+    pub origins: KeyOrigins,
 }
 
 /// `[server]`
@@ -297,10 +303,21 @@ pub struct WindowConfig {
 pub struct QuotaConfig {
     /// The longest that a request waits for the quota without receiving a page.
     pub queue_timeout: Duration,
+    /// The longest that a request may ask to wait instead (`Prefer: wait`); whole seconds.
+    pub max_wait: Duration,
     /// The share of each limit that background work does not use, from 0 to 0.9.
     pub interactive_reserve: f64,
     /// The file that records calls before they are made; `None` keeps them in memory only.
     pub state_file: Option<PathBuf>,
+}
+
+/// `[jobs]`
+#[derive(Clone, Copy, Debug)]
+pub struct JobsConfig {
+    /// Maximum unfinished jobs of each caller; zero refuses all.
+    pub per_caller: u32,
+    /// How long a finished job is kept; whole seconds.
+    pub keep_for: Duration,
 }
 
 /// `[cache]`

@@ -25,7 +25,7 @@ impl Config {
     /// TOML with every key in effect, defaults included. Secrets and the password of Redis are printed as `[redacted]`,
     /// and digests of API keys as their first eight digits, so the text does not load as it is.
     pub fn render(&self) -> String {
-        let Self { server, admin, upstream, accounts, window, quota, cache, callers } = self;
+        let Self { server, admin, upstream, accounts, window, quota, jobs, cache, callers, origins: _ } = self;
         let mut out = TomlWriter(String::new());
 
         out.line("[server]");
@@ -71,11 +71,16 @@ impl Config {
 
         out.line("\n[quota]");
         out.key("queue_timeout", text(print_duration(quota.queue_timeout)));
+        out.key("max_wait", text(print_duration(quota.max_wait)));
         // `{:?}` prints zero as the float `0.0`.
         out.key("interactive_reserve", format!("{:?}", quota.interactive_reserve));
         if let Some(file) = &quota.state_file {
             out.key("state_file", path(file));
         }
+
+        out.line("\n[jobs]");
+        out.key("per_caller", jobs.per_caller);
+        out.key("keep_for", text(print_duration(jobs.keep_for)));
 
         out.line("\n[cache]");
         out.key("memory", text(print_size(cache.memory)));
@@ -168,6 +173,7 @@ impl TomlWriter {
             accounts,
             streams,
             weight,
+            cache_control,
             max_priority,
             not_after,
             limits,
@@ -186,6 +192,7 @@ impl TomlWriter {
         self.key("streams", names(streams));
         self.caller_limits(limits);
         self.key("weight", weight);
+        self.key("cache_control", list(cache_control.names().map(text)));
         self.key("max_priority", text(max_priority.keyword()));
         if let Some(not_after) = not_after {
             self.key("not_after", text(not_after));

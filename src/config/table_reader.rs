@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::{fs, io};
 
-use super::error::{ConfigProblem, Origin};
+use super::error::{ConfigProblem, KeyOrigins, Origin};
 use super::keys;
 use super::keys::variable_name;
 use super::parse::ValueParser;
@@ -19,6 +19,8 @@ pub(super) struct LoadContext {
     /// Reads a file that `{ file = "…" }` names.
     pub(super) read_file: fn(&str) -> io::Result<String>,
     problems: RefCell<Vec<ConfigProblem>>,
+    /// The places of the keys that were read.
+    origins: RefCell<KeyOrigins>,
     /// The schema of the keys that are read; `None` outside of [`Config::schema`](super::Config::schema).
     schema: Option<RefCell<SchemaTree>>,
 }
@@ -26,7 +28,13 @@ pub(super) struct LoadContext {
 impl LoadContext {
     /// A context without problems.
     pub(super) fn new(environment: BTreeMap<String, String>) -> Self {
-        Self { environment, read_file: |path| fs::read_to_string(path), problems: RefCell::default(), schema: None }
+        Self {
+            environment,
+            read_file: |path| fs::read_to_string(path),
+            problems: RefCell::default(),
+            origins: RefCell::default(),
+            schema: None,
+        }
     }
 
     /// A context in which readers describe the keys that they read, and take every table as present.
@@ -42,6 +50,22 @@ impl LoadContext {
     /// Adds a problem of `key`, written at `origin`.
     pub(super) fn report(&self, origin: Origin, key: String, message: impl Into<String>) {
         self.problems.borrow_mut().push(ConfigProblem { origin, key, message: message.into() });
+    }
+
+    /// The places of the keys that were read so far.
+    pub(super) fn origins(&self) -> KeyOrigins {
+        self.origins.borrow().clone()
+    }
+
+    /// Notes the file, and the place of each key that is read.
+    fn note_origin(&self, key: String, origin: &Origin) {
+        let mut origins = self.origins.borrow_mut();
+        if let Origin::File { path, .. } = origin {
+            origins.file.get_or_insert_with(|| path.clone());
+        }
+        if !key.is_empty() {
+            origins.written.insert(key, origin.clone());
+        }
     }
 
     /// The number of problems found so far.
@@ -75,6 +99,7 @@ impl<'a> TableReader<'a> {
     pub(super) fn new(context: &'a LoadContext, path: String, node: ConfigNode) -> Self {
         let problems_before = context.problem_count();
         let origin = node.origin.clone();
+        context.note_origin(path.clone(), &origin);
         let table = match node.structured() {
             Ok(ConfigNode { value: Value::Table(table), .. }) => Ok(table),
             Ok(other) => Err(format!("is {}; it must be a table", other.kind())),
@@ -161,6 +186,9 @@ impl<'a> TableReader<'a> {
     pub(super) fn take(&mut self, key: &'static str) -> Option<ConfigNode> {
         debug_assert!(keys::ALL_KEYS.contains(&key), "{key} is missing in ALL_KEYS");
         let node = self.table.remove(key);
+        if let Some(node) = &node {
+            self.context.note_origin(self.path_of(key), &node.origin);
+        }
         self.read_keys.push((key, node.as_ref().map(|node| node.origin.clone())));
         node
     }

@@ -11,13 +11,15 @@ use secrecy::ExposeSecret as _;
 use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
-    AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, QuotaConfig, RedisConfig, ServerConfig, ServerLimits,
-    ServerTlsConfig, UpstreamConfig, accounts, callers, parse, url, window_settings,
+    AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, JobsConfig, QuotaConfig, RedisConfig, ServerConfig,
+    ServerLimits, ServerTlsConfig, UpstreamConfig, accounts, callers, parse, url, window_settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
+/// Least bytes of a secret from which a key of AES-256 is derived.
+const MIN_ENCRYPTION_KEY_BYTES: usize = 32;
 
 /// The configuration of the tree at `root`. Problems are reported to `context`; if there are any, the result is `None`
 /// or must not be used.
@@ -30,6 +32,7 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     let accounts = accounts::accounts(&mut root);
     let window = window_settings::global(root.table("window"));
     let quota = quota(root.table("quota"));
+    let jobs = jobs(root.table("jobs"));
     let cache = cache(root.table("cache"));
     let client_certificates = server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let callers = callers::callers(&mut root, accounts.as_deref(), client_certificates);
@@ -45,7 +48,8 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     }
     server_table.finish();
     root.finish();
-    Some(Config { server, admin, upstream, accounts: accounts?, window, quota, cache: cache?, callers: callers? })
+    let (accounts, cache, callers, origins) = (accounts?, cache?, callers?, context.origins());
+    Some(Config { server, admin, upstream, accounts, window, quota, cache, jobs, callers, origins })
 }
 
 fn server(table: &mut TableReader<'_>) -> ServerConfig {
@@ -112,12 +116,22 @@ fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {
 fn quota(mut table: TableReader<'_>) -> QuotaConfig {
     let quota = QuotaConfig {
         queue_timeout: table.value_or("queue_timeout", 30 * SECOND, parse::duration),
+        max_wait: table.value_or("max_wait", 5 * MINUTE, parse::whole_seconds),
         // With a reserve of 1, background work would never be done.
         interactive_reserve: table.value_or("interactive_reserve", 0.2, parse::share(0.0..=0.9)),
         state_file: table.optional("state_file", parse::path),
     };
     table.finish();
     quota
+}
+
+fn jobs(mut table: TableReader<'_>) -> JobsConfig {
+    let jobs = JobsConfig {
+        per_caller: table.value_or("per_caller", 100, parse::integer(0..=100_000)),
+        keep_for: table.value_or("keep_for", 60 * MINUTE, parse::whole_seconds),
+    };
+    table.finish();
+    jobs
 }
 
 fn cache(mut table: TableReader<'_>) -> Option<CacheConfig> {
@@ -145,6 +159,11 @@ fn disk(mut table: TableReader<'_>) -> Option<DiskConfig> {
 fn encryption_keys(table: &mut TableReader<'_>) -> EncryptionKeys {
     let (current, previous) =
         (table.optional_secret("encryption_key"), table.optional_secret("previous_encryption_key"));
+    for (key, secret) in [("encryption_key", &current), ("previous_encryption_key", &previous)] {
+        if secret.as_ref().is_some_and(|secret| secret.expose_secret().len() < MIN_ENCRYPTION_KEY_BYTES) {
+            table.report(key, "has less than 32 bytes, so it can be guessed; make one with `openssl rand -hex 32`");
+        }
+    }
     if previous.is_some() && current.is_none() && table.is_faultless() {
         table.report("previous_encryption_key", "is of no use without `encryption_key`");
     }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use tracing::Span;
 
 use super::auth::AuthenticatedCaller;
+use super::logged_head::LoggedHead;
 use super::request_id::RequestId;
 use crate::api::{FinalCounts, Progress, Report};
 use crate::problem::ProblemType;
 use crate::telemetry;
-use crate::telemetry::{RequestCalls, RequestRecord};
+use crate::telemetry::{RequestCalls, RequestRecord, RequestTimes};
 
 /// Flag for the end of `server.drain_timeout`: answers dropped after it were cut off by the gateway and not by their
 /// clients. Cheap to clone; all clones share the flag.
@@ -51,6 +52,7 @@ pub(super) struct AccessRecord {
     pub(super) span: Span,
     /// The authenticated caller, if any.
     pub(super) authenticated: Option<AuthenticatedCaller>,
+    facts: LoggedHead,
     drain_timeout: DrainTimeout,
     head: Option<Head>,
     is_reported: bool,
@@ -81,10 +83,20 @@ impl AccessRecord {
         arrived_at: Instant,
         id: RequestId,
         span: Span,
-        authenticated: Option<AuthenticatedCaller>,
+        facts: LoggedHead,
         drain_timeout: DrainTimeout,
     ) -> Box<Self> {
-        Box::new(Self { arrived_at, id, span, authenticated, drain_timeout, head: None, is_reported: false })
+        telemetry::request_begun();
+        Box::new(Self {
+            arrived_at,
+            id,
+            span,
+            authenticated: None,
+            facts,
+            drain_timeout,
+            head: None,
+            is_reported: false,
+        })
     }
 
     /// Records the head of the answer.
@@ -120,19 +132,25 @@ impl AccessRecord {
             Ending::Dropped => ("client_closed", None),
         };
         let _in_span = self.span.enter();
-        telemetry::request(&RequestRecord {
-            caller: self.authenticated.as_ref().map_or("-", |authenticated| &authenticated.caller.name),
-            account: report.map_or("-", |report| &report.account),
-            stream: report.map_or("-", |report| &report.stream),
-            is_window: report.is_some_and(Report::is_window),
-            outcome,
-            status: self.head.as_ref().map(|head| head.status),
-            problem: abort_reason.or(problem),
-            items,
-            bytes,
-            calls: RequestCalls { made: calls, saved },
-            time_to_first_byte: self.head.as_ref().map(|head| head.ready_after),
-            took: self.arrived_at.elapsed(),
+        self.facts.with(|asked| {
+            telemetry::request(&RequestRecord {
+                caller: self.authenticated.as_ref().map_or("-", |authenticated| &authenticated.caller.name),
+                account: report.map_or("-", |report| &report.account),
+                stream: report.map_or("-", |report| &report.stream),
+                is_window: report.is_some_and(Report::is_window),
+                outcome,
+                status: self.head.as_ref().map(|head| head.status),
+                problem: abort_reason.or(problem),
+                items,
+                bytes,
+                calls: RequestCalls { made: calls, saved },
+                asked,
+                times: RequestTimes {
+                    waited: self.facts.waited.total(),
+                    first_byte: self.head.as_ref().map(|head| head.ready_after),
+                    last_byte: self.arrived_at.elapsed(),
+                },
+            });
         });
     }
 }

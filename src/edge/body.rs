@@ -102,6 +102,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::edge::DrainTimeout;
     use crate::edge::access::Content as Answered;
+    use crate::edge::logged_head::LoggedHead;
     use crate::edge::request_id::RequestId;
     use crate::problem::ProblemType;
 
@@ -148,7 +149,8 @@ mod tests {
                 drain_timeout.expire();
             }
             let id = RequestId::of(&HeaderMap::new(), now);
-            let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), None, drain_timeout);
+            let facts = LoggedHead::of(&http::Request::new(()), None);
+            let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), facts, drain_timeout);
             record.set_head(404, Answered::Problem(ProblemType::NotFound, "no such path".to_owned()));
             use_body(EdgeBody::new(Either::Right(Full::from(text)), record, head_only));
         });

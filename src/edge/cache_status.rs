@@ -18,7 +18,7 @@ use crate::quota::QuotaError;
 use crate::token::TokenError;
 use crate::upstream::UpstreamError;
 
-/// What is known of the call that has failed.
+/// Knowledge of the failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FailedCall {
     /// No call has failed; whether others were made is not known.

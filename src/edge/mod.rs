@@ -5,13 +5,17 @@ mod auth;
 mod body;
 mod cache_status;
 mod hosts;
+mod logged_head;
+mod openapi;
 mod problem;
 mod rate_limit;
 mod rate_limit_headers;
 mod request_id;
 mod response_future;
+mod trace_context;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,6 +29,7 @@ use tower::{Layer, Service};
 
 use self::access::AccessRecord;
 use self::auth::AuthenticatedCaller;
+use self::logged_head::LoggedHead;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
 use crate::clock::Clock;
@@ -34,7 +39,7 @@ pub use self::access::DrainTimeout;
 pub use self::auth::{Callers, PeerCertificate, bearer_token};
 pub use self::body::EdgeBody;
 pub use self::hosts::{AllowedHosts, HeadError};
-pub use self::problem::EdgeError;
+pub use self::problem::{EdgeError, problem_document};
 pub use self::response_future::ResponseFuture;
 
 /// The outermost stage, between the connection and the API stage. Cheap to clone; all clones share the same state.
@@ -78,7 +83,7 @@ impl<S> Layer<S> for EdgeLayer {
     type Service = EdgeStage<S>;
 
     fn layer(&self, below: S) -> EdgeStage<S> {
-        EdgeStage { edge: self.0.clone(), below }
+        EdgeStage { edge: self.0.clone(), below, peer: None }
     }
 }
 
@@ -87,6 +92,15 @@ impl<S> Layer<S> for EdgeLayer {
 pub struct EdgeStage<S> {
     edge: Arc<Edge>,
     below: S,
+    peer: Option<SocketAddr>,
+}
+
+impl<S> EdgeStage<S> {
+    /// The same stage for the connections of `peer`, which the access log names.
+    #[must_use]
+    pub fn with_peer(self, peer: SocketAddr) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
 }
 
 impl<S, B> Service<Request<B>> for EdgeStage<S>
@@ -103,15 +117,17 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Self { edge, below } = self;
+        let Self { edge, below, peer } = self;
         let arrived_at = Instant::now();
         let id = RequestId::of(request.headers(), || edge.clock.now());
-        let span = tracing::info_span!("request", request_id = id.as_str());
+        let trace_id = trace_context::trace_id(request.headers());
+        let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
+        let facts = LoggedHead::of(&request, *peer);
         let checked = edge.hosts.check(&request);
         let head_only = *request.method() == Method::HEAD;
-        if checked.is_ok() && is_page_path(request.uri().path()) {
-            let record = AccessRecord::new(arrived_at, id, span, None, edge.drain_timeout.clone());
-            return ResponseFuture::ready(record, head_only, problem_page(&request));
+        if checked.is_ok() && is_public(request.uri().path()) {
+            let record = AccessRecord::new(arrived_at, id, span, facts, edge.drain_timeout.clone());
+            return ResponseFuture::ready(record, head_only, public_document(&request));
         }
         let (authenticated, admitted) = match checked {
             Ok(()) => {
@@ -124,7 +140,9 @@ where
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*limit_status);
         }
-        let record = AccessRecord::new(arrived_at, id, span.clone(), authenticated, edge.drain_timeout.clone());
+        request.extensions_mut().insert(facts.waited.clone());
+        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.drain_timeout.clone());
+        record.authenticated = authenticated;
         if let Err(error) = admitted {
             return ResponseFuture::ready(record, head_only, Err(error));
         }
@@ -139,12 +157,20 @@ where
     }
 }
 
-/// The page of a problem type, which anyone may read: the documents that refer to it are also sent without a key.
-fn problem_page<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, EdgeError> {
+/// Whether anyone may read the path: the pages of problem types, because the documents that refer to them are also sent
+/// without a key, and the description of the interface.
+fn is_public(path: &str) -> bool {
+    is_page_path(path) || path == openapi::PATH
+}
+
+/// The answer at a public path.
+fn public_document<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, EdgeError> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(ApiError::MethodNotAllowed { allowed: &["GET", "HEAD"] }.into());
     }
-    page(request.uri().path()).ok_or(EdgeError::Api(ApiError::NotFound))
+    let path = request.uri().path();
+    let document = if path == openapi::PATH { Some(openapi::document()) } else { page(path) };
+    document.ok_or(EdgeError::Api(ApiError::NotFound))
 }
 
 #[cfg(test)]
@@ -168,6 +194,7 @@ mod tests {
             accounts: NamePatterns::All,
             streams: NamePatterns::All,
             weight,
+            cache_control: config::CacheControlGrants::default(),
             max_priority: config::PriorityClass::Interactive,
             not_after: None,
             limits: config::CallerLimits { requests_per_minute, ..Default::default() },
@@ -192,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn problem_page_is_served_without_a_key() {
+    async fn public_document_is_served_without_a_key() {
         let below = service_fn(|_: Request<Full<Bytes>>| async { Err::<Answer, ApiError>(ApiError::NotFound) });
         let caller = caller(b"other", 1);
         let edge = layer(&[caller]).layer(below);
@@ -203,6 +230,9 @@ mod tests {
             ("GET", "/koregate/v1/problems/", 200, "text/html; charset=utf-8"),
             ("GET", "/koregate/v1/problems/nothing", 404, "application/problem+json"),
             ("POST", path, 405, "application/problem+json"),
+            ("GET", openapi::PATH, 200, "application/json"),
+            ("HEAD", openapi::PATH, 200, "application/json"),
+            ("POST", openapi::PATH, 405, "application/problem+json"),
             ("GET", "/koregate/v1/usage", 401, "application/problem+json"),
         ] {
             let request = Request::builder().method(method).uri(path).header("host", "any");

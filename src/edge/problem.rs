@@ -19,6 +19,7 @@ use super::hosts::HeadError;
 use super::rate_limit_headers::{CALLER_POLICY, upstream_policy};
 use crate::api::{ApiError, FailedWindow};
 use crate::cache::CacheError;
+use crate::jobs::JobError;
 use crate::paging::PagingError;
 use crate::problem::{Problem, ProblemType};
 use crate::quota::{Exhausted, QuotaError};
@@ -89,8 +90,23 @@ fn classify_api(error: &ApiError) -> (ProblemType, Option<Duration>) {
         ApiError::MethodNotAllowed { .. } => (ProblemType::MethodNotAllowed, None),
         ApiError::UnsupportedMediaType => (ProblemType::UnsupportedMediaType, None),
         ApiError::Forbidden => (ProblemType::Forbidden, None),
+        ApiError::Job(error) => classify_job(error),
         ApiError::Window(failed) => classify_cache(&failed.error),
     }
+}
+
+fn classify_job(error: &JobError) -> (ProblemType, Option<Duration>) {
+    match error {
+        JobError::NotFound => (ProblemType::NotFound, None),
+        JobError::TooMany { .. } => (ProblemType::TooManyRequests, Some(Duration::from_secs(10))),
+        JobError::Unreachable | JobError::Draining => (ProblemType::Overloaded, Some(Duration::from_secs(5))),
+    }
+}
+
+/// The problem document of a window that could not be fetched, without the id of a request.
+pub fn problem_document(error: &CacheError) -> serde_json::Value {
+    let document = Problem::new(classify_cache(error).0, &error.to_string()).to_json();
+    serde_json::from_slice(&document).unwrap_or_default()
 }
 
 fn classify_cache(error: &CacheError) -> (ProblemType, Option<Duration>) {
@@ -100,6 +116,7 @@ fn classify_cache(error: &CacheError) -> (ProblemType, Option<Duration>) {
         CacheError::TooManyFetches { retry_after } => (ProblemType::Overloaded, Some(*retry_after)),
         CacheError::FetchLost | CacheError::Damaged(_) => (ProblemType::Internal, None),
         CacheError::PinnedMemoryFull => (ProblemType::Overloaded, Some(Duration::from_secs(10))),
+        CacheError::NotCached => (ProblemType::NotCached, None),
         CacheError::ItemsMoving => (ProblemType::UpstreamFailed, None),
         CacheError::TooLargeToBuffer { .. } => (ProblemType::WindowTooLarge, None),
         CacheError::FractionOfSecond => (ProblemType::BadRequest, None),
@@ -310,7 +327,11 @@ mod tests {
             ),
             (quota(QuotaError::Cordoned), (503, Some("60".to_owned()))),
             (EdgeError::Api(CacheError::TooLargeToBuffer { limit: 1 }.into()), (400, None)),
+            (EdgeError::Api(CacheError::NotCached.into()), (504, None)),
             (EdgeError::Api(ApiError::BadFilter { name: "channels" }), (400, None)),
+            (EdgeError::Api(ApiError::Job(JobError::NotFound)), (404, None)),
+            (EdgeError::Api(ApiError::Job(JobError::TooMany { limit: 1 })), (429, Some("10".to_owned()))),
+            (EdgeError::Api(ApiError::Job(JobError::Draining)), (503, Some("5".to_owned()))),
             (upstream(UpstreamError::Timeout), (504, None)),
             (upstream(UpstreamError::Connect), (502, None)),
             (upstream(UpstreamError::Unauthorized { message: None }), (502, None)),

@@ -18,7 +18,7 @@ use super::{problem, rate_limit_headers};
 use crate::api::{Answer, ApiError};
 use crate::request::UpstreamLimits;
 
-/// What is answered.
+/// The answer.
 enum Reply {
     Answer(Answer),
     ProblemPage(Response<Full<Bytes>>),

@@ -50,6 +50,8 @@ pub(crate) enum ProblemType {
     ReplicasDiffer,
     /// Kore did not answer in time.
     UpstreamTimeout,
+    /// The caller wants nothing to be fetched, and not all is cached.
+    NotCached,
     /// Admin listener: too many purges wait to be repeated.
     TooManyRepeats,
     /// Admin listener: a purge has not reached Redis and the other replicas.
@@ -59,9 +61,9 @@ pub(crate) enum ProblemType {
 /// The page of a type, and the example on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PageText {
-    /// What has happened.
+    /// The event.
     pub(super) meaning: &'static str,
-    /// What the sender of the request should do.
+    /// The advice to the sender of the request.
     pub(super) remedy: &'static str,
     /// The `detail` of the example.
     pub(super) detail: &'static str,
@@ -69,7 +71,7 @@ pub(super) struct PageText {
 
 impl ProblemType {
     /// All types, in the order of their statuses; those of the admin listener last.
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::InvalidArguments,
         Self::WindowTooLarge,
@@ -91,6 +93,7 @@ impl ProblemType {
         Self::Overloaded,
         Self::ReplicasDiffer,
         Self::UpstreamTimeout,
+        Self::NotCached,
         Self::TooManyRepeats,
         Self::PurgedHereOnly,
     ];
@@ -119,6 +122,7 @@ impl ProblemType {
             Self::Overloaded => "overloaded",
             Self::ReplicasDiffer => "replicas_differ",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::NotCached => "not_cached",
             Self::TooManyRepeats => "too_many_repeats",
             Self::PurgedHereOnly => "purged_here_only",
         }
@@ -156,7 +160,7 @@ impl ProblemType {
             | Self::ReplicasDiffer
             | Self::TooManyRepeats
             | Self::PurgedHereOnly => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -193,6 +197,7 @@ impl ProblemType {
             Self::Overloaded => "koregate is overloaded",
             Self::ReplicasDiffer => "The replicas are configured differently",
             Self::UpstreamTimeout => "Kore did not answer in time",
+            Self::NotCached => "Not all of the window is cached",
             Self::TooManyRepeats => "Too many purges wait to be repeated",
             Self::PurgedHereOnly => "Only this replica has purged",
         }
@@ -330,6 +335,12 @@ impl ProblemType {
                 "Kore did not answer a call within upstream.timeout. koregate has tried again already.",
                 "Try again later.",
                 "the upstream did not answer in time",
+            ),
+            Self::NotCached => (
+                "The request has Cache-Control: only-if-cached, and a part of the window is not cached. No upstream \
+                 call was made.",
+                "Send the request without only-if-cached if the window may cost calls.",
+                "not all of the window is cached, and the request allows no call",
             ),
             Self::TooManyRepeats => (
                 "As many purges as koregate keeps wait for their repetition. Nothing was purged.",

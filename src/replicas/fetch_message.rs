@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::request::{Filter, KnownFilter, Priority, QueueWait, Requester, Series};
-use crate::window::{Interval, Timestamp};
+use crate::window::{FreshnessDemand, Interval, Timestamp};
 
 /// Bytes that are percent-encoded in a text, so that any bytes can be restored from it.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
@@ -123,9 +123,59 @@ pub struct RemoteFetch {
     pub queue_wait: QueueWait,
     /// The last purge of the account that the requester knew of: data of earlier runs is not wanted.
     pub epoch: u64,
+    /// What the request asks for beside its window.
+    #[serde(default, skip_serializing_if = "FetchTerms::is_default")]
+    pub terms: FetchTerms,
+}
+
+/// What the request of a remote fetch asks for beside its window. A leader that does not know a member ignores it: then
+/// data serves that is fresh by its own policy, and the wait is the configured one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchTerms {
+    /// The greatest age of cached open data, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// Whether no cached data serves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refetch: bool,
+    /// How long the request waits for the quota, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_ms: Option<u64>,
+}
+
+impl FetchTerms {
+    /// The terms of a request with this demand, that waits for the quota for as long as `queue_timeout` if that was set
+    /// by the request. How stale data may be is not sent: what is fetched is fresh.
+    pub fn new(demand: FreshnessDemand, queue_timeout: Option<Duration>) -> Self {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (refetch, max_age_ms) = match demand {
+            FreshnessDemand::Refetch => (true, None),
+            FreshnessDemand::Bounded { max_age: Duration::MAX, .. } => (false, None),
+            FreshnessDemand::Bounded { max_age, .. } => (false, Some(milliseconds(max_age))),
+        };
+        Self { max_age_ms, refetch, queue_timeout_ms: queue_timeout.map(milliseconds) }
+    }
+
+    /// The demand on the age of cached data.
+    pub fn freshness(self) -> FreshnessDemand {
+        if self.refetch {
+            return FreshnessDemand::Refetch;
+        }
+        let max_age = self.max_age_ms.map_or(Duration::MAX, Duration::from_millis);
+        FreshnessDemand::Bounded { max_age, max_stale: Duration::ZERO }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl RemoteFetch {
+    /// How long the request waits for the quota: `configured`, unless the request says otherwise.
+    pub fn queue_timeout(&self, configured: Duration) -> Duration {
+        self.terms.queue_timeout_ms.map_or(configured, Duration::from_millis)
+    }
+
     /// The window.
     pub fn interval(&self) -> Interval {
         Interval::new(Timestamp::from_nanos(self.interval.0), Timestamp::from_nanos(self.interval.1))

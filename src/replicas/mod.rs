@@ -27,7 +27,8 @@ pub use self::cipher::{Cipher, DecryptError};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::codec::fuzz;
 pub use self::fetch_message::{
-    ChunkRef, FetchMessage, FetchReply, FetchSettings, RemoteFetch, RemoteResult, RequesterJson, SeriesJson, WireError,
+    ChunkRef, FetchMessage, FetchReply, FetchSettings, FetchTerms, RemoteFetch, RemoteResult, RequesterJson,
+    SeriesJson, WireError,
 };
 pub use self::mailbox::{Inbox, Incoming, Mailbox, Recipient};
 pub use self::message::{Message, MessageKind, PermitMessage, PurgeMessage, QuotaMessage};

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::wait_meter::WaitMeter;
+
 /// The used part of a queue timeout, as one replica reports it to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueWait {
@@ -25,6 +27,8 @@ pub struct QueueWait {
 pub struct QueueTimeout {
     most: Duration,
     state: watch::Sender<State>,
+    begun: Instant,
+    meter: WaitMeter,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +64,18 @@ impl QueueTimeout {
     /// Starts with `waited` already used.
     pub fn of(most: Duration, QueueWait { time, pages }: QueueWait) -> Self {
         let state = State { waited: time, since: Instant::now(), under_way: 0, pages: 0, furthest: pages };
-        Self { most, state: watch::Sender::new(state) }
+        Self { most, state: watch::Sender::new(state), begun: Instant::now(), meter: WaitMeter::default() }
+    }
+
+    /// The same timeout, which adds the queueing times of calls to `meter`.
+    #[must_use]
+    pub fn metered(self, meter: WaitMeter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// A call that the request waits for was queued for `waited`, of which the time since the request began counts.
+    pub(crate) fn record_queued(&self, waited: Duration) {
+        self.meter.add(waited.min(self.begun.elapsed()));
     }
 
     /// Stops the clock: a call for the request begins.
@@ -103,6 +118,11 @@ impl QueueTimeout {
         });
     }
 
+    /// The whole timeout.
+    pub fn limit(&self) -> Duration {
+        self.most
+    }
+
     /// The used part.
     pub fn waited(&self) -> QueueWait {
         let state = self.state.borrow();
@@ -138,6 +158,18 @@ mod tests {
     use super::*;
 
     const MOST: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn meter_adds_up_what_calls_waited_since_the_request_began() {
+        let meter = WaitMeter::default();
+        advance(Duration::from_secs(5)).await;
+        let queue_timeout = QueueTimeout::new(MOST).metered(meter.clone());
+        advance(Duration::from_secs(2)).await;
+        // The call was queued before the request came.
+        queue_timeout.record_queued(Duration::from_secs(7));
+        queue_timeout.record_queued(Duration::from_millis(1500));
+        assert_eq!(meter.total(), Duration::from_millis(3500));
+    }
 
     async fn seconds(seconds: u64) {
         advance(Duration::from_secs(seconds)).await;

@@ -21,6 +21,9 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Refresh, Self::Background];
+
     /// The label in logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -206,6 +209,7 @@ impl RunWaiters {
         state.progress = Progress::Begun;
         state.calls += 1;
         state.last_wait = waited;
+        state.queue_timeouts().for_each(|queue_timeout| queue_timeout.record_queued(waited));
         true
     }
 
@@ -233,6 +237,11 @@ impl RunWaiters {
         let state = self.lock();
         let waiting = state.waiting.iter().map(|waiter| waiter.requester.clone());
         std::iter::once(self.cause.clone()).chain(waiting).collect()
+    }
+
+    /// The longest queue timeout of the waiters; zero without any.
+    pub fn longest_timeout(&self) -> Duration {
+        self.lock().queue_timeouts().map(|queue_timeout| queue_timeout.limit()).max().unwrap_or_default()
     }
 
     /// Priority of the most urgent waiter.

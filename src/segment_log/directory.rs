@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, Open
 use std::path::{Path, PathBuf};
 
 use super::types::OpenError;
+use crate::writable::check_writable;
 
 const LOCK_NAME: &str = "lock";
 const SEGMENT_EXTENSION: &str = "segment";
@@ -125,6 +126,28 @@ impl DirectoryLock {
     }
 }
 
+/// See [`SegmentLog::inspect`](super::SegmentLog::inspect).
+pub(super) fn inspect(directory: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(directory.join(LOCK_NAME)).is_ok() {
+        return Ok(());
+    }
+    inspect_ancestors(directory)
+}
+
+/// Whether files can be made in `directory`, or it can be made, with those above it that are missing.
+fn inspect_ancestors(directory: &Path) -> io::Result<()> {
+    match fs::metadata(directory) {
+        Ok(metadata) if !metadata.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+        Ok(_) => check_writable(directory),
+        // A link to nothing cannot be made a directory.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(directory).is_err() => {
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+            inspect_ancestors(parent.unwrap_or(Path::new(".")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn identities(directory: &Path) -> io::Result<[FileIdentity; 2]> {
     Ok([identity(&fs::metadata(directory.join(LOCK_NAME))?), identity(&fs::metadata(directory)?)])
 }
@@ -137,6 +160,38 @@ pub(super) fn sync(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inspection_finds_paths_that_cannot_be_a_log_and_makes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
+        for (path, is_usable) in [
+            (root.path().to_owned(), true),
+            (root.path().join("new"), true),
+            (root.path().join("new/and/deep"), true),
+            (file.clone(), false),
+            (file.join("below"), false),
+            (root.path().join("dangling"), false),
+            (PathBuf::from("/proc/none/log"), false),
+        ] {
+            assert_eq!(inspect(&path).is_ok(), is_usable, "{}", path.display());
+            let entries = fs::read_dir(root.path()).unwrap().count();
+            assert_eq!(entries, 2);
+            if path.starts_with(root.path()) && path != *root.path() {
+                assert_eq!(DirectoryLock::acquire(&path).is_ok(), is_usable, "{}", path.display());
+                let _ = fs::remove_dir_all(root.path().join("new"));
+            }
+        }
+    }
+
+    #[test]
+    fn directory_that_was_a_log_passes_inspection() {
+        let root = tempfile::tempdir().unwrap();
+        drop(DirectoryLock::acquire(root.path()).unwrap());
+        assert!(inspect(root.path()).is_ok());
+    }
 
     #[test]
     fn only_names_of_the_log_are_parsed() {

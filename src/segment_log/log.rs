@@ -1,6 +1,7 @@
 //! The operations of a segment log.
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::codec::{MAX_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, record_bytes};
@@ -37,6 +38,15 @@ impl SegmentLog {
     /// [`OpenError`].
     pub fn open(settings: &LogSettings) -> Result<Self, OpenError> {
         Self::open_with(settings, Box::new(SystemFiles))
+    }
+
+    /// Whether the directory is one that [`SegmentLog::open`] could use or make; makes nothing. A directory that has been
+    /// used as a log passes, because its failures are those of a disk.
+    ///
+    /// # Errors
+    /// A mistake in the path: it is no directory, it cannot be made, or nothing can be written there.
+    pub fn inspect(path: &Path) -> io::Result<()> {
+        directory::inspect(path)
     }
 
     pub(super) fn open_with(settings: &LogSettings, files: Box<dyn FileOperations>) -> Result<Self, OpenError> {

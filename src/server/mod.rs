@@ -7,6 +7,7 @@
 //! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,
 //! - `zero_copy` sends large responses from memory without a copy,
 //! - `linger` closes connections whose clients are still sending,
+//! - `preflight` says whether a gateway can start with a configuration,
 //! - `heap` returns memory to the system after a peak.
 
 mod certificate_validity;
@@ -18,6 +19,7 @@ mod listener;
 mod metered;
 mod open_files;
 mod peer_certificate;
+mod preflight;
 mod stalled_writes;
 mod tls;
 mod zero_copy;
@@ -36,7 +38,7 @@ use self::stalled_writes::StalledWrites;
 use crate::admin::{Admin, AdminService};
 use crate::api::RequestMemory;
 use crate::clock::Clock;
-use crate::config::{Config, ServerLimits, ServerTlsConfig};
+use crate::config::{Config, FaultyKey, ServerLimits, ServerTlsConfig};
 use crate::stack::Stack;
 
 /// The longest that aborted connections may take to end.
@@ -52,6 +54,7 @@ const ADMIN_REQUEST_MEMORY: u64 = 1 << 20;
 const ADMIN_SEND_MEMORY: u64 = 16 << 20;
 
 pub use self::certificate_validity::Validity;
+pub use self::preflight::preflight;
 
 /// The validity of the gateway's certificate, after everything that the start of the gateway checks of its TLS.
 ///
@@ -59,7 +62,9 @@ pub use self::certificate_validity::Validity;
 /// If a file cannot be read, the key does not fit the certificate, or the certificate cannot be parsed.
 pub fn certificate_validity(config: &ServerTlsConfig) -> anyhow::Result<Validity> {
     tls::acceptor(config)?;
-    Validity::of(&tls::certificate(config)?).context("server.tls.cert: the certificate cannot be parsed")
+    Validity::of(&tls::certificate(config)?)
+        .context("the certificate cannot be parsed")
+        .with_context(|| FaultyKey { key: "server.tls.cert", subject: config.cert.display().to_string() })
 }
 
 /// A gateway that runs until it is drained.
@@ -110,6 +115,7 @@ impl Gateway {
         let (data, operators) = (ConnectionGroup::default(), ConnectionGroup::default());
         let stack = Stack::new(config, &clock.clone().into())?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        config.server.tls.iter().for_each(tls::report_expiry);
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.handles.request_memory);
         let admin_limits = Limits {
@@ -125,7 +131,7 @@ impl Gateway {
         let admin = Admin::new(&stack.handles, config, clock);
         let (admin_service, service) = (admin.clone(), stack.service.clone());
         tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
-        tokio::spawn(listener.serve(move |_| service.clone()));
+        tokio::spawn(listener.serve(move |peer| service.clone().with_peer(peer)));
         let (connections, memory) = (data.connections.clone(), stack.handles.cache.memory.clone());
         let bytes_in_use = move || connections.len() as u64 * BYTES_PER_CONNECTION + memory.pinned_bytes();
         tokio::spawn(heap::trim_after_peaks(bytes_in_use, data.closing.clone()));
@@ -164,6 +170,8 @@ impl Gateway {
             // Each connection ends, and logs its request, when it is polled. A task that is not polled must not block.
             let _ = tokio::time::timeout(ABORT_TIMEOUT, self.data.connections.wait()).await;
         }
+        // Other replicas adopt what is not finished.
+        self.stack.handles.jobs.leave().await;
         // This replica makes no more calls, so another one may take over the lease.
         self.stack.handles.quotas.leave().await;
         // The admin listener answers until the drain is over.

@@ -10,31 +10,59 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::ServerTlsConfig;
+use super::certificate_validity::Validity;
+use crate::config::{FaultyKey, ServerTlsConfig};
+use crate::telemetry;
+
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// The TLS acceptor with the certificate of the gateway. With `client_ca`, it requires certificates of clients.
 ///
 /// # Errors
-/// If a file cannot be read, or the key does not fit the certificate.
+/// If a file cannot be read, or the key does not fit the certificate; with a [`FaultyKey`] in its context.
 pub(super) fn acceptor(config: &ServerTlsConfig) -> anyhow::Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let chain = certificates(&config.cert).with_context(|| format!("server.tls.cert: {}", config.cert.display()))?;
-    let key = PrivateKeyDer::from_pem_file(&config.key)
-        .with_context(|| format!("server.tls.key: {}", config.key.display()))?;
+    let chain = certificates(&config.cert).with_context(|| faulty("server.tls.cert", &config.cert))?;
+    let key = PrivateKeyDer::from_pem_file(&config.key).with_context(|| faulty("server.tls.key", &config.key))?;
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let builder = match &config.client_ca {
         None => builder.with_no_client_auth(),
         Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for authority in certificates(file).with_context(|| format!("server.tls.client_ca: {}", file.display()))? {
-                roots.add(authority)?;
-            }
+            let roots = authorities(file).with_context(|| faulty("server.tls.client_ca", file))?;
             builder
                 .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build()?)
         }
     };
-    let config = builder.with_single_cert(chain, key).context("server.tls: the key does not fit the certificate")?;
+    let config = builder
+        .with_single_cert(chain, key)
+        .context("the key does not fit the certificate")
+        .with_context(|| faulty("server.tls.key", &config.key))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Tells the metrics when the certificate ends, and the first of the authorities of clients.
+pub(super) fn report_expiry(config: &ServerTlsConfig) {
+    let end = |certificate: &CertificateDer<'_>| Some(Validity::of(certificate)?.until.as_nanos() / NANOS_PER_SECOND);
+    let first_end = |file: &Path| certificates(file).ok()?.iter().filter_map(end).min();
+    let own = certificate(config).ok().and_then(|certificate| end(&certificate));
+    let of_clients = config.client_ca.as_deref().and_then(first_end);
+    for (name, end) in [("server", own), ("client_ca", of_clients)] {
+        if let Some(end) = end {
+            telemetry::certificate_expiry(name, end);
+        }
+    }
+}
+
+fn faulty(key: &'static str, file: &Path) -> FaultyKey {
+    FaultyKey { key, subject: file.display().to_string() }
+}
+
+fn authorities(file: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(file)? {
+        roots.add(authority)?;
+    }
+    Ok(roots)
 }
 
 /// The certificate of the gateway itself: the first of the chain.

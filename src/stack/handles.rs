@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use crate::api::{RequestMemory, ResponseCache, Usage};
 use crate::cache::{CacheHandles, DiskTier};
 use crate::config::{Config, EncryptionKeys, RedisConfig, SeriesSettings};
-use crate::edge::{Callers, DrainTimeout};
+use crate::edge::{self, Callers, DrainTimeout};
 use crate::environment::Environment;
+use crate::jobs::Jobs;
 use crate::paging::RunLimiters;
 use crate::quota::{QuotaManager, StateFileError};
 use crate::redis_client::RedisClient;
@@ -31,6 +32,8 @@ pub struct Handles {
     pub request_memory: RequestMemory,
     /// The cache, with its memory and its purges.
     pub cache: CacheHandles,
+    /// Windows that are fetched later.
+    pub jobs: Jobs,
     /// How many runs of each account may be in flight.
     pub run_limiters: RunLimiters,
     /// The schedulers and ledgers of all accounts.
@@ -62,6 +65,7 @@ impl Handles {
             response_cache: ResponseCache::new(config.cache.memory),
             request_memory: RequestMemory::new(config.server.limits.request_memory),
             cache: CacheHandles::new(&config.cache, &series_settings, disk, mailbox.as_ref(), &quotas, clock),
+            jobs: Jobs::new(config.jobs, mailbox.as_ref(), &quotas, clock, edge::problem_document),
             run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
             quotas,
             mailbox,
@@ -70,7 +74,7 @@ impl Handles {
     }
 }
 
-fn cipher(EncryptionKeys { current, previous }: &EncryptionKeys) -> anyhow::Result<Cipher> {
+pub(super) fn cipher(EncryptionKeys { current, previous }: &EncryptionKeys) -> anyhow::Result<Cipher> {
     Cipher::new(current.iter().chain(previous)).context("no key can be derived from cache.encryption_key")
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConf
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let private = match ca_file {
         None => Vec::new(),
-        Some(file) => certificates(file).with_context(|| format!("ca_file: {}", file.display()))?,
+        Some(file) => certificates(file).with_context(|| format!("{}", file.display()))?,
     };
     let verifier =
         Verifier::new_with_extra_roots(private, provider.clone()).context("the system's root certificates")?;

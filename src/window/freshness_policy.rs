@@ -51,14 +51,38 @@ impl FreshnessPolicy {
         fetched_at: Timestamp,
         now: Timestamp,
     ) -> impl Iterator<Item = Interval> + use<> {
+        let parts = self.stale_parts(entry, fetched_at, now, Duration::MAX);
+        parts.into_iter().filter(|interval| !interval.is_empty())
+    }
+
+    /// The same, with `max_age` as a further bound of the age of open data. Each of the two may be empty.
+    pub(super) fn stale_parts(
+        &self,
+        entry: Interval,
+        fetched_at: Timestamp,
+        now: Timestamp,
+        max_age: Duration,
+    ) -> [Interval; 2] {
         let open_then = Interval::new(self.settled_before(fetched_at), entry.end).intersection(entry);
         let (settled_since, open_now) = open_then.split_at(self.settled_before(now));
         let entry_age = now.since(fetched_at);
-        let too_old_for = self.tiers.iter().filter(|tier| tier.max_age < entry_age).map(|tier| tier.younger_than).max();
+        let is_expired = |tier: &&FreshnessTier| tier.max_age.min(max_age) < entry_age;
+        let too_old_for = self.tiers.iter().filter(is_expired).map(|tier| tier.younger_than).max();
         let expired = too_old_for
             .map(|younger_than| open_now.split_at((now - younger_than).floor_second()).1)
             .unwrap_or_default();
-        [settled_since, expired].into_iter().filter(|interval| !interval.is_empty())
+        [settled_since, expired]
+    }
+
+    /// The greatest age that an entry of open data in `interval` may have at `now`; zero where all of it has settled.
+    pub fn longest_age(&self, interval: Interval, now: Timestamp) -> Duration {
+        let open = Interval::new(self.settled_before(now), interval.end).intersection(interval);
+        if open.is_empty() {
+            return Duration::ZERO;
+        }
+        let data_age = now.since(open.start);
+        let tier = self.tiers.iter().find(|tier| data_age <= tier.younger_than).or(self.tiers.last());
+        tier.map(|tier| tier.max_age).unwrap_or_default()
     }
 
     /// The time up to which an entry that was fetched at `fetched_at` is fresh in all its parts: the last before

@@ -6,6 +6,7 @@
 //! - [`bounds`](UpperBound): the intervals that `from` and `to` enclose, for callers and for the upstream.
 //! - [`grid`](Grid): where chunks are cut.
 //! - [`freshness_policy`](FreshnessPolicy): what is settled, and how long open data may be served.
+//! - [`request_freshness`](RequestFreshness): the same as one request demands it.
 //! - [`retention`](Retention): what is too old to be served.
 //! - [`plan`](Plan): which parts of a window the cache has, and which are missing.
 //! - [`density`](Density), [`run_plan`](plan_runs): how many rows a missing interval is expected to hold, and the
@@ -19,6 +20,7 @@ mod grid;
 mod interval;
 mod interval_map;
 mod plan;
+mod request_freshness;
 mod retention;
 mod run_plan;
 mod spelling;
@@ -31,6 +33,7 @@ pub use self::grid::Grid;
 pub use self::interval::{Interval, IntervalSet};
 pub use self::interval_map::IntervalMap;
 pub use self::plan::{Plan, PlanEntry};
+pub use self::request_freshness::{FreshnessDemand, RequestFreshness};
 pub use self::retention::{RetainedWindow, Retention};
 pub use self::run_plan::{PlannedRun, RunLimits, plan_runs, small_run_length};
 pub use self::spelling::Bound;

@@ -1,6 +1,6 @@
 //! The window plan: which parts of a window can be served from cache entries, and which are missing.
 
-use super::{FreshnessPolicy, Interval, IntervalMap, IntervalSet, Timestamp};
+use super::{Interval, IntervalMap, IntervalSet, RequestFreshness, Timestamp};
 
 /// A cache entry as the plan sees it.
 pub trait PlanEntry {
@@ -30,22 +30,23 @@ impl<V> Plan<V> {
     ///
     /// An entry fetched at or after `fresh_since` always counts as fresh, because a request from before that fetch
     /// cannot want a newer one.
-    pub fn take<'c, C: Clone + PlanEntry>(
+    pub fn take<'c, 'p, C: Clone + PlanEntry>(
         &mut self,
         entries: &'c IntervalMap<C>,
-        freshness_policy: &FreshnessPolicy,
+        freshness: impl Into<RequestFreshness<'p>>,
         now: Timestamp,
         fresh_since: Timestamp,
         mut open: impl FnMut(&'c C) -> Option<V>,
     ) where
         V: Clone,
     {
+        let freshness = freshness.into();
         for gap in std::mem::take(&mut self.missing).intervals() {
             let mut left = IntervalSet::from(*gap);
             for (part, entry) in entries.within(*gap) {
                 let mut servable = IntervalSet::from(part);
                 if entry.fetched_at() < fresh_since {
-                    for stale in freshness_policy.stale(part, entry.fetched_at(), now) {
+                    for stale in freshness.stale(part, entry.fetched_at(), now) {
                         servable.remove(stale);
                         self.stale = true;
                     }
@@ -96,6 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::window::FreshnessPolicy;
 
     #[derive(Clone, Debug, PartialEq)]
     struct Fetched(i64);

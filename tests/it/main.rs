@@ -17,6 +17,7 @@ mod operations;
 mod protocol;
 mod purge;
 mod quota;
+mod recipes;
 mod redis_client;
 mod replicas;
 mod requests;

@@ -119,6 +119,7 @@ fn write_usage(json: &mut JsonWriter<'_>, at: i64) {
                 // Real responses contain both spellings of the key, and all of these spellings of the status.
                 let (status, more) = (json.pick(&["Sent", "send", "Copied"]), json.one_in(4));
                 let key = json.pick(&["showMoreClicked", "showmoreClicked"]);
+                let key = if json.is_plain() { "showMoreClicked" } else { key };
                 json.key("status").string(status);
                 json.key("usedTime").time(at);
                 json.key(key).bool(more);

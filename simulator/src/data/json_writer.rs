@@ -11,13 +11,23 @@ use super::sentences::Language;
 use super::timeline::DAY_MS;
 use crate::time::UnixTime;
 
+/// The choices of the writer where JSON leaves some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// Without insignificant white space.
+    Compact,
+    /// `,` and `:` are followed by insignificant white space.
+    Spaced,
+    /// Compact, and without numbers and escapes that make readers stumble.
+    Plain,
+}
+
 /// Writes one item, and draws its random content.
 pub(super) struct JsonWriter<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) rng: Rng,
     pub(super) language: Language,
-    /// Whether `,` and `:` are followed by insignificant white space.
-    is_spaced: bool,
+    spelling: Spelling,
     /// Whether a comma is due before the next value or key.
     comma_due: bool,
     /// The day of the last timestamp and its text, which most timestamps of an item share.
@@ -25,8 +35,12 @@ pub(super) struct JsonWriter<'a> {
 }
 
 impl<'a> JsonWriter<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>, rng: Rng, language: Language, is_spaced: bool) -> Self {
-        Self { out, rng, language, is_spaced, comma_due: false, last_day: (i64::MIN, [0; 11]) }
+    pub(super) fn new(out: &'a mut Vec<u8>, rng: Rng, language: Language, spelling: Spelling) -> Self {
+        Self { out, rng, language, spelling, comma_due: false, last_day: (i64::MIN, [0; 11]) }
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.spelling == Spelling::Plain
     }
 
     /// Draws whether an event with a probability of 1/`n` happens.
@@ -43,7 +57,7 @@ impl<'a> JsonWriter<'a> {
         self.write_comma();
         self.out.push(b'"');
         self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(if self.is_spaced { b"\": " } else { b"\":" });
+        self.out.extend_from_slice(if self.spelling == Spelling::Spaced { b"\": " } else { b"\":" });
         self.comma_due = false;
         self
     }
@@ -135,7 +149,7 @@ impl<'a> JsonWriter<'a> {
 
     fn write_comma(&mut self) {
         if self.comma_due {
-            self.out.extend_from_slice(if self.is_spaced { b",\n  " } else { b"," });
+            self.out.extend_from_slice(if self.spelling == Spelling::Spaced { b",\n  " } else { b"," });
         }
         self.comma_due = false;
     }

@@ -4,18 +4,23 @@ use fastrand::Rng;
 
 use super::VisibleItem;
 use super::item::{TimelineItem, agent_id};
-use super::json_writer::JsonWriter;
+use super::json_writer::{JsonWriter, Spelling};
 use super::sentences::Language;
 use super::{actions, hash, runtime_data, vocabulary};
 
-/// Appends one item. `agentic` inserts `agenticActivities` and leaves every other byte unchanged.
-pub(super) fn render(seed: u64, state: VisibleItem, agentic: bool, out: &mut Vec<u8>) {
+/// Appends one item. `agentic` inserts `agenticActivities` and leaves every other byte unchanged. `plain` is that of the
+/// [profile](crate::Profile).
+pub(super) fn render((seed, plain): (u64, bool), state: VisibleItem, agentic: bool, out: &mut Vec<u8>) {
     let VisibleItem { item, version, edits, .. } = state;
     let item_seed = hash(seed ^ 0x6279_7465, item.key);
     let language = Language::draw(item_seed);
-    let is_spaced = (item_seed >> 32).is_multiple_of(32);
+    let spelling = match (plain, (item_seed >> 32).is_multiple_of(32)) {
+        (true, _) => Spelling::Plain,
+        (false, true) => Spelling::Spaced,
+        (false, false) => Spelling::Compact,
+    };
     let begin = out.len();
-    let mut json = JsonWriter::new(out, Rng::with_seed(item_seed), language, is_spaced);
+    let mut json = JsonWriter::new(out, Rng::with_seed(item_seed), language, spelling);
     let context = ItemContext { seed, item, version, edits, target_size: draw_size(&mut json.rng), begin };
     let middle = write_item(&mut json, &context);
 
@@ -23,7 +28,7 @@ pub(super) fn render(seed: u64, state: VisibleItem, agentic: bool, out: &mut Vec
         // Drawn from a separate generator, so that the rest of the item does not depend on this member.
         let mut activities = Vec::with_capacity(2_048);
         activities.push(b',');
-        let mut json = JsonWriter::new(&mut activities, Rng::with_seed(!item_seed), language, is_spaced);
+        let mut json = JsonWriter::new(&mut activities, Rng::with_seed(!item_seed), language, spelling);
         runtime_data::write_agentic_activities(&mut json, &context);
         let is_in_the_middle = (item_seed >> 40).is_multiple_of(4);
         let at = if is_in_the_middle { middle } else { out.len().saturating_sub(1) };
@@ -168,6 +173,11 @@ fn write_undocumented(json: &mut JsonWriter<'_>, context: &ItemContext) {
         json.key("host").string(host);
         // Together with the end time, this distinguishes the versions of an item.
         json.key("revision").number(version + edits);
+        if json.is_plain() {
+            json.key("score").raw("0.75");
+            json.key("sequence").raw("7");
+            return;
+        }
         if json.one_in(2) {
             json.key("score").raw("1.0");
             json.key("weight").raw("1e2");

@@ -21,7 +21,12 @@ pub(super) fn write_playbooks(json: &mut JsonWriter<'_>, context: &ItemContext) 
                 json.key("order").string("sequential");
                 json.key("openedAt").time(at);
                 json.key("closedAt").time(at + 48_033);
-                let (steps, rate) = (json.rng.u32(..9), json.pick(&["100", "87.50", "1e2", "33.333333333333336", "0"]));
+                let rates: &[&str] = if json.is_plain() {
+                    &["100.0", "87.5", "33.3", "0.0"]
+                } else {
+                    &["100", "87.50", "1e2", "33.333333333333336", "0"]
+                };
+                let (steps, rate) = (json.rng.u32(..9), json.pick(rates));
                 json.key("adheredSteps").number(steps);
                 json.key("adherenceRate").raw(rate);
                 json.key("stages").raw("[]");

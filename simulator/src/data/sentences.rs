@@ -60,7 +60,7 @@ impl JsonWriter<'_> {
                 self.push(vocabulary.full_stop);
             }
         }
-        if self.one_in(7) {
+        if self.one_in(7) && !self.is_plain() {
             self.push(" ");
             self.push_one_of(vocabulary::EDGE_CASES);
         }

@@ -18,6 +18,7 @@ pub(crate) struct SimulatedStream {
     pub(crate) id: String,
     pub(crate) account_id: String,
     seed: u64,
+    plain: bool,
     state: RwLock<StreamState>,
 }
 
@@ -49,6 +50,7 @@ impl SimulatedStream {
             id: stream.id.clone(),
             account_id,
             seed,
+            plain: profile.plain,
             state: RwLock::new(StreamState { items, ..StreamState::default() }),
         }
     }
@@ -96,7 +98,7 @@ impl SimulatedStream {
 
     /// Appends the bytes of an item.
     pub(crate) fn render(&self, visible: VisibleItem, agentic: bool, out: &mut Vec<u8>) {
-        render::render(self.seed, visible, agentic, out);
+        render::render((self.seed, self.plain), visible, agentic, out);
     }
 
     /// The `segmentID` of an item.

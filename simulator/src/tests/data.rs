@@ -67,6 +67,20 @@ async fn generated_items_are_valid_unique_and_varied() {
 }
 
 #[tokio::test]
+async fn plain_items_have_no_odd_spelling() {
+    let test = TestSimulator::start(Profile { plain: true, ..small_profile() }).await;
+    let expected = test.expected_day("2026-02-24", true, &ItemFilter::default());
+    assert!(!expected.is_empty());
+    for (id, item) in &expected {
+        let value: serde_json::Value = serde_json::from_str(item).expect("valid JSON");
+        // No key twice, no empty key, no number that is printed otherwise than it was written.
+        assert_eq!(value.to_string().len(), item.replace("\\u0026", "&").replace("\\u2013", "\u{2013}").len(), "{id}");
+        assert!(!item.contains("\"\":") && !item.contains("\\u0000"), "{item}");
+        assert_eq!(value["appInfo"]["sequence"], 7, "{id}");
+    }
+}
+
+#[tokio::test]
 async fn agentic_data_leaves_other_bytes_unchanged() {
     let test = TestSimulator::start(small_profile()).await;
     let (plain, agentic) = (

@@ -36,6 +36,7 @@ fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Pars
         streams,
         weight: 1,
         max_priority: Priority::Interactive,
+        cache_control: CacheControlGrants::default(),
     };
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
     let Target::Stream(target) = target(&head)? else { panic!("no window") };
@@ -183,7 +184,14 @@ fn claimed_priority_is_lowered_to_that_of_the_caller() {
     let (head, ()) = Request::builder().header("priority", "u=5").body(()).unwrap().into_parts();
     for (max_priority, expected) in [(Interactive, Refresh), (Refresh, Refresh), (Background, Background)] {
         let (accounts, streams) = (NamePatterns::All, NamePatterns::All);
-        let caller = Caller { name: "c".into(), accounts, streams, weight: 2, max_priority };
+        let caller = Caller {
+            name: "c".into(),
+            accounts,
+            streams,
+            weight: 2,
+            cache_control: CacheControlGrants::default(),
+            max_priority,
+        };
         let Requester { priority, weight, .. } = requester(&head, Some(&caller));
         assert_eq!((priority, weight), (expected, 2));
     }
@@ -239,6 +247,10 @@ fn each_path_has_its_methods() {
     for method in ["GET", "HEAD"] {
         assert_eq!(target_of(method, "/koregate/v1/usage?x=1", None).unwrap(), Target::Usage);
     }
+    let id = "6f0f8fd0-7d0b-4f0a-9a53-2a0b6c1b3c52";
+    for method in ["GET", "HEAD", "DELETE"] {
+        assert_eq!(target_of(method, &format!("{JOBS_PATH}{id}"), None).unwrap(), Target::Job(id.to_owned()));
+    }
     for (length, refused) in [(STREAM_NAME_LIMIT, false), (STREAM_NAME_LIMIT + 1, true)] {
         let result = target_of("GET", &PATH.replace("st-1", &"x".repeat(length)), None);
         assert_eq!(matches!(result, Err(ApiError::BadParameter { parameter: "streamId", .. })), refused, "{length}");
@@ -248,12 +260,17 @@ fn each_path_has_its_methods() {
         ("query", PATH, &["GET", "HEAD", "POST", "QUERY"]),
         ("OPTIONS", cost, &["GET", "HEAD", "POST", "QUERY"]),
         ("DELETE", "/koregate/v1/cost", &["GET", "HEAD", "POST", "QUERY"]),
+        ("POST", "/koregate/v1/jobs/6f0f8fd0-7d0b-4f0a-9a53-2a0b6c1b3c52", &["GET", "HEAD", "DELETE"]),
         ("POST", "/koregate/v1/usage", &["GET", "HEAD"]),
         ("QUERY", "/koregate/v1/usage", &["GET", "HEAD"]),
     ] {
         let result = target_of(method, path, None);
         let Err(ApiError::MethodNotAllowed { allowed }) = result else { panic!("{method} {path}") };
         assert_eq!(allowed, expected);
+    }
+    let other_ids = ["", "x", "6F0F8FD0-7D0B-4F0A-9A53-2A0B6C1B3C52", "6f0f8fd0-7d0b-4f0a-9a53-2a0b6c1b3c5/"];
+    for path in other_ids.map(|id| format!("{JOBS_PATH}{id}")) {
+        assert!(matches!(target_of("GET", &path, None), Err(ApiError::NotFound)), "{path}");
     }
     for path in ["/koregate/v1/", "/koregate/v1/usage/", "/koregate/v1/Usage", "/koregate/v1/callers"] {
         assert!(matches!(target_of("GET", path, None), Err(ApiError::NotFound)), "{path}");

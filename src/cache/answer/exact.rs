@@ -15,6 +15,7 @@ use crate::cache::fetch::{ExactWindow, Segment};
 use crate::cache::outcome::Outcome;
 use crate::cache::series::{InFlightFetch, SeriesState};
 use crate::paging::{PagingError, PlacementCheck};
+use crate::window::FreshnessDemand;
 
 /// The source of an exact window.
 enum ExactSource {
@@ -64,7 +65,9 @@ impl Session {
 
     fn cached_exact_chunk(&self, series: &SeriesState) -> Option<Arc<Chunk>> {
         let entry = series.exact.get(&(self.progress.remaining, self.query.series.agentic))?;
-        entry.use_chunk(&self.fetcher.memory)
+        let is_too_old =
+            self.query.options.freshness == FreshnessDemand::Refetch && entry.fetched_at < self.gathered.fresh_since;
+        if is_too_old { None } else { entry.use_chunk(&self.fetcher.memory) }
     }
 
     /// Waits until an exact fetch has finished. `None` if it returned nothing.
@@ -86,6 +89,9 @@ impl Session {
         if let Some(chunk) = self.cached_exact_chunk(&series) {
             return Ok(ExactSource::Cached(chunk));
         }
+        if self.query.options.only_cached {
+            return Err(CacheError::NotCached);
+        }
         if series.is_torn(window) {
             return Err(CacheError::Paging(PagingError::Torn(window)));
         }
@@ -102,6 +108,7 @@ impl Session {
                 state: &mut series,
                 interval: window,
                 fresh_since: self.gathered.fresh_since,
+                freshness: self.query.options.freshness,
                 waiter: &self.waiter,
             })
         })))

@@ -17,7 +17,7 @@ use crate::cache::fetch::{Fetcher, Segment};
 use crate::cache::outcome::Outcome;
 use crate::cache::store::{EntryIndex, LookupRules, Memory, RangeSegment, RangeStats, UsableEntry};
 use crate::cache::types::{WindowAnswer, WindowQuery};
-use crate::window::{Interval, Timestamp};
+use crate::window::{FreshnessDemand, Interval, RequestFreshness, Timestamp};
 
 /// Most bytes of chunks that are read from disk for one answer. For more, a session reads them piece by piece.
 const MAX_BYTES_FROM_DISK: u64 = 4 << 20;
@@ -45,15 +45,16 @@ impl FastPath {
     /// # Errors
     /// [`NotFound`] if it has not.
     pub(in crate::cache) fn at(fetcher: &Fetcher, query: &WindowQuery) -> Result<Self, NotFound> {
-        let WindowQuery { series, interval, asked_at, .. } = query;
+        let WindowQuery { series, interval, asked_at, options, .. } = query;
         let settings = fetcher.settings.of(series);
-        if interval.is_empty() || fetcher.window_fields.is_wrong(series, settings) {
+        let is_refetch = options.freshness == FreshnessDemand::Refetch;
+        if interval.is_empty() || is_refetch || fetcher.window_fields.is_wrong(series, settings) {
             return Err(NotFound::Incomplete);
         }
         let series_state = fetcher.series_map.find(series).ok_or(NotFound::Incomplete)?;
         let cell = fetcher.settings.grid.cell(interval.start).length();
         let rules = LookupRules {
-            freshness_policy: &settings.freshness_policy,
+            freshness: RequestFreshness::new(&settings.freshness_policy, options.freshness),
             agentic: series.agentic,
             asked_at: *asked_at,
             cell,
@@ -162,7 +163,7 @@ fn find(
     let answer = WindowAnswer {
         items: ItemSlice { slices, count: end - start, has_more: end < total.rows },
         rest: None,
-        settled: query.interval.end <= rules.freshness_policy.settled_before(query.asked_at),
+        settled: query.interval.end <= rules.freshness.settled_before(query.asked_at),
         validity: is_repeatable.then(|| entries.validity_token()),
         oldest_entry: Some(total.oldest),
         fresh_until: scan.fresh_until,
@@ -206,7 +207,7 @@ impl EntryScan {
         for (part, usable) in entries.covering(interval, rules)? {
             let fetched_at = usable.entry.fetched_at;
             self.may_change |= !usable.is_stable(part, rules);
-            let fresh_until = rules.freshness_policy.fresh_until(part, fetched_at);
+            let fresh_until = rules.freshness.fresh_until(part, fetched_at);
             self.fresh_until = self.fresh_until.into_iter().chain(fresh_until).min();
             let movable = if usable.may_move() { Some(usable.entry.peek(memory)) } else { None };
             let (Some(rows), None | Some(Some(_))) = (usable.rows(part), &movable) else {

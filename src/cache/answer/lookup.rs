@@ -12,7 +12,7 @@ use crate::cache::store::{CacheEntry, Memory};
 use crate::request::{Filter, KnownFilter, Series};
 use crate::sync::MutexGuard;
 use crate::upstream::PAGE_LIMIT;
-use crate::window::{FreshnessPolicy, Interval, IntervalSet, Plan, Timestamp};
+use crate::window::{FreshnessDemand, Interval, IntervalSet, Plan, RequestFreshness, Timestamp};
 
 /// The number of cached items between two gaps from which on two runs are fetched instead of one: then leaving these
 /// items out saves as much, on average, as the last page of a run wastes.
@@ -58,18 +58,23 @@ impl ItemConversion {
 pub(in crate::cache) struct LookupPolicy<'a> {
     pub(in crate::cache) memory: &'a Memory,
     pub(in crate::cache) series_map: &'a SeriesMap,
-    pub(in crate::cache) freshness: &'a FreshnessPolicy,
+    pub(in crate::cache) freshness: RequestFreshness<'a>,
     /// The time before which data has settled, by the clock of this machine or of the upstream, whichever is earlier.
     pub(in crate::cache) settled_before: Timestamp,
 }
 
 impl<'a> LookupPolicy<'a> {
-    /// The policy of a cache for a request for this series at this time.
-    pub(in crate::cache) fn new(fetcher: &'a Fetcher, series: &Series, asked_at: Timestamp) -> Self {
+    /// The policy of a cache for a request for this series at this time, with this demand.
+    pub(in crate::cache) fn new(
+        fetcher: &'a Fetcher,
+        series: &Series,
+        asked_at: Timestamp,
+        demand: FreshnessDemand,
+    ) -> Self {
         Self {
             memory: &fetcher.memory,
             series_map: &fetcher.series_map,
-            freshness: fetcher.settings.freshness(series),
+            freshness: RequestFreshness::new(fetcher.settings.freshness(series), demand),
             settled_before: fetcher.settled_before(series, asked_at),
         }
     }

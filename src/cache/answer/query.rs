@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cache::chunk::PageRange;
 use crate::cache::error::CacheError;
 use crate::cache::fetch::Fetcher;
-use crate::cache::types::WindowQuery;
+use crate::cache::types::{QueryOptions, WindowQuery};
 use crate::request::{Requester, Series};
 use crate::window::{Bound, Interval, Timestamp};
 
@@ -24,6 +24,7 @@ pub(super) struct Query {
     pub(super) requester: Requester,
     /// Whether the answer may be sent before its length is known.
     pub(super) may_stream: bool,
+    pub(super) options: QueryOptions,
     /// Whether Redis is asked for the names of the chunks first, and then read in pieces.
     pub(super) lists_redis: bool,
 }
@@ -43,10 +44,12 @@ pub(super) enum Delivery {
 
 impl Query {
     pub(super) fn new(query: WindowQuery, fetcher: &Fetcher) -> Self {
-        let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream } = query;
+        let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream, options, .. } = query;
         let is_settled = window.end <= fetcher.settled_before(&series, asked_at);
-        let lists_redis = fetcher.redis.is_some() && window.length() > DAY && is_settled;
-        Self { series, window, page_range, asked_at, requester, may_stream, lists_redis }
+        // Otherwise a batch looks into Redis before it fetches.
+        let is_listed = options.only_cached || (window.length() > DAY && is_settled);
+        let lists_redis = fetcher.redis.is_some() && is_listed;
+        Self { series, window, page_range, asked_at, requester, may_stream, options, lists_redis }
     }
 
     /// Whether all of the window had settled at the time of the request. A later answer may differ, since the clock of

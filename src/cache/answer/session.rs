@@ -106,7 +106,12 @@ impl Session {
 
     pub(super) fn lookup(&self) -> Lookup<'_> {
         Lookup {
-            policy: LookupPolicy::new(&self.fetcher, &self.query.series, self.query.asked_at),
+            policy: LookupPolicy::new(
+                &self.fetcher,
+                &self.query.series,
+                self.query.asked_at,
+                self.query.options.freshness,
+            ),
             series: &self.query.series,
             asked_at: self.query.asked_at,
             fresh_since: self.gathered.fresh_since,
@@ -148,6 +153,11 @@ impl Session {
                 Ok(Round::Partial { beginning, is_long: false, next: WaitFor::Fetches(Vec::new()) })
             }
             NextStep::RowsMoved(interval) => Err(CacheError::Paging(PagingError::Torn(interval))),
+            NextStep::Proceed { action: Action::AwaitFetches | Action::RequestRuns { .. }, .. }
+                if self.query.options.only_cached =>
+            {
+                Err(CacheError::NotCached)
+            }
             NextStep::Proceed { action, is_long, .. } => {
                 let next = match action {
                     Action::ReadDisk => WaitFor::DiskChunks(first_piece(on_disk, &plan.missing)),
@@ -196,6 +206,7 @@ impl Session {
             agentic: self.query.series.agentic,
             waiter: Arc::downgrade(&self.waiter),
             fresh_since: self.gathered.fresh_since,
+            freshness: self.query.options.freshness,
             redis_checked: self.progress.listing.is_some(),
             next_need,
             more_runs: is_additional,

@@ -11,7 +11,7 @@ use crate::cache::fetch::{Fetcher, is_sane};
 use crate::cache::redis::{READ_BYTES, RedisTier};
 use crate::cache::series::TierHit;
 use crate::request::{Filter, Series};
-use crate::window::{Interval, IntervalSet};
+use crate::window::{FreshnessDemand, Interval, IntervalSet, Timestamp};
 
 /// The first of the ascending hits, up to about [`READ_BYTES`] of chunks, that follow each other from the beginning of
 /// `missing` on.
@@ -63,8 +63,7 @@ impl Session {
                 let now = self.fetcher.clock.now();
                 for (interval, fetched_at) in tier.list(&series, &left).await {
                     if is_sane(fetched_at, now) {
-                        let fresh =
-                            self.fetcher.fresh_part(&series, interval, fetched_at, self.gathered.fresh_since, now);
+                        let fresh = self.fetcher.fresh_part(&series, interval, fetched_at, self.accepted(), now);
                         there.extend(fresh.intervals().iter().map(|interval| (*interval, fetched_at)));
                     }
                 }
@@ -110,8 +109,8 @@ impl Session {
             self.fetcher.series_map.remove_if_idle(&series, &series_state);
             for chunk in found {
                 bytes += chunk.weight();
-                let fresh_since = self.gathered.fresh_since;
-                let fresh = self.fetcher.fresh_part(&series, chunk.interval(), chunk.fetched_at(), fresh_since, now);
+                let (interval, fetched_at) = (chunk.interval(), chunk.fetched_at());
+                let fresh = self.fetcher.fresh_part(&series, interval, fetched_at, self.accepted(), now);
                 for interval in fresh.intervals().iter().flat_map(|interval| piece.within(*interval)) {
                     left.remove(interval);
                     let (chunk, agentic) = (chunk.clone(), series.agentic);
@@ -123,6 +122,11 @@ impl Session {
             }
         }
         Some(bytes)
+    }
+
+    /// Since when fetched data is accepted, and the demand on earlier data.
+    fn accepted(&self) -> (Timestamp, FreshnessDemand) {
+        (self.gathered.fresh_since, self.query.options.freshness)
     }
 
     /// The series whose chunks serve the window, those first whose items need no conversion; and whether the filter is

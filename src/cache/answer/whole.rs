@@ -15,6 +15,8 @@ use crate::cache::outcome::Outcome;
 use crate::cache::stream_channel::RemainingStream;
 use crate::cache::types::{WindowAnswer, WindowQuery};
 use crate::request::QueueTimeout;
+use crate::telemetry;
+use crate::telemetry::Tier;
 use crate::window::Plan;
 
 /// The maximum number of times that entries are fetched again because an item has moved out of them. Each time costs
@@ -29,8 +31,9 @@ pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) 
     if let Some(disk) = fetcher.disk.as_ref().filter(|disk| disk.is_loading()) {
         disk.until_loaded().await;
     }
-    let queue_timeout = Arc::new(QueueTimeout::new(fetcher.settings.queue_timeout));
-    let mut session = Session::new(fetcher, query, queue_timeout, None);
+    let limit = query.options.queue_timeout.unwrap_or(fetcher.settings.queue_timeout);
+    let queue_timeout = QueueTimeout::new(limit).metered(query.waited.clone());
+    let mut session = Session::new(fetcher, query, Arc::new(queue_timeout), None);
     if session.query.window.is_empty() {
         return Ok(session.whole_answer(Vec::new(), Outcome::Hit));
     }
@@ -84,8 +87,13 @@ impl Session {
     /// [`CacheError`] if a part of the window can be neither served nor fetched.
     pub(super) async fn assemble_chunks(&mut self) -> Result<Option<(Vec<Segment>, Outcome)>, CacheError> {
         let (mut refetches, mut rounds) = (0, RoundLimit::new(&self.progress));
+        let mut is_first = true;
         loop {
             let round = self.plan_next_step()?;
+            if std::mem::take(&mut is_first) {
+                let is_hit = matches!(round, Round::Complete(_));
+                telemetry::tier_lookups(Tier::Memory, usize::from(is_hit), usize::from(!is_hit));
+            }
             rounds.count_round(&self.progress)?;
             match round {
                 Round::Complete(hits) => {

@@ -18,10 +18,10 @@ use crate::cache::series::{FetchSpec, FetchedInterval, InFlightFetch, SeriesStat
 use crate::clock::SKEW;
 use crate::paging::{PagingError, PlacementCheck};
 use crate::quota::{QuotaError, Role};
-use crate::replicas::{FetchMessage, FetchReply, RemoteFetch, RemoteResult};
+use crate::replicas::{FetchMessage, FetchReply, FetchTerms, RemoteFetch, RemoteResult};
 use crate::request::{QueueWait, Series};
 use crate::telemetry;
-use crate::window::{Interval, IntervalSet, Timestamp};
+use crate::window::{FreshnessDemand, Interval, IntervalSet, Timestamp};
 
 /// How often a result is requested again because its chunks are not found, or were purged before the request.
 const MAX_ATTEMPTS: u8 = 2;
@@ -67,6 +67,7 @@ struct RemoteWindow {
     agentic: bool,
     placement: PlacementCheck,
     fresh_since: Timestamp,
+    freshness: FreshnessDemand,
 }
 
 impl Cluster {
@@ -74,7 +75,7 @@ impl Cluster {
     fn register(
         &self,
         task: &FetchTask,
-        fresh_since: Timestamp,
+        (fresh_since, terms): (Timestamp, FetchTerms),
         waiter: &Waiter,
         purged: Arc<Tombstones>,
     ) -> ReplyReceiver {
@@ -89,6 +90,7 @@ impl Cluster {
             age_ms: 0,
             queue_wait: QueueWait::default(),
             epoch: purged.epoch(),
+            terms,
         };
         let (sender, replies) = mpsc::unbounded_channel();
         let (account, queue_timeout) = (task.series.account.clone(), waiter.queue_timeout.clone());
@@ -152,7 +154,8 @@ impl Fetcher {
             let intervals = if missing > LONG_WINDOW { &intervals[..1] } else { intervals };
             for interval in intervals.iter().copied() {
                 let (agentic, placement, fresh_since) = (request.agentic, PlacementCheck::Checked, request.fresh_since);
-                let window = RemoteWindow { interval, agentic, placement, fresh_since };
+                let freshness = request.freshness;
+                let window = RemoteWindow { interval, agentic, placement, fresh_since, freshness };
                 ids.extend(self.start_remote_fetch(cluster, series, shared, &mut state, &window, &waiter).0);
             }
         }
@@ -166,9 +169,9 @@ impl Fetcher {
         cluster: &Cluster,
         window: ExactWindow<'_>,
     ) -> Arc<InFlightFetch> {
-        let ExactWindow { series, shared, state, interval, fresh_since, waiter } = window;
+        let ExactWindow { series, shared, state, interval, fresh_since, freshness, waiter } = window;
         let (agentic, placement) = (series.agentic, PlacementCheck::Unchecked);
-        let window = RemoteWindow { interval, agentic, placement, fresh_since };
+        let window = RemoteWindow { interval, agentic, placement, fresh_since, freshness };
         let (id, fetch) = self.start_remote_fetch(cluster, series, shared, state, &window, waiter);
         cluster.request(&series.account, id.as_slice(), None);
         fetch
@@ -185,7 +188,7 @@ impl Fetcher {
         window: &RemoteWindow,
         waiter: &Arc<Waiter>,
     ) -> (Option<u64>, Arc<InFlightFetch>) {
-        let RemoteWindow { interval, agentic, placement, fresh_since } = *window;
+        let RemoteWindow { interval, agentic, placement, fresh_since, freshness } = *window;
         // Under the lock of the series, as the epoch of any fetch.
         let purged = self.purges.snapshot(&series.account);
         let spec = FetchSpec { interval, agentic, placement, began_at: self.clock.now(), epoch: purged.epoch() };
@@ -202,7 +205,10 @@ impl Fetcher {
             );
             return (None, fetch);
         }
-        let receiver = cluster.register(&task, fresh_since, waiter, purged);
+        let queue_timeout = waiter.queue_timeout.limit();
+        let is_own = queue_timeout != self.settings.queue_timeout;
+        let terms = FetchTerms::new(freshness, is_own.then_some(queue_timeout));
+        let receiver = cluster.register(&task, (fresh_since, terms), waiter, purged);
         let id = receiver.id;
         tokio::spawn(self.clone().run_remote_fetch(task, receiver));
         (Some(id), fetch)

@@ -16,11 +16,11 @@ use crate::cache::fetch::{AssembledWindow, AssemblyRequest, Fetcher, Segment};
 use crate::cache::outcome::Outcome;
 use crate::cache::redis::{HandoverError, keys};
 use crate::cache::series::BatchGuard;
-use crate::cache::types::WindowQuery;
+use crate::cache::types::{QueryOptions, WindowQuery};
 use crate::paging::PlacementCheck;
 use crate::quota::{Exhausted, Role};
 use crate::replicas::{FetchMessage, FetchReply, FetchSettings, Message, RemoteFetch, RemoteResult, ReplicaId};
-use crate::request::{QueueTimeout, QueueWait, Requester, Series};
+use crate::request::{QueueTimeout, QueueWait, Requester, Series, WaitMeter};
 use crate::telemetry;
 
 /// How long a remote fetch is answered without being repeated: then its sender is gone.
@@ -137,7 +137,8 @@ impl Fetcher {
             let mut served = cluster.served();
             let arrival = arrival.clone().filter(|_| is_answerable);
             // The wait continues that of earlier leaders.
-            let queue_timeout = Arc::new(QueueTimeout::of(self.settings.queue_timeout, request.queue_wait));
+            let queue_timeout =
+                Arc::new(QueueTimeout::of(request.queue_timeout(self.settings.queue_timeout), request.queue_wait));
             let task = ServeTask { from: from.clone(), series, request, queue_timeout: queue_timeout.clone(), arrival };
             let serving = self.clone().serve(cluster.clone(), task, is_answerable);
             let state = ServeState::InProgress { queue_timeout, _task: AbortOnDropHandle::new(tokio::spawn(serving)) };
@@ -185,6 +186,8 @@ impl Fetcher {
             asked_at: self.clock.now() - Duration::from_millis(request.age_ms),
             requester: Requester::from(&request.requester),
             may_stream: false,
+            options: QueryOptions { freshness: request.terms.freshness(), ..QueryOptions::default() },
+            waited: WaitMeter::default(),
         };
         let placement = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
         let assembly = AssemblyRequest { query, queue_timeout, placement, batch_guard: arrival };

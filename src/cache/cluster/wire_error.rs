@@ -19,8 +19,11 @@ impl From<&CacheError> for WireError {
         match error {
             CacheError::QuotaExhausted(Exhausted { retry_after }) => Self::QuotaExhausted(*retry_after),
             CacheError::TooManyFetches { retry_after } => Self::TooManyFetches(*retry_after),
-            // A fetch for another replica pins no memory for an answer, and is for whole seconds.
-            CacheError::FetchLost | CacheError::PinnedMemoryFull | CacheError::FractionOfSecond => Self::FetchLost,
+            // A fetch for another replica pins no memory for an answer, is for whole seconds, and is a fetch.
+            CacheError::FetchLost
+            | CacheError::PinnedMemoryFull
+            | CacheError::FractionOfSecond
+            | CacheError::NotCached => Self::FetchLost,
             CacheError::ItemsMoving => Self::ItemsMoving,
             CacheError::Damaged(Damaged) => Self::Damaged,
             CacheError::ConfigMismatch => Self::ConfigMismatch,

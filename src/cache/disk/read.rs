@@ -10,6 +10,7 @@ use crate::cache::store::ChunkFacts;
 use crate::request::Series;
 use crate::segment_log::{ReadError, Record, SegmentLog, Slot};
 use crate::telemetry;
+use crate::telemetry::Tier;
 
 /// Bytes up to which chunks are read at once if the operating system has them in memory: less than it costs to move to
 /// another thread.
@@ -48,7 +49,10 @@ impl DiskTier {
 
 impl Inner {
     fn read_all(&self, log: &SegmentLog, series: &Series, hits: &[DiskHit]) -> Vec<Option<Arc<Chunk>>> {
-        hits.iter().map(|hit| self.decode(series, hit, log.read(hit.slot))).collect()
+        let chunks: Vec<_> = hits.iter().map(|hit| self.decode(series, hit, log.read(hit.slot))).collect();
+        let found = chunks.iter().flatten().count();
+        telemetry::tier_lookups(Tier::Disk, found, chunks.len() - found);
+        chunks
     }
 
     /// The chunk of a record, if it is the one that the hit names.

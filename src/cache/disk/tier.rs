@@ -1,6 +1,7 @@
 //! The disk tier and its state, which the other files of this folder work on.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -94,6 +95,17 @@ impl DiskTier {
             erasure: Mutex::default(),
             active: Mutex::default(),
         }))
+    }
+
+    /// Whether a tier could use the directory: it is there and writable, or can be made. Makes nothing.
+    ///
+    /// A directory that was used before is none of the configuration's faults, whatever has become of its disk:
+    /// koregate serves without it.
+    ///
+    /// # Errors
+    /// The reason why it cannot be used.
+    pub fn inspect(directory: &Path) -> io::Result<()> {
+        SegmentLog::inspect(directory)
     }
 
     /// Whether the tier works.

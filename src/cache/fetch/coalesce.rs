@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::cache::series::NextNeed;
     use crate::request::QueueTimeout;
-    use crate::window::Timestamp;
+    use crate::window::{FreshnessDemand, Timestamp};
 
     fn interval(start: i64, end: i64) -> Interval {
         Interval::new(Timestamp::from_seconds(start), Timestamp::from_seconds(end))
@@ -164,6 +164,7 @@ mod tests {
             agentic,
             waiter: Arc::downgrade(waiter),
             fresh_since: Timestamp::MIN,
+            freshness: FreshnessDemand::POLICY,
             redis_checked: false,
             next_need: Some(NextNeed { start: interval(start, end).start, early: false }),
             more_runs: false,

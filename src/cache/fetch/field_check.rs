@@ -9,10 +9,10 @@ use super::assembly::{AssemblyRequest, Segment};
 use super::fetcher::Fetcher;
 use super::task::FetchTask;
 use crate::cache::chunk::{Chunk, PageRange};
-use crate::cache::types::WindowQuery;
+use crate::cache::types::{QueryOptions, WindowQuery};
 use crate::cache::window_field::FieldScope;
 use crate::paging::{Item, OutsideItem, PagingError, PlacementCheck};
-use crate::request::{QueueTimeout, Requester, Series};
+use crate::request::{QueueTimeout, Requester, Series, WaitMeter};
 use crate::telemetry;
 use crate::window::Interval;
 
@@ -111,6 +111,8 @@ impl Fetcher {
             asked_at,
             requester: Requester::clone(task.fetch.waiters.cause()),
             may_stream: false,
+            options: QueryOptions::default(),
+            waited: WaitMeter::default(),
         };
         let queue_timeout = Arc::new(QueueTimeout::new(self.settings.queue_timeout));
         let request = AssemblyRequest { query, queue_timeout, placement: PlacementCheck::Unchecked, batch_guard: None };

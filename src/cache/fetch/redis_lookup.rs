@@ -9,7 +9,7 @@ use crate::cache::series::{SharedSeriesState, TierHit};
 use crate::cache::store::{ByAgentic, CacheEntry};
 use crate::clock::SKEW;
 use crate::request::{Filter, Series};
-use crate::window::{Interval, IntervalSet, Timestamp};
+use crate::window::{FreshnessDemand, Interval, IntervalSet, RequestFreshness, Timestamp};
 
 impl Fetcher {
     /// Hands to the waiters of the pending batch what Redis has of it, and removes that from the batch. What is added
@@ -55,7 +55,8 @@ impl Fetcher {
         let served = |agentic: bool| series.agentic || !agentic;
         for request in batch.requests.iter_mut().filter(|request| request.redis_checked && served(request.agentic)) {
             for chunk in &found {
-                let fresh = self.fresh_part(series, chunk.interval(), chunk.fetched_at(), request.fresh_since, now);
+                let accepted = (request.fresh_since, request.freshness);
+                let fresh = self.fresh_part(series, chunk.interval(), chunk.fetched_at(), accepted, now);
                 let parts = fresh.intervals().iter().flat_map(|interval| request.intervals.within(*interval));
                 for interval in parts.collect::<Vec<_>>() {
                     request.intervals.remove(interval);
@@ -99,19 +100,20 @@ impl Fetcher {
         found
     }
 
-    /// The part of a chunk of a series that is fresh enough for a request that accepts data fetched since `fresh_since`.
+    /// The part of a chunk of a series that is fresh enough for a request that accepts data fetched since `fresh_since`,
+    /// and earlier data by its `demand`.
     pub(in crate::cache) fn fresh_part(
         &self,
         series: &Series,
         interval: Interval,
         fetched_at: Timestamp,
-        fresh_since: Timestamp,
+        (fresh_since, demand): (Timestamp, FreshnessDemand),
         now: Timestamp,
     ) -> IntervalSet {
         let mut fresh = IntervalSet::from(interval);
         if fetched_at < fresh_since {
-            let stale = self.settings.freshness(series).stale(interval, fetched_at, now);
-            stale.for_each(|stale| fresh.remove(stale));
+            let freshness = RequestFreshness::new(self.settings.freshness(series), demand);
+            freshness.stale(interval, fetched_at, now).for_each(|stale| fresh.remove(stale));
         }
         fresh
     }

@@ -9,7 +9,7 @@ use super::fetcher::Fetcher;
 use crate::cache::series::{InFlightFetch, SeriesState, SharedSeriesState, Waiter};
 use crate::replicas::ReplicaId;
 use crate::request::Series;
-use crate::window::{Interval, Timestamp};
+use crate::window::{FreshnessDemand, Interval, Timestamp};
 
 /// Fetches that the leader makes for this replica.
 pub(in crate::cache) trait RemoteFetcher: fmt::Debug + Send + Sync {
@@ -43,6 +43,8 @@ pub(in crate::cache) struct ExactWindow<'a> {
     pub(in crate::cache) interval: Interval,
     /// Entries fetched since then are fresh enough.
     pub(in crate::cache) fresh_since: Timestamp,
+    /// The demand of the request on the age of earlier entries.
+    pub(in crate::cache) freshness: FreshnessDemand,
     pub(in crate::cache) waiter: &'a Arc<Waiter>,
 }
 

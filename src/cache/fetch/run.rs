@@ -150,13 +150,14 @@ fn not_stored_reason(error: &CacheError) -> NotStored {
         CacheError::Paging(PagingError::WithoutTimestamp | PagingError::AllWithoutTimestamp) => NotStored::NoTimestamp,
         CacheError::Paging(PagingError::Oversized | PagingError::TooLarge { .. })
         | CacheError::TooLargeToBuffer { .. } => NotStored::TooLarge,
-        // No fetch fails with the last two, which concern answers.
+        // No fetch fails with the last three, which concern answers.
         CacheError::TooManyFetches { .. }
         | CacheError::FetchLost
         | CacheError::Paging(PagingError::Lost)
         | CacheError::Damaged(_)
         | CacheError::ConfigMismatch
         | CacheError::PinnedMemoryFull
-        | CacheError::FractionOfSecond => NotStored::Lost,
+        | CacheError::FractionOfSecond
+        | CacheError::NotCached => NotStored::Lost,
     }
 }

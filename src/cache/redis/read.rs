@@ -13,6 +13,7 @@ use crate::redis_client::{Command, Reply};
 use crate::replicas::DecryptError;
 use crate::request::{IdFilter, Series};
 use crate::telemetry;
+use crate::telemetry::Tier;
 use crate::window::{Interval, IntervalSet, Timestamp};
 
 /// Cells that are listed in one call. Names of fields are short.
@@ -100,7 +101,10 @@ impl Inner {
             let found = self.decode_cell(cell, reply).into_iter();
             let (purged, valid): (Vec<_>, Vec<_>) = found.partition(|chunk| self.is_purged(series, chunk));
             self.delete_purged(cell, &purged);
+            let before = chunks.len();
             chunks.extend(valid.into_iter().filter(|chunk| overlaps(chunk, intervals)));
+            let is_hit = chunks.len() > before;
+            telemetry::tier_lookups(Tier::Redis, usize::from(is_hit), usize::from(!is_hit));
         }
         Some(chunks)
     }

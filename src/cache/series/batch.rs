@@ -7,7 +7,7 @@ use std::sync::Weak;
 use tokio::sync::watch;
 
 use super::waiter::Waiter;
-use crate::window::{IntervalSet, Timestamp};
+use crate::window::{FreshnessDemand, IntervalSet, Timestamp};
 
 /// Missing intervals that are collected for one batch window before their fetches start.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(in crate::cache) struct PendingRequest {
     pub(in crate::cache) waiter: Weak<Waiter>,
     /// Entries fetched since then are fresh enough for the request.
     pub(in crate::cache) fresh_since: Timestamp,
+    /// The demand of the request on the age of entries that were fetched before.
+    pub(in crate::cache) freshness: FreshnessDemand,
     /// Whether the intervals were looked up in Redis.
     pub(in crate::cache) redis_checked: bool,
     /// The next need of the request, if no fetch in flight brings it.

@@ -9,7 +9,7 @@ use super::memory::{ChunkId, Memory};
 use super::range_stats::{RangeSegment, RangeStats, RangeStatsIndex};
 use crate::cache::chunk::Chunk;
 use crate::segment_log::Slot;
-use crate::window::{FreshnessPolicy, Interval, IntervalMap, Plan, PlanEntry, Timestamp};
+use crate::window::{Interval, IntervalMap, Plan, PlanEntry, RequestFreshness, Timestamp};
 
 /// The facts of a chunk that are known without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,14 +146,14 @@ impl UsableEntry<'_> {
 
     /// Whether the passing of time alone does not change what serves `part`.
     pub(in crate::cache) fn is_stable(&self, part: Interval, rules: LookupRules<'_>) -> bool {
-        !self.may_move() && part.end <= rules.freshness_policy.settled_before(self.entry.fetched_at)
+        !self.may_move() && part.end <= rules.freshness.settled_before(self.entry.fetched_at)
     }
 }
 
 /// Rules of a lookup: which entries may serve.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cache) struct LookupRules<'a> {
-    pub(in crate::cache) freshness_policy: &'a FreshnessPolicy,
+    pub(in crate::cache) freshness: RequestFreshness<'a>,
     pub(in crate::cache) agentic: bool,
     /// When the window was requested.
     pub(in crate::cache) asked_at: Timestamp,
@@ -310,7 +310,7 @@ fn covering<'a>(
     interval: Interval,
     rules: LookupRules<'_>,
 ) -> Option<Vec<(Interval, UsableEntry<'a>)>> {
-    let LookupRules { freshness_policy, agentic, asked_at, .. } = rules;
+    let LookupRules { freshness, agentic, asked_at, .. } = rules;
     // Usually, entries of one kind serve all of it.
     let own_kind = if agentic { &entries.agentic } else { &entries.non_agentic };
     if let Some(found) = covering_with_one_kind(own_kind, interval, rules) {
@@ -319,10 +319,10 @@ fn covering<'a>(
     let mut plan = Plan::new(interval);
     if !agentic {
         let usable = |entry| Some(UsableEntry { entry, strip: false });
-        plan.take(&entries.non_agentic, freshness_policy, asked_at, asked_at, usable);
+        plan.take(&entries.non_agentic, freshness, asked_at, asked_at, usable);
     }
     let usable = |entry| Some(UsableEntry { entry, strip: !agentic });
-    plan.take(&entries.agentic, freshness_policy, asked_at, asked_at, usable);
+    plan.take(&entries.agentic, freshness, asked_at, asked_at, usable);
     plan.hits.sort_unstable_by_key(|(interval, _)| interval.start);
     plan.missing.is_empty().then_some(plan.hits)
 }
@@ -337,7 +337,7 @@ fn covering_with_one_kind<'a>(
     let mut end = interval.start;
     for (part, entry) in entries.within(interval) {
         let fetched_at = entry.fetched_at;
-        let is_stale = || rules.freshness_policy.stale(part, fetched_at, rules.asked_at).next().is_some();
+        let is_stale = || rules.freshness.stale(part, fetched_at, rules.asked_at).next().is_some();
         if part.start != end || (fetched_at < rules.asked_at && is_stale()) {
             return None;
         }

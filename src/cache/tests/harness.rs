@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::paging::{FetchedRun, Item, ItemPacker as _, PagingError, RowOrder, Run, RunLimiters, RunPart};
 use crate::quota::QuotaManager;
-use crate::request::{Filter, Priority, Requester, Series};
+use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
 use crate::window::{FreshnessTier, Interval, Timestamp, UpperBound};
 
 /// A second of the day that is still open.
@@ -30,7 +30,16 @@ pub(super) fn interval(start: i64, end: i64) -> Interval {
 /// A request for all items of an interval, which may be streamed.
 pub(super) fn query(series: Series, interval: Interval, requester: Requester) -> WindowQuery {
     let page_range = PageRange::ALL;
-    WindowQuery { series: series.into(), interval, page_range, asked_at: at(5_000), requester, may_stream: true }
+    WindowQuery {
+        series: series.into(),
+        interval,
+        page_range,
+        asked_at: at(5_000),
+        requester,
+        may_stream: true,
+        options: QueryOptions::default(),
+        waited: WaitMeter::default(),
+    }
 }
 
 pub(super) fn series() -> Series {
@@ -119,8 +128,12 @@ pub(super) fn layer(
         max_span: Duration::MAX,
     };
     let cache = config::CacheConfig { memory, disk: None, redis: None, encryption: config::EncryptionKeys::default() };
-    let quota =
-        config::QuotaConfig { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
+    let quota = config::QuotaConfig {
+        queue_timeout: Duration::from_secs(30),
+        max_wait: Duration::from_mins(5),
+        interactive_reserve: 0.0,
+        state_file: None,
+    };
     let clock = Clock::manual(at(5_000));
     let quotas = QuotaManager::new(&[], &quota, 8, Duration::ZERO, &clock.clone().into()).unwrap();
     let settings = config::SeriesSettings::new(&window, &[]);

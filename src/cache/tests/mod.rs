@@ -6,6 +6,7 @@
 //! | `shared_runs` | fetches that requests share |
 //! | `run_results` | runs that are shortened, cut, torn, oversized or failed |
 //! | `queue_timeout` | how long requests wait for the quota |
+//! | `freshness_demand` | what requests demand of the age of cached data |
 //! | `streamed` | long windows that are streamed |
 //! | `interleavings` | requests, purges and ends of fetches in many schedules (see [`crate::sync`]) |
 //! | `purged` | purges while fetches are in flight |
@@ -13,6 +14,7 @@
 //! | `wrong_clock` | wrong clocks of this machine |
 
 mod erased;
+mod freshness_demand;
 mod harness;
 #[cfg(feature = "interleavings")]
 mod interleavings;

@@ -34,6 +34,17 @@ async fn request_without_a_call_ends_after_the_queue_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn request_may_set_its_queue_timeout() {
+    for wait in [5, 100] {
+        let harness = TestHarness::new();
+        let options = QueryOptions { queue_timeout: Some(wait * SECOND), ..QueryOptions::default() };
+        let query = query(series(), interval(0, 100), Requester::anyone());
+        let pending = tokio::spawn(harness.stage.clone().oneshot(WindowQuery { options, ..query }));
+        assert_eq!(seconds_until_refused(pending).await, u64::from(wait));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn queue_timeout_continues_over_leader_changes() {
     let mut harness = TestHarness::new();
     let pending = harness.request(0, 100, Priority::Interactive).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::evidence::{Evidence, SECOND, Window};
 use crate::window::{Timestamp, UpperBound};
 
-/// What is known of the upper bound.
+/// Knowledge of the upper bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BoundFinding {
     /// The bound, and the number of the call that shows it.

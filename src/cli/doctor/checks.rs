@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cache::DiskTier;
 use crate::config::{Config, DiskConfig, RedisConfig, ServerTlsConfig};
 use crate::environment::Environment;
+use crate::quota::StateFile;
 use crate::redis_client::RedisClient;
 use crate::server::Validity;
 use crate::units::{print_duration_roughly, print_size};
@@ -88,15 +90,14 @@ async fn check_redis(redis: &RedisConfig, environment: &Environment) -> Result<S
 
 fn check_disk(DiskConfig { path, size }: &DiskConfig) -> Result<String, String> {
     let shown = path.display();
-    if !path.exists() {
-        // koregate makes the directory, but not those above it.
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        try_writing(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
-        return has_room(parent, *size, 0).map(|room| format!("{shown} does not exist yet and can be made; {room}"));
-    }
+    DiskTier::inspect(path).map_err(|error| format!("{shown}: {error}"))?;
+    let Ok(entries) = fs::read_dir(path) else {
+        // koregate makes the directory, with those above it.
+        let existing = path.ancestors().skip(1).find(|parent| parent.is_dir()).unwrap_or(Path::new("."));
+        return has_room(existing, *size, 0).map(|room| format!("{shown} does not exist yet and can be made; {room}"));
+    };
     try_writing(path).map_err(|error| format!("{shown}: {error}"))?;
-    let used = fs::read_dir(path).map_err(|error| format!("{shown}: {error}"))?;
-    let used = used.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+    let used = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
     has_room(path, *size, used).map(|room| format!("{shown} is writable; {room}"))
 }
 
@@ -124,18 +125,9 @@ fn try_writing(directory: &Path) -> io::Result<()> {
 }
 
 fn check_state_file(path: &Path) -> Result<String, String> {
-    let shown = path.display();
-    if path.exists() {
-        return match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(_) => Ok(format!("{shown} is writable")),
-            Err(error) => Err(format!("{shown}: {error}")),
-        };
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match try_writing(parent) {
-        Ok(()) => Ok(format!("{shown} does not exist yet and can be made")),
-        Err(error) => Err(format!("{}: {error}", parent.display())),
-    }
+    StateFile::inspect(path).map_err(|error| error.to_string())?;
+    let state = if path.exists() { "is writable" } else { "does not exist yet and can be made" };
+    Ok(format!("{} {state}", path.display()))
 }
 
 fn check_tls(tls: &ServerTlsConfig, now: Timestamp) -> Result<String, String> {

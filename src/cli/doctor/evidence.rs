@@ -1,4 +1,4 @@
-//! What the doctor asks and what it is answered: the probes, and the evidence that they bring. Pure.
+//! The doctor's probes, and the evidence that they bring. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,9 +39,9 @@ pub(super) enum Purpose {
     Field(Arc<str>),
     /// Whether an item exactly at `to` is in the window.
     UpperBound,
-    /// What a limit above the documented one gets.
+    /// The effect of a limit above the documented one.
     LargeLimit,
-    /// What no limit gets.
+    /// The effect of a missing limit.
     NoLimit,
     /// Whether the same request gets the same answer.
     Repetition,
@@ -101,7 +101,7 @@ impl Window {
     }
 }
 
-/// What the upstream did with a call.
+/// The upstream's reaction to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProbeAnswer {
     pub(super) outcome: ProbeOutcome,
@@ -146,7 +146,7 @@ pub(super) struct SampleItem {
     pub(super) times: BTreeMap<Arc<str>, Timestamp>,
 }
 
-/// What the doctor knows before the first call.
+/// The doctor's knowledge before the first call.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     /// The configured form of tokens.

@@ -13,7 +13,7 @@ use super::evidence::{Evidence, Probe, Purpose, SampleItem, SamplePage, Window};
 /// The most probes for the field.
 const MAX_PROBES: usize = 4;
 
-/// What is known of the field.
+/// Knowledge of the field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     /// The field, and the number of the call that shows it.

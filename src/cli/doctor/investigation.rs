@@ -38,7 +38,7 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
 const LEADER_ATTEMPTS: usize = 50;
 
-/// What the doctor needs to make calls for one stream.
+/// The prerequisites of calls for one stream.
 pub(super) struct Investigation {
     client: Client,
     account: AccountConfig,

@@ -62,7 +62,7 @@ pub(super) enum Limit {
     Unknown,
 }
 
-/// What a limit above the documented one gets.
+/// The effect of a limit above the documented one.
 pub(super) fn page_limit(evidence: &Evidence) -> Limit {
     let cut = evidence.pages().find(|(_, probe, page)| {
         let limit = probe.limit.map(|limit| limit as usize);
@@ -82,7 +82,7 @@ pub(super) fn page_limit(evidence: &Evidence) -> Limit {
     refused.map_or(Limit::Unknown, |call| Limit::Refused { call })
 }
 
-/// What no limit gets.
+/// The effect of a missing limit.
 pub(super) fn default_limit(evidence: &Evidence) -> Limit {
     let mut pages = evidence.pages().filter(|(_, probe, _)| probe.limit.is_none());
     if let Some((call, _, page)) = pages.find(|(_, _, page)| page.has_more) {

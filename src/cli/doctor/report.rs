@@ -43,7 +43,7 @@ pub(super) struct DoctorReport {
 }
 
 impl DoctorReport {
-    /// What is wrong, in words; empty if nothing is.
+    /// The faults, in words; empty if there are none.
     pub(super) fn wrong(&self) -> Vec<String> {
         let failed = self.checks.iter().filter(|check| check.state == CheckState::Wrong);
         let mut wrong: Vec<String> = failed.map(|check| format!("{}: {}", check.name, check.detail)).collect();
@@ -201,7 +201,7 @@ impl Investigated {
         Some(format!("token = {{ scheme = \"{}\"{jti} }}", scheme_name(scheme)))
     }
 
-    /// What is wrong with the upstream, the clock or the settings.
+    /// Faults of the upstream, the clock or the settings.
     fn wrong(&self) -> Vec<String> {
         let Self { subject, findings, stopped, .. } = self;
         let mut wrong = Vec::new();
@@ -231,7 +231,7 @@ impl Investigated {
 }
 
 impl Subject {
-    /// What is configured for a stream. `None` if the account is not configured.
+    /// The configuration of a stream. `None` if the account is not configured.
     pub(super) fn of(config: &Config, account: &str, stream: &str) -> Option<Self> {
         let settings = crate::config::SeriesSettings::new(&config.window, &config.accounts);
         let own = settings.for_series(account, stream);

@@ -32,7 +32,7 @@ enum ModelOrder {
     Shuffled,
 }
 
-/// What differs between upstreams.
+/// The traits in which upstreams differ.
 #[derive(Clone, Debug)]
 struct Model {
     /// Start and end, in milliseconds since the epoch.

@@ -37,7 +37,7 @@ pub(super) struct PartRecord {
     pub(super) row_groups: Vec<String>,
 }
 
-/// What a journal says.
+/// The content of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct JournalEntries {
     pub(super) header: Header,

@@ -36,6 +36,7 @@ use self::parameters::Parameters;
 use self::sink::WriterSink;
 use self::writer::{ExportWriter, LockedFile, Start};
 use super::span::{Failure, Filler, Gateway, Progress, Span, SpanArgs, check_settled, finish, until_signal};
+use crate::cli::output::complain;
 use crate::clock::Clock;
 
 /// The flags of `export`.
@@ -74,7 +75,7 @@ async fn export(args: &ExportArgs) -> Result<(), Failure> {
     let parameters = parameters(args, &destination).map_err(Failure::Usage)?;
     let locked = match writer::start(&destination, &parameters, args.force)? {
         Start::Done(manifest) => {
-            eprintln!("{}: done already, {}", destination.path.display(), describe(&manifest));
+            complain(&format_args!("{}: done already, {}", destination.path.display(), describe(&manifest)));
             return Ok(());
         }
         Start::Open(locked) => locked,
@@ -93,7 +94,7 @@ async fn export(args: &ExportArgs) -> Result<(), Failure> {
     };
     match result {
         Ok(manifest) => {
-            eprintln!("{}: {}", destination.path.display(), describe(&manifest));
+            complain(&format_args!("{}: {}", destination.path.display(), describe(&manifest)));
             Ok(())
         }
         Err(failure) => {
@@ -164,7 +165,7 @@ fn cut(span: Span, now: crate::window::Timestamp) -> Result<Option<String>, Fail
     Ok((cut != span).then(|| cut.to.to_string()))
 }
 
-/// What decides the content of the file.
+/// The parameters that decide the content of the file.
 ///
 /// # Errors
 /// A sentence, if the columns are at fault or do not fit the format.

@@ -1,11 +1,11 @@
-//! What decides the content of an export. An unfinished export goes on only with the same parameters.
+//! The parameters that decide the content of an export. An unfinished export goes on only with the same ones.
 
 use serde::{Deserialize, Serialize};
 
 use super::columns::Column;
 use super::destination::{Compression, FileFormat};
 
-/// What decides the content of an export.
+/// The parameters that decide the content of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Parameters {
     pub(super) stream: String,

@@ -15,9 +15,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 pub(super) struct PartialFile {
     file: BufWriter<File>,
     path: PathBuf,
-    /// What is written.
+    /// The content.
     written: Content,
-    /// What is recorded, and stays.
+    /// The recorded part, which stays.
     recorded: Content,
 }
 

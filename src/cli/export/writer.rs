@@ -37,7 +37,7 @@ pub(super) struct LockedFile {
     pub(super) entries: Option<JournalEntries>,
 }
 
-/// What is to be done for an export.
+/// The next step of an export.
 pub(super) enum Start {
     /// Nothing: the file is there, from the same parameters.
     Done(Box<Manifest>),

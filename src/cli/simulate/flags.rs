@@ -72,6 +72,10 @@ struct DataFlags {
     #[arg(long)]
     flat: bool,
 
+    /// No numbers, escapes and white space that make readers of JSON stumble, such as 1e2 or 12345678901234567890
+    #[arg(long)]
+    plain: bool,
+
     /// Seed of all generated data
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -225,6 +229,7 @@ impl SimulateArgs {
             more_accounts: Vec::new(),
             streams: self.data.streams(),
             seed: self.data.seed,
+            plain: self.data.plain,
             days: self.data.days,
             end: self.data.end,
             api: self.api.variant(),

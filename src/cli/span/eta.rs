@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// What is left to fetch, as the gateway expects it.
+/// The rest to fetch, as the gateway expects it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Forecast {
     /// The time at which it was made, since the start.
@@ -16,7 +16,7 @@ pub(super) struct Forecast {
     pub(super) wait: Duration,
 }
 
-/// What has been done since the start.
+/// The work done since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Pace {
     /// The number of calls made.

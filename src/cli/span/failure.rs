@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::output::complain;
+
 /// Reason why a command did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Failure {
@@ -35,9 +37,9 @@ impl Failure {
 pub(in crate::cli) fn finish(result: Result<(), Failure>, how_to_go_on: &str) -> ExitCode {
     let Err(failure) = result else { return ExitCode::SUCCESS };
     match &failure {
-        Failure::Usage(message) => eprintln!("koregate: {message}"),
-        Failure::Failed(message) => eprintln!("koregate: {message}\n{how_to_go_on}"),
-        Failure::Stopped(_) => eprintln!("koregate: stopped\n{how_to_go_on}"),
+        Failure::Usage(message) => complain(&format_args!("koregate: {message}")),
+        Failure::Failed(message) => complain(&format_args!("koregate: {message}\n{how_to_go_on}")),
+        Failure::Stopped(_) => complain(&format_args!("koregate: stopped\n{how_to_go_on}")),
     }
     ExitCode::from(failure.code())
 }

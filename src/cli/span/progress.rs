@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::cost::Cost;
 use super::eta::{Forecast, Pace, time_left};
+use crate::cli::output::complain;
 use crate::clock::Clock;
 use crate::window::Timestamp;
 
@@ -26,7 +27,7 @@ struct Inner {
     counts: Mutex<Counts>,
 }
 
-/// What has been done, and what is left.
+/// The work done, and the rest.
 #[derive(Clone, Debug, Default)]
 struct Counts {
     /// The number of parts that are done, in this run and before.
@@ -102,7 +103,7 @@ impl Progress {
 
     /// Prints a line above the bar.
     pub(in crate::cli) fn print(&self, text: &str) {
-        self.0.bar.suspend(|| eprintln!("{text}"));
+        self.0.bar.suspend(|| complain(&format_args!("{text}")));
     }
 
     /// Shows the progress until the future is dropped.
@@ -113,7 +114,7 @@ impl Progress {
                 tokio::time::sleep(BAR_INTERVAL).await;
             } else {
                 tokio::time::sleep(LINE_INTERVAL).await;
-                eprintln!("{}", self.line());
+                complain(&format_args!("{}", self.line()));
             }
         }
     }
@@ -124,7 +125,7 @@ impl Progress {
             self.draw();
             self.0.bar.abandon();
         } else {
-            eprintln!("{}", self.line());
+            complain(&format_args!("{}", self.line()));
         }
     }
 

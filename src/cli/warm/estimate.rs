@@ -3,7 +3,7 @@
 use crate::cli::span::{Cost, Span};
 use crate::units::print_duration_roughly;
 
-/// What it costs to cache `span`.
+/// The cost of caching `span`.
 pub(super) fn describe(cost: &Cost, span: &Span) -> String {
     if cost.is_cached {
         return "calls     0: all of it is cached\n".to_owned();

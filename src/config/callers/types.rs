@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::config::NamePatterns;
+use crate::config::{CacheControlGrants, NamePatterns};
 use crate::window::Bound;
 
 /// Requests in a minute of a caller whose limit is not set.
@@ -24,6 +24,8 @@ pub struct CallerConfig {
     pub streams: NamePatterns,
     /// Weight of the caller when callers compete for the quota; at least 1.
     pub weight: u32,
+    /// The directives of `Cache-Control` that are followed for the caller.
+    pub cache_control: CacheControlGrants,
     /// The most urgent class that the caller may claim.
     pub max_priority: PriorityClass,
     /// The time from which the caller is refused.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use serde_json::{Value, json};
 
-use crate::config::NamePatterns;
+use crate::config::{CacheControlGrants, CacheDirective, NamePatterns};
 use crate::window::Bound;
 
 /// A type of values whose schema follows from the type.
@@ -86,6 +86,13 @@ impl Described for Vec<String> {
 impl Described for NamePatterns {
     fn schema() -> Value {
         json!({ "type": "array", "items": String::schema(), "minItems": 1 })
+    }
+}
+
+impl Described for CacheControlGrants {
+    fn schema() -> Value {
+        let names = CacheDirective::ALL.map(CacheDirective::name);
+        json!({ "type": "array", "items": { "enum": names }, "uniqueItems": true })
     }
 }
 

@@ -264,6 +264,11 @@ fn problem_of_the_file_names_its_line_and_key() {
             "7: callers[0].api_key_sha256: holds the same digest twice".to_owned(),
         ),
         (
+            "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\ncache_control = [\"no-store\"]",
+            "8: callers[0].cache_control: a directive is \"no-store\"; it must be \"only-if-cached\" or \"no-cache\" or \"max-age\" or \"max-stale\""
+                .to_owned(),
+        ),
+        (
             "[[callers]]\nname = \"etl\"\napi_key_sha256 = \"@A\"\nweight = 0",
             "8: callers[0].weight: is 0; it must be a whole number from 1 to 4294967295".to_owned(),
         ),

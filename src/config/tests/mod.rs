@@ -22,7 +22,7 @@ pub(super) const MINIMAL: &str =
     "[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-1\"\nclient_secret = { env = \"SECRET\" }\n";
 
 fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
-    let secrets = [("SECRET", "s3cr3t"), ("PROXY", "me:s3cr3t")];
+    let secrets = [("SECRET", "s3cr3t-of-thirty-two-bytes-or-more"), ("PROXY", "me:s3cr3t")];
     variables.iter().chain(&secrets).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -104,7 +104,7 @@ fn minimal_configuration_has_the_documented_defaults() {
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:9090");
     assert_eq!(config.upstream.base_url.to_string(), "https://platform.kore.ai/");
     assert_eq!((&*account.account_id, &*account.client_id), ("acc-1", "cs-1"));
-    assert_eq!(account.client_secret.expose_secret(), "s3cr3t");
+    assert_eq!(account.client_secret.expose_secret(), "s3cr3t-of-thirty-two-bytes-or-more");
     assert_eq!(account.streams, NamePatterns::All);
     assert_eq!((account.token.scheme, account.token.jti), (TokenScheme::Bare, JtiMode::Off));
     assert_eq!((account.limits[0].requests, account.limits[0].per), (60, Duration::from_mins(1)));
@@ -164,8 +164,13 @@ max_span = "36500d"
 
 [quota]
 queue_timeout = "0s"
+max_wait = "90s"
 interactive_reserve = 0
 state_file = "state/quota"
+
+[jobs]
+per_caller = 0
+keep_for = "1d"
 
 [cache]
 memory = 1000000
@@ -179,6 +184,7 @@ accounts = ["acc-1"]
 streams = ["st-9", "*"]
 requests_per_minute = 1
 weight = 3
+cache_control = ["no-cache"]
 max_priority = "background"
 not_after = "2027-01-01"
 max_concurrent_requests = 50
@@ -246,8 +252,13 @@ max_span = "36500d"
 
 [quota]
 queue_timeout = "0s"
+max_wait = "90s"
 interactive_reserve = 0.0
 state_file = "state/quota"
+
+[jobs]
+per_caller = 0
+keep_for = "1d"
 
 [cache]
 memory = "1000000"
@@ -266,6 +277,7 @@ upstream_calls_per_hour = 300
 upstream_calls_per_day = 2000
 mode = "shadow"
 weight = 3
+cache_control = ["no-cache"]
 max_priority = "background"
 not_after = "2027-01-01"
 
@@ -277,6 +289,7 @@ streams = ["*"]
 requests_per_minute = 600
 mode = "enforce"
 weight = 1
+cache_control = ["only-if-cached", "max-stale"]
 max_priority = "refresh"
 "#
     );

@@ -158,6 +158,7 @@ mod tests {
             accounts: NamePatterns::All,
             streams: NamePatterns::All,
             weight: 1,
+            cache_control: crate::config::CacheControlGrants::default(),
             max_priority: PriorityClass::Interactive,
             not_after: None,
             limits: CallerLimits {

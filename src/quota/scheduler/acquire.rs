@@ -16,7 +16,8 @@ use crate::request::{Priority, RunWaiters};
 use crate::telemetry;
 
 impl CallScheduler {
-    /// Waits for a permit for one call of the run that `waiters` wait for, at most `quota.queue_timeout`.
+    /// Waits for a permit for one call of the run that `waiters` wait for, at most `quota.queue_timeout`, or as long as
+    /// the most patient of them.
     ///
     /// # Errors
     /// [`AcquireError::Exhausted`] after the timeout, or at once when it is certain that no permit comes within it;
@@ -24,10 +25,11 @@ impl CallScheduler {
     /// [`AcquireError::NotLeader`] when another replica makes the calls.
     pub async fn acquire(self: &Arc<Self>, waiters: &Arc<RunWaiters>) -> Result<CallPermit, AcquireError> {
         let entered = self.clock.now();
-        let deadline = entered + self.queue_timeout;
         let place = QueuePlace::enter(self, waiters);
         loop {
             let now = self.clock.now();
+            // Requests join and leave.
+            let deadline = entered + self.queue_timeout.max(waiters.longest_timeout());
             let closed = match self.pass_gates(&place, entered, now) {
                 Ok(permit) => return Ok(permit),
                 Err(closed) => closed,

@@ -56,7 +56,6 @@ impl CallScheduler {
         let (request, mut answer) = RemoteRequest::register(self, &lender);
         let mut role = self.role();
         role.mark_unchanged();
-        let deadline = self.clock.instant(entered + self.queue_timeout);
         let name = loop {
             // With the priority of the requests that wait now.
             let requester = Requester { priority: waiters.priority(), ..waiters.cause().clone() };
@@ -75,7 +74,8 @@ impl CallScheduler {
                     return Err(AcquireError::Abandoned);
                 },
             }
-            if Instant::now() >= deadline {
+            let patience = self.queue_timeout.max(waiters.longest_timeout());
+            if Instant::now() >= self.clock.instant(entered + patience) {
                 return Err(AcquireError::Exhausted(Exhausted { retry_after: REQUEST_INTERVAL }));
             }
         };

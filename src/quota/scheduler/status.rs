@@ -41,6 +41,11 @@ impl CallScheduler {
         self.lock().queue.len()
     }
 
+    /// Number of calls in the queue whose waiters have this priority.
+    pub fn queue_length_of(&self, priority: Priority) -> u32 {
+        self.lock().queue.count(|rank| rank.priority == priority)
+    }
+
     /// Whether callers compete: a call that came now would not begin at once.
     pub fn is_contended(&self) -> bool {
         let (state, now) = (self.lock(), self.clock.now());

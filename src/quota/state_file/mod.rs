@@ -12,6 +12,7 @@
 //! | `record` | the format of a line |
 //! | `recovery` | the lines of a process before this one |
 //! | `backlog` | records that could not be written yet |
+//! | `inspect` | whether a path can be a state file |
 //! | `boot_clock` | uptime, which two processes share |
 //! | `fuzz` | a fuzz target |
 
@@ -19,6 +20,7 @@ mod backlog;
 mod boot_clock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod inspect;
 mod record;
 mod recovery;
 #[cfg(test)]
@@ -158,8 +160,7 @@ impl StateFile {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         // Reading a device would not end.
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
+        if !is_regular(&file).map_err(failed)? {
             return Err(StateFileError::NotOurs(path.to_owned()));
         }
         let mut text = read_all(&file).map_err(failed)?;
@@ -305,6 +306,12 @@ fn stamp(boot: &BootClock, clock: &Clock) -> RecordStamp {
 /// Position of a line in the file, in bytes. The header comes before line 0.
 fn offset(line: u64) -> u64 {
     (line + 1) * RECORD_BYTES as u64
+}
+
+/// Whether the file can be read to its end, and is not too long.
+fn is_regular(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file() && metadata.len() <= MAX_FILE_BYTES)
 }
 
 /// Whether the file begins with zeros: after a power failure, a file system may know the length of a file, but not what

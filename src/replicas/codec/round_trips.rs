@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::fetch_message::{ChunkRef, FetchReply, RemoteFetch, RemoteResult, RequesterJson, SeriesJson};
+use super::super::fetch_message::{
+    ChunkRef, FetchReply, FetchTerms, RemoteFetch, RemoteResult, RequesterJson, SeriesJson,
+};
 use super::tests::{cipher, message, payload};
 use super::*;
 use crate::request::{Filter, KnownFilter, QueueWait, Series};
@@ -41,10 +43,11 @@ prop_compose! {
     fn any_remote_fetch()(
         series in series(), requester in requester(), interval in any::<(i64, i64)>(), id in any::<u64>(),
         attempt in any::<u8>(), is_exact in any::<bool>(), age_ms in any::<u64>(), queue_wait in queue_wait(),
-        epoch in any::<u64>(),
+        epoch in any::<u64>(), (max_age_ms, refetch, queue_timeout_ms) in any::<(Option<u64>, bool, Option<u64>)>(),
     ) -> RemoteFetch {
         let (series, requester) = ((&series).into(), (&requester).into());
-        RemoteFetch { id, attempt, series, interval, is_exact, requester, age_ms, queue_wait, epoch }
+        let terms = FetchTerms { max_age_ms, refetch, queue_timeout_ms };
+        RemoteFetch { id, attempt, series, interval, is_exact, requester, age_ms, queue_wait, epoch, terms }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::super::fetch_message::{ChunkRef, FetchReply, RemoteFetch, RemoteResult, WireError};
+use super::super::fetch_message::{ChunkRef, FetchReply, FetchTerms, RemoteFetch, RemoteResult, WireError};
 use super::*;
 use crate::request::{Filter, KnownFilter, QueueWait, Series};
 use crate::window::{Interval, Timestamp};
@@ -80,6 +80,7 @@ fn remote_fetch(id: u64, filter: Filter, agentic: bool, is_exact: bool) -> Remot
         age_ms: 17,
         queue_wait: QueueWait { time: Duration::from_millis(1250), pages: 3 },
         epoch: 1_700_000_000_123,
+        terms: FetchTerms::default(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Log lines on standard error: text at a terminal, JSON otherwise.
+//! Log lines on standard error: text at a terminal, JSON otherwise, unless a form is chosen.
 //!
 //! - `json` formats a line as JSON,
 //! - `buffered_writer` writes many lines with one system call.
@@ -21,20 +21,32 @@ use self::json::JsonLayer;
 /// The writer of JSON lines, once it is in use.
 static WRITER: OnceLock<BufferedWriter> = OnceLock::new();
 
-/// Installs the logger of this process; later calls change nothing.
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines of JSON, each an object.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// Installs the logger of this process; later calls change nothing. Without a `format`, lines are text at a terminal and
+/// JSON otherwise.
 ///
 /// `level` is that of koregate's own events. Events of libraries are logged from the level `warn` on only, because
 /// their debug and trace events contain headers and bodies.
-pub fn init(level: LevelFilter) {
+pub fn init(level: LevelFilter, format: Option<LogFormat>) {
     let filter = Targets::new().with_target("koregate", level).with_default(LevelFilter::WARN.min(level));
-    let layer = if stderr().is_terminal() {
+    let is_terminal = stderr().is_terminal();
+    let layer = match format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json }) {
         // A person sees each line at once.
-        tracing_subscriber::fmt::layer().with_target(false).with_writer(stderr).boxed()
-    } else {
-        match BufferedWriter::spawn(stderr()) {
+        LogFormat::Text => {
+            tracing_subscriber::fmt::layer().with_target(false).with_ansi(is_terminal).with_writer(stderr).boxed()
+        }
+        LogFormat::Json => match BufferedWriter::spawn(stderr()) {
             Ok(writer) => JsonLayer(WRITER.get_or_init(|| writer).clone()).boxed(),
             Err(_) => JsonLayer(stderr).boxed(),
-        }
+        },
     };
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
 }

@@ -3,7 +3,8 @@
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str); 23] = [
+const COUNTERS: [(&str, &str); 27] = [
+    ("koregate_broken_answers_total", "Answers that broke off because of Kore or koregate"),
     ("koregate_caller_limit_refusals_total", "Requests and calls beyond a limit of their caller, by limit and mode"),
     ("koregate_connections_cut_total", "Connections that were refused or cut, by the limit that they exceeded"),
     ("koregate_errands_total", "Windows that a leader fetches for a follower, by side and result"),
@@ -22,6 +23,9 @@ const COUNTERS: [(&str, &str); 23] = [
     ("koregate_retention_removed_total", "Chunks in memory and cells in Redis that were deleted as too old, by tier"),
     ("koregate_runs_failed_total", "Runs that failed"),
     ("koregate_runs_torn_total", "Runs whose rows moved while they were paged"),
+    ("koregate_sent_bytes_total", "Bytes of bodies sent to callers, as encoded"),
+    ("koregate_sent_items_total", "Items sent to callers"),
+    ("koregate_tier_lookups_total", "Lookups in the tiers of the cache, by tier and result"),
     ("koregate_upstream_calls_avoided_total", "Calls that callers would have made beyond those that were made"),
     ("koregate_upstream_calls_spent_total", "Calls to the upstream, by the caller that they are charged to"),
     ("koregate_upstream_calls_total", "Calls to the upstream, by result"),
@@ -30,8 +34,10 @@ const COUNTERS: [(&str, &str); 23] = [
 ];
 
 #[rustfmt::skip]
-const GAUGES: [(&str, Option<Unit>, &str); 9] = [
+const GAUGES: [(&str, Option<Unit>, &str); 12] = [
+    ("koregate_build_info", None, "1, with the version of koregate"),
     ("koregate_cache_bytes", Some(Unit::Bytes), "Bytes that the cache holds"),
+    ("koregate_certificate_expiry_timestamp_seconds", None, "Unix time at which a certificate ends"),
     ("koregate_clock_wrong", None, "1 if this machine's clock differs from the upstream's by more than a minute"),
     ("koregate_disk_up", None, "1 if the disk tier reads and writes, 0 if not"),
     ("koregate_fleet_role", None, "1 for the role of this replica among those that share an account's quota"),
@@ -39,6 +45,7 @@ const GAUGES: [(&str, Option<Unit>, &str); 9] = [
     ("koregate_quota_remaining", None, "Calls left in each rolling limit"),
     ("koregate_quota_waiting", None, "Calls that wait for the quota"),
     ("koregate_redis_up", None, "1 if Redis answers on this connection, 0 while it is not called because it failed"),
+    ("koregate_requests_in_flight", None, "Requests whose answers have not ended"),
     ("koregate_window_field_wrong", None, "1 if window.field is not the timestamp that the upstream selects on"),
 ];
 
@@ -70,7 +77,9 @@ pub(super) fn describe_all() {
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
+    use std::io::Write as _;
     use std::path::{Path, PathBuf};
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -103,9 +112,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn described_metrics_are_rendered_with_help() {
-        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    /// All metrics with a value each, as they are scraped.
+    fn scrape_of_everything() -> String {
+        let recorder = super::super::recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
             describe_all();
@@ -119,11 +128,95 @@ mod tests {
                 metrics::histogram!(name).record(1.0);
             }
         });
-        let text = handle.render();
+        let mut text = handle.render();
+        super::super::process::render(&mut text);
+        text
+    }
+
+    #[test]
+    fn described_metrics_are_rendered_with_help() {
+        let text = scrape_of_everything();
         let lines = |prefix: &str| -> BTreeSet<&str> {
             text.lines().filter_map(|line| line.strip_prefix(prefix)?.split(' ').next()).collect()
         };
-        assert_eq!(lines("# TYPE ").len(), COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len());
+        let own = lines("# TYPE ").into_iter().filter(|name| name.starts_with("koregate_")).count();
+        assert_eq!(own, COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len());
         assert_eq!(lines("# TYPE "), lines("# HELP "));
+    }
+
+    #[test]
+    fn requests_can_be_held_for_an_hour() {
+        let text = scrape_of_everything();
+        for name in ["koregate_quota_wait_seconds", "koregate_request_duration_seconds"] {
+            assert!(text.contains(&format!("{name}_bucket{{le=\"3600\"}} 1")), "{text}");
+        }
+    }
+
+    /// The names that `product.md` promises, apart from those of features that do not exist yet.
+    #[test]
+    fn promised_names_are_described() {
+        let text = scrape_of_everything();
+        for name in [
+            "koregate_requests_total",
+            "koregate_upstream_calls_total",
+            "koregate_upstream_calls_avoided_total",
+            "koregate_quota_remaining",
+            "koregate_cache_bytes",
+            "koregate_request_duration_seconds",
+            "koregate_upstream_duration_seconds",
+            "koregate_quota_wait_seconds",
+            "koregate_broken_answers_total",
+            "koregate_build_info",
+            "process_cpu_seconds_total",
+            "process_start_time_seconds",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+            "process_max_fds",
+        ] {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn promtool_finds_nothing_to_say() {
+        let Ok(mut promtool) = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+        else {
+            eprintln!("promtool is not installed (Debian's package prometheus): not checked");
+            return;
+        };
+        promtool.stdin.take().unwrap().write_all(scrape_of_everything().as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    }
+
+    /// The rules and the dashboard for Prometheus and Grafana use no metric that koregate does not have.
+    #[test]
+    fn metrics_of_rules_and_dashboard_exist() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/observability");
+        let described: BTreeSet<&str> = COUNTERS
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(GAUGES.iter().map(|(name, ..)| *name))
+            .chain(HISTOGRAMS.iter().map(|(name, _)| *name))
+            .collect();
+        let is_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        for (file, least) in [("koregate.rules.yaml", 8), ("koregate.dashboard.json", 20)] {
+            let text = fs::read_to_string(folder.join(file)).unwrap();
+            let names: BTreeSet<&str> =
+                text.split(|char| !is_name(char)).filter(|word| word.starts_with("koregate_")).collect();
+            assert!(names.len() >= least, "{file}: {names:?}");
+            for name in names {
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
+                    name.strip_suffix(suffix).filter(|base| HISTOGRAMS.iter().any(|(known, _)| known == base))
+                });
+                assert!(described.contains(base.unwrap_or(name)), "{file}: {name} does not exist");
+            }
+        }
     }
 }

@@ -5,25 +5,29 @@
 //! - `request` counts requests and writes the access log,
 //! - `stream_labels` bounds the streams that have a label of their own,
 //! - `log_sampler` bounds the log lines of requests without a valid key, and of a failing disk,
-//! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis` and `replicas` are the events of these parts.
+//! - `process` has the metrics of the process that are usual in Prometheus,
+//! - `tiers` counts lookups in the tiers of the cache,
+//! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis`, `replicas` and `server` are the events of these parts.
 
 mod cache;
 mod callers;
 mod descriptions;
 mod disk;
 mod log_sampler;
+mod process;
 mod purge;
 mod quota;
 mod redis;
 mod replicas;
 mod request;
+mod server;
 mod stream_labels;
+mod tiers;
 mod upstream;
 
 use std::sync::OnceLock;
 
-use metrics::counter;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use self::cache::*;
 pub use self::callers::*;
@@ -32,29 +36,58 @@ pub use self::purge::{PurgeRecord, purge, purge_replicated_late};
 pub use self::quota::*;
 pub use self::redis::*;
 pub use self::replicas::*;
-pub use self::request::{PROBLEM_PAGE, RequestCalls, RequestRecord, request};
+pub use self::request::{
+    PROBLEM_PAGE, RequestCalls, RequestFacts, RequestRecord, RequestTimes, request, request_begun,
+};
+pub use self::server::*;
 pub use self::stream_labels::label_streams;
+pub use self::tiers::{Tier, tier_lookups};
 pub use self::upstream::*;
 
-/// Upper bounds of the histograms' buckets in seconds: from a hit in memory to a long wait for the quota.
+/// Upper bounds of the histograms' buckets in seconds: from a hit in memory to a call that times out.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+/// Further bounds where a request can be held for as long as the quota is spent.
+const LONG_BUCKETS: [f64; 3] = [300.0, 900.0, 3600.0];
+/// The histograms with [`LONG_BUCKETS`].
+const LONG_HISTOGRAMS: [&str; 2] = ["koregate_quota_wait_seconds", "koregate_request_duration_seconds"];
+
+/// The metrics of this process.
+#[derive(Debug)]
+pub struct MetricsHandle(PrometheusHandle);
+
+impl MetricsHandle {
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        request::set_in_flight();
+        self.0.run_upkeep();
+        let mut text = self.0.render();
+        process::render(&mut text);
+        text
+    }
+}
 
 /// Installs the recorder of this process; later calls return the same handle.
-pub fn init_metrics() -> &'static PrometheusHandle {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+pub fn init_metrics() -> &'static MetricsHandle {
+    static HANDLE: OnceLock<MetricsHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).unwrap_or_default();
-        let recorder = builder.build_recorder();
+        let recorder = recorder();
         let handle = recorder.handle();
         // It fails only if there is another recorder, which nothing in this program installs.
         let _ = metrics::set_global_recorder(recorder);
         descriptions::describe_all();
-        handle
+        server::build_info();
+        request::register();
+        MetricsHandle(handle)
     })
 }
 
-/// A connection was refused or cut because of the limit that `limit`, a key of `[server]`, sets.
-pub fn connection_cut(limit: &'static str) {
-    counter!("koregate_connections_cut_total", "limit" => limit).increment(1);
-    tracing::debug!(limit, "a connection was cut");
+/// A recorder with the buckets of all histograms.
+fn recorder() -> PrometheusRecorder {
+    let mut builder = PrometheusBuilder::new().set_buckets(&BUCKETS).unwrap_or_default();
+    let long = [&BUCKETS[..], &LONG_BUCKETS].concat();
+    for name in LONG_HISTOGRAMS {
+        let named = Matcher::Full(name.to_owned());
+        builder = builder.set_buckets_for_metric(named, &long).unwrap_or_default();
+    }
+    builder.build_recorder()
 }

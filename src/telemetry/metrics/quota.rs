@@ -21,10 +21,9 @@ pub fn quota_budget(account: &str, window: Duration, budget: u32) {
     gauge!("koregate_quota_budget", &limit_labels(account, window)).set(f64::from(budget));
 }
 
-/// The number of calls that wait for the quota of an account now.
-pub fn quota_waiting(account: &str, waiting: usize) {
-    #[expect(clippy::cast_precision_loss, reason = "a queue is far shorter than 2^52")]
-    gauge!("koregate_quota_waiting", "account" => account.to_owned()).set(waiting as f64);
+/// The number of calls of this priority class that wait for the quota of an account now.
+pub fn quota_waiting(account: &str, class: &'static str, waiting: u32) {
+    gauge!("koregate_quota_waiting", "account" => account.to_owned(), "class" => class).set(f64::from(waiting));
 }
 
 /// A call of this priority class has its permit, for which it waited `waited`.

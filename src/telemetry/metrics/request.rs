@@ -1,11 +1,13 @@
 //! Counters of requests, and the fields and spelling of a line of the access log, which `edge/access.rs` has made. Both
 //! are on the path of each hit, so metrics are counted with registered handles.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hashbrown::{Equivalent, HashMap};
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use super::log_sampler::LogSampler;
 use super::stream_labels::{self, OTHER_STREAMS};
@@ -33,10 +35,36 @@ pub struct RequestRecord<'a> {
     pub bytes: u64,
     /// Upstream calls made for the request, and saved.
     pub calls: RequestCalls,
+    /// Facts of the request itself.
+    pub asked: RequestFacts<'a>,
+    /// How long it took.
+    pub times: RequestTimes,
+}
+
+/// Facts of a request for the log, however it ended. Texts of the client, which metrics must not have as labels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestFacts<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The address that the connection came from.
+    pub peer: Option<SocketAddr>,
+    /// The account that the request names.
+    pub account: Option<&'a str>,
+    /// The stream that the request names.
+    pub stream: Option<&'a str>,
+    /// The parameters `from`, `to`, `offset` and `limit`, as far as they were given.
+    pub window: [Option<&'a str>; 4],
+}
+
+/// Times of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestTimes {
+    /// Sum of the queueing times of upstream calls that the request waited for.
+    pub waited: Duration,
     /// Time from the request to the head of its answer; `None` if there was no answer.
-    pub time_to_first_byte: Option<Duration>,
+    pub first_byte: Option<Duration>,
     /// Time from the request to the end of the body.
-    pub took: Duration,
+    pub last_byte: Duration,
 }
 
 /// Upstream calls of a request.
@@ -76,6 +104,8 @@ impl Equivalent<RequestLabels<String>> for RequestLabels<&str> {
 struct RequestHandles {
     requests: Counter,
     duration: Histogram,
+    items: Counter,
+    bytes: Counter,
     /// Registered at the first call saved, because a metric appears with its first value.
     calls_saved: OnceLock<Counter>,
 }
@@ -83,17 +113,22 @@ struct RequestHandles {
 impl RequestHandles {
     fn register(labels: RequestLabels<&str>) -> Self {
         let RequestLabels { account, stream, caller, outcome } = labels.into_owned();
+        let sent = [("account", account.clone()), ("caller", caller.clone())];
         let labels = [("account", account), ("stream", stream), ("caller", caller), ("outcome", outcome.to_owned())];
         Self {
             requests: counter!("koregate_requests_total", &labels),
             duration: histogram!("koregate_request_duration_seconds"),
+            items: counter!("koregate_sent_items_total", &sent),
+            bytes: counter!("koregate_sent_bytes_total", &sent),
             calls_saved: OnceLock::new(),
         }
     }
 
     fn count(&self, request: &RequestRecord<'_>) {
         self.requests.increment(1);
-        self.duration.record(request.took.as_secs_f64());
+        self.duration.record(request.times.last_byte.as_secs_f64());
+        self.items.increment(request.items);
+        self.bytes.increment(request.bytes);
         if request.calls.saved > 0 {
             let register = || {
                 let labels = [("account", request.account.to_owned()), ("caller", request.caller.to_owned())];
@@ -132,89 +167,86 @@ fn count(request: &RequestRecord<'_>) {
 /// Outcome of a request for the page of a problem type.
 pub const PROBLEM_PAGE: &str = "problem_page";
 
+/// Outcome of a request whose answer broke off because of the gateway or the upstream.
+const ABORTED: &str = "aborted";
+
+/// Requests whose answers have not ended.
+static IN_FLIGHT: AtomicU64 = AtomicU64::new(0);
+
+/// A request has arrived. [`request`] must follow once.
+pub fn request_begun() {
+    IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Sets the gauge of requests whose answers have not ended.
+pub(super) fn set_in_flight() {
+    #[expect(clippy::cast_precision_loss, reason = "requests at a time are far fewer than 2^52")]
+    gauge!("koregate_requests_in_flight").set(IN_FLIGHT.load(Ordering::Relaxed) as f64);
+}
+
+/// Makes counters that deserve an alert begin at 0, so that their first increase is seen.
+pub(super) fn register() {
+    counter!("koregate_broken_answers_total").increment(0);
+}
+
 /// A request has ended: counts it and writes its line of the access log.
 pub fn request(request: &RequestRecord<'_>) {
+    IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
     count(request);
-    let RequestRecord { caller, outcome, status, problem, .. } = *request;
+    if request.outcome == ABORTED {
+        counter!("koregate_broken_answers_total").increment(1);
+    }
+    let RequestRecord { caller, outcome, status, .. } = *request;
     let is_refused = status.is_some_and(|status| (400..500).contains(&status));
     let needs_no_key = is_refused || outcome == PROBLEM_PAGE;
     let suppressed = if caller == "-" && needs_no_key { admit_anonymous() } else { Some(0) };
-    let Some(suppressed) = suppressed else { return };
-    let Some(first_byte_milliseconds) = request.time_to_first_byte.map(millis) else {
-        return tracing::info!(outcome, caller, milliseconds = millis(request.took), "request");
-    };
-    match (problem, status) {
-        (Some(problem), Some(status @ 400..)) => {
-            log_problem(request, status, problem, suppressed, first_byte_milliseconds);
-        }
-        _ if outcome == PROBLEM_PAGE => log_page(request, suppressed, first_byte_milliseconds),
-        _ => log_answer(request, first_byte_milliseconds),
+    if let Some(suppressed) = suppressed {
+        log(request, suppressed);
     }
 }
 
-/// Logs a request for the page of a problem type, which has no account and no items.
-fn log_page(request: &RequestRecord<'_>, suppressed: u64, first_byte_milliseconds: u64) {
-    let RequestRecord { caller, outcome, status, bytes, took, .. } = *request;
-    let (milliseconds, suppressed) = (millis(took), (suppressed > 0).then_some(suppressed));
-    tracing::info!(status, outcome, caller, suppressed, bytes, first_byte_milliseconds, milliseconds, "request");
-}
-
-/// Logs a request whose answer is a problem document, which has no items and no calls.
-fn log_problem(request: &RequestRecord<'_>, status: u16, problem: &str, suppressed: u64, first_byte_milliseconds: u64) {
-    let RequestRecord { caller, outcome, bytes, took, .. } = *request;
-    let milliseconds = millis(took);
+/// Writes the line of a request; `suppressed` lines were left out before it. Members without a value are left out.
+fn log(request: &RequestRecord<'_>, suppressed: u64) {
+    let RequestRecord { caller, outcome, status, problem, asked, times, .. } = *request;
+    let RequestFacts { method, peer, window: [from, to, offset, limit], .. } = asked;
     let suppressed = (suppressed > 0).then_some(suppressed);
-    if status >= 500 {
-        tracing::warn!(status, outcome, caller, problem, bytes, first_byte_milliseconds, milliseconds, "request");
-    } else {
-        tracing::info!(
-            status,
-            outcome,
-            caller,
-            problem,
-            suppressed,
-            bytes,
-            first_byte_milliseconds,
-            milliseconds,
-            "request"
-        );
+    let known = |label| Some(label).filter(|label| *label != "-");
+    let (account, stream) = (known(request.account).or(asked.account), known(request.stream).or(asked.stream));
+    // A problem document has no items, and its calls are unknown.
+    let is_answer = status.is_some_and(|status| status < 400) && outcome != PROBLEM_PAGE;
+    let (items, calls) = (is_answer.then_some(request.items), is_answer.then_some(request.calls.made));
+    let bytes = status.map(|_| request.bytes);
+    let peer = peer.map(tracing::field::display);
+    let (wait_milliseconds, milliseconds) = (millis(times.waited), millis(times.last_byte));
+    let first_byte_milliseconds = times.first_byte.map(millis);
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                status,
+                outcome,
+                caller,
+                problem,
+                suppressed,
+                peer,
+                method,
+                account,
+                stream,
+                from,
+                to,
+                offset,
+                limit,
+                items,
+                bytes,
+                calls,
+                wait_milliseconds,
+                first_byte_milliseconds,
+                milliseconds,
+                "request"
+            )
+        };
     }
-}
-
-/// Logs a request with an answer, which has a `problem` if it broke off.
-fn log_answer(request: &RequestRecord<'_>, first_byte_milliseconds: u64) {
-    let RequestRecord { caller, account, stream, outcome, status, problem, items, bytes, calls, took, .. } = *request;
-    let (calls, milliseconds) = (calls.made, millis(took));
-    if let Some(problem) = problem {
-        tracing::warn!(
-            status,
-            outcome,
-            caller,
-            problem,
-            account,
-            stream,
-            items,
-            bytes,
-            calls,
-            first_byte_milliseconds,
-            milliseconds,
-            "request"
-        );
-    } else {
-        tracing::info!(
-            status,
-            outcome,
-            caller,
-            account,
-            stream,
-            items,
-            bytes,
-            calls,
-            first_byte_milliseconds,
-            milliseconds,
-            "request"
-        );
-    }
+    let is_refusal = status.is_some_and(|status| (400..500).contains(&status));
+    if problem.is_some() && !is_refusal { line!(warn) } else { line!(info) }
 }
 
 /// Whether a request without a valid key is logged; see [`LogSampler::admit`].
@@ -225,4 +257,44 @@ fn admit_anonymous() -> Option<u64> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrape_stays_small_whatever_streams_callers_invent() {
+        let recorder = super::super::recorder();
+        let handle = recorder.handle();
+        stream_labels::label_streams(["st-1"], 100);
+        metrics::with_local_recorder(&recorder, || {
+            for number in 0..100_000_usize {
+                let stream = format!("invented-{number}-{}", "x".repeat(40));
+                count(&RequestRecord {
+                    caller: "caller-of-the-test-of-size",
+                    account: "664b33a620bd0892e0000001",
+                    stream: &stream,
+                    is_window: true,
+                    outcome: ["hit", "miss", "partial", "stale", "collapsed"][number % 5],
+                    status: Some(200),
+                    problem: None,
+                    items: (number % 3) as u64,
+                    bytes: 100,
+                    calls: RequestCalls { made: 1, saved: 1 },
+                    asked: RequestFacts::default(),
+                    times: RequestTimes::default(),
+                });
+            }
+        });
+        let text = handle.render();
+        assert!(text.len() < 200_000, "{} bytes", text.len());
+        let all: u64 = text
+            .lines()
+            .filter(|line| line.starts_with("koregate_requests_total{"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum();
+        assert_eq!(all, 100_000);
+        assert!(text.contains("stream=\"other\"") && text.contains("koregate_sent_bytes_total"));
+    }
 }

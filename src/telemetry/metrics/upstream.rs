@@ -7,8 +7,9 @@ use metrics::{counter, histogram};
 
 /// A call to the upstream ended after `took`.
 pub fn upstream_call(account: &str, result: &'static str, took: Duration) {
-    counter!("koregate_upstream_calls_total", "account" => account.to_owned(), "result" => result).increment(1);
-    histogram!("koregate_upstream_duration_seconds").record(took.as_secs_f64());
+    let labels = [("account", account.to_owned()), ("result", result.to_owned())];
+    counter!("koregate_upstream_calls_total", &labels).increment(1);
+    histogram!("koregate_upstream_duration_seconds", &labels).record(took.as_secs_f64());
 }
 
 /// A failed call is tried again.

@@ -1,5 +1,6 @@
 //! The window cache: call counts, freshness, density, identity of entries, wrong clocks and wrong settings.
 
+mod cache_control;
 mod cache_key;
 mod clock_skew;
 mod density;

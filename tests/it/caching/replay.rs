@@ -85,7 +85,7 @@ async fn replayed_day_costs_near_lower_bound() {
     let window = "settle_after = '15m'\nfreshness = []";
     // Enough memory for the month, so that no chunk is evicted and fetched twice.
     let settings = Settings::default().section("window", window).section("cache", "memory = '1GiB'");
-    let harness = TestHarness::start(profile(1_700, 33), &settings).await;
+    let harness = TestHarness::start(profile(900, 33), &settings).await;
     harness.clock.set(begin + DAY);
     let times = times(&harness, begin - DAY * 31, 32);
     assert!(times.is_sorted());

@@ -6,6 +6,7 @@ mod doctor;
 mod export;
 mod generate;
 mod key;
+mod output;
 mod simulate;
 mod token;
 

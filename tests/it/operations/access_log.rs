@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::support::{
-    Control, Fault, FaultPlan, GatewayProcess, HttpClient, RecordingProxy, Simulator, TestRequest, environment,
-    exact_profile, send_raw, start_dated_simulator,
+    ACCOUNT, Control, Fault, FaultPlan, GatewayProcess, HttpClient, RecordingProxy, STREAM, Simulator, TestRequest,
+    environment, exact_profile, send_raw, start_dated_simulator,
 };
 
 /// Four settled days with 2000 items: twenty pages, streamed.
@@ -149,4 +149,26 @@ async fn unknown_caller_refusals_are_sampled_in_log() {
     assert!(metrics.text().contains(all), "{}", metrics.text());
     let lines = gateway.stop().await.1.lines().filter_map(request_line).count();
     assert!((10..250).contains(&lines), "{lines} lines for 500 refusals");
+}
+
+#[tokio::test]
+async fn line_says_what_was_asked_on_success_and_on_errors() {
+    let mut logged = LoggedGateway::start("30s").await;
+    let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    for (query, status, outcome) in [
+        (format!("{ONE_DAY}&offset=7&limit=3"), 200, "miss"),
+        (format!("{ONE_DAY}&offset=7&limit=-3"), 400, "bad_request"),
+    ] {
+        let request = TestRequest::get(&query).header("traceparent", &format!("00-{trace}-{parent}-01"));
+        assert_eq!(logged.gateway.send(&request).await.status, status);
+        let line = logged.next_line().await;
+        let text = |member: &str| line[member].as_str().unwrap_or_else(|| panic!("no {member} in {line}")).to_owned();
+        assert_eq!([text("method"), text("outcome")], ["GET", outcome]);
+        assert_eq!([text("account"), text("stream")], [ACCOUNT, STREAM]);
+        assert_eq!([text("from"), text("to"), text("offset")], ["2026-02-20", "2026-02-20", "7"]);
+        assert!(text("limit").ends_with('3') && text("peer").starts_with("127.0.0.1:"), "{line}");
+        assert!(number(&line, "wait_milliseconds") <= number(&line, "milliseconds"), "{line}");
+        assert_eq!(line["span"]["trace_id"], trace, "{line}");
+        assert!(line["span"]["request_id"].is_string());
+    }
 }

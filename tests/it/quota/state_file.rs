@@ -112,7 +112,7 @@ async fn foreign_state_file_is_refused_and_kept() {
     let notes = "notes that somebody wants to keep, and which are longer than a line of the state file is\n";
     std::fs::write(&state, notes).unwrap();
     let refused = run_koregate(&serve(&config), &environment, "");
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2));
     let output = format!("{}{}", text(&refused.stdout), text(&refused.stderr));
     assert!(output.contains("not a state file of koregate's"), "{output}");
     assert_eq!(std::fs::read_to_string(&state).unwrap(), notes);

@@ -5,6 +5,7 @@
 mod failover;
 mod follower;
 mod idle_traffic;
+mod jobs;
 mod redis_failures;
 mod redis_values;
 mod replica_set;

@@ -71,7 +71,7 @@ async fn encrypted_values_open_with_their_key_only() {
     let dir = tempfile::tempdir().unwrap();
     let key = |name: &str| {
         let file = dir.path().join(name);
-        std::fs::write(&file, format!("{name} of 32 random bytes or more")).unwrap();
+        std::fs::write(&file, format!("{name}: a secret of 32 random bytes or more")).unwrap();
         format!("{{ file = '{}' }}", file.display())
     };
     let encrypted = Settings::default().redis_with(&redis.url(), &format!("encryption_key = {}", key("one")));

@@ -2,6 +2,7 @@
 
 mod dry_run;
 mod filters;
+mod jobs;
 mod parameters;
 mod refusals;
 mod retention;

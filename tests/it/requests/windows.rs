@@ -59,7 +59,7 @@ fn random_size(rng: &mut fastrand::Rng) -> usize {
 #[tokio::test]
 async fn month_in_varied_windows_matches_upstream() {
     let bound = UpperBound::Inclusive;
-    let harness = TestHarness::start(profile(1_700, 30), &settings(SelectOn::Start, bound)).await;
+    let harness = TestHarness::start(profile(700, 30), &settings(SelectOn::Start, bound)).await;
     let now = at(NOW);
     let second = |time| at(&format!("2026-02-{time}Z"));
     let mut windows = vec![

@@ -8,7 +8,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use super::{Metrics, OpenResponse, TestRequest, TestResponse};
+use super::{Metrics, OpenResponse, TestRequest, TestResponse, openapi};
 
 /// A client as any service has one: it keeps its connections.
 #[derive(Clone, Debug)]
@@ -26,9 +26,12 @@ impl HttpClient {
         Ok(OpenResponse::new(self.0.request(request.to_http(addr)).await?))
     }
 
-    /// The whole response, or the error that ended its connection before or within the body.
+    /// The whole response, or the error that ended its connection before or within the body. Each response of a data plane
+    /// is compared with the OpenAPI document.
     pub(crate) async fn try_send(&self, addr: SocketAddr, request: &TestRequest) -> anyhow::Result<TestResponse> {
-        self.open(addr, request).await?.try_finish().await
+        let response = self.open(addr, request).await?.try_finish().await?;
+        openapi::check(request, &response);
+        Ok(response)
     }
 
     /// The whole response; the connection must not break.

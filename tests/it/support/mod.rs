@@ -22,6 +22,7 @@ mod http_client;
 mod metrics;
 mod network;
 mod open_response;
+mod openapi;
 mod process;
 mod profile;
 mod proxy;

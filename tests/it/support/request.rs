@@ -99,6 +99,11 @@ impl TestRequest {
         self
     }
 
+    /// The method and the path.
+    pub(crate) fn endpoint(&self) -> (&str, &str) {
+        (self.method.as_str(), &self.path)
+    }
+
     /// The bytes of the request in HTTP/1.1, for a test that writes to the socket itself.
     pub(crate) fn to_bytes(&self, addr: SocketAddr) -> Vec<u8> {
         self.to_bytes_in("HTTP/1.1", addr)

@@ -10,8 +10,9 @@ use super::*;
 use crate::cache::chunk::{PageRange, Settled};
 use crate::cache::series::SeriesState;
 use crate::cache::store::{CacheEntry, ChunkId, ValidityToken};
+use crate::cache::types::QueryOptions;
 use crate::paging::Item;
-use crate::request::{Filter, Requester, Series};
+use crate::request::{Filter, Requester, Series, WaitMeter};
 use crate::window::{FreshnessPolicy, FreshnessTier, Grid, Plan, Timestamp};
 
 /// The time at which the test begins, in seconds; data lies before and after it.
@@ -169,9 +170,11 @@ impl Model {
             asked_at,
             requester: Requester::anyone(),
             may_stream: true,
+            options: QueryOptions::default(),
+            waited: WaitMeter::default(),
         };
         let expected = self.expected(&query);
-        let rules = LookupRules { freshness_policy: &self.freshness_policy, agentic, asked_at, cell: CELL };
+        let rules = LookupRules { freshness: (&self.freshness_policy).into(), agentic, asked_at, cell: CELL };
         let found = find(&mut self.series.entries, &self.memory, rules, &query);
         let (Some((answer, texts, needed)), Ok(found)) = (&expected, &found) else {
             // The number of items of a chunk may be known though the chunk was evicted.

@@ -24,7 +24,7 @@ use crate::cli::export::columns::{Cell, Column, ColumnKind, Columns};
 use crate::cli::export::partial_file::PartialFile;
 use crate::hex;
 
-/// What stands at the begin and at the end of a file.
+/// The text at the beginning and at the end of a file.
 const MAGIC: &[u8] = b"PAR1";
 /// Length of what follows the footer: its length, and the magic.
 const FOOTER_END_BYTES: usize = 8;

@@ -12,6 +12,7 @@ fn limited(name: &str, per_hour: u32, mode: LimitMode) -> CallerConfig {
         accounts: NamePatterns::All,
         streams: NamePatterns::All,
         weight: 1,
+        cache_control: crate::config::CacheControlGrants::default(),
         max_priority: PriorityClass::Interactive,
         not_after: None,
         limits: CallerLimits {

@@ -9,7 +9,12 @@ use crate::sync::{JoinHandle, explore, spawn};
 /// A scheduler that allows one call in flight, and the permit of that call.
 fn busy_scheduler() -> (Arc<CallScheduler>, CallPermit) {
     let limits = vec![QuotaLimit { requests: 1_000, per: Duration::from_mins(1) }];
-    let quota = QuotaConfig { queue_timeout: Duration::from_secs(30), interactive_reserve: 0.0, state_file: None };
+    let quota = QuotaConfig {
+        queue_timeout: Duration::from_secs(30),
+        max_wait: Duration::from_mins(5),
+        interactive_reserve: 0.0,
+        state_file: None,
+    };
     let scheduler = CallScheduler::new(&"a".into(), limits, &quota, 1, None);
     let permit = block_on(scheduler.acquire(&sole_run())).unwrap();
     (scheduler, permit)

@@ -1,6 +1,7 @@
 mod callers;
 #[cfg(feature = "interleavings")]
 mod interleavings;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +14,15 @@ use crate::config::QuotaLimit;
 use crate::quota::LimitUsage;
 use crate::quota::lease::SharedQuota;
 use crate::replicas::ReplicaId;
-use crate::request::{Priority, Requester, RunWaiters};
+use crate::request::{Priority, QueueTimeout, Requester, RunWaiters};
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
 fn scheduler_with(limits: &[(u32, u64)], queue_seconds: u64, reserve: f64) -> Arc<CallScheduler> {
     let limits =
         limits.iter().map(|(requests, per)| QuotaLimit { requests: *requests, per: Duration::from_secs(*per) });
     let queue_timeout = Duration::from_secs(queue_seconds);
-    let quota = QuotaConfig { queue_timeout, interactive_reserve: reserve, state_file: None };
+    let quota =
+        QuotaConfig { queue_timeout, max_wait: Duration::from_mins(5), interactive_reserve: reserve, state_file: None };
     CallScheduler::new(&"a".into(), limits.collect(), &quota, 8, None)
 }
 
@@ -66,6 +68,16 @@ async fn limit_of_one_call_a_minute_is_not_paced() {
         drop(scheduler.acquire(&sole_run()).await.expect("there is quota left"));
     }
     assert!(scheduler.acquire(&sole_run()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_waits_as_long_as_its_most_patient_waiter() {
+    let scheduler = scheduler(&[(1, 60)], 30);
+    drop(scheduler.acquire(&sole_run()).await.unwrap());
+    let run = sole_run();
+    let join = |wait| run.join(Requester::anyone(), Some(&Arc::new(QueueTimeout::new(Duration::from_secs(wait)))));
+    let _waiting = [5, 90].map(join);
+    assert!(scheduler.acquire(&run).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,21 +384,4 @@ async fn spare_calls_leave_a_fifth_of_each_limit() {
 #[tokio::test(start_paused = true)]
 async fn spare_calls_for_background_leave_the_reserve() {
     assert_eq!(scheduler_with(&[PLENTY], 30, 0.5).spare_calls(Priority::Background, 8), 4);
-}
-
-/// The share is that of one more replica than is assumed, for those that start meanwhile.
-#[tokio::test(start_paused = true)]
-async fn quota_share_without_redis_counts_one_more_replica() {
-    let scheduler = scheduler(&[(60, 60), (1800, 3600)], 30);
-    let (now, me) = (scheduler.clock.now(), ReplicaId::parse(b"0000000000000001").unwrap());
-    let call_timeout = Duration::from_secs(30);
-    scheduler.lock().gates.lease.shared =
-        Some(SharedQuota::new(me, scheduler.limits.clone(), 8, call_timeout, now, Vec::new()));
-    assert_eq!(scheduler.quota_share(), None);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let exchange = scheduler.begin_exchange().unwrap();
-    scheduler.update_lease(|shared, now| ((), shared.fail_exchange(now, &exchange)));
-    let usage: Vec<_> = scheduler.limit_usage().iter().map(|usage| usage.limit.requests).collect();
-    assert_eq!(usage, [60 / 9, 1800 / 9]);
-    assert_eq!(scheduler.quota_share().unwrap().to_string(), "1/9 of the quota");
 }

@@ -1,0 +1,92 @@
+//! What requests demand of the age of cached data, and requests for which nothing is fetched.
+
+use super::harness::*;
+use super::*;
+use crate::request::Requester;
+use crate::window::{FreshnessDemand, FreshnessTier};
+
+/// How a request is answered.
+#[derive(Debug, PartialEq)]
+enum Answered {
+    FromCache,
+    ByRun,
+    NotCached,
+}
+
+fn bounded(max_age: u64, max_stale: u64) -> FreshnessDemand {
+    let seconds = Duration::from_secs;
+    FreshnessDemand::Bounded { max_age: seconds(max_age), max_stale: seconds(max_stale) }
+}
+
+/// How a request at `asked_at` is answered whose window was fetched at 5,000.
+async fn answered_at((start, end): (i64, i64), asked_at: i64, options: QueryOptions) -> Answered {
+    let tier = FreshnessTier { younger_than: Duration::from_hours(1), max_age: Duration::from_secs(30) };
+    let mut harness = TestHarness::with_freshness(vec![tier]);
+    let first = harness.request(start, end, Priority::Interactive).await;
+    harness.next_run().await.succeed();
+    let all = seconds(&answered(first).await);
+    let query = query(series(), interval(start, end), Requester::anyone());
+    let query = WindowQuery { asked_at: at(asked_at), options, ..query };
+    let mut pending = tokio::spawn(harness.stage.clone().oneshot(query));
+    let run = tokio::select! {
+        biased;
+        answer = &mut pending => {
+            return match answer.unwrap() {
+                Ok(answer) => {
+                    assert_eq!((seconds(&answer), answer.calls), (all, 0));
+                    Answered::FromCache
+                }
+                Err(CacheError::NotCached) => Answered::NotCached,
+                Err(error) => panic!("{error}"),
+            };
+        }
+        run = harness.next_run() => run,
+    };
+    assert_eq!(run.interval(), (start, end));
+    run.succeed();
+    assert_eq!(seconds(&answered(pending).await), all);
+    Answered::ByRun
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_of_cached_data_is_held_to_the_demand() {
+    let (settled, open) = ((-90_060, -90_000), (4000, 4060));
+    for (window, asked_at, freshness, is_cached) in [
+        (settled, 5020, FreshnessDemand::POLICY, true),
+        (settled, 5020, bounded(0, 0), true),
+        (settled, 5020, FreshnessDemand::Refetch, false),
+        (open, 5020, FreshnessDemand::POLICY, true),
+        (open, 5020, FreshnessDemand::Refetch, false),
+        (open, 5020, bounded(20, 0), true),
+        (open, 5020, bounded(19, 0), false),
+        (open, 5020, bounded(19, 1), true),
+        (open, 5031, FreshnessDemand::POLICY, false),
+        (open, 5031, bounded(60, 0), false),
+        (open, 5040, bounded(60, 10), true),
+        (open, 5041, bounded(60, 10), false),
+    ] {
+        for only_cached in [false, true] {
+            let options = QueryOptions { freshness, only_cached, queue_timeout: None };
+            let expected = match (is_cached, only_cached) {
+                (true, _) => Answered::FromCache,
+                (false, true) => Answered::NotCached,
+                (false, false) => Answered::ByRun,
+            };
+            let found = answered_at(window, asked_at, options).await;
+            assert_eq!(found, expected, "{window:?} at {asked_at}: {freshness:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cached_only_request_neither_waits_for_a_fetch_nor_ends_it() {
+    let mut harness = TestHarness::new();
+    let first = harness.request(100, 200, Priority::Interactive).await;
+    let run = harness.next_run().await;
+    let query = query(series(), interval(100, 200), Requester::anyone());
+    let options = QueryOptions { only_cached: true, ..QueryOptions::default() };
+    let refused = harness.stage.clone().oneshot(WindowQuery { options, ..query }).await;
+    assert!(matches!(refused, Err(CacheError::NotCached)), "{refused:?}");
+    run.succeed();
+    assert_eq!(seconds(&answered(first).await).len(), 100);
+}

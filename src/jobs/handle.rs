@@ -1,0 +1,152 @@
+//! The jobs of a replica: creates, finds and cancels them, here and in Redis.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use tower::Service;
+use tower::util::BoxCloneSyncService;
+use uuid::Uuid;
+
+use super::command::{JobCommand, JobRequest};
+use super::error::JobError;
+use super::manager::Manager;
+use super::record::JobRecord;
+use super::store::JobStore;
+use super::{pulse, runner};
+use crate::cache::{CacheError, Cost, CostQuery, WindowAnswer, WindowQuery};
+use crate::clock::Clock;
+use crate::config;
+use crate::quota::QuotaManager;
+use crate::redis_client::ConnectionError;
+use crate::replicas::Mailbox;
+
+/// The jobs of this replica. Cheap to clone; all clones share them.
+#[derive(Clone)]
+pub struct Jobs(Arc<Manager>);
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs").field("replica", &self.0.replica).finish_non_exhaustive()
+    }
+}
+
+impl Jobs {
+    /// No jobs yet. With a `mailbox`, they lie in Redis. `describe` makes the problem document of a job that failed.
+    pub fn new(
+        settings: config::JobsConfig,
+        mailbox: Option<&Mailbox>,
+        quotas: &QuotaManager,
+        clock: &Clock,
+        describe: fn(&CacheError) -> serde_json::Value,
+    ) -> Self {
+        Self(Arc::new(Manager::new(settings, mailbox, quotas, clock, describe)))
+    }
+
+    /// Runs jobs with the stages `below` from now on. With Redis, it must be called on a runtime.
+    pub(super) fn start<S>(&self, below: &S)
+    where
+        S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
+        S: Service<CostQuery, Response = Cost, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        <S as Service<WindowQuery>>::Future: Send + 'static,
+        <S as Service<CostQuery>>::Future: Send + 'static,
+    {
+        let services = (BoxCloneSyncService::new(below.clone()), BoxCloneSyncService::new(below.clone()));
+        if self.0.set_below(services) && self.0.store.is_some() {
+            tokio::spawn(pulse::run(Arc::downgrade(&self.0)));
+        }
+    }
+
+    /// Runs a command.
+    pub(super) fn run(&self, command: JobCommand) -> impl Future<Output = Result<JobRecord, JobError>> + use<> {
+        self.0.clone().run(command)
+    }
+
+    /// Begins no job any more, and leaves those that are not finished to other replicas.
+    pub async fn leave(&self) {
+        self.0.begin_draining();
+        let _writing = self.0.writing.lock().await;
+        let unfinished = self.0.registry().unfinished();
+        if let Some(store) = self.0.store.as_ref().filter(|_| !unfinished.is_empty()) {
+            let (records, _): (Vec<_>, Vec<_>) = unfinished.iter().cloned().unzip();
+            // Whatever fails here, the lease ends soon.
+            let _ = store.update(&records, self.0.clock.now()).await;
+            let _ = store.release().await;
+        }
+        for (record, _) in &unfinished {
+            self.0.cancel_if_unfinished(&record.id);
+        }
+    }
+}
+
+impl Manager {
+    /// Creates a job, unless its caller has too many, and waits for its end as long as the request says.
+    async fn create(self: &Arc<Self>, request: JobRequest) -> Result<JobRecord, JobError> {
+        if self.is_draining() {
+            return Err(JobError::Draining);
+        }
+        let JobRequest { query, result, wait } = request;
+        let elsewhere = self.count_stored(&query.requester.caller).await;
+        let record = JobRecord::new(Uuid::new_v4().to_string(), &query, result, &self.replica);
+        let running = self.register(record, elsewhere)?;
+        self.store_new(&running).await;
+        tokio::spawn(runner::run(self.clone(), running.clone()));
+        self.wake.notify_one();
+        let mut changes = running.subscribe();
+        if !wait.is_zero() {
+            let _ = timeout(wait, changes.wait_for(JobRecord::is_finished)).await;
+        }
+        Ok(changes.borrow().clone())
+    }
+
+    /// A job of this caller, wherever it runs. Adopts it if its replica is gone.
+    async fn find(self: &Arc<Self>, id: &str, caller: &str) -> Result<JobRecord, JobError> {
+        let local = {
+            let mut registry = self.registry();
+            registry.prune(self.clock.now(), self.settings.keep_for);
+            registry.get(id).map(|job| job.record.borrow().clone())
+        };
+        let found = match (local, &self.store) {
+            (Some(record), _) => Some(record),
+            (None, Some(store)) => self.find_stored(store, id, caller).await.map_err(|_| JobError::Unreachable)?,
+            (None, None) => None,
+        };
+        found.filter(|record| *record.caller() == *caller).ok_or(JobError::NotFound)
+    }
+
+    async fn find_stored(
+        self: &Arc<Self>,
+        store: &JobStore,
+        id: &str,
+        caller: &str,
+    ) -> Result<Option<JobRecord>, ConnectionError> {
+        // Only a caller's own question has an effect.
+        let Some(record) = store.find(id).await?.filter(|record| *record.caller() == *caller) else { return Ok(None) };
+        let owner = record.owner().to_owned();
+        if record.is_finished() || self.is_running(store, id, &owner).await? {
+            return Ok(Some(record));
+        }
+        self.adopt(store, id, &owner).await
+    }
+
+    async fn cancel(self: &Arc<Self>, id: &str, caller: &str) -> Result<JobRecord, JobError> {
+        let record = self.find(id, caller).await?;
+        if let Some(store) = &self.store {
+            store.delete(&record).await.map_err(|_| JobError::Unreachable)?;
+        }
+        self.registry().remove(id);
+        self.removed.send_replace(());
+        Ok(record)
+    }
+
+    /// Runs a command.
+    async fn run(self: Arc<Self>, command: JobCommand) -> Result<JobRecord, JobError> {
+        match command {
+            JobCommand::Create(request) => self.create(request).await,
+            JobCommand::Show { id, caller } => self.find(&id, &caller).await,
+            JobCommand::Cancel { id, caller } => self.cancel(&id, &caller).await,
+        }
+    }
+}

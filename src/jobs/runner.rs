@@ -1,0 +1,150 @@
+//! The task of a job: fetches the window, drops its items, and notes how far it is.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tower::ServiceExt as _;
+
+use super::manager::Manager;
+use super::record::{JobOutcome, JobRecord, LIFETIME};
+use crate::cache::{CacheError, CostQuery, RemainingStream, StreamEvent, WindowAnswer, WindowQuery};
+use crate::paging::PagingError;
+use crate::quota::QuotaError;
+
+/// How often the progress of a job is noted.
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The shortest pause before a window is asked for again.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs a job until it has ended or was removed from the registry.
+pub(super) async fn run(manager: Arc<Manager>, record: watch::Sender<JobRecord>) {
+    let (id, query) = {
+        let record = record.borrow();
+        (record.id.clone(), record.query())
+    };
+    let Ok(_permit) = manager.permits.clone().acquire_owned().await else { return };
+    if !manager.is_known(&id) {
+        return;
+    }
+    record.send_modify(JobRecord::start);
+    note_progress(&manager, &record, &query).await;
+    let left = LIFETIME.saturating_sub(manager.clock.now().since(query.asked_at));
+    let fetching = timeout(left, fetch(&manager, &query));
+    let result = tokio::select! {
+        biased;
+        result = fetching => result.unwrap_or(Err(CacheError::FetchLost)),
+        () = watch_progress(&manager, &record, &query, &id) => return,
+    };
+    let result = result.map_err(|error| (manager.describe)(&error));
+    record.send_modify(|record| record.finish(result, manager.clock.now()));
+    manager.after_end(&record).await;
+}
+
+/// Fetches the window. Waits as often as the quota, or this replica, has no room.
+async fn fetch(manager: &Manager, query: &WindowQuery) -> Result<JobOutcome, CacheError> {
+    let mut spent = 0;
+    loop {
+        match attempt(manager, query, &mut spent).await {
+            Err(error) => match retry_after(&error) {
+                Some(pause) => sleep(pause.max(LEAST_PAUSE)).await,
+                None => return Err(error),
+            },
+            done @ Ok(_) => return done,
+        }
+    }
+}
+
+/// When a window that could not be fetched may be had; `None` if something else than waiting is needed.
+fn retry_after(error: &CacheError) -> Option<Duration> {
+    match error {
+        CacheError::QuotaExhausted(exhausted)
+        | CacheError::Paging(PagingError::Quota(
+            QuotaError::Exhausted(exhausted) | QuotaError::Refused { exhausted, .. },
+        )) => Some(exhausted.retry_after),
+        CacheError::TooManyFetches { retry_after } => Some(*retry_after),
+        // Most likely a new configuration is being rolled out.
+        CacheError::PinnedMemoryFull | CacheError::ConfigMismatch => Some(PROGRESS_INTERVAL),
+        _ => None,
+    }
+}
+
+/// Fetches the window once. Adds its calls to `spent`, whether it succeeds or not.
+async fn attempt(manager: &Manager, query: &WindowQuery, spent: &mut u32) -> Result<JobOutcome, CacheError> {
+    let WindowAnswer { items, rest, calls, .. } = manager.windows()?.oneshot(query.clone()).await?;
+    *spent = spent.saturating_add(calls);
+    let mut count = items.count;
+    drop(items);
+    if let Some(mut rest) = rest {
+        let drained = drain(&mut rest).await;
+        *spent = spent.saturating_add(rest.settle_calls());
+        count += drained?;
+    }
+    Ok(JobOutcome { items: count, calls: *spent })
+}
+
+/// Drops the items of a streamed answer, and counts them.
+async fn drain(rest: &mut RemainingStream) -> Result<u64, CacheError> {
+    let mut items = 0;
+    loop {
+        match poll_fn(|context| rest.poll_next(context)).await {
+            Some(Ok(StreamEvent::Slice(slice))) => items += slice.rows.len() as u64,
+            Some(Ok(StreamEvent::End)) => return Ok(items),
+            Some(Err(error)) => return Err(error),
+            None => return Err(CacheError::FetchLost),
+        }
+    }
+}
+
+/// Notes the progress at intervals. Ends when the job was cancelled.
+async fn watch_progress(manager: &Arc<Manager>, record: &watch::Sender<JobRecord>, query: &WindowQuery, id: &str) {
+    let mut ticks = interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut removed = manager.removed.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            _ = removed.changed() => {}
+            _ = ticks.tick() => note_progress(manager, record, query).await,
+        }
+        if !manager.is_known(id) {
+            return;
+        }
+    }
+}
+
+/// Notes how many pages are still missing.
+async fn note_progress(manager: &Manager, record: &watch::Sender<JobRecord>, query: &WindowQuery) {
+    let Some(costs) = manager.costs() else { return };
+    let Ok(cost) = costs.oneshot(CostQuery(query.clone())).await;
+    let scheduler = manager.quotas.scheduler(&query.series.account);
+    let calls = cost.expected.map_or(1, |calls| u32::try_from(calls).unwrap_or(u32::MAX));
+    let time = scheduler.map(|scheduler| scheduler.forecast(calls, query.requester.priority)).unwrap_or_default();
+    record.send_modify(|record| record.note_remaining(cost.expected, time, manager.clock.now()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::Exhausted;
+
+    #[test]
+    fn job_waits_for_room_and_fails_of_everything_else() {
+        let exhausted = Exhausted { retry_after: Duration::from_secs(7) };
+        let quota = |error| CacheError::Paging(PagingError::Quota(error));
+        for (error, waits) in [
+            (CacheError::QuotaExhausted(exhausted), true),
+            (quota(QuotaError::Exhausted(exhausted)), true),
+            (quota(QuotaError::Refused { exhausted, status: None }), true),
+            (CacheError::TooManyFetches { retry_after: exhausted.retry_after }, true),
+            (CacheError::PinnedMemoryFull, true),
+            (CacheError::ItemsMoving, false),
+            (CacheError::Paging(PagingError::WindowField), false),
+        ] {
+            assert_eq!(retry_after(&error).is_some(), waits, "{error}");
+        }
+    }
+}

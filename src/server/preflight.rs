@@ -1,0 +1,54 @@
+//! Whether a gateway can start with a configuration on this machine. `serve` and `check` ask the same question, so that
+//! neither refuses what the other accepts.
+//!
+//! What another process holds at the moment (a port, the lock of a directory or of the state file) is no fault of the
+//! configuration: `check` may run beside the gateway that it is meant for.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, FaultyKey, KeyFault};
+use crate::stack;
+
+/// Checks the files, directories and addresses that `config` names. Creates nothing, and calls nobody.
+///
+/// # Errors
+/// All faults, each with its line or variable and its key.
+pub fn preflight(config: &Config, clock: &Clock) -> Result<(), ConfigError> {
+    let mut faults = stack::preflight(config, &clock.clone().into());
+    if let Some(tls) = &config.server.tls {
+        faults.extend(super::certificate_validity(tls).err().map(|error| fault_of(&error, "server.tls")));
+    }
+    for (key, addr) in [("server.listen", config.server.listen), ("server.admin_listen", config.server.admin_listen)] {
+        faults.extend(
+            check_address(addr)
+                .err()
+                .map(|error| KeyFault { key, message: format!("{addr} cannot be listened on: {error}") }),
+        );
+    }
+    config.origins.refuse(faults)
+}
+
+/// The fault of an error, whose key stands in a [`FaultyKey`] of its context.
+fn fault_of(error: &anyhow::Error, default_key: &'static str) -> KeyFault {
+    match error.downcast_ref::<FaultyKey>() {
+        Some(FaultyKey { key, .. }) => {
+            let text = format!("{error:#}");
+            let message = text.strip_prefix(key).and_then(|text| text.strip_prefix(": ")).unwrap_or(&text).to_owned();
+            KeyFault { key, message }
+        }
+        None => KeyFault { key: default_key, message: format!("{error:#}") },
+    }
+}
+
+/// Binds `addr` for a moment. An address in use is usable.
+fn check_address(addr: SocketAddr) -> io::Result<()> {
+    match TcpListener::bind(addr) {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
+        _ => Ok(()),
+    }
+}

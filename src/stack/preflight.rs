@@ -1,0 +1,35 @@
+//! Check of what the stack needs of this machine: see `server/preflight.rs`.
+
+use crate::cache::DiskTier;
+use crate::config::{Config, KeyFault};
+use crate::environment::Environment;
+use crate::quota::StateFile;
+use crate::redis_client::RedisClient;
+use crate::upstream::Client;
+
+/// The faults for which [`Stack::new`](super::Stack::new) would fail, or for which the disk tier could never be used.
+pub fn preflight(config: &Config, environment: &Environment) -> Vec<KeyFault> {
+    let Environment { clock, network, .. } = environment;
+    let mut faults = Vec::new();
+    let mut check =
+        |key, result: Result<(), String>| faults.extend(result.err().map(|message| KeyFault { key, message }));
+    if let Some(redis) = &config.cache.redis {
+        check("cache.redis.url", RedisClient::new(redis, network).map(drop).map_err(|error| error.to_string()));
+    }
+    if let Some(disk) = &config.cache.disk {
+        check(
+            "cache.disk.path",
+            DiskTier::inspect(&disk.path).map_err(|error| format!("{}: {error}", disk.path.display())),
+        );
+    }
+    if let Some(path) = &config.quota.state_file {
+        check("quota.state_file", StateFile::inspect(path).map_err(|error| error.to_string()));
+    }
+    let client = Client::new(&config.upstream, clock, network);
+    check("upstream.ca_file", client.map(drop).map_err(|error| format!("{error:#}")));
+    check(
+        "cache.encryption_key",
+        super::handles::cipher(&config.cache.encryption).map(drop).map_err(|error| error.to_string()),
+    );
+    faults
+}
