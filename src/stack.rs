@@ -52,7 +52,7 @@ impl Stack {
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
             .layer(
                 ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock)
-                    .with_patience(quota.max_wait, config.jobs),
+                    .with_max_wait(quota.max_wait, config.jobs),
             )
             // Fetches windows for callers that do not wait, and tells how far they are.
             .layer(JobsLayer(handles.jobs.clone()))

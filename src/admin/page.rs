@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::status::{QuotaStatus, Status};
 use crate::api::CallerUsage;
+use crate::problem::escape_html;
 
 /// The status page for `status` and the callers' usage.
 pub(super) fn render(status: &Status, callers: &[CallerUsage]) -> String {
@@ -67,8 +68,4 @@ fn format_seconds(seconds: u64) -> String {
         _ if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
         _ => format!("{seconds} s"),
     }
-}
-
-fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
 }

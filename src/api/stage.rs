@@ -85,7 +85,7 @@ impl ApiLayer {
 
     /// Lets requests wait for the quota for at most `longest` if they say how long. Jobs are kept as configured.
     #[must_use]
-    pub fn with_patience(self, longest: Duration, jobs: config::JobsConfig) -> Self {
+    pub fn with_max_wait(self, longest: Duration, jobs: config::JobsConfig) -> Self {
         Self { max_wait: longest, keep_jobs_for: jobs.keep_for, ..self }
     }
 }

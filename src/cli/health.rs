@@ -1,7 +1,6 @@
 //! `koregate health` and `koregate wait`: ask the admin listener whether the gateway is ready, for images without a
 //! shell or `curl`.
 
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::output;
 use crate::config::{Config, process_environment};
 use crate::units::{parse_duration, print_duration_roughly};
 
@@ -56,11 +56,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub async fn run(args: HealthArgs) -> ExitCode {
     let authority = match authority(&args) {
         Ok(authority) => authority,
-        Err(error) => return complain(2, &error),
+        Err(error) => return fail(2, &error),
     };
     match ask(&authority, Instant::now() + QUESTION_TIMEOUT).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(1, &error),
+        Err(error) => fail(1, &error),
     }
 }
 
@@ -68,7 +68,7 @@ pub async fn run(args: HealthArgs) -> ExitCode {
 pub async fn wait(args: WaitArgs) -> ExitCode {
     let authority = match authority(&args.gateway) {
         Ok(authority) => authority,
-        Err(error) => return complain(2, &error),
+        Err(error) => return fail(2, &error),
     };
     let end = Instant::now() + args.timeout;
     loop {
@@ -77,7 +77,7 @@ pub async fn wait(args: WaitArgs) -> ExitCode {
         };
         if Instant::now() + WAIT_INTERVAL >= end {
             let waited = print_duration_roughly(args.timeout);
-            return complain(1, &error.context(format!("not ready within {waited}")));
+            return fail(1, &error.context(format!("not ready within {waited}")));
         }
         sleep(WAIT_INTERVAL).await;
     }
@@ -129,9 +129,8 @@ async fn answer(authority: &str) -> anyhow::Result<(StatusCode, String)> {
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-fn complain(code: u8, error: &anyhow::Error) -> ExitCode {
-    // A closed stderr is no failure.
-    let _ = writeln!(std::io::stderr(), "koregate: {error:#}");
+fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
+    output::complain(&format_args!("koregate: {error:#}"));
     ExitCode::from(code)
 }
 

@@ -1,21 +1,18 @@
 //! The jobs of a replica: creates, finds and cancels them, here and in Redis.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::timeout;
-use tower::Service;
-use tower::util::BoxCloneSyncService;
 use uuid::Uuid;
 
 use super::command::{JobCommand, JobRequest};
 use super::error::JobError;
-use super::manager::Manager;
+use super::manager::{Costs, Manager, Windows};
 use super::record::JobRecord;
 use super::store::JobStore;
 use super::{pulse, runner};
-use crate::cache::{CacheError, Cost, CostQuery, WindowAnswer, WindowQuery};
+use crate::cache::CacheError;
 use crate::clock::Clock;
 use crate::config;
 use crate::quota::QuotaManager;
@@ -45,16 +42,8 @@ impl Jobs {
     }
 
     /// Runs jobs with the stages `below` from now on. With Redis, it must be called on a runtime.
-    pub(super) fn start<S>(&self, below: &S)
-    where
-        S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
-        S: Service<CostQuery, Response = Cost, Error = Infallible>,
-        S: Clone + Send + Sync + 'static,
-        <S as Service<WindowQuery>>::Future: Send + 'static,
-        <S as Service<CostQuery>>::Future: Send + 'static,
-    {
-        let services = (BoxCloneSyncService::new(below.clone()), BoxCloneSyncService::new(below.clone()));
-        if self.0.set_below(services) && self.0.store.is_some() {
+    pub(super) fn start(&self, below: (Windows, Costs)) {
+        if self.0.set_below(below) && self.0.store.is_some() {
             tokio::spawn(pulse::run(Arc::downgrade(&self.0)));
         }
     }

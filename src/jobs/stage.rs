@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
+use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
 use super::command::JobCommand;
@@ -27,7 +28,7 @@ where
     type Service = JobsStage<S>;
 
     fn layer(&self, below: S) -> JobsStage<S> {
-        self.0.start(&below);
+        self.0.start((BoxCloneSyncService::new(below.clone()), BoxCloneSyncService::new(below.clone())));
         JobsStage { jobs: self.0.clone(), below }
     }
 }

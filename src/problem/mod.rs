@@ -21,5 +21,5 @@ mod page;
 mod types;
 
 pub(crate) use self::document::{MEDIA_TYPE, Problem};
-pub(crate) use self::page::{is_page_path, page};
+pub(crate) use self::page::{escape_html, is_page_path, page};
 pub(crate) use self::types::ProblemType;

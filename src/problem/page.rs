@@ -43,7 +43,7 @@ fn respond(html: String) -> Response<Full<Bytes>> {
 
 fn list() -> String {
     let entry = |kind: ProblemType| {
-        let (uri, name, status, title) = (kind.uri(), kind.name(), kind.status().as_u16(), escape(kind.title()));
+        let (uri, name, status, title) = (kind.uri(), kind.name(), kind.status().as_u16(), escape_html(kind.title()));
         format!("<dt>{status} <a href=\"{uri}\"><code>{name}</code></a></dt><dd>{title}</dd>\n")
     };
     let entries: String = ProblemType::ALL.into_iter().map(entry).collect();
@@ -52,11 +52,11 @@ fn list() -> String {
 
 fn describe(kind: ProblemType) -> String {
     let PageText { meaning, remedy, .. } = kind.page_text();
-    let (meaning, remedy, example) = (escape(meaning), escape(remedy), escape(&example(kind)));
+    let (meaning, remedy, example) = (escape_html(meaning), escape_html(remedy), escape_html(&example(kind)));
     let body = format!(
         "<p>Status {}, type <code>{}</code>.</p>\n<h2>What it means</h2>\n<p>{meaning}</p>\n<h2>What to do</h2>\n\
          <p>{remedy}</p>\n<h2>Example</h2>\n<pre>{example}</pre>\n<p><a href=\"{PAGES_PATH}\">All problem types</a></p>\n",
-        escape(&kind.status().to_string()),
+        escape_html(&kind.status().to_string()),
         kind.uri(),
     );
     html(kind.title(), &body)
@@ -70,7 +70,7 @@ fn example(kind: ProblemType) -> String {
 }
 
 fn html(title: &str, body: &str) -> String {
-    let title = escape(title);
+    let title = escape_html(title);
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
@@ -78,7 +78,8 @@ fn html(title: &str, body: &str) -> String {
     )
 }
 
-fn escape(text: &str) -> String {
+/// The text as HTML, within elements and attributes.
+pub(crate) fn escape_html(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -105,9 +106,9 @@ mod tests {
             let uri = document["type"].as_str().unwrap();
             let page = text(uri).await.unwrap_or_else(|| panic!("no page at {uri}"));
             let title = document["title"].as_str().unwrap();
-            assert!(page.contains(&format!("<h1>{}</h1>", escape(title))) && titles.insert(kind.title()), "{uri}");
+            assert!(page.contains(&format!("<h1>{}</h1>", escape_html(title))) && titles.insert(kind.title()), "{uri}");
             for part in [kind.page_text().meaning, kind.page_text().remedy, kind.page_text().detail] {
-                assert!(!part.is_empty() && page.contains(&escape(part)) || part.contains('"'), "{uri}: {part}");
+                assert!(!part.is_empty() && page.contains(&escape_html(part)) || part.contains('"'), "{uri}: {part}");
             }
             assert!(list.contains(&format!("href=\"{uri}\"")), "{uri} is not in the list");
         }
@@ -123,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn page_escapes_its_text() {
-        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
+        assert_eq!(escape_html("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
         let page = text(&ProblemType::TooManyRequests.uri()).await.unwrap();
         assert!(page.contains("&quot;violated-policies&quot;: [\n    &quot;caller&quot;"), "{page}");
     }

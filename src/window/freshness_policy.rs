@@ -191,6 +191,15 @@ mod tests {
         assert_eq!(fresh_for(0, 76 * HOUR, now), None);
     }
 
+    /// Tiers of which each adds these seconds to both bounds of the one before.
+    fn rising_tiers(steps: &[(u64, u64)]) -> Vec<FreshnessTier> {
+        let rise = |(younger, age): &mut (u64, u64), step: &(u64, u64)| {
+            (*younger, *age) = (*younger + step.0, *age + step.1);
+            Some(tier(*younger, *age))
+        };
+        steps.iter().scan((0, 0), rise).collect()
+    }
+
     proptest! {
         /// The naive model asks for the stale parts at each second.
         #[test]
@@ -198,13 +207,7 @@ mod tests {
             settle in 1u64..50, steps in prop::collection::vec((1u64..12, 0u64..8), 0..4),
             start in 0i64..60, length in 1i64..60, fetched in 0i64..120
         ) {
-            let mut tiers = Vec::new();
-            let (mut younger, mut age) = (0, 0);
-            for (y, a) in steps {
-                younger += y;
-                age += a;
-                tiers.push(tier(younger, age));
-            }
+            let tiers = rising_tiers(&steps);
             let freshness_policy = FreshnessPolicy::new(Duration::from_secs(settle), tiers);
             let entry = Interval::new(at(start), at(start + length));
             let is_stale = |now| freshness_policy.stale(entry, at(fetched), now).next().is_some();
@@ -224,13 +227,7 @@ mod tests {
             settle in 1u64..50, steps in prop::collection::vec((1u64..12, 0u64..8), 0..4),
             start in 0i64..60, length in 1i64..60, fetched in 0i64..120, waited in 0i64..80
         ) {
-            let mut tiers = Vec::new();
-            let (mut younger, mut age) = (0, 0);
-            for (y, a) in steps {
-                younger += y;
-                age += a;
-                tiers.push(tier(younger, age));
-            }
+            let tiers = rising_tiers(&steps);
             let freshness_policy = FreshnessPolicy::new(Duration::from_secs(settle), tiers.clone());
             let (entry, now) = (Interval::new(at(start), at(start + length)), fetched + waited);
             let stale: Vec<Interval> = freshness_policy.stale(entry, at(fetched), at(now)).collect();

@@ -74,8 +74,8 @@ impl CallScheduler {
                     return Err(AcquireError::Abandoned);
                 },
             }
-            let patience = self.queue_timeout.max(waiters.longest_timeout());
-            if Instant::now() >= self.clock.instant(entered + patience) {
+            let queue_timeout = self.queue_timeout.max(waiters.longest_timeout());
+            if Instant::now() >= self.clock.instant(entered + queue_timeout) {
                 return Err(AcquireError::Exhausted(Exhausted { retry_after: REQUEST_INTERVAL }));
             }
         };
