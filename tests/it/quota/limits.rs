@@ -78,7 +78,7 @@ async fn steady_demand_fills_limit_without_exceeding_it() {
 async fn spent_limit_returns_retry_after() {
     let limits =
         Limits(vec![RollingLimit::new(12, Duration::from_secs(2)), RollingLimit::new(30, Duration::from_secs(10))]);
-    let harness = limits.start(480, "2s").await;
+    let harness = limits.start(480, "2500ms").await;
     let windows = ColdWindows::default();
     let refused = Mutex::new(Vec::new());
     stream::iter(0..60)
