@@ -70,6 +70,26 @@ pub(super) enum NotStored {
 }
 
 impl NotStored {
+    /// Each reason once.
+    pub(super) const ALL: [Self; 16] = [
+        Self::AlwaysAskedAfresh,
+        Self::UpstreamFailed,
+        Self::QuotaSpent,
+        Self::CallerLimit,
+        Self::Cordoned,
+        Self::Unwanted,
+        Self::RowsMoved,
+        Self::WrongWindowField,
+        Self::WrongClock,
+        Self::OutsideInterval,
+        Self::NoTimestamp,
+        Self::TooLarge,
+        Self::Purged,
+        Self::TooOld,
+        Self::Outdated,
+        Self::Lost,
+    ];
+
     /// The label in logs and metrics.
     pub(super) const fn label(self) -> &'static str {
         match self {

@@ -17,6 +17,7 @@ use super::error::CacheError;
 use super::estimate;
 use super::fetch::{CacheSettings, Fetcher, RemoteFetcher, is_sane};
 use super::handles::CacheHandles;
+use super::outcome::NotStored;
 use super::redis::RedisTier;
 use super::store::{ChunkFacts, ChunkPacker, Memory};
 use super::types::{CachedQuery, CachedWindow, Cost, CostQuery, WindowAnswer, WindowQuery};
@@ -50,6 +51,7 @@ impl CacheLayer {
         limiters: &RunLimiters,
         clock: &Clock,
     ) -> Self {
+        telemetry::register_not_stored(NotStored::ALL.map(NotStored::label));
         let (handles, series_settings, queue_timeout) = (handles.clone(), series_settings.clone(), quota.queue_timeout);
         let (quotas, limiters, clock) = (quotas.clone(), limiters.clone(), clock.clone());
         Self { handles, series_settings, quotas, limiters, queue_timeout, clock }

@@ -40,6 +40,7 @@ use crate::api::RequestMemory;
 use crate::clock::Clock;
 use crate::config::{Config, FaultyKey, ServerLimits, ServerTlsConfig};
 use crate::stack::Stack;
+use crate::telemetry;
 
 /// The longest that aborted connections may take to end.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -112,6 +113,8 @@ impl Gateway {
     /// # Errors
     /// If a socket cannot be bound, or certificates cannot be loaded.
     pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+        // Before the first event, which would be lost.
+        telemetry::init_metrics();
         let (data, operators) = (ConnectionGroup::default(), ConnectionGroup::default());
         let stack = Stack::new(config, &clock.clone().into())?;
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;

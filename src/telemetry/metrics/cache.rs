@@ -10,6 +10,13 @@ pub fn cache_bytes(tier: &'static str, bytes: u64) {
     gauge!("koregate_cache_bytes", "tier" => tier).set(bytes as f64);
 }
 
+/// Registers the reasons for which items are not cached, as `init_metrics` registers what has no labels.
+pub fn register_not_stored(reasons: impl IntoIterator<Item = &'static str>) {
+    for reason in reasons {
+        counter!("koregate_not_stored_total", "reason" => reason).increment(0);
+    }
+}
+
 /// Fetched items were not cached.
 pub fn not_stored(reason: &'static str) {
     counter!("koregate_not_stored_total", "reason" => reason).increment(1);

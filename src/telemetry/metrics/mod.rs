@@ -76,9 +76,18 @@ pub fn init_metrics() -> &'static MetricsHandle {
         let _ = metrics::set_global_recorder(recorder);
         descriptions::describe_all();
         server::build_info();
-        request::register();
+        register();
         MetricsHandle(handle)
     })
+}
+
+/// Registers what has no labels, so that it is there, and 0, before the first event: a rate over a counter that begins
+/// with 1 would miss that one.
+fn register() {
+    request::broken_answers().increment(0);
+    quota::state_file_failures().increment(0);
+    replicas::failed_exchanges().increment(0);
+    cache::clock_wrong(false);
 }
 
 /// A recorder with the buckets of all histograms.

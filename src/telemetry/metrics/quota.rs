@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, counter, gauge, histogram};
 
 /// Labels of a rolling limit of an account, whose window is named by its length, as in `60s`.
 fn limit_labels(account: &str, window: Duration) -> [(&'static str, String); 2] {
@@ -54,9 +54,14 @@ pub fn quota_refused(account: &str, closed_for: Duration, shrunk: Option<(Durati
     }
 }
 
+/// Counts failed writes to the state file.
+pub(super) fn state_file_failures() -> Counter {
+    counter!("koregate_quota_state_failed_total")
+}
+
 /// The state file could not be written; only the `first` failure in a row is logged.
 pub fn state_file_failed(error: &dyn Display, first: bool) {
-    counter!("koregate_quota_state_failed_total").increment(1);
+    state_file_failures().increment(1);
     if first {
         tracing::error!(
             %error,

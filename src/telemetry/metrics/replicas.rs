@@ -1,6 +1,6 @@
 //! Events between replicas that share the quota of an account.
 
-use metrics::{counter, gauge};
+use metrics::{Counter, counter, gauge};
 
 /// The role of this replica for an account has changed. `replicas_and_share` is the number of replicas that divide the
 /// quota, and the share of this one, if they cannot reach each other.
@@ -32,9 +32,14 @@ pub fn replicas_differ(account: &str) {
     );
 }
 
+/// Counts failed exchanges with Redis about the common quota.
+pub(super) fn failed_exchanges() -> Counter {
+    counter!("koregate_fleet_exchanges_failed_total")
+}
+
 /// An exchange with Redis about the common quota failed.
 pub fn lease_sync_failed(reason: &str) {
-    counter!("koregate_fleet_exchanges_failed_total").increment(1);
+    failed_exchanges().increment(1);
     tracing::debug!(why = reason, "an exchange with Redis about the common quota failed");
 }
 

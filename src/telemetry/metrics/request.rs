@@ -184,9 +184,9 @@ pub(super) fn set_in_flight() {
     gauge!("koregate_requests_in_flight").set(IN_FLIGHT.load(Ordering::Relaxed) as f64);
 }
 
-/// Makes counters that deserve an alert begin at 0, so that their first increase is seen.
-pub(super) fn register() {
-    counter!("koregate_broken_answers_total").increment(0);
+/// Counts answers that broke off.
+pub(super) fn broken_answers() -> Counter {
+    counter!("koregate_broken_answers_total")
 }
 
 /// A request has ended: counts it and writes its line of the access log.
@@ -194,7 +194,7 @@ pub fn request(request: &RequestRecord<'_>) {
     IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
     count(request);
     if request.outcome == ABORTED {
-        counter!("koregate_broken_answers_total").increment(1);
+        broken_answers().increment(1);
     }
     let RequestRecord { caller, outcome, status, .. } = *request;
     let is_refused = status.is_some_and(|status| (400..500).contains(&status));

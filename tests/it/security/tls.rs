@@ -41,6 +41,19 @@ async fn tls_listener_refuses_plain_text() {
 }
 
 #[tokio::test]
+async fn metrics_have_the_end_of_the_certificate() {
+    let authority = CertificateAuthority::new();
+    let harness = TestHarness::start(exact_profile(150, 4), &authority.sign("localhost").listener_settings(None)).await;
+    let metrics = harness.gateway.metrics().await;
+    assert!(metrics.value("koregate_certificate_expiry_timestamp_seconds", &["certificate=\"server\""]) > 0.0);
+    // What alerts watch is there before the first event.
+    for name in ["koregate_broken_answers_total", "koregate_quota_state_failed_total", "koregate_clock_wrong"] {
+        assert!(metrics.text().lines().any(|line| line == format!("{name} 0")), "{name}: {}", metrics.text());
+    }
+    assert!(metrics.text().contains("koregate_not_stored_total{reason=\"too_large\"} 0"), "{}", metrics.text());
+}
+
+#[tokio::test]
 async fn client_ca_admits_signed_clients_only() {
     let (authority, callers, strangers) =
         (CertificateAuthority::new(), CertificateAuthority::new(), CertificateAuthority::new());
