@@ -381,12 +381,6 @@ fn configuration_without_accounts_is_refused() {
 }
 
 #[test]
-fn unreadable_file_is_named() {
-    let error = Config::load(Some("no/such/koregate.toml".as_ref()), env(&[])).unwrap_err().to_string();
-    assert!(error.starts_with("no/such/koregate.toml: the configuration cannot be read: "), "{error}");
-}
-
-#[test]
 fn syntax_error_names_its_line_and_the_key_before_it() {
     for (toml, start) in [
         ("[server]\nlisten = \"127.0.0.1:80\nadmin_listen = 1", "koregate.toml:2: server.listen: "),

@@ -305,3 +305,9 @@ fn debug_output_shows_no_secret() {
     let shown = format!("{:?}", load(&format!("{MINIMAL}{UNUSUAL}")).unwrap());
     assert!(!shown.contains("s3cr3t") && !shown.contains("hunter2"), "{shown}");
 }
+
+#[test]
+fn unreadable_file_is_named() {
+    let error = Config::load(Some("no/such/koregate.toml".as_ref()), env(&[])).unwrap_err().to_string();
+    assert!(error.starts_with("no/such/koregate.toml: the configuration cannot be read: "), "{error}");
+}
