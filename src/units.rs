@@ -29,6 +29,11 @@ pub(crate) fn print_duration(duration: Duration) -> String {
     }
 }
 
+/// Whole seconds, rounded up, and at least 1: a client that waits for so long is not early.
+pub(crate) fn ceil_seconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u64::MAX).max(1)
+}
+
 /// `1d 2h`, `5m 3s`: the two largest units of a duration, in whole seconds; a smaller one that is zero is left out.
 pub(crate) fn print_duration_roughly(duration: Duration) -> String {
     let seconds = duration.as_secs();

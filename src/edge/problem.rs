@@ -24,6 +24,7 @@ use crate::paging::PagingError;
 use crate::problem::{Problem, ProblemType};
 use crate::quota::{Exhausted, QuotaError};
 use crate::token::TokenError;
+use crate::units::ceil_seconds;
 use crate::upstream::UpstreamError;
 
 /// Reason why a request is refused or fails.
@@ -204,11 +205,7 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
     let mut response = document(error, kind, request_id);
     let headers = response.headers_mut();
     if let Some(wait) = retry_after {
-        // Rounded up: a request at the very second must not be early.
-        headers.insert(
-            header::RETRY_AFTER,
-            wait.as_millis().div_ceil(1000).max(1).to_string().try_into().unwrap_or(HeaderValue::from_static("1")),
-        );
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
     }
     if let EdgeError::Api(ApiError::MethodNotAllowed { allowed }) = error
         && let Ok(allowed) = HeaderValue::try_from(allowed.join(", "))

@@ -26,6 +26,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::request::{RateLimitStatus, UpstreamLimit};
+use crate::units::ceil_seconds;
 
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -79,10 +80,10 @@ pub(super) fn add_rate_limit_fields(
         let Policy { name, quota, window, remaining, more_in } = policy;
         let separator = if policies.is_empty() { "" } else { ", " };
         // Writing to a string does not fail.
-        let _ = write!(policies, "{separator}\"{name}\";q={quota};w={}", seconds(window));
+        let _ = write!(policies, "{separator}\"{name}\";q={quota};w={}", ceil_seconds(window));
         let _ = write!(states, "{separator}\"{name}\";r={remaining}");
         if let Some(more_in) = more_in {
-            let _ = write!(states, ";t={}", seconds(more_in));
+            let _ = write!(states, ";t={}", ceil_seconds(more_in));
         }
     }
     for (name, value) in [(RATELIMIT_POLICY, policies), (RATELIMIT, states)] {
@@ -92,11 +93,6 @@ pub(super) fn add_rate_limit_fields(
             headers.insert(name, value);
         }
     }
-}
-
-/// Seconds, rounded up like `Retry-After`: a request at the very second must be admitted.
-fn seconds(duration: Duration) -> u128 {
-    duration.as_nanos().div_ceil(1_000_000_000).max(1)
 }
 
 #[cfg(test)]

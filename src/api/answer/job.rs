@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::ApiBody;
 use crate::api::request::JOBS_PATH;
 use crate::jobs::{JobRecord, JobState};
+use crate::units::ceil_seconds;
 use crate::window::Timestamp;
 
 /// The shortest and the longest time that a client is told to wait before it asks for a job again.
@@ -74,8 +75,7 @@ pub(in crate::api) fn set_job_fields(headers: &mut HeaderMap, job: &JobRecord, n
         JobState::Queued | JobState::Running => {
             let [least, most] = RETRY_AFTER;
             let left = job.progress.ends_at.map_or(least * 5, |at| Timestamp::from_nanos(at).since(now));
-            let seconds = left.clamp(least, most).as_millis().div_ceil(1000);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(1)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(left.clamp(least, most))));
         }
         JobState::Done { .. } => {
             if let Ok(link) = HeaderValue::try_from(format!("<{}>; rel=\"related\"", job.result)) {

@@ -55,10 +55,10 @@ pub struct GatewayArgs {
     pub config: Option<PathBuf>,
 
     /// Longest time without progress before the command gives up
-    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = parse_patience)]
-    pub patience: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = parse_stall_timeout)]
+    pub stall_timeout: Duration,
 }
 
-fn parse_patience(text: &str) -> Result<Duration, String> {
+fn parse_stall_timeout(text: &str) -> Result<Duration, String> {
     units::parse_duration(text).ok_or_else(|| "write it like 30s, 15m, 2h or 1d".to_owned())
 }

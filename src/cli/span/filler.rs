@@ -31,7 +31,7 @@ impl<'a> Filler<'a> {
     /// are cached now; at least one.
     ///
     /// # Errors
-    /// [`Failure`] if the gateway refuses the parts, or the patience ends.
+    /// [`Failure`] if the gateway refuses the parts, or the stall timeout ends.
     pub(in crate::cli) async fn fill(&mut self, parts: &[Part]) -> Result<usize, Failure> {
         self.forecast(parts).await?;
         let (looked_at, cost) = self.look_ahead(parts).await?;
@@ -50,7 +50,7 @@ impl<'a> Filler<'a> {
     /// Reads the items of a window into `sink`.
     ///
     /// # Errors
-    /// [`Failure`] if the gateway refuses the window, the patience ends, or the sink fails.
+    /// [`Failure`] if the gateway refuses the window, the stall timeout ends, or the sink fails.
     pub(in crate::cli) async fn read(&self, window: Span, sink: &mut impl ItemSink) -> Result<(), Failure> {
         let begun = Instant::now();
         let calls = self.gateway.read(window, sink, self.progress).await?;
@@ -97,7 +97,7 @@ impl Gateway {
     /// the least that it takes.
     ///
     /// # Errors
-    /// [`Failure`] if the gateway refuses a single day, or the patience ends.
+    /// [`Failure`] if the gateway refuses a single day, or the stall timeout ends.
     pub(in crate::cli) async fn cost_of(&self, parts: &[Part], progress: &Progress) -> Result<Cost, Failure> {
         let Some(window) = window_of(parts, parts.len()) else { return Err(Failure::failed("no part is left")) };
         match self.cost(window, progress).await {

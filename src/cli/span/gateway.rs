@@ -1,5 +1,5 @@
 //! Requests for windows of one stream and for their cost. A request that fails for a reason that may pass is repeated
-//! within the patience.
+//! before the stall timeout.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(in crate::cli) struct Gateway {
     query: &'static str,
     account: Option<HeaderValue>,
     /// The longest time without progress.
-    patience: Duration,
+    stall_timeout: Duration,
     /// Whether the gateway has answered: before that, a URL that nobody serves is an error at once.
     has_answered: AtomicBool,
 }
@@ -47,7 +47,7 @@ pub(super) enum RequestError {
     Refused(u16, String),
     /// A failure that may pass.
     Trouble(Trouble, String),
-    /// A failure of this process, or the end of the patience.
+    /// A failure of this process, or the stall timeout.
     Fatal(Failure),
 }
 
@@ -95,7 +95,7 @@ impl Gateway {
             path: format!("/agentassist/api/v1/public/{stream}/v2/agentassistinteractions"),
             query: if args.agentic { "&includeAgenticData=true" } else { "" },
             account: account.map_err(|_| usage("--account: not a header's value".to_owned()))?,
-            patience: gateway.patience,
+            stall_timeout: gateway.stall_timeout,
             has_answered: AtomicBool::new(false),
         })
     }
@@ -110,7 +110,7 @@ impl Gateway {
     /// The cost of a window. Makes no upstream call.
     ///
     /// # Errors
-    /// [`RequestError`] if the window is refused, or there is no answer within the patience.
+    /// [`RequestError`] if the window is refused, or there is no answer before the stall timeout.
     pub(super) async fn cost(&self, window: Span, progress: &Progress) -> Result<Cost, RequestError> {
         let ask = async || {
             let response = self.send(self.request(window, "").header("prefer", "dry-run")).await?;
@@ -126,7 +126,7 @@ impl Gateway {
     /// Has the gateway cache a window. Returns the number of upstream calls.
     ///
     /// # Errors
-    /// [`RequestError`] if the window is refused, or there is no answer within the patience.
+    /// [`RequestError`] if the window is refused, or there is no answer before the stall timeout.
     pub(super) async fn fetch(&self, window: Span, progress: &Progress) -> Result<u64, RequestError> {
         let ask = async || {
             // A window is fetched as a whole, whatever part of it is asked for.
@@ -141,7 +141,7 @@ impl Gateway {
     /// Reads the items of a window into `sink`. Returns the number of upstream calls, as far as it is known.
     ///
     /// # Errors
-    /// [`RequestError`] if the window is refused, there is no answer within the patience, or the sink fails.
+    /// [`RequestError`] if the window is refused, there is no answer before the stall timeout, or the sink fails.
     pub(super) async fn read(
         &self,
         window: Span,
@@ -181,19 +181,19 @@ impl Gateway {
         if response.status().is_success() { Ok(response) } else { Err(failure_of(response).await) }
     }
 
-    /// The output of `future`, unless the patience ends before.
+    /// The output of `future`, unless the stall timeout ends before.
     async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, RequestError> {
-        let limited = tokio::time::timeout(self.patience, future).await;
+        let limited = tokio::time::timeout(self.stall_timeout, future).await;
         limited.map_err(|_| disconnected("the gateway does not answer"))
     }
 
-    /// Repeats `ask` within the patience.
+    /// Repeats `ask` before the stall timeout.
     async fn repeat<T>(
         &self,
         ask: impl AsyncFnMut() -> Result<T, RequestError>,
         progress: &Progress,
     ) -> Result<T, RequestError> {
-        repeat(self.patience, &self.has_answered, ask, progress).await
+        repeat(self.stall_timeout, &self.has_answered, ask, progress).await
     }
 }
 
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_request_is_repeated_until_the_patience_ends() {
+    async fn failed_request_is_repeated_until_the_stall_timeout() {
         let busy = Trouble::Busy { retry_after: Some(Duration::from_secs(50)) };
         assert_eq!(repeated(2, Trouble::Disconnected, true).await, (true, 3, 1 + 2));
         assert_eq!(repeated(2, busy, true).await, (true, 3, 100));

@@ -7,7 +7,7 @@
 //! | `parts` | the division of a span into parts, one for each UTC day (pure) |
 //! | `blocks` | how much of the span is fetched with one request (pure) |
 //! | `cost` | the cost of a window, as the gateway states it |
-//! | `gateway` | requests for windows and costs, repeated within the patience |
+//! | `gateway` | requests for windows and costs, repeated before the stall timeout |
 //! | `transport` | a connection to a running gateway, or the stages in this process |
 //! | `local` | the stages in this process, and when they may make calls |
 //! | `retry_policy` | which failures are waited for, and how long (pure) |

@@ -37,7 +37,7 @@ impl RetryPolicy {
         Self { limit, failures: 0, upstream_failures: 0 }
     }
 
-    /// The pause after which to repeat the request, `waited` after the last progress; `None` if the patience is over.
+    /// The pause after which to repeat the request, `waited` after the last progress; `None` if the stall timeout is over.
     pub(super) fn pause(&mut self, trouble: Trouble, waited: Duration) -> Option<Duration> {
         let growing = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
         self.failures += 1;
