@@ -105,7 +105,9 @@ pub(super) fn refuse(error: &AccessError, path: &str, headers: &HeaderMap) -> Re
             } else {
                 problem(ProblemType::Unauthorized)
             };
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"koregate\""));
             response
         }
     }

@@ -7,7 +7,7 @@ mod next_link;
 use http::{HeaderMap, HeaderValue, Response, header};
 
 pub(super) use self::cache_status::{cache_status, expected_status, streamed_cache_status};
-pub(super) use self::next_link::next_link;
+pub(super) use self::next_link::{link, next_link};
 
 use super::answer::ApiBody;
 use super::negotiation::{Coding, Format, Negotiated};
@@ -58,7 +58,12 @@ pub(super) fn etag(items: &ItemSlice, item_order: u64, representation: Negotiate
     format!("{weak}\"{sum:016x}-{:x}{more}-{form}\"", items.count)
 }
 
-/// Whether `If-None-Match` (RFC 9110, 13.1.2) matches, by weak comparison.
+/// Whether `If-None-Match` (RFC 9110, 13.1.2), of one line or several, lists a tag.
+pub(super) fn is_listed(headers: &HeaderMap, etag: &str) -> bool {
+    headers.get_all(header::IF_NONE_MATCH).iter().any(|line| matches(line, etag))
+}
+
+/// Whether a line of `If-None-Match` matches, by weak comparison.
 pub(super) fn matches(if_none_match: &HeaderValue, etag: &str) -> bool {
     let Ok(known) = if_none_match.to_str() else { return false };
     let etag = opaque_tag(etag);
@@ -74,6 +79,17 @@ fn opaque_tag(etag: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_of_if_none_match_counts() {
+        let mut headers = HeaderMap::new();
+        for line in ["\"a\"", "\"b\", W/\"c\""] {
+            headers.append(header::IF_NONE_MATCH, HeaderValue::from_static(line));
+        }
+        for (etag, expected) in [("\"a\"", true), ("\"c\"", true), ("\"d\"", false)] {
+            assert_eq!(is_listed(&headers, etag), expected, "{etag}");
+        }
+    }
 
     #[test]
     fn if_none_match_list_is_compared_weakly() {

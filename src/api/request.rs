@@ -18,7 +18,7 @@ use super::prefer::Preferences;
 use crate::cache::{PageRange, QueryOptions, WindowQuery};
 use crate::config;
 use crate::config::{CacheControlGrants, NamePatterns, WindowSettings};
-use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
+use crate::request::{Filter, FilterError, Priority, Requester, Series, WaitMeter};
 use crate::units::print_duration;
 use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
 
@@ -73,7 +73,7 @@ const STREAM_PARAMETER: &str = "stream";
 /// The methods of windows and their cost. QUERY (RFC 10008) is a GET with the filter as its content.
 const WINDOW_METHODS: &[&str] = &["GET", "HEAD", "POST", QUERY];
 /// The method QUERY.
-const QUERY: &str = "QUERY";
+pub(super) const QUERY: &str = "QUERY";
 
 /// The caller's permissions, an extension of each request beside the
 /// [`RateLimitStatus`](crate::request::RateLimitStatus) of its rate limit. Missing where no callers are configured.
@@ -173,9 +173,7 @@ fn check_method(method: &str, allowed: &'static [&'static str]) -> Result<(), Ap
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).ok_or(ApiError::NoContentType)?;
     let media_type = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let is_json = media_type.eq_ignore_ascii_case("application/json")
-        || media_type.rsplit_once('+').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("json"));
-    if is_json { Ok(()) } else { Err(ApiError::UnsupportedMediaType) }
+    if media_type.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(ApiError::UnsupportedMediaType) }
 }
 
 /// Parses a request for a window of `target` that arrived at `now`, with its complete body.
@@ -206,7 +204,7 @@ pub(super) fn read(
     let series = Series {
         account: account.id.clone(),
         stream: stream.into(),
-        filter: Filter::parse(body)?,
+        filter: filter(head, body)?,
         agentic: parameters.agentic()?,
         parameters: std::mem::take(&mut parameters.unknown),
     };
@@ -234,6 +232,14 @@ pub(super) fn read(
         item_order: xxh3_64(window.field.as_bytes()),
         retained_until: window.retention.map(|retention| retention.end_of(interval.start)),
     })
+}
+
+/// The filter in a body. That of QUERY is what is asked for, and must be there.
+fn filter(head: &Parts, body: &Bytes) -> Result<Filter, FilterError> {
+    if head.method.as_str() == QUERY && body.iter().all(u8::is_ascii_whitespace) {
+        return Err(FilterError::NotAnObject);
+    }
+    Filter::parse(body)
 }
 
 /// The requester. Where no callers are configured, all requests share one.

@@ -25,7 +25,7 @@ use super::error::{ApiError, FailedWindow};
 use super::head::{describe, next_link, set_age, streamed_cache_status};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
-use super::request::{self, ANONYMOUS_CALLER, AllowedAccount, Caller, ParsedRequest, Target};
+use super::request::{self, ANONYMOUS_CALLER, AllowedAccount, Caller, ParsedRequest, QUERY, Target};
 use super::request_body::{self, RequestBody, RequestMemory};
 use super::response_cache::{ResponseCache, ResponseKey, StoredFor};
 use super::streaming_body::StreamedPieces;
@@ -185,7 +185,9 @@ where
         };
         return Ok(asked.completed(answer));
     }
-    if parsed.preferences.prefers_async() && !query.options.only_cached {
+    // In an answer to QUERY, `Location` would be where GET repeats the query (RFC 10008, 2.4), and not a job.
+    let is_query = head.method.as_str() == QUERY;
+    if parsed.preferences.prefers_async() && !is_query && !query.options.only_cached {
         if let CachedWindow::Complete(window) = below.clone().oneshot(CachedQuery(query.clone())).await? {
             return Ok(asked.completed(api.window_answer(window, None, &asked)));
         }

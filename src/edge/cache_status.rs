@@ -4,10 +4,12 @@
 //! unknown key, a forbidden stream, the caller's own limit) have none: RFC 9211, section 2, asks caches not to add it to
 //! responses that they generate without the use of what they store.
 //!
+//! Errors of windows have it all the same, since they cost calls and callers ask why: a departure from that advice.
+//!
 //! | parameter | meaning here |
 //! | --- | --- |
-//! | `fwd=miss` | calls to Kore were made for the window; absent if none was, or if that is not known |
-//! | `fwd-status` | the status of Kore's answer to the call that failed; absent if there was none |
+//! | `fwd=miss` | a call to Kore was made for the window and answered; without `fwd-status`, it would say that the status of the error is Kore's (RFC 9211, 2.3) |
+//! | `fwd-status` | the status of Kore's answer to the call that failed |
 //! | `detail` | the label of the problem's type |
 
 use http::{HeaderValue, StatusCode};
@@ -16,47 +18,31 @@ use crate::cache::CacheError;
 use crate::paging::PagingError;
 use crate::quota::QuotaError;
 use crate::token::TokenError;
-use crate::upstream::UpstreamError;
-
-/// Knowledge of the failed call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FailedCall {
-    /// No call has failed; whether others were made is not known.
-    Unknown,
-    /// A call got no answer.
-    Unanswered,
-    /// A call was answered with this status.
-    Answered(StatusCode),
-}
 
 /// The field of a window that failed with `error`; `label` is that of the problem's type.
 pub(super) fn of_error(error: &CacheError, label: &str) -> HeaderValue {
-    let forwarded = match failed_call(error) {
-        FailedCall::Unknown => String::new(),
-        FailedCall::Unanswered => "; fwd=miss".to_owned(),
-        FailedCall::Answered(status) => format!("; fwd=miss; fwd-status={}", status.as_u16()),
+    let forwarded = match failed_status(error) {
+        None => String::new(),
+        Some(status) => format!("; fwd=miss; fwd-status={}", status.as_u16()),
     };
     let status = format!("koregate{forwarded}; detail=\"{label}\"");
     HeaderValue::try_from(status).unwrap_or(HeaderValue::from_static("koregate"))
 }
 
-fn failed_call(error: &CacheError) -> FailedCall {
-    let CacheError::Paging(PagingError::Quota(error)) = error else { return FailedCall::Unknown };
+/// The status of Kore's answer to the call that failed; `None` if no call has failed, or none was answered.
+fn failed_status(error: &CacheError) -> Option<StatusCode> {
+    let CacheError::Paging(PagingError::Quota(error)) = error else { return None };
     match error {
-        QuotaError::Refused { status, .. } => status.map_or(FailedCall::Unanswered, FailedCall::Answered),
-        QuotaError::Token(TokenError::StreamRefused { status, .. }) => FailedCall::Answered(*status),
-        QuotaError::Token(TokenError::Upstream(error)) => answered(error),
+        QuotaError::Refused { status, .. } => *status,
+        QuotaError::Token(TokenError::StreamRefused { status, .. }) => Some(*status),
+        QuotaError::Token(TokenError::Upstream(error)) => error.status(),
         QuotaError::Exhausted(_)
         | QuotaError::Abandoned
         | QuotaError::NotLeader
         | QuotaError::CallerLimit(_)
         | QuotaError::Cordoned
-        | QuotaError::Token(TokenError::UnknownAccount | TokenError::Mint(_)) => FailedCall::Unknown,
+        | QuotaError::Token(TokenError::UnknownAccount | TokenError::Mint(_)) => None,
     }
-}
-
-fn answered(error: &UpstreamError) -> FailedCall {
-    error.status().map_or(FailedCall::Unanswered, FailedCall::Answered)
 }
 
 #[cfg(test)]
@@ -65,7 +51,7 @@ mod tests {
 
     use super::*;
     use crate::quota::Exhausted;
-    use crate::upstream::BadPage;
+    use crate::upstream::{BadPage, UpstreamError};
 
     #[test]
     fn field_names_the_status_of_the_failed_call() {
@@ -77,7 +63,7 @@ mod tests {
             (CacheError::QuotaExhausted(exhausted), "koregate; detail=\"x\""),
             (CacheError::FetchLost, "koregate; detail=\"x\""),
             (quota(QuotaError::Exhausted(exhausted)), "koregate; detail=\"x\""),
-            (upstream(UpstreamError::Timeout), "koregate; fwd=miss; detail=\"x\""),
+            (upstream(UpstreamError::Timeout), "koregate; detail=\"x\""),
             (upstream(UpstreamError::of_status(status(500), None)), "koregate; fwd=miss; fwd-status=500; detail=\"x\""),
             (upstream(UpstreamError::of_status(status(412), None)), "koregate; fwd=miss; fwd-status=412; detail=\"x\""),
             (

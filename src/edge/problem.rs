@@ -173,9 +173,9 @@ fn words(error: &EdgeError) -> Option<&str> {
 
 /// The names of the policies in `RateLimit-Policy` whose quota is used up.
 fn violated_policies(error: &EdgeError, kind: ProblemType) -> Vec<String> {
-    match (kind, failed_window(error)) {
-        (ProblemType::TooManyRequests, _) => vec![CALLER_POLICY.to_owned()],
-        (ProblemType::QuotaSpent, Some(failed)) => {
+    match (error, kind, failed_window(error)) {
+        (EdgeError::TooManyRequests { .. }, ..) => vec![CALLER_POLICY.to_owned()],
+        (_, ProblemType::QuotaSpent, Some(failed)) => {
             let spent = failed.limits.0.iter().filter(|limit| limit.remaining == 0);
             spent.map(|limit| upstream_policy(limit.per)).collect()
         }
@@ -223,7 +223,7 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
         headers.insert("cache-status", cache_status::of_error(&failed.error, kind.label()));
     }
     if kind == ProblemType::Unauthorized {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"koregate\""));
     }
     (response, kind)
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::ApiBody;
+use crate::api::head::link;
 use crate::api::request::JOBS_PATH;
 use crate::jobs::{JobRecord, JobState};
 use crate::units::ceil_seconds;
@@ -78,7 +79,7 @@ pub(in crate::api) fn set_job_fields(headers: &mut HeaderMap, job: &JobRecord, n
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(left.clamp(least, most))));
         }
         JobState::Done { .. } => {
-            if let Ok(link) = HeaderValue::try_from(format!("<{}>; rel=\"related\"", job.result)) {
+            if let Some(link) = link(&job.result, "related") {
                 headers.insert(header::LINK, link);
             }
         }

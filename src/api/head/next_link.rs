@@ -19,8 +19,13 @@ pub(in crate::api) fn next_link(uri: &Uri, page_range: PageRange, items: &ItemSl
     }
     let offset = page_range.offset.checked_add(items.count)?;
     let target = format!("{}?{}", uri.path(), with_offset(uri.query().unwrap_or_default(), offset));
-    let target = Cow::from(utf8_percent_encode(&target, NOT_IN_A_URI));
-    HeaderValue::try_from(format!("<{target}>; rel=\"next\"")).ok()
+    link(&target, "next")
+}
+
+/// The field of a link to a target, whose characters that no URI has are encoded.
+pub(in crate::api) fn link(target: &str, relation: &str) -> Option<HeaderValue> {
+    let target = Cow::from(utf8_percent_encode(target, NOT_IN_A_URI));
+    HeaderValue::try_from(format!("<{target}>; rel=\"{relation}\"")).ok()
 }
 
 /// The query with another `offset`. All other bytes stay as they are.

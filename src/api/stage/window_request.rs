@@ -1,13 +1,13 @@
 //! A valid request for a window, and what answers to it are made of.
 
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 
 use super::preferred;
 use crate::api::answer::{Answer, ApiBody};
 use crate::api::body::WindowBody;
-use crate::api::head::{cache_status, describe, etag, expected_status, guard, matches};
+use crate::api::head::{cache_status, describe, etag, expected_status, guard, is_listed};
 use crate::api::negotiation::{Coding, Negotiated};
 use crate::api::report::Report;
 use crate::api::request::ParsedRequest;
@@ -58,7 +58,9 @@ impl WindowRequest<'_> {
         let coding = if bytes >= MIN_CODED_BYTES { negotiated.coding } else { Coding::Identity };
         let representation = Negotiated { coding, ..negotiated };
         let (etag, cache_status) = (etag(&window.items, item_order, representation), cache_status(&window, self.now));
-        let is_known = self.head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| matches(known, &etag));
+        // The condition is about what GET, HEAD or QUERY would return (RFC 9110, 13.1.2), not about what POST answers.
+        let is_conditional = self.head.method != Method::POST;
+        let is_known = is_conditional && is_listed(&self.head.headers, &etag);
         let mut response = if is_known {
             let mut response = Response::new(Either::Right(Full::default()));
             *response.status_mut() = StatusCode::NOT_MODIFIED;

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use metrics::{counter, gauge};
+use metrics::{Gauge, counter, gauge};
 
 /// The bytes that a tier of the cache holds now.
 pub fn cache_bytes(tier: &'static str, bytes: u64) {
@@ -71,9 +71,14 @@ pub fn window_field_trial(account: &str, field: &str, found: Option<bool>) {
     tracing::warn!(account, field, result, "an item was looked for in the second that window.field names");
 }
 
+/// 1 while the clock of this machine is wrong.
+pub(super) fn wrong_clocks() -> Gauge {
+    gauge!("koregate_clock_wrong")
+}
+
 /// The clocks of this machine and of the upstream began to differ by more than a minute, or agree again.
 pub fn clock_wrong(is_wrong: bool) {
-    gauge!("koregate_clock_wrong").set(if is_wrong { 1.0 } else { 0.0 });
+    wrong_clocks().set(if is_wrong { 1.0 } else { 0.0 });
     if is_wrong {
         tracing::error!(
             "the clock of this machine differs from the upstream's by more than a minute: nothing is kept as settled \

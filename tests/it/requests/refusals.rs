@@ -54,7 +54,7 @@ async fn unauthenticated_or_limited_caller_gets_problem() {
     for request in [request.clone(), request.clone().key("abd"), request.clone().header("authorization", "Basic abc")] {
         let response = harness.send(&request).await;
         response.assert_problem_names(401, "API key");
-        assert_eq!(response.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(response.header("www-authenticate"), Some("Bearer realm=\"koregate\""));
     }
     let bearer = request.clone().header("authorization", "Bearer abc");
     assert_eq!(harness.send(&bearer).await.page().num_results, 250);

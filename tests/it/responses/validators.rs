@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::support::{SETTLED_DAY, Settings, TestHarness, TestRequest};
 
@@ -57,6 +57,27 @@ async fn settled_window_etag_yields_not_modified() {
     let more = harness.get("from=2026-02-23&to=2026-02-24T06:00:00&offset=240&limit=10").await;
     assert!(last.page().items().eq(more.page().items()) && !last.page().has_more && more.page().has_more);
     assert_ne!(last.header("etag"), more.header("etag"));
+}
+
+#[tokio::test]
+async fn validators_are_compared_for_query_and_not_for_post() {
+    let harness = start().await;
+    let query = Method::from_bytes(b"QUERY").unwrap();
+    let filtered =
+        TestRequest::post(SETTLED_DAY, r#"{"channels":["chat"]}"#).header("content-type", "application/json");
+    let first = harness.send(&filtered).await;
+    let known = filtered.header("if-none-match", first.header("etag").unwrap());
+    let post = harness.send(&known).await;
+    assert_eq!((post.status, &post.body), (StatusCode::OK, &first.body), "a 304 is for GET, HEAD and QUERY only");
+    let repeated = harness.send(&known.method(query.clone())).await;
+    assert_eq!((repeated.status, repeated.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    // QUERY has no default for its content, and no job, whose Location would be taken for the window's.
+    let empty = TestRequest::post(SETTLED_DAY, "").method(query.clone()).header("content-type", "application/json");
+    harness.send(&empty).await.assert_problem_names(400, "body");
+    let cold = TestRequest::post("from=2026-02-21&to=2026-02-21", "{}").method(query);
+    let cold = cold.header("content-type", "application/json").header("prefer", "respond-async");
+    let answer = harness.send(&cold).await;
+    assert_eq!((answer.status, answer.header("preference-applied")), (StatusCode::OK, None));
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn unknown_or_missing_key_is_unauthorized() {
         let response = harness.send(&request).await;
         response.assert_problem(401, "");
         assert_eq!(response.json()["errors"][0]["code"], 4002, "Kore's own code");
-        assert_eq!(response.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(response.header("www-authenticate"), Some("Bearer realm=\"koregate\""));
         assert!(!response.text().contains("key-of"), "{}", response.text());
     }
     assert_eq!(harness.calls(), 0);

@@ -92,7 +92,7 @@ async fn admin_token_is_required_outside_health() {
             let response = harness.gateway.send_admin(&request.clone().header("authorization", wrong)).await;
             assert_eq!(
                 (response.status.as_u16(), response.header("www-authenticate")),
-                (401, Some("Bearer")),
+                (401, Some("Bearer realm=\"koregate\"")),
                 "{path}"
             );
             assert_eq!(response.json()["status"], 401);
