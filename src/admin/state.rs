@@ -92,11 +92,11 @@ impl Admin {
     pub(super) fn metrics(&self) -> String {
         for (account, scheduler) in self.0.handles.quotas.iter() {
             for limit_status in scheduler.limit_usage() {
-                telemetry::quota_remaining(account, limit_status.limit.per, limit_status.remaining);
-                telemetry::quota_budget(account, limit_status.limit.per, limit_status.budget);
+                telemetry::quota_remaining(&account, limit_status.limit.per, limit_status.remaining);
+                telemetry::quota_budget(&account, limit_status.limit.per, limit_status.budget);
             }
             for class in Priority::ALL {
-                telemetry::quota_waiting(account, class.label(), scheduler.queue_length_of(class));
+                telemetry::quota_waiting(&account, class.label(), scheduler.queue_length_of(class));
             }
         }
         telemetry::cache_bytes("memory", self.0.handles.cache.memory.bytes());

@@ -64,7 +64,7 @@ impl Admin {
                 memory_limit_bytes: state.memory_limit,
             },
             cordons: self.cordons(),
-            accounts: state.handles.quotas.iter().map(|(id, scheduler)| AccountStatus::of(id, scheduler)).collect(),
+            accounts: state.handles.quotas.iter().map(|(id, scheduler)| AccountStatus::of(&id, &scheduler)).collect(),
         }
     }
 }

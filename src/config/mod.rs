@@ -214,7 +214,7 @@ pub struct WindowOverrides {
 }
 
 /// `accounts.token`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenConfig {
     /// The time from `iat` to `exp`.
     pub lifetime: Duration,

@@ -155,11 +155,11 @@ impl TomlWriter {
             .map(|limit| format!("{{ requests = {}, per = {} }}", limit.requests, text(print_duration(limit.per))));
         self.key("quota", format!("{{ limits = {} }}", list(limits)));
         let (own, of_streams) = settings.of_account(account_id);
-        if let Some(retention) = retention(own) {
+        if let Some(retention) = retention(&own) {
             self.key("retention", retention);
         }
-        self.key("window", inline_window(own));
-        let of_streams: Vec<_> = of_streams.map(|(stream, settings)| inline_stream(stream, settings)).collect();
+        self.key("window", inline_window(&own));
+        let of_streams: Vec<_> = of_streams.iter().map(|(stream, settings)| inline_stream(stream, settings)).collect();
         if !of_streams.is_empty() {
             self.key("stream_settings", list(of_streams));
         }

@@ -19,6 +19,7 @@ use self::reach::{StreamReach, possible_stream_refusal};
 use crate::clock::Clock;
 use crate::config;
 use crate::config::{JtiMode, TokenScheme};
+use crate::live::Live;
 use crate::upstream::{AuthorizedRequest, Page, PageRequest, RetryHint, UpstreamError, quoted};
 
 /// Reason why a call was not authorized, or failed.
@@ -92,6 +93,19 @@ struct Current {
 }
 
 impl TokenSource {
+    fn new(account: &config::AccountConfig, clock: &Clock) -> Self {
+        let (state, reach) = Default::default();
+        Self { account: account.clone(), clock: clock.clone(), state, reach }
+    }
+
+    /// Whether the tokens of `account` are those of this source.
+    fn signs_for(&self, account: &config::AccountConfig) -> bool {
+        let own = &self.account;
+        own.client_id == account.client_id
+            && own.client_secret.expose_secret() == account.client_secret.expose_secret()
+            && own.token == account.token
+    }
+
     /// A token that is not due for renewal; a new one for each call where the app enforces JTI.
     fn header(&self) -> Result<HeaderValue, MintError> {
         let now = self.clock.now();
@@ -150,18 +164,29 @@ impl TokenSource {
 
 /// Adds a token to each call.
 #[derive(Clone, Debug)]
-pub struct TokenLayer(Arc<HashMap<Arc<str>, Arc<TokenSource>>>);
+pub struct TokenLayer {
+    sources: Live<HashMap<Arc<str>, Arc<TokenSource>>>,
+    clock: Clock,
+}
 
 impl TokenLayer {
     /// A token source for each account.
     pub fn new(accounts: &[config::AccountConfig], clock: &Clock) -> Self {
-        let source = |account: &config::AccountConfig| TokenSource {
-            account: account.clone(),
-            clock: clock.clone(),
-            state: Mutex::default(),
-            reach: Mutex::default(),
+        let layer = Self { sources: Live::default(), clock: clock.clone() };
+        layer.configure(accounts);
+        layer
+    }
+
+    /// Replaces the accounts. A call that begins from now on is signed with the new credential, also within a run that
+    /// began before. An account whose credential stays keeps its token.
+    pub fn configure(&self, accounts: &[config::AccountConfig]) {
+        let known = self.sources.load();
+        let source = |account: &config::AccountConfig| {
+            let known = known.get(&account.account_id).filter(|source| source.signs_for(account));
+            let source = known.cloned().unwrap_or_else(|| Arc::new(TokenSource::new(account, &self.clock)));
+            (account.account_id.clone(), source)
         };
-        Self(Arc::new(accounts.iter().map(|a| (a.account_id.clone(), Arc::new(source(a)))).collect()))
+        self.sources.replace(accounts.iter().map(source).collect());
     }
 }
 
@@ -194,7 +219,7 @@ where
     }
 
     fn call(&mut self, page: PageRequest) -> Self::Future {
-        let source = self.sources.0.get(&page.series.account).cloned();
+        let source = self.sources.sources.load().get(&page.series.account).cloned();
         let below = self.below.clone();
         Box::pin(async move {
             let source = source.ok_or(TokenError::UnknownAccount)?;

@@ -1,6 +1,7 @@
 //! The scheduler of one account: its queue, its gates, and the permits that replicas lend each other.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +22,6 @@ use crate::sync::{Mutex, MutexGuard};
 #[derive(Debug)]
 pub struct CallScheduler {
     pub(super) account: Arc<str>,
-    /// As configured, in the order of the configuration.
-    pub(super) limits: Vec<QuotaLimit>,
     pub(super) queue_timeout: Duration,
     pub(super) clock: SchedulerClock,
     pub(super) state_file: Option<StateFile>,
@@ -101,10 +100,9 @@ impl CallScheduler {
             ledger.restore((epoch_time + call.ahead).saturating_sub(call.age), &unknown_caller);
         }
         let (reserve, queue_timeout) = (quota.interactive_reserve, quota.queue_timeout);
-        let gates = Gates::new(ledger, &limits, max_concurrency, reserve, queue_timeout);
+        let gates = Gates::new(ledger, limits, max_concurrency, reserve, queue_timeout);
         Arc::new(Self {
             account: account.clone(),
-            limits,
             queue_timeout,
             clock,
             state_file: state_file.cloned(),
@@ -124,6 +122,17 @@ impl CallScheduler {
     pub fn limit_callers(&self, callers: &[config::CallerConfig]) {
         let mut state = self.lock();
         state.budgets.set(callers);
+        state.queue.wake_all();
+    }
+
+    /// Sets the limits, and the share that background calls leave free.
+    pub fn configure(&self, limits: &[QuotaLimit], interactive_reserve: f64) {
+        let mut state = self.lock();
+        if state.gates.limits != limits {
+            self.lease_link.limits_changed.store(true, Ordering::Relaxed);
+            self.lease_link.exchange_wanted.notify_one();
+        }
+        state.gates.configure(limits.to_vec(), interactive_reserve);
         state.queue.wake_all();
     }
 

@@ -1,12 +1,14 @@
 //! Interface between a scheduler and the lease driver: what is due at Redis, and what follows from its answers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use super::call_scheduler::CallScheduler;
 use super::lease_gate::QuotaShare;
+use crate::config::QuotaLimit;
 use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, LeaseChannel, QuotaChange, SharedQuota, SyncSchedule};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
@@ -26,7 +28,7 @@ impl CallScheduler {
         let _ = self.lease_link.channel.set(channel.clone());
         let (mut state, now) = (self.lock(), self.clock.now());
         let past = state.gates.ledger.stamps().collect();
-        let shared = SharedQuota::new(me.clone(), self.limits.clone(), assumed, call_timeout, now, past);
+        let shared = SharedQuota::new(me.clone(), state.gates.limits.clone(), assumed, call_timeout, now, past);
         state.gates.lease.shared = Some(shared);
         self.lease_link.role.send_replace(Role::Unknown);
     }
@@ -67,6 +69,17 @@ impl CallScheduler {
         self.lease_link.exchange_wanted.notify_one();
     }
 
+    /// The limits that this replica is configured with, which the others are about to be told.
+    pub(in crate::quota) fn take_limits(&self) -> Vec<QuotaLimit> {
+        self.lease_link.limits_changed.store(false, Ordering::Relaxed);
+        self.lock().gates.limits.clone()
+    }
+
+    /// Whether the limits of this replica have changed since [`CallScheduler::take_limits`].
+    pub(in crate::quota) fn has_new_limits(&self) -> bool {
+        self.lease_link.limits_changed.load(Ordering::Relaxed)
+    }
+
     /// Begins an exchange, which must be answered or failed; `None` without other replicas.
     pub(in crate::quota) fn begin_exchange(&self) -> Option<ExchangeRequest> {
         let (mut state, now) = (self.lock(), self.clock.now());
@@ -86,7 +99,8 @@ impl CallScheduler {
             gates.reload_from_lease();
         }
         let shared = gates.lease.shared.as_ref()?;
-        let share = shared.divided_by().map(|replicas| QuotaShare::new(replicas, &self.limits, &shared.limits()));
+        let share =
+            shared.divided_by().map(|replicas| QuotaShare::new(replicas, shared.whole_limits(), &shared.limits()));
         let role = gates.lease.effective_role(now);
         let has_new_role =
             self.lease_link.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);

@@ -150,7 +150,7 @@ impl CallPermit {
         // less: the limit is reduced once, and is still there when the upstream accepts calls again.
         let is_first = state.gates.backoff.refused(now, self.began);
         let reduced = is_first.then(|| state.gates.ledger.refused(now, self.began, limit)).flatten();
-        let pause = state.gates.backoff.pause_after(&scheduler.limits, limit, retry_after);
+        let pause = state.gates.backoff.pause_after(&state.gates.limits, limit, retry_after);
         state.gates.backoff.close(now, self.began, pause);
         if let Some(rate_limit) = rate_limit {
             scheduler.apply_rate_limit(&mut state, now, self.began, rate_limit);
@@ -188,7 +188,8 @@ impl CallScheduler {
         state.gates.ledger.apply_rate_limit(now, rate_limit);
         if let (0, Some(reset)) = (rate_limit.remaining, rate_limit.reset) {
             // A reset cannot lie further away than the longest window.
-            state.gates.backoff.close(now, began, reset.min(longest(&self.limits)));
+            let longest = longest(&state.gates.limits);
+            state.gates.backoff.close(now, began, reset.min(longest));
         }
     }
 }
