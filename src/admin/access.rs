@@ -133,13 +133,19 @@ fn takes_html(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tracing::level_filters::LevelFilter;
+
     use super::*;
 
     const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
 
     fn admit(token: Option<&str>, path: &str, headers: &[(&str, &str)]) -> Result<AdminRequester, AccessError> {
-        let config =
-            config::AdminConfig { token: token.map(Into::into), hosts: vec!["ops.example".into()], metric_streams: 0 };
+        let config = config::AdminConfig {
+            token: token.map(Into::into),
+            hosts: vec!["ops.example".into()],
+            metric_streams: 0,
+            log: LevelFilter::INFO,
+        };
         let request =
             headers.iter().fold(Request::builder().uri(path), |request, (name, value)| request.header(*name, *value));
         Access::new(&config).admit(&request.body(()).unwrap(), PEER.into())

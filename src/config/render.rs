@@ -44,6 +44,7 @@ impl Config {
         }
         out.key("hosts", list(admin.hosts.iter().map(text)));
         out.key("metric_streams", admin.metric_streams);
+        out.key("log", text(admin.log.keyword()));
 
         out.line("\n[upstream]");
         out.key("base_url", text(upstream.base_url.to_string().trim_end_matches('/')));
