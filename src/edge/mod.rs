@@ -247,4 +247,30 @@ mod tests {
             assert_eq!((response.status().as_u16(), response.headers()["ratelimit"].to_str().unwrap()), (status, left));
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_to_a_removed_key_end_broken_off_or_refused() {
+        let below = service_fn(|request: Request<Full<Bytes>>| async move {
+            if request.uri().path() == "/waits" {
+                std::future::pending::<()>().await;
+            }
+            Ok::<Answer, ApiError>(Answer::of_pieces(&["one", "two", "three"]))
+        });
+        let callers = Callers::new(&[caller(b"key", 1)], &[]);
+        let edge = EdgeLayer::new(8, &callers, &DrainTimeout::default(), &Clock::system()).layer(below);
+        let request = |path: &str| {
+            let request = Request::builder().uri(path).header("host", "any").header("x-api-key", "key");
+            edge.clone().oneshot(request.body(Full::<Bytes>::default()).unwrap())
+        };
+        let (mut sent, waiting) = (request("/sound").await.unwrap().into_body(), tokio::spawn(request("/waits")));
+        assert!(sent.frame().await.unwrap().is_ok());
+        tokio::task::yield_now().await;
+        callers.configure(&[caller(b"other", 1)], &[]);
+        let begun = tokio::time::Instant::now();
+        assert!(sent.frame().await.unwrap().is_ok(), "it goes on for a while");
+        assert_eq!(request("/sound").await.unwrap().status(), 401);
+        assert_eq!(waiting.await.unwrap().unwrap().status(), 401);
+        assert!(begun.elapsed() <= std::time::Duration::from_secs(30));
+        assert!(sent.frame().await.unwrap().is_err(), "one part is left");
+    }
 }

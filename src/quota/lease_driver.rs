@@ -31,14 +31,15 @@ pub(super) async fn drive(scheduler: Weak<CallScheduler>, channel: LeaseChannel)
             exchange(&scheduler, &channel).await;
         }
         let has_new_limits = scheduler.has_new_limits();
-        if has_new_limits || due(counted, schedule.heartbeat_interval) <= Instant::now() {
+        let is_heartbeat_wanted = scheduler.take_members_wanted() || has_new_limits;
+        if is_heartbeat_wanted || due(counted, schedule.heartbeat_interval) <= Instant::now() {
             scheduler.expire_lent_permits();
             counted = Some(Instant::now());
-            let reads_members = has_new_limits || due(members_read, schedule.members_interval) <= Instant::now();
+            let reads_members = is_heartbeat_wanted || due(members_read, schedule.members_interval) <= Instant::now();
             members_read = if reads_members { counted } else { members_read };
             // After the exchange: a replica that is seen again after an outage has recorded its calls by then.
             let is_counted = heartbeat(&scheduler, &channel, reads_members).await;
-            if is_counted && !has_announced {
+            if is_counted && (has_new_limits || !has_announced) {
                 has_announced = true;
                 channel.write(&Recipient::All, QuotaMessage::Joined).await;
             }
@@ -117,6 +118,7 @@ fn receive(scheduler: &Arc<CallScheduler>, from: &ReplicaId, message: QuotaMessa
     match message {
         QuotaMessage::Joined => {
             scheduler.update_lease(|quota, now| ((), quota.note_joined(now, from)));
+            scheduler.read_members_soon(from);
         }
         QuotaMessage::Granted { first, count } => {
             scheduler.update_lease(|quota, now| ((), quota.note_granted(now, from, first, count)));

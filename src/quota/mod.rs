@@ -338,3 +338,6 @@ where
 fn is_not_sent(result: &Result<Page, TokenError>) -> bool {
     matches!(result, Err(TokenError::Upstream(UpstreamError::Connect) | TokenError::Mint(_)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ pub(super) struct LeaseLink {
     pub(super) exchange_wanted: Arc<Notify>,
     /// Whether this replica's limits have changed, so that the others are to be told.
     pub(super) limits_changed: AtomicBool,
+    /// Whether another replica has perhaps new limits, so that they are to be read.
+    pub(super) members_wanted: AtomicBool,
     /// Channel to the other replicas; empty if there are none.
     pub(super) channel: OnceLock<LeaseChannel>,
 }
@@ -23,6 +25,7 @@ pub(super) struct LeaseLink {
 impl Default for LeaseLink {
     fn default() -> Self {
         Self {
+            members_wanted: AtomicBool::default(),
             role: watch::Sender::new(Role::Leader),
             exchange_wanted: Arc::default(),
             limits_changed: AtomicBool::default(),

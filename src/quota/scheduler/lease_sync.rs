@@ -80,6 +80,19 @@ impl CallScheduler {
         self.lease_link.limits_changed.load(Ordering::Relaxed)
     }
 
+    /// Makes the next reading of the members due at once, because `joined` has started or has other limits now.
+    pub(in crate::quota) fn read_members_soon(&self, joined: &ReplicaId) {
+        if self.lease_link.channel().is_some_and(|channel| channel.mailbox().me() != joined) {
+            self.lease_link.members_wanted.store(true, Ordering::Relaxed);
+            self.exchange_soon();
+        }
+    }
+
+    /// Whether [`CallScheduler::read_members_soon`] was called since this was.
+    pub(in crate::quota) fn take_members_wanted(&self) -> bool {
+        self.lease_link.members_wanted.swap(false, Ordering::Relaxed)
+    }
+
     /// Begins an exchange, which must be answered or failed; `None` without other replicas.
     pub(in crate::quota) fn begin_exchange(&self) -> Option<ExchangeRequest> {
         let (mut state, now) = (self.lock(), self.clock.now());
