@@ -82,7 +82,7 @@ fn kept(table: &str, line: &str) -> (Config, Vec<&'static str>) {
 }
 
 #[test]
-fn key_that_needs_a_restart_keeps_its_value_and_is_named() {
+fn key_that_needs_a_restart_is_kept_and_named() {
     let before = load(BASE).render();
     for (table, line, key) in [
         ("[server]", "listen = \"127.0.0.1:1\"", "server.listen"),
@@ -127,7 +127,7 @@ fn reloadable_key_is_taken() {
 }
 
 #[test]
-fn field_of_a_stream_whose_settings_are_removed_is_kept() {
+fn field_of_a_stream_without_settings_is_kept() {
     let without =
         BASE.replace("stream_settings = [{ stream = \"s\", window = { field = \"end\", settle_after = \"2h\" } }]", "");
     let ReloadPlan { config, needs_restart } = load(BASE).plan_reload(load(&without)).unwrap();
@@ -153,7 +153,7 @@ fn fingerprint_tells_configurations_apart_and_secrets_not() {
 }
 
 #[test]
-fn files_are_those_of_secrets_tls_and_authorities_also_of_a_faulty_configuration() {
+fn faulty_configuration_tells_the_files_that_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let account = "[[accounts]]\naccount_id = \"a\"\nclient_id = \"c\"\n";

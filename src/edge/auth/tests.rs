@@ -188,7 +188,7 @@ fn keyed(name: &str, keys: &[&str], most: Option<u32>) -> config::CallerConfig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reload_refuses_removed_keys_at_once_and_revokes_them_later() {
+async fn removed_key_is_refused_at_once_and_revoked_later() {
     let callers = Callers::new(&[keyed("bi", &["kept", "old"], None), keyed("qa", &["gone"], None)], &[]);
     let revoked = |key| authenticate(&callers, "x-api-key", key).0.unwrap().revoked;
     let [kept, old, gone] = ["kept", "old", "gone"].map(revoked);
@@ -235,7 +235,7 @@ async fn caller_of_another_reload_has_another_generation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_callers_close_the_gateway_to_anyone_and_open_it_to_any_host() {
+async fn first_callers_close_the_gateway_to_anyone_else() {
     let callers = Callers::new(&[], &[]);
     let request = || http::Request::builder().header("host", "other.example").body(()).unwrap();
     assert!(callers.load().hosts().check(&request()).is_err());

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn swapped_symlink_is_a_change_as_kubernetes_makes_it() {
+    fn symlink_swapped_by_kubernetes_is_a_change() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let write = |version: &str, content: &str| {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn file_that_cannot_be_read_and_one_that_must_not_be_have_states() {
+    fn unreadable_and_special_files_have_states_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(FileState::of(&folder.path().join("none")), FileState::Unreadable);
         assert_eq!(FileState::of(folder.path()), FileState::Special);

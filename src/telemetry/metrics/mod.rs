@@ -7,11 +7,10 @@
 //! - `log_sampler` bounds the log lines of requests without a valid key, and of a failing disk,
 //! - `process` has the metrics of the process that are usual in Prometheus,
 //! - `tiers` counts lookups in the tiers of the cache,
-//! - `upstream`, `quota`, `cache`, `callers`, `configuration`, `disk`, `purge`, `redis`, `replicas` and `server` are the events of these parts.
+//! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis`, `replicas` and `server` are the events of these parts.
 
 mod cache;
 mod callers;
-mod configuration;
 mod descriptions;
 mod disk;
 mod log_sampler;
@@ -32,7 +31,6 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 pub use self::cache::*;
 pub use self::callers::*;
-pub use self::configuration::{config_in_force, config_reload_failed, config_reloaded};
 pub use self::disk::*;
 pub use self::purge::{PurgeRecord, purge, purge_replicated_late};
 pub use self::quota::*;
@@ -64,7 +62,7 @@ impl MetricsHandle {
         self.0.run_upkeep();
         let mut text = self.0.render();
         process::render(&mut text);
-        configuration::render(&mut text);
+        server::render_configuration(&mut text);
         text
     }
 }
