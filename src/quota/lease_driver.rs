@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::SharedAccounts;
 use super::lease::{Heartbeats, LeaseChannel, QuotaChange};
 use super::scheduler::CallScheduler;
+use super::shared_accounts::SharedAccounts;
 use crate::replicas::{Incoming, Mailbox, Message, MessageKind, QuotaMessage, Recipient, ReplicaId};
 use crate::telemetry;
 

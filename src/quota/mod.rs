@@ -7,6 +7,7 @@
 //! | `limiter` | the pure parts: ledger, adaptive limits, pacer, backoff |
 //! | `lease` | which replica makes the calls of an account, and the share of each without Redis |
 //! | `lease_driver`, `pulse` | the tasks that carry exchanges, pulses and messages between a scheduler and Redis |
+//! | `shared_accounts` | the accounts that these tasks serve |
 //! | `cordons` | accounts and streams for which an operator has stopped the calls |
 //! | `role` | the role of this replica, for the stages above |
 //! | `state_file` | calls of a process that was killed, for the next one |
@@ -26,6 +27,7 @@ mod pulse;
 mod role;
 mod savings;
 mod scheduler;
+mod shared_accounts;
 mod state_file;
 
 use std::collections::HashMap;
@@ -44,6 +46,7 @@ pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, Qu
 pub use self::state_file::{StateFile, StateFileError};
 
 use self::lease::LeaseChannel;
+use self::shared_accounts::SharedAccounts;
 use crate::config;
 use crate::environment::Environment;
 use crate::live::Live;
@@ -130,9 +133,6 @@ struct Sharing {
     call_timeout: Duration,
     channels: SharedAccounts,
 }
-
-/// The accounts whose quotas are shared. The schedulers are weak, so that their tasks end with them.
-type SharedAccounts = Live<Vec<(LeaseChannel, Weak<CallScheduler>)>>;
 
 impl QuotaManager {
     /// A scheduler for each account, with at most `max_concurrency` calls in flight each, none longer than

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::SharedAccounts;
 use super::lease::{LEASE_DURATION, LeaseChannel, PULSE_INTERVAL};
 use super::limiter::MonotonicTime;
 use super::scheduler::CallScheduler;
+use super::shared_accounts::SharedAccounts;
 use crate::redis_client::{Command, Reply};
 use crate::replicas::ReplicaId;
 

@@ -1,4 +1,4 @@
-//! Which keys a running gateway can change, and how a new configuration is made one that it can take.
+//! Whether a key can be reloaded, and how a new configuration is made one that a running gateway can take.
 //!
 //! Each key is in one of two lists: [`RELOADABLE`] are in force for the next request, and those of [`NEEDS_RESTART`] keep
 //! their values until the process starts again. `docs/operating.md` has the same lists for operators, and a test
