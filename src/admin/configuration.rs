@@ -1,7 +1,14 @@
-//! The configuration in force, and its last reload.
+//! The configuration in force, its last reload, and `POST /api/v1/reload`.
 
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::Full;
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
+use super::access::AdminRequester;
+use super::response::{json, text};
+use super::state::Admin;
 use crate::config::Config;
 use crate::telemetry;
 use crate::window::Timestamp;
@@ -39,5 +46,45 @@ impl ConfigurationStatus {
     pub(super) fn with_faults(self, faults: &str, now: Timestamp) -> Self {
         let faults = faults.lines().map(ToOwned::to_owned).collect();
         Self { failed_reload: Some(FailedReload { at: now.to_string(), faults }), ..self }
+    }
+}
+
+/// The path of a reload by request.
+pub(super) const PATH: &str = "/api/v1/reload";
+/// Requests that may wait for a reload.
+const MAX_WAITING_REQUESTS: usize = 8;
+
+/// Requests for a reload. The sender of each is told whether the configuration could be replaced.
+pub type ReloadRequests = mpsc::Receiver<oneshot::Sender<bool>>;
+
+impl Admin {
+    /// Accepts requests for a reload from now on, which the caller of this function must carry out.
+    pub fn accept_reload_requests(&self) -> ReloadRequests {
+        let (sender, requests) = mpsc::channel(MAX_WAITING_REQUESTS);
+        self.0.reload_requests.replace(Some(sender));
+        requests
+    }
+
+    /// Has the configuration reloaded, and answers with what is in force then.
+    pub(super) async fn reload_now(&self, requester: AdminRequester) -> Response<Full<Bytes>> {
+        let Some(requests) = Option::clone(&self.0.reload_requests.load()) else {
+            return text(
+                StatusCode::CONFLICT,
+                "text/plain",
+                "this gateway has no configuration that it could read again\n",
+            );
+        };
+        tracing::info!(%requester, "a reload was requested");
+        let (done, is_done) = oneshot::channel();
+        let is_replaced = match requests.send(done).await {
+            Ok(()) => is_done.await.ok(),
+            Err(_) => None,
+        };
+        let status = match is_replaced {
+            Some(true) => StatusCode::OK,
+            Some(false) => StatusCode::UNPROCESSABLE_ENTITY,
+            None => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        json(status, &*self.0.configuration.load())
     }
 }

@@ -5,7 +5,7 @@
 //! | `service.rs` | [`AdminService`]: admits each request and answers it by its path |
 //! | `state.rs` | [`Admin`]: the state that all connections share |
 //! | `access.rs` | host names, the admin token, and refusals |
-//! | `configuration.rs` | the configuration in force, and its last reload |
+//! | `configuration.rs` | the configuration in force, its last reload, and reloads by request |
 //! | `status.rs` | the state of the gateway, as JSON |
 //! | `page.rs` | the status page |
 //! | `purge.rs` | purges |
@@ -26,5 +26,6 @@ mod state;
 mod status;
 mod trust;
 
+pub use self::configuration::ReloadRequests;
 pub use self::service::AdminService;
 pub use self::state::Admin;

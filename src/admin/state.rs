@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use tokio::sync::{mpsc, oneshot};
+
 use super::access::Access;
 use super::configuration::ConfigurationStatus;
 use super::pending_repeats::PendingRepeats;
@@ -39,6 +41,8 @@ pub(super) struct AdminInner {
     pub(super) repeats: PendingRepeats,
     pub(super) metrics: &'static MetricsHandle,
     pub(super) configuration: Live<ConfigurationStatus>,
+    /// `None` if nothing reloads the configuration.
+    pub(super) reload_requests: Live<Option<mpsc::Sender<oneshot::Sender<bool>>>>,
 }
 
 impl AdminInner {
@@ -64,6 +68,7 @@ impl Admin {
             repeats: PendingRepeats::default(),
             metrics,
             configuration: Live::new(configuration),
+            reload_requests: Live::default(),
         }))
     }
 

@@ -59,15 +59,22 @@ impl LogLevel {
     }
 }
 
-/// Reloads the configuration of `gateway` on each hang-up and change of a file, for ever.
+/// Reloads the configuration of `gateway` on each hang-up, request and change of a file, for ever.
 async fn keep_reloading(gateway: &Gateway, mut reloader: Reloader, mut hang_up: Signal, log_level: LogLevel) {
+    let mut requests = gateway.accept_reload_requests();
     loop {
-        tokio::select! {
-            Some(()) = hang_up.recv() => {}
-            () = reloader.changed(WATCH_INTERVAL) => {}
+        let request = tokio::select! {
+            Some(()) = hang_up.recv() => None,
+            request = requests.recv() => request,
+            () = reloader.changed(WATCH_INTERVAL) => None,
+        };
+        let reloaded = reloader.reload(gateway).await;
+        if let Some(config) = &reloaded {
+            log_level.apply(config);
         }
-        if let Some(config) = reloader.reload(gateway).await {
-            log_level.apply(&config);
+        if let Some(request) = request {
+            // Whoever asked may have gone.
+            let _ = request.send(reloaded.is_some());
         }
     }
 }

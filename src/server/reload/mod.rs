@@ -10,6 +10,7 @@ mod reloader;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Gateway, preflight, tls};
+use crate::admin::ReloadRequests;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ReloadPlan};
 use crate::environment::Environment;
@@ -65,6 +66,11 @@ impl Gateway {
         self.admin.reload(&config, needs_restart);
         *in_force = config;
         true
+    }
+
+    /// The requests of operators for a reload, which the caller of this function must carry out.
+    pub fn accept_reload_requests(&self) -> ReloadRequests {
+        self.admin.accept_reload_requests()
     }
 
     /// The configuration in force.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
+use http::Method;
 
 use crate::support::{
     ACCOUNT, GatewayProcess, KoregateProcess, RedisServer, SETTLED_DAY, Settings, TestHarness, TestRequest, Window,
@@ -160,6 +161,13 @@ async fn process_reloads_on_a_swapped_symlink_and_on_sighup() {
     gateway.process.hang_up();
     gateway.process.wait_for_line(reloaded).await;
     assert_eq!(gateway.send(&TestRequest::get(SETTLED_DAY).key("four")).await.status, 200);
+
+    let request = TestRequest::path_only("/api/v1/reload").method(Method::POST);
+    for (version, text, status) in [(5, "[server", 422), (6, &config("six"), 200)] {
+        write_as_kubernetes(volume.path(), version, "koregate.toml", text);
+        assert_eq!(gateway.send_admin(&request).await.status, status, "{text}");
+    }
+    assert_eq!(gateway.send(&TestRequest::get(SETTLED_DAY).key("six")).await.status, 200);
     assert_eq!(gateway.stop().await.0, Some(0));
 }
 
