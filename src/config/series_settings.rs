@@ -78,9 +78,11 @@ struct Resolved {
 struct AccountSettings {
     /// The settings of all streams without their own.
     own: Arc<WindowSettings>,
-    /// Ascending by stream.
-    streams: Vec<(Arc<str>, Arc<WindowSettings>)>,
+    streams: StreamSettings,
 }
+
+/// The settings of streams, ascending by stream.
+type StreamSettings = Vec<(Arc<str>, Arc<WindowSettings>)>;
 
 impl SeriesSettings {
     /// Resolves what `accounts` and their streams set over `window`.
@@ -128,7 +130,7 @@ impl SeriesSettings {
     }
 
     /// The settings of an account, and of each of its streams that has its own, in the order of the names.
-    pub(super) fn of_account(&self, account: &str) -> (Arc<WindowSettings>, Vec<(Arc<str>, Arc<WindowSettings>)>) {
+    pub(super) fn of_account(&self, account: &str) -> (Arc<WindowSettings>, StreamSettings) {
         let resolved = self.0.load();
         let found = find(&resolved.accounts, account);
         let streams = found.map(|account| account.streams.clone()).unwrap_or_default();

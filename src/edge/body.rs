@@ -60,10 +60,8 @@ impl Body for EdgeBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         // Most answers have one part, so that it is not asked for them.
-        let next = match this.bytes > 0 && this.revocation.has_come() {
-            true => Poll::Pending,
-            false => Pin::new(&mut this.content).poll_frame(context),
-        };
+        let is_revoked = this.bytes > 0 && this.revocation.has_come();
+        let next = if is_revoked { Poll::Pending } else { Pin::new(&mut this.content).poll_frame(context) };
         let Poll::Ready(next) = next else {
             ready!(this.revocation.poll(context));
             this.report(Ending::Aborted(REVOKED));

@@ -138,7 +138,7 @@ impl Config {
 /// Keeps Redis, and the keys of encryption. Secrets are compared, and none is named.
 fn keep_redis(old: &Config, new: &mut Config, kept: &mut Vec<&'static str>) {
     let is_same = |left: Option<&SecretString>, right: Option<&SecretString>| {
-        left.map(|secret| secret.expose_secret()) == right.map(|secret| secret.expose_secret())
+        left.map(SecretString::expose_secret) == right.map(SecretString::expose_secret)
     };
     let same_redis = |left: &RedisConfig, right: &RedisConfig| {
         let rest =

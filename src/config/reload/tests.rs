@@ -73,9 +73,10 @@ fn operators_read_the_same_lists() {
 
 /// The keys that need a restart when `line` is written into its table.
 fn kept(table: &str, line: &str) -> (Config, Vec<&'static str>) {
-    let text = match BASE.contains(table) {
-        true => BASE.replacen(table, &format!("{table}\n{line}"), 1),
-        false => format!("{BASE}\n{table}\n{line}"),
+    let text = if BASE.contains(table) {
+        BASE.replacen(table, &format!("{table}\n{line}"), 1)
+    } else {
+        format!("{BASE}\n{table}\n{line}")
     };
     let ReloadPlan { config, needs_restart } = load(BASE).plan_reload(load(&text)).unwrap();
     (config, needs_restart)
@@ -139,7 +140,7 @@ fn field_of_a_stream_without_settings_is_kept() {
 #[test]
 fn listener_that_stays_open_needs_callers() {
     let open = BASE.replace("[server]", "[server]\nlisten = \"0.0.0.0:8080\"");
-    let (callers, _) = (BASE.find("[[callers]]").unwrap(), ());
+    let callers = BASE.find("[[callers]]").unwrap();
     let error = load(&open).plan_reload(load(&BASE[..callers])).unwrap_err().to_string();
     assert!(error.starts_with("koregate.toml: callers: there are none"), "{error}");
 }

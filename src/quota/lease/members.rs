@@ -61,7 +61,7 @@ impl Members {
         // A replica that is missing from the reading stays: perhaps Redis has lost it, and it is alive.
         let silent = self.heartbeats.extract_if(.., |_, heartbeat| heartbeat.moved_at + MEMBER_REMOVAL_TIMEOUT <= now);
         let gone: Vec<_> = silent.map(|(replica, _)| replica).collect();
-        gone.iter().for_each(|replica| drop(self.limits.remove(replica)));
+        self.limits.retain(|replica, _| !gone.contains(replica));
         gone
     }
 
