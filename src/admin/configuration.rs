@@ -39,13 +39,13 @@ impl ConfigurationStatus {
     pub(super) fn in_force(config: &Config, now: Timestamp, needs_restart: Vec<&'static str>) -> Self {
         let hash = config.fingerprint();
         telemetry::config_in_force(&hash, now.as_seconds());
-        Self { hash, since: now.to_string(), needs_restart, failed_reload: None }
+        Self { hash, since: now.floor_second().to_string(), needs_restart, failed_reload: None }
     }
 
     /// The same configuration after a reload at `now` that found `faults`, one a line.
     pub(super) fn with_faults(self, faults: &str, now: Timestamp) -> Self {
         let faults = faults.lines().map(ToOwned::to_owned).collect();
-        Self { failed_reload: Some(FailedReload { at: now.to_string(), faults }), ..self }
+        Self { failed_reload: Some(FailedReload { at: now.floor_second().to_string(), faults }), ..self }
     }
 }
 

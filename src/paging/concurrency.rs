@@ -33,14 +33,14 @@ impl RunLimiters {
         Self(Live::new(accounts.iter().map(limiter).collect()))
     }
 
-    /// Adds limiters for the accounts that have none, and removes those of accounts that are not configured any more.
-    pub fn set_accounts(&self, accounts: &[config::AccountConfig], max_concurrency: usize) {
+    /// Adds limiters for the accounts that have none.
+    pub fn add_accounts(&self, accounts: &[config::AccountConfig], max_concurrency: usize) {
         let known = self.0.load();
-        let limiter = |account: &config::AccountConfig| {
-            let known = known.get(&account.account_id).cloned();
-            (account.account_id.clone(), known.unwrap_or_else(|| RunLimiter::new(max_concurrency)))
-        };
-        self.0.replace(accounts.iter().map(limiter).collect());
+        let mut limiters = BTreeMap::clone(&known);
+        for account in accounts {
+            limiters.entry(account.account_id.clone()).or_insert_with(|| RunLimiter::new(max_concurrency));
+        }
+        self.0.replace(limiters);
     }
 
     /// The limiter of an account; `None` if it is not configured.

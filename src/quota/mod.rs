@@ -175,47 +175,39 @@ impl QuotaManager {
     /// Returns all leases to the other replicas, if there are any. For a process that is about to end.
     pub async fn leave(&self) {
         let Some(sharing) = &self.sharing else { return };
-        let leaving = self.iter().map(|(account, scheduler)| sharing.leave(account, scheduler));
+        let leaving = self.all().map(|(account, scheduler)| sharing.leave(account, scheduler));
         futures_util::future::join_all(leaving).await;
     }
 
     /// Sets accounts, limits and callers as a reload has found them. The calls that were made go on counting, and calls
-    /// that wait keep their places; those of an account that is gone go on to their ends. Must be called on a runtime.
+    /// that wait keep their places. An account that is gone is only hidden: it still counts its calls, in case it comes
+    /// back, and makes those that other replicas need. Must be called on a runtime.
     pub fn configure(
         &self,
         accounts: &[config::AccountConfig],
         callers: &[config::CallerConfig],
         quota: &config::QuotaConfig,
     ) {
-        let known = self.schedulers.load();
-        let scheduler = |account: &config::AccountConfig| {
+        let mut schedulers = HashMap::clone(&self.schedulers.load());
+        for (account, scheduler) in &schedulers {
+            scheduler.set_configured(accounts.iter().any(|configured| configured.account_id == *account));
+        }
+        for account in accounts {
             let id = &account.account_id;
-            let scheduler = if let Some(scheduler) = known.get(id) {
+            if let Some(scheduler) = schedulers.get(id) {
                 scheduler.configure(&account.limits, quota.interactive_reserve);
-                scheduler.clone()
-            } else {
-                let limits = account.limits.clone();
-                let new = CallScheduler::new(id, limits, quota, self.max_concurrency, self.state_file.as_ref());
-                if let Some(sharing) = &self.sharing {
-                    let shared = sharing.share(id, &new);
-                    sharing.channels.replace(sharing.channels.load().iter().cloned().chain([shared]).collect());
-                }
-                new
-            };
-            scheduler.limit_callers(callers);
-            (id.clone(), scheduler)
-        };
-        let schedulers: HashMap<_, _> = accounts.iter().map(scheduler).collect();
-        let gone = known.iter().filter(|(account, _)| !schedulers.contains_key(*account));
-        for (account, scheduler) in gone {
-            let Some(sharing) = self.sharing.clone() else { break };
-            let still_shared = sharing.channels.load();
-            let still_shared = still_shared.iter().filter(|(channel, _)| channel.account() != account);
-            sharing.channels.replace(still_shared.cloned().collect());
-            let (account, scheduler) = (account.clone(), scheduler.clone());
-            tokio::spawn(async move { sharing.leave(account, scheduler).await });
+                continue;
+            }
+            let limits = account.limits.clone();
+            let new = CallScheduler::new(id, limits, quota, self.max_concurrency, self.state_file.as_ref());
+            if let Some(sharing) = &self.sharing {
+                let shared = sharing.share(id, &new);
+                sharing.channels.replace(sharing.channels.load().iter().cloned().chain([shared]).collect());
+            }
+            schedulers.insert(id.clone(), new);
         }
         self.schedulers.replace(schedulers);
+        self.limit_callers(callers);
     }
 
     /// Sets the callers' own limits of upstream calls, for each account.
@@ -233,13 +225,18 @@ impl QuotaManager {
         self.state_file.as_ref()
     }
 
-    /// Scheduler of an account; `None` if the account is not configured.
+    /// Scheduler of an account; `None` if the account has never been configured.
     pub fn scheduler(&self, account: &str) -> Option<Arc<CallScheduler>> {
         self.schedulers.load().get(account).cloned()
     }
 
-    /// All accounts with their schedulers, in no order.
+    /// The configured accounts with their schedulers, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Arc<str>, Arc<CallScheduler>)> + use<> {
+        self.all().filter(|(_, scheduler)| scheduler.is_configured())
+    }
+
+    /// The same with accounts that a reload has removed.
+    pub fn all(&self) -> impl Iterator<Item = (Arc<str>, Arc<CallScheduler>)> + use<> {
         HashMap::clone(&self.schedulers.load()).into_iter()
     }
 }

@@ -33,7 +33,9 @@ async fn reload_adds_changes_and_removes_accounts() {
     let quotas = QuotaManager::new(&accounts, &quota, 8, Duration::from_secs(30), &Environment::default()).unwrap();
     let waiters = RunWaiters::new(Requester::anyone());
     let stays = quotas.scheduler("stays").unwrap();
-    stays.acquire(&waiters).await.unwrap().answered(None);
+    for scheduler in [&stays, &quotas.scheduler("goes").unwrap()] {
+        scheduler.acquire(&waiters).await.unwrap().answered(None);
+    }
 
     quotas.configure(&[account("stays", 2), account("comes", 7)], &[], &quota);
     let limits = |account: &str| {
@@ -42,6 +44,10 @@ async fn reload_adds_changes_and_removes_accounts() {
     };
     assert_eq!(limits("stays"), Some(vec![(2, 1)]), "its call counts");
     assert_eq!(limits("comes"), Some(vec![(7, 7)]));
-    assert_eq!(limits("goes"), None);
+    let configured = |account: &str| quotas.iter().any(|(configured, _)| *configured == *account);
+    assert_eq!(["stays", "comes", "goes"].map(configured), [true, true, false]);
+    quotas.configure(&[account("stays", 2), account("goes", 3)], &[], &quota);
+    assert_eq!(limits("goes"), Some(vec![(3, 2)]), "its call from before counts");
+    assert_eq!(["stays", "comes", "goes"].map(configured), [true, false, true]);
     assert!(Arc::ptr_eq(&stays, &quotas.scheduler("stays").unwrap()));
 }

@@ -1,8 +1,6 @@
 //! The reload of the stages: what can fail is prepared first, and then everything is replaced, which cannot fail. ADR 53
 //! has the reasons.
 
-use std::sync::Arc;
-
 use super::Stack;
 use crate::api::ApiLayer;
 use crate::config::Config;
@@ -44,11 +42,9 @@ impl Stack {
         self.settings.upstream.connect_as(&prepared.upstream);
         self.settings.tokens.configure(accounts);
         handles.quotas.configure(accounts, callers, quota);
-        handles.run_limiters.set_accounts(accounts, upstream.max_concurrency);
+        handles.run_limiters.add_accounts(accounts, upstream.max_concurrency);
         handles.series_settings.replace(&config.window, accounts);
-        handles
-            .cache
-            .set_accounts(accounts.iter().map(|account| account.account_id.clone()).collect::<Vec<Arc<str>>>());
+        handles.cache.set_accounts(handles.quotas.all().map(|(account, _)| account).collect());
         handles.usage.configure(callers, accounts);
         self.settings.api.configure(accounts, quota.max_wait);
         handles.callers.configure(callers, &server.hosts);

@@ -21,7 +21,8 @@ pub(super) fn lowest<'a>(own: &[QuotaLimit], others: impl IntoIterator<Item = &'
     lowest
 }
 
-/// The text by which a replica tells the others its limits: `60/60000 1800/3600000`, calls and milliseconds of each.
+/// The text by which a replica tells the others its limits: `60/60000 1800/3600000`, calls and milliseconds of each. Empty
+/// if it has none.
 pub(super) fn encode(limits: &[QuotaLimit]) -> String {
     let limits = limits.iter().map(|limit| format!("{}/{}", limit.requests, limit.per.as_millis()));
     limits.collect::<Vec<_>>().join(" ")
@@ -34,7 +35,7 @@ pub(super) fn decode(text: &str) -> Option<Vec<QuotaLimit>> {
         let (requests, per) = (requests.parse().ok()?, Duration::from_millis(per.parse().ok()?));
         (requests > 0 && !per.is_zero()).then_some(QuotaLimit { requests, per })
     };
-    text.split(' ').map(limit).collect()
+    text.split_terminator(' ').map(limit).collect()
 }
 
 impl SharedQuota {
@@ -76,7 +77,7 @@ mod tests {
     fn limits() -> impl Strategy<Value = Vec<QuotaLimit>> {
         let limit = (1u32..5, 1u64..5)
             .prop_map(|(requests, minutes)| QuotaLimit { requests, per: Duration::from_mins(minutes) });
-        prop::collection::vec(limit, 1..4)
+        prop::collection::vec(limit, 0..4)
     }
 
     proptest! {

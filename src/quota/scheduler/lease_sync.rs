@@ -69,10 +69,10 @@ impl CallScheduler {
         self.lease_link.exchange_wanted.notify_one();
     }
 
-    /// The limits that this replica is configured with, which the others are about to be told.
+    /// The limits that this replica is configured with, which the others are about to be told; none if it is not.
     pub(in crate::quota) fn take_limits(&self) -> Vec<QuotaLimit> {
         self.lease_link.limits_changed.store(false, Ordering::Relaxed);
-        self.lock().gates.limits.clone()
+        if self.is_configured() { self.lock().gates.limits.clone() } else { Vec::new() }
     }
 
     /// Whether the limits of this replica have changed since [`CallScheduler::take_limits`].
