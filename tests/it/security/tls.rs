@@ -168,3 +168,16 @@ async fn silent_tls_connection_does_not_delay_drain() {
     assert!(harness.gateway.server.drain().await, "the drain timed out");
     drop(silent);
 }
+
+#[tokio::test]
+async fn reloaded_authority_of_the_upstream_is_trusted() {
+    let authority = CertificateAuthority::new();
+    let trusting = Settings::default().section("upstream", &format!("ca_file = '{}'", authority.file().display()));
+    let harness = TestHarness::start_exact(150, 4).await;
+    let proxy = RecordingProxy::start(harness.upstream_addr(), Some(authority.sign("localhost").acceptor())).await;
+    let gateway = harness.add_replica_behind(&proxy, &Settings::default()).await;
+    assert_eq!(gateway.get(SETTLED_DAY).await.status, 502);
+    // The base URL is another one there, which needs a restart.
+    assert!(harness.reload_replica(&gateway, &trusting).await);
+    gateway.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), "after the reload");
+}
