@@ -62,7 +62,9 @@ impl Gateway {
         if let (Some(live), Some(acceptor)) = (&self.tls, tls) {
             live.replace(acceptor);
         }
-        config.server.tls.iter().for_each(tls::report_expiry);
+        if let Some(tls) = config.server.tls.clone() {
+            tokio::task::spawn_blocking(move || tls::report_expiry(&tls));
+        }
         self.admin.reload(&config, needs_restart);
         *in_force = config;
         true
