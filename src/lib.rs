@@ -26,6 +26,7 @@ pub mod environment;
 pub mod fuzz_targets;
 mod hex;
 pub mod jobs;
+pub mod live;
 mod mapped_bytes;
 pub mod network;
 pub mod paging;

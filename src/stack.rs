@@ -2,6 +2,7 @@
 
 mod handles;
 mod preflight;
+mod reload;
 
 use tower::ServiceBuilder;
 
@@ -19,6 +20,9 @@ use crate::upstream::Client;
 
 pub use self::handles::{Handles, open_quotas};
 pub use self::preflight::preflight;
+pub use self::reload::PreparedReload;
+
+use self::reload::StageSettings;
 
 /// The service of the data plane. Never fails: every failure is an answer.
 pub type GatewayService = EdgeStage<ApiStage<JobsStage<CacheStage>>>;
@@ -30,6 +34,8 @@ pub struct Stack {
     pub service: GatewayService,
     /// The shared state.
     pub handles: Handles,
+    /// What a reload changes in stages beside the shared state.
+    settings: StageSettings,
 }
 
 impl Stack {
@@ -39,21 +45,23 @@ impl Stack {
     /// If the trust anchors for the upstream cannot be loaded, or the shared state cannot be built (see
     /// [`Handles::new`]).
     pub fn new(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
-        let Config { server, accounts, quota, cache, upstream, .. } = config;
-        let Environment { clock, network, .. } = environment;
+        let Config { server, accounts, quota, cache, .. } = config;
+        let clock = &environment.clock;
         let handles = Handles::new(config, environment)?;
         let Handles { callers, drain_timeout, usage, response_cache, request_memory, run_limiters, quotas, .. } =
             &handles;
         let settings = &handles.series_settings;
 
+        let api = ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock)
+            .with_max_wait(quota.max_wait, config.jobs);
+        let tokens = TokenLayer::new(accounts, clock);
+        let upstream = Client::new(&config.upstream, clock, &environment.network)?;
+
         let service = ServiceBuilder::new()
             // Authenticates the caller, applies its limit, and turns every failure into a response.
-            .layer(EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, drain_timeout, clock))
+            .layer(EdgeLayer::new(server.limits.max_requests, callers, drain_timeout, clock))
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
-            .layer(
-                ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock)
-                    .with_max_wait(quota.max_wait, config.jobs),
-            )
+            .layer(api.clone())
             // Fetches windows for callers that do not wait, and tells how far they are.
             .layer(JobsLayer(handles.jobs.clone()))
             // Serves chunks from memory, disk or Redis; fetches only missing runs, once for all that need them.
@@ -65,10 +73,11 @@ impl Stack {
             // Waits for a permit of the account's scheduler: no rolling limit is ever exceeded.
             .layer(QuotaLayer(quotas.clone()))
             // Puts a valid JWT into `auth`.
-            .layer(TokenLayer::new(accounts, clock))
+            .layer(tokens.clone())
             // Makes one call to Kore, within its deadline.
-            .service(Client::new(upstream, clock, network)?);
+            .service(upstream.clone());
 
-        Ok(Self { service, handles })
+        let settings = StageSettings { api, tokens, upstream };
+        Ok(Self { service, handles, settings })
     }
 }

@@ -14,6 +14,7 @@ use secrecy::ExposeSecret as _;
 use super::response::text;
 use crate::config;
 use crate::edge::{AllowedHosts, HeadError, bearer_token};
+use crate::live::Live;
 use crate::problem::{Problem, ProblemType, is_page_path};
 
 /// Paths of probes and of Prometheus, which are served under any host name, as the pages of problem types are.
@@ -23,8 +24,10 @@ const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
 /// shows the status page.
 const SIGN_IN: &str = include_str!("sign_in.html");
 
-/// Access rules of the admin listener.
-pub(super) struct Access {
+/// Access rules of the admin listener, which a reload replaces.
+pub(super) struct Access(Live<Rules>);
+
+struct Rules {
     hosts: AllowedHosts,
     /// SHA-256 of the token. Digests have one length, so the time of a comparison does not reveal the token's.
     token: Option<[u8; 32]>,
@@ -59,8 +62,12 @@ pub(super) enum AccessError {
 
 impl Access {
     pub(super) fn new(config: &config::AdminConfig) -> Self {
-        let token = config.token.as_ref().map(|token| sha256(token.expose_secret().as_bytes()));
-        Self { hosts: AllowedHosts::only(&config.hosts), token }
+        Self(Live::new(Rules::new(config)))
+    }
+
+    /// Replaces the rules for all requests that come from now on.
+    pub(super) fn configure(&self, config: &config::AdminConfig) {
+        self.0.replace(Rules::new(config));
     }
 
     /// Checks a request and identifies its sender.
@@ -73,11 +80,19 @@ impl Access {
             AllowedHosts::any().check(request)?;
             return Ok(AdminRequester::Peer(peer));
         }
-        self.hosts.check(request)?;
-        let Some(expected) = &self.token else { return Ok(AdminRequester::Peer(peer)) };
+        let Rules { hosts, token } = &*self.0.load();
+        hosts.check(request)?;
+        let Some(expected) = token else { return Ok(AdminRequester::Peer(peer)) };
         let shown = sha256(bearer_token(request.headers()).ok_or(AccessError::NoToken)?);
         verify_slices_are_equal(&shown, expected).map_err(|_| AccessError::NoToken)?;
         Ok(AdminRequester::Token)
+    }
+}
+
+impl Rules {
+    fn new(config: &config::AdminConfig) -> Self {
+        let token = config.token.as_ref().map(|token| sha256(token.expose_secret().as_bytes()));
+        Self { hosts: AllowedHosts::only(&config.hosts), token }
     }
 }
 
@@ -120,13 +135,19 @@ fn takes_html(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tracing::level_filters::LevelFilter;
+
     use super::*;
 
     const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
 
     fn admit(token: Option<&str>, path: &str, headers: &[(&str, &str)]) -> Result<AdminRequester, AccessError> {
-        let config =
-            config::AdminConfig { token: token.map(Into::into), hosts: vec!["ops.example".into()], metric_streams: 0 };
+        let config = config::AdminConfig {
+            token: token.map(Into::into),
+            hosts: vec!["ops.example".into()],
+            metric_streams: 0,
+            log: LevelFilter::INFO,
+        };
         let request =
             headers.iter().fold(Request::builder().uri(path), |request, (name, value)| request.header(*name, *value));
         Access::new(&config).admit(&request.body(()).unwrap(), PEER.into())

@@ -5,6 +5,7 @@
 //! | `service.rs` | [`AdminService`]: admits each request and answers it by its path |
 //! | `state.rs` | [`Admin`]: the state that all connections share |
 //! | `access.rs` | host names, the admin token, and refusals |
+//! | `configuration.rs` | the configuration in force, its last reload, and reloads by request |
 //! | `status.rs` | the state of the gateway, as JSON |
 //! | `page.rs` | the status page |
 //! | `purge.rs` | purges |
@@ -14,6 +15,7 @@
 //! | `response.rs` | responses that must not be cached |
 
 mod access;
+mod configuration;
 mod cordon;
 mod page;
 mod pending_repeats;
@@ -24,5 +26,6 @@ mod state;
 mod status;
 mod trust;
 
+pub use self::configuration::ReloadRequests;
 pub use self::service::AdminService;
 pub use self::state::Admin;

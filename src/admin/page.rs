@@ -44,15 +44,24 @@ pub(super) fn render(status: &Status, callers: &[CallerUsage]) -> String {
          <h1>koregate is {}</h1>{problems}\
          <p>Version {}, up for {} s. <a href=metrics>Metrics</a>, <a href=api/v1/status>status</a> and \
          <a href=api/v1/callers>callers</a> as JSON.</p>\
+         <p>Configuration {}, in force since {}.{}</p>\
          <h2>Quota</h2><table><tr><th>Account<th>Limit<th>Left<th>Waiting</tr>{rows}</table>\
          <h2>Callers</h2><table><tr><th>Caller<th>Requests<th>Calls spent<th>Calls saved</tr>{callers_rows}</table>\
          <h2>Memory</h2><p><meter max={limit} value={used}></meter> {} of {} MiB</p></html>",
         status.status,
         status.version,
         status.uptime_seconds,
+        status.configuration.hash,
+        status.configuration.since,
+        format_restarts(&status.configuration.needs_restart),
         used >> 20,
         limit >> 20,
     )
+}
+
+/// The keys whose new values need a restart, as a sentence; empty if there are none.
+fn format_restarts(keys: &[&str]) -> String {
+    if keys.is_empty() { String::new() } else { format!(" New values need a restart: {}.", keys.join(", ")) }
 }
 
 /// A limit, with the part that this process may use where another client spends the same quota.

@@ -85,7 +85,7 @@ impl Admin {
         let ids = request.ids.hashes();
         let accounts: Vec<Arc<str>> = match &request.account {
             // An id is looked for wherever it may be.
-            None if ids.is_some() => self.0.handles.quotas.iter().map(|(account, _)| account.clone()).collect(),
+            None if ids.is_some() => self.0.handles.quotas.iter().map(|(account, _)| account).collect(),
             name => vec![self.account(name.as_deref())?],
         };
         // A window that encloses those of all accounts and streams.
@@ -116,13 +116,13 @@ impl Admin {
     pub(super) fn account(&self, name: Option<&str>) -> Result<Arc<str>, Refused> {
         let mut accounts = self.0.handles.quotas.iter().map(|(account, _)| account);
         let found = match name {
-            Some(name) => accounts.find(|account| ***account == *name).ok_or(Refused::UnknownAccount)?,
+            Some(name) => accounts.find(|account| **account == *name).ok_or(Refused::UnknownAccount)?,
             None => match (accounts.next(), accounts.next()) {
                 (Some(only), None) => only,
                 _ => return Err(bad("account", "it is required, since more than one is configured")),
             },
         };
-        Ok(found.clone())
+        Ok(found)
     }
 }
 

@@ -16,7 +16,7 @@ use tower::Service;
 use super::response::{json, text};
 use super::state::{Admin, Phase};
 use super::status::Status;
-use super::{access, cordon, page, purge, trust};
+use super::{access, configuration, cordon, page, purge, trust};
 use crate::api::CallerUsage;
 use crate::problem;
 
@@ -56,6 +56,7 @@ where
                 Err(error) => return Ok(access::refuse(&error, request.uri().path(), request.headers())),
             };
             Ok(match (request.method(), request.uri().path()) {
+                (&Method::POST, configuration::PATH) => admin.reload_now(requester).await,
                 (&Method::POST, purge::PATH) => admin.purge(request, requester).await,
                 (&Method::POST, trust::PATH) => admin.trust(&request),
                 (&Method::POST, cordon::CORDON_PATH | cordon::UNCORDON_PATH) => admin.cordon(request, requester).await,
@@ -67,7 +68,7 @@ where
 
 impl Admin {
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if [purge::PATH, trust::PATH, cordon::CORDON_PATH, cordon::UNCORDON_PATH].contains(&path) {
+        if [configuration::PATH, purge::PATH, trust::PATH, cordon::CORDON_PATH, cordon::UNCORDON_PATH].contains(&path) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only POST is served here\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
             return response;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::configuration::ConfigurationStatus;
 use super::cordon::CordonStatus;
 use super::state::{Admin, AdminInner, Phase};
 use crate::quota::{CallScheduler, LimitUsage, StateFile};
@@ -20,6 +21,7 @@ pub(super) struct Status {
     pub(super) accounts: Vec<AccountStatus>,
     /// The accounts and streams for which no upstream calls are made.
     pub(super) cordons: Vec<CordonStatus>,
+    pub(super) configuration: ConfigurationStatus,
 }
 
 #[derive(Serialize)]
@@ -64,7 +66,8 @@ impl Admin {
                 memory_limit_bytes: state.memory_limit,
             },
             cordons: self.cordons(),
-            accounts: state.handles.quotas.iter().map(|(id, scheduler)| AccountStatus::of(id, scheduler)).collect(),
+            configuration: ConfigurationStatus::clone(&state.configuration.load()),
+            accounts: state.handles.quotas.iter().map(|(id, scheduler)| AccountStatus::of(&id, &scheduler)).collect(),
         }
     }
 }
@@ -118,6 +121,14 @@ impl AdminInner {
                 "quota.state_file: {calls} calls could not be written down, so a restart would not know of them: {why}"
             )
         });
-        wrong.chain(redis).chain(disk).chain(partitioned).chain(clock).chain(closed).chain(unwritten).collect()
+        let reload = self.configuration.load().failed_reload.as_ref().map(|failed| {
+            format!(
+                "the configuration cannot be reloaded since {}: the log and /api/v1/status say why; what was in force \
+                 before stays in force",
+                failed.at
+            )
+        });
+        let own = clock.into_iter().chain(closed).chain(unwritten).chain(reload);
+        wrong.chain(redis).chain(disk).chain(partitioned).chain(own).collect()
     }
 }

@@ -29,11 +29,11 @@ impl Admin {
             let detail = "the parameter account is missing";
             return Problem::new(ProblemType::BadRequest, detail).response();
         };
-        let Some((account, _)) = self.0.handles.quotas.iter().find(|(account, _)| ***account == *name) else {
+        let Some((account, _)) = self.0.handles.quotas.iter().find(|(account, _)| **account == *name) else {
             return Problem::new(ProblemType::NotFound, "this account is not configured").response();
         };
-        let was_wrong = self.0.handles.cache.window_fields.clear(account);
-        telemetry::window_field_right(account, None, true);
+        let was_wrong = self.0.handles.cache.window_fields.clear(&account);
+        telemetry::window_field_right(&account, None, true);
         json(StatusCode::OK, &Trusted { account: account.to_string(), was_wrong })
     }
 }

@@ -25,6 +25,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// An answer whose body is handed out in these pieces.
+    #[cfg(test)]
+    pub(crate) fn of_pieces(pieces: &'static [&str]) -> Self {
+        let body = Either::Left(WindowBody::of_pieces(pieces));
+        Self { response: Response::new(body), report: Report::without_account("hit").into() }
+    }
+
     /// The answer to HEAD: the same head, with the length of the body if it is known. Nothing counts as delivered.
     pub(super) fn without_body(self) -> Self {
         let (mut head, body) = self.response.into_parts();

@@ -151,6 +151,13 @@ impl WindowBody {
         Self { source: Source::Pieces(pieces), left, done: false }
     }
 
+    /// A body that is handed out in these pieces.
+    #[cfg(test)]
+    pub(super) fn of_pieces(pieces: &'static [&str]) -> Self {
+        let pieces = pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+        Self { source: Source::Pieces(Box::new(pieces)), left: None, done: false }
+    }
+
     /// A body of unknown length, which stands for one that is not fetched for HEAD.
     pub(super) fn unknown() -> Self {
         Self { source: Source::Pieces(Box::new(std::iter::empty())), left: None, done: false }

@@ -91,6 +91,8 @@ pub struct Caller {
     pub max_priority: Priority,
     /// The directives of `Cache-Control` that are followed.
     pub cache_control: CacheControlGrants,
+    /// The reload that it is known from.
+    pub generation: u64,
 }
 
 /// An account that requests may name.
@@ -199,7 +201,7 @@ pub(super) fn read(
     }
     let mut preferences = Preferences::of(&head.headers);
     let window = settings.for_series(&account.id, &stream);
-    let interval = parameters.interval(window, &mut preferences, now)?;
+    let interval = parameters.interval(&window, &mut preferences, now)?;
     check_span(interval, settings.max_span())?;
     let series = Series {
         account: account.id.clone(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -101,15 +101,9 @@ impl ResponseCache {
 
     /// The key of a request without a body; `None` if its answer is never stored, as that of a request with
     /// `Cache-Control`, which may refuse a stored one. GET and HEAD share their answers.
-    pub(super) fn key(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        version: Version,
-        headers: &HeaderMap,
-        caller: Option<&Caller>,
-    ) -> Option<ResponseKey> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
+    /// The answer is of the settings of this `generation`.
+    pub(super) fn key<B>(&self, request: &Request<B>, caller: Option<&Caller>, generation: u64) -> Option<ResponseKey> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
         let mut key = Vec::with_capacity(KEY_CAPACITY);
@@ -119,12 +113,15 @@ impl ResponseCache {
             key.extend_from_slice(part);
         };
         add(caller.map_or(b"", |caller| caller.name.as_bytes()));
-        add(uri.path_and_query()?.as_str().as_bytes());
+        // What the caller may see, and what is served at all.
+        add(&caller.map_or(0, |caller| caller.generation).to_ne_bytes());
+        add(&generation.to_ne_bytes());
+        add(request.uri().path_and_query()?.as_str().as_bytes());
         // HTTP/1.0 always gets the answer without a content coding.
-        let may_be_coded = may_be_chunked(version);
+        let may_be_coded = may_be_chunked(request.version());
         // One pass over the request's fields is cheaper than a lookup of each possible field. A different order of
         // fields gives a different key.
-        for (field, value) in headers {
+        for (field, value) in request.headers() {
             if *field == header::CACHE_CONTROL {
                 return None;
             }

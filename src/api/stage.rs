@@ -36,6 +36,7 @@ use crate::cache::{
 use crate::clock::Clock;
 use crate::config;
 use crate::jobs::{JobCommand, JobError, JobRecord, JobState};
+use crate::live::Live;
 use crate::quota::{LimitUsage, QuotaManager};
 use crate::request::{RateLimitStatus, Series, UpstreamLimit, UpstreamLimits};
 use crate::telemetry;
@@ -45,16 +46,32 @@ use crate::window::Timestamp;
 /// Parses Kore's path and parameters.
 #[derive(Clone, Debug)]
 pub struct ApiLayer {
-    accounts: Arc<[AllowedAccount]>,
+    terms: Live<ApiTerms>,
     settings: config::SeriesSettings,
     quotas: QuotaManager,
     usage: Usage,
     answers: ResponseCache,
     request_memory: RequestMemory,
     clock: Clock,
-    max_wait: Duration,
     /// How long jobs are kept after their end.
     keep_jobs_for: Duration,
+}
+
+/// What a reload changes for requests.
+#[derive(Debug)]
+struct ApiTerms {
+    accounts: Vec<AllowedAccount>,
+    max_wait: Duration,
+    /// Differs after each reload: an answer that was stored under other terms is not found.
+    generation: u64,
+}
+
+impl ApiTerms {
+    fn new(accounts: &[config::AccountConfig], max_wait: Duration, generation: u64) -> Self {
+        let account =
+            |a: &config::AccountConfig| AllowedAccount { id: a.account_id.clone(), streams: a.streams.clone() };
+        Self { accounts: accounts.iter().map(account).collect(), max_wait, generation }
+    }
 }
 
 impl ApiLayer {
@@ -68,17 +85,14 @@ impl ApiLayer {
         request_memory: &RequestMemory,
         clock: &Clock,
     ) -> Self {
-        let account =
-            |a: &config::AccountConfig| AllowedAccount { id: a.account_id.clone(), streams: a.streams.clone() };
         Self {
-            accounts: accounts.iter().map(account).collect(),
+            terms: Live::new(ApiTerms::new(accounts, Duration::MAX, 0)),
             settings: settings.clone(),
             quotas: quotas.clone(),
             usage: usage.clone(),
             answers: answers.clone(),
             request_memory: request_memory.clone(),
             clock: clock.clone(),
-            max_wait: Duration::MAX,
             keep_jobs_for: Duration::ZERO,
         }
     }
@@ -86,7 +100,15 @@ impl ApiLayer {
     /// Lets requests wait for the quota for at most `longest` if they say how long. Jobs are kept as configured.
     #[must_use]
     pub fn with_max_wait(self, longest: Duration, jobs: config::JobsConfig) -> Self {
-        Self { max_wait: longest, keep_jobs_for: jobs.keep_for, ..self }
+        let terms = self.terms.load();
+        self.terms.replace(ApiTerms { accounts: terms.accounts.clone(), max_wait: longest, generation: 0 });
+        Self { keep_jobs_for: jobs.keep_for, ..self }
+    }
+
+    /// Serves other accounts, and bounds waits by another `max_wait`, for all requests that come from now on.
+    pub fn configure(&self, accounts: &[config::AccountConfig], max_wait: Duration) {
+        let generation = self.terms.load().generation + 1;
+        self.terms.replace(ApiTerms::new(accounts, max_wait, generation));
     }
 }
 
@@ -129,14 +151,15 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let is_head = *request.method() == Method::HEAD;
-        let key = match self.api.find_ready(&request) {
+        let terms = self.api.terms.load();
+        let key = match self.api.find_ready(&request, &terms) {
             Ok(answer) if is_head => return future::Either::Left(ready(Ok(answer.without_body()))),
             Ok(answer) => return future::Either::Left(ready(Ok(answer))),
             Err(key) => key,
         };
         let ApiStage { api, below } = self.clone();
         future::Either::Right(Box::pin(async move {
-            let answer = answer(api, below, request, key).await?;
+            let answer = answer(api, &terms, below, request, key).await?;
             Ok(if is_head { answer.without_body() } else { answer })
         }))
     }
@@ -145,6 +168,7 @@ where
 /// Answers a request to which the response cache has no answer; `key` is that under which to store the answer.
 async fn answer<S, B>(
     api: Arc<ApiLayer>,
+    terms: &ApiTerms,
     below: S,
     request: Request<B>,
     key: Option<ResponseKey>,
@@ -167,9 +191,9 @@ where
         request_body::read(body, &api.request_memory).await?;
     let caller = head.extensions.get::<Caller>();
     let now = api.clock.now();
-    let mut parsed = request::read(&head, target, &body, caller, &api.accounts, &api.settings, now)?;
+    let mut parsed = request::read(&head, target, &body, caller, &terms.accounts, &api.settings, now)?;
     drop(body);
-    parsed.query.options.queue_timeout = parsed.preferences.apply_wait(api.max_wait);
+    parsed.query.options.queue_timeout = parsed.preferences.apply_wait(terms.max_wait);
     let query = parsed.query.clone();
     let asked = WindowRequest { head: &head, parsed: &parsed, now };
     if parsed.wants_cost {
@@ -207,12 +231,12 @@ where
 impl ApiLayer {
     /// The cached answer to a repeated request without a body, if there is a valid one; otherwise the key under which
     /// to store the next answer, except to HEAD.
-    fn find_ready<B: Body>(&self, request: &Request<B>) -> Result<Answer, Option<ResponseKey>> {
+    fn find_ready<B: Body>(&self, request: &Request<B>, terms: &ApiTerms) -> Result<Answer, Option<ResponseKey>> {
         if !request.body().is_end_stream() {
             return Err(None);
         }
         let caller = request.extensions().get::<Caller>();
-        let key = self.answers.key(request.method(), request.uri(), request.version(), request.headers(), caller);
+        let key = self.answers.key(request, caller, terms.generation);
         let Some(key) = key else { return Err(None) };
         let answer = self.answers.find(&key, || self.clock.now());
         telemetry::tier_lookups(Tier::Response, usize::from(answer.is_some()), usize::from(answer.is_none()));

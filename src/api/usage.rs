@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::request::{ANONYMOUS_CALLER, Caller};
 use crate::config;
+use crate::live::Live;
 use crate::quota::{CallScheduler, QuotaManager};
 use crate::request::RateLimitStatus;
 use crate::units::seconds;
@@ -18,7 +19,7 @@ pub struct Usage(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    callers: Vec<CallerCounts>,
+    callers: Live<Vec<Arc<CallerCounts>>>,
     quotas: QuotaManager,
 }
 
@@ -26,7 +27,7 @@ struct Inner {
 struct CallerCounts {
     name: Arc<str>,
     weight: u32,
-    accounts: Vec<AccountCounts>,
+    accounts: Vec<Arc<AccountCounts>>,
 }
 
 /// Counts of one caller and account since the start.
@@ -39,42 +40,52 @@ struct AccountCounts {
     saved: AtomicU64,
 }
 
+impl AccountCounts {
+    fn new(account: &Arc<str>, quotas: &QuotaManager) -> Self {
+        let (requests, items, saved) = Default::default();
+        Self { account: account.clone(), scheduler: quotas.scheduler(account), requests, items, saved }
+    }
+}
+
 impl Usage {
     /// Empty counts. Where no callers are configured, all requests share one caller.
     pub fn new(callers: &[config::CallerConfig], accounts: &[config::AccountConfig], quotas: &QuotaManager) -> Self {
+        let usage = Self(Arc::new(Inner { callers: Live::default(), quotas: quotas.clone() }));
+        usage.configure(callers, accounts);
+        usage
+    }
+
+    /// Replaces callers and accounts. The counts of those that stay go on; those of others are dropped.
+    pub fn configure(&self, callers: &[config::CallerConfig], accounts: &[config::AccountConfig]) {
+        let known = self.0.callers.load();
         let caller_counts = |name: &Arc<str>, weight, may_see: &dyn Fn(&str) -> bool| {
+            let known = known.iter().find(|known| known.name == *name);
             let accounts = accounts.iter().map(|account| &account.account_id).filter(|account| may_see(account));
             let counts = |account: &Arc<str>| {
-                let (requests, items, saved) = Default::default();
-                AccountCounts {
-                    account: account.clone(),
-                    scheduler: quotas.scheduler(account).cloned(),
-                    requests,
-                    items,
-                    saved,
-                }
+                let known = known.and_then(|known| known.accounts.iter().find(|counts| counts.account == *account));
+                known.cloned().unwrap_or_else(|| Arc::new(AccountCounts::new(account, &self.0.quotas)))
             };
-            CallerCounts { name: name.clone(), weight, accounts: accounts.map(counts).collect() }
+            Arc::new(CallerCounts { name: name.clone(), weight, accounts: accounts.map(counts).collect() })
         };
-        let mut all: Vec<CallerCounts> = callers
+        let mut all: Vec<_> = callers
             .iter()
             .map(|caller| caller_counts(&caller.name, caller.weight, &|account| caller.accounts.allow(account)))
             .collect();
         if all.is_empty() {
             all.push(caller_counts(&Arc::from(ANONYMOUS_CALLER), 1, &|_| true));
         }
-        Self(Arc::new(Inner { callers: all, quotas: quotas.clone() }))
+        self.0.callers.replace(all);
     }
 
-    fn find(&self, name: &str) -> Option<&CallerCounts> {
-        self.0.callers.iter().find(|caller_counts| *caller_counts.name == *name)
+    fn find(&self, name: &str) -> Option<Arc<CallerCounts>> {
+        self.0.callers.load().iter().find(|caller_counts| *caller_counts.name == *name).cloned()
     }
 
     /// Counts an answer that ended completely, for which the caller would have made `alone` calls by itself and which
     /// reports `calls`. Returns the calls saved.
     pub(super) fn count(&self, caller: &str, account: &str, items: u64, alone: u64, calls: u32) -> u64 {
-        let accounts = self.find(caller).map(|caller_counts| &caller_counts.accounts);
-        let counts = accounts.and_then(|accounts| accounts.iter().find(|counts| *counts.account == *account));
+        let Some(caller_counts) = self.find(caller) else { return 0 };
+        let counts = caller_counts.accounts.iter().find(|counts| *counts.account == *account);
         let Some(counts) = counts else { return 0 };
         let net = i64::try_from(alone).unwrap_or(i64::MAX) - i64::from(calls);
         let saved = counts.scheduler.as_ref().map_or(0, |scheduler| scheduler.settle(net));
@@ -94,12 +105,17 @@ impl Usage {
     /// Usage and limit of the requesting caller.
     pub(super) fn own(&self, caller: Option<&Caller>, limit_status: Option<RateLimitStatus>) -> Option<CallerUsage> {
         let caller_counts = self.find(caller.map_or(ANONYMOUS_CALLER, |caller| &caller.name))?;
-        Some(Self::of(caller_counts, limit_status))
+        Some(Self::of(&caller_counts, limit_status))
     }
 
     /// Usage of each caller, in the order of the configuration; `limit_status` returns the state of a caller's limit.
     pub fn all(&self, limit_status: impl Fn(&str) -> Option<RateLimitStatus>) -> Vec<CallerUsage> {
-        self.0.callers.iter().map(|caller_counts| Self::of(caller_counts, limit_status(&caller_counts.name))).collect()
+        self.0
+            .callers
+            .load()
+            .iter()
+            .map(|caller_counts| Self::of(caller_counts, limit_status(&caller_counts.name)))
+            .collect()
     }
 
     fn of(caller_counts: &CallerCounts, limit_status: Option<RateLimitStatus>) -> CallerUsage {

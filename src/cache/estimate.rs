@@ -16,8 +16,9 @@ use crate::window::{Density, Grid, Interval, IntervalSet, Plan, PlannedRun};
 /// The cost of `query` now.
 pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     let own = fetcher.series_map.find(&query.series).unwrap_or_default();
+    let settings = fetcher.settings.of(&query.series);
     let lookup = Lookup {
-        policy: LookupPolicy::new(fetcher, &query.series, query.asked_at, query.options.freshness),
+        policy: LookupPolicy::new(fetcher, &settings, query.asked_at, query.options.freshness),
         series: &query.series,
         asked_at: query.asked_at,
         fresh_since: query.asked_at,
@@ -26,7 +27,7 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
     let mut forecast = AnswerForecast::default();
     if query.interval.is_empty() {
         // Future time needs no call.
-    } else if fetcher.window_fields.is_wrong(&query.series, fetcher.settings.of(&query.series)) {
+    } else if fetcher.window_fields.is_wrong(&query.series, &settings) {
         forecast.find_exact(&lookup, &own.lock(), query.interval);
     } else {
         forecast.find_chunks(&lookup, &fetcher.settings.grid, &own, query.interval);
@@ -42,7 +43,7 @@ pub(super) fn cost(fetcher: &Fetcher, query: &WindowQuery) -> Cost {
         hits: forecast.hits,
         outcome: forecast.outcome(),
         basis: CostBasis { source, items: seen.items, length: seen.length },
-        settled_until: fetcher.settled_before(&query.series, query.asked_at),
+        settled_until: fetcher.settled_before(&settings, query.asked_at),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shared state of the cache, for the stage and for the admin plane.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::disk::DiskTier;
 use super::purge::{PurgeJournal, Purges};
@@ -45,7 +46,7 @@ impl CacheHandles {
     ) -> Self {
         let (memory, window_fields) = (Memory::new(cache.memory), WindowFields::default());
         let (series_map, redis) = (SeriesMap::default(), cache.redis.clone().zip(mailbox.cloned()));
-        let accounts = quotas.iter().map(|(account, _)| account.clone()).collect();
+        let accounts = quotas.iter().map(|(account, _)| account).collect();
         let (disk, journal) =
             disk.map(|(disk, state_file)| (disk.clone(), PurgeJournal::new(disk, state_file))).unzip();
         let shared = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.clone()));
@@ -53,5 +54,10 @@ impl CacheHandles {
         let client = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.redis()));
         let retention = RetentionSweeper::new(settings, &series_map, &memory, disk.as_ref(), clock, client);
         Self { memory, window_fields, purges, retention, series_map, disk, redis }
+    }
+
+    /// Serves these accounts from now on.
+    pub fn set_accounts(&self, accounts: Vec<Arc<str>>) {
+        self.purges.set_accounts(accounts);
     }
 }

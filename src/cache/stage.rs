@@ -67,7 +67,7 @@ impl CacheLayer {
             let (now, settings) = (clock.now(), settings.for_series(&series.account, &series.stream));
             let is_stale = settings.freshness_policy.stale(interval, fetched_at, now).next() == Some(interval);
             let is_too_old = settings.retained_since(now).is_some_and(|since| interval.end <= since);
-            is_sane(fetched_at, now) && !is_stale && !is_too_old && !window_fields.is_wrong(series, settings)
+            is_sane(fetched_at, now) && !is_stale && !is_too_old && !window_fields.is_wrong(series, &settings)
         };
         disk.start(DiskContext { series_map, memory, purges: Arc::new(purges), is_useful: Box::new(is_useful) });
     }

@@ -97,7 +97,7 @@ mod tests {
         let mut args = CheckArgs { config: Some(file.clone()), config_only: false, json: false, offline: true };
         assert_eq!(run(&args), ExitCode::from(2));
         let args_of_serve = crate::cli::serve::ServeArgs { config: Some(file) };
-        assert_eq!(crate::cli::serve::run(args_of_serve).await, ExitCode::from(2));
+        assert_eq!(crate::cli::serve::run(args_of_serve, None).await, ExitCode::from(2));
         args.config_only = true;
         assert_eq!(run(&args), ExitCode::SUCCESS);
     }

@@ -87,7 +87,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     telemetry::init_logs(cli.log.unwrap_or(usual), cli.log_format);
     let code = match cli.command {
         CliCommand::Demo(args) => finish(demo::run(args).await),
-        CliCommand::Serve(args) => serve::run(args).await,
+        CliCommand::Serve(args) => serve::run(args, cli.log).await,
         CliCommand::Check(args) => check::run(&args),
         CliCommand::Token(args) => token::run(&args),
         CliCommand::Key(args) => key::run(&args),

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use secrecy::ExposeSecret as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 
 use super::output;
 use super::service_manager::{ServiceState, notify};
 use crate::clock::Clock;
 use crate::config::{Config, RedisUrl, process_environment};
-use crate::server::{Gateway, preflight};
+use crate::server::{Gateway, Reloader, WATCH_INTERVAL, preflight};
+use crate::telemetry;
 use crate::units::print_size;
 
 /// The flags of `serve`.
@@ -23,9 +25,12 @@ pub struct ServeArgs {
 
 /// Serves until SIGTERM or Ctrl-C, then drains. The exit code is 2 if the configuration is at fault, 1 if the gateway
 /// cannot start, and 0 after a drain, whether or not all answers ended in time.
-pub async fn run(args: ServeArgs) -> ExitCode {
+///
+/// The configuration is reloaded on SIGHUP, and when a file that it names has changed. Its `admin.log` holds unless the
+/// command line has set a level, `log`.
+pub async fn run(args: ServeArgs, log: Option<LevelFilter>) -> ExitCode {
     let clock = Clock::system();
-    let loaded = Config::load(args.config.as_deref(), process_environment());
+    let (reloader, loaded) = Reloader::load(args.config, process_environment());
     let config = match loaded.and_then(|config| preflight(&config, &clock).map(|()| config)) {
         Ok(config) => config,
         Err(error) => {
@@ -33,7 +38,9 @@ pub async fn run(args: ServeArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match serve(&config, clock).await {
+    let log_level = LogLevel(log);
+    log_level.apply(&config);
+    match serve(&config, clock, reloader, log_level).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -42,22 +49,46 @@ pub async fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config, clock: Clock) -> anyhow::Result<()> {
+/// The level of the command line, which has precedence over that of the configuration.
+#[derive(Clone, Copy, Debug)]
+struct LogLevel(Option<LevelFilter>);
+
+impl LogLevel {
+    fn apply(self, config: &Config) {
+        telemetry::set_log_level(self.0.unwrap_or(config.admin.log));
+    }
+}
+
+/// Reloads the configuration of `gateway` on each hang-up, request and change of a file, for ever.
+async fn keep_reloading(gateway: &Gateway, mut reloader: Reloader, mut hang_up: Signal, log_level: LogLevel) {
+    let mut requests = gateway.accept_reload_requests();
+    loop {
+        let request = tokio::select! {
+            Some(()) = hang_up.recv() => None,
+            request = requests.recv() => request,
+            () = reloader.changed(WATCH_INTERVAL) => None,
+        };
+        let reloaded = reloader.reload(gateway).await;
+        if let Some(config) = &reloaded {
+            log_level.apply(config);
+        }
+        if let Some(request) = request {
+            // Whoever asked may have gone.
+            let _ = request.send(reloaded.is_some());
+        }
+    }
+}
+
+async fn serve(config: &Config, clock: Clock, reloader: Reloader, log_level: LogLevel) -> anyhow::Result<()> {
     let mut stop = stop_signal()?;
     // A handled signal does not end the process.
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let hang_up = signal(SignalKind::hangup())?;
     announce(config);
     let gateway = Gateway::start(config, clock).await?;
     notify(ServiceState::Ready);
-    let ignore_hang_ups = async {
-        while hang_up.recv().await.is_some() {
-            tracing::warn!("SIGHUP is ignored: to change the configuration, restart");
-        }
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
         () = stop.recv() => {}
-        () = ignore_hang_ups => {}
+        () = keep_reloading(&gateway, reloader, hang_up, log_level) => {}
     }
     notify(ServiceState::Stopping);
     tokio::select! {

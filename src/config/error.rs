@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::keys::variable_name;
@@ -138,6 +139,12 @@ impl ConfigError {
             Origin::Variable(_) | Origin::Nowhere => (1, 0),
         });
         Self { problems }
+    }
+
+    /// The error of a file that cannot be used as a whole.
+    pub fn of_file(path: &Path, message: &str) -> Self {
+        let origin = Origin::File { path: path.display().to_string().into(), line: None };
+        ConfigProblem { origin, key: String::new(), message: message.to_owned() }.into()
     }
 
     /// The problems as a JSON list of objects: `file` and `line`, or `variable`; `key`, and `message`. What is not known

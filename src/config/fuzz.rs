@@ -45,7 +45,7 @@ fn load(file: Option<&str>, environment: BTreeMap<String, String>) -> Result<Con
     context.read_file = |_| Err(io::ErrorKind::NotFound.into());
     let tree = file.map(|text| ConfigNode::from_file(&Arc::from("koregate.toml"), text)).transpose();
     let tree = tree.map_err(|problem| problem.to_string())?;
-    Config::from_tree(tree, context).map_err(|problems| problems.to_string())
+    Config::from_tree(tree, &context).map_err(|problems| problems.to_string())
 }
 
 /// Loads a printed configuration with its secrets restored.

@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 86] = [
+pub(super) const ALL_KEYS: [&str; 87] = [
     "server",
     "listen",
     "admin_listen",
@@ -21,6 +21,7 @@ pub(super) const ALL_KEYS: [&str; 86] = [
     "drain_timeout",
     "admin",
     "metric_streams",
+    "log",
     "max_connections",
     "max_connections_per_peer",
     "max_requests",

@@ -8,7 +8,7 @@ use super::error::{ConfigProblem, Origin};
 use super::keys::VARIABLE_PREFIX;
 use super::table_reader::LoadContext;
 use super::value_tree::{ConfigNode, Table, Value};
-use super::{Config, ConfigError, url, validate};
+use super::{Config, ConfigError, NamedFiles, url, validate};
 
 impl Config {
     /// Loads `file`, if given, with the names and values of `environment` (usually [`process_environment`]) on top.
@@ -25,20 +25,27 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let root = file.map(read_file).transpose()?;
-        Self::from_tree(root, LoadContext::new(environment.into_iter().collect()))
+        Self::load_with_files(file, environment).config
+    }
+
+    /// As [`Config::load`], with all files that were read or could not be read.
+    pub fn load_with_files(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Loaded {
+        let context = LoadContext::new(environment.into_iter().collect());
+        let config = file.map(read_file).transpose().and_then(|root| Self::from_tree(root, &context));
+        let named = config.as_ref().map(Self::named_files).unwrap_or_default();
+        Loaded { files: NamedFiles::default().with(file).with(context.secret_files()).with(named), config }
     }
 
     /// Loads the tree of a file, if there is one, with the variables in `context` on top.
     ///
     /// # Errors
     /// See [`Config::load`].
-    pub(super) fn from_tree(file: Option<ConfigNode>, context: LoadContext) -> Result<Self, ConfigError> {
+    pub(super) fn from_tree(file: Option<ConfigNode>, context: &LoadContext) -> Result<Self, ConfigError> {
         let is_without_file = file.is_none();
         let mut root = file.unwrap_or_else(|| ConfigNode::empty(Origin::Nowhere));
-        let settings = settings(&context);
+        let settings = settings(context);
         if is_without_file && !settings.keys().any(|path| names_account(path)) {
-            single_account(&context, &settings, &mut root);
+            single_account(context, &settings, &mut root);
         }
         for (path, (variable, text)) in &settings {
             let origin = Origin::Variable(Arc::clone(variable));
@@ -47,13 +54,22 @@ impl Config {
             }
         }
         // After a failed merge, reports of missing keys would be misleading.
-        let config = if context.problem_count() == 0 { validate::config(&context, root) } else { None };
-        let problems = context.into_problems();
+        let config = if context.problem_count() == 0 { validate::config(context, root) } else { None };
+        let problems = context.take_problems();
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(ConfigError::new(problems)),
         }
     }
+}
+
+/// A configuration that was read, and its files.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration, or all problems that one run can find.
+    pub config: Result<Config, ConfigError>,
+    /// The files that it names, as far as they are known where it is faulty.
+    pub files: NamedFiles,
 }
 
 /// The environment of this process, for [`Config::load`]. Bytes that are not UTF-8 become U+FFFD, which secrets refuse.

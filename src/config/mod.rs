@@ -11,6 +11,7 @@
 //! - `secret` reads secrets from files and variables; `url` parses URLs, also of Redis and of proxies,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
 //! - `schema` makes the JSON Schema of a configuration from what the readers read,
+//! - `reload` says which keys a running gateway can change,
 //! - `error` describes problems, and `render` prints a configuration without secrets,
 //! - `fuzz` is a fuzz target.
 
@@ -22,6 +23,7 @@ pub(crate) mod fuzz;
 mod keys;
 mod load;
 mod parse;
+mod reload;
 mod render;
 mod schema;
 mod secret;
@@ -40,11 +42,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tracing::level_filters::LevelFilter;
 
 pub use self::callers::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::callers::types::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::{ConfigError, FaultyKey, KeyFault, KeyOrigins};
-pub use self::load::process_environment;
+pub use self::load::{Loaded, process_environment};
+pub use self::reload::{NEEDS_RESTART, NamedFiles, RELOADABLE, ReloadPlan};
 pub use self::series_settings::{SeriesSettings, WindowSettings};
 pub use self::url::redis::{RedisKind, RedisUrl};
 
@@ -121,6 +125,8 @@ pub struct AdminConfig {
     pub hosts: Vec<String>,
     /// Maximum streams that no account or caller names and that have a label of their own in metrics.
     pub metric_streams: usize,
+    /// How much is logged, unless the command line says it.
+    pub log: LevelFilter,
 }
 
 /// `server.tls`
@@ -214,7 +220,7 @@ pub struct WindowOverrides {
 }
 
 /// `accounts.token`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenConfig {
     /// The time from `iat` to `exp`.
     pub lifetime: Duration,
@@ -312,7 +318,7 @@ pub struct QuotaConfig {
 }
 
 /// `[jobs]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobsConfig {
     /// Maximum unfinished jobs of each caller; zero refuses all.
     pub per_caller: u32,
@@ -343,7 +349,7 @@ pub struct EncryptionKeys {
 }
 
 /// `cache.disk`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskConfig {
     /// The directory, which no other process may use at the same time.
     pub path: PathBuf,

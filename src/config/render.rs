@@ -44,6 +44,7 @@ impl Config {
         }
         out.key("hosts", list(admin.hosts.iter().map(text)));
         out.key("metric_streams", admin.metric_streams);
+        out.key("log", text(admin.log.keyword()));
 
         out.line("\n[upstream]");
         out.key("base_url", text(upstream.base_url.to_string().trim_end_matches('/')));
@@ -155,11 +156,11 @@ impl TomlWriter {
             .map(|limit| format!("{{ requests = {}, per = {} }}", limit.requests, text(print_duration(limit.per))));
         self.key("quota", format!("{{ limits = {} }}", list(limits)));
         let (own, of_streams) = settings.of_account(account_id);
-        if let Some(retention) = retention(own) {
+        if let Some(retention) = retention(&own) {
             self.key("retention", retention);
         }
-        self.key("window", inline_window(own));
-        let of_streams: Vec<_> = of_streams.map(|(stream, settings)| inline_stream(stream, settings)).collect();
+        self.key("window", inline_window(&own));
+        let of_streams: Vec<_> = of_streams.iter().map(|(stream, settings)| inline_stream(stream, settings)).collect();
         if !of_streams.is_empty() {
             self.key("stream_settings", list(of_streams));
         }

@@ -111,7 +111,7 @@ fn is_variable(node: &ConfigNode) -> bool {
 
 /// The content of a file without one newline at its end, which editors and `kubectl` add.
 fn read_file(context: &LoadContext, path: &str) -> Result<String, String> {
-    let mut text = (context.read_file)(path).map_err(|error| match error.kind() {
+    let mut text = context.read_secret_file(path).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => "the file that it names is not UTF-8".to_owned(),
         _ => format!("the file that it names cannot be read: {error}"),
     })?;

@@ -1,10 +1,11 @@
 //! The settings in effect for each account and stream: a stream's own, else its account's, else those of `[window]`.
-//! They are resolved once, and do not change.
+//! They are resolved when the configuration is loaded.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AccountConfig, StreamConfig, WindowConfig, WindowOverrides};
+use crate::live::Live;
 use crate::window::{FreshnessPolicy, FreshnessTier, Retention, Timestamp, UpperBound};
 
 /// The settings of the windows of a series, in effect.
@@ -59,9 +60,9 @@ impl WindowSettings {
     }
 }
 
-/// The settings of all accounts and streams. Cheap to clone.
+/// The settings of all accounts and streams. Cheap to clone; a reload changes all clones.
 #[derive(Clone, Debug)]
-pub struct SeriesSettings(Arc<Resolved>);
+pub struct SeriesSettings(Live<Resolved>);
 
 #[derive(Debug)]
 struct Resolved {
@@ -77,26 +78,28 @@ struct Resolved {
 struct AccountSettings {
     /// The settings of all streams without their own.
     own: Arc<WindowSettings>,
-    /// Ascending by stream.
-    streams: Vec<(Arc<str>, Arc<WindowSettings>)>,
+    streams: StreamSettings,
 }
+
+/// The settings of streams, ascending by stream.
+type StreamSettings = Vec<(Arc<str>, Arc<WindowSettings>)>;
 
 impl SeriesSettings {
     /// Resolves what `accounts` and their streams set over `window`.
     pub fn new(window: &WindowConfig, accounts: &[AccountConfig]) -> Self {
-        let others = Arc::new(WindowSettings::global(window));
-        let mut accounts: Vec<_> = accounts
-            .iter()
-            .map(|account| (account.account_id.clone(), AccountSettings::new(&others, account)))
-            .collect();
-        accounts.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-        Self(Arc::new(Resolved { accounts, others, chunk: window.chunk, max_span: window.max_span }))
+        Self(Live::new(Resolved::new(window, accounts)))
+    }
+
+    /// Replaces the settings by those of another configuration.
+    pub fn replace(&self, window: &WindowConfig, accounts: &[AccountConfig]) {
+        self.0.replace(Resolved::new(window, accounts));
     }
 
     /// The settings of a series of this account and stream. Allocates nothing.
-    pub fn for_series(&self, account: &str, stream: &str) -> &Arc<WindowSettings> {
-        let Some(account) = find(&self.0.accounts, account) else { return &self.0.others };
-        find(&account.streams, stream).unwrap_or(&account.own)
+    pub fn for_series(&self, account: &str, stream: &str) -> Arc<WindowSettings> {
+        let resolved = self.0.load();
+        let Some(account) = find(&resolved.accounts, account) else { return resolved.others.clone() };
+        find(&account.streams, stream).unwrap_or(&account.own).clone()
     }
 
     /// The earliest time that is kept of a stream at `now`; `None` without a retention.
@@ -109,39 +112,51 @@ impl SeriesSettings {
         if let Some(stream) = stream {
             return self.for_series(account, stream).upper_bound;
         }
-        let (own, mut streams) = self.of_account(account);
+        let (own, streams) = self.of_account(account);
         let is_inclusive = |settings: &WindowSettings| settings.upper_bound == UpperBound::Inclusive;
-        let is_any = is_inclusive(own) || streams.any(|(_, settings)| is_inclusive(settings));
+        let is_any = is_inclusive(&own) || streams.iter().any(|(_, settings)| is_inclusive(settings));
         if is_any { UpperBound::Inclusive } else { UpperBound::Exclusive }
     }
 
     /// The accounts of which a stream has a retention.
-    pub fn accounts_with_retention(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn accounts_with_retention(&self) -> Vec<Arc<str>> {
         let has_retention = |settings: &Arc<WindowSettings>| settings.retention.is_some();
-        self.0.accounts.iter().filter_map(move |(account, AccountSettings { own, streams })| {
+        let resolved = self.0.load();
+        let of_account = |(account, AccountSettings { own, streams }): &(Arc<str>, AccountSettings)| {
             let is_any = has_retention(own) || streams.iter().any(|(_, settings)| has_retention(settings));
-            is_any.then_some(account)
-        })
+            is_any.then(|| account.clone())
+        };
+        resolved.accounts.iter().filter_map(of_account).collect()
     }
 
     /// The settings of an account, and of each of its streams that has its own, in the order of the names.
-    pub(super) fn of_account(
-        &self,
-        account: &str,
-    ) -> (&Arc<WindowSettings>, impl Iterator<Item = (&Arc<str>, &Arc<WindowSettings>)>) {
-        let found = find(&self.0.accounts, account);
-        let streams = found.into_iter().flat_map(|account| &account.streams);
-        (found.map_or(&self.0.others, |account| &account.own), streams.map(|(stream, settings)| (stream, settings)))
+    pub(super) fn of_account(&self, account: &str) -> (Arc<WindowSettings>, StreamSettings) {
+        let resolved = self.0.load();
+        let found = find(&resolved.accounts, account);
+        let streams = found.map(|account| account.streams.clone()).unwrap_or_default();
+        (found.map_or(&resolved.others, |account| &account.own).clone(), streams)
     }
 
     /// See [`WindowConfig::chunk`].
     pub fn chunk(&self) -> Duration {
-        self.0.chunk
+        self.0.load().chunk
     }
 
     /// See [`WindowConfig::max_span`].
     pub fn max_span(&self) -> Duration {
-        self.0.max_span
+        self.0.load().max_span
+    }
+}
+
+impl Resolved {
+    fn new(window: &WindowConfig, accounts: &[AccountConfig]) -> Self {
+        let others = Arc::new(WindowSettings::global(window));
+        let mut accounts: Vec<_> = accounts
+            .iter()
+            .map(|account| (account.account_id.clone(), AccountSettings::new(&others, account)))
+            .collect();
+        accounts.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        Self { accounts, others, chunk: window.chunk, max_span: window.max_span }
     }
 }
 

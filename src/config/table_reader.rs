@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::{fs, io};
 
 use super::error::{ConfigProblem, KeyOrigins, Origin};
@@ -21,6 +22,8 @@ pub(super) struct LoadContext {
     problems: RefCell<Vec<ConfigProblem>>,
     /// The places of the keys that were read.
     origins: RefCell<KeyOrigins>,
+    /// The files of secrets that were read, or could not be read.
+    secret_files: RefCell<Vec<PathBuf>>,
     /// The schema of the keys that are read; `None` outside of [`Config::schema`](super::Config::schema).
     schema: Option<RefCell<SchemaTree>>,
 }
@@ -33,6 +36,7 @@ impl LoadContext {
             read_file: |path| fs::read_to_string(path),
             problems: RefCell::default(),
             origins: RefCell::default(),
+            secret_files: RefCell::default(),
             schema: None,
         }
     }
@@ -68,14 +72,25 @@ impl LoadContext {
         }
     }
 
+    /// Reads a file of a secret, and notes its name.
+    pub(super) fn read_secret_file(&self, path: &str) -> io::Result<String> {
+        self.secret_files.borrow_mut().push(path.into());
+        (self.read_file)(path)
+    }
+
+    /// The files of secrets that were read, or could not be read.
+    pub(super) fn secret_files(&self) -> Vec<PathBuf> {
+        self.secret_files.borrow().clone()
+    }
+
     /// The number of problems found so far.
     pub(super) fn problem_count(&self) -> usize {
         self.problems.borrow().len()
     }
 
     /// All problems, in the order in which they were found.
-    pub(super) fn into_problems(self) -> Vec<ConfigProblem> {
-        self.problems.into_inner()
+    pub(super) fn take_problems(&self) -> Vec<ConfigProblem> {
+        self.problems.take()
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use http::Uri;
 use secrecy::ExposeSecret as _;
+use tracing::level_filters::LevelFilter;
 
+use super::parse::Keyword;
 use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
@@ -89,6 +91,17 @@ fn server_limits(table: &mut TableReader<'_>) -> ServerLimits {
     }
 }
 
+impl Keyword for LevelFilter {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[
+        ("off", Self::OFF),
+        ("error", Self::ERROR),
+        ("warn", Self::WARN),
+        ("info", Self::INFO),
+        ("debug", Self::DEBUG),
+        ("trace", Self::TRACE),
+    ];
+}
+
 fn admin(mut table: TableReader<'_>) -> AdminConfig {
     let token = table.optional_secret("token");
     if token.as_ref().is_some_and(|token| !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic())) {
@@ -96,8 +109,9 @@ fn admin(mut table: TableReader<'_>) -> AdminConfig {
     }
     let hosts = table.value_or("hosts", Vec::new(), parse::host_names);
     let metric_streams = table.value_or("metric_streams", 100, parse::integer(0..=100_000));
+    let log = table.value_or("log", LevelFilter::INFO, parse::keyword);
     table.finish();
-    AdminConfig { token, hosts, metric_streams: metric_streams as usize }
+    AdminConfig { token, hosts, metric_streams: metric_streams as usize, log }
 }
 
 fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {

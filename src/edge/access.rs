@@ -11,6 +11,7 @@ use tracing::Span;
 use super::auth::AuthenticatedCaller;
 use super::logged_head::LoggedHead;
 use super::request_id::RequestId;
+use super::revocation::REVOKED;
 use crate::api::{FinalCounts, Progress, Report};
 use crate::problem::ProblemType;
 use crate::telemetry;
@@ -125,6 +126,7 @@ impl AccessRecord {
         let FinalCounts { items, calls, saved } = settled.unwrap_or_default();
         let (outcome, abort_reason) = match ending {
             Ending::Whole => (label, None),
+            Ending::Aborted(REVOKED) => ("revoked", Some(REVOKED)),
             Ending::Aborted(why) => ("aborted", Some(why)),
             // A panic in a connection's task drops the body.
             Ending::Dropped if std::thread::panicking() => ("aborted", Some("an internal error")),

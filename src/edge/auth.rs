@@ -1,43 +1,59 @@
 //! Authentication: finds the caller of a request by its API key or its client certificate, and applies the caller's
 //! limits on requests.
 
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, header};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
+use super::hosts::AllowedHosts;
 use super::problem::EdgeError;
 use super::rate_limit::CallerRateLimit;
 use crate::api::Caller;
 use crate::config;
 use crate::config::{LimitMode, PriorityClass};
+use crate::live::Live;
 use crate::request::{Priority, RateLimitStatus};
 use crate::telemetry;
 use crate::window::{Bound, Timestamp};
 
 /// The time before `not_after` from which the log warns.
 const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
+/// How long answers under way may go on whose key is gone: a little less than the 30 s that are promised.
+const REVOCATION_DELAY: Duration = Duration::from_secs(25);
 /// The longest interval at which the warning is repeated.
 const WARNING_INTERVAL: Duration = Duration::from_hours(24);
 
-/// The configured callers. Cheap to clone; all clones share the same state.
+/// The configured callers, and the host names by which they reach the gateway. Cheap to clone; all clones share the same
+/// state.
 #[derive(Clone, Debug)]
-pub struct Callers(Arc<[Known]>);
+pub struct Callers(Live<CallerTable>);
+
+/// The callers and host names of one configuration.
+#[derive(Debug)]
+pub(super) struct CallerTable {
+    known: Vec<Known>,
+    hosts: AllowedHosts,
+    generation: u64,
+}
 
 #[derive(Debug)]
 struct Known {
     caller: Caller,
     /// SHA-256 of each of the caller's keys.
-    api_key_sha256: Vec<[u8; 32]>,
+    api_keys: Vec<Credential<[u8; 32]>>,
     /// The name of the certificates that stand for the caller.
-    certificate_san: Option<Arc<str>>,
+    certificate_san: Option<Credential<Arc<str>>>,
     /// The caller's rate limit, shared by its keys.
-    bucket: CallerRateLimit,
-    /// The slots of its requests at the same time; `None` without such a limit.
-    slots: Option<Arc<Semaphore>>,
+    bucket: Arc<CallerRateLimit>,
+    /// Its requests whose answers have not ended.
+    in_progress: InProgress,
+    max_in_progress: Option<u32>,
     mode: LimitMode,
     /// The time from which the caller is refused.
     not_after: Option<Timestamp>,
@@ -45,34 +61,92 @@ struct Known {
     warned_at: Mutex<Option<Timestamp>>,
 }
 
+/// A key, or a name in certificates, that stands for a caller.
+#[derive(Clone, Debug)]
+struct Credential<T> {
+    value: T,
+    /// Cancelled some time after the credential has been removed from the configuration.
+    revoked: CancellationToken,
+}
+
 /// An authenticated caller, and its limits after this request.
 #[derive(Debug)]
 pub(super) struct AuthenticatedCaller {
     pub(super) caller: Caller,
     pub(super) limit_status: RateLimitStatus,
-    /// Held until the answer has ended; `None` without a limit, or if the request is refused.
-    pub(super) _slot: Option<OwnedSemaphorePermit>,
+    /// Cancelled when the answer must end, because its credential has been removed.
+    pub(super) revoked: CancellationToken,
+    /// Held until the answer has ended; `None` if the request is refused.
+    pub(super) _slot: Option<Slot>,
 }
 
 impl Callers {
-    /// The callers with these keys and limits.
-    pub fn new(callers: &[config::CallerConfig]) -> Self {
-        Self(callers.iter().map(Known::new).collect())
+    /// The callers with these keys and limits. `Host` must be one of `hosts`; with callers, it is checked only if `hosts`
+    /// is not empty, since the keys authenticate.
+    pub fn new(callers: &[config::CallerConfig], hosts: &[String]) -> Self {
+        Self(Live::new(CallerTable::new(callers, hosts, None)))
     }
 
-    /// Whether no callers are configured, so that every client may call.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Replaces callers and host names for all requests that come from now on. The limits of callers that stay go on.
+    /// Answers under way to a key that is gone are broken off after a while. Must be called on a runtime.
+    pub fn configure(&self, callers: &[config::CallerConfig], hosts: &[String]) {
+        let before = self.0.load();
+        self.0.replace(CallerTable::new(callers, hosts, Some(&before)));
+        let revoked = before.credentials_missing_in(&self.0.load());
+        if !revoked.is_empty() {
+            tokio::spawn(async move {
+                tokio::time::sleep(REVOCATION_DELAY).await;
+                revoked.iter().for_each(CancellationToken::cancel);
+            });
+        }
+    }
+
+    /// The present callers and host names.
+    pub(super) fn load(&self) -> Arc<CallerTable> {
+        self.0.load()
     }
 
     /// State of the rate limit of the caller called `name`.
     pub fn limit_status(&self, name: &str) -> Option<RateLimitStatus> {
-        self.0.iter().find(|known| *known.caller.name == *name).map(|known| known.bucket.limit_status())
+        self.0.load().find_by_name(name).map(|known| known.bucket.limit_status())
+    }
+}
+
+impl CallerTable {
+    /// The table of a configuration that follows `before`.
+    fn new(callers: &[config::CallerConfig], hosts: &[String], before: Option<&Self>) -> Self {
+        let generation = before.map_or(0, |before| before.generation + 1);
+        let known = |config: &config::CallerConfig| {
+            Known::new(config, generation, before.and_then(|before| before.find_by_name(&config.name)))
+        };
+        let any_host = !callers.is_empty() && hosts.is_empty();
+        let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
+        Self { known: callers.iter().map(known).collect(), hosts, generation }
     }
 
-    /// Warns in the log of each caller that is refused soon, or already. For the start of the process.
+    /// The host names that requests may use.
+    pub(super) fn hosts(&self) -> &AllowedHosts {
+        &self.hosts
+    }
+
+    /// Warns in the log of each caller that is refused soon, or already.
     pub(super) fn warn_of_expiry(&self, now: Timestamp) {
-        self.0.iter().for_each(|known| known.warn_of_expiry(now));
+        self.known.iter().for_each(|known| known.warn_of_expiry(now));
+    }
+
+    fn find_by_name(&self, name: &str) -> Option<&Known> {
+        self.known.iter().find(|known| *known.caller.name == *name)
+    }
+
+    /// The tokens of the keys and certificate names that `after` does not have for the same caller.
+    fn credentials_missing_in(&self, after: &Self) -> Vec<CancellationToken> {
+        let of_caller = |known: &Known| {
+            let kept = after.find_by_name(&known.caller.name);
+            let is_gone =
+                |token: &&CancellationToken| !kept.is_some_and(|kept| kept.tokens().any(|kept| kept == *token));
+            known.tokens().filter(is_gone).cloned().collect::<Vec<_>>()
+        };
+        self.known.iter().flat_map(of_caller).collect()
     }
 
     /// Whether the request is admitted at `now`, and the caller whose key or certificate it carries even if it is not.
@@ -83,7 +157,7 @@ impl Callers {
         certificate: Option<&PeerCertificate>,
         now: Timestamp,
     ) -> (Option<AuthenticatedCaller>, Result<(), EdgeError>) {
-        if self.is_empty() {
+        if self.known.is_empty() {
             return (None, Ok(()));
         }
         // A key that is sent decides, even if it is not known.
@@ -92,41 +166,51 @@ impl Callers {
             (None, Some(certificate)) => self.find_by_certificate(certificate),
             (None, None) => None,
         };
-        let Some(known) = known else { return (None, Err(EdgeError::UnknownCaller)) };
+        let Some((known, revoked)) = known else { return (None, Err(EdgeError::UnknownCaller)) };
         let (limit_status, admitted) = known.admit(now);
         let (slot, admitted) = match admitted {
-            Ok(slot) => (slot, Ok(())),
+            Ok(slot) => (Some(slot), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        (Some(AuthenticatedCaller { caller: known.caller.clone(), limit_status, _slot: slot }), admitted)
+        let (caller, revoked) = (known.caller.clone(), revoked.clone());
+        (Some(AuthenticatedCaller { caller, limit_status, revoked, _slot: slot }), admitted)
     }
 
     /// The caller that has this key.
-    fn find(&self, key: &[u8]) -> Option<&Known> {
+    fn find(&self, key: &[u8]) -> Option<(&Known, &CancellationToken)> {
         let hash = digest(&SHA256, key);
         // Every key is compared, in constant time, so that the time taken reveals nothing about any key. A search that
-        // stops at the first match would skip some; hence a fold, and `|` instead of `||`.
+        // stops at the first match would skip some.
         let same = |known: &[u8; 32]| verify_slices_are_equal(known, hash.as_ref()).is_ok();
-        let owns = |known: &Known| known.api_key_sha256.iter().fold(false, |found, key| found | same(key));
-        self.0.iter().fold(None, |found, known| if owns(known) { Some(known) } else { found })
+        let all = self.known.iter().flat_map(|known| known.api_keys.iter().map(move |key| (known, key)));
+        all.fold(None, |found, (known, key)| if same(&key.value) { Some((known, &key.revoked)) } else { found })
     }
 
     /// The caller that one of the certificate's names stands for; `None` if its names are those of several callers.
-    fn find_by_certificate(&self, PeerCertificate { names }: &PeerCertificate) -> Option<&Known> {
-        let is_named = |known: &&Known| known.certificate_san.as_ref().is_some_and(|san| names.contains(san));
-        let mut found = self.0.iter().filter(is_named);
-        found.next().filter(|_| found.next().is_none())
+    fn find_by_certificate(&self, PeerCertificate { names }: &PeerCertificate) -> Option<(&Known, &CancellationToken)> {
+        let is_named = |known: &&Known| known.certificate_san.as_ref().is_some_and(|san| names.contains(&san.value));
+        let mut found = self.known.iter().filter(is_named);
+        let known = found.next().filter(|_| found.next().is_none())?;
+        Some((known, &known.certificate_san.as_ref()?.revoked))
     }
 }
 
 impl Known {
-    fn new(config: &config::CallerConfig) -> Self {
+    /// The caller of a configuration, with the limits and the credentials that it has in common with the caller `before`.
+    fn new(config: &config::CallerConfig, generation: u64, before: Option<&Self>) -> Self {
         let config::CallerLimits { requests_per_minute, max_concurrent_requests, mode, .. } = config.limits;
         let max_priority = match config.max_priority {
             PriorityClass::Interactive => Priority::Interactive,
             PriorityClass::Refresh => Priority::Refresh,
             PriorityClass::Background => Priority::Background,
         };
+        let bucket = before.map(|before| &before.bucket).filter(|bucket| bucket.limit() == requests_per_minute);
+        let known_key = |key: &[u8; 32]| before?.api_keys.iter().find(|known| known.value == *key).cloned();
+        let known_san = before.and_then(|before| before.certificate_san.clone());
+        let certificate_san = config
+            .certificate_san
+            .as_ref()
+            .map(|san| known_san.filter(|known| known.value == *san).unwrap_or_else(|| Credential::new(san.clone())));
         Self {
             caller: Caller {
                 name: config.name.clone(),
@@ -135,20 +219,34 @@ impl Known {
                 weight: config.weight,
                 cache_control: config.cache_control,
                 max_priority,
+                generation,
             },
-            api_key_sha256: config.api_key_sha256.clone(),
-            certificate_san: config.certificate_san.clone(),
-            bucket: CallerRateLimit::per_minute(requests_per_minute),
-            slots: max_concurrent_requests
-                .map(|most| Arc::new(Semaphore::new((most.get() as usize).min(Semaphore::MAX_PERMITS)))),
+            api_keys: config
+                .api_key_sha256
+                .iter()
+                .map(|key| known_key(key).unwrap_or_else(|| Credential::new(*key)))
+                .collect(),
+            certificate_san,
+            bucket: bucket.cloned().unwrap_or_else(|| Arc::new(CallerRateLimit::per_minute(requests_per_minute))),
+            in_progress: before.map(|before| before.in_progress.clone()).unwrap_or_default(),
+            max_in_progress: max_concurrent_requests.map(NonZeroU32::get),
             mode,
             not_after: config.not_after.map(Bound::start),
-            warned_at: Mutex::default(),
+            warned_at: Mutex::new(before.and_then(Self::warned_at)),
         }
     }
 
+    fn warned_at(&self) -> Option<Timestamp> {
+        *self.warned_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &CancellationToken> {
+        let of_keys = self.api_keys.iter().map(|key| &key.revoked);
+        of_keys.chain(self.certificate_san.as_ref().map(|san| &san.revoked))
+    }
+
     /// The state of the rate limit after this request, and the slot that it takes; an error if it is refused.
-    fn admit(&self, now: Timestamp) -> (RateLimitStatus, Result<Option<OwnedSemaphorePermit>, EdgeError>) {
+    fn admit(&self, now: Timestamp) -> (RateLimitStatus, Result<Slot, EdgeError>) {
         self.warn_of_expiry(now);
         if self.not_after.is_some_and(|not_after| not_after <= now) {
             return (self.bucket.limit_status(), Err(EdgeError::ExpiredCaller));
@@ -160,17 +258,13 @@ impl Known {
                 return (limit_status, Err(EdgeError::TooManyRequests { retry_after }));
             }
         }
-        let slot = match self.slots.clone().map(Semaphore::try_acquire_owned) {
-            None => None,
-            Some(Ok(slot)) => Some(slot),
-            Some(Err(_)) => {
-                self.count_refusal("max_concurrent_requests");
-                if self.mode == LimitMode::Enforce {
-                    return (limit_status, Err(EdgeError::TooManyConcurrentRequests));
-                }
-                None
+        let slot = self.in_progress.enter();
+        if self.max_in_progress.is_some_and(|most| slot.number > most) {
+            self.count_refusal("max_concurrent_requests");
+            if self.mode == LimitMode::Enforce {
+                return (limit_status, Err(EdgeError::TooManyConcurrentRequests));
             }
-        };
+        }
         (limit_status, Ok(slot))
     }
 
@@ -185,6 +279,36 @@ impl Known {
             *warned_at = Some(now);
             telemetry::caller_expires(&self.caller.name, &Bound::Second(not_after), not_after <= now);
         }
+    }
+}
+
+impl<T> Credential<T> {
+    fn new(value: T) -> Self {
+        Self { value, revoked: CancellationToken::new() }
+    }
+}
+
+/// The number of a caller's requests whose answers have not ended. Clones share it.
+#[derive(Clone, Debug, Default)]
+struct InProgress(Arc<AtomicU32>);
+
+impl InProgress {
+    fn enter(&self) -> Slot {
+        Slot { number: self.0.fetch_add(1, Ordering::Relaxed) + 1, count: self.0.clone() }
+    }
+}
+
+/// One of a caller's requests whose answers have not ended, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// How many there were with it when it began.
+    number: u32,
+    count: Arc<AtomicU32>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -210,176 +334,4 @@ pub fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use super::*;
-    use crate::config::NamePatterns;
-
-    /// A caller without a key and with the defaults.
-    fn anyone() -> config::CallerConfig {
-        config::CallerConfig {
-            name: "c".into(),
-            api_key_sha256: Vec::new(),
-            certificate_san: None,
-            accounts: NamePatterns::All,
-            streams: NamePatterns::All,
-            weight: 1,
-            cache_control: config::CacheControlGrants::default(),
-            max_priority: PriorityClass::Interactive,
-            not_after: None,
-            limits: config::CallerLimits::default(),
-        }
-    }
-
-    fn at(time: &str) -> Timestamp {
-        Bound::parse(time).unwrap().start()
-    }
-
-    fn callers() -> Callers {
-        let hash = |key: &&str| digest(&SHA256, key.as_bytes()).as_ref().try_into().unwrap();
-        let caller = |name: &str, keys: &[&str], rate| config::CallerConfig {
-            name: name.into(),
-            api_key_sha256: keys.iter().map(hash).collect(),
-            limits: config::CallerLimits {
-                requests_per_minute: NonZeroU32::new(rate).unwrap(),
-                ..config::CallerLimits::default()
-            },
-            ..anyone()
-        };
-        Callers::new(&[caller("bi", &["key-1"], 600), caller("qa", &["key-2", "key-2-new"], 2)])
-    }
-
-    fn authenticate(
-        callers: &Callers,
-        name: &'static str,
-        value: &'static str,
-    ) -> (Option<AuthenticatedCaller>, Result<(), EdgeError>) {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        callers.admit(&headers, None, at("2026-06-01"))
-    }
-
-    fn admit(callers: &Callers, name: &'static str, value: &'static str) -> Result<String, EdgeError> {
-        let (authenticated, admitted) = authenticate(callers, name, value);
-        admitted.map(|()| authenticated.unwrap().caller.name.to_string())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn caller_is_found_by_each_of_its_keys() {
-        let callers = callers();
-        assert_eq!(admit(&callers, "x-api-key", "key-1").unwrap(), "bi");
-        assert_eq!(admit(&callers, "authorization", "bearer key-2").unwrap(), "qa");
-        assert_eq!(admit(&callers, "x-api-key", "key-2-new").unwrap(), "qa");
-        for (name, value) in
-            [("x-api-key", "key-3"), ("authorization", "Basic key-1"), ("accept", "key-1"), ("x-api-key", "")]
-        {
-            let (authenticated, admitted) = authenticate(&callers, name, value);
-            assert!(authenticated.is_none() && matches!(admitted, Err(EdgeError::UnknownCaller)), "{name}: {value}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_caller_has_its_own_limit() {
-        let callers = callers();
-        // Both keys belong to the same caller.
-        assert!(admit(&callers, "x-api-key", "key-2").is_ok() && admit(&callers, "x-api-key", "key-2-new").is_ok());
-        let Err(EdgeError::TooManyRequests { retry_after }) = admit(&callers, "x-api-key", "key-2") else { panic!() };
-        assert!(admit(&callers, "x-api-key", "key-1").is_ok());
-        tokio::time::advance(retry_after).await;
-        assert!(admit(&callers, "x-api-key", "key-2").is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn refused_caller_is_known_with_its_status() {
-        let callers = callers();
-        let limit_status = || {
-            let (authenticated, admitted) = authenticate(&callers, "x-api-key", "key-2");
-            let RateLimitStatus { limit, left, more_in, .. } = authenticated.unwrap().limit_status;
-            (admitted.is_ok(), limit, left, more_in.unwrap().as_secs())
-        };
-        assert_eq!(limit_status(), (true, 2, 1, 30));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(limit_status(), (true, 2, 0, 20));
-        assert_eq!(limit_status(), (false, 2, 0, 20));
-        let anonymous = Callers::new(&[]).admit(&HeaderMap::new(), None, at("2026-06-01"));
-        assert!(matches!(anonymous, (None, Ok(()))));
-    }
-
-    fn certificate(names: &[&str]) -> PeerCertificate {
-        PeerCertificate { names: names.iter().map(|name| Arc::from(*name)).collect() }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn certificate_stands_for_its_caller_without_a_key() {
-        let with_san = |name: &str, san: &str| config::CallerConfig {
-            name: name.into(),
-            certificate_san: Some(san.into()),
-            ..anyone()
-        };
-        let callers = Callers::new(&[with_san("bi", "spiffe://a/bi"), with_san("qa", "qa.internal")]);
-        let key = HeaderMap::from_iter([(http::HeaderName::from_static("x-api-key"), "k".parse().unwrap())]);
-        for (headers, names, expected) in [
-            (HeaderMap::new(), &["other", "spiffe://a/bi"][..], Some("bi")),
-            (HeaderMap::new(), &["qa.internal"], Some("qa")),
-            (HeaderMap::new(), &["QA.internal", "spiffe://a/bi/x"], None),
-            (HeaderMap::new(), &["spiffe://a/bi", "qa.internal"], None),
-            (HeaderMap::new(), &[], None),
-            (key, &["qa.internal"], None),
-        ] {
-            let (found, admitted) = callers.admit(&headers, Some(&certificate(names)), at("2026-06-01"));
-            assert_eq!(found.map(|found| found.caller.name.to_string()).as_deref(), expected, "{names:?}");
-            assert_eq!(admitted.is_ok(), expected.is_some(), "{names:?}");
-        }
-        assert!(callers.admit(&HeaderMap::new(), None, at("2026-06-01")).1.is_err());
-    }
-
-    /// The only caller, by its certificate.
-    fn only(
-        limits: config::CallerLimits,
-        not_after: Option<&str>,
-    ) -> impl Fn(&str) -> Result<AuthenticatedCaller, EdgeError> {
-        let not_after = not_after.and_then(Bound::parse);
-        let config = config::CallerConfig { certificate_san: Some("n".into()), limits, not_after, ..anyone() };
-        let callers = Callers::new(&[config]);
-        move |time| {
-            let (found, admitted) = callers.admit(&HeaderMap::new(), Some(&certificate(&["n"])), at(time));
-            admitted.map(|()| found.unwrap())
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn caller_is_refused_from_its_end_on() {
-        let admit = only(config::CallerLimits::default(), Some("2027-01-01"));
-        assert!(admit("2026-12-31T23:59:59").is_ok());
-        for time in ["2027-01-01", "2027-01-01T00:00:01"] {
-            assert!(matches!(admit(time), Err(EdgeError::ExpiredCaller)), "{time}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn slot_is_released_when_the_answer_has_ended() {
-        let limits = config::CallerLimits { max_concurrent_requests: NonZeroU32::new(2), ..Default::default() };
-        let admit = only(limits, None);
-        let (first, _second) = (admit("2026-06-01").unwrap(), admit("2026-06-01").unwrap());
-        assert!(matches!(admit("2026-06-01"), Err(EdgeError::TooManyConcurrentRequests)));
-        drop(first);
-        assert!(admit("2026-06-01").is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn shadow_limits_refuse_nothing() {
-        let one = NonZeroU32::new(1).unwrap();
-        let limits = |mode| config::CallerLimits {
-            requests_per_minute: one,
-            max_concurrent_requests: Some(one),
-            mode,
-            ..Default::default()
-        };
-        let (shadow, enforced) = (only(limits(LimitMode::Shadow), None), only(limits(LimitMode::Enforce), None));
-        let held: Vec<_> = (0..5).map(|_| shadow("2026-06-01").unwrap()).collect();
-        assert_eq!(held.len(), 5);
-        let _held = enforced("2026-06-01").unwrap();
-        assert!(matches!(enforced("2026-06-01"), Err(EdgeError::TooManyRequests { .. })));
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 
 use super::access::{AccessRecord, Ending};
+use super::revocation::{REVOKED, Revocation};
 use crate::api::{ApiBody, Progress};
 
 /// A window's body, or a problem.
@@ -24,11 +25,13 @@ pub struct EdgeBody {
     bytes: u64,
     /// Whether only the head is sent; the connection never polls the body then.
     head_only: bool,
+    revocation: Revocation,
 }
 
 impl EdgeBody {
     pub(super) fn new(content: Content, record: Box<AccessRecord>, head_only: bool) -> Self {
-        Self { content, record, bytes: 0, head_only }
+        let revocation = Revocation::of(&record);
+        Self { content, record, bytes: 0, head_only, revocation }
     }
 
     /// Whether the body has ended. hyper does not poll a body that says so.
@@ -56,7 +59,14 @@ impl Body for EdgeBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        let next = ready!(Pin::new(&mut this.content).poll_frame(context));
+        // Most answers have one part, so that it is not asked for them.
+        let is_revoked = this.bytes > 0 && this.revocation.has_come();
+        let next = if is_revoked { Poll::Pending } else { Pin::new(&mut this.content).poll_frame(context) };
+        let Poll::Ready(next) = next else {
+            ready!(this.revocation.poll(context));
+            this.report(Ending::Aborted(REVOKED));
+            return Poll::Ready(Some(Err(REVOKED.into())));
+        };
         match &next {
             Some(Ok(frame)) => {
                 this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -12,6 +12,7 @@ mod rate_limit;
 mod rate_limit_headers;
 mod request_id;
 mod response_future;
+mod revocation;
 mod trace_context;
 
 use std::convert::Infallible;
@@ -49,33 +50,17 @@ pub struct EdgeLayer(Arc<Edge>);
 #[derive(Debug)]
 struct Edge {
     callers: Callers,
-    hosts: AllowedHosts,
     request_slots: Arc<Semaphore>,
     clock: Clock,
     drain_timeout: DrainTimeout,
 }
 
 impl EdgeLayer {
-    /// Admits `callers`, or any client if there are none; then `Host` must be one of `hosts`. With callers, `Host` is
-    /// checked only if `hosts` is not empty, since the keys authenticate. At most `max_requests` are answered at once.
-    pub fn new(
-        hosts: &[String],
-        max_requests: usize,
-        callers: &Callers,
-        drain_timeout: &DrainTimeout,
-        clock: &Clock,
-    ) -> Self {
-        let any_host = !callers.is_empty() && hosts.is_empty();
-        let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
-        callers.warn_of_expiry(clock.now());
+    /// Admits `callers`, or any client if there are none. At most `max_requests` are answered at once.
+    pub fn new(max_requests: usize, callers: &Callers, drain_timeout: &DrainTimeout, clock: &Clock) -> Self {
+        callers.load().warn_of_expiry(clock.now());
         let (callers, drain_timeout, clock) = (callers.clone(), drain_timeout.clone(), clock.clone());
-        Self(Arc::new(Edge {
-            callers,
-            hosts,
-            request_slots: Arc::new(Semaphore::new(max_requests)),
-            clock,
-            drain_timeout,
-        }))
+        Self(Arc::new(Edge { callers, request_slots: Arc::new(Semaphore::new(max_requests)), clock, drain_timeout }))
     }
 }
 
@@ -123,7 +108,8 @@ where
         let trace_id = trace_context::trace_id(request.headers());
         let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
         let facts = LoggedHead::of(&request, *peer);
-        let checked = edge.hosts.check(&request);
+        let callers = edge.callers.load();
+        let checked = callers.hosts().check(&request);
         let head_only = *request.method() == Method::HEAD;
         if checked.is_ok() && is_public(request.uri().path()) {
             let record = AccessRecord::new(arrived_at, id, span, facts, edge.drain_timeout.clone());
@@ -132,7 +118,7 @@ where
         let (authenticated, admitted) = match checked {
             Ok(()) => {
                 let certificate = request.extensions().get::<PeerCertificate>();
-                edge.callers.admit(request.headers(), certificate, edge.clock.now())
+                callers.admit(request.headers(), certificate, edge.clock.now())
             }
             Err(error) => (None, Err(error.into())),
         };
@@ -202,7 +188,7 @@ mod tests {
     }
 
     fn layer(callers: &[config::CallerConfig]) -> EdgeLayer {
-        EdgeLayer::new(&[], 1, &Callers::new(callers), &DrainTimeout::default(), &Clock::system())
+        EdgeLayer::new(1, &Callers::new(callers, &[]), &DrainTimeout::default(), &Clock::system())
     }
 
     #[tokio::test]
@@ -260,5 +246,31 @@ mod tests {
             let response = edge.ready().await.unwrap().call(request).await.unwrap();
             assert_eq!((response.status().as_u16(), response.headers()["ratelimit"].to_str().unwrap()), (status, left));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_to_a_removed_key_end_broken_off_or_refused() {
+        let below = service_fn(|request: Request<Full<Bytes>>| async move {
+            if request.uri().path() == "/waits" {
+                std::future::pending::<()>().await;
+            }
+            Ok::<Answer, ApiError>(Answer::of_pieces(&["one", "two", "three"]))
+        });
+        let callers = Callers::new(&[caller(b"key", 1)], &[]);
+        let edge = EdgeLayer::new(8, &callers, &DrainTimeout::default(), &Clock::system()).layer(below);
+        let request = |path: &str| {
+            let request = Request::builder().uri(path).header("host", "any").header("x-api-key", "key");
+            edge.clone().oneshot(request.body(Full::<Bytes>::default()).unwrap())
+        };
+        let (mut sent, waiting) = (request("/sound").await.unwrap().into_body(), tokio::spawn(request("/waits")));
+        assert!(sent.frame().await.unwrap().is_ok());
+        tokio::task::yield_now().await;
+        callers.configure(&[caller(b"other", 1)], &[]);
+        let begun = tokio::time::Instant::now();
+        assert!(sent.frame().await.unwrap().is_ok(), "it goes on for a while");
+        assert_eq!(request("/sound").await.unwrap().status(), 401);
+        assert_eq!(waiting.await.unwrap().unwrap().status(), 401);
+        assert!(begun.elapsed() <= std::time::Duration::from_secs(30));
+        assert!(sent.frame().await.unwrap().is_err(), "one part is left");
     }
 }

@@ -71,6 +71,11 @@ impl CallerRateLimit {
         Self { limiter, state, limit }
     }
 
+    /// Requests per minute.
+    pub(super) fn limit(&self) -> NonZeroU32 {
+        self.limit
+    }
+
     /// Takes one request, or returns the wait until one is admitted; and the state of the bucket afterwards.
     pub(super) fn take(&self) -> (Result<(), Duration>, RateLimitStatus) {
         let checked = self.limiter.check();

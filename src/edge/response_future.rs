@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::access::{AccessRecord, Content};
 use super::body::EdgeBody;
 use super::problem::EdgeError;
+use super::revocation::Revocation;
 use super::{problem, rate_limit_headers};
 use crate::api::{Answer, ApiError};
 use crate::request::UpstreamLimits;
@@ -60,6 +61,7 @@ pin_project! {
         fate: Fate<F>,
         // Released when the head of the answer is ready.
         slot: Option<OwnedSemaphorePermit>,
+        revocation: Option<Revocation>,
     }
 }
 
@@ -78,12 +80,19 @@ impl<F> ResponseFuture<F> {
         head_only: bool,
         result: Result<Response<Full<Bytes>>, EdgeError>,
     ) -> Self {
-        Self { record: Some(record), head_only, fate: Fate::Ready { result: Some(result) }, slot: None }
+        Self {
+            record: Some(record),
+            head_only,
+            fate: Fate::Ready { result: Some(result) },
+            slot: None,
+            revocation: None,
+        }
     }
 
     /// A request that was passed to the API stage.
     pub(super) fn pending(record: Box<AccessRecord>, head_only: bool, answer: F, slot: OwnedSemaphorePermit) -> Self {
-        Self { record: Some(record), head_only, fate: Fate::Pending { answer }, slot: Some(slot) }
+        let revocation = Some(Revocation::of(&record));
+        Self { record: Some(record), head_only, fate: Fate::Pending { answer }, slot: Some(slot), revocation }
     }
 }
 
@@ -102,10 +111,13 @@ impl<F: Future<Output = Result<Answer, ApiError>>> Future for ResponseFuture<F> 
                 },
                 // A panic costs one answer, not the connection: the state of the panicked future is dropped.
                 Current::Pending { answer } => match catch_unwind(AssertUnwindSafe(|| answer.poll(context))) {
-                    Ok(answer) => match ready!(answer) {
-                        Ok(answer) => Reply::Answer(answer),
-                        Err(error) => Reply::Error(EdgeError::Api(error)),
-                    },
+                    Ok(Poll::Ready(Ok(answer))) => Reply::Answer(answer),
+                    Ok(Poll::Ready(Err(error))) => Reply::Error(EdgeError::Api(error)),
+                    Ok(Poll::Pending) => {
+                        let revoked = this.revocation.as_mut().map_or(Poll::Pending, |key| key.poll(context));
+                        ready!(revoked);
+                        Reply::Error(EdgeError::UnknownCaller)
+                    }
                     Err(_) => Reply::Error(EdgeError::Internal),
                 },
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::config;
+use crate::live::Live;
 use crate::request::{Priority, Requester};
 
 /// Page latency below which parallel runs gain too little: sixty pages, a minute's usual quota, take less than four
@@ -23,23 +24,33 @@ const PAGES_TIMED: usize = 8;
 
 /// The limiters of all accounts. Cheap to clone; all clones share the same limiters.
 #[derive(Clone, Debug, Default)]
-pub struct RunLimiters(Arc<BTreeMap<Arc<str>, Arc<RunLimiter>>>);
+pub struct RunLimiters(Live<BTreeMap<Arc<str>, Arc<RunLimiter>>>);
 
 impl RunLimiters {
     /// A limiter for each account, of at most `max_concurrency` runs.
     pub fn new(accounts: &[config::AccountConfig], max_concurrency: usize) -> Self {
         let limiter = |account: &config::AccountConfig| (account.account_id.clone(), RunLimiter::new(max_concurrency));
-        Self(Arc::new(accounts.iter().map(limiter).collect()))
+        Self(Live::new(accounts.iter().map(limiter).collect()))
+    }
+
+    /// Adds limiters for the accounts that have none.
+    pub fn add_accounts(&self, accounts: &[config::AccountConfig], max_concurrency: usize) {
+        let known = self.0.load();
+        let mut limiters = BTreeMap::clone(&known);
+        for account in accounts {
+            limiters.entry(account.account_id.clone()).or_insert_with(|| RunLimiter::new(max_concurrency));
+        }
+        self.0.replace(limiters);
     }
 
     /// The limiter of an account; `None` if it is not configured.
-    pub fn of(&self, account: &str) -> Option<&Arc<RunLimiter>> {
-        self.0.get(account)
+    pub fn of(&self, account: &str) -> Option<Arc<RunLimiter>> {
+        self.0.load().get(account).cloned()
     }
 
     #[cfg(test)]
     pub(crate) fn single(account: &str, limiter: Arc<RunLimiter>) -> Self {
-        Self(Arc::new(BTreeMap::from([(account.into(), limiter)])))
+        Self(Live::new(BTreeMap::from([(account.into(), limiter)])))
     }
 }
 

@@ -39,7 +39,7 @@ enum Scanned {
 pub(super) struct Pager<'a, S, P: ItemPacker> {
     pub(super) settings: &'a PagingLayer,
     /// The settings of the run's series.
-    pub(super) window: &'a WindowSettings,
+    pub(super) window: Arc<WindowSettings>,
     pub(super) below: &'a S,
     pub(super) run: &'a Run<P>,
     pub(super) permit: Option<RunPermit>,
@@ -316,7 +316,7 @@ where
         }
         let settings = self.settings;
         let limiter = settings.limiters.of(&self.run.series.account);
-        let parallel_runs = limiter.map_or(1, |limiter| limiter.max_parallel_runs());
+        let parallel_runs = limiter.as_ref().map_or(1, |limiter| limiter.max_parallel_runs());
         let slow = limiter.is_some_and(|limiter| limiter.pages_are_slow());
         let (settled, grid) = (self.settled_before(begun_at), Grid::new(settings.series_settings.chunk()));
         sizing::narrowed(scan, interval, density, settled, &grid, (slow, parallel_runs), &settings.bounds)

@@ -60,6 +60,7 @@ impl<S> PagingStage<S> {
         let length = run.length();
         let in_line = |priority| {
             let requester = Requester { priority, ..waiters.cause().clone() };
+            let limiter = limiter.clone();
             Box::pin(async move { limiter.acquire(&requester, length).await })
         };
         let mut priority = waiters.priority();

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::lease::{LeaseChannel, QuotaChange};
+use super::lease::{Heartbeats, LeaseChannel, QuotaChange};
 use super::scheduler::CallScheduler;
+use super::shared_accounts::SharedAccounts;
 use crate::replicas::{Incoming, Mailbox, Message, MessageKind, QuotaMessage, Recipient, ReplicaId};
 use crate::telemetry;
 
@@ -29,14 +30,16 @@ pub(super) async fn drive(scheduler: Weak<CallScheduler>, channel: LeaseChannel)
             exchanged = Some(Instant::now());
             exchange(&scheduler, &channel).await;
         }
-        if due(counted, schedule.heartbeat_interval) <= Instant::now() {
+        let has_new_limits = scheduler.has_new_limits();
+        let is_heartbeat_wanted = scheduler.take_members_wanted() || has_new_limits;
+        if is_heartbeat_wanted || due(counted, schedule.heartbeat_interval) <= Instant::now() {
             scheduler.expire_lent_permits();
             counted = Some(Instant::now());
-            let reads_members = due(members_read, schedule.members_interval) <= Instant::now();
+            let reads_members = is_heartbeat_wanted || due(members_read, schedule.members_interval) <= Instant::now();
             members_read = if reads_members { counted } else { members_read };
             // After the exchange: a replica that is seen again after an outage has recorded its calls by then.
             let is_counted = heartbeat(&scheduler, &channel, reads_members).await;
-            if is_counted && !has_announced {
+            if is_counted && (has_new_limits || !has_announced) {
                 has_announced = true;
                 channel.write(&Recipient::All, QuotaMessage::Joined).await;
             }
@@ -52,11 +55,16 @@ fn due(last: Option<Instant>, interval: Duration) -> Instant {
     last.map_or_else(Instant::now, |last| last + interval)
 }
 
-/// Increments the counter of this replica, and perhaps reads those of all. Returns whether Redis has accepted it.
+/// Increments the counter of this replica, and perhaps writes its limits and reads counters and limits of all. Returns whether Redis has accepted it.
 async fn heartbeat(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel, reads_members: bool) -> bool {
-    let Ok(counts) = channel.heartbeat(reads_members).await else { return false };
-    if let Some(counts) = counts {
-        let gone = scheduler.update_lease(|quota, now| quota.note_heartbeats(now, counts));
+    let limits = reads_members.then(|| scheduler.take_limits());
+    let Ok(heartbeats) = channel.heartbeat(limits.as_deref()).await else { return false };
+    if let Some(Heartbeats { counts, limits }) = heartbeats {
+        let gone = scheduler.update_lease(|quota, now| {
+            let (gone, shares) = quota.note_heartbeats(now, counts);
+            let agreed = quota.note_limits(limits);
+            (gone, QuotaChange { ledger: shares.ledger || agreed.ledger, queue: shares.queue || agreed.queue })
+        });
         channel.remove_members(gone.unwrap_or_default()).await;
     }
     true
@@ -83,9 +91,10 @@ pub(super) async fn leave(scheduler: &Arc<CallScheduler>, channel: &LeaseChannel
 }
 
 /// Receives the messages about the quota, and hands each one to the scheduler of its account.
-pub(super) async fn listen(mailbox: Mailbox, accounts: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
+pub(super) async fn listen(mailbox: Mailbox, accounts: SharedAccounts) {
     let mut inbox = mailbox.receive(MessageKind::Quota);
     while let Some(incoming) = inbox.next().await {
+        let accounts = accounts.load();
         match incoming {
             Incoming::Reconnected => {
                 for scheduler in accounts.iter().filter_map(|(_, scheduler)| scheduler.upgrade()) {
@@ -109,6 +118,7 @@ fn receive(scheduler: &Arc<CallScheduler>, from: &ReplicaId, message: QuotaMessa
     match message {
         QuotaMessage::Joined => {
             scheduler.update_lease(|quota, now| ((), quota.note_joined(now, from)));
+            scheduler.read_members_soon(from);
         }
         QuotaMessage::Granted { first, count } => {
             scheduler.update_lease(|quota, now| ((), quota.note_granted(now, from, first, count)));

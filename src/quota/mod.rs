@@ -7,6 +7,7 @@
 //! | `limiter` | the pure parts: ledger, adaptive limits, pacer, backoff |
 //! | `lease` | which replica makes the calls of an account, and the share of each without Redis |
 //! | `lease_driver`, `pulse` | the tasks that carry exchanges, pulses and messages between a scheduler and Redis |
+//! | `shared_accounts` | the accounts that these tasks serve |
 //! | `cordons` | accounts and streams for which an operator has stopped the calls |
 //! | `role` | the role of this replica, for the stages above |
 //! | `state_file` | calls of a process that was killed, for the next one |
@@ -26,10 +27,11 @@ mod pulse;
 mod role;
 mod savings;
 mod scheduler;
+mod shared_accounts;
 mod state_file;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -44,8 +46,10 @@ pub use self::scheduler::{AcquireError, CallPermit, CallScheduler, Exhausted, Qu
 pub use self::state_file::{StateFile, StateFileError};
 
 use self::lease::LeaseChannel;
+use self::shared_accounts::SharedAccounts;
 use crate::config;
 use crate::environment::Environment;
+use crate::live::Live;
 use crate::replicas::Mailbox;
 use crate::telemetry;
 use crate::token::TokenError;
@@ -109,12 +113,25 @@ impl From<AcquireError> for QuotaError {
 /// Schedulers of all accounts; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QuotaManager {
-    schedulers: Arc<HashMap<Arc<str>, Arc<CallScheduler>>>,
+    schedulers: Live<HashMap<Arc<str>, Arc<CallScheduler>>>,
+    /// See [`QuotaManager::new`].
+    max_concurrency: u32,
     /// `None` if calls are recorded in memory only.
     state_file: Option<StateFile>,
-    /// Channel to the other replicas; `None` if there are none.
-    mailbox: Option<Mailbox>,
+    /// `None` without other replicas.
+    sharing: Option<Sharing>,
     cordons: Cordons,
+}
+
+/// How the quotas are shared with other replicas.
+#[derive(Clone, Debug)]
+struct Sharing {
+    mailbox: Mailbox,
+    /// The replicas that are taken to be alive until others have been seen.
+    assumed: usize,
+    /// The longest time that a call takes.
+    call_timeout: Duration,
+    channels: SharedAccounts,
 }
 
 impl QuotaManager {
@@ -139,8 +156,8 @@ impl QuotaManager {
             let (id, limits) = (&account.account_id, account.limits.clone());
             (id.clone(), CallScheduler::new(id, limits, quota, max_concurrency, state_file.as_ref()))
         });
-        let (schedulers, cordons) = (Arc::new(schedulers.collect()), Cordons::default());
-        Ok(Self { schedulers, state_file, mailbox: None, cordons })
+        let (schedulers, cordons) = (Live::new(schedulers.collect()), Cordons::default());
+        Ok(Self { schedulers, max_concurrency, state_file, sharing: None, cordons })
     }
 
     /// Shares the quotas with the replicas that `mailbox` reaches. No call takes longer than `call_timeout`; until
@@ -148,30 +165,54 @@ impl QuotaManager {
     /// the tasks of the lease.
     #[must_use]
     pub fn with_replicas(self, mailbox: &Mailbox, assumed: usize, call_timeout: Duration) -> Self {
-        let mut channels = Vec::new();
-        for (account, scheduler) in self.iter() {
-            let channel = LeaseChannel::new(mailbox, account);
-            scheduler.share(mailbox.me(), &channel, assumed, call_timeout);
-            channels.push((channel.clone(), Arc::downgrade(scheduler)));
-            tokio::spawn(lease_driver::drive(Arc::downgrade(scheduler), channel));
-        }
-        tokio::spawn(pulse::keep_pulse(channels.clone()));
-        tokio::spawn(lease_driver::listen(mailbox.clone(), channels));
-        Self { mailbox: Some(mailbox.clone()), ..self }
+        let sharing = Sharing { mailbox: mailbox.clone(), assumed, call_timeout, channels: Live::default() };
+        sharing.channels.replace(self.iter().map(|(account, scheduler)| sharing.share(&account, &scheduler)).collect());
+        tokio::spawn(pulse::keep_pulse(sharing.channels.clone()));
+        tokio::spawn(lease_driver::listen(mailbox.clone(), sharing.channels.clone()));
+        Self { sharing: Some(sharing), ..self }
     }
 
     /// Returns all leases to the other replicas, if there are any. For a process that is about to end.
     pub async fn leave(&self) {
-        let Some(mailbox) = &self.mailbox else { return };
-        let leaving = self.iter().map(|(account, scheduler)| async move {
-            lease_driver::leave(scheduler, &LeaseChannel::new(mailbox, account)).await;
-        });
+        let Some(sharing) = &self.sharing else { return };
+        let leaving = self.all().map(|(account, scheduler)| sharing.leave(account, scheduler));
         futures_util::future::join_all(leaving).await;
+    }
+
+    /// Sets accounts, limits and callers as a reload has found them. The calls that were made go on counting, and calls
+    /// that wait keep their places. An account that is gone is only hidden: it still counts its calls, in case it comes
+    /// back, and makes those that other replicas need. Must be called on a runtime.
+    pub fn configure(
+        &self,
+        accounts: &[config::AccountConfig],
+        callers: &[config::CallerConfig],
+        quota: &config::QuotaConfig,
+    ) {
+        let mut schedulers = HashMap::clone(&self.schedulers.load());
+        for (account, scheduler) in &schedulers {
+            scheduler.set_configured(accounts.iter().any(|configured| configured.account_id == *account));
+        }
+        for account in accounts {
+            let id = &account.account_id;
+            if let Some(scheduler) = schedulers.get(id) {
+                scheduler.configure(&account.limits, quota.interactive_reserve);
+                continue;
+            }
+            let limits = account.limits.clone();
+            let new = CallScheduler::new(id, limits, quota, self.max_concurrency, self.state_file.as_ref());
+            if let Some(sharing) = &self.sharing {
+                let shared = sharing.share(id, &new);
+                sharing.channels.replace(sharing.channels.load().iter().cloned().chain([shared]).collect());
+            }
+            schedulers.insert(id.clone(), new);
+        }
+        self.schedulers.replace(schedulers);
+        self.limit_callers(callers);
     }
 
     /// Sets the callers' own limits of upstream calls, for each account.
     pub fn limit_callers(&self, callers: &[config::CallerConfig]) {
-        self.schedulers.values().for_each(|scheduler| scheduler.limit_callers(callers));
+        self.schedulers.load().values().for_each(|scheduler| scheduler.limit_callers(callers));
     }
 
     /// The accounts and streams for which this replica makes no calls.
@@ -184,14 +225,34 @@ impl QuotaManager {
         self.state_file.as_ref()
     }
 
-    /// Scheduler of an account; `None` if the account is not configured.
-    pub fn scheduler(&self, account: &str) -> Option<&Arc<CallScheduler>> {
-        self.schedulers.get(account)
+    /// Scheduler of an account; `None` if the account has never been configured.
+    pub fn scheduler(&self, account: &str) -> Option<Arc<CallScheduler>> {
+        self.schedulers.load().get(account).cloned()
     }
 
-    /// All accounts with their schedulers.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<CallScheduler>)> {
-        self.schedulers.iter()
+    /// The configured accounts with their schedulers, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Arc<str>, Arc<CallScheduler>)> + use<> {
+        self.all().filter(|(_, scheduler)| scheduler.is_configured())
+    }
+
+    /// The same with accounts that a reload has removed.
+    pub fn all(&self) -> impl Iterator<Item = (Arc<str>, Arc<CallScheduler>)> + use<> {
+        HashMap::clone(&self.schedulers.load()).into_iter()
+    }
+}
+
+impl Sharing {
+    /// Shares the quota of an account, and starts the tasks of its lease.
+    fn share(&self, account: &Arc<str>, scheduler: &Arc<CallScheduler>) -> (LeaseChannel, Weak<CallScheduler>) {
+        let channel = LeaseChannel::new(&self.mailbox, account);
+        scheduler.share(self.mailbox.me(), &channel, self.assumed, self.call_timeout);
+        tokio::spawn(lease_driver::drive(Arc::downgrade(scheduler), channel.clone()));
+        (channel, Arc::downgrade(scheduler))
+    }
+
+    /// Returns the lease of an account.
+    async fn leave(&self, account: Arc<str>, scheduler: Arc<CallScheduler>) {
+        lease_driver::leave(&scheduler, &LeaseChannel::new(&self.mailbox, &account)).await;
     }
 }
 
@@ -228,7 +289,7 @@ where
     }
 
     fn call(&mut self, request: PageRequest) -> Self::Future {
-        let scheduler = self.quotas.scheduler(&request.series.account).cloned();
+        let scheduler = self.quotas.scheduler(&request.series.account);
         let (cordons, series) = (self.quotas.cordons.clone(), request.series.clone());
         let below = self.below.clone();
         Box::pin(async move {
@@ -274,3 +335,6 @@ where
 fn is_not_sent(result: &Result<Page, TokenError>) -> bool {
     matches!(result, Err(TokenError::Upstream(UpstreamError::Connect) | TokenError::Mint(_)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Pulses: one round trip to Redis renews or checks the leases of all idle accounts.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::lease::{LEASE_DURATION, LeaseChannel, PULSE_INTERVAL};
 use super::limiter::MonotonicTime;
 use super::scheduler::CallScheduler;
+use super::shared_accounts::SharedAccounts;
 use crate::redis_client::{Command, Reply};
 use crate::replicas::ReplicaId;
 
@@ -20,17 +21,21 @@ struct Pulse<'a> {
     sent: MonotonicTime,
 }
 
-/// Sends pulses for all idle accounts, as long as the schedulers exist.
-pub(super) async fn keep_pulse(accounts: Vec<(LeaseChannel, Weak<CallScheduler>)>) {
+/// Sends pulses for all idle accounts, as long as there is a scheduler.
+pub(super) async fn keep_pulse(accounts: SharedAccounts) {
     loop {
         tokio::time::sleep(PULSE_INTERVAL).await;
-        let mut pulses = Vec::with_capacity(accounts.len());
-        for (channel, scheduler) in &accounts {
-            let Some(scheduler) = scheduler.upgrade() else { return };
-            if let Some((holder, sent)) = scheduler.begin_pulse() {
-                pulses.push(Pulse { channel, scheduler, holder, sent });
-            }
+        let accounts = accounts.load();
+        let alive: Vec<_> =
+            accounts.iter().filter_map(|(channel, scheduler)| Some((channel, scheduler.upgrade()?))).collect();
+        if alive.is_empty() {
+            return;
         }
+        let pulse = |(channel, scheduler): (_, Arc<CallScheduler>)| {
+            let (holder, sent) = scheduler.begin_pulse()?;
+            Some(Pulse { channel, scheduler, holder, sent })
+        };
+        let pulses: Vec<_> = alive.into_iter().filter_map(pulse).collect();
         let Some(first) = pulses.first() else { continue };
         // In a Cluster the keys of each account lie on a node of their own.
         let batch_size = if first.channel.mailbox().redis().is_cluster() { 1 } else { pulses.len() };

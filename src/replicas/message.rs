@@ -46,7 +46,7 @@ pub enum MessageKind {
 /// A message about the quota of one account.
 #[derive(Clone, Debug, PartialEq)]
 pub enum QuotaMessage {
-    /// The sender has started.
+    /// The sender has started, or has other limits of calls now.
     Joined,
     /// The lease was taken or returned; Redis says which. Published by `quota/lease/sync.lua` too.
     LeaseChanged,

@@ -34,6 +34,7 @@ use super::stalled_writes::StalledWrites;
 use super::zero_copy::{Congestion, ZeroCopyStream};
 use crate::api::RequestMemory;
 use crate::edge::PeerCertificate;
+use crate::live::Live;
 use crate::telemetry;
 
 /// The longest that a client may take to send a request head, or for a TLS handshake.
@@ -44,7 +45,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// A bound listener.
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
-    pub(super) tls: Option<TlsAcceptor>,
+    /// The acceptor of the next handshakes; `None` serves plain HTTP.
+    pub(super) tls: Option<Live<TlsAcceptor>>,
     pub(super) limits: Limits,
     /// Stops accepting connections, and closes open ones after their current request.
     pub(super) closing: CancellationToken,
@@ -112,13 +114,13 @@ impl Listener {
                 aborting: self.aborting.clone(),
             };
             let service = service_for(peer);
-            match self.tls.clone() {
+            match self.tls.as_ref().map(Live::load) {
                 None => self.tracker.spawn(async move {
                     connection.serve(stream, None, service).await;
                     drop(permit);
                 }),
                 Some(tls) => self.tracker.spawn(async move {
-                    connection.serve_tls(tls, stream, service).await;
+                    connection.serve_tls(TlsAcceptor::clone(&tls), stream, service).await;
                     drop(permit);
                 }),
             };

@@ -7,7 +7,7 @@
 //! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,
 //! - `zero_copy` sends large responses from memory without a copy,
 //! - `linger` closes connections whose clients are still sending,
-//! - `preflight` says whether a gateway can start with a configuration,
+//! - `preflight` says whether a gateway can start with a configuration, `reload` replaces the one in force,
 //! - `heap` returns memory to the system after a peak.
 
 mod certificate_validity;
@@ -20,6 +20,7 @@ mod metered;
 mod open_files;
 mod peer_certificate;
 mod preflight;
+mod reload;
 mod stalled_writes;
 mod tls;
 mod zero_copy;
@@ -29,6 +30,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,6 +42,7 @@ use crate::admin::{Admin, AdminService};
 use crate::api::RequestMemory;
 use crate::clock::Clock;
 use crate::config::{Config, FaultyKey, ServerLimits, ServerTlsConfig};
+use crate::live::Live;
 use crate::stack::Stack;
 use crate::telemetry;
 
@@ -56,6 +60,7 @@ const ADMIN_SEND_MEMORY: u64 = 16 << 20;
 
 pub use self::certificate_validity::Validity;
 pub use self::preflight::preflight;
+pub use self::reload::{Reloader, WATCH_INTERVAL};
 
 /// The validity of the gateway's certificate, after everything that the start of the gateway checks of its TLS.
 ///
@@ -74,9 +79,13 @@ pub struct Gateway {
     admin_addr: SocketAddr,
     stack: Stack,
     admin: Admin,
-    drain_timeout: Duration,
     data: ConnectionGroup,
     operators: ConnectionGroup,
+    clock: Clock,
+    /// The configuration in force. Held while it is reloaded.
+    config: Mutex<Config>,
+    /// The TLS of the next handshakes; `None` if callers are served in plain HTTP.
+    tls: Option<Live<TlsAcceptor>>,
 }
 
 /// The connections of one listener, and the tokens that end them.
@@ -117,7 +126,7 @@ impl Gateway {
         telemetry::init_metrics();
         let (data, operators) = (ConnectionGroup::default(), ConnectionGroup::default());
         let stack = Stack::new(config, &clock.clone().into())?;
-        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?.map(Live::new);
         config.server.tls.iter().for_each(tls::report_expiry);
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.handles.request_memory);
@@ -127,11 +136,12 @@ impl Gateway {
             stalled_writes: StalledWrites::new(ADMIN_SEND_MEMORY),
             ..limits
         };
-        let listener = Listener { tls, ..data.listen("server.listen", server.listen, limits, send_timeout).await? };
+        let listener =
+            Listener { tls: tls.clone(), ..data.listen("server.listen", server.listen, limits, send_timeout).await? };
         let admin_listener =
             operators.listen("server.admin_listen", server.admin_listen, admin_limits, send_timeout).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
-        let admin = Admin::new(&stack.handles, config, clock);
+        let admin = Admin::new(&stack.handles, config, clock.clone());
         let (admin_service, service) = (admin.clone(), stack.service.clone());
         tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
         tokio::spawn(listener.serve(move |peer| service.clone().with_peer(peer)));
@@ -140,7 +150,8 @@ impl Gateway {
         tokio::spawn(heap::trim_after_peaks(bytes_in_use, data.closing.clone()));
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
-        Ok(Self { addr, admin_addr, stack, admin, drain_timeout: config.server.drain_timeout, data, operators })
+        let config = Mutex::new(config.clone());
+        Ok(Self { addr, admin_addr, stack, admin, data, operators, clock, config, tls })
     }
 
     /// The address of the listener for callers.
@@ -165,7 +176,8 @@ impl Gateway {
         self.data.closing.cancel();
         self.data.connections.close();
         tracing::info!(connections = self.data.connections.len(), "draining");
-        let drained = tokio::time::timeout(self.drain_timeout, self.data.connections.wait()).await.is_ok();
+        let drain_timeout = self.config.lock().await.server.drain_timeout;
+        let drained = tokio::time::timeout(drain_timeout, self.data.connections.wait()).await.is_ok();
         if !drained {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
             self.stack.handles.drain_timeout.expire();

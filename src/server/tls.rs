@@ -1,4 +1,5 @@
-//! TLS certificates of the listener for callers: read once, at the start, and never reloaded.
+//! TLS certificates of the listener for callers, which are read at the start and with each reload. Each reload makes another
+//! acceptor, with a store of sessions of its own: no session of a client is resumed whose authority has been removed.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -59,7 +59,7 @@ impl Handles {
         let quotas = share_quotas(config, mailbox.as_ref(), environment)?;
         quotas.limit_callers(&config.callers);
         Ok(Self {
-            callers: Callers::new(&config.callers),
+            callers: Callers::new(&config.callers, &config.server.hosts),
             drain_timeout: DrainTimeout::default(),
             usage: Usage::new(&config.callers, &config.accounts, &quotas),
             response_cache: ResponseCache::new(config.cache.memory),

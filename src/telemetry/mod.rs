@@ -6,5 +6,5 @@
 mod logs;
 mod metrics;
 
-pub use self::logs::{LogFormat, init as init_logs, write_out as write_out_logs};
+pub use self::logs::{LogFormat, init as init_logs, set_level as set_log_level, write_out as write_out_logs};
 pub use self::metrics::*;

@@ -19,6 +19,7 @@ use self::reach::{StreamReach, possible_stream_refusal};
 use crate::clock::Clock;
 use crate::config;
 use crate::config::{JtiMode, TokenScheme};
+use crate::live::Live;
 use crate::upstream::{AuthorizedRequest, Page, PageRequest, RetryHint, UpstreamError, quoted};
 
 /// Reason why a call was not authorized, or failed.
@@ -92,6 +93,19 @@ struct Current {
 }
 
 impl TokenSource {
+    fn new(account: &config::AccountConfig, clock: &Clock) -> Self {
+        let (state, reach) = Default::default();
+        Self { account: account.clone(), clock: clock.clone(), state, reach }
+    }
+
+    /// Whether the tokens of `account` are those of this source.
+    fn signs_for(&self, account: &config::AccountConfig) -> bool {
+        let own = &self.account;
+        own.client_id == account.client_id
+            && own.client_secret.expose_secret() == account.client_secret.expose_secret()
+            && own.token == account.token
+    }
+
     /// A token that is not due for renewal; a new one for each call where the app enforces JTI.
     fn header(&self) -> Result<HeaderValue, MintError> {
         let now = self.clock.now();
@@ -150,18 +164,32 @@ impl TokenSource {
 
 /// Adds a token to each call.
 #[derive(Clone, Debug)]
-pub struct TokenLayer(Arc<HashMap<Arc<str>, Arc<TokenSource>>>);
+pub struct TokenLayer {
+    sources: Live<HashMap<Arc<str>, Arc<TokenSource>>>,
+    clock: Clock,
+}
 
 impl TokenLayer {
     /// A token source for each account.
     pub fn new(accounts: &[config::AccountConfig], clock: &Clock) -> Self {
-        let source = |account: &config::AccountConfig| TokenSource {
-            account: account.clone(),
-            clock: clock.clone(),
-            state: Mutex::default(),
-            reach: Mutex::default(),
+        let layer = Self { sources: Live::default(), clock: clock.clone() };
+        layer.configure(accounts);
+        layer
+    }
+
+    /// Replaces the accounts. A call that begins from now on is signed with the new credential, also within a run that
+    /// began before. An account whose credential stays keeps its
+    /// token, and one that is gone ends the runs that have begun.
+    pub fn configure(&self, accounts: &[config::AccountConfig]) {
+        let known = self.sources.load();
+        let source = |account: &config::AccountConfig| {
+            let known = known.get(&account.account_id).filter(|source| source.signs_for(account));
+            let source = known.cloned().unwrap_or_else(|| Arc::new(TokenSource::new(account, &self.clock)));
+            (account.account_id.clone(), source)
         };
-        Self(Arc::new(accounts.iter().map(|a| (a.account_id.clone(), Arc::new(source(a)))).collect()))
+        let mut sources = HashMap::clone(&known);
+        sources.extend(accounts.iter().map(source));
+        self.sources.replace(sources);
     }
 }
 
@@ -194,7 +222,7 @@ where
     }
 
     fn call(&mut self, page: PageRequest) -> Self::Future {
-        let source = self.sources.0.get(&page.series.account).cloned();
+        let source = self.sources.sources.load().get(&page.series.account).cloned();
         let below = self.below.clone();
         Box::pin(async move {
             let source = source.ok_or(TokenError::UnknownAccount)?;
@@ -234,24 +262,21 @@ mod tests {
             scheme: TokenScheme,
             clock: &Clock,
         ) -> impl Service<PageRequest, Response = Page, Error = TokenError> + Clone + use<> {
-            let upstream = self.clone();
             let token = config::TokenConfig {
                 lifetime: Duration::from_hours(1),
                 refresh_ahead: Duration::from_mins(5),
                 scheme,
                 jti,
             };
-            let account = config::AccountConfig {
-                account_id: "a".into(),
-                client_id: "cs-1".to_owned(),
-                client_secret: "secret".into(),
-                streams: config::NamePatterns::All,
-                token,
-                limits: Vec::new(),
-                window: config::WindowOverrides::default(),
-                stream_settings: Vec::new(),
-            };
-            TokenLayer::new(&[account], clock).layer(service_fn(move |request: AuthorizedRequest| {
+            self.behind_layer(&TokenLayer::new(&[account("secret", token)], clock))
+        }
+
+        fn behind_layer(
+            &self,
+            layer: &TokenLayer,
+        ) -> impl Service<PageRequest, Response = Page, Error = TokenError> + Clone + use<> {
+            let upstream = self.clone();
+            layer.layer(service_fn(move |request: AuthorizedRequest| {
                 let is_stream_refused = &*request.page.series.stream == REFUSED_STREAM;
                 let refused = is_stream_refused || upstream.refused.lock().unwrap().contains(&request.auth);
                 let message = known_message("Invalid SDK credentials");
@@ -266,6 +291,43 @@ mod tests {
             let seen = std::mem::take(&mut *self.seen.lock().unwrap());
             (seen.iter().map(HeaderValue::as_bytes).collect::<std::collections::HashSet<_>>().len(), seen.len())
         }
+    }
+
+    fn account(secret: &str, token: config::TokenConfig) -> config::AccountConfig {
+        config::AccountConfig {
+            account_id: "a".into(),
+            client_id: "cs-1".to_owned(),
+            client_secret: secret.into(),
+            streams: config::NamePatterns::All,
+            token,
+            limits: Vec::new(),
+            window: config::WindowOverrides::default(),
+            stream_settings: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn rotated_secret_signs_the_next_call() {
+        let (upstream, clock) = (Upstream::default(), Clock::manual(Timestamp::from_seconds(0)));
+        let (hour, scheme) = (Duration::from_hours(1), TokenScheme::Bare);
+        let token = config::TokenConfig { lifetime: hour, refresh_ahead: Duration::ZERO, scheme, jti: JtiMode::Off };
+        let layer = TokenLayer::new(&[account("old", token)], &clock);
+        let stage = upstream.behind_layer(&layer);
+        let call = async || drop(stage.clone().oneshot(request("a")).await.unwrap());
+        call().await;
+        layer.configure(&[account("old", token)]);
+        call().await;
+        assert_eq!(upstream.tokens(), (1, 2), "the credential has not changed");
+        layer.configure(&[account("new", token)]);
+        call().await;
+        call().await;
+        let seen = upstream.seen.lock().unwrap().clone();
+        assert_eq!(upstream.tokens(), (1, 2));
+        let expected = mint::mint(&account("new", token), clock.now()).unwrap();
+        assert_eq!(seen[0].to_str().unwrap(), expected.token.expose_secret());
+        // The runs of an account that is gone end.
+        layer.configure(&[]);
+        call().await;
     }
 
     fn request(account: &str) -> PageRequest {

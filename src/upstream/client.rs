@@ -24,6 +24,7 @@ use super::raw_call::{RawAnswer, RawRequest};
 use super::{PageRequest, tls};
 use crate::clock::Clock;
 use crate::config;
+use crate::live::Live;
 use crate::network::Network;
 use crate::telemetry;
 
@@ -40,10 +41,13 @@ pub struct AuthorizedRequest {
     pub auth: HeaderValue,
 }
 
+/// Connections to Kore that are kept for further calls.
+type PooledClient = HyperClient<HttpsConnector<UpstreamConnector>, Full<Bytes>>;
+
 /// Calls Kore over pooled connections.
 #[derive(Clone)]
 pub struct Client {
-    http: HyperClient<HttpsConnector<UpstreamConnector>, Full<Bytes>>,
+    http: Live<PooledClient>,
     scheme: Scheme,
     authority: Authority,
     timeout: Duration,
@@ -74,7 +78,13 @@ impl Client {
             // Read bytes are copied at once into the body's own memory.
             .http1_max_buf_size(64 << 10)
             .build(connector);
-        Ok(Self { http, scheme, authority, timeout: config.timeout, clock: clock.clone() })
+        Ok(Self { http: Live::new(http), scheme, authority, timeout: config.timeout, clock: clock.clone() })
+    }
+
+    /// Makes all further calls over connections of `other`: with its certificate authorities and its proxy. Calls under
+    /// way end on theirs.
+    pub fn connect_as(&self, other: &Self) {
+        self.http.replace(PooledClient::clone(&other.http.load()));
     }
 
     fn request(
@@ -131,6 +141,7 @@ impl Client {
         let asked_at = self.clock.now();
         let response = self
             .http
+            .load()
             .request(request)
             .await
             .map_err(|error| if error.is_connect() { UpstreamError::Connect } else { UpstreamError::BrokenOff })?;

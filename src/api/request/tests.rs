@@ -37,6 +37,7 @@ fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Pars
         weight: 1,
         max_priority: Priority::Interactive,
         cache_control: CacheControlGrants::default(),
+        generation: 0,
     };
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
     let Target::Stream(target) = target(&head)? else { panic!("no window") };
@@ -49,7 +50,7 @@ fn retained(query: &str, prefer: &str) -> Result<(Interval, Preferences), ApiErr
     let (window, span) = (settings(), Duration::from_hours(72));
     let settings = WindowSettings {
         retention: Some(Retention(Duration::from_hours(48))),
-        ..WindowSettings::clone(window.for_series("a1", "st-1"))
+        ..WindowSettings::clone(&window.for_series("a1", "st-1"))
     };
     let headers = [(http::header::HeaderName::from_static("prefer"), prefer.parse().unwrap())];
     let mut preferences = Preferences::of(&HeaderMap::from_iter(headers));
@@ -191,6 +192,7 @@ fn claimed_priority_is_lowered_to_that_of_the_caller() {
             weight: 2,
             cache_control: CacheControlGrants::default(),
             max_priority,
+            generation: 0,
         };
         let Requester { priority, weight, .. } = requester(&head, Some(&caller));
         assert_eq!((priority, weight), (expected, 2));

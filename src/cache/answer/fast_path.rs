@@ -48,7 +48,7 @@ impl FastPath {
         let WindowQuery { series, interval, asked_at, options, .. } = query;
         let settings = fetcher.settings.of(series);
         let is_refetch = options.freshness == FreshnessDemand::Refetch;
-        if interval.is_empty() || is_refetch || fetcher.window_fields.is_wrong(series, settings) {
+        if interval.is_empty() || is_refetch || fetcher.window_fields.is_wrong(series, &settings) {
             return Err(NotFound::Incomplete);
         }
         let series_state = fetcher.series_map.find(series).ok_or(NotFound::Incomplete)?;

@@ -9,6 +9,7 @@ use crate::cache::disk::DiskHit;
 use crate::cache::fetch::Fetcher;
 use crate::cache::series::{SeriesMap, SeriesState, SharedSeriesState};
 use crate::cache::store::{CacheEntry, Memory};
+use crate::config::WindowSettings;
 use crate::request::{Filter, KnownFilter, Series};
 use crate::sync::MutexGuard;
 use crate::upstream::PAGE_LIMIT;
@@ -64,18 +65,18 @@ pub(in crate::cache) struct LookupPolicy<'a> {
 }
 
 impl<'a> LookupPolicy<'a> {
-    /// The policy of a cache for a request for this series at this time, with this demand.
+    /// The policy of a cache for a request for a series with these settings at this time, with this demand.
     pub(in crate::cache) fn new(
         fetcher: &'a Fetcher,
-        series: &Series,
+        settings: &'a WindowSettings,
         asked_at: Timestamp,
         demand: FreshnessDemand,
     ) -> Self {
         Self {
             memory: &fetcher.memory,
             series_map: &fetcher.series_map,
-            freshness: RequestFreshness::new(fetcher.settings.freshness(series), demand),
-            settled_before: fetcher.settled_before(series, asked_at),
+            freshness: RequestFreshness::new(&settings.freshness_policy, demand),
+            settled_before: fetcher.settled_before(settings, asked_at),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::cache::chunk::PageRange;
 use crate::cache::error::CacheError;
 use crate::cache::fetch::Fetcher;
 use crate::cache::types::{QueryOptions, WindowQuery};
+use crate::config::WindowSettings;
 use crate::request::{Requester, Series};
 use crate::window::{Bound, Interval, Timestamp};
 
@@ -17,6 +18,8 @@ pub(super) const DAY: Duration = Duration::from_hours(24);
 /// The query of one request, with what follows from it alone.
 pub(super) struct Query {
     pub(super) series: Arc<Series>,
+    /// The settings of the series when the request came: a reload does not change them for it.
+    pub(super) settings: Arc<WindowSettings>,
     pub(super) window: Interval,
     pub(super) page_range: PageRange,
     /// The time of the request. Entries that were fetched later are fresh, whatever the freshness policy says.
@@ -45,25 +48,26 @@ pub(super) enum Delivery {
 impl Query {
     pub(super) fn new(query: WindowQuery, fetcher: &Fetcher) -> Self {
         let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream, options, .. } = query;
-        let is_settled = window.end <= fetcher.settled_before(&series, asked_at);
+        let settings = fetcher.settings.of(&series);
+        let is_settled = window.end <= fetcher.settled_before(&settings, asked_at);
         // Otherwise a batch looks into Redis before it fetches.
         let is_listed = options.only_cached || (window.length() > DAY && is_settled);
         let lists_redis = fetcher.redis.is_some() && is_listed;
-        Self { series, window, page_range, asked_at, requester, may_stream, options, lists_redis }
+        Self { series, settings, window, page_range, asked_at, requester, may_stream, options, lists_redis }
     }
 
     /// Whether all of the window had settled at the time of the request. A later answer may differ, since the clock of
     /// this machine may be found to be ahead meanwhile.
     pub(super) fn is_settled(&self, fetcher: &Fetcher) -> bool {
-        self.window.end <= fetcher.settled_before(&self.series, self.asked_at)
+        self.window.end <= fetcher.settled_before(&self.settings, self.asked_at)
     }
 
     /// Checks that the upstream can be asked for exactly this window, up to the present.
     ///
     /// # Errors
     /// [`CacheError::FractionOfSecond`] if it cannot, because its bounds are whole seconds.
-    pub(super) fn check_upstream_bounds(&self, fetcher: &Fetcher) -> Result<(), CacheError> {
-        let upper_bound = fetcher.settings.of(&self.series).upper_bound;
+    pub(super) fn check_upstream_bounds(&self) -> Result<(), CacheError> {
+        let upper_bound = self.settings.upper_bound;
         let bounds = upper_bound.query_for(self.window);
         let asked = upper_bound.enclosed(Bound::Second(bounds.from), bounds.to);
         let is_same_end = asked.end == self.window.end || self.window.end >= self.asked_at;

@@ -108,7 +108,7 @@ impl Session {
         Lookup {
             policy: LookupPolicy::new(
                 &self.fetcher,
-                &self.query.series,
+                &self.query.settings,
                 self.query.asked_at,
                 self.query.options.freshness,
             ),
@@ -253,7 +253,7 @@ impl Session {
         }
         plan.take(
             &self.gathered.chunks,
-            fetcher.settings.freshness(&query.series),
+            &query.settings.freshness_policy,
             query.asked_at,
             Timestamp::MIN,
             |gathered| {
@@ -274,7 +274,7 @@ impl Session {
     pub(super) async fn check_window_field(&self) -> Result<(), CacheError> {
         let Fetcher { window_fields, settings, .. } = &*self.fetcher;
         window_fields.check_finished(&settings.field_scope(&self.query.series)).await;
-        let is_wrong = window_fields.is_wrong(&self.query.series, settings.of(&self.query.series));
+        let is_wrong = window_fields.is_wrong(&self.query.series, &self.query.settings);
         if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
     }
 

@@ -53,7 +53,7 @@ pub(in crate::cache) async fn answer(fetcher: Arc<Fetcher>, query: WindowQuery) 
             Err(error) => return Err(error),
         }
     }
-    session.query.check_upstream_bounds(&session.fetcher)?;
+    session.query.check_upstream_bounds()?;
     let (segments, outcome) = session.assemble_exactly().await?;
     Ok(session.whole_answer(segments, outcome))
 }
@@ -72,7 +72,7 @@ pub(in crate::cache) async fn answer_from_memory(
     let segments = if session.query.window.is_empty() {
         Some(Vec::new())
     } else if session.must_fetch_exactly() {
-        session.query.check_upstream_bounds(&session.fetcher)?;
+        session.query.check_upstream_bounds()?;
         session.find_cached_exactly()
     } else {
         session.find_cached_chunks().await?
@@ -121,10 +121,8 @@ impl Session {
     }
 
     fn must_fetch_exactly(&self) -> bool {
-        let Fetcher { window_fields, settings, .. } = &*self.fetcher;
-        let series = &self.query.series;
         self.series_state.lock().must_fetch_exactly(self.query.window)
-            || window_fields.is_wrong(series, settings.of(series))
+            || self.fetcher.window_fields.is_wrong(&self.query.series, &self.query.settings)
     }
 
     /// All segments of the window, if their chunks are in memory and no item has moved between them.
@@ -163,7 +161,7 @@ impl Session {
     /// The answer that is made of these segments. Reports the calls that were made for it.
     fn whole_answer(&self, segments: Vec<Segment>, outcome: Outcome) -> WindowAnswer {
         // A fetch that was in flight before the request saw what the upstream had when it began.
-        let policy = self.fetcher.settings.freshness(&self.query.series);
+        let policy = &self.query.settings.freshness_policy;
         let fresh = segments.iter().filter_map(|segment| policy.fresh_until(segment.interval, segment.fetched_at));
         let fresh_until = fresh.min();
         let aged = segments.iter().filter(|segment| segment.is_cached || segment.fetched_at < self.query.asked_at);

@@ -138,8 +138,8 @@ impl Cluster {
 
     /// Fetches for itself from now on what `leader` would have fetched, for as long as it is the leader.
     pub(super) fn detach(&self, leader: &ReplicaId) {
-        for (account, scheduler) in self.0.quotas.iter() {
-            if self.leader_of(account).as_ref() == Some(leader) {
+        for (account, scheduler) in self.0.quotas.all() {
+            if self.leader_of(&account).as_ref() == Some(leader) {
                 scheduler.detach(leader);
             }
         }

@@ -195,7 +195,7 @@ impl Fetcher {
         let density = self.density(state);
         let expected = (!density.is_unknown()).then(|| density.items(interval));
         let scheduler = self.quotas.scheduler(&series.account);
-        let fetch = InFlightFetch::new_remote(spec, expected, waiter, scheduler);
+        let fetch = InFlightFetch::new_remote(spec, expected, waiter, scheduler.as_ref());
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
         if let Err(cordoned) = self.quotas.cordons().check(series) {
             // Not sent: an operator has stopped the calls of this replica's requests.

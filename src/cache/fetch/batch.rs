@@ -71,7 +71,7 @@ impl Fetcher {
         let mut state = shared.lock();
         let Some(PendingBatch { requests, .. }) = state.pending.take() else { return };
         let now = self.clock.now();
-        let settled_before = self.settled_before(series, now);
+        let settled_before = self.settled_before(&self.settings.of(series), now);
         let density = self.density(&state);
         let waiters = requests.iter().filter_map(|request| request.waiter.upgrade());
         let spare = waiters.map(|waiter| self.spare_runs(series, &waiter.requester)).max().unwrap_or_default();

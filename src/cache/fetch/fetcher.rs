@@ -19,7 +19,7 @@ use crate::config::{SeriesSettings, WindowSettings};
 use crate::paging::{FetchedRun, PagingError, Run, RunLimiters};
 use crate::quota::QuotaManager;
 use crate::request::{Requester, Series};
-use crate::window::{Density, FreshnessPolicy, Grid, Timestamp};
+use crate::window::{Density, Grid, Timestamp};
 
 /// The stages below the cache.
 pub(in crate::cache) type PagingService = BoxCloneSyncService<Run<ChunkPacker>, FetchedRun<Arc<Chunk>>, PagingError>;
@@ -59,18 +59,13 @@ pub(in crate::cache) struct CacheSettings {
 
 impl CacheSettings {
     /// The settings of a series. Allocates nothing.
-    pub(in crate::cache) fn of(&self, series: &Series) -> &WindowSettings {
+    pub(in crate::cache) fn of(&self, series: &Series) -> Arc<WindowSettings> {
         self.series.for_series(&series.account, &series.stream)
-    }
-
-    /// The freshness policy of a series.
-    pub(in crate::cache) fn freshness(&self, series: &Series) -> &FreshnessPolicy {
-        &self.of(series).freshness_policy
     }
 
     /// The series whose `window.field` is checked together with that of `series`.
     pub(in crate::cache) fn field_scope(&self, series: &Series) -> FieldScope {
-        FieldScope::new(&series.account, self.of(series))
+        FieldScope::new(&series.account, &self.of(series))
     }
 }
 
@@ -83,8 +78,8 @@ impl Fetcher {
 
     /// Timestamp before which data of a series is settled at `timestamp`, by this machine's clock or by the upstream's, whichever
     /// is earlier.
-    pub(in crate::cache) fn settled_before(&self, series: &Series, timestamp: Timestamp) -> Timestamp {
-        self.settings.freshness(series).settled_before(timestamp - self.clock.ahead())
+    pub(in crate::cache) fn settled_before(&self, settings: &WindowSettings, timestamp: Timestamp) -> Timestamp {
+        settings.freshness_policy.settled_before(timestamp - self.clock.ahead())
     }
 
     /// Density of a series: of its cached items, with and without `agenticActivities`, and of what its runs in flight

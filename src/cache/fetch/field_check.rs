@@ -33,7 +33,7 @@ impl Fetcher {
         state.lock().mark_exact(fetch.interval());
         match error {
             PagingError::OutsideInterval(_) | PagingError::AllWithoutTimestamp if series.may_shift() => {
-                self.window_fields.mark_shifted(series, self.settings.of(series));
+                self.window_fields.mark_shifted(series, &self.settings.of(series));
                 self.clear_series(task);
             }
             PagingError::OutsideInterval(item) if series.is_plain() => self.start_check(task, item),
@@ -128,7 +128,7 @@ impl Fetcher {
         telemetry::window_field_wrong(&scope.account, &scope.field);
         self.clear_memory(scope);
         let (settings, wrong) = (self.settings.clone(), scope.clone());
-        self.erase_from_disk(move |series, _| FieldScope::new(&series.account, settings.of(series)) == wrong);
+        self.erase_from_disk(move |series, _| FieldScope::new(&series.account, &settings.of(series)) == wrong);
         if let Some(redis) = &self.redis {
             redis.mark_field_wrong(scope);
         }
@@ -136,7 +136,7 @@ impl Fetcher {
 
     /// Removes everything from memory that was cut by this field.
     fn clear_memory(&self, scope: &FieldScope) {
-        let is_cut_by_it = |stream: &str| scope.has(self.settings.series.for_series(&scope.account, stream));
+        let is_cut_by_it = |stream: &str| scope.has(&self.settings.series.for_series(&scope.account, stream));
         self.series_map.clear(&scope.account, is_cut_by_it, &self.memory);
     }
 

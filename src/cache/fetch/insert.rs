@@ -37,7 +37,7 @@ impl Fetcher {
     /// little later, up to a slightly later now, need not fetch the time between before it is stale.
     fn empty_chunk_ahead(&self, task: &FetchTask, interval: Interval, chunks: &[Arc<Chunk>]) -> Option<Arc<Chunk>> {
         let spec = &task.fetch.spec;
-        let ahead = self.settings.freshness(&task.series).ahead_of(interval.end);
+        let ahead = self.settings.of(&task.series).freshness_policy.ahead_of(interval.end);
         // A run that ended early has learnt that there is more.
         let is_whole = interval.end == spec.interval.end;
         let is_news = is_whole && spec.placement == PlacementCheck::Checked && ahead.contains(spec.began_at);
@@ -119,7 +119,8 @@ impl Fetcher {
     /// Whether a chunk can serve a later request.
     pub(in crate::cache) fn is_storable(&self, series: &Series, chunk: &Chunk, placement: PlacementCheck) -> bool {
         let (interval, fetched_at) = (chunk.interval(), chunk.fetched_at());
-        let policy = self.settings.freshness(series);
+        let settings = self.settings.of(series);
+        let policy = &settings.freshness_policy;
         let settled = interval.end <= policy.settled_before(fetched_at);
         // An open window that is fetched exactly ends at now, and no later window ends there.
         settled || (placement == PlacementCheck::Checked && policy.worth_keeping(interval, fetched_at))

@@ -112,7 +112,8 @@ impl Fetcher {
     ) -> IntervalSet {
         let mut fresh = IntervalSet::from(interval);
         if fetched_at < fresh_since {
-            let freshness = RequestFreshness::new(self.settings.freshness(series), demand);
+            let settings = self.settings.of(series);
+            let freshness = RequestFreshness::new(&settings.freshness_policy, demand);
             freshness.stale(interval, fetched_at, now).for_each(|stale| fresh.remove(stale));
         }
         fresh

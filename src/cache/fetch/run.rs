@@ -34,7 +34,7 @@ impl Fetcher {
         let epoch = self.purges.epoch(&series.account);
         let spec = FetchSpec { interval, agentic, placement: PlacementCheck::Checked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
-        let fetch = InFlightFetch::new(spec, items, RunWaiters::new(owner.requester), scheduler);
+        let fetch = InFlightFetch::new(spec, items, RunWaiters::new(owner.requester), scheduler.as_ref());
         let task = FetchTask::new(series, shared, state, fetch.clone(), &owner.waiters);
         spawn(self.clone().run_fetch(task, items));
         fetch
@@ -50,7 +50,7 @@ impl Fetcher {
         let spec =
             FetchSpec { interval, agentic: series.agentic, placement: PlacementCheck::Unchecked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
-        let fetch = InFlightFetch::new(spec, None, RunWaiters::new(waiter.requester.clone()), scheduler);
+        let fetch = InFlightFetch::new(spec, None, RunWaiters::new(waiter.requester.clone()), scheduler.as_ref());
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
         spawn(self.clone().run_fetch(task, None));
         fetch
@@ -59,7 +59,8 @@ impl Fetcher {
     /// Fetches one run and finishes its fetch. `planned` is the number of expected items, if anything is known.
     async fn run_fetch(self: Arc<Self>, task: FetchTask, planned: Option<f64>) {
         let InFlightFetch { spec, waiters, .. } = &*task.fetch;
-        let policy = self.settings.freshness(&task.series);
+        let settings = self.settings.of(&task.series);
+        let policy = &settings.freshness_policy;
         let run = Run {
             series: task.series.clone(),
             interval: spec.interval,

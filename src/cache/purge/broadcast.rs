@@ -104,8 +104,9 @@ async fn check_markers(purges: Weak<PurgesInner>) {
         let Some(strong) = purges.upgrade().map(Purges) else { return };
         let Some(replicator) = &strong.0.replicator else { return };
         // After a failure the next check comes soon, and each read from Redis includes the marker of its account.
-        if let Ok(markers) = replicator.read_markers().await {
-            for (account, marker) in replicator.accounts.iter().zip(&markers) {
+        let accounts = replicator.accounts.load();
+        if let Ok(markers) = replicator.read_markers(&accounts).await {
+            for (account, marker) in accounts.iter().zip(&markers) {
                 strong.apply_marker_reply(account, Some(marker)).await;
             }
         }

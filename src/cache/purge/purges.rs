@@ -73,6 +73,14 @@ impl Purges {
         purges
     }
 
+    /// Follows the purges of other replicas for these accounts from now on.
+    pub(in crate::cache) fn set_accounts(&self, accounts: Vec<Arc<str>>) {
+        if let Some(replicator) = &self.0.replicator {
+            replicator.accounts.replace(accounts);
+            replicator.check_now.notify_one();
+        }
+    }
+
     /// Purges data. Ends when it is purged everywhere, or it is known where not; with Redis, within some seconds.
     ///
     /// Not cancel-safe: run it in a task of its own.
@@ -220,7 +228,7 @@ impl PurgeCheck for Purges {
             let loaded = spawn_work(move || purges.load_journal()).await;
             loaded.unwrap_or_else(|_| Err(io::Error::other("the task was lost")))?;
             let Some(replicator) = &self.0.replicator else { return Ok(true) };
-            for account in &replicator.accounts {
+            for account in replicator.accounts.load().iter() {
                 if !self.refresh(account).await {
                     return Ok(false);
                 }

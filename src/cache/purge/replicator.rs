@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::confirmations::Confirmations;
 use super::tombstones::Tombstones;
 use crate::cache::redis::keys;
+use crate::live::Live;
 use crate::redis_client::{Command, ConnectionError, RedisClient, Reply};
 use crate::replicas::{Mailbox, Tombstone, parse_epoch};
 
@@ -27,7 +28,7 @@ pub(super) struct PurgeReplicator {
     /// `cache.redis.prefix`.
     pub(super) prefix: String,
     /// The accounts whose markers are checked.
-    pub(super) accounts: Vec<Arc<str>>,
+    pub(super) accounts: Live<Vec<Arc<str>>>,
     pub(super) confirmations: Confirmations,
     /// Triggers a check of the markers.
     pub(super) check_now: Notify,
@@ -105,6 +106,7 @@ impl PurgeReplicator {
     pub(super) fn new(prefix: &str, mailbox: Mailbox, accounts: Vec<Arc<str>>) -> Self {
         let (prefix, confirmations) = (prefix.to_owned(), Confirmations::default());
         let (accounts_state, next_marker) = (Mutex::default(), AtomicU64::default());
+        let accounts = Live::new(accounts);
         Self { mailbox, prefix, accounts, confirmations, check_now: Notify::new(), accounts_state, next_marker }
     }
 
@@ -130,16 +132,16 @@ impl PurgeReplicator {
         Command::new("GET").arg(keys::purge_marker(&self.prefix, account))
     }
 
-    /// Reads the markers of all accounts, in their order. In a Cluster each is read by itself, since they lie on
+    /// Reads the markers of these accounts, in their order. In a Cluster each is read by itself, since they lie on
     /// several nodes.
     ///
     /// # Errors
     /// If Redis does not answer.
-    pub(super) async fn read_markers(&self) -> Result<Vec<Reply>, ConnectionError> {
+    pub(super) async fn read_markers(&self, accounts: &[Arc<str>]) -> Result<Vec<Reply>, ConnectionError> {
         if self.redis().is_cluster() {
-            return self.redis().run(self.accounts.iter().map(|account| self.marker_command(account)).collect()).await;
+            return self.redis().run(accounts.iter().map(|account| self.marker_command(account)).collect()).await;
         }
-        let names = self.accounts.iter().map(|account| keys::purge_marker(&self.prefix, account));
+        let names = accounts.iter().map(|account| keys::purge_marker(&self.prefix, account));
         match self.redis().run(vec![Command::new("MGET").args(names)]).await?.pop() {
             Some(Reply::Array(markers)) => Ok(markers),
             other => Err(other.map_or(ConnectionError::Nonsense, |reply| reply.fault())),

@@ -49,13 +49,13 @@ impl ChunkKeys {
     }
 
     /// The settings of a series.
-    pub(super) fn settings_of(&self, series: &Series) -> &WindowSettings {
+    pub(super) fn settings_of(&self, series: &Series) -> Arc<WindowSettings> {
         self.series_settings.for_series(&series.account, &series.stream)
     }
 
     /// The series whose `window.field` is checked together with that of a stream.
     pub(super) fn field_scope(&self, account: &Arc<str>, stream: &str) -> FieldScope {
-        FieldScope::new(account, self.series_settings.for_series(account, stream))
+        FieldScope::new(account, &self.series_settings.for_series(account, stream))
     }
 
     /// The settings by which time of a stream is divided into chunks and kept, as text: replicas with equal ones can use
@@ -94,7 +94,8 @@ impl ChunkKeys {
         let hash = u128::from_be_bytes(*hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes"));
         let [account, stream] = [account, stream].map(|name| key_segment(name));
         let agentic = if *agentic { "rich" } else { "plain" };
-        let WindowSettings { field, upper_bound, .. } = self.settings_of(series);
+        let settings = self.settings_of(series);
+        let WindowSettings { field, upper_bound, .. } = &*settings;
         let bounds = bounds(field, *upper_bound);
         format!("{}:{CHUNK_FORMAT}:{account}:{bounds}:{stream}:{agentic}:{hash:032x}", self.prefix)
     }

@@ -63,7 +63,7 @@ impl Inner {
             }
         }
         if let Some(series) = series.filter(|_| is_set(markers.get(1))) {
-            self.fields.mark_shifted(series, self.keys.settings_of(series));
+            self.fields.mark_shifted(series, &self.keys.settings_of(series));
         }
         if markers.iter().any(|reply| is_set(Some(reply))) {
             return Some(false);

@@ -39,8 +39,6 @@ pub struct RetentionSweeper(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     settings: SeriesSettings,
-    /// The accounts that have a retention.
-    accounts: Vec<Arc<str>>,
     series_map: SeriesMap,
     memory: Memory,
     disk: Option<DiskTier>,
@@ -64,7 +62,6 @@ impl RetentionSweeper {
         let redis = redis.map(|(prefix, redis)| RedisSweeper::new(prefix, redis, settings));
         Self(Arc::new(Inner {
             settings: settings.clone(),
-            accounts: settings.accounts_with_retention().cloned().collect(),
             series_map: series_map.clone(),
             memory: memory.clone(),
             disk: disk.cloned(),
@@ -74,11 +71,8 @@ impl RetentionSweeper {
         }))
     }
 
-    /// Sweeps at intervals until all handles are dropped; does nothing without a retention. Must be called on a runtime.
+    /// Sweeps at intervals until all handles are dropped. Must be called on a runtime.
     pub(in crate::cache) fn start(&self) {
-        if self.0.accounts.is_empty() {
-            return;
-        }
         let handle = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             let mut due = tokio::time::interval(SWEEP_INTERVAL);
@@ -94,16 +88,17 @@ impl RetentionSweeper {
     /// Deletes from each tier what is too old now; from Redis only once in a while. Returns the number of chunks that
     /// were in memory. While the clock is known to be wrong, nothing is deleted.
     pub async fn sweep(&self) -> usize {
-        let Inner { accounts, clock, redis, .. } = &*self.0;
-        if clock.is_wrong() {
+        let Inner { settings, clock, redis, .. } = &*self.0;
+        let accounts = settings.accounts_with_retention();
+        if accounts.is_empty() || clock.is_wrong() {
             return 0;
         }
         let now = clock.now();
-        let removed = self.sweep_memory(now).await;
+        let removed = self.sweep_memory(&accounts, now).await;
         telemetry::retention_removed("memory", removed as u64);
         self.sweep_disk(now).await;
         if let Some(redis) = redis {
-            redis.sweep(accounts, now).await;
+            redis.sweep(&accounts, now).await;
         }
         removed
     }
@@ -127,10 +122,10 @@ impl RetentionSweeper {
         }
     }
 
-    async fn sweep_memory(&self, now: Timestamp) -> usize {
-        let inner = self.0.clone();
+    async fn sweep_memory(&self, accounts: &[Arc<str>], now: Timestamp) -> usize {
+        let (inner, accounts) = (self.0.clone(), accounts.to_vec());
         let sweep = move || {
-            let Inner { settings, accounts, series_map, memory, .. } = &*inner;
+            let Inner { settings, series_map, memory, .. } = &*inner;
             let series = accounts.iter().flat_map(|account| {
                 let of_account = series_map.account_series(account).into_iter();
                 of_account.map(move |(stream, state)| (settings.retained_since(account, &stream, now), state))

@@ -78,7 +78,7 @@ fn annotate(
 fn defaults() -> Value {
     let context = LoadContext::new(BTreeMap::from([("SECRET".to_owned(), "secret".to_owned())]));
     let tree = ConfigNode::from_file(&Arc::from("smallest"), SMALLEST).map_err(Into::into);
-    let config = tree.and_then(|tree| Config::from_tree(Some(tree), context));
+    let config = tree.and_then(|tree| Config::from_tree(Some(tree), &context));
     config.expect("SMALLEST is a valid configuration, as the tests of this file show").to_json()
 }
 

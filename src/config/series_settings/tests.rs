@@ -95,21 +95,22 @@ proptest! {
             let levels: Vec<_> =
                 of_stream.map(|it| &it.window).into_iter().chain(account.map(|it| &it.window)).collect();
             let WindowSettings { field, upper_bound, settle_after, freshness, retention, .. } =
-                &**settings.for_series(account_name, stream);
+                &*settings.for_series(account_name, stream);
             let found = (
                 field.clone(), *upper_bound, *settle_after, freshness.clone(), retention.map(|retention| retention.0),
             );
             prop_assert_eq!(&found, &resolve(&levels, &global), "{} {}", account_name, stream);
             let since = settings.retained_since(account_name, stream, now);
             prop_assert_eq!(since, found.4.map(|kept| now - kept));
-            let policy = &settings.for_series(account_name, stream).freshness_policy;
+            let in_effect = settings.for_series(account_name, stream);
+            let policy = &in_effect.freshness_policy;
             prop_assert_eq!(policy.settled_before(now), now - found.2);
             // All streams of the account are enclosed by its widest bound.
             let widest = settings.widest_upper_bound(account_name, None);
             prop_assert!(widest == UpperBound::Inclusive || found.1 == UpperBound::Exclusive);
             prop_assert_eq!(settings.widest_upper_bound(account_name, Some(stream)), found.1);
         }
-        let with_retention: Vec<_> = settings.accounts_with_retention().map(ToString::to_string).collect();
+        let with_retention: Vec<_> = settings.accounts_with_retention().iter().map(ToString::to_string).collect();
         let has_retention = |account: &AccountConfig| {
             account.window.retention.is_some()
                 || account.stream_settings.iter().any(|settings| settings.window.retention.is_some())

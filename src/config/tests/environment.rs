@@ -72,7 +72,7 @@ fn variable_overrides_the_file() {
     );
     assert_eq!(account.streams, NamePatterns::Only(vec!["st-1".to_owned()]));
     let settings = SeriesSettings::new(window, &config.accounts);
-    let WindowSettings { field, upper_bound, settle_after, retention, .. } = &**settings.for_series("acc-1", "st-1");
+    let WindowSettings { field, upper_bound, settle_after, retention, .. } = &*settings.for_series("acc-1", "st-1");
     assert_eq!((&**field, *upper_bound), ("end", UpperBound::Exclusive));
     assert_eq!((*settle_after, retention.unwrap().0), (Duration::from_hours(1), Duration::from_hours(400 * 24)));
     assert_eq!(&*config.callers[0].name, "etl");

@@ -147,6 +147,7 @@ send_memory = "1MiB"
 token = { env = "SECRET" }
 hosts = ["ops.example"]
 metric_streams = 0
+log = "warn"
 
 [upstream]
 base_url = "http://[::1]:9000/"
@@ -224,6 +225,7 @@ send_memory = "1MiB"
 token = "[redacted]"
 hosts = ["ops.example"]
 metric_streams = 0
+log = "warn"
 
 [upstream]
 base_url = "http://[::1]:9000"

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::agreed_limits;
 use super::sync::{ExchangeReply, ExchangeRequest, SCRIPT};
+use crate::config::QuotaLimit;
 use crate::redis_client::{Command, ConnectionError, Reply, key_segment};
 use crate::replicas::{Mailbox, Message, QuotaMessage, Recipient, ReplicaId};
 
@@ -83,20 +85,21 @@ impl LeaseChannel {
         Message::Quota { account: self.account.clone(), message }
     }
 
-    /// Increments the counter of this replica, and reads those of all replicas if `reads_members`. Returns the
-    /// counters that were read; `None` if Redis does not return them.
+    /// Increments the counter of this replica. If there are `limits`, writes them as this replica's, and reads counters
+    /// and limits of all replicas; `None` if Redis does not return them.
     ///
     /// # Errors
     /// If the counter could not be incremented.
     pub(in crate::quota) async fn heartbeat(
         &self,
-        reads_members: bool,
-    ) -> Result<Option<Vec<(ReplicaId, i64)>>, ConnectionError> {
-        let members = self.key("members");
+        limits: Option<&[QuotaLimit]>,
+    ) -> Result<Option<Heartbeats>, ConnectionError> {
+        let (members, limits_key) = (self.key("members"), self.key("limits"));
         let me = self.mailbox.me().as_str().to_owned();
-        let mut commands = vec![Command::new("HINCRBY").arg(members.clone()).arg(me).arg("1")];
-        if reads_members {
-            commands.push(Command::new("HGETALL").arg(members));
+        let mut commands = vec![Command::new("HINCRBY").arg(members.clone()).arg(me.clone()).arg("1")];
+        if let Some(limits) = limits {
+            commands.push(Command::new("HSET").arg(limits_key.clone()).arg(me).arg(agreed_limits::encode(limits)));
+            commands.extend([members, limits_key].map(|key| Command::new("HGETALL").arg(key)));
         }
         let replies = self.mailbox.redis().run(commands).await?;
         // A replica that cannot increment its counter is not seen by the others, so what it reads does not count
@@ -105,14 +108,9 @@ impl LeaseChannel {
             Some(Reply::Integer(_)) => {}
             other => return Err(other.map_or(ConnectionError::Nonsense, Reply::fault)),
         }
-        let Some(Reply::Array(fields)) = replies.get(1) else { return Ok(None) };
-        let member = |field: &[Reply]| match field {
-            [Reply::Bytes(replica), Reply::Bytes(count)] => {
-                Some((ReplicaId::parse(replica)?, std::str::from_utf8(count).ok()?.parse().ok()?))
-            }
-            _ => None,
-        };
-        Ok(Some(fields.chunks(2).filter_map(member).collect()))
+        let [_, _, Reply::Array(counts), Reply::Array(limits)] = replies.as_slice() else { return Ok(None) };
+        let counts = fields(counts, |count| count.parse().ok());
+        Ok(Some(Heartbeats { counts, limits: fields(limits, agreed_limits::decode) }))
     }
 
     /// Removes the counters of replicas that are gone. Failures are ignored: the next reading shows the replicas
@@ -120,8 +118,26 @@ impl LeaseChannel {
     pub(in crate::quota) async fn remove_members(&self, replicas: Vec<ReplicaId>) {
         if !replicas.is_empty() {
             let names = replicas.iter().map(|replica| replica.as_str().to_owned());
-            let remove = Command::new("HDEL").arg(self.key("members")).args(names);
-            let _ = self.mailbox.redis().run(vec![remove]).await;
+            let remove = |key| Command::new("HDEL").arg(self.key(key)).args(names.clone());
+            let _ = self.mailbox.redis().run(vec![remove("members"), remove("limits")]).await;
         }
     }
+}
+
+/// What the heartbeats of all replicas say.
+#[derive(Debug)]
+pub(in crate::quota) struct Heartbeats {
+    pub(in crate::quota) counts: Vec<(ReplicaId, i64)>,
+    pub(in crate::quota) limits: Vec<(ReplicaId, Vec<QuotaLimit>)>,
+}
+
+/// The fields of a hash whose names are replicas, without those that cannot be read.
+fn fields<T>(reply: &[Reply], read: impl Fn(&str) -> Option<T>) -> Vec<(ReplicaId, T)> {
+    let field = |field: &[Reply]| match field {
+        [Reply::Bytes(replica), Reply::Bytes(value)] => {
+            Some((ReplicaId::parse(replica)?, read(std::str::from_utf8(value).ok()?)?))
+        }
+        _ => None,
+    };
+    reply.chunks(2).filter_map(field).collect()
 }

@@ -7,6 +7,7 @@ mod fingerprint;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::config::QuotaLimit;
 use crate::quota::limiter::MonotonicTime;
 use crate::replicas::ReplicaId;
 
@@ -31,6 +32,8 @@ struct Heartbeat {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
     heartbeats: BTreeMap<ReplicaId, Heartbeat>,
+    /// The limits that each was configured with, as far as known.
+    limits: BTreeMap<ReplicaId, Vec<QuotaLimit>>,
     /// When the counters were last read.
     read_at: MonotonicTime,
     /// Whether contact with Redis has lasted for long enough to have seen all others.
@@ -57,7 +60,19 @@ impl Members {
         self.read_at = now;
         // A replica that is missing from the reading stays: perhaps Redis has lost it, and it is alive.
         let silent = self.heartbeats.extract_if(.., |_, heartbeat| heartbeat.moved_at + MEMBER_REMOVAL_TIMEOUT <= now);
-        silent.map(|(replica, _)| replica).collect()
+        let gone: Vec<_> = silent.map(|(replica, _)| replica).collect();
+        self.limits.retain(|replica, _| !gone.contains(replica));
+        gone
+    }
+
+    /// Takes in the limits of replicas. Those of a replica that is missing stay.
+    pub(super) fn note_limits(&mut self, limits: Vec<(ReplicaId, Vec<QuotaLimit>)>) {
+        self.limits.extend(limits);
+    }
+
+    /// The limits of `replicas`, as far as known.
+    pub(super) fn limits_of(&self, replicas: &BTreeSet<ReplicaId>) -> impl Iterator<Item = &QuotaLimit> {
+        replicas.iter().filter_map(|replica| self.limits.get(replica)).flatten()
     }
 
     /// A replica has announced that it has started.

@@ -12,6 +12,7 @@
 //! - `exchange`: how an exchange with Redis is put together, and which event its reply means.
 //! - `partition`: what happens when Redis is lost, and the calls assumed afterwards; `outage`: the share of a replica.
 //! - `sync_interval`: the intervals of exchanges and heartbeats, and pulses.
+//! - `agreed_limits`: the lowest limits of all replicas, which hold while they have different ones.
 //! - `contact`: when Redis has answered; `members`: which replicas are alive; `call_log`: all calls that may count.
 //! - `sync`: the arguments and the reply of `sync.lua`, which runs an exchange in Redis.
 //! - `timing`: the durations that several files use.
@@ -58,6 +59,7 @@
 //! never acquire it.
 
 mod admission;
+mod agreed_limits;
 mod call_log;
 mod channel;
 mod contact;
@@ -77,7 +79,7 @@ mod timing;
 
 pub(super) use self::admission::Pass;
 pub(super) use self::call_log::CallName;
-pub(super) use self::channel::LeaseChannel;
+pub(super) use self::channel::{Heartbeats, LeaseChannel};
 pub(super) use self::shared_quota::{QuotaChange, SharedQuota};
 pub(super) use self::sync::ExchangeRequest;
 pub(super) use self::sync_interval::{PULSE_INTERVAL, SyncSchedule};

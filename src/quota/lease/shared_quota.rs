@@ -34,6 +34,9 @@ pub(in crate::quota) struct SharedQuota {
 #[derive(Clone, Debug)]
 pub(super) struct ReplicaSettings {
     pub(super) me: ReplicaId,
+    /// The limits that this replica was configured with.
+    pub(super) configured: Vec<QuotaLimit>,
+    /// Of each window the lowest limit that any living replica was configured with.
     pub(super) limits: Vec<QuotaLimit>,
     /// The number of replicas that one which has never seen all others takes to be alive, at least.
     pub(super) assumed_replicas: usize,
@@ -88,7 +91,7 @@ impl SharedQuota {
         previous: Vec<MonotonicTime>,
     ) -> Self {
         Self {
-            replica: ReplicaSettings { me, limits, assumed_replicas, longest_call },
+            replica: ReplicaSettings { me, configured: limits.clone(), limits, assumed_replicas, longest_call },
             state: LeaseState::Joining { outage: None },
             last_holder: None,
             contact: RedisContact::new(now),
@@ -113,6 +116,11 @@ impl SharedQuota {
     /// The limits that this replica must keep now.
     pub(in crate::quota) fn limits(&self) -> Vec<QuotaLimit> {
         self.state.partition().map_or(&self.replica.limits, |partition| &partition.shares).clone()
+    }
+
+    /// The limits of all replicas together: of each window the lowest.
+    pub(in crate::quota) fn whole_limits(&self) -> &[QuotaLimit] {
+        &self.replica.limits
     }
 
     /// The calls that count against these limits, without those in flight here: when each one counts, and the caller

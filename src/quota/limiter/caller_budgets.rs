@@ -43,7 +43,6 @@ pub(in crate::quota) struct CallerBudgets(HashMap<Arc<str>, Budget>);
 
 #[derive(Debug)]
 struct Budget {
-    limits: Vec<QuotaLimit>,
     mode: LimitMode,
     calls: Ledger,
 }
@@ -58,7 +57,7 @@ pub(in crate::quota) struct Payer {
 }
 
 impl CallerBudgets {
-    /// Sets the limits of all callers. The calls of a caller whose limits stay the same are kept.
+    /// Sets the limits of all callers. The calls of a caller that had limits before are kept.
     pub(in crate::quota) fn set(&mut self, callers: &[CallerConfig]) {
         let mut before = std::mem::take(&mut self.0);
         for CallerConfig { name, limits, .. } in callers {
@@ -66,9 +65,9 @@ impl CallerBudgets {
             if limits.is_empty() {
                 continue;
             }
-            let known = before.remove(name).filter(|budget| budget.limits == limits);
-            let calls = known.map_or_else(|| Ledger::new(limits.clone()), |budget| budget.calls);
-            self.0.insert(name.clone(), Budget { limits, mode, calls });
+            let mut calls = before.remove(name).map_or_else(|| Ledger::new(Vec::new()), |budget| budget.calls);
+            calls.set_limits(&limits);
+            self.0.insert(name.clone(), Budget { mode, calls });
         }
     }
 

@@ -107,14 +107,22 @@ impl Ledger {
     }
 
     /// Replaces the ended calls by `calls`, which are in ascending order and each with the caller that is charged for
-    /// it, and the budgets by whole `limits` if these differ. Returns whether they do.
+    /// it, and the limits: see [`Ledger::set_limits`].
     pub(in crate::quota) fn replace(&mut self, limits: &[QuotaLimit], calls: Vec<(MonotonicTime, Arc<str>)>) -> bool {
         self.ended = calls.into_iter().map(|(at, caller)| EndedCall { at, caller }).collect();
-        let has_new_limits = !self.budgets.iter().map(AdaptiveLimit::limit).eq(limits.iter().copied());
-        if has_new_limits {
-            self.budgets = limits.iter().copied().map(AdaptiveLimit::new).collect();
+        self.set_limits(limits)
+    }
+
+    /// Replaces the limits, and returns whether they differ. A limit that stays keeps its budget. The calls of a window
+    /// that is longer than all before are known only as far back as the longest one reached.
+    pub(in crate::quota) fn set_limits(&mut self, limits: &[QuotaLimit]) -> bool {
+        if self.budgets.iter().map(AdaptiveLimit::limit).eq(limits.iter().copied()) {
+            return false;
         }
-        has_new_limits
+        let known = std::mem::take(&mut self.budgets);
+        let budget = |limit: &QuotaLimit| known.iter().find(|budget| budget.limit() == *limit).cloned();
+        self.budgets = limits.iter().map(|limit| budget(limit).unwrap_or_else(|| AdaptiveLimit::new(*limit))).collect();
+        true
     }
 
     /// The earliest time, not before `now`, at which one more call may begin after `ahead` others have begun.

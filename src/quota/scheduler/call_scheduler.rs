@@ -1,6 +1,7 @@
 //! The scheduler of one account: its queue, its gates, and the permits that replicas lend each other.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +22,6 @@ use crate::sync::{Mutex, MutexGuard};
 #[derive(Debug)]
 pub struct CallScheduler {
     pub(super) account: Arc<str>,
-    /// As configured, in the order of the configuration.
-    pub(super) limits: Vec<QuotaLimit>,
     pub(super) queue_timeout: Duration,
     pub(super) clock: SchedulerClock,
     pub(super) state_file: Option<StateFile>,
@@ -30,6 +29,8 @@ pub struct CallScheduler {
     /// Held for bookkeeping only, never across an await. May be taken while `state` is held, not the other way round.
     pub(super) remote_permits: Mutex<RemotePermits>,
     pub(super) savings: Savings,
+    /// Whether a reload has not removed the account.
+    is_configured: AtomicBool,
     /// Held for arithmetic, and for the line in the state file; never across an await.
     pub(super) state: Mutex<State>,
 }
@@ -101,16 +102,16 @@ impl CallScheduler {
             ledger.restore((epoch_time + call.ahead).saturating_sub(call.age), &unknown_caller);
         }
         let (reserve, queue_timeout) = (quota.interactive_reserve, quota.queue_timeout);
-        let gates = Gates::new(ledger, &limits, max_concurrency, reserve, queue_timeout);
+        let gates = Gates::new(ledger, limits, max_concurrency, reserve, queue_timeout);
         Arc::new(Self {
             account: account.clone(),
-            limits,
             queue_timeout,
             clock,
             state_file: state_file.cloned(),
             lease_link: LeaseLink::default(),
             remote_permits: Mutex::default(),
             savings: Savings::default(),
+            is_configured: AtomicBool::new(true),
             state: Mutex::new(State {
                 queue: CallQueue::default(),
                 gates,
@@ -125,6 +126,33 @@ impl CallScheduler {
         let mut state = self.lock();
         state.budgets.set(callers);
         state.queue.wake_all();
+    }
+
+    /// Sets the limits, and the share that background calls leave free.
+    pub fn configure(&self, limits: &[QuotaLimit], interactive_reserve: f64) {
+        let mut state = self.lock();
+        if state.gates.limits != limits {
+            self.announce_limits();
+        }
+        state.gates.configure(limits.to_vec(), interactive_reserve);
+        state.queue.wake_all();
+    }
+
+    /// Whether a reload has not removed the account.
+    pub fn is_configured(&self) -> bool {
+        self.is_configured.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the account is configured. The limits of one that is not bind no other replica.
+    pub fn set_configured(&self, is_configured: bool) {
+        if self.is_configured.swap(is_configured, Ordering::Relaxed) != is_configured {
+            self.announce_limits();
+        }
+    }
+
+    fn announce_limits(&self) {
+        self.lease_link.limits_changed.store(true, Ordering::Relaxed);
+        self.lease_link.exchange_wanted.notify_one();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

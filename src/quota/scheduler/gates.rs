@@ -16,6 +16,8 @@ fn opens_at(time: MonotonicTime, now: MonotonicTime, is_certain: bool) -> Gate {
 /// State of the gates of one account.
 #[derive(Debug)]
 pub(super) struct Gates {
+    /// As configured, in the order of the configuration.
+    pub(super) limits: Vec<QuotaLimit>,
     max_concurrency: u32,
     /// Share of each limit and of the concurrency that background calls leave free, from 0 to 1.
     background_reserve: f64,
@@ -32,14 +34,31 @@ impl Gates {
     /// Gates of an account that has made the calls in `ledger`, which counts them against `limits`.
     pub(super) fn new(
         ledger: Ledger,
-        limits: &[QuotaLimit],
+        limits: Vec<QuotaLimit>,
         max_concurrency: u32,
         background_reserve: f64,
         queue_timeout: Duration,
     ) -> Self {
-        let pacers = Pacers::new(limits, background_reserve, queue_timeout);
+        let pacers = Pacers::new(&limits, background_reserve, queue_timeout);
         let (backoff, lease) = (Backoff::default(), LeaseGate::default());
-        Self { max_concurrency, background_reserve, queue_timeout, ledger, backoff, pacers, lease }
+        Self { limits, max_concurrency, background_reserve, queue_timeout, ledger, backoff, pacers, lease }
+    }
+
+    /// Sets what a reload may change. The calls that were made go on counting.
+    pub(super) fn configure(&mut self, limits: Vec<QuotaLimit>, background_reserve: f64) {
+        let has_new_reserve = self.background_reserve.to_bits() != background_reserve.to_bits();
+        self.background_reserve = background_reserve;
+        let in_use = match &mut self.lease.shared {
+            Some(shared) => {
+                shared.set_limits(limits.clone());
+                shared.limits()
+            }
+            None => limits.clone(),
+        };
+        self.limits = limits;
+        if self.ledger.set_limits(&in_use) || has_new_reserve {
+            self.pacers = Pacers::new(&in_use, background_reserve, self.queue_timeout);
+        }
     }
 
     /// Share of each limit and of the concurrency that calls of this priority leave free, from 0 to 1.

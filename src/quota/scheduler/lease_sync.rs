@@ -1,12 +1,14 @@
 //! Interface between a scheduler and the lease driver: what is due at Redis, and what follows from its answers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use super::call_scheduler::CallScheduler;
 use super::lease_gate::QuotaShare;
+use crate::config::QuotaLimit;
 use crate::quota::lease::{ExchangeRequest, LEASE_DURATION, LeaseChannel, QuotaChange, SharedQuota, SyncSchedule};
 use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
@@ -26,7 +28,7 @@ impl CallScheduler {
         let _ = self.lease_link.channel.set(channel.clone());
         let (mut state, now) = (self.lock(), self.clock.now());
         let past = state.gates.ledger.stamps().collect();
-        let shared = SharedQuota::new(me.clone(), self.limits.clone(), assumed, call_timeout, now, past);
+        let shared = SharedQuota::new(me.clone(), state.gates.limits.clone(), assumed, call_timeout, now, past);
         state.gates.lease.shared = Some(shared);
         self.lease_link.role.send_replace(Role::Unknown);
     }
@@ -67,6 +69,30 @@ impl CallScheduler {
         self.lease_link.exchange_wanted.notify_one();
     }
 
+    /// The limits that this replica is configured with, which the others are about to be told; none if it is not.
+    pub(in crate::quota) fn take_limits(&self) -> Vec<QuotaLimit> {
+        self.lease_link.limits_changed.store(false, Ordering::Relaxed);
+        if self.is_configured() { self.lock().gates.limits.clone() } else { Vec::new() }
+    }
+
+    /// Whether the limits of this replica have changed since [`CallScheduler::take_limits`].
+    pub(in crate::quota) fn has_new_limits(&self) -> bool {
+        self.lease_link.limits_changed.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next reading of the members due at once, because `joined` has started or has other limits now.
+    pub(in crate::quota) fn read_members_soon(&self, joined: &ReplicaId) {
+        if self.lease_link.channel().is_some_and(|channel| channel.mailbox().me() != joined) {
+            self.lease_link.members_wanted.store(true, Ordering::Relaxed);
+            self.exchange_soon();
+        }
+    }
+
+    /// Whether [`CallScheduler::read_members_soon`] was called since this was.
+    pub(in crate::quota) fn take_members_wanted(&self) -> bool {
+        self.lease_link.members_wanted.swap(false, Ordering::Relaxed)
+    }
+
     /// Begins an exchange, which must be answered or failed; `None` without other replicas.
     pub(in crate::quota) fn begin_exchange(&self) -> Option<ExchangeRequest> {
         let (mut state, now) = (self.lock(), self.clock.now());
@@ -86,7 +112,8 @@ impl CallScheduler {
             gates.reload_from_lease();
         }
         let shared = gates.lease.shared.as_ref()?;
-        let share = shared.divided_by().map(|replicas| QuotaShare::new(replicas, &self.limits, &shared.limits()));
+        let share =
+            shared.divided_by().map(|replicas| QuotaShare::new(replicas, shared.whole_limits(), &shared.limits()));
         let role = gates.lease.effective_role(now);
         let has_new_role =
             self.lease_link.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);

@@ -129,7 +129,7 @@ impl CallPermit {
         self.end(&mut state, now);
         state.gates.backoff.answered(now, self.began);
         if let Some(rate_limit) = rate_limit {
-            scheduler.apply_rate_limit(&mut state, now, self.began, rate_limit);
+            state.apply_rate_limit(now, self.began, rate_limit);
         }
         state.queue.wake_first();
     }
@@ -150,10 +150,10 @@ impl CallPermit {
         // less: the limit is reduced once, and is still there when the upstream accepts calls again.
         let is_first = state.gates.backoff.refused(now, self.began);
         let reduced = is_first.then(|| state.gates.ledger.refused(now, self.began, limit)).flatten();
-        let pause = state.gates.backoff.pause_after(&scheduler.limits, limit, retry_after);
+        let pause = state.gates.backoff.pause_after(&state.gates.limits, limit, retry_after);
         state.gates.backoff.close(now, self.began, pause);
         if let Some(rate_limit) = rate_limit {
-            scheduler.apply_rate_limit(&mut state, now, self.began, rate_limit);
+            state.apply_rate_limit(now, self.began, rate_limit);
         }
         // For some calls the timeout now ends before the pause, and they fail at once.
         state.queue.wake_all();
@@ -176,19 +176,14 @@ impl CallPermit {
     }
 }
 
-impl CallScheduler {
+impl State {
     /// Applies what the upstream says about a limit, which is more accurate than the ledger.
-    fn apply_rate_limit(
-        &self,
-        state: &mut State,
-        now: MonotonicTime,
-        began: MonotonicTime,
-        rate_limit: &RateLimitHeader,
-    ) {
-        state.gates.ledger.apply_rate_limit(now, rate_limit);
+    fn apply_rate_limit(&mut self, now: MonotonicTime, began: MonotonicTime, rate_limit: &RateLimitHeader) {
+        self.gates.ledger.apply_rate_limit(now, rate_limit);
         if let (0, Some(reset)) = (rate_limit.remaining, rate_limit.reset) {
             // A reset cannot lie further away than the longest window.
-            state.gates.backoff.close(now, began, reset.min(longest(&self.limits)));
+            let longest = longest(&self.gates.limits);
+            self.gates.backoff.close(now, began, reset.min(longest));
         }
     }
 }

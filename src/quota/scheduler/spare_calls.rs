@@ -32,9 +32,8 @@ impl CallScheduler {
         if !self.is_contended() {
             return Duration::ZERO;
         }
-        self.limits
-            .iter()
-            .min_by_key(|limit| limit.per)
-            .map_or(Duration::ZERO, |limit| limit.per / limit.requests.max(1))
+        let state = self.lock();
+        let limits = state.gates.limits.iter();
+        limits.min_by_key(|limit| limit.per).map_or(Duration::ZERO, |limit| limit.per / limit.requests.max(1))
     }
 }

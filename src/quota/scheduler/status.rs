@@ -79,7 +79,7 @@ impl CallScheduler {
         let (gates, ahead) = (&state.gates, state.queue.count(|rank| *rank < own));
         let free = gates.ledger.free_at(now, ahead, gates.reserve(own.priority)).max(gates.backoff.opens_at());
         // The calls ahead are paced by the shortest limit even where the ledger has room.
-        let interval = self.limits.iter().map(|limit| limit.per / limit.requests).min().unwrap_or_default();
+        let interval = gates.limits.iter().map(|limit| limit.per / limit.requests).min().unwrap_or_default();
         free.saturating_sub(now).max(interval.saturating_mul(ahead))
     }
 }

@@ -14,12 +14,16 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use self::buffered_writer::BufferedWriter;
 use self::json::JsonLayer;
 
 /// The writer of JSON lines, once it is in use.
 static WRITER: OnceLock<BufferedWriter> = OnceLock::new();
+
+/// The filter of the logger, once it is installed.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +40,8 @@ pub enum LogFormat {
 /// `level` is that of koregate's own events. Events of libraries are logged from the level `warn` on only, because
 /// their debug and trace events contain headers and bodies.
 pub fn init(level: LevelFilter, format: Option<LogFormat>) {
-    let filter = Targets::new().with_target("koregate", level).with_default(LevelFilter::WARN.min(level));
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let _ = FILTER.set(handle);
     let is_terminal = stderr().is_terminal();
     let layer = match format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json }) {
         // A person sees each line at once.
@@ -49,6 +54,18 @@ pub fn init(level: LevelFilter, format: Option<LogFormat>) {
         },
     };
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
+}
+
+fn filter(level: LevelFilter) -> Targets {
+    Targets::new().with_target("koregate", level).with_default(LevelFilter::WARN.min(level))
+}
+
+/// Changes the level of an installed logger; see [`init`].
+pub fn set_level(level: LevelFilter) {
+    if let Some(handle) = FILTER.get() {
+        // It fails only if the logger is gone, which lasts as long as the process.
+        let _ = handle.reload(filter(level));
+    }
 }
 
 /// Writes out all buffered lines. To be called before the process ends.

@@ -34,11 +34,13 @@ const COUNTERS: [(&str, &str); 27] = [
 ];
 
 #[rustfmt::skip]
-const GAUGES: [(&str, Option<Unit>, &str); 12] = [
+const GAUGES: [(&str, Option<Unit>, &str); 14] = [
     ("koregate_build_info", None, "1, with the version of koregate"),
     ("koregate_cache_bytes", Some(Unit::Bytes), "Bytes that the cache holds"),
     ("koregate_certificate_expiry_timestamp_seconds", None, "Unix time at which a certificate ends"),
     ("koregate_clock_wrong", None, "1 if this machine's clock differs from the upstream's by more than a minute"),
+    ("koregate_config_last_reload_timestamp_seconds", None, "Unix time since which the configuration is in force"),
+    ("koregate_config_reload_success", None, "1 if the last reload of the configuration succeeded, 0 if it failed"),
     ("koregate_disk_up", None, "1 if the disk tier reads and writes, 0 if not"),
     ("koregate_fleet_role", None, "1 for the role of this replica among those that share an account's quota"),
     ("koregate_quota_budget", None, "Calls of each rolling limit that the gateway uses"),

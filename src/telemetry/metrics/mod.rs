@@ -62,6 +62,7 @@ impl MetricsHandle {
         self.0.run_upkeep();
         let mut text = self.0.render();
         process::render(&mut text);
+        server::render_configuration(&mut text);
         text
     }
 }

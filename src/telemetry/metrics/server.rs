@@ -1,6 +1,12 @@
-//! Events of the server: its version, its connections and its certificates.
+//! Events of the server: its version, its configuration, its connections and its certificates.
+
+use std::fmt::Write as _;
+use std::sync::{PoisonError, RwLock};
 
 use metrics::{counter, gauge};
+
+/// The fingerprint of the configuration in force: a label, so that only the present one is in the metrics.
+static FINGERPRINT: RwLock<String> = RwLock::new(String::new());
 
 /// The version of this process.
 pub(super) fn build_info() {
@@ -19,4 +25,41 @@ pub fn connection_cut(limit: &'static str) {
 pub fn certificate_expiry(certificate: &'static str, ends_at: i64) {
     #[expect(clippy::cast_precision_loss, reason = "seconds until the year 9999 are far below 2^52")]
     gauge!("koregate_certificate_expiry_timestamp_seconds", "certificate" => certificate).set(ends_at as f64);
+}
+
+/// The configuration with this fingerprint is in force since that second of the epoch.
+pub fn config_in_force(fingerprint: &str, since: i64) {
+    fingerprint.clone_into(&mut FINGERPRINT.write().unwrap_or_else(PoisonError::into_inner));
+    gauge!("koregate_config_reload_success").set(1.0);
+    #[expect(clippy::cast_precision_loss, reason = "seconds until the year 9999 are far below 2^52")]
+    gauge!("koregate_config_last_reload_timestamp_seconds").set(since as f64);
+}
+
+/// A reload changed what is in force. `needs_restart` are the keys whose new values wait for the next start.
+pub fn config_reloaded(fingerprint: &str, needs_restart: &[&str]) {
+    tracing::info!(config = fingerprint, "the configuration was reloaded");
+    if !needs_restart.is_empty() {
+        let keys = needs_restart.join(", ");
+        tracing::warn!(keys, "the new values of these keys need a restart; the old ones stay in force");
+    }
+}
+
+/// A reload found faults, and changed nothing.
+pub fn config_reload_failed(faults: &str) {
+    gauge!("koregate_config_reload_success").set(0.0);
+    let faults = faults.replace('\n', "; ");
+    tracing::error!(faults, "the configuration cannot be reloaded; what was in force before stays in force");
+}
+
+/// Adds the fingerprint of the configuration in force.
+pub(super) fn render_configuration(text: &mut String) {
+    const NAME: &str = "koregate_config_info";
+    let fingerprint = FINGERPRINT.read().unwrap_or_else(PoisonError::into_inner);
+    if !fingerprint.is_empty() {
+        let _ = write!(
+            text,
+            "# HELP {NAME} 1, with the hash of the configuration in force, without secrets\n# TYPE {NAME} gauge\n\
+             {NAME}{{hash=\"{fingerprint}\"}} 1\n\n"
+        );
+    }
 }

@@ -9,19 +9,21 @@ const STAGES: [&str; 11] =
     ["edge", "api", "jobs", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// Modules that each stage except `window` may name.
-const SHARED_MODULES: [&str; 10] =
-    ["config", "clock", "network", "blocking", "sync", "telemetry", "mapped_bytes", "units", "hex", "writable"];
+const SHARED_MODULES: [&str; 11] =
+    ["config", "live", "clock", "network", "blocking", "sync", "telemetry", "mapped_bytes", "units", "hex", "writable"];
 /// Stages that share state with other replicas, and may name Redis and the messages.
 const REPLICATED: [&str; 3] = ["jobs", "cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 20] = [
+const OTHERS: [(&str, &[&str]); 21] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
     // What a simulation replaces.
     ("network", &[]),
     ("environment", &["clock", "network", "replicas"]),
+    // Values that a reload replaces.
+    ("live", &[]),
     // Locks, flags and tasks that a test can schedule.
     ("sync", &[]),
     // Work that would hold up other tasks.
@@ -37,15 +39,21 @@ const OTHERS: [(&str, &[&str]); 20] = [
     ("hex", &[]),
     // Problem documents, for those that answer requests.
     ("problem", &[]),
-    ("config", &["window", "units", "hex"]),
+    ("config", &["live", "window", "units", "hex"]),
     // Knows nothing of the data that it transfers.
     ("redis_client", &["config", "clock", "network", "telemetry", "hex"]),
     // The messages between replicas, with the values that travel with a request; knows no stage.
     ("replicas", &["redis_client", "request", "window", "config", "clock", "telemetry", "hex"]),
     // Builds the stages.
     ("stack", &["stages", "environment", "replicas", "redis_client", "config", "clock", "telemetry"]),
-    ("admin", &["stack", "stages", "problem", "replicas", "redis_client", "config", "clock", "telemetry", "units"]),
-    ("server", &["admin", "stack", "stages", "problem", "config", "clock", "telemetry", "mapped_bytes"]),
+    (
+        "admin",
+        &["stack", "stages", "problem", "live", "replicas", "redis_client", "config", "clock", "telemetry", "units"],
+    ),
+    (
+        "server",
+        &["admin", "stack", "stages", "environment", "problem", "live", "config", "clock", "telemetry", "mapped_bytes"],
+    ),
     (
         "cli",
         &[
@@ -68,8 +76,8 @@ const OTHERS: [(&str, &[&str]); 20] = [
 /// Crates that only one file may name, so that they can be replaced there.
 const CONTAINED: [&str; 3] = ["moka", "redis", "governor"];
 /// Files that may name the whole configuration.
-const CONFIG_READERS: [&str; 7] =
-    ["config/", "cli/", "admin/", "server/mod.rs", "server/preflight.rs", "stack.rs", "stack/"];
+const CONFIG_READERS: [&str; 8] =
+    ["config/", "cli/", "admin/", "server/mod.rs", "server/preflight.rs", "server/reload/", "stack.rs", "stack/"];
 /// Paths of the standard library that a pure module may not name.
 const IMPURE: [&str; 7] = ["net", "fs", "io", "env", "process", "thread", "time::Instant"];
 /// Sources of the time of day.

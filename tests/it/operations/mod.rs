@@ -1,8 +1,9 @@
-//! Operation of the gateway process: start, shutdown, access log, metric descriptions and labels.
+//! Operation of the gateway process: start, reload, shutdown, access log, metric descriptions and labels.
 
 mod access_log;
 mod cordon;
 mod metric_descriptions;
 mod metric_labels;
+mod reload;
 mod serve;
 mod shutdown;

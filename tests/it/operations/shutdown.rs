@@ -58,15 +58,3 @@ async fn drain_timeout_ends_unfinished_response() {
     assert_eq!(code, Some(0), "{output}");
     assert!(pending.await.unwrap().is_err(), "the connection is aborted");
 }
-
-#[tokio::test]
-async fn sighup_is_ignored() {
-    let (simulator, control) = start_dated_simulator(exact_profile(250, 4)).await;
-    let mut gateway = GatewayProcess::start(&environment(&simulator.base_url())).await;
-    for _ in 0..2 {
-        gateway.process.hang_up();
-        gateway.process.wait_for_line(|line| line.contains("SIGHUP is ignored").then_some(())).await;
-    }
-    gateway.get(SETTLED_DAY).await.assert_complete(&settled_day_items(&control), "after SIGHUP");
-    assert_eq!(gateway.stop().await.0, Some(0));
-}

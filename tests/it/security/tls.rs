@@ -1,15 +1,18 @@
 //! TLS of the data plane and towards the upstream.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1::SendRequest;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::support::{
     CertificateAuthority, RecordingProxy, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, exact_profile,
@@ -81,6 +84,67 @@ async fn client_certificate_stands_for_its_caller() {
     assert_eq!(with("qa.internal").await.unwrap(), (401, 0));
 }
 
+/// A connection on which requests are sent one after the other.
+async fn connect(addr: SocketAddr, tls: ClientConfig) -> anyhow::Result<(SendRequest<Empty<Bytes>>, Vec<u8>)> {
+    let stream = TcpStream::connect(addr).await?;
+    let stream = TlsConnector::from(Arc::new(tls)).connect("localhost".try_into()?, stream).await?;
+    let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok((sender, certificate))
+}
+
+async fn status(sender: &mut SendRequest<Empty<Bytes>>) -> anyhow::Result<u16> {
+    sender.ready().await?;
+    let response =
+        sender.send_request(Request::get("/nothing").header("host", "localhost").body(Empty::new())?).await?;
+    let status = response.status().as_u16();
+    response.into_body().collect().await?;
+    Ok(status)
+}
+
+#[tokio::test]
+async fn renewed_certificate_is_served_to_the_next_handshake() {
+    let authority = CertificateAuthority::new();
+    let settings = authority.sign("localhost").listener_settings(None);
+    let harness = TestHarness::start(exact_profile(150, 4), &settings).await;
+    let addr = harness.gateway.addr();
+    // One configuration, so that its sessions could be resumed.
+    let client = authority.client_config(None);
+    let (mut open, before) = connect(addr, client.clone()).await.unwrap();
+    assert_eq!(status(&mut open).await.unwrap(), 404);
+    authority.sign("localhost");
+    assert!(harness.reload(&settings).await);
+    let (mut renewed, after) = connect(addr, client.clone()).await.unwrap();
+    assert_ne!(before, after);
+    assert_eq!([status(&mut renewed).await.unwrap(), status(&mut open).await.unwrap()], [404, 404]);
+    // A key that does not fit changes nothing.
+    std::fs::write(authority.sign("localhost").key, "no key").unwrap();
+    assert!(!harness.reload(&settings).await);
+    assert_eq!(connect(addr, client).await.unwrap().1, after);
+}
+
+#[tokio::test]
+async fn removed_client_authority_ends_resumption() {
+    let (authority, removed, kept) =
+        (CertificateAuthority::new(), CertificateAuthority::new(), CertificateAuthority::new());
+    let server = authority.sign("localhost");
+    let settings = server.listener_settings(Some(&removed.file()));
+    let harness = TestHarness::start(exact_profile(150, 4), &settings).await;
+    let addr = harness.gateway.addr();
+    let client = authority.client_config(Some(&removed.sign("bi-etl")));
+    let (mut sender, _) = connect(addr, client.clone()).await.unwrap();
+    assert_eq!(status(&mut sender).await.unwrap(), 404);
+    assert!(harness.reload(&server.listener_settings(Some(&kept.file()))).await);
+    let resumed = match connect(addr, client).await {
+        Ok((mut sender, _)) => status(&mut sender).await,
+        Err(error) => Err(error),
+    };
+    assert!(resumed.is_err(), "{resumed:?}");
+    let (mut sender, _) = connect(addr, authority.client_config(Some(&kept.sign("bi-etl")))).await.unwrap();
+    assert_eq!(status(&mut sender).await.unwrap(), 404);
+}
+
 #[tokio::test]
 async fn token_is_sent_to_verified_upstream_only() {
     let authority = CertificateAuthority::new();
@@ -116,4 +180,17 @@ async fn silent_tls_connection_does_not_delay_drain() {
     assert_eq!(get(harness.gateway.addr(), authority.client_config(None)).await.unwrap(), (200, 150));
     assert!(harness.gateway.server.drain().await, "the drain timed out");
     drop(silent);
+}
+
+#[tokio::test]
+async fn reloaded_authority_of_the_upstream_is_trusted() {
+    let authority = CertificateAuthority::new();
+    let trusting = Settings::default().section("upstream", &format!("ca_file = '{}'", authority.file().display()));
+    let harness = TestHarness::start_exact(150, 4).await;
+    let proxy = RecordingProxy::start(harness.upstream_addr(), Some(authority.sign("localhost").acceptor())).await;
+    let gateway = harness.add_replica_behind(&proxy, &Settings::default()).await;
+    assert_eq!(gateway.get(SETTLED_DAY).await.status, 502);
+    // The base URL is another one there, which needs a restart.
+    assert!(harness.reload_replica(&gateway, &trusting).await);
+    gateway.get(SETTLED_DAY).await.assert_complete(&harness.settled_day(), "after the reload");
 }

@@ -98,7 +98,7 @@ impl GatewayClient {
     }
 
     /// The call scheduler of [`ACCOUNT`].
-    pub(crate) fn scheduler(&self) -> &Arc<CallScheduler> {
+    pub(crate) fn scheduler(&self) -> Arc<CallScheduler> {
         self.server.stack().handles.quotas.scheduler(ACCOUNT).unwrap()
     }
 
@@ -157,6 +157,16 @@ impl TestHarness {
     /// The same with default settings and exactly `items_per_day` items on each of `days` days.
     pub(crate) async fn start_exact(items_per_day: u32, days: u32) -> Self {
         Self::start(exact_profile(items_per_day, days), &Settings::default()).await
+    }
+
+    /// Reloads the gateway with `settings`. Returns whether they are in force.
+    pub(crate) async fn reload(&self, settings: &Settings) -> bool {
+        self.reload_replica(&self.gateway, settings).await
+    }
+
+    /// Reloads a gateway in front of the same simulator.
+    pub(crate) async fn reload_replica(&self, gateway: &GatewayClient, settings: &Settings) -> bool {
+        gateway.server.reload(settings.try_load(&self.base_url, &self.control.profile())).await
     }
 
     /// Starts one more gateway in front of the same simulator.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use koregate::config::Config;
+use koregate::config::{Config, ConfigError};
 
 use super::Profile;
 
@@ -103,11 +103,16 @@ impl Settings {
 
     /// Reads the same as the product does.
     pub(crate) fn load(&self, base_url: &str, profile: &Profile) -> Config {
+        self.try_load(base_url, profile).unwrap_or_else(|error| panic!("{error}\n{self:?}"))
+    }
+
+    /// The same, perhaps with faults.
+    pub(crate) fn try_load(&self, base_url: &str, profile: &Profile) -> Result<Config, ConfigError> {
         let (text, environment) = self.render(base_url, profile);
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("koregate.toml");
         std::fs::write(&file, &text).unwrap();
-        Config::load(Some(&file), environment).unwrap_or_else(|error| panic!("{error}\n{text}"))
+        Config::load(Some(&file), environment)
     }
 }
 

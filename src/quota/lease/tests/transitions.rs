@@ -322,3 +322,42 @@ fn lease_is_acquired_only_after_the_required_contact() {
         }
     }
 }
+
+#[test]
+fn leader_keeps_the_lowest_limit_of_living_replicas() {
+    let limit = |requests| QuotaLimit { requests, ..LIMIT };
+    let mut leader = Scripted::in_state(Leading);
+    let beat = |leader: &mut Scripted, count, limits: &[QuotaLimit]| {
+        leader.now += Duration::from_millis(100);
+        leader.quota.note_heartbeats(leader.now, vec![(replica(2), count)]);
+        leader.quota.note_limits(vec![(replica(2), limits.to_vec())])
+    };
+    for count in [1, 2] {
+        beat(&mut leader, count, &[limit(10)]);
+    }
+    assert_eq!(leader.quota.limits(), [limit(10)], "the other replica was reloaded first");
+    leader.quota.set_limits(vec![limit(40)]);
+    assert_eq!(leader.quota.limits(), [limit(10)], "and this one is not before the other");
+    let change = beat(&mut leader, 3, &[limit(40)]);
+    assert!(change.ledger && change.queue);
+    assert_eq!(leader.quota.limits(), [limit(40)], "now all agree");
+    assert_eq!(leader.quota.begin_exchange(leader.now).limits, [limit(40)]);
+    assert!(!beat(&mut leader, 4, &[limit(40)]).ledger);
+
+    beat(&mut leader, 5, &[limit(5)]);
+    assert_eq!(leader.quota.limits(), [limit(5)]);
+    // The other replica is gone.
+    leader.now += Duration::from_secs(30);
+    leader.quota.note_heartbeats(leader.now, vec![(replica(2), 5)]);
+    leader.quota.note_limits(Vec::new());
+    assert_eq!(leader.quota.limits(), [limit(40)]);
+}
+
+#[test]
+fn share_of_a_partition_is_that_of_the_lowest_limit() {
+    let mut scripted = Scripted::in_state(Partitioned);
+    let before = scripted.quota.limits();
+    scripted.quota.set_limits(vec![QuotaLimit { requests: LIMIT.requests / 2, ..LIMIT }]);
+    let after = scripted.quota.limits();
+    assert_eq!(after[0].requests, before[0].requests / 2);
+}

@@ -352,3 +352,33 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// Against a ledger that had the new limits from the start.
+    #[test]
+    fn ledger_with_other_limits_counts_the_calls_from_before(
+        before in 1u32..6, after in 1u32..6, ends in prop::collection::vec(0u64..90, 0..8), now in 90u64..200,
+    ) {
+        let mut ends = ends;
+        ends.sort_unstable();
+        let mut changed = ledger_with(vec![limit(before, 60), limit(20, 100)], &ends);
+        prop_assert_eq!(changed.set_limits(&[limit(after, 60), limit(20, 100)]), before != after);
+        let fresh = ledger_with(vec![limit(after, 60), limit(20, 100)], &ends);
+        prop_assert_eq!(changed.free_at(seconds(now), 0, 0.0), fresh.free_at(seconds(now), 0, 0.0));
+        let usage = |ledger: &Ledger| ledger.limit_usage(seconds(now)).collect::<Vec<_>>();
+        prop_assert_eq!(usage(&changed), usage(&fresh));
+    }
+}
+
+#[test]
+fn limit_that_stays_keeps_its_reduced_budget() {
+    let mut ledger = ledger_with(vec![limit(10, 60), limit(100, 3600)], &[0, 1, 2, 3]);
+    ledger.refused(seconds(4), seconds(3), SpentLimit::Minute);
+    let budget = |ledger: &Ledger| ledger.limit_usage(seconds(4)).next().map(|usage| usage.budget);
+    let reduced = budget(&ledger);
+    assert!(reduced < Some(10));
+    ledger.set_limits(&[limit(10, 60), limit(50, 3600)]);
+    assert_eq!(budget(&ledger), reduced);
+    ledger.set_limits(&[limit(20, 60)]);
+    assert_eq!(budget(&ledger), Some(20));
+}

@@ -1,6 +1,7 @@
 mod callers;
 #[cfg(feature = "interleavings")]
 mod interleavings;
+mod reload;
 mod shared;
 
 use std::sync::Arc;

@@ -8,8 +8,8 @@ async fn quota_share_without_redis_counts_one_more_replica() {
     let scheduler = scheduler(&[(60, 60), (1800, 3600)], 30);
     let (now, me) = (scheduler.clock.now(), ReplicaId::parse(b"0000000000000001").unwrap());
     let call_timeout = Duration::from_secs(30);
-    scheduler.lock().gates.lease.shared =
-        Some(SharedQuota::new(me, scheduler.limits.clone(), 8, call_timeout, now, Vec::new()));
+    let limits = scheduler.lock().gates.limits.clone();
+    scheduler.lock().gates.lease.shared = Some(SharedQuota::new(me, limits, 8, call_timeout, now, Vec::new()));
     assert_eq!(scheduler.quota_share(), None);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let exchange = scheduler.begin_exchange().unwrap();

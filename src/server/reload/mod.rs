@@ -1,0 +1,82 @@
+//! Reload of the configuration of a running gateway: all of it, or nothing. ADR 53 has the design.
+//!
+//! - this file replaces the configuration in force by another one,
+//! - `reloader` reads the configuration again, on SIGHUP and when a file has changed,
+//! - `file_watch` finds out whether a file has changed.
+
+mod file_watch;
+mod reloader;
+
+use tokio_rustls::TlsAcceptor;
+
+use super::{Gateway, preflight, tls};
+use crate::admin::ReloadRequests;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, ReloadPlan};
+use crate::environment::Environment;
+use crate::stack::PreparedReload;
+
+pub use self::reloader::{Reloader, WATCH_INTERVAL};
+
+/// All that a reload needs and that can fail.
+struct Prepared {
+    plan: ReloadPlan,
+    stack: PreparedReload,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Prepared {
+    /// Checks `new` as at the start, and reads the files that it names.
+    fn new(in_force: &Config, new: Config, clock: &Clock) -> anyhow::Result<Self> {
+        preflight(&new, clock)?;
+        let plan = in_force.plan_reload(new)?;
+        let stack = PreparedReload::new(&plan.config, &Environment::from(clock.clone()))?;
+        let tls = plan.config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        Ok(Self { plan, stack, tls })
+    }
+}
+
+impl Gateway {
+    /// Replaces the configuration in force by `new`, for all requests and handshakes that come from now on. If `new` is
+    /// faulty, nothing changes. Log, metrics and the status say what became of it. Returns whether it is in force.
+    pub async fn reload(&self, new: Result<Config, ConfigError>) -> bool {
+        // One reload after the other.
+        let mut in_force = self.config.lock().await;
+        let prepared = match new {
+            Ok(new) => {
+                let (before, clock) = (in_force.clone(), self.clock.clone());
+                // Files are read, perhaps from a network.
+                let prepared = tokio::task::spawn_blocking(move || Prepared::new(&before, new, &clock));
+                prepared.await.map_err(anyhow::Error::from).flatten()
+            }
+            Err(faults) => Err(faults.into()),
+        };
+        let Prepared { plan: ReloadPlan { config, needs_restart }, stack, tls } = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.admin.note_failed_reload(&format!("{error:#}"));
+                return false;
+            }
+        };
+        self.stack.reload(&config, &stack);
+        if let (Some(live), Some(acceptor)) = (&self.tls, tls) {
+            live.replace(acceptor);
+        }
+        if let Some(tls) = config.server.tls.clone() {
+            tokio::task::spawn_blocking(move || tls::report_expiry(&tls));
+        }
+        self.admin.reload(&config, needs_restart);
+        *in_force = config;
+        true
+    }
+
+    /// The requests of operators for a reload, which the caller of this function must carry out.
+    pub fn accept_reload_requests(&self) -> ReloadRequests {
+        self.admin.accept_reload_requests()
+    }
+
+    /// The configuration in force.
+    pub async fn config(&self) -> Config {
+        self.config.lock().await.clone()
+    }
+}
