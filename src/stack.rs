@@ -48,7 +48,10 @@ impl Stack {
 
         let service = ServiceBuilder::new()
             // Authenticates the caller, applies its limit, and turns every failure into a response.
-            .layer(EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, drain_timeout, clock))
+            .layer(
+                EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, drain_timeout, clock)
+                    .observed(&handles.tracer, &handles.audit),
+            )
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
             .layer(
                 ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock)

@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 86] = [
+pub(super) const ALL_KEYS: [&str; 95] = [
     "server",
     "listen",
     "admin_listen",
@@ -35,6 +35,7 @@ pub(super) const ALL_KEYS: [&str; 86] = [
     "ca_file",
     "proxy",
     "credentials",
+    "send_traceparent",
     "accounts",
     "account_id",
     "client_id",
@@ -83,6 +84,14 @@ pub(super) const ALL_KEYS: [&str; 86] = [
     "replicas",
     "encryption_key",
     "previous_encryption_key",
+    "log",
+    "audit",
+    "traces",
+    "endpoint",
+    "protocol",
+    "service_name",
+    "sample_ratio",
+    "headers",
     "callers",
     "name",
     "api_key_sha256",

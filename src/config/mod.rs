@@ -7,6 +7,7 @@
 //!   (see `units`),
 //! - `validate`, `accounts` and `callers` define the keys, their defaults, and the checks between keys,
 //! - `callers::cache_control` is what callers may demand of cached data,
+//! - `traces` reads where spans are exported to, `log` the audit log,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` parses URLs, also of Redis and of proxies,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
@@ -21,6 +22,7 @@ mod error;
 pub(crate) mod fuzz;
 mod keys;
 mod load;
+mod log;
 mod parse;
 mod render;
 mod schema;
@@ -29,6 +31,7 @@ mod series_settings;
 mod table_reader;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod url;
 mod validate;
 mod value_tree;
@@ -45,7 +48,9 @@ pub use self::callers::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::callers::types::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::{ConfigError, FaultyKey, KeyFault, KeyOrigins};
 pub use self::load::process_environment;
+pub use self::log::{AuditTarget, LogConfig};
 pub use self::series_settings::{SeriesSettings, WindowSettings};
+pub use self::traces::{TraceCollector, TraceProtocol, TraceSampling, TracesConfig};
 pub use self::url::redis::{RedisKind, RedisUrl};
 
 pub use crate::window::{FreshnessTier, UpperBound};
@@ -69,6 +74,10 @@ pub struct Config {
     pub cache: CacheConfig,
     /// Requests that are answered later.
     pub jobs: JobsConfig,
+    /// The audit log.
+    pub log: LogConfig,
+    /// The export of spans.
+    pub traces: TracesConfig,
     /// The callers; empty only if `server.listen` is on loopback.
     pub callers: Vec<CallerConfig>,
     /// Where the keys were written.
@@ -147,6 +156,8 @@ pub struct UpstreamConfig {
     pub ca_file: Option<PathBuf>,
     /// The proxy through which calls go; `None` calls directly, whatever the environment says.
     pub proxy: Option<ProxyConfig>,
+    /// Whether calls carry the `traceparent` and `tracestate` of the request that they are made for.
+    pub send_traceparent: bool,
 }
 
 /// `upstream.proxy`

@@ -1,6 +1,7 @@
 //! Authentication: finds the caller of a request by its API key or its client certificate, and applies the caller's
 //! limits on requests.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::rate_limit::CallerRateLimit;
 use crate::api::Caller;
 use crate::config;
 use crate::config::{LimitMode, PriorityClass};
+use crate::hex;
 use crate::request::{Priority, RateLimitStatus};
 use crate::telemetry;
 use crate::window::{Bound, Timestamp};
@@ -49,9 +51,29 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct AuthenticatedCaller {
     pub(super) caller: Caller,
+    pub(super) credential: Credential,
     pub(super) limit_status: RateLimitStatus,
     /// Held until the answer has ended; `None` without a limit, or if the request is refused.
     pub(super) _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// How a caller has proved who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Credential {
+    /// An API key, by the first bytes of its SHA-256.
+    Key([u8; 4]),
+    /// The name in its certificate.
+    Certificate(Arc<str>),
+}
+
+impl fmt::Display for Credential {
+    /// A key as `koregate check` prints its digest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(digest) => write!(f, "sha256:{}", hex::encode(digest)),
+            Self::Certificate(name) => f.write_str(name),
+        }
+    }
 }
 
 impl Callers {
@@ -92,30 +114,33 @@ impl Callers {
             (None, Some(certificate)) => self.find_by_certificate(certificate),
             (None, None) => None,
         };
-        let Some(known) = known else { return (None, Err(EdgeError::UnknownCaller)) };
+        let Some((known, credential)) = known else { return (None, Err(EdgeError::UnknownCaller)) };
         let (limit_status, admitted) = known.admit(now);
         let (slot, admitted) = match admitted {
             Ok(slot) => (slot, Ok(())),
             Err(error) => (None, Err(error)),
         };
-        (Some(AuthenticatedCaller { caller: known.caller.clone(), limit_status, _slot: slot }), admitted)
+        (Some(AuthenticatedCaller { caller: known.caller.clone(), credential, limit_status, _slot: slot }), admitted)
     }
 
     /// The caller that has this key.
-    fn find(&self, key: &[u8]) -> Option<&Known> {
+    fn find(&self, key: &[u8]) -> Option<(&Known, Credential)> {
         let hash = digest(&SHA256, key);
         // Every key is compared, in constant time, so that the time taken reveals nothing about any key. A search that
         // stops at the first match would skip some; hence a fold, and `|` instead of `||`.
         let same = |known: &[u8; 32]| verify_slices_are_equal(known, hash.as_ref()).is_ok();
         let owns = |known: &Known| known.api_key_sha256.iter().fold(false, |found, key| found | same(key));
-        self.0.iter().fold(None, |found, known| if owns(known) { Some(known) } else { found })
+        let found = self.0.iter().fold(None, |found, known| if owns(known) { Some(known) } else { found });
+        let start = hash.as_ref().first_chunk().copied().unwrap_or_default();
+        found.map(|known| (known, Credential::Key(start)))
     }
 
     /// The caller that one of the certificate's names stands for; `None` if its names are those of several callers.
-    fn find_by_certificate(&self, PeerCertificate { names }: &PeerCertificate) -> Option<&Known> {
+    fn find_by_certificate(&self, PeerCertificate { names }: &PeerCertificate) -> Option<(&Known, Credential)> {
         let is_named = |known: &&Known| known.certificate_san.as_ref().is_some_and(|san| names.contains(san));
         let mut found = self.0.iter().filter(is_named);
-        found.next().filter(|_| found.next().is_none())
+        let known = found.next().filter(|_| found.next().is_none())?;
+        Some((known, Credential::Certificate(known.certificate_san.clone()?)))
     }
 }
 

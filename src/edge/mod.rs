@@ -6,13 +6,13 @@ mod body;
 mod cache_status;
 mod hosts;
 mod logged_head;
+mod observers;
 mod openapi;
 mod problem;
 mod rate_limit;
 mod rate_limit_headers;
 mod request_id;
 mod response_future;
-mod trace_context;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -30,10 +30,13 @@ use tower::{Layer, Service};
 use self::access::AccessRecord;
 use self::auth::AuthenticatedCaller;
 use self::logged_head::LoggedHead;
+use self::observers::Observers;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
+use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::problem::{is_page_path, page};
+use crate::traces::{TraceParent, Tracer};
 
 pub use self::access::DrainTimeout;
 pub use self::auth::{Callers, PeerCertificate, bearer_token};
@@ -46,13 +49,12 @@ pub use self::response_future::ResponseFuture;
 #[derive(Clone, Debug)]
 pub struct EdgeLayer(Arc<Edge>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Edge {
     callers: Callers,
     hosts: AllowedHosts,
     request_slots: Arc<Semaphore>,
-    clock: Clock,
-    drain_timeout: DrainTimeout,
+    observers: Arc<Observers>,
 }
 
 impl EdgeLayer {
@@ -73,9 +75,17 @@ impl EdgeLayer {
             callers,
             hosts,
             request_slots: Arc::new(Semaphore::new(max_requests)),
-            clock,
-            drain_timeout,
+            observers: Arc::new(Observers { clock, drain_timeout, ..Observers::default() }),
         }))
+    }
+
+    /// The same stage, which begins a span for each request, and writes the audit log.
+    #[must_use]
+    pub fn observed(self, tracer: &Tracer, audit: &AuditLog) -> Self {
+        let Observers { clock, drain_timeout, .. } = &*self.0.observers;
+        let (clock, drain_timeout) = (clock.clone(), drain_timeout.clone());
+        let observers = Observers { tracer: tracer.clone(), audit: audit.clone(), clock, drain_timeout };
+        Self(Arc::new(Edge { observers: observers.into(), ..Edge::clone(&self.0) }))
     }
 }
 
@@ -119,20 +129,24 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Self { edge, below, peer } = self;
         let arrived_at = Instant::now();
-        let id = RequestId::of(request.headers(), || edge.clock.now());
-        let trace_id = trace_context::trace_id(request.headers());
+        let id = RequestId::of(request.headers(), || edge.observers.clock.now());
+        let trace = edge.observers.begin(&request);
+        let mut own_trace = None;
+        let trace_id = observers::trace_id(TraceParent::of(request.headers()), &mut own_trace, &trace);
         let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
         let facts = LoggedHead::of(&request, *peer);
+        let audited = edge.observers.audited(&id, trace_id);
+        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.observers.clone());
+        (record.trace, record.audited) = (trace.clone(), audited);
         let checked = edge.hosts.check(&request);
         let head_only = *request.method() == Method::HEAD;
         if checked.is_ok() && is_public(request.uri().path()) {
-            let record = AccessRecord::new(arrived_at, id, span, facts, edge.drain_timeout.clone());
             return ResponseFuture::ready(record, head_only, public_document(&request));
         }
         let (authenticated, admitted) = match checked {
             Ok(()) => {
                 let certificate = request.extensions().get::<PeerCertificate>();
-                edge.callers.admit(request.headers(), certificate, edge.clock.now())
+                edge.callers.admit(request.headers(), certificate, edge.observers.clock.now())
             }
             Err(error) => (None, Err(error.into())),
         };
@@ -140,8 +154,10 @@ where
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*limit_status);
         }
-        request.extensions_mut().insert(facts.waited.clone());
-        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.drain_timeout.clone());
+        request.extensions_mut().insert(record.waited().clone());
+        if trace.is_some() {
+            request.extensions_mut().insert(trace);
+        }
         record.authenticated = authenticated;
         if let Err(error) = admitted {
             return ResponseFuture::ready(record, head_only, Err(error));

@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::network::Network;
 use crate::telemetry;
+use crate::traces::{Span, SpanKind};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters that are not percent-encoded in a path segment (RFC 3986, 3.3, without the sub-delimiters).
@@ -48,6 +49,7 @@ pub struct Client {
     authority: Authority,
     timeout: Duration,
     clock: Clock,
+    send_traceparent: bool,
 }
 
 impl Client {
@@ -74,12 +76,13 @@ impl Client {
             // Read bytes are copied at once into the body's own memory.
             .http1_max_buf_size(64 << 10)
             .build(connector);
-        Ok(Self { http, scheme, authority, timeout: config.timeout, clock: clock.clone() })
+        let (timeout, clock, send_traceparent) = (config.timeout, clock.clone(), config.send_traceparent);
+        Ok(Self { http, scheme, authority, timeout, clock, send_traceparent })
     }
 
     fn request(
         &self,
-        RawRequest { series, bounds, offset, limit, auth }: RawRequest,
+        RawRequest { series, bounds, offset, limit, auth, span }: RawRequest,
     ) -> Result<Request<Full<Bytes>>, http::Error> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("from", &super::Bound::Second(bounds.from).to_string());
@@ -100,7 +103,7 @@ impl Client {
             .path_and_query(path)
             .build()?;
         let body = series.filter.body();
-        Request::builder()
+        let mut request = Request::builder()
             // Kore documents GET for complete data and POST for filtered data.
             .method(if body.is_some() { Method::POST } else { Method::GET })
             .uri(uri)
@@ -109,12 +112,28 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("koregate/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(body.unwrap_or_default()))
+            .body(Full::new(body.unwrap_or_default()))?;
+        if let Some(context) = span.context() {
+            context.set_headers(request.headers_mut());
+        }
+        Ok(request)
     }
 
-    async fn fetch(self, request: AuthorizedRequest) -> Result<Page, UpstreamError> {
+    /// The span of a call.
+    fn page_span(&self, page: &PageRequest) -> Span {
+        let span = page.waiters.span().child(SpanKind::Client, "page");
+        span.set("server.address", self.authority.host());
+        span.set("koregate.offset", page.offset);
+        span.set("koregate.limit", page.limit);
+        span
+    }
+
+    async fn fetch(self, request: AuthorizedRequest, span: Span) -> Result<Page, UpstreamError> {
         let AuthorizedRequest { page: PageRequest { series, bounds, offset, limit, .. }, auth } = request;
-        let answer = self.exchange(RawRequest { series, bounds, offset, limit: Some(limit), auth }).await?;
+        let sent = if self.send_traceparent { span.clone() } else { Span::NONE };
+        let request = RawRequest { series, bounds, offset, limit: Some(limit), auth, span: sent };
+        let answer = self.exchange(request).await?;
+        span.set("http.response.status_code", u64::from(answer.status.as_u16()));
         let date = answer.date();
         if let Some(is_wrong) = date.and_then(|date| self.clock.compare(answer.asked_at, date)) {
             telemetry::clock_wrong(is_wrong);
@@ -156,9 +175,16 @@ impl Service<AuthorizedRequest> for Client {
         let client = self.clone();
         Box::pin(async move {
             let (account, timeout, begun) = (request.page.series.account.clone(), client.timeout, Instant::now());
-            let result =
-                tokio::time::timeout(timeout, client.fetch(request)).await.unwrap_or(Err(UpstreamError::Timeout));
+            let span = client.page_span(&request.page);
+            let fetch = client.fetch(request, span.clone());
+            let result = tokio::time::timeout(timeout, fetch).await.unwrap_or(Err(UpstreamError::Timeout));
             let label = result.as_ref().map_or_else(UpstreamError::label, |_| "ok");
+            if let Ok(page) = &result {
+                span.set("koregate.items", page.items.len());
+            } else {
+                span.fail(label);
+            }
+            span.end();
             telemetry::upstream_call(&account, label, begun.elapsed());
             result
         })
@@ -189,6 +215,7 @@ mod tests {
             max_concurrency: 1,
             ca_file: None,
             proxy,
+            send_traceparent: false,
         };
         Client::new(&config, clock, &Network::Tcp).unwrap()
     }
@@ -207,7 +234,7 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
         let client = client(&format!("http://{}", upstream.local_addr().unwrap()), &clock);
         let (page, auth) = (page_request(&Profile::default(), &clock), HeaderValue::from_static("token"));
-        let call = tokio::spawn(client.clone().fetch(AuthorizedRequest { page, auth }));
+        let call = tokio::spawn(client.clone().fetch(AuthorizedRequest { page, auth }, Span::NONE));
         let connection = upstream.accept().await.unwrap().0;
         // The first readiness may be none.
         let mut request = [0; 4096];
@@ -254,7 +281,7 @@ mod tests {
             let fixed = config::ProxyConfig::Fixed { url, credentials: Some("me:secret".into()) };
             let client = client_behind(&simulator.base_url(), &clock, Some(fixed));
             let tunnel = tokio::spawn(tunnel_once(proxy, answer));
-            let result = client.fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() }).await;
+            let result = client.fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() }, Span::NONE).await;
             let head = tunnel.await.unwrap();
             let upstream = simulator.base_url().replace("http://", "");
             assert!(head.starts_with(&format!("CONNECT {upstream} HTTP/1.1\r\n")), "{head}");
@@ -279,7 +306,7 @@ mod tests {
         let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
         let client = client(&simulator.base_url(), &clock);
         let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
-        let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
+        let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() }, Span::NONE);
         let told = |allowance: Option<RateLimitHeader>| allowance.map(|told| (told.limit, told.remaining));
 
         assert_eq!(told(fetch().await.unwrap().allowance), Some((Some(2), 1)));

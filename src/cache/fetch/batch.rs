@@ -13,6 +13,7 @@ use crate::cache::series::{PendingBatch, PendingRequest, RunLengthPolicy, Series
 use crate::paging::{FIRST_RUN_ITEMS, RunBounds, is_worth_parallel_runs};
 use crate::request::Series;
 use crate::sync::{sleep, spawn};
+use crate::traces::SpanKind;
 use crate::window::{Density, Interval, PlannedRun, RunLimits, Timestamp, plan_runs};
 
 /// How long missing intervals are collected before they are fetched. Short against any upstream call, long against the
@@ -35,8 +36,10 @@ impl Fetcher {
         let batch = state.pending.get_or_insert_with(|| {
             let (sender, started) = watch::channel(());
             let (fetcher, series, shared) = (self.clone(), series.clone(), shared.clone());
+            let waiter = request.waiter.upgrade();
+            let span = waiter.map(|waiter| waiter.span.child(SpanKind::Internal, "batch")).unwrap_or_default();
             spawn(async move {
-                fetcher.process_batch(&series, &shared).await;
+                span.scope(fetcher.process_batch(&series, &shared)).await;
                 drop(sender);
             });
             PendingBatch { requests: Vec::new(), started }

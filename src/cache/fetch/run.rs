@@ -18,7 +18,8 @@ use crate::quota::QuotaError;
 use crate::request::{RunWaiters, Series};
 use crate::sync::spawn;
 use crate::telemetry;
-use crate::window::{PlannedRun, Timestamp, small_run_length};
+use crate::traces::{Span, SpanKind};
+use crate::window::{Interval, PlannedRun, Timestamp, small_run_length};
 
 impl Fetcher {
     /// Starts one run of a batch. The caller holds the lock of the series.
@@ -34,7 +35,8 @@ impl Fetcher {
         let epoch = self.purges.epoch(&series.account);
         let spec = FetchSpec { interval, agentic, placement: PlacementCheck::Checked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
-        let fetch = InFlightFetch::new(spec, items, RunWaiters::new(owner.requester), scheduler);
+        let span = run_span(&owner.span, interval);
+        let fetch = InFlightFetch::new(spec, items, RunWaiters::traced(owner.requester, span), scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), &owner.waiters);
         spawn(self.clone().run_fetch(task, items));
         fetch
@@ -50,7 +52,12 @@ impl Fetcher {
         let spec =
             FetchSpec { interval, agentic: series.agentic, placement: PlacementCheck::Unchecked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
-        let fetch = InFlightFetch::new(spec, None, RunWaiters::new(waiter.requester.clone()), scheduler);
+        let fetch = InFlightFetch::new(
+            spec,
+            None,
+            RunWaiters::traced(waiter.requester.clone(), run_span(&waiter.span, interval)),
+            scheduler,
+        );
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
         spawn(self.clone().run_fetch(task, None));
         fetch
@@ -120,12 +127,29 @@ impl Fetcher {
             Ok(_) | Err(_) => {}
         }
         let mut state = task.state.lock();
+        end_span(task.fetch.waiters.span(), &result);
         state.in_flight.retain(|fetch| !Arc::ptr_eq(fetch, &task.fetch));
         // Under the lock: a request that does not find the fetch in the series any more finds its result.
         task.fetch.complete(result);
         drop(state);
         self.series_map.remove_if_idle(&task.series, &task.state);
     }
+}
+
+/// The span of a run that a request begins.
+fn run_span(request: &Span, interval: Interval) -> Span {
+    let span = request.child(SpanKind::Internal, "run");
+    span.set_interval(interval);
+    span
+}
+
+/// Ends the span of a fetch.
+fn end_span(span: &Span, result: &Result<FetchedInterval, CacheError>) {
+    match result {
+        Ok(fetched) => span.set("koregate.chunks", fetched.chunks.len()),
+        Err(error) => span.fail(not_stored_reason(error).label()),
+    }
+    span.end();
 }
 
 /// Whether the calls were not made because another replica has become the leader.

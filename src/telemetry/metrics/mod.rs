@@ -7,7 +7,7 @@
 //! - `log_sampler` bounds the log lines of requests without a valid key, and of a failing disk,
 //! - `process` has the metrics of the process that are usual in Prometheus,
 //! - `tiers` counts lookups in the tiers of the cache,
-//! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis`, `replicas` and `server` are the events of these parts.
+//! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis`, `replicas`, `server` and `traces` are the events of these parts.
 
 mod cache;
 mod callers;
@@ -23,6 +23,7 @@ mod request;
 mod server;
 mod stream_labels;
 mod tiers;
+mod traces;
 mod upstream;
 
 use std::sync::OnceLock;
@@ -42,6 +43,7 @@ pub use self::request::{
 pub use self::server::*;
 pub use self::stream_labels::label_streams;
 pub use self::tiers::{Tier, tier_lookups};
+pub use self::traces::*;
 pub use self::upstream::*;
 
 /// Upper bounds of the histograms' buckets in seconds: from a hit in memory to a call that times out.
