@@ -201,6 +201,7 @@ mod tests {
 
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
+    use crate::traces::Tracer;
     use crate::upstream::RateLimitHeader;
     use crate::window::{Bound, QueryBounds, Timestamp};
 
@@ -292,6 +293,33 @@ mod tests {
                 // No call was made, so none counts.
                 Err(error) => assert!(!is_open && matches!(error, UpstreamError::Connect), "{error}"),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn context_of_the_span_is_sent_only_if_asked_for() {
+        let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        for is_sent in [true, false] {
+            let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = client(&format!("http://{}", upstream.local_addr().unwrap()), &clock);
+            client.send_traceparent = is_sent;
+            let mut headers = http::HeaderMap::new();
+            headers.insert("traceparent", parent.parse().unwrap());
+            headers.insert("tracestate", "vendor=1".parse().unwrap());
+            let span = Tracer::passing_on().begin_request(&headers, "request");
+            let waiters = RunWaiters::traced(Requester::anyone(), span.child(SpanKind::Internal, "run"));
+            let page = PageRequest { waiters, ..page_request(&Profile::default(), &clock) };
+            let auth = HeaderValue::from_static("token");
+            let call = tokio::spawn(client.call(AuthorizedRequest { page, auth }));
+            let (mut connection, mut head) = (upstream.accept().await.unwrap().0, Vec::new());
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(connection.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            assert_eq!(head.contains(&format!("traceparent: {parent}\r\n")), is_sent, "{head}");
+            assert_eq!(head.contains("tracestate: vendor=1\r\n"), is_sent, "{head}");
+            call.abort();
         }
     }
 

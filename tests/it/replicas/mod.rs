@@ -15,3 +15,5 @@ mod shared_cache;
 mod shared_fetch;
 mod shared_quota;
 mod streaming;
+#[cfg(feature = "otlp")]
+mod traces;
