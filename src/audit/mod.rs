@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use self::writer::{Destination, Queued, Writer};
+use self::writer::{AuditDestination, AuditMessage, AuditWriter};
 use crate::config::AuditTarget;
 use crate::telemetry;
 
@@ -32,7 +32,7 @@ pub struct AuditLog(Option<Arc<AuditQueue>>);
 
 #[derive(Debug)]
 struct AuditQueue {
-    lines: SyncSender<Queued>,
+    lines: SyncSender<AuditMessage>,
     /// Whether the last line was lost.
     is_losing: AtomicBool,
     /// Tells the writer that no line follows.
@@ -46,14 +46,14 @@ impl AuditLog {
     /// If the file cannot be opened, or the thread cannot be started.
     pub fn open(target: Option<&AuditTarget>) -> io::Result<Self> {
         let Some(target) = target else { return Ok(Self::default()) };
-        Self::start(Destination::open(target)?, MAX_QUEUED_LINES)
+        Self::start(AuditDestination::open(target)?, MAX_QUEUED_LINES)
     }
 
-    fn start(destination: Destination, most: usize) -> io::Result<Self> {
+    fn start(destination: AuditDestination, most: usize) -> io::Result<Self> {
         telemetry::register_audit();
         let (lines, queue) = sync_channel(most);
         let is_closed = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(destination, is_closed.clone());
+        let writer = AuditWriter::new(destination, is_closed.clone());
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&queue))?;
         Ok(Self(Some(Arc::new(AuditQueue { lines, is_losing: AtomicBool::new(false), is_closed }))))
     }
@@ -66,7 +66,7 @@ impl AuditLog {
     /// Writes a line. Never waits.
     pub fn write(&self, record: &AuditRecord<'_>) {
         let Some(queue) = &self.0 else { return };
-        let is_lost = match queue.lines.try_send(Queued::Line(record.to_line())) {
+        let is_lost = match queue.lines.try_send(AuditMessage::Line(record.to_line())) {
             Ok(()) => false,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => true,
         };
@@ -80,7 +80,7 @@ impl AuditLog {
     pub fn flush(&self) {
         let Some(queue) = &self.0 else { return };
         let (done, flushed) = sync_channel(1);
-        if queue.lines.try_send(Queued::Flush(done)).is_ok() {
+        if queue.lines.try_send(AuditMessage::Flush(done)).is_ok() {
             let _ = flushed.recv_timeout(FLUSH_TIMEOUT);
         }
     }

@@ -66,7 +66,7 @@ fn directory_that_is_missing_refuses_the_log() {
 #[test]
 fn full_queue_loses_lines_without_waiting() {
     // A full disk: nothing can be written, and the line that is being written waits.
-    let full = Destination::open(&AuditTarget::File("/dev/full".into())).unwrap();
+    let full = AuditDestination::open(&AuditTarget::File("/dev/full".into())).unwrap();
     let log = AuditLog::start(full, 4).unwrap();
     (0..20).for_each(|items| log.write(&record(items)));
     assert!(log.0.as_ref().unwrap().is_losing.load(Ordering::Relaxed));
@@ -76,8 +76,8 @@ fn full_queue_loses_lines_without_waiting() {
 fn line_that_was_written_in_part_goes_on_or_begins_anew() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.jsonl");
-    let destination = Destination::open(&AuditTarget::File(path.clone())).unwrap();
-    let mut writer = Writer::new(destination, Arc::default());
+    let destination = AuditDestination::open(&AuditTarget::File(path.clone())).unwrap();
+    let mut writer = AuditWriter::new(destination, Arc::default());
     for (is_replaced, expected) in [(false, "ond\nthird\n"), (true, "second\nthird\n")] {
         if is_replaced {
             fs::remove_file(&path).unwrap();

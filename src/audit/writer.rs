@@ -24,7 +24,7 @@ const MODE: u32 = 0o640;
 
 /// An entry of the queue.
 #[derive(Debug)]
-pub(super) enum Queued {
+pub(super) enum AuditMessage {
     /// A line, with its line feed.
     Line(Vec<u8>),
     /// Answered when all lines before it are written.
@@ -33,13 +33,13 @@ pub(super) enum Queued {
 
 /// Where lines are written.
 #[derive(Debug)]
-pub(super) enum Destination {
+pub(super) enum AuditDestination {
     Stdout,
     /// A file, which is open unless it failed.
     File(PathBuf, Option<File>),
 }
 
-impl Destination {
+impl AuditDestination {
     /// # Errors
     /// If the file cannot be opened.
     pub(super) fn open(target: &AuditTarget) -> io::Result<Self> {
@@ -92,8 +92,8 @@ fn is_at(path: &Path, file: &File) -> bool {
 }
 
 /// Writes what comes out of the queue.
-pub(super) struct Writer {
-    destination: Destination,
+pub(super) struct AuditWriter {
+    destination: AuditDestination,
     /// Whether no line follows any more.
     is_closed: Arc<AtomicBool>,
     /// Lines that are being written, and how many of their bytes are.
@@ -102,22 +102,22 @@ pub(super) struct Writer {
     is_failing: bool,
 }
 
-impl Writer {
-    pub(super) fn new(destination: Destination, is_closed: Arc<AtomicBool>) -> Self {
+impl AuditWriter {
+    pub(super) fn new(destination: AuditDestination, is_closed: Arc<AtomicBool>) -> Self {
         Self { destination, is_closed, batch: Vec::new(), written: 0, is_failing: false }
     }
 
     /// Writes until the queue is closed and empty.
-    pub(super) fn run(mut self, queue: &Receiver<Queued>) {
+    pub(super) fn run(mut self, queue: &Receiver<AuditMessage>) {
         while let Ok(first) = queue.recv() {
             let (mut lines, mut flush) = (0, None);
             for queued in std::iter::once(first).chain(queue.try_iter()) {
                 match queued {
-                    Queued::Line(line) => {
+                    AuditMessage::Line(line) => {
                         self.batch.extend_from_slice(&line);
                         lines += 1;
                     }
-                    Queued::Flush(done) => flush = Some(done),
+                    AuditMessage::Flush(done) => flush = Some(done),
                 }
                 if lines >= MAX_BATCH_LINES || flush.is_some() {
                     break;

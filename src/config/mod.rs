@@ -7,7 +7,7 @@
 //!   (see `units`),
 //! - `validate`, `accounts` and `callers` define the keys, their defaults, and the checks between keys,
 //! - `callers::cache_control` is what callers may demand of cached data,
-//! - `traces` reads where spans are exported to, `log` the audit log,
+//! - `observability` reads where spans and the audit log are written to,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` parses URLs, also of Redis and of proxies,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
@@ -22,7 +22,7 @@ mod error;
 pub(crate) mod fuzz;
 mod keys;
 mod load;
-mod log;
+mod observability;
 mod parse;
 mod render;
 mod schema;
@@ -31,7 +31,6 @@ mod series_settings;
 mod table_reader;
 #[cfg(test)]
 mod tests;
-mod traces;
 mod url;
 mod validate;
 mod value_tree;
@@ -48,9 +47,8 @@ pub use self::callers::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::callers::types::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::{ConfigError, FaultyKey, KeyFault, KeyOrigins};
 pub use self::load::process_environment;
-pub use self::log::{AuditTarget, LogConfig};
+pub use self::observability::{AuditTarget, LogConfig, TraceCollector, TraceProtocol, TraceSampling, TracesConfig};
 pub use self::series_settings::{SeriesSettings, WindowSettings};
-pub use self::traces::{TraceCollector, TraceProtocol, TraceSampling, TracesConfig};
 pub use self::url::redis::{RedisKind, RedisUrl};
 
 pub use crate::window::{FreshnessTier, UpperBound};

@@ -12,7 +12,7 @@ use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
     AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, JobsConfig, QuotaConfig, RedisConfig, ServerConfig,
-    ServerLimits, ServerTlsConfig, UpstreamConfig, accounts, callers, log, parse, traces, url, window_settings,
+    ServerLimits, ServerTlsConfig, UpstreamConfig, accounts, callers, observability, parse, url, window_settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,8 +34,8 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     let quota = quota(root.table("quota"));
     let jobs = jobs(root.table("jobs"));
     let cache = cache(root.table("cache"));
-    let log = log::log(root.table("log"));
-    let traces = traces::traces(root.table("traces"));
+    let log = observability::log(root.table("log"));
+    let traces = observability::traces(root.table("traces"));
     let client_certificates = server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let callers = callers::callers(&mut root, accounts.as_deref(), client_certificates);
     if callers.as_ref().is_some_and(Vec::is_empty) && !server.listen.ip().is_loopback() {

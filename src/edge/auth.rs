@@ -1,7 +1,6 @@
 //! Authentication: finds the caller of a request by its API key or its client certificate, and applies the caller's
 //! limits on requests.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,12 +9,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::credential::CallerCredential;
 use super::problem::EdgeError;
 use super::rate_limit::CallerRateLimit;
 use crate::api::Caller;
 use crate::config;
 use crate::config::{LimitMode, PriorityClass};
-use crate::hex;
 use crate::request::{Priority, RateLimitStatus};
 use crate::telemetry;
 use crate::window::{Bound, Timestamp};
@@ -51,29 +50,10 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct AuthenticatedCaller {
     pub(super) caller: Caller,
-    pub(super) credential: Credential,
+    pub(super) credential: CallerCredential,
     pub(super) limit_status: RateLimitStatus,
     /// Held until the answer has ended; `None` without a limit, or if the request is refused.
     pub(super) _slot: Option<OwnedSemaphorePermit>,
-}
-
-/// How a caller has proved who it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Credential {
-    /// An API key, by the first bytes of its SHA-256.
-    Key([u8; 4]),
-    /// The name in its certificate.
-    Certificate(Arc<str>),
-}
-
-impl fmt::Display for Credential {
-    /// A key as `koregate check` prints its digest.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key(digest) => write!(f, "sha256:{}", hex::encode(digest)),
-            Self::Certificate(name) => f.write_str(name),
-        }
-    }
 }
 
 impl Callers {
@@ -124,7 +104,7 @@ impl Callers {
     }
 
     /// The caller that has this key.
-    fn find(&self, key: &[u8]) -> Option<(&Known, Credential)> {
+    fn find(&self, key: &[u8]) -> Option<(&Known, CallerCredential)> {
         let hash = digest(&SHA256, key);
         // Every key is compared, in constant time, so that the time taken reveals nothing about any key. A search that
         // stops at the first match would skip some; hence a fold, and `|` instead of `||`.
@@ -132,15 +112,15 @@ impl Callers {
         let owns = |known: &Known| known.api_key_sha256.iter().fold(false, |found, key| found | same(key));
         let found = self.0.iter().fold(None, |found, known| if owns(known) { Some(known) } else { found });
         let start = hash.as_ref().first_chunk().copied().unwrap_or_default();
-        found.map(|known| (known, Credential::Key(start)))
+        found.map(|known| (known, CallerCredential::Key(start)))
     }
 
     /// The caller that one of the certificate's names stands for; `None` if its names are those of several callers.
-    fn find_by_certificate(&self, PeerCertificate { names }: &PeerCertificate) -> Option<(&Known, Credential)> {
+    fn find_by_certificate(&self, PeerCertificate { names }: &PeerCertificate) -> Option<(&Known, CallerCredential)> {
         let is_named = |known: &&Known| known.certificate_san.as_ref().is_some_and(|san| names.contains(san));
         let mut found = self.0.iter().filter(is_named);
         let known = found.next().filter(|_| found.next().is_none())?;
-        Some((known, Credential::Certificate(known.certificate_san.clone()?)))
+        Some((known, CallerCredential::Certificate(known.certificate_san.clone()?)))
     }
 }
 

@@ -4,6 +4,7 @@ mod access;
 mod auth;
 mod body;
 mod cache_status;
+mod credential;
 mod hosts;
 mod logged_head;
 mod observers;

@@ -99,7 +99,7 @@ pub(super) struct SpanParent {
 
 /// An entry of the queue.
 #[derive(Debug)]
-pub(super) enum Queued {
+pub(super) enum ExportMessage {
     /// A span to export.
     Span(EndedSpan),
     /// Answered when all spans before it are exported or given up.
@@ -107,13 +107,13 @@ pub(super) enum Queued {
 }
 
 /// The receiving end of the queue of spans.
-pub(super) type SpanQueue = mpsc::Receiver<Queued>;
+pub(super) type SpanQueue = mpsc::Receiver<ExportMessage>;
 
 /// Gives spans their times, and queues them when they have ended.
 #[derive(Clone, Debug)]
 pub(super) struct Recorder {
     clock: Clock,
-    queue: mpsc::Sender<Queued>,
+    queue: mpsc::Sender<ExportMessage>,
 }
 
 impl Recorder {
@@ -128,7 +128,7 @@ impl Recorder {
 
     /// Queues an ended span, or drops it if the queue is full. Never waits.
     pub(super) fn export(&self, span: EndedSpan) {
-        if self.queue.try_send(Queued::Span(span)).is_err() {
+        if self.queue.try_send(ExportMessage::Span(span)).is_err() {
             telemetry::trace_spans_dropped(1);
         }
     }
@@ -137,7 +137,7 @@ impl Recorder {
     pub(super) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         let flush = async {
-            if self.queue.send(Queued::Flush(done)).await.is_ok() {
+            if self.queue.send(ExportMessage::Flush(done)).await.is_ok() {
                 let _ = flushed.await;
             }
         };
@@ -152,8 +152,8 @@ pub(super) mod tests {
     /// The spans in the queue.
     pub(in crate::traces) fn queued(queue: &mut SpanQueue) -> Vec<EndedSpan> {
         let spans = std::iter::from_fn(|| queue.try_recv().ok()).filter_map(|queued| match queued {
-            Queued::Span(span) => Some(span),
-            Queued::Flush(_) => None,
+            ExportMessage::Span(span) => Some(span),
+            ExportMessage::Flush(_) => None,
         });
         spans.collect()
     }

@@ -148,8 +148,8 @@ impl Span {
     }
 
     /// Runs `work` with this as the current span.
-    pub fn scope<F: Future>(&self, work: F) -> Scope<F> {
-        Scope { span: self.clone(), work }
+    pub fn scope<F: Future>(&self, work: F) -> SpanScope<F> {
+        SpanScope { span: self.clone(), work }
     }
 
     /// The span under which the running task works; none outside of [`Span::scope`].
@@ -160,14 +160,14 @@ impl Span {
 
 pin_project! {
     /// See [`Span::scope`].
-    pub struct Scope<F> {
+    pub struct SpanScope<F> {
         span: Span,
         #[pin]
         work: F,
     }
 }
 
-impl<F: Future> Future for Scope<F> {
+impl<F: Future> Future for SpanScope<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {

@@ -324,6 +324,7 @@ max_priority = "refresh"
 "#
     );
     let restored = rendered
+        .replace("headers = \"[redacted]\"", "headers = { env = \"HEADERS\" }")
         .replace("\"[redacted]\"", "{ env = \"SECRET\" }")
         .replace("[redacted]", "hunter2")
         .replace('…', &"0".repeat(56));

@@ -2,8 +2,8 @@
 //! so that names, labels and log fields are defined in one place.
 //!
 //! - `descriptions` has the HELP text of each metric,
-//! - `request` counts requests and writes the access log,
-//! - `stream_labels` bounds the streams that have a label of their own,
+//! - `request` counts requests and writes the access log; its `stream_labels` bounds the streams that have a label of
+//!   their own,
 //! - `log_sampler` bounds the log lines of requests without a valid key, and of a failing disk,
 //! - `process` has the metrics of the process that are usual in Prometheus,
 //! - `tiers` counts lookups in the tiers of the cache,
@@ -21,7 +21,6 @@ mod redis;
 mod replicas;
 mod request;
 mod server;
-mod stream_labels;
 mod tiers;
 mod traces;
 mod upstream;
@@ -38,10 +37,9 @@ pub use self::quota::*;
 pub use self::redis::*;
 pub use self::replicas::*;
 pub use self::request::{
-    PROBLEM_PAGE, RequestCalls, RequestFacts, RequestRecord, RequestTimes, request, request_begun,
+    PROBLEM_PAGE, RequestCalls, RequestFacts, RequestRecord, RequestTimes, label_streams, request, request_begun,
 };
 pub use self::server::*;
-pub use self::stream_labels::label_streams;
 pub use self::tiers::{Tier, tier_lookups};
 pub use self::traces::*;
 pub use self::upstream::*;

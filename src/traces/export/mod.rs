@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::collector::{Collector, ExportError};
-use super::record::{EndedSpan, Queued, SpanQueue};
+use super::record::{EndedSpan, ExportMessage, SpanQueue};
 use crate::config::{TraceCollector, TracesConfig};
 use crate::telemetry;
 
@@ -110,8 +110,8 @@ async fn next_batch(queue: &mut SpanQueue) -> Option<(Vec<EndedSpan>, Option<one
     let deadline = Instant::now() + BATCH_INTERVAL;
     loop {
         match next {
-            Queued::Span(span) => spans.push(span),
-            Queued::Flush(done) => return Some((spans, Some(done))),
+            ExportMessage::Span(span) => spans.push(span),
+            ExportMessage::Flush(done) => return Some((spans, Some(done))),
         }
         if spans.len() >= MAX_BATCH_SPANS {
             return Some((spans, None));

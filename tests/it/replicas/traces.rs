@@ -1,10 +1,8 @@
 //! Traces of requests, as a collector receives them.
 
+use super::otlp_collector::{ExportedSpan, OtlpCollector};
 use super::replica_set::ReplicaSet;
-use crate::support::{
-    ExportedSpan, OtlpCollector, RedisServer, SETTLED_DAY, Settings, TestHarness, TestRequest, caller_table,
-    exact_profile,
-};
+use crate::support::{RedisServer, SETTLED_DAY, Settings, TestHarness, TestRequest, caller_table, exact_profile};
 
 const CALLER_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER_SPAN: &str = "00f067aa0ba902b7";

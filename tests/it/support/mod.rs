@@ -13,7 +13,6 @@
 //! | `process` | [`KoregateProcess`], [`GatewayProcess`]: the binary as a child process |
 //! | `network` | [`Network`]: network namespaces, between which links can be cut |
 //! | `proxy` | [`RecordingProxy`]: a proxy between gateway and upstream that can hold calls |
-//! | `otlp` | [`OtlpCollector`]: a strict collector of spans |
 //! | `redis` | real Redis servers: alone, as a Cluster, behind Sentinels; on loopback or in namespaces |
 //! | `certificates` | [`CertificateAuthority`]: certificates made for a test |
 
@@ -24,8 +23,6 @@ mod metrics;
 mod network;
 mod open_response;
 mod openapi;
-#[cfg(feature = "otlp")]
-mod otlp;
 mod process;
 mod profile;
 mod proxy;
@@ -45,8 +42,6 @@ pub(crate) use http_client::HttpClient;
 pub(crate) use metrics::Metrics;
 pub(crate) use network::{Lan, Namespace, Network};
 pub(crate) use open_response::OpenResponse;
-#[cfg(feature = "otlp")]
-pub(crate) use otlp::{ExportedSpan, OtlpCollector};
 pub(crate) use process::{
     GatewayProcess, KOREGATE_BINARY, KoregateProcess, environment, on_one_core, run_koregate, text,
 };

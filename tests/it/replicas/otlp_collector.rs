@@ -24,7 +24,7 @@ const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Ex
 
 /// A running collector.
 #[derive(Debug)]
-pub(crate) struct OtlpCollector {
+pub(super) struct OtlpCollector {
     addr: SocketAddr,
     received: Arc<Mutex<Received>>,
     task: JoinHandle<()>,
@@ -42,18 +42,18 @@ struct Received {
 
 /// A span, and the service that it comes from.
 #[derive(Clone, Debug)]
-pub(crate) struct ExportedSpan {
-    pub(crate) service: String,
-    pub(crate) span: Span,
+pub(super) struct ExportedSpan {
+    pub(super) service: String,
+    pub(super) span: Span,
 }
 
 impl ExportedSpan {
     /// The value of an attribute as text.
-    pub(crate) fn attribute(&self, name: &str) -> Option<String> {
+    pub(super) fn attribute(&self, name: &str) -> Option<String> {
         text_of(&self.span.attributes, name)
     }
 
-    pub(crate) fn is_child_of(&self, parent: &Self) -> bool {
+    pub(super) fn is_child_of(&self, parent: &Self) -> bool {
         self.span.parent_span_id == parent.span.span_id && self.span.trace_id == parent.span.trace_id
     }
 }
@@ -72,12 +72,12 @@ type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
 impl OtlpCollector {
     /// Listens for OTLP over HTTP/1.1.
-    pub(crate) async fn start_http() -> Self {
+    pub(super) async fn start_http() -> Self {
         Self::start(false).await
     }
 
     /// Listens for OTLP over gRPC, in plain text.
-    pub(crate) async fn start_grpc() -> Self {
+    pub(super) async fn start_grpc() -> Self {
         Self::start(true).await
     }
 
@@ -103,12 +103,12 @@ impl OtlpCollector {
     }
 
     /// The value of `traces.endpoint`.
-    pub(crate) fn endpoint(&self) -> String {
+    pub(super) fn endpoint(&self) -> String {
         format!("http://{}", self.addr)
     }
 
     /// The spans so far; panics if anything violated the specification.
-    pub(crate) fn spans(&self) -> Vec<ExportedSpan> {
+    pub(super) fn spans(&self) -> Vec<ExportedSpan> {
         let received = self.received.lock().unwrap();
         assert!(received.violations.is_empty(), "{:#?}", received.violations);
         let ids: HashSet<_> = received.spans.iter().map(|exported| &exported.span.span_id).collect();
@@ -117,7 +117,7 @@ impl OtlpCollector {
     }
 
     /// Whether `text` is anywhere in what was received.
-    pub(crate) fn has_received(&self, text: &str) -> bool {
+    pub(super) fn has_received(&self, text: &str) -> bool {
         self.received.lock().unwrap().bytes.windows(text.len()).any(|window| window == text.as_bytes())
     }
 }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::parse;
-use super::schema::described::Described;
-use super::table_reader::TableReader;
-use super::value_tree::ConfigNode;
+use crate::config::parse;
+use crate::config::schema::described::Described;
+use crate::config::table_reader::TableReader;
+use crate::config::value_tree::ConfigNode;
 
 /// The value of `audit` that names the standard output.
-pub(super) const STDOUT: &str = "stdout";
+const STDOUT: &str = "stdout";
 
 /// `[log]`
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ impl Described for AuditTarget {
 }
 
 /// Reads `[log]`.
-pub(super) fn log(mut table: TableReader<'_>) -> LogConfig {
+pub(in crate::config) fn log(mut table: TableReader<'_>) -> LogConfig {
     let audit = table.optional("audit", |node: &ConfigNode| {
         let path = parse::path(node)?;
         Ok(if path.as_os_str() == STDOUT { AuditTarget::Stdout } else { AuditTarget::File(path) })

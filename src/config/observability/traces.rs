@@ -7,9 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::table_reader::TableReader;
-use super::value_tree::ConfigNode;
-use super::{parse, url};
+use crate::config::table_reader::TableReader;
+use crate::config::value_tree::ConfigNode;
+use crate::config::{parse, url};
 
 /// The value of `endpoint` that names the environment.
 const ENVIRONMENT: &str = "env";
@@ -67,7 +67,7 @@ pub struct TraceSampling {
 }
 
 /// Reads `[traces]`.
-pub(super) fn traces(mut table: TableReader<'_>) -> TracesConfig {
+pub(in crate::config) fn traces(mut table: TableReader<'_>) -> TracesConfig {
     let written = table.optional("endpoint", |node: &ConfigNode| parse::text(node, EXPECTED).map(str::to_owned));
     let by_environment = written.as_deref() == Some(ENVIRONMENT);
     let environment = Variables { table: &table, is_used: by_environment };
