@@ -51,7 +51,7 @@ impl AuditDestination {
 
     fn name(&self) -> String {
         match self {
-            Self::Stdout => "stdout".to_owned(),
+            Self::Stdout => AuditTarget::Stdout.to_string(),
             Self::File(path, _) => path.display().to_string(),
         }
     }

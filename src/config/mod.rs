@@ -47,7 +47,9 @@ pub use self::callers::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::callers::types::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::{ConfigError, FaultyKey, KeyFault, KeyOrigins};
 pub use self::load::process_environment;
-pub use self::observability::{AuditTarget, LogConfig, TraceCollector, TraceProtocol, TraceSampling, TracesConfig};
+pub use self::observability::types::{
+    AuditTarget, LogConfig, TraceCollector, TraceProtocol, TraceSampling, TracesConfig,
+};
 pub use self::series_settings::{SeriesSettings, WindowSettings};
 pub use self::url::redis::{RedisKind, RedisUrl};
 

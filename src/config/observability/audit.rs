@@ -1,32 +1,12 @@
 //! `[log]`: the audit log.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
+use super::types::{AuditTarget, LogConfig, STDOUT};
 use crate::config::parse;
 use crate::config::schema::described::Described;
 use crate::config::table_reader::TableReader;
 use crate::config::value_tree::ConfigNode;
-
-/// The value of `audit` that names the standard output.
-const STDOUT: &str = "stdout";
-
-/// `[log]`
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// Where a line is written for each answer that delivers items; `None` writes none.
-    pub audit: Option<AuditTarget>,
-}
-
-/// `log.audit`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuditTarget {
-    /// The standard output.
-    Stdout,
-    /// A file, which lines are appended to.
-    File(PathBuf),
-}
 
 impl Described for AuditTarget {
     fn schema() -> serde_json::Value {

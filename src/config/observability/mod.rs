@@ -2,9 +2,7 @@
 
 mod audit;
 mod traces;
-
-pub use self::audit::{AuditTarget, LogConfig};
-pub use self::traces::{TraceCollector, TraceProtocol, TraceSampling, TracesConfig};
+pub(super) mod types;
 
 pub(super) use self::audit::log;
 pub(super) use self::traces::traces;

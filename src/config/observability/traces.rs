@@ -1,12 +1,11 @@
 //! `[traces]`: where spans are exported to, and which; and the standard variables of OpenTelemetry, if `endpoint` says so.
 
-use std::path::PathBuf;
-
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::types::{TraceCollector, TraceProtocol, TraceSampling, TracesConfig};
 use crate::config::table_reader::TableReader;
 use crate::config::value_tree::ConfigNode;
 use crate::config::{parse, url};
@@ -18,52 +17,8 @@ const EXPECTED: &str = "write it like \"http://collector:4318\", or \"env\" for 
 const HTTP_PATH: &str = "/v1/traces";
 const PROTOCOL_EXPECTED: &str = "must be \"http/protobuf\" or \"grpc\"";
 
-/// `[traces]`
-#[derive(Clone, Debug)]
-pub struct TracesConfig {
-    /// Where spans are exported to; `None` means that there are none.
-    pub collector: Option<TraceCollector>,
-    /// How the collector is spoken to.
-    pub protocol: TraceProtocol,
-    /// The attribute `service.name` of all spans.
-    pub service_name: String,
-    /// Which traces are recorded.
-    pub sampling: TraceSampling,
-    /// Further attributes of the process (`OTEL_RESOURCE_ATTRIBUTES`).
-    pub resource: Vec<(String, String)>,
-}
-
-/// A collector of spans.
-#[derive(Clone, Debug)]
-pub struct TraceCollector {
-    /// Its URL; for OTLP over HTTP with the path.
-    pub endpoint: Uri,
-    /// Fields of each request, marked as sensitive. Never printed.
-    pub headers: HeaderMap,
-    /// PEM file with private certificate authorities, in addition to those of the system.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// The protocol of a collector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TraceProtocol {
-    /// Protobuf over HTTP/1.1.
-    Http,
-    /// gRPC.
-    Grpc,
-}
-
 impl parse::Keyword for TraceProtocol {
     const KEYWORDS: &'static [(&'static str, Self)] = &[("http/protobuf", Self::Http), ("grpc", Self::Grpc)];
-}
-
-/// Which traces are recorded.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TraceSampling {
-    /// Share of the traces that begin here, from 0 to 1.
-    pub ratio: f64,
-    /// Whether the caller decides, if a request names a trace. False only by `OTEL_TRACES_SAMPLER`.
-    pub follows_parent: bool,
 }
 
 /// Reads `[traces]`.

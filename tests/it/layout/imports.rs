@@ -87,6 +87,7 @@ const OTHERS: [(&str, &[&str]); 22] = [
             "config",
             "clock",
             "telemetry",
+            "traces",
             "units",
             "hex",
         ],
