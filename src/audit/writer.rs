@@ -1,4 +1,4 @@
-//! The thread that appends lines to their destination.
+//! The thread that appends lines to their destination; and what happens when the audit log cannot be written.
 //!
 //! A file is opened again when its path leads elsewhere, so that it may be renamed by logrotate; and as it is opened for
 //! appending, it may also be truncated (`copytruncate`).

@@ -174,9 +174,7 @@ impl Gateway {
         self.stack.handles.jobs.leave().await;
         // This replica makes no more calls, so another one may take over the lease.
         self.stack.handles.quotas.leave().await;
-        self.stack.handles.tracer.flush().await;
-        let audit = self.stack.handles.audit.clone();
-        let _ = tokio::task::spawn_blocking(move || audit.flush()).await;
+        self.stack.handles.flush().await;
         // The admin listener answers until the drain is over.
         self.operators.closing.cancel();
         drained

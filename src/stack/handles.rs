@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::task::spawn_blocking;
 
 use crate::api::{RequestMemory, ResponseCache, Usage};
 use crate::audit::AuditLog;
@@ -84,6 +85,16 @@ impl Handles {
             tracer,
             audit: audit.context("log.audit")?,
         })
+    }
+}
+
+impl Handles {
+    /// Waits until ended spans are exported and the audit log is written, for some seconds at most. For the end of the
+    /// process.
+    pub async fn flush(&self) {
+        let audit = self.audit.clone();
+        let written = spawn_blocking(move || audit.flush());
+        let _ = tokio::join!(self.tracer.flush(), written);
     }
 }
 

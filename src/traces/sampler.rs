@@ -1,4 +1,4 @@
-//! Which traces are recorded. Pure.
+//! Which requests have a trace that is recorded. Pure.
 
 use super::context::TraceId;
 use crate::config::TraceSampling;
