@@ -50,7 +50,6 @@ impl AuditLog {
     }
 
     fn start(destination: AuditDestination, most: usize) -> io::Result<Self> {
-        telemetry::register_audit();
         let (lines, queue) = sync_channel(most);
         let is_closed = Arc::new(AtomicBool::new(false));
         let writer = AuditWriter::new(destination, is_closed.clone());

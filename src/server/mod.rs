@@ -129,6 +129,7 @@ impl Gateway {
             operators.listen("server.admin_listen", server.admin_listen, admin_limits, send_timeout).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
         let admin = Admin::new(&stack.handles, config, clock);
+        stack.handles.register_metrics();
         let (admin_service, service) = (admin.clone(), stack.service.clone());
         tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
         tokio::spawn(listener.serve(move |peer| service.clone().with_peer(peer)));

@@ -17,6 +17,7 @@ use crate::paging::RunLimiters;
 use crate::quota::{QuotaManager, StateFileError};
 use crate::redis_client::RedisClient;
 use crate::replicas::{Cipher, Mailbox, ReplicaId};
+use crate::telemetry;
 use crate::traces::Tracer;
 use crate::upstream::tls::client_config;
 
@@ -89,6 +90,16 @@ impl Handles {
 }
 
 impl Handles {
+    /// Makes the counters of lost spans and lines begin at 0, once the recorder of metrics is installed.
+    pub fn register_metrics(&self) {
+        if self.tracer.is_exporting() {
+            telemetry::register_traces();
+        }
+        if self.audit.is_open() {
+            telemetry::register_audit();
+        }
+    }
+
     /// Waits until ended spans are exported and the audit log is written, for some seconds at most. For the end of the
     /// process.
     pub async fn flush(&self) {

@@ -3,6 +3,9 @@
 use super::context::TraceId;
 use crate::config::TraceSampling;
 
+/// Number of trace ids of 63 bits.
+const ALL: f64 = 9_223_372_036_854_775_808.0;
+
 /// Decides whether a trace is recorded, once for each trace that begins here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sampler {
@@ -14,20 +17,18 @@ pub(super) struct Sampler {
 impl Sampler {
     pub(super) fn new(TraceSampling { ratio, follows_parent }: TraceSampling) -> Self {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an `as` saturates")]
-        let below = (ratio * (1_u64 << 63) as f64) as u64;
+        let below = (ratio * ALL) as u64;
         Self { below, follows_parent }
     }
 
     /// Whether a trace is recorded. `parent`: whether the caller records it. All services that apply the same ratio
     /// choose the same traces, because the trace id decides (`TraceIdRatioBased` of OpenTelemetry).
     pub(super) fn is_sampled(self, trace: TraceId, parent: Option<bool>) -> bool {
-        match parent.filter(|_| self.follows_parent) {
-            Some(is_sampled) => is_sampled,
-            None => {
-                let [.., a, b, c, d, e, f, g, h] = trace.0;
-                u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1 < self.below
-            }
-        }
+        let by_ratio = || {
+            let low = u128::from_be_bytes(trace.0) & u128::from(u64::MAX);
+            low >> 1 < u128::from(self.below)
+        };
+        parent.filter(|_| self.follows_parent).unwrap_or_else(by_ratio)
     }
 }
 

@@ -76,6 +76,11 @@ impl Tracer {
         }
     }
 
+    /// Whether spans are recorded and exported.
+    pub fn is_exporting(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.recorder.is_some())
+    }
+
     /// The span of work for another replica, in the trace of `parent`; none if that is not recorded.
     pub fn begin_for_replica(&self, parent: Option<&str>, name: &'static str) -> Span {
         let Some((inner, parent)) = self.0.as_ref().zip(parent.and_then(TraceContext::parse)) else {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::exchange::Cluster;
 use super::served::{ServeState, ServedRemoteFetch};
@@ -22,7 +23,7 @@ use crate::quota::{Exhausted, Role};
 use crate::replicas::{FetchMessage, FetchReply, FetchSettings, Message, RemoteFetch, RemoteResult, ReplicaId};
 use crate::request::{QueueTimeout, QueueWait, Requester, Series, WaitMeter};
 use crate::telemetry;
-use crate::traces::Span;
+use crate::traces::{Span, TraceContext};
 
 /// How long a remote fetch is answered without being repeated: then its sender is gone.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -145,7 +146,11 @@ impl Fetcher {
             let queue_timeout_of_task = queue_timeout.clone();
             let task =
                 ServeTask { from: from.clone(), series, request, queue_timeout: queue_timeout_of_task, arrival, span };
+            let trace_id = task.span.context().map(TraceContext::trace_id);
+            let fields =
+                trace_id.map_or_else(tracing::Span::none, |id| tracing::info_span!("remote fetch", trace_id = id));
             let serving = task.span.clone().scope(self.clone().serve(cluster.clone(), task, is_answerable));
+            let serving = serving.instrument(fields);
             let state = ServeState::InProgress { queue_timeout, _task: AbortOnDropHandle::new(tokio::spawn(serving)) };
             served.insert(key, ServedRemoteFetch { attempt, last_requested, state });
         }

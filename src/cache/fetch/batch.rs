@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::coalesce::{BatchedRun, StartPolicy, coalesce};
 use super::fetcher::Fetcher;
@@ -38,10 +39,11 @@ impl Fetcher {
             let (fetcher, series, shared) = (self.clone(), series.clone(), shared.clone());
             let waiter = request.waiter.upgrade();
             let span = waiter.map(|waiter| waiter.span.child(SpanKind::Internal, "batch")).unwrap_or_default();
-            spawn(async move {
+            let batch = async move {
                 span.scope(fetcher.process_batch(&series, &shared)).await;
                 drop(sender);
-            });
+            };
+            spawn(batch.in_current_span());
             PendingBatch { requests: Vec::new(), started }
         });
         batch.requests.push(request);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
 use super::coalesce::BatchedRun;
 use super::fetcher::Fetcher;
@@ -22,7 +23,8 @@ use crate::traces::{Span, SpanKind};
 use crate::window::{Interval, PlannedRun, Timestamp, small_run_length};
 
 impl Fetcher {
-    /// Starts one run of a batch. The caller holds the lock of the series.
+    /// Starts one run of a batch. The caller holds the lock of the series. Log lines of the run have the ids of the request
+    /// that began it.
     pub(super) fn start_fetch(
         self: &Arc<Self>,
         series: &Arc<Series>,
@@ -38,7 +40,7 @@ impl Fetcher {
         let span = run_span(&owner.span, interval);
         let fetch = InFlightFetch::new(spec, items, RunWaiters::traced(owner.requester, span), scheduler);
         let task = FetchTask::new(series, shared, state, fetch.clone(), &owner.waiters);
-        spawn(self.clone().run_fetch(task, items));
+        spawn(self.clone().run_fetch(task, items).in_current_span());
         fetch
     }
 
@@ -59,7 +61,7 @@ impl Fetcher {
             scheduler,
         );
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
-        spawn(self.clone().run_fetch(task, None));
+        spawn(self.clone().run_fetch(task, None).in_current_span());
         fetch
     }
 
@@ -77,7 +79,7 @@ impl Fetcher {
             packer: ChunkPacker::new(policy, self.settings.grid, spec.placement, spec.epoch),
         };
         // A task of its own: should it panic, the fetch is lost and its waiters are still notified.
-        let fetched = spawn(self.paging.clone().oneshot(run)).await;
+        let fetched = spawn(self.paging.clone().oneshot(run).in_current_span()).await;
         let result = match fetched.unwrap_or(Err(PagingError::Lost)) {
             Ok(FetchedRun { interval, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.interval().start);

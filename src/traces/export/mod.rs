@@ -37,7 +37,6 @@ pub(super) fn start(
     queue: SpanQueue,
 ) -> anyhow::Result<()> {
     let TraceCollector { endpoint, headers, .. } = collector;
-    telemetry::register_traces();
     let tls = if endpoint.scheme() == Some(&Scheme::HTTPS) { Some(tls()?) } else { None };
     let collector = Collector::new(endpoint.clone(), config.protocol, headers.clone(), tls);
     let version = ("service.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());

@@ -24,14 +24,18 @@ pub(super) fn encode(resource: &[(String, String)], spans: &[EndedSpan]) -> Vec<
     let mut request = Message::default();
     request.message(1, |resource_spans| {
         resource_spans.message(1, |message| {
-            resource.iter().for_each(|(name, value)| message.attribute(1, name, &AttributeValue::from(value.as_str())));
+            for (name, value) in resource {
+                message.attribute(1, name, &AttributeValue::from(value.as_str()));
+            }
         });
         resource_spans.message(2, |scope_spans| {
             scope_spans.message(1, |scope| {
                 scope.bytes(1, b"koregate");
                 scope.bytes(2, env!("CARGO_PKG_VERSION").as_bytes());
             });
-            spans.iter().for_each(|span| scope_spans.message(2, |message| message.span(span)));
+            for span in spans {
+                scope_spans.message(2, |message| message.span(span));
+            }
         });
     });
     request.0
@@ -43,11 +47,14 @@ struct Message(Vec<u8>);
 
 impl Message {
     fn varint(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.0.push(number as u8 | 0x80);
+        loop {
+            let [.., low] = (number & 0x7f).to_be_bytes();
             number >>= 7;
+            if number == 0 {
+                return self.0.push(low);
+            }
+            self.0.push(low | 0x80);
         }
-        self.0.push(number as u8);
     }
 
     fn tag(&mut self, field: u32, wire_type: u32) {

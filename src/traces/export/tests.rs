@@ -37,7 +37,7 @@ fn exporter(endpoint: &str, protocol: TraceProtocol) -> Exporter {
 #[tokio::test(start_paused = true)]
 async fn batch_ends_with_its_size_its_time_or_a_flush() {
     let (recorder, mut queue) = recorder();
-    (0..MAX_BATCH_SPANS + 1).for_each(|_| record(&recorder, "n"));
+    (0..=MAX_BATCH_SPANS).for_each(|_| record(&recorder, "n"));
     assert_eq!(next_batch(&mut queue).await.unwrap().0.len(), MAX_BATCH_SPANS);
     let started = Instant::now();
     assert_eq!(next_batch(&mut queue).await.unwrap().0.len(), 1);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Method, Request, Response};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, Collected, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -134,7 +134,7 @@ async fn take(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     let message = read(is_grpc, &head, body);
     let mut received = received.lock().unwrap();
     match message {

@@ -17,7 +17,8 @@ fn with_parent(request: TestRequest, trace: &str, flags: &str) -> TestRequest {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// The spans of a trace.
