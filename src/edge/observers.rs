@@ -46,6 +46,9 @@ pub(super) struct AuditedIds {
 impl Observers {
     /// The span of a request that has arrived.
     pub(super) fn begin<B>(&self, request: &Request<B>) -> Span {
+        if !self.tracer.is_on() {
+            return Span::NONE;
+        }
         let is_window = request.uri().path().starts_with(BEFORE_STREAM);
         let of_method = WINDOW_SPANS.iter().find(|(method, _)| is_window && request.method() == *method);
         self.tracer.begin_request(request.headers(), of_method.map_or(OTHER_SPAN, |(_, name)| name))

@@ -76,6 +76,11 @@ impl Tracer {
         }
     }
 
+    /// Whether any request can have a span. Cheap, for the path of a hit.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether spans are recorded and exported.
     pub fn is_exporting(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.recorder.is_some())
