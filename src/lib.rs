@@ -7,13 +7,14 @@
 //! or a clock.
 //!
 //! Beside the stages stand [`config`], [`redis_client`] (shared state of replicas), [`server`] (listeners, TLS, drain),
-//! [`admin`] (the operator's listener), [`telemetry`] (logs and metrics), `mapped_bytes` (memory that the kernel can
+//! [`admin`] (the operator's listener), [`telemetry`] (logs and metrics), [`traces`] (spans), [`audit`] (who read what), `mapped_bytes` (memory that the kernel can
 //! send without a copy), [`segment_log`] (records in files), `problem` (problem documents), `writable` (whether a file could be made), [`environment`] with
 //! [`network`] and [`clock`] (what a simulation replaces), [`blocking`] (work that takes long) and [`cli`]. The
 //! simulator of the upstream is a package of its own, `koregate-simulator`.
 
 pub mod admin;
 pub mod api;
+pub mod audit;
 pub mod blocking;
 pub mod cache;
 pub mod cli;
@@ -42,6 +43,7 @@ pub mod stack;
 mod sync;
 pub mod telemetry;
 pub mod token;
+pub mod traces;
 mod units;
 pub mod upstream;
 pub mod window;

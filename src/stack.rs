@@ -59,7 +59,10 @@ impl Stack {
 
         let service = ServiceBuilder::new()
             // Authenticates the caller, applies its limit, and turns every failure into a response.
-            .layer(EdgeLayer::new(server.limits.max_requests, callers, drain_timeout, clock))
+            .layer(
+                EdgeLayer::new(server.limits.max_requests, callers, drain_timeout, clock)
+                    .observed(&handles.tracer, &handles.audit),
+            )
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
             .layer(api.clone())
             // Fetches windows for callers that do not wait, and tells how far they are.

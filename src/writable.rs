@@ -20,9 +20,35 @@ pub(crate) fn check_writable(directory: &Path) -> io::Result<()> {
     if PSEUDO_FILE_SYSTEMS.contains(&kind) { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
 }
 
+/// Whether `path` is a file that could be appended to, or could be made one.
+///
+/// # Errors
+/// The reason why not.
+pub(crate) fn check_appendable(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        return check_writable(directory.unwrap_or(Path::new(".")));
+    }
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(access(path, Access::WRITE_OK)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_can_be_appended_to_if_it_or_its_directory_is_writable() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit.jsonl");
+        assert!(check_appendable(&file).is_ok() && !file.exists());
+        std::fs::write(&file, "").unwrap();
+        assert!(check_appendable(&file).is_ok());
+        assert!(check_appendable(directory.path()).is_err());
+        assert!(check_appendable(&directory.path().join("none/audit.jsonl")).is_err());
+    }
 
     #[test]
     fn file_system_of_the_kernel_is_not_writable_even_for_root() {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::request::ANONYMOUS_CALLER;
 use super::usage::Usage;
+use crate::request::FilterNames;
 use crate::upstream::PAGE_LIMIT;
+use crate::window::Interval;
 
 /// Facts about an answer, known when its head is ready.
 #[derive(Clone, Debug)]
@@ -30,6 +32,9 @@ pub(super) struct WindowReport {
     pub(super) caller: Arc<str>,
     /// Items that the answer delivers or, as a 304, confirms.
     pub(super) confirmed_items: u64,
+    /// The requested time.
+    pub(super) interval: Interval,
+    pub(super) filters: FilterNames,
 }
 
 /// Progress of a streamed answer.
@@ -68,6 +73,11 @@ impl Report {
         Self::without_window(self.account.clone(), self.stream.clone(), "head")
     }
 
+    /// The window that was answered, and the names of its filters; `None` if no window was.
+    pub fn read(&self) -> Option<(Interval, FilterNames)> {
+        self.window.as_ref().map(|window| (window.interval, window.filters))
+    }
+
     /// Whether a window was answered.
     pub fn is_window(&self) -> bool {
         self.window.is_some()
@@ -77,7 +87,7 @@ impl Report {
     /// called once for each answer.
     pub fn settle(&self, whole: bool, streamed: Option<Progress>) -> FinalCounts {
         let Progress { items, calls } = streamed.unwrap_or(Progress { items: self.items, calls: self.calls });
-        let saved = self.window.as_ref().map_or(0, |WindowReport { usage, caller, confirmed_items }| {
+        let saved = self.window.as_ref().map_or(0, |WindowReport { usage, caller, confirmed_items, .. }| {
             if whole {
                 let confirmed = if streamed.is_some() { items } else { *confirmed_items };
                 usage.count(caller, &self.account, items, calls_alone(confirmed), calls)

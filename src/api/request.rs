@@ -19,6 +19,7 @@ use crate::cache::{PageRange, QueryOptions, WindowQuery};
 use crate::config;
 use crate::config::{CacheControlGrants, NamePatterns, WindowSettings};
 use crate::request::{Filter, FilterError, Priority, Requester, Series, WaitMeter};
+use crate::traces::Span;
 use crate::units::print_duration;
 use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
 
@@ -226,6 +227,7 @@ pub(super) fn read(
             may_stream: may_be_chunked(head.version),
             options: QueryOptions { freshness, only_cached, queue_timeout: None },
             waited: head.extensions.get::<WaitMeter>().cloned().unwrap_or_default(),
+            span: head.extensions.get::<Span>().cloned().unwrap_or_default(),
         },
         wants_cost: is_cost || preferences.dry_run,
         representation: Negotiated::negotiate(head.version, &head.headers),

@@ -282,7 +282,13 @@ impl ApiLayer {
             outcome: window.outcome.label(),
             items: count,
             calls: window.calls,
-            window: Some(WindowReport { usage: self.usage.clone(), caller, confirmed_items: count }),
+            window: Some(WindowReport {
+                usage: self.usage.clone(),
+                caller,
+                confirmed_items: count,
+                interval: query.interval,
+                filters: query.series.filter_names(),
+            }),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::quota::QuotaManager;
 use crate::replicas::Mailbox;
+use crate::traces::Tracer;
 
 /// Handles of the cache. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct CacheHandles {
     /// The disk tier; `None` without `cache.disk`.
     pub disk: Option<DiskTier>,
     pub(super) redis: Option<(config::RedisConfig, Mailbox)>,
+    /// Starts the spans of what this replica does for others.
+    pub(super) tracer: Tracer,
 }
 
 impl CacheHandles {
@@ -53,7 +56,14 @@ impl CacheHandles {
         let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, journal, shared);
         let client = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.redis()));
         let retention = RetentionSweeper::new(settings, &series_map, &memory, disk.as_ref(), clock, client);
-        Self { memory, window_fields, purges, retention, series_map, disk, redis }
+        let tracer = Tracer::default();
+        Self { memory, window_fields, purges, retention, series_map, disk, redis, tracer }
+    }
+
+    /// The same cache, with spans for what it does for other replicas.
+    #[must_use]
+    pub fn traced(self, tracer: &Tracer) -> Self {
+        Self { tracer: tracer.clone(), ..self }
     }
 
     /// Serves these accounts from now on.

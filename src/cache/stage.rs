@@ -85,12 +85,13 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
-        let CacheHandles { memory, window_fields, purges, retention, series_map, disk, redis } = self.handles.clone();
+        let CacheHandles { memory, window_fields, purges, retention, series_map, disk, redis, tracer } =
+            self.handles.clone();
         retention.start();
         let settings = &self.series_settings;
         let shared = redis.as_ref().map(|(redis, mailbox)| {
             let tier = RedisTier::new(redis, mailbox, settings, Arc::new(purges.clone()), &window_fields, &self.clock);
-            let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock);
+            let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock, &tracer);
             (tier, cluster)
         });
         let (redis, cluster) = shared.unzip();
@@ -150,7 +151,8 @@ impl Service<WindowQuery> for CacheStage {
             Err(missing) => {
                 let fetcher = self.0.clone();
                 Either::Right(Box::pin(async move {
-                    let answer = match FastPath::from_disk(&fetcher, &query, missing).await {
+                    let from_disk = query.span.scope(FastPath::from_disk(&fetcher, &query, missing)).await;
+                    let answer = match from_disk {
                         Some(hit) => {
                             telemetry::tier_lookups(Tier::Memory, 0, 1);
                             hit.stripped().await?

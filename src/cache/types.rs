@@ -8,6 +8,7 @@ use super::outcome::Outcome;
 use super::store::ValidityToken;
 use super::stream_channel::RemainingStream;
 use crate::request::{Requester, Series, WaitMeter};
+use crate::traces::Span;
 use crate::window::{FreshnessDemand, Interval, Timestamp};
 
 /// A request for a window of a series.
@@ -29,6 +30,8 @@ pub struct WindowQuery {
     pub options: QueryOptions,
     /// Counts the time for which the request waits for the quota.
     pub waited: WaitMeter,
+    /// The span of the request.
+    pub span: Span,
 }
 
 /// What a request asks for beside its window.

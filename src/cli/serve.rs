@@ -99,9 +99,10 @@ async fn serve(config: &Config, clock: Clock, reloader: Reloader, log_level: Log
     Ok(())
 }
 
-/// Logs what starts: the version, the listeners, the accounts and the tiers of the cache.
+/// Logs what starts: the version, the listeners, the accounts, the tiers of the cache, and where traces and the audit log
+/// go.
 fn announce(config: &Config) {
-    let Config { server, accounts, callers, cache, upstream, .. } = config;
+    let Config { server, accounts, callers, cache, upstream, log, traces, .. } = config;
     let accounts = accounts.iter().map(|account| &*account.account_id).collect::<Vec<_>>().join(", ");
     let disk = cache.disk.as_ref().map(|disk| format!("{} at {}", print_size(disk.size), disk.path.display()));
     let redis = cache.redis.as_ref().and_then(|redis| RedisUrl::parse(redis.url.expose_secret()).ok());
@@ -117,6 +118,8 @@ fn announce(config: &Config) {
         memory = print_size(cache.memory),
         disk,
         redis = redis.map(|nodes| nodes.join(", ")),
+        traces = traces.collector.as_ref().map(|collector| collector.endpoint.to_string()),
+        audit = log.audit.as_ref().map(ToString::to_string),
         "starting"
     );
 }

@@ -9,7 +9,7 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 87] = [
+pub(super) const ALL_KEYS: [&str; 96] = [
     "server",
     "listen",
     "admin_listen",
@@ -36,6 +36,7 @@ pub(super) const ALL_KEYS: [&str; 87] = [
     "ca_file",
     "proxy",
     "credentials",
+    "send_traceparent",
     "accounts",
     "account_id",
     "client_id",
@@ -84,6 +85,14 @@ pub(super) const ALL_KEYS: [&str; 87] = [
     "replicas",
     "encryption_key",
     "previous_encryption_key",
+    "log",
+    "audit",
+    "traces",
+    "endpoint",
+    "protocol",
+    "service_name",
+    "sample_ratio",
+    "headers",
     "callers",
     "name",
     "api_key_sha256",

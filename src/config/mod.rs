@@ -7,6 +7,7 @@
 //!   (see `units`),
 //! - `validate`, `accounts` and `callers` define the keys, their defaults, and the checks between keys,
 //! - `callers::cache_control` is what callers may demand of cached data,
+//! - `observability` reads where spans and the audit log are written to,
 //! - `window_settings` reads the settings of windows, `series_settings` resolves them for each account and stream,
 //! - `secret` reads secrets from files and variables; `url` parses URLs, also of Redis and of proxies,
 //! - `keys` lists all keys, and suggests one for a misspelt key,
@@ -22,6 +23,7 @@ mod error;
 pub(crate) mod fuzz;
 mod keys;
 mod load;
+mod observability;
 mod parse;
 mod reload;
 mod render;
@@ -48,6 +50,9 @@ pub use self::callers::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::callers::types::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
 pub use self::error::{ConfigError, FaultyKey, KeyFault, KeyOrigins};
 pub use self::load::{Loaded, process_environment};
+pub use self::observability::types::{
+    AuditTarget, LogConfig, TraceCollector, TraceProtocol, TraceSampling, TracesConfig,
+};
 pub use self::reload::{NEEDS_RESTART, NamedFiles, RELOADABLE, ReloadPlan};
 pub use self::series_settings::{SeriesSettings, WindowSettings};
 pub use self::url::redis::{RedisKind, RedisUrl};
@@ -73,6 +78,10 @@ pub struct Config {
     pub cache: CacheConfig,
     /// Requests that are answered later.
     pub jobs: JobsConfig,
+    /// The audit log.
+    pub log: LogConfig,
+    /// The export of spans.
+    pub traces: TracesConfig,
     /// The callers; empty only if `server.listen` is on loopback.
     pub callers: Vec<CallerConfig>,
     /// Where the keys were written.
@@ -153,6 +162,8 @@ pub struct UpstreamConfig {
     pub ca_file: Option<PathBuf>,
     /// The proxy through which calls go; `None` calls directly, whatever the environment says.
     pub proxy: Option<ProxyConfig>,
+    /// Whether calls carry the `traceparent` and `tracestate` of the request that they are made for.
+    pub send_traceparent: bool,
 }
 
 /// `upstream.proxy`

@@ -186,6 +186,15 @@ impl ValueParser<f64> for ShareWithin {
     }
 }
 
+/// `true` or `false`.
+pub(super) fn boolean(node: &ConfigNode) -> Result<bool, String> {
+    match &node.value {
+        Value::Boolean(value) => Ok(*value),
+        Value::Raw(text) => text.parse().map_err(|_| format!("is {}; it must be true or false", quoted(text))),
+        _ => Err(format!("is {}; it must be true or false", node.kind())),
+    }
+}
+
 /// An IP address with a port: `"127.0.0.1:8080"`, `"[::1]:8080"`.
 pub(super) fn address(node: &ConfigNode) -> Result<SocketAddr, String> {
     let text = text(node, "an address and a port, such as \"127.0.0.1:8080\"")?;

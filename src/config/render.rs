@@ -7,8 +7,9 @@ use secrecy::ExposeSecret as _;
 
 use super::parse::Keyword as _;
 use super::{
-    AccountConfig, CallerConfig, CallerLimits, Config, DiskConfig, EncryptionKeys, FreshnessTier, NamePatterns,
-    ProxyConfig, RedisConfig, SeriesSettings, ServerLimits, ServerTlsConfig, WindowSettings, schema, url,
+    AccountConfig, AuditTarget, CallerConfig, CallerLimits, Config, DiskConfig, EncryptionKeys, FreshnessTier,
+    NamePatterns, ProxyConfig, RedisConfig, SeriesSettings, ServerLimits, ServerTlsConfig, TraceCollector,
+    TracesConfig, WindowSettings, schema, url,
 };
 use crate::hex;
 use crate::units::{print_duration, print_size};
@@ -25,7 +26,8 @@ impl Config {
     /// TOML with every key in effect, defaults included. Secrets and the password of Redis are printed as `[redacted]`,
     /// and digests of API keys as their first eight digits, so the text does not load as it is.
     pub fn render(&self) -> String {
-        let Self { server, admin, upstream, accounts, window, quota, jobs, cache, callers, origins: _ } = self;
+        let Self { server, admin, upstream, accounts, window, quota, jobs, cache, log, traces, callers, origins: _ } =
+            self;
         let mut out = TomlWriter(String::new());
 
         out.line("[server]");
@@ -56,6 +58,7 @@ impl Config {
         if let Some(proxy) = &upstream.proxy {
             out.key("proxy", inline_proxy(proxy));
         }
+        out.key("send_traceparent", upstream.send_traceparent);
 
         let settings = SeriesSettings::new(window, accounts);
         for account in accounts {
@@ -98,6 +101,14 @@ impl Config {
             }
         }
 
+        out.line("\n[log]");
+        match &log.audit {
+            None => {}
+            Some(AuditTarget::Stdout) => out.key("audit", text("stdout")),
+            Some(AuditTarget::File(file)) => out.key("audit", path(file)),
+        }
+        out.traces(traces);
+
         for caller in callers {
             out.caller(caller);
         }
@@ -116,6 +127,22 @@ impl TomlWriter {
 
     fn key(&mut self, key: &str, value: impl Display) {
         writeln!(self.0, "{key} = {value}").expect("writing to a String cannot fail");
+    }
+
+    fn traces(&mut self, TracesConfig { collector, protocol, service_name, sampling, resource: _ }: &TracesConfig) {
+        self.line("\n[traces]");
+        if let Some(TraceCollector { endpoint, headers, ca_file }) = collector {
+            self.key("endpoint", text(endpoint));
+            if !headers.is_empty() {
+                self.key("headers", text(REDACTED));
+            }
+            if let Some(file) = ca_file {
+                self.key("ca_file", path(file));
+            }
+        }
+        self.key("protocol", text(protocol.keyword()));
+        self.key("service_name", text(service_name));
+        self.key("sample_ratio", format!("{:?}", sampling.ratio));
     }
 
     fn server_limits(&mut self, limits: &ServerLimits) {

@@ -14,6 +14,11 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether the host of `uri` is a loopback name or address.
+pub(super) fn is_loopback_url(uri: &Uri) -> bool {
+    uri.host().is_some_and(is_loopback)
+}
+
 /// Checks that an authority has a host, and a valid port if it has any.
 pub(super) fn check_authority(authority: &Authority) -> Result<(), String> {
     let after_host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);

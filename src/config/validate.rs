@@ -14,7 +14,7 @@ use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
     AdminConfig, CacheConfig, Config, DiskConfig, EncryptionKeys, JobsConfig, QuotaConfig, RedisConfig, ServerConfig,
-    ServerLimits, ServerTlsConfig, UpstreamConfig, accounts, callers, parse, url, window_settings,
+    ServerLimits, ServerTlsConfig, UpstreamConfig, accounts, callers, observability, parse, url, window_settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     let quota = quota(root.table("quota"));
     let jobs = jobs(root.table("jobs"));
     let cache = cache(root.table("cache"));
+    let log = observability::log(root.table("log"));
+    let traces = observability::traces(root.table("traces"));
     let client_certificates = server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let callers = callers::callers(&mut root, accounts.as_deref(), client_certificates);
     if callers.as_ref().is_some_and(Vec::is_empty) && !server.listen.ip().is_loopback() {
@@ -51,7 +53,7 @@ pub(super) fn config(context: &LoadContext, root: ConfigNode) -> Option<Config> 
     server_table.finish();
     root.finish();
     let (accounts, cache, callers, origins) = (accounts?, cache?, callers?, context.origins());
-    Some(Config { server, admin, upstream, accounts, window, quota, cache, jobs, callers, origins })
+    Some(Config { server, admin, upstream, accounts, window, quota, cache, jobs, log, traces, callers, origins })
 }
 
 fn server(table: &mut TableReader<'_>) -> ServerConfig {
@@ -123,8 +125,9 @@ fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {
     let max_concurrency = table.value_or("max_concurrency", 8, parse::integer(1..=10_000));
     let ca_file = table.optional("ca_file", parse::path);
     let proxy = url::proxy::proxy(&mut table);
+    let send_traceparent = table.value_or("send_traceparent", false, parse::boolean);
     table.finish();
-    UpstreamConfig { base_url, timeout, max_concurrency: max_concurrency as usize, ca_file, proxy }
+    UpstreamConfig { base_url, timeout, max_concurrency: max_concurrency as usize, ca_file, proxy, send_traceparent }
 }
 
 fn quota(mut table: TableReader<'_>) -> QuotaConfig {

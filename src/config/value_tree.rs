@@ -27,7 +27,8 @@ pub(super) enum Value {
     String(String),
     Integer(i64),
     Float(f64),
-    /// A value that no key takes, by its kind: a boolean, a date, an integer out of range.
+    Boolean(bool),
+    /// A value that no key takes, by its kind: a date, an integer out of range.
     Other(&'static str),
     Array(Vec<ConfigNode>),
     Table(Table),
@@ -75,6 +76,7 @@ impl ConfigNode {
             Value::String(_) => "a string",
             Value::Integer(_) => "an integer",
             Value::Float(_) => "a float",
+            Value::Boolean(_) => "a boolean",
             Value::Other(kind) => kind,
             Value::Array(_) => "a list",
             Value::Table(_) => "a table",
@@ -101,7 +103,7 @@ fn convert(value: &DeValue<'_>, at: &dyn Fn(usize) -> Origin) -> Value {
             Ok(float) => Value::Float(float),
             Err(_) => Value::Other("a number out of range"),
         },
-        DeValue::Boolean(_) => Value::Other("a boolean"),
+        DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Array(items) => Value::Array(items.iter().map(|item| node(item, at)).collect()),
         DeValue::Table(table) => convert_table(table, at),

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tracing::Span;
-
 use super::auth::AuthenticatedCaller;
 use super::logged_head::LoggedHead;
+use super::observers;
+use super::observers::{AuditedIds, Observers};
 use super::request_id::RequestId;
 use super::revocation::REVOKED;
 use crate::api::{FinalCounts, Progress, Report};
 use crate::problem::ProblemType;
+use crate::request::WaitMeter;
 use crate::telemetry;
 use crate::telemetry::{RequestCalls, RequestRecord, RequestTimes};
+use crate::traces::Span;
 
 /// Flag for the end of `server.drain_timeout`: answers dropped after it were cut off by the gateway and not by their
 /// clients. Cheap to clone; all clones share the flag.
@@ -49,12 +51,16 @@ pub(super) enum Ending<'a> {
 pub(super) struct AccessRecord {
     arrived_at: Instant,
     pub(super) id: RequestId,
-    /// The tracing span of the log line.
-    pub(super) span: Span,
+    /// The fields of the log line.
+    pub(super) span: tracing::Span,
     /// The authenticated caller, if any.
     pub(super) authenticated: Option<AuthenticatedCaller>,
     facts: LoggedHead,
-    drain_timeout: DrainTimeout,
+    /// The span of the request.
+    pub(super) trace: Span,
+    /// The identifiers for the audit log; `None` if there is none.
+    pub(super) audited: Option<Box<AuditedIds>>,
+    observers: Arc<Observers>,
     head: Option<Head>,
     is_reported: bool,
 }
@@ -83,9 +89,9 @@ impl AccessRecord {
     pub(super) fn new(
         arrived_at: Instant,
         id: RequestId,
-        span: Span,
+        span: tracing::Span,
         facts: LoggedHead,
-        drain_timeout: DrainTimeout,
+        observers: Arc<Observers>,
     ) -> Box<Self> {
         telemetry::request_begun();
         Box::new(Self {
@@ -94,10 +100,17 @@ impl AccessRecord {
             span,
             authenticated: None,
             facts,
-            drain_timeout,
+            trace: Span::NONE,
+            audited: None,
+            observers,
             head: None,
             is_reported: false,
         })
+    }
+
+    /// Counts how long the request waits for the quota.
+    pub(super) fn waited(&self) -> &WaitMeter {
+        &self.facts.waited
     }
 
     /// Records the head of the answer.
@@ -130,12 +143,12 @@ impl AccessRecord {
             Ending::Aborted(why) => ("aborted", Some(why)),
             // A panic in a connection's task drops the body.
             Ending::Dropped if std::thread::panicking() => ("aborted", Some("an internal error")),
-            Ending::Dropped if self.drain_timeout.has_expired() => ("drained", None),
+            Ending::Dropped if self.observers.drain_timeout.has_expired() => ("drained", None),
             Ending::Dropped => ("client_closed", None),
         };
         let _in_span = self.span.enter();
         self.facts.with(|asked| {
-            telemetry::request(&RequestRecord {
+            let record = RequestRecord {
                 caller: self.authenticated.as_ref().map_or("-", |authenticated| &authenticated.caller.name),
                 account: report.map_or("-", |report| &report.account),
                 stream: report.map_or("-", |report| &report.stream),
@@ -152,7 +165,12 @@ impl AccessRecord {
                     first_byte: self.head.as_ref().map(|head| head.ready_after),
                     last_byte: self.arrived_at.elapsed(),
                 },
-            });
+            };
+            telemetry::request(&record);
+            observers::end_span(&self.trace, &record, report);
+            if let Some(ids) = &self.audited {
+                self.observers.write_audit(&record, report, self.authenticated.as_ref(), ids);
+            }
         });
     }
 }

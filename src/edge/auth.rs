@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, header};
 use tokio_util::sync::CancellationToken;
 
+use super::credential::CallerCredential;
 use super::hosts::AllowedHosts;
 use super::problem::EdgeError;
 use super::rate_limit::CallerRateLimit;
@@ -73,6 +74,7 @@ struct Credential<T> {
 #[derive(Debug)]
 pub(super) struct AuthenticatedCaller {
     pub(super) caller: Caller,
+    pub(super) credential: CallerCredential,
     pub(super) limit_status: RateLimitStatus,
     /// Cancelled when the answer must end, because its credential has been removed.
     pub(super) revoked: CancellationToken,
@@ -166,32 +168,39 @@ impl CallerTable {
             (None, Some(certificate)) => self.find_by_certificate(certificate),
             (None, None) => None,
         };
-        let Some((known, revoked)) = known else { return (None, Err(EdgeError::UnknownCaller)) };
+        let Some((known, credential, revoked)) = known else { return (None, Err(EdgeError::UnknownCaller)) };
         let (limit_status, admitted) = known.admit(now);
         let (slot, admitted) = match admitted {
             Ok(slot) => (Some(slot), Ok(())),
             Err(error) => (None, Err(error)),
         };
         let (caller, revoked) = (known.caller.clone(), revoked.clone());
-        (Some(AuthenticatedCaller { caller, limit_status, revoked, _slot: slot }), admitted)
+        (Some(AuthenticatedCaller { caller, credential, limit_status, revoked, _slot: slot }), admitted)
     }
 
     /// The caller that has this key.
-    fn find(&self, key: &[u8]) -> Option<(&Known, &CancellationToken)> {
+    fn find(&self, key: &[u8]) -> Option<(&Known, CallerCredential, &CancellationToken)> {
         let hash = digest(&SHA256, key);
         // Every key is compared, in constant time, so that the time taken reveals nothing about any key. A search that
         // stops at the first match would skip some.
         let same = |known: &[u8; 32]| verify_slices_are_equal(known, hash.as_ref()).is_ok();
         let all = self.known.iter().flat_map(|known| known.api_keys.iter().map(move |key| (known, key)));
-        all.fold(None, |found, (known, key)| if same(&key.value) { Some((known, &key.revoked)) } else { found })
+        let found =
+            all.fold(None, |found, (known, key)| if same(&key.value) { Some((known, &key.revoked)) } else { found });
+        let start = hash.as_ref().first_chunk().copied().unwrap_or_default();
+        found.map(|(known, revoked)| (known, CallerCredential::Key(start), revoked))
     }
 
     /// The caller that one of the certificate's names stands for; `None` if its names are those of several callers.
-    fn find_by_certificate(&self, PeerCertificate { names }: &PeerCertificate) -> Option<(&Known, &CancellationToken)> {
+    fn find_by_certificate(
+        &self,
+        PeerCertificate { names }: &PeerCertificate,
+    ) -> Option<(&Known, CallerCredential, &CancellationToken)> {
         let is_named = |known: &&Known| known.certificate_san.as_ref().is_some_and(|san| names.contains(&san.value));
         let mut found = self.known.iter().filter(is_named);
         let known = found.next().filter(|_| found.next().is_none())?;
-        Some((known, &known.certificate_san.as_ref()?.revoked))
+        let san = known.certificate_san.as_ref()?;
+        Some((known, CallerCredential::Certificate(san.value.clone()), &san.revoked))
     }
 }
 

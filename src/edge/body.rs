@@ -113,6 +113,7 @@ mod tests {
     use crate::edge::DrainTimeout;
     use crate::edge::access::Content as Answered;
     use crate::edge::logged_head::LoggedHead;
+    use crate::edge::observers::Observers;
     use crate::edge::request_id::RequestId;
     use crate::problem::ProblemType;
 
@@ -160,7 +161,8 @@ mod tests {
             }
             let id = RequestId::of(&HeaderMap::new(), now);
             let facts = LoggedHead::of(&http::Request::new(()), None);
-            let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), facts, drain_timeout);
+            let observers = Arc::new(Observers { drain_timeout, ..Observers::default() });
+            let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), facts, observers);
             record.set_head(404, Answered::Problem(ProblemType::NotFound, "no such path".to_owned()));
             use_body(EdgeBody::new(Either::Right(Full::from(text)), record, head_only));
         });

@@ -4,8 +4,10 @@ mod access;
 mod auth;
 mod body;
 mod cache_status;
+mod credential;
 mod hosts;
 mod logged_head;
+mod observers;
 mod openapi;
 mod problem;
 mod rate_limit;
@@ -13,7 +15,6 @@ mod rate_limit_headers;
 mod request_id;
 mod response_future;
 mod revocation;
-mod trace_context;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,10 +32,13 @@ use tower::{Layer, Service};
 use self::access::AccessRecord;
 use self::auth::AuthenticatedCaller;
 use self::logged_head::LoggedHead;
+use self::observers::Observers;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
+use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::problem::{is_page_path, page};
+use crate::traces::{TraceParent, Tracer};
 
 pub use self::access::DrainTimeout;
 pub use self::auth::{Callers, PeerCertificate, bearer_token};
@@ -47,12 +51,11 @@ pub use self::response_future::ResponseFuture;
 #[derive(Clone, Debug)]
 pub struct EdgeLayer(Arc<Edge>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Edge {
     callers: Callers,
     request_slots: Arc<Semaphore>,
-    clock: Clock,
-    drain_timeout: DrainTimeout,
+    observers: Arc<Observers>,
 }
 
 impl EdgeLayer {
@@ -60,7 +63,18 @@ impl EdgeLayer {
     pub fn new(max_requests: usize, callers: &Callers, drain_timeout: &DrainTimeout, clock: &Clock) -> Self {
         callers.load().warn_of_expiry(clock.now());
         let (callers, drain_timeout, clock) = (callers.clone(), drain_timeout.clone(), clock.clone());
-        Self(Arc::new(Edge { callers, request_slots: Arc::new(Semaphore::new(max_requests)), clock, drain_timeout }))
+        let observers = Observers { clock, drain_timeout, ..Observers::default() };
+        let request_slots = Arc::new(Semaphore::new(max_requests));
+        Self(Arc::new(Edge { callers, request_slots, observers: observers.into() }))
+    }
+
+    /// The same stage, which begins a span for each request, and writes the audit log.
+    #[must_use]
+    pub fn observed(self, tracer: &Tracer, audit: &AuditLog) -> Self {
+        let Observers { clock, drain_timeout, .. } = &*self.0.observers;
+        let (clock, drain_timeout) = (clock.clone(), drain_timeout.clone());
+        let observers = Observers { tracer: tracer.clone(), audit: audit.clone(), clock, drain_timeout };
+        Self(Arc::new(Edge { observers: observers.into(), ..Edge::clone(&self.0) }))
     }
 }
 
@@ -104,21 +118,25 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Self { edge, below, peer } = self;
         let arrived_at = Instant::now();
-        let id = RequestId::of(request.headers(), || edge.clock.now());
-        let trace_id = trace_context::trace_id(request.headers());
+        let id = RequestId::of(request.headers(), || edge.observers.clock.now());
+        let trace = edge.observers.begin(&request);
+        let mut own_trace = None;
+        let trace_id = observers::trace_id(TraceParent::of(request.headers()), &mut own_trace, &trace);
         let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
         let facts = LoggedHead::of(&request, *peer);
+        let audited = edge.observers.audited(&id, trace_id);
+        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.observers.clone());
+        (record.trace, record.audited) = (trace.clone(), audited);
         let callers = edge.callers.load();
         let checked = callers.hosts().check(&request);
         let head_only = *request.method() == Method::HEAD;
         if checked.is_ok() && is_public(request.uri().path()) {
-            let record = AccessRecord::new(arrived_at, id, span, facts, edge.drain_timeout.clone());
             return ResponseFuture::ready(record, head_only, public_document(&request));
         }
         let (authenticated, admitted) = match checked {
             Ok(()) => {
                 let certificate = request.extensions().get::<PeerCertificate>();
-                callers.admit(request.headers(), certificate, edge.clock.now())
+                callers.admit(request.headers(), certificate, edge.observers.clock.now())
             }
             Err(error) => (None, Err(error.into())),
         };
@@ -126,8 +144,10 @@ where
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(*limit_status);
         }
-        request.extensions_mut().insert(facts.waited.clone());
-        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.drain_timeout.clone());
+        request.extensions_mut().insert(record.waited().clone());
+        if trace.is_some() {
+            request.extensions_mut().insert(trace);
+        }
         record.authenticated = authenticated;
         if let Err(error) = admitted {
             return ResponseFuture::ready(record, head_only, Err(error));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{PageRange, QueryOptions, WindowQuery};
 use crate::replicas::{FetchTerms, ReplicaId, RequesterJson, SeriesJson};
 use crate::request::{Priority, Requester, WaitMeter};
+use crate::traces::Span;
 use crate::window::{Interval, Timestamp};
 
 /// The longest time from the creation of a job to its end.
@@ -140,6 +141,7 @@ impl JobRecord {
                 queue_timeout: Some(ATTEMPT_TIMEOUT),
             },
             waited: WaitMeter::default(),
+            span: Span::NONE,
         }
     }
 
@@ -262,6 +264,7 @@ pub(super) mod tests {
             may_stream: false,
             options: QueryOptions { freshness: FreshnessDemand::Refetch, ..QueryOptions::default() },
             waited: WaitMeter::default(),
+            span: Span::NONE,
         };
         JobRecord::new(id.to_owned(), &query, "/r?x".to_owned(), &replica('a'))
     }

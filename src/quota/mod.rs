@@ -53,6 +53,7 @@ use crate::live::Live;
 use crate::replicas::Mailbox;
 use crate::telemetry;
 use crate::token::TokenError;
+use crate::traces::SpanKind;
 use crate::upstream::{Page, PageRequest, RetryHint, UpstreamError};
 
 /// Why a call was not made, or failed.
@@ -296,7 +297,10 @@ where
             let scheduler = scheduler.ok_or(TokenError::UnknownAccount)?;
             let waiters = request.waiters.clone();
             cordons.check(&series)?;
-            let permit = scheduler.acquire(&waiters).await?;
+            let queued = waiters.span().child(SpanKind::Internal, "queue");
+            let permit = scheduler.acquire(&waiters).await.inspect_err(|error| queued.fail(error.label()))?;
+            queued.set("koregate.class", waiters.priority().label());
+            drop(queued);
             // It may have waited for long.
             if let Err(cordoned) = cordons.check(&series) {
                 waiters.take_back();

@@ -12,6 +12,7 @@ use super::connector::{Connector, RawConnection};
 use super::memory_policy::memory_advice;
 use super::{Command, ConnectionError, Health, Reply};
 use crate::telemetry;
+use crate::traces::{Span, SpanKind};
 
 /// A connection that is open, is being opened, or could not be opened.
 type Connecting = Shared<BoxFuture<'static, Result<RawConnection, ConnectionError>>>;
@@ -65,7 +66,10 @@ impl Connection {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
+        let span = Span::current().child(SpanKind::Client, "redis");
+        describe(&span, commands);
         if !self.state().breaker.is_closed() {
+            span.fail(ConnectionError::Open.result());
             telemetry::redis_call(ConnectionError::Open.result(), None);
             return Err(ConnectionError::Open);
         }
@@ -77,6 +81,9 @@ impl Connection {
             Ok(_) => "ok",
             Err(error) => error.result(),
         };
+        if label != "ok" {
+            span.fail(label);
+        }
         telemetry::redis_call(label, Some(started.elapsed()));
         result
     }
@@ -201,6 +208,15 @@ impl Connection {
             }
         }
     }
+}
+
+/// Adds the names of commands to a span, and never their arguments.
+fn describe(span: &Span, commands: &[Command]) {
+    span.set("db.system.name", "redis");
+    if let Some(first) = commands.first() {
+        span.set("db.operation.name", first.name);
+    }
+    span.set("db.operation.batch.size", commands.len());
 }
 
 /// The code of an error that all other commands would get too, as if Redis were down.

@@ -126,6 +126,10 @@ pub struct RemoteFetch {
     /// What the request asks for beside its window.
     #[serde(default, skip_serializing_if = "FetchTerms::is_default")]
     pub terms: FetchTerms,
+    /// The span of the requester, as `traces::TraceContext` writes it; `None` if its trace is not recorded. A leader that
+    /// does not know it records nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 /// What the request of a remote fetch asks for beside its window. A leader that does not know a member ignores it: then

@@ -18,6 +18,6 @@ mod waiters;
 pub use self::item_ids::{IdFilter, IdHashes, IdKind};
 pub use self::queue_timeout::{QueueTimeout, QueueWait};
 pub use self::rate_limit_status::{RateLimitStatus, UpstreamLimit, UpstreamLimits};
-pub use self::series_key::{Filter, FilterError, KnownFilter, Series};
+pub use self::series_key::{Filter, FilterError, FilterNames, KnownFilter, Series};
 pub use self::wait_meter::WaitMeter;
 pub use self::waiters::{CallGuard, Priority, Requester, RunWaiters, WaiterGuard};

@@ -58,6 +58,25 @@ pub struct KnownFilter {
 /// The members of a body that are documented filters.
 const FILTER_NAMES: [&str; 4] = ["sessionIds", "conversationIds", "channels", "agentIds"];
 
+/// Names of what selects items in a request: its filters, `other` for a body that only the upstream understands, and
+/// `parameters` for such query parameters. Never a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilterNames(u8);
+
+impl FilterNames {
+    const ALL: [&'static str; 6] =
+        [FILTER_NAMES[0], FILTER_NAMES[1], FILTER_NAMES[2], FILTER_NAMES[3], "other", "parameters"];
+
+    fn new(is_there: [bool; Self::ALL.len()]) -> Self {
+        Self(is_there.iter().rev().fold(0, |bits, is_there| bits << 1 | u8::from(*is_there)))
+    }
+
+    /// The names.
+    pub fn iter(self) -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().enumerate().filter(move |(place, _)| self.0 >> place & 1 == 1).map(|(_, name)| name)
+    }
+}
+
 /// Why a body is not a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterError {
@@ -84,6 +103,24 @@ impl Series {
         let conversations = filter.conversation_ids.iter().map(|id| IdKind::Conversation.hash(id));
         let sessions = filter.session_ids.iter().map(|id| IdKind::Session.hash(id));
         IdFilter::Hashes(conversations.chain(sessions).collect())
+    }
+
+    /// The names of what selects items beside the time.
+    pub fn filter_names(&self) -> FilterNames {
+        let (known, is_opaque) = match &self.filter {
+            Filter::None => (None, false),
+            Filter::Known(known) => (Some(known), false),
+            Filter::Opaque(_) => (None, true),
+        };
+        let has = |values: fn(&KnownFilter) -> &BTreeSet<String>| known.is_some_and(|known| !values(known).is_empty());
+        let documented = [
+            has(|known| &known.session_ids),
+            has(|known| &known.conversation_ids),
+            has(|known| &known.channels),
+            has(|known| &known.agent_ids),
+        ];
+        let [a, b, c, d] = documented;
+        FilterNames::new([a, b, c, d, is_opaque, !self.parameters.is_empty()])
     }
 
     /// Whether the series has a part that only the upstream understands, and that may select by another timestamp.
@@ -202,6 +239,20 @@ mod tests {
         let all = FILTER_NAMES.map(|name| format!(r#""{name}":["a"]"#)).join(",");
         let Filter::Known(known) = parse(&format!("{{{all}}}")) else { panic!("{all}") };
         assert_eq!(serde_json::to_value(known).unwrap().as_object().unwrap().len(), FILTER_NAMES.len());
+    }
+
+    #[test]
+    fn names_of_filters_hold_no_values() {
+        for (body, parameters, expected) in [
+            ("", vec![], &[][..]),
+            (r#"{"agentIds":["secret"],"sessionIds":["secret"]}"#, vec![], &["sessionIds", "agentIds"]),
+            (r#"{"channels":["chat"],"conversationIds":["c"]}"#, vec![], &["conversationIds", "channels"]),
+            (r#"{"secret":1}"#, vec![("secret".to_owned(), "secret".to_owned())], &["other", "parameters"]),
+        ] {
+            let (account, stream) = ("a".into(), "s".into());
+            let series = Series { account, stream, filter: parse(body), parameters, agentic: false };
+            assert_eq!(series.filter_names().iter().collect::<Vec<_>>(), expected, "{body}");
+        }
     }
 
     #[test]

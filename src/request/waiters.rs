@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::queue_timeout::QueueTimeout;
 use crate::sync::{Mutex, MutexGuard};
+use crate::traces::Span;
 
 /// Priority of a fetch, in the order in which calls are granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,6 +68,8 @@ impl Requester {
 #[derive(Debug)]
 pub struct RunWaiters {
     cause: Requester,
+    /// The span of the run.
+    span: Span,
     /// Locked for bookkeeping only, never across an await.
     state: Mutex<State>,
     /// Notified of each change. A run is one task, so there is at most one listener.
@@ -109,13 +112,23 @@ enum Progress {
 impl RunWaiters {
     /// A run without waiters that has not begun.
     pub fn new(cause: Requester) -> Arc<Self> {
+        Self::traced(cause, Span::NONE)
+    }
+
+    /// The same for a run with a span.
+    pub fn traced(cause: Requester, span: Span) -> Arc<Self> {
         let (waiting, next_ticket, calls, told, last_wait, under_way) = Default::default();
         let state = State { progress: Progress::NotBegun, waiting, next_ticket, calls, told, last_wait, under_way };
-        Arc::new(Self { cause, state: Mutex::new(state), changed: Notify::new() })
+        Arc::new(Self { cause, span, state: Mutex::new(state), changed: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The span of the run, a child of that of the request which began it.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// The requester that is charged for the run's calls.

@@ -142,6 +142,7 @@ impl Gateway {
             operators.listen("server.admin_listen", server.admin_listen, admin_limits, send_timeout).await?;
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
         let admin = Admin::new(&stack.handles, config, clock.clone());
+        stack.handles.register_metrics();
         let (admin_service, service) = (admin.clone(), stack.service.clone());
         tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
         tokio::spawn(listener.serve(move |peer| service.clone().with_peer(peer)));
@@ -189,6 +190,7 @@ impl Gateway {
         self.stack.handles.jobs.leave().await;
         // This replica makes no more calls, so another one may take over the lease.
         self.stack.handles.quotas.leave().await;
+        self.stack.handles.flush().await;
         // The admin listener answers until the drain is over.
         self.operators.closing.cancel();
         drained

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::task::spawn_blocking;
 
 use crate::api::{RequestMemory, ResponseCache, Usage};
+use crate::audit::AuditLog;
 use crate::cache::{CacheHandles, DiskTier};
-use crate::config::{Config, EncryptionKeys, RedisConfig, SeriesSettings};
+use crate::clock::Clock;
+use crate::config::{Config, EncryptionKeys, RedisConfig, SeriesSettings, TracesConfig};
 use crate::edge::{self, Callers, DrainTimeout};
 use crate::environment::Environment;
 use crate::jobs::Jobs;
@@ -14,6 +17,9 @@ use crate::paging::RunLimiters;
 use crate::quota::{QuotaManager, StateFileError};
 use crate::redis_client::RedisClient;
 use crate::replicas::{Cipher, Mailbox, ReplicaId};
+use crate::telemetry;
+use crate::traces::Tracer;
+use crate::upstream::tls::client_config;
 
 /// Handles of the shared state. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
@@ -40,6 +46,10 @@ pub struct Handles {
     pub quotas: QuotaManager,
     /// Messages to other replicas; `None` without Redis.
     pub mailbox: Option<Mailbox>,
+    /// Starts traces.
+    pub tracer: Tracer,
+    /// The audit log.
+    pub audit: AuditLog,
 }
 
 impl Handles {
@@ -58,20 +68,59 @@ impl Handles {
         let disk = disk.map(|disk| (disk, config.quota.state_file.as_deref()));
         let quotas = share_quotas(config, mailbox.as_ref(), environment)?;
         quotas.limit_callers(&config.callers);
+        let tracer = open_tracer(config, clock)?;
+        let audit = AuditLog::open(config.log.audit.as_ref());
         Ok(Self {
             callers: Callers::new(&config.callers, &config.server.hosts),
             drain_timeout: DrainTimeout::default(),
             usage: Usage::new(&config.callers, &config.accounts, &quotas),
             response_cache: ResponseCache::new(config.cache.memory),
             request_memory: RequestMemory::new(config.server.limits.request_memory),
-            cache: CacheHandles::new(&config.cache, &series_settings, disk, mailbox.as_ref(), &quotas, clock),
+            cache: CacheHandles::new(&config.cache, &series_settings, disk, mailbox.as_ref(), &quotas, clock)
+                .traced(&tracer),
             jobs: Jobs::new(config.jobs, mailbox.as_ref(), &quotas, clock, edge::problem_document),
             run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
             quotas,
             mailbox,
             series_settings,
+            tracer,
+            audit: audit.context("log.audit")?,
         })
     }
+}
+
+impl Handles {
+    /// Makes the counters of lost spans and lines begin at 0, once the recorder of metrics is installed.
+    pub fn register_metrics(&self) {
+        if self.tracer.is_exporting() {
+            telemetry::register_traces();
+        }
+        if self.audit.is_open() {
+            telemetry::register_audit();
+        }
+    }
+
+    /// Waits until ended spans are exported and the audit log is written, for some seconds at most. For the end of the
+    /// process.
+    pub async fn flush(&self) {
+        let audit = self.audit.clone();
+        let written = spawn_blocking(move || audit.flush());
+        let _ = tokio::join!(self.tracer.flush(), written);
+    }
+}
+
+/// The tracer. With a collector, it must be created on a Tokio runtime, from which spans are exported.
+fn open_tracer(config: &Config, clock: &Clock) -> anyhow::Result<Tracer> {
+    Tracer::new(&config.traces, config.upstream.send_traceparent, clock, || collector_tls(&config.traces))
+}
+
+/// The TLS configuration for the collector of spans.
+///
+/// # Errors
+/// If `traces.ca_file` cannot be used.
+pub(super) fn collector_tls(traces: &TracesConfig) -> anyhow::Result<rustls::ClientConfig> {
+    let ca_file = traces.collector.as_ref().and_then(|collector| collector.ca_file.as_deref());
+    client_config(ca_file).context("traces.ca_file")
 }
 
 pub(super) fn cipher(EncryptionKeys { current, previous }: &EncryptionKeys) -> anyhow::Result<Cipher> {

@@ -1,11 +1,12 @@
 //! Check of what the stack needs of this machine: see `server/preflight.rs`.
 
 use crate::cache::DiskTier;
-use crate::config::{Config, KeyFault};
+use crate::config::{AuditTarget, Config, KeyFault};
 use crate::environment::Environment;
 use crate::quota::StateFile;
 use crate::redis_client::RedisClient;
 use crate::upstream::Client;
+use crate::writable::check_appendable;
 
 /// The faults for which [`Stack::new`](super::Stack::new) would fail, or for which the disk tier could never be used.
 pub fn preflight(config: &Config, environment: &Environment) -> Vec<KeyFault> {
@@ -24,6 +25,15 @@ pub fn preflight(config: &Config, environment: &Environment) -> Vec<KeyFault> {
     }
     if let Some(path) = &config.quota.state_file {
         check("quota.state_file", StateFile::inspect(path).map_err(|error| error.to_string()));
+    }
+    if let Some(AuditTarget::File(path)) = &config.log.audit {
+        check("log.audit", check_appendable(path).map_err(|error| format!("{}: {error}", path.display())));
+    }
+    if config.traces.collector.is_some() {
+        check(
+            "traces.ca_file",
+            super::handles::collector_tls(&config.traces).map(drop).map_err(|error| format!("{error:#}")),
+        );
     }
     let client = Client::new(&config.upstream, clock, network);
     check("upstream.ca_file", client.map(drop).map_err(|error| format!("{error:#}")));

@@ -27,6 +27,7 @@ use crate::config;
 use crate::live::Live;
 use crate::network::Network;
 use crate::telemetry;
+use crate::traces::{Span, SpanKind};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters that are not percent-encoded in a path segment (RFC 3986, 3.3, without the sub-delimiters).
@@ -52,6 +53,7 @@ pub struct Client {
     authority: Authority,
     timeout: Duration,
     clock: Clock,
+    send_traceparent: bool,
 }
 
 impl Client {
@@ -78,7 +80,8 @@ impl Client {
             // Read bytes are copied at once into the body's own memory.
             .http1_max_buf_size(64 << 10)
             .build(connector);
-        Ok(Self { http: Live::new(http), scheme, authority, timeout: config.timeout, clock: clock.clone() })
+        let (timeout, clock, send_traceparent) = (config.timeout, clock.clone(), config.send_traceparent);
+        Ok(Self { http: Live::new(http), scheme, authority, timeout, clock, send_traceparent })
     }
 
     /// Makes all further calls over connections of `other`: with its certificate authorities and its proxy. Calls under
@@ -89,7 +92,7 @@ impl Client {
 
     fn request(
         &self,
-        RawRequest { series, bounds, offset, limit, auth }: RawRequest,
+        RawRequest { series, bounds, offset, limit, auth, span }: RawRequest,
     ) -> Result<Request<Full<Bytes>>, http::Error> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("from", &super::Bound::Second(bounds.from).to_string());
@@ -110,7 +113,7 @@ impl Client {
             .path_and_query(path)
             .build()?;
         let body = series.filter.body();
-        Request::builder()
+        let mut request = Request::builder()
             // Kore documents GET for complete data and POST for filtered data.
             .method(if body.is_some() { Method::POST } else { Method::GET })
             .uri(uri)
@@ -119,12 +122,28 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("koregate/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(body.unwrap_or_default()))
+            .body(Full::new(body.unwrap_or_default()))?;
+        if let Some(context) = span.context() {
+            context.set_headers(request.headers_mut());
+        }
+        Ok(request)
     }
 
-    async fn fetch(self, request: AuthorizedRequest) -> Result<Page, UpstreamError> {
+    /// The span of a call.
+    fn page_span(&self, page: &PageRequest) -> Span {
+        let span = page.waiters.span().child(SpanKind::Client, "page");
+        span.set("server.address", self.authority.host());
+        span.set("koregate.offset", page.offset);
+        span.set("koregate.limit", page.limit);
+        span
+    }
+
+    async fn fetch(self, request: AuthorizedRequest, span: Span) -> Result<Page, UpstreamError> {
         let AuthorizedRequest { page: PageRequest { series, bounds, offset, limit, .. }, auth } = request;
-        let answer = self.exchange(RawRequest { series, bounds, offset, limit: Some(limit), auth }).await?;
+        let sent = if self.send_traceparent { span.clone() } else { Span::NONE };
+        let request = RawRequest { series, bounds, offset, limit: Some(limit), auth, span: sent };
+        let answer = self.exchange(request).await?;
+        span.set("http.response.status_code", u64::from(answer.status.as_u16()));
         let date = answer.date();
         if let Some(is_wrong) = date.and_then(|date| self.clock.compare(answer.asked_at, date)) {
             telemetry::clock_wrong(is_wrong);
@@ -167,9 +186,16 @@ impl Service<AuthorizedRequest> for Client {
         let client = self.clone();
         Box::pin(async move {
             let (account, timeout, begun) = (request.page.series.account.clone(), client.timeout, Instant::now());
-            let result =
-                tokio::time::timeout(timeout, client.fetch(request)).await.unwrap_or(Err(UpstreamError::Timeout));
+            let span = client.page_span(&request.page);
+            let fetch = client.fetch(request, span.clone());
+            let result = tokio::time::timeout(timeout, fetch).await.unwrap_or(Err(UpstreamError::Timeout));
             let label = result.as_ref().map_or_else(UpstreamError::label, |_| "ok");
+            if let Ok(page) = &result {
+                span.set("koregate.items", page.items.len());
+            } else {
+                span.fail(label);
+            }
+            span.end();
             telemetry::upstream_call(&account, label, begun.elapsed());
             result
         })
@@ -186,6 +212,7 @@ mod tests {
 
     use super::*;
     use crate::request::{Filter, Requester, RunWaiters, Series};
+    use crate::traces::Tracer;
     use crate::upstream::RateLimitHeader;
     use crate::window::{Bound, QueryBounds, Timestamp};
 
@@ -200,6 +227,7 @@ mod tests {
             max_concurrency: 1,
             ca_file: None,
             proxy,
+            send_traceparent: false,
         };
         Client::new(&config, clock, &Network::Tcp).unwrap()
     }
@@ -218,7 +246,7 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
         let client = client(&format!("http://{}", upstream.local_addr().unwrap()), &clock);
         let (page, auth) = (page_request(&Profile::default(), &clock), HeaderValue::from_static("token"));
-        let call = tokio::spawn(client.clone().fetch(AuthorizedRequest { page, auth }));
+        let call = tokio::spawn(client.clone().fetch(AuthorizedRequest { page, auth }, Span::NONE));
         let connection = upstream.accept().await.unwrap().0;
         // The first readiness may be none.
         let mut request = [0; 4096];
@@ -265,7 +293,7 @@ mod tests {
             let fixed = config::ProxyConfig::Fixed { url, credentials: Some("me:secret".into()) };
             let client = client_behind(&simulator.base_url(), &clock, Some(fixed));
             let tunnel = tokio::spawn(tunnel_once(proxy, answer));
-            let result = client.fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() }).await;
+            let result = client.fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() }, Span::NONE).await;
             let head = tunnel.await.unwrap();
             let upstream = simulator.base_url().replace("http://", "");
             assert!(head.starts_with(&format!("CONNECT {upstream} HTTP/1.1\r\n")), "{head}");
@@ -280,6 +308,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn context_of_the_span_is_sent_only_if_asked_for() {
+        let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        for is_sent in [true, false] {
+            let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = client(&format!("http://{}", upstream.local_addr().unwrap()), &clock);
+            client.send_traceparent = is_sent;
+            let mut headers = http::HeaderMap::new();
+            headers.insert("traceparent", parent.parse().unwrap());
+            headers.insert("tracestate", "vendor=1".parse().unwrap());
+            let span = Tracer::passing_on().begin_request(&headers, "request");
+            let waiters = RunWaiters::traced(Requester::anyone(), span.child(SpanKind::Internal, "run"));
+            let page = PageRequest { waiters, ..page_request(&Profile::default(), &clock) };
+            let auth = HeaderValue::from_static("token");
+            let call = tokio::spawn(client.call(AuthorizedRequest { page, auth }));
+            let (mut connection, mut head) = (upstream.accept().await.unwrap().0, Vec::new());
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(connection.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            assert_eq!(head.contains(&format!("traceparent: {parent}\r\n")), is_sent, "{head}");
+            assert_eq!(head.contains("tracestate: vendor=1\r\n"), is_sent, "{head}");
+            call.abort();
+        }
+    }
+
+    #[tokio::test]
     async fn rate_limit_headers_come_with_the_answer() {
         let limits = vec![RollingLimit::new(2, Duration::from_mins(1))];
         let clock = Clock::manual(Timestamp::from_seconds(1_795_341_600));
@@ -290,7 +345,7 @@ mod tests {
         let simulator = Simulator::start_with_clock(profile, move || simulator_clock.now().into()).await.unwrap();
         let client = client(&simulator.base_url(), &clock);
         let auth: HeaderValue = simulator.control().token().unwrap().parse().unwrap();
-        let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() });
+        let fetch = || client.clone().fetch(AuthorizedRequest { page: page.clone(), auth: auth.clone() }, Span::NONE);
         let told = |allowance: Option<RateLimitHeader>| allowance.map(|told| (told.limit, told.remaining));
 
         assert_eq!(told(fetch().await.unwrap().allowance), Some((Some(2), 1)));

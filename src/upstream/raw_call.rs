@@ -12,6 +12,7 @@ use super::error_response;
 use super::page::Page;
 use super::rate_limit_headers::RateLimitHeader;
 use crate::request::Series;
+use crate::traces::Span;
 use crate::window::{QueryBounds, Timestamp};
 
 /// A call to make.
@@ -27,6 +28,8 @@ pub struct RawRequest {
     pub limit: Option<u32>,
     /// The `auth` header; marked sensitive.
     pub auth: HeaderValue,
+    /// The span whose context the call carries; none if it carries none.
+    pub span: Span,
 }
 
 /// An answer, read to its end.

@@ -10,6 +10,7 @@ use crate::cache::fetch::Fetcher;
 use crate::cache::types::{QueryOptions, WindowQuery};
 use crate::config::WindowSettings;
 use crate::request::{Requester, Series};
+use crate::traces::Span;
 use crate::window::{Bound, Interval, Timestamp};
 
 /// The length of a window above which Redis is read in pieces, and above which fewer pages make it long.
@@ -28,6 +29,8 @@ pub(super) struct Query {
     /// Whether the answer may be sent before its length is known.
     pub(super) may_stream: bool,
     pub(super) options: QueryOptions,
+    /// The span of the request.
+    pub(super) span: Span,
     /// Whether Redis is asked for the names of the chunks first, and then read in pieces.
     pub(super) lists_redis: bool,
 }
@@ -47,13 +50,15 @@ pub(super) enum Delivery {
 
 impl Query {
     pub(super) fn new(query: WindowQuery, fetcher: &Fetcher) -> Self {
-        let WindowQuery { series, interval: window, page_range, asked_at, requester, may_stream, options, .. } = query;
+        let WindowQuery {
+            series, interval: window, page_range, asked_at, requester, may_stream, options, span, ..
+        } = query;
         let settings = fetcher.settings.of(&series);
         let is_settled = window.end <= fetcher.settled_before(&settings, asked_at);
         // Otherwise a batch looks into Redis before it fetches.
         let is_listed = options.only_cached || (window.length() > DAY && is_settled);
         let lists_redis = fetcher.redis.is_some() && is_listed;
-        Self { series, settings, window, page_range, asked_at, requester, may_stream, options, lists_redis }
+        Self { series, settings, window, page_range, asked_at, requester, may_stream, options, span, lists_redis }
     }
 
     /// Whether all of the window had settled at the time of the request. A later answer may differ, since the clock of

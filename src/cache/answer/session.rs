@@ -94,7 +94,7 @@ impl Session {
         let query = Query::new(query, &fetcher);
         Self {
             series_state: fetcher.series_map.get_or_insert(&query.series),
-            waiter: Waiter::new(query.requester.clone(), queue_timeout),
+            waiter: Waiter::new(query.requester.clone(), query.span.clone(), queue_timeout),
             batch_guard,
             gathered: Gathered::new(query.asked_at),
             progress: AnswerProgress::new(query.window, query.lists_redis),

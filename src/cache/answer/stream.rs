@@ -5,6 +5,8 @@
 //! Only whole settled windows are streamed: their rows hold still, and their beginning does not depend on their end. If
 //! a run fails, the answer is aborted, so that no client takes it for complete.
 
+use tracing::Instrument as _;
+
 use super::lookup::Hit;
 use super::progress::RoundLimit;
 use super::query::Delivery;
@@ -24,7 +26,7 @@ pub(super) fn start(mut session: Session) -> WindowAnswer {
     let (sender, rest) = stream_channel();
     let answer = session.streamed_answer(rest);
     session.progress.delivery = Delivery::Streamed;
-    tokio::spawn(async move {
+    let sending = async move {
         let end = tokio::select! {
             biased;
             end = session.send_segments(&sender) => end,
@@ -32,7 +34,8 @@ pub(super) fn start(mut session: Session) -> WindowAnswer {
             () = sender.closed() => return,
         };
         sender.send(end.map(|()| StreamEvent::End)).await;
-    });
+    };
+    tokio::spawn(sending.in_current_span());
     answer
 }
 

@@ -11,6 +11,7 @@ use crate::cache::fetch::{Fetcher, is_sane};
 use crate::cache::redis::{READ_BYTES, RedisTier};
 use crate::cache::series::TierHit;
 use crate::request::{Filter, Series};
+use crate::traces::{Span, SpanKind};
 use crate::window::{FreshnessDemand, Interval, IntervalSet, Timestamp};
 
 /// The first of the ascending hits, up to about [`READ_BYTES`] of chunks, that follow each other from the beginning of
@@ -156,7 +157,10 @@ pub(super) async fn read_into_memory(
     series: &Arc<Series>,
     hits: &[DiskHit],
 ) -> Vec<Option<Arc<Chunk>>> {
+    let span = Span::current().child(SpanKind::Internal, "disk read");
+    span.set("koregate.chunks", hits.len());
     let mut chunks = disk.read(series, hits).await;
+    drop(span);
     let Some(state) = fetcher.series_map.find(series) else { return vec![None; hits.len()] };
     let mut state = state.lock();
     for (hit, chunk) in hits.iter().zip(&mut chunks) {

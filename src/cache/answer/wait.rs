@@ -26,6 +26,11 @@ impl Session {
     /// # Errors
     /// If the quota grants no call within the queue timeout, or the window turns out to need an exact fetch.
     pub(super) async fn wait(&mut self, next: WaitFor) -> Result<(), CacheError> {
+        let span = self.waiter.span.clone();
+        span.scope(self.wait_for(next)).await
+    }
+
+    async fn wait_for(&mut self, next: WaitFor) -> Result<(), CacheError> {
         match next {
             WaitFor::Batch(mut started) => {
                 // The channel closes when the runs have started.

@@ -22,6 +22,7 @@ use crate::replicas::{
     FetchMessage, FetchSettings, Inbox, Incoming, Mailbox, Message, MessageKind, Recipient, RemoteFetch, ReplicaId,
 };
 use crate::request::Series;
+use crate::traces::Tracer;
 
 /// Interval at which unanswered remote fetches are sent again.
 const RESEND_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,6 +41,7 @@ pub(super) struct ClusterInner {
     pub(super) redis: RedisTier,
     pub(super) quotas: QuotaManager,
     pub(super) clock: Clock,
+    pub(super) tracer: Tracer,
     /// Messages in the order in which they are to be sent.
     outbox: mpsc::UnboundedSender<(ReplicaId, Arc<Message>)>,
     /// Senders of messages that could not be read.
@@ -57,7 +59,13 @@ pub(super) struct ClusterInner {
 
 impl Cluster {
     /// Must be called on a runtime, on which messages are sent.
-    pub(in crate::cache) fn new(mailbox: &Mailbox, redis: &RedisTier, quotas: &QuotaManager, clock: &Clock) -> Self {
+    pub(in crate::cache) fn new(
+        mailbox: &Mailbox,
+        redis: &RedisTier,
+        quotas: &QuotaManager,
+        clock: &Clock,
+        tracer: &Tracer,
+    ) -> Self {
         let (outbox, messages) = mpsc::unbounded_channel();
         tokio::spawn(send_messages(mailbox.clone(), messages));
         let (unreadable, senders) = mpsc::unbounded_channel();
@@ -68,6 +76,7 @@ impl Cluster {
             redis: redis.clone(),
             quotas: quotas.clone(),
             clock: clock.clone(),
+            tracer: tracer.clone(),
             outbox,
             unreadable,
             next_number,

@@ -21,6 +21,7 @@ use crate::quota::{QuotaError, Role};
 use crate::replicas::{FetchMessage, FetchReply, FetchTerms, RemoteFetch, RemoteResult};
 use crate::request::{QueueWait, Series};
 use crate::telemetry;
+use crate::traces::TraceContext;
 use crate::window::{FreshnessDemand, Interval, IntervalSet, Timestamp};
 
 /// How often a result is requested again because its chunks are not found, or were purged before the request.
@@ -91,6 +92,7 @@ impl Cluster {
             queue_wait: QueueWait::default(),
             epoch: purged.epoch(),
             terms,
+            trace: task.fetch.waiters.span().context().map(TraceContext::to_text),
         };
         let (sender, replies) = mpsc::unbounded_channel();
         let (account, queue_timeout) = (task.series.account.clone(), waiter.queue_timeout.clone());
@@ -210,7 +212,9 @@ impl Fetcher {
         let terms = FetchTerms::new(freshness, is_own.then_some(queue_timeout));
         let receiver = cluster.register(&task, (fresh_since, terms), waiter, purged);
         let id = receiver.id;
-        tokio::spawn(self.clone().run_remote_fetch(task, receiver));
+        let span = fetch.waiters.span();
+        span.set_interval(interval);
+        tokio::spawn(span.scope(self.clone().run_remote_fetch(task, receiver)));
         (Some(id), fetch)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::exchange::Cluster;
 use super::served::{ServeState, ServedRemoteFetch};
@@ -22,6 +23,7 @@ use crate::quota::{Exhausted, Role};
 use crate::replicas::{FetchMessage, FetchReply, FetchSettings, Message, RemoteFetch, RemoteResult, ReplicaId};
 use crate::request::{QueueTimeout, QueueWait, Requester, Series, WaitMeter};
 use crate::telemetry;
+use crate::traces::{Span, TraceContext};
 
 /// How long a remote fetch is answered without being repeated: then its sender is gone.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +47,7 @@ struct ServeTask {
     request: RemoteFetch,
     queue_timeout: Arc<QueueTimeout>,
     arrival: Option<Arc<BatchGuard>>,
+    span: Span,
 }
 
 impl Cluster {
@@ -139,8 +142,15 @@ impl Fetcher {
             // The wait continues that of earlier leaders.
             let queue_timeout =
                 Arc::new(QueueTimeout::of(request.queue_timeout(self.settings.queue_timeout), request.queue_wait));
-            let task = ServeTask { from: from.clone(), series, request, queue_timeout: queue_timeout.clone(), arrival };
-            let serving = self.clone().serve(cluster.clone(), task, is_answerable);
+            let span = cluster.0.tracer.begin_for_replica(request.trace.as_deref(), "serve remote fetch");
+            let queue_timeout_of_task = queue_timeout.clone();
+            let task =
+                ServeTask { from: from.clone(), series, request, queue_timeout: queue_timeout_of_task, arrival, span };
+            let trace_id = task.span.context().map(TraceContext::trace_id);
+            let fields =
+                trace_id.map_or_else(tracing::Span::none, |id| tracing::info_span!("remote fetch", trace_id = id));
+            let serving = task.span.clone().scope(self.clone().serve(cluster.clone(), task, is_answerable));
+            let serving = serving.instrument(fields);
             let state = ServeState::InProgress { queue_timeout, _task: AbortOnDropHandle::new(tokio::spawn(serving)) };
             served.insert(key, ServedRemoteFetch { attempt, last_requested, state });
         }
@@ -171,7 +181,7 @@ impl Fetcher {
     async fn fetch_and_hand_over(
         self: &Arc<Self>,
         cluster: &Cluster,
-        ServeTask { from, series, request, queue_timeout, arrival }: ServeTask,
+        ServeTask { from, series, request, queue_timeout, arrival, span }: ServeTask,
     ) -> Result<RemoteResult, CacheError> {
         // The follower uses nothing that was purged before its request. If this replica has missed the purge, or its
         // last result was not usable, it looks into Redis; if that fails, the follower will find out.
@@ -188,6 +198,7 @@ impl Fetcher {
             may_stream: false,
             options: QueryOptions { freshness: request.terms.freshness(), ..QueryOptions::default() },
             waited: WaitMeter::default(),
+            span,
         };
         let placement = if request.is_exact { PlacementCheck::Unchecked } else { PlacementCheck::Checked };
         let assembly = AssemblyRequest { query, queue_timeout, placement, batch_guard: arrival };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::coalesce::{BatchedRun, StartPolicy, coalesce};
 use super::fetcher::Fetcher;
@@ -13,6 +14,7 @@ use crate::cache::series::{PendingBatch, PendingRequest, RunLengthPolicy, Series
 use crate::paging::{FIRST_RUN_ITEMS, RunBounds, is_worth_parallel_runs};
 use crate::request::Series;
 use crate::sync::{sleep, spawn};
+use crate::traces::SpanKind;
 use crate::window::{Density, Interval, PlannedRun, RunLimits, Timestamp, plan_runs};
 
 /// How long missing intervals are collected before they are fetched. Short against any upstream call, long against the
@@ -35,10 +37,13 @@ impl Fetcher {
         let batch = state.pending.get_or_insert_with(|| {
             let (sender, started) = watch::channel(());
             let (fetcher, series, shared) = (self.clone(), series.clone(), shared.clone());
-            spawn(async move {
-                fetcher.process_batch(&series, &shared).await;
+            let waiter = request.waiter.upgrade();
+            let span = waiter.map(|waiter| waiter.span.child(SpanKind::Internal, "batch")).unwrap_or_default();
+            let batch = async move {
+                span.scope(fetcher.process_batch(&series, &shared)).await;
                 drop(sender);
-            });
+            };
+            spawn(batch.in_current_span());
             PendingBatch { requests: Vec::new(), started }
         });
         batch.requests.push(request);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::cache::series::{PendingRequest, Waiter};
 use crate::request::{Priority, Requester};
+use crate::traces::Span;
 use crate::window::{Interval, IntervalSet, PlannedRun};
 
 /// A run that brings a part of a batch.
@@ -20,6 +21,8 @@ pub(in crate::cache) struct BatchedRun {
 pub(in crate::cache) struct BatchOwner {
     /// The requester that is charged for the run.
     pub(in crate::cache) requester: Requester,
+    /// The span of the request that is charged.
+    pub(in crate::cache) span: Span,
     /// All requests that need a part of the run.
     pub(in crate::cache) waiters: Vec<Arc<Waiter>>,
     pub(in crate::cache) start: StartPolicy,
@@ -129,7 +132,7 @@ fn owner(
     } else {
         StartPolicy::Later
     };
-    Some(BatchOwner { requester: charged.requester.clone(), waiters, start })
+    Some(BatchOwner { requester: charged.requester.clone(), span: charged.span.clone(), waiters, start })
 }
 
 /// From the first to the last timestamp of `interval` that is in `needed`.
@@ -154,6 +157,7 @@ mod tests {
     fn waiter(caller: &str, priority: Priority) -> Arc<Waiter> {
         Waiter::new(
             Requester { caller: caller.into(), weight: 1, priority },
+            Span::NONE,
             Arc::new(QueueTimeout::new(Duration::ZERO)),
         )
     }

@@ -14,6 +14,7 @@ use crate::cache::window_field::FieldScope;
 use crate::paging::{Item, OutsideItem, PagingError, PlacementCheck};
 use crate::request::{QueueTimeout, Requester, Series, WaitMeter};
 use crate::telemetry;
+use crate::traces::SpanKind;
 use crate::window::Interval;
 
 impl Fetcher {
@@ -113,6 +114,7 @@ impl Fetcher {
             may_stream: false,
             options: QueryOptions::default(),
             waited: WaitMeter::default(),
+            span: task.fetch.waiters.span().child(SpanKind::Internal, "check of window.field"),
         };
         let queue_timeout = Arc::new(QueueTimeout::new(self.settings.queue_timeout));
         let request = AssemblyRequest { query, queue_timeout, placement: PlacementCheck::Unchecked, batch_guard: None };

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
 use super::coalesce::BatchedRun;
 use super::fetcher::Fetcher;
@@ -18,10 +19,12 @@ use crate::quota::QuotaError;
 use crate::request::{RunWaiters, Series};
 use crate::sync::spawn;
 use crate::telemetry;
-use crate::window::{PlannedRun, Timestamp, small_run_length};
+use crate::traces::{Span, SpanKind};
+use crate::window::{Interval, PlannedRun, Timestamp, small_run_length};
 
 impl Fetcher {
-    /// Starts one run of a batch. The caller holds the lock of the series.
+    /// Starts one run of a batch. The caller holds the lock of the series. Log lines of the run have the ids of the request
+    /// that began it.
     pub(super) fn start_fetch(
         self: &Arc<Self>,
         series: &Arc<Series>,
@@ -34,9 +37,11 @@ impl Fetcher {
         let epoch = self.purges.epoch(&series.account);
         let spec = FetchSpec { interval, agentic, placement: PlacementCheck::Checked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
-        let fetch = InFlightFetch::new(spec, items, RunWaiters::new(owner.requester), scheduler.as_ref());
+        let span = run_span(&owner.span, interval);
+        let waiters = RunWaiters::traced(owner.requester, span);
+        let fetch = InFlightFetch::new(spec, items, waiters, scheduler.as_ref());
         let task = FetchTask::new(series, shared, state, fetch.clone(), &owner.waiters);
-        spawn(self.clone().run_fetch(task, items));
+        spawn(self.clone().run_fetch(task, items).in_current_span());
         fetch
     }
 
@@ -50,9 +55,10 @@ impl Fetcher {
         let spec =
             FetchSpec { interval, agentic: series.agentic, placement: PlacementCheck::Unchecked, began_at, epoch };
         let scheduler = self.quotas.scheduler(&series.account);
-        let fetch = InFlightFetch::new(spec, None, RunWaiters::new(waiter.requester.clone()), scheduler.as_ref());
+        let waiters = RunWaiters::traced(waiter.requester.clone(), run_span(&waiter.span, interval));
+        let fetch = InFlightFetch::new(spec, None, waiters, scheduler.as_ref());
         let task = FetchTask::new(series, shared, state, fetch.clone(), [waiter]);
-        spawn(self.clone().run_fetch(task, None));
+        spawn(self.clone().run_fetch(task, None).in_current_span());
         fetch
     }
 
@@ -71,7 +77,7 @@ impl Fetcher {
             packer: ChunkPacker::new(policy, self.settings.grid, spec.placement, spec.epoch),
         };
         // A task of its own: should it panic, the fetch is lost and its waiters are still notified.
-        let fetched = spawn(self.paging.clone().oneshot(run)).await;
+        let fetched = spawn(self.paging.clone().oneshot(run).in_current_span()).await;
         let result = match fetched.unwrap_or(Err(PagingError::Lost)) {
             Ok(FetchedRun { interval, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.interval().start);
@@ -121,12 +127,29 @@ impl Fetcher {
             Ok(_) | Err(_) => {}
         }
         let mut state = task.state.lock();
+        end_span(task.fetch.waiters.span(), &result);
         state.in_flight.retain(|fetch| !Arc::ptr_eq(fetch, &task.fetch));
         // Under the lock: a request that does not find the fetch in the series any more finds its result.
         task.fetch.complete(result);
         drop(state);
         self.series_map.remove_if_idle(&task.series, &task.state);
     }
+}
+
+/// The span of a run that a request begins.
+fn run_span(request: &Span, interval: Interval) -> Span {
+    let span = request.child(SpanKind::Internal, "run");
+    span.set_interval(interval);
+    span
+}
+
+/// Ends the span of a fetch.
+fn end_span(span: &Span, result: &Result<FetchedInterval, CacheError>) {
+    match result {
+        Ok(fetched) => span.set("koregate.chunks", fetched.chunks.len()),
+        Err(error) => span.fail(not_stored_reason(error).label()),
+    }
+    span.end();
 }
 
 /// Whether the calls were not made because another replica has become the leader.

@@ -16,6 +16,7 @@ use crate::paging::{PagingError, PlacementCheck, RunBounds, RunPhase, RunStatus}
 use crate::quota::{CallScheduler, CallerLimitExceeded, Exhausted, QuotaError};
 use crate::request::{QueueTimeout, Requester, RunWaiters};
 use crate::sync::{AtomicBool, Mutex, OnceLock};
+use crate::traces::SpanKind;
 use crate::upstream::PAGE_LIMIT;
 use crate::window::{Interval, Timestamp};
 
@@ -100,7 +101,8 @@ impl InFlightFetch {
         waiter: &Arc<Waiter>,
         scheduler: Option<&Arc<CallScheduler>>,
     ) -> Arc<Self> {
-        let waiters = RunWaiters::new(waiter.requester.clone());
+        let span = waiter.span.child(SpanKind::Client, "remote fetch");
+        let waiters = RunWaiters::traced(waiter.requester.clone(), span);
         Self::with(spec, expected, waiters, scheduler, Some(Arc::downgrade(waiter)))
     }
 

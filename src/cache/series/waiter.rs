@@ -9,6 +9,7 @@ use crate::cache::chunk::Chunk;
 use crate::cache::error::CacheError;
 use crate::request::{QueueTimeout, Requester, WaiterGuard};
 use crate::sync::{Mutex, MutexGuard};
+use crate::traces::Span;
 use crate::window::Interval;
 
 /// A finished fetch and its result.
@@ -18,6 +19,8 @@ pub(in crate::cache) type FinishedFetch = (Arc<InFlightFetch>, Result<FetchedInt
 #[derive(Debug)]
 pub(in crate::cache) struct Waiter {
     pub(in crate::cache) requester: Requester,
+    /// The span of the request.
+    pub(in crate::cache) span: Span,
     /// When the request came.
     pub(in crate::cache) asked_at: Instant,
     /// How long the request waits for the quota without progress.
@@ -40,9 +43,9 @@ pub(in crate::cache) struct TierHit {
 }
 
 impl Waiter {
-    pub(in crate::cache) fn new(requester: Requester, queue_timeout: Arc<QueueTimeout>) -> Arc<Self> {
+    pub(in crate::cache) fn new(requester: Requester, span: Span, queue_timeout: Arc<QueueTimeout>) -> Arc<Self> {
         let (fetches, redis_hits) = Default::default();
-        Arc::new(Self { requester, asked_at: Instant::now(), queue_timeout, fetches, redis_hits })
+        Arc::new(Self { requester, span, asked_at: Instant::now(), queue_timeout, fetches, redis_hits })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Arc<InFlightFetch>, WaiterGuard)>> {
@@ -56,6 +59,7 @@ impl Waiter {
             return true;
         }
         let Some(guard) = fetch.waiters.join(self.requester.clone(), Some(&self.queue_timeout)) else { return false };
+        self.span.link(fetch.waiters.span());
         fetches.push((fetch.clone(), guard));
         true
     }

@@ -16,6 +16,7 @@ use crate::config;
 use crate::paging::{FetchedRun, Item, ItemPacker as _, PagingError, RowOrder, Run, RunLimiters, RunPart};
 use crate::quota::QuotaManager;
 use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
+use crate::traces::Span;
 use crate::window::{FreshnessTier, Interval, Timestamp, UpperBound};
 
 /// A second of the day that is still open.
@@ -39,6 +40,7 @@ pub(super) fn query(series: Series, interval: Interval, requester: Requester) ->
         may_stream: true,
         options: QueryOptions::default(),
         waited: WaitMeter::default(),
+        span: Span::NONE,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::quota::{AcquireError, CallPermit, QuotaManager, Role, StateFileError}
 use crate::request::{Filter, Priority, Requester, RunWaiters, Series};
 use crate::stack;
 use crate::token::mint::mint;
+use crate::traces::Span;
 use crate::units::print_duration_roughly;
 use crate::upstream::{Client, Page, RawAnswer, RawRequest, UpstreamError};
 use crate::window::{Bound, QueryBounds, Timestamp};
@@ -115,7 +116,7 @@ impl Investigation {
         let permit = self.permit().await?;
         let bounds = QueryBounds { from: probe.window.from, to: Bound::Second(probe.window.to) };
         let series = self.series.clone();
-        let request = RawRequest { series, bounds, offset: probe.offset, limit: probe.limit, auth };
+        let request = RawRequest { series, bounds, offset: probe.offset, limit: probe.limit, auth, span: Span::NONE };
         let answer = timeout(self.call_timeout, self.client.exchange(request)).await;
         let answer = answer.unwrap_or(Err(UpstreamError::Timeout));
         let now = self.environment.clock.now();

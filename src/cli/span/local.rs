@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use crate::clock::Clock;
-use crate::config::{Config, process_environment};
-use crate::quota::{QuotaManager, StateFileError};
-use crate::stack::{GatewayService, Stack};
+use crate::config::{AuditTarget, Config, process_environment};
+use crate::quota::StateFileError;
+use crate::stack::{GatewayService, Handles, Stack};
 
 /// The longest that returning the lease may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The stages, and the quota that they spend.
+/// The stages, and the state that they share.
 pub(super) struct Local {
     pub(super) service: GatewayService,
-    quotas: QuotaManager,
+    handles: Handles,
 }
 
 impl Local {
@@ -36,12 +36,13 @@ impl Local {
             )),
             _ => Failure::Failed(format!("{error:#}")),
         })?;
-        Ok(Self { service: stack.service, quotas: stack.handles.quotas })
+        Ok(Self { service: stack.service, handles: stack.handles })
     }
 
-    /// Returns the lease, so that another replica takes it over at once.
+    /// Returns the lease, so that another replica takes it over at once, and writes out traces and the audit log.
     pub(super) async fn leave(&self) {
-        let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.quotas.leave()).await;
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.handles.quotas.leave()).await;
+        self.handles.flush().await;
     }
 }
 
@@ -62,6 +63,10 @@ fn without_callers(mut config: Config) -> Result<Config, Failure> {
         // A gateway beside this process uses the directory.
         config.cache.disk = None;
     }
+    if config.log.audit == Some(AuditTarget::Stdout) {
+        // The standard output is that of the command.
+        config.log.audit = None;
+    }
     config.callers.clear();
     config.server.hosts.clear();
     Ok(config)
@@ -81,7 +86,8 @@ mod tests {
     fn calls_are_made_only_where_they_are_counted() {
         let Err(Failure::Usage(message)) = without_callers(config(&[])) else { panic!("not refused") };
         assert!(message.contains("--url"), "{message}");
-        assert!(without_callers(config(&[("KOREGATE__QUOTA__STATE_FILE", "/tmp/state")])).is_ok());
+        let own = [("KOREGATE__QUOTA__STATE_FILE", "/tmp/state"), ("KOREGATE__LOG__AUDIT", "stdout")];
+        assert_eq!(without_callers(config(&own)).ok().unwrap().log.audit, None);
         assert!(without_callers(config(&[("KOREGATE__CACHE__REDIS__URL", "redis://127.0.0.1:1")])).is_ok());
     }
 }

@@ -23,6 +23,12 @@ impl Described for Duration {
     }
 }
 
+impl Described for bool {
+    fn schema() -> Value {
+        json!({ "type": "boolean" })
+    }
+}
+
 /// A size in bytes.
 impl Described for u64 {
     fn schema() -> Value {

@@ -128,7 +128,7 @@ fn problem_names_its_variable() {
         ("KOREGATE__WINDOW__FRESHNESS", "[", "window.freshness: is not a TOML value: "),
         ("KOREGATE__WINDOWS__CHUNK", "1h", "windows: unknown key; did you mean `window`?"),
         ("KOREGATE__", "1h", "unknown key"),
-        ("KOREGATE__LOG", "debug", "log: unknown key"),
+        ("KOREGATE__LOG", "debug", "log: is not a TOML value"),
         ("KOREGATE__SERVER____LISTEN", "x", "server.: unknown key"),
         ("KOREGATE__SERVER__LISTEN", "", "server.listen: \"\" is not an address"),
         ("KOREGATE__SERVER__LISTEN", "0.0.0.0:80", "server.listen: 0.0.0.0:80 is open to the network"),

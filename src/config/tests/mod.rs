@@ -4,6 +4,7 @@
 mod environment;
 mod faults;
 mod secrets;
+mod traces;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +23,8 @@ pub(super) const MINIMAL: &str =
     "[[accounts]]\naccount_id = \"acc-1\"\nclient_id = \"cs-1\"\nclient_secret = { env = \"SECRET\" }\n";
 
 fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
-    let secrets = [("SECRET", "s3cr3t-of-thirty-two-bytes-or-more"), ("PROXY", "me:s3cr3t")];
+    let secrets =
+        [("SECRET", "s3cr3t-of-thirty-two-bytes-or-more"), ("PROXY", "me:s3cr3t"), ("HEADERS", "x-key=s3cr3t")];
     variables.iter().chain(&secrets).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -49,6 +51,9 @@ pub(super) fn documented_in_full() -> String {
 
 fn with_secret(toml: &str) -> String {
     let toml = toml.replace("file = \"/run/secrets/koregate/proxy-credentials\"", "env = \"PROXY\"");
+    // Headers are shown to no network.
+    let toml = toml.replace("file = \"/run/secrets/koregate/trace-headers\"", "env = \"HEADERS\"");
+    let toml = toml.replace("http://collector:4318", "https://collector:4318");
     ["kore/client-secret", "koregate/admin-token", "koregate/encryption-key", "koregate/previous-encryption-key"]
         .iter()
         .fold(toml, |toml, path| toml.replace(&format!("file = \"/run/secrets/{path}\""), "env = \"SECRET\""))
@@ -71,6 +76,9 @@ fn documented_file_holds_the_defaults() {
         + "[admin]\ntoken = { env = \"SECRET\" }\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
         + "proxy = { url = \"http://proxy:3128\", credentials = { env = \"PROXY\" } }\n"
+        + "[log]\naudit = \"/var/log/koregate/audit.jsonl\"\n"
+        + "[traces]\nendpoint = \"https://collector:4318\"\nheaders = { env = \"HEADERS\" }\n"
+        + "ca_file = \"/etc/ssl/private-ca.pem\"\n"
         + "[quota]\nstate_file = \"/var/lib/koregate/quota\"\n"
         + "[cache]\nencryption_key = { env = \"SECRET\" }\nprevious_encryption_key = { env = \"SECRET\" }\n"
         + "[cache.disk]\npath = \"/var/lib/koregate/cache\"\n[cache.redis]\nurl = \"redis://127.0.0.1:6379\"\n";
@@ -154,6 +162,7 @@ base_url = "http://[::1]:9000/"
 timeout = "90s"
 max_concurrency = 1
 ca_file = "ca.pem"
+send_traceparent = true
 
 [window]
 field = "metrics.start"
@@ -177,6 +186,16 @@ keep_for = "1d"
 memory = 1000000
 disk = { path = "cache", size = "1GiB" }
 redis = { url = "redis://:hunter2@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", encryption_key = { env = "SECRET" } }
+
+[log]
+audit = "stdout"
+
+[traces]
+endpoint = "https://c:4317"
+protocol = "grpc"
+service_name = "kg"
+sample_ratio = 0.25
+headers = { env = "HEADERS" }
 
 [[callers]]
 name = "Berichte für alle"
@@ -232,6 +251,7 @@ base_url = "http://[::1]:9000"
 timeout = "90s"
 max_concurrency = 1
 ca_file = "ca.pem"
+send_traceparent = true
 
 [[accounts]]
 account_id = "acc-1"
@@ -268,6 +288,16 @@ disk = { path = "cache", size = "1GiB" }
 redis = { url = "redis://:[redacted]@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", max_value = "16MiB", replicas = 8 }
 encryption_key = "[redacted]"
 
+[log]
+audit = "stdout"
+
+[traces]
+endpoint = "https://c:4317/"
+headers = "[redacted]"
+protocol = "grpc"
+service_name = "kg"
+sample_ratio = 0.25
+
 [[callers]]
 name = "Berichte für alle"
 api_key_sha256 = "abcdef01…"
@@ -296,6 +326,7 @@ max_priority = "refresh"
 "#
     );
     let restored = rendered
+        .replace("headers = \"[redacted]\"", "headers = { env = \"HEADERS\" }")
         .replace("\"[redacted]\"", "{ env = \"SECRET\" }")
         .replace("[redacted]", "hunter2")
         .replace('…', &"0".repeat(56));

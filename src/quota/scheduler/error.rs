@@ -23,3 +23,15 @@ pub enum AcquireError {
     /// Another replica makes the calls of the account.
     NotLeader,
 }
+
+impl AcquireError {
+    /// The label in traces.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Exhausted(_) => "quota_exhausted",
+            Self::CallerLimit(_) => "caller_limit",
+            Self::Abandoned => "abandoned",
+            Self::NotLeader => "not_leader",
+        }
+    }
+}

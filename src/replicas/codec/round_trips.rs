@@ -44,10 +44,11 @@ prop_compose! {
         series in series(), requester in requester(), interval in any::<(i64, i64)>(), id in any::<u64>(),
         attempt in any::<u8>(), is_exact in any::<bool>(), age_ms in any::<u64>(), queue_wait in queue_wait(),
         epoch in any::<u64>(), (max_age_ms, refetch, queue_timeout_ms) in any::<(Option<u64>, bool, Option<u64>)>(),
+        trace in proptest::option::of(".*"),
     ) -> RemoteFetch {
         let (series, requester) = ((&series).into(), (&requester).into());
         let terms = FetchTerms { max_age_ms, refetch, queue_timeout_ms };
-        RemoteFetch { id, attempt, series, interval, is_exact, requester, age_ms, queue_wait, epoch, terms }
+        RemoteFetch { id, attempt, series, interval, is_exact, requester, age_ms, queue_wait, epoch, terms, trace }
     }
 }
 

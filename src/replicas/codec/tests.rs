@@ -81,6 +81,7 @@ fn remote_fetch(id: u64, filter: Filter, agentic: bool, is_exact: bool) -> Remot
         queue_wait: QueueWait { time: Duration::from_millis(1250), pages: 3 },
         epoch: 1_700_000_000_123,
         terms: FetchTerms::default(),
+        trace: None,
     }
 }
 

@@ -3,7 +3,9 @@
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str); 27] = [
+const COUNTERS: [(&str, &str); 31] = [
+    ("koregate_audit_lines_lost_total", "Lines of the audit log that were lost"),
+    ("koregate_audit_lines_total", "Lines written to the audit log"),
     ("koregate_broken_answers_total", "Answers that broke off because of Kore or koregate"),
     ("koregate_caller_limit_refusals_total", "Requests and calls beyond a limit of their caller, by limit and mode"),
     ("koregate_connections_cut_total", "Connections that were refused or cut, by the limit that they exceeded"),
@@ -26,6 +28,8 @@ const COUNTERS: [(&str, &str); 27] = [
     ("koregate_sent_bytes_total", "Bytes of bodies sent to callers, as encoded"),
     ("koregate_sent_items_total", "Items sent to callers"),
     ("koregate_tier_lookups_total", "Lookups in the tiers of the cache, by tier and result"),
+    ("koregate_trace_spans_dropped_total", "Spans that were dropped because the collector did not take them"),
+    ("koregate_trace_spans_exported_total", "Spans that a collector has taken"),
     ("koregate_upstream_calls_avoided_total", "Calls that callers would have made beyond those that were made"),
     ("koregate_upstream_calls_spent_total", "Calls to the upstream, by the caller that they are charged to"),
     ("koregate_upstream_calls_total", "Calls to the upstream, by result"),

@@ -2,12 +2,12 @@
 //! so that names, labels and log fields are defined in one place.
 //!
 //! - `descriptions` has the HELP text of each metric,
-//! - `request` counts requests and writes the access log,
-//! - `stream_labels` bounds the streams that have a label of their own,
+//! - `request` counts requests and writes the access log; its `stream_labels` bounds the streams that have a label of
+//!   their own,
 //! - `log_sampler` bounds the log lines of requests without a valid key, and of a failing disk,
 //! - `process` has the metrics of the process that are usual in Prometheus,
 //! - `tiers` counts lookups in the tiers of the cache,
-//! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis`, `replicas` and `server` are the events of these parts.
+//! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis`, `replicas`, `server` and `traces` are the events of these parts.
 
 mod cache;
 mod callers;
@@ -21,8 +21,8 @@ mod redis;
 mod replicas;
 mod request;
 mod server;
-mod stream_labels;
 mod tiers;
+mod traces;
 mod upstream;
 
 use std::sync::OnceLock;
@@ -37,11 +37,11 @@ pub use self::quota::*;
 pub use self::redis::*;
 pub use self::replicas::*;
 pub use self::request::{
-    PROBLEM_PAGE, RequestCalls, RequestFacts, RequestRecord, RequestTimes, request, request_begun,
+    PROBLEM_PAGE, RequestCalls, RequestFacts, RequestRecord, RequestTimes, label_streams, request, request_begun,
 };
 pub use self::server::*;
-pub use self::stream_labels::label_streams;
 pub use self::tiers::{Tier, tier_lookups};
+pub use self::traces::*;
 pub use self::upstream::*;
 
 /// Upper bounds of the histograms' buckets in seconds: from a hit in memory to a call that times out.

@@ -1,6 +1,8 @@
 //! Counters of requests, and the fields and spelling of a line of the access log, which `edge/access.rs` has made. Both
 //! are on the path of each hit, so metrics are counted with registered handles.
 
+mod stream_labels;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
@@ -9,8 +11,10 @@ use std::time::{Duration, Instant};
 use hashbrown::{Equivalent, HashMap};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 
+use self::stream_labels::OTHER_STREAMS;
 use super::log_sampler::LogSampler;
-use super::stream_labels::{self, OTHER_STREAMS};
+
+pub use self::stream_labels::label_streams;
 
 /// A request whose answer has ended, or that ended without an answer.
 #[derive(Clone, Copy, Debug)]

@@ -9,13 +9,26 @@ const STAGES: [&str; 11] =
     ["edge", "api", "jobs", "cache", "paging", "retry", "quota", "token", "upstream", "request", "window"];
 
 /// Modules that each stage except `window` may name.
-const SHARED_MODULES: [&str; 11] =
-    ["config", "live", "clock", "network", "blocking", "sync", "telemetry", "mapped_bytes", "units", "hex", "writable"];
+const SHARED_MODULES: [&str; 13] = [
+    "config",
+    "live",
+    "clock",
+    "network",
+    "blocking",
+    "sync",
+    "telemetry",
+    "traces",
+    "audit",
+    "mapped_bytes",
+    "units",
+    "hex",
+    "writable",
+];
 /// Stages that share state with other replicas, and may name Redis and the messages.
 const REPLICATED: [&str; 3] = ["jobs", "cache", "quota"];
 
 /// Modules that each module beside the stages may name; `stages` stands for all stages.
-const OTHERS: [(&str, &[&str]); 21] = [
+const OTHERS: [(&str, &[&str]); 23] = [
     // Named by all, names none.
     ("telemetry", &[]),
     ("clock", &["window"]),
@@ -40,12 +53,29 @@ const OTHERS: [(&str, &[&str]); 21] = [
     // Problem documents, for those that answer requests.
     ("problem", &[]),
     ("config", &["live", "window", "units", "hex"]),
+    // Spans, and lines about who read what; know nothing of the stages that write them.
+    ("traces", &["config", "clock", "telemetry", "window"]),
+    ("audit", &["config", "telemetry", "window"]),
     // Knows nothing of the data that it transfers.
-    ("redis_client", &["config", "clock", "network", "telemetry", "hex"]),
+    ("redis_client", &["config", "clock", "network", "telemetry", "traces", "hex"]),
     // The messages between replicas, with the values that travel with a request; knows no stage.
     ("replicas", &["redis_client", "request", "window", "config", "clock", "telemetry", "hex"]),
     // Builds the stages.
-    ("stack", &["stages", "environment", "replicas", "redis_client", "config", "clock", "telemetry"]),
+    (
+        "stack",
+        &[
+            "stages",
+            "environment",
+            "replicas",
+            "redis_client",
+            "config",
+            "clock",
+            "telemetry",
+            "traces",
+            "audit",
+            "writable",
+        ],
+    ),
     (
         "admin",
         &["stack", "stages", "problem", "live", "replicas", "redis_client", "config", "clock", "telemetry", "units"],
@@ -66,6 +96,7 @@ const OTHERS: [(&str, &[&str]); 21] = [
             "config",
             "clock",
             "telemetry",
+            "traces",
             "units",
             "hex",
         ],

@@ -78,7 +78,14 @@ async fn streamed_response_logs_totals_at_its_end() {
 async fn broken_response_is_logged_as_aborted() {
     let mut logged = LoggedGateway::start("30s").await;
     logged.control.set_faults(FaultPlan::always(Fault::Status500).after(PAGES / 2));
-    assert!(HttpClient::default().try_send(logged.gateway.addr, &TestRequest::get(FOUR_DAYS)).await.is_err());
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = TestRequest::get(FOUR_DAYS).header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-00"));
+    assert!(HttpClient::default().try_send(logged.gateway.addr, &request).await.is_err());
+    let failure = logged.gateway.process.wait_for_line(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        (line["message"] == "a run failed").then_some(line)
+    });
+    assert_eq!(failure.await["span"]["trace_id"], trace, "the run has the ids of its request");
     let line = logged.next_line().await;
     assert_eq!((&line["outcome"], &line["status"]), (&Value::from("aborted"), &Value::from(200)), "{line}");
     assert!(line["problem"].as_str().unwrap().contains("500"), "{line}");

@@ -1,6 +1,7 @@
-//! Operation of the gateway process: start, reload, shutdown, access log, metric descriptions and labels.
+//! Operation of the gateway process: start, reload, shutdown, access log, audit log, metric descriptions and labels.
 
 mod access_log;
+mod audit_log;
 mod cordon;
 mod metric_descriptions;
 mod metric_labels;

@@ -13,6 +13,7 @@ use crate::cache::store::{CacheEntry, ChunkId, ValidityToken};
 use crate::cache::types::QueryOptions;
 use crate::paging::Item;
 use crate::request::{Filter, Requester, Series, WaitMeter};
+use crate::traces::Span;
 use crate::window::{FreshnessPolicy, FreshnessTier, Grid, Plan, Timestamp};
 
 /// The time at which the test begins, in seconds; data lies before and after it.
@@ -172,6 +173,7 @@ impl Model {
             may_stream: true,
             options: QueryOptions::default(),
             waited: WaitMeter::default(),
+            span: Span::NONE,
         };
         let expected = self.expected(&query);
         let rules = LookupRules { freshness: (&self.freshness_policy).into(), agentic, asked_at, cell: CELL };
