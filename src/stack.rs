@@ -15,7 +15,7 @@ use crate::paging::{PagingLayer, RunBounds};
 use crate::quota::QuotaLayer;
 use crate::retry::RetryLayer;
 use crate::token::TokenLayer;
-use crate::upstream::Client;
+use crate::upstream::{Client, HealthLayer};
 
 pub use self::handles::{Handles, open_quotas};
 pub use self::preflight::preflight;
@@ -42,13 +42,12 @@ impl Stack {
         let Config { server, accounts, quota, cache, upstream, .. } = config;
         let Environment { clock, network, .. } = environment;
         let handles = Handles::new(config, environment)?;
-        let Handles { callers, drain_timeout, usage, response_cache, request_memory, run_limiters, quotas, .. } =
-            &handles;
+        let Handles { callers, ends, usage, response_cache, request_memory, run_limiters, quotas, .. } = &handles;
         let settings = &handles.series_settings;
 
         let service = ServiceBuilder::new()
             // Authenticates the caller, applies its limit, and turns every failure into a response.
-            .layer(EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, drain_timeout, clock))
+            .layer(EdgeLayer::new(&server.hosts, server.limits.max_requests, callers, ends, clock))
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
             .layer(
                 ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock)
@@ -66,6 +65,8 @@ impl Stack {
             .layer(QuotaLayer(quotas.clone()))
             // Puts a valid JWT into `auth`.
             .layer(TokenLayer::new(accounts, clock))
+            // Records how calls end, for the status page.
+            .layer(HealthLayer { health: handles.upstream_health.clone(), clock: clock.clone() })
             // Makes one call to Kore, within its deadline.
             .service(Client::new(upstream, clock, network)?);
 

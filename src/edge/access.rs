@@ -10,8 +10,10 @@ use tracing::Span;
 
 use super::auth::AuthenticatedCaller;
 use super::logged_head::LoggedHead;
+use super::recent_problems::{ProblemSource, RecentProblems};
 use super::request_id::RequestId;
 use crate::api::{FinalCounts, Progress, Report};
+use crate::clock::Clock;
 use crate::problem::ProblemType;
 use crate::telemetry;
 use crate::telemetry::{RequestCalls, RequestRecord, RequestTimes};
@@ -30,6 +32,17 @@ impl DrainTimeout {
     fn has_expired(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What the end of an answer depends on, and what is kept of it beside the log. Cheap to clone; clones share their state.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerEnds {
+    /// Whether a drain has timed out.
+    pub drain_timeout: DrainTimeout,
+    /// The last problems.
+    pub problems: RecentProblems,
+    /// The clock of the problems.
+    pub clock: Clock,
 }
 
 /// How an answer ended.
@@ -53,7 +66,7 @@ pub(super) struct AccessRecord {
     /// The authenticated caller, if any.
     pub(super) authenticated: Option<AuthenticatedCaller>,
     facts: LoggedHead,
-    drain_timeout: DrainTimeout,
+    ends: AnswerEnds,
     head: Option<Head>,
     is_reported: bool,
 }
@@ -84,19 +97,10 @@ impl AccessRecord {
         id: RequestId,
         span: Span,
         facts: LoggedHead,
-        drain_timeout: DrainTimeout,
+        ends: AnswerEnds,
     ) -> Box<Self> {
         telemetry::request_begun();
-        Box::new(Self {
-            arrived_at,
-            id,
-            span,
-            authenticated: None,
-            facts,
-            drain_timeout,
-            head: None,
-            is_reported: false,
-        })
+        Box::new(Self { arrived_at, id, span, authenticated: None, facts, ends, head: None, is_reported: false })
     }
 
     /// Records the head of the answer.
@@ -128,19 +132,26 @@ impl AccessRecord {
             Ending::Aborted(why) => ("aborted", Some(why)),
             // A panic in a connection's task drops the body.
             Ending::Dropped if std::thread::panicking() => ("aborted", Some("an internal error")),
-            Ending::Dropped if self.drain_timeout.has_expired() => ("drained", None),
+            Ending::Dropped if self.ends.drain_timeout.has_expired() => ("drained", None),
             Ending::Dropped => ("client_closed", None),
         };
+        let caller = self.authenticated.as_ref().map_or("-", |authenticated| &*authenticated.caller.name);
         let _in_span = self.span.enter();
+        let text = abort_reason.or(problem);
         self.facts.with(|asked| {
+            if let Some(text) = text {
+                let source =
+                    ProblemSource::Request { caller: caller.to_owned(), stream: asked.stream.map(str::to_owned) };
+                self.ends.problems.record(self.ends.clock.now(), source, outcome, text);
+            }
             telemetry::request(&RequestRecord {
-                caller: self.authenticated.as_ref().map_or("-", |authenticated| &authenticated.caller.name),
+                caller,
                 account: report.map_or("-", |report| &report.account),
                 stream: report.map_or("-", |report| &report.stream),
                 is_window: report.is_some_and(Report::is_window),
                 outcome,
                 status: self.head.as_ref().map(|head| head.status),
-                problem: abort_reason.or(problem),
+                problem: text,
                 items,
                 bytes,
                 calls: RequestCalls { made: calls, saved },

@@ -10,6 +10,7 @@ mod openapi;
 mod problem;
 mod rate_limit;
 mod rate_limit_headers;
+mod recent_problems;
 mod request_id;
 mod response_future;
 mod trace_context;
@@ -35,11 +36,12 @@ use crate::api::{Answer, ApiError};
 use crate::clock::Clock;
 use crate::problem::{is_page_path, page};
 
-pub use self::access::DrainTimeout;
+pub use self::access::{AnswerEnds, DrainTimeout};
 pub use self::auth::{Callers, PeerCertificate, bearer_token};
 pub use self::body::EdgeBody;
 pub use self::hosts::{AllowedHosts, HeadError};
 pub use self::problem::{EdgeError, problem_document};
+pub use self::recent_problems::{ProblemSource, RecentProblem, RecentProblems};
 pub use self::response_future::ResponseFuture;
 
 /// The outermost stage, between the connection and the API stage. Cheap to clone; all clones share the same state.
@@ -52,30 +54,18 @@ struct Edge {
     hosts: AllowedHosts,
     request_slots: Arc<Semaphore>,
     clock: Clock,
-    drain_timeout: DrainTimeout,
+    ends: AnswerEnds,
 }
 
 impl EdgeLayer {
     /// Admits `callers`, or any client if there are none; then `Host` must be one of `hosts`. With callers, `Host` is
     /// checked only if `hosts` is not empty, since the keys authenticate. At most `max_requests` are answered at once.
-    pub fn new(
-        hosts: &[String],
-        max_requests: usize,
-        callers: &Callers,
-        drain_timeout: &DrainTimeout,
-        clock: &Clock,
-    ) -> Self {
+    pub fn new(hosts: &[String], max_requests: usize, callers: &Callers, ends: &AnswerEnds, clock: &Clock) -> Self {
         let any_host = !callers.is_empty() && hosts.is_empty();
         let hosts = if any_host { AllowedHosts::any() } else { AllowedHosts::only(hosts) };
         callers.warn_of_expiry(clock.now());
-        let (callers, drain_timeout, clock) = (callers.clone(), drain_timeout.clone(), clock.clone());
-        Self(Arc::new(Edge {
-            callers,
-            hosts,
-            request_slots: Arc::new(Semaphore::new(max_requests)),
-            clock,
-            drain_timeout,
-        }))
+        let (callers, ends, clock) = (callers.clone(), ends.clone(), clock.clone());
+        Self(Arc::new(Edge { callers, hosts, request_slots: Arc::new(Semaphore::new(max_requests)), clock, ends }))
     }
 }
 
@@ -126,7 +116,7 @@ where
         let checked = edge.hosts.check(&request);
         let head_only = *request.method() == Method::HEAD;
         if checked.is_ok() && is_public(request.uri().path()) {
-            let record = AccessRecord::new(arrived_at, id, span, facts, edge.drain_timeout.clone());
+            let record = AccessRecord::new(arrived_at, id, span, facts, edge.ends.clone());
             return ResponseFuture::ready(record, head_only, public_document(&request));
         }
         let (authenticated, admitted) = match checked {
@@ -141,7 +131,7 @@ where
             request.extensions_mut().insert(*limit_status);
         }
         request.extensions_mut().insert(facts.waited.clone());
-        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.drain_timeout.clone());
+        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.ends.clone());
         record.authenticated = authenticated;
         if let Err(error) = admitted {
             return ResponseFuture::ready(record, head_only, Err(error));
@@ -202,7 +192,7 @@ mod tests {
     }
 
     fn layer(callers: &[config::CallerConfig]) -> EdgeLayer {
-        EdgeLayer::new(&[], 1, &Callers::new(callers), &DrainTimeout::default(), &Clock::system())
+        EdgeLayer::new(&[], 1, &Callers::new(callers), &AnswerEnds::default(), &Clock::system())
     }
 
     #[tokio::test]

@@ -165,7 +165,7 @@ impl Gateway {
         let drained = tokio::time::timeout(self.drain_timeout, self.data.connections.wait()).await.is_ok();
         if !drained {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
-            self.stack.handles.drain_timeout.expire();
+            self.stack.handles.ends.drain_timeout.expire();
             self.data.aborting.cancel();
             // Each connection ends, and logs its request, when it is polled. A task that is not polled must not block.
             let _ = tokio::time::timeout(ABORT_TIMEOUT, self.data.connections.wait()).await;

@@ -7,13 +7,14 @@ use anyhow::Context as _;
 use crate::api::{RequestMemory, ResponseCache, Usage};
 use crate::cache::{CacheHandles, DiskTier};
 use crate::config::{Config, EncryptionKeys, RedisConfig, SeriesSettings};
-use crate::edge::{self, Callers, DrainTimeout};
+use crate::edge::{self, AnswerEnds, Callers};
 use crate::environment::Environment;
 use crate::jobs::Jobs;
 use crate::paging::RunLimiters;
 use crate::quota::{QuotaManager, StateFileError};
 use crate::redis_client::RedisClient;
 use crate::replicas::{Cipher, Mailbox, ReplicaId};
+use crate::upstream::UpstreamHealth;
 
 /// Handles of the shared state. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
@@ -22,8 +23,8 @@ pub struct Handles {
     pub series_settings: SeriesSettings,
     /// The callers' keys and limits.
     pub callers: Callers,
-    /// Notified when a drain has exceeded its timeout.
-    pub drain_timeout: DrainTimeout,
+    /// Notified when a drain has exceeded its timeout; has the last problems.
+    pub ends: AnswerEnds,
     /// Usage counts of each caller.
     pub usage: Usage,
     /// Ready answers of repeated requests.
@@ -40,6 +41,8 @@ pub struct Handles {
     pub quotas: QuotaManager,
     /// Messages to other replicas; `None` without Redis.
     pub mailbox: Option<Mailbox>,
+    /// How the last calls of each account ended.
+    pub upstream_health: UpstreamHealth,
 }
 
 impl Handles {
@@ -60,7 +63,7 @@ impl Handles {
         quotas.limit_callers(&config.callers);
         Ok(Self {
             callers: Callers::new(&config.callers),
-            drain_timeout: DrainTimeout::default(),
+            ends: AnswerEnds { clock: clock.clone(), ..AnswerEnds::default() },
             usage: Usage::new(&config.callers, &config.accounts, &quotas),
             response_cache: ResponseCache::new(config.cache.memory),
             request_memory: RequestMemory::new(config.server.limits.request_memory),
@@ -69,6 +72,7 @@ impl Handles {
             run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
             quotas,
             mailbox,
+            upstream_health: UpstreamHealth::default(),
             series_settings,
         })
     }
