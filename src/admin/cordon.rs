@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,16 @@ pub(super) struct CordonStatus {
     account: String,
     /// `null` for all streams of the account.
     stream: Option<String>,
+}
+
+impl CordonStatus {
+    /// The account, or the stream, in words.
+    pub(super) fn name(&self) -> String {
+        let Self { account, stream } = self;
+        stream
+            .as_ref()
+            .map_or_else(|| format!("account {account}"), |stream| format!("stream {stream} of account {account}"))
+    }
 }
 
 #[derive(Serialize)]
@@ -79,11 +89,6 @@ impl Admin {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        // As a purge: no web page of another site may stop the calls.
-        if head.headers.contains_key(header::ORIGIN) {
-            let detail = "a cordon is not set by a web page: the request carries an Origin";
-            return Problem::new(ProblemType::Forbidden, detail).response();
-        }
         let body = match read_body(body).await {
             Ok(body) => body,
             Err(refused) => return Problem::new(refused.kind(), &refused.to_string()).response(),

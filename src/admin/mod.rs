@@ -2,11 +2,17 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `service.rs` | [`AdminService`]: admits each request and answers it by its path |
+//! | `service.rs` | [`AdminService`]: admits each request and answers it by its path; [`MetricsService`] |
 //! | `state.rs` | [`Admin`]: the state that all connections share |
 //! | `access.rs` | host names, the admin token, and refusals |
+//! | `session.rs`, `same_origin.rs` | sessions of browsers, and changes that other pages ask for; pure |
+//! | `sign_in.rs` | opens and ends sessions |
 //! | `status.rs` | the state of the gateway, as JSON |
-//! | `page.rs` | the status page |
+//! | `history.rs` | calls and quota of the last hours; pure |
+//! | `calendar.rs` | cached days of a stream; pure |
+//! | `coverage.rs`, `runs.rs`, `problems.rs` | cached days, runs under way, the last problems and the history, as JSON |
+//! | `sampler.rs` | observes the gateway for the history and the last problems |
+//! | `page/` | the status page |
 //! | `purge.rs` | purges |
 //! | `pending_repeats.rs` | the purges that wait to be repeated |
 //! | `cordon.rs` | stops upstream calls for an account or a stream |
@@ -14,15 +20,24 @@
 //! | `response.rs` | responses that must not be cached |
 
 mod access;
+mod calendar;
 mod cordon;
+mod coverage;
+mod history;
 mod page;
 mod pending_repeats;
+mod problems;
 mod purge;
 mod response;
+mod runs;
+mod same_origin;
+mod sampler;
 mod service;
+mod session;
+mod sign_in;
 mod state;
 mod status;
 mod trust;
 
-pub use self::service::AdminService;
+pub use self::service::{AdminService, MetricsService};
 pub use self::state::Admin;

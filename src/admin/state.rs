@@ -1,18 +1,28 @@
 //! The state of the admin plane, which all its connections share.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::access::Access;
+use super::calendar::date;
+use super::coverage::LastCoverage;
+use super::history::History;
+use super::page::ExampleRequest;
 use super::pending_repeats::PendingRepeats;
 use crate::api::CallerUsage;
 use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
+use crate::quota::CallScheduler;
 use crate::request::Priority;
 use crate::stack::Handles;
 use crate::telemetry;
 use crate::telemetry::MetricsHandle;
 use crate::window::Timestamp;
+
+/// The age of a day that is settled in most configurations, whatever the time of day.
+const SETTLED_AGE: Duration = Duration::from_hours(72);
 
 /// Phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +46,41 @@ pub(super) struct AdminInner {
     pub(super) memory_limit: u64,
     pub(super) repeats: PendingRepeats,
     pub(super) metrics: &'static MetricsHandle,
+    pub(super) last_coverage: LastCoverage,
+    pub(super) page: PageState,
+}
+
+/// The state of the status page alone.
+pub(super) struct PageState {
+    history: Mutex<History>,
+    /// The configuration in force, without secrets.
+    config: RwLock<Arc<str>>,
+    /// The address of the listener for callers.
+    data_addr: OnceLock<SocketAddr>,
+    example: ExampleFacts,
+}
+
+/// What a request to try depends on.
+struct ExampleFacts {
+    is_tls: bool,
+    stream: Option<String>,
+    /// The first of several accounts.
+    account: Option<Arc<str>>,
+    needs_key: bool,
+}
+
+impl ExampleFacts {
+    fn of(config: &Config) -> Self {
+        let several = config.accounts.len() > 1;
+        let accounts = config.accounts.iter().map(|account| &account.streams);
+        let named = accounts.chain(config.callers.iter().map(|caller| &caller.streams));
+        Self {
+            is_tls: config.server.tls.is_some(),
+            stream: named.flat_map(NamePatterns::listed).next().map(str::to_owned),
+            account: config.accounts.first().filter(|_| several).map(|account| account.account_id.clone()),
+            needs_key: !config.callers.is_empty(),
+        }
+    }
 }
 
 impl AdminInner {
@@ -63,7 +108,53 @@ impl Admin {
             memory_limit: config.cache.memory,
             repeats: PendingRepeats::default(),
             metrics: telemetry::init_metrics(),
+            last_coverage: LastCoverage::default(),
+            page: PageState {
+                history: Mutex::default(),
+                config: RwLock::new(config.render().into()),
+                data_addr: OnceLock::new(),
+                example: ExampleFacts::of(config),
+            },
         }))
+    }
+
+    /// Sets the configuration in force, which the status page shows without its secrets.
+    pub fn set_config(&self, config: &Config) {
+        *self.0.page.config.write().unwrap_or_else(PoisonError::into_inner) = config.render().into();
+    }
+
+    /// Sets the address of the listener for callers, which the status page names.
+    pub fn set_data_addr(&self, addr: SocketAddr) {
+        self.0.page.data_addr.get_or_init(|| addr);
+    }
+
+    pub(super) fn config(&self) -> Arc<str> {
+        self.0.page.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A request to try at `now`; `None` while no callers are served.
+    pub(super) fn example(&self, now: Timestamp) -> Option<ExampleRequest<'_>> {
+        let ExampleFacts { is_tls, stream, account, needs_key } = &self.0.page.example;
+        Some(ExampleRequest {
+            addr: *self.0.page.data_addr.get()?,
+            is_tls: *is_tls,
+            stream: stream.as_deref(),
+            account: account.as_deref(),
+            needs_key: *needs_key,
+            day: date(now - SETTLED_AGE),
+        })
+    }
+
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
+        self.0.page.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The accounts in the order of their ids, each with its scheduler.
+    pub(super) fn schedulers(&self) -> Vec<(Arc<str>, Arc<CallScheduler>)> {
+        let all = self.0.handles.quotas.iter();
+        let mut all: Vec<_> = all.map(|(account, scheduler)| (account.clone(), scheduler.clone())).collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
     }
 
     /// Marks the process as ready.

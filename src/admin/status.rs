@@ -1,13 +1,18 @@
 //! The state of the gateway, as the status page and the JSON API show it.
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::cordon::CordonStatus;
+use super::history::Totals;
 use super::state::{Admin, AdminInner, Phase};
-use crate::quota::{CallScheduler, LimitUsage, StateFile};
+use crate::quota::{CallScheduler, LimitUsage, Role, StateFile};
 use crate::redis_client::Health;
+use crate::request::Priority;
+use crate::units::seconds;
+use crate::upstream::{CallFailure, CallResults};
 
-/// Content of the status page, except for the callers.
+/// Content of the status page, except for the lists that have calls of their own.
 #[derive(Serialize)]
 #[expect(clippy::struct_field_names, reason = "the member of the JSON document")]
 pub(super) struct Status {
@@ -16,16 +21,51 @@ pub(super) struct Status {
     pub(super) problems: Vec<String>,
     pub(super) version: &'static str,
     pub(super) uptime_seconds: u64,
+    /// The name of this replica among others; `null` without Redis.
+    pub(super) replica: Option<String>,
+    pub(super) calls: CallsStatus,
     pub(super) cache: CacheStatus,
+    pub(super) redis: RedisStatus,
     pub(super) accounts: Vec<AccountStatus>,
     /// The accounts and streams for which no upstream calls are made.
     pub(super) cordons: Vec<CordonStatus>,
+}
+
+/// Upstream calls since the start.
+#[derive(Serialize)]
+pub(super) struct CallsStatus {
+    pub(super) requests: u64,
+    pub(super) made: u64,
+    pub(super) saved: u64,
 }
 
 #[derive(Serialize)]
 pub(super) struct CacheStatus {
     pub(super) memory_bytes: u64,
     pub(super) memory_limit_bytes: u64,
+    /// `null` without `cache.disk`.
+    pub(super) disk: Option<DiskStatus>,
+}
+
+#[derive(Serialize)]
+pub(super) struct DiskStatus {
+    pub(super) bytes: u64,
+    pub(super) limit_bytes: u64,
+    /// `null` while it works.
+    pub(super) problem: Option<String>,
+}
+
+/// Whether Redis answers.
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub(super) enum RedisStatus {
+    /// There is no Redis.
+    None,
+    Up,
+    Down {
+        why: String,
+        seconds: f64,
+    },
 }
 
 #[derive(Serialize)]
@@ -33,7 +73,50 @@ pub(super) struct AccountStatus {
     pub(super) account_id: String,
     /// Queued calls.
     pub(super) waiting: usize,
+    pub(super) waiting_by_priority: WaitingStatus,
     pub(super) quota: Vec<QuotaStatus>,
+    pub(super) role: RoleStatus,
+    pub(super) upstream: UpstreamStatus,
+}
+
+/// Queued calls by the priority of those that wait for them.
+#[derive(Serialize)]
+pub(super) struct WaitingStatus {
+    pub(super) interactive: u32,
+    pub(super) refresh: u32,
+    pub(super) background: u32,
+}
+
+/// The part that this replica takes in the calls of an account.
+#[derive(Serialize)]
+#[serde(tag = "role", rename_all = "snake_case")]
+pub(super) enum RoleStatus {
+    /// There are no other replicas.
+    Alone,
+    /// It makes the calls of all replicas.
+    Leader,
+    /// Another replica makes the calls.
+    Follower { leader: String },
+    /// The replicas cannot reach each other, and it uses this share of the quota.
+    Partitioned { share: String },
+    /// It is not known yet which replica is the leader.
+    Unknown,
+}
+
+/// How the last upstream calls of this replica ended.
+#[derive(Serialize)]
+pub(super) struct UpstreamStatus {
+    pub(super) last_page: Option<String>,
+    pub(super) last_failure: Option<UpstreamFailure>,
+    pub(super) failures_in_a_row: u64,
+    /// Seconds until the upstream's pause ends; `null` if there is none.
+    pub(super) closed_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct UpstreamFailure {
+    pub(super) at: String,
+    pub(super) why: String,
 }
 
 #[derive(Serialize)]
@@ -49,6 +132,7 @@ impl Admin {
     pub(super) fn status(&self) -> Status {
         let state = &*self.0;
         let problems = state.problems();
+        let Totals { requests, made, saved } = self.totals();
         Status {
             status: match self.phase() {
                 Phase::Starting => "starting",
@@ -59,20 +143,51 @@ impl Admin {
             problems,
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: state.clock.now().since(state.started).as_secs(),
-            cache: CacheStatus {
-                memory_bytes: state.handles.cache.memory.bytes() + state.hot_bytes(),
-                memory_limit_bytes: state.memory_limit,
-            },
+            replica: state.handles.mailbox.as_ref().map(|mailbox| mailbox.me().to_string()),
+            calls: CallsStatus { requests, made, saved },
+            cache: state.cache_status(),
+            redis: state.redis_status(),
             cordons: self.cordons(),
-            accounts: state.handles.quotas.iter().map(|(id, scheduler)| AccountStatus::of(id, scheduler)).collect(),
+            accounts: self.schedulers().iter().map(|(id, scheduler)| self.account_status(id, scheduler)).collect(),
         }
     }
-}
 
-impl AccountStatus {
-    fn of(account_id: &str, scheduler: &CallScheduler) -> Self {
-        let quota = scheduler.limit_usage().into_iter().map(QuotaStatus::from).collect();
-        Self { account_id: account_id.to_owned(), waiting: scheduler.queue_length(), quota }
+    fn account_status(&self, account_id: &str, scheduler: &CallScheduler) -> AccountStatus {
+        let waiting = |class| scheduler.queue_length_of(class);
+        let CallResults { last_page, last_failure, failures_in_a_row } = self.0.handles.upstream_health.of(account_id);
+        let failure = |CallFailure { at, why }| UpstreamFailure { at: at.to_string(), why };
+        AccountStatus {
+            account_id: account_id.to_owned(),
+            waiting: scheduler.queue_length(),
+            waiting_by_priority: WaitingStatus {
+                interactive: waiting(Priority::Interactive),
+                refresh: waiting(Priority::Refresh),
+                background: waiting(Priority::Background),
+            },
+            quota: scheduler.limit_usage().into_iter().map(QuotaStatus::from).collect(),
+            role: self.role(scheduler),
+            upstream: UpstreamStatus {
+                last_page: last_page.map(|at| at.to_string()),
+                last_failure: last_failure.map(failure),
+                failures_in_a_row,
+                closed_seconds: scheduler.closed_for().map(seconds),
+            },
+        }
+    }
+
+    fn role(&self, scheduler: &CallScheduler) -> RoleStatus {
+        if self.0.handles.mailbox.is_none() {
+            return RoleStatus::Alone;
+        }
+        if let Some(share) = scheduler.quota_share() {
+            return RoleStatus::Partitioned { share: share.to_string() };
+        }
+        let role = scheduler.role().borrow().clone();
+        match role {
+            Role::Unknown => RoleStatus::Unknown,
+            Role::Leader => RoleStatus::Leader,
+            Role::Follower(leader) => RoleStatus::Follower { leader: leader.to_string() },
+        }
     }
 }
 
@@ -83,8 +198,29 @@ impl From<LimitUsage> for QuotaStatus {
 }
 
 impl AdminInner {
+    fn cache_status(&self) -> CacheStatus {
+        let disk = self.handles.cache.disk.as_ref().map(|disk| DiskStatus {
+            bytes: disk.bytes(),
+            limit_bytes: disk.limit(),
+            problem: disk.state().problem(),
+        });
+        let memory_bytes = self.handles.cache.memory.bytes() + self.hot_bytes();
+        CacheStatus { memory_bytes, memory_limit_bytes: self.memory_limit, disk }
+    }
+
+    fn redis_status(&self) -> RedisStatus {
+        match self.handles.mailbox.as_ref().map(|mailbox| mailbox.redis().health()) {
+            None => RedisStatus::None,
+            Some(Health::Up) => RedisStatus::Up,
+            Some(Health::Down { since, why }) => RedisStatus::Down {
+                why: why.to_string(),
+                seconds: seconds(Instant::now().saturating_duration_since(since)),
+            },
+        }
+    }
+
     /// Descriptions of everything that makes the gateway degraded.
-    fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self) -> Vec<String> {
         let handles = &self.handles;
         let wrong = handles.cache.window_fields.wrong_fields();
         let wrong = wrong.iter().map(|(account, field)| {

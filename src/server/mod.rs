@@ -35,7 +35,8 @@ use tokio_util::task::TaskTracker;
 use self::connections::ConnectionLimits;
 use self::listener::{Limits, Listener};
 use self::stalled_writes::StalledWrites;
-use crate::admin::{Admin, AdminService};
+use self::tls::TlsListener;
+use crate::admin::{Admin, AdminService, MetricsService};
 use crate::api::RequestMemory;
 use crate::clock::Clock;
 use crate::config::{Config, FaultyKey, ServerLimits, ServerTlsConfig};
@@ -61,10 +62,15 @@ pub use self::preflight::preflight;
 /// # Errors
 /// If a file cannot be read, the key does not fit the certificate, or the certificate cannot be parsed.
 pub fn certificate_validity(config: &ServerTlsConfig) -> anyhow::Result<Validity> {
-    tls::acceptor(config)?;
+    validity_at(config, TlsListener::Callers)
+}
+
+fn validity_at(config: &ServerTlsConfig, listener: TlsListener) -> anyhow::Result<Validity> {
+    tls::acceptor(config, listener)?;
+    let [key, ..] = listener.keys();
     Validity::of(&tls::certificate(config)?)
         .context("the certificate cannot be parsed")
-        .with_context(|| FaultyKey { key: "server.tls.cert", subject: config.cert.display().to_string() })
+        .with_context(|| FaultyKey { key, subject: config.cert.display().to_string() })
 }
 
 /// A gateway that runs until it is drained.
@@ -114,8 +120,10 @@ impl Gateway {
     pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let (data, operators) = (ConnectionGroup::default(), ConnectionGroup::default());
         let stack = Stack::new(config, &clock.clone().into())?;
-        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
-        config.server.tls.iter().for_each(tls::report_expiry);
+        let tls = config.server.tls.as_ref().map(|tls| tls::acceptor(tls, TlsListener::Callers)).transpose()?;
+        let admin_tls = config.admin.tls.as_ref().map(|tls| tls::acceptor(tls, TlsListener::Operators)).transpose()?;
+        config.server.tls.iter().for_each(|tls| tls::report_expiry(tls, TlsListener::Callers));
+        config.admin.tls.iter().for_each(|tls| tls::report_expiry(tls, TlsListener::Operators));
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.handles.request_memory);
         let admin_limits = Limits {
@@ -124,11 +132,25 @@ impl Gateway {
             stalled_writes: StalledWrites::new(ADMIN_SEND_MEMORY),
             ..limits
         };
+        let metrics_limits = Limits {
+            connections: ConnectionLimits::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS),
+            ..admin_limits.clone()
+        };
         let listener = Listener { tls, ..data.listen("server.listen", server.listen, limits, send_timeout).await? };
         let admin_listener =
             operators.listen("server.admin_listen", server.admin_listen, admin_limits, send_timeout).await?;
+        let admin_listener = Listener { tls: admin_tls, ..admin_listener };
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
         let admin = Admin::new(&stack.handles, config, clock);
+        admin.set_data_addr(addr);
+        if let Some(metrics_addr) = server.metrics_listen {
+            let listener =
+                operators.listen("server.metrics_listen", metrics_addr, metrics_limits, send_timeout).await?;
+            let (addr, admin) = (listener.addr()?, admin.clone());
+            tokio::spawn(listener.serve(move |_| MetricsService(admin.clone())));
+            tracing::info!(%addr, "listening for metrics");
+        }
+        tokio::spawn(admin.clone().observe_until(operators.closing.clone()));
         let (admin_service, service) = (admin.clone(), stack.service.clone());
         tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
         tokio::spawn(listener.serve(move |peer| service.clone().with_peer(peer)));

@@ -12,9 +12,20 @@ use crate::window::{Grid, Interval, IntervalSet};
 /// Commands of one exchange: few enough to be answered within the timeout.
 const KEYS_PER_EXCHANGE: usize = 512;
 
+/// What Redis has of some time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisCoverage {
+    /// The part of the time whose cells are there.
+    pub time: IntervalSet,
+    /// Number of cells that were asked for.
+    pub asked: usize,
+    /// Number of cells that were not asked for.
+    pub left_out: usize,
+}
+
 impl CacheHandles {
-    /// The part of `time` whose cells are in Redis, of requests without a filter; `None` without Redis. Looks at the
-    /// latest `max_cells` cells at most, and returns how many were left out.
+    /// The part of `time` whose cells are in Redis, of requests without a filter; `None` without Redis. Asks for
+    /// the latest `max_cells` cells at most.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -25,7 +36,7 @@ impl CacheHandles {
         stream: &Arc<str>,
         time: &IntervalSet,
         max_cells: usize,
-    ) -> Option<Result<(IntervalSet, usize), ConnectionError>> {
+    ) -> Option<Result<RedisCoverage, ConnectionError>> {
         let (config, mailbox) = self.redis.as_ref()?;
         let keys = ChunkKeys::new(&config.prefix, settings);
         let (cells, left_out) = latest_cells(&Grid::new(settings.chunk()), time, max_cells);
@@ -49,7 +60,7 @@ impl CacheHandles {
                 }
             }
         }
-        Some(Ok((found, left_out)))
+        Some(Ok(RedisCoverage { time: found, asked: cells.len(), left_out }))
     }
 }
 

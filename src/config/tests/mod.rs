@@ -67,8 +67,9 @@ fn documented_file_holds_the_defaults() {
         + &format!("[[callers]]\nname = \"bi-etl\"\napi_key_sha256 = \"{}\"\n", "0".repeat(64))
         + "certificate_san = \"spiffe://example.org/bi-etl\"\nmax_concurrent_requests = 50\n"
         + "upstream_calls_per_hour = 300\nupstream_calls_per_day = 2000\nnot_after = \"2027-01-01\"\n"
-        + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
+        + "[server]\nmetrics_listen = \"127.0.0.1:9091\"\n[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
         + "[admin]\ntoken = { env = \"SECRET\" }\n"
+        + "tls = { cert = \"/run/tls/tls.crt\", key = \"/run/tls/tls.key\", client_ca = \"/run/tls/ca.crt\" }\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
         + "proxy = { url = \"http://proxy:3128\", credentials = { env = \"PROXY\" } }\n"
         + "[quota]\nstate_file = \"/var/lib/koregate/quota\"\n"
@@ -132,6 +133,7 @@ stream_settings = [
 [server]
 listen = "[::1]:0"
 admin_listen = "0.0.0.0:0"
+metrics_listen = "127.0.0.1:9091"
 hosts = ["Koregate.internal."]
 tls = { cert = "a \"quoted\" path", key = "k.pem" }
 drain_timeout = "1500ms"
@@ -147,6 +149,7 @@ send_memory = "1MiB"
 token = { env = "SECRET" }
 hosts = ["ops.example"]
 metric_streams = 0
+tls = { cert = "admin.pem", key = "k.pem", client_ca = "ca.pem" }
 
 [upstream]
 base_url = "http://[::1]:9000/"
@@ -209,6 +212,7 @@ fn rendered_configuration_has_no_secrets_and_reads_back() {
         r#"[server]
 listen = "[::1]:0"
 admin_listen = "0.0.0.0:0"
+metrics_listen = "127.0.0.1:9091"
 hosts = ["koregate.internal"]
 tls = { cert = 'a "quoted" path', key = "k.pem" }
 drain_timeout = "1500ms"
@@ -224,6 +228,7 @@ send_memory = "1MiB"
 token = "[redacted]"
 hosts = ["ops.example"]
 metric_streams = 0
+tls = { cert = "admin.pem", key = "k.pem", client_ca = "ca.pem" }
 
 [upstream]
 base_url = "http://[::1]:9000"

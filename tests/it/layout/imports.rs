@@ -44,7 +44,22 @@ const OTHERS: [(&str, &[&str]); 20] = [
     ("replicas", &["redis_client", "request", "window", "config", "clock", "telemetry", "hex"]),
     // Builds the stages.
     ("stack", &["stages", "environment", "replicas", "redis_client", "config", "clock", "telemetry"]),
-    ("admin", &["stack", "stages", "problem", "replicas", "redis_client", "config", "clock", "telemetry", "units"]),
+    (
+        "admin",
+        &[
+            "stack",
+            "stages",
+            "problem",
+            "replicas",
+            "redis_client",
+            "config",
+            "clock",
+            "telemetry",
+            "blocking",
+            "units",
+            "hex",
+        ],
+    ),
     ("server", &["admin", "stack", "stages", "problem", "config", "clock", "telemetry", "mapped_bytes"]),
     (
         "cli",
