@@ -15,7 +15,7 @@ use tower::Service;
 
 use super::access::AdminRequester;
 use super::coverage::CoverageRequest;
-use super::page::PageModel;
+use super::page::{PageModel, SpanView};
 use super::response::{html, json, method_not_allowed, text};
 use super::sign_in::{SIGN_IN_PATH, SIGN_OUT_PATH};
 use super::state::{Admin, Phase};
@@ -172,12 +172,13 @@ impl Admin {
             !form_urlencoded::parse(query.as_bytes()).any(|(name, what)| name == "without" && what == "coverage");
         let coverage = if is_wanted { Some(self.coverage(&CoverageRequest::default()).await) } else { None };
         self.observe();
-        let now = self.0.clock.now();
+        let (now, status) = (self.0.clock.now(), self.status());
+        let spans = page::spans(&self.history(), now, status.uptime_seconds);
         page::render(&PageModel {
             now,
-            status: &self.status(),
+            status: &status,
             callers: &self.callers(),
-            spans: &self.history().spans(now, page::SPAN_MINUTES),
+            view: SpanView::new(&spans, status.uptime_seconds),
             limits: &self.limit_names(),
             coverage,
             runs: &self.runs(),

@@ -3,16 +3,19 @@
 use std::fmt::Write as _;
 
 use super::format::{number, percent};
+use super::summary::cached;
+use super::table::{Column, Table};
 use crate::admin::calendar::{CalendarDay, DayParts};
 use crate::admin::coverage::{CoverageStatus, RedisLookup, StreamStatus};
 use crate::problem::escape_html;
 
+const COLUMNS: &[(&str, Column)] = &[("Days", Column::Header), ("Cached", Column::Text)];
 /// Width of a day's square, and of the space for it.
-const SQUARE: u64 = 12;
-const SPACE: u64 = 14;
+const SQUARE: u64 = 14;
+const SPACE: u64 = 16;
 /// Space left of the squares, for the names of weekdays, and above them, for the names of months.
-const LEFT: u64 = 26;
-const TOP: u64 = 12;
+const LEFT: u64 = 28;
+const TOP: u64 = 14;
 
 /// The tiers in the order in which they fill a square from below: class, name, and seconds of a day.
 const TIERS: [(&str, &str, fn(DayParts) -> u64); 4] = [
@@ -27,7 +30,7 @@ pub(super) fn render(coverage: &CoverageStatus) -> String {
         return "<p>Nothing is cached yet. A day is cached when a window that covers it has been requested.</p>"
             .to_owned();
     }
-    let mut html = key();
+    let mut html = cached(coverage) + &key();
     if coverage.is_cut {
         let _ = write!(
             html,
@@ -93,13 +96,14 @@ fn render_stream(html: &mut String, stream: &StreamStatus, place: usize) {
     );
     let label = format!("Calendar of stream {name}: {summary}. The days are in the table below.");
     squares(html, days, &label);
+    let caption = format!("Cached days of {name}, the latest first");
+    let mut table = Table::new(&format!("days-table-{place}"), &caption, COLUMNS);
+    rows(days).into_iter().for_each(|row| table.row(row));
     let _ = write!(
         html,
-        "<details id=\"days-{place}\"><summary id=\"days-summary-{place}\">Days as a table</summary>\
-         <div class=\"scroll\" id=\"days-table-{place}\" tabindex=\"0\" role=\"region\" aria-label=\"Cached days of {name}\">\
-         <table><caption>Share of the time that is cached, the latest days first</caption>\
-         <thead><tr><th scope=\"col\">Days</th><th scope=\"col\">Cached</th></tr></thead><tbody>{}</tbody></table></div></details></figure>",
-        rows(days)
+        "<details id=\"days-{place}\"><summary id=\"days-summary-{place}\">Days as a table\
+         <span class=\"hidden\"> of {name}</span></summary>{}</details></figure>",
+        table.finish()
     );
 }
 
@@ -113,7 +117,7 @@ fn squares(html: &mut String, days: &[CalendarDay], label: &str) {
          viewBox=\"0 0 {width} {height}\">"
     );
     for (row, name) in [(0, "Mon"), (2, "Wed"), (4, "Fri")] {
-        let _ = write!(html, "<text x=\"0\" y=\"{}\">{name}</text>", TOP + row * SPACE + 9);
+        let _ = write!(html, "<text x=\"0\" y=\"{}\">{name}</text>", TOP + row * SPACE + 11);
     }
     let mut empty = String::new();
     let mut filled = String::new();
@@ -121,7 +125,7 @@ fn squares(html: &mut String, days: &[CalendarDay], label: &str) {
         let place = place as u64 + first_weekday;
         let (x, y) = (LEFT + place / 7 * SPACE, TOP + place % 7 * SPACE);
         if let Some(month) = day.date.get(5..).and_then(|date| date.strip_suffix("-01")) {
-            let _ = write!(filled, "<text x=\"{x}\" y=\"9\">{}</text>", month_name(month));
+            let _ = write!(filled, "<text x=\"{x}\" y=\"10\">{}</text>", month_name(month));
         }
         let _ = write!(empty, "M{x} {y}h{SQUARE}v{SQUARE}h-{SQUARE}z");
         square(&mut filled, day, x, y);
@@ -171,8 +175,8 @@ fn describe(parts: DayParts) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-/// Days in a row with the same shares, the latest first.
-fn rows(days: &[CalendarDay]) -> String {
+/// Days in a row with the same shares, the latest first: the days, and the shares.
+fn rows(days: &[CalendarDay]) -> Vec<[String; 2]> {
     let mut groups: Vec<(&str, &str, String)> = Vec::new();
     for day in days.iter().rev() {
         let text = describe(day.parts);
@@ -181,12 +185,10 @@ fn rows(days: &[CalendarDay]) -> String {
             _ => groups.push((&day.date, &day.date, text)),
         }
     }
-    let mut html = String::new();
-    for (first, last, text) in groups {
-        let days = if first == last { first.to_owned() } else { format!("{first} to {last}") };
-        let _ = write!(html, "<tr><th scope=\"row\">{days}</th><td>{text}</td></tr>");
-    }
-    html
+    let row = |(first, last, text): (&str, &str, String)| {
+        [if first == last { first.to_owned() } else { format!("{first} to {last}") }, text]
+    };
+    groups.into_iter().map(row).collect()
 }
 
 /// The day of the week, from Monday: 0 to 6.
@@ -216,11 +218,14 @@ mod tests {
             day("2026-02-03", 9, 0, 0),
             day("2026-02-04", 1, 1, 2),
         ];
-        let row = |days: &str, text: &str| format!("<tr><th scope=\"row\">{days}</th><td>{text}</td></tr>");
-        let expected = row("2026-02-04", "25 % in memory, 25 % open, 50 % missing")
-            + &row("2026-02-02 to 2026-02-03", "100 % in memory")
-            + &row("2026-02-01", "100 % missing");
-        assert_eq!(rows(&days), expected);
+        assert_eq!(
+            rows(&days),
+            [
+                ["2026-02-04", "25 % in memory, 25 % open, 50 % missing"],
+                ["2026-02-02 to 2026-02-03", "100 % in memory"],
+                ["2026-02-01", "100 % missing"],
+            ]
+        );
     }
 
     #[test]
@@ -232,9 +237,9 @@ mod tests {
         };
         assert_eq!(filled(&day("2026-02-01", 0, 0, 9)), "");
         let half = filled(&day("2026-02-01", 6, 0, 6));
-        assert!(half.contains("class=\"memory\" x=\"0\" y=\"6\" width=\"12\" height=\"6\""), "{half}");
+        assert!(half.contains("class=\"memory\" x=\"0\" y=\"7\" width=\"14\" height=\"7\""), "{half}");
         let tiny = filled(&day("2026-02-01", 1, 1, 86_398));
-        assert!(tiny.contains("memory\" x=\"0\" y=\"11\"") && tiny.contains("open\" x=\"0\" y=\"10\""), "{tiny}");
+        assert!(tiny.contains("memory\" x=\"0\" y=\"13\"") && tiny.contains("open\" x=\"0\" y=\"12\""), "{tiny}");
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::format::{duration, limit, number, percent, size, time_element};
+use super::table::{Column, Table};
 use crate::admin::status::{AccountStatus, CacheStatus, RedisStatus, RoleStatus, Status, UpstreamStatus};
 use crate::problem::escape_html;
 use crate::window::Timestamp;
 
+const COLUMNS: &[(&str, Column)] = &[("Part", Column::Header), ("State", Column::Whole), ("Details", Column::Text)];
 /// Failed calls in a row from which on the page says that Kore fails.
 const FAILURES_TO_WARN: u64 = 3;
 
@@ -87,35 +89,26 @@ pub(super) fn render(status: &Status, now: Timestamp) -> String {
         }
         html.push_str("</ul>");
     }
-    html.push_str(
-        "<div class=\"scroll\" id=\"parts-table\" tabindex=\"0\" role=\"region\" aria-label=\"Parts of the gateway\">\
-         <table><caption>Parts of the gateway</caption>\
-         <thead><tr><th scope=\"col\">Part</th><th scope=\"col\">State</th><th scope=\"col\">Details</th></tr></thead><tbody>",
-    );
+    let mut table = Table::new("parts-table", "Parts of the gateway", COLUMNS);
     for account in &status.accounts {
-        upstream_row(&mut html, account, now);
+        upstream_row(&mut table, account, now);
     }
     for cordon in &status.cordons {
         let details =
             format!("{} is cordoned: no calls are made, what is cached is served", escape_html(&cordon.name()));
-        row(&mut html, "Cordon", ("warn", "Stopped"), &details);
+        row(&mut table, "Cordon", ("warn", "Stopped"), &details);
     }
-    redis_row(&mut html, &status.redis, status.replica.as_deref());
-    cache_rows(&mut html, &status.cache);
-    html.push_str("</tbody></table></div>");
-    html
+    redis_row(&mut table, &status.redis, status.replica.as_deref());
+    cache_rows(&mut table, &status.cache);
+    html + &table.finish()
 }
 
 /// A row of the table; `name` and `details` are HTML.
-fn row(html: &mut String, name: &str, (class, state): (&str, &str), details: &str) {
-    let _ = write!(
-        html,
-        "<tr><th scope=\"row\" class=\"name\">{name}</th><td class=\"whole {class}\">{state}</td>\
-         <td class=\"text\">{details}</td></tr>"
-    );
+fn row(table: &mut Table, name: &str, (class, state): (&str, &str), details: &str) {
+    table.row([name.to_owned(), format!("<span class=\"{class}\">{state}</span>"), details.to_owned()]);
 }
 
-fn upstream_row(html: &mut String, account: &AccountStatus, now: Timestamp) {
+fn upstream_row(table: &mut Table, account: &AccountStatus, now: Timestamp) {
     let UpstreamStatus { last_page, last_failure, failures_in_a_row, closed_seconds } = &account.upstream;
     let state = match (closed_seconds, *failures_in_a_row, last_page) {
         (Some(_), ..) => ("bad", "Quota spent"),
@@ -137,7 +130,7 @@ fn upstream_row(html: &mut String, account: &AccountStatus, now: Timestamp) {
     }
     details.push(role(&account.role));
     let name = format!("Kore, account {}", escape_html(&account.account_id));
-    row(html, &name, state, &details.join("; "));
+    row(table, &name, state, &details.join("; "));
 }
 
 /// The part that this replica takes in the calls of an account.
@@ -153,29 +146,29 @@ fn role(role: &RoleStatus) -> String {
     }
 }
 
-fn redis_row(html: &mut String, redis: &RedisStatus, replica: Option<&str>) {
+fn redis_row(table: &mut Table, redis: &RedisStatus, replica: Option<&str>) {
     let replica = replica.map(|replica| format!("this is replica {}", escape_html(replica))).unwrap_or_default();
     match redis {
-        RedisStatus::None => row(html, "Redis", ("quiet", "Not used"), "no other replicas; cache.redis is not set"),
-        RedisStatus::Up => row(html, "Redis", ("good", "Answers"), &replica),
+        RedisStatus::None => row(table, "Redis", ("quiet", "Not used"), "no other replicas; cache.redis is not set"),
+        RedisStatus::Up => row(table, "Redis", ("good", "Answers"), &replica),
         RedisStatus::Down { why, seconds } => {
             let since = duration(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
-            row(html, "Redis", ("bad", "Away"), &format!("for {since}: {}; {replica}", escape_html(why)));
+            row(table, "Redis", ("bad", "Away"), &format!("for {since}: {}; {replica}", escape_html(why)));
         }
     }
 }
 
-fn cache_rows(html: &mut String, cache: &CacheStatus) {
+fn cache_rows(table: &mut Table, cache: &CacheStatus) {
     let used =
         |bytes: u64, of: u64| format!("{} of {} ({} %)", size(bytes), size(of), percent(bytes, of).unwrap_or_default());
-    row(html, "Memory", ("good", "In use"), &used(cache.memory_bytes, cache.memory_limit_bytes));
+    row(table, "Memory", ("good", "In use"), &used(cache.memory_bytes, cache.memory_limit_bytes));
     match &cache.disk {
-        None => row(html, "Disk", ("quiet", "Not used"), "the cache ends with the process; cache.disk is not set"),
+        None => row(table, "Disk", ("quiet", "Not used"), "the cache ends with the process; cache.disk is not set"),
         Some(disk) => {
             let used = used(disk.bytes, disk.limit_bytes);
             match &disk.problem {
-                None => row(html, "Disk", ("good", "Works"), &used),
-                Some(problem) => row(html, "Disk", ("bad", "Fails"), &format!("{}; {used}", escape_html(problem))),
+                None => row(table, "Disk", ("good", "Works"), &used),
+                Some(problem) => row(table, "Disk", ("bad", "Fails"), &format!("{}; {used}", escape_html(problem))),
             }
         }
     }

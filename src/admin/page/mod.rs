@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | `format.rs` | numbers, times and durations for people |
 //! | `template.rs` | puts values into the places of a file of HTML |
+//! | `summary.rs` | the first answers, in tiles |
+//! | `table.rs` | a table that also fits on a narrow screen |
 //! | `health.rs` | whether all is well, in words, and the parts of the gateway |
 //! | `savings.rs` | the headline, and the chart of calls with and without koregate |
 //! | `quota.rs` | the limits, what is left of them, and who waits |
@@ -19,6 +21,8 @@ mod forms;
 mod health;
 mod quota;
 mod savings;
+mod summary;
+mod table;
 mod tables;
 mod template;
 
@@ -27,7 +31,7 @@ use std::sync::Arc;
 use self::format::clock_time;
 use self::template::fill;
 use super::coverage::CoverageStatus;
-use super::history::Sample;
+use super::history::{History, Sample};
 use super::problems::{LimitName, ProblemsStatus};
 use super::runs::RunsStatus;
 use super::session::CsrfToken;
@@ -63,8 +67,7 @@ pub(super) struct PageModel<'a> {
     pub(super) now: Timestamp,
     pub(super) status: &'a Status,
     pub(super) callers: &'a [CallerUsage],
-    /// The last hours in spans of [`SPAN_MINUTES`].
-    pub(super) spans: &'a [Sample],
+    pub(super) view: SpanView<'a>,
     pub(super) limits: &'a [LimitName],
     /// `None` leaves the calendar out.
     pub(super) coverage: Option<Arc<CoverageStatus>>,
@@ -78,12 +81,52 @@ pub(super) struct PageModel<'a> {
     pub(super) is_session: bool,
 }
 
-/// Minutes of a bar of the chart.
-pub(super) const SPAN_MINUTES: usize = 5;
+/// The time that charts show: the last hour by minutes, or the last six hours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpanView<'a> {
+    /// Ascending.
+    spans: &'a [Sample],
+    /// "hour" or "6 hours".
+    name: &'static str,
+    /// The length of a span: "a minute".
+    bar: &'static str,
+    /// Number of spans of a row in the table.
+    spans_per_row: usize,
+}
+
+/// The spans that charts show of a process that has been up for so long.
+pub(super) fn spans(history: &History, now: Timestamp, uptime_seconds: u64) -> Vec<Sample> {
+    if is_young(uptime_seconds) {
+        let mut minutes = history.spans(now, 1);
+        minutes.split_off(minutes.len().saturating_sub(YOUNG_MINUTES))
+    } else {
+        history.spans(now, SPAN_MINUTES)
+    }
+}
+
+impl<'a> SpanView<'a> {
+    /// The view of the spans of [`spans`].
+    pub(super) fn new(spans: &'a [Sample], uptime_seconds: u64) -> Self {
+        match is_young(uptime_seconds) {
+            true => Self { spans, name: "hour", bar: "a minute", spans_per_row: 5 },
+            false => Self { spans, name: "6 hours", bar: "5 minutes", spans_per_row: 6 },
+        }
+    }
+}
+
+/// Minutes of a span of the last six hours.
+const SPAN_MINUTES: usize = 5;
+/// Minutes that the charts of a young process show.
+const YOUNG_MINUTES: usize = 60;
+
+/// Whether a process has been up for less than an hour.
+const fn is_young(uptime_seconds: u64) -> bool {
+    uptime_seconds < 3_600
+}
 
 /// The status page.
 pub(super) fn render(model: &PageModel<'_>) -> String {
-    let PageModel { now, status, callers, spans, limits, runs, problems, configuration, csrf, .. } = model;
+    let PageModel { now, status, callers, view, limits, runs, problems, configuration, csrf, .. } = model;
     let verdict = health::verdict(status);
     let csrf = csrf.to_string();
     let now_text = clock_time(*now);
@@ -95,9 +138,10 @@ pub(super) fn render(model: &PageModel<'_>) -> String {
             ("sign_out", &if model.is_session { forms::sign_out(&csrf) } else { String::new() }),
             ("now", &now_text),
             ("first_request", &forms::first_request(model.example.as_ref().filter(|_| status.calls.requests == 0))),
+            ("summary", &summary::render(model)),
             ("health", &health::render(status, *now)),
-            ("savings", &savings::render(status, spans)),
-            ("quota", &quota::render(status, spans, limits)),
+            ("savings", &savings::render(status, view)),
+            ("quota", &quota::render(status, view, limits)),
             ("callers", &tables::callers(callers)),
             ("coverage", &model.coverage.as_ref().map(|coverage| days::render(coverage)).unwrap_or_default()),
             ("runs", &tables::runs(runs)),

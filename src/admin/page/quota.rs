@@ -2,42 +2,38 @@
 
 use std::fmt::Write as _;
 
+use super::SpanView;
 use super::format::{limit, number, percent};
+use super::table::{Column, Table, meter};
 use crate::admin::history::Sample;
 use crate::admin::problems::LimitName;
 use crate::admin::status::{AccountStatus, QuotaStatus, Status, WaitingStatus};
 use crate::problem::escape_html;
 
+const COLUMNS: &[(&str, Column)] = &[
+    ("Limit", Column::Header),
+    ("Left now", Column::Number),
+    ("In use", Column::Whole),
+    ("Left over time", Column::Whole),
+];
 /// Height of a sparkline, in units of its view box.
 const HEIGHT: u64 = 30;
 
-pub(super) fn render(status: &Status, spans: &[Sample], limits: &[LimitName]) -> String {
+pub(super) fn render(status: &Status, view: &SpanView<'_>, limits: &[LimitName]) -> String {
     let mut html = String::new();
     for account in &status.accounts {
         waiting(&mut html, account, status.accounts.len() > 1);
     }
-    let _ = write!(
-        html,
-        "<div class=\"scroll\" id=\"quota-table\" tabindex=\"0\" role=\"region\" aria-label=\"Limits of the quota\">\
-         <table><caption>Rolling limits of calls to Kore</caption><thead><tr>{}<th scope=\"col\">Limit</th>\
-         <th scope=\"col\" class=\"number\">Left now</th><th scope=\"col\">In use</th>\
-         <th scope=\"col\">Left in the last 6 hours</th></tr></thead><tbody>",
-        if status.accounts.len() > 1 { "<th scope=\"col\">Account</th>" } else { "" }
-    );
+    let mut table = Table::new("quota-table", "Rolling limits of calls to Kore", COLUMNS);
     for account in &status.accounts {
         for quota in &account.quota {
-            let place = limits
-                .iter()
-                .position(|limit| limit.account_id == account.account_id && limit.per_seconds == quota.per_seconds);
-            html.push_str("<tr>");
-            if status.accounts.len() > 1 {
-                let _ = write!(html, "<td class=\"name\">{}</td>", escape_html(&account.account_id));
-            }
-            limit_row(&mut html, quota, spans, place);
+            let is_own =
+                |limit: &LimitName| limit.account_id == account.account_id && limit.per_seconds == quota.per_seconds;
+            let of = if status.accounts.len() > 1 { account.account_id.as_str() } else { "" };
+            limit_row(&mut table, of, quota, view, limits.iter().position(is_own));
         }
     }
-    html.push_str("</tbody></table></div>");
-    html
+    html + &table.finish()
 }
 
 fn waiting(html: &mut String, account: &AccountStatus, is_named: bool) {
@@ -54,29 +50,29 @@ fn waiting(html: &mut String, account: &AccountStatus, is_named: bool) {
     };
 }
 
-fn limit_row(html: &mut String, quota: &QuotaStatus, spans: &[Sample], place: Option<usize>) {
+fn limit_row(table: &mut Table, account: &str, quota: &QuotaStatus, view: &SpanView<'_>, place: Option<usize>) {
     let QuotaStatus { requests, per_seconds, budget, remaining } = *quota;
-    let name = limit(requests, per_seconds);
-    let budget = if budget < requests {
-        format!("<br><span class=\"quiet\">{} of them ours; another client uses the rest</span>", number(budget.into()))
-    } else {
-        String::new()
-    };
+    let mut name = limit(requests, per_seconds);
+    if !account.is_empty() {
+        let _ = write!(name, "<br><span class=\"quiet\">account {}</span>", escape_html(account));
+    }
+    if budget < requests {
+        let budget = number(budget.into());
+        let _ = write!(name, "<br><span class=\"quiet\">{budget} of them ours; another client uses the rest</span>");
+    }
     let used = percent(requests.saturating_sub(remaining).into(), requests.into()).unwrap_or_default();
-    let _ = write!(
-        html,
-        "<th scope=\"row\" class=\"whole\">{name}{budget}</th><td class=\"number\"><strong>{}</strong> of {}</td>\
-         <td class=\"whole\">{used} %<svg class=\"meter\" viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
-         <rect class=\"track\" width=\"100\" height=\"8\"/><rect class=\"fill\" width=\"{used}\" height=\"8\"/></svg></td>\
-         <td>{}</td></tr>",
-        number(remaining.into()),
-        number(requests.into()),
-        sparkline(requests, spans, place)
-    );
+    let in_use = if used == 0 && remaining < requests { "under 1 %".to_owned() } else { format!("{used} %") };
+    table.row([
+        name,
+        format!("<strong>{}</strong> of {}", number(remaining.into()), number(requests.into())),
+        in_use + &meter(used),
+        sparkline(requests, view, place),
+    ]);
 }
 
 /// The least calls that were left in each span, as a line.
-fn sparkline(requests: u32, spans: &[Sample], place: Option<usize>) -> String {
+fn sparkline(requests: u32, view: &SpanView<'_>, place: Option<usize>) -> String {
+    let SpanView { spans, name, .. } = view;
     let left = |span: &Sample| place.and_then(|place| span.least_left.get(place)).copied();
     let Some(least) = spans.iter().filter_map(left).min() else { return "<span class=\"quiet\">–</span>".to_owned() };
     let mut path = String::new();
@@ -92,9 +88,9 @@ fn sparkline(requests: u32, spans: &[Sample], place: Option<usize>) -> String {
         is_drawing = true;
     }
     format!(
-        "<svg class=\"spark\" role=\"img\" aria-label=\"Least that was left: {least} of {requests}\" \
+        "<svg class=\"spark\" role=\"img\" aria-label=\"Least that was left in the last {name}: {least} of {requests}\" \
          viewBox=\"0 -1 {} {}\" preserveAspectRatio=\"none\"><path class=\"base\" d=\"M0 {HEIGHT}H{}\"/><path d=\"{path}\"/></svg>\
-         <span class=\"quiet\">least: {}</span>",
+         <span class=\"quiet\">least in the last {name}: {}</span>",
         spans.len(),
         HEIGHT + 2,
         spans.len(),

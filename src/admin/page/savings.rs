@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::SpanView;
 use super::format::{hour_minute, number, percent};
+use super::table::{Column, Table};
 use crate::admin::history::{Sample, Totals};
 use crate::admin::status::Status;
 
@@ -11,10 +13,14 @@ const HEIGHT: u64 = 100;
 /// Width of a bar, and of the space for it.
 const BAR_WIDTH: u64 = 8;
 const BAR_SPACE: u64 = 10;
-/// Number of spans of a row in the table.
-const SPANS_PER_ROW: usize = 6;
+const COLUMNS: &[(&str, Column)] = &[
+    ("From", Column::Header),
+    ("Requests", Column::Number),
+    ("Calls made", Column::Number),
+    ("Calls without koregate", Column::Number),
+];
 
-pub(super) fn render(status: &Status, spans: &[Sample]) -> String {
+pub(super) fn render(status: &Status, view: &SpanView<'_>) -> String {
     let calls = &status.calls;
     let alone = calls.made + calls.saved;
     let headline = match percent(calls.saved, alone) {
@@ -26,17 +32,18 @@ pub(super) fn render(status: &Status, spans: &[Sample]) -> String {
             number(calls.requests)
         ),
     };
-    headline + &chart(spans)
+    headline + &chart(view)
 }
 
-fn chart(spans: &[Sample]) -> String {
+fn chart(view: &SpanView<'_>) -> String {
+    let SpanView { spans, name, bar, .. } = view;
     let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return String::new() };
     let most = spans.iter().map(|span| span.counts.alone().max(span.counts.made)).max().unwrap_or_default();
     let sum = sum(spans);
     let mut bars = String::new();
     for (place, span) in spans.iter().enumerate() {
         let x = place as u64 * BAR_SPACE;
-        let mut bar = |class: &str, calls: u64| {
+        let mut draw = |class: &str, calls: u64| {
             // Something is seen of whatever was called.
             let height = (calls * HEIGHT).div_ceil(most.max(1));
             if height > 0 {
@@ -47,18 +54,18 @@ fn chart(spans: &[Sample]) -> String {
                 );
             }
         };
-        bar("bar-alone", span.counts.alone());
-        bar("bar-made", span.counts.made);
+        draw("bar-alone", span.counts.alone());
+        draw("bar-made", span.counts.made);
     }
     let width = spans.len() as u64 * BAR_SPACE;
     let label = format!(
-        "Bar chart: in the last 6 hours {} calls to Kore were made, and without koregate there would have been {}. The \
+        "Bar chart: in the last {name} {} calls to Kore were made, and without koregate there would have been {}. The \
          numbers are in the table below.",
         number(sum.made),
         number(sum.alone())
     );
     format!(
-        "<figure class=\"chart\"><figcaption><h3>Calls to Kore in the last 6 hours, each bar 5 minutes</h3>\
+        "<figure class=\"chart\"><figcaption><h3>Calls to Kore in the last {name}, each bar {bar}</h3>\
          <ul class=\"key\"><li><svg viewBox=\"0 0 1 1\" aria-hidden=\"true\"><rect class=\"bar-made\" width=\"1\" height=\"1\"/></svg>\
          made: {}</li><li><svg viewBox=\"0 0 1 1\" aria-hidden=\"true\"><rect class=\"bar-alone\" width=\"1\" height=\"1\"/></svg>\
          without koregate: {}</li></ul></figcaption>\
@@ -70,37 +77,28 @@ fn chart(spans: &[Sample]) -> String {
         number(most),
         hour_minute(first.start),
         hour_minute(last.start),
-        table(spans)
+        table(view)
     )
 }
 
-/// The same as a table, by half hours in which anything was asked for.
-fn table(spans: &[Sample]) -> String {
-    let mut rows = String::new();
-    for spans in spans.chunks(SPANS_PER_ROW).rev() {
+/// The same as a table, of the times in which anything was asked for.
+fn table(view: &SpanView<'_>) -> String {
+    let mut table = Table::new("savings-table", "Calls to Kore over time (UTC), the latest first", COLUMNS);
+    let mut is_empty = true;
+    for spans in view.spans.chunks(view.spans_per_row).rev() {
         let sum = sum(spans);
         if let Some(first) = spans.first().filter(|_| sum != Totals::default()) {
-            let _ = write!(
-                rows,
-                "<tr><th scope=\"row\">{}</th><td class=\"number\">{}</td><td class=\"number\">{}</td>\
-                 <td class=\"number\">{}</td></tr>",
-                hour_minute(first.start),
-                number(sum.requests),
-                number(sum.made),
-                number(sum.alone())
-            );
+            let [requests, made, alone] = [sum.requests, sum.made, sum.alone()].map(number);
+            table.row([hour_minute(first.start), requests, made, alone]);
+            is_empty = false;
         }
     }
-    if rows.is_empty() {
-        rows.push_str("<tr><td colspan=\"4\">Nothing yet.</td></tr>");
+    if is_empty {
+        return String::new();
     }
     format!(
-        "<details id=\"savings-details\"><summary id=\"savings-summary\">The same as a table</summary>\
-         <div class=\"scroll\" id=\"savings-table\" tabindex=\"0\" role=\"region\" aria-label=\"Calls by half hours\">\
-         <table><caption>Calls to Kore by half hours (UTC), the latest first</caption><thead><tr>\
-         <th scope=\"col\">From</th><th scope=\"col\" class=\"number\">Requests</th>\
-         <th scope=\"col\" class=\"number\">Calls made</th><th scope=\"col\" class=\"number\">Calls without koregate</th>\
-         </tr></thead><tbody>{rows}</tbody></table></div></details>"
+        "<details id=\"savings-details\"><summary id=\"savings-summary\">The chart as a table</summary>{}</details>",
+        table.finish()
     )
 }
 

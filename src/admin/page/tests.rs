@@ -85,7 +85,7 @@ fn page_with(name: &str) -> String {
         now: NOW,
         status: &status(name),
         callers: &[caller(name)],
-        spans: &[Sample { start: NOW, counts, least_left: vec![7] }],
+        view: SpanView::new(&[Sample { start: NOW, counts, least_left: vec![7] }], 3_700),
         limits: &[LimitName { account_id: name.to_owned(), requests: 60, per_seconds: 60 }],
         coverage: Some(Arc::new(CoverageStatus::for_test(vec![stream]))),
         runs: &RunsStatus { runs: vec![run], total: 1 },
