@@ -47,7 +47,7 @@ pub(super) fn first_request(example: Option<&ExampleRequest<'_>>) -> String {
     format!(
         "<section aria-labelledby=\"first-title\"><h2 id=\"first-title\">Nothing has been requested yet</h2>\
          <p>This asks for two items of a day. Then the day is cached, and the same request costs no call:</p>\
-         <pre class=\"scroll\" id=\"first-command\" tabindex=\"0\" role=\"region\" aria-label=\"A request to try\">{}</pre>{note}\
+         <pre class=\"scroll\" id=\"first-command\" tabindex=\"0\" role=\"group\" aria-label=\"A request to try\">{}</pre>{note}\
          <p><button type=\"button\" data-copy=\"first-command\" id=\"first-copy\" hidden>Copy</button></p></section>",
         escape_html(&command)
     )

@@ -37,7 +37,7 @@ impl Table {
     /// A table without rows. `id` and `caption` are HTML.
     pub(super) fn new(id: &str, caption: &str, columns: &'static [(&'static str, Column)]) -> Self {
         let mut html = format!(
-            "<div class=\"scroll\" id=\"{id}\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\">\
+            "<div class=\"scroll\" id=\"{id}\" tabindex=\"0\" role=\"group\" aria-label=\"{caption}\">\
              <table role=\"table\"><caption>{caption}</caption><thead role=\"rowgroup\"><tr role=\"row\">"
         );
         for (name, column) in columns {

@@ -33,7 +33,7 @@ const RUN_COLUMNS: &[(&str, Column)] = &[
 const PROBLEM_COLUMNS: &[(&str, Column)] = &[
     ("Time (UTC)", Column::Whole),
     ("What", Column::Text),
-    ("Kind", Column::Text),
+    ("Kind", Column::Whole),
     ("Caller", Column::Text),
     ("Stream", Column::Text),
 ];
