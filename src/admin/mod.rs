@@ -7,10 +7,7 @@
 //! | `access.rs` | host names, the admin token, and refusals |
 //! | `session.rs`, `same_origin.rs` | sessions of browsers, and changes that other pages ask for; pure |
 //! | `sign_in.rs` | opens and ends sessions |
-//! | `status.rs` | the state of the gateway, as JSON |
-//! | `history.rs` | calls and quota of the last hours; pure |
-//! | `calendar.rs` | cached days of a stream; pure |
-//! | `coverage.rs`, `runs.rs`, `problems.rs` | cached days, runs under way, the last problems and the history, as JSON |
+//! | `views/` | the state of the gateway, for the page and as JSON |
 //! | `sampler.rs` | observes the gateway for the history and the last problems |
 //! | `page/` | the status page |
 //! | `purge.rs` | purges |
@@ -20,24 +17,19 @@
 //! | `response.rs` | responses that must not be cached |
 
 mod access;
-mod calendar;
 mod cordon;
-mod coverage;
-mod history;
 mod page;
 mod pending_repeats;
-mod problems;
 mod purge;
 mod response;
-mod runs;
 mod same_origin;
 mod sampler;
 mod service;
 mod session;
 mod sign_in;
 mod state;
-mod status;
 mod trust;
+mod views;
 
 pub use self::service::{AdminService, MetricsService};
 pub use self::state::Admin;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::history::Totals;
 use super::state::Admin;
+use super::views::history::CallTotals;
 use crate::api::CallerUsage;
 use crate::edge::ProblemSource;
 use crate::window::Timestamp;
@@ -14,7 +14,7 @@ use crate::window::Timestamp;
 /// The interval of observations.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the last observation has seen, so that each problem is recorded when it begins.
+/// The problems of the last observation, so that each one is recorded when it begins.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Texts without digits: some count seconds.
@@ -43,12 +43,12 @@ impl Admin {
     }
 
     /// The counters of all callers since the start.
-    pub(super) fn totals(&self) -> Totals {
-        let add = |sum: Totals, caller: &CallerUsage| {
+    pub(super) fn totals(&self) -> CallTotals {
+        let add = |sum: CallTotals, caller: &CallerUsage| {
             let (requests, made, saved) = caller.total();
-            Totals { requests: sum.requests + requests, made: sum.made + made, saved: sum.saved + saved }
+            CallTotals { requests: sum.requests + requests, made: sum.made + made, saved: sum.saved + saved }
         };
-        self.callers().iter().fold(Totals::default(), add)
+        self.callers().iter().fold(CallTotals::default(), add)
     }
 
     fn record_problems(&self, seen: &mut Seen) {

@@ -14,13 +14,14 @@ use serde::Serialize;
 use tower::Service;
 
 use super::access::AdminRequester;
-use super::coverage::CoverageRequest;
 use super::page::{PageModel, SpanView};
 use super::response::{html, json, method_not_allowed, text};
 use super::sign_in::{SIGN_IN_PATH, SIGN_OUT_PATH};
 use super::state::{Admin, Phase};
-use super::status::Status;
-use super::{access, cordon, coverage, page, problems, purge, runs, trust};
+use super::views::coverage::CoverageRequest;
+use super::views::status::Status;
+use super::views::{coverage, problems, runs};
+use super::{access, cordon, page, purge, trust};
 use crate::api::CallerUsage;
 use crate::edge::AllowedHosts;
 use crate::problem;

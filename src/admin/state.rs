@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::access::Access;
-use super::calendar::date;
-use super::coverage::LastCoverage;
-use super::history::History;
 use super::page::ExampleRequest;
 use super::pending_repeats::PendingRepeats;
+use super::views::calendar::date;
+use super::views::coverage::LastCoverage;
+use super::views::history::History;
 use crate::api::CallerUsage;
 use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
@@ -60,7 +60,7 @@ pub(super) struct PageState {
     example: ExampleFacts,
 }
 
-/// What a request to try depends on.
+/// The parts of the configuration that a request to try depends on.
 struct ExampleFacts {
     is_tls: bool,
     stream: Option<String>,

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use super::format::{number, percent};
 use super::summary::cached;
-use super::table::{Column, Table};
-use crate::admin::calendar::{CalendarDay, DayParts};
-use crate::admin::coverage::{CoverageStatus, RedisLookup, StreamStatus};
+use super::table::{Table, TableColumn};
+use crate::admin::views::calendar::{CalendarDay, DayParts};
+use crate::admin::views::coverage::{CoverageStatus, RedisLookup, StreamStatus};
 use crate::problem::escape_html;
 
-const COLUMNS: &[(&str, Column)] = &[("Days", Column::Header), ("Cached", Column::Text)];
+const COLUMNS: &[(&str, TableColumn)] = &[("Days", TableColumn::Header), ("Cached", TableColumn::Text)];
 /// Width of a day's square, and of the space for it.
 const SQUARE: u64 = 14;
 const SPACE: u64 = 16;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::format::number;
 use super::small_page;
-use crate::admin::status::Status;
+use crate::admin::views::status::Status;
 use crate::problem::escape_html;
 
 /// A request to try, from the configuration.
@@ -24,7 +24,7 @@ pub(in crate::admin) struct ExampleRequest<'a> {
     pub(in crate::admin) day: String,
 }
 
-/// What to do first, as long as nothing has been requested.
+/// The advice on what to do first, as long as nothing has been requested.
 pub(super) fn first_request(example: Option<&ExampleRequest<'_>>) -> String {
     let Some(ExampleRequest { addr, is_tls, stream, account, needs_key, day }) = example else { return String::new() };
     let host = match addr.ip() {

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::format::{duration, limit, number, percent, size, time_element};
-use super::table::{Column, Table};
-use crate::admin::status::{AccountStatus, CacheStatus, RedisStatus, RoleStatus, Status, UpstreamStatus};
+use super::table::{Table, TableColumn};
+use crate::admin::views::status::{AccountStatus, CacheStatus, RedisStatus, RoleStatus, Status, UpstreamStatus};
 use crate::problem::escape_html;
 use crate::window::Timestamp;
 
-const COLUMNS: &[(&str, Column)] = &[("Part", Column::Header), ("State", Column::Whole), ("Details", Column::Text)];
+const COLUMNS: &[(&str, TableColumn)] =
+    &[("Part", TableColumn::Header), ("State", TableColumn::Whole), ("Details", TableColumn::Text)];
 /// Failed calls in a row from which on the page says that Kore fails.
 const FAILURES_TO_WARN: u64 = 3;
 
@@ -18,15 +19,15 @@ const FAILURES_TO_WARN: u64 = 3;
 pub(super) enum Verdict {
     /// Everything works.
     Healthy,
-    /// It serves, and this many things do not work.
+    /// koregate serves, and this many things do not work.
     Degraded(usize),
-    /// It is starting.
+    /// The process is starting.
     Starting,
-    /// It is ending.
+    /// The process is ending.
     Draining,
 }
 
-/// What does not work, beside the problems of the status: calls that fail.
+/// The accounts whose calls fail, which are no problem of the status.
 fn failing_accounts(status: &Status) -> impl Iterator<Item = (&AccountStatus, &UpstreamStatus)> {
     let accounts = status.accounts.iter().map(|account| (account, &account.upstream));
     accounts.filter(|(_, upstream)| upstream.failures_in_a_row >= FAILURES_TO_WARN)
@@ -44,7 +45,7 @@ pub(super) fn verdict(status: &Status) -> Verdict {
 }
 
 impl Verdict {
-    /// One word for the title of the page.
+    /// A word for the title of the page.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",

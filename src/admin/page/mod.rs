@@ -30,12 +30,12 @@ use std::sync::Arc;
 
 use self::format::clock_time;
 use self::template::fill;
-use super::coverage::CoverageStatus;
-use super::history::{History, Sample};
-use super::problems::{LimitName, ProblemsStatus};
-use super::runs::RunsStatus;
 use super::session::CsrfToken;
-use super::status::Status;
+use super::views::coverage::CoverageStatus;
+use super::views::history::{History, Sample};
+use super::views::problems::{LimitName, ProblemsStatus};
+use super::views::runs::RunsStatus;
+use super::views::status::Status;
 use crate::api::CallerUsage;
 use crate::problem::escape_html;
 use crate::window::Timestamp;
@@ -62,7 +62,7 @@ pub(super) fn asset(path: &str) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// What the page shows.
+/// The contents of the page.
 pub(super) struct PageModel<'a> {
     pub(super) now: Timestamp,
     pub(super) status: &'a Status,

@@ -4,17 +4,17 @@ use std::fmt::Write as _;
 
 use super::SpanView;
 use super::format::{limit, number, percent};
-use super::table::{Column, Table, meter};
-use crate::admin::history::Sample;
-use crate::admin::problems::LimitName;
-use crate::admin::status::{AccountStatus, QuotaStatus, Status, WaitingStatus};
+use super::table::{Table, TableColumn, meter};
+use crate::admin::views::history::Sample;
+use crate::admin::views::problems::LimitName;
+use crate::admin::views::status::{AccountStatus, QuotaStatus, Status, WaitingStatus};
 use crate::problem::escape_html;
 
-const COLUMNS: &[(&str, Column)] = &[
-    ("Limit", Column::Header),
-    ("Left now", Column::Number),
-    ("In use", Column::Whole),
-    ("Left over time", Column::Whole),
+const COLUMNS: &[(&str, TableColumn)] = &[
+    ("Limit", TableColumn::Header),
+    ("Left now", TableColumn::Number),
+    ("In use", TableColumn::Whole),
+    ("Left over time", TableColumn::Whole),
 ];
 /// Height of a sparkline, in units of its view box.
 const HEIGHT: u64 = 30;

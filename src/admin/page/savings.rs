@@ -4,20 +4,20 @@ use std::fmt::Write as _;
 
 use super::SpanView;
 use super::format::{hour_minute, number, percent};
-use super::table::{Column, Table};
-use crate::admin::history::{Sample, Totals};
-use crate::admin::status::Status;
+use super::table::{Table, TableColumn};
+use crate::admin::views::history::{CallTotals, Sample};
+use crate::admin::views::status::Status;
 
 /// Height of the chart, in units of its view box.
 const HEIGHT: u64 = 100;
 /// Width of a bar, and of the space for it.
 const BAR_WIDTH: u64 = 8;
 const BAR_SPACE: u64 = 10;
-const COLUMNS: &[(&str, Column)] = &[
-    ("From", Column::Header),
-    ("Requests", Column::Number),
-    ("Calls made", Column::Number),
-    ("Calls without koregate", Column::Number),
+const COLUMNS: &[(&str, TableColumn)] = &[
+    ("From", TableColumn::Header),
+    ("Requests", TableColumn::Number),
+    ("Calls made", TableColumn::Number),
+    ("Calls without koregate", TableColumn::Number),
 ];
 
 pub(super) fn render(status: &Status, view: &SpanView<'_>) -> String {
@@ -87,7 +87,7 @@ fn table(view: &SpanView<'_>) -> String {
     let mut is_empty = true;
     for spans in view.spans.chunks(view.spans_per_row).rev() {
         let sum = sum(spans);
-        if let Some(first) = spans.first().filter(|_| sum != Totals::default()) {
+        if let Some(first) = spans.first().filter(|_| sum != CallTotals::default()) {
             let [requests, made, alone] = [sum.requests, sum.made, sum.alone()].map(number);
             table.row([hour_minute(first.start), requests, made, alone]);
             is_empty = false;
@@ -102,6 +102,6 @@ fn table(view: &SpanView<'_>) -> String {
     )
 }
 
-fn sum(spans: &[Sample]) -> Totals {
-    spans.iter().fold(Totals::default(), |sum, span| sum.plus(span.counts))
+fn sum(spans: &[Sample]) -> CallTotals {
+    spans.iter().fold(CallTotals::default(), |sum, span| sum.plus(span.counts))
 }

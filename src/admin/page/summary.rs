@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::PageModel;
 use super::format::{limit, number, percent, time_element};
 use super::tables::{caller_name, sorted};
-use crate::admin::coverage::CoverageStatus;
-use crate::admin::status::{QuotaStatus, Status};
+use crate::admin::views::coverage::CoverageStatus;
+use crate::admin::views::status::{QuotaStatus, Status};
 use crate::problem::escape_html;
 
 /// Maximum bytes of a problem's text.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// The kind of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Column {
+pub(super) enum TableColumn {
     /// The name of the row.
     Header,
     /// Text that may be broken anywhere.
@@ -16,7 +16,7 @@ pub(super) enum Column {
     Number,
 }
 
-impl Column {
+impl TableColumn {
     const fn class(self) -> &'static str {
         match self {
             Self::Header => "name",
@@ -29,19 +29,19 @@ impl Column {
 
 /// A table that is being written.
 pub(super) struct Table {
-    columns: &'static [(&'static str, Column)],
+    columns: &'static [(&'static str, TableColumn)],
     html: String,
 }
 
 impl Table {
     /// A table without rows. `id` and `caption` are HTML.
-    pub(super) fn new(id: &str, caption: &str, columns: &'static [(&'static str, Column)]) -> Self {
+    pub(super) fn new(id: &str, caption: &str, columns: &'static [(&'static str, TableColumn)]) -> Self {
         let mut html = format!(
             "<div class=\"scroll\" id=\"{id}\" tabindex=\"0\" role=\"group\" aria-label=\"{caption}\">\
              <table role=\"table\"><caption>{caption}</caption><thead role=\"rowgroup\"><tr role=\"row\">"
         );
         for (name, column) in columns {
-            let class = if *column == Column::Number { " class=\"number\"" } else { "" };
+            let class = if *column == TableColumn::Number { " class=\"number\"" } else { "" };
             let _ = write!(html, "<th role=\"columnheader\" scope=\"col\"{class}>{name}</th>");
         }
         html.push_str("</tr></thead><tbody role=\"rowgroup\">");
@@ -54,7 +54,7 @@ impl Table {
         for ((name, column), cell) in self.columns.iter().zip(cells) {
             let class = column.class();
             let _ = match column {
-                Column::Header => {
+                TableColumn::Header => {
                     write!(self.html, "<th role=\"rowheader\" scope=\"row\" class=\"{class}\">{cell}</th>")
                 }
                 _ => write!(
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn cells_name_their_columns() {
-        const COLUMNS: &[(&str, Column)] = &[("Who", Column::Header), ("Calls", Column::Number)];
+        const COLUMNS: &[(&str, TableColumn)] = &[("Who", TableColumn::Header), ("Calls", TableColumn::Number)];
         let mut table = Table::new("t", "All", COLUMNS);
         table.row(["bi".to_owned(), "7".to_owned()]);
         let html = table.finish();

@@ -3,39 +3,39 @@
 use std::time::Duration;
 
 use super::format::{duration, limit, number, percent, time_element};
-use super::table::{Column, Table, meter};
-use crate::admin::problems::{ProblemStatus, ProblemsStatus};
-use crate::admin::runs::{RunStatusLine, RunsStatus};
+use super::table::{Table, TableColumn, meter};
+use crate::admin::views::problems::{ProblemStatus, ProblemsStatus};
+use crate::admin::views::runs::{RunStatusLine, RunsStatus};
 use crate::api::{AccountUsage, CallerUsage};
 use crate::problem::escape_html;
 use crate::window::Timestamp;
 
 /// Maximum callers on the page.
 const MAX_CALLERS: usize = 100;
-const CALLER_COLUMNS: &[(&str, Column)] = &[
-    ("Caller", Column::Header),
-    ("Requests", Column::Number),
-    ("Items", Column::Number),
-    ("Calls made", Column::Number),
-    ("Calls saved", Column::Number),
-    ("Saved", Column::Number),
-    ("Quota in use now", Column::Whole),
-    ("Own requests left", Column::Number),
+const CALLER_COLUMNS: &[(&str, TableColumn)] = &[
+    ("Caller", TableColumn::Header),
+    ("Requests", TableColumn::Number),
+    ("Items", TableColumn::Number),
+    ("Calls made", TableColumn::Number),
+    ("Calls saved", TableColumn::Number),
+    ("Saved", TableColumn::Number),
+    ("Quota in use now", TableColumn::Whole),
+    ("Own requests left", TableColumn::Number),
 ];
-const RUN_COLUMNS: &[(&str, Column)] = &[
-    ("Stream", Column::Header),
-    ("Time (UTC)", Column::Whole),
-    ("Progress", Column::Whole),
-    ("State", Column::Text),
-    ("For", Column::Text),
-    ("Since", Column::Number),
+const RUN_COLUMNS: &[(&str, TableColumn)] = &[
+    ("Stream", TableColumn::Header),
+    ("Time (UTC)", TableColumn::Whole),
+    ("Progress", TableColumn::Whole),
+    ("State", TableColumn::Text),
+    ("For", TableColumn::Text),
+    ("Since", TableColumn::Number),
 ];
-const PROBLEM_COLUMNS: &[(&str, Column)] = &[
-    ("Time (UTC)", Column::Whole),
-    ("What", Column::Text),
-    ("Kind", Column::Whole),
-    ("Caller", Column::Text),
-    ("Stream", Column::Text),
+const PROBLEM_COLUMNS: &[(&str, TableColumn)] = &[
+    ("Time (UTC)", TableColumn::Whole),
+    ("What", TableColumn::Text),
+    ("Kind", TableColumn::Whole),
+    ("Caller", TableColumn::Text),
+    ("Stream", TableColumn::Text),
 ];
 
 /// The name of a caller, as HTML.
@@ -76,7 +76,7 @@ pub(super) fn callers(callers: &[CallerUsage]) -> String {
     table.finish() + &more
 }
 
-/// What a caller uses of each limit of an account now.
+/// The use of each limit of an account by a caller now.
 fn quota_use(account: &AccountUsage) -> Vec<String> {
     let uses = account
         .quota

@@ -1,10 +1,10 @@
 use super::*;
-use crate::admin::calendar::{CalendarDay, DayParts};
-use crate::admin::coverage::StreamStatus;
-use crate::admin::history::Totals;
-use crate::admin::problems::ProblemStatus;
-use crate::admin::runs::RunStatusLine;
-use crate::admin::status::{
+use crate::admin::views::calendar::{CalendarDay, DayParts};
+use crate::admin::views::coverage::StreamStatus;
+use crate::admin::views::history::CallTotals;
+use crate::admin::views::problems::ProblemStatus;
+use crate::admin::views::runs::RunStatusLine;
+use crate::admin::views::status::{
     AccountStatus, CacheStatus, CallsStatus, QuotaStatus, RedisStatus, RoleStatus, UpstreamFailure, UpstreamStatus,
     WaitingStatus,
 };
@@ -80,7 +80,7 @@ fn page_with(name: &str) -> String {
         filtered_series: 2,
         days: vec![CalendarDay { date: "2026-02-23".to_owned(), parts }],
     };
-    let counts = Totals { requests: 5, made: 100, saved: 900 };
+    let counts = CallTotals { requests: 5, made: 100, saved: 900 };
     let model = PageModel {
         now: NOW,
         status: &status(name),

@@ -98,7 +98,7 @@ impl Admin {
     /// The number of days with cached data of what an order removes, in the memory and on the disk of this replica.
     async fn count_cached_days(&self, order: &PurgeOrder) -> usize {
         let now = self.0.clock.now();
-        let days = crate::admin::calendar::last_days(now, COUNTED_DAYS);
+        let days = crate::admin::views::calendar::last_days(now, COUNTED_DAYS);
         let (handles, accounts) = (self.0.handles.clone(), order.accounts.clone());
         let (stream, interval) = (order.request.stream.clone(), order.interval.intersection(days));
         let look = spawn_work(move || {
@@ -108,7 +108,7 @@ impl Admin {
                 let query = CoverageQuery { account, stream, interval, max_streams: COUNTED_STREAMS };
                 for stream in handles.cache.coverage(&handles.series_settings, query).streams {
                     for set in [&stream.memory, &stream.disk, &stream.open] {
-                        dates.extend(crate::admin::calendar::dates(set, interval));
+                        dates.extend(crate::admin::views::calendar::dates(set, interval));
                     }
                 }
             }
@@ -118,7 +118,7 @@ impl Admin {
     }
 }
 
-/// What a purge has removed, in words.
+/// The data that a purge has removed, in words.
 fn describe(effects: &[PurgeEffect]) -> String {
     let memory: usize = effects.iter().map(|effect| effect.memory_chunks).sum();
     let disk = effects.iter().filter_map(|effect| effect.disk_chunks).sum::<u64>();

@@ -12,7 +12,7 @@ use crate::window::{Grid, Interval, IntervalSet};
 /// Commands of one exchange: few enough to be answered within the timeout.
 const KEYS_PER_EXCHANGE: usize = 512;
 
-/// What Redis has of some time.
+/// The part of some time that is in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RedisCoverage {
     /// The part of the time whose cells are there.

@@ -30,10 +30,6 @@ fn problem_of_the_file_names_its_line_and_key() {
                 .to_owned(),
         ),
         (
-            "[server]\nadmin_listen = \"127.0.0.1:8080\"",
-            "6: server.admin_listen: is the address of `listen`; the admin plane has a listener of its own".to_owned(),
-        ),
-        (
             "[server]\nhosts = [\"gate:8080\"]",
             "6: server.hosts: holds \"gate:8080\", which is no name of a host; write a list of names without ports, \
              such as [\"koregate.internal\"]"
@@ -52,11 +48,6 @@ fn problem_of_the_file_names_its_line_and_key() {
         ),
         ("[server.tls]\ncert = \"a.pem\"", "5: server.tls.key: is missing".to_owned()),
         ("[server.tls]\nkey = \"a.pem\"", "5: server.tls.cert: is missing".to_owned()),
-        ("[admin.tls]\ncert = \"a.pem\"", "5: admin.tls.key: is missing".to_owned()),
-        (
-            "[server]\nmetrics_listen = \"127.0.0.1:9090\"",
-            "6: server.metrics_listen: is the address of another listener".to_owned(),
-        ),
         ("[server]\ntls = true", "6: server.tls: is a boolean; it must be a table".to_owned()),
         ("[upstream]\ntimeout = \"0s\"", "6: upstream.timeout: must be more than zero".to_owned()),
         (

@@ -1,8 +1,9 @@
-//! Tests of the loader: `environment` (variables), `faults` (problems of a file), `secrets`; and of defaults and
+//! Tests of the loader: `environment` (variables), `faults` (problems of a file), `listeners`, `secrets`; and of defaults and
 //! printing here.
 
 mod environment;
 mod faults;
+mod listeners;
 mod secrets;
 
 use std::collections::BTreeSet;

@@ -2,38 +2,38 @@
 
 use serde::Serialize;
 
-use super::history::{MINUTES, Sample, Totals};
-use super::state::Admin;
+use super::history::{CallTotals, MINUTES, Sample};
+use crate::admin::state::Admin;
 use crate::edge::{ProblemSource, RecentProblem};
 
 /// Path of the last problems.
-pub(super) const PROBLEMS_PATH: &str = "/api/v1/problems";
+pub(in crate::admin) const PROBLEMS_PATH: &str = "/api/v1/problems";
 /// Path of the history.
-pub(super) const HISTORY_PATH: &str = "/api/v1/history";
+pub(in crate::admin) const HISTORY_PATH: &str = "/api/v1/history";
 
 /// The answer with the last problems.
 #[derive(Debug, Serialize)]
-pub(super) struct ProblemsStatus {
+pub(in crate::admin) struct ProblemsStatus {
     /// The latest first.
-    pub(super) problems: Vec<ProblemStatus>,
+    pub(in crate::admin) problems: Vec<ProblemStatus>,
 }
 
 /// A problem, and how often it was repeated.
 #[derive(Debug, Serialize)]
-pub(super) struct ProblemStatus {
-    pub(super) first: String,
-    pub(super) last: String,
-    pub(super) times: u64,
+pub(in crate::admin) struct ProblemStatus {
+    pub(in crate::admin) first: String,
+    pub(in crate::admin) last: String,
+    pub(in crate::admin) times: u64,
     /// `null` if it is the gateway's own.
-    pub(super) caller: Option<String>,
-    pub(super) stream: Option<String>,
-    pub(super) kind: String,
-    pub(super) text: String,
+    pub(in crate::admin) caller: Option<String>,
+    pub(in crate::admin) stream: Option<String>,
+    pub(in crate::admin) kind: String,
+    pub(in crate::admin) text: String,
 }
 
 /// The answer with the history.
 #[derive(Debug, Serialize)]
-pub(super) struct HistoryStatus {
+pub(in crate::admin) struct HistoryStatus {
     /// Most minutes that are kept.
     kept_minutes: usize,
     /// The limits whose remaining calls are in `least_left`, in the same order.
@@ -44,10 +44,10 @@ pub(super) struct HistoryStatus {
 
 /// A limit of an account.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct LimitName {
-    pub(super) account_id: String,
-    pub(super) requests: u32,
-    pub(super) per_seconds: u64,
+pub(in crate::admin) struct LimitName {
+    pub(in crate::admin) account_id: String,
+    pub(in crate::admin) requests: u32,
+    pub(in crate::admin) per_seconds: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,13 +78,13 @@ impl From<RecentProblem> for ProblemStatus {
 }
 
 impl Admin {
-    pub(super) fn recent_problems(&self) -> ProblemsStatus {
+    pub(in crate::admin) fn recent_problems(&self) -> ProblemsStatus {
         let problems = self.0.handles.ends.problems.all().into_iter().map(ProblemStatus::from);
         ProblemsStatus { problems: problems.collect() }
     }
 
     /// The limits in the order of the history.
-    pub(super) fn limit_names(&self) -> Vec<LimitName> {
+    pub(in crate::admin) fn limit_names(&self) -> Vec<LimitName> {
         let names = self.schedulers().into_iter().flat_map(|(account, scheduler)| {
             scheduler.limit_usage().into_iter().map(move |usage| LimitName {
                 account_id: account.to_string(),
@@ -95,7 +95,7 @@ impl Admin {
         names.collect()
     }
 
-    pub(super) fn history_status(&self) -> HistoryStatus {
+    pub(in crate::admin) fn history_status(&self) -> HistoryStatus {
         self.observe();
         let minutes = self.history().minutes().map(MinuteStatus::from).collect();
         HistoryStatus { kept_minutes: MINUTES, limits: self.limit_names(), minutes }
@@ -104,7 +104,7 @@ impl Admin {
 
 impl From<&Sample> for MinuteStatus {
     fn from(Sample { start, counts, least_left }: &Sample) -> Self {
-        let Totals { requests, made, .. } = *counts;
+        let CallTotals { requests, made, .. } = *counts;
         Self {
             start: start.to_string(),
             requests,

@@ -2,48 +2,48 @@
 
 use serde::Serialize;
 
-use super::state::Admin;
+use crate::admin::state::Admin;
 use crate::cache::RunView;
 use crate::units::seconds;
 
 /// Path of the call.
-pub(super) const PATH: &str = "/api/v1/runs";
+pub(in crate::admin) const PATH: &str = "/api/v1/runs";
 /// Maximum runs of an answer.
 const MAX_RUNS: usize = 100;
 
 /// The answer.
 #[derive(Debug, Serialize)]
-pub(super) struct RunsStatus {
+pub(in crate::admin) struct RunsStatus {
     /// The oldest runs.
-    pub(super) runs: Vec<RunStatusLine>,
+    pub(in crate::admin) runs: Vec<RunStatusLine>,
     /// Number of runs, those that were left out included.
-    pub(super) total: usize,
+    pub(in crate::admin) total: usize,
 }
 
 /// A run.
 #[derive(Debug, Serialize)]
-pub(super) struct RunStatusLine {
-    pub(super) account_id: String,
-    pub(super) stream: String,
-    pub(super) from: String,
-    pub(super) to: String,
+pub(in crate::admin) struct RunStatusLine {
+    pub(in crate::admin) account_id: String,
+    pub(in crate::admin) stream: String,
+    pub(in crate::admin) from: String,
+    pub(in crate::admin) to: String,
     /// The caller that caused it.
-    pub(super) caller: String,
+    pub(in crate::admin) caller: String,
     /// The most urgent priority of the requests that wait for it.
-    pub(super) priority: &'static str,
+    pub(in crate::admin) priority: &'static str,
     /// Seconds since its start.
-    pub(super) seconds: f64,
-    pub(super) pages: u32,
+    pub(in crate::admin) seconds: f64,
+    pub(in crate::admin) pages: u32,
     /// `null` while nothing is known of the number of items.
-    pub(super) expected_pages: Option<u32>,
+    pub(in crate::admin) expected_pages: Option<u32>,
     /// Seconds until the quota lets it go on; `null` if it is not paused.
-    pub(super) paused_seconds: Option<f64>,
+    pub(in crate::admin) paused_seconds: Option<f64>,
     /// Whether another replica makes its calls.
-    pub(super) is_remote: bool,
+    pub(in crate::admin) is_remote: bool,
 }
 
 impl Admin {
-    pub(super) fn runs(&self) -> RunsStatus {
+    pub(in crate::admin) fn runs(&self) -> RunsStatus {
         let (runs, total) = self.0.handles.cache.runs(MAX_RUNS);
         RunsStatus { runs: runs.into_iter().map(RunStatusLine::from).collect(), total }
     }

@@ -11,19 +11,19 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::calendar::{CachedTime, CalendarDay, calendar, last_days, missing};
-use super::state::Admin;
+use crate::admin::state::Admin;
 use crate::blocking::spawn_work;
 use crate::cache::{CacheCoverage, CoverageQuery, StreamCoverage};
 use crate::window::{Interval, Timestamp};
 
 /// Path of the call.
-pub(super) const PATH: &str = "/api/v1/coverage";
+pub(in crate::admin) const PATH: &str = "/api/v1/coverage";
 /// Number of days of an answer, by default: 13 weeks.
-pub(super) const DEFAULT_DAYS: u32 = 91;
+pub(in crate::admin) const DEFAULT_DAYS: u32 = 91;
 /// Maximum days of an answer.
 const MAX_DAYS: u32 = 400;
 /// Number of streams of an answer, by default, and on the page.
-pub(super) const DEFAULT_STREAMS: usize = 12;
+pub(in crate::admin) const DEFAULT_STREAMS: usize = 12;
 /// Maximum streams of an answer. With all days, it has about 2 MB.
 const MAX_STREAMS: usize = 50;
 /// Maximum cells that Redis is asked for, in one answer.
@@ -33,7 +33,7 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// The parameters of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CoverageRequest {
+pub(in crate::admin) struct CoverageRequest {
     account: Option<String>,
     stream: Option<String>,
     days: u32,
@@ -50,8 +50,8 @@ impl CoverageRequest {
     /// Parses a query.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub(super) fn read(query: &str) -> Result<Self, String> {
+    /// The faulty parameter, and its fault.
+    pub(in crate::admin) fn read(query: &str) -> Result<Self, String> {
         let mut request = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let number = |most: u32| {
@@ -72,23 +72,23 @@ impl CoverageRequest {
 
 /// The answer.
 #[derive(Debug, Serialize)]
-pub(super) struct CoverageStatus {
+pub(in crate::admin) struct CoverageStatus {
     /// The first and the last day, which is today.
     from: String,
     to: String,
     /// The first streams by account and name.
-    pub(super) streams: Vec<StreamStatus>,
+    pub(in crate::admin) streams: Vec<StreamStatus>,
     /// Number of streams with anything in the cache.
-    pub(super) streams_in_cache: usize,
+    pub(in crate::admin) streams_in_cache: usize,
     /// Whether streams were left out.
-    pub(super) is_cut: bool,
-    pub(super) redis: RedisLookup,
+    pub(in crate::admin) is_cut: bool,
+    pub(in crate::admin) redis: RedisLookup,
 }
 
 #[cfg(test)]
 impl CoverageStatus {
     /// The answer with these streams.
-    pub(super) fn for_test(streams: Vec<StreamStatus>) -> Self {
+    pub(in crate::admin) fn for_test(streams: Vec<StreamStatus>) -> Self {
         let (from, to) = Default::default();
         Self { from, to, streams_in_cache: streams.len(), streams, is_cut: false, redis: RedisLookup::None }
     }
@@ -97,17 +97,17 @@ impl CoverageStatus {
 /// Whether Redis was looked through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "lookup", rename_all = "snake_case")]
-pub(super) enum RedisLookup {
+pub(in crate::admin) enum RedisLookup {
     /// There is no Redis.
     None,
-    /// It was looked through.
+    /// Redis was looked through.
     Whole,
-    /// It was looked through for the latest days only.
+    /// Redis was looked through for the latest days only.
     Cut {
         /// Number of cells that it was not asked for.
         cells_left_out: usize,
     },
-    /// It did not answer.
+    /// Redis did not answer.
     Failed {
         /// The reason.
         why: String,
@@ -116,22 +116,22 @@ pub(super) enum RedisLookup {
 
 /// The days of a stream, of requests without a filter.
 #[derive(Debug, Serialize)]
-pub(super) struct StreamStatus {
-    pub(super) account_id: String,
-    pub(super) stream: String,
+pub(in crate::admin) struct StreamStatus {
+    pub(in crate::admin) account_id: String,
+    pub(in crate::admin) stream: String,
     /// Number of filters and other parameters with cached answers of their own, which the days do not show.
-    pub(super) filtered_series: usize,
+    pub(in crate::admin) filtered_series: usize,
     /// Ascending; seconds of each day in each tier.
-    pub(super) days: Vec<CalendarDay>,
+    pub(in crate::admin) days: Vec<CalendarDay>,
 }
 
 /// The last answer, and the lock by which one question is answered at a time.
 #[derive(Default)]
-pub(super) struct LastCoverage(Mutex<Option<(Instant, CoverageRequest, Arc<CoverageStatus>)>>);
+pub(in crate::admin) struct LastCoverage(Mutex<Option<(Instant, CoverageRequest, Arc<CoverageStatus>)>>);
 
 impl Admin {
     /// The days that are cached, at most some seconds ago.
-    pub(super) async fn coverage(&self, request: &CoverageRequest) -> Arc<CoverageStatus> {
+    pub(in crate::admin) async fn coverage(&self, request: &CoverageRequest) -> Arc<CoverageStatus> {
         let mut last = self.0.last_coverage.0.lock().await;
         if let Some((at, known, answer)) = &*last
             && known == request

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::cordon::CordonStatus;
-use super::history::Totals;
-use super::state::{Admin, AdminInner, Phase};
+use super::history::CallTotals;
+use crate::admin::cordon::CordonStatus;
+use crate::admin::state::{Admin, AdminInner, Phase};
 use crate::quota::{CallScheduler, LimitUsage, Role, StateFile};
 use crate::redis_client::Health;
 use crate::request::Priority;
@@ -15,50 +15,50 @@ use crate::upstream::{CallFailure, CallResults};
 /// Content of the status page, except for the lists that have calls of their own.
 #[derive(Serialize)]
 #[expect(clippy::struct_field_names, reason = "the member of the JSON document")]
-pub(super) struct Status {
+pub(in crate::admin) struct Status {
     /// `starting`, `ready`, `degraded` or `draining`.
-    pub(super) status: &'static str,
-    pub(super) problems: Vec<String>,
-    pub(super) version: &'static str,
-    pub(super) uptime_seconds: u64,
+    pub(in crate::admin) status: &'static str,
+    pub(in crate::admin) problems: Vec<String>,
+    pub(in crate::admin) version: &'static str,
+    pub(in crate::admin) uptime_seconds: u64,
     /// The name of this replica among others; `null` without Redis.
-    pub(super) replica: Option<String>,
-    pub(super) calls: CallsStatus,
-    pub(super) cache: CacheStatus,
-    pub(super) redis: RedisStatus,
-    pub(super) accounts: Vec<AccountStatus>,
+    pub(in crate::admin) replica: Option<String>,
+    pub(in crate::admin) calls: CallsStatus,
+    pub(in crate::admin) cache: CacheStatus,
+    pub(in crate::admin) redis: RedisStatus,
+    pub(in crate::admin) accounts: Vec<AccountStatus>,
     /// The accounts and streams for which no upstream calls are made.
-    pub(super) cordons: Vec<CordonStatus>,
+    pub(in crate::admin) cordons: Vec<CordonStatus>,
 }
 
 /// Upstream calls since the start.
 #[derive(Serialize)]
-pub(super) struct CallsStatus {
-    pub(super) requests: u64,
-    pub(super) made: u64,
-    pub(super) saved: u64,
+pub(in crate::admin) struct CallsStatus {
+    pub(in crate::admin) requests: u64,
+    pub(in crate::admin) made: u64,
+    pub(in crate::admin) saved: u64,
 }
 
 #[derive(Serialize)]
-pub(super) struct CacheStatus {
-    pub(super) memory_bytes: u64,
-    pub(super) memory_limit_bytes: u64,
+pub(in crate::admin) struct CacheStatus {
+    pub(in crate::admin) memory_bytes: u64,
+    pub(in crate::admin) memory_limit_bytes: u64,
     /// `null` without `cache.disk`.
-    pub(super) disk: Option<DiskStatus>,
+    pub(in crate::admin) disk: Option<DiskStatus>,
 }
 
 #[derive(Serialize)]
-pub(super) struct DiskStatus {
-    pub(super) bytes: u64,
-    pub(super) limit_bytes: u64,
+pub(in crate::admin) struct DiskStatus {
+    pub(in crate::admin) bytes: u64,
+    pub(in crate::admin) limit_bytes: u64,
     /// `null` while it works.
-    pub(super) problem: Option<String>,
+    pub(in crate::admin) problem: Option<String>,
 }
 
 /// Whether Redis answers.
 #[derive(Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub(super) enum RedisStatus {
+pub(in crate::admin) enum RedisStatus {
     /// There is no Redis.
     None,
     Up,
@@ -69,70 +69,70 @@ pub(super) enum RedisStatus {
 }
 
 #[derive(Serialize)]
-pub(super) struct AccountStatus {
-    pub(super) account_id: String,
+pub(in crate::admin) struct AccountStatus {
+    pub(in crate::admin) account_id: String,
     /// Queued calls.
-    pub(super) waiting: usize,
-    pub(super) waiting_by_priority: WaitingStatus,
-    pub(super) quota: Vec<QuotaStatus>,
-    pub(super) role: RoleStatus,
-    pub(super) upstream: UpstreamStatus,
+    pub(in crate::admin) waiting: usize,
+    pub(in crate::admin) waiting_by_priority: WaitingStatus,
+    pub(in crate::admin) quota: Vec<QuotaStatus>,
+    pub(in crate::admin) role: RoleStatus,
+    pub(in crate::admin) upstream: UpstreamStatus,
 }
 
 /// Queued calls by the priority of those that wait for them.
 #[derive(Serialize)]
-pub(super) struct WaitingStatus {
-    pub(super) interactive: u32,
-    pub(super) refresh: u32,
-    pub(super) background: u32,
+pub(in crate::admin) struct WaitingStatus {
+    pub(in crate::admin) interactive: u32,
+    pub(in crate::admin) refresh: u32,
+    pub(in crate::admin) background: u32,
 }
 
 /// The part that this replica takes in the calls of an account.
 #[derive(Serialize)]
 #[serde(tag = "role", rename_all = "snake_case")]
-pub(super) enum RoleStatus {
+pub(in crate::admin) enum RoleStatus {
     /// There are no other replicas.
     Alone,
-    /// It makes the calls of all replicas.
+    /// This replica makes the calls of all.
     Leader,
     /// Another replica makes the calls.
     Follower { leader: String },
     /// The replicas cannot reach each other, and it uses this share of the quota.
     Partitioned { share: String },
-    /// It is not known yet which replica is the leader.
+    /// The leader is not known yet.
     Unknown,
 }
 
 /// How the last upstream calls of this replica ended.
 #[derive(Serialize)]
-pub(super) struct UpstreamStatus {
-    pub(super) last_page: Option<String>,
-    pub(super) last_failure: Option<UpstreamFailure>,
-    pub(super) failures_in_a_row: u64,
+pub(in crate::admin) struct UpstreamStatus {
+    pub(in crate::admin) last_page: Option<String>,
+    pub(in crate::admin) last_failure: Option<UpstreamFailure>,
+    pub(in crate::admin) failures_in_a_row: u64,
     /// Seconds until the upstream's pause ends; `null` if there is none.
-    pub(super) closed_seconds: Option<f64>,
+    pub(in crate::admin) closed_seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
-pub(super) struct UpstreamFailure {
-    pub(super) at: String,
-    pub(super) why: String,
+pub(in crate::admin) struct UpstreamFailure {
+    pub(in crate::admin) at: String,
+    pub(in crate::admin) why: String,
 }
 
 #[derive(Serialize)]
-pub(super) struct QuotaStatus {
-    pub(super) requests: u32,
-    pub(super) per_seconds: u64,
+pub(in crate::admin) struct QuotaStatus {
+    pub(in crate::admin) requests: u32,
+    pub(in crate::admin) per_seconds: u64,
     /// Calls in the window that this process may make: less than `requests` while another client spends the same quota.
-    pub(super) budget: u32,
-    pub(super) remaining: u32,
+    pub(in crate::admin) budget: u32,
+    pub(in crate::admin) remaining: u32,
 }
 
 impl Admin {
-    pub(super) fn status(&self) -> Status {
+    pub(in crate::admin) fn status(&self) -> Status {
         let state = &*self.0;
         let problems = state.problems();
-        let Totals { requests, made, saved } = self.totals();
+        let CallTotals { requests, made, saved } = self.totals();
         Status {
             status: match self.phase() {
                 Phase::Starting => "starting",
@@ -220,7 +220,7 @@ impl AdminInner {
     }
 
     /// Descriptions of everything that makes the gateway degraded.
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(in crate::admin) fn problems(&self) -> Vec<String> {
         let handles = &self.handles;
         let wrong = handles.cache.window_fields.wrong_fields();
         let wrong = wrong.iter().map(|(account, field)| {

@@ -7,23 +7,23 @@ use std::time::Duration;
 use crate::window::Timestamp;
 
 /// Number of minutes that are kept.
-pub(super) const MINUTES: usize = 360;
+pub(in crate::admin) const MINUTES: usize = 360;
 /// Maximum limits whose remaining calls are kept: those of the first accounts.
 const MAX_LIMITS: usize = 64;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Counters of all callers since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(in crate::admin) struct CallTotals {
     /// Requests for windows that were answered.
-    pub(super) requests: u64,
+    pub(in crate::admin) requests: u64,
     /// Upstream calls made.
-    pub(super) made: u64,
+    pub(in crate::admin) made: u64,
     /// Upstream calls saved: callers would have made these beside those made.
-    pub(super) saved: u64,
+    pub(in crate::admin) saved: u64,
 }
 
-impl Totals {
+impl CallTotals {
     fn since(self, earlier: Self) -> Self {
         let Self { requests, made, saved } = self;
         Self {
@@ -34,40 +34,40 @@ impl Totals {
     }
 
     /// The sum.
-    pub(super) fn plus(self, other: Self) -> Self {
+    pub(in crate::admin) fn plus(self, other: Self) -> Self {
         let Self { requests, made, saved } = self;
         Self { requests: requests + other.requests, made: made + other.made, saved: saved + other.saved }
     }
 
     /// The calls that callers would have made without the gateway.
-    pub(super) fn alone(self) -> u64 {
+    pub(in crate::admin) fn alone(self) -> u64 {
         self.made + self.saved
     }
 }
 
 /// A span of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sample {
+pub(in crate::admin) struct Sample {
     /// When the span begins.
-    pub(super) start: Timestamp,
-    /// What was counted in it.
-    pub(super) counts: Totals,
+    pub(in crate::admin) start: Timestamp,
+    /// The counts within the span.
+    pub(in crate::admin) counts: CallTotals,
     /// The least number of calls that were left, by limit; shorter if nothing was observed.
-    pub(super) least_left: Vec<u32>,
+    pub(in crate::admin) least_left: Vec<u32>,
 }
 
 /// The minutes in which the process ran, ascending, without gaps.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(in crate::admin) struct History {
     minutes: VecDeque<Sample>,
     /// The totals at the last observation.
-    seen: Totals,
+    seen: CallTotals,
 }
 
 impl History {
     /// Adds what was counted since the last observation to the minute of `now`, with the calls left by limit, in an
     /// order that never changes.
-    pub(super) fn observe(&mut self, now: Timestamp, totals: Totals, left: &[u32]) {
+    pub(in crate::admin) fn observe(&mut self, now: Timestamp, totals: CallTotals, left: &[u32]) {
         let counts = totals.since(std::mem::replace(&mut self.seen, totals));
         let now = now.floor_to(MINUTE);
         let mut next = self.minutes.back().map_or(now, |last| last.start + MINUTE);
@@ -78,7 +78,7 @@ impl History {
         }
         // If the clock was set back, the last minute goes on.
         while next <= now {
-            self.minutes.push_back(Sample { start: next, counts: Totals::default(), least_left: Vec::new() });
+            self.minutes.push_back(Sample { start: next, counts: CallTotals::default(), least_left: Vec::new() });
             next = next + MINUTE;
         }
         while self.minutes.len() > MINUTES {
@@ -91,13 +91,13 @@ impl History {
     }
 
     /// The minutes, ascending.
-    pub(super) fn minutes(&self) -> impl ExactSizeIterator<Item = &Sample> {
+    pub(in crate::admin) fn minutes(&self) -> impl ExactSizeIterator<Item = &Sample> {
         self.minutes.iter()
     }
 
     /// The last [`MINUTES`] up to the minute of `now` in spans of `width` minutes, ascending. Spans in which the
     /// process did not run are empty.
-    pub(super) fn spans(&self, now: Timestamp, width: usize) -> Vec<Sample> {
+    pub(in crate::admin) fn spans(&self, now: Timestamp, width: usize) -> Vec<Sample> {
         let width = width.clamp(1, MINUTES);
         let last = self.minutes.back().map_or(now, |last| last.start.max(now)).floor_to(MINUTE);
         let count = MINUTES / width;
@@ -108,7 +108,7 @@ impl History {
         let mut minutes = self.minutes.iter().skip_while(|minute| minute.start < first).peekable();
         let mut spans = Vec::with_capacity(count);
         while start < end {
-            let mut span = Sample { start, counts: Totals::default(), least_left: Vec::new() };
+            let mut span = Sample { start, counts: CallTotals::default(), least_left: Vec::new() };
             let next = start + length;
             while let Some(minute) = minutes.next_if(|minute| minute.start < next) {
                 span.counts = span.counts.plus(minute.counts);
@@ -144,8 +144,8 @@ mod tests {
         Timestamp::from_seconds(second)
     }
 
-    fn totals(made: u64, saved: u64) -> Totals {
-        Totals { requests: 0, made, saved }
+    fn totals(made: u64, saved: u64) -> CallTotals {
+        CallTotals { requests: 0, made, saved }
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
         history.observe(at(59), totals(4, 2), &[10, 1790]);
         history.observe(at(185), totals(5, 9), &[50, 1785]);
         let minutes: Vec<_> = history.minutes().map(|minute| (minute.start, minute.counts)).collect();
-        let nothing = Totals::default();
+        let nothing = CallTotals::default();
         assert_eq!(minutes, [(at(0), totals(4, 2)), (at(60), nothing), (at(120), nothing), (at(180), totals(1, 7))]);
         let spans = history.spans(at(190), 5);
         assert_eq!((spans.len(), spans[71].counts, spans[71].start), (72, totals(5, 9), at(-60)));
@@ -194,7 +194,7 @@ mod tests {
             for span in spans {
                 let start = span.start.as_seconds();
                 let within: Vec<_> = all.iter().filter(|(at, ..)| (start..start + length).contains(at)).collect();
-                let counts = within.iter().fold(Totals::default(), |sum, (_, counts, _)| sum.plus(*counts));
+                let counts = within.iter().fold(CallTotals::default(), |sum, (_, counts, _)| sum.plus(*counts));
                 prop_assert_eq!(span.counts, counts);
                 prop_assert_eq!(span.least_left.first(), within.iter().map(|(_, _, left)| left).min());
             }

@@ -10,53 +10,53 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// The cached time of a stream. Time in several sets counts for the first of them: memory, disk, Redis, open.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CachedTime {
-    pub(super) memory: IntervalSet,
-    pub(super) disk: IntervalSet,
-    pub(super) redis: IntervalSet,
+pub(in crate::admin) struct CachedTime {
+    pub(in crate::admin) memory: IntervalSet,
+    pub(in crate::admin) disk: IntervalSet,
+    pub(in crate::admin) redis: IntervalSet,
     /// Cached time that was not settled when it was fetched.
-    pub(super) open: IntervalSet,
+    pub(in crate::admin) open: IntervalSet,
 }
 
 /// The parts of a day, or of several, in seconds. Together they are the time that has passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct DayParts {
-    pub(super) memory: u64,
-    pub(super) disk: u64,
-    pub(super) redis: u64,
-    pub(super) open: u64,
-    pub(super) missing: u64,
+pub(in crate::admin) struct DayParts {
+    pub(in crate::admin) memory: u64,
+    pub(in crate::admin) disk: u64,
+    pub(in crate::admin) redis: u64,
+    pub(in crate::admin) open: u64,
+    pub(in crate::admin) missing: u64,
 }
 
 impl DayParts {
     /// All seconds.
-    pub(super) fn total(self) -> u64 {
+    pub(in crate::admin) fn total(self) -> u64 {
         self.cached() + self.missing
     }
 
     /// The seconds that are cached in any tier.
-    pub(super) fn cached(self) -> u64 {
+    pub(in crate::admin) fn cached(self) -> u64 {
         self.memory + self.disk + self.redis + self.open
     }
 }
 
 /// A day of the calendar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct CalendarDay {
+pub(in crate::admin) struct CalendarDay {
     /// As in `2026-02-23`.
-    pub(super) date: String,
+    pub(in crate::admin) date: String,
     #[serde(flatten)]
-    pub(super) parts: DayParts,
+    pub(in crate::admin) parts: DayParts,
 }
 
 /// The interval of the last `days` days up to `now`, today included.
-pub(super) fn last_days(now: Timestamp, days: u32) -> Interval {
+pub(in crate::admin) fn last_days(now: Timestamp, days: u32) -> Interval {
     let end = now.floor_to(DAY) + DAY;
     Interval::new(end - DAY * days, end)
 }
 
 /// The days of `interval`, which begins and ends at midnight, ascending; of today only what has passed.
-pub(super) fn calendar(cached: &CachedTime, interval: Interval, now: Timestamp) -> Vec<CalendarDay> {
+pub(in crate::admin) fn calendar(cached: &CachedTime, interval: Interval, now: Timestamp) -> Vec<CalendarDay> {
     let CachedTime { memory, disk, redis, open } = cached;
     let mut days = Vec::new();
     let mut start = interval.start;
@@ -77,14 +77,14 @@ pub(super) fn calendar(cached: &CachedTime, interval: Interval, now: Timestamp) 
 }
 
 /// The part of `interval` that has passed and is in none of the sets.
-pub(super) fn missing(cached: &CachedTime, interval: Interval, now: Timestamp) -> IntervalSet {
+pub(in crate::admin) fn missing(cached: &CachedTime, interval: Interval, now: Timestamp) -> IntervalSet {
     let passed = Interval::new(interval.start, interval.end.min(now.max(interval.start)));
     let CachedTime { memory, disk, redis, open } = cached;
     [memory, disk, redis, open].into_iter().fold(IntervalSet::from(passed), |left, set| left.without(set))
 }
 
 /// The dates of `interval` on which the set has any time.
-pub(super) fn dates(set: &IntervalSet, interval: Interval) -> impl Iterator<Item = String> {
+pub(in crate::admin) fn dates(set: &IntervalSet, interval: Interval) -> impl Iterator<Item = String> {
     set.within(interval).flat_map(|part| {
         let first = part.start.floor_to(DAY);
         std::iter::successors(Some(first), |day| Some(*day + DAY)).take_while(move |day| *day < part.end).map(date)
@@ -92,7 +92,7 @@ pub(super) fn dates(set: &IntervalSet, interval: Interval) -> impl Iterator<Item
 }
 
 /// The date of a timestamp in UTC.
-pub(super) fn date(at: Timestamp) -> String {
+pub(in crate::admin) fn date(at: Timestamp) -> String {
     at.to_timestamp().strftime("%Y-%m-%d").to_string()
 }
 
