@@ -210,7 +210,6 @@ pub(super) fn refuse(error: &AccessError, path: &str, headers: &HeaderMap) -> Re
             response
         }
         AccessError::Head(HeadError::Misdirected) => problem(ProblemType::Misdirected),
-        AccessError::Head(HeadError::CrossSite(_)) => problem(ProblemType::Forbidden),
         AccessError::NoToken => {
             let mut response = if path == "/" && takes_html(headers) {
                 html(StatusCode::UNAUTHORIZED, page::sign_in(false))
@@ -220,7 +219,9 @@ pub(super) fn refuse(error: &AccessError, path: &str, headers: &HeaderMap) -> Re
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
-        AccessError::NoCertificate | AccessError::Forged => problem(ProblemType::Forbidden),
+        AccessError::Head(HeadError::CrossSite(_)) | AccessError::NoCertificate | AccessError::Forged => {
+            problem(ProblemType::Forbidden)
+        }
     }
 }
 

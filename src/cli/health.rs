@@ -282,7 +282,7 @@ mod tests {
                 socket.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await.unwrap();
                 tokio::spawn(async move {
                     std::future::pending::<()>().await;
-                    drop(socket)
+                    drop(socket);
                 });
             }
         });

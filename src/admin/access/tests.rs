@@ -5,12 +5,11 @@ use super::*;
 const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
 const NOW: Timestamp = Timestamp::from_seconds(1_000);
 
-fn access(token: Option<&str>, tls: Option<Option<&str>>) -> Access {
-    let tls = tls.map(|client_ca| config::ServerTlsConfig {
-        cert: PathBuf::new(),
-        key: PathBuf::new(),
-        client_ca: client_ca.map(PathBuf::from),
-    });
+/// The access rules; with TLS and its `client_ca`, unless it is "plain".
+fn access(token: Option<&str>, tls: &str) -> Access {
+    let client_ca = (tls == "ca.pem").then(|| PathBuf::from(tls));
+    let tls =
+        (tls != "plain").then(|| config::ServerTlsConfig { cert: PathBuf::new(), key: PathBuf::new(), client_ca });
     let hosts = vec!["ops.example".into()];
     Access::new(&config::AdminConfig { token: token.map(Into::into), hosts, metric_streams: 0, tls })
 }
@@ -21,7 +20,7 @@ fn request(path: &str, headers: &[(&str, &str)]) -> Request<()> {
 }
 
 fn admit(token: Option<&str>, path: &str, headers: &[(&str, &str)]) -> Result<AdminRequester, AccessError> {
-    access(token, None).admit(&request(path, headers), PEER.into(), NOW)
+    access(token, "plain").admit(&request(path, headers), PEER.into(), NOW)
 }
 
 /// The pair of name and value in `Set-Cookie`.
@@ -60,7 +59,7 @@ fn host_of_another_listener_is_refused_with_the_token_too() {
 
 #[test]
 fn token_is_exchanged_for_a_session_that_can_be_ended() {
-    let access = access(Some("right"), None);
+    let access = access(Some("right"), "plain");
     assert_eq!(access.sign_in(b"wrong", NOW), None);
     let set_cookie = access.sign_in(b"right", NOW).unwrap();
     assert!(set_cookie.to_str().unwrap().ends_with("; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict"));
@@ -77,14 +76,14 @@ fn token_is_exchanged_for_a_session_that_can_be_ended() {
 
 #[test]
 fn cookie_is_secure_over_tls() {
-    let set_cookie = access(Some("right"), Some(None)).sign_in(b"right", NOW).unwrap();
+    let set_cookie = access(Some("right"), "tls").sign_in(b"right", NOW).unwrap();
     let text = set_cookie.to_str().unwrap();
     assert!(text.starts_with("__Host-koregate-admin=") && text.ends_with("; HttpOnly; SameSite=Strict; Secure"));
 }
 
 #[test]
 fn change_by_a_browser_needs_the_origin_and_the_token_of_the_page() {
-    let access = access(Some("right"), None);
+    let access = access(Some("right"), "plain");
     let (session, other) = (CsrfToken([3; 32]), CsrfToken([4; 32]));
     let own = [("host", "localhost:9090"), ("origin", "http://localhost:9090")];
     let foreign = [("host", "localhost:9090"), ("origin", "http://localhost:3000")];
@@ -106,14 +105,16 @@ fn change_by_a_browser_needs_the_origin_and_the_token_of_the_page() {
         let mut fields = request.headers().clone();
         let by_form = access.check_change(requester, &fields, token.as_deref());
         assert_eq!(by_form.is_ok(), is_allowed, "{requester:?} {headers:?} {token:?}");
-        token.iter().for_each(|token| drop(fields.insert(CSRF_HEADER, token.parse().unwrap())));
+        if let Some(token) = &token {
+            fields.insert(CSRF_HEADER, token.parse().unwrap());
+        }
         assert_eq!(access.check_change(requester, &fields, None), by_form);
     }
 }
 
 #[test]
 fn certificate_is_needed_for_all_but_probes() {
-    let access = access(None, Some(Some("ca.pem")));
+    let access = access(None, "ca.pem");
     let admit = |path, certificate: Option<PeerCertificate>| {
         let mut request = request(path, &[("host", "localhost")]);
         certificate.map(|certificate| request.extensions_mut().insert(certificate));

@@ -17,8 +17,11 @@ const SPACE: u64 = 16;
 const LEFT: u64 = 28;
 const TOP: u64 = 14;
 
+/// The seconds of a tier in a day.
+type SecondsOf = fn(DayParts) -> u64;
+
 /// The tiers in the order in which they fill a square from below: class, name, and seconds of a day.
-const TIERS: [(&str, &str, fn(DayParts) -> u64); 4] = [
+const TIERS: [(&str, &str, SecondsOf); 4] = [
     ("memory", "in memory", |parts| parts.memory),
     ("disk", "on disk", |parts| parts.disk),
     ("redis", "in Redis", |parts| parts.redis),
@@ -98,7 +101,9 @@ fn render_stream(html: &mut String, stream: &StreamStatus, place: usize) {
     squares(html, days, &label);
     let caption = format!("Cached days of {name}, the latest first");
     let mut table = Table::new(&format!("days-table-{place}"), &caption, COLUMNS);
-    rows(days).into_iter().for_each(|row| table.row(row));
+    for row in rows(days) {
+        table.row(row);
+    }
     let _ = write!(
         html,
         "<details id=\"days-{place}\"><summary id=\"days-summary-{place}\">Days as a table\

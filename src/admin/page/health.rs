@@ -73,7 +73,7 @@ pub(super) fn render(status: &Status, now: Timestamp) -> String {
     let problems: Vec<String> = status
         .problems
         .iter()
-        .map(|problem| escape_html(problem).to_string())
+        .map(|problem| escape_html(problem))
         .chain(failing_accounts(status).map(|(account, upstream)| {
             let (id, count) = (escape_html(&account.account_id), number(upstream.failures_in_a_row));
             format!(

@@ -107,10 +107,9 @@ pub(super) fn spans(history: &History, now: Timestamp, uptime_seconds: u64) -> V
 impl<'a> SpanView<'a> {
     /// The view of the spans of [`spans`].
     pub(super) fn new(spans: &'a [Sample], uptime_seconds: u64) -> Self {
-        match is_young(uptime_seconds) {
-            true => Self { spans, name: "hour", bar: "a minute", spans_per_row: 5 },
-            false => Self { spans, name: "6 hours", bar: "5 minutes", spans_per_row: 6 },
-        }
+        let (name, bar, spans_per_row) =
+            if is_young(uptime_seconds) { ("hour", "a minute", 5) } else { ("6 hours", "5 minutes", 6) };
+        Self { spans, name, bar, spans_per_row }
     }
 }
 

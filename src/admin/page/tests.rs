@@ -81,11 +81,12 @@ fn page_with(name: &str) -> String {
         days: vec![CalendarDay { date: "2026-02-23".to_owned(), parts }],
     };
     let counts = CallTotals { requests: 5, made: 100, saved: 900 };
+    let spans = [Sample { start: NOW, counts, least_left: vec![7] }];
     let model = PageModel {
         now: NOW,
         status: &status(name),
         callers: &[caller(name)],
-        view: SpanView::new(&[Sample { start: NOW, counts, least_left: vec![7] }], 3_700),
+        view: SpanView::new(&spans, 3_700),
         limits: &[LimitName { account_id: name.to_owned(), requests: 60, per_seconds: 60 }],
         coverage: Some(Arc::new(CoverageStatus::for_test(vec![stream]))),
         runs: &RunsStatus { runs: vec![run], total: 1 },

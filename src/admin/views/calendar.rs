@@ -113,7 +113,9 @@ mod tests {
 
     fn set(hours: &[i64]) -> IntervalSet {
         let mut set = IntervalSet::default();
-        hours.iter().for_each(|start| set.insert(Interval::new(hour(*start), hour(start + 1))));
+        for start in hours {
+            set.insert(Interval::new(hour(*start), hour(start + 1)));
+        }
         set
     }
 

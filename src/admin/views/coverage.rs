@@ -25,7 +25,7 @@ const MAX_DAYS: u32 = 400;
 /// Number of streams of an answer, by default, and on the page.
 pub(in crate::admin) const DEFAULT_STREAMS: usize = 12;
 /// Maximum streams of an answer. With all days, it has about 2 MB.
-const MAX_STREAMS: usize = 50;
+const MAX_STREAMS: u32 = 50;
 /// Maximum cells that Redis is asked for, in one answer.
 const MAX_REDIS_CELLS: usize = 4_096;
 /// How long an answer is kept.
@@ -62,7 +62,7 @@ impl CoverageRequest {
                 "account" => request.account = Some(value.into_owned()),
                 "stream" => request.stream = Some(value.into_owned()),
                 "days" => request.days = number(MAX_DAYS)?,
-                "streams" => request.streams = number(MAX_STREAMS as u32)? as usize,
+                "streams" => request.streams = number(MAX_STREAMS)? as usize,
                 _ => return Err("a parameter is not known here; account, stream, days and streams are".to_owned()),
             }
         }

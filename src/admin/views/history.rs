@@ -10,7 +10,7 @@ use crate::window::Timestamp;
 pub(in crate::admin) const MINUTES: usize = 360;
 /// Maximum limits whose remaining calls are kept: those of the first accounts.
 const MAX_LIMITS: usize = 64;
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// Counters of all callers since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

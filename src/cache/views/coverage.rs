@@ -49,6 +49,11 @@ pub struct CoverageQuery<'a> {
     pub max_streams: usize,
 }
 
+/// An account and a stream.
+type StreamName = (Arc<str>, Arc<str>);
+/// Whether a series has no filter and no parameters, and its state.
+type SeriesOfStream = (bool, SharedSeriesState);
+
 impl CacheHandles {
     /// The cached time of the selected streams in memory and on disk. Looks at each chunk of the interval, so it is not
     /// for a thread of the runtime.
@@ -57,14 +62,14 @@ impl CacheHandles {
         let is_selected = |of: &str, name: &str| {
             account.is_none_or(|account| account == of) && stream.is_none_or(|stream| stream == name)
         };
-        let mut by_stream: BTreeMap<_, Vec<(bool, SharedSeriesState)>> = BTreeMap::new();
+        let mut by_stream: BTreeMap<StreamName, Vec<SeriesOfStream>> = BTreeMap::new();
         for (of, name, is_plain, state) in self.series_map.all_series() {
             if is_selected(&of, &name) {
                 by_stream.entry((of, name)).or_default().push((is_plain, state));
             }
         }
         let total = by_stream.len();
-        let look = |((account, stream), series): ((Arc<str>, Arc<str>), Vec<(bool, SharedSeriesState)>)| {
+        let look = |((account, stream), series): (StreamName, Vec<SeriesOfStream>)| {
             let policy = &settings.for_series(&account, &stream).freshness_policy;
             let mut coverage = StreamCoverage { account, stream, ..StreamCoverage::default() };
             for (is_plain, state) in series {

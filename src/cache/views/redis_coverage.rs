@@ -97,8 +97,8 @@ mod tests {
         let hour = |hour: i64| Timestamp::from_seconds(hour * 3600);
         let grid = Grid::new(Duration::from_hours(1));
         let mut time = IntervalSet::from(Interval::new(hour(1), hour(3)));
-        time.insert(Interval::new(hour(5) + Duration::from_secs(60), hour(5) + Duration::from_secs(90)));
-        time.insert(Interval::new(hour(5) + Duration::from_secs(120), hour(6)));
+        time.insert(Interval::new(hour(5) + Duration::from_mins(1), hour(5) + Duration::from_secs(90)));
+        time.insert(Interval::new(hour(5) + Duration::from_mins(2), hour(6)));
         let cell = |start| Interval::new(hour(start), hour(start + 1));
         assert_eq!(latest_cells(&grid, &time, 10), (vec![cell(5), cell(2), cell(1)], 0));
         assert_eq!(latest_cells(&grid, &time, 2), (vec![cell(5), cell(2)], 1));

@@ -16,7 +16,7 @@ fn listeners_have_addresses_of_their_own() {
         ("[server]\nmetrics_listen = \"127.0.0.1:8080\"", "is the address of another listener"),
         ("[admin.tls]\ncert = \"a.pem\"", "5: admin.tls.key: is missing"),
     ] {
-        let error = load(&format!("{MINIMAL}{lines}\n")).unwrap_err().to_string();
+        let error = load(&format!("{MINIMAL}{lines}\n")).unwrap_err();
         assert!(error.contains(expected), "{lines}: {error}");
     }
     let free = "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n";
