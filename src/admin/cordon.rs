@@ -14,6 +14,7 @@ use super::access::AdminRequester;
 use super::purge::read_body;
 use super::response::json;
 use super::state::Admin;
+use super::views::status::CordonStatus;
 use crate::problem::{Problem, ProblemType};
 use crate::quota::Cordon;
 use crate::telemetry;
@@ -31,24 +32,6 @@ struct CordonRequest {
     account: Option<String>,
     #[serde(alias = "streamId")]
     stream: Option<String>,
-}
-
-/// A cordon in a response and in the status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct CordonStatus {
-    account: String,
-    /// `null` for all streams of the account.
-    stream: Option<String>,
-}
-
-impl CordonStatus {
-    /// The account, or the stream, in words.
-    pub(super) fn name(&self) -> String {
-        let Self { account, stream } = self;
-        stream
-            .as_ref()
-            .map_or_else(|| format!("account {account}"), |stream| format!("stream {stream} of account {account}"))
-    }
 }
 
 #[derive(Serialize)]

@@ -7,7 +7,8 @@
 //! | `access.rs` | host names, the admin token, and refusals |
 //! | `session.rs`, `same_origin.rs` | sessions of browsers, and changes that other pages ask for; pure |
 //! | `sign_in.rs` | opens and ends sessions |
-//! | `views/` | the state of the gateway, for the page and as JSON |
+//! | `views/` | the state of the gateway, for the page and as JSON: types, and what is pure |
+//! | `gather/` | gathers the views from the stages |
 //! | `sampler.rs` | observes the gateway for the history and the last problems |
 //! | `page/` | the status page |
 //! | `purge.rs` | purges |
@@ -18,6 +19,7 @@
 
 mod access;
 mod cordon;
+mod gather;
 mod page;
 mod pending_repeats;
 mod purge;

@@ -14,7 +14,7 @@ const COLUMNS: &[(&str, TableColumn)] = &[
     ("Limit", TableColumn::Header),
     ("Left now", TableColumn::Number),
     ("In use", TableColumn::Whole),
-    ("Left over time", TableColumn::Whole),
+    ("Left in the time of the chart", TableColumn::Whole),
 ];
 /// Height of a sparkline, in units of its view box.
 const HEIGHT: u64 = 30;
@@ -90,7 +90,7 @@ fn sparkline(requests: u32, view: &SpanView<'_>, place: Option<usize>) -> String
     format!(
         "<svg class=\"spark\" role=\"img\" aria-label=\"Least that was left in the last {name}: {least} of {requests}\" \
          viewBox=\"0 -1 {} {}\" preserveAspectRatio=\"none\"><path class=\"base\" d=\"M0 {HEIGHT}H{}\"/><path d=\"{path}\"/></svg>\
-         <span class=\"quiet\">least in the last {name}: {}</span>",
+         <span class=\"quiet\">least: {}</span>",
         spans.len(),
         HEIGHT + 2,
         spans.len(),

@@ -10,7 +10,7 @@ use crate::admin::views::status::{QuotaStatus, Status};
 use crate::problem::escape_html;
 
 /// Maximum bytes of a problem's text.
-const MAX_PROBLEM_BYTES: usize = 120;
+const MAX_PROBLEM_BYTES: usize = 90;
 
 /// Tiles with a link to their section.
 pub(super) fn render(model: &PageModel<'_>) -> String {
@@ -95,7 +95,8 @@ fn last_problem(model: &PageModel<'_>) -> (String, String) {
         None => ("None".to_owned(), "since the start".to_owned()),
         Some(problem) => {
             let text = &problem.text[..problem.text.floor_char_boundary(MAX_PROBLEM_BYTES)];
-            (time_element(&problem.last, model.now), escape_html(text))
+            let more = if text.len() < problem.text.len() { "…" } else { "" };
+            (time_element(&problem.last, model.now), escape_html(text) + more)
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use super::history::{CallTotals, MINUTES, Sample};
-use crate::admin::state::Admin;
+use super::history::{CallTotals, Sample};
 use crate::edge::{ProblemSource, RecentProblem};
 
 /// Path of the last problems.
@@ -35,11 +34,11 @@ pub(in crate::admin) struct ProblemStatus {
 #[derive(Debug, Serialize)]
 pub(in crate::admin) struct HistoryStatus {
     /// Most minutes that are kept.
-    kept_minutes: usize,
+    pub(in crate::admin) kept_minutes: usize,
     /// The limits whose remaining calls are in `least_left`, in the same order.
-    limits: Vec<LimitName>,
+    pub(in crate::admin) limits: Vec<LimitName>,
     /// Ascending, without gaps.
-    minutes: Vec<MinuteStatus>,
+    pub(in crate::admin) minutes: Vec<MinuteStatus>,
 }
 
 /// A limit of an account.
@@ -50,8 +49,9 @@ pub(in crate::admin) struct LimitName {
     pub(in crate::admin) per_seconds: u64,
 }
 
+/// The counts of a minute.
 #[derive(Debug, Serialize)]
-struct MinuteStatus {
+pub(in crate::admin) struct MinuteStatus {
     start: String,
     requests: u64,
     calls_made: u64,
@@ -74,31 +74,6 @@ impl From<RecentProblem> for ProblemStatus {
             kind: problem.kind,
             text: problem.text,
         }
-    }
-}
-
-impl Admin {
-    pub(in crate::admin) fn recent_problems(&self) -> ProblemsStatus {
-        let problems = self.0.handles.ends.problems.all().into_iter().map(ProblemStatus::from);
-        ProblemsStatus { problems: problems.collect() }
-    }
-
-    /// The limits in the order of the history.
-    pub(in crate::admin) fn limit_names(&self) -> Vec<LimitName> {
-        let names = self.schedulers().into_iter().flat_map(|(account, scheduler)| {
-            scheduler.limit_usage().into_iter().map(move |usage| LimitName {
-                account_id: account.to_string(),
-                requests: usage.limit.requests,
-                per_seconds: usage.limit.per.as_secs(),
-            })
-        });
-        names.collect()
-    }
-
-    pub(in crate::admin) fn history_status(&self) -> HistoryStatus {
-        self.observe();
-        let minutes = self.history().minutes().map(MinuteStatus::from).collect();
-        HistoryStatus { kept_minutes: MINUTES, limits: self.limit_names(), minutes }
     }
 }
 

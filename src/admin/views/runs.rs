@@ -2,14 +2,11 @@
 
 use serde::Serialize;
 
-use crate::admin::state::Admin;
 use crate::cache::RunView;
 use crate::units::seconds;
 
 /// Path of the call.
 pub(in crate::admin) const PATH: &str = "/api/v1/runs";
-/// Maximum runs of an answer.
-const MAX_RUNS: usize = 100;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -40,13 +37,6 @@ pub(in crate::admin) struct RunStatusLine {
     pub(in crate::admin) paused_seconds: Option<f64>,
     /// Whether another replica makes its calls.
     pub(in crate::admin) is_remote: bool,
-}
-
-impl Admin {
-    pub(in crate::admin) fn runs(&self) -> RunsStatus {
-        let (runs, total) = self.0.handles.cache.runs(MAX_RUNS);
-        RunsStatus { runs: runs.into_iter().map(RunStatusLine::from).collect(), total }
-    }
 }
 
 impl From<RunView> for RunStatusLine {
