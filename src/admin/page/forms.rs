@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::format::number;
-use super::small_page;
+use super::template::small_page;
 use crate::admin::views::status::Status;
 use crate::problem::escape_html;
 

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `format.rs` | numbers, times and durations for people |
 //! | `template.rs` | puts values into the places of a file of HTML |
+//! | `model.rs` | the contents of the page |
 //! | `summary.rs` | the first answers, in tiles |
 //! | `table.rs` | a table that also fits on a narrow screen |
 //! | `health.rs` | whether all is well, in words, and the parts of the gateway |
@@ -19,6 +20,7 @@ mod days;
 mod format;
 mod forms;
 mod health;
+mod model;
 mod quota;
 mod savings;
 mod summary;
@@ -26,21 +28,12 @@ mod table;
 mod tables;
 mod template;
 
-use std::sync::Arc;
-
 use self::format::clock_time;
 use self::template::fill;
-use super::session::CsrfToken;
-use super::views::coverage::CoverageStatus;
-use super::views::history::{History, Sample};
-use super::views::problems::{LimitName, ProblemsStatus};
-use super::views::runs::RunsStatus;
-use super::views::status::Status;
-use crate::api::CallerUsage;
 use crate::problem::escape_html;
-use crate::window::Timestamp;
 
 pub(super) use self::forms::{ExampleRequest, PurgeQuestion, confirm_purge, purge_refused, purge_result, sign_in};
+pub(super) use self::model::{PageModel, SpanView, spans};
 
 /// Path of the style sheet.
 pub(super) const STYLE_PATH: &str = "/assets/style.css";
@@ -50,7 +43,6 @@ pub(super) const SCRIPT_PATH: &str = "/assets/page.js";
 pub(super) const SIGN_IN_SCRIPT_PATH: &str = "/assets/sign_in.js";
 
 const PAGE: &str = include_str!("assets/page.html");
-const SMALL_PAGE: &str = include_str!("assets/small.html");
 
 /// The content type and the text of an asset.
 pub(super) fn asset(path: &str) -> Option<(&'static str, &'static str)> {
@@ -60,67 +52,6 @@ pub(super) fn asset(path: &str) -> Option<(&'static str, &'static str)> {
         SIGN_IN_SCRIPT_PATH => Some(("text/javascript; charset=utf-8", include_str!("assets/sign_in.js"))),
         _ => None,
     }
-}
-
-/// The contents of the page.
-pub(super) struct PageModel<'a> {
-    pub(super) now: Timestamp,
-    pub(super) status: &'a Status,
-    pub(super) callers: &'a [CallerUsage],
-    pub(super) view: SpanView<'a>,
-    pub(super) limits: &'a [LimitName],
-    /// `None` leaves the calendar out.
-    pub(super) coverage: Option<Arc<CoverageStatus>>,
-    pub(super) runs: &'a RunsStatus,
-    pub(super) problems: &'a ProblemsStatus,
-    /// The configuration in force, without secrets.
-    pub(super) configuration: &'a str,
-    pub(super) example: Option<ExampleRequest<'a>>,
-    pub(super) csrf: CsrfToken,
-    /// Whether the browser has a session, and can end it.
-    pub(super) is_session: bool,
-}
-
-/// The time that charts show: the last hour by minutes, or the last six hours.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SpanView<'a> {
-    /// Ascending.
-    spans: &'a [Sample],
-    /// "hour" or "6 hours".
-    name: &'static str,
-    /// The length of a span: "a minute".
-    bar: &'static str,
-    /// Number of spans of a row in the table.
-    spans_per_row: usize,
-}
-
-/// The spans that charts show of a process that has been up for so long.
-pub(super) fn spans(history: &History, now: Timestamp, uptime_seconds: u64) -> Vec<Sample> {
-    if is_young(uptime_seconds) {
-        let mut minutes = history.spans(now, 1);
-        minutes.split_off(minutes.len().saturating_sub(YOUNG_MINUTES))
-    } else {
-        history.spans(now, SPAN_MINUTES)
-    }
-}
-
-impl<'a> SpanView<'a> {
-    /// The view of the spans of [`spans`].
-    pub(super) fn new(spans: &'a [Sample], uptime_seconds: u64) -> Self {
-        let (name, bar, spans_per_row) =
-            if is_young(uptime_seconds) { ("hour", "a minute", 5) } else { ("6 hours", "5 minutes", 6) };
-        Self { spans, name, bar, spans_per_row }
-    }
-}
-
-/// Minutes of a span of the last six hours.
-const SPAN_MINUTES: usize = 5;
-/// Minutes that the charts of a young process show.
-const YOUNG_MINUTES: usize = 60;
-
-/// Whether a process has been up for less than an hour.
-const fn is_young(uptime_seconds: u64) -> bool {
-    uptime_seconds < 3_600
 }
 
 /// The status page.
@@ -151,11 +82,6 @@ pub(super) fn render(model: &PageModel<'_>) -> String {
             ("footer", &health::footer(status)),
         ],
     )
-}
-
-/// A page with one section, whose content is HTML.
-fn small_page(title: &str, script: &str, content: &str) -> String {
-    fill(SMALL_PAGE, &[("title", &escape_html(title)), ("script", script), ("content", content)])
 }
 
 #[cfg(test)]

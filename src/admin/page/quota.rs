@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::SpanView;
 use super::format::{limit, number, percent};
+use super::model::SpanView;
 use super::table::{Table, TableColumn, meter};
 use crate::admin::views::history::Sample;
 use crate::admin::views::problems::LimitName;
@@ -14,7 +14,7 @@ const COLUMNS: &[(&str, TableColumn)] = &[
     ("Limit", TableColumn::Header),
     ("Left now", TableColumn::Number),
     ("In use", TableColumn::Whole),
-    ("Left in the time of the chart", TableColumn::Whole),
+    ("Left over time", TableColumn::Whole),
 ];
 /// Height of a sparkline, in units of its view box.
 const HEIGHT: u64 = 30;

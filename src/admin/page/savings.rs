@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::SpanView;
 use super::format::{hour_minute, number, percent};
+use super::model::SpanView;
 use super::table::{Table, TableColumn};
 use crate::admin::views::history::{CallTotals, Sample};
 use crate::admin::views::status::Status;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::PageModel;
 use super::format::{limit, number, percent, time_element};
+use super::model::PageModel;
 use super::tables::{caller_name, sorted};
 use crate::admin::views::coverage::CoverageStatus;
 use crate::admin::views::status::{QuotaStatus, Status};

@@ -1,5 +1,9 @@
 //! Puts values into the places of a file of HTML: `{{name}}`. Pure.
 
+use crate::problem::escape_html;
+
+const SMALL_PAGE: &str = include_str!("assets/small.html");
+
 /// The template with each place replaced by the value of its name. Values are not looked through again, so that a text
 /// of a caller cannot become a place.
 pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
@@ -15,6 +19,11 @@ pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
     }
     page.push_str(rest);
     page
+}
+
+/// A page with one section, whose content is HTML.
+pub(super) fn small_page(title: &str, script: &str, content: &str) -> String {
+    fill(SMALL_PAGE, &[("title", &escape_html(title)), ("script", script), ("content", content)])
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::admin::session::CsrfToken;
 use crate::admin::views::calendar::{CalendarDay, DayParts};
-use crate::admin::views::coverage::StreamStatus;
-use crate::admin::views::history::CallTotals;
-use crate::admin::views::problems::ProblemStatus;
-use crate::admin::views::runs::RunStatusLine;
+use crate::admin::views::coverage::{CoverageStatus, StreamStatus};
+use crate::admin::views::history::{CallTotals, Sample};
+use crate::admin::views::problems::{LimitName, ProblemStatus, ProblemsStatus};
+use crate::admin::views::runs::{RunStatusLine, RunsStatus};
 use crate::admin::views::status::{
-    AccountStatus, CacheStatus, CallsStatus, QuotaStatus, RedisStatus, RoleStatus, UpstreamFailure, UpstreamStatus,
-    WaitingStatus,
+    AccountStatus, CacheStatus, CallsStatus, QuotaStatus, RedisStatus, RoleStatus, Status, UpstreamFailure,
+    UpstreamStatus, WaitingStatus,
 };
 use crate::api::{AccountUsage, CallerUsage, Calls};
+use crate::window::Timestamp;
 
 /// A name that ends a text, an attribute and an element, and begins a place of the template.
 const HOSTILE: &str = "\"'></td><script>alert(1)</script>{{csrf}}&lt;";
