@@ -34,7 +34,7 @@ pub(super) fn render(model: &PageModel<'_>) -> String {
     html
 }
 
-/// The tile of the cached days, which is replaced together with their section.
+/// The number of cached days of all streams, in a sentence.
 pub(super) fn cached(coverage: &CoverageStatus) -> String {
     let days = |is: fn(u64, u64) -> bool| {
         let all = coverage.streams.iter().flat_map(|stream| &stream.days);
@@ -43,9 +43,9 @@ pub(super) fn cached(coverage: &CoverageStatus) -> String {
     let (whole, partial) =
         (days(|missing, cached| missing == 0 && cached > 0), days(|missing, cached| missing > 0 && cached > 0));
     format!(
-        "<p>{} days of {} streams are cached as a whole, and {} in part.</p>",
-        number(whole),
+        "<p>Days cached, of all streams shown ({}): {} as a whole, {} in part.</p>",
         number(coverage.streams.len() as u64),
+        number(whole),
         number(partial)
     )
 }
