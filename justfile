@@ -72,6 +72,11 @@ recipes *flags:
     cargo build --locked
     docs/recipes/check {{flags}}
 
+# Test the status page in Chromium (installs Playwright, in target/status-page-check)
+status-page:
+    cargo build --locked
+    tests/status-page/check
+
 # Hold docs/openapi.json against a gateway: Schemathesis and a generated client (installs them, in target/openapi)
 openapi *flags:
     cargo build --locked

@@ -16,7 +16,7 @@ use crate::paging::{PagingLayer, RunBounds};
 use crate::quota::QuotaLayer;
 use crate::retry::RetryLayer;
 use crate::token::TokenLayer;
-use crate::upstream::Client;
+use crate::upstream::{Client, HealthLayer};
 
 pub use self::handles::{Handles, open_quotas};
 pub use self::preflight::preflight;
@@ -48,8 +48,7 @@ impl Stack {
         let Config { server, accounts, quota, cache, .. } = config;
         let clock = &environment.clock;
         let handles = Handles::new(config, environment)?;
-        let Handles { callers, drain_timeout, usage, response_cache, request_memory, run_limiters, quotas, .. } =
-            &handles;
+        let Handles { callers, ends, usage, response_cache, request_memory, run_limiters, quotas, .. } = &handles;
         let settings = &handles.series_settings;
 
         let api = ApiLayer::new(accounts, settings, quotas, usage, response_cache, request_memory, clock)
@@ -59,10 +58,7 @@ impl Stack {
 
         let service = ServiceBuilder::new()
             // Authenticates the caller, applies its limit, and turns every failure into a response.
-            .layer(
-                EdgeLayer::new(server.limits.max_requests, callers, drain_timeout, clock)
-                    .observed(&handles.tracer, &handles.audit),
-            )
+            .layer(EdgeLayer::new(server.limits.max_requests, callers, ends).observed(&handles.tracer, &handles.audit))
             // Parses Kore's path and parameters into a window; writes a window as Kore's answer, of any size.
             .layer(api.clone())
             // Fetches windows for callers that do not wait, and tells how far they are.
@@ -77,6 +73,8 @@ impl Stack {
             .layer(QuotaLayer(quotas.clone()))
             // Puts a valid JWT into `auth`.
             .layer(tokens.clone())
+            // Records how calls end, for the status page.
+            .layer(HealthLayer { health: handles.upstream_health.clone(), clock: clock.clone() })
             // Makes one call to Kore, within its deadline.
             .service(upstream.clone());
 

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::access::AdminRequester;
 use super::purge::read_body;
 use super::response::json;
 use super::state::Admin;
+use super::views::status::CordonStatus;
 use crate::problem::{Problem, ProblemType};
 use crate::quota::Cordon;
 use crate::telemetry;
@@ -30,14 +31,6 @@ struct CordonRequest {
     #[serde(alias = "accountId")]
     account: Option<String>,
     #[serde(alias = "streamId")]
-    stream: Option<String>,
-}
-
-/// A cordon in a response and in the status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct CordonStatus {
-    account: String,
-    /// `null` for all streams of the account.
     stream: Option<String>,
 }
 
@@ -79,11 +72,6 @@ impl Admin {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        // As a purge: no web page of another site may stop the calls.
-        if head.headers.contains_key(header::ORIGIN) {
-            let detail = "a cordon is not set by a web page: the request carries an Origin";
-            return Problem::new(ProblemType::Forbidden, detail).response();
-        }
         let body = match read_body(body).await {
             Ok(body) => body,
             Err(refused) => return Problem::new(refused.kind(), &refused.to_string()).response(),

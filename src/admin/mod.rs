@@ -2,12 +2,16 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `service.rs` | [`AdminService`]: admits each request and answers it by its path |
+//! | `service.rs` | [`AdminService`]: admits each request and answers it by its path; [`MetricsService`] |
 //! | `state.rs` | [`Admin`]: the state that all connections share |
 //! | `access.rs` | host names, the admin token, and refusals |
 //! | `configuration.rs` | the configuration in force, its last reload, and reloads by request |
-//! | `status.rs` | the state of the gateway, as JSON |
-//! | `page.rs` | the status page |
+//! | `session.rs`, `same_origin.rs` | sessions of browsers, and changes that other pages ask for; pure |
+//! | `sign_in.rs` | opens and ends sessions |
+//! | `views/` | the state of the gateway, for the page and as JSON: types, and what is pure |
+//! | `gather/` | gathers the views from the stages |
+//! | `sampler.rs` | observes the gateway for the history and the last problems |
+//! | `page/` | the status page |
 //! | `purge.rs` | purges |
 //! | `pending_repeats.rs` | the purges that wait to be repeated |
 //! | `cordon.rs` | stops upstream calls for an account or a stream |
@@ -17,15 +21,20 @@
 mod access;
 mod configuration;
 mod cordon;
+mod gather;
 mod page;
 mod pending_repeats;
 mod purge;
 mod response;
+mod same_origin;
+mod sampler;
 mod service;
+mod session;
+mod sign_in;
 mod state;
-mod status;
 mod trust;
+mod views;
 
 pub use self::configuration::ReloadRequests;
-pub use self::service::AdminService;
+pub use self::service::{AdminService, MetricsService};
 pub use self::state::Admin;

@@ -1,5 +1,6 @@
 //! `POST /api/v1/purge`: removes data from the cache of all replicas, by time or by the ids that it holds.
 
+mod form;
 mod ids;
 mod refused;
 mod repeat;
@@ -13,10 +14,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::request::Parts;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use serde::Serialize;
+
+pub(super) use self::form::FORM_PATH;
 
 use self::refused::{BODY_LIMIT, BODY_TIMEOUT, Refused, bad};
 use self::report::{ErasureReport, PurgeEffect, PurgeReport, Scope};
@@ -56,12 +59,12 @@ impl Admin {
         B: Body,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        // Browsers send no purge: the status page has no form, and a web page of another site must not spend quota.
-        if head.headers.contains_key(header::ORIGIN) {
-            return Err(Refused::FromABrowser);
-        }
         let request = PurgeRequest::read(head.uri.query().unwrap_or_default(), &read_body(body).await?)?;
-        let order = self.order(request, requester)?;
+        Ok(self.perform(self.order(request, requester)?).await?.response)
+    }
+
+    /// Performs a purge, and plans its repetition if it asks for one.
+    async fn perform(&self, order: PurgeOrder) -> Result<PerformedPurge, Refused> {
         let pause = order.request.repeat_after()?;
         let repeat =
             pause.map(|pause| Ok((pause, self.0.repeats.reserve().ok_or(Refused::TooManyRepeats)?))).transpose()?;
@@ -75,7 +78,7 @@ impl Admin {
             if let Some((pause, permit)) = repeat {
                 admin.repeat(order, pause, permit);
             }
-            response
+            PerformedPurge { response, effects }
         })
         .await
         .map_err(|_| Refused::Internal)
@@ -140,6 +143,13 @@ where
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refused::BodyTooLarge),
         Ok(Err(_)) | Err(_) => Err(Refused::BodyBrokeOff),
     }
+}
+
+/// A purge that was done.
+struct PerformedPurge {
+    /// The answer of the JSON API.
+    response: Response<Full<Bytes>>,
+    effects: Vec<PurgeEffect>,
 }
 
 /// A purge that is to be done.

@@ -6,19 +6,26 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use futures_util::future::{BoxFuture, Ready, ready};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use serde::Serialize;
 use tower::Service;
 
-use super::response::{json, text};
+use super::access::AdminRequester;
+use super::page::{PageModel, SpanView};
+use super::response::{html, json, method_not_allowed, text};
+use super::sign_in::{SIGN_IN_PATH, SIGN_OUT_PATH};
 use super::state::{Admin, Phase};
-use super::status::Status;
+use super::views::coverage::CoverageRequest;
+use super::views::status::Status;
+use super::views::{coverage, problems, runs};
 use super::{access, configuration, cordon, page, purge, trust};
 use crate::api::CallerUsage;
+use crate::edge::AllowedHosts;
 use crate::problem;
+use crate::problem::{Problem, ProblemType};
 
 /// The admin plane as a service for one connection.
 #[derive(Clone)]
@@ -36,7 +43,7 @@ impl AdminService {
 
 impl<B> Service<Request<B>> for AdminService
 where
-    B: Body + Send + 'static,
+    B: Body + Send + Sync + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
@@ -51,42 +58,102 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Self { admin, peer } = self.clone();
         Box::pin(async move {
-            let requester = match admin.0.access.admit(&request, peer) {
+            let access = &admin.0.access;
+            let refuse = |error| access::refuse(&error, request.uri().path(), request.headers());
+            let requester = match access.admit(&request, peer, admin.0.clock.now()) {
                 Ok(requester) => requester,
-                Err(error) => return Ok(access::refuse(&error, request.uri().path(), request.headers())),
+                Err(error) => return Ok(refuse(error)),
             };
-            Ok(match (request.method(), request.uri().path()) {
-                (&Method::POST, configuration::PATH) => admin.reload_now(requester).await,
-                (&Method::POST, purge::PATH) => admin.purge(request, requester).await,
-                (&Method::POST, trust::PATH) => admin.trust(&request),
-                (&Method::POST, cordon::CORDON_PATH | cordon::UNCORDON_PATH) => admin.cordon(request, requester).await,
-                (method, path) => admin.answer(method, path),
+            if request.method() != Method::POST {
+                return Ok(admin.answer(&request, requester).await);
+            }
+            // The forms of the page have their token in the body, and check it themselves.
+            match request.uri().path() {
+                SIGN_IN_PATH => return Ok(admin.sign_in(request).await),
+                SIGN_OUT_PATH => return Ok(admin.sign_out(request, requester).await),
+                purge::FORM_PATH => return Ok(admin.purge_by_form(request, requester).await),
+                _ => {}
+            }
+            if let Err(error) = access.check_change(requester, request.headers(), None) {
+                return Ok(refuse(error));
+            }
+            Ok(match request.uri().path() {
+                configuration::PATH => admin.reload_now(requester).await,
+                purge::PATH => admin.purge(request, requester).await,
+                trust::PATH => admin.trust(&request),
+                cordon::CORDON_PATH | cordon::UNCORDON_PATH => admin.cordon(request, requester).await,
+                _ => admin.answer(&request, requester).await,
             })
         })
     }
 }
 
+/// The paths that are served to POST alone.
+const POST_PATHS: [&str; 8] = [
+    configuration::PATH,
+    purge::PATH,
+    trust::PATH,
+    cordon::CORDON_PATH,
+    cordon::UNCORDON_PATH,
+    SIGN_IN_PATH,
+    SIGN_OUT_PATH,
+    purge::FORM_PATH,
+];
+/// The paths that are served to GET and HEAD.
+const GET_PATHS: [&str; 14] = [
+    "/",
+    "/livez",
+    "/readyz",
+    "/startupz",
+    "/metrics",
+    "/api/v1/status",
+    "/api/v1/callers",
+    coverage::PATH,
+    runs::PATH,
+    problems::PROBLEMS_PATH,
+    problems::HISTORY_PATH,
+    page::STYLE_PATH,
+    page::SCRIPT_PATH,
+    page::SIGN_IN_SCRIPT_PATH,
+];
+
 impl Admin {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if [configuration::PATH, purge::PATH, trust::PATH, cordon::CORDON_PATH, cordon::UNCORDON_PATH].contains(&path) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only POST is served here\n");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-            return response;
+    /// The answer to a request that changes nothing.
+    async fn answer<B>(&self, request: &Request<B>, requester: AdminRequester) -> Response<Full<Bytes>> {
+        let (method, path, query) = (request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+        if POST_PATHS.contains(&path) {
+            return method_not_allowed("POST");
         }
-        let paths = ["/", "/livez", "/readyz", "/startupz", "/metrics", "/api/v1/status", "/api/v1/callers"];
         let problem_page = problem::page(path);
-        if !paths.contains(&path) && problem_page.is_none() {
+        if !GET_PATHS.contains(&path) && problem_page.is_none() {
             return text(StatusCode::NOT_FOUND, "text/plain", "no such path\n");
         }
         if method != Method::GET && method != Method::HEAD {
-            let mut response =
-                text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are served here\n");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return method_not_allowed("GET, HEAD");
         }
         if let Some(page) = problem_page {
             return page;
         }
+        if let Some((content_type, asset)) = page::asset(path) {
+            return text(StatusCode::OK, content_type, asset);
+        }
+        match path {
+            "/" => html(StatusCode::OK, self.page(query, requester).await),
+            coverage::PATH => match CoverageRequest::read(query) {
+                Ok(asked) => json(StatusCode::OK, &*self.coverage(&asked).await),
+                Err(detail) => Problem::new(ProblemType::BadRequest, &detail).response(),
+            },
+            runs::PATH => json(StatusCode::OK, &self.runs()),
+            problems::PROBLEMS_PATH => json(StatusCode::OK, &self.recent_problems()),
+            problems::HISTORY_PATH => json(StatusCode::OK, &self.history_status()),
+            "/api/v1/callers" => json(StatusCode::OK, &CallersStatus { callers: self.callers() }),
+            "/api/v1/status" => json(StatusCode::OK, &self.status()),
+            _ => self.probe(path),
+        }
+    }
+
+    /// The answer to a probe, or to Prometheus.
+    pub(super) fn probe(&self, path: &str) -> Response<Full<Bytes>> {
         match path {
             "/startupz" if self.phase() == Phase::Starting => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "starting\n")
@@ -98,10 +165,54 @@ impl Admin {
                 json(ready, &Readiness { status, problems })
             }
             "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
-            "/" => text(StatusCode::OK, "text/html; charset=utf-8", page::render(&self.status(), &self.callers())),
-            "/api/v1/callers" => json(StatusCode::OK, &CallersStatus { callers: self.callers() }),
-            _ => json(StatusCode::OK, &self.status()),
+            _ => text(StatusCode::NOT_FOUND, "text/plain", "no such path\n"),
         }
+    }
+
+    /// The status page. With `without=coverage`, the calendar is left out, which the page's script does most of the time.
+    async fn page(&self, query: &str, requester: AdminRequester) -> String {
+        let is_wanted =
+            !form_urlencoded::parse(query.as_bytes()).any(|(name, what)| name == "without" && what == "coverage");
+        let coverage = if is_wanted { Some(self.coverage(&CoverageRequest::default()).await) } else { None };
+        self.observe();
+        let (now, status) = (self.0.clock.now(), self.status());
+        let spans = page::spans(&self.history(), now, status.uptime_seconds);
+        page::render(&PageModel {
+            now,
+            status: &status,
+            callers: &self.callers(),
+            view: SpanView::new(&spans, status.uptime_seconds),
+            limits: &self.limit_names(),
+            coverage,
+            runs: &self.runs(),
+            problems: &self.recent_problems(),
+            configuration: &self.config(),
+            example: self.example(now),
+            csrf: self.0.access.csrf_of(requester),
+            is_session: matches!(requester, AdminRequester::Session(_)),
+        })
+    }
+}
+
+/// A service for one connection that serves probes and metrics, and nothing else.
+#[derive(Clone)]
+pub struct MetricsService(pub Admin);
+
+impl<B> Service<Request<B>> for MetricsService {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Full<Bytes>>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if let Err(error) = AllowedHosts::any().check(&request) {
+            return ready(Ok(access::refuse(&error.into(), request.uri().path(), request.headers())));
+        }
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        ready(Ok(if is_read { self.0.probe(request.uri().path()) } else { method_not_allowed("GET, HEAD") }))
     }
 }
 

@@ -1,22 +1,32 @@
 //! The state of the admin plane, which all its connections share.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::Access;
 use super::configuration::ConfigurationStatus;
+use super::page::ExampleRequest;
 use super::pending_repeats::PendingRepeats;
+use super::views::calendar::date;
+use super::views::coverage::LastCoverage;
+use super::views::history::History;
 use crate::api::CallerUsage;
 use crate::clock::Clock;
 use crate::config::{Config, NamePatterns};
 use crate::live::Live;
+use crate::quota::CallScheduler;
 use crate::request::Priority;
 use crate::stack::Handles;
 use crate::telemetry;
 use crate::telemetry::MetricsHandle;
 use crate::window::Timestamp;
+
+/// The age of a day that is settled in most configurations, whatever the time of day.
+const SETTLED_AGE: Duration = Duration::from_hours(72);
 
 /// Phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +53,41 @@ pub(super) struct AdminInner {
     pub(super) configuration: Live<ConfigurationStatus>,
     /// `None` if nothing reloads the configuration.
     pub(super) reload_requests: Live<Option<mpsc::Sender<oneshot::Sender<bool>>>>,
+    pub(super) last_coverage: LastCoverage,
+    pub(super) page: PageState,
+}
+
+/// The state of the status page alone.
+pub(super) struct PageState {
+    history: Mutex<History>,
+    /// The configuration in force, without secrets.
+    config: Live<String>,
+    /// The address of the listener for callers.
+    data_addr: OnceLock<SocketAddr>,
+    example: ExampleFacts,
+}
+
+/// The parts of the configuration that a request to try depends on.
+struct ExampleFacts {
+    is_tls: bool,
+    stream: Option<String>,
+    /// The first of several accounts.
+    account: Option<Arc<str>>,
+    needs_key: bool,
+}
+
+impl ExampleFacts {
+    fn of(config: &Config) -> Self {
+        let several = config.accounts.len() > 1;
+        let accounts = config.accounts.iter().map(|account| &account.streams);
+        let named = accounts.chain(config.callers.iter().map(|caller| &caller.streams));
+        Self {
+            is_tls: config.server.tls.is_some(),
+            stream: named.flat_map(NamePatterns::listed).next().map(str::to_owned),
+            account: config.accounts.first().filter(|_| several).map(|account| account.account_id.clone()),
+            needs_key: !config.callers.is_empty(),
+        }
+    }
 }
 
 impl AdminInner {
@@ -69,6 +114,13 @@ impl Admin {
             metrics,
             configuration: Live::new(configuration),
             reload_requests: Live::default(),
+            last_coverage: LastCoverage::default(),
+            page: PageState {
+                history: Mutex::default(),
+                config: Live::new(config.render()),
+                data_addr: OnceLock::new(),
+                example: ExampleFacts::of(config),
+            },
         }))
     }
 
@@ -76,6 +128,7 @@ impl Admin {
     pub fn reload(&self, config: &Config, needs_restart: Vec<&'static str>) {
         label_streams(config);
         self.0.access.configure(&config.admin);
+        self.0.page.config.replace(config.render());
         let status = ConfigurationStatus::in_force(config, self.0.clock.now(), needs_restart);
         telemetry::config_reloaded(&status.hash, &status.needs_restart);
         self.0.configuration.replace(status);
@@ -86,6 +139,40 @@ impl Admin {
         telemetry::config_reload_failed(faults);
         let status = ConfigurationStatus::clone(&self.0.configuration.load());
         self.0.configuration.replace(status.with_faults(faults, self.0.clock.now()));
+    }
+
+    /// Sets the address of the listener for callers, which the status page names.
+    pub fn set_data_addr(&self, addr: SocketAddr) {
+        self.0.page.data_addr.get_or_init(|| addr);
+    }
+
+    /// The configuration in force, without secrets.
+    pub(super) fn config(&self) -> Arc<String> {
+        self.0.page.config.load()
+    }
+
+    /// A request to try at `now`; `None` while no callers are served.
+    pub(super) fn example(&self, now: Timestamp) -> Option<ExampleRequest<'_>> {
+        let ExampleFacts { is_tls, stream, account, needs_key } = &self.0.page.example;
+        Some(ExampleRequest {
+            addr: *self.0.page.data_addr.get()?,
+            is_tls: *is_tls,
+            stream: stream.as_deref(),
+            account: account.as_deref(),
+            needs_key: *needs_key,
+            day: date(now - SETTLED_AGE),
+        })
+    }
+
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
+        self.0.page.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The accounts in the order of their ids, each with its scheduler.
+    pub(super) fn schedulers(&self) -> Vec<(Arc<str>, Arc<CallScheduler>)> {
+        let mut all: Vec<_> = self.0.handles.quotas.iter().collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
     }
 
     /// Marks the process as ready.

@@ -19,6 +19,7 @@
 //! | `handles` | the state that the stage shares with the admin plane |
 //! | `answer/` | assembles the answer to one request |
 //! | `estimate` | the cost of a window, for dry runs |
+//! | `views/` | what the admin plane shows of the cache |
 //! | `fuzz` | fuzz targets |
 //!
 //! Each row imports from rows above it, apart from `stage`, which puts all of them together.
@@ -44,6 +45,7 @@ mod stream_channel;
 #[cfg(test)]
 mod tests;
 mod types;
+mod views;
 mod window_field;
 
 pub use self::chunk::{AccessCounter, Chunk, Damaged, DeflateSplice, ItemSlice, PageRange, Settled, Slice};
@@ -57,4 +59,5 @@ pub use self::stage::{CacheLayer, CacheStage};
 pub use self::store::{AnswerStore, Memory, ValidityToken};
 pub use self::stream_channel::{RemainingStream, StreamEvent};
 pub use self::types::{CachedQuery, CachedWindow, Cost, CostQuery, QueryOptions, WindowAnswer, WindowQuery};
+pub use self::views::{CacheCoverage, CoverageQuery, RunView, StreamCoverage};
 pub use self::window_field::WindowFields;

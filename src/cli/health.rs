@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,12 +12,16 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
 
-use super::output;
+use super::{output, pinned_certificate};
 use crate::config::{Config, process_environment};
 use crate::units::{parse_duration, print_duration_roughly};
+use crate::upstream::tls::client_config;
 
 /// The longest that one question may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,7 +36,7 @@ pub struct HealthArgs {
     /// The admin listener.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", conflicts_with = "config")]
     pub url: Uri,
-    /// A configuration, whose server.admin_listen is asked instead.
+    /// A configuration, whose server.metrics_listen or server.admin_listen is asked instead.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -54,11 +59,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Asks once. The exit code is 0 if the gateway is ready, 1 if not, with the reason on stderr, and 2 if the
 /// configuration or the URL is at fault.
 pub async fn run(args: HealthArgs) -> ExitCode {
-    let authority = match authority(&args) {
-        Ok(authority) => authority,
+    let target = match target(&args) {
+        Ok(target) => target,
         Err(error) => return fail(2, &error),
     };
-    match ask(&authority, Instant::now() + QUESTION_TIMEOUT).await {
+    match ask(&target, Instant::now() + QUESTION_TIMEOUT).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),
     }
@@ -66,13 +71,13 @@ pub async fn run(args: HealthArgs) -> ExitCode {
 
 /// Asks until the gateway is ready. The exit codes are those of [`run`]; 1 is for a gateway that is not ready in time.
 pub async fn wait(args: WaitArgs) -> ExitCode {
-    let authority = match authority(&args.gateway) {
-        Ok(authority) => authority,
+    let target = match target(&args.gateway) {
+        Ok(target) => target,
         Err(error) => return fail(2, &error),
     };
     let end = Instant::now() + args.timeout;
     loop {
-        let Err(error) = ask(&authority, end.min(Instant::now() + QUESTION_TIMEOUT)).await else {
+        let Err(error) = ask(&target, end.min(Instant::now() + QUESTION_TIMEOUT)).await else {
             return ExitCode::SUCCESS;
         };
         if Instant::now() + WAIT_INTERVAL >= end {
@@ -83,18 +88,45 @@ pub async fn wait(args: WaitArgs) -> ExitCode {
     }
 }
 
-/// Host and port of the admin listener.
-fn authority(args: &HealthArgs) -> anyhow::Result<String> {
-    if let Some(file) = &args.config {
-        let config = Config::load(Some(file), process_environment())?;
-        let listen = config.server.admin_listen;
-        anyhow::ensure!(listen.port() != 0, "server.admin_listen has port 0, any free one; name it with --url");
-        return Ok(SocketAddr::new(reachable(listen.ip()), listen.port()).to_string());
-    }
-    let url = &args.url;
-    anyhow::ensure!(url.scheme_str() == Some("http"), "{url}: write the URL as http://HOST:PORT");
-    let authority = url.authority().with_context(|| format!("{url}: write the URL as http://HOST:PORT"))?;
-    Ok(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)))
+/// The listener that is asked.
+struct Target {
+    /// Host and port.
+    authority: String,
+    /// `None` for plain HTTP.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// The listener that the flags name. Of a configuration: its listener for metrics, which needs no TLS, or its admin
+/// listener, whose certificate must be that of the configuration.
+fn target(args: &HealthArgs) -> anyhow::Result<Target> {
+    let Some(file) = &args.config else { return target_of_url(&args.url) };
+    let config = Config::load(Some(file), process_environment())?;
+    let (listen, tls) = match config.server.metrics_listen {
+        Some(listen) => (listen, None),
+        None => (config.server.admin_listen, config.admin.tls),
+    };
+    anyhow::ensure!(listen.port() != 0, "the listener has port 0, any free one; name it with --url");
+    let addr = SocketAddr::new(reachable(listen.ip()), listen.port());
+    let tls = tls.map(|tls| {
+        let config = pinned_certificate::client_config(&tls.cert).context("admin.tls.cert")?;
+        anyhow::Ok((TlsConnector::from(Arc::new(config)), ServerName::IpAddress(addr.ip().into())))
+    });
+    Ok(Target { authority: addr.to_string(), tls: tls.transpose()? })
+}
+
+fn target_of_url(url: &Uri) -> anyhow::Result<Target> {
+    let malformed = || format!("{url}: write the URL as http://HOST:PORT or https://HOST:PORT");
+    let authority = url.authority().with_context(malformed)?;
+    let (port, tls) = match url.scheme_str() {
+        Some("http") => (80, None),
+        Some("https") => {
+            let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+            let name = ServerName::try_from(name.to_owned()).with_context(malformed)?;
+            (443, Some((TlsConnector::from(Arc::new(client_config(None)?)), name)))
+        }
+        _ => anyhow::bail!(malformed()),
+    };
+    Ok(Target { authority: format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port)), tls })
 }
 
 /// The address at which a listener on `ip` is reached from the same machine.
@@ -107,16 +139,30 @@ fn reachable(ip: IpAddr) -> IpAddr {
 }
 
 /// Asks `/readyz` once. The error says why the gateway is not ready.
-async fn ask(authority: &str, end: Instant) -> anyhow::Result<()> {
-    let answer = timeout_at(end, answer(authority)).await;
+async fn ask(target: &Target, end: Instant) -> anyhow::Result<()> {
+    let authority = &target.authority;
+    let answer = timeout_at(end, answer(target)).await;
     let (status, body) =
         answer.map_err(|_| anyhow::anyhow!("{authority} does not answer in time")).and_then(|answer| answer)?;
     anyhow::ensure!(status.is_success(), "not ready: {authority} answers {status}: {}", body.trim());
     Ok(())
 }
 
-async fn answer(authority: &str) -> anyhow::Result<(StatusCode, String)> {
+async fn answer(Target { authority, tls }: &Target) -> anyhow::Result<(StatusCode, String)> {
     let socket = TcpStream::connect(authority).await.with_context(|| format!("{authority} cannot be connected to"))?;
+    match tls {
+        None => answer_over(socket, authority).await,
+        Some((connector, name)) => {
+            let socket = connector.connect(name.clone(), socket).await;
+            answer_over(socket.with_context(|| format!("{authority}: the TLS handshake failed"))?, authority).await
+        }
+    }
+}
+
+async fn answer_over<I>(socket: I, authority: &str) -> anyhow::Result<(StatusCode, String)>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
     let connection = tokio::spawn(connection);
     let request = Request::get("/readyz").header(header::HOST, authority).body(Empty::<Bytes>::new())?;
@@ -171,7 +217,8 @@ mod tests {
         assert_eq!(run(args(&listener(&[503]).await)).await, ExitCode::from(1));
         // Nothing listens on port 1.
         assert_eq!(run(args("http://127.0.0.1:1")).await, ExitCode::from(1));
-        assert_eq!(run(args("https://127.0.0.1:1")).await, ExitCode::from(2));
+        assert_eq!(run(args("https://127.0.0.1:1")).await, ExitCode::from(1));
+        assert_eq!(run(args("ftp://127.0.0.1:1")).await, ExitCode::from(2));
         assert_eq!(run(HealthArgs { config: Some("missing.toml".into()), ..args("/") }).await, ExitCode::from(2));
     }
 
@@ -200,7 +247,52 @@ mod tests {
             ("127.0.0.1:0", None),
         ] {
             std::fs::write(&file, format!("[server]\nadmin_listen = \"{listen}\"\n{account}")).unwrap();
-            assert_eq!(authority(&args).ok().as_deref(), expected, "{listen}");
+            let target = target(&args).ok();
+            assert_eq!(target.map(|target| target.authority).as_deref(), expected, "{listen}");
         }
+        std::fs::write(&file, format!("[server]\nmetrics_listen = \"0.0.0.0:9\"\n{account}")).unwrap();
+        assert_eq!(target(&args).unwrap().authority, "127.0.0.1:9");
+    }
+
+    #[tokio::test]
+    async fn listener_with_another_certificate_than_the_configured_is_not_asked() {
+        let certified = || rcgen::generate_simple_self_signed(vec!["gate.internal".to_owned()]).unwrap();
+        let (own, other) = (certified(), certified());
+        let dir = tempfile::tempdir().unwrap();
+        let pinned = |certified: &rcgen::CertifiedKey<_>, name: &str| {
+            let file = dir.path().join(name);
+            std::fs::write(&file, certified.cert.pem()).unwrap();
+            TlsConnector::from(Arc::new(pinned_certificate::client_config(&file).unwrap()))
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let Ok(mut socket) = acceptor.accept(socket).await else { continue };
+                socket.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                tokio::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(socket);
+                });
+            }
+        });
+        let end = Instant::now() + QUESTION_TIMEOUT;
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let ask_with = async |connector| {
+            let target = Target { authority: authority.clone(), tls: Some((connector, name.clone())) };
+            ask(&target, end).await.is_ok()
+        };
+        assert!(ask_with(pinned(&own, "own.pem")).await);
+        assert!(!ask_with(pinned(&other, "other.pem")).await);
     }
 }

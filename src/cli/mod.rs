@@ -8,6 +8,7 @@ pub mod generate;
 pub mod health;
 pub mod key;
 mod output;
+mod pinned_certificate;
 pub mod serve;
 mod service_manager;
 pub mod simulate;

@@ -26,7 +26,7 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or Ctrl-C, then drains. The exit code is 2 if the configuration is at fault, 1 if the gateway
 /// cannot start, and 0 after a drain, whether or not all answers ended in time.
 ///
-/// The configuration is reloaded on SIGHUP, and when a file that it names has changed. Its `admin.log` holds unless the
+/// The configuration is reloaded on SIGHUP, and when a file that it names has changed. Its `log.level` holds unless the
 /// command line has set a level, `log`.
 pub async fn run(args: ServeArgs, log: Option<LevelFilter>) -> ExitCode {
     let clock = Clock::system();
@@ -55,7 +55,7 @@ struct LogLevel(Option<LevelFilter>);
 
 impl LogLevel {
     fn apply(self, config: &Config) {
-        telemetry::set_log_level(self.0.unwrap_or(config.admin.log));
+        telemetry::set_log_level(self.0.unwrap_or(config.log.level));
     }
 }
 

@@ -9,10 +9,11 @@ pub(super) fn variable_name(key: &str) -> String {
 }
 
 /// Every key and table name of the file, each once.
-pub(super) const ALL_KEYS: [&str; 96] = [
+pub(super) const ALL_KEYS: [&str; 97] = [
     "server",
     "listen",
     "admin_listen",
+    "metrics_listen",
     "hosts",
     "tls",
     "cert",

@@ -44,7 +44,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tracing::level_filters::LevelFilter;
 
 pub use self::callers::cache_control::{CacheControlGrants, CacheDirective};
 pub use self::callers::types::{CallerConfig, CallerLimits, LimitMode, PriorityClass};
@@ -62,7 +61,7 @@ pub use crate::window::{FreshnessTier, UpperBound};
 /// A whole configuration, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The two listeners.
+    /// The listeners.
     pub server: ServerConfig,
     /// The admin listener: its token, its host names, and the labels of its metrics.
     pub admin: AdminConfig,
@@ -95,6 +94,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// The listener for operators.
     pub admin_listen: SocketAddr,
+    /// A further listener that serves metrics and health only; `None` means that there is none.
+    pub metrics_listen: Option<SocketAddr>,
     /// Host names that `Host` may have at `listen`, in lower case, beside loopback names and IP addresses. If it is
     /// empty and callers are configured, any name.
     pub hosts: Vec<String>,
@@ -134,11 +135,11 @@ pub struct AdminConfig {
     pub hosts: Vec<String>,
     /// Maximum streams that no account or caller names and that have a label of their own in metrics.
     pub metric_streams: usize,
-    /// How much is logged, unless the command line says it.
-    pub log: LevelFilter,
+    /// TLS for operators; `None` means plain HTTP.
+    pub tls: Option<ServerTlsConfig>,
 }
 
-/// `server.tls`
+/// `server.tls` and `admin.tls`
 #[derive(Clone, Debug)]
 pub struct ServerTlsConfig {
     /// PEM file with the certificate chain.

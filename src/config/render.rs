@@ -33,6 +33,9 @@ impl Config {
         out.line("[server]");
         out.key("listen", text(server.listen));
         out.key("admin_listen", text(server.admin_listen));
+        if let Some(metrics_listen) = server.metrics_listen {
+            out.key("metrics_listen", text(metrics_listen));
+        }
         out.key("hosts", list(server.hosts.iter().map(text)));
         if let Some(tls) = &server.tls {
             out.key("tls", inline_tls(tls));
@@ -46,7 +49,9 @@ impl Config {
         }
         out.key("hosts", list(admin.hosts.iter().map(text)));
         out.key("metric_streams", admin.metric_streams);
-        out.key("log", text(admin.log.keyword()));
+        if let Some(tls) = &admin.tls {
+            out.key("tls", inline_tls(tls));
+        }
 
         out.line("\n[upstream]");
         out.key("base_url", text(upstream.base_url.to_string().trim_end_matches('/')));
@@ -102,6 +107,7 @@ impl Config {
         }
 
         out.line("\n[log]");
+        out.key("level", text(log.level.keyword()));
         match &log.audit {
             None => {}
             Some(AuditTarget::Stdout) => out.key("audit", text("stdout")),

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use http::Uri;
 use secrecy::ExposeSecret as _;
-use tracing::level_filters::LevelFilter;
 
-use super::parse::Keyword;
 use super::table_reader::{LoadContext, TableReader};
 use super::value_tree::ConfigNode;
 use super::{
@@ -64,16 +62,23 @@ fn server(table: &mut TableReader<'_>) -> ServerConfig {
     if listen == admin_listen && listen.port() != 0 && table.is_faultless() {
         table.report("admin_listen", "is the address of `listen`; the admin plane has a listener of its own");
     }
+    let metrics_listen = table.optional("metrics_listen", parse::address);
+    let is_taken = |addr: &SocketAddr| addr.port() != 0 && (*addr == listen || *addr == admin_listen);
+    if metrics_listen.as_ref().is_some_and(is_taken) {
+        table.report("metrics_listen", "is the address of another listener");
+    }
     let hosts = table.value_or("hosts", Vec::new(), parse::host_names);
-    let tls = table.optional_table("tls").and_then(|mut tls| {
-        let cert = tls.required("cert", parse::path);
-        let key = tls.required("key", parse::path);
-        let client_ca = tls.optional("client_ca", parse::path);
-        tls.finish();
-        Some(ServerTlsConfig { cert: cert?, key: key?, client_ca })
-    });
+    let tls = table.optional_table("tls").and_then(tls);
     let drain_timeout = table.value_or("drain_timeout", 30 * SECOND, parse::duration);
-    ServerConfig { listen, admin_listen, hosts, tls, drain_timeout, limits: server_limits(table) }
+    ServerConfig { listen, admin_listen, metrics_listen, hosts, tls, drain_timeout, limits: server_limits(table) }
+}
+
+fn tls(mut table: TableReader<'_>) -> Option<ServerTlsConfig> {
+    let cert = table.required("cert", parse::path);
+    let key = table.required("key", parse::path);
+    let client_ca = table.optional("client_ca", parse::path);
+    table.finish();
+    Some(ServerTlsConfig { cert: cert?, key: key?, client_ca })
 }
 
 fn server_limits(table: &mut TableReader<'_>) -> ServerLimits {
@@ -93,17 +98,6 @@ fn server_limits(table: &mut TableReader<'_>) -> ServerLimits {
     }
 }
 
-impl Keyword for LevelFilter {
-    const KEYWORDS: &'static [(&'static str, Self)] = &[
-        ("off", Self::OFF),
-        ("error", Self::ERROR),
-        ("warn", Self::WARN),
-        ("info", Self::INFO),
-        ("debug", Self::DEBUG),
-        ("trace", Self::TRACE),
-    ];
-}
-
 fn admin(mut table: TableReader<'_>) -> AdminConfig {
     let token = table.optional_secret("token");
     if token.as_ref().is_some_and(|token| !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic())) {
@@ -111,9 +105,9 @@ fn admin(mut table: TableReader<'_>) -> AdminConfig {
     }
     let hosts = table.value_or("hosts", Vec::new(), parse::host_names);
     let metric_streams = table.value_or("metric_streams", 100, parse::integer(0..=100_000));
-    let log = table.value_or("log", LevelFilter::INFO, parse::keyword);
+    let tls = table.optional_table("tls").and_then(tls);
     table.finish();
-    AdminConfig { token, hosts, metric_streams: metric_streams as usize, log }
+    AdminConfig { token, hosts, metric_streams: metric_streams as usize, tls }
 }
 
 fn upstream(mut table: TableReader<'_>) -> UpstreamConfig {

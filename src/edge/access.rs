@@ -10,9 +10,11 @@ use super::auth::AuthenticatedCaller;
 use super::logged_head::LoggedHead;
 use super::observers;
 use super::observers::{AuditedIds, Observers};
+use super::recent_problems::{ProblemSource, RecentProblems};
 use super::request_id::RequestId;
 use super::revocation::REVOKED;
 use crate::api::{FinalCounts, Progress, Report};
+use crate::clock::Clock;
 use crate::problem::ProblemType;
 use crate::request::WaitMeter;
 use crate::telemetry;
@@ -33,6 +35,17 @@ impl DrainTimeout {
     fn has_expired(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What the end of an answer depends on, and what is kept of it beside the log. Cheap to clone; clones share their state.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerEnds {
+    /// Whether a drain has timed out.
+    pub drain_timeout: DrainTimeout,
+    /// The last problems.
+    pub problems: RecentProblems,
+    /// The clock of the problems.
+    pub clock: Clock,
 }
 
 /// How an answer ended.
@@ -143,19 +156,27 @@ impl AccessRecord {
             Ending::Aborted(why) => ("aborted", Some(why)),
             // A panic in a connection's task drops the body.
             Ending::Dropped if std::thread::panicking() => ("aborted", Some("an internal error")),
-            Ending::Dropped if self.observers.drain_timeout.has_expired() => ("drained", None),
+            Ending::Dropped if self.observers.ends.drain_timeout.has_expired() => ("drained", None),
             Ending::Dropped => ("client_closed", None),
         };
+        let caller = self.authenticated.as_ref().map_or("-", |authenticated| &*authenticated.caller.name);
         let _in_span = self.span.enter();
+        let text = abort_reason.or(problem);
         self.facts.with(|asked| {
+            if let Some(text) = text {
+                let source =
+                    ProblemSource::Request { caller: caller.to_owned(), stream: asked.stream.map(str::to_owned) };
+                let AnswerEnds { problems, clock, .. } = &self.observers.ends;
+                problems.record(clock.now(), source, outcome, text);
+            }
             let record = RequestRecord {
-                caller: self.authenticated.as_ref().map_or("-", |authenticated| &authenticated.caller.name),
+                caller,
                 account: report.map_or("-", |report| &report.account),
                 stream: report.map_or("-", |report| &report.stream),
                 is_window: report.is_some_and(Report::is_window),
                 outcome,
                 status: self.head.as_ref().map(|head| head.status),
-                problem: abort_reason.or(problem),
+                problem: text,
                 items,
                 bytes,
                 calls: RequestCalls { made: calls, saved },

@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::edge::DrainTimeout;
+    use crate::edge::AnswerEnds;
     use crate::edge::access::Content as Answered;
     use crate::edge::logged_head::LoggedHead;
     use crate::edge::observers::Observers;
@@ -155,13 +155,13 @@ mod tests {
     fn lines(text: &'static str, head_only: bool, expired: bool, use_body: fn(EdgeBody)) -> Vec<(String, u64)> {
         let lines = Lines::default();
         tracing::subscriber::with_default(Registry::default().with(lines.clone()), || {
-            let (drain_timeout, now) = (DrainTimeout::default(), || Clock::system().now());
+            let (ends, now) = (AnswerEnds::default(), || Clock::system().now());
             if expired {
-                drain_timeout.expire();
+                ends.drain_timeout.expire();
             }
             let id = RequestId::of(&HeaderMap::new(), now);
             let facts = LoggedHead::of(&http::Request::new(()), None);
-            let observers = Arc::new(Observers { drain_timeout, ..Observers::default() });
+            let observers = Arc::new(Observers { ends, ..Observers::default() });
             let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), facts, observers);
             record.set_head(404, Answered::Problem(ProblemType::NotFound, "no such path".to_owned()));
             use_body(EdgeBody::new(Either::Right(Full::from(text)), record, head_only));

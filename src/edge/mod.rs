@@ -12,6 +12,7 @@ mod openapi;
 mod problem;
 mod rate_limit;
 mod rate_limit_headers;
+mod recent_problems;
 mod request_id;
 mod response_future;
 mod revocation;
@@ -36,15 +37,15 @@ use self::observers::Observers;
 use self::request_id::RequestId;
 use crate::api::{Answer, ApiError};
 use crate::audit::AuditLog;
-use crate::clock::Clock;
 use crate::problem::{is_page_path, page};
 use crate::traces::{TraceParent, Tracer};
 
-pub use self::access::DrainTimeout;
+pub use self::access::{AnswerEnds, DrainTimeout};
 pub use self::auth::{Callers, PeerCertificate, bearer_token};
 pub use self::body::EdgeBody;
 pub use self::hosts::{AllowedHosts, HeadError};
 pub use self::problem::{EdgeError, problem_document};
+pub use self::recent_problems::{ProblemSource, RecentProblem, RecentProblems};
 pub use self::response_future::ResponseFuture;
 
 /// The outermost stage, between the connection and the API stage. Cheap to clone; all clones share the same state.
@@ -60,20 +61,18 @@ struct Edge {
 
 impl EdgeLayer {
     /// Admits `callers`, or any client if there are none. At most `max_requests` are answered at once.
-    pub fn new(max_requests: usize, callers: &Callers, drain_timeout: &DrainTimeout, clock: &Clock) -> Self {
-        callers.load().warn_of_expiry(clock.now());
-        let (callers, drain_timeout, clock) = (callers.clone(), drain_timeout.clone(), clock.clone());
-        let observers = Observers { clock, drain_timeout, ..Observers::default() };
+    pub fn new(max_requests: usize, callers: &Callers, ends: &AnswerEnds) -> Self {
+        callers.load().warn_of_expiry(ends.clock.now());
+        let observers = Observers { ends: ends.clone(), ..Observers::default() };
         let request_slots = Arc::new(Semaphore::new(max_requests));
-        Self(Arc::new(Edge { callers, request_slots, observers: observers.into() }))
+        Self(Arc::new(Edge { callers: callers.clone(), request_slots, observers: observers.into() }))
     }
 
     /// The same stage, which begins a span for each request, and writes the audit log.
     #[must_use]
     pub fn observed(self, tracer: &Tracer, audit: &AuditLog) -> Self {
-        let Observers { clock, drain_timeout, .. } = &*self.0.observers;
-        let (clock, drain_timeout) = (clock.clone(), drain_timeout.clone());
-        let observers = Observers { tracer: tracer.clone(), audit: audit.clone(), clock, drain_timeout };
+        let ends = self.0.observers.ends.clone();
+        let observers = Observers { tracer: tracer.clone(), audit: audit.clone(), ends };
         Self(Arc::new(Edge { observers: observers.into(), ..Edge::clone(&self.0) }))
     }
 }
@@ -118,7 +117,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Self { edge, below, peer } = self;
         let arrived_at = Instant::now();
-        let id = RequestId::of(request.headers(), || edge.observers.clock.now());
+        let id = RequestId::of(request.headers(), || edge.observers.ends.clock.now());
         let trace = edge.observers.begin(&request);
         let mut own_trace = None;
         let trace_id = observers::trace_id(TraceParent::of(request.headers()), &mut own_trace, &trace);
@@ -136,7 +135,7 @@ where
         let (authenticated, admitted) = match checked {
             Ok(()) => {
                 let certificate = request.extensions().get::<PeerCertificate>();
-                callers.admit(request.headers(), certificate, edge.observers.clock.now())
+                callers.admit(request.headers(), certificate, edge.observers.ends.clock.now())
             }
             Err(error) => (None, Err(error.into())),
         };
@@ -208,7 +207,7 @@ mod tests {
     }
 
     fn layer(callers: &[config::CallerConfig]) -> EdgeLayer {
-        EdgeLayer::new(1, &Callers::new(callers, &[]), &DrainTimeout::default(), &Clock::system())
+        EdgeLayer::new(1, &Callers::new(callers, &[]), &AnswerEnds::default())
     }
 
     #[tokio::test]
@@ -277,7 +276,7 @@ mod tests {
             Ok::<Answer, ApiError>(Answer::of_pieces(&["one", "two", "three"]))
         });
         let callers = Callers::new(&[caller(b"key", 1)], &[]);
-        let edge = EdgeLayer::new(8, &callers, &DrainTimeout::default(), &Clock::system()).layer(below);
+        let edge = EdgeLayer::new(8, &callers, &AnswerEnds::default()).layer(below);
         let request = |path: &str| {
             let request = Request::builder().uri(path).header("host", "any").header("x-api-key", "key");
             edge.clone().oneshot(request.body(Full::<Bytes>::default()).unwrap())

@@ -3,12 +3,11 @@
 
 use http::{Method, Request};
 
-use super::access::DrainTimeout;
+use super::access::AnswerEnds;
 use super::auth::AuthenticatedCaller;
 use super::request_id::RequestId;
 use crate::api::Report;
 use crate::audit::{AuditCaller, AuditLog, AuditRecord};
-use crate::clock::Clock;
 use crate::telemetry::RequestRecord;
 use crate::traces::{Span, TraceParent, Tracer};
 
@@ -32,8 +31,7 @@ const METHODS: [Method; 7] =
 pub(super) struct Observers {
     pub(super) tracer: Tracer,
     pub(super) audit: AuditLog,
-    pub(super) clock: Clock,
-    pub(super) drain_timeout: DrainTimeout,
+    pub(super) ends: AnswerEnds,
 }
 
 /// Identifiers of a request for its line of the audit log.
@@ -75,7 +73,7 @@ impl Observers {
         let credential = caller.map(|caller| caller.credential.to_string()).unwrap_or_default();
         let filters: Vec<_> = filters.iter().collect();
         self.audit.write(&AuditRecord {
-            time: self.clock.now(),
+            time: self.ends.clock.now(),
             caller: caller.map(|caller| AuditCaller { name: &caller.caller.name, credential: &credential }),
             account: request.account,
             stream: request.stream,

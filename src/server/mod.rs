@@ -38,7 +38,8 @@ use tokio_util::task::TaskTracker;
 use self::connections::ConnectionLimits;
 use self::listener::{Limits, Listener};
 use self::stalled_writes::StalledWrites;
-use crate::admin::{Admin, AdminService};
+use self::tls::TlsListener;
+use crate::admin::{Admin, AdminService, MetricsService};
 use crate::api::RequestMemory;
 use crate::clock::Clock;
 use crate::config::{Config, FaultyKey, ServerLimits, ServerTlsConfig};
@@ -67,10 +68,15 @@ pub use self::reload::{Reloader, WATCH_INTERVAL};
 /// # Errors
 /// If a file cannot be read, the key does not fit the certificate, or the certificate cannot be parsed.
 pub fn certificate_validity(config: &ServerTlsConfig) -> anyhow::Result<Validity> {
-    tls::acceptor(config)?;
+    validity_at(config, TlsListener::Callers)
+}
+
+fn validity_at(config: &ServerTlsConfig, listener: TlsListener) -> anyhow::Result<Validity> {
+    tls::acceptor(config, listener)?;
+    let [key, ..] = listener.keys();
     Validity::of(&tls::certificate(config)?)
         .context("the certificate cannot be parsed")
-        .with_context(|| FaultyKey { key: "server.tls.cert", subject: config.cert.display().to_string() })
+        .with_context(|| FaultyKey { key, subject: config.cert.display().to_string() })
 }
 
 /// A gateway that runs until it is drained.
@@ -86,6 +92,8 @@ pub struct Gateway {
     config: Mutex<Config>,
     /// The TLS of the next handshakes; `None` if callers are served in plain HTTP.
     tls: Option<Live<TlsAcceptor>>,
+    /// The same for operators.
+    admin_tls: Option<Live<TlsAcceptor>>,
 }
 
 /// The connections of one listener, and the tokens that end them.
@@ -126,8 +134,9 @@ impl Gateway {
         telemetry::init_metrics();
         let (data, operators) = (ConnectionGroup::default(), ConnectionGroup::default());
         let stack = Stack::new(config, &clock.clone().into())?;
-        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?.map(Live::new);
-        config.server.tls.iter().for_each(tls::report_expiry);
+        let tls = tls::acceptor_of(config.server.tls.as_ref(), TlsListener::Callers)?.map(Live::new);
+        let admin_tls = tls::acceptor_of(config.admin.tls.as_ref(), TlsListener::Operators)?.map(Live::new);
+        tls::report_expiries(config);
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.handles.request_memory);
         let admin_limits = Limits {
@@ -136,13 +145,27 @@ impl Gateway {
             stalled_writes: StalledWrites::new(ADMIN_SEND_MEMORY),
             ..limits
         };
+        let metrics_limits = Limits {
+            connections: ConnectionLimits::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS),
+            ..admin_limits.clone()
+        };
         let listener =
             Listener { tls: tls.clone(), ..data.listen("server.listen", server.listen, limits, send_timeout).await? };
         let admin_listener =
             operators.listen("server.admin_listen", server.admin_listen, admin_limits, send_timeout).await?;
+        let admin_listener = Listener { tls: admin_tls.clone(), ..admin_listener };
         let (addr, admin_addr) = (listener.addr()?, admin_listener.addr()?);
         let admin = Admin::new(&stack.handles, config, clock.clone());
         stack.handles.register_metrics();
+        admin.set_data_addr(addr);
+        if let Some(metrics_addr) = server.metrics_listen {
+            let listener =
+                operators.listen("server.metrics_listen", metrics_addr, metrics_limits, send_timeout).await?;
+            let (addr, admin) = (listener.addr()?, admin.clone());
+            tokio::spawn(listener.serve(move |_| MetricsService(admin.clone())));
+            tracing::info!(%addr, "listening for metrics");
+        }
+        tokio::spawn(admin.clone().observe_until(operators.closing.clone()));
         let (admin_service, service) = (admin.clone(), stack.service.clone());
         tokio::spawn(admin_listener.serve(move |peer| AdminService::new(admin_service.clone(), peer)));
         tokio::spawn(listener.serve(move |peer| service.clone().with_peer(peer)));
@@ -152,7 +175,7 @@ impl Gateway {
         admin.set_ready();
         tracing::info!(%addr, %admin_addr, "listening");
         let config = Mutex::new(config.clone());
-        Ok(Self { addr, admin_addr, stack, admin, data, operators, clock, config, tls })
+        Ok(Self { addr, admin_addr, stack, admin, data, operators, clock, config, tls, admin_tls })
     }
 
     /// The address of the listener for callers.
@@ -181,7 +204,7 @@ impl Gateway {
         let drained = tokio::time::timeout(drain_timeout, self.data.connections.wait()).await.is_ok();
         if !drained {
             tracing::warn!(connections = self.data.connections.len(), "some answers did not end in time");
-            self.stack.handles.drain_timeout.expire();
+            self.stack.handles.ends.drain_timeout.expire();
             self.data.aborting.cancel();
             // Each connection ends, and logs its request, when it is polled. A task that is not polled must not block.
             let _ = tokio::time::timeout(ABORT_TIMEOUT, self.data.connections.wait()).await;

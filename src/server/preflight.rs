@@ -10,6 +10,7 @@ mod tests;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use super::tls::TlsListener;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, FaultyKey, KeyFault};
 use crate::stack;
@@ -20,10 +21,17 @@ use crate::stack;
 /// All faults, each with its line or variable and its key.
 pub fn preflight(config: &Config, clock: &Clock) -> Result<(), ConfigError> {
     let mut faults = stack::preflight(config, &clock.clone().into());
-    if let Some(tls) = &config.server.tls {
-        faults.extend(super::certificate_validity(tls).err().map(|error| fault_of(&error, "server.tls")));
+    for (key, tls, listener) in [
+        ("server.tls", &config.server.tls, TlsListener::Callers),
+        ("admin.tls", &config.admin.tls, TlsListener::Operators),
+    ] {
+        let validity = tls.as_ref().map(|tls| super::validity_at(tls, listener));
+        faults.extend(validity.and_then(Result::err).map(|error| fault_of(&error, key)));
     }
-    for (key, addr) in [("server.listen", config.server.listen), ("server.admin_listen", config.server.admin_listen)] {
+    let server = &config.server;
+    let metrics = server.metrics_listen.map(|addr| ("server.metrics_listen", addr));
+    let listeners = [("server.listen", server.listen), ("server.admin_listen", server.admin_listen)];
+    for (key, addr) in listeners.into_iter().chain(metrics) {
         faults.extend(
             check_address(addr)
                 .err()

@@ -10,7 +10,7 @@ use crate::audit::AuditLog;
 use crate::cache::{CacheHandles, DiskTier};
 use crate::clock::Clock;
 use crate::config::{Config, EncryptionKeys, RedisConfig, SeriesSettings, TracesConfig};
-use crate::edge::{self, Callers, DrainTimeout};
+use crate::edge::{self, AnswerEnds, Callers};
 use crate::environment::Environment;
 use crate::jobs::Jobs;
 use crate::paging::RunLimiters;
@@ -19,6 +19,7 @@ use crate::redis_client::RedisClient;
 use crate::replicas::{Cipher, Mailbox, ReplicaId};
 use crate::telemetry;
 use crate::traces::Tracer;
+use crate::upstream::UpstreamHealth;
 use crate::upstream::tls::client_config;
 
 /// Handles of the shared state. Cheap to clone; all clones share the same state.
@@ -28,8 +29,8 @@ pub struct Handles {
     pub series_settings: SeriesSettings,
     /// The callers' keys and limits.
     pub callers: Callers,
-    /// Notified when a drain has exceeded its timeout.
-    pub drain_timeout: DrainTimeout,
+    /// Notified when a drain has exceeded its timeout; has the last problems.
+    pub ends: AnswerEnds,
     /// Usage counts of each caller.
     pub usage: Usage,
     /// Ready answers of repeated requests.
@@ -50,6 +51,8 @@ pub struct Handles {
     pub tracer: Tracer,
     /// The audit log.
     pub audit: AuditLog,
+    /// How the last calls of each account ended.
+    pub upstream_health: UpstreamHealth,
 }
 
 impl Handles {
@@ -72,7 +75,7 @@ impl Handles {
         let audit = AuditLog::open(config.log.audit.as_ref());
         Ok(Self {
             callers: Callers::new(&config.callers, &config.server.hosts),
-            drain_timeout: DrainTimeout::default(),
+            ends: AnswerEnds { clock: clock.clone(), ..AnswerEnds::default() },
             usage: Usage::new(&config.callers, &config.accounts, &quotas),
             response_cache: ResponseCache::new(config.cache.memory),
             request_memory: RequestMemory::new(config.server.limits.request_memory),
@@ -82,6 +85,7 @@ impl Handles {
             run_limiters: RunLimiters::new(&config.accounts, config.upstream.max_concurrency),
             quotas,
             mailbox,
+            upstream_health: UpstreamHealth::default(),
             series_settings,
             tracer,
             audit: audit.context("log.audit")?,

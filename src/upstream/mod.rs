@@ -7,6 +7,7 @@ mod error;
 mod error_response;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod health;
 mod page;
 mod proxy;
 mod rate_limit_headers;
@@ -19,6 +20,7 @@ pub use self::client::{AuthorizedRequest, Client};
 pub(crate) use self::error::quoted;
 pub use self::error::{RetryHint, SpentLimit, UpstreamError};
 pub use self::error_response::known_message;
+pub use self::health::{CallFailure, CallResults, HealthLayer, UpstreamHealth};
 pub use self::page::{BadPage, Page};
 pub use self::rate_limit_headers::RateLimitHeader;
 pub use self::raw_call::{RawAnswer, RawRequest};

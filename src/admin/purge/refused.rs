@@ -22,8 +22,8 @@ pub(in crate::admin) enum Refused {
     BodyTooLarge,
     #[error("this account is not configured")]
     UnknownAccount,
-    #[error("a purge is not asked for by a web page: the request carries an Origin")]
-    FromABrowser,
+    #[error("a change that a browser asks for needs the origin and the token of the status page; load the page again")]
+    Forged,
     #[error("too many purges wait to be repeated; nothing was purged. Leave repeat_after out, and repeat it yourself")]
     TooManyRepeats,
     #[error("an internal error; it may have been purged in part")]
@@ -37,7 +37,7 @@ impl Refused {
             Self::BadParameter { .. } | Self::BadBody(_) | Self::BodyBrokeOff => ProblemType::BadRequest,
             Self::BodyTooLarge => ProblemType::BodyTooLarge,
             Self::UnknownAccount => ProblemType::NotFound,
-            Self::FromABrowser => ProblemType::Forbidden,
+            Self::Forged => ProblemType::Forbidden,
             Self::TooManyRepeats => ProblemType::TooManyRepeats,
             Self::Internal => ProblemType::Internal,
         }

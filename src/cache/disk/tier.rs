@@ -118,6 +118,11 @@ impl DiskTier {
         self.0.log.get().map_or(0, SegmentLog::bytes)
     }
 
+    /// Maximum bytes on disk.
+    pub fn limit(&self) -> u64 {
+        self.0.config.size
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.0.config.path

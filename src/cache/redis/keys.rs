@@ -107,7 +107,7 @@ impl ChunkKeys {
     }
 
     /// The keys of all cells of a series that intervals overlap, ascending.
-    pub(super) fn cells(&self, series: &Series, intervals: &IntervalSet) -> Vec<String> {
+    pub(in crate::cache) fn cells(&self, series: &Series, intervals: &IntervalSet) -> Vec<String> {
         let mut cells = BTreeSet::new();
         for interval in intervals.intervals() {
             let mut at = interval.start;

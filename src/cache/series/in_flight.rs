@@ -130,6 +130,11 @@ impl InFlightFetch {
         })
     }
 
+    /// When the fetch was started.
+    pub(in crate::cache) fn started_at(&self) -> Instant {
+        self.started_at
+    }
+
     /// Whether another replica makes the fetch.
     pub(in crate::cache) fn is_remote(&self) -> bool {
         self.remote_waiter.is_some()

@@ -14,6 +14,9 @@ use crate::window::Timestamp;
 /// How many chunks are inserted between two sweeps.
 const INSERTS_BETWEEN_SWEEPS: u64 = 4096;
 
+/// The selection of a series without a filter and without parameters.
+const PLAIN: [u64; 2] = [0; 2];
+
 /// The state of each series; data with and without `agenticActivities` shares one. Cheap to clone; clones share their
 /// state.
 #[derive(Clone, Debug, Default)]
@@ -100,11 +103,20 @@ impl SeriesMap {
         self.lock().values().cloned().collect()
     }
 
+    /// The account, the stream and the state of each series, and whether it has no filter and no parameters.
+    pub(in crate::cache) fn all_series(&self) -> Vec<(Arc<str>, Arc<str>, bool, SharedSeriesState)> {
+        let all = self.lock();
+        let view = |(key, state): (&SeriesMapKey, &SharedSeriesState)| {
+            (key.account.clone(), key.stream.clone(), key.selection == PLAIN, state.clone())
+        };
+        all.iter().map(view).collect()
+    }
+
     fn key(&self, series: &Series) -> SeriesMapKey {
         // Destructured, so that a new field cannot be forgotten.
         let Series { account, stream, filter, parameters, agentic: _ } = series;
         let selection = if series.is_plain() {
-            [0; 2]
+            PLAIN
         } else {
             self.hashers.each_ref().map(|hasher| hasher.hash_one((filter, parameters)))
         };

@@ -172,6 +172,11 @@ impl EntryIndex {
         self.entries.non_agentic.within(Interval::EVER).chain(self.entries.agentic.within(Interval::EVER))
     }
 
+    /// The entries of both kinds that cover a part of `window`, each with that part.
+    pub(in crate::cache) fn within(&self, window: Interval) -> impl Iterator<Item = (Interval, &CacheEntry)> {
+        self.entries.non_agentic.within(window).chain(self.entries.agentic.within(window))
+    }
+
     pub(in crate::cache) fn is_empty(&self) -> bool {
         self.entries.non_agentic.is_empty() && self.entries.agentic.is_empty()
     }

@@ -1,9 +1,11 @@
-//! `[log]`: the audit log.
+//! `[log]`: how much is logged, and the audit log.
 
 use serde_json::json;
+use tracing::level_filters::LevelFilter;
 
 use super::types::{AuditTarget, LogConfig, STDOUT};
 use crate::config::parse;
+use crate::config::parse::Keyword;
 use crate::config::schema::described::Described;
 use crate::config::table_reader::TableReader;
 use crate::config::value_tree::ConfigNode;
@@ -14,12 +16,24 @@ impl Described for AuditTarget {
     }
 }
 
+impl Keyword for LevelFilter {
+    const KEYWORDS: &'static [(&'static str, Self)] = &[
+        ("off", Self::OFF),
+        ("error", Self::ERROR),
+        ("warn", Self::WARN),
+        ("info", Self::INFO),
+        ("debug", Self::DEBUG),
+        ("trace", Self::TRACE),
+    ];
+}
+
 /// Reads `[log]`.
 pub(in crate::config) fn log(mut table: TableReader<'_>) -> LogConfig {
+    let level = table.value_or("level", LevelFilter::INFO, parse::keyword);
     let audit = table.optional("audit", |node: &ConfigNode| {
         let path = parse::path(node)?;
         Ok(if path.as_os_str() == STDOUT { AuditTarget::Stdout } else { AuditTarget::File(path) })
     });
     table.finish();
-    LogConfig { audit }
+    LogConfig { level, audit }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use http::{HeaderMap, Uri};
+use tracing::level_filters::LevelFilter;
 
 /// The value of `audit` that names the standard output.
 pub(super) const STDOUT: &str = "stdout";
@@ -11,6 +12,8 @@ pub(super) const STDOUT: &str = "stdout";
 /// `[log]`
 #[derive(Clone, Debug)]
 pub struct LogConfig {
+    /// How much is logged, unless the command line says it.
+    pub level: LevelFilter,
     /// Where a line is written for each answer that delivers items; `None` writes none.
     pub audit: Option<AuditTarget>,
 }
@@ -34,7 +37,7 @@ impl fmt::Display for AuditTarget {
 }
 
 /// `[traces]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TracesConfig {
     /// Where spans are exported to; `None` means that there are none.
     pub collector: Option<TraceCollector>,
@@ -49,7 +52,7 @@ pub struct TracesConfig {
 }
 
 /// A collector of spans.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TraceCollector {
     /// Its URL; for OTLP over HTTP with the path.
     pub endpoint: Uri,

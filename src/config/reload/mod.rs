@@ -13,13 +13,14 @@ use super::{AccountConfig, Config, ConfigError, KeyFault, RedisConfig, StreamCon
 use crate::hex;
 
 /// The keys that a reload changes; a table stands for all its keys that are not in [`NEEDS_RESTART`].
-pub const RELOADABLE: [&str; 12] = [
+pub const RELOADABLE: [&str; 13] = [
     "server.hosts",
     "server.tls",
     "server.drain_timeout",
     "admin.token",
+    "admin.tls",
     "admin.hosts",
-    "admin.log",
+    "log.level",
     "upstream.ca_file",
     "upstream.proxy",
     "accounts",
@@ -30,9 +31,10 @@ pub const RELOADABLE: [&str; 12] = [
 
 /// The keys whose values stay until the process starts again: sockets, memory and files are made at the start, and data is
 /// cached by the others.
-pub const NEEDS_RESTART: [&str; 24] = [
+pub const NEEDS_RESTART: [&str; 28] = [
     "server.listen",
     "server.admin_listen",
+    "server.metrics_listen",
     "server.max_connections",
     "server.max_connections_per_peer",
     "server.max_requests",
@@ -44,6 +46,7 @@ pub const NEEDS_RESTART: [&str; 24] = [
     "upstream.base_url",
     "upstream.timeout",
     "upstream.max_concurrency",
+    "upstream.send_traceparent",
     "accounts.window.field",
     "accounts.window.upper_bound",
     "accounts.stream_settings.window.field",
@@ -55,6 +58,8 @@ pub const NEEDS_RESTART: [&str; 24] = [
     "quota.state_file",
     "jobs",
     "cache",
+    "log.audit",
+    "traces",
 ];
 
 /// A configuration that a running gateway can take.
@@ -86,6 +91,7 @@ impl Config {
         keep! { kept, old, config:
             "server.listen" = server.listen;
             "server.admin_listen" = server.admin_listen;
+            "server.metrics_listen" = server.metrics_listen;
             "server.max_connections" = server.limits.max_connections;
             "server.max_connections_per_peer" = server.limits.max_connections_per_peer;
             "server.max_requests" = server.limits.max_requests;
@@ -97,6 +103,7 @@ impl Config {
             "upstream.base_url" = upstream.base_url;
             "upstream.timeout" = upstream.timeout;
             "upstream.max_concurrency" = upstream.max_concurrency;
+            "upstream.send_traceparent" = upstream.send_traceparent;
             "window.field" = window.field;
             "window.upper_bound" = window.upper_bound;
             "window.chunk" = window.chunk;
@@ -105,6 +112,12 @@ impl Config {
             "jobs" = jobs;
             "cache.memory" = cache.memory;
             "cache.disk" = cache.disk;
+            "log.audit" = log.audit;
+            "traces" = traces;
+        }
+        if config.admin.tls.is_some() != old.admin.tls.is_some() {
+            config.admin.tls.clone_from(&old.admin.tls);
+            kept.push("admin.tls");
         }
         if config.server.tls.is_some() != old.server.tls.is_some() {
             config.server.tls.clone_from(&old.server.tls);
@@ -125,7 +138,8 @@ impl Config {
 
     /// The files besides the configuration itself and the secrets that the configuration names.
     pub fn named_files(&self) -> Vec<PathBuf> {
-        let tls = self.server.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
+        let tls = self.server.tls.iter().chain(&self.admin.tls);
+        let tls = tls.flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
         tls.chain([self.upstream.ca_file.as_ref()]).flatten().cloned().collect()
     }
 

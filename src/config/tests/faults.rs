@@ -30,10 +30,6 @@ fn problem_of_the_file_names_its_line_and_key() {
                 .to_owned(),
         ),
         (
-            "[server]\nadmin_listen = \"127.0.0.1:8080\"",
-            "6: server.admin_listen: is the address of `listen`; the admin plane has a listener of its own".to_owned(),
-        ),
-        (
             "[server]\nhosts = [\"gate:8080\"]",
             "6: server.hosts: holds \"gate:8080\", which is no name of a host; write a list of names without ports, \
              such as [\"koregate.internal\"]"

@@ -1,8 +1,9 @@
-//! Tests of the loader: `environment` (variables), `faults` (problems of a file), `secrets`; and of defaults and
+//! Tests of the loader: `environment` (variables), `faults` (problems of a file), `listeners`, `secrets`; and of defaults and
 //! printing here.
 
 mod environment;
 mod faults;
+mod listeners;
 mod secrets;
 mod traces;
 
@@ -72,8 +73,9 @@ fn documented_file_holds_the_defaults() {
         + &format!("[[callers]]\nname = \"bi-etl\"\napi_key_sha256 = \"{}\"\n", "0".repeat(64))
         + "certificate_san = \"spiffe://example.org/bi-etl\"\nmax_concurrent_requests = 50\n"
         + "upstream_calls_per_hour = 300\nupstream_calls_per_day = 2000\nnot_after = \"2027-01-01\"\n"
-        + "[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
+        + "[server]\nmetrics_listen = \"127.0.0.1:9091\"\n[server.tls]\ncert = \"/run/tls/tls.crt\"\nkey = \"/run/tls/tls.key\"\nclient_ca = \"/run/tls/ca.crt\"\n"
         + "[admin]\ntoken = { env = \"SECRET\" }\n"
+        + "tls = { cert = \"/run/tls/tls.crt\", key = \"/run/tls/tls.key\", client_ca = \"/run/tls/ca.crt\" }\n"
         + "[upstream]\nca_file = \"/etc/ssl/private-ca.pem\"\n"
         + "proxy = { url = \"http://proxy:3128\", credentials = { env = \"PROXY\" } }\n"
         + "[log]\naudit = \"/var/log/koregate/audit.jsonl\"\n"
@@ -140,6 +142,7 @@ stream_settings = [
 [server]
 listen = "[::1]:0"
 admin_listen = "0.0.0.0:0"
+metrics_listen = "127.0.0.1:9091"
 hosts = ["Koregate.internal."]
 tls = { cert = "a \"quoted\" path", key = "k.pem" }
 drain_timeout = "1500ms"
@@ -155,7 +158,7 @@ send_memory = "1MiB"
 token = { env = "SECRET" }
 hosts = ["ops.example"]
 metric_streams = 0
-log = "warn"
+tls = { cert = "admin.pem", key = "k.pem", client_ca = "ca.pem" }
 
 [upstream]
 base_url = "http://[::1]:9000/"
@@ -188,6 +191,7 @@ disk = { path = "cache", size = "1GiB" }
 redis = { url = "redis://:hunter2@localhost/3", prefix = "kg:", ttl = "1d", timeout = "1s", encryption_key = { env = "SECRET" } }
 
 [log]
+level = "warn"
 audit = "stdout"
 
 [traces]
@@ -229,6 +233,7 @@ fn rendered_configuration_has_no_secrets_and_reads_back() {
         r#"[server]
 listen = "[::1]:0"
 admin_listen = "0.0.0.0:0"
+metrics_listen = "127.0.0.1:9091"
 hosts = ["koregate.internal"]
 tls = { cert = 'a "quoted" path', key = "k.pem" }
 drain_timeout = "1500ms"
@@ -244,7 +249,7 @@ send_memory = "1MiB"
 token = "[redacted]"
 hosts = ["ops.example"]
 metric_streams = 0
-log = "warn"
+tls = { cert = "admin.pem", key = "k.pem", client_ca = "ca.pem" }
 
 [upstream]
 base_url = "http://[::1]:9000"
@@ -289,6 +294,7 @@ redis = { url = "redis://:[redacted]@localhost/3", prefix = "kg:", ttl = "1d", t
 encryption_key = "[redacted]"
 
 [log]
+level = "warn"
 audit = "stdout"
 
 [traces]

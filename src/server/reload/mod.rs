@@ -9,6 +9,7 @@ mod reloader;
 
 use tokio_rustls::TlsAcceptor;
 
+use super::tls::TlsListener;
 use super::{Gateway, preflight, tls};
 use crate::admin::ReloadRequests;
 use crate::clock::Clock;
@@ -23,6 +24,7 @@ struct Prepared {
     plan: ReloadPlan,
     stack: PreparedReload,
     tls: Option<TlsAcceptor>,
+    admin_tls: Option<TlsAcceptor>,
 }
 
 impl Prepared {
@@ -31,8 +33,10 @@ impl Prepared {
         preflight(&new, clock)?;
         let plan = in_force.plan_reload(new)?;
         let stack = PreparedReload::new(&plan.config, &Environment::from(clock.clone()))?;
-        let tls = plan.config.server.tls.as_ref().map(tls::acceptor).transpose()?;
-        Ok(Self { plan, stack, tls })
+        let Config { server, admin, .. } = &plan.config;
+        let tls = tls::acceptor_of(server.tls.as_ref(), TlsListener::Callers)?;
+        let admin_tls = tls::acceptor_of(admin.tls.as_ref(), TlsListener::Operators)?;
+        Ok(Self { plan, stack, tls, admin_tls })
     }
 }
 
@@ -51,7 +55,7 @@ impl Gateway {
             }
             Err(faults) => Err(faults.into()),
         };
-        let Prepared { plan: ReloadPlan { config, needs_restart }, stack, tls } = match prepared {
+        let Prepared { plan: ReloadPlan { config, needs_restart }, stack, tls, admin_tls } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.admin.note_failed_reload(&format!("{error:#}"));
@@ -59,12 +63,13 @@ impl Gateway {
             }
         };
         self.stack.reload(&config, &stack);
-        if let (Some(live), Some(acceptor)) = (&self.tls, tls) {
-            live.replace(acceptor);
+        for (live, acceptor) in [(&self.tls, tls), (&self.admin_tls, admin_tls)] {
+            if let (Some(live), Some(acceptor)) = (live, acceptor) {
+                live.replace(acceptor);
+            }
         }
-        if let Some(tls) = config.server.tls.clone() {
-            tokio::task::spawn_blocking(move || tls::report_expiry(&tls));
-        }
+        let named = config.clone();
+        tokio::task::spawn_blocking(move || tls::report_expiries(&named));
         self.admin.reload(&config, needs_restart);
         *in_force = config;
         true

@@ -78,7 +78,20 @@ const OTHERS: [(&str, &[&str]); 23] = [
     ),
     (
         "admin",
-        &["stack", "stages", "problem", "live", "replicas", "redis_client", "config", "clock", "telemetry", "units"],
+        &[
+            "stack",
+            "stages",
+            "problem",
+            "live",
+            "replicas",
+            "redis_client",
+            "config",
+            "clock",
+            "telemetry",
+            "blocking",
+            "units",
+            "hex",
+        ],
     ),
     (
         "server",

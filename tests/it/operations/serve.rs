@@ -49,7 +49,7 @@ async fn serve_with_environment_alone_reports_metrics() {
     assert!(metrics.value("koregate_quota_remaining", &[&account, "window=\"60s\""]) <= 60.0);
     assert!(metrics.value("koregate_cache_bytes", &["tier=\"memory\""]) > 0.0);
 
-    assert!(gateway.get_admin("/").await.text().contains("koregate is ready"));
+    assert!(gateway.get_admin("/").await.text().contains("Healthy"));
     let status = gateway.get_admin("/api/v1/status").await.json();
     assert_eq!(status["accounts"][0]["quota"][1]["remaining"], 1797);
     assert_eq!(gateway.get_admin("/nothing").await.status, 404);

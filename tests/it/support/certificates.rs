@@ -82,9 +82,13 @@ impl SignedCertificate {
     /// Settings of a gateway that listens with this certificate, and requires client certificates of `client_ca` if
     /// given.
     pub(crate) fn listener_settings(&self, client_ca: Option<&Path>) -> Settings {
+        Settings::default().section("server", &self.tls_key(client_ca))
+    }
+
+    /// The line of the key `tls`, in the section of any listener.
+    pub(crate) fn tls_key(&self, client_ca: Option<&Path>) -> String {
         let client_ca = client_ca.map(|file| format!(", client_ca = '{}'", file.display())).unwrap_or_default();
-        let (cert, key) = (self.cert.display(), self.key.display());
-        Settings::default().section("server", &format!("tls = {{ cert = '{cert}', key = '{key}'{client_ca} }}"))
+        format!("tls = {{ cert = '{}', key = '{}'{client_ca} }}", self.cert.display(), self.key.display())
     }
 }
 
