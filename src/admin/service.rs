@@ -21,7 +21,7 @@ use super::state::{Admin, Phase};
 use super::views::coverage::CoverageRequest;
 use super::views::status::Status;
 use super::views::{coverage, problems, runs};
-use super::{access, configuration, cordon, page, purge, trust};
+use super::{access, cordon, page, purge, reload, trust};
 use crate::api::CallerUsage;
 use crate::edge::AllowedHosts;
 use crate::problem;
@@ -78,7 +78,7 @@ where
                 return Ok(refuse(error));
             }
             Ok(match request.uri().path() {
-                configuration::PATH => admin.reload_now(requester).await,
+                reload::PATH => admin.reload_now(requester).await,
                 purge::PATH => admin.purge(request, requester).await,
                 trust::PATH => admin.trust(&request),
                 cordon::CORDON_PATH | cordon::UNCORDON_PATH => admin.cordon(request, requester).await,
@@ -90,7 +90,7 @@ where
 
 /// The paths that are served to POST alone.
 const POST_PATHS: [&str; 8] = [
-    configuration::PATH,
+    reload::PATH,
     purge::PATH,
     trust::PATH,
     cordon::CORDON_PATH,

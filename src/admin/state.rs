@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::Access;
-use super::configuration::ConfigurationStatus;
 use super::page::ExampleRequest;
 use super::pending_repeats::PendingRepeats;
 use super::views::calendar::date;
+use super::views::configuration::ConfigurationStatus;
 use super::views::coverage::LastCoverage;
 use super::views::history::History;
 use crate::api::CallerUsage;

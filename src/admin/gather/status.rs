@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use crate::admin::configuration::ConfigurationStatus;
 use crate::admin::state::{Admin, AdminInner, Phase};
+use crate::admin::views::configuration::ConfigurationStatus;
 use crate::admin::views::history::CallTotals;
 use crate::admin::views::status::{
     AccountStatus, CacheStatus, CallsStatus, DiskStatus, QuotaStatus, RedisStatus, RoleStatus, Status, UpstreamFailure,

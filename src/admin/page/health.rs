@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::format::{duration, limit, number, percent, size, time_element};
 use super::table::{Table, TableColumn};
-use crate::admin::configuration::{ConfigurationStatus, FailedReload};
+use crate::admin::views::configuration::{ConfigurationStatus, FailedReload};
 use crate::admin::views::status::{AccountStatus, CacheStatus, RedisStatus, RoleStatus, Status, UpstreamStatus};
 use crate::problem::escape_html;
 use crate::window::Timestamp;

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::admin::configuration::{ConfigurationStatus, FailedReload};
 use crate::admin::session::CsrfToken;
 use crate::admin::views::calendar::{CalendarDay, DayParts};
+use crate::admin::views::configuration::{ConfigurationStatus, FailedReload};
 use crate::admin::views::coverage::{CoverageStatus, StreamStatus};
 use crate::admin::views::history::{CallTotals, Sample};
 use crate::admin::views::problems::{LimitName, ProblemStatus, ProblemsStatus};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::admin::configuration::ConfigurationStatus;
+use super::configuration::ConfigurationStatus;
 use crate::quota::LimitUsage;
 
 /// Content of the status page, except for the lists that have calls of their own.
