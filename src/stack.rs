@@ -34,7 +34,7 @@ pub struct Stack {
     pub service: GatewayService,
     /// The shared state.
     pub handles: Handles,
-    /// What a reload changes in stages beside the shared state.
+    /// The parts of stages that a reload changes, beside the shared state.
     settings: StageSettings,
 }
 

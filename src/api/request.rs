@@ -32,7 +32,7 @@ pub(super) struct ParsedRequest {
     pub(super) representation: Negotiated,
     /// The preferences of the caller that are applied.
     pub(super) preferences: Preferences,
-    /// What of `Cache-Control` is followed.
+    /// The directives of `Cache-Control` that are followed.
     pub(super) cache_control: AppliedCacheControl,
     /// A hash of the member by which the items are ordered, `window.field`.
     pub(super) item_order: u64,

@@ -57,7 +57,7 @@ pub struct ApiLayer {
     keep_jobs_for: Duration,
 }
 
-/// What a reload changes for requests.
+/// Settings of requests that a reload changes.
 #[derive(Debug)]
 struct ApiTerms {
     accounts: Vec<AllowedAccount>,

@@ -1,4 +1,4 @@
-//! What a line of the audit log says. Pure.
+//! Content of a line of the audit log. Pure.
 
 use std::net::SocketAddr;
 

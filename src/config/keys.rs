@@ -22,7 +22,7 @@ pub(super) const ALL_KEYS: [&str; 97] = [
     "drain_timeout",
     "admin",
     "metric_streams",
-    "log",
+    "level",
     "max_connections",
     "max_connections_per_peer",
     "max_requests",

@@ -37,7 +37,7 @@ impl DrainTimeout {
     }
 }
 
-/// What the end of an answer depends on, and what is kept of it beside the log. Cheap to clone; clones share their state.
+/// Shared state that the end of an answer depends on, or changes. Cheap to clone; clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct AnswerEnds {
     /// Whether a drain has timed out.

@@ -1,6 +1,8 @@
 //! Authentication: finds the caller of a request by its API key or its client certificate, and applies the caller's
 //! limits on requests.
 
+mod credential;
+
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +13,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, header};
 use tokio_util::sync::CancellationToken;
 
-use super::credential::CallerCredential;
+use self::credential::CallerCredential;
 use super::hosts::AllowedHosts;
 use super::problem::EdgeError;
 use super::rate_limit::CallerRateLimit;

@@ -4,7 +4,6 @@ mod access;
 mod auth;
 mod body;
 mod cache_status;
-mod credential;
 mod hosts;
 mod logged_head;
 mod observers;

@@ -1,4 +1,4 @@
-//! What is told of each request beside its log line and its metrics: the span of the request, and its line of the audit
+//! Observation of each request beside its log line and its metrics: the span of the request, and its line of the audit
 //! log.
 
 use http::{Method, Request};
@@ -26,7 +26,7 @@ const OTHER_SPAN: &str = "request";
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS];
 
-/// What all requests are told to.
+/// The receivers of observations, for all requests.
 #[derive(Debug, Default)]
 pub(super) struct Observers {
     pub(super) tracer: Tracer,

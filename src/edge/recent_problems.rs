@@ -48,7 +48,7 @@ pub struct RecentProblem {
     pub source: ProblemSource,
     /// Its kind: the outcome of a request, as in the access log.
     pub kind: String,
-    /// What it is, in words.
+    /// The problem in words.
     pub text: String,
 }
 

@@ -64,7 +64,7 @@ pub enum JobState {
     Done {
         /// When, in nanoseconds since 1970.
         at: i64,
-        /// What was fetched.
+        /// The result of the fetch.
         outcome: JobOutcome,
     },
     /// The window could not be fetched.
@@ -76,7 +76,7 @@ pub enum JobState {
     },
 }
 
-/// What a job that is done has fetched.
+/// Counts of what a finished job has fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobOutcome {
     /// Items of the window.
@@ -90,9 +90,9 @@ pub struct JobOutcome {
 pub(super) enum Adoption {
     /// The job is finished, or has an owner that is alive.
     No,
-    /// It runs here from now on.
+    /// The job runs here from now on.
     Adopt,
-    /// It is ended, because it has had too many owners or takes too long.
+    /// The job is ended, because it has had too many owners or takes too long.
     GiveUp,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct StageSettings {
     pub(super) upstream: Client,
 }
 
-/// What a reload needs that can fail.
+/// The parts of a reload that can fail.
 pub struct PreparedReload {
     /// With the certificate authorities and the proxy of the new configuration.
     upstream: Client,

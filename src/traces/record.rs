@@ -67,7 +67,7 @@ impl From<usize> for AttributeValue {
     }
 }
 
-/// What a span has gathered.
+/// The content of a span.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SpanData {
     pub(super) name: &'static str,

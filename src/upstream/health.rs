@@ -29,7 +29,7 @@ pub struct CallResults {
 pub struct CallFailure {
     /// When it ended.
     pub at: Timestamp,
-    /// What failed, in words, without anything of items or secrets.
+    /// The failure in words, without anything of items or secrets.
     pub why: String,
 }
 

@@ -87,7 +87,7 @@ pub(in crate::admin) struct WaitingStatus {
 pub(in crate::admin) enum RoleStatus {
     /// There are no other replicas.
     Alone,
-    /// This replica makes the calls of all.
+    /// The replica that makes the calls of all.
     Leader,
     /// Another replica makes the calls.
     Follower { leader: String },

@@ -113,7 +113,7 @@ fn parse_headers(text: &str) -> Result<HeaderMap, String> {
     text.split(',').map(pair).collect::<Option<HeaderMap>>().ok_or_else(|| EXPECTED.to_owned())
 }
 
-/// What the standard variables say.
+/// The settings in the standard variables.
 #[derive(Default)]
 struct Otel {
     /// The URL, and whether it has its path.

@@ -15,11 +15,11 @@ pub(super) type Reading = BTreeMap<PathBuf, FileState>;
 /// The state of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FileState {
-    /// It has the content with this SHA-256 digest.
+    /// A file with this SHA-256 digest.
     Content(Vec<u8>),
-    /// It cannot be read.
+    /// A file that cannot be read.
     Unreadable,
-    /// It is a pipe or a device, which must not be read again.
+    /// A pipe or a device, which must not be read again.
     Special,
 }
 

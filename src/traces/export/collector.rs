@@ -1,4 +1,4 @@
-//! One call to a collector: OTLP over HTTP/1.1 with protobuf, or over gRPC (HTTP/2). The connection is kept.
+//! A call to a collector: OTLP over HTTP/1.1 with protobuf, or over gRPC (HTTP/2). The connection is kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +144,7 @@ impl Collector {
         Ok(request)
     }
 
-    /// What the request line or the pseudo-headers name.
+    /// The method and the target of a request, for its line or its pseudo-headers.
     fn target(&self) -> Result<Uri, http::Error> {
         match self.protocol {
             TraceProtocol::Http => {

@@ -7,7 +7,7 @@ use crate::hex;
 
 /// How a caller has proved who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum CallerCredential {
+pub(in crate::edge) enum CallerCredential {
     /// An API key, by the first bytes of its SHA-256.
     Key([u8; 4]),
     /// The name in its certificate.
