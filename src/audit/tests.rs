@@ -68,8 +68,13 @@ fn full_queue_loses_lines_without_waiting() {
     // A full disk: nothing can be written, and the line that is being written waits.
     let full = AuditDestination::open(&AuditTarget::File("/dev/full".into())).unwrap();
     let log = AuditLog::start(full, 4).unwrap();
-    (0..20).for_each(|items| log.write(&record(items)));
-    assert!(log.0.as_ref().unwrap().is_losing.load(Ordering::Relaxed));
+    let is_losing = || log.0.as_ref().unwrap().is_losing.load(Ordering::Relaxed);
+    let loses = |items| {
+        log.write(&record(items));
+        is_losing()
+    };
+    // The writer takes a line at any time, so the last one may find room again.
+    assert!((0..20).any(loses));
 }
 
 #[test]

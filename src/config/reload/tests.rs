@@ -112,7 +112,7 @@ fn reloadable_key_is_taken() {
     for (table, line) in [
         ("[server]", "#"),
         ("[server]", "drain_timeout = \"1s\""),
-        ("[admin]", "log = \"debug\""),
+        ("[log]", "level = \"debug\""),
         ("[admin]", "token = { env = \"SECRET\" }"),
         ("[upstream]", "ca_file = \"/ca.pem\""),
         ("[window]", "settle_after = \"1h\"\nfreshness = []\nmax_span = \"1d\""),
