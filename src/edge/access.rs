@@ -3,50 +3,21 @@
 //! ended, or when it is dropped without an answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::auth::AuthenticatedCaller;
 use super::logged_head::LoggedHead;
 use super::observers;
-use super::observers::{AuditedIds, Observers};
-use super::recent_problems::{ProblemSource, RecentProblems};
+use super::observers::{AnswerEnds, AuditedIds, Observers};
+use super::recent_problems::ProblemSource;
 use super::request_id::RequestId;
 use super::revocation::REVOKED;
 use crate::api::{FinalCounts, Progress, Report};
-use crate::clock::Clock;
 use crate::problem::ProblemType;
 use crate::request::WaitMeter;
 use crate::telemetry;
 use crate::telemetry::{RequestCalls, RequestRecord, RequestTimes};
 use crate::traces::Span;
-
-/// Flag for the end of `server.drain_timeout`: answers dropped after it were cut off by the gateway and not by their
-/// clients. Cheap to clone; all clones share the flag.
-#[derive(Clone, Debug, Default)]
-pub struct DrainTimeout(Arc<AtomicBool>);
-
-impl DrainTimeout {
-    /// Sets the flag.
-    pub fn expire(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn has_expired(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Shared state that the end of an answer depends on, or changes. Cheap to clone; clones share their state.
-#[derive(Clone, Debug, Default)]
-pub struct AnswerEnds {
-    /// Whether a drain has timed out.
-    pub drain_timeout: DrainTimeout,
-    /// The last problems.
-    pub problems: RecentProblems,
-    /// The clock of the problems.
-    pub clock: Clock,
-}
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,10 +39,10 @@ use crate::audit::AuditLog;
 use crate::problem::{is_page_path, page};
 use crate::traces::{TraceParent, Tracer};
 
-pub use self::access::{AnswerEnds, DrainTimeout};
 pub use self::auth::{Callers, PeerCertificate, bearer_token};
 pub use self::body::EdgeBody;
 pub use self::hosts::{AllowedHosts, HeadError};
+pub use self::observers::{AnswerEnds, DrainTimeout};
 pub use self::problem::{EdgeError, problem_document};
 pub use self::recent_problems::{ProblemSource, RecentProblem, RecentProblems};
 pub use self::response_future::ResponseFuture;

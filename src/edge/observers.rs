@@ -1,13 +1,17 @@
 //! Observation of each request beside its log line and its metrics: the span of the request, and its line of the audit
 //! log.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::{Method, Request};
 
-use super::access::AnswerEnds;
 use super::auth::AuthenticatedCaller;
+use super::recent_problems::RecentProblems;
 use super::request_id::RequestId;
 use crate::api::Report;
 use crate::audit::{AuditCaller, AuditLog, AuditRecord};
+use crate::clock::Clock;
 use crate::telemetry::RequestRecord;
 use crate::traces::{Span, TraceParent, Tracer};
 
@@ -25,6 +29,33 @@ const OTHER_SPAN: &str = "request";
 /// The methods that a span names.
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS];
+
+/// Flag for the end of `server.drain_timeout`: answers dropped after it were cut off by the gateway and not by their
+/// clients. Cheap to clone; all clones share the flag.
+#[derive(Clone, Debug, Default)]
+pub struct DrainTimeout(Arc<AtomicBool>);
+
+impl DrainTimeout {
+    /// Sets the flag.
+    pub fn expire(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_expired(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Shared state that the end of an answer depends on, or changes. Cheap to clone; clones share their state.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerEnds {
+    /// Whether a drain has timed out.
+    pub drain_timeout: DrainTimeout,
+    /// The last problems.
+    pub problems: RecentProblems,
+    /// The clock of the problems.
+    pub clock: Clock,
+}
 
 /// The receivers of observations, for all requests.
 #[derive(Debug, Default)]

@@ -136,7 +136,7 @@ impl Gateway {
         let stack = Stack::new(config, &clock.clone().into())?;
         let tls = tls::acceptor_of(config.server.tls.as_ref(), TlsListener::Callers)?.map(Live::new);
         let admin_tls = tls::acceptor_of(config.admin.tls.as_ref(), TlsListener::Operators)?.map(Live::new);
-        tls::report_expiries(config);
+        tls::report_expiries(config.server.tls.as_ref(), config.admin.tls.as_ref());
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.handles.request_memory);
         let admin_limits = Limits {

@@ -13,7 +13,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use super::certificate_validity::Validity;
-use crate::config::{Config, FaultyKey, ServerTlsConfig};
+use crate::config::{FaultyKey, ServerTlsConfig};
 use crate::telemetry;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -85,9 +85,9 @@ pub(super) fn acceptor_of(
 }
 
 /// Tells the metrics when the certificates of both listeners end, and the first of the authorities of their clients.
-pub(super) fn report_expiries(config: &Config) {
-    config.server.tls.iter().for_each(|tls| report_expiry(tls, TlsListener::Callers));
-    config.admin.tls.iter().for_each(|tls| report_expiry(tls, TlsListener::Operators));
+pub(super) fn report_expiries(callers: Option<&ServerTlsConfig>, operators: Option<&ServerTlsConfig>) {
+    callers.iter().for_each(|tls| report_expiry(tls, TlsListener::Callers));
+    operators.iter().for_each(|tls| report_expiry(tls, TlsListener::Operators));
 }
 
 /// The same of one listener.

@@ -68,8 +68,8 @@ impl Gateway {
                 live.replace(acceptor);
             }
         }
-        let named = config.clone();
-        tokio::task::spawn_blocking(move || tls::report_expiries(&named));
+        let named = [config.server.tls.clone(), config.admin.tls.clone()];
+        tokio::task::spawn_blocking(move || tls::report_expiries(named[0].as_ref(), named[1].as_ref()));
         self.admin.reload(&config, needs_restart);
         *in_force = config;
         true

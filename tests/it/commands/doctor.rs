@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::SECRET;
 use crate::support::{
     AcceptedScheme, GatewayProcess, Profile, RateLimits, RedisServer, RollingLimit, STREAM, SelectOn, Simulator,
-    SortOrder, environment, profile, run_koregate, text,
+    SortOrder, environment, profile, run_koregate, text, until_async,
 };
 
 /// All that the simulator can play: order, upper bound, timestamp and token scheme.
@@ -115,9 +115,10 @@ async fn doctor_beside_a_gateway_keeps_one_ledger() {
     assert_eq!((&object["credential"], &object["stopped"]), (&"ok".into(), &Value::Null), "{object:#}");
     let calls = simulator.control().counts().total;
     assert_eq!(object["calls"], calls);
-    // The gateway's own ledger has counted them.
-    let remaining = gateway.metrics().await.count("koregate_quota_remaining", &["window=\"60s\""]);
-    assert_eq!(remaining, 60 - calls);
+    // The gateway's own ledger has counted them. As long as the doctor is alive, which leaves a call of each limit to others,
+    // its limit is the lowest and holds for all.
+    let remaining = async || gateway.metrics().await.count("koregate_quota_remaining", &["window=\"60s\""]);
+    until_async("the calls are counted against the whole limit", async || remaining().await == 60 - calls).await;
 }
 
 #[test]
