@@ -86,8 +86,11 @@ pub(super) fn acceptor_of(
 
 /// Tells the metrics when the certificates of both listeners end, and the first of the authorities of their clients.
 pub(super) fn report_expiries(callers: Option<&ServerTlsConfig>, operators: Option<&ServerTlsConfig>) {
-    callers.iter().for_each(|tls| report_expiry(tls, TlsListener::Callers));
-    operators.iter().for_each(|tls| report_expiry(tls, TlsListener::Operators));
+    for (config, listener) in [(callers, TlsListener::Callers), (operators, TlsListener::Operators)] {
+        if let Some(config) = config {
+            report_expiry(config, listener);
+        }
+    }
 }
 
 /// The same of one listener.
