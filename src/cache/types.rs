@@ -26,7 +26,7 @@ pub struct WindowQuery {
     pub requester: Requester,
     /// Whether the answer may be sent before its length is known.
     pub may_stream: bool,
-    /// What the request asks for beside its window.
+    /// The wishes of the request beside its window.
     pub options: QueryOptions,
     /// Counts the time for which the request waits for the quota.
     pub waited: WaitMeter,
@@ -34,7 +34,7 @@ pub struct WindowQuery {
     pub span: Span,
 }
 
-/// What a request asks for beside its window.
+/// The wishes of a request beside its window: how fresh data must be, and how long it may wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueryOptions {
     /// The demand on the age of cached data.

@@ -118,11 +118,10 @@ where
         let arrived_at = Instant::now();
         let id = RequestId::of(request.headers(), || edge.observers.ends.clock.now());
         let trace = edge.observers.begin(&request);
-        let mut own_trace = None;
-        let trace_id = observers::trace_id(TraceParent::of(request.headers()), &mut own_trace, &trace);
-        let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
+        let trace_id = observers::trace_id(TraceParent::of(request.headers()), &trace);
+        let span = tracing::info_span!("request", request_id = id.as_str(), trace_id = trace_id.as_deref());
         let facts = LoggedHead::of(&request, *peer);
-        let audited = edge.observers.audited(&id, trace_id);
+        let audited = edge.observers.audited(&id, trace_id.as_deref());
         let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.observers.clone());
         (record.trace, record.audited) = (trace.clone(), audited);
         let callers = edge.callers.load();

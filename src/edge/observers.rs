@@ -1,6 +1,7 @@
 //! Observation of each request beside its log line and its metrics: the span of the request, and its line of the audit
 //! log.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -120,16 +121,9 @@ impl Observers {
 }
 
 /// The trace id for the log: that of the request, or of the trace that has begun with it.
-pub(super) fn trace_id<'a>(
-    parent: Option<TraceParent<'a>>,
-    own: &'a mut Option<String>,
-    span: &Span,
-) -> Option<&'a str> {
-    if let Some(parent) = parent {
-        return Some(parent.trace);
-    }
-    *own = span.context().map(crate::traces::TraceContext::trace_id);
-    own.as_deref()
+pub(super) fn trace_id<'a>(parent: Option<TraceParent<'a>>, span: &Span) -> Option<Cow<'a, str>> {
+    let own = || span.context().map(|context| context.trace_id().into());
+    parent.map(|parent| parent.trace.into()).or_else(own)
 }
 
 /// Ends the span of a request. Texts of the client are no attributes, except the method if it is known.

@@ -123,7 +123,7 @@ pub struct RemoteFetch {
     pub queue_wait: QueueWait,
     /// The last purge of the account that the requester knew of: data of earlier runs is not wanted.
     pub epoch: u64,
-    /// What the request asks for beside its window.
+    /// The wishes of the request beside its window.
     #[serde(default, skip_serializing_if = "FetchTerms::is_default")]
     pub terms: FetchTerms,
     /// The span of the requester, as `traces::TraceContext` writes it; `None` if its trace is not recorded. A leader that
@@ -132,7 +132,7 @@ pub struct RemoteFetch {
     pub trace: Option<String>,
 }
 
-/// What the request of a remote fetch asks for beside its window. A leader that does not know a member ignores it: then
+/// The wishes of the request of a remote fetch beside its window. A leader that does not know a member ignores it: then
 /// data serves that is fresh by its own policy, and the wait is the configured one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchTerms {

@@ -115,13 +115,14 @@ impl Config {
             "log.audit" = log.audit;
             "traces" = traces;
         }
-        if config.admin.tls.is_some() != old.admin.tls.is_some() {
-            config.admin.tls.clone_from(&old.admin.tls);
-            kept.push("admin.tls");
-        }
-        if config.server.tls.is_some() != old.server.tls.is_some() {
-            config.server.tls.clone_from(&old.server.tls);
-            kept.push("server.tls");
+        for (key, old, new) in [
+            ("admin.tls", &old.admin.tls, &mut config.admin.tls),
+            ("server.tls", &old.server.tls, &mut config.server.tls),
+        ] {
+            if new.is_some() != old.is_some() {
+                new.clone_from(old);
+                kept.push(key);
+            }
         }
         keep_redis(old, &mut config, &mut kept);
         keep_cuts(&old.accounts, &mut config.accounts, &mut kept);

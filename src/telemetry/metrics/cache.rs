@@ -72,13 +72,13 @@ pub fn window_field_trial(account: &str, field: &str, found: Option<bool>) {
 }
 
 /// 1 while the clock of this machine is wrong.
-pub(super) fn wrong_clocks() -> Gauge {
+pub(super) fn clock_gauge() -> Gauge {
     gauge!("koregate_clock_wrong")
 }
 
 /// The clocks of this machine and of the upstream began to differ by more than a minute, or agree again.
 pub fn clock_wrong(is_wrong: bool) {
-    wrong_clocks().set(if is_wrong { 1.0 } else { 0.0 });
+    clock_gauge().set(if is_wrong { 1.0 } else { 0.0 });
     if is_wrong {
         tracing::error!(
             "the clock of this machine differs from the upstream's by more than a minute: nothing is kept as settled \

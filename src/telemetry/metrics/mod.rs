@@ -88,7 +88,7 @@ fn register() {
     request::broken_answers().increment(0);
     quota::state_file_failures().increment(0);
     replicas::failed_exchanges().increment(0);
-    cache::wrong_clocks().set(0.0);
+    cache::clock_gauge().set(0.0);
 }
 
 /// A recorder with the buckets of all histograms.

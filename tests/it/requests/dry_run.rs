@@ -178,14 +178,13 @@ async fn cost_path_answers_like_a_dry_run() {
     actual_calls(&harness, &TestRequest::get(SETTLED_DAY)).await;
     let query = "from=2026-02-22T00:00:00Z&to=2026-02-24T06:00:00.5Z&limit=7&offset=3";
     let (filter, calls) = (r#"{"channels":["chat"]}"#, harness.calls());
-    let query_method = || Method::from_bytes(b"QUERY").unwrap();
     for request in [
         TestRequest::get(query),
         TestRequest::get(query).and("includeAgenticData=true"),
         TestRequest::get(query).and("more=1"),
         TestRequest::get(query).body(filter),
         TestRequest::post(query, filter),
-        TestRequest::post(query, filter).method(query_method()).header("content-type", "application/json"),
+        TestRequest::query(query, filter),
     ] {
         let expected = reported_cost(&harness, &request).await;
         let cost = request.clone().path("/koregate/v1/cost").and("stream=st%2Dtest");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use crate::support::{SETTLED_DAY, Settings, TestHarness, TestRequest};
 
@@ -62,20 +62,17 @@ async fn settled_window_etag_yields_not_modified() {
 #[tokio::test]
 async fn validators_are_compared_for_query_and_not_for_post() {
     let harness = start().await;
-    let query = Method::from_bytes(b"QUERY").unwrap();
-    let filtered =
-        TestRequest::post(SETTLED_DAY, r#"{"channels":["chat"]}"#).header("content-type", "application/json");
-    let first = harness.send(&filtered).await;
-    let known = filtered.header("if-none-match", first.header("etag").unwrap());
-    let post = harness.send(&known).await;
+    let filter = r#"{"channels":["chat"]}"#;
+    let first = harness.send(&TestRequest::post(SETTLED_DAY, filter)).await;
+    let etag = first.header("etag").unwrap();
+    let post = harness.send(&TestRequest::post(SETTLED_DAY, filter).header("if-none-match", etag)).await;
     assert_eq!((post.status, &post.body), (StatusCode::OK, &first.body), "a 304 is for GET, HEAD and QUERY only");
-    let repeated = harness.send(&known.method(query.clone())).await;
+    let repeated = harness.send(&TestRequest::query(SETTLED_DAY, filter).header("if-none-match", etag)).await;
     assert_eq!((repeated.status, repeated.body.len()), (StatusCode::NOT_MODIFIED, 0));
     // QUERY has no default for its content, and no job, whose Location would be taken for the window's.
-    let empty = TestRequest::post(SETTLED_DAY, "").method(query.clone()).header("content-type", "application/json");
+    let empty = TestRequest::query(SETTLED_DAY, "");
     harness.send(&empty).await.assert_problem_names(400, "body");
-    let cold = TestRequest::post("from=2026-02-21&to=2026-02-21", "{}").method(query);
-    let cold = cold.header("content-type", "application/json").header("prefer", "respond-async");
+    let cold = TestRequest::query("from=2026-02-21&to=2026-02-21", "{}").header("prefer", "respond-async");
     let answer = harness.send(&cold).await;
     assert_eq!((answer.status, answer.header("preference-applied")), (StatusCode::OK, None));
 }

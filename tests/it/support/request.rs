@@ -32,6 +32,12 @@ impl TestRequest {
         Self { method: Method::POST, ..Self::get(query) }.body(body)
     }
 
+    /// `QUERY` (RFC 10008) with filters as its content, which is said to be JSON.
+    pub(crate) fn query(query: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        let method = Method::from_bytes(b"QUERY").unwrap();
+        Self::post(query, body).method(method).header("content-type", "application/json")
+    }
+
     /// `GET` of any path, without a query.
     pub(crate) fn path_only(path: impl Into<String>) -> Self {
         Self::get("").path(path)
