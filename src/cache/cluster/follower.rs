@@ -223,8 +223,8 @@ impl Fetcher {
         let result = match self.receive(&task, &mut receiver).await {
             Ok(fetched) => {
                 telemetry::remote_fetch("asked", "landed");
-                self.store_chunks(&task, fetched.interval, &fetched.chunks);
-                Ok(fetched)
+                let FetchedInterval { interval, chunks } = fetched;
+                Ok(FetchedInterval { interval, chunks: self.store_chunks(&task, interval, &chunks).into() })
             }
             // The waiters plan again, and what they miss is fetched by this replica.
             Err(NoData::LocalCalls) => {

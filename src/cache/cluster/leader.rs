@@ -252,7 +252,9 @@ impl Fetcher {
                 chunks.push((Arc::new(deflated), false));
             } else {
                 let is_stored = placement == PlacementCheck::Checked && self.is_storable(series, chunk, placement);
-                chunks.push((chunk.clone(), is_stored));
+                // Of a joined chunk, cells have the parts.
+                let is_in_cell = chunk.interval().end <= self.settings.grid.cell(chunk.interval().start).end;
+                chunks.push((chunk.clone(), is_stored && is_in_cell));
             }
         }
         Ok(chunks)

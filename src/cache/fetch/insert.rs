@@ -8,7 +8,7 @@ use crate::blocking::spawn_work;
 use crate::cache::chunk::{Chunk, Settled};
 use crate::cache::outcome::NotStored;
 use crate::cache::series::SeriesState;
-use crate::cache::store::{CacheEntry, ChunkFacts};
+use crate::cache::store::{CacheEntry, ChunkFacts, JoinedChunk, join_gaps};
 use crate::clock::SKEW;
 use crate::paging::PlacementCheck;
 use crate::request::Series;
@@ -16,21 +16,32 @@ use crate::telemetry;
 use crate::window::{Interval, Timestamp};
 
 impl Fetcher {
-    /// Stores the chunks that a fetch has brought of `interval`.
+    /// Stores the chunks that a fetch has brought of `interval`, ascending. Returns them as they are in memory.
     pub(in crate::cache) fn store_chunks(
         self: &Arc<Self>,
         task: &FetchTask,
         interval: Interval,
         chunks: &[Arc<Chunk>],
-    ) {
+    ) -> Vec<Arc<Chunk>> {
+        let joined = self.join_gaps(&task.series, chunks);
+        let ahead = self.empty_chunk_ahead(task, interval, chunks);
         let mut state = task.state.lock();
-        for chunk in chunks.iter().chain(&self.empty_chunk_ahead(task, interval, chunks)) {
+        for chunk in joined.iter().chain(&ahead.as_ref().map(JoinedChunk::alone)) {
             if let Err(reason) = self.store_chunk(task, &mut state, chunk) {
                 telemetry::not_stored(reason.label());
                 continue;
             }
             self.count_insert();
         }
+        drop(state);
+        joined.into_iter().map(|joined| joined.chunk).collect()
+    }
+
+    /// Joins the empty chunks of a series.
+    pub(super) fn join_gaps(&self, series: &Series, chunks: &[Arc<Chunk>]) -> Vec<JoinedChunk> {
+        let settings = self.settings.of(series);
+        let settled_before = |chunk: &Chunk| settings.freshness_policy.settled_before(chunk.fetched_at());
+        join_gaps(chunks, |chunk| chunk.interval().end <= settled_before(chunk)).collect()
     }
 
     /// An empty chunk ahead of a run that reached up to now: there were no items in the future. So a request a
@@ -47,7 +58,8 @@ impl Fetcher {
     }
 
     /// Stores one chunk. The caller holds the lock of the series.
-    fn store_chunk(&self, task: &FetchTask, state: &mut SeriesState, chunk: &Arc<Chunk>) -> Result<(), NotStored> {
+    fn store_chunk(&self, task: &FetchTask, state: &mut SeriesState, joined: &JoinedChunk) -> Result<(), NotStored> {
+        let JoinedChunk { chunk, parts } = joined;
         let (interval, placement, agentic) = (chunk.interval(), task.fetch.spec.placement, task.fetch.spec.agentic);
         if !self.is_storable(&task.series, chunk, placement) {
             return Err(NotStored::AlwaysAskedAfresh);
@@ -69,7 +81,9 @@ impl Fetcher {
         let id = entry.id;
         // The leader writes the chunks that it fetches to Redis itself.
         if let Some(redis) = self.redis.as_ref().filter(|_| !exact && !task.fetch.is_remote()) {
-            redis.queue_write(&task.series, chunk);
+            for part in parts {
+                redis.queue_write(&task.series, part);
+            }
         }
         if exact {
             state.exact.insert((interval, agentic), entry);

@@ -81,7 +81,9 @@ impl Fetcher {
         if let Some(redis) = self.redis.as_ref().filter(|_| !future.is_empty()) {
             redis.delete(series, &future);
         }
-        let (series, mut found) = (Arc::new(series.clone()), sane.into_iter().map(Arc::new).collect::<Vec<_>>());
+        let sane: Vec<_> = sane.into_iter().map(Arc::new).collect();
+        let mut found: Vec<_> = self.join_gaps(series, &sane).into_iter().map(|joined| joined.chunk).collect();
+        let series = Arc::new(series.clone());
         found.retain(|chunk| {
             let mut state = state.lock();
             // Under the lock: the chunk may have been purged since it was read.

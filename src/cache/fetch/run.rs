@@ -81,15 +81,15 @@ impl Fetcher {
         let result = match fetched.unwrap_or(Err(PagingError::Lost)) {
             Ok(FetchedRun { interval, mut packed, order, halved }) => {
                 packed.sort_unstable_by_key(|chunk| chunk.interval().start);
-                self.store_chunks(&task, interval, &packed);
-                self.check_field_of_chunks(&task, &packed);
+                let chunks = self.store_chunks(&task, interval, &packed);
+                self.check_field_of_chunks(&task, &chunks);
                 let run_length = &mut task.state.lock().run_length;
                 if halved && order == RowOrder::Other {
                     run_length.on_oversized_run(interval.length(), true, interval.length());
                 } else {
                     run_length.on_run(interval.length(), order == RowOrder::Other);
                 }
-                Ok(FetchedInterval { interval, chunks: packed.into() })
+                Ok(FetchedInterval { interval, chunks: chunks.into() })
             }
             Err(PagingError::Oversized) => {
                 // Where rows come in no order, a window of unknown density begins with a small run.

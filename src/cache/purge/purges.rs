@@ -52,8 +52,8 @@ impl std::fmt::Debug for Purges {
 }
 
 impl Purges {
-    /// No purges yet of what `series_map` and `memory` hold. With a `journal`, they outlive the process. With `redis`, the prefix of all keys and the mailbox, they
-    /// follow the purges of other replicas for `accounts`; that needs a runtime.
+    /// No purges yet of what `series_map` and `memory` hold. With a `journal`, they outlive the process. With `redis`, the
+    /// prefix of all keys and the mailbox, they follow the purges of other replicas for `accounts`; that needs a runtime.
     pub(in crate::cache) fn new(
         series_map: SeriesMap,
         memory: Memory,

@@ -136,7 +136,8 @@ impl UsableEntry<'_> {
     /// Number of items in `part` of the entry; `None` if only the chunk can tell, and it was dropped.
     pub(in crate::cache) fn rows(&self, part: Interval) -> Option<usize> {
         let CacheEntry { chunk, rows, weak, .. } = self.entry;
-        if part == *chunk { Some(*rows as usize) } else { Some(weak.upgrade()?.rows_within(part).len()) }
+        let is_known = part == *chunk || *rows == 0;
+        if is_known { Some(*rows as usize) } else { Some(weak.upgrade()?.rows_within(part).len()) }
     }
 
     /// Whether the items may still move to another chunk.

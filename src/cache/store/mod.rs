@@ -8,8 +8,10 @@
 //! | `range_stats` | tree of item counts, by which a page deep in a long window is found |
 //! | `generation` | [`ValidityToken`]: whether an answer that was made earlier is still valid |
 //! | `packer` | [`ChunkPacker`]: cuts the items of a run into chunks |
+//! | `gaps` | [`join_gaps`]: joins the empty chunks of a run |
 
 mod entries;
+mod gaps;
 mod generation;
 mod hot_blocks;
 mod memory;
@@ -17,6 +19,7 @@ mod packer;
 mod range_stats;
 
 pub(in crate::cache) use self::entries::{ByAgentic, CacheEntry, ChunkFacts, EntryIndex, LookupRules, UsableEntry};
+pub(in crate::cache) use self::gaps::{JoinedChunk, join_gaps};
 pub use self::generation::ValidityToken;
 pub use self::memory::{AnswerStore, Memory};
 pub(in crate::cache) use self::memory::{ChunkId, ReadAheadPermit};

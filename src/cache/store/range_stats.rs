@@ -62,7 +62,7 @@ struct Level {
 impl RangeStatsIndex {
     /// Divides `window` into the longest ranges that are known or can be measured, and segments without statistics,
     /// ascending. `measure` gives the statistics of a range of the lowest level, if no part is missing and time alone
-    /// does not change it. No chunk crosses the ends of a `cell`, whose length is always the same.
+    /// does not change it. No chunk that holds items crosses the ends of a `cell`, whose length is always the same.
     pub(in crate::cache) fn segments(
         &mut self,
         window: Interval,

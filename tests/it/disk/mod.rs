@@ -174,18 +174,18 @@ async fn filter_that_names_an_erased_conversation_is_erased_with_it() {
     let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
     let gateway = Killable::start(&harness, &settings(directory.path())).await;
     let [erased, kept] = [10, 120].map(|index: usize| member(&harness.settled_day()[index], "conversationID"));
-    for (conversation, written) in [(&erased, CHUNKS), (&kept, 2 * CHUNKS)] {
-        let filter = json!({ "conversationIds": [conversation] }).to_string();
-        let request = TestRequest::get(SETTLED_DAY).method(Method::POST).body(filter);
-        assert_eq!(gateway.gateway.send(&request).await.status, 200);
-        gateway.until_written(written).await;
-    }
     let on_disk = |conversation: &str| {
         let names = |path: &PathBuf| {
             fs::read(path).unwrap().windows(conversation.len()).any(|part| part == conversation.as_bytes())
         };
         segments(directory.path()).iter().any(names)
     };
+    for conversation in [&erased, &kept] {
+        let filter = json!({ "conversationIds": [conversation] }).to_string();
+        let request = TestRequest::get(SETTLED_DAY).method(Method::POST).body(filter);
+        assert_eq!(gateway.gateway.send(&request).await.status, 200);
+        until_async("a chunk of the filter on disk", async || on_disk(conversation)).await;
+    }
     assert!(on_disk(&erased) && on_disk(&kept));
     let body = json!({ "conversationIds": [erased] }).to_string();
     let request = TestRequest::get("").method(Method::POST).path("/api/v1/purge").body(body);

@@ -17,8 +17,21 @@ struct PurgeRecord {
     to: Duration,
     /// Times since the simulation began.
     begun_at: Duration,
-    /// When it was confirmed, and whether by all gateways.
-    confirmed: Option<(Duration, bool)>,
+    /// When it was answered, and how.
+    answered: Option<(Duration, Answer)>,
+    /// When its gateway forgot it.
+    forgotten_at: Option<Duration>,
+}
+
+/// What the answer to a purge says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// All gateways have confirmed it.
+    ConfirmedByAll,
+    /// It is in Redis.
+    Recorded,
+    /// It is in effect on the gateway alone, which forgets it when it is restarted.
+    HereOnly,
 }
 
 /// All purges of a run. Clones are the same.
@@ -33,17 +46,25 @@ impl PurgeRecords {
     /// Records that a purge begins. Returns its number.
     pub(super) fn begin(&self, gateway: usize, stream: &'static str, from: Duration, to: Duration) -> usize {
         let mut records = self.lock();
-        records.push(PurgeRecord { gateway, stream, from, to, begun_at: now(), confirmed: None });
+        records.push(PurgeRecord { gateway, stream, from, to, begun_at: now(), answered: None, forgotten_at: None });
         records.len() - 1
     }
 
     /// Records how it ended, with so many `others` that could confirm it.
     pub(super) fn end(&self, number: usize, result: &PurgeResult, others: usize) {
-        let by_all = match &result.delivery {
-            Some(Ok(delivery)) => delivery.confirmed >= others,
-            Some(Err(_)) | None => false,
+        let answer = match &result.delivery {
+            Some(Ok(delivery)) if delivery.confirmed >= others => Answer::ConfirmedByAll,
+            Some(Ok(_)) => Answer::Recorded,
+            Some(Err(_)) | None => Answer::HereOnly,
         };
-        self.lock()[number].confirmed = Some((now(), by_all));
+        self.lock()[number].answered = Some((now(), answer));
+    }
+
+    /// Records that a gateway without a disk is restarted at `now`.
+    pub(super) fn forget(&self, gateway: usize, now: Duration) {
+        for purge in self.lock().iter_mut().filter(|purge| purge.gateway == gateway) {
+            purge.forgotten_at.get_or_insert(now);
+        }
     }
 
     /// The earliest time at which what a gateway serves for a row may have been fetched, if the request came
@@ -51,8 +72,15 @@ impl PurgeRecords {
     pub(super) fn oldest_fetch(&self, gateway: usize, stream: &str, row: Duration, asked_at: Duration) -> Duration {
         let records = self.lock();
         let applies = records.iter().filter(|purge| {
-            let is_known =
-                purge.confirmed.is_some_and(|(at, by_all)| at < asked_at && (by_all || purge.gateway == gateway));
+            let is_kept = purge.forgotten_at.is_none_or(|at| asked_at < at);
+            let is_known = purge.answered.is_some_and(|(at, answer)| {
+                let is_in_effect = match answer {
+                    Answer::ConfirmedByAll => true,
+                    Answer::Recorded => purge.gateway == gateway,
+                    Answer::HereOnly => purge.gateway == gateway && is_kept,
+                };
+                at < asked_at && is_in_effect
+            });
             is_known && purge.stream == stream && row >= purge.from && row < purge.to
         });
         applies.map(|purge| purge.begun_at).max().unwrap_or_default()

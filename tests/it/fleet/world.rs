@@ -160,6 +160,9 @@ impl World {
         };
         let path = |name| self.directory.path().join(format!("{name}-{number}"));
         let disk = has_disk(self.seed).then(|| path("cache"));
+        if disk.is_none() {
+            self.purges.forget(number, self.now);
+        }
         let config =
             settings(&path("quota"), disk.as_deref()).load("http://127.0.0.1:80", &upstream_profile(self.order));
         let host = Host::start(self.now);

@@ -108,15 +108,28 @@ async fn redis_cluster_shares_chunks() {
 }
 
 #[tokio::test]
-async fn long_window_is_shared_completely() {
+async fn long_sparse_window_is_shared_completely_and_in_few_chunks() {
     let redis = RedisServer::start();
-    let harness = TestHarness::start(exact_profile(2, 60), &Settings::default().redis(&redis.url())).await;
+    let settings = Settings::default().redis(&redis.url());
+    let harness = TestHarness::start(exact_profile(2, 60), &settings).await;
+    harness.gateway.until_leader().await;
     let months = "from=2025-12-29&to=2026-02-23";
+    let dry_run = TestRequest::get(months).header("prefer", "dry-run");
     harness.get(months).await.page();
     redis.until_chunks(57 * CHUNKS).await;
-    let calls = harness.calls();
-    let other = harness.add_replica(&Settings::default().redis(&redis.url())).await;
-    other.get(months).await.assert_complete(&harness.items(at("2025-12-29"), at("2026-02-24")), "the window");
+    let (calls, expected) = (harness.calls(), harness.items(at("2025-12-29"), at("2026-02-24")));
+    // Most hours hold no item.
+    let few = 1..(57 * CHUNKS as u64 / 3);
+    let from_redis = harness.add_replica(&settings).await;
+    from_redis.get(months).await.assert_complete(&expected, "from Redis");
+    // Redis loses what it has, so that the leader hands over what it has joined.
+    redis.for_each_chunk("redis.call('del', key)");
+    let from_leader = harness.add_replica(&settings).await;
+    from_leader.get(months).await.assert_complete(&expected, "from the leader");
+    for gateway in [&harness.gateway, &from_redis, &from_leader] {
+        let hits = gateway.send(&dry_run).await.json()["hits"].as_u64().unwrap();
+        assert!(few.contains(&hits), "{hits} chunks of {} items", expected.len());
+    }
     assert_eq!(harness.calls(), calls);
 }
 
