@@ -75,6 +75,9 @@ pub(super) fn add_rate_limit_fields(
     caller: Option<RateLimitStatus>,
     upstream: &[UpstreamLimit],
 ) {
+    if caller.is_none() && upstream.is_empty() {
+        return;
+    }
     let (mut policies, mut states) = (String::new(), String::new());
     for policy in caller.map(Policy::from).into_iter().chain(upstream.iter().map(Policy::from)) {
         let Policy { name, quota, window, remaining, more_in } = policy;

@@ -18,8 +18,7 @@ pub(in crate::api) fn next_link(uri: &Uri, page_range: PageRange, items: &ItemSl
         return None;
     }
     let offset = page_range.offset.checked_add(items.count)?;
-    let target = format!("{}?{}", uri.path(), with_offset(uri.query().unwrap_or_default(), offset));
-    link(&target, "next")
+    link(&with_offset(uri.path(), uri.query().unwrap_or_default(), offset), "next")
 }
 
 /// The field of a link to a target, whose characters that no URI has are encoded.
@@ -28,21 +27,33 @@ pub(in crate::api) fn link(target: &str, relation: &str) -> Option<HeaderValue> 
     HeaderValue::try_from(format!("<{target}>; rel=\"{relation}\"")).ok()
 }
 
-/// The query with another `offset`. All other bytes stay as they are.
-fn with_offset(query: &str, offset: u64) -> String {
-    let is_offset = |pair: &str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == "offset");
+/// The target with another `offset`. All other bytes stay as they are.
+fn with_offset(path: &str, query: &str, offset: u64) -> String {
+    let mut target = String::with_capacity(path.len() + query.len() + "?&offset=".len() + 20);
+    target.push_str(path);
+    let mut separator = '?';
+    let mut add = |pair: &str| {
+        target.push(std::mem::replace(&mut separator, '&'));
+        target.push_str(pair);
+    };
     let new = format!("offset={offset}");
     let mut is_replaced = false;
-    let mut pairs: Vec<&str> = Vec::new();
     for pair in query.split('&') {
         let replaces = is_offset(pair);
         is_replaced |= replaces;
-        pairs.push(if replaces { &new } else { pair });
+        add(if replaces { &new } else { pair });
     }
     if !is_replaced {
-        pairs.push(&new);
+        add(&new);
     }
-    pairs.join("&")
+    target
+}
+
+/// Whether a pair of a query is the `offset`. Only what is encoded is decoded, since each page comes here.
+fn is_offset(pair: &str) -> bool {
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+    let is_encoded = name.bytes().any(|byte| matches!(byte, b'%' | b'+'));
+    name == "offset" || (is_encoded && form_urlencoded::parse(name.as_bytes()).any(|(name, _)| name == "offset"))
 }
 
 #[cfg(test)]
@@ -93,7 +104,8 @@ mod tests {
             let print = |pairs: &[(String, String)]| {
                 form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
             };
-            let changed = with_offset(&print(&pairs), offset);
+            let changed = with_offset("/a", &print(&pairs), offset);
+            let changed = changed.strip_prefix("/a?").unwrap();
             let changed: Vec<(String, String)> = form_urlencoded::parse(changed.as_bytes()).into_owned().collect();
             match pairs.iter_mut().find(|(name, _)| name == "offset") {
                 Some((_, value)) => *value = offset.to_string(),

@@ -2,7 +2,9 @@
 //! are on the path of each hit, so metrics are counted with registered handles.
 
 mod stream_labels;
+mod window_parameters;
 
+use std::cell::LazyCell;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
@@ -12,6 +14,7 @@ use hashbrown::{Equivalent, HashMap};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use self::stream_labels::OTHER_STREAMS;
+use self::window_parameters::window_parameters;
 use super::log_sampler::LogSampler;
 
 pub use self::stream_labels::label_streams;
@@ -56,8 +59,8 @@ pub struct RequestFacts<'a> {
     pub account: Option<&'a str>,
     /// The stream that the request names.
     pub stream: Option<&'a str>,
-    /// The parameters `from`, `to`, `offset` and `limit`, as far as they were given.
-    pub window: [Option<&'a str>; 4],
+    /// The query of the request. Only the [parameters of a window](window_parameters) are logged.
+    pub query: &'a str,
 }
 
 /// Times of a request.
@@ -212,7 +215,7 @@ pub fn request(request: &RequestRecord<'_>) {
 /// Writes the line of a request; `suppressed` lines were left out before it. Members without a value are left out.
 fn log(request: &RequestRecord<'_>, suppressed: u64) {
     let RequestRecord { caller, outcome, status, problem, asked, times, .. } = *request;
-    let RequestFacts { method, peer, window: [from, to, offset, limit], .. } = asked;
+    let RequestFacts { method, peer, query, .. } = asked;
     let suppressed = (suppressed > 0).then_some(suppressed);
     let known = |label| Some(label).filter(|label| *label != "-");
     let (account, stream) = (known(request.account).or(asked.account), known(request.stream).or(asked.stream));
@@ -223,6 +226,8 @@ fn log(request: &RequestRecord<'_>, suppressed: u64) {
     let peer = peer.map(tracing::field::display);
     let (wait_milliseconds, milliseconds) = (millis(times.waited), millis(times.last_byte));
     let first_byte_milliseconds = times.first_byte.map(millis);
+    // Fields are evaluated only if the line is written.
+    let window = LazyCell::new(|| window_parameters(query));
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -235,10 +240,10 @@ fn log(request: &RequestRecord<'_>, suppressed: u64) {
                 method,
                 account,
                 stream,
-                from,
-                to,
-                offset,
-                limit,
+                from = window[0].as_deref(),
+                to = window[1].as_deref(),
+                offset = window[2].as_deref(),
+                limit = window[3].as_deref(),
                 items,
                 bytes,
                 calls,
