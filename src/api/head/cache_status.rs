@@ -7,6 +7,9 @@
 //! | `ttl` | seconds until the first part of the window is fetched again. [`SETTLED_TTL`] for settled windows, which have no end |
 //! | `detail` | chunks, hits, and upstream calls charged to the answer |
 
+use std::fmt;
+use std::fmt::Write as _;
+
 use http::HeaderValue;
 
 use crate::cache::{Cost, Outcome, WindowAnswer};
@@ -14,29 +17,28 @@ use crate::window::Timestamp;
 
 /// `ttl` of a settled window, in seconds: a year. It stays fresh for good, and the field has no word for that.
 const SETTLED_TTL: i64 = 365 * 24 * 3600;
+/// Bytes of nearly all values.
+const CAPACITY: usize = 128;
 
 /// `Cache-Status` of a complete answer at `now`.
 pub(in crate::api) fn cache_status(window: &WindowAnswer, now: Timestamp) -> HeaderValue {
     let WindowAnswer { outcome, chunks, hits, calls, .. } = *window;
     let fwd_status = if outcome == Outcome::Hit { "" } else { "; fwd-status=200" };
-    status(outcome, &format!("{fwd_status}{}", ttl_parameter(window, now)), &counts(chunks, hits, calls))
+    status(outcome, fwd_status, ttl(window, now), format_args!("chunks={chunks} hits={hits} calls={calls}"))
 }
 
 /// `Cache-Status` of a streamed answer at `now`.
 pub(in crate::api) fn streamed_cache_status(window: &WindowAnswer, now: Timestamp) -> HeaderValue {
-    status(window.outcome, &ttl_parameter(window, now), "streamed")
+    status(window.outcome, "", ttl(window, now), format_args!("streamed"))
 }
 
 /// `Cache-Status` of HEAD for a window that is not cached as a whole: what GET would do.
 pub(in crate::api) fn expected_status(cost: &Cost) -> HeaderValue {
-    status(cost.outcome, "", &counts(cost.chunks, cost.hits, 0))
+    let Cost { outcome, chunks, hits, .. } = *cost;
+    status(outcome, "", None, format_args!("chunks={chunks} hits={hits} calls=0"))
 }
 
-fn counts(chunks: usize, hits: usize, calls: u32) -> String {
-    format!("chunks={chunks} hits={hits} calls={calls}")
-}
-
-fn status(outcome: Outcome, parameters: &str, detail: &str) -> HeaderValue {
+fn status(outcome: Outcome, fwd_status: &str, ttl: Option<i64>, detail: fmt::Arguments<'_>) -> HeaderValue {
     let handling = match outcome {
         Outcome::Hit => "hit",
         Outcome::Miss => "fwd=miss",
@@ -45,12 +47,16 @@ fn status(outcome: Outcome, parameters: &str, detail: &str) -> HeaderValue {
         Outcome::Collapsed => "fwd=miss; collapsed",
         Outcome::Bypass => "fwd=bypass",
     };
-    let status = format!("koregate; {handling}{parameters}; detail=\"{detail}\"");
+    let mut status = String::with_capacity(CAPACITY);
+    for part in ["koregate; ", handling, fwd_status] {
+        status.push_str(part);
+    }
+    // Writing to a string does not fail.
+    if let Some(ttl) = ttl {
+        let _ = write!(status, "; ttl={ttl}");
+    }
+    let _ = write!(status, "; detail=\"{detail}\"");
     HeaderValue::try_from(status).unwrap_or(HeaderValue::from_static("koregate"))
-}
-
-fn ttl_parameter(window: &WindowAnswer, now: Timestamp) -> String {
-    ttl(window, now).map(|ttl| format!("; ttl={ttl}")).unwrap_or_default()
 }
 
 /// The seconds for which the window stays fresh, rounded down; negative if it is stale. `None` for an empty window that

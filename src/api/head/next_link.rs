@@ -1,7 +1,5 @@
 //! `Link: <…>; rel="next"` (RFC 8288): the next page of a window.
 
-use std::borrow::Cow;
-
 use http::{HeaderValue, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -23,8 +21,13 @@ pub(in crate::api) fn next_link(uri: &Uri, page_range: PageRange, items: &ItemSl
 
 /// The field of a link to a target, whose characters that no URI has are encoded.
 pub(in crate::api) fn link(target: &str, relation: &str) -> Option<HeaderValue> {
-    let target = Cow::from(utf8_percent_encode(target, NOT_IN_A_URI));
-    HeaderValue::try_from(format!("<{target}>; rel=\"{relation}\"")).ok()
+    let mut link = String::with_capacity(target.len() + relation.len() + "<>; rel=\"\"".len());
+    link.push('<');
+    link.extend(utf8_percent_encode(target, NOT_IN_A_URI));
+    for part in [">; rel=\"", relation, "\""] {
+        link.push_str(part);
+    }
+    HeaderValue::try_from(link).ok()
 }
 
 /// The target with another `offset`. All other bytes stay as they are.
