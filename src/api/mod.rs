@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `stage.rs` | [`ApiLayer`]: the stage |
 //! | `request.rs` | path and parameters of a request |
+//! | `request/admitted.rs` | [`AdmittedRequest`]: a request with what the edge knows of it |
 //! | `request/cache_control.rs` | the request header field `Cache-Control` |
 //! | `request_body.rs` | the body of a request, and the memory for all such bodies |
 //! | `prefer.rs` | the header field `Prefer` |
@@ -42,7 +43,7 @@ mod usage;
 pub use self::answer::{Answer, ApiBody};
 pub use self::error::{ApiError, FailedWindow};
 pub use self::report::{FinalCounts, Progress, Report};
-pub use self::request::Caller;
+pub use self::request::{AdmittedRequest, Caller, RequestContext};
 pub use self::request_body::{RequestMemory, RequestMemoryPermit};
 pub use self::response_cache::ResponseCache;
 pub use self::stage::{ApiLayer, ApiStage};

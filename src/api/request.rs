@@ -1,5 +1,6 @@
 //! Parses a request, each request parameter of it, into a window. Behind this file there are no unparsed strings.
 
+mod admitted;
 mod cache_control;
 
 use std::sync::Arc;
@@ -17,11 +18,12 @@ use super::negotiation::{Negotiated, may_be_chunked};
 use super::prefer::Preferences;
 use crate::cache::{PageRange, QueryOptions, WindowQuery};
 use crate::config;
-use crate::config::{CacheControlGrants, NamePatterns, WindowSettings};
-use crate::request::{Filter, FilterError, Priority, Requester, Series, WaitMeter};
-use crate::traces::Span;
+use crate::config::{NamePatterns, WindowSettings};
+use crate::request::{Filter, FilterError, Priority, Requester, Series};
 use crate::units::print_duration;
 use crate::window::{Bound, Interval, RetainedWindow, Retention, Timestamp};
+
+pub use self::admitted::{AdmittedRequest, Caller, RequestContext};
 
 /// A valid request.
 #[derive(Debug)]
@@ -75,26 +77,6 @@ const STREAM_PARAMETER: &str = "stream";
 const WINDOW_METHODS: &[&str] = &["GET", "HEAD", "POST", QUERY];
 /// The method QUERY.
 pub(super) const QUERY: &str = "QUERY";
-
-/// The caller's permissions, an extension of each request beside the
-/// [`RateLimitStatus`](crate::request::RateLimitStatus) of its rate limit. Missing where no callers are configured.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// Label in logs and metrics.
-    pub name: Arc<str>,
-    /// Accounts that the caller may read.
-    pub accounts: NamePatterns,
-    /// Streams that the caller may read.
-    pub streams: NamePatterns,
-    /// Share of the quota under contention; at least 1.
-    pub weight: u32,
-    /// The most urgent class that its requests may claim.
-    pub max_priority: Priority,
-    /// The directives of `Cache-Control` that are followed.
-    pub cache_control: CacheControlGrants,
-    /// The reload that it is known from.
-    pub generation: u64,
-}
 
 /// An account that requests may name.
 #[derive(Clone, Debug)]
@@ -184,11 +166,12 @@ pub(super) fn read(
     head: &Parts,
     target: StreamTarget,
     body: &Bytes,
-    caller: Option<&Caller>,
+    context: &RequestContext,
     accounts: &[AllowedAccount],
     settings: &config::SeriesSettings,
     now: Timestamp,
 ) -> Result<ParsedRequest, ApiError> {
+    let caller = context.caller.as_ref();
     let StreamTarget { stream, is_cost } = target;
     // Permissions are checked before anything else about the request.
     let account = find_account(&head.headers, accounts)?;
@@ -226,8 +209,8 @@ pub(super) fn read(
             requester: requester(head, caller),
             may_stream: may_be_chunked(head.version),
             options: QueryOptions { freshness, only_cached, queue_timeout: None },
-            waited: head.extensions.get::<WaitMeter>().cloned().unwrap_or_default(),
-            span: head.extensions.get::<Span>().cloned().unwrap_or_default(),
+            waited: context.waited.clone(),
+            span: context.span.clone(),
         },
         wants_cost: is_cost || preferences.dry_run,
         representation: Negotiated::negotiate(head.version, &head.headers),

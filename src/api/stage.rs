@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, Ready, ready};
-use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{Either, Full};
@@ -25,7 +24,9 @@ use super::error::{ApiError, FailedWindow};
 use super::head::{describe, next_link, set_age, streamed_cache_status};
 use super::prefer::Preferences;
 use super::report::{Report, WindowReport};
-use super::request::{self, ANONYMOUS_CALLER, AllowedAccount, Caller, ParsedRequest, QUERY, Target};
+use super::request::{
+    self, ANONYMOUS_CALLER, AdmittedRequest, AllowedAccount, Caller, ParsedRequest, QUERY, RequestContext, Target,
+};
 use super::request_body::{self, RequestBody, RequestMemory};
 use super::response_cache::{ResponseCache, ResponseKey, StoredFor};
 use super::streaming_body::StreamedPieces;
@@ -38,7 +39,7 @@ use crate::config;
 use crate::jobs::{JobCommand, JobError, JobRecord, JobState};
 use crate::live::Live;
 use crate::quota::{LimitUsage, QuotaManager};
-use crate::request::{RateLimitStatus, Series, UpstreamLimit, UpstreamLimits};
+use crate::request::{Series, UpstreamLimit, UpstreamLimits};
 use crate::telemetry;
 use crate::telemetry::Tier;
 use crate::window::Timestamp;
@@ -128,7 +129,7 @@ pub struct ApiStage<S> {
     below: S,
 }
 
-impl<S, B> Service<Request<B>> for ApiStage<S>
+impl<S, B> Service<AdmittedRequest<B>> for ApiStage<S>
 where
     S: Service<WindowQuery, Response = WindowAnswer, Error = CacheError>,
     S: Service<CachedQuery, Response = CachedWindow, Error = CacheError>,
@@ -149,17 +150,17 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, AdmittedRequest { request, context }: AdmittedRequest<B>) -> Self::Future {
         let is_head = *request.method() == Method::HEAD;
         let terms = self.api.terms.load();
-        let key = match self.api.find_ready(&request, &terms) {
+        let key = match self.api.find_ready(&request, context.caller.as_ref(), &terms) {
             Ok(answer) if is_head => return future::Either::Left(ready(Ok(answer.without_body()))),
             Ok(answer) => return future::Either::Left(ready(Ok(answer))),
             Err(key) => key,
         };
         let ApiStage { api, below } = self.clone();
         future::Either::Right(Box::pin(async move {
-            let answer = answer(api, &terms, below, request, key).await?;
+            let answer = answer(api, &terms, below, AdmittedRequest { request, context }, key).await?;
             Ok(if is_head { answer.without_body() } else { answer })
         }))
     }
@@ -170,7 +171,7 @@ async fn answer<S, B>(
     api: Arc<ApiLayer>,
     terms: &ApiTerms,
     below: S,
-    request: Request<B>,
+    AdmittedRequest { request, context }: AdmittedRequest<B>,
     key: Option<ResponseKey>,
 ) -> Result<Answer, ApiError>
 where
@@ -183,15 +184,14 @@ where
 {
     let (head, body) = request.into_parts();
     let target = match request::target(&head)? {
-        Target::Usage => return Ok(api.own_usage(&head)),
-        Target::Job(id) => return api.own_job(below, id, &head).await,
+        Target::Usage => return Ok(api.own_usage(&context)),
+        Target::Job(id) => return api.own_job(below, id, &head.method, context.caller.as_ref()).await,
         Target::Stream(target) => target,
     };
     let RequestBody { bytes: body, permit: _held_until_answered } =
         request_body::read(body, &api.request_memory).await?;
-    let caller = head.extensions.get::<Caller>();
     let now = api.clock.now();
-    let mut parsed = request::read(&head, target, &body, caller, &terms.accounts, &api.settings, now)?;
+    let mut parsed = request::read(&head, target, &body, &context, &terms.accounts, &api.settings, now)?;
     drop(body);
     parsed.query.options.queue_timeout = parsed.preferences.apply_wait(terms.max_wait);
     let query = parsed.query.clone();
@@ -231,11 +231,15 @@ where
 impl ApiLayer {
     /// The cached answer to a repeated request without a body, if there is a valid one; otherwise the key under which
     /// to store the next answer, except to HEAD.
-    fn find_ready<B: Body>(&self, request: &Request<B>, terms: &ApiTerms) -> Result<Answer, Option<ResponseKey>> {
+    fn find_ready<B: Body>(
+        &self,
+        request: &Request<B>,
+        caller: Option<&Caller>,
+        terms: &ApiTerms,
+    ) -> Result<Answer, Option<ResponseKey>> {
         if !request.body().is_end_stream() {
             return Err(None);
         }
-        let caller = request.extensions().get::<Caller>();
         let key = self.answers.key(request, caller, terms.generation);
         let Some(key) = key else { return Err(None) };
         let answer = self.answers.find(&key, || self.clock.now());
@@ -327,19 +331,24 @@ impl ApiLayer {
         UpstreamLimits(usage.into_iter().map(limit).collect())
     }
 
-    fn own_usage(&self, head: &Parts) -> Answer {
-        let limit_status = head.extensions.get::<RateLimitStatus>().copied();
-        let usage = self.usage.own(head.extensions.get::<Caller>(), limit_status);
+    fn own_usage(&self, context: &RequestContext) -> Answer {
+        let usage = self.usage.own(context.caller.as_ref(), context.limit_status);
         describe_self(&usage, Report::without_account("usage"))
     }
 
     /// Shows or cancels a job of the caller's.
-    async fn own_job<S>(&self, below: S, id: String, head: &Parts) -> Result<Answer, ApiError>
+    async fn own_job<S>(
+        &self,
+        below: S,
+        id: String,
+        method: &Method,
+        caller: Option<&Caller>,
+    ) -> Result<Answer, ApiError>
     where
         S: Service<JobCommand, Response = JobRecord, Error = JobError>,
     {
-        let caller = head.extensions.get::<Caller>().map_or(ANONYMOUS_CALLER.into(), |caller| caller.name.clone());
-        let is_cancelled = head.method == Method::DELETE;
+        let caller = caller.map_or(ANONYMOUS_CALLER.into(), |caller| caller.name.clone());
+        let is_cancelled = *method == Method::DELETE;
         let command = if is_cancelled { JobCommand::Cancel { id, caller } } else { JobCommand::Show { id, caller } };
         let job = below.oneshot(command).await?;
         let body = JobBody::new(&job, self.keep_jobs_for);

@@ -30,11 +30,10 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
 use self::access::AccessRecord;
-use self::auth::AuthenticatedCaller;
 use self::logged_head::LoggedHead;
 use self::observers::Observers;
 use self::request_id::RequestId;
-use crate::api::{Answer, ApiError};
+use crate::api::{AdmittedRequest, Answer, ApiError, RequestContext};
 use crate::audit::AuditLog;
 use crate::problem::{is_page_path, page};
 use crate::traces::{TraceParent, Tracer};
@@ -102,7 +101,7 @@ impl<S> EdgeStage<S> {
 
 impl<S, B> Service<Request<B>> for EdgeStage<S>
 where
-    S: Service<Request<B>, Response = Answer, Error = ApiError>,
+    S: Service<AdmittedRequest<B>, Response = Answer, Error = ApiError>,
 {
     type Response = Response<EdgeBody>;
     type Error = Infallible;
@@ -113,7 +112,7 @@ where
         self.below.poll_ready(context).map(|_| Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let Self { edge, below, peer } = self;
         let arrived_at = Instant::now();
         let id = RequestId::of(request.headers(), || edge.observers.ends.clock.now());
@@ -137,14 +136,8 @@ where
             }
             Err(error) => (None, Err(error.into())),
         };
-        if let (Some(AuthenticatedCaller { caller, limit_status, .. }), Ok(())) = (&authenticated, &admitted) {
-            request.extensions_mut().insert(caller.clone());
-            request.extensions_mut().insert(*limit_status);
-        }
-        request.extensions_mut().insert(record.waited().clone());
-        if trace.is_some() {
-            request.extensions_mut().insert(trace);
-        }
+        let known = authenticated.as_ref().map(|known| (known.caller.clone(), known.limit_status));
+        let (caller, limit_status) = known.unzip();
         record.authenticated = authenticated;
         if let Err(error) = admitted {
             return ResponseFuture::ready(record, head_only, Err(error));
@@ -152,7 +145,8 @@ where
         let Ok(slot) = edge.request_slots.clone().try_acquire_owned() else {
             return ResponseFuture::ready(record, head_only, Err(EdgeError::Overloaded));
         };
-        let call = AssertUnwindSafe(|| span.in_scope(|| below.call(request)));
+        let context = RequestContext { caller, limit_status, waited: record.waited().clone(), span: trace };
+        let call = AssertUnwindSafe(|| span.in_scope(|| below.call(AdmittedRequest { request, context })));
         match catch_unwind(call) {
             Ok(answer) => ResponseFuture::pending(record, head_only, answer, slot),
             Err(_) => ResponseFuture::ready(record, head_only, Err(EdgeError::Internal)),
@@ -183,9 +177,7 @@ mod tests {
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
-    use crate::api::Caller;
     use crate::config::{self, NamePatterns};
-    use crate::request::RateLimitStatus;
 
     /// A caller with 10 requests a minute.
     fn caller(key: &[u8], weight: u32) -> config::CallerConfig {
@@ -210,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn panic_costs_one_answer() {
-        let below = service_fn(|request: Request<Full<Bytes>>| async move {
+        let below = service_fn(|AdmittedRequest { request, .. }: AdmittedRequest<Full<Bytes>>| async move {
             assert!(request.uri().path() == "/sound", "a defect");
             Err::<Answer, ApiError>(ApiError::NotFound)
         });
@@ -223,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn public_document_is_served_without_a_key() {
-        let below = service_fn(|_: Request<Full<Bytes>>| async { Err::<Answer, ApiError>(ApiError::NotFound) });
+        let below = service_fn(|_: AdmittedRequest<Full<Bytes>>| async { Err::<Answer, ApiError>(ApiError::NotFound) });
         let caller = caller(b"other", 1);
         let edge = layer(&[caller]).layer(below);
         let path = "/koregate/v1/problems/unauthorized";
@@ -249,10 +241,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn caller_and_status_reach_the_api_stage_despite_a_panic() {
-        let below = service_fn(|request: Request<Full<Bytes>>| async move {
+        let below = service_fn(|AdmittedRequest { request, context }: AdmittedRequest<Full<Bytes>>| async move {
             assert!(request.uri().path() == "/sound", "a defect");
-            assert_eq!(request.extensions().get::<Caller>().unwrap().weight, 3);
-            assert_eq!(request.extensions().get::<RateLimitStatus>().unwrap().left, 8);
+            assert_eq!((context.caller.unwrap().weight, context.limit_status.unwrap().left), (3, 8));
             Err::<Answer, ApiError>(ApiError::NotFound)
         });
         let caller = caller(b"key", 3);
@@ -267,7 +258,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn answers_to_a_removed_key_end_broken_off_or_refused() {
-        let below = service_fn(|request: Request<Full<Bytes>>| async move {
+        let below = service_fn(|AdmittedRequest { request, .. }: AdmittedRequest<Full<Bytes>>| async move {
             if request.uri().path() == "/waits" {
                 std::future::pending::<()>().await;
             }

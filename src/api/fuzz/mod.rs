@@ -14,7 +14,7 @@ pub use self::gzip_splice::gzip_splice;
 pub use self::header_fields::header_fields;
 pub use self::request::request;
 use super::error::ApiError;
-use super::request::{AllowedAccount, ParsedRequest, Target, read, target};
+use super::request::{AllowedAccount, ParsedRequest, RequestContext, Target, read, target};
 use crate::config::{NamePatterns, SeriesSettings, WindowConfig};
 use crate::window::{Timestamp, UpperBound};
 
@@ -33,7 +33,7 @@ fn parse(head: &Parts, body: &Bytes) -> Result<Option<ParsedRequest>, ApiError> 
         chunk: Duration::from_hours(1),
         max_span: Duration::from_hours(24 * 366),
     };
-    read(head, target, body, None, &accounts, &SeriesSettings::new(&window, &[]), NOW).map(Some)
+    read(head, target, body, &RequestContext::default(), &accounts, &SeriesSettings::new(&window, &[]), NOW).map(Some)
 }
 
 /// The head of a request; `None` if http does not accept the URI.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Request;
 
 use super::*;
+use crate::config::CacheControlGrants;
 use crate::window::UpperBound;
 
 const PATH: &str = "/agentassist/api/v1/public/st-1/v2/agentassistinteractions";
@@ -41,7 +42,8 @@ fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Pars
     };
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
     let Target::Stream(target) = target(&head)? else { panic!("no window") };
-    read(&head, target, &Bytes::from_static(body.as_bytes()), Some(&caller), &accounts, &settings(), now)
+    let context = RequestContext { caller: Some(caller), ..RequestContext::default() };
+    read(&head, target, &Bytes::from_static(body.as_bytes()), &context, &accounts, &settings(), now)
 }
 
 /// The interval of a window that may be at most three days long, of a stream whose data is kept for two days, and the
