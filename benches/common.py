@@ -245,7 +245,12 @@ class Upstream:
         listen = ["--listen", f"127.0.0.1:{self.port}"]
         self.child = children.start([koregate, "simulate", *listen, *flags], log="simulator")
         await_port(self.port, self.child, "the simulator")
-        greeting = said(self.child)
+        # It listens before it prints, because it counts its items for that.
+        end = time.monotonic() + 60
+        while "steer:" not in (greeting := said(self.child)):
+            if time.monotonic() > end:
+                fail(f"the simulator does not print its credential: {greeting}")
+            time.sleep(0.02)
         known = re.findall(r"^(account id|client id|client secret) +(\S+)$", greeting, re.M)
         self.credential = {name.replace(" ", "_"): value for name, value in known}
 
