@@ -59,7 +59,7 @@ pub struct RequestFacts<'a> {
     pub account: Option<&'a str>,
     /// The stream that the request names.
     pub stream: Option<&'a str>,
-    /// The query of the request. Only the [parameters of a window](window_parameters) are logged.
+    /// The query of the request. Only the parameters of a window are logged, if they are times and numbers.
     pub query: &'a str,
 }
 
