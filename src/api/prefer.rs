@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+pub(super) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// The preference for a dry run: the cost of a window instead of the window.
 const DRY_RUN: &str = "dry-run";
 /// The preference for how errors of the request are handled (RFC 7240, 4.4), and its value for cutting a window.
@@ -59,7 +60,7 @@ impl Preferences {
     /// The preferences in the `Prefer` fields of a request. Values of `dry-run`, and parameters, are ignored; of a
     /// preference that stands twice, the first counts (RFC 7240, 2).
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let fields = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let fields = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
         let (mut dry_run, mut handling, mut wait, mut respond_async) = (false, None, None, Asynchrony::Synchronous);
         for (name, value) in fields.flat_map(list_members) {
             dry_run |= name.eq_ignore_ascii_case(DRY_RUN);
@@ -175,8 +176,7 @@ mod tests {
             ("handling, x=\"handling=lenient\"", None),
             ("lenient", None),
         ] {
-            let headers =
-                HeaderMap::from_iter([(http::header::HeaderName::from_static("prefer"), field.parse().unwrap())]);
+            let headers = HeaderMap::from_iter([(PREFER, field.parse().unwrap())]);
             let mut preferences = Preferences::of(&headers);
             let unapplied = preferences.applied();
             assert_eq!(unapplied.is_some(), preferences.dry_run, "{field}: nothing was cut yet");

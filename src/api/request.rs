@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use percent_encoding::percent_decode_str;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -61,6 +61,9 @@ pub(super) struct StreamTarget {
     pub(super) is_cost: bool,
 }
 
+/// The field that names the account.
+pub(super) const ACCOUNT_ID: HeaderName = HeaderName::from_static("accountid");
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
 /// Name of the only caller where none are configured.
 pub(super) const ANONYMOUS_CALLER: &str = "-";
 /// Longest name of a stream, in bytes; Kore's have about forty.
@@ -171,7 +174,7 @@ pub(super) fn read(
     settings: &config::SeriesSettings,
     now: Timestamp,
 ) -> Result<ParsedRequest, ApiError> {
-    let caller = context.caller.as_ref();
+    let caller = context.caller.as_deref();
     let StreamTarget { stream, is_cost } = target;
     // Permissions are checked before anything else about the request.
     let account = find_account(&head.headers, accounts)?;
@@ -244,7 +247,7 @@ fn requester(head: &Parts, caller: Option<&Caller>) -> Requester {
 /// Priority of a request by the urgency in `Priority` (RFC 9218, 4.1): 7 is for background tasks, 3 is the default.
 fn priority(headers: &HeaderMap) -> Priority {
     let members =
-        headers.get_all("priority").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        headers.get_all(PRIORITY).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     // Of a repeated member, the last counts (RFC 8941, 3.2).
     let urgency = members.filter_map(|member| member.trim().strip_prefix("u=")).next_back();
     match urgency.map(|urgency| urgency.split(';').next().unwrap_or_default().trim_end()) {
@@ -255,7 +258,7 @@ fn priority(headers: &HeaderMap) -> Priority {
 }
 
 fn find_account<'a>(headers: &HeaderMap, accounts: &'a [AllowedAccount]) -> Result<&'a AllowedAccount, ApiError> {
-    match (headers.get("accountid"), accounts) {
+    match (headers.get(ACCOUNT_ID), accounts) {
         (None, [only]) => Ok(only),
         (None, _) => Err(ApiError::NoAccount),
         (Some(id), _) => {

@@ -15,8 +15,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::answer::{Answer, ApiBody};
 use super::head::set_age;
 use super::negotiation::may_be_chunked;
+use super::prefer::PREFER;
 use super::report::Report;
-use super::request::Caller;
+use super::request::{ACCOUNT_ID, Caller};
 use crate::cache::{AccessCounter, AnswerStore, ValidityToken};
 use crate::mapped_bytes;
 use crate::window::Timestamp;
@@ -24,13 +25,8 @@ use crate::window::Timestamp;
 /// Request fields that an answer depends on besides target and caller: those in `Vary` but the key, which is the
 /// caller's, and those already evaluated.
 /// `Priority` matters only for answers that must be fetched.
-static KEY_FIELDS: [HeaderName; 5] = [
-    header::ACCEPT,
-    header::ACCEPT_ENCODING,
-    HeaderName::from_static("accountid"),
-    HeaderName::from_static("prefer"),
-    header::IF_NONE_MATCH,
-];
+static KEY_FIELDS: [HeaderName; 5] =
+    [header::ACCEPT, header::ACCEPT_ENCODING, ACCOUNT_ID, PREFER, header::IF_NONE_MATCH];
 /// The answer's varying field. The stored head has a place for it, so that it need not grow.
 const VARYING_FIELDS: [HeaderName; 2] = [header::AGE, HeaderName::from_static("x-request-id")];
 /// Number of recent requests that are tracked before it is known whether they repeat.

@@ -153,7 +153,7 @@ where
     fn call(&mut self, AdmittedRequest { request, context }: AdmittedRequest<B>) -> Self::Future {
         let is_head = *request.method() == Method::HEAD;
         let terms = self.api.terms.load();
-        let key = match self.api.find_ready(&request, context.caller.as_ref(), &terms) {
+        let key = match self.api.find_ready(&request, context.caller.as_deref(), &terms) {
             Ok(answer) if is_head => return future::Either::Left(ready(Ok(answer.without_body()))),
             Ok(answer) => return future::Either::Left(ready(Ok(answer))),
             Err(key) => key,
@@ -185,7 +185,7 @@ where
     let (head, body) = request.into_parts();
     let target = match request::target(&head)? {
         Target::Usage => return Ok(api.own_usage(&context)),
-        Target::Job(id) => return api.own_job(below, id, &head.method, context.caller.as_ref()).await,
+        Target::Job(id) => return api.own_job(below, id, &head.method, context.caller.as_deref()).await,
         Target::Stream(target) => target,
     };
     let RequestBody { bytes: body, permit: _held_until_answered } =
@@ -303,7 +303,7 @@ impl ApiLayer {
         let mut response = Response::new(Either::Left(WindowBody::streamed(pieces)));
         describe(&mut response, *representation);
         let headers = response.headers_mut();
-        headers.insert("cache-status", streamed_cache_status(window, asked.now));
+        headers.insert(header::CACHE_STATUS, streamed_cache_status(window, asked.now));
         if let Some(fetched_at) = window.oldest_entry {
             set_age(headers, fetched_at, asked.now);
         }
@@ -332,7 +332,7 @@ impl ApiLayer {
     }
 
     fn own_usage(&self, context: &RequestContext) -> Answer {
-        let usage = self.usage.own(context.caller.as_ref(), context.limit_status);
+        let usage = self.usage.own(context.caller.as_deref(), context.limit_status);
         describe_self(&usage, Report::without_account("usage"))
     }
 

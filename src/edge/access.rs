@@ -2,11 +2,12 @@
 //! its caller's usage; `telemetry/metrics/request.rs` writes it. A request is reported when the body of its answer has
 //! ended, or when it is dropped without an answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::arrival::Arrival;
 use super::auth::AuthenticatedCaller;
-use super::logged_head::LoggedHead;
 use super::observers;
 use super::observers::{AnswerEnds, AuditedIds, Observers};
 use super::recent_problems::ProblemSource;
@@ -33,25 +34,26 @@ pub(super) enum Ending<'a> {
 /// The record of a request until it is reported. If dropped earlier, the request is reported as unanswered.
 #[derive(Debug)]
 pub(super) struct AccessRecord {
-    arrived_at: Instant,
+    arrival: Arrival,
     pub(super) id: RequestId,
     /// The fields of the log line.
     pub(super) span: tracing::Span,
     /// The authenticated caller, if any.
     pub(super) authenticated: Option<AuthenticatedCaller>,
-    facts: LoggedHead,
+    /// Counts how long the request waits for the quota.
+    pub(super) waited: WaitMeter,
     /// The span of the request.
     pub(super) trace: Span,
     /// The identifiers for the audit log; `None` if there is none.
     pub(super) audited: Option<Box<AuditedIds>>,
     observers: Arc<Observers>,
-    head: Option<Head>,
+    answer: Option<AnswerHead>,
     is_reported: bool,
 }
 
 /// Facts known when the head of the answer is ready.
 #[derive(Debug)]
-struct Head {
+struct AnswerHead {
     status: u16,
     content: Content,
     ready_after: Duration,
@@ -69,37 +71,26 @@ pub(super) enum Content {
 }
 
 impl AccessRecord {
-    /// A record of a request that has just arrived. Boxed, because it moves through several futures and bodies.
-    pub(super) fn new(
-        arrived_at: Instant,
-        id: RequestId,
-        span: tracing::Span,
-        facts: LoggedHead,
-        observers: Arc<Observers>,
-    ) -> Box<Self> {
+    /// The record of a request. Boxed, because it moves through several futures and bodies.
+    pub(super) fn new(arrival: Arrival, id: RequestId, span: tracing::Span, observers: Arc<Observers>) -> Box<Self> {
         telemetry::request_begun();
         Box::new(Self {
-            arrived_at,
+            arrival,
             id,
             span,
             authenticated: None,
-            facts,
+            waited: WaitMeter::default(),
             trace: Span::NONE,
             audited: None,
             observers,
-            head: None,
+            answer: None,
             is_reported: false,
         })
     }
 
-    /// Counts how long the request waits for the quota.
-    pub(super) fn waited(&self) -> &WaitMeter {
-        &self.facts.waited
-    }
-
     /// Records the head of the answer.
     pub(super) fn set_head(&mut self, status: u16, content: Content) {
-        self.head = Some(Head { status, content, ready_after: self.arrived_at.elapsed() });
+        self.answer = Some(AnswerHead { status, content, ready_after: self.arrival.at.elapsed() });
     }
 
     /// Whether the request was reported.
@@ -113,7 +104,7 @@ impl AccessRecord {
         if std::mem::replace(&mut self.is_reported, true) {
             return;
         }
-        let (report, problem, label) = match self.head.as_ref().map(|head| &head.content) {
+        let (report, problem, label) = match self.answer.as_ref().map(|answer| &answer.content) {
             Some(Content::Answer(report)) => (Some(&**report), None, report.outcome),
             Some(Content::Problem(kind, detail)) => (None, Some(detail.as_str()), kind.label()),
             Some(Content::ProblemPage) => (None, None, telemetry::PROBLEM_PAGE),
@@ -133,37 +124,36 @@ impl AccessRecord {
         let caller = self.authenticated.as_ref().map_or("-", |authenticated| &*authenticated.caller.name);
         let _in_span = self.span.enter();
         let text = abort_reason.or(problem);
-        self.facts.with(|asked| {
-            if let Some(text) = text {
-                let source =
-                    ProblemSource::Request { caller: caller.to_owned(), stream: asked.stream.map(str::to_owned) };
-                let AnswerEnds { problems, clock, .. } = &self.observers.ends;
-                problems.record(clock.now(), source, outcome, text);
-            }
-            let record = RequestRecord {
-                caller,
-                account: report.map_or("-", |report| &report.account),
-                stream: report.map_or("-", |report| &report.stream),
-                is_window: report.is_some_and(Report::is_window),
-                outcome,
-                status: self.head.as_ref().map(|head| head.status),
-                problem: text,
-                items,
-                bytes,
-                calls: RequestCalls { made: calls, saved },
-                asked,
-                times: RequestTimes {
-                    waited: self.facts.waited.total(),
-                    first_byte: self.head.as_ref().map(|head| head.ready_after),
-                    last_byte: self.arrived_at.elapsed(),
-                },
-            };
-            telemetry::request(&record);
-            observers::end_span(&self.trace, &record, report);
-            if let Some(ids) = &self.audited {
-                self.observers.write_audit(&record, report, self.authenticated.as_ref(), ids);
-            }
-        });
+        let asked = self.arrival.facts();
+        if let Some(text) = text {
+            let stream = asked.stream().map(Cow::into_owned);
+            let source = ProblemSource::Request { caller: caller.to_owned(), stream };
+            let AnswerEnds { problems, clock, .. } = &self.observers.ends;
+            problems.record(clock.now(), source, outcome, text);
+        }
+        let record = RequestRecord {
+            caller,
+            account: report.map_or("-", |report| &report.account),
+            stream: report.map_or("-", |report| &report.stream),
+            is_window: report.is_some_and(Report::is_window),
+            outcome,
+            status: self.answer.as_ref().map(|answer| answer.status),
+            problem: text,
+            items,
+            bytes,
+            calls: RequestCalls { made: calls, saved },
+            asked,
+            times: RequestTimes {
+                waited: self.waited.total(),
+                first_byte: self.answer.as_ref().map(|answer| answer.ready_after),
+                last_byte: self.arrival.at.elapsed(),
+            },
+        };
+        telemetry::request(&record);
+        observers::end_span(&self.trace, &record, report);
+        if let Some(ids) = &self.audited {
+            self.observers.write_audit(&record, report, self.authenticated.as_ref(), ids);
+        }
     }
 }
 

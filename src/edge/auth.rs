@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use tokio_util::sync::CancellationToken;
 
 use self::credential::CallerCredential;
@@ -25,6 +25,7 @@ use crate::request::{Priority, RateLimitStatus};
 use crate::telemetry;
 use crate::window::{Bound, Timestamp};
 
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The time before `not_after` from which the log warns.
 const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
 /// How long answers under way may go on whose key is gone: a little less than the 30 s that are promised.
@@ -47,7 +48,7 @@ pub(super) struct CallerTable {
 
 #[derive(Debug)]
 struct Known {
-    caller: Caller,
+    caller: Arc<Caller>,
     /// SHA-256 of each of the caller's keys.
     api_keys: Vec<Credential<[u8; 32]>>,
     /// The name of the certificates that stand for the caller.
@@ -75,7 +76,7 @@ struct Credential<T> {
 /// An authenticated caller, and its limits after this request.
 #[derive(Debug)]
 pub(super) struct AuthenticatedCaller {
-    pub(super) caller: Caller,
+    pub(super) caller: Arc<Caller>,
     pub(super) credential: CallerCredential,
     pub(super) limit_status: RateLimitStatus,
     /// Cancelled when the answer must end, because its credential has been removed.
@@ -223,7 +224,7 @@ impl Known {
             .as_ref()
             .map(|san| known_san.filter(|known| known.value == *san).unwrap_or_else(|| Credential::new(san.clone())));
         Self {
-            caller: Caller {
+            caller: Arc::new(Caller {
                 name: config.name.clone(),
                 accounts: config.accounts.clone(),
                 streams: config.streams.clone(),
@@ -231,7 +232,7 @@ impl Known {
                 cache_control: config.cache_control,
                 max_priority,
                 generation,
-            },
+            }),
             api_keys: config
                 .api_key_sha256
                 .iter()
@@ -332,7 +333,7 @@ pub struct PeerCertificate {
 }
 
 fn api_key(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(key) = headers.get("x-api-key") {
+    if let Some(key) = headers.get(X_API_KEY) {
         return Some(key.as_bytes());
     }
     bearer_token(headers)

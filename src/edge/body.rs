@@ -102,7 +102,6 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Instant;
 
-    use http::HeaderMap;
     use http_body_util::BodyExt as _;
     use tracing::field::{Field, Visit};
     use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt as _};
@@ -112,7 +111,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::edge::AnswerEnds;
     use crate::edge::access::Content as Answered;
-    use crate::edge::logged_head::LoggedHead;
+    use crate::edge::arrival::{Arrival, CommonFields};
     use crate::edge::observers::Observers;
     use crate::edge::request_id::RequestId;
     use crate::problem::ProblemType;
@@ -159,10 +158,10 @@ mod tests {
             if expired {
                 ends.drain_timeout.expire();
             }
-            let id = RequestId::of(&HeaderMap::new(), now);
-            let facts = LoggedHead::of(&http::Request::new(()), None);
+            let id = RequestId::of(None, now);
+            let arrival = Arrival::new(Instant::now(), &http::Request::new(()), &CommonFields::default(), None);
             let observers = Arc::new(Observers { ends, ..Observers::default() });
-            let mut record = AccessRecord::new(Instant::now(), id, tracing::Span::none(), facts, observers);
+            let mut record = AccessRecord::new(arrival, id, tracing::Span::none(), observers);
             record.set_head(404, Answered::Problem(ProblemType::NotFound, "no such path".to_owned()));
             use_body(EdgeBody::new(Either::Right(Full::from(text)), record, head_only));
         });

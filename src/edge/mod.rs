@@ -1,11 +1,11 @@
 //! The edge stage: identifies and admits requests, turns every failure into a response, and reports each request.
 
 mod access;
+mod arrival;
 mod auth;
 mod body;
 mod cache_status;
 mod hosts;
-mod logged_head;
 mod observers;
 mod openapi;
 mod problem;
@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
 use self::access::AccessRecord;
-use self::logged_head::LoggedHead;
+use self::arrival::{Arrival, CommonFields};
 use self::observers::Observers;
 use self::request_id::RequestId;
 use crate::api::{AdmittedRequest, Answer, ApiError, RequestContext};
@@ -114,17 +114,19 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Self { edge, below, peer } = self;
-        let arrived_at = Instant::now();
-        let id = RequestId::of(request.headers(), || edge.observers.ends.clock.now());
-        let trace = edge.observers.begin(&request);
-        let trace_id = observers::trace_id(TraceParent::of(request.headers()), &trace);
-        let span = tracing::info_span!("request", request_id = id.as_str(), trace_id = trace_id.as_deref());
-        let facts = LoggedHead::of(&request, *peer);
-        let audited = edge.observers.audited(&id, trace_id.as_deref());
-        let mut record = AccessRecord::new(arrived_at, id, span.clone(), facts, edge.observers.clone());
-        (record.trace, record.audited) = (trace.clone(), audited);
+        let at = Instant::now();
         let callers = edge.callers.load();
         let checked = callers.hosts().check(&request);
+        let fields = CommonFields::of(request.headers());
+        let arrival = Arrival::new(at, &request, &fields, *peer);
+        let id = RequestId::of(fields.request_id, || edge.observers.ends.clock.now());
+        let trace = edge.observers.begin(&request);
+        let parent = if fields.has_trace { TraceParent::of(request.headers()) } else { None };
+        let trace_id = observers::trace_id(parent, &trace);
+        let span = tracing::info_span!("request", request_id = id.as_str(), trace_id = trace_id.as_deref());
+        let audited = edge.observers.audited(&id, trace_id.as_deref());
+        let mut record = AccessRecord::new(arrival, id, span.clone(), edge.observers.clone());
+        (record.trace, record.audited) = (trace.clone(), audited);
         let head_only = *request.method() == Method::HEAD;
         if checked.is_ok() && is_public(request.uri().path()) {
             return ResponseFuture::ready(record, head_only, public_document(&request));
@@ -145,7 +147,7 @@ where
         let Ok(slot) = edge.request_slots.clone().try_acquire_owned() else {
             return ResponseFuture::ready(record, head_only, Err(EdgeError::Overloaded));
         };
-        let context = RequestContext { caller, limit_status, waited: record.waited().clone(), span: trace };
+        let context = RequestContext { caller, limit_status, waited: record.waited.clone(), span: trace };
         let call = AssertUnwindSafe(|| span.in_scope(|| below.call(AdmittedRequest { request, context })));
         match catch_unwind(call) {
             Ok(answer) => ResponseFuture::pending(record, head_only, answer, slot),

@@ -131,7 +131,7 @@ pub(super) fn end_span(span: &Span, request: &RequestRecord<'_>, report: Option<
     if !span.is_some() {
         return;
     }
-    let method = METHODS.iter().find(|method| method.as_str() == request.asked.method);
+    let method = METHODS.iter().find(|method| method.as_str() == request.asked.method());
     span.set("http.request.method", method.map_or("_OTHER", Method::as_str));
     if let Some(status) = request.status {
         span.set("http.response.status_code", u64::from(status));

@@ -220,7 +220,7 @@ pub(super) fn respond(error: &EdgeError, request_id: &str) -> (Response<Full<Byt
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(failed) = failed_window(error) {
-        headers.insert("cache-status", cache_status::of_error(&failed.error, kind.label()));
+        headers.insert(header::CACHE_STATUS, cache_status::of_error(&failed.error, kind.label()));
     }
     if kind == ProblemType::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"koregate\""));

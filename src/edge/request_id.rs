@@ -5,7 +5,7 @@ use uuid::{Builder, Uuid};
 
 use crate::window::Timestamp;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Placeholder for a missing identifier.
 const MISSING: HeaderValue = HeaderValue::from_static("-");
 /// Longest `X-Request-Id` that is taken over from a caller, in bytes.
@@ -17,8 +17,8 @@ pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The caller's own identifier if it is valid, or a new one.
-    pub(super) fn of(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Self {
-        let own = headers.get(X_REQUEST_ID).filter(|id| is_harmless(id.as_bytes()));
+    pub(super) fn of(own: Option<&HeaderValue>, now: impl FnOnce() -> Timestamp) -> Self {
+        let own = own.filter(|id| is_harmless(id.as_bytes()));
         own.map_or_else(|| Self::new(now()), |id| Self(id.clone()))
     }
 
@@ -53,11 +53,8 @@ mod tests {
     use super::*;
 
     fn accepted(id: &str) -> String {
-        let mut headers = HeaderMap::new();
-        if let Ok(value) = HeaderValue::from_bytes(id.as_bytes()) {
-            headers.insert(X_REQUEST_ID, value);
-        }
-        RequestId::of(&headers, Timestamp::default).as_str().to_owned()
+        let own = HeaderValue::from_bytes(id.as_bytes()).ok();
+        RequestId::of(own.as_ref(), Timestamp::default).as_str().to_owned()
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod sampler;
 mod span;
 mod tracer;
 
-pub use self::context::{TraceContext, TraceParent};
+pub use self::context::{TRACEPARENT, TraceContext, TraceParent};
 pub use self::record::SpanKind;
 pub use self::span::Span;
 pub use self::tracer::Tracer;

@@ -21,7 +21,7 @@ pub struct AdmittedRequest<B> {
 #[derive(Clone, Debug, Default)]
 pub struct RequestContext {
     /// Who sent it; `None` where no callers are configured.
-    pub caller: Option<Caller>,
+    pub caller: Option<Arc<Caller>>,
     /// How the caller's rate limit stands.
     pub limit_status: Option<RateLimitStatus>,
     /// Counts how long it waits for the quota.

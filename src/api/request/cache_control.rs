@@ -92,7 +92,10 @@ impl AppliedCacheControl {
     /// Completes `Cache-Status` (RFC 9211) of an answer: what the request did not accept was not stale, but forwarded
     /// because of the request; and which directives were ignored.
     pub(in crate::api) fn complete_status(&self, headers: &mut HeaderMap) {
-        let Some(status) = headers.get("cache-status").and_then(|status| status.to_str().ok()) else { return };
+        if !self.is_stricter && self.ignored.is_empty() {
+            return;
+        }
+        let Some(status) = headers.get(header::CACHE_STATUS).and_then(|status| status.to_str().ok()) else { return };
         let mut status = status.to_owned();
         if self.is_stricter {
             status = status.replace("fwd=stale", "fwd=request");
@@ -104,7 +107,7 @@ impl AppliedCacheControl {
             status.insert_str(text + end, &format!(" ignored={}", self.ignored.join(",")));
         }
         if let Ok(status) = HeaderValue::try_from(status) {
-            headers.insert("cache-status", status);
+            headers.insert(header::CACHE_STATUS, status);
         }
     }
 }

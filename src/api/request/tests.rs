@@ -42,7 +42,7 @@ fn parse(uri: &str, headers: &[(&str, &str)], body: &'static str) -> Result<Pars
     };
     let now = Bound::parse("2026-11-22T10:00:00").unwrap().start();
     let Target::Stream(target) = target(&head)? else { panic!("no window") };
-    let context = RequestContext { caller: Some(caller), ..RequestContext::default() };
+    let context = RequestContext { caller: Some(caller.into()), ..RequestContext::default() };
     read(&head, target, &Bytes::from_static(body.as_bytes()), &context, &accounts, &settings(), now)
 }
 

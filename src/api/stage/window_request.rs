@@ -47,7 +47,7 @@ impl WindowRequest<'_> {
         let Series { account, stream, .. } = &*query.series;
         let mut response = Response::new(Either::Left(WindowBody::unknown()));
         describe(&mut response, Negotiated { coding: Coding::Identity, ..*representation });
-        response.headers_mut().insert("cache-status", expected_status(cost));
+        response.headers_mut().insert(header::CACHE_STATUS, expected_status(cost));
         let report = Report::without_window(account.clone(), stream.clone(), cost.outcome.label());
         preferred(Answer { response, report: report.into() }, *preferences)
     }
@@ -75,7 +75,7 @@ impl WindowRequest<'_> {
         if let Ok(etag) = HeaderValue::try_from(etag) {
             headers.insert(header::ETAG, etag);
         }
-        headers.insert("cache-status", cache_status);
+        headers.insert(header::CACHE_STATUS, cache_status);
         response
     }
 }

@@ -1,11 +1,12 @@
 //! Counters of requests, and the fields and spelling of a line of the access log, which `edge/access.rs` has made. Both
 //! are on the path of each hit, so metrics are counted with registered handles.
 
+mod facts;
 mod stream_labels;
 mod window_parameters;
 
+use std::borrow::Cow;
 use std::cell::LazyCell;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use self::stream_labels::OTHER_STREAMS;
 use self::window_parameters::window_parameters;
 use super::log_sampler::LogSampler;
 
+pub use self::facts::RequestFacts;
 pub use self::stream_labels::label_streams;
 
 /// A request whose answer has ended, or that ended without an answer.
@@ -46,21 +48,6 @@ pub struct RequestRecord<'a> {
     pub asked: RequestFacts<'a>,
     /// How long it took.
     pub times: RequestTimes,
-}
-
-/// Facts of a request for the log, however it ended. Texts of the client, which metrics must not have as labels.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RequestFacts<'a> {
-    /// The method.
-    pub method: &'a str,
-    /// The address that the connection came from.
-    pub peer: Option<SocketAddr>,
-    /// The account that the request names.
-    pub account: Option<&'a str>,
-    /// The stream that the request names.
-    pub stream: Option<&'a str>,
-    /// The query of the request. Only the parameters of a window are logged, if they are times and numbers.
-    pub query: &'a str,
 }
 
 /// Times of a request.
@@ -215,19 +202,18 @@ pub fn request(request: &RequestRecord<'_>) {
 /// Writes the line of a request; `suppressed` lines were left out before it. Members without a value are left out.
 fn log(request: &RequestRecord<'_>, suppressed: u64) {
     let RequestRecord { caller, outcome, status, problem, asked, times, .. } = *request;
-    let RequestFacts { method, peer, query, .. } = asked;
     let suppressed = (suppressed > 0).then_some(suppressed);
     let known = |label| Some(label).filter(|label| *label != "-");
-    let (account, stream) = (known(request.account).or(asked.account), known(request.stream).or(asked.stream));
     // A problem document has no items, and its calls are unknown.
     let is_answer = status.is_some_and(|status| status < 400) && outcome != PROBLEM_PAGE;
     let (items, calls) = (is_answer.then_some(request.items), is_answer.then_some(request.calls.made));
     let bytes = status.map(|_| request.bytes);
-    let peer = peer.map(tracing::field::display);
+    let peer = asked.peer.map(tracing::field::display);
     let (wait_milliseconds, milliseconds) = (millis(times.waited), millis(times.last_byte));
     let first_byte_milliseconds = times.first_byte.map(millis);
     // Fields are evaluated only if the line is written.
-    let window = LazyCell::new(|| window_parameters(query));
+    let window = LazyCell::new(|| window_parameters(asked.query()));
+    let stream = LazyCell::new(|| known(request.stream).map(Cow::from).or_else(|| asked.stream()));
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -237,9 +223,9 @@ fn log(request: &RequestRecord<'_>, suppressed: u64) {
                 problem,
                 suppressed,
                 peer,
-                method,
-                account,
-                stream,
+                method = asked.method(),
+                account = known(request.account).or_else(|| asked.account()),
+                stream = stream.as_deref(),
                 from = window[0].as_deref(),
                 to = window[1].as_deref(),
                 offset = window[2].as_deref(),
