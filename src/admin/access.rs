@@ -209,7 +209,7 @@ fn session_cookie(headers: &HeaderMap) -> Option<Nonce> {
 
 fn random() -> Nonce {
     let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system's source of randomness works");
+    getrandom::fill(&mut bytes).expect("the system's source of randomness works");
     bytes
 }
 

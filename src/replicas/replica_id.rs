@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::rand;
-
 /// The identity of one process: 16 hexadecimal digits, drawn at random when it starts.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplicaId(Arc<str>);
@@ -19,7 +17,7 @@ impl ReplicaId {
     /// If the system has no randomness; without it, TLS does not start either.
     pub fn random() -> Self {
         let mut bytes = [0; Self::DIGITS / 2];
-        rand::fill(&mut bytes).expect("the system's source of randomness works");
+        getrandom::fill(&mut bytes).expect("the system's source of randomness works");
         Self(format!("{:016x}", u64::from_be_bytes(bytes)).into())
     }
 
