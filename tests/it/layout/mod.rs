@@ -8,10 +8,12 @@
 //! | `circles` | circles of imports between files |
 //! | `checker` | tests of the rules |
 //! | `questions` | the table "Where is it?" of `CONTRIBUTING.md` |
+//! | `planted` | whether the planted bugs apply |
 
 mod checker;
 mod circles;
 mod imports;
 mod paths;
+mod planted;
 mod questions;
 mod sources;
