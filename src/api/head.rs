@@ -21,7 +21,12 @@ pub(super) const VARY: &str = "accept, accept-encoding, accountid, authorization
 
 /// `Age` (RFC 9111, 5.1).
 pub(super) fn set_age(headers: &mut HeaderMap, fetched_at: Timestamp, now: Timestamp) {
-    headers.insert(header::AGE, now.since(fetched_at).as_secs().into());
+    headers.insert(header::AGE, age(fetched_at, now));
+}
+
+/// The value of `Age` for what was fetched at `fetched_at`, in seconds.
+pub(super) fn age(fetched_at: Timestamp, now: Timestamp) -> HeaderValue {
+    now.since(fetched_at).as_secs().into()
 }
 
 /// Sets the content fields. Ranges of bytes are not served: pages are what `offset` and `limit` select.

@@ -13,7 +13,7 @@ use http_body_util::{Either, Full};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::answer::{Answer, ApiBody};
-use super::head::set_age;
+use super::head::age;
 use super::negotiation::may_be_chunked;
 use super::prefer::PREFER;
 use super::report::Report;
@@ -142,7 +142,10 @@ impl ResponseCache {
         let mut response = Response::new(Either::Right(Full::new(ready.body.clone())));
         *response.status_mut() = ready.status;
         *response.headers_mut() = ready.headers.clone();
-        set_age(response.headers_mut(), ready.oldest_entry, now);
+        // Half the cost of an insertion.
+        if let Some(place) = response.headers_mut().get_mut(header::AGE) {
+            *place = age(ready.oldest_entry, now);
+        }
         Some(Answer { response, report: ready.report.clone() })
     }
 

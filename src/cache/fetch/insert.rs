@@ -59,7 +59,7 @@ impl Fetcher {
 
     /// Stores one chunk. The caller holds the lock of the series.
     fn store_chunk(&self, task: &FetchTask, state: &mut SeriesState, joined: &JoinedChunk) -> Result<(), NotStored> {
-        let JoinedChunk { chunk, parts } = joined;
+        let chunk = &joined.chunk;
         let (interval, placement, agentic) = (chunk.interval(), task.fetch.spec.placement, task.fetch.spec.agentic);
         if !self.is_storable(&task.series, chunk, placement) {
             return Err(NotStored::AlwaysAskedAfresh);
@@ -81,7 +81,7 @@ impl Fetcher {
         let id = entry.id;
         // The leader writes the chunks that it fetches to Redis itself.
         if let Some(redis) = self.redis.as_ref().filter(|_| !exact && !task.fetch.is_remote()) {
-            for part in parts {
+            for part in joined.parts() {
                 redis.queue_write(&task.series, part);
             }
         }

@@ -1,5 +1,6 @@
 //! Joins the empty chunks of a run, so that a year of one item a day does not have an entry for each hour.
 
+use std::slice;
 use std::sync::Arc;
 
 use crate::cache::chunk::{Chunk, Settled};
@@ -12,14 +13,19 @@ const MIN_JOINED: usize = 6;
 #[derive(Debug)]
 pub(in crate::cache) struct JoinedChunk {
     pub(in crate::cache) chunk: Arc<Chunk>,
-    /// The chunks that it consists of, ascending: itself, if it is not joined.
-    pub(in crate::cache) parts: Vec<Arc<Chunk>>,
+    /// The chunks that it was joined of, ascending; empty if it is not joined.
+    joined: Vec<Arc<Chunk>>,
 }
 
 impl JoinedChunk {
     /// A chunk that is not joined.
     pub(in crate::cache) fn alone(chunk: &Arc<Chunk>) -> Self {
-        Self { chunk: chunk.clone(), parts: vec![chunk.clone()] }
+        Self { chunk: chunk.clone(), joined: Vec::new() }
+    }
+
+    /// The chunks that it consists of, ascending: itself, if it is not joined.
+    pub(in crate::cache) fn parts(&self) -> &[Arc<Chunk>] {
+        if self.joined.is_empty() { slice::from_ref(&self.chunk) } else { &self.joined }
     }
 
     /// An empty chunk that consists of adjacent ones of one fetch.
@@ -30,7 +36,7 @@ impl JoinedChunk {
         }
         let interval = Interval::new(first.interval().start, last.interval().end);
         let chunk = Chunk::new(interval, first.fetched_at(), Settled::Yes, &[]).with_epoch(first.epoch());
-        Some(Self { chunk: Arc::new(chunk), parts: parts.to_vec() })
+        Some(Self { chunk: Arc::new(chunk), joined: parts.to_vec() })
     }
 }
 
@@ -110,9 +116,10 @@ mod tests {
             });
             let chunks: Vec<_> = (0..).zip(hour_of_run).map(|(hour, (at, epoch, items))| chunk(hour, at, epoch, items)).collect();
             let all: Vec<_> = join_gaps(&chunks, |_| true).collect();
-            let parts: Vec<_> = all.iter().flat_map(|joined| &joined.parts).map(|part| part.interval()).collect();
+            let parts: Vec<_> = all.iter().flat_map(JoinedChunk::parts).map(|part| part.interval()).collect();
             prop_assert_eq!(parts, chunks.iter().map(|chunk| chunk.interval()).collect::<Vec<_>>());
-            for JoinedChunk { chunk, parts } in &all {
+            for joined in &all {
+                let (chunk, parts) = (&joined.chunk, joined.parts());
                 let (first, last) = (&parts[0], &parts[parts.len() - 1]);
                 prop_assert_eq!(chunk.interval(), Interval::new(first.interval().start, last.interval().end));
                 prop_assert_eq!(chunk.len(), parts.iter().map(|part| part.len()).sum::<usize>());

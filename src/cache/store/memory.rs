@@ -1,6 +1,7 @@
 //! How much memory chunks, hot blocks and the response cache take: each is bounded in bytes. The only file that names
 //! moka.
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -99,15 +100,35 @@ impl HotBlockCache {
     }
 }
 
+/// The hash of a key that is a hash itself.
+#[derive(Default)]
+struct SameHash(u64);
+
+impl Hasher for SameHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}
+
 /// The response cache's answers, by a hash of the request. Cheap to clone; clones share their state.
 #[derive(Clone, Debug)]
-pub struct AnswerStore<T: Clone + Send + Sync + 'static>(Cache<u64, (T, u32)>);
+pub struct AnswerStore<T: Clone + Send + Sync + 'static>(Cache<u64, (T, u32), BuildHasherDefault<SameHash>>);
 
 impl<T: Clone + Send + Sync + 'static> AnswerStore<T> {
     /// A store beside a cache of so many bytes.
     pub fn new(cache_bytes: u64) -> Self {
         let answers = Cache::builder().max_capacity(cache_bytes / ANSWERS_DIVISOR).weigher(|_, (_, weight)| *weight);
-        Self(answers.time_to_live(ANSWER_LIFETIME).build())
+        Self(answers.time_to_live(ANSWER_LIFETIME).build_with_hasher(BuildHasherDefault::default()))
     }
 
     /// The answer with this hash.

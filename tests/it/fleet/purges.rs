@@ -73,15 +73,13 @@ impl PurgeRecords {
         let records = self.lock();
         let applies = records.iter().filter(|purge| {
             let is_kept = purge.forgotten_at.is_none_or(|at| asked_at < at);
-            let is_known = purge.answered.is_some_and(|(at, answer)| {
-                let is_in_effect = match answer {
-                    Answer::ConfirmedByAll => true,
-                    Answer::Recorded => purge.gateway == gateway,
-                    Answer::HereOnly => purge.gateway == gateway && is_kept,
-                };
-                at < asked_at && is_in_effect
-            });
-            is_known && purge.stream == stream && row >= purge.from && row < purge.to
+            let is_in_effect = match purge.answered.filter(|(at, _)| *at < asked_at) {
+                None => false,
+                Some((_, Answer::ConfirmedByAll)) => true,
+                Some((_, Answer::Recorded)) => purge.gateway == gateway,
+                Some((_, Answer::HereOnly)) => purge.gateway == gateway && is_kept,
+            };
+            is_in_effect && purge.stream == stream && row >= purge.from && row < purge.to
         });
         applies.map(|purge| purge.begun_at).max().unwrap_or_default()
     }
