@@ -53,7 +53,9 @@ const KNOWN_MESSAGES: [&str; 6] = [
 ///
 /// `None` if the answer is no error: a status of 200 without `errors`.
 pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<UpstreamError> {
-    let Errors { errors, retry_after: asked } = serde_json::from_slice::<Errors>(body).unwrap_or_default();
+    // A byte in a wrong encoding hides no limit that the rest of the body names.
+    let body = String::from_utf8_lossy(body);
+    let Errors { errors, retry_after: asked } = serde_json::from_str::<Errors>(&body).unwrap_or_default();
     if status == StatusCode::OK && errors.is_empty() {
         return None;
     }
@@ -143,13 +145,13 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn classified(status: u16, retry_after: Option<&str>, body: &str) -> Option<UpstreamError> {
+    fn classified(status: u16, retry_after: Option<&str>, body: impl AsRef<[u8]>) -> Option<UpstreamError> {
         let mut headers = HeaderMap::new();
         if let Some(value) = retry_after {
             headers.insert(header::RETRY_AFTER, value.parse().unwrap());
         }
         let now = "2026-11-22T10:00:00Z".parse::<jiff::Timestamp>().unwrap().into();
-        classify(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), now)
+        classify(StatusCode::from_u16(status).unwrap(), &headers, body.as_ref(), now)
     }
 
     #[test]
@@ -222,6 +224,20 @@ mod tests {
             matches!(limited, Some(UpstreamError::RateLimited { limit: SpentLimit::Hour, retry_after: None, .. })),
             "{limited:?}"
         );
+    }
+
+    #[test]
+    fn limit_is_found_in_a_body_that_is_not_utf8() {
+        for body in [
+            &b"{\"errors\":[{\"msg\":\"hourly rate limit\",\"more\":\"\xe9\"}]}"[..],
+            b"{\"errors\":[{\"msg\":\"hourly rate limit \xe9\"}]}",
+        ] {
+            let limited = classified(403, None, body);
+            assert!(
+                matches!(limited, Some(UpstreamError::RateLimited { limit: SpentLimit::Hour, .. })),
+                "{limited:?}"
+            );
+        }
     }
 
     #[test]

@@ -106,10 +106,11 @@ pub fn upstream_error(data: &[u8]) {
         assert!(limit.is_none_or(|limit| remaining <= limit) && reset.is_none_or(|reset| reset <= most));
     }
     let found = error_response::classify(status, &headers, body, now);
-    if has_lists_for_objects(body) {
+    let text = String::from_utf8_lossy(body);
+    if has_lists_for_objects(&text) {
         return;
     }
-    let message = naive_message(body);
+    let message = naive_message(&text);
     let is_spent = message.as_deref().is_some_and(|message| message.to_ascii_lowercase().contains("rate limit"));
     match found {
         None => assert!(status == StatusCode::OK && message.is_none()),
@@ -145,20 +146,17 @@ fn is_shown(char: char) -> bool {
 
 /// Whether a body has a list in place of an object, which serde reads as the object's members in their order. Kore sends
 /// none, and no answer that is a page is read so.
-fn has_lists_for_objects(body: &[u8]) -> bool {
+fn has_lists_for_objects(body: &str) -> bool {
     let is_list = |value: &RawValue| value.get().starts_with('[');
-    let Some(members) = std::str::from_utf8(body).ok().and_then(members) else {
-        return body.trim_ascii_start().starts_with(b"[");
-    };
+    let Some(members) = members(body) else { return body.trim_ascii_start().starts_with('[') };
     let errors = members.iter().filter(|member| member.0 == "errors").map(|member| member.1.get());
     let mut errors = errors.filter_map(|list| serde_json::from_str::<Vec<&RawValue>>(list).ok());
     errors.any(|errors| errors.into_iter().any(is_list))
 }
 
 /// The first message of an error body that has the documented shape.
-fn naive_message(body: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(body).ok()?;
-    let members = members(text)?;
+fn naive_message(body: &str) -> Option<String> {
+    let members = members(body)?;
     let mut lists = members.iter().filter(|member| member.0 == "errors");
     let (list, None) = (lists.next()?.1, lists.next()) else { return None };
     let errors: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
