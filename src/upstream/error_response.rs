@@ -233,10 +233,7 @@ mod tests {
             b"{\"errors\":[{\"msg\":\"hourly rate limit \xe9\"}]}",
         ] {
             let limited = classified(403, None, body);
-            assert!(
-                matches!(limited, Some(UpstreamError::RateLimited { limit: SpentLimit::Hour, .. })),
-                "{limited:?}"
-            );
+            assert!(matches!(limited, Some(UpstreamError::RateLimited { limit: SpentLimit::Hour, .. })), "{limited:?}");
         }
     }
 
