@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn only_known_messages_are_passed_on() {
         let said = |status, message: &str| {
-            classified(status, None, &format!(r#"{{"errors":[{{"msg":"{message}","code":4002}}]}}"#))
+            classified(status, None, format!(r#"{{"errors":[{{"msg":"{message}","code":4002}}]}}"#))
                 .unwrap()
                 .to_string()
         };
