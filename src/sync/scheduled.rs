@@ -59,10 +59,15 @@ mod explore {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use shuttle::scheduler::{PctScheduler, RandomScheduler};
+    use shuttle::{Config, Runner};
+
     /// Schedules of each kind that one test runs, unless `INTERLEAVINGS` says otherwise.
     const DEFAULT_SCHEDULES: usize = 3_000;
     /// Depth of the bugs that are looked for: how many steps must come in a certain order. Most bugs need no more.
     const BUG_DEPTH: usize = 3;
+    /// Bytes of the stack of a task: unoptimised, a request of the whole stage needs more than shuttle's 32 KiB.
+    const STACK_SIZE: usize = 1 << 20;
 
     /// Runs `scenario` with schedules in which each task runs as long as it can but for a few forced switches
     /// (probabilistic concurrency testing; Burckhardt et al., 2010), and with as many random ones. Panics with the
@@ -79,8 +84,10 @@ mod explore {
             scenario();
         });
         let random = scenario.clone();
-        shuttle::check_pct(move || scenario(), schedules, BUG_DEPTH);
-        shuttle::check_random(move || random(), schedules);
+        let mut config = Config::new();
+        config.stack_size = STACK_SIZE;
+        Runner::new(PctScheduler::new(BUG_DEPTH, schedules), config.clone()).run(move || scenario());
+        Runner::new(RandomScheduler::new(schedules), config).run(move || random());
     }
 
     /// Has each panic say in which schedule it is. Unwinding may end in an abort, as destructors take locks.
