@@ -43,7 +43,7 @@ mod usage;
 pub use self::answer::{Answer, ApiBody};
 pub use self::error::{ApiError, FailedWindow};
 pub use self::report::{FinalCounts, Progress, Report};
-pub use self::request::{AdmittedRequest, Caller, RequestContext};
+pub use self::request::{ACCOUNT_ID, AdmittedRequest, Caller, RequestContext};
 pub use self::request_body::{RequestMemory, RequestMemoryPermit};
 pub use self::response_cache::ResponseCache;
 pub use self::stage::{ApiLayer, ApiStage};

@@ -62,7 +62,7 @@ pub(super) struct StreamTarget {
 }
 
 /// The field that names the account.
-pub(super) const ACCOUNT_ID: HeaderName = HeaderName::from_static("accountid");
+pub const ACCOUNT_ID: HeaderName = HeaderName::from_static("accountid");
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 /// Name of the only caller where none are configured.
 pub(super) const ANONYMOUS_CALLER: &str = "-";

@@ -142,7 +142,7 @@ impl ResponseCache {
         let mut response = Response::new(Either::Right(Full::new(ready.body.clone())));
         *response.status_mut() = ready.status;
         *response.headers_mut() = ready.headers.clone();
-        // Half the cost of an insertion.
+        // Replacing the value costs half as much as an insertion.
         if let Some(place) = response.headers_mut().get_mut(header::AGE) {
             *place = age(ready.oldest_entry, now);
         }

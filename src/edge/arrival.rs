@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 
 use super::request_id::X_REQUEST_ID;
+use crate::api::ACCOUNT_ID;
 use crate::telemetry::RequestFacts;
 use crate::traces::TRACEPARENT;
-
-const ACCOUNT_ID: HeaderName = HeaderName::from_static("accountid");
 
 /// The fields that are read of each request. One pass over all costs less than a lookup of each.
 #[derive(Debug, Default)]

@@ -100,7 +100,7 @@ impl HotBlockCache {
     }
 }
 
-/// The hash of a key that is a hash itself.
+/// A hasher for keys of type `u64` that are hashes already.
 #[derive(Default)]
 struct SameHash(u64);
 
@@ -113,6 +113,7 @@ impl Hasher for SameHash {
         self.0 = hash;
     }
 
+    // Not called for a `u64`.
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);

@@ -14,18 +14,18 @@ const MAX_TEXT_LENGTH: usize = 128;
 /// The parts of a request's head that are logged, and where it came from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestFacts<'a> {
-    /// The method.
+    /// The method, of any length.
     pub method: &'a str,
     /// The path, and the query after a `?`.
     pub target: &'a str,
-    /// The account that the request names.
+    /// The account that the request names, of any length.
     pub account: Option<&'a str>,
     /// The address that the connection came from.
     pub peer: Option<SocketAddr>,
 }
 
 impl<'a> RequestFacts<'a> {
-    /// The method.
+    /// The method, cut as the texts below.
     pub fn method(&self) -> &'a str {
         shortened(self.method)
     }
