@@ -115,3 +115,43 @@ fn schema_describes_keys_by_the_comments_of_the_documented_file() {
         assert!(description.contains(part), "{path}: {description}");
     }
 }
+
+/// The keys in the first columns of the tables of keys of a page's section.
+fn documented_keys<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
+    let section =
+        page.split("\n## ").find_map(|section| section.strip_prefix(&format!("{heading}\n"))).unwrap_or_default();
+    let tables = section.split("\n\n").filter_map(|table| table.trim_start().strip_prefix("| key | "));
+    let rows = tables.flat_map(str::lines).filter_map(|row| row.strip_prefix("| `")?.split(" | ").next());
+    rows.flat_map(|cell| cell.split(", ")).map(|key| key.trim_matches('`')).collect()
+}
+
+#[test]
+fn configuration_page_has_exactly_the_keys_of_the_schema() {
+    let schema = Config::schema();
+    let page = include_str!("../../../docs/configuration.md");
+    let traces = include_str!("../../../docs/tracing-and-audit.md");
+    for (table, described) in schema["properties"].as_object().unwrap() {
+        let documented = match table.as_str() {
+            "traces" => documented_keys(traces, "Traces"),
+            _ => documented_keys(page, table),
+        };
+        let table_schema = described.get("items").unwrap_or(described);
+        for key in &documented {
+            assert!(of(table_schema, key).is_object(), "{table}.{key} is documented, but no key");
+        }
+        for key in keys_in(table_schema) {
+            let has_row = documented.iter().any(|row| key == *row || key.starts_with(&format!("{row}.")));
+            assert!(has_row, "{table}.{key} is not documented");
+        }
+    }
+}
+
+/// All keys below `schema` that hold a value or a list, dotted.
+fn keys_in(schema: &Value) -> Vec<String> {
+    let Some(properties) = schema["properties"].as_object() else { return Vec::new() };
+    let nested = properties.iter().flat_map(|(key, schema)| match &keys_in(schema)[..] {
+        [] => vec![key.clone()],
+        inner => inner.iter().map(|inner| format!("{key}.{inner}")).collect(),
+    });
+    nested.collect()
+}
