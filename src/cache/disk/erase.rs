@@ -5,7 +5,6 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 
 use super::record::{RecordMeta, SeriesDigest};
-use super::state::DiskState;
 use super::tier::{DiskTier, Inner};
 use crate::blocking::spawn_work;
 use crate::cache::chunk::ids_codec;
@@ -29,12 +28,7 @@ impl DiskTier {
         purges: Arc<dyn PurgeCheck>,
         series_map: SeriesMap,
     ) -> io::Result<u64> {
-        // Until it is known what is on disk, nothing is served from there. It is erased as soon as it is known.
-        self.until_loaded().await;
-        match self.state() {
-            DiskState::Ready | DiskState::ReadOnly(_) => {}
-            state => return Err(io::Error::other(state.problem().unwrap_or("it is not loaded yet".to_owned()))),
-        }
+        self.until_erasable().await?;
         let inner = self.0.clone();
         let erase = move || {
             let Some(log) = inner.log.get() else { return Ok(0) };
@@ -54,14 +48,29 @@ impl DiskTier {
     /// damaged, are overwritten too. Returns how many there were.
     ///
     /// # Errors
-    /// If the disk fails.
+    /// If the disk fails, or the index is not loaded.
     pub(in crate::cache) async fn erase_if(
         &self,
         is_erased: impl Fn(&Series, &ChunkFacts) -> bool + Send + 'static,
     ) -> io::Result<u64> {
+        self.until_erasable().await?;
         let inner = self.0.clone();
         let erase = move || inner.erase(&HashSet::new(), |_, series, facts| is_erased(series, facts));
         spawn_work(erase).await.unwrap_or_else(|_| Err(io::Error::other("the task was lost")))
+    }
+
+    /// Waits until the index is loaded. Before that no series is known, so that all chunks would be erased; and nothing is
+    /// served from disk.
+    ///
+    /// # Errors
+    /// If the index is not there after a while.
+    async fn until_erasable(&self) -> io::Result<()> {
+        self.until_loaded().await;
+        let state = self.state();
+        if state.is_loaded() {
+            return Ok(());
+        }
+        Err(io::Error::other(state.problem().unwrap_or_else(|| "it is not loaded yet".to_owned())))
     }
 }
 

@@ -142,7 +142,7 @@ impl Loader<'_> {
     }
 
     fn add_series(&self, meta: &[u8], digest: SeriesDigest, slot: Slot) {
-        if self.inner.known_series().contains_key(&digest) {
+        if self.inner.known_series().contains_key(&digest) || !self.inner.has_room_for_series(digest) {
             return;
         }
         let Ok(record) = self.log.read(slot) else { return };

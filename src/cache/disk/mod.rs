@@ -26,6 +26,8 @@ mod load;
 mod read;
 mod record;
 mod state;
+#[cfg(test)]
+mod tests;
 mod tier;
 mod write;
 

@@ -23,6 +23,11 @@ impl DiskState {
         matches!(self, Self::Opening | Self::Loading)
     }
 
+    /// Whether it is known what is on disk.
+    pub(super) fn is_loaded(&self) -> bool {
+        matches!(self, Self::Ready | Self::ReadOnly(_))
+    }
+
     /// The reason why the tier does not work; `None` if it does, or will in a moment.
     pub fn problem(&self) -> Option<String> {
         match self {

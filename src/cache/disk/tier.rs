@@ -22,6 +22,8 @@ use crate::replicas::Cipher;
 use crate::request::Series;
 use crate::segment_log::SegmentLog;
 
+/// Series of which something is on disk. Each takes some kilobytes of memory; a filter makes a series of its own.
+pub(super) const MAX_SERIES: usize = 16_384;
 /// The longest that a request waits for the index to be loaded.
 const LOADING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -133,6 +135,11 @@ impl DiskTier {
         self.0.state.borrow().is_loading()
     }
 
+    /// Whether the index is loaded.
+    pub(in crate::cache) fn is_loaded(&self) -> bool {
+        self.0.state.borrow().is_loaded()
+    }
+
     /// Waits until the index is loaded, or it is known that it will not be soon.
     pub(in crate::cache) async fn until_loaded(&self) {
         let mut state = self.0.state.subscribe();
@@ -151,6 +158,12 @@ impl Inner {
     /// The digest of a series.
     pub(super) fn digest(&self, series: &Series) -> SeriesDigest {
         SeriesDigest::of(&self.keys.series(series))
+    }
+
+    /// Whether the series is known, or one more may be.
+    pub(super) fn has_room_for_series(&self, digest: SeriesDigest) -> bool {
+        let known = self.known_series();
+        known.len() < MAX_SERIES || known.contains_key(&digest)
     }
 
     pub(super) fn known_series(&self) -> MutexGuard<'_, HashMap<SeriesDigest, Arc<Series>>> {

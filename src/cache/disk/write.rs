@@ -30,6 +30,8 @@ const MAX_BATCH: usize = 64;
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 /// How often it is checked whether the files are still there.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest text of a series, with its filter, of which chunks are written.
+const MAX_SERIES_BYTES: usize = 4 << 10;
 /// A segment of which less is still used than this share is written anew before others are evicted.
 const SPARSE_DIVISOR: u64 = 2;
 
@@ -38,6 +40,11 @@ impl DiskTier {
     /// wait.
     pub(in crate::cache) fn queue_write(&self, series: &Arc<Series>, chunk: &Arc<Chunk>, id: ChunkId) {
         let weight = chunk.weight();
+        if matches!(self.state(), DiskState::Unavailable(_) | DiskState::AwaitingPurges) {
+            // Nobody knows for how long, and what waits is held in memory.
+            telemetry::disk_write("failed");
+            return;
+        }
         if self.0.queued_bytes.fetch_add(weight, Ordering::Relaxed) > MAX_QUEUED_BYTES {
             self.0.release_queued(weight);
             telemetry::disk_write("full");
@@ -154,7 +161,8 @@ impl Inner {
         let (Some(text), Some(ids), Some(bytes)) = (text, ids, bytes) else { return Ok(None) };
         let needed = [&text, &ids, &bytes].map(|(meta, payload)| SegmentLog::record_bytes(meta.len(), payload.len()));
         let needed = needed.iter().sum();
-        if needed > log.max_batch_bytes() {
+        let is_keepable = text.1.len() <= MAX_SERIES_BYTES && self.has_room_for_series(digest);
+        if needed > log.max_batch_bytes() || !is_keepable {
             return Ok(None);
         }
         let mut active = self.active();
@@ -186,6 +194,7 @@ impl Inner {
     fn make_room(&self, log: &SegmentLog, context: &DiskContext) -> io::Result<()> {
         let is_on_disk = |entry: &CacheEntry| entry.slot.is_some_and(|slot| log.contains(slot));
         context.series_map.sweep(&context.memory, is_on_disk);
+        self.forget_series(log, context);
         // Not needed as long as there is room for more than one further segment.
         if log.bytes() < self.config.size - self.config.size / 8 {
             return Ok(());
@@ -201,6 +210,21 @@ impl Inner {
             Some(segment) => self.compact(log, context, segment.segment),
             None => Ok(()),
         }
+    }
+
+    /// Forgets the series of which no entry refers to the disk any more, since each takes memory. The active segment has the
+    /// text of its series, and further chunks of them come without it.
+    pub(super) fn forget_series(&self, log: &SegmentLog, context: &DiskContext) {
+        let active = self.active().series.clone();
+        let is_on_disk = |(_, entry): (Interval, &CacheEntry)| entry.slot.is_some_and(|slot| log.contains(slot));
+        let known = self.known_series().clone();
+        let gone = known.into_iter().filter(|(digest, series)| {
+            let state = context.series_map.find(series);
+            !active.contains(digest) && !state.is_some_and(|state| state.lock().entries.all().any(is_on_disk))
+        });
+        let gone: Vec<_> = gone.map(|(digest, _)| digest).collect();
+        let mut known = self.known_series();
+        gone.iter().for_each(|digest| drop(known.remove(digest)));
     }
 
     /// Writes the chunks of a segment anew that entries still refer to, and removes the segment.

@@ -107,7 +107,7 @@ impl RetentionSweeper {
     async fn sweep_disk(&self, now: Timestamp) {
         let Inner { settings, disk, disk_due, .. } = &*self.0;
         let due = *disk_due.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(disk) = disk.as_ref().filter(|disk| !disk.is_loading() && Instant::now() >= due) else { return };
+        let Some(disk) = disk.as_ref().filter(|disk| disk.is_loaded() && Instant::now() >= due) else { return };
         let settings = settings.clone();
         let is_too_old = move |series: &Series, facts: &ChunkFacts| {
             let since = settings.retained_since(&series.account, &series.stream, now);
