@@ -141,18 +141,17 @@ impl Purges {
     /// Remembers the purges of all accounts, and removes purged chunks of one from memory and from disk.
     pub(super) async fn sweep(&self, account: &Arc<str>) -> Swept {
         let memory_chunks = self.sweep_memory(account).await;
-        let disk = match &self.0.journal {
-            Some(journal) => Some(self.sweep_disk(journal).await.map_err(|error| error.to_string())),
-            None => None,
-        };
+        let disk = self.sweep_disk().await.map(|result| result.map_err(|error| error.to_string()));
         Swept { memory_chunks, disk }
     }
 
-    async fn sweep_disk(&self, journal: &PurgeJournal) -> io::Result<u64> {
-        let purges = self.clone();
+    /// Remembers the purges of all accounts, and overwrites what is purged on disk; `None` without a disk tier.
+    pub(super) async fn sweep_disk(&self) -> Option<io::Result<u64>> {
+        let (journal, purges) = (self.0.journal.as_ref()?, self.clone());
         let saved = spawn_work(move || purges.save_journal()).await;
-        saved.unwrap_or_else(|_| Err(io::Error::other("the task was lost")))?;
-        journal.disk().erase_purged(Arc::new(self.clone()), self.0.series_map.clone()).await
+        // On a full disk the journal cannot be written, but chunks can be overwritten.
+        let erased = journal.disk().erase_purged(Arc::new(self.clone()), self.0.series_map.clone()).await;
+        Some(saved.unwrap_or_else(|_| Err(io::Error::other("the task was lost"))).and(erased))
     }
 
     fn save_journal(&self) -> io::Result<()> {
@@ -174,7 +173,7 @@ impl Purges {
         Ok(())
     }
 
-    async fn sweep_memory(&self, account: &Arc<str>) -> usize {
+    pub(super) async fn sweep_memory(&self, account: &Arc<str>) -> usize {
         let (purges, account) = (self.clone(), account.clone());
         let sweep = move || {
             let Some(tombstones) = purges.get(&account) else { return 0 };

@@ -103,9 +103,11 @@ impl SeriesState {
     ) -> Vec<u64> {
         let (mut purged, nothing) = (HashMap::new(), IdFilter::default());
         let mut keep = |entry: &CacheEntry| {
-            // An evicted chunk holds nothing any more.
+            // Which ids an evicted chunk held is not known any more, and an answer that was made of it may be repeated
+            // until its entry is removed. What is on disk is looked through by itself.
+            let evicted = if entry.slot.is_some() { &nothing } else { &IdFilter::Any };
             let chunk = entry.peek(memory);
-            let ids = chunk.as_ref().map_or(&nothing, |chunk| chunk.ids());
+            let ids = chunk.as_ref().map_or(evicted, |chunk| chunk.ids());
             let purge = purged_by(entry.chunk, entry.epoch, ids);
             // A chunk may have several entries, and may have been evicted before.
             if let Some(purge) = purge
@@ -204,6 +206,7 @@ impl SharedSeriesState {
 mod tests {
     use super::*;
     use crate::cache::chunk::Settled;
+    use crate::segment_log::Slot;
 
     fn empty_chunk() -> Arc<Chunk> {
         Arc::new(Chunk::new(Interval::default(), Timestamp::from_nanos(0), Settled::Yes, &[]))
@@ -273,6 +276,29 @@ mod tests {
         assert_eq!(interval_after(&state.entries), 2, "the chunk around it is not too old");
         assert_eq!((state.remove_before(at(12), &memory), kept([&wide, &within, &other, &exact])), (2, [false; 4]));
         assert!(state.entries.is_empty());
+    }
+
+    #[test]
+    fn erasure_invalidates_answers_made_of_evicted_chunks() {
+        let memory = Memory::new(100_000);
+        let insert = |state: &mut SeriesState, slot| {
+            let interval = Interval::new(Timestamp::from_seconds(0), Timestamp::from_seconds(10));
+            let chunk = Arc::new(Chunk::new(interval, interval.end, Settled::Yes, &[]));
+            let mut entry = CacheEntry::insert(&chunk, &memory);
+            entry.slot = slot;
+            assert!(state.insert(false, entry.clone(), &memory));
+            memory.remove(entry.id);
+            state.entries.validity_token()
+        };
+        // An erasure of ids that no chunk at hand is known to hold.
+        let erasure = |_: Interval, _: u64, ids: &IdFilter| matches!(ids, IdFilter::Any).then_some(1);
+        let slot = Slot { segment: 1, offset: 0, len: 1 };
+        for (slot, stays_valid) in [(None, false), (Some(slot), true)] {
+            let mut state = SeriesState::default();
+            let answer = insert(&mut state, slot);
+            assert_eq!(state.apply_purge(erasure, &memory), [0; 0]);
+            assert_eq!(answer.is_valid(), stays_valid, "{slot:?}");
+        }
     }
 
     #[test]
