@@ -36,6 +36,11 @@ impl FreshnessPolicy {
         Self { settle_after, tiers }
     }
 
+    /// The age from which on data is settled.
+    pub fn settle_after(&self) -> Duration {
+        self.settle_after
+    }
+
     /// End of the settled data in an entry that was fetched at `fetched_at`, on a whole second.
     pub fn settled_before(&self, fetched_at: Timestamp) -> Timestamp {
         (fetched_at - self.settle_after).floor_second()

@@ -49,6 +49,11 @@ impl<'a> RequestFreshness<'a> {
         Self { policy, demand }
     }
 
+    /// See [`FreshnessPolicy::settle_after`], which no demand changes.
+    pub fn settle_after(self) -> Duration {
+        self.policy.settle_after()
+    }
+
     /// See [`FreshnessPolicy::settled_before`], which no demand changes.
     pub fn settled_before(self, fetched_at: Timestamp) -> Timestamp {
         self.policy.settled_before(fetched_at)

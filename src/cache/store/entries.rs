@@ -295,7 +295,9 @@ impl EntryIndex {
     pub(in crate::cache) fn segments(&mut self, window: Interval, rules: LookupRules<'_>) -> Vec<RangeSegment> {
         let Self { entries, stats, .. } = self;
         let measure = &mut |interval| range_stats(entries, interval, rules);
-        stats.get_mut(rules.agentic).segments(window, rules.cell, measure)
+        let stats = stats.get_mut(rules.agentic);
+        stats.measure_with(rules.freshness.settle_after());
+        stats.segments(window, rules.cell, measure)
     }
 
     /// Divides a segment of this level of the tree further.

@@ -50,6 +50,8 @@ pub(in crate::cache) struct RangeSegment {
 pub(in crate::cache) struct RangeStatsIndex {
     /// The lowest level first; empty before the first lookup.
     levels: Vec<Level>,
+    /// The age from which on data was taken for settled when the ranges were measured.
+    settle_after: Duration,
 }
 
 #[derive(Debug)]
@@ -164,6 +166,14 @@ impl RangeStatsIndex {
             while let Some((&start, _)) = known.range(first..interval.end.max(first)).next() {
                 known.remove(&start);
             }
+        }
+    }
+
+    /// Removes all ranges if they were measured with another `settle_after`: by the new one, some of their entries may be
+    /// stale.
+    pub(in crate::cache) fn measure_with(&mut self, settle_after: Duration) {
+        if std::mem::replace(&mut self.settle_after, settle_after) != settle_after {
+            self.clear();
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     DAY, HOUR, ItemFilter, QueryBound, STREAM, Settings, TestHarness, UpperBound, Window, assert_items, assert_pages,
-    at, pages_of, profile,
+    at, exact_profile, pages_of, profile,
 };
 
 /// The first and the last second of all upstream calls since the last reset.
@@ -140,4 +140,20 @@ async fn growing_window_stale_hour_is_refetched() {
     harness.control.reset_counts();
     assert_pages(&harness, &today, 10_000).await;
     assert_eq!(harness.calls(), pages_of(harness.items(now - HOUR, now).len()), "the last hour with the new item");
+}
+
+#[tokio::test]
+async fn settle_after_that_is_raised_holds_for_what_is_cached() {
+    let (settle, empty_day) = (
+        |hours| Settings::default().section("window", &format!("settle_after = '{hours}h'")),
+        "from=2026-02-24&to=2026-02-24",
+    );
+    let harness = TestHarness::start(exact_profile(0, 4), &settle(1)).await;
+    harness.get(empty_day).await.page();
+    harness.get(empty_day).await.assert_hit();
+    assert!(harness.control.insert(STREAM, at("2026-02-24T10:00:00Z")).is_some());
+    assert!(harness.reload(&settle(48)).await);
+    harness.advance(Duration::from_hours(2));
+    let answer = harness.get(empty_day).await;
+    answer.assert_complete(&harness.items(at("2026-02-24"), at("2026-02-25")), "the day");
 }
