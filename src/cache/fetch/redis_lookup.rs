@@ -54,7 +54,8 @@ impl Fetcher {
         let Some(batch) = &mut state.pending else { return };
         let served = |agentic: bool| series.agentic || !agentic;
         for request in batch.requests.iter_mut().filter(|request| request.redis_checked && served(request.agentic)) {
-            for chunk in &found {
+            // The newest first, since two of them may overlap.
+            for chunk in found.iter().rev() {
                 let accepted = (request.fresh_since, request.freshness);
                 let fresh = self.fresh_part(series, chunk.interval(), chunk.fetched_at(), accepted, now);
                 let parts = fresh.intervals().iter().flat_map(|interval| request.intervals.within(*interval));

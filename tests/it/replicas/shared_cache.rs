@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    RedisCluster, RedisServer, SETTLED_DAY, Settings, TestHarness, TestRequest, at, channel_filter, exact_profile,
-    until,
+    HOUR, RedisCluster, RedisServer, SETTLED_DAY, Settings, TestHarness, TestRequest, UpperBound, Window, at,
+    caller_table, channel_filter, exact_profile, until,
 };
 
 /// The chunks of a day.
@@ -38,6 +38,38 @@ async fn fetched_day_is_read_by_other_replicas() {
     harness.stop_upstream().await;
     another.get(NOON).await.assert_complete(&part, "the window");
     another.get(SETTLED_DAY).await.assert_complete(&expected, "the window");
+}
+
+#[tokio::test]
+async fn part_that_was_fetched_again_is_newest_on_other_replicas() {
+    let redis = RedisServer::start();
+    let caller = caller_table("all", "all", "cache_control = ['no-cache']");
+    let settings = Settings::default().redis(&redis.url()).tables(&caller);
+    let harness = start(&settings).await;
+    let request = |query: &str| TestRequest::get(query).key("all");
+    harness.send(&request(SETTLED_DAY)).await.page();
+    redis.until_chunks(CHUNKS).await;
+    let halves = |hour: u32| {
+        let start = at("2026-02-23") + HOUR * hour;
+        [start, start + HOUR / 2].map(|half| harness.items(half, half + HOUR / 2))
+    };
+    let before: Vec<_> = (0..24).map(halves).collect();
+    harness.change_settled_day();
+    let hour = (0..24).find(|hour| halves(*hour) != before[*hour as usize]).unwrap();
+    let half = usize::from(halves(hour)[0] == before[hour as usize][0]);
+    harness.advance(Duration::from_secs(90));
+    let start = at("2026-02-23") + HOUR * hour;
+    let second = Duration::from_secs(1);
+    let half_start = start + HOUR / 2 * u32::try_from(half).unwrap();
+    let part = Window::seconds(half_start, half_start + HOUR / 2 - second, UpperBound::Inclusive);
+    let part = request(&part.query).header("cache-control", "no-cache");
+    harness.send(&part).await.assert_complete(&halves(hour)[half], "the part");
+    redis.until_chunks(CHUNKS + 1).await;
+    let other = harness.add_replica(&settings).await;
+    let whole = Window::seconds(start, start + HOUR - second, UpperBound::Inclusive);
+    let response = other.send(&request(&whole.query)).await;
+    response.assert_complete(&halves(hour).concat(), "the hour");
+    response.assert_hit();
 }
 
 #[tokio::test]
