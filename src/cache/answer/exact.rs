@@ -65,9 +65,14 @@ impl Session {
 
     fn cached_exact_chunk(&self, series: &SeriesState) -> Option<Arc<Chunk>> {
         let entry = series.exact.get(&(self.progress.remaining, self.query.series.agentic))?;
-        let is_too_old =
-            self.query.options.freshness == FreshnessDemand::Refetch && entry.fetched_at < self.gathered.fresh_since;
-        if is_too_old { None } else { entry.use_chunk(&self.fetcher.memory) }
+        // `window.settle_after` may have been raised since.
+        let settled_before = self.query.settings.freshness_policy.settled_before(entry.fetched_at);
+        let is_old = entry.fetched_at < self.query.asked_at;
+        let is_refetch = self.query.options.freshness == FreshnessDemand::Refetch;
+        if is_old && (is_refetch || entry.chunk.end > settled_before) {
+            return None;
+        }
+        entry.use_chunk(&self.fetcher.memory)
     }
 
     /// Waits until an exact fetch has finished. `None` if it returned nothing.
@@ -107,7 +112,7 @@ impl Session {
                 shared: &self.series_state,
                 state: &mut series,
                 interval: window,
-                fresh_since: self.gathered.fresh_since,
+                fresh_since: self.query.asked_at,
                 freshness: self.query.options.freshness,
                 waiter: &self.waiter,
             })

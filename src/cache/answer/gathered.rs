@@ -31,24 +31,16 @@ impl From<TierHit> for (Interval, GatheredChunk) {
 }
 
 /// The chunks that a request has received, and the fetches that they come from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub(super) chunks: IntervalMap<GatheredChunk>,
     /// Memory that is reserved for chunks which were fetched ahead of a streamed answer.
     permits: Vec<(Interval, ReadAheadPermit)>,
     /// Finished fetches whose calls are not reported yet.
     fetches: Vec<Arc<InFlightFetch>>,
-    /// Entries that were fetched since then are fresh: a request accepts what its fetches saw, also those that began
-    /// before it.
-    pub(super) fresh_since: Timestamp,
 }
 
 impl Gathered {
-    /// Nothing yet, for a request of this time.
-    pub(super) fn new(asked_at: Timestamp) -> Self {
-        Self { chunks: IntervalMap::default(), permits: Vec::new(), fetches: Vec::new(), fresh_since: asked_at }
-    }
-
     /// Adds a chunk that was read from disk or Redis.
     pub(super) fn add_from_tier(&mut self, hit: TierHit) {
         let (interval, chunk) = hit.into();
@@ -66,7 +58,6 @@ impl Gathered {
             self.chunks.insert(interval, GatheredChunk { chunk, agentic, is_unfiltered: false, is_cached: false });
         }
         self.permits.extend(fetch.take_read_ahead().map(|permit| (fetched.interval, permit)));
-        self.fresh_since = self.fresh_since.min(fetch.spec.began_at);
         self.fetches.push(fetch);
     }
 

@@ -1,6 +1,5 @@
 //! Segments of a window, sliced from the chunks that serve it.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use super::lookup::Hit;
 use crate::blocking::spawn_work;
 use crate::cache::chunk::{Damaged, Slice};
 use crate::cache::fetch::Segment;
-use crate::window::Interval;
+use crate::window::{Interval, Timestamp};
 
 /// Slices segments from `hits`, ascending. Items of other series are converted.
 ///
@@ -33,15 +32,21 @@ fn slice_segment(interval: Interval, hit: Hit) -> Result<Segment, Damaged> {
 /// The segments from which items have moved since they were fetched: an open item that is in two segments has left the
 /// one that was fetched first. Two equal items of one fetch are both true.
 pub(super) fn moved_segments(segments: &[Segment]) -> Vec<Interval> {
+    moved_since(segments, Timestamp::MAX)
+}
+
+/// The same, without the segments that were fetched at `accepted_since` or later.
+pub(super) fn moved_since(segments: &[Segment], accepted_since: Timestamp) -> Vec<Interval> {
     let mut seen: HashMap<u64, &Segment> = HashMap::new();
     let mut moved = Vec::new();
     for segment in segments {
         for name in segment.slice.chunk.id_hashes(segment.slice.rows.clone()) {
             if let Some(other) = seen.insert(*name, segment) {
-                match other.slice.chunk.fetched_at().cmp(&segment.slice.chunk.fetched_at()) {
-                    Ordering::Less => moved.push(other.interval),
-                    Ordering::Equal => {}
-                    Ordering::Greater => moved.push(segment.interval),
+                let fetched_at = |segment: &Segment| segment.slice.chunk.fetched_at();
+                let (older, newer) =
+                    if fetched_at(other) < fetched_at(segment) { (other, segment) } else { (segment, other) };
+                if fetched_at(older) < fetched_at(newer).min(accepted_since) {
+                    moved.push(older.interval);
                 }
             }
         }

@@ -27,7 +27,7 @@ use crate::cache::store::CacheEntry;
 use crate::cache::types::WindowQuery;
 use crate::paging::PagingError;
 use crate::request::{Filter, KnownFilter, QueueTimeout};
-use crate::window::{Interval, IntervalSet, Plan, Timestamp};
+use crate::window::{FreshnessDemand, Interval, IntervalSet, Plan, Timestamp};
 
 /// The state of one request, from its query to its answer.
 pub(super) struct Session {
@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub(super) gathered: Gathered,
     pub(super) progress: AnswerProgress,
     pub(super) report: PartialFacts,
+    /// Whether cached data turned out not to be true any more, so that no cached copy is accepted in its place.
+    rejects_cached: bool,
 }
 
 /// The result of a planning round.
@@ -96,9 +98,10 @@ impl Session {
             series_state: fetcher.series_map.get_or_insert(&query.series),
             waiter: Waiter::new(query.requester.clone(), query.span.clone(), queue_timeout),
             batch_guard,
-            gathered: Gathered::new(query.asked_at),
+            gathered: Gathered::default(),
             progress: AnswerProgress::new(query.window, query.lists_redis),
             report: PartialFacts::default(),
+            rejects_cached: false,
             fetcher,
             query,
         }
@@ -114,7 +117,7 @@ impl Session {
             ),
             series: &self.query.series,
             asked_at: self.query.asked_at,
-            fresh_since: self.gathered.fresh_since,
+            fresh_since: self.query.asked_at,
             open: CacheEntry::use_chunk,
         }
     }
@@ -205,8 +208,8 @@ impl Session {
             intervals,
             agentic: self.query.series.agentic,
             waiter: Arc::downgrade(&self.waiter),
-            fresh_since: self.gathered.fresh_since,
-            freshness: self.query.options.freshness,
+            fresh_since: self.query.asked_at,
+            freshness: self.demand(),
             redis_checked: self.progress.listing.is_some(),
             next_need,
             more_runs: is_additional,
@@ -247,10 +250,12 @@ impl Session {
 
     fn take_gathered(&mut self, plan: &mut Plan<Hit>) {
         let (fetcher, query) = (&self.fetcher, &self.query);
-        if self.progress.delivery == Delivery::Streamed {
-            // A purge may have come since it was gathered.
-            self.gathered.chunks.retain(|_, gathered| !fetcher.purges.is_purged(&query.series, &gathered.chunk));
-        }
+        // A purge may have come since a chunk was gathered. A request that spans it may be answered from the fetch that it
+        // waited for, but not from a cache; and what is streamed is taken at the time at which it is sent.
+        let is_streamed = self.progress.delivery == Delivery::Streamed;
+        self.gathered.chunks.retain(|_, gathered| {
+            !(is_streamed || gathered.is_cached) || !fetcher.purges.is_purged(&query.series, &gathered.chunk)
+        });
         plan.take(
             &self.gathered.chunks,
             &query.settings.freshness_policy,
@@ -278,13 +283,25 @@ impl Session {
         if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
     }
 
-    /// Drops what is cached of these intervals, because it is known not to be true any more.
+    /// Drops what is cached of these intervals, because it is known not to be true any more. Other replicas and Redis may
+    /// have it too, so what is fetched from now on does not come from there.
     pub(super) fn invalidate(&mut self, intervals: &[Interval]) {
-        let mut series = self.series_state.lock();
+        self.rejects_cached = true;
+        let unfiltered = match self.query.series.filter {
+            Filter::Known(_) => self.lookup().unfiltered(),
+            _ => None,
+        };
         for interval in intervals {
             self.gathered.chunks.remove(*interval);
-            series.entries.remove(*interval);
+            for series_state in std::iter::once(&self.series_state).chain(&unfiltered) {
+                series_state.lock().entries.remove(*interval);
+            }
         }
+    }
+
+    /// The demand on the age of cached data that is looked up elsewhere than in memory.
+    pub(super) fn demand(&self) -> FreshnessDemand {
+        if self.rejects_cached { FreshnessDemand::Refetch } else { self.query.options.freshness }
     }
 
     /// Lets the leader's batch complete: the missing time of this request has been requested.

@@ -127,7 +127,7 @@ impl Session {
 
     /// Since when fetched data is accepted, and the demand on earlier data.
     fn accepted(&self) -> (Timestamp, FreshnessDemand) {
-        (self.gathered.fresh_since, self.query.options.freshness)
+        (self.query.asked_at, self.demand())
     }
 
     /// The series whose chunks serve the window, those first whose items need no conversion; and whether the filter is

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::progress::RoundLimit;
 use super::query::Delivery;
-use super::segments::{moved_segments, slice_segments};
+use super::segments::{moved_segments, moved_since, slice_segments};
 use super::session::{Round, Session};
 use super::stream;
 use crate::cache::chunk::{Damaged, ItemSlice};
@@ -17,7 +17,7 @@ use crate::cache::types::{WindowAnswer, WindowQuery};
 use crate::request::QueueTimeout;
 use crate::telemetry;
 use crate::telemetry::Tier;
-use crate::window::Plan;
+use crate::window::{Plan, Timestamp};
 
 /// The maximum number of times that entries are fetched again because an item has moved out of them. Each time costs
 /// calls.
@@ -98,15 +98,19 @@ impl Session {
             match round {
                 Round::Complete(hits) => {
                     let segments = slice_segments(hits).await?;
-                    let moved = moved_segments(&segments);
+                    let is_last = refetches == MAX_REFETCHES_OF_MOVED_ITEMS;
+                    // By then, both places of an item have been fetched for this request. If both still have it, the
+                    // upstream holds it twice.
+                    let accepted_since = if is_last { self.query.asked_at } else { Timestamp::MAX };
+                    let moved = moved_since(&segments, accepted_since);
                     if moved.is_empty() {
                         let outcome = self.outcome(&segments);
                         return Ok(Some((segments, outcome)));
                     }
-                    refetches += 1;
-                    if refetches > MAX_REFETCHES_OF_MOVED_ITEMS {
+                    if is_last {
                         return Err(CacheError::ItemsMoving);
                     }
+                    refetches += 1;
                     self.invalidate(&moved);
                 }
                 Round::Partial { is_long, next, .. } => {

@@ -90,3 +90,25 @@ async fn cached_only_request_neither_waits_for_a_fetch_nor_ends_it() {
     run.succeed();
     assert_eq!(seconds(&answered(first).await).len(), 100);
 }
+
+#[tokio::test(start_paused = true)]
+async fn joined_fetch_makes_no_other_entry_fresh() {
+    let tier = FreshnessTier { younger_than: Duration::from_hours(24), max_age: Duration::from_secs(30) };
+    let mut harness = TestHarness::with_freshness(vec![tier]);
+    let slow = harness.request(0, 1_000, Priority::Interactive).await;
+    let run = harness.next_run().await;
+    run.call();
+    let behind = harness.request(1_000, 2_000, Priority::Interactive).await;
+    harness.next_run().await.succeed();
+    assert_whole(&answered(behind).await, 1_000, 2_000);
+    // The entry behind the fetch under way is stale by now.
+    let later = WindowQuery { asked_at: at(5_036), ..query(series(), interval(0, 2_000), Requester::anyone()) };
+    let both = tokio::spawn(harness.stage.clone().oneshot(later));
+    settle().await;
+    run.succeed_up_to(1_000);
+    let again = harness.next_run().await;
+    assert_eq!(again.interval(), (1_000, 2_000));
+    again.succeed();
+    assert_whole(&answered(both).await, 0, 2_000);
+    assert_whole(&answered(slow).await, 0, 1_000);
+}

@@ -86,13 +86,19 @@ impl TestRun {
     /// Succeeds with an item for each second up to `end`.
     pub(super) fn succeed_up_to(self, end: i64) {
         let (start, _) = self.interval();
-        let items = (start..end).map(|second| {
-            let (at, id) = (at(second), second.to_string());
+        self.succeed_with((start..end).map(|second| (second, second)), end, 5_000);
+    }
+
+    /// Succeeds with items up to `end`, each a second and the number that is its id, as they are at `fetched_at`.
+    pub(super) fn succeed_with(self, items: impl IntoIterator<Item = (i64, i64)>, end: i64, fetched_at: i64) {
+        let (start, _) = self.interval();
+        let items = items.into_iter().map(|(second, id)| {
+            let (at, id) = (at(second), id.to_string());
             let time = jiff::Timestamp::from_second(at.as_seconds()).unwrap();
             let json = format!(r#"{{"n":{id},"segmentID":"{id}","segmentStartTime":"{time}"}}"#);
             Item { at, id: id.into(), json: json.into() }
         });
-        let part = RunPart { interval: interval(start, end), items: items.collect(), fetched_at: at(5_000) };
+        let part = RunPart { interval: interval(start, end), items: items.collect(), fetched_at: at(fetched_at) };
         let packed = self.run.packer.pack(part);
         self.finish(Ok(FetchedRun {
             interval: interval(start, end),

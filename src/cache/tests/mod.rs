@@ -10,6 +10,7 @@
 //! | `streamed` | long windows that are streamed |
 //! | `interleavings` | requests, purges and ends of fetches in many schedules (see [`crate::sync`]) |
 //! | `purged` | purges while fetches are in flight |
+//! | `moved_items` | items that are in two chunks |
 //! | `window_field` | items that do not lie where they were requested |
 //! | `wrong_clock` | wrong clocks of this machine |
 
@@ -18,6 +19,7 @@ mod freshness_demand;
 mod harness;
 #[cfg(feature = "interleavings")]
 mod interleavings;
+mod moved_items;
 mod purged;
 mod queue_timeout;
 mod run_results;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::support::{
-    GatewayClient, RedisServer, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, exact_profile, until_async,
+    GatewayClient, RedisServer, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, at, exact_profile, until_async,
 };
 
 /// The chunks of the settled day: one an hour.
@@ -215,6 +215,25 @@ async fn purge_while_a_replica_is_down_holds_for_its_disk() {
     let second = Killable::start(&harness, &settings).await;
     assert!(second.gateway.get(SETTLED_DAY).await.has_items(&harness.settled_day()));
     second.kill().await;
+}
+
+#[tokio::test]
+async fn request_that_spans_a_purge_is_not_answered_from_disk() {
+    let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
+    let settings = settings(directory.path());
+    fill(&harness, &settings).await;
+    let proxy = harness.start_proxy().await;
+    let gateway = harness.add_replica_behind(&proxy, &settings).await;
+    proxy.hold_requests();
+    // The settled day is read from disk, and then the day after it is waited for.
+    let request = TestRequest::get("from=2026-02-23&to=2026-02-24");
+    let (answer, ()) = tokio::join!(gateway.send(&request), async {
+        proxy.until_calls_exceed(0).await;
+        harness.change_settled_day();
+        assert_eq!(gateway.purge("").await.status, 200);
+        proxy.release();
+    });
+    answer.assert_complete(&harness.items(at("2026-02-23"), at("2026-02-25")), "both days");
 }
 
 #[tokio::test]
