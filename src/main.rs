@@ -7,7 +7,7 @@ use clap::Parser as _;
 use koregate::cli::{self, Cli};
 use tokio::runtime::Builder;
 
-/// Blocking threads for name lookups, besides those that deflate.
+/// Blocking threads for name lookups, besides those that deflate: one for Redis and one for the upstream.
 const LOOKING_UP: usize = 2;
 
 fn main() -> ExitCode {

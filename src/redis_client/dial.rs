@@ -1,17 +1,16 @@
 //! TCP connections to one server, with or without TLS.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::select_ok;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::network::{Duplex, Network};
+use crate::network::{Duplex, Network, Resolver};
 
 /// Connects to the first address of a host that answers; with `tls`, the server must prove that it is `host`.
 ///
@@ -33,10 +32,8 @@ pub(super) async fn dial(
 }
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-    if addresses.is_empty() {
-        return Err(io::Error::other("the name has no address"));
-    }
+    static RESOLVER: Resolver = Resolver::new();
+    let addresses = RESOLVER.look_up(host, port).await?;
     let (stream, _) = select_ok(addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)))).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

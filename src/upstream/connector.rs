@@ -1,13 +1,16 @@
 //! Connections to the upstream, below TLS.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::vec;
 
 use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
@@ -15,7 +18,7 @@ use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
 use super::proxy::Proxy;
-use crate::network::{Duplex, Network};
+use crate::network::{Duplex, Network, Resolver};
 
 /// Connects to the host and the port of a URI.
 #[derive(Clone)]
@@ -29,15 +32,35 @@ pub(super) struct UpstreamConnector {
 /// Connects without a proxy.
 #[derive(Clone)]
 struct DirectConnector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<UpstreamResolver>,
     network: Network,
+}
+
+/// Looks up the name of the upstream, or of the proxy.
+#[derive(Clone)]
+struct UpstreamResolver;
+
+impl Service<Name> for UpstreamResolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        static RESOLVER: Resolver = Resolver::new();
+        // The connector sets the port.
+        Box::pin(async move { Ok(RESOLVER.look_up(name.as_str(), 0).await?.into_iter()) })
+    }
 }
 
 impl UpstreamConnector {
     /// TCP connections, each of which is established within `timeout`, unless `network` is simulated; through `proxy`, if
     /// there is one.
     pub(super) fn new(timeout: Duration, network: &Network, proxy: Option<Proxy>) -> Self {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(UpstreamResolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(timeout));
