@@ -66,7 +66,11 @@ pub struct ExportArgs {
 /// and 130 or 143 after a signal.
 pub async fn run(args: ExportArgs) -> ExitCode {
     let result = export(&args).await;
-    finish(result, &format!("the same command goes on with what is in {}.partial", args.output.display()))
+    finish(result, &how_to_go_on(&args))
+}
+
+fn how_to_go_on(args: &ExportArgs) -> String {
+    format!("the same command goes on with what is in {}.partial", args.output.display())
 }
 
 async fn export(args: &ExportArgs) -> Result<(), Failure> {
@@ -98,12 +102,14 @@ async fn export(args: &ExportArgs) -> Result<(), Failure> {
             Ok(())
         }
         Err(failure) => {
-            let is_of_no_use = !was_begun && matches!(failure, Failure::Usage(_));
-            if is_of_no_use || !destination.journal().exists() {
-                // What is left can be removed by hand.
-                let _ = writer::discard(&destination);
-            }
-            Err(failure)
+            let is_refused_at_once = !was_begun && matches!(failure, Failure::Usage(_));
+            let goes_on = writer::clean_up(&destination, &parameters, is_refused_at_once);
+            Err(match failure {
+                Failure::Usage(message) if goes_on => {
+                    Failure::Usage(format!("{message}\nonce that is put right, {}", how_to_go_on(args)))
+                }
+                other => other,
+            })
         }
     }
 }

@@ -84,11 +84,26 @@ pub(super) fn start(destination: &Destination, parameters: &Parameters, force: b
     Ok(Start::Open(Box::new(LockedFile { file, entries: None })))
 }
 
+/// Removes what a failed export has left, where that is of no use: no part is recorded, and there is no journal or
+/// `is_refused_at_once`. Returns whether parts are recorded that an export of the same parameters goes on with.
+pub(super) fn clean_up(destination: &Destination, parameters: &Parameters, is_refused_at_once: bool) -> bool {
+    match JournalEntries::read(&destination.journal()) {
+        Ok(Some(entries)) if !entries.parts.is_empty() => return is_same(&entries.header, parameters),
+        Ok(Some(_)) if !is_refused_at_once => {}
+        Ok(_) => {
+            // What is left can be removed by hand.
+            let _ = discard(destination);
+        }
+        Err(_) => {}
+    }
+    false
+}
+
 /// Removes what there is of an unfinished export.
 ///
 /// # Errors
 /// If a file cannot be removed.
-pub(super) fn discard(destination: &Destination) -> io::Result<()> {
+fn discard(destination: &Destination) -> io::Result<()> {
     for path in [destination.journal(), destination.partial()] {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -1,18 +1,26 @@
 //! `koregate export` and `koregate warm`, against a gateway in this process.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::support::{KoregateProcess, STREAM, TestHarness, at, environment, run_koregate, text, to_ndjson, until};
+use crate::support::{
+    KoregateProcess, STREAM, Settings, TestHarness, at, caller_table, environment, run_koregate, text, to_ndjson, until,
+};
 
 /// Sixty settled days with eight items each.
 const SPAN: [&str; 4] = ["--from", "2025-12-25", "--to", "2026-02-22"];
 
 /// A command for [`STREAM`] behind the gateway of `harness`.
 fn start(harness: &TestHarness, command: &str, more: &[&str]) -> KoregateProcess {
-    let url = format!("http://{}", harness.gateway.addr());
+    start_at(harness.gateway.addr(), command, more)
+}
+
+/// The same behind the gateway at `addr`.
+fn start_at(addr: SocketAddr, command: &str, more: &[&str]) -> KoregateProcess {
+    let url = format!("http://{addr}");
     let arguments = [&[command, "--url", &url, "--stream", STREAM][..], more].concat();
     KoregateProcess::start(&arguments, &[])
 }
@@ -87,6 +95,40 @@ async fn export_into_open_time_needs_a_flag() {
     assert_eq!(code, Some(0), "{output}");
     let items = harness.items(at("2026-02-23"), harness.clock.now());
     assert!(to_ndjson(&items) == fs::read(&file).unwrap(), "up to the present");
+}
+
+#[tokio::test]
+async fn export_that_is_refused_midway_goes_on_once_it_is_allowed() {
+    let (harness, settings) = (TestHarness::start_exact(8, 64).await, Settings::default());
+    let proxy = harness.start_proxy().await;
+    let gateway = harness.add_replica_behind(&proxy, &settings).await;
+    let reload = async |settings: &Settings| {
+        let config = settings.try_load(&proxy.base_url(), &harness.control.profile());
+        assert!(gateway.server.reload(config).await);
+    };
+    // What follows the first 31 days is held at the upstream.
+    gateway.get("from=2025-12-25&to=2026-01-24").await.page();
+    proxy.hold_requests();
+    let calls = proxy.calls();
+    let directory = Directory::new();
+    let (file, journal) = (directory.path("a.ndjson"), PathBuf::from(directory.path("a.ndjson.progress")));
+    let export = [&SPAN[..], &["-o", &file]].concat();
+    let process = start_at(gateway.addr(), "export", &export);
+    proxy.until_calls_exceed(calls).await;
+    reload(&settings.clone().tables(&caller_table("bi", "key", ""))).await;
+    proxy.release();
+    let (code, output) = process.wait().await;
+    assert!(code == Some(2) && output.contains("once that is put right, the same command goes on"), "{output}");
+    assert_eq!(lines(&journal), 1 + 31, "the days before are there");
+    // A refusal before anything of a new export is there takes nothing of the old one.
+    let forced = [&SPAN[..2], &["--to", "2026-02-25", "-o", &file, "--force"]].concat();
+    let (code, output) = start_at(gateway.addr(), "export", &forced).wait().await;
+    assert!(code == Some(2) && !output.contains("goes on"), "{output}");
+    assert_eq!(lines(&journal), 1 + 31);
+    reload(&settings).await;
+    let (code, output) = start_at(gateway.addr(), "export", &export).wait().await;
+    assert!(code == Some(0) && output.contains("going on: 31 of 60 days are there"), "{output}");
+    assert!(to_ndjson(&harness.items(at("2025-12-25"), at("2026-02-23"))) == fs::read(&file).unwrap());
 }
 
 #[tokio::test]
