@@ -90,7 +90,7 @@ mod tests {
         let block = next_block(&parts(2), 2, Some(2 * 600)).unwrap();
         let windows: Vec<String> = block.windows.iter().map(Span::to_string).collect();
         assert_eq!(block.parts, 1);
-        assert_eq!(windows[0], "from=2026-01-01&to=2026-01-01-04:00:00");
+        assert_eq!(windows[0], "from=2026-01-01-00:00:00&to=2026-01-01-04:00:00");
         assert_eq!(windows[5], "from=2026-01-01-20:00:00&to=2026-01-01");
         assert_eq!(windows.len(), 6);
     }

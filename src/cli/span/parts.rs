@@ -1,8 +1,10 @@
 //! The division of a span into parts, one for each UTC day: pure.
 //!
 //! A window whose `to` is a date ends exactly at the next midnight, whether the gateway counts an item exactly at `to` or
-//! not. So parts that meet at midnight hold each item once and only once, without knowledge of `window.upper_bound`. The
-//! parts depend on the span alone: the same span has the same parts, whatever is cached and whenever it is fetched.
+//! not. So parts that meet at midnight hold each item once and only once, without knowledge of `window.upper_bound`. A
+//! `from` always has a time, because a date alone means, with a retention, as much of the day as is retained: a part that
+//! is not retained as a whole is refused instead. The parts depend on the span alone: the same span has the same parts,
+//! whatever is cached and whenever it is fetched.
 
 use std::fmt;
 use std::time::Duration;
@@ -67,7 +69,10 @@ impl Span {
         let (first, last) = (self.from.start().floor_to(DAY), self.to.start().floor_to(DAY));
         let days = std::iter::successors(Some(first), |day| Some(*day + DAY)).take_while(|day| *day <= last);
         days.map(|day| {
-            let from = if day == first { self.from } else { Bound::Day(day) };
+            let from = match self.from {
+                Bound::Second(_) | Bound::Fraction(_) if day == first => self.from,
+                _ => Bound::Second(day),
+            };
             let to = if day == last { self.to } else { Bound::Day(day) };
             Part { day: Bound::Day(day), window: Self { from, to } }
         })
@@ -103,8 +108,8 @@ mod tests {
         let text: Vec<String> = parts.iter().map(|part| format!("{} {}", part.day, part.window)).collect();
         let expected = [
             "2026-02-23 from=2026-02-23-12:00:00&to=2026-02-23",
-            "2026-02-24 from=2026-02-24&to=2026-02-24",
-            "2026-02-25 from=2026-02-25&to=2026-02-25-06:00:00",
+            "2026-02-24 from=2026-02-24-00:00:00&to=2026-02-24",
+            "2026-02-25 from=2026-02-25-00:00:00&to=2026-02-25-06:00:00",
         ];
         assert_eq!(text, expected);
     }
@@ -149,6 +154,7 @@ mod tests {
             prop_assert_eq!(intervals.last().unwrap().end, whole.end);
             prop_assert!(intervals.windows(2).all(|pair| pair[0].end == pair[1].start));
             for (part, interval) in parts.iter().zip(&intervals) {
+                prop_assert!(!matches!(part.window.from, Bound::Day(_)));
                 let day = part.day.start();
                 prop_assert!(day <= interval.start && (interval.is_empty() || interval.end <= day + DAY));
             }

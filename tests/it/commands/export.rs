@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::support::{
-    KoregateProcess, STREAM, Settings, TestHarness, at, caller_table, environment, run_koregate, text, to_ndjson, until,
+    KoregateProcess, STREAM, Settings, TestHarness, at, caller_table, environment, exact_profile, run_koregate, text,
+    to_ndjson, until,
 };
 
 /// Sixty settled days with eight items each.
@@ -129,6 +130,22 @@ async fn export_that_is_refused_midway_goes_on_once_it_is_allowed() {
     let (code, output) = start_at(gateway.addr(), "export", &export).wait().await;
     assert!(code == Some(0) && output.contains("going on: 31 of 60 days are there"), "{output}");
     assert!(to_ndjson(&harness.items(at("2025-12-25"), at("2026-02-23"))) == fs::read(&file).unwrap());
+}
+
+#[tokio::test]
+async fn export_from_a_day_that_is_not_wholly_retained_is_refused() {
+    // At noon, half of the day before ten days is too old.
+    let settings = Settings::default().account("retention = '10d'");
+    let harness = TestHarness::start(exact_profile(8, 16), &settings).await;
+    let directory = Directory::new();
+    let file = directory.path("a.ndjson");
+    let export = |from| ["--from", from, "--to", "2026-02-22", "-o", &file];
+    let (code, output) = finish(&harness, "export", &export("2026-02-15")).await;
+    assert!(code == Some(2) && output.contains("data is kept for 10d"), "{output}");
+    assert_eq!(fs::read_dir(directory.0.path()).unwrap().count(), 0, "nothing is left");
+    let (code, output) = finish(&harness, "export", &export("2026-02-16")).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(to_ndjson(&harness.items(at("2026-02-16"), at("2026-02-23"))) == fs::read(&file).unwrap());
 }
 
 #[tokio::test]
