@@ -65,6 +65,7 @@ fn retry_after(error: &CacheError) -> Option<Duration> {
         | CacheError::Paging(PagingError::Quota(
             QuotaError::Exhausted(exhausted) | QuotaError::Refused { exhausted, .. },
         )) => Some(exhausted.retry_after),
+        CacheError::Paging(PagingError::Quota(QuotaError::CallerLimit(exceeded))) => Some(exceeded.retry_after),
         CacheError::TooManyFetches { retry_after } => Some(*retry_after),
         // Most likely a new configuration is being rolled out.
         CacheError::PinnedMemoryFull | CacheError::ConfigMismatch => Some(PROGRESS_INTERVAL),
@@ -129,7 +130,7 @@ async fn note_progress(manager: &Manager, record: &watch::Sender<JobRecord>, que
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::Exhausted;
+    use crate::quota::{CallerLimitExceeded, Exhausted};
 
     #[test]
     fn job_waits_for_room_and_fails_of_everything_else() {
@@ -139,6 +140,7 @@ mod tests {
             (CacheError::QuotaExhausted(exhausted), true),
             (quota(QuotaError::Exhausted(exhausted)), true),
             (quota(QuotaError::Refused { exhausted, status: None }), true),
+            (quota(QuotaError::CallerLimit(CallerLimitExceeded::an_hour(exhausted.retry_after))), true),
             (CacheError::TooManyFetches { retry_after: exhausted.retry_after }, true),
             (CacheError::PinnedMemoryFull, true),
             (CacheError::ItemsMoving, false),
