@@ -57,15 +57,14 @@ impl Jobs {
     pub async fn leave(&self) {
         self.0.begin_draining();
         let _writing = self.0.writing.lock().await;
-        let unfinished = self.0.registry().unfinished();
-        if let Some(store) = self.0.store.as_ref().filter(|_| !unfinished.is_empty()) {
-            let (records, _): (Vec<_>, Vec<_>) = unfinished.iter().cloned().unzip();
+        let own: Vec<JobRecord> = self.0.registry().all().into_iter().map(|(record, _)| record).collect();
+        if let Some(store) = self.0.store.as_ref().filter(|_| !own.is_empty()) {
             // Whatever fails here, the lease ends soon.
-            let _ = store.update(&records, self.0.clock.now()).await;
+            let _ = store.update(&own, self.0.clock.now()).await;
             let _ = store.release().await;
         }
-        for (record, _) in &unfinished {
-            self.0.cancel_if_unfinished(&record.id);
+        for record in own.iter().filter(|record| !record.is_finished()) {
+            self.0.remove(&record.id);
         }
     }
 }
@@ -125,8 +124,7 @@ impl Manager {
         if let Some(store) = &self.store {
             store.delete(&record).await.map_err(|_| JobError::Unreachable)?;
         }
-        self.registry().remove(id);
-        self.removed.send_replace(());
+        self.remove(id);
         Ok(record)
     }
 

@@ -108,25 +108,21 @@ impl Manager {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Ends the task of a job that is not finished.
-    pub(super) fn cancel_if_unfinished(&self, id: &str) {
-        let mut registry = self.registry();
-        if registry.get(id).is_some_and(|job| !job.record.borrow().is_finished()) {
-            registry.remove(id);
-            drop(registry);
-            self.removed.send_replace(());
-        }
+    /// Removes a job from the registry, which ends its task.
+    pub(super) fn remove(&self, id: &str) {
+        self.registry().remove(id);
+        self.removed.send_replace(());
     }
 
-    /// Writes the record of a job that has ended to Redis, where it is found from then on.
+    /// Writes the record of a job that has ended to Redis, where it is found from then on. If that fails, or Redis has
+    /// lost the job, the next pulse does it.
     pub(super) async fn after_end(&self, record: &watch::Sender<JobRecord>) {
         let Some(store) = &self.store else { return };
         let _writing = self.writing.lock().await;
         let ended = record.borrow().clone();
-        let was_stored = self.registry().get(&ended.id).is_some_and(|job| job.is_stored);
-        // Also if it is not known to be stored: the reply may have been lost.
-        if store.update(std::slice::from_ref(&ended), self.clock.now()).await.is_ok() && was_stored {
-            self.registry().remove(&ended.id);
+        match store.update(std::slice::from_ref(&ended), self.clock.now()).await {
+            Ok(absent) if absent.is_empty() => drop(self.registry().remove(&ended.id)),
+            _ => self.wake.notify_one(),
         }
     }
 

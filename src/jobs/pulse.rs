@@ -1,5 +1,5 @@
-//! The pulse of a replica with Redis: renews its lease while it has jobs, writes their progress, and adopts the jobs of
-//! replicas that are gone. It stops while there are no jobs, so that an idle fleet does not ask Redis.
+//! The pulse of a replica with Redis: renews its lease while it has jobs, writes their progress, ends those that were
+//! cancelled by way of another replica, and adopts the jobs of replicas that are gone. It stops while there are no jobs, so that an idle fleet does not ask Redis.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -34,12 +34,7 @@ pub(super) async fn run(manager: Weak<Manager>) {
 impl Manager {
     /// One pulse. Returns whether there are jobs, here or elsewhere.
     async fn pulse(self: &Arc<Self>, store: &JobStore) -> Result<bool, ConnectionError> {
-        let own = self.write_own(store).await?;
-        let index = store.index().await?;
-        for id in own.iter().filter(|own| !index.iter().any(|(id, _)| id == *own)) {
-            // Cancelled by way of another replica, unless it has ended meanwhile.
-            self.cancel_if_unfinished(id);
-        }
+        let (index, has_own) = self.write_own(store).await?;
         let me = self.replica.as_str();
         let mut owners: Vec<&str> =
             index.iter().map(|(_, owner)| owner.as_str()).filter(|owner| *owner != me).collect();
@@ -52,25 +47,50 @@ impl Manager {
                 self.take_orphan(store, id).await?;
             }
         }
-        Ok(!index.is_empty() || !own.is_empty())
+        Ok(!index.is_empty() || has_own)
     }
 
-    /// Renews the lease, and writes the jobs that are new or running. Returns the ids of all that are in the index now.
-    async fn write_own(&self, store: &JobStore) -> Result<Vec<String>, ConnectionError> {
+    /// Renews the lease, and writes the jobs of this replica. Returns the index as it was before, and whether there are
+    /// unfinished jobs of this replica.
+    async fn write_own(&self, store: &JobStore) -> Result<(Vec<(String, String)>, bool), ConnectionError> {
         let _writing = self.writing.lock().await;
-        let own = self.registry().unfinished();
+        let index = store.index().await?;
+        let own = self.registry().all();
         if own.is_empty() {
-            return Ok(Vec::new());
+            return Ok((index, false));
         }
         store.renew().await?;
-        for (record, _) in own.iter().filter(|(_, is_stored)| !is_stored) {
-            store.insert(record, self.clock.now()).await?;
-            self.registry().set_stored(&record.id);
+        let (mut changed, mut missing) = (Vec::new(), Vec::new());
+        for (record, was_stored) in &own {
+            let is_there = *was_stored && (record.is_finished() || index.iter().any(|(id, _)| *id == record.id));
+            match record.state {
+                _ if !is_there => missing.push(record),
+                JobState::Queued => {}
+                _ => changed.push(record.clone()),
+            }
         }
-        let is_changed = |(record, is_stored): &&(JobRecord, bool)| *is_stored && record.state == JobState::Running;
-        let changed: Vec<_> = own.iter().filter(is_changed).map(|(record, _)| record.clone()).collect();
-        store.update(&changed, self.clock.now()).await?;
-        Ok(own.into_iter().map(|(record, _)| record.id).collect())
+        let absent = store.update(&changed, self.clock.now()).await?;
+        missing.extend(changed.iter().filter(|record| absent.contains(&record.id)));
+        for record in missing {
+            self.restore(store, record).await?;
+        }
+        for (record, _) in own.iter().filter(|(record, _)| record.is_finished()) {
+            self.registry().remove(&record.id);
+        }
+        Ok((index, own.iter().any(|(record, _)| !record.is_finished())))
+    }
+
+    /// Writes a job that Redis does not have, because it could not be written before or Redis has lost it. Ends it
+    /// instead, if it was cancelled or ended by way of another replica.
+    async fn restore(&self, store: &JobStore, record: &JobRecord) -> Result<(), ConnectionError> {
+        let id = &record.id;
+        if store.is_cancelled(id).await? || store.find(id).await?.is_some_and(|stored| stored.is_finished()) {
+            self.remove(id);
+        } else {
+            store.insert(record, self.clock.now()).await?;
+            self.registry().set_stored(id);
+        }
+        Ok(())
     }
 
     /// Adopts a job that the index says to be of a replica that is gone.
@@ -78,7 +98,7 @@ impl Manager {
         let Some(record) = store.find(id).await? else { return store.forget(id).await };
         if record.is_finished() {
             // Its owner has died before it was removed from the index.
-            return store.update(&[record], self.clock.now()).await;
+            return store.update(&[record], self.clock.now()).await.map(drop);
         }
         // The index may be behind.
         if !self.is_running(store, id, record.owner()).await? {

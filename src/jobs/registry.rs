@@ -11,7 +11,8 @@ use crate::window::Timestamp;
 /// Finished jobs that are kept without Redis; the oldest are forgotten first.
 const MAX_FINISHED: usize = 10_000;
 
-/// The jobs that this replica runs, and, without Redis, those that have ended here.
+/// The jobs that this replica runs, and those that have ended here: without Redis all of them, and otherwise those whose
+/// end is not in Redis yet.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     jobs: HashMap<String, LocalJob>,
@@ -22,7 +23,7 @@ pub(super) struct Registry {
 pub(super) struct LocalJob {
     /// The current record.
     pub(super) record: watch::Sender<JobRecord>,
-    /// Whether the record lies in Redis.
+    /// Whether the record was written to Redis.
     pub(super) is_stored: bool,
 }
 
@@ -42,17 +43,16 @@ impl Registry {
         self.jobs.remove(id)
     }
 
-    /// Notes that the record of a job lies in Redis.
+    /// Notes that the record of a job was written to Redis.
     pub(super) fn set_stored(&mut self, id: &str) {
         if let Some(job) = self.jobs.get_mut(id) {
             job.is_stored = true;
         }
     }
 
-    /// The records of the jobs that are not finished, each with whether it lies in Redis.
-    pub(super) fn unfinished(&self) -> Vec<(JobRecord, bool)> {
-        let all = self.jobs.values().map(|job| (job.record.borrow().clone(), job.is_stored));
-        all.filter(|(record, _)| !record.is_finished()).collect()
+    /// The records of all jobs, each with whether it was written to Redis.
+    pub(super) fn all(&self) -> Vec<(JobRecord, bool)> {
+        self.jobs.values().map(|job| (job.record.borrow().clone(), job.is_stored)).collect()
     }
 
     /// How many jobs of a caller are not finished.
@@ -100,7 +100,7 @@ mod tests {
         finish(&registry, "1", 2000);
         assert_eq!(registry.count("bi"), 1);
         registry.remove("2");
-        assert_eq!((registry.count("bi"), registry.unfinished().len()), (0, 1));
+        assert_eq!((registry.count("bi"), registry.all().len()), (0, 2));
     }
 
     #[test]

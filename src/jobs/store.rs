@@ -1,5 +1,5 @@
 //! Jobs in Redis: a record for each, sealed like all values; an index of those that are not finished, a hash from id to
-//! owner; the ids of each caller's; and a lease of each owner. Plain commands of one key each, since scripts may be
+//! owner; the ids of each caller's; a mark for each that was cancelled; and a lease of each owner. Plain commands of one key each, since scripts may be
 //! forbidden and keys may lie on different nodes.
 
 use std::time::Duration;
@@ -57,37 +57,47 @@ impl JobStore {
         Ok(if only_if_there { set.arg("XX") } else { set })
     }
 
-    /// Writes a new or an adopted job of this replica, and the lease of this replica.
+    /// Writes a job of this replica that is not in Redis, or was adopted: an unfinished one also into the index, with the
+    /// lease of this replica.
     ///
     /// # Errors
     /// If Redis does not answer, or refuses a part of it.
     pub(super) async fn insert(&self, record: &JobRecord, now: Timestamp) -> Result<(), ConnectionError> {
-        let ids = self.caller_key(&record.caller());
-        let longest = (LIFETIME + self.keep_for).as_secs().to_string();
-        let commands = vec![
-            self.renew_command(),
-            self.set_record(record, now, false)?,
-            Command::new("HSET").arg(self.index_key()).arg(record.id.clone()).arg(record.owner().to_owned()),
-            Command::new("SADD").arg(ids.clone()).arg(record.id.clone()),
-            Command::new("EXPIRE").arg(ids).arg(longest),
-        ];
+        let mut commands = vec![self.set_record(record, now, false)?];
+        if record.is_finished() {
+            commands.extend(self.unlist(&record.id, &record.caller()));
+        } else {
+            let ids = self.caller_key(&record.caller());
+            let longest = (LIFETIME + self.keep_for).as_secs().to_string();
+            commands.extend([
+                self.renew_command(),
+                Command::new("HSET").arg(self.index_key()).arg(record.id.clone()).arg(record.owner().to_owned()),
+                Command::new("SADD").arg(ids.clone()).arg(record.id.clone()),
+                Command::new("EXPIRE").arg(ids).arg(longest),
+            ]);
+        }
         self.run(commands).await.map(drop)
     }
 
     /// Writes records that were written before, and removes finished jobs from the index. Jobs that were deleted
-    /// meanwhile stay deleted.
+    /// meanwhile stay deleted. Returns the ids of those whose records were not there.
     ///
     /// # Errors
     /// As [`JobStore::insert`].
-    pub(super) async fn update(&self, records: &[JobRecord], now: Timestamp) -> Result<(), ConnectionError> {
+    pub(super) async fn update(&self, records: &[JobRecord], now: Timestamp) -> Result<Vec<String>, ConnectionError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut commands = Vec::with_capacity(records.len());
         for record in records {
             commands.push(self.set_record(record, now, true)?);
-            if record.is_finished() {
-                commands.extend(self.unlist(&record.id, &record.caller()));
-            }
         }
-        if commands.is_empty() { Ok(()) } else { self.run(commands).await.map(drop) }
+        for record in records.iter().filter(|record| record.is_finished()) {
+            commands.extend(self.unlist(&record.id, &record.caller()));
+        }
+        let replies = self.run(commands).await?;
+        let absent = records.iter().zip(replies).filter(|(_, reply)| *reply == Reply::Nil);
+        Ok(absent.map(|(record, _)| record.id.clone()).collect())
     }
 
     /// The commands that remove a job from the index and from those of its caller.
@@ -98,14 +108,32 @@ impl JobStore {
         ]
     }
 
-    /// Deletes a job.
+    fn cancelled_key(&self, id: &str) -> String {
+        self.key("job-cancelled", id)
+    }
+
+    /// Deletes a job. An unfinished one is marked as cancelled before, so that its owner ends it, and does not take it
+    /// for one that Redis has lost.
     ///
     /// # Errors
     /// As [`JobStore::insert`].
     pub(super) async fn delete(&self, record: &JobRecord) -> Result<(), ConnectionError> {
+        if !record.is_finished() {
+            let (key, lifetime) = (self.cancelled_key(&record.id), LIFETIME.as_millis().to_string());
+            self.run(vec![Command::new("SET").arg(key).arg("1").arg("PX").arg(lifetime)]).await?;
+        }
         let mut commands = vec![Command::new("DEL").arg(self.key("job", &record.id))];
         commands.extend(self.unlist(&record.id, &record.caller()));
         self.run(commands).await.map(drop)
+    }
+
+    /// Whether a job is marked as cancelled.
+    ///
+    /// # Errors
+    /// As [`JobStore::insert`].
+    pub(super) async fn is_cancelled(&self, id: &str) -> Result<bool, ConnectionError> {
+        let replies = self.run(vec![Command::new("EXISTS").arg(self.cancelled_key(id))]).await?;
+        Ok(replies.first() == Some(&Reply::Integer(1)))
     }
 
     /// Removes a job from the index whose record is not there any more.

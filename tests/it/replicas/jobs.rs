@@ -6,7 +6,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::replica_set::ReplicaSet;
-use crate::support::{GatewayClient, RedisServer, Settings, TestRequest, exact_profile, until_polled};
+use crate::support::{
+    GatewayClient, RecordingProxy, RedisServer, Settings, TestHarness, TestRequest, exact_profile, until_polled,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -78,4 +80,63 @@ async fn job_is_cancelled_by_way_of_any_replica() {
         set.follower(0).send(&TestRequest::path_only(&location)).await.status == 404
     })
     .await;
+}
+
+/// A leader whose upstream calls are held, and a follower.
+struct HeldReplicas {
+    redis: RedisServer,
+    proxy: RecordingProxy,
+    owner: GatewayClient,
+    other: GatewayClient,
+    _harness: TestHarness,
+}
+
+impl HeldReplicas {
+    async fn start() -> Self {
+        let (redis, harness) = (RedisServer::start(), TestHarness::start_exact(50, 20).await);
+        let (settings, proxy) = (Settings::default().redis(&redis.url()), harness.start_proxy().await);
+        let owner = harness.add_replica_behind(&proxy, &settings).await;
+        owner.until_leader().await;
+        let other = harness.add_replica(&settings).await;
+        proxy.hold_requests();
+        Self { redis, proxy, owner, other, _harness: harness }
+    }
+}
+
+async fn until_status(replica: &GatewayClient, location: &str, status: u16) {
+    let is_reached = async || replica.send(&TestRequest::path_only(location)).await.status == status;
+    until_polled("the status of the job", DEADLINE, is_reached).await;
+}
+
+#[tokio::test]
+async fn jobs_outlive_an_emptied_redis_and_can_be_cancelled() {
+    let HeldReplicas { redis, proxy, owner, other, _harness } = HeldReplicas::start().await;
+    let (kept, cancelled) = (begin(&owner, "2026-02-12").await, begin(&owner, "2026-02-14").await);
+    redis.command(&["FLUSHALL"]);
+    until_status(&other, &kept, 200).await;
+    until_status(&other, &cancelled, 200).await;
+    let shown = other.send(&TestRequest::path_only(&cancelled).method(Method::DELETE)).await;
+    assert_eq!(shown.json()["state"], json!("cancelled"));
+    until_status(&owner, &cancelled, 404).await;
+    proxy.release();
+    let done = until_done(&other, &kept).await;
+    assert_eq!((&done["items"], &done["calls"]), (&json!(50), &json!(1)), "{done}");
+    until_status(&owner, &kept, 200).await;
+    until_status(&other, &cancelled, 404).await;
+    assert_eq!(redis.query(&["KEYS", "koregate:f1:job:*"]).split_whitespace().count(), 1, "one is there");
+}
+
+#[tokio::test]
+async fn end_that_redis_refused_is_written_by_a_later_pulse() {
+    let HeldReplicas { redis, proxy, owner, other, _harness } = HeldReplicas::start().await;
+    let location = begin(&owner, "2026-02-12").await;
+    proxy.until_calls_exceed(0).await;
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    proxy.release();
+    until_done(&owner, &location).await;
+    assert_ne!(show(&other, &location).await["state"], json!("done"), "Redis has not taken it");
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    let done = until_done(&other, &location).await;
+    assert_eq!(done["calls"], json!(1), "it is the end of the first run, and of no adopted one: {done}");
+    assert_eq!(redis.query(&["EXISTS", "koregate:f1:jobs"]), "0", "none is left in the index");
 }
