@@ -5,6 +5,7 @@ mod estimate;
 use std::process::ExitCode;
 
 use super::span::{Failure, Filler, Gateway, Progress, Span, SpanArgs, check_settled, finish, until_signal};
+use crate::cli::output::{self, OutputError};
 
 /// The flags of `warm`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,8 +41,11 @@ async fn warm(gateway: &Gateway, args: &WarmArgs) -> Result<(), Failure> {
     let progress = Progress::new(parts.len(), 0, None);
     if args.estimate {
         let cost = gateway.cost_of(&parts, &progress).await?;
-        print!("{}", estimate::describe(&cost, &span));
-        return Ok(());
+        return match output::write(&estimate::describe(&cost, &span)) {
+            // The reader has read enough.
+            Ok(()) | Err(OutputError::Closed) => Ok(()),
+            Err(error) => Err(Failure::failed(error.to_string())),
+        };
     }
     check_settled(gateway, &parts, args.span.open, &progress).await?;
     let all = async {
