@@ -53,9 +53,14 @@ impl Jobs {
         self.0.clone().run(command)
     }
 
+    /// Begins and adopts no job from now on: for a process that ends soon.
+    pub fn leave_to_others(&self) {
+        self.0.begin_draining();
+    }
+
     /// Begins no job any more, and leaves those that are not finished to other replicas.
     pub async fn leave(&self) {
-        self.0.begin_draining();
+        self.leave_to_others();
         let _writing = self.0.writing.lock().await;
         let own: Vec<JobRecord> = self.0.registry().all().into_iter().map(|(record, _)| record).collect();
         if let Some(store) = self.0.store.as_ref().filter(|_| !own.is_empty()) {

@@ -100,6 +100,11 @@ impl Gateway {
         })
     }
 
+    /// Whether what is fetched is still cached when this process has ended.
+    pub(in crate::cli) fn keeps_what_it_fetches(&self) -> bool {
+        self.local.as_ref().is_none_or(|local| local.has_lasting_cache)
+    }
+
     /// Ends what runs in this process.
     pub(in crate::cli) async fn close(&self) {
         if let Some(local) = &self.local {

@@ -17,6 +17,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Local {
     pub(super) service: GatewayService,
     handles: Handles,
+    /// Whether the cache outlives the process: in Redis or on disk.
+    pub(super) has_lasting_cache: bool,
 }
 
 impl Local {
@@ -36,7 +38,11 @@ impl Local {
             )),
             _ => Failure::Failed(format!("{error:#}")),
         })?;
-        Ok(Self { service: stack.service, handles: stack.handles })
+        let Stack { service, handles, .. } = stack;
+        // Jobs of gateways need their upstream calls, and this process ends soon.
+        handles.jobs.leave_to_others();
+        let has_lasting_cache = config.cache.redis.is_some() || config.cache.disk.is_some();
+        Ok(Self { service, handles, has_lasting_cache })
     }
 
     /// Returns the lease, so that another replica takes it over at once, and writes out traces and the audit log.
@@ -46,7 +52,8 @@ impl Local {
     }
 }
 
-const USE_URL: &str = "To ask a running gateway, use --url (with the API key in KOREGATE_API_KEY)";
+/// Advice for a command that cannot call Kore from its own process.
+pub(in crate::cli) const USE_URL: &str = "To ask a running gateway, use --url (with the API key in KOREGATE_API_KEY)";
 
 /// The configuration of stages that only this process asks.
 ///

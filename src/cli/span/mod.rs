@@ -36,6 +36,7 @@ pub(super) use self::cost::Cost;
 pub(super) use self::failure::{Failure, finish, until_signal};
 pub(super) use self::filler::Filler;
 pub(super) use self::gateway::{Gateway, ItemSink};
+pub(super) use self::local::USE_URL;
 pub(super) use self::parts::Span;
 pub(super) use self::progress::Progress;
 pub(super) use self::settled::check_settled;

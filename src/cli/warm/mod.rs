@@ -4,7 +4,7 @@ mod estimate;
 
 use std::process::ExitCode;
 
-use super::span::{Failure, Filler, Gateway, Progress, Span, SpanArgs, check_settled, finish, until_signal};
+use super::span::{Failure, Filler, Gateway, Progress, Span, SpanArgs, USE_URL, check_settled, finish, until_signal};
 use crate::cli::output::{self, OutputError};
 
 /// The flags of `warm`.
@@ -46,6 +46,11 @@ async fn warm(gateway: &Gateway, args: &WarmArgs) -> Result<(), Failure> {
             Ok(()) | Err(OutputError::Closed) => Ok(()),
             Err(error) => Err(Failure::failed(error.to_string())),
         };
+    }
+    if !gateway.keeps_what_it_fetches() {
+        return Err(Failure::Usage(format!(
+            "without cache.redis and without cache.disk, what this process fetches is gone when it ends. {USE_URL}"
+        )));
     }
     check_settled(gateway, &parts, args.span.open, &progress).await?;
     let all = async {

@@ -181,4 +181,8 @@ fn commands_without_a_gateway_need_a_common_ledger() {
     file.lock().unwrap();
     let (code, errors) = run(&environment, &["warm"]);
     assert!(code == Some(2) && errors.contains("--url") && errors.contains("state file"), "{errors}");
+    drop(file);
+    let (code, errors) = run(&environment, &["warm"]);
+    assert!(code == Some(2) && errors.contains("without cache.redis and without cache.disk"), "{errors}");
+    assert_eq!(run(&environment, &["warm", "--estimate"]).0, Some(0));
 }

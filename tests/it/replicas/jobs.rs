@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::replica_set::ReplicaSet;
 use crate::support::{
-    GatewayClient, RecordingProxy, RedisServer, Settings, TestHarness, TestRequest, exact_profile, until_polled,
+    GatewayClient, KoregateProcess, RecordingProxy, RedisServer, STREAM, Settings, TestHarness, TestRequest,
+    environment, exact_profile, until_polled,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -139,4 +140,23 @@ async fn end_that_redis_refused_is_written_by_a_later_pulse() {
     let done = until_done(&other, &location).await;
     assert_eq!(done["calls"], json!(1), "it is the end of the first run, and of no adopted one: {done}");
     assert_eq!(redis.query(&["EXISTS", "koregate:f1:jobs"]), "0", "none is left in the index");
+}
+
+#[tokio::test]
+async fn estimate_in_a_process_of_its_own_adopts_no_job() {
+    let redis = RedisServer::start();
+    let settings = Settings::default().redis(&redis.url());
+    let mut set = ReplicaSet::start_with(redis, exact_profile(50, 20), &[settings]).await;
+    set.harness.control.set_latency(DEADLINE, Duration::ZERO);
+    begin(set.leader(), "2026-02-12").await;
+    let owner = set.leader().server.stack().handles.mailbox.as_ref().unwrap().me().to_string();
+    set.replicas[0].kill();
+    assert_eq!(set.redis.query(&["DEL", &format!("koregate:f1:job-owner:{owner}")]), "1");
+    let mut environment = environment("http://127.0.0.1:1");
+    environment.push(("KOREGATE__CACHE__REDIS__URL", set.redis.url()));
+    let span = ["--stream", STREAM, "--from", "2026-02-12", "--to", "2026-02-12"];
+    let (code, output) =
+        KoregateProcess::start(&[&["warm", "--estimate"][..], &span].concat(), &environment).wait().await;
+    assert_eq!(code, Some(0), "{output}");
+    assert_eq!(set.redis.query(&["KEYS", "*:job-claim:*"]).trim(), "", "no job was claimed");
 }
