@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::disk::DiskTier;
 use super::purge::{PurgeJournal, Purges};
+use super::queued_bytes::QueuedBytes;
 use super::retention::RetentionSweeper;
 use super::series::SeriesMap;
 use super::store::Memory;
@@ -30,6 +31,8 @@ pub struct CacheHandles {
     /// The disk tier; `None` without `cache.disk`.
     pub disk: Option<DiskTier>,
     pub(super) redis: Option<(config::RedisConfig, Mailbox)>,
+    /// The bytes that wait to be written to Redis.
+    pub(super) queued_for_redis: QueuedBytes,
     /// Starts the spans of what this replica does for others.
     pub(super) tracer: Tracer,
 }
@@ -56,14 +59,22 @@ impl CacheHandles {
         let purges = Purges::new(series_map.clone(), memory.clone(), clock.clone(), accounts, journal, shared);
         let client = redis.as_ref().map(|(redis, mailbox)| (redis.prefix.as_str(), mailbox.redis()));
         let retention = RetentionSweeper::new(settings, &series_map, &memory, disk.as_ref(), clock, client);
-        let tracer = Tracer::default();
-        Self { memory, window_fields, purges, retention, series_map, disk, redis, tracer }
+        let (queued_for_redis, tracer) = (QueuedBytes::new(), Tracer::default());
+        Self { memory, window_fields, purges, retention, series_map, disk, redis, queued_for_redis, tracer }
     }
 
     /// The same cache, with spans for what it does for other replicas.
     #[must_use]
     pub fn traced(self, tracer: &Tracer) -> Self {
         Self { tracer: tracer.clone(), ..self }
+    }
+
+    /// Waits until what is queued for Redis and for the disk is written, or could not be.
+    pub async fn until_written(&self) {
+        self.queued_for_redis.until_none().await;
+        if let Some(disk) = &self.disk {
+            disk.until_written().await;
+        }
     }
 
     /// Serves these accounts from now on.

@@ -10,6 +10,7 @@
 //! | `store/` | memory: chunks by weight, the interval map of cache entries, hot blocks |
 //! | `series/` | the state of each series: entries, fetches in flight (single-flight of intervals), the pending batch |
 //! | `window_field` | whether `window.field` is the timestamp that the upstream selects on |
+//! | `queued_bytes` | the bytes of chunks that wait to be written to a tier |
 //! | `redis/` | the second tier: chunks in Redis, shared by all replicas |
 //! | `disk/` | the tier between them: chunks in files of this machine |
 //! | `retention/` | the sweep of what is too old, in all tiers |
@@ -36,6 +37,7 @@ pub(crate) mod fuzz;
 mod handles;
 mod outcome;
 mod purge;
+mod queued_bytes;
 mod redis;
 mod retention;
 mod series;

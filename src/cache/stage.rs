@@ -85,12 +85,22 @@ where
     type Service = CacheStage;
 
     fn layer(&self, below: S) -> CacheStage {
-        let CacheHandles { memory, window_fields, purges, retention, series_map, disk, redis, tracer } =
-            self.handles.clone();
+        let CacheHandles {
+            memory,
+            window_fields,
+            purges,
+            retention,
+            series_map,
+            disk,
+            redis,
+            queued_for_redis,
+            tracer,
+        } = self.handles.clone();
         retention.start();
         let settings = &self.series_settings;
         let shared = redis.as_ref().map(|(redis, mailbox)| {
-            let tier = RedisTier::new(redis, mailbox, settings, Arc::new(purges.clone()), &window_fields, &self.clock);
+            let checks = Arc::new(purges.clone());
+            let tier = RedisTier::new(redis, mailbox, settings, checks, &window_fields, &queued_for_redis, &self.clock);
             let cluster = Cluster::new(mailbox, &tier, &self.quotas, &self.clock, &tracer);
             (tier, cluster)
         });

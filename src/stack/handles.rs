@@ -1,9 +1,11 @@
 //! The state that several stages share with each other, with the admin plane and with the server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::api::{RequestMemory, ResponseCache, Usage};
 use crate::audit::AuditLog;
@@ -21,6 +23,9 @@ use crate::telemetry;
 use crate::traces::Tracer;
 use crate::upstream::UpstreamHealth;
 use crate::upstream::tls::client_config;
+
+/// The longest that the end of the process waits for chunks to be written to Redis and to the disk.
+const CHUNK_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handles of the shared state. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
@@ -104,12 +109,13 @@ impl Handles {
         }
     }
 
-    /// Waits until ended spans are exported and the audit log is written, for some seconds at most. For the end of the
-    /// process.
+    /// Waits until ended spans are exported, the audit log is written, and cached chunks are in Redis and on disk, for
+    /// some seconds at most. For the end of the process.
     pub async fn flush(&self) {
         let audit = self.audit.clone();
         let written = spawn_blocking(move || audit.flush());
-        let _ = tokio::join!(self.tracer.flush(), written);
+        let chunks = timeout(CHUNK_WRITE_TIMEOUT, self.cache.until_written());
+        let _ = tokio::join!(self.tracer.flush(), written, chunks);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::time::timeout;
 use super::record::SeriesDigest;
 use super::state::DiskState;
 use crate::cache::chunk::Chunk;
+use crate::cache::queued_bytes::QueuedBytes;
 use crate::cache::redis::PurgeCheck;
 use crate::cache::redis::keys::ChunkKeys;
 use crate::cache::series::SeriesMap;
@@ -42,8 +42,7 @@ pub(super) struct Inner {
     pub(super) writes: mpsc::UnboundedSender<DiskWrite>,
     /// The other end of `writes`, until the tier is started.
     pub(super) queue: Mutex<Option<mpsc::UnboundedReceiver<DiskWrite>>>,
-    /// Bytes of chunks that wait to be written.
-    pub(super) queued_bytes: AtomicUsize,
+    pub(super) queued_bytes: QueuedBytes,
     /// The series of which something is on disk.
     pub(super) series: Mutex<HashMap<SeriesDigest, Arc<Series>>>,
     /// Held while chunks are erased: two erasures at a time would each find some of them.
@@ -92,7 +91,7 @@ impl DiskTier {
             state: watch::Sender::new(DiskState::Opening),
             writes,
             queue: Mutex::new(Some(queue)),
-            queued_bytes: AtomicUsize::default(),
+            queued_bytes: QueuedBytes::new(),
             series: Mutex::default(),
             erasure: Mutex::default(),
             active: Mutex::default(),
@@ -148,6 +147,11 @@ impl DiskTier {
         let _ = timeout(LOADING_TIMEOUT, loaded).await;
     }
 
+    /// Waits until no chunk waits to be written.
+    pub(in crate::cache) async fn until_written(&self) {
+        self.0.queued_bytes.until_none().await;
+    }
+
     /// Whether the chunk of an entry is on disk, as far as is known.
     pub(in crate::cache) fn has(&self, entry: &CacheEntry) -> bool {
         entry.slot.zip(self.0.log.get()).is_some_and(|(slot, log)| log.contains(slot))
@@ -172,9 +176,5 @@ impl Inner {
 
     pub(super) fn active(&self) -> MutexGuard<'_, ActiveSegment> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn release_queued(&self, bytes: usize) {
-        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

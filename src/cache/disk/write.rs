@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -22,8 +21,6 @@ use crate::segment_log::{SegmentLog, Slot};
 use crate::telemetry;
 use crate::window::Interval;
 
-/// Bytes of chunks that may wait to be written; further ones are not written.
-const MAX_QUEUED_BYTES: usize = 64 << 20;
 /// Chunks that are written at a time.
 const MAX_BATCH: usize = 64;
 /// After a failure, so long nothing is written.
@@ -39,14 +36,12 @@ impl DiskTier {
     /// Queues a chunk of a series, with its key in memory, to be written in the background; dropped if too many bytes
     /// wait.
     pub(in crate::cache) fn queue_write(&self, series: &Arc<Series>, chunk: &Arc<Chunk>, id: ChunkId) {
-        let weight = chunk.weight();
         if matches!(self.state(), DiskState::Unavailable(_) | DiskState::AwaitingPurges) {
             // Nobody knows for how long, and what waits is held in memory.
             telemetry::disk_write("failed");
             return;
         }
-        if self.0.queued_bytes.fetch_add(weight, Ordering::Relaxed) > MAX_QUEUED_BYTES {
-            self.0.release_queued(weight);
+        if !self.0.queued_bytes.try_add(chunk.weight()) {
             telemetry::disk_write("full");
             return;
         }
@@ -72,7 +67,7 @@ pub(super) async fn write_queued(
         if received == Ok(0) {
             return;
         }
-        inner.release_queued(batch.iter().map(|write| write.chunk.weight()).sum());
+        let weight = batch.iter().map(|write| write.chunk.weight()).sum();
         let is_check_due = checked_at.elapsed() >= CHECK_INTERVAL;
         if is_check_due {
             checked_at = Instant::now();
@@ -80,11 +75,13 @@ pub(super) async fn write_queued(
             for _ in &batch {
                 telemetry::disk_write("failed");
             }
+            inner.queued_bytes.release(weight);
             continue;
         }
         let (log, context) = (log.clone(), context.clone());
         let writer = inner.clone();
         let result = spawn_work(move || writer.write_batch(&log, &context, batch, is_check_due)).await;
+        inner.queued_bytes.release(weight);
         match result.unwrap_or_else(|_| Err(io::Error::other("the task was lost"))) {
             // A check that finds nothing wrong says nothing about a full disk.
             Ok(0) => {}

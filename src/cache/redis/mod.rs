@@ -31,7 +31,6 @@ pub(in crate::cache) use self::listing::{READ_BYTES, RedisListing};
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -39,6 +38,7 @@ use tokio::sync::mpsc;
 
 use self::keys::ChunkKeys;
 use self::write::ChunkWrite;
+use super::queued_bytes::QueuedBytes;
 use super::window_field::WindowFields;
 use crate::clock::Clock;
 use crate::config;
@@ -98,8 +98,7 @@ struct Inner {
     purges: Arc<dyn PurgeCheck>,
     fields: WindowFields,
     clock: Clock,
-    /// Bytes of chunks that wait to be written.
-    queued_bytes: AtomicUsize,
+    queued_bytes: QueuedBytes,
 }
 
 impl RedisTier {
@@ -110,6 +109,7 @@ impl RedisTier {
         series_settings: &config::SeriesSettings,
         purges: Arc<dyn PurgeCheck>,
         fields: &WindowFields,
+        queued_bytes: &QueuedBytes,
         clock: &Clock,
     ) -> Self {
         let inner = Arc::new(Inner {
@@ -121,7 +121,7 @@ impl RedisTier {
             purges,
             fields: fields.clone(),
             clock: clock.clone(),
-            queued_bytes: AtomicUsize::default(),
+            queued_bytes: queued_bytes.clone(),
         });
         let (writes, queued) = mpsc::unbounded_channel();
         tokio::spawn(inner.clone().write_queued(queued));

@@ -1,7 +1,6 @@
 //! Writes chunks into their cells in the background, and deletes those that were purged.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,9 +12,6 @@ use crate::cache::window_field::FieldScope;
 use crate::redis_client::{Command, ConnectionError, Reply};
 use crate::request::Series;
 use crate::telemetry;
-
-/// Bytes of chunks that may wait to be written; further ones are not written.
-const MAX_QUEUED_BYTES: usize = 64 << 20;
 
 /// A chunk to be written.
 #[derive(Debug)]
@@ -30,9 +26,7 @@ pub(super) struct ChunkWrite {
 impl RedisTier {
     /// Queues a chunk of a series to be written in the background; dropped if too many bytes wait.
     pub(in crate::cache) fn queue_write(&self, series: &Series, chunk: &Arc<Chunk>) {
-        let weight = chunk.weight();
-        if self.inner.queued_bytes.fetch_add(weight, Ordering::Relaxed) > MAX_QUEUED_BYTES {
-            self.inner.queued_bytes.fetch_sub(weight, Ordering::Relaxed);
+        if !self.inner.queued_bytes.try_add(chunk.weight()) {
             telemetry::redis_write("full");
             return;
         }
@@ -78,7 +72,7 @@ impl Inner {
             let batch = std::mem::take(&mut writes);
             let weight: usize = batch.iter().map(|write: &ChunkWrite| write.chunk.weight()).sum();
             let result = self.write(batch).await;
-            self.queued_bytes.fetch_sub(weight, Ordering::Relaxed);
+            self.queued_bytes.release(weight);
             if let Some(result) = result {
                 telemetry::redis_write(result);
             }

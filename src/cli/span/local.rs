@@ -45,7 +45,8 @@ impl Local {
         Ok(Self { service, handles, has_lasting_cache })
     }
 
-    /// Returns the lease, so that another replica takes it over at once, and writes out traces and the audit log.
+    /// Returns the lease, so that another replica takes it over at once, and writes out traces, the audit log and what
+    /// was cached.
     pub(super) async fn leave(&self) {
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.handles.quotas.leave()).await;
         self.handles.flush().await;

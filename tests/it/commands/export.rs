@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::support::{
-    KoregateProcess, STREAM, Settings, TestHarness, at, caller_table, environment, exact_profile, run_koregate, text,
-    to_ndjson, until,
+    KoregateProcess, RedisServer, STREAM, Settings, TestHarness, at, caller_table, environment, exact_profile,
+    run_koregate, start_dated_simulator, text, to_ndjson, until,
 };
 
 /// Sixty settled days with eight items each.
@@ -160,6 +160,30 @@ async fn warmed_span_is_a_hit() {
     assert_eq!(harness.calls(), 3, "one for the first day, two for the others together");
     assert_eq!(harness.get("from=2026-02-19&to=2026-02-22").await.page().items().len(), 200);
     assert_eq!(harness.calls(), 3);
+}
+
+#[tokio::test]
+async fn span_warmed_by_a_process_is_cached_after_its_end() {
+    let (simulator, control) = start_dated_simulator(exact_profile(1000, 4)).await;
+    let (directory, redis) = (Directory::new(), RedisServer::start());
+    let own = [
+        ("KOREGATE__QUOTA__STATE_FILE", directory.path("state")),
+        ("KOREGATE__CACHE__DISK__PATH", directory.path("disk")),
+        ("KOREGATE__CACHE__DISK__SIZE", "1GiB".to_owned()),
+    ];
+    let shared = [("KOREGATE__CACHE__REDIS__URL", redis.url())];
+    for more in [&own[..], &shared] {
+        control.reset_counts();
+        let environment = [&environment(&simulator.base_url())[..], more].concat();
+        let warm = ["warm", "--stream", STREAM, "--from", "2026-02-23", "--to", "2026-02-24"];
+        let mut calls = Vec::new();
+        for _ in 0..2 {
+            let (code, output) = KoregateProcess::start(&warm, &environment).wait().await;
+            assert_eq!(code, Some(0), "{output}");
+            calls.push(control.counts().total);
+        }
+        assert!(calls[0] >= 20 && calls[1] == calls[0], "{calls:?} {more:?}");
+    }
 }
 
 #[test]
