@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cache::Cost;
+use crate::config::WindowSettings;
 use crate::quota::QuotaManager;
 use crate::request::Priority;
 use crate::units::seconds;
-use crate::window::Interval;
+use crate::window::{Interval, UpperBound};
 
 /// The body of a dry run.
 #[derive(Debug, Serialize)]
@@ -23,6 +24,15 @@ pub(super) struct CostBody {
     basis: Basis,
     /// The time before which data is settled.
     settled_until: String,
+    source: SourceBody,
+}
+
+/// The account of the window, and the settings that decide which items are in it.
+#[derive(Debug, Serialize)]
+struct SourceBody {
+    account_id: String,
+    field: String,
+    upper_bound: UpperBound,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,8 +56,13 @@ struct Basis {
 }
 
 impl CostBody {
-    /// The cost of a window of `account` at the priority `priority`.
-    pub(super) fn new(cost: &Cost, quotas: &QuotaManager, account: &str, priority: Priority) -> Self {
+    /// The cost of a window of `account`, whose stream has these settings, at the priority `priority`.
+    pub(super) fn new(
+        cost: &Cost,
+        quotas: &QuotaManager,
+        (account, settings): (&str, &WindowSettings),
+        priority: Priority,
+    ) -> Self {
         let calls = Calls { at_least: cost.runs.len(), expected: cost.expected };
         let likely = calls.expected.unwrap_or(calls.at_least as u64);
         let likely = u32::try_from(likely).unwrap_or(u32::MAX);
@@ -66,6 +81,11 @@ impl CostBody {
                 seconds: cost.basis.length.as_secs(),
             },
             settled_until: cost.settled_until.to_string(),
+            source: SourceBody {
+                account_id: account.to_owned(),
+                field: settings.field.to_string(),
+                upper_bound: settings.upper_bound,
+            },
         }
     }
 }

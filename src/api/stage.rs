@@ -372,7 +372,8 @@ impl ApiLayer {
 
     fn cost_answer(&self, cost: &Cost, ParsedRequest { query, preferences, .. }: &ParsedRequest) -> Answer {
         let Series { account, stream, .. } = &*query.series;
-        let body = CostBody::new(cost, &self.quotas, account, query.requester.priority);
+        let source = (&**account, &*self.settings.for_series(account, stream));
+        let body = CostBody::new(cost, &self.quotas, source, query.requester.priority);
         let report = Report::without_window(account.clone(), stream.clone(), "dry_run");
         preferred(describe_self(&body, report), *preferences)
     }

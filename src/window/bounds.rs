@@ -3,7 +3,7 @@
 use super::{Bound, Interval, Timestamp};
 
 /// Whether the upstream counts an item exactly at `to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpperBound {
     /// An item exactly at `to` is part of the answer.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::Parameters;
 use super::partial_file::sync_directory;
+use crate::cli::span::Source;
 
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub(super) struct Header {
     /// The version of koregate, since another one may write other bytes.
     pub(super) koregate: String,
     pub(super) parameters: Parameters,
+    /// The source of the items; `None` if the gateway did not say it.
+    #[serde(default)]
+    pub(super) source: Option<Source>,
     /// The end of an open span, as it was when the export began; `None` if the span is not cut.
     pub(super) until: Option<String>,
     /// Whether the file may replace one that was there before.
@@ -148,6 +152,7 @@ pub(super) mod tests {
         let header = Header {
             koregate: "0".to_owned(),
             parameters: parameters(FileFormat::Ndjson, Compression::None),
+            source: None,
             until: None,
             replaces: false,
         };

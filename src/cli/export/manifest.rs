@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::{Header, PartRecord, write_synced};
 use super::parameters::Parameters;
 use super::partial_file::{Checkpoint, sync_directory};
+use crate::cli::span::Source;
 
 /// The description of a finished file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub(super) struct Manifest {
     /// The version that wrote the file.
     pub(super) koregate: String,
     pub(super) parameters: Parameters,
+    /// The source of the items; `None` if the gateway did not say it.
+    #[serde(default)]
+    pub(super) source: Option<Source>,
     /// The end of an open span, as it was when the export began.
     pub(super) until: Option<String>,
     pub(super) rows: u64,
@@ -34,6 +38,7 @@ impl Manifest {
         Self {
             koregate: header.koregate.clone(),
             parameters: header.parameters.clone(),
+            source: header.source.clone(),
             until: header.until.clone(),
             rows: parts.iter().map(|part| part.rows).sum(),
             bytes: file.bytes,

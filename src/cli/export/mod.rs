@@ -134,8 +134,8 @@ async fn write(
         None => span,
     };
     let parts = span.parts();
-    check_settled(gateway, &parts, parameters.open, &Progress::new(parts.len(), 0, None)).await?;
-    let writer = locked.open(destination, parameters, until, force)?;
+    let source = check_settled(gateway, &parts, parameters.open, &Progress::new(parts.len(), 0, None)).await?;
+    let writer = locked.open(destination, parameters, (source, until), force)?;
     let progress = Progress::new(parts.len(), writer.parts(), Some(writer.recorded_rows()));
     if writer.parts() > 0 || writer.damaged_parts() > 0 {
         let damaged = match writer.damaged_parts() {

@@ -13,7 +13,7 @@ use super::journal::tests::parameters;
 use super::manifest::Manifest;
 use super::parameters::Parameters;
 use super::writer::{ExportWriter, Start, start};
-use crate::cli::span::Failure;
+use crate::cli::span::{Failure, Source};
 
 /// The items of each part.
 type Parts = Vec<Vec<String>>;
@@ -23,6 +23,7 @@ struct Export {
     directory: TempDir,
     destination: Destination,
     parameters: Parameters,
+    source: Option<Source>,
 }
 
 impl Export {
@@ -35,12 +36,12 @@ impl Export {
             parameters.columns =
                 Some(vec![with_kind("n", ColumnKind::Int), with_kind("s", ColumnKind::Text), Column::at("*")]);
         }
-        Self { directory, destination, parameters }
+        Self { directory, destination, parameters, source: None }
     }
 
     fn try_open(&self, force: bool) -> Result<ExportWriter, Failure> {
         match start(&self.destination, &self.parameters, force)? {
-            Start::Open(locked) => locked.open(&self.destination, &self.parameters, None, force),
+            Start::Open(locked) => locked.open(&self.destination, &self.parameters, (self.source.clone(), None), force),
             Start::Done(_) => Err(Failure::failed("done")),
         }
     }
@@ -239,6 +240,26 @@ fn export_is_refused_beside_another_file_or_export() {
     assert!(refused(&export));
     assert!(!export.destination.partial().exists(), "nothing is left");
     assert_eq!(export.write(export.try_open(true).unwrap(), &parts).0, bytes, "--force replaces it");
+}
+
+#[test]
+fn export_goes_on_with_items_of_one_source_only() {
+    let (parts, mut export) = (vec![items(2, 0), items(1, 2)], Export::new("ndjson"));
+    let source = |field: &str| {
+        let text = |text: &str| text.to_owned();
+        Some(Source { account_id: text("a"), field: text(field), upper_bound: text("inclusive") })
+    };
+    export.source = source("segmentStartTime");
+    write_part(&mut export.open(), 0, &parts[0]);
+    export.source = source("segmentEndTime");
+    let Err(Failure::Usage(message)) = export.try_open(false) else { panic!("not refused") };
+    assert!(message.contains("begun with account a, window.field segmentStartTime"), "{message}");
+    export.source = None;
+    assert_eq!(export.open().parts(), 1, "an older gateway does not say it");
+    export.source = source("segmentEndTime");
+    let writer = export.try_open(true).unwrap();
+    assert_eq!(writer.parts(), 0, "--force begins again");
+    assert_eq!(export.write(writer, &parts).1.source, export.source);
 }
 
 #[test]

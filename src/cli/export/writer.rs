@@ -12,7 +12,7 @@ use super::journal::{Header, Journal, JournalEntries, PartRecord};
 use super::manifest::Manifest;
 use super::parameters::Parameters;
 use super::partial_file::{Checkpoint, PartialFile};
-use crate::cli::span::Failure;
+use crate::cli::span::{Failure, Source};
 
 /// An export that is not finished.
 pub(super) struct ExportWriter {
@@ -137,24 +137,41 @@ fn other_parameters(header: &Header, parameters: &Parameters, partial: &Path) ->
     Failure::Usage(format!("{}: an export was begun {why}; --force begins again", partial.display()))
 }
 
+fn other_source(begun: &Source, now: &Source, partial: &Path) -> Failure {
+    let text = |Source { account_id, field, upper_bound }: &Source| {
+        format!("account {account_id}, window.field {field} and window.upper_bound {upper_bound}")
+    };
+    let (begun, now, partial) = (text(begun), text(now), partial.display());
+    Failure::Usage(format!("{partial}: the export was begun with {begun}; the gateway has {now}; --force begins again"))
+}
+
 impl LockedFile {
-    /// Takes up an export, or begins it: with an open span that is cut at `until`, and in place of an earlier file if it
-    /// `replaces` one.
+    /// Takes up an export, or begins it: with items of `source` and an open span that is cut at `until`, and in place of
+    /// an earlier file if it `replaces` one.
     ///
     /// # Errors
-    /// [`Failure`] if a file cannot be written, or the columns are at fault.
+    /// [`Failure`] if a file cannot be written, the columns are at fault, or what is there has another source.
     pub(super) fn open(
         self,
         destination: &Destination,
         parameters: &Parameters,
-        until: Option<String>,
+        (source, until): (Option<Source>, Option<String>),
         replaces: bool,
     ) -> Result<ExportWriter, Failure> {
+        let mut begun = self.entries;
+        if let Some(before) = begun.as_ref().and_then(|entries| entries.header.source.as_ref())
+            && let Some(now) = source.as_ref().filter(|now| *now != before)
+        {
+            if !replaces {
+                return Err(other_source(before, now, &destination.partial()));
+            }
+            begun = None;
+        }
         let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", destination.path.display()));
         let mut encoder = Encoder::new(parameters).map_err(Failure::Usage)?;
         let (koregate, parameters) = (env!("CARGO_PKG_VERSION").to_owned(), parameters.clone());
-        let new = Header { koregate, parameters, until, replaces };
-        let mut entries = self.entries.unwrap_or(JournalEntries { header: new, parts: Vec::new() });
+        let new = Header { koregate, parameters, source, until, replaces };
+        let mut entries = begun.unwrap_or(JournalEntries { header: new, parts: Vec::new() });
         let mut file = self.file;
         let checkpoints: Vec<Checkpoint> = entries.parts.iter().map(PartRecord::checkpoint).collect();
         let count = file.restore(&checkpoints).map_err(failed)?;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 use crate::window::Timestamp;
 
 /// The cost of a window.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::cli) struct Cost {
     /// The least number of calls.
     pub(in crate::cli) at_least: u64,
@@ -22,6 +22,18 @@ pub(in crate::cli) struct Cost {
     pub(in crate::cli) known: (u64, Duration),
     /// The time before which data is settled; `None` from a gateway that does not say it.
     pub(in crate::cli) settled_until: Option<Timestamp>,
+    /// The source of the items; `None` from a gateway that does not say it.
+    pub(in crate::cli) source: Option<Source>,
+}
+
+/// The account of a window, and the settings of the gateway that decide which items are in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::cli) struct Source {
+    pub(in crate::cli) account_id: String,
+    /// `window.field`
+    pub(in crate::cli) field: String,
+    /// `window.upper_bound`
+    pub(in crate::cli) upper_bound: String,
 }
 
 impl Cost {
@@ -51,6 +63,7 @@ struct CostBody {
     under_way: Vec<IgnoredAny>,
     basis: Basis,
     settled_until: Option<String>,
+    source: Option<Source>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +88,7 @@ impl From<CostBody> for Cost {
             is_cached: body.missing.is_empty() && body.under_way.is_empty(),
             known: (body.basis.items, Duration::from_secs(body.basis.seconds)),
             settled_until: settled_until.map(Timestamp::from),
+            source: body.source,
         }
     }
 }
@@ -87,12 +101,19 @@ mod tests {
     fn answer_to_a_dry_run_is_read() {
         let body = r#"{"calls":{"at_least":2,"expected":206},"seconds":186.5,"chunks":590,"hits":72,
             "missing":[{"from":"x","to":"y"}],"under_way":[],"basis":{"of":"series","items":3000,"seconds":259200},
-            "settled_until":"2026-02-24T12:34:56.789Z"}"#;
+            "settled_until":"2026-02-24T12:34:56.789Z",
+            "source":{"account_id":"a","field":"segmentEndTime","upper_bound":"exclusive"}}"#;
         let cost = Cost::parse(body.as_bytes()).unwrap();
         assert_eq!((cost.at_least, cost.expected, cost.is_cached), (2, Some(206), false));
         assert_eq!((cost.wait, cost.known), (Duration::from_millis(186_500), (3000, Duration::from_hours(72))));
         assert_eq!(cost.settled_until.unwrap().to_string(), "2026-02-24T12:34:56.789Z");
-        let both = cost.and(Cost { expected: None, is_cached: true, ..cost });
+        let source = Source {
+            account_id: "a".to_owned(),
+            field: "segmentEndTime".to_owned(),
+            upper_bound: "exclusive".to_owned(),
+        };
+        assert_eq!(cost.source, Some(source));
+        let both = cost.clone().and(Cost { expected: None, is_cached: true, ..cost });
         assert_eq!((both.at_least, both.expected, both.is_cached), (4, None, false));
         assert_eq!(Cost::parse(b"{}"), None);
     }

@@ -32,7 +32,7 @@ mod settled;
 mod transport;
 
 pub use self::args::SpanArgs;
-pub(super) use self::cost::Cost;
+pub(super) use self::cost::{Cost, Source};
 pub(super) use self::failure::{Failure, finish, until_signal};
 pub(super) use self::filler::Filler;
 pub(super) use self::gateway::{Gateway, ItemSink};

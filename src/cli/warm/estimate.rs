@@ -43,11 +43,12 @@ mod tests {
             is_cached: false,
             known: (3000, Duration::from_hours(48)),
             settled_until: None,
+            source: None,
         };
         let expected = "span      28d\ncalls     about 476, at least 12\nrows      3000 cached, in 2d of the stream\n\
                         time      about 8m of quota, and the time that Kore takes to answer\n";
         assert_eq!(describe(&cost, &span), expected);
-        let unknown = describe(&Cost { expected: None, known: (0, Duration::ZERO), ..cost }, &span);
+        let unknown = describe(&Cost { expected: None, known: (0, Duration::ZERO), ..cost.clone() }, &span);
         assert!(unknown.contains("density is not known") && unknown.contains("none cached"), "{unknown}");
         assert!(describe(&Cost { is_cached: true, ..cost }, &span).contains("all of it is cached"));
     }

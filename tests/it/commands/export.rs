@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::support::{
-    KoregateProcess, RedisServer, STREAM, Settings, TestHarness, at, caller_table, environment, exact_profile,
+    ACCOUNT, KoregateProcess, RedisServer, STREAM, Settings, TestHarness, at, caller_table, environment, exact_profile,
     run_koregate, start_dated_simulator, text, to_ndjson, until,
 };
 
@@ -96,6 +96,8 @@ async fn export_into_open_time_needs_a_flag() {
     assert_eq!(code, Some(0), "{output}");
     let items = harness.items(at("2026-02-23"), harness.clock.now());
     assert!(to_ndjson(&items) == fs::read(&file).unwrap(), "up to the present");
+    let manifest = fs::read_to_string(format!("{file}.manifest.json")).unwrap();
+    assert!(manifest.contains(ACCOUNT) && manifest.contains("segmentStartTime"), "{manifest}");
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    ApiVariant, OTHER_STREAM, Profile, SETTLED_DAY, SelectOn, Settings, TestHarness, TestRequest, caller_table,
-    exact_profile,
+    ACCOUNT, ApiVariant, OTHER_STREAM, Profile, SETTLED_DAY, SelectOn, Settings, TestHarness, TestRequest,
+    caller_table, exact_profile,
 };
 
 /// The reported cost of `request`; the report must not cost any call.
@@ -35,6 +35,7 @@ async fn dry_run_cold_then_cached_window_reports_cost() {
     let harness = TestHarness::start_exact(500, 6).await;
     let request = TestRequest::get("from=2026-02-22&to=2026-02-23&limit=1");
     let nothing = json!({"of": "nothing", "items": 0, "seconds": 0});
+    let source = json!({"account_id": ACCOUNT, "field": "segmentStartTime", "upper_bound": "inclusive"});
     let cold = json!({
         "calls": {"at_least": 1, "expected": null},
         "seconds": 0.0,
@@ -44,6 +45,7 @@ async fn dry_run_cold_then_cached_window_reports_cost() {
         "under_way": [],
         "basis": nothing,
         "settled_until": "2026-02-24T12:34:56Z",
+        "source": source,
     });
     assert_eq!(reported_cost(&harness, &request).await, cold);
     assert_eq!(reported_cost(&harness, &request).await, cold, "a dry run changes nothing");
@@ -60,6 +62,7 @@ async fn dry_run_cold_then_cached_window_reports_cost() {
         "under_way": [],
         "basis": {"of": "series", "items": 1000, "seconds": 172_800},
         "settled_until": "2026-02-24T12:34:56Z",
+        "source": source,
     });
     assert_eq!(reported_cost(&harness, &request).await, warm);
     let future = reported_cost(&harness, &TestRequest::get("from=2026-03-01&to=2026-03-01")).await;
