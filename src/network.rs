@@ -49,13 +49,13 @@ impl fmt::Debug for Network {
 /// threads for blocking work: without a limit, a name server that does not answer would take all of them, and with them
 /// the disk and the reload.
 #[derive(Debug)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     permits: Semaphore,
 }
 
 impl Resolver {
     /// A resolver that is not busy.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { permits: Semaphore::const_new(1) }
     }
 
@@ -63,7 +63,7 @@ impl Resolver {
     ///
     /// # Errors
     /// If the name has no address, or the system cannot say.
-    pub async fn look_up(&'static self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn look_up(&'static self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }

@@ -219,9 +219,8 @@ impl Inner {
             let state = context.series_map.find(series);
             !active.contains(digest) && !state.is_some_and(|state| state.lock().entries.all().any(is_on_disk))
         });
-        let gone: Vec<_> = gone.map(|(digest, _)| digest).collect();
-        let mut known = self.known_series();
-        gone.iter().for_each(|digest| drop(known.remove(digest)));
+        let gone: HashSet<_> = gone.map(|(digest, _)| digest).collect();
+        self.known_series().retain(|digest, _| !gone.contains(digest));
     }
 
     /// Writes the chunks of a segment anew that entries still refer to, and removes the segment.
