@@ -78,7 +78,7 @@ pub(super) enum AccessError {
     Head(#[from] HeadError),
     #[error("the admin token is required, as authorization: Bearer")]
     NoToken,
-    #[error("a client certificate is required here; probes need none")]
+    #[error("a client certificate that has not expired is required here; probes need none")]
     NoCertificate,
     #[error(
         "a change that a browser asks for (with an Origin or a session) needs the origin and the token of the status page"
@@ -109,8 +109,12 @@ impl Access {
         let rules = self.rules.load();
         let path = request.uri().path();
         let is_probe = PROBES.contains(&path);
-        if !is_probe && rules.needs_certificate && request.extensions().get::<PeerCertificate>().is_none() {
-            return Err(AccessError::NoCertificate);
+        if !is_probe && rules.needs_certificate {
+            // The handshake may be long ago, and perhaps only resumed a session.
+            let certificate = request.extensions().get::<PeerCertificate>();
+            if certificate.is_none_or(|certificate| certificate.has_expired(now)) {
+                return Err(AccessError::NoCertificate);
+            }
         }
         if is_probe || path == "/metrics" || is_page_path(path) {
             AllowedHosts::any().check(request)?;

@@ -162,6 +162,10 @@ impl CallerTable {
         certificate: Option<&PeerCertificate>,
         now: Timestamp,
     ) -> (Option<AuthenticatedCaller>, Result<(), EdgeError>) {
+        // Checked also beside a key, and without callers: then the certificate is what admits.
+        if certificate.is_some_and(|certificate| certificate.has_expired(now)) {
+            return (None, Err(EdgeError::ExpiredCertificate));
+        }
         if self.known.is_empty() {
             return (None, Ok(()));
         }
@@ -197,7 +201,7 @@ impl CallerTable {
     /// The caller that one of the certificate's names stands for; `None` if its names are those of several callers.
     fn find_by_certificate(
         &self,
-        PeerCertificate { names }: &PeerCertificate,
+        PeerCertificate { names, .. }: &PeerCertificate,
     ) -> Option<(&Known, CallerCredential, &CancellationToken)> {
         let is_named = |known: &&Known| known.certificate_san.as_ref().is_some_and(|san| names.contains(&san.value));
         let mut found = self.known.iter().filter(is_named);
@@ -324,12 +328,21 @@ impl Drop for Slot {
     }
 }
 
-/// The names in the certificate with which a client has connected: an extension of each request of the connection. The
-/// handshake has verified the certificate.
-#[derive(Clone, Debug, Default)]
+/// The certificate with which a client has connected: an extension of each request of the connection. A handshake has
+/// verified the certificate, perhaps long ago: connections and resumed TLS sessions outlast it.
+#[derive(Clone, Debug)]
 pub struct PeerCertificate {
     /// The subject alternative names: URIs and DNS names, as they are spelled.
     pub names: Arc<[Arc<str>]>,
+    /// `notAfter`
+    pub until: Timestamp,
+}
+
+impl PeerCertificate {
+    /// Whether the certificate no longer proves anything.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.until <= now
+    }
 }
 
 fn api_key(headers: &HeaderMap) -> Option<&[u8]> {

@@ -39,6 +39,9 @@ pub enum EdgeError {
     /// The key or the certificate is that of a caller whose `not_after` has passed.
     #[error("the key has ended; the operator of koregate gives out a new one")]
     ExpiredCaller,
+    /// The client certificate of the connection has ended since its handshake.
+    #[error("the client certificate has expired; connect with a renewed one")]
+    ExpiredCertificate,
     /// The caller's own limit of requests at the same time is exceeded.
     #[error("your own limit of requests at the same time is hit")]
     TooManyConcurrentRequests,
@@ -68,7 +71,9 @@ pub(super) fn classify(error: &EdgeError) -> (ProblemType, Option<Duration>) {
         EdgeError::Head(HeadError::Malformed(_)) => (ProblemType::BadRequest, None),
         EdgeError::Head(HeadError::Misdirected) => (ProblemType::Misdirected, None),
         EdgeError::Head(HeadError::CrossSite(_)) => (ProblemType::Forbidden, None),
-        EdgeError::UnknownCaller | EdgeError::ExpiredCaller => (ProblemType::Unauthorized, None),
+        EdgeError::UnknownCaller | EdgeError::ExpiredCaller | EdgeError::ExpiredCertificate => {
+            (ProblemType::Unauthorized, None)
+        }
         EdgeError::TooManyConcurrentRequests => (ProblemType::TooManyConcurrentRequests, Some(Duration::from_secs(1))),
         EdgeError::TooManyRequests { retry_after } => (ProblemType::TooManyRequests, Some(*retry_after)),
         EdgeError::Overloaded => (ProblemType::Overloaded, Some(Duration::from_secs(1))),
@@ -310,6 +315,7 @@ mod tests {
             (EdgeError::Head(HeadError::CrossSite("an Origin")), (403, None)),
             (EdgeError::UnknownCaller, (401, None)),
             (EdgeError::ExpiredCaller, (401, None)),
+            (EdgeError::ExpiredCertificate, (401, None)),
             (EdgeError::TooManyConcurrentRequests, (429, Some("1".to_owned()))),
             (EdgeError::TooManyRequests { retry_after: Duration::from_millis(10) }, (429, Some("1".to_owned()))),
             (EdgeError::Api(ApiError::BadBody), (400, None)),

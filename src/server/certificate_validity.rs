@@ -68,7 +68,8 @@ fn time(der: &[u8]) -> Option<(Timestamp, &[u8])> {
         false => text.to_owned(),
     };
     let civil = DateTime::strptime("%Y%m%d%H%M%S", text).ok()?;
-    let time = Timestamp::from(TimeZone::UTC.to_timestamp(civil).ok()?);
+    // The end of the year 9999, which stands for a certificate without an end (RFC 5280, 4.1.2.5), is beyond jiff's range.
+    let time = TimeZone::UTC.to_timestamp(civil).map_or(Timestamp::MAX, Timestamp::from);
     Some((time, rest))
 }
 
@@ -89,6 +90,12 @@ mod tests {
             };
             assert_eq!(validity, Validity { from: second(from), until: second(until) });
         }
+    }
+
+    #[test]
+    fn time_without_an_end_is_the_latest() {
+        let der = [&[GENERALIZED_TIME, 15][..], b"99991231235959Z"].concat();
+        assert_eq!(time(&der), Some((Timestamp::MAX, &[][..])));
     }
 
     #[test]

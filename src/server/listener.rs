@@ -182,7 +182,7 @@ impl Connection {
         match self.closing.run_until_cancelled(handshake(tls, stream)).await {
             Some(Some(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates();
-                let certificate = certificates.and_then(<[_]>::first).map(|certificate| peer_certificate(certificate));
+                let certificate = certificates.and_then(<[_]>::first).and_then(peer_certificate);
                 self.serve(stream, certificate, service).await;
             }
             Some(None) => tracing::debug!("a TLS handshake failed"),

@@ -1,7 +1,7 @@
 //! The server: starts the stack on its listeners, and the graceful drain that ends it without breaking a response off.
 //!
 //! - `listener` accepts connections and serves them; `tls` makes the acceptor of its TLS,
-//! - `certificate_validity` says how long a certificate is valid, `peer_certificate` which names a client's has,
+//! - `certificate_validity` says how long a certificate is valid, `peer_certificate` what a request needs to know of a client's,
 //! - `connections` limits connections, `open_files` raises the limit of open files that bounds them,
 //! - `head_meter` limits the memory of request heads,
 //! - `stalled_writes` limits the memory of responses that clients do not read; `metered` counts at the stream for both,

@@ -113,18 +113,20 @@ fn change_by_a_browser_needs_the_origin_and_the_token_of_the_page() {
 }
 
 #[test]
-fn certificate_is_needed_for_all_but_probes() {
+fn valid_certificate_is_needed_for_all_but_probes() {
     let access = access(None, "ca.pem");
-    let admit = |path, certificate: Option<PeerCertificate>| {
+    let admit = |path, until: Option<Timestamp>| {
         let mut request = request(path, &[("host", "localhost")]);
+        let certificate = until.map(|until| PeerCertificate { names: [].into(), until });
         certificate.map(|certificate| request.extensions_mut().insert(certificate));
         access.admit(&request, PEER.into(), NOW)
     };
     for path in PROBES {
-        assert!(admit(path, None).is_ok(), "{path}");
+        assert!(admit(path, None).is_ok() && admit(path, Some(NOW)).is_ok(), "{path}");
     }
     for path in ["/", "/metrics", "/api/v1/status", "/sign-in", "/koregate/v1/problems/"] {
         assert_eq!(admit(path, None), Err(AccessError::NoCertificate), "{path}");
-        assert!(admit(path, Some(PeerCertificate::default())).is_ok(), "{path}");
+        assert_eq!(admit(path, Some(NOW)), Err(AccessError::NoCertificate), "{path}");
+        assert!(admit(path, Some(NOW.next_tick())).is_ok(), "{path}");
     }
 }

@@ -96,7 +96,7 @@ async fn refused_caller_is_known_with_its_status() {
 }
 
 fn certificate(names: &[&str]) -> PeerCertificate {
-    PeerCertificate { names: names.iter().map(|name| Arc::from(*name)).collect() }
+    PeerCertificate { names: names.iter().map(|name| Arc::from(*name)).collect(), until: at("2029-01-01") }
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,6 +121,22 @@ async fn certificate_stands_for_its_caller_without_a_key() {
         assert_eq!(admitted.is_ok(), expected.is_some(), "{names:?}");
     }
     assert!(callers.admit(&HeaderMap::new(), None, at("2026-06-01")).1.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificate_admits_nobody_from_its_end_on() {
+    let by_name = config::CallerConfig { certificate_san: Some("n".into()), ..anyone() };
+    let key = HeaderMap::from_iter([(http::HeaderName::from_static("x-api-key"), "k".parse().unwrap())]);
+    for (callers, headers) in
+        [(vec![by_name], HeaderMap::new()), (vec![keyed("bi", &["k"], None)], key), (Vec::new(), HeaderMap::new())]
+    {
+        let callers = Callers::new(&callers, &[]).load();
+        let admit = |time| callers.admit(&headers, Some(&certificate(&["n"])), at(time)).1;
+        assert!(admit("2028-12-31T23:59:59").is_ok(), "{headers:?}");
+        for time in ["2029-01-01", "2029-01-01T00:00:01"] {
+            assert!(matches!(admit(time), Err(EdgeError::ExpiredCertificate)), "{headers:?} {time}");
+        }
+    }
 }
 
 /// The only caller, by its certificate.

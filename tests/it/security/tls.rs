@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
-    CertificateAuthority, RecordingProxy, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, exact_profile,
+    CertificateAuthority, RecordingProxy, SETTLED_DAY, STREAM, Settings, TestHarness, TestRequest, at, exact_profile,
 };
 
 /// The status and the number of items of [`SETTLED_DAY`], or the error of the handshake.
@@ -143,6 +143,21 @@ async fn removed_client_authority_ends_resumption() {
     assert!(resumed.is_err(), "{resumed:?}");
     let (mut sender, _) = connect(addr, authority.client_config(Some(&kept.sign("bi-etl")))).await.unwrap();
     assert_eq!(status(&mut sender).await.unwrap(), 404);
+}
+
+#[tokio::test]
+async fn expired_client_certificate_is_refused_on_open_and_resumed_connections() {
+    let (authority, clients) = (CertificateAuthority::new(), CertificateAuthority::new());
+    let settings = authority.sign("localhost").listener_settings(Some(&clients.file()));
+    let harness = TestHarness::start(exact_profile(150, 4), &settings).await;
+    let addr = harness.gateway.addr();
+    let client = authority.client_config(Some(&clients.sign_until("bi-etl", 2100)));
+    let (mut open, _) = connect(addr, client.clone()).await.unwrap();
+    assert_eq!(status(&mut open).await.unwrap(), 404);
+    // The clock of the handshake is the machine's, so the certificate is valid there.
+    harness.clock.set(at("2100-01-01T00:00:00Z"));
+    let (mut resumed, _) = connect(addr, client).await.unwrap();
+    assert_eq!([status(&mut open).await.unwrap(), status(&mut resumed).await.unwrap()], [401, 401]);
 }
 
 #[tokio::test]

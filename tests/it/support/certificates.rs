@@ -42,8 +42,15 @@ impl CertificateAuthority {
 
     /// Signs a certificate for a host or client.
     pub(crate) fn sign(&self, name: &str) -> SignedCertificate {
+        self.sign_until(name, 4000)
+    }
+
+    /// The same with a certificate that ends with the beginning of a year.
+    pub(crate) fn sign_until(&self, name: &str, year: i32) -> SignedCertificate {
         let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
         let file = |ending| self.folder.path().join(format!("{name}.{ending}"));
         let signed = SignedCertificate { cert: file("cert"), key: file("key") };
         std::fs::write(&signed.cert, cert.pem()).unwrap();
