@@ -59,14 +59,14 @@ impl LogLevel {
     }
 }
 
-/// Reloads the configuration of `gateway` on each hang-up, request and change of a file, for ever.
+/// Reloads the configuration of `gateway` on each hang-up, request and change of a file, and again after a failure, for ever.
 async fn keep_reloading(gateway: &Gateway, mut reloader: Reloader, mut hang_up: Signal, log_level: LogLevel) {
     let mut requests = gateway.accept_reload_requests();
     loop {
         let request = tokio::select! {
             Some(()) = hang_up.recv() => None,
             request = requests.recv() => request,
-            () = reloader.changed(WATCH_INTERVAL) => None,
+            () = reloader.wait_until_due(WATCH_INTERVAL) => None,
         };
         let reloaded = reloader.reload(gateway).await;
         if let Some(config) = &reloaded {

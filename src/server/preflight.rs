@@ -2,7 +2,7 @@
 //! neither refuses what the other accepts.
 //!
 //! What another process holds at the moment (a port, the lock of a directory or of the state file) is no fault of the
-//! configuration: `check` may run beside the gateway that it is meant for.
+//! configuration: `check` may run beside the gateway that it is meant for. A reload asks less, see [`preflight_reload`].
 
 #[cfg(test)]
 mod tests;
@@ -21,13 +21,7 @@ use crate::stack;
 /// All faults, each with its line or variable and its key.
 pub fn preflight(config: &Config, clock: &Clock) -> Result<(), ConfigError> {
     let mut faults = stack::preflight(config, &clock.clone().into());
-    for (key, tls, listener) in [
-        ("server.tls", &config.server.tls, TlsListener::Callers),
-        ("admin.tls", &config.admin.tls, TlsListener::Operators),
-    ] {
-        let validity = tls.as_ref().map(|tls| super::validity_at(tls, listener));
-        faults.extend(validity.and_then(Result::err).map(|error| fault_of(&error, key)));
-    }
+    faults.extend(tls_faults(config));
     let server = &config.server;
     let metrics = server.metrics_listen.map(|addr| ("server.metrics_listen", addr));
     let listeners = [("server.listen", server.listen), ("server.admin_listen", server.admin_listen)];
@@ -39,6 +33,28 @@ pub fn preflight(config: &Config, clock: &Clock) -> Result<(), ConfigError> {
         );
     }
     config.origins.refuse(faults)
+}
+
+/// Checks what a reload reads anew. Files, directories and addresses of keys that need a restart are left out: this process
+/// has them open, and a volume that fails must not keep a removed key valid.
+///
+/// # Errors
+/// As [`preflight`].
+pub(super) fn preflight_reload(config: &Config, clock: &Clock) -> Result<(), ConfigError> {
+    let mut faults: Vec<_> = stack::preflight_reload(config, &clock.clone().into()).into_iter().collect();
+    faults.extend(tls_faults(config));
+    config.origins.refuse(faults)
+}
+
+fn tls_faults(config: &Config) -> impl Iterator<Item = KeyFault> {
+    let listeners = [
+        ("server.tls", &config.server.tls, TlsListener::Callers),
+        ("admin.tls", &config.admin.tls, TlsListener::Operators),
+    ];
+    listeners.into_iter().filter_map(|(key, tls, listener)| {
+        let error = super::validity_at(tls.as_ref()?, listener).err()?;
+        Some(fault_of(&error, key))
+    })
 }
 
 /// The fault of an error, whose key stands in a [`FaultyKey`] of its context.

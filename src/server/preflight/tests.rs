@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
-use crate::server::Gateway;
+use crate::server::{Gateway, Reloader, WATCH_INTERVAL};
 
 /// Seven lines, so that what follows begins at line 8.
 const ACCOUNT: &str = "[[accounts]]\naccount_id = 'a'\nclient_id = 'c'\nclient_secret = { env = 'SECRET' }\n\
@@ -126,6 +127,45 @@ fn disk_path_that_can_be_no_directory_is_refused() {
         let error = preflight(&load(directory.path(), &toml).unwrap(), &Clock::system()).unwrap_err();
         assert!(error.to_string().contains("koregate.toml:9: cache.disk.path: "), "{error}");
     }
+}
+
+#[tokio::test]
+async fn reload_does_not_check_what_the_process_has_open() {
+    let directory = tempfile::tempdir().unwrap();
+    write_files(directory.path());
+    let volume = directory.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    let toml = |hash: &str| {
+        with("quota", "state_file = 'DIR/volume/state'")
+            + &format!("[log]\naudit = 'DIR/volume/audit'\n[[callers]]\nname = 'a'\napi_key_sha256 = '{hash}'\n")
+    };
+    let config = |digit: &str| load(directory.path(), &toml(&digit.repeat(64)));
+    let gateway = Gateway::start(&config("0").unwrap(), Clock::system()).await.unwrap();
+    fs::remove_dir_all(&volume).unwrap();
+    let rotated = config("1").unwrap();
+    assert_eq!(preflight(&rotated, &Clock::system()).unwrap_err().to_string().lines().count(), 2);
+    assert!(gateway.reload(Ok(rotated)).await);
+    assert_eq!(gateway.config().await.callers[0].api_key_sha256, [[0x11; 32]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_reload_is_tried_again_without_a_change() {
+    let directory = tempfile::tempdir().unwrap();
+    write_files(directory.path());
+    let toml = |hash: &str| {
+        tls("cert = 'DIR/one.crt', key = 'DIR/one.key'")
+            + &format!("[[callers]]\nname = 'a'\napi_key_sha256 = '{}'\n", hash.repeat(64))
+    };
+    let config = load(directory.path(), &toml("0")).unwrap();
+    let environment = [("SECRET".to_owned(), "hunter2".to_owned())];
+    let (mut reloader, _) = Reloader::load(Some(directory.path().join("koregate.toml")), environment);
+    let gateway = Gateway::start(&config, Clock::system()).await.unwrap();
+    load(directory.path(), &toml("1")).unwrap();
+    fs::rename(directory.path().join("one.key"), directory.path().join("key")).unwrap();
+    assert!(reloader.reload(&gateway).await.is_none());
+    let failed = tokio::time::Instant::now();
+    reloader.wait_until_due(WATCH_INTERVAL).await;
+    assert!(failed.elapsed() >= Duration::from_secs(30) && failed.elapsed() <= Duration::from_secs(36));
 }
 
 #[tokio::test]

@@ -43,14 +43,20 @@ pub(super) fn read(files: &NamedFiles) -> Reading {
 /// Compares readings with the one that was applied last. Pure.
 #[derive(Debug)]
 pub(super) struct FileWatch {
-    applied: Reading,
+    /// `None` if the next stable reading is to be applied in any case.
+    applied: Option<Reading>,
     last: Reading,
 }
 
 impl FileWatch {
     /// A watch of files that were last applied, or tried, as `applied`.
     pub(super) fn new(applied: Reading) -> Self {
-        Self { last: applied.clone(), applied }
+        Self { last: applied.clone(), applied: Some(applied) }
+    }
+
+    /// Has the files count as changed, although they may be as they were tried.
+    pub(super) fn try_again(&mut self) {
+        self.applied = None;
     }
 
     /// Takes in a reading. Returns whether the files have changed and have been the same twice: a file that is being
@@ -58,7 +64,7 @@ impl FileWatch {
     pub(super) fn has_changed(&mut self, reading: Reading) -> bool {
         let is_stable = reading == self.last;
         self.last = reading;
-        is_stable && self.last != self.applied
+        is_stable && self.applied.as_ref() != Some(&self.last)
     }
 }
 

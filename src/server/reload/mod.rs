@@ -9,8 +9,9 @@ mod reloader;
 
 use tokio_rustls::TlsAcceptor;
 
+use super::preflight::preflight_reload;
 use super::tls::TlsListener;
-use super::{Gateway, preflight, tls};
+use super::{Gateway, tls};
 use crate::admin::ReloadRequests;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ReloadPlan};
@@ -28,10 +29,10 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// Checks `new` as at the start, and reads the files that it names.
+    /// Checks what is taken of `new` as at the start, and reads the files that it names.
     fn new(in_force: &Config, new: Config, clock: &Clock) -> anyhow::Result<Self> {
-        preflight(&new, clock)?;
         let plan = in_force.plan_reload(new)?;
+        preflight_reload(&plan.config, clock)?;
         let stack = PreparedReload::new(&plan.config, &Environment::from(clock.clone()))?;
         let Config { server, admin, .. } = &plan.config;
         let tls = tls::acceptor_of(server.tls.as_ref(), TlsListener::Callers)?;

@@ -1,10 +1,11 @@
-//! Reads the configuration of a gateway again, when it is asked to and when a file has changed.
+//! Reads the configuration of a gateway again, when it is asked to, when a file has changed, and some time after a reload
+//! that has failed.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::file_watch::{FileState, FileWatch, Reading, read};
 use crate::config::{Config, ConfigError, Loaded, NamedFiles};
@@ -12,6 +13,9 @@ use crate::server::Gateway;
 
 /// The interval at which files are read. A change is applied when two readings agree, so twice this later.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// The time after which a reload that has failed is tried again: the fault may be of the machine, and no file changes when
+/// it is over.
+const FAILED_RELOAD_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Why a configuration from a pipe or a device cannot be reloaded.
 const PIPE: &str = "is no file that could be read again, so a change needs a restart";
 /// How often the configuration is read at most until the files are known that it names.
@@ -31,6 +35,8 @@ pub struct Reloader {
     /// The files that the configuration in force names, or those of the faulty one that was tried last.
     files: NamedFiles,
     watch: FileWatch,
+    /// When the last reload, which has failed, is tried again.
+    retry_at: Option<Instant>,
 }
 
 impl Reloader {
@@ -41,23 +47,29 @@ impl Reloader {
     ) -> (Self, Result<Config, ConfigError>) {
         let sources = Sources { file, environment: environment.into_iter().collect() };
         let (files, reading, config) = sources.read(NamedFiles::default());
-        (Self { sources, files, watch: FileWatch::new(reading) }, config)
+        (Self { sources, files, watch: FileWatch::new(reading), retry_at: None }, config)
     }
 
     /// Reloads the configuration of `gateway`. Returns the one that is in force afterwards if it was replaced.
     pub async fn reload(&mut self, gateway: &Gateway) -> Option<Config> {
         let (sources, files) = (self.sources.clone(), self.files.clone());
         let Ok((files, reading, config)) = spawn_blocking(move || sources.read_again(files)).await else { return None };
+        let can_retry = special(&reading).is_none();
         (self.files, self.watch) = (files, FileWatch::new(reading));
-        if gateway.reload(config).await { Some(gateway.config().await) } else { None }
+        let is_replaced = gateway.reload(config).await;
+        self.retry_at = (!is_replaced && can_retry).then(|| Instant::now() + FAILED_RELOAD_RETRY_INTERVAL);
+        if is_replaced { Some(gateway.config().await) } else { None }
     }
 
-    /// Returns when a file has changed, which is looked for at this interval.
-    pub async fn changed(&mut self, interval: Duration) {
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+    /// Returns when a file has changed, which is looked for at this interval, or when a failed reload is to be tried again.
+    pub async fn wait_until_due(&mut self, interval: Duration) {
+        let mut ticks = interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+                self.watch.try_again();
+            }
             let files = self.files.clone();
             let reading = spawn_blocking(move || read(&files)).await;
             if reading.is_ok_and(|reading| self.watch.has_changed(reading)) {
@@ -128,8 +140,8 @@ mod tests {
         let (mut reloader, faulty) = Reloader::load(Some(file), []);
         assert!(faulty.is_err());
         fs::write(&secret, "s").unwrap();
-        let changed = reloader.changed(Duration::from_millis(1));
-        tokio::time::timeout(Duration::from_secs(30), changed).await.unwrap();
+        let due = reloader.wait_until_due(Duration::from_millis(1));
+        tokio::time::timeout(Duration::from_secs(30), due).await.unwrap();
     }
 
     #[test]
