@@ -1,13 +1,14 @@
 //! Log lines on standard error: text at a terminal, JSON otherwise, unless a form is chosen.
 //!
 //! - `json` formats a line as JSON,
-//! - `buffered_writer` writes many lines with one system call.
+//! - `buffered_writer` has a thread write many lines with one system call.
 
 mod buffered_writer;
 mod json;
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
@@ -19,7 +20,10 @@ use tracing_subscriber::{Registry, reload};
 use self::buffered_writer::BufferedWriter;
 use self::json::JsonLayer;
 
-/// The writer of JSON lines, once it is in use.
+/// The longest that the end of the process waits for the reader of the log.
+const WRITE_OUT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The writer of lines, once it is in use.
 static WRITER: OnceLock<BufferedWriter> = OnceLock::new();
 
 /// The filter of the logger, once it is installed.
@@ -43,15 +47,17 @@ pub fn init(level: LevelFilter, format: Option<LogFormat>) {
     let (filter, handle) = reload::Layer::new(filter(level));
     let _ = FILTER.set(handle);
     let is_terminal = stderr().is_terminal();
-    let layer = match format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json }) {
-        // A person sees each line at once.
-        LogFormat::Text => {
-            tracing_subscriber::fmt::layer().with_target(false).with_ansi(is_terminal).with_writer(stderr).boxed()
-        }
-        LogFormat::Json => match BufferedWriter::spawn(stderr()) {
-            Ok(writer) => JsonLayer(WRITER.get_or_init(|| writer).clone()).boxed(),
-            Err(_) => JsonLayer(stderr).boxed(),
-        },
+    let format = format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
+    // A person sees each line of text at once.
+    let is_buffered = format == LogFormat::Json || !is_terminal;
+    let writer = if is_buffered { BufferedWriter::spawn(stderr()).ok() } else { None };
+    let writer = writer.map(|writer| WRITER.get_or_init(|| writer).clone());
+    let text = || tracing_subscriber::fmt::layer().with_target(false).with_ansi(is_terminal);
+    let layer = match (format, writer) {
+        (LogFormat::Text, Some(writer)) => text().with_writer(writer).boxed(),
+        (LogFormat::Text, None) => text().with_writer(stderr).boxed(),
+        (LogFormat::Json, Some(writer)) => JsonLayer(writer).boxed(),
+        (LogFormat::Json, None) => JsonLayer(stderr).boxed(),
     };
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
 }
@@ -68,9 +74,9 @@ pub fn set_level(level: LevelFilter) {
     }
 }
 
-/// Writes out all buffered lines. To be called before the process ends.
+/// Writes out all buffered lines, if their reader takes them within a few seconds. To be called before the process ends.
 pub fn write_out() {
     if let Some(writer) = WRITER.get() {
-        writer.flush_buffer();
+        writer.write_out(WRITE_OUT_TIMEOUT);
     }
 }

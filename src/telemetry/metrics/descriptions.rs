@@ -3,7 +3,7 @@
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str); 31] = [
+const COUNTERS: [(&str, &str); 32] = [
     ("koregate_audit_lines_lost_total", "Lines of the audit log that were lost"),
     ("koregate_audit_lines_total", "Lines written to the audit log"),
     ("koregate_broken_answers_total", "Answers that broke off because of Kore or koregate"),
@@ -12,6 +12,7 @@ const COUNTERS: [(&str, &str); 31] = [
     ("koregate_errands_total", "Windows that a leader fetches for a follower, by side and result"),
     ("koregate_fleet_apart_total", "Times that this replica found that the leader has other settings"),
     ("koregate_fleet_exchanges_failed_total", "Failed exchanges with Redis about the common quota"),
+    ("koregate_log_lines_lost_total", "Log lines that were lost because nothing read standard error"),
     ("koregate_not_stored_total", "Fetches that were not cached, by reason"),
     ("koregate_purges_total", "Purges by operators, by result"),
     ("koregate_quota_refused_total", "Calls that the upstream refused although the ledger had room"),

@@ -88,6 +88,7 @@ fn register() {
     request::broken_answers().increment(0);
     quota::state_file_failures().increment(0);
     replicas::failed_exchanges().increment(0);
+    server::log_lines_lost().increment(0);
     cache::clock_gauge().set(0.0);
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::{PoisonError, RwLock};
 
-use metrics::{counter, gauge};
+use metrics::{Counter, counter, gauge};
 
 /// The fingerprint of the configuration in force: a label, so that only the present one is in the metrics.
 static FINGERPRINT: RwLock<String> = RwLock::new(String::new());
@@ -19,6 +19,11 @@ pub(super) fn build_info() {
 pub fn connection_cut(limit: &'static str) {
     counter!("koregate_connections_cut_total", "limit" => limit).increment(1);
     tracing::debug!(limit, "a connection was cut");
+}
+
+/// Log lines that were lost, because the reader of standard error has stalled.
+pub fn log_lines_lost() -> Counter {
+    counter!("koregate_log_lines_lost_total")
 }
 
 /// The second since the epoch at which a certificate in use ends: `server`, or the first of `client_ca`.
