@@ -52,6 +52,8 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum connections of the admin listener.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
+/// Maximum connections of the admin listener from one address, so that some are left for probes.
+const MAX_ADMIN_CONNECTIONS_PER_PEER: usize = 16;
 /// Bytes of memory that a connection uses, with the buffers of a request.
 const BYTES_PER_CONNECTION: u64 = 12 << 10;
 /// Maximum bytes of memory for large heads and bodies of the admin listener.
@@ -140,13 +142,13 @@ impl Gateway {
         let (server, send_timeout) = (&config.server, config.server.limits.send_timeout);
         let limits = limits(config, &stack.handles.request_memory);
         let admin_limits = Limits {
-            connections: ConnectionLimits::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS),
+            connections: ConnectionLimits::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS_PER_PEER),
             request_memory: RequestMemory::new(ADMIN_REQUEST_MEMORY),
             stalled_writes: StalledWrites::new(ADMIN_SEND_MEMORY),
             ..limits
         };
         let metrics_limits = Limits {
-            connections: ConnectionLimits::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS),
+            connections: ConnectionLimits::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS_PER_PEER),
             ..admin_limits.clone()
         };
         let listener =

@@ -9,6 +9,8 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
 use crate::support::{CertificateAuthority, SETTLED_DAY, Settings, TestHarness, TestRequest, exact_profile};
 
@@ -39,6 +41,31 @@ async fn admin_tls_asks_all_but_probes_for_a_certificate() {
     assert_eq!(status(addr, signed, "/api/v1/status").await.unwrap(), 200);
     let strange = authority.client_config(Some(&strangers.sign("operator")));
     assert!(status(addr, strange, "/livez").await.is_err(), "a certificate of another authority");
+}
+
+#[tokio::test]
+async fn one_peer_leaves_admin_connections_for_probes() {
+    let harness = TestHarness::start_exact(150, 4).await;
+    let addr = harness.gateway.server.admin_addr();
+    let request = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let answered = async |local: [u8; 4]| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((local, 0).into()).unwrap();
+        let mut stream = socket.connect(addr).await.unwrap();
+        // A refused connection may be reset before it is written to.
+        let _ = stream.write_all(request).await;
+        let mut status = [0; 12];
+        let is_live = stream.read_exact(&mut status).await.is_ok() && status == *b"HTTP/1.1 200";
+        (is_live, stream)
+    };
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        let (is_live, stream) = answered([127, 0, 0, 1]).await;
+        assert!(is_live, "{}", open.len());
+        open.push(stream);
+    }
+    assert!(!answered([127, 0, 0, 1]).await.0, "a seventeenth of the same address");
+    assert!(answered([127, 0, 0, 2]).await.0, "a probe from another address");
 }
 
 #[tokio::test]
