@@ -31,12 +31,13 @@ use tower::{Layer, Service};
 
 use self::access::AccessRecord;
 use self::arrival::{Arrival, CommonFields};
+use self::auth::AuthenticatedCaller;
 use self::observers::Observers;
 use self::request_id::RequestId;
 use crate::api::{AdmittedRequest, Answer, ApiError, RequestContext};
 use crate::audit::AuditLog;
 use crate::problem::{is_page_path, page};
-use crate::traces::{TraceParent, Tracer};
+use crate::traces::{Span, TraceParent, Tracer};
 
 pub use self::auth::{Callers, PeerCertificate, bearer_token};
 pub use self::body::EdgeBody;
@@ -66,12 +67,36 @@ impl EdgeLayer {
         Self(Arc::new(Edge { callers: callers.clone(), request_slots, observers: observers.into() }))
     }
 
-    /// The same stage, which begins a span for each request, and writes the audit log.
+    /// The same stage, which begins a span for each admitted request, and writes the audit log.
     #[must_use]
     pub fn observed(self, tracer: &Tracer, audit: &AuditLog) -> Self {
         let ends = self.0.observers.ends.clone();
         let observers = Observers { tracer: tracer.clone(), audit: audit.clone(), ends };
         Self(Arc::new(Edge { observers: observers.into(), ..Edge::clone(&self.0) }))
+    }
+}
+
+/// How a request is treated.
+enum Admission {
+    /// Passed to the API stage.
+    Admitted,
+    /// Answered to anyone.
+    Public,
+    Refused(EdgeError),
+}
+
+impl Edge {
+    /// Decides about a request. The caller is known if it carries a key or a certificate of one, even if it is refused.
+    fn admit<B>(&self, request: &Request<B>) -> (Option<AuthenticatedCaller>, Admission) {
+        let callers = self.callers.load();
+        match callers.hosts().check(request) {
+            Err(error) => return (None, Admission::Refused(error.into())),
+            Ok(()) if is_public(request.uri().path()) => return (None, Admission::Public),
+            Ok(()) => {}
+        }
+        let certificate = request.extensions().get::<PeerCertificate>();
+        let (caller, admitted) = callers.admit(request.headers(), certificate, self.observers.ends.clock.now());
+        (caller, admitted.map_or_else(Admission::Refused, |()| Admission::Admitted))
     }
 }
 
@@ -115,12 +140,15 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Self { edge, below, peer } = self;
         let at = Instant::now();
-        let callers = edge.callers.load();
-        let checked = callers.hosts().check(&request);
         let fields = CommonFields::of(request.headers());
         let arrival = Arrival::new(at, &request, &fields, *peer);
         let id = RequestId::of(fields.request_id, || edge.observers.ends.clock.now());
-        let trace = edge.observers.begin(&request);
+        let (authenticated, admission) = edge.admit(&request);
+        // A client that is not admitted does not decide what is recorded.
+        let trace = match admission {
+            Admission::Admitted => edge.observers.begin(&request),
+            Admission::Public | Admission::Refused(_) => Span::NONE,
+        };
         let parent = if fields.has_trace { TraceParent::of(request.headers()) } else { None };
         let trace_id = observers::trace_id(parent, &trace);
         let span = tracing::info_span!("request", request_id = id.as_str(), trace_id = trace_id.as_deref());
@@ -128,21 +156,13 @@ where
         let mut record = AccessRecord::new(arrival, id, span.clone(), edge.observers.clone());
         (record.trace, record.audited) = (trace.clone(), audited);
         let head_only = *request.method() == Method::HEAD;
-        if checked.is_ok() && is_public(request.uri().path()) {
-            return ResponseFuture::ready(record, head_only, public_document(&request));
-        }
-        let (authenticated, admitted) = match checked {
-            Ok(()) => {
-                let certificate = request.extensions().get::<PeerCertificate>();
-                callers.admit(request.headers(), certificate, edge.observers.ends.clock.now())
-            }
-            Err(error) => (None, Err(error.into())),
-        };
         let known = authenticated.as_ref().map(|known| (known.caller.clone(), known.limit_status));
         let (caller, limit_status) = known.unzip();
         record.authenticated = authenticated;
-        if let Err(error) = admitted {
-            return ResponseFuture::ready(record, head_only, Err(error));
+        match admission {
+            Admission::Admitted => {}
+            Admission::Public => return ResponseFuture::ready(record, head_only, public_document(&request)),
+            Admission::Refused(error) => return ResponseFuture::ready(record, head_only, Err(error)),
         }
         let Ok(slot) = edge.request_slots.clone().try_acquire_owned() else {
             return ResponseFuture::ready(record, head_only, Err(EdgeError::Overloaded));

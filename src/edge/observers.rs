@@ -74,7 +74,7 @@ pub(super) struct AuditedIds {
 }
 
 impl Observers {
-    /// The span of a request that has arrived.
+    /// The span of a request that is admitted.
     pub(super) fn begin<B>(&self, request: &Request<B>) -> Span {
         if !self.tracer.is_on() {
             return Span::NONE;

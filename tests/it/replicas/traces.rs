@@ -128,6 +128,26 @@ fn assert_tree(trace: &Trace) {
 }
 
 #[tokio::test]
+async fn request_that_is_not_admitted_has_no_span() {
+    let collector = OtlpCollector::start_http().await;
+    let settings = traced(&collector, "alone", "http/protobuf")
+        .section("traces", "sample_ratio = 1.0")
+        .tables(&caller_table("bi", "key", ""));
+    let harness = TestHarness::start(exact_profile(250, 4), &settings).await;
+    let refused = with_parent(TestRequest::get(SETTLED_DAY), CALLER_TRACE, "01");
+    let public = with_parent(TestRequest::path_only("/koregate/v1/problems/"), CALLER_TRACE, "01");
+    let without_parent = TestRequest::get(SETTLED_DAY).key("wrong");
+    for (request, status) in [(refused.clone(), 401), (public, 200), (without_parent, 401)] {
+        assert_eq!(harness.send(&request).await.status, status);
+    }
+    let admitted = "a".repeat(32);
+    harness.send(&with_parent(TestRequest::get(SETTLED_DAY), &admitted, "01").key("key")).await.page();
+    harness.gateway.server.stack().handles.tracer.flush().await;
+    let spans = collector.spans();
+    assert!(!spans.is_empty() && spans.iter().all(|exported| hex(&exported.span.trace_id) == admitted), "{spans:#?}");
+}
+
+#[tokio::test]
 async fn request_that_waits_for_another_ones_run_links_it_over_grpc() {
     let collector = OtlpCollector::start_grpc().await;
     let harness = TestHarness::start(exact_profile(250, 4), &traced(&collector, "alone", "grpc")).await;
