@@ -46,11 +46,17 @@ impl ItemSlice {
     /// The body in pieces.
     fn pieces(self, format: Format) -> Pieces {
         match format {
-            Format::Ndjson => Box::new(self.slices.into_iter().flat_map(|slice| slice.chunk.lines(slice.rows))),
+            Format::Ndjson => Box::new(self.slices.into_iter().flat_map(|slice| {
+                let items = slice.rows.len() as u64;
+                with_items(items, slice.chunk.lines(slice.rows))
+            })),
             Format::Json => {
-                let begin = Bytes::from(self.envelope());
-                let items = in_order(self.slices).flat_map(|(slice, is_first)| slice.chunk.text(slice.rows, is_first));
-                Box::new([Ok(begin)].into_iter().chain(items).chain([Ok(Bytes::from_static(ENVELOPE_END))]))
+                let begin = Piece::from(Bytes::from(self.envelope()));
+                let items = in_order(self.slices).flat_map(|(slice, is_first)| {
+                    let items = slice.rows.len() as u64;
+                    with_items(items, slice.chunk.text(slice.rows, is_first))
+                });
+                Box::new([Ok(begin)].into_iter().chain(items).chain([Ok(Bytes::from_static(ENVELOPE_END).into())]))
             }
         }
     }
@@ -58,13 +64,16 @@ impl ItemSlice {
     /// The body as a gzip member, in pieces.
     fn gzip_pieces(self, format: Format) -> Pieces {
         match format {
-            Format::Ndjson => Box::new(Gzip { pieces: self.pieces(format), encoder: Some(encoder()) }),
+            Format::Ndjson => Box::new(Gzip { pieces: self.pieces(format), items: 0, encoder: Some(encoder()) }),
             Format::Json => {
                 let (mut member, envelope) = (GzipMember::default(), self.envelope());
                 let begin = member.begin(envelope.as_bytes());
-                let splices =
-                    in_order(self.slices).flat_map(|(slice, is_first)| slice.chunk.splices(slice.rows, is_first));
-                Box::new(std::iter::once(Ok(begin)).chain(Joined { splices, member: Some(member) }.flatten()))
+                let splices = in_order(self.slices).flat_map(|(slice, is_first)| {
+                    let mut items = slice.rows.len() as u64;
+                    let splices = slice.chunk.splices(slice.rows, is_first);
+                    splices.map(move |splice| splice.map(|splice| (splice, std::mem::take(&mut items))))
+                });
+                Box::new(std::iter::once(Ok(begin.into())).chain(Joined { splices, member: Some(member) }.flatten()))
             }
         }
     }
@@ -77,7 +86,28 @@ fn in_order(slices: Vec<Slice>) -> impl Iterator<Item = (Slice, bool)> {
 
 const ENVELOPE_END: &[u8] = b"]}";
 
-type Pieces = Box<dyn Iterator<Item = Result<Bytes, Damaged>> + Send + Sync>;
+/// A part of a body.
+struct Piece {
+    bytes: Bytes,
+    /// Number of the items in the slices that begin with this piece.
+    items: u64,
+}
+
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, items: 0 }
+    }
+}
+
+type Pieces = Box<dyn Iterator<Item = Result<Piece, Damaged>> + Send + Sync>;
+
+/// The pieces of a slice with `items` items.
+fn with_items(
+    mut items: u64,
+    pieces: impl Iterator<Item = Result<Bytes, Damaged>>,
+) -> impl Iterator<Item = Result<Piece, Damaged>> {
+    pieces.map(move |piece| piece.map(|bytes| Piece { bytes, items: std::mem::take(&mut items) }))
+}
 
 /// Deflated text as pieces of a gzip member, and its end.
 struct Joined<I> {
@@ -86,14 +116,16 @@ struct Joined<I> {
     member: Option<GzipMember>,
 }
 
-impl<I: Iterator<Item = Result<DeflateSplice, Damaged>>> Iterator for Joined<I> {
-    type Item = Vec<Result<Bytes, Damaged>>;
+impl<I: Iterator<Item = Result<(DeflateSplice, u64), Damaged>>> Iterator for Joined<I> {
+    type Item = Vec<Result<Piece, Damaged>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.splices.next() {
-            Some(Ok(joint)) => Some(self.member.as_mut()?.join(joint).into_iter().map(Ok).collect()),
+            Some(Ok((joint, items))) => {
+                Some(with_items(items, self.member.as_mut()?.join(joint).into_iter().map(Ok)).collect())
+            }
             Some(Err(damaged)) => Some(vec![Err(damaged)]),
-            None => Some(vec![Ok(self.member.take()?.end(ENVELOPE_END))]),
+            None => Some(vec![Ok(self.member.take()?.end(ENVELOPE_END).into())]),
         }
     }
 }
@@ -101,26 +133,30 @@ impl<I: Iterator<Item = Result<DeflateSplice, Damaged>>> Iterator for Joined<I> 
 /// Plain pieces as a gzip member.
 struct Gzip {
     pieces: Pieces,
+    /// Items of slices that have begun since the last piece.
+    items: u64,
     /// `None` after the end.
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
 impl Iterator for Gzip {
-    type Item = Result<Bytes, Damaged>;
+    type Item = Result<Piece, Damaged>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let Some(piece) = self.pieces.next() else {
-                return Some(self.encoder.take()?.finish().map(Bytes::from).map_err(|_| Damaged));
+                let deflated = self.encoder.take()?.finish().map_err(|_| Damaged);
+                return Some(deflated.map(|deflated| Piece { bytes: deflated.into(), items: self.items }));
             };
             let encoder = self.encoder.as_mut()?;
             match piece {
-                Ok(piece) if encoder.write_all(&piece).is_ok() => {}
+                Ok(piece) if encoder.write_all(&piece.bytes).is_ok() => self.items += piece.items,
                 Ok(_) | Err(Damaged) => return Some(Err(Damaged)),
             }
             // The encoder has no output until it has filled a block.
             if !encoder.get_ref().is_empty() {
-                return Some(Ok(std::mem::take(encoder.get_mut()).into()));
+                let bytes = std::mem::take(encoder.get_mut()).into();
+                return Some(Ok(Piece { bytes, items: std::mem::take(&mut self.items) }));
             }
         }
     }
@@ -135,8 +171,8 @@ pub struct WindowBody {
 }
 
 enum Source {
-    /// All items are there.
-    Pieces(Pieces),
+    /// All items are there. With the number of those in the slices that have begun.
+    Pieces(Pieces, u64),
     /// Items are still being fetched.
     StreamEvent(Box<StreamedPieces>),
 }
@@ -148,19 +184,19 @@ impl WindowBody {
             Coding::Identity => (Some(items.body_len(format)), items.pieces(format)),
             Coding::Gzip => (None, items.gzip_pieces(format)),
         };
-        Self { source: Source::Pieces(pieces), left, done: false }
+        Self { source: Source::Pieces(pieces, 0), left, done: false }
     }
 
-    /// A body that is handed out in these pieces.
+    /// A body that is handed out in these pieces, of one item each.
     #[cfg(test)]
     pub(super) fn of_pieces(pieces: &'static [&str]) -> Self {
-        let pieces = pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
-        Self { source: Source::Pieces(Box::new(pieces)), left: None, done: false }
+        let pieces = pieces.iter().map(|piece| Ok(Piece { bytes: Bytes::from_static(piece.as_bytes()), items: 1 }));
+        Self { source: Source::Pieces(Box::new(pieces), 0), left: None, done: false }
     }
 
     /// A body of unknown length, which stands for one that is not fetched for HEAD.
     pub(super) fn unknown() -> Self {
-        Self { source: Source::Pieces(Box::new(std::iter::empty())), left: None, done: false }
+        Self { source: Source::Pieces(Box::new(std::iter::empty()), 0), left: None, done: false }
     }
 
     /// The whole body in one buffer.
@@ -168,24 +204,25 @@ impl WindowBody {
     /// # Errors
     /// [`StreamAborted`] if a cached chunk does not decode.
     pub(super) fn whole(self) -> Result<Bytes, Self> {
-        let Source::Pieces(mut pieces) = self.source else { return Err(self) };
+        let Source::Pieces(mut pieces, _) = self.source else { return Err(self) };
         let mut whole = BytesMut::with_capacity(self.left.and_then(|left| left.try_into().ok()).unwrap_or_default());
         for piece in &mut pieces {
             match piece {
-                Ok(piece) => whole.extend_from_slice(&piece),
+                Ok(piece) => whole.extend_from_slice(&piece.bytes),
                 Err(damaged) => {
-                    return Err(Self { source: Source::Pieces(Box::new(std::iter::once(Err(damaged)))), ..self });
+                    let failed = Box::new(std::iter::once(Err(damaged)));
+                    return Err(Self { source: Source::Pieces(failed, 0), ..self });
                 }
             }
         }
         Ok(whole.freeze())
     }
 
-    /// The progress of a streamed body that has ended; `None` if the body is not streamed.
-    pub fn settle(&self) -> Option<Progress> {
+    /// The progress of a body that has ended.
+    pub fn settle(&self) -> Progress {
         match &self.source {
-            Source::Pieces(_) => None,
-            Source::StreamEvent(pieces) => Some(pieces.settle()),
+            Source::Pieces(_, items) => Progress { items: *items, streamed_calls: None },
+            Source::StreamEvent(pieces) => pieces.settle(),
         }
     }
 
@@ -208,7 +245,11 @@ impl Body for WindowBody {
             return Poll::Ready(None);
         }
         let next = match &mut this.source {
-            Source::Pieces(pieces) => pieces.next().map(|piece| piece.map_err(StreamAborted::from)),
+            Source::Pieces(pieces, items) => pieces.next().map(|piece| {
+                let piece = piece?;
+                *items += piece.items;
+                Ok(piece.bytes)
+            }),
             Source::StreamEvent(pieces) => ready!(pieces.poll_next(context)),
         };
         this.done = !matches!(next, Some(Ok(_)));
@@ -270,6 +311,31 @@ mod tests {
                 flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
                 plain
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn items_are_counted_with_the_first_piece_of_their_slice() {
+        for (format, coding) in [
+            (Format::Json, Coding::Identity),
+            (Format::Json, Coding::Gzip),
+            (Format::Ndjson, Coding::Identity),
+            (Format::Ndjson, Coding::Gzip),
+        ] {
+            let (slices, all) = window(&[60, 50, 40]);
+            let items = PageRange { offset: 10, limit: None }.of(slices);
+            let mut body = WindowBody::new(items, Negotiated { format, coding });
+            let mut counts = vec![body.settle().items];
+            while let Some(frame) = body.frame().await {
+                frame.unwrap();
+                counts.push(body.settle().items);
+            }
+            counts.dedup();
+            if coding == Coding::Identity || format == Format::Json {
+                assert_eq!(counts, [0, 50, 100, 140]);
+            }
+            // The encoder takes several pieces before it has one.
+            assert!(counts.is_sorted() && counts.ends_with(&[all.len() as u64 - 10]), "{counts:?}");
         }
     }
 

@@ -37,19 +37,19 @@ pub(super) struct WindowReport {
     pub(super) filters: FilterNames,
 }
 
-/// Progress of a streamed answer.
+/// Progress of a body with several pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Items handed to the connection.
+    /// Items handed to the connection: those of the chunks of which a piece was.
     pub items: u64,
-    /// Upstream calls reported in this answer.
-    pub calls: u32,
+    /// Upstream calls reported in a streamed answer; `None` if the answer is not streamed.
+    pub streamed_calls: Option<u32>,
 }
 
 /// Final counts of an answer whose body has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FinalCounts {
-    /// Items in the answer; of an aborted streamed one, those handed to the connection.
+    /// Items in the answer; of one that broke off, those handed to the connection.
     pub items: u64,
     /// Upstream calls reported in this answer.
     pub calls: u32,
@@ -83,13 +83,17 @@ impl Report {
         self.window.is_some()
     }
 
-    /// Counts an answer whose body has ended, completely or not; `streamed` is the progress of a streamed one. Must be
-    /// called once for each answer.
-    pub fn settle(&self, whole: bool, streamed: Option<Progress>) -> FinalCounts {
-        let Progress { items, calls } = streamed.unwrap_or(Progress { items: self.items, calls: self.calls });
+    /// Counts an answer whose body has ended, completely or not. A body of one piece has no `progress`. Must be called once
+    /// for each answer.
+    pub fn settle(&self, whole: bool, progress: Option<Progress>) -> FinalCounts {
+        let streamed_calls = progress.and_then(|progress| progress.streamed_calls);
+        let calls = streamed_calls.unwrap_or(self.calls);
+        // A body of one piece breaks off before it.
+        let items_sent = progress.map_or(0, |progress| progress.items);
+        let items = if whole && streamed_calls.is_none() { self.items } else { items_sent };
         let saved = self.window.as_ref().map_or(0, |WindowReport { usage, caller, confirmed_items, .. }| {
             if whole {
-                let confirmed = if streamed.is_some() { items } else { *confirmed_items };
+                let confirmed = if streamed_calls.is_some() { items } else { *confirmed_items };
                 usage.count(caller, &self.account, items, calls_alone(confirmed), calls)
             } else {
                 usage.add_unsettled(&self.account, calls);
@@ -108,6 +112,22 @@ fn calls_alone(items: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answer_that_broke_off_has_the_items_that_were_sent() {
+        let report = Report { items: 250, calls: 3, ..Report::without_account("hit") };
+        let sent = |items, streamed_calls| Some(Progress { items, streamed_calls });
+        for (whole, progress, items, calls) in [
+            (true, None, 250, 3),
+            (false, None, 0, 3),
+            (true, sent(250, None), 250, 3),
+            (false, sent(100, None), 100, 3),
+            (true, sent(400, Some(5)), 400, 5),
+            (false, sent(100, Some(2)), 100, 2),
+        ] {
+            assert_eq!(report.settle(whole, progress), FinalCounts { items, calls, saved: 0 }, "{whole} {progress:?}");
+        }
+    }
 
     #[test]
     fn calls_alone_are_pages_at_least_one() {

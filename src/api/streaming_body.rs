@@ -40,7 +40,7 @@ impl StreamedPieces {
 
     /// The progress once the body has ended. Calls reported later do not belong to this answer.
     pub(super) fn settle(&self) -> Progress {
-        Progress { items: self.count, calls: self.rest.settle_calls() }
+        Progress { items: self.count, streamed_calls: Some(self.rest.settle_calls()) }
     }
 
     /// The next bytes to send; `None` at the end.

@@ -98,9 +98,9 @@ impl AccessRecord {
         self.is_reported
     }
 
-    /// Reports the end of the answer after `bytes` of its body; further calls have no effect. `streamed` is the
-    /// progress of a streamed body.
-    pub(super) fn report(&mut self, ending: Ending<'_>, bytes: u64, streamed: Option<Progress>) {
+    /// Reports the end of the answer after `bytes` of its body; further calls have no effect. `progress` is that of
+    /// a body with several pieces.
+    pub(super) fn report(&mut self, ending: Ending<'_>, bytes: u64, progress: Option<Progress>) {
         if std::mem::replace(&mut self.is_reported, true) {
             return;
         }
@@ -110,7 +110,7 @@ impl AccessRecord {
             Some(Content::ProblemPage) => (None, None, telemetry::PROBLEM_PAGE),
             None => (None, None, "-"),
         };
-        let settled = report.map(|report| report.settle(ending == Ending::Whole, streamed));
+        let settled = report.map(|report| report.settle(ending == Ending::Whole, progress));
         let FinalCounts { items, calls, saved } = settled.unwrap_or_default();
         let (outcome, abort_reason) = match ending {
             Ending::Whole => (label, None),

@@ -41,14 +41,15 @@ impl EdgeBody {
 
     fn report(&mut self, ending: Ending<'_>) {
         if !self.record.is_reported() {
-            self.record.report(ending, self.bytes, streamed(&self.content));
+            self.record.report(ending, self.bytes, progress(&self.content));
         }
     }
 }
 
-fn streamed(content: &Content) -> Option<Progress> {
+/// The progress of a body with several pieces.
+fn progress(content: &Content) -> Option<Progress> {
     match content {
-        Either::Left(Either::Left(window)) => window.settle(),
+        Either::Left(Either::Left(window)) => Some(window.settle()),
         Either::Left(Either::Right(_)) | Either::Right(_) => None,
     }
 }
