@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use clap::Parser as _;
 use koregate::cli::{self, Cli};
 use tokio::runtime::Builder;
 
+/// The longest that the end of the process waits for threads that block, such as in a read of a network file system.
+const BLOCKING_THREADS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Blocking threads for name lookups, besides those that deflate: one for Redis and one for the upstream.
 const LOOKING_UP: usize = 2;
 
@@ -26,7 +29,11 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(cli::run(command)),
+        Ok(runtime) => {
+            let code = runtime.block_on(cli::run(command));
+            runtime.shutdown_timeout(BLOCKING_THREADS_TIMEOUT);
+            code
+        }
         Err(error) => {
             cli::complain(&format_args!("koregate cannot start: {error}"));
             ExitCode::FAILURE

@@ -49,6 +49,9 @@ use crate::telemetry;
 
 /// The longest that aborted connections may take to end.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest that the end of the process waits for spans and the audit log: more than each of them waits by itself, which
+/// may need a thread that is not free.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Maximum connections of the admin listener.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
@@ -215,7 +218,9 @@ impl Gateway {
         self.stack.handles.jobs.leave().await;
         // This replica makes no more calls, so another one may take over the lease.
         self.stack.handles.quotas.leave().await;
-        self.stack.handles.flush().await;
+        if tokio::time::timeout(FLUSH_TIMEOUT, self.stack.handles.flush()).await.is_err() {
+            tracing::warn!("the last spans and lines of the audit log may be lost");
+        }
         // The admin listener answers until the drain is over.
         self.operators.closing.cancel();
         drained
@@ -244,5 +249,37 @@ fn limits(config: &Config, request_memory: &RequestMemory) -> Limits {
         max_head_size,
         request_memory: request_memory.clone(),
         stalled_writes: StalledWrites::new(send_memory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+    use tokio::task::{spawn_blocking, yield_now};
+
+    use super::*;
+
+    #[test]
+    fn drain_ends_although_no_blocking_thread_is_free() {
+        let runtime =
+            Builder::new_current_thread().enable_all().start_paused(true).max_blocking_threads(1).build().unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        runtime.block_on(async {
+            let toml = "[[accounts]]\naccount_id = 'a'\nclient_id = 'c'\nclient_secret = { env = 'SECRET' }\n\
+                        [server]\nlisten = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n";
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(&file, toml).unwrap();
+            let config = Config::load(Some(file.path()), [("SECRET".to_owned(), "s".to_owned())]).unwrap();
+            let gateway = Gateway::start(&config, Clock::system()).await.unwrap();
+            let blocked = spawn_blocking(move || released.recv());
+            let drain = tokio::spawn(gateway.drain());
+            for _ in 0..60 {
+                tokio::time::advance(Duration::from_secs(1)).await;
+                yield_now().await;
+            }
+            assert!(drain.is_finished());
+            drop(release);
+            blocked.await.unwrap().unwrap_err();
+        });
     }
 }
