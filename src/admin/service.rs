@@ -26,6 +26,8 @@ use crate::api::CallerUsage;
 use crate::edge::AllowedHosts;
 use crate::problem;
 use crate::problem::{Problem, ProblemType};
+use crate::telemetry;
+use crate::telemetry::RequestFacts;
 
 /// The admin plane as a service for one connection.
 #[derive(Clone)]
@@ -58,33 +60,51 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Self { admin, peer } = self.clone();
         Box::pin(async move {
-            let access = &admin.0.access;
-            let refuse = |error| access::refuse(&error, request.uri().path(), request.headers());
-            let requester = match access.admit(&request, peer, admin.0.clock.now()) {
-                Ok(requester) => requester,
-                Err(error) => return Ok(refuse(error)),
-            };
-            if request.method() != Method::POST {
-                return Ok(admin.answer(&request, requester).await);
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            let response = admin.respond(request, peer).await;
+            if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                let asked = RequestFacts { method: method.as_str(), target: &path, account: None, peer: Some(peer) };
+                telemetry::admin_refused(response.status().as_u16(), &asked);
             }
-            // The forms of the page have their token in the body, and check it themselves.
-            match request.uri().path() {
-                SIGN_IN_PATH => return Ok(admin.sign_in(request).await),
-                SIGN_OUT_PATH => return Ok(admin.sign_out(request, requester).await),
-                purge::FORM_PATH => return Ok(admin.purge_by_form(request, requester).await),
-                _ => {}
-            }
-            if let Err(error) = access.check_change(requester, request.headers(), None) {
-                return Ok(refuse(error));
-            }
-            Ok(match request.uri().path() {
-                reload::PATH => admin.reload_now(requester).await,
-                purge::PATH => admin.purge(request, requester).await,
-                trust::PATH => admin.trust(&request),
-                cordon::CORDON_PATH | cordon::UNCORDON_PATH => admin.cordon(request, requester).await,
-                _ => admin.answer(&request, requester).await,
-            })
+            Ok(response)
         })
+    }
+}
+
+impl Admin {
+    /// The response to a request of `peer`.
+    async fn respond<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Full<Bytes>>
+    where
+        B: Body + Send + Sync + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let access = &self.0.access;
+        let refuse = |error| access::refuse(&error, request.uri().path(), request.headers());
+        let requester = match access.admit(&request, peer, self.0.clock.now()) {
+            Ok(requester) => requester,
+            Err(error) => return refuse(error),
+        };
+        if request.method() != Method::POST {
+            return self.answer(&request, requester).await;
+        }
+        // The forms of the page have their token in the body, and check it themselves.
+        match request.uri().path() {
+            SIGN_IN_PATH => return self.sign_in(request).await,
+            SIGN_OUT_PATH => return self.sign_out(request, requester).await,
+            purge::FORM_PATH => return self.purge_by_form(request, requester).await,
+            _ => {}
+        }
+        if let Err(error) = access.check_change(requester, request.headers(), None) {
+            return refuse(error);
+        }
+        match request.uri().path() {
+            reload::PATH => self.reload_now(requester).await,
+            purge::PATH => self.purge(request, requester).await,
+            trust::PATH => self.trust(&request),
+            cordon::CORDON_PATH | cordon::UNCORDON_PATH => self.cordon(request, requester).await,
+            _ => self.answer(&request, requester).await,
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 #[rustfmt::skip]
-const COUNTERS: [(&str, &str); 32] = [
+const COUNTERS: [(&str, &str); 33] = [
+    ("koregate_admin_refusals_total", "Requests that the admin listener refused, by status"),
     ("koregate_audit_lines_lost_total", "Lines of the audit log that were lost"),
     ("koregate_audit_lines_total", "Lines written to the audit log"),
     ("koregate_broken_answers_total", "Answers that broke off because of Kore or koregate"),

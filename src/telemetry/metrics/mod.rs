@@ -4,7 +4,7 @@
 //! - `descriptions` has the HELP text of each metric,
 //! - `request` counts requests and writes the access log; its `stream_labels` bounds the streams that have a label of
 //!   their own,
-//! - `log_sampler` bounds the log lines of requests without a valid key, and of a failing disk,
+//! - `log_sampler` bounds the log lines of requests without a valid key or admin token, and of a failing disk,
 //! - `process` has the metrics of the process that are usual in Prometheus,
 //! - `tiers` counts lookups in the tiers of the cache,
 //! - `upstream`, `quota`, `cache`, `callers`, `disk`, `purge`, `redis`, `replicas`, `server` and `traces` are the events of these parts.

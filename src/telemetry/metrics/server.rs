@@ -1,9 +1,13 @@
 //! Events of the server: its version, its configuration, its connections and its certificates.
 
 use std::fmt::Write as _;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use metrics::{Counter, counter, gauge};
+
+use super::log_sampler::LogSampler;
+use super::request::RequestFacts;
 
 /// The fingerprint of the configuration in force: a label, so that only the present one is in the metrics.
 static FINGERPRINT: RwLock<String> = RwLock::new(String::new());
@@ -19,6 +23,18 @@ pub(super) fn build_info() {
 pub fn connection_cut(limit: &'static str) {
     counter!("koregate_connections_cut_total", "limit" => limit).increment(1);
     tracing::debug!(limit, "a connection was cut");
+}
+
+/// The admin listener refused a request with this status. Anyone who reaches it can send many, so their lines are limited.
+pub fn admin_refused(status: u16, asked: &RequestFacts<'_>) {
+    static SAMPLER: Mutex<LogSampler> = Mutex::new(LogSampler::new());
+    counter!("koregate_admin_refusals_total", "status" => status.to_string()).increment(1);
+    let admitted = SAMPLER.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+    if let Some(suppressed) = admitted {
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        let (peer, method, path) = (asked.peer.map(tracing::field::display), asked.method(), asked.path());
+        tracing::info!(status, peer, method, path, suppressed, "an admin request was refused");
+    }
 }
 
 /// Log lines that were lost, because the reader of standard error has stalled.

@@ -81,6 +81,8 @@ async fn session_changes_something_only_with_the_token_of_its_page() {
     let sign_in = |token: &str| post("/sign-in").body(format!("token={token}"));
 
     assert_eq!(harness.gateway.send_admin(&sign_in("wrong")).await.status, 401);
+    let refusals = harness.gateway.metrics().await.value("koregate_admin_refusals_total", &["status=\"401\""]);
+    assert!(refusals >= 1.0, "{refusals}");
     let foreign = TestRequest::path_only("/sign-in").method(Method::POST).header("origin", "http://127.0.0.1:1");
     assert_eq!(harness.gateway.send_admin(&foreign.body("token=right")).await.status, 403);
     let signed_in = harness.gateway.send_admin(&sign_in("right")).await;

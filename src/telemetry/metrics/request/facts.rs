@@ -30,6 +30,11 @@ impl<'a> RequestFacts<'a> {
         shortened(self.method)
     }
 
+    /// The path, cut as the texts below.
+    pub fn path(&self) -> &'a str {
+        shortened(self.target.split('?').next().unwrap_or_default())
+    }
+
     /// The account that the request names.
     pub(super) fn account(&self) -> Option<&'a str> {
         self.account.map(shortened)
@@ -74,8 +79,8 @@ mod tests {
             assert_eq!(facts(&target).stream().as_deref(), Some(&*cut.repeat(MAX_TEXT_LENGTH)));
         }
         let long = "a".repeat(200);
-        let facts = RequestFacts { method: &long, account: Some(&long), ..facts("/") };
-        assert_eq!([facts.method(), facts.account().unwrap()].map(str::len), [MAX_TEXT_LENGTH; 2]);
+        let facts = RequestFacts { method: &long, account: Some(&long), ..facts(&long) };
+        assert_eq!([facts.method(), facts.path(), facts.account().unwrap()].map(str::len), [MAX_TEXT_LENGTH; 3]);
     }
 
     #[test]
