@@ -34,9 +34,14 @@ impl LeaseGate {
 
     /// Role of this replica for the stages above: a detached follower fetches for itself, as a leader does.
     pub(super) fn effective_role(&self, now: MonotonicTime) -> Role {
+        if self.lender(now).is_some() { Role::Leader } else { self.role(now) }
+    }
+
+    /// The leader that lends permits to this replica; `None` unless this is a detached follower.
+    pub(super) fn lender(&self, now: MonotonicTime) -> Option<ReplicaId> {
         match self.role(now) {
-            Role::Follower(leader) if self.is_detached_from(&leader) => Role::Leader,
-            role => role,
+            Role::Follower(leader) if self.is_detached_from(&leader) => Some(leader),
+            _ => None,
         }
     }
 

@@ -107,6 +107,7 @@ impl CallScheduler {
     ) -> Option<T> {
         let (mut state, now) = (self.lock(), self.clock.now());
         let gates = &mut state.gates;
+        let lender = gates.lease.lender(now);
         let (value, change) = update(gates.lease.shared.as_mut()?, now);
         if change.ledger {
             gates.reload_from_lease();
@@ -114,6 +115,9 @@ impl CallScheduler {
         let shared = gates.lease.shared.as_ref()?;
         let share =
             shared.divided_by().map(|replicas| QuotaShare::new(replicas, shared.whole_limits(), &shared.limits()));
+        if lender.is_some() && lender != gates.lease.lender(now) {
+            self.forget_requests();
+        }
         let role = gates.lease.effective_role(now);
         let has_new_role =
             self.lease_link.role.send_if_modified(|known| std::mem::replace(known, role.clone()) != role);

@@ -20,7 +20,6 @@ use super::error::{AcquireError, Exhausted};
 use super::permit::{BorrowedPermit, CallPermit, LentPermit, RemotePermits};
 use crate::quota::lease::{CallName, QuotaChange, SharedQuota};
 use crate::quota::limiter::{CallerLimitExceeded, MonotonicTime};
-use crate::quota::role::Role;
 use crate::replicas::{PermitMessage, QuotaMessage, Recipient, ReplicaId};
 use crate::request::{Requester, RunWaiters};
 use crate::sync::MutexGuard;
@@ -54,9 +53,10 @@ impl CallScheduler {
         entered: MonotonicTime,
     ) -> Result<CallPermit, AcquireError> {
         let (request, mut answer) = RemoteRequest::register(self, &lender);
-        let mut role = self.role();
-        role.mark_unchanged();
         let name = loop {
+            if !self.borrows_from(&lender) {
+                return Err(AcquireError::NotLeader);
+            }
             // With the priority of the requests that wait now.
             let requester = Requester { priority: waiters.priority(), ..waiters.cause().clone() };
             self.send_permit_message(&lender, request.number, PermitMessage::Request(requester));
@@ -65,11 +65,10 @@ impl CallScheduler {
                 answered = timeout(REQUEST_INTERVAL, &mut answer) => match answered {
                     Ok(Ok(Ok(name))) => break name,
                     Ok(Ok(Err(exhausted))) => return Err(AcquireError::Exhausted(exhausted)),
+                    // See `forget_requests`.
                     Ok(Err(_)) => return Err(AcquireError::NotLeader),
                     Err(_) => {}
                 },
-                // The new leader may be this replica.
-                _ = role.changed() => return Err(AcquireError::NotLeader),
                 () = waiters.changed() => if waiters.is_abandoned() {
                     return Err(AcquireError::Abandoned);
                 },
@@ -91,7 +90,7 @@ impl CallScheduler {
         name: CallName,
     ) -> Result<CallPermit, AcquireError> {
         let (mut state, now) = (self.lock(), self.clock.now());
-        if state.gates.lease.role(now) != Role::Follower(request.lender.clone()) {
+        if state.gates.lease.lender(now).as_ref() != Some(request.lender) {
             return Err(AcquireError::NotLeader);
         }
         if !waiters.begin(now.saturating_sub(entered)) {
@@ -107,6 +106,16 @@ impl CallScheduler {
         state.budgets.begin(&cause.caller);
         let record = self.state_file.as_ref().map(|file| file.begin(&self.account));
         Ok(CallPermit::new(self, cause.clone(), cause, now, record, Some(name)).with_lender(borrowed))
+    }
+
+    fn borrows_from(&self, lender: &ReplicaId) -> bool {
+        self.lock().gates.lease.lender(self.clock.now()).as_ref() == Some(lender)
+    }
+
+    /// Ends the wait of all requests for permits, because their lender is not the leader any more: perhaps this replica
+    /// is, which the role that the stages above see does not tell from a detached follower's.
+    pub(super) fn forget_requests(&self) {
+        self.remote_permits().requested.clear();
     }
 
     /// Returns a remote permit whose call has ended, or was not made.

@@ -12,12 +12,27 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use self::fleet::{FleetEvent, LIMITS, RedisLoad, SimulatedFleet};
+use super::sync::ExchangeReply;
+use super::{QuotaChange, SharedQuota};
+use crate::quota::limiter::MonotonicTime;
 use crate::quota::role::Role;
+use crate::replicas::ReplicaId;
 
 /// The longest call of an upstream that is fast,
 const FAST_CALLS: Duration = Duration::from_millis(800);
 /// and of one that is slow.
 const SLOW_CALLS: Duration = Duration::from_secs(9);
+
+impl SharedQuota {
+    /// Runs an exchange in which Redis names `holder`, for tests of a scheduler.
+    pub(in crate::quota) fn exchange_held_by(&mut self, now: MonotonicTime, holder: Option<&ReplicaId>) -> QuotaChange {
+        let request = self.begin_exchange(now);
+        let is_acquired = holder == Some(&self.replica.me) && self.state.leadership().is_none();
+        let holder = holder.cloned();
+        let reply = ExchangeReply { holder, is_acquired, is_complete: true, granted: 0, calls: None };
+        self.finish_exchange(now, &request, &reply)
+    }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]

@@ -1,6 +1,7 @@
 mod callers;
 #[cfg(feature = "interleavings")]
 mod interleavings;
+mod lending;
 mod reload;
 mod shared;
 
