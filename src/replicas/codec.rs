@@ -9,7 +9,8 @@
 //! | `FetchMessage` | `e` | JSON, sealed under the name `letter NUL SENDER NUL RECEIVER`; `?` for `Unreadable` |
 //!
 //! The words about a quota are `joined`, `FIRST:COUNT` for a grant, and for permits `borrow:N:CLASS:WEIGHT:CALLER`,
-//! `lent:N:NAME`, `spent:N:MILLISECONDS`, `back:N` and `unused:N`. All other words are read as `LeaseChanged`.
+//! `lent:N:NAME`, `spent:N:MILLISECONDS`, `back:N`, `back:N:page`, `back:N:refused:MILLISECONDS` and `unused:N`. All other
+//! words are read as `LeaseChanged`. Version 0.1.0 ignores what follows `back:N`.
 //!
 //! The tests hold literal bytes of version 0.1.0, which a replica of any later version must read and write.
 
@@ -149,6 +150,8 @@ fn encode_permit(number: u64, message: &PermitMessage) -> String {
         PermitMessage::Granted(name) => format!("lent:{number}:{name}"),
         PermitMessage::Exhausted(milliseconds) => format!("spent:{number}:{milliseconds}"),
         PermitMessage::Returned => format!("back:{number}"),
+        PermitMessage::Answered => format!("back:{number}:page"),
+        PermitMessage::Refused(milliseconds) => format!("back:{number}:refused:{milliseconds}"),
         PermitMessage::Unused => format!("unused:{number}"),
     }
 }
@@ -168,7 +171,11 @@ fn decode_permit(text: &str) -> Option<(u64, PermitMessage)> {
         }
         "lent" => PermitMessage::Granted(rest.into()),
         "spent" => PermitMessage::Exhausted(rest.parse().ok()?),
-        "back" => PermitMessage::Returned,
+        "back" => match rest.split_once(':') {
+            _ if rest == "page" => PermitMessage::Answered,
+            Some(("refused", milliseconds)) => PermitMessage::Refused(milliseconds.parse().ok()?),
+            _ => PermitMessage::Returned,
+        },
         "unused" => PermitMessage::Unused,
         _ => return None,
     };

@@ -75,8 +75,12 @@ pub enum PermitMessage {
     Granted(Arc<str>),
     /// The quota is spent; a request is worthwhile after this number of milliseconds.
     Exhausted(u64),
-    /// The call has ended.
+    /// The call has ended, in another way than the next two; of earlier versions, in any way.
     Returned,
+    /// The call was answered with a page.
+    Answered,
+    /// The upstream refused the call for its quota, and asked for a pause of this number of milliseconds.
+    Refused(u64),
     /// The permit is not needed, and no call was made.
     Unused,
 }

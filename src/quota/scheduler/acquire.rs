@@ -25,7 +25,7 @@ impl CallScheduler {
     /// [`AcquireError::NotLeader`] when another replica makes the calls.
     pub async fn acquire(self: &Arc<Self>, waiters: &Arc<RunWaiters>) -> Result<CallPermit, AcquireError> {
         let entered = self.clock.now();
-        let place = QueuePlace::enter(self, waiters);
+        let mut place = QueuePlace::enter(self, waiters);
         loop {
             let now = self.clock.now();
             // Requests join and leave.
@@ -45,7 +45,11 @@ impl CallScheduler {
                 Closed::Remote(leader) => {
                     // The calls behind this one leave the queue by themselves.
                     drop(place);
-                    return self.acquire_remote(leader, waiters, entered).await;
+                    if let Some(permit) = self.acquire_remote(leader, waiters, entered).await? {
+                        return Ok(permit);
+                    }
+                    place = QueuePlace::enter(self, waiters);
+                    continue;
                 }
                 Closed::Until { time, is_certain } if is_certain && time > deadline => {
                     return Err(AcquireError::Exhausted(Exhausted { retry_after: time.saturating_sub(now) }));
@@ -78,7 +82,7 @@ impl CallScheduler {
         if place.waiters.is_abandoned() {
             return Err(Closed::For(AcquireError::Abandoned));
         }
-        gates.lease.admit_by_role(now)?;
+        gates.admit_by_role(now)?;
         let payer =
             payer(budgets, place.waiters, now).map_err(|exceeded| Closed::For(AcquireError::CallerLimit(exceeded)))?;
         let first = queue.admit(place.ticket);

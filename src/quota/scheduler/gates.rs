@@ -69,6 +69,15 @@ impl Gates {
         }
     }
 
+    /// Role; and for a call that needs a permit of another replica, backoff: a pause holds for all calls, whoever lends.
+    pub(super) fn admit_by_role(&self, now: MonotonicTime) -> Gate {
+        let answer = self.lease.admit_by_role(now);
+        if matches!(answer, Err(Closed::Remote(_))) {
+            self.admit_by_backoff(now)?;
+        }
+        answer
+    }
+
     /// Concurrency: open while fewer calls are in flight than allowed. It opens when one of them ends.
     pub(super) fn admit_by_concurrency(&self, priority: Priority) -> Gate {
         if self.idle_concurrency(priority) == 0 { Err(Closed::UntilWoken) } else { Ok(()) }
@@ -79,7 +88,7 @@ impl Gates {
         usable(self.max_concurrency, self.reserve(priority)).saturating_sub(self.ledger.in_flight())
     }
 
-    /// Backoff, as far as a call that is not the first can know: the first one cannot pass before that time either.
+    /// Backoff alone: what a call knows that is not the first, because the first one cannot pass before that time either.
     pub(super) fn admit_by_backoff(&self, now: MonotonicTime) -> Gate {
         opens_at(self.backoff.opens_at(), now, true)
     }

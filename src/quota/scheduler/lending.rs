@@ -24,6 +24,7 @@ use crate::replicas::{PermitMessage, QuotaMessage, Recipient, ReplicaId};
 use crate::request::{Requester, RunWaiters};
 use crate::sync::MutexGuard;
 use crate::telemetry;
+use crate::upstream::SpentLimit;
 
 /// Interval at which an unanswered request for a permit is repeated.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,13 +46,14 @@ impl CallScheduler {
         self.update_lease(|_, _| ((), QuotaChange { ledger: false, queue: true }));
     }
 
-    /// Waits for a permit of `lender`, for a call that entered the queue at `entered`.
+    /// Waits for a permit of `lender`, for a call that entered the queue at `entered`. `None` if the upstream has asked for
+    /// a pause meanwhile.
     pub(super) async fn acquire_remote(
         self: &Arc<Self>,
         lender: ReplicaId,
         waiters: &Arc<RunWaiters>,
         entered: MonotonicTime,
-    ) -> Result<CallPermit, AcquireError> {
+    ) -> Result<Option<CallPermit>, AcquireError> {
         let (request, mut answer) = RemoteRequest::register(self, &lender);
         let name = loop {
             if !self.borrows_from(&lender) {
@@ -81,17 +83,21 @@ impl CallScheduler {
         self.begin_remote(request, waiters, entered, name)
     }
 
-    /// Begins a call with the permit that the lender knows as `name`.
+    /// Begins a call with the permit that the lender knows as `name`, unless there is a pause now: a granted call cannot
+    /// be kept for that long.
     fn begin_remote(
         self: &Arc<Self>,
         request: RemoteRequest<'_>,
         waiters: &Arc<RunWaiters>,
         entered: MonotonicTime,
         name: CallName,
-    ) -> Result<CallPermit, AcquireError> {
+    ) -> Result<Option<CallPermit>, AcquireError> {
         let (mut state, now) = (self.lock(), self.clock.now());
         if state.gates.lease.lender(now).as_ref() != Some(request.lender) {
             return Err(AcquireError::NotLeader);
+        }
+        if state.gates.admit_by_backoff(now).is_err() {
+            return Ok(None);
         }
         if !waiters.begin(now.saturating_sub(entered)) {
             return Err(AcquireError::Abandoned);
@@ -105,7 +111,7 @@ impl CallScheduler {
         state.calls_made.charge(&cause.caller);
         state.budgets.begin(&cause.caller);
         let record = self.state_file.as_ref().map(|file| file.begin(&self.account));
-        Ok(CallPermit::new(self, cause.clone(), cause, now, record, Some(name)).with_lender(borrowed))
+        Ok(Some(CallPermit::new(self, cause.clone(), cause, now, record, Some(name)).with_lender(borrowed)))
     }
 
     fn borrows_from(&self, lender: &ReplicaId) -> bool {
@@ -118,9 +124,8 @@ impl CallScheduler {
         self.remote_permits().requested.clear();
     }
 
-    /// Returns a remote permit whose call has ended, or was not made.
-    pub(super) fn return_permit(&self, borrowed: &BorrowedPermit, was_used: bool) {
-        let message = if was_used { PermitMessage::Returned } else { PermitMessage::Unused };
+    /// Returns a remote permit. The message says how its call ended, or that it was not made.
+    pub(super) fn return_permit(&self, borrowed: &BorrowedPermit, message: PermitMessage) {
         self.send_permit_message(&borrowed.lender, borrowed.number, message);
     }
 }
@@ -148,11 +153,13 @@ impl CallScheduler {
             }
             // Dropped, the permit counts as one whose call has just ended.
             PermitMessage::Returned => drop(self.remove_lent(from, number)),
-            PermitMessage::Unused => {
-                if let Some(LentPermit::Granted { permit, .. }) = self.remove_lent(from, number) {
-                    permit.refund();
-                }
-            }
+            PermitMessage::Answered => self.end_lent(from, number, |permit| permit.answered(None)),
+            PermitMessage::Refused(milliseconds) => self.end_lent(from, number, |permit| {
+                // The borrower has counted the refusal, and logged it.
+                let pause = Duration::from_millis(milliseconds);
+                permit.refused(SpentLimit::Unnamed, Some(pause), None);
+            }),
+            PermitMessage::Unused => self.end_lent(from, number, CallPermit::refund),
         }
     }
 
@@ -160,6 +167,13 @@ impl CallScheduler {
         // If the answer came twice, or no call waits any more, the lender learns it from the messages that follow.
         if let Some(waiting) = self.remote_permits().requested.remove(&number) {
             let _ = waiting.send(answer);
+        }
+    }
+
+    /// Removes a request, and ends its permit with `end` if that was granted.
+    fn end_lent(&self, borrower: &ReplicaId, number: u64, end: impl FnOnce(CallPermit)) {
+        if let Some(LentPermit::Granted { permit, .. }) = self.remove_lent(borrower, number) {
+            end(permit);
         }
     }
 

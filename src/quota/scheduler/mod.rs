@@ -5,7 +5,8 @@
 //! order, and waits at the first one that is closed:
 //!
 //! 1. **Role** ([`lease_gate`]): while another replica is the leader, the call leaves the queue; a detached replica
-//!    asks the leader for a remote permit. First, because it concerns all calls, whatever their place.
+//!    asks the leader for a remote permit, unless it knows of a pause itself. First, because it concerns all calls,
+//!    whatever their place.
 //! 2. **Queue** ([`queue`]): only the first call by priority, fair share and arrival asks the gates below, so that no
 //!    call overtakes it.
 //! 3. **Concurrency** ([`gates`]): fewer calls are in flight than `upstream.max_concurrency`. Before the gates with a

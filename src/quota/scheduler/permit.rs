@@ -14,7 +14,7 @@ use crate::quota::lease::CallName;
 use crate::quota::limiter::longest;
 use crate::quota::limiter::{MonotonicTime, ReducedLimit};
 use crate::quota::state_file::RecordSlot;
-use crate::replicas::ReplicaId;
+use crate::replicas::{PermitMessage, ReplicaId};
 use crate::request::Requester;
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
@@ -116,9 +116,7 @@ impl CallPermit {
             file.refund(record);
         }
         state.gates.lease.refund(self.name.take().as_ref());
-        if let Some(borrowed) = self.borrowed.take() {
-            scheduler.return_permit(&borrowed, false);
-        }
+        self.give_back(PermitMessage::Unused);
         state.queue.wake_first();
     }
 
@@ -127,6 +125,7 @@ impl CallPermit {
         let scheduler = self.scheduler.clone();
         let (mut state, now) = (scheduler.lock(), scheduler.clock.now());
         self.end(&mut state, now);
+        self.give_back(PermitMessage::Answered);
         state.gates.backoff.answered(now, self.began);
         if let Some(rate_limit) = rate_limit {
             state.apply_rate_limit(now, self.began, rate_limit);
@@ -159,6 +158,7 @@ impl CallPermit {
         state.queue.wake_all();
         let [closed_for, retry_after] =
             [state.gates.backoff.until(), state.gates.backoff.opens_at()].map(|time| time.saturating_sub(now));
+        self.give_back(PermitMessage::Refused(u64::try_from(closed_for.as_millis()).unwrap_or(u64::MAX)));
         RefusalEffect { closed_for, retry_after, reduced }
     }
 
@@ -170,8 +170,12 @@ impl CallPermit {
             file.end(record);
         }
         state.gates.lease.end(now, self.name.take().as_ref());
+    }
+
+    /// Returns a remote permit to its lender.
+    fn give_back(&mut self, message: PermitMessage) {
         if let Some(borrowed) = self.borrowed.take() {
-            self.scheduler.return_permit(&borrowed, true);
+            self.scheduler.return_permit(&borrowed, message);
         }
     }
 }
@@ -194,6 +198,7 @@ impl Drop for CallPermit {
             let scheduler = self.scheduler.clone();
             let (mut state, now) = (scheduler.lock(), scheduler.clock.now());
             self.end(&mut state, now);
+            self.give_back(PermitMessage::Returned);
             state.queue.wake_first();
         }
     }

@@ -80,6 +80,8 @@ fn any_permit_message() -> impl Strategy<Value = PermitMessage> {
         "[0-9a-f]{16}:[0-9]{1,9}".prop_map(|name| PermitMessage::Granted(name.into())),
         any::<u64>().prop_map(PermitMessage::Exhausted),
         Just(PermitMessage::Returned),
+        Just(PermitMessage::Answered),
+        any::<u64>().prop_map(PermitMessage::Refused),
         Just(PermitMessage::Unused),
     ]
 }

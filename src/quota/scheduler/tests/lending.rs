@@ -4,6 +4,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::quota::role::Role;
+use crate::quota::scheduler::permit::LentPermit;
+use crate::replicas::PermitMessage;
 
 fn replica(id: u8) -> ReplicaId {
     ReplicaId::parse(format!("{id:016x}").as_bytes()).unwrap()
@@ -71,4 +73,78 @@ async fn request_ends_when_the_borrower_loses_redis() {
     assert!(matches!(waiting.await.unwrap(), Err(AcquireError::NotLeader)));
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert!(scheduler.acquire(&sole_run()).await.is_ok(), "planned again, it is made out of the share");
+}
+
+/// The leader grants the request with this number of its borrower.
+async fn grant(borrower: &Arc<CallScheduler>, number: u64) {
+    borrower.on_permit_message(&replica(2), number, PermitMessage::Granted(format!("{}:{number}", replica(2)).into()));
+    tokio::task::yield_now().await;
+}
+
+/// The numbers of the requests that wait for an answer of the leader.
+fn requested(borrower: &CallScheduler) -> Vec<u64> {
+    borrower.remote_permits.lock().unwrap().requested.keys().copied().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_borrower_asks_for_no_permit_during_the_pause() {
+    let scheduler = borrower(&[(60, 60)]);
+    let (refused, waits) = (waiting_call(&scheduler).await, waiting_call(&scheduler).await);
+    grant(&scheduler, 0).await;
+    let refusal = refused.await.unwrap().unwrap().refused(SpentLimit::Unnamed, Some(Duration::from_secs(7)), None);
+    assert_eq!(refusal.closed_for, Duration::from_secs(7));
+    let begun = Instant::now();
+    // Its permit is returned unused.
+    grant(&scheduler, 1).await;
+    let later = waiting_call(&scheduler).await;
+    tokio::time::sleep(Duration::from_millis(6900)).await;
+    assert!(requested(&scheduler).is_empty());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(requested(&scheduler), [2, 3]);
+    assert!(!waits.is_finished() && !later.is_finished());
+    grant(&scheduler, 2).await;
+    grant(&scheduler, 3).await;
+    assert!(waits.await.unwrap().is_ok() && later.await.unwrap().is_ok());
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+/// The leader of a partition of one, which needs no Redis to name its calls.
+async fn lender(limits: &[(u32, u64)]) -> Arc<CallScheduler> {
+    let scheduler = sharing(limits);
+    lose_redis(&scheduler).await;
+    scheduler
+}
+
+/// Replica 2 requests a permit, or repeats its request.
+async fn request(lender: &Arc<CallScheduler>, number: u64, priority: Priority) {
+    lender.on_permit_message(&replica(2), number, PermitMessage::Request(requester("b", 1, priority)));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+fn is_granted(lender: &CallScheduler, number: u64) -> bool {
+    matches!(lender.remote_permits.lock().unwrap().lent.get(&(replica(2), number)), Some(LentPermit::Granted { .. }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusal_of_lent_call_pauses_the_lender() {
+    let scheduler = lender(&[(60, 60)]).await;
+    request(&scheduler, 7, Priority::Interactive).await;
+    assert!(is_granted(&scheduler, 7));
+    scheduler.on_permit_message(&replica(2), 7, PermitMessage::Refused(7000));
+    let begun = Instant::now();
+    assert!(scheduler.acquire(&sole_run()).await.is_ok());
+    assert_eq!(begun.elapsed(), Duration::from_secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lent_probe_answered_with_page_ends_the_pause() {
+    let scheduler = lender(&[(60, 60), (1800, 3600)]).await;
+    request(&scheduler, 7, Priority::Interactive).await;
+    scheduler.on_permit_message(&replica(2), 7, PermitMessage::Refused(3_600_000));
+    assert_eq!(scheduler.closed_for(), Some(Duration::from_hours(1)));
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    request(&scheduler, 8, Priority::Interactive).await;
+    assert!(is_granted(&scheduler, 8), "a probe");
+    scheduler.on_permit_message(&replica(2), 8, PermitMessage::Answered);
+    assert_eq!(scheduler.closed_for(), None);
 }
