@@ -185,12 +185,18 @@ impl CallScheduler {
 
 /// Lender.
 impl CallScheduler {
-    /// Queues a request, or answers its repetition.
+    /// Queues a request, or answers its repetition. One that is still queued gets the priority of its repetition.
     fn on_permit_request(self: &Arc<Self>, from: &ReplicaId, number: u64, requester: Requester) {
         let mut permits = self.remote_permits();
         let key = (from.clone(), number);
         match permits.lent.get_mut(&key) {
-            Some(LentPermit::Queued { requested_at, .. }) => *requested_at = Instant::now(),
+            Some(LentPermit::Queued { requested_at, waiters, waiting, .. }) => {
+                *requested_at = Instant::now();
+                // The requester from before leaves after this one has joined, so the call is not abandoned.
+                if let Some(joined) = waiters.join(requester, None) {
+                    *waiting = joined;
+                }
+            }
             Some(LentPermit::Granted { name, .. }) => {
                 self.send_permit_message(from, number, PermitMessage::Granted(name.clone()));
             }
@@ -198,16 +204,18 @@ impl CallScheduler {
                 self.send_permit_message(from, number, exhausted_message(*retry_after));
             }
             None => {
-                let task = AbortOnDropHandle::new(tokio::spawn(self.clone().lend(from.clone(), number, requester)));
-                permits.lent.insert(key, LentPermit::Queued { requested_at: Instant::now(), _task: task });
+                let waiters = RunWaiters::new(requester.clone());
+                let Some(waiting) = waiters.join(requester, None) else { return };
+                let lending = self.clone().lend(from.clone(), number, waiters.clone());
+                let task = AbortOnDropHandle::new(tokio::spawn(lending));
+                let requested_at = Instant::now();
+                permits.lent.insert(key, LentPermit::Queued { requested_at, waiters, waiting, _task: task });
             }
         }
     }
 
     /// Waits in this replica's queue for another one.
-    async fn lend(self: Arc<Self>, to: ReplicaId, number: u64, requester: Requester) {
-        let waiters = RunWaiters::new(requester.clone());
-        let Some(_waiting) = waiters.join(requester, None) else { return };
+    async fn lend(self: Arc<Self>, to: ReplicaId, number: u64, waiters: Arc<RunWaiters>) {
         let at = Instant::now();
         let (lent, message) = match self.acquire(&waiters).await {
             Ok(permit) => {

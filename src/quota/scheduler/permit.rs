@@ -15,7 +15,7 @@ use crate::quota::limiter::longest;
 use crate::quota::limiter::{MonotonicTime, ReducedLimit};
 use crate::quota::state_file::RecordSlot;
 use crate::replicas::{PermitMessage, ReplicaId};
-use crate::request::Requester;
+use crate::request::{Requester, RunWaiters, WaiterGuard};
 use crate::upstream::{RateLimitHeader, SpentLimit};
 
 /// Consequences of a call that the upstream refused for its quota.
@@ -60,8 +60,9 @@ pub(super) struct RemotePermits {
 /// State of another replica's request.
 #[derive(Debug)]
 pub(super) enum LentPermit {
-    /// In this replica's queue; `requested_at` is the time of the last repetition.
-    Queued { requested_at: Instant, _task: AbortOnDropHandle<()> },
+    /// In this replica's queue; `requested_at` is the time of the last repetition. The call waits for `waiters`, of which
+    /// `waiting` is the requester of that repetition.
+    Queued { requested_at: Instant, waiters: Arc<RunWaiters>, waiting: WaiterGuard, _task: AbortOnDropHandle<()> },
     /// Granted, and not returned yet.
     Granted { at: Instant, name: CallName, permit: CallPermit },
     /// Failed: no permit within the queue timeout.

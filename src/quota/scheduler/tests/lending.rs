@@ -148,3 +148,21 @@ async fn lent_probe_answered_with_page_ends_the_pause() {
     scheduler.on_permit_message(&replica(2), 8, PermitMessage::Answered);
     assert_eq!(scheduler.closed_for(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn queued_request_gets_the_priority_of_its_repetition() {
+    // Its share is one call.
+    let scheduler = lender(&[(2, 10)]).await;
+    drop(scheduler.acquire(&sole_run()).await.unwrap());
+    request(&scheduler, 7, Priority::Background).await;
+    let refresh = tokio::spawn({
+        let scheduler = scheduler.clone();
+        async move { scheduler.acquire(&RunWaiters::new(requester("r", 1, Priority::Refresh))).await.map(drop) }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    request(&scheduler, 7, Priority::Interactive).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(is_granted(&scheduler, 7) && !refresh.is_finished());
+    scheduler.on_permit_message(&replica(2), 7, PermitMessage::Answered);
+    assert!(refresh.await.unwrap().is_ok());
+}
