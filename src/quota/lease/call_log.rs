@@ -44,19 +44,18 @@ pub(super) struct CallLog {
     cancelled: Vec<CallName>,
     /// The calls assumed for each replica that has not come back from an outage; they are among the `others`.
     assumed: BTreeMap<ReplicaId, Vec<CallName>>,
-    /// The calls of an earlier process on this machine, recorded only if Redis has lost its ledger.
-    previous: Vec<MonotonicTime>,
 }
 
 impl CallLog {
-    /// A log with the calls of an earlier process. Redis may know them by other names: the first reading of its ledger
-    /// replaces them.
-    pub(super) fn new(previous: Vec<MonotonicTime>) -> Self {
+    /// A log with the calls that an earlier process made on the machine of the replica `me`. They count as recorded,
+    /// because Redis may know them by other names: the first reading of a complete ledger replaces them. If the ledger was
+    /// lost, the leader records them like all others.
+    pub(super) fn new(me: &ReplicaId, previous: Vec<MonotonicTime>) -> Self {
         let mut log = Self::default();
-        for (number, at) in previous.iter().enumerate() {
-            log.record_other(format!("past:{number}").into(), *at, true);
+        for (number, at) in previous.into_iter().enumerate() {
+            log.record_other(format!("past:{me}:{number}").into(), at, true);
         }
-        Self { previous, ..log }
+        log
     }
 
     /// A call of this replica begins. It was granted, so it is recorded; or it is made out of the replica's share. It
@@ -159,13 +158,6 @@ impl CallLog {
     pub(super) fn mark_all_unrecorded(&mut self) {
         self.mark_own_unrecorded();
         self.others.values_mut().for_each(|call| call.is_recorded = false);
-    }
-
-    /// Adds the calls of an earlier process of the replica `me` as not recorded, once.
-    pub(super) fn restore_previous(&mut self, me: &ReplicaId) {
-        for (number, at) in std::mem::take(&mut self.previous).into_iter().enumerate() {
-            self.record_other(format!("past:{me}:{number}").into(), at, false);
-        }
     }
 
     /// Up to `limit` calls that are not recorded, each with the time at which it counts.

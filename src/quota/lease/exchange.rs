@@ -110,7 +110,6 @@ impl SharedQuota {
             let event = self.lease_event(now, request, reply);
             if has_lost_ledger && matches!(event, LeaseEvent::Held { .. }) {
                 self.calls.mark_all_unrecorded();
-                self.calls.restore_previous(&self.replica.me);
             }
             self.apply(now, event);
         }

@@ -90,13 +90,14 @@ impl SharedQuota {
         now: MonotonicTime,
         previous: Vec<MonotonicTime>,
     ) -> Self {
+        let calls = CallLog::new(&me, previous);
         Self {
             replica: ReplicaSettings { me, configured: limits.clone(), limits, assumed_replicas, longest_call },
             state: LeaseState::Joining { outage: None },
             last_holder: None,
             contact: RedisContact::new(now),
             members: Members::default(),
-            calls: CallLog::new(previous),
+            calls,
             ledger: RedisLedger::default(),
             next_number: 0,
             is_leaving: false,

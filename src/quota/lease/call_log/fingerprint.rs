@@ -17,6 +17,5 @@ impl CallLog {
         out.set(self.others.iter().map(|(name, call)| (out.call(name), out.age(call.at), call.is_recorded)).collect());
         out.set(self.cancelled.iter().map(|name| out.call(name)).collect());
         out.set(self.assumed.values().flatten().map(|name| out.call(name)).collect());
-        out.set(self.previous.iter().map(|at| out.age(*at)).collect());
     }
 }

@@ -4,6 +4,7 @@
 mod fleet;
 mod invariants;
 pub(super) mod model;
+mod readings;
 mod redis;
 mod transitions;
 
