@@ -146,8 +146,11 @@ impl SharedQuota {
         let (Some(calls), Some(look_back)) = (&reply.calls, request.look_back) else { return false };
         let others = calls.iter().filter(|(name, _)| !self.is_own(name));
         let others: Vec<_> = others.map(|(name, age)| (name.clone(), age.before(now))).collect();
+        // Redis counts back from when it runs the script, which is `now` at the latest. The calls that are known here lie
+        // later than they counted, by as long as the exchange took that has read them.
+        let read_since = now.saturating_sub(look_back) + LEASE_DURATION;
         // Calls that an incomplete ledger does not hold count all the same.
-        let since = if reply.is_complete { request.sent.saturating_sub(look_back) } else { MonotonicTime::MAX };
+        let since = if reply.is_complete { read_since } else { MonotonicTime::MAX };
         self.calls.replace_others(since, others);
         self.ledger.read_at = Some(request.sent);
         true

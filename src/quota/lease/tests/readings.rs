@@ -64,3 +64,18 @@ fn restored_calls_that_redis_names_are_counted_once() {
     assert_eq!(exchange(&mut quota, [300, 300], &reply(1, true, &[])), named);
     assert_eq!(quota.stamps().len(), 2);
 }
+
+/// Redis reads from 50 ms after the age at which the sender has asked.
+#[test]
+fn follower_keeps_calls_that_age_out_of_a_reading_on_its_way() {
+    let mut follower = restarted(Vec::new());
+    let call = "0000000000000002:1";
+    exchange(&mut follower, [100, 100], &reply(2, true, &[(call, 0)]));
+    exchange(&mut follower, [5050, 5050], &reply(2, true, &[(call, 4950)]));
+    exchange(&mut follower, [5140, 5340], &reply(2, true, &[]));
+    assert_eq!(follower.stamps().len(), 1);
+    // A call that is missing among those that Redis has read was removed.
+    exchange(&mut follower, [5500, 5500], &reply(2, true, &[("0000000000000002:2", 100)]));
+    exchange(&mut follower, [5600, 5600], &reply(2, true, &[]));
+    assert_eq!(follower.stamps().len(), 1);
+}
