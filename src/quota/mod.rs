@@ -148,8 +148,7 @@ impl QuotaManager {
         call_timeout: Duration,
         environment: &Environment,
     ) -> Result<Self, StateFileError> {
-        let longest = accounts.iter().flat_map(|account| &account.limits).map(|limit| limit.per).max();
-        let keep = longest.unwrap_or_default() + limiter::GUARD;
+        let keep = longest_window(accounts);
         let state_file = quota.state_file.as_deref().map(|path| StateFile::open(path, keep, call_timeout, environment));
         let state_file = state_file.transpose()?;
         let max_concurrency = u32::try_from(max_concurrency).unwrap_or(u32::MAX);
@@ -189,6 +188,9 @@ impl QuotaManager {
         callers: &[config::CallerConfig],
         quota: &config::QuotaConfig,
     ) {
+        if let Some(state_file) = &self.state_file {
+            state_file.keep_for(longest_window(accounts));
+        }
         let mut schedulers = HashMap::clone(&self.schedulers.load());
         for (account, scheduler) in &schedulers {
             scheduler.set_configured(accounts.iter().any(|configured| configured.account_id == *account));
@@ -240,6 +242,12 @@ impl QuotaManager {
     pub fn all(&self) -> impl Iterator<Item = (Arc<str>, Arc<CallScheduler>)> + use<> {
         HashMap::clone(&self.schedulers.load()).into_iter()
     }
+}
+
+/// The longest time for which a call counts against a limit of one of the accounts.
+fn longest_window(accounts: &[config::AccountConfig]) -> Duration {
+    let windows = accounts.iter().flat_map(|account| &account.limits).map(|limit| limit.per);
+    windows.max().unwrap_or_default() + limiter::GUARD
 }
 
 impl Sharing {

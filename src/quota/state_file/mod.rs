@@ -81,8 +81,6 @@ pub struct StateFile(Arc<Inner>);
 struct Inner {
     /// Locked until the process ends, however it ends.
     file: File,
-    /// Age at which a call does not count any more.
-    keep: Duration,
     clock: Clock,
     boot: BootClock,
     /// Calls of earlier processes, with their ages at the time at which the file was opened.
@@ -100,6 +98,8 @@ struct Inner {
 /// Use of the lines of the file, by index.
 #[derive(Debug, Default)]
 struct Lines {
+    /// Age at which a call does not count any more.
+    keep: Duration,
     /// Number of lines.
     count: u64,
     free: Vec<u64>,
@@ -178,7 +178,7 @@ impl StateFile {
             _ => return Err(StateFileError::NotOurs(path.to_owned())),
         };
         let mut recovery = Recovery::new(&boot, clock, keep, call_timeout);
-        let mut lines = Lines::default();
+        let mut lines = Lines { keep, ..Lines::default() };
         // A rest that is no whole line was being written when the process was killed. Its call was not made: it would
         // have begun after the write.
         for chunk in records.chunks_exact(RECORD_BYTES) {
@@ -190,7 +190,16 @@ impl StateFile {
         let opened_at = boot.uptime();
         let (lost, restored) = recovery.finish(opened_at, &mut lines.ended);
         let (clock, lines, backlog) = (clock.clone(), Mutex::new(lines), Mutex::default());
-        Ok(Self(Arc::new(Inner { file, keep, clock, boot, restored, lost, opened_at, lines, backlog })))
+        Ok(Self(Arc::new(Inner { file, clock, boot, restored, lost, opened_at, lines, backlog })))
+    }
+
+    /// Keeps calls for at least as long as `keep` from now on, because a limit with a longer window holds. The lines that
+    /// have been used again by then are lost.
+    pub fn keep_for(&self, keep: Duration) {
+        let mut lines = self.lines();
+        let longer = keep.saturating_sub(lines.keep);
+        lines.keep += longer;
+        lines.ended.iter_mut().for_each(|(reusable_at, _)| *reusable_at += longer);
     }
 
     /// Calls of `account` that earlier processes made, and that may still count.
@@ -202,7 +211,8 @@ impl StateFile {
             age: (call.age + since).saturating_sub(call.ahead),
             ahead: call.ahead.saturating_sub(call.age + since),
         });
-        aged.filter(|call| call.age <= self.0.keep).collect()
+        let keep = self.lines().keep;
+        aged.filter(|call| call.age <= keep).collect()
     }
 
     /// As many calls as spend all of `limits`, if the file was damaged in a way that says no more; otherwise none.
@@ -230,8 +240,9 @@ impl StateFile {
     #[expect(clippy::needless_pass_by_value, reason = "a slot is given back once")]
     pub fn end(&self, slot: RecordSlot) {
         self.write(&slot, RecordState::Ended);
-        let reusable_at = self.0.boot.uptime() + self.0.keep + CLOCK_RESOLUTION;
-        self.lines().ended.push_back((reusable_at, slot.line));
+        let mut lines = self.lines();
+        let reusable_at = self.0.boot.uptime() + lines.keep + CLOCK_RESOLUTION;
+        lines.ended.push_back((reusable_at, slot.line));
     }
 
     /// Records that the call did not reach the upstream.
