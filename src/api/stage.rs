@@ -193,6 +193,7 @@ where
     let now = api.clock.now();
     let mut parsed = request::read(&head, target, &body, &context, &terms.accounts, &api.settings, now)?;
     drop(body);
+    parsed.query.options.only_cached |= context.is_overloaded;
     parsed.query.options.queue_timeout = parsed.preferences.apply_wait(terms.max_wait);
     let query = parsed.query.clone();
     let asked = WindowRequest { head: &head, parsed: &parsed, now };

@@ -164,10 +164,9 @@ where
             Admission::Public => return ResponseFuture::ready(record, head_only, public_document(&request)),
             Admission::Refused(error) => return ResponseFuture::ready(record, head_only, Err(error)),
         }
-        let Ok(slot) = edge.request_slots.clone().try_acquire_owned() else {
-            return ResponseFuture::ready(record, head_only, Err(EdgeError::Overloaded));
-        };
-        let context = RequestContext { caller, limit_status, waited: record.waited.clone(), span: trace };
+        let slot = edge.request_slots.clone().try_acquire_owned().ok();
+        let (waited, is_overloaded) = (record.waited.clone(), slot.is_none());
+        let context = RequestContext { caller, limit_status, is_overloaded, waited, span: trace };
         let call = AssertUnwindSafe(|| span.in_scope(|| below.call(AdmittedRequest { request, context })));
         match catch_unwind(call) {
             Ok(answer) => ResponseFuture::pending(record, head_only, answer, slot),

@@ -51,8 +51,8 @@ pub enum EdgeError {
         /// Time until the next request is admitted.
         retry_after: Duration,
     },
-    /// More concurrent requests than `server.max_requests`.
-    #[error("too many requests are under way")]
+    /// More concurrent requests than `server.max_requests`, and the cache has no answer to this one.
+    #[error("too many requests are under way, and this one is not cached")]
     Overloaded,
     /// A defect of the gateway.
     #[error("an internal error")]
@@ -60,6 +60,14 @@ pub enum EdgeError {
     /// The API stage or a stage below it failed.
     #[error(transparent)]
     Api(#[from] ApiError),
+}
+
+impl EdgeError {
+    /// The error of an answer. A request that `has_slot` may wait for a fetch; another one was looked up in the cache only.
+    pub(super) fn of_answer(error: ApiError, has_slot: bool) -> Self {
+        let is_not_cached = matches!(&error, ApiError::Window(failed) if matches!(failed.error, CacheError::NotCached));
+        if is_not_cached && !has_slot { Self::Overloaded } else { Self::Api(error) }
+    }
 }
 
 /// The `Retry-After` of what an operator has stopped: when that ends is not known.

@@ -59,7 +59,7 @@ pin_project! {
         head_only: bool,
         #[pin]
         fate: Fate<F>,
-        // Released when the head of the answer is ready.
+        // Released when the head of the answer is ready. Without one, only the cache answers.
         slot: Option<OwnedSemaphorePermit>,
         revocation: Option<Revocation>,
     }
@@ -90,9 +90,14 @@ impl<F> ResponseFuture<F> {
     }
 
     /// A request that was passed to the API stage.
-    pub(super) fn pending(record: Box<AccessRecord>, head_only: bool, answer: F, slot: OwnedSemaphorePermit) -> Self {
+    pub(super) fn pending(
+        record: Box<AccessRecord>,
+        head_only: bool,
+        answer: F,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let revocation = Some(Revocation::of(&record));
-        Self { record: Some(record), head_only, fate: Fate::Pending { answer }, slot: Some(slot), revocation }
+        Self { record: Some(record), head_only, fate: Fate::Pending { answer }, slot, revocation }
     }
 }
 
@@ -112,7 +117,7 @@ impl<F: Future<Output = Result<Answer, ApiError>>> Future for ResponseFuture<F> 
                 // A panic costs one answer, not the connection: the state of the panicked future is dropped.
                 Current::Pending { answer } => match catch_unwind(AssertUnwindSafe(|| answer.poll(context))) {
                     Ok(Poll::Ready(Ok(answer))) => Reply::Answer(answer),
-                    Ok(Poll::Ready(Err(error))) => Reply::Error(EdgeError::Api(error)),
+                    Ok(Poll::Ready(Err(error))) => Reply::Error(EdgeError::of_answer(error, this.slot.is_some())),
                     Ok(Poll::Pending) => {
                         let revoked = this.revocation.as_mut().map_or(Poll::Pending, |key| key.poll(context));
                         ready!(revoked);

@@ -24,6 +24,8 @@ pub struct RequestContext {
     pub caller: Option<Arc<Caller>>,
     /// How the caller's rate limit stands.
     pub limit_status: Option<RateLimitStatus>,
+    /// Whether so many requests are under way that only the cache may answer this one.
+    pub is_overloaded: bool,
     /// Counts how long it waits for the quota.
     pub waited: WaitMeter,
     /// Its span.

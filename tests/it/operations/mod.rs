@@ -2,6 +2,7 @@
 
 mod access_log;
 mod audit_log;
+mod client_limits;
 mod cordon;
 mod metric_descriptions;
 mod metric_labels;
