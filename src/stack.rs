@@ -19,7 +19,7 @@ use crate::token::TokenLayer;
 use crate::upstream::{Client, HealthLayer};
 
 pub use self::handles::{Handles, open_quotas};
-pub use self::preflight::{preflight, preflight_reload};
+pub use self::preflight::preflight;
 pub use self::reload::PreparedReload;
 
 use self::reload::StageSettings;

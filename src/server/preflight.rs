@@ -2,7 +2,7 @@
 //! neither refuses what the other accepts.
 //!
 //! What another process holds at the moment (a port, the lock of a directory or of the state file) is no fault of the
-//! configuration: `check` may run beside the gateway that it is meant for. A reload asks less, see [`preflight_reload`].
+//! configuration: `check` may run beside the gateway that it is meant for. A reload asks less: see [`preflight_reload`].
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::tls::TlsListener;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, FaultyKey, KeyFault};
+use crate::config::{Config, ConfigError, FaultyKey, KeyFault, ReloadPlan};
 use crate::stack;
 
 /// Checks the files, directories and addresses that `config` names. Creates nothing, and calls nobody.
@@ -20,8 +20,29 @@ use crate::stack;
 /// # Errors
 /// All faults, each with its line or variable and its key.
 pub fn preflight(config: &Config, clock: &Clock) -> Result<(), ConfigError> {
+    config.origins.refuse(find_faults(config, clock))
+}
+
+/// Checks the same of a configuration that a running gateway takes by `plan`, except for keys that need a restart and have
+/// not changed: this process has their files open, and a volume that fails must not keep a removed key valid.
+///
+/// # Errors
+/// As [`preflight`].
+pub(super) fn preflight_reload(new: &Config, plan: &ReloadPlan, clock: &Clock) -> Result<(), ConfigError> {
+    let mut faults = find_faults(new, clock);
+    faults.retain(|fault| !plan.is_unchanged(fault.key));
+    new.origins.refuse(faults)
+}
+
+fn find_faults(config: &Config, clock: &Clock) -> Vec<KeyFault> {
     let mut faults = stack::preflight(config, &clock.clone().into());
-    faults.extend(tls_faults(config));
+    for (key, tls, listener) in [
+        ("server.tls", &config.server.tls, TlsListener::Callers),
+        ("admin.tls", &config.admin.tls, TlsListener::Operators),
+    ] {
+        let validity = tls.as_ref().map(|tls| super::validity_at(tls, listener));
+        faults.extend(validity.and_then(Result::err).map(|error| fault_of(&error, key)));
+    }
     let server = &config.server;
     let metrics = server.metrics_listen.map(|addr| ("server.metrics_listen", addr));
     let listeners = [("server.listen", server.listen), ("server.admin_listen", server.admin_listen)];
@@ -32,29 +53,7 @@ pub fn preflight(config: &Config, clock: &Clock) -> Result<(), ConfigError> {
                 .map(|error| KeyFault { key, message: format!("{addr} cannot be listened on: {error}") }),
         );
     }
-    config.origins.refuse(faults)
-}
-
-/// Checks what a reload reads anew. Files, directories and addresses of keys that need a restart are left out: this process
-/// has them open, and a volume that fails must not keep a removed key valid.
-///
-/// # Errors
-/// As [`preflight`].
-pub(super) fn preflight_reload(config: &Config, clock: &Clock) -> Result<(), ConfigError> {
-    let mut faults: Vec<_> = stack::preflight_reload(config, &clock.clone().into()).into_iter().collect();
-    faults.extend(tls_faults(config));
-    config.origins.refuse(faults)
-}
-
-fn tls_faults(config: &Config) -> impl Iterator<Item = KeyFault> {
-    let listeners = [
-        ("server.tls", &config.server.tls, TlsListener::Callers),
-        ("admin.tls", &config.admin.tls, TlsListener::Operators),
-    ];
-    listeners.into_iter().filter_map(|(key, tls, listener)| {
-        let error = super::validity_at(tls.as_ref()?, listener).err()?;
-        Some(fault_of(&error, key))
-    })
+    faults
 }
 
 /// The fault of an error, whose key stands in a [`FaultyKey`] of its context.

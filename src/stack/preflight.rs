@@ -10,14 +10,12 @@ use crate::writable::check_appendable;
 
 /// The faults for which [`Stack::new`](super::Stack::new) would fail, or for which the disk tier could never be used.
 pub fn preflight(config: &Config, environment: &Environment) -> Vec<KeyFault> {
-    let mut faults: Vec<_> = preflight_reload(config, environment).into_iter().collect();
+    let Environment { clock, network, .. } = environment;
+    let mut faults = Vec::new();
     let mut check =
         |key, result: Result<(), String>| faults.extend(result.err().map(|message| KeyFault { key, message }));
     if let Some(redis) = &config.cache.redis {
-        check(
-            "cache.redis.url",
-            RedisClient::new(redis, &environment.network).map(drop).map_err(|error| error.to_string()),
-        );
+        check("cache.redis.url", RedisClient::new(redis, network).map(drop).map_err(|error| error.to_string()));
     }
     if let Some(disk) = &config.cache.disk {
         check(
@@ -37,15 +35,11 @@ pub fn preflight(config: &Config, environment: &Environment) -> Vec<KeyFault> {
             super::handles::collector_tls(&config.traces).map(drop).map_err(|error| format!("{error:#}")),
         );
     }
+    let client = Client::new(&config.upstream, clock, network);
+    check("upstream.ca_file", client.map(drop).map_err(|error| format!("{error:#}")));
     check(
         "cache.encryption_key",
         super::handles::cipher(&config.cache.encryption).map(drop).map_err(|error| error.to_string()),
     );
     faults
-}
-
-/// The fault for which [`PreparedReload::new`](super::PreparedReload::new) would fail.
-pub fn preflight_reload(config: &Config, Environment { clock, network, .. }: &Environment) -> Option<KeyFault> {
-    let error = Client::new(&config.upstream, clock, network).err()?;
-    Some(KeyFault { key: "upstream.ca_file", message: format!("{error:#}") })
 }

@@ -71,6 +71,18 @@ pub struct ReloadPlan {
     pub needs_restart: Vec<&'static str>,
 }
 
+impl ReloadPlan {
+    /// Whether a key needs a restart, and has the value that it had.
+    pub fn is_unchanged(&self, key: &str) -> bool {
+        let is_within = |tables: &[&str]| {
+            let is_key =
+                |table: &&str| key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            tables.iter().any(is_key)
+        };
+        is_within(&NEEDS_RESTART) && !is_within(&self.needs_restart)
+    }
+}
+
 /// Lets `$new` keep the values of `$old` for these keys, and names the keys that differ.
 macro_rules! keep {
     ($kept:ident, $old:ident, $new:ident: $($key:literal = $($field:ident).+;)+) => {$(

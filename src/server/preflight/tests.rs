@@ -146,6 +146,8 @@ async fn reload_does_not_check_what_the_process_has_open() {
     assert_eq!(preflight(&rotated, &Clock::system()).unwrap_err().to_string().lines().count(), 2);
     assert!(gateway.reload(Ok(rotated)).await);
     assert_eq!(gateway.config().await.callers[0].api_key_sha256, [[0x11; 32]]);
+    let changed = load(directory.path(), &toml(&"2".repeat(64)).replace("volume/state", "volume/other"));
+    assert!(!gateway.reload(changed).await, "a path that has changed is checked");
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,10 +29,10 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// Checks what is taken of `new` as at the start, and reads the files that it names.
-    fn new(in_force: &Config, new: Config, clock: &Clock) -> anyhow::Result<Self> {
-        let plan = in_force.plan_reload(new)?;
-        preflight_reload(&plan.config, clock)?;
+    /// Checks `new` as at the start, except for what is open, and reads the files that it names.
+    fn new(in_force: &Config, new: &Config, clock: &Clock) -> anyhow::Result<Self> {
+        let plan = in_force.plan_reload(new.clone())?;
+        preflight_reload(new, &plan, clock)?;
         let stack = PreparedReload::new(&plan.config, &Environment::from(clock.clone()))?;
         let Config { server, admin, .. } = &plan.config;
         let tls = tls::acceptor_of(server.tls.as_ref(), TlsListener::Callers)?;
@@ -51,7 +51,7 @@ impl Gateway {
             Ok(new) => {
                 let (before, clock) = (in_force.clone(), self.clock.clone());
                 // Files are read, perhaps from a network.
-                let prepared = tokio::task::spawn_blocking(move || Prepared::new(&before, new, &clock));
+                let prepared = tokio::task::spawn_blocking(move || Prepared::new(&before, &new, &clock));
                 prepared.await.map_err(anyhow::Error::from).flatten()
             }
             Err(faults) => Err(faults.into()),
