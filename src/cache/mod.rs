@@ -60,6 +60,8 @@ pub use self::retention::RetentionSweeper;
 pub use self::stage::{CacheLayer, CacheStage};
 pub use self::store::{AnswerStore, Memory, ValidityToken};
 pub use self::stream_channel::{RemainingStream, StreamEvent};
-pub use self::types::{CachedQuery, CachedWindow, Cost, CostQuery, QueryOptions, WindowAnswer, WindowQuery};
+pub use self::types::{
+    CachedQuery, CachedWindow, Cost, CostBasis, CostQuery, DensitySource, QueryOptions, WindowAnswer, WindowQuery,
+};
 pub use self::views::{CacheCoverage, CoverageQuery, RunView, StreamCoverage};
 pub use self::window_field::WindowFields;

@@ -30,7 +30,9 @@ impl Manager {
             Adoption::No => {}
             Adoption::Adopt => {
                 record.adopt(&self.replica);
-                store.insert(&record, now).await?;
+                if !store.insert_uncancelled(&record, now).await? {
+                    return Ok(None);
+                }
                 let adopted = self.registry().insert(record.clone(), true);
                 tokio::spawn(runner::run(self.clone(), adopted));
                 self.wake.notify_one();

@@ -126,10 +126,15 @@ impl Manager {
 
     async fn cancel(self: &Arc<Self>, id: &str, caller: &str) -> Result<JobRecord, JobError> {
         let record = self.find(id, caller).await?;
+        // Otherwise a pulse could write again what is deleted here.
+        let _writing = self.writing.lock().await;
+        let runs_here = self.remove(id);
         if let Some(store) = &self.store {
-            store.delete(&record).await.map_err(|_| JobError::Unreachable)?;
+            // A full Redis takes no mark, and only the replica that runs the job needs one.
+            let is_marked = !runs_here && !record.is_finished();
+            let deleted = if is_marked { store.cancel(&record).await } else { store.delete(&record).await };
+            deleted.map_err(|_| JobError::Unreachable)?;
         }
-        self.remove(id);
         Ok(record)
     }
 

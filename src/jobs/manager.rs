@@ -19,7 +19,7 @@ use crate::redis_client::ConnectionError;
 use crate::replicas::{Mailbox, ReplicaId};
 
 /// Jobs that run at the same time on a replica; the others are queued.
-const MAX_RUNNING: usize = 16;
+pub(super) const MAX_RUNNING: usize = 16;
 
 pub(super) type Windows = BoxCloneSyncService<WindowQuery, WindowAnswer, CacheError>;
 pub(super) type Costs = BoxCloneSyncService<CostQuery, Cost, Infallible>;
@@ -108,10 +108,11 @@ impl Manager {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Removes a job from the registry, which ends its task.
-    pub(super) fn remove(&self, id: &str) {
-        self.registry().remove(id);
+    /// Removes a job from the registry, which ends its task. Returns whether it was there.
+    pub(super) fn remove(&self, id: &str) -> bool {
+        let was_here = self.registry().remove(id).is_some();
         self.removed.send_replace(());
+        was_here
     }
 
     /// Writes the record of a job that has ended to Redis, where it is found from then on. If that fails, or Redis has

@@ -1,5 +1,6 @@
 //! The pulse of a replica with Redis: renews its lease while it has jobs, writes their progress, ends those that were
-//! cancelled by way of another replica, and adopts the jobs of replicas that are gone. It stops while there are no jobs, so that an idle fleet does not ask Redis.
+//! cancelled by way of another replica, and adopts the jobs of replicas that are gone. It stops while there are no jobs, so
+//! that an idle fleet does not ask Redis.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -86,9 +87,10 @@ impl Manager {
         let id = &record.id;
         if store.is_cancelled(id).await? || store.find(id).await?.is_some_and(|stored| stored.is_finished()) {
             self.remove(id);
-        } else {
-            store.insert(record, self.clock.now()).await?;
+        } else if store.insert_uncancelled(record, self.clock.now()).await? {
             self.registry().set_stored(id);
+        } else {
+            self.remove(id);
         }
         Ok(())
     }

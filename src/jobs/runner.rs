@@ -4,8 +4,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tower::ServiceExt as _;
 
 use super::manager::Manager;
@@ -19,6 +19,8 @@ pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The shortest pause before a window is asked for again.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest: meanwhile a limit may have been raised, or the window fetched for somebody else.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Runs a job until it has ended or was removed from the registry.
 pub(super) async fn run(manager: Arc<Manager>, record: watch::Sender<JobRecord>) {
@@ -26,17 +28,16 @@ pub(super) async fn run(manager: Arc<Manager>, record: watch::Sender<JobRecord>)
         let record = record.borrow();
         (record.id.clone(), record.query())
     };
-    let Ok(_permit) = manager.permits.clone().acquire_owned().await else { return };
+    let Ok(permit) = manager.permits.clone().acquire_owned().await else { return };
     if !manager.is_known(&id) {
         return;
     }
     record.send_modify(JobRecord::start);
     note_progress(&manager, &record, &query).await;
-    let left = LIFETIME.saturating_sub(manager.clock.now().since(query.asked_at));
-    let fetching = timeout(left, fetch(&manager, &query));
+    let ends_at = Instant::now() + LIFETIME.saturating_sub(manager.clock.now().since(query.asked_at));
     let result = tokio::select! {
         biased;
-        result = fetching => result.unwrap_or(Err(CacheError::FetchLost)),
+        result = fetch(&manager, &query, permit, ends_at) => result,
         () = watch_progress(&manager, &record, &query, &id) => return,
     };
     let result = result.map_err(|error| (manager.describe)(&error));
@@ -44,18 +45,32 @@ pub(super) async fn run(manager: Arc<Manager>, record: watch::Sender<JobRecord>)
     manager.after_end(&record).await;
 }
 
-/// Fetches the window. Waits as often as the quota, or this replica, has no room.
-async fn fetch(manager: &Manager, query: &WindowQuery) -> Result<JobOutcome, CacheError> {
-    let mut spent = 0;
-    loop {
-        match attempt(manager, query, &mut spent).await {
-            Err(error) => match retry_after(&error) {
-                Some(pause) => sleep(pause.max(LEAST_PAUSE)).await,
-                None => return Err(error),
-            },
-            done @ Ok(_) => return done,
+/// Fetches the window. Waits as often as the quota, the caller's own limit, or this replica has no room; meanwhile another
+/// job has the `permit`.
+async fn fetch(
+    manager: &Manager,
+    query: &WindowQuery,
+    permit: OwnedSemaphorePermit,
+    ends_at: Instant,
+) -> Result<JobOutcome, CacheError> {
+    let (mut permit, mut spent, mut last) = (Some(permit), 0, CacheError::FetchLost);
+    let attempts = async {
+        loop {
+            let error = match attempt(manager, query, &mut spent).await {
+                Err(error) => error,
+                done @ Ok(_) => return done,
+            };
+            let Some(pause) = retry_after(&error) else { return Err(error) };
+            last = error;
+            permit = None;
+            sleep(pause.clamp(LEAST_PAUSE, LONGEST_PAUSE)).await;
+            permit = manager.permits.clone().acquire_owned().await.ok();
         }
-    }
+    };
+    let result = timeout_at(ends_at, attempts).await;
+    drop(permit);
+    // Its reason is that of the last attempt.
+    result.unwrap_or(Err(last))
 }
 
 /// When a window that could not be fetched may be had; `None` if something else than waiting is needed.
@@ -129,8 +144,76 @@ async fn note_progress(manager: &Manager, record: &watch::Sender<JobRecord>, que
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use tower::service_fn;
+    use tower::util::BoxCloneSyncService;
+
+    use super::super::manager::MAX_RUNNING;
+    use super::super::record::JobState;
+    use super::super::record::tests::{at, record};
     use super::*;
-    use crate::quota::{CallerLimitExceeded, Exhausted};
+    use crate::cache::{Cost, CostBasis, DensitySource, Outcome};
+    use crate::clock::Clock;
+    use crate::config;
+    use crate::quota::{CallerLimitExceeded, Exhausted, QuotaManager};
+
+    /// A manager whose quota is spent for a day for the caller `spent`, and whose other windows fail.
+    fn manager() -> Arc<Manager> {
+        let settings = config::JobsConfig { per_caller: 100, keep_for: Duration::from_hours(1) };
+        let quota = config::QuotaConfig {
+            queue_timeout: Duration::from_secs(30),
+            max_wait: Duration::from_mins(5),
+            interactive_reserve: 0.0,
+            state_file: None,
+        };
+        let clock = Clock::manual(at(1000));
+        let quotas = QuotaManager::new(&[], &quota, 8, Duration::ZERO, &clock.clone().into()).unwrap();
+        let describe = |error: &CacheError| serde_json::Value::String(error.to_string());
+        let manager = Manager::new(settings, None, &quotas, &clock, describe);
+        let windows = service_fn(|query: WindowQuery| async move {
+            let exhausted = Exhausted { retry_after: Duration::from_hours(24) };
+            let is_spent = &*query.requester.caller == "spent";
+            Err::<WindowAnswer, _>(if is_spent {
+                CacheError::QuotaExhausted(exhausted)
+            } else {
+                CacheError::ItemsMoving
+            })
+        });
+        let unknown = Cost {
+            runs: Vec::new(),
+            expected: None,
+            under_way: Vec::new(),
+            chunks: 0,
+            hits: 0,
+            outcome: Outcome::Miss,
+            basis: CostBasis { source: DensitySource::Series, items: 0, length: Duration::ZERO },
+            settled_until: at(0),
+        };
+        let costs = service_fn(move |_: CostQuery| std::future::ready(Ok::<_, Infallible>(unknown.clone())));
+        assert!(manager.set_below((BoxCloneSyncService::new(windows), BoxCloneSyncService::new(costs))));
+        Arc::new(manager)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn job_that_waits_lets_others_run_and_fails_with_its_reason() {
+        let manager = manager();
+        let start = |nth: usize, caller: &str| {
+            let running = manager.registry().insert(record(&nth.to_string(), caller), false);
+            tokio::spawn(run(manager.clone(), running.clone()));
+            running.subscribe()
+        };
+        let mut waiting: Vec<_> = (0..MAX_RUNNING).map(|nth| start(nth, "spent")).collect();
+        let mut other = start(MAX_RUNNING, "other");
+        let begun = Instant::now();
+        let ended = other.wait_for(JobRecord::is_finished).await.unwrap().clone();
+        assert!(begun.elapsed() < LONGEST_PAUSE, "{:?}", begun.elapsed());
+        assert!(matches!(ended.state, JobState::Failed { .. }));
+        let late = waiting[0].wait_for(JobRecord::is_finished).await.unwrap().clone();
+        assert!(begun.elapsed() >= LIFETIME);
+        let reason = CacheError::QuotaExhausted(Exhausted { retry_after: Duration::from_hours(24) }).to_string();
+        assert!(matches!(late.state, JobState::Failed { problem, .. } if problem == reason), "its last reason");
+    }
 
     #[test]
     fn job_waits_for_room_and_fails_of_everything_else() {

@@ -112,16 +112,34 @@ impl JobStore {
         self.key("job-cancelled", id)
     }
 
-    /// Deletes a job. An unfinished one is marked as cancelled before, so that its owner ends it, and does not take it
-    /// for one that Redis has lost.
+    /// The same, unless the job was cancelled meanwhile: then it is deleted again, and the result is `false`.
+    ///
+    /// # Errors
+    /// As [`JobStore::insert`].
+    pub(super) async fn insert_uncancelled(&self, record: &JobRecord, now: Timestamp) -> Result<bool, ConnectionError> {
+        self.insert(record, now).await?;
+        if !self.is_cancelled(&record.id).await? {
+            return Ok(true);
+        }
+        self.delete(record).await.map(|()| false)
+    }
+
+    /// Cancels an unfinished job of another replica: it is marked before it is deleted, so that its owner ends it, and does
+    /// not take it for one that Redis has lost.
+    ///
+    /// # Errors
+    /// As [`JobStore::insert`].
+    pub(super) async fn cancel(&self, record: &JobRecord) -> Result<(), ConnectionError> {
+        let (key, lifetime) = (self.cancelled_key(&record.id), LIFETIME.as_millis().to_string());
+        self.run(vec![Command::new("SET").arg(key).arg("1").arg("PX").arg(lifetime)]).await?;
+        self.delete(record).await
+    }
+
+    /// Deletes a job that nobody runs.
     ///
     /// # Errors
     /// As [`JobStore::insert`].
     pub(super) async fn delete(&self, record: &JobRecord) -> Result<(), ConnectionError> {
-        if !record.is_finished() {
-            let (key, lifetime) = (self.cancelled_key(&record.id), LIFETIME.as_millis().to_string());
-            self.run(vec![Command::new("SET").arg(key).arg("1").arg("PX").arg(lifetime)]).await?;
-        }
         let mut commands = vec![Command::new("DEL").arg(self.key("job", &record.id))];
         commands.extend(self.unlist(&record.id, &record.caller()));
         self.run(commands).await.map(drop)

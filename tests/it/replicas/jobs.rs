@@ -81,6 +81,11 @@ async fn job_is_cancelled_by_way_of_any_replica() {
         set.follower(0).send(&TestRequest::path_only(&location)).await.status == 404
     })
     .await;
+    // A full Redis takes no mark, and the replica that runs the job needs none.
+    let own = begin(set.leader(), "2026-02-14").await;
+    set.redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    let cancelled = set.leader().send(&TestRequest::path_only(&own).method(Method::DELETE)).await;
+    assert_eq!(cancelled.json()["state"], json!("cancelled"));
 }
 
 /// A leader whose upstream calls are held, and a follower.
