@@ -106,7 +106,10 @@ async fn export(args: &ExportArgs) -> Result<(), Failure> {
             let goes_on = writer::clean_up(&destination, &parameters, is_refused_at_once);
             Err(match failure {
                 Failure::Usage(message) if goes_on => {
-                    Failure::Usage(format!("{message}\nonce that is put right, {}", how_to_go_on(args)))
+                    let way = how_to_go_on(args);
+                    Failure::Usage(format!(
+                        "{message}\nonce that is put right, {way}; with other parameters, --force begins again"
+                    ))
                 }
                 other => other,
             })
@@ -123,6 +126,8 @@ async fn write(
     parameters: &Parameters,
     force: bool,
 ) -> Result<Manifest, Failure> {
+    let source = check_settled(gateway, &span.parts(), parameters.open, &Progress::new(0, 0, None)).await?;
+    let locked = locked.of_source(source.as_ref(), destination, force)?;
     // An open span ends where it ended when the export began.
     let now = Clock::system().now();
     let until = locked.entries.as_ref().map_or_else(
@@ -134,7 +139,6 @@ async fn write(
         None => span,
     };
     let parts = span.parts();
-    let source = check_settled(gateway, &parts, parameters.open, &Progress::new(parts.len(), 0, None)).await?;
     let writer = locked.open(destination, parameters, (source, until), force)?;
     let progress = Progress::new(parts.len(), writer.parts(), Some(writer.recorded_rows()));
     if writer.parts() > 0 || writer.damaged_parts() > 0 {

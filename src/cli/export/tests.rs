@@ -41,7 +41,10 @@ impl Export {
 
     fn try_open(&self, force: bool) -> Result<ExportWriter, Failure> {
         match start(&self.destination, &self.parameters, force)? {
-            Start::Open(locked) => locked.open(&self.destination, &self.parameters, (self.source.clone(), None), force),
+            Start::Open(locked) => {
+                let locked = locked.of_source(self.source.as_ref(), &self.destination, force)?;
+                locked.open(&self.destination, &self.parameters, (self.source.clone(), None), force)
+            }
             Start::Done(_) => Err(Failure::failed("done")),
         }
     }

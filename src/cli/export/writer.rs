@@ -146,11 +146,31 @@ fn other_source(begun: &Source, now: &Source, partial: &Path) -> Failure {
 }
 
 impl LockedFile {
+    /// The same for items of `source`: without what is there of another source, if it may be replaced.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if it may not.
+    pub(super) fn of_source(
+        mut self,
+        source: Option<&Source>,
+        destination: &Destination,
+        replaces: bool,
+    ) -> Result<Self, Failure> {
+        let begun = self.entries.as_ref().and_then(|entries| entries.header.source.as_ref());
+        if let Some((before, now)) = begun.zip(source).filter(|(before, now)| before != now) {
+            if !replaces {
+                return Err(other_source(before, now, &destination.partial()));
+            }
+            self.entries = None;
+        }
+        Ok(self)
+    }
+
     /// Takes up an export, or begins it: with items of `source` and an open span that is cut at `until`, and in place of
     /// an earlier file if it `replaces` one.
     ///
     /// # Errors
-    /// [`Failure`] if a file cannot be written, the columns are at fault, or what is there has another source.
+    /// [`Failure`] if a file cannot be written, or the columns are at fault.
     pub(super) fn open(
         self,
         destination: &Destination,
@@ -158,20 +178,11 @@ impl LockedFile {
         (source, until): (Option<Source>, Option<String>),
         replaces: bool,
     ) -> Result<ExportWriter, Failure> {
-        let mut begun = self.entries;
-        if let Some(before) = begun.as_ref().and_then(|entries| entries.header.source.as_ref())
-            && let Some(now) = source.as_ref().filter(|now| *now != before)
-        {
-            if !replaces {
-                return Err(other_source(before, now, &destination.partial()));
-            }
-            begun = None;
-        }
         let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", destination.path.display()));
         let mut encoder = Encoder::new(parameters).map_err(Failure::Usage)?;
         let (koregate, parameters) = (env!("CARGO_PKG_VERSION").to_owned(), parameters.clone());
         let new = Header { koregate, parameters, source, until, replaces };
-        let mut entries = begun.unwrap_or(JournalEntries { header: new, parts: Vec::new() });
+        let mut entries = self.entries.unwrap_or(JournalEntries { header: new, parts: Vec::new() });
         let mut file = self.file;
         let checkpoints: Vec<Checkpoint> = entries.parts.iter().map(PartRecord::checkpoint).collect();
         let count = file.restore(&checkpoints).map_err(failed)?;
