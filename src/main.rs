@@ -10,8 +10,8 @@ use tokio::runtime::Builder;
 
 /// The longest that the end of the process waits for threads that block, such as in a read of a network file system.
 const BLOCKING_THREADS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Blocking threads for name lookups, besides those that deflate: one for Redis and one for the upstream.
-const LOOKING_UP: usize = 2;
+/// Blocking threads for the disk and for files, besides those that deflate.
+const READING_FILES: usize = 2;
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let runtime = builder
         // Deflating keeps a core busy, so more threads gain nothing, and each thread has a heap of its own that
         // fragments.
-        .max_blocking_threads(cores + LOOKING_UP)
+        .max_blocking_threads(cores + READING_FILES)
         .enable_all()
         .build();
     match runtime {

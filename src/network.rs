@@ -1,14 +1,16 @@
 //! Connections to Redis and to the upstream: TCP, or those of a simulated network. And the lookup of names for them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select_ok};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// A stream of bytes in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -43,38 +45,73 @@ impl fmt::Debug for Network {
     }
 }
 
-/// Looks up the addresses of names with the system's resolver, one name at a time.
+/// Connects to the first address of a host that answers.
 ///
-/// The resolver blocks a thread for as long as it takes, also when nobody waits for the result any more. There are few
-/// threads for blocking work: without a limit, a name server that does not answer would take all of them, and with them
-/// the disk and the reload.
+/// # Errors
+/// If no address answers.
+pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses = resolver().look_up(host, port).await?;
+    let (stream, _) = select_ok(addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)))).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Lookups of all names at a time.
+const MAX_LOOKUPS: usize = 8;
+/// Lookups of one name at a time. The second one is for a first one that waits for a packet which was lost.
+const MAX_LOOKUPS_PER_NAME: usize = 2;
+
+/// Looks up the addresses of names with the system's resolver.
+///
+/// The resolver blocks a thread for as long as it takes, also when nobody waits for the result any more. So lookups have
+/// threads of their own, not those of the runtime, on which disk reads and reloads wait; and there are limits, so that a
+/// name server that does not answer takes few of them, and a name without an answer does not hold up other names.
 #[derive(Debug)]
 pub(crate) struct Resolver {
-    permits: Semaphore,
+    all: Arc<Semaphore>,
+    by_name: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+/// The resolver of this process.
+pub(crate) fn resolver() -> &'static Resolver {
+    static RESOLVER: LazyLock<Resolver> = LazyLock::new(Resolver::new);
+    &RESOLVER
 }
 
 impl Resolver {
-    /// A resolver that is not busy.
-    pub(crate) const fn new() -> Self {
-        Self { permits: Semaphore::const_new(1) }
+    fn new() -> Self {
+        Self { all: Arc::new(Semaphore::new(MAX_LOOKUPS)), by_name: Mutex::default() }
     }
 
     /// The addresses of `host`, which may be an address itself, with this port.
     ///
     /// # Errors
     /// If the name has no address, or the system cannot say.
-    pub(crate) async fn look_up(&'static self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let permit = self.permits.acquire().await.map_err(io::Error::other)?;
-        let host = host.to_owned();
-        let lookup = spawn_blocking(move || {
-            let _permit = permit;
-            (host.as_str(), port).to_socket_addrs().map(Vec::from_iter)
-        });
+        let permits = self.acquire(host).await?;
+        let (host, (found, lookup)) = (host.to_owned(), oneshot::channel());
+        thread::Builder::new().name("lookup".to_owned()).spawn(move || {
+            let addresses = (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+            drop(permits);
+            let _ = found.send(addresses);
+        })?;
         let addresses = lookup.await.map_err(io::Error::other)??;
         if addresses.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(addresses) }
+    }
+
+    /// Waits until one more lookup of a name may run.
+    async fn acquire(&self, host: &str) -> io::Result<[OwnedSemaphorePermit; 2]> {
+        let own = {
+            let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+            // Each permit refers to its semaphore.
+            by_name.retain(|_, permits| Arc::strong_count(permits) > 1);
+            by_name.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MAX_LOOKUPS_PER_NAME))).clone()
+        };
+        let own = own.acquire_owned().await.map_err(io::Error::other)?;
+        Ok([own, self.all.clone().acquire_owned().await.map_err(io::Error::other)?])
     }
 }
 
@@ -84,17 +121,31 @@ mod tests {
 
     use super::*;
 
+    /// Whether a lookup of `host` is under way at once.
+    async fn starts(resolver: &Resolver, host: &str) -> bool {
+        timeout(Duration::from_hours(1), resolver.acquire(host)).await.is_ok()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn name_waits_for_the_lookup_before_it_and_an_address_for_none() {
-        static RESOLVER: Resolver = Resolver::new();
-        let busy = RESOLVER.permits.acquire().await.unwrap();
-        let waiting = timeout(Duration::from_hours(1), RESOLVER.look_up("localhost", 80)).await;
-        assert!(waiting.is_err(), "{waiting:?}");
-        for (address, expected) in [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80")] {
-            assert_eq!(RESOLVER.look_up(address, 80).await.unwrap(), [expected.parse().unwrap()]);
+    async fn name_that_is_not_answered_holds_up_no_other() {
+        let resolver = Resolver::new();
+        let hanging = [resolver.acquire("a").await.unwrap(), resolver.acquire("a").await.unwrap()];
+        assert!(!starts(&resolver, "a").await && starts(&resolver, "b").await);
+        assert_eq!(resolver.look_up("::1", 80).await.unwrap(), ["[::1]:80".parse().unwrap()]);
+        drop(hanging);
+        assert!(starts(&resolver, "a").await);
+        let mut all = Vec::new();
+        for nth in 0..MAX_LOOKUPS {
+            all.push(resolver.acquire(&nth.to_string()).await.unwrap());
         }
-        drop(busy);
-        let found = RESOLVER.look_up("localhost", 80).await.unwrap();
+        assert!(!starts(&resolver, "c").await);
+        drop(all);
+        assert!(starts(&resolver, "c").await && resolver.by_name.lock().unwrap().len() == 1);
+    }
+
+    #[tokio::test]
+    async fn name_is_looked_up_by_the_system() {
+        let found = resolver().look_up("localhost", 80).await.unwrap();
         assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
     }
 }

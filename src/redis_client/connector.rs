@@ -4,6 +4,7 @@
 //! redirections only those are followed that say that the command has not run.
 
 use std::error::Error as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub, PubSubSink,
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::io::AsyncDNSResolver;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo,
-    RedisError, ServerErrorKind, Value, cmd,
+    RedisError, RedisFuture, ServerErrorKind, Value, cmd,
 };
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -29,7 +31,7 @@ use super::dial::{dial, tls_connector};
 use super::reply_limit::{LimitedReplies, ReplyFault};
 use super::{Command, ConnectionError, Reply};
 use crate::config::{self, RedisKind, RedisUrl};
-use crate::network::{Duplex, Network};
+use crate::network::{Duplex, Network, resolver};
 
 /// Bounds of the timeout of each step of connecting, which else is that of a call.
 const STEP_TIMEOUT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
@@ -39,6 +41,22 @@ const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(3);
 const MAX_REDIRECTIONS: u32 = 5;
 /// Pause before a command is repeated that found no connection to its node, while the map of the Cluster is updated.
 const CLUSTER_MAP_UPDATE_TIME: Duration = Duration::from_millis(20);
+
+/// Looks up the names of a Cluster's nodes.
+struct ClusterResolver;
+
+impl AsyncDNSResolver for ClusterResolver {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let addresses = resolver().look_up(host, port).await?;
+            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
+        })
+    }
+}
 
 /// A server with the login for it.
 #[derive(Clone)]
@@ -188,6 +206,7 @@ impl Connector {
             .connection_timeout(self.0.step_timeout)
             .response_timeout(self.0.step_timeout)
             .overall_response_timeout(None)
+            .async_dns_resolver(ClusterResolver)
             .tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = builder.build().map_err(|error| fault(&error))?;
         // A silent node is waited for twice: as one that the URL names, and as one that the Cluster names.

@@ -3,14 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use futures_util::future::select_ok;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::network::{Duplex, Network, Resolver};
+use crate::network::{Duplex, Network, connect};
 
 /// Connects to the first address of a host that answers; with `tls`, the server must prove that it is `host`.
 ///
@@ -29,14 +27,6 @@ pub(super) async fn dial(
     let Some(tls) = tls else { return Ok(stream) };
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     Ok(Box::new(tls.connect(name, stream).await?))
-}
-
-async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    static RESOLVER: Resolver = Resolver::new();
-    let addresses = RESOLVER.look_up(host, port).await?;
-    let (stream, _) = select_ok(addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)))).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// Trusts the system's root certificates.

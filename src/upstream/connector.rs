@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
 use super::proxy::Proxy;
-use crate::network::{Duplex, Network, Resolver};
+use crate::network::{Duplex, Network, resolver};
 
 /// Connects to the host and the port of a URI.
 #[derive(Clone)]
@@ -50,9 +50,8 @@ impl Service<Name> for UpstreamResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        static RESOLVER: Resolver = Resolver::new();
         // The connector sets the port.
-        Box::pin(async move { Ok(RESOLVER.look_up(name.as_str(), 0).await?.into_iter()) })
+        Box::pin(async move { Ok(resolver().look_up(name.as_str(), 0).await?.into_iter()) })
     }
 }
 

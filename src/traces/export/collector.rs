@@ -11,11 +11,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::protobuf;
 use crate::config::TraceProtocol;
+use crate::network::connect;
 
 /// The longest that a call may take, with its connection.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -163,8 +163,7 @@ impl Collector {
         let host = self.endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let usual = PORTS.iter().find(|(scheme, _)| self.endpoint.scheme() == Some(scheme)).map(|(_, port)| *port);
         let port = self.endpoint.port_u16().or(usual).unwrap_or_default();
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
+        let stream = connect(host, port).await?;
         match &self.tls {
             None => self.handshake(stream).await,
             Some(tls) => {

@@ -54,7 +54,7 @@ const OTHERS: [(&str, &[&str]); 23] = [
     ("problem", &[]),
     ("config", &["live", "window", "units", "hex"]),
     // Spans, and lines about who read what; know nothing of the stages that write them.
-    ("traces", &["config", "clock", "telemetry", "window"]),
+    ("traces", &["config", "clock", "network", "telemetry", "window"]),
     ("audit", &["config", "telemetry", "window"]),
     // Knows nothing of the data that it transfers.
     ("redis_client", &["config", "clock", "network", "telemetry", "traces", "hex"]),
