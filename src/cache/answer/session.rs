@@ -156,9 +156,8 @@ impl Session {
                 Ok(Round::Partial { beginning, is_long: false, next: WaitFor::Fetches(Vec::new()) })
             }
             NextStep::RowsMoved(interval) => Err(CacheError::Paging(PagingError::Torn(interval))),
-            NextStep::Proceed { action: Action::AwaitFetches | Action::RequestRuns { .. }, .. }
-                if self.query.options.only_cached =>
-            {
+            // Before anything is read or sent of a window that cannot be answered as a whole.
+            NextStep::Proceed { .. } if self.query.options.only_cached && self.must_fetch(&plan, &on_disk) => {
                 Err(CacheError::NotCached)
             }
             NextStep::Proceed { action, is_long, .. } => {
@@ -210,7 +209,7 @@ impl Session {
             waiter: Arc::downgrade(&self.waiter),
             fresh_since: self.query.asked_at,
             freshness: self.demand(),
-            redis_checked: self.progress.listing.is_some(),
+            redis_checked: self.progress.listing.is_some() || self.rejects_cached,
             next_need,
             more_runs: is_additional,
         };
@@ -221,8 +220,13 @@ impl Session {
         let cached = plan.hits.iter().filter(|(_, hit)| hit.is_cached).map(|(_, hit)| hit.chunk.fetched_at());
         let cached = cached.chain(on_disk.iter().map(|(_, hit)| hit.facts.fetched_at));
         let listed = self.progress.listing.as_ref().and_then(RedisListing::oldest);
+        self.report.add(cached.chain(listed), self.must_fetch(plan, on_disk));
+    }
+
+    /// Whether a part of the remaining window is in no tier.
+    fn must_fetch(&self, plan: &Plan<Hit>, on_disk: &[(Interval, DiskHit)]) -> bool {
         let missing = plan.missing.without(&on_disk.iter().map(|(interval, _)| *interval).collect());
-        self.report.add(cached.chain(listed), !self.progress.to_fetch(&missing).is_empty());
+        !self.progress.to_fetch(&missing).is_empty()
     }
 
     /// Takes the chunks that the batch has found in Redis for this request, and those that its finished fetches returned. An
@@ -283,10 +287,15 @@ impl Session {
         if is_wrong { Err(CacheError::Paging(PagingError::WindowField)) } else { Ok(()) }
     }
 
-    /// Drops what is cached of these intervals, because it is known not to be true any more. Other replicas and Redis may
-    /// have it too, so what is fetched from now on does not come from there.
-    pub(super) fn invalidate(&mut self, intervals: &[Interval]) {
+    /// Drops what is cached of these intervals, because items have moved out of them. Other replicas and Redis may have it
+    /// too, so what is fetched from now on does not come from there.
+    pub(super) fn reject_moved(&mut self, intervals: &[Interval]) {
         self.rejects_cached = true;
+        self.invalidate(intervals);
+    }
+
+    /// Drops what is cached of these intervals, because it is known not to be true any more.
+    pub(super) fn invalidate(&mut self, intervals: &[Interval]) {
         let unfiltered = match self.query.series.filter {
             Filter::Known(_) => self.lookup().unfiltered(),
             _ => None,

@@ -111,7 +111,7 @@ impl Session {
                         return Err(CacheError::ItemsMoving);
                     }
                     refetches += 1;
-                    self.invalidate(&moved);
+                    self.reject_moved(&moved);
                 }
                 Round::Partial { is_long, next, .. } => {
                     self.check_fits_into_memory()?;

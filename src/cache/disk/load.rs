@@ -142,14 +142,14 @@ impl Loader<'_> {
     }
 
     fn add_series(&self, meta: &[u8], digest: SeriesDigest, slot: Slot) {
-        if self.inner.known_series().contains_key(&digest) || !self.inner.has_room_for_series(digest) {
+        if self.inner.known_series().contains_key(&digest) {
             return;
         }
         let Ok(record) = self.log.read(slot) else { return };
         let Ok(text) = self.inner.cipher.open(record.payload, meta) else { return };
         // With other settings of the window, the same series has another digest, and its chunks are not used.
         let series = series_from_bytes(&text).filter(|series| self.inner.digest(series) == digest);
-        if let Some(series) = series {
+        if let Some(series) = series.filter(|series| series.is_plain() || self.inner.has_room_for_series(digest)) {
             self.inner.known_series().insert(digest, Arc::new(series));
         }
     }

@@ -7,7 +7,7 @@ use super::record::{RecordMeta, SeriesDigest};
 use super::state::DiskState;
 use super::tier::MAX_SERIES;
 use super::*;
-use crate::cache::purge::Purges;
+use crate::cache::purge::{Purge, PurgeJournal, Purges};
 use crate::cache::series::SeriesMap;
 use crate::cache::store::{CacheEntry, ChunkFacts, Memory};
 use crate::clock::Clock;
@@ -65,6 +65,39 @@ async fn nothing_is_erased_before_the_index_is_loaded() {
     tier.0.set_state(DiskState::Ready);
     assert_eq!(tier.erase_if(|_, _| false).await.unwrap(), 1, "its series is not known");
     assert_eq!(records(&log), 0);
+}
+
+#[tokio::test]
+async fn text_of_an_unknown_series_is_erased() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tier, log) = opened_tier(directory.path());
+    let known = tier.0.digest(&series(0));
+    tier.0.known_series().insert(known, series(0));
+    for digest in [known, SeriesDigest::of("forgotten")] {
+        log.append(&RecordMeta::Series(digest).to_bytes(), b"a filter").unwrap();
+    }
+    tier.0.set_state(DiskState::Ready);
+    tier.erase_if(|_, _| false).await.unwrap();
+    let mut left = Vec::new();
+    log.scan(&mut |meta, _| left.push(RecordMeta::parse(meta).unwrap())).unwrap();
+    assert_eq!(left, [RecordMeta::Series(known)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn purge_overwrites_the_disk_when_it_works_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tier, log) = opened_tier(directory.path());
+    let (series_map, memory) = (SeriesMap::default(), Memory::new(1 << 20));
+    let journal = PurgeJournal::new(tier.clone(), None);
+    let clock = Clock::manual(Timestamp::from_seconds(0));
+    let purges = Purges::new(series_map, memory, clock, Vec::new(), Some(journal), None);
+    let all = Purge { account: "a".into(), stream: None, interval: Interval::EVER, ids: None };
+    assert!(matches!(purges.purge(all).await.disk, Some(Err(_))), "the index is not loaded");
+    assert_eq!(records(&log), 1);
+    tier.0.set_state(DiskState::Ready);
+    while records(&log) > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 #[tokio::test]

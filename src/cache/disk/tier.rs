@@ -22,7 +22,7 @@ use crate::replicas::Cipher;
 use crate::request::Series;
 use crate::segment_log::SegmentLog;
 
-/// Series of which something is on disk. Each takes some kilobytes of memory; a filter makes a series of its own.
+/// Series with a filter or other parameters of which something is on disk. Each takes some kilobytes of memory.
 pub(super) const MAX_SERIES: usize = 16_384;
 /// The longest that a request waits for the index to be loaded.
 const LOADING_TIMEOUT: Duration = Duration::from_secs(10);

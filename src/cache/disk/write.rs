@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::read::DiskHit;
 use super::record::{RecordMeta, series_to_bytes};
 use super::state::DiskState;
-use super::tier::{ActiveSegment, DiskContext, DiskTier, DiskWrite, Inner};
+use super::tier::{ActiveSegment, DiskContext, DiskTier, DiskWrite, Inner, MAX_SERIES};
 use crate::blocking::spawn_work;
 use crate::cache::chunk::{Chunk, ids_codec};
 use crate::cache::store::{CacheEntry, ChunkFacts, ChunkId, EntryIndex};
@@ -108,6 +108,9 @@ impl Inner {
     ) -> io::Result<usize> {
         if is_check_due {
             log.check()?;
+            if self.known_series().len() >= MAX_SERIES {
+                self.forget_series(log, context);
+            }
         }
         let before = self.active().number;
         let mut count = 0;
@@ -158,8 +161,11 @@ impl Inner {
         let (Some(text), Some(ids), Some(bytes)) = (text, ids, bytes) else { return Ok(None) };
         let needed = [&text, &ids, &bytes].map(|(meta, payload)| SegmentLog::record_bytes(meta.len(), payload.len()));
         let needed = needed.iter().sum();
-        let is_keepable = text.1.len() <= MAX_SERIES_BYTES && self.has_room_for_series(digest);
-        if needed > log.max_batch_bytes() || !is_keepable {
+        if needed > log.max_batch_bytes() || text.1.len() > MAX_SERIES_BYTES {
+            return Ok(None);
+        }
+        if !series.is_plain() && !self.has_room_for_series(digest) {
+            telemetry::disk_write("full");
             return Ok(None);
         }
         let mut active = self.active();
@@ -172,9 +178,10 @@ impl Inner {
             *active = ActiveSegment { number: Some(number), series: HashSet::new() };
         }
         if !active.series.contains(&digest) {
+            // First, as an erasure overwrites the texts of unknown series.
+            self.known_series().insert(digest, series.clone());
             log.append(&text.0, &text.1)?;
             active.series.insert(digest);
-            self.known_series().insert(digest, series.clone());
         }
         log.append(&ids.0, &ids.1)?;
         log.append(&bytes.0, &bytes.1).map(Some)

@@ -13,6 +13,7 @@
 //! | `sync_with_redis.rs` | writes the purges of this replica to Redis, and learns those of others from there |
 //! | `broadcast.rs` | tells other replicas of a purge that is in Redis, and checks for lost messages |
 //! | `confirmations.rs` | the purges that wait for confirmations |
+//! | `disk_sweeper.rs` | overwrites what is purged on disk in the background, until that succeeds |
 //! | `removed_chunks.rs` | how many chunks the last purges have removed from memory |
 //! | `delete.rs` | deletes purged chunks from Redis |
 //! | `fuzz.rs` | a part of a fuzz target |
@@ -20,6 +21,7 @@
 mod broadcast;
 mod confirmations;
 mod delete;
+mod disk_sweeper;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod journal;

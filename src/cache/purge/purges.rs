@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use super::journal::PurgeJournal;
 use super::removed_chunks::RemovedChunks;
@@ -41,6 +42,8 @@ pub(super) struct PurgesInner {
     journal: Option<PurgeJournal>,
     /// Held while the journal is written, so that it never gets older.
     journal_lock: Mutex<()>,
+    /// Starts a sweep of the disk in the background.
+    pub(super) disk_sweeps: OnceLock<mpsc::Sender<()>>,
     /// `None` without Redis.
     pub(super) replicator: Option<PurgeReplicator>,
 }
@@ -64,8 +67,9 @@ impl Purges {
     ) -> Self {
         let inbox = redis.as_ref().map(|(_, mailbox)| mailbox.receive(MessageKind::Purge));
         let replicator = redis.map(|(prefix, mailbox)| PurgeReplicator::new(prefix, mailbox, accounts));
-        let (known, removed, journal_lock) = Default::default();
-        let inner = PurgesInner { known, series_map, memory, removed, clock, journal, journal_lock, replicator };
+        let (known, removed, journal_lock, disk_sweeps) = Default::default();
+        let inner =
+            PurgesInner { known, series_map, memory, removed, clock, journal, journal_lock, disk_sweeps, replicator };
         let purges = Self(Arc::new(inner));
         if let Some(inbox) = inbox {
             purges.listen(inbox);
@@ -138,10 +142,14 @@ impl Purges {
         }
     }
 
-    /// Remembers the purges of all accounts, and removes purged chunks of one from memory and from disk.
+    /// Remembers the purges of all accounts, and removes purged chunks of one from memory and from disk. If the disk fails,
+    /// that is tried again in the background.
     pub(super) async fn sweep(&self, account: &Arc<str>) -> Swept {
         let memory_chunks = self.sweep_memory(account).await;
         let disk = self.sweep_disk().await.map(|result| result.map_err(|error| error.to_string()));
+        if let Some(Err(_)) = disk {
+            self.start_disk_sweep();
+        }
         Swept { memory_chunks, disk }
     }
 

@@ -53,7 +53,7 @@ impl Purges {
             };
             if is_changed {
                 // First, because the request that has learned of the purges may be cancelled while it waits.
-                tokio::spawn(sweep_disk(Arc::downgrade(&self.0)));
+                self.start_disk_sweep();
                 self.sweep_memory(account).await;
             }
             let marker = if known == stored.tombstones && unwritten.is_empty() {
@@ -123,17 +123,6 @@ impl Purges {
         let _guard = lock.lock().await;
         let is_written = ticket.progress().is_written;
         if is_written { Ok(()) } else { self.synchronize(replicator, account).await }
-    }
-}
-
-/// Overwrites what is purged on disk; again until that succeeds, or the cache is dropped.
-async fn sweep_disk(purges: Weak<PurgesInner>) {
-    for pause in retry_pauses() {
-        let Some(purges) = purges.upgrade().map(Purges) else { return };
-        let Some(Err(error)) = purges.sweep_disk().await else { return };
-        telemetry::disk_failed("erase", &error);
-        drop(purges);
-        sleep(pause).await;
     }
 }
 

@@ -101,13 +101,13 @@ impl SeriesState {
         purged_by: impl Fn(Interval, u64, &IdFilter) -> Option<u64>,
         memory: &Memory,
     ) -> Vec<u64> {
-        let (mut purged, nothing) = (HashMap::new(), IdFilter::default());
+        let (mut purged, nothing, mut is_any_doubtful) = (HashMap::new(), IdFilter::default(), false);
         let mut keep = |entry: &CacheEntry| {
-            // Which ids an evicted chunk held is not known any more, and an answer that was made of it may be repeated
-            // until its entry is removed. What is on disk is looked through by itself.
+            // Which ids an evicted chunk held is not known any more. What is on disk is looked through by itself.
             let evicted = if entry.slot.is_some() { &nothing } else { &IdFilter::Any };
             let chunk = entry.peek(memory);
             let ids = chunk.as_ref().map_or(evicted, |chunk| chunk.ids());
+            is_any_doubtful |= chunk.is_none() && purged_by(entry.chunk, entry.epoch, &IdFilter::Any).is_some();
             let purge = purged_by(entry.chunk, entry.epoch, ids);
             // A chunk may have several entries, and may have been evicted before.
             if let Some(purge) = purge
@@ -119,6 +119,10 @@ impl SeriesState {
         };
         self.entries.retain(&mut keep);
         self.exact.retain(|_, entry| keep(entry));
+        if is_any_doubtful {
+            // An answer that was made of an evicted chunk may hold what is erased.
+            self.entries.invalidate_answers();
+        }
         self.exact_only.clear();
         self.torn.clear();
         for id in purged.keys() {
@@ -293,11 +297,12 @@ mod tests {
         // An erasure of ids that no chunk at hand is known to hold.
         let erasure = |_: Interval, _: u64, ids: &IdFilter| matches!(ids, IdFilter::Any).then_some(1);
         let slot = Slot { segment: 1, offset: 0, len: 1 };
-        for (slot, stays_valid) in [(None, false), (Some(slot), true)] {
+        for (slot, kept) in [(None, 0), (Some(slot), 1)] {
             let mut state = SeriesState::default();
             let answer = insert(&mut state, slot);
             assert_eq!(state.apply_purge(erasure, &memory), [0; 0]);
-            assert_eq!(answer.is_valid(), stays_valid, "{slot:?}");
+            assert!(!answer.is_valid(), "{slot:?}");
+            assert_eq!(state.entries.all().count(), kept, "{slot:?}");
         }
     }
 

@@ -193,6 +193,11 @@ impl EntryIndex {
         self.invalidate_stats(interval);
     }
 
+    /// Invalidates all answers that were made of entries.
+    pub(in crate::cache) fn invalidate_answers(&self) {
+        self.generation.increment();
+    }
+
     /// Removes what covers `interval`.
     pub(in crate::cache) fn remove(&mut self, interval: Interval) {
         self.generation.increment();

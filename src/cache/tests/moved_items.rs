@@ -21,12 +21,13 @@ async fn with_item_in_two_chunks() -> TestHarness {
 async fn chunk_that_an_item_has_left_is_fetched_again() {
     let mut harness = with_item_in_two_chunks().await;
     let pending = harness.request(0, 200, Priority::Interactive).await;
-    let demand = {
+    {
         let state = harness.stage.0.series_map.get_or_insert(&series());
         let state = state.lock();
-        state.pending.as_ref().unwrap().requests[0].freshness
-    };
-    assert_eq!(demand, FreshnessDemand::Refetch, "no copy elsewhere may take its place");
+        let request = &state.pending.as_ref().unwrap().requests[0];
+        assert_eq!(request.freshness, FreshnessDemand::Refetch, "no copy of another replica takes its place");
+        assert!(request.redis_checked, "nor one in Redis");
+    }
     let run = harness.next_run().await;
     assert_eq!(run.interval(), (0, 100));
     run.call();
