@@ -229,9 +229,10 @@ impl ProblemType {
             ),
             Self::Unauthorized => (
                 "The request carries no key, or one that is not known or has ended, and comes with no certificate of a \
-                 caller. On the admin listener, the key is the admin \
-                 token.",
-                "Send the key as x-api-key or as authorization: Bearer. The operator of koregate gives out the keys.",
+                 caller; or the client certificate of the connection has expired. On the admin listener, the key is the \
+                 admin token.",
+                "Send the key as x-api-key or as authorization: Bearer. The operator of koregate gives out the keys. With \
+                 an expired certificate, connect anew with a renewed one.",
                 "an API key is required, as x-api-key or as authorization: Bearer",
             ),
             Self::Forbidden => (

@@ -49,7 +49,7 @@ use crate::telemetry;
 
 /// The longest that aborted connections may take to end.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest that the end of the process waits for spans and the audit log: more than each of them waits by itself, which
+/// The longest that the end of the process waits for spans, the audit log and chunks: more than each of them waits by itself, which
 /// may need a thread that is not free.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -219,7 +219,7 @@ impl Gateway {
         // This replica makes no more calls, so another one may take over the lease.
         self.stack.handles.quotas.leave().await;
         if tokio::time::timeout(FLUSH_TIMEOUT, self.stack.handles.flush()).await.is_err() {
-            tracing::warn!("the last spans and lines of the audit log may be lost");
+            tracing::warn!("the last spans and lines of the audit log may be lost, because no thread is free");
         }
         // The admin listener answers until the drain is over.
         self.operators.closing.cancel();

@@ -25,7 +25,7 @@ use crate::upstream::UpstreamHealth;
 use crate::upstream::tls::client_config;
 
 /// The longest that the end of the process waits for chunks to be written to Redis and to the disk.
-const CHUNK_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const CHUNK_WRITE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Handles of the shared state. Cheap to clone; all clones share the same state.
 #[derive(Clone, Debug)]
@@ -115,7 +115,12 @@ impl Handles {
         let audit = self.audit.clone();
         let written = spawn_blocking(move || audit.flush());
         let chunks = timeout(CHUNK_WRITE_TIMEOUT, self.cache.until_written());
-        let _ = tokio::join!(self.tracer.flush(), written, chunks);
+        let (.., chunks) = tokio::join!(self.tracer.flush(), written, chunks);
+        if chunks.is_err() {
+            tracing::warn!(
+                "some chunks were not written to Redis or to the disk before the end, and are fetched again"
+            );
+        }
     }
 }
 

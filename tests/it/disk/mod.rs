@@ -237,6 +237,25 @@ async fn request_that_spans_a_purge_is_not_answered_from_disk() {
 }
 
 #[tokio::test]
+async fn only_cached_window_that_is_not_whole_is_refused_before_it_is_read() {
+    let (harness, directory) = (TestHarness::start_exact(250, 16).await, tempfile::tempdir().unwrap());
+    let settings = settings(directory.path());
+    let first = Killable::start(&harness, &settings).await;
+    first.gateway.get("from=2026-02-10&to=2026-02-10").await.page();
+    first.until_written(CHUNKS).await;
+    first.kill().await;
+    harness.control.reset_counts();
+    let second = Killable::start(&harness, &settings).await;
+    // What is missing is long enough for the answer to be streamed.
+    for (to, status) in [("2026-02-10", 200), ("2026-02-23", 504)] {
+        let request = TestRequest::get(format!("from=2026-02-10&to={to}")).header("cache-control", "only-if-cached");
+        assert_eq!(second.gateway.send(&request).await.status, status, "{to}");
+    }
+    assert_eq!(harness.calls(), 0);
+    second.kill().await;
+}
+
+#[tokio::test]
 async fn damaged_files_cost_calls_and_no_wrong_answer() {
     let (harness, directory) = (simulator().await, tempfile::tempdir().unwrap());
     let settings = settings(directory.path());
