@@ -1,10 +1,9 @@
-//! Connects to Redis, and translates to and from the crate `redis`, which only this file names.
+//! Connects to Redis, and translates to and from the crate `redis`, which only this file and `dial.rs` name.
 //!
 //! None of the library's retries are used, because it does not know which command may run twice: of a Cluster's
 //! redirections only those are followed that say that the command has not run.
 
 use std::error::Error as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,10 @@ use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub, PubSubSink,
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
-use redis::io::AsyncDNSResolver;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo,
-    RedisError, RedisFuture, ServerErrorKind, Value, cmd,
+    RedisError, ServerErrorKind, Value, cmd,
 };
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -27,11 +25,11 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::command::ClusterNode;
-use super::dial::{dial, tls_connector};
+use super::dial::{ClusterResolver, dial, tls_connector};
 use super::reply_limit::{LimitedReplies, ReplyFault};
 use super::{Command, ConnectionError, Reply};
 use crate::config::{self, RedisKind, RedisUrl};
-use crate::network::{Duplex, Network, resolver};
+use crate::network::{Duplex, Network};
 
 /// Bounds of the timeout of each step of connecting, which else is that of a call.
 const STEP_TIMEOUT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
@@ -41,22 +39,6 @@ const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(3);
 const MAX_REDIRECTIONS: u32 = 5;
 /// Pause before a command is repeated that found no connection to its node, while the map of the Cluster is updated.
 const CLUSTER_MAP_UPDATE_TIME: Duration = Duration::from_millis(20);
-
-/// Looks up the names of a Cluster's nodes.
-struct ClusterResolver;
-
-impl AsyncDNSResolver for ClusterResolver {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        host: &'b str,
-        port: u16,
-    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        Box::pin(async move {
-            let addresses = resolver().look_up(host, port).await?;
-            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
-        })
-    }
-}
 
 /// A server with the login for it.
 #[derive(Clone)]
@@ -184,10 +166,8 @@ impl Connector {
 
     async fn dial(&self, node: &NodeAddress) -> Result<LimitedReplies<Box<dyn Duplex>>, ConnectionError> {
         let dialled = dial(&self.0.network, &node.host, node.port, self.0.tls.as_ref());
-        let stream = timeout(self.0.step_timeout, dialled).await;
-        let stream = stream
-            .map_err(|_| ConnectionError::TimedOut)?
-            .map_err(|error| ConnectionError::Unreachable(error.to_string()))?;
+        let dialled = timeout(self.0.step_timeout, dialled).await.map_err(|_| ConnectionError::TimedOut)?;
+        let stream = dialled.map_err(|error| ConnectionError::Unreachable(error.to_string()))?;
         Ok(LimitedReplies::new(stream, self.0.max_value))
     }
 
