@@ -1,6 +1,6 @@
 //! Jobs in Redis: a record for each, sealed like all values; an index of those that are not finished, a hash from id to
-//! owner; the ids of each caller's; a mark for each that was cancelled; and a lease of each owner. Plain commands of one key each, since scripts may be
-//! forbidden and keys may lie on different nodes.
+//! owner; the ids of each caller's; a mark for each that was cancelled; and a lease of each owner. Plain commands of one
+//! key each, since scripts may be forbidden and keys may lie on different nodes.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ impl JobStore {
         self.key("job-cancelled", id)
     }
 
-    /// The same, unless the job was cancelled meanwhile: then it is deleted again, and the result is `false`.
+    /// [`JobStore::insert`], unless the job was cancelled meanwhile: then it is deleted again, and the result is `false`.
     ///
     /// # Errors
     /// As [`JobStore::insert`].
