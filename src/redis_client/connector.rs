@@ -1,9 +1,10 @@
-//! Connects to Redis, and translates to and from the crate `redis`, which only this file and `dial.rs` name.
+//! Connects to Redis, and translates to and from the crate `redis`, which only this file names.
 //!
 //! None of the library's retries are used, because it does not know which command may run twice: of a Cluster's
 //! redirections only those are followed that say that the command has not run.
 
 use std::error::Error as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub, PubSubSink,
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::io::AsyncDNSResolver;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo,
-    RedisError, ServerErrorKind, Value, cmd,
+    RedisError, RedisFuture, ServerErrorKind, Value, cmd,
 };
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -25,11 +27,11 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::command::ClusterNode;
-use super::dial::{ClusterResolver, dial, tls_connector};
+use super::dial::{dial, tls_connector};
 use super::reply_limit::{LimitedReplies, ReplyFault};
 use super::{Command, ConnectionError, Reply};
 use crate::config::{self, RedisKind, RedisUrl};
-use crate::network::{Duplex, Network};
+use crate::network::{Duplex, Network, resolver};
 
 /// Bounds of the timeout of each step of connecting, which else is that of a call.
 const STEP_TIMEOUT_BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
@@ -40,22 +42,38 @@ const MAX_REDIRECTIONS: u32 = 5;
 /// Pause before a command is repeated that found no connection to its node, while the map of the Cluster is updated.
 const CLUSTER_MAP_UPDATE_TIME: Duration = Duration::from_millis(20);
 
+/// Looks up the names of a Cluster's nodes.
+struct ClusterResolver;
+
+impl AsyncDNSResolver for ClusterResolver {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let addresses = resolver().look_up(host, port).await?;
+            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
+        })
+    }
+}
+
 /// A server with the login for it.
 #[derive(Clone)]
 pub(super) struct NodeAddress {
-    host: String,
-    port: u16,
-    login: RedisConnectionInfo,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) login: RedisConnectionInfo,
 }
 
 /// Where Redis is, and how to connect to it.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<ConnectionSettings>);
+pub(super) struct Connector(pub(super) Arc<ConnectionSettings>);
 
-struct ConnectionSettings {
+pub(super) struct ConnectionSettings {
     url: RedisUrl,
     /// User, password and database.
-    login: RedisConnectionInfo,
+    pub(super) login: RedisConnectionInfo,
     step_timeout: Duration,
     tls: Option<TlsConnector>,
     /// Bytes of the largest value that is read into memory.
@@ -115,12 +133,9 @@ impl Connector {
     }
 
     /// The nodes of the URL.
-    fn nodes(&self, login: RedisConnectionInfo) -> impl Iterator<Item = NodeAddress> {
-        self.0.url.nodes.iter().map(move |(host, port)| NodeAddress {
-            host: host.clone(),
-            port: *port,
-            login: login.clone(),
-        })
+    pub(super) fn nodes(&self, login: RedisConnectionInfo) -> impl Iterator<Item = NodeAddress> {
+        let nodes = self.0.url.nodes.iter().cloned();
+        nodes.map(move |(host, port)| NodeAddress { host, port, login: login.clone() })
     }
 
     /// The only server, or the master that the Sentinels name.
@@ -129,21 +144,6 @@ impl Connector {
             RedisKind::Sentinel(master) => self.find_master(master).await,
             _ => self.nodes(self.0.login.clone()).next().ok_or(ConnectionError::NoMaster),
         }
-    }
-
-    /// The Sentinels of the URL, each without a login.
-    pub(super) fn sentinels(&self) -> impl Iterator<Item = NodeAddress> {
-        self.nodes(no_login())
-    }
-
-    /// The same Sentinel with the login of the URL; a Sentinel has no databases.
-    pub(super) fn with_login(&self, sentinel: &NodeAddress) -> NodeAddress {
-        NodeAddress { login: self.0.login.clone().set_db(0), ..sentinel.clone() }
-    }
-
-    /// A server with the login of the URL.
-    pub(super) fn server(&self, host: String, port: u16) -> NodeAddress {
-        NodeAddress { host, port, login: self.0.login.clone() }
     }
 
     /// Runs one command on a new connection.
@@ -203,7 +203,7 @@ impl Connector {
 }
 
 /// A login that does not tell Redis the name of the library, since an ACL would have to allow that command too.
-fn no_login() -> RedisConnectionInfo {
+pub(super) fn no_login() -> RedisConnectionInfo {
     RedisConnectionInfo::default().set_skip_set_lib_name()
 }
 

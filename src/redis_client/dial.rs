@@ -1,17 +1,14 @@
-//! TCP connections to one server, with or without TLS, and the lookup of a Cluster's names.
+//! TCP connections to one server, with or without TLS.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use redis::RedisFuture;
-use redis::io::AsyncDNSResolver;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
 use tokio_rustls::TlsConnector;
 
-use crate::network::{Duplex, Network, connect, resolver};
+use crate::network::{Duplex, Network, connect};
 
 /// Connects to the first address of a host that answers; with `tls`, the server must prove that it is `host`.
 ///
@@ -45,20 +42,4 @@ pub(super) fn tls_connector() -> Result<TlsConnector, rustls::Error> {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// Looks up the names of a Cluster's nodes.
-pub(super) struct ClusterResolver;
-
-impl AsyncDNSResolver for ClusterResolver {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        host: &'b str,
-        port: u16,
-    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        Box::pin(async move {
-            let addresses = resolver().look_up(host, port).await?;
-            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
-        })
-    }
 }

@@ -9,7 +9,7 @@
 //! | `connection.rs` | one connection, which is reconnected and has a breaker |
 //! | `health.rs` | whether Redis answers |
 //! | `breaker.rs` | the circuit breaker |
-//! | `connector.rs` | connects to one server or a Cluster; beside `dial.rs`, the only file that names the crate `redis` |
+//! | `connector.rs` | connects to one server or a Cluster; the only file that names the crate `redis` |
 //! | `sentinel.rs` | finds the master that Sentinels name |
 //! | `memory_policy.rs` | advice for the memory settings of Redis |
 //! | `dial.rs` | TCP and TLS |

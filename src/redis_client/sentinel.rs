@@ -3,10 +3,25 @@
 use bytes::Bytes;
 use futures_util::future::select_ok;
 
-use super::connector::{Connector, NodeAddress};
+use super::connector::{Connector, NodeAddress, no_login};
 use super::{Command, ConnectionError, Reply};
 
 impl Connector {
+    /// The Sentinels of the URL, each without a login.
+    fn sentinels(&self) -> impl Iterator<Item = NodeAddress> {
+        self.nodes(no_login())
+    }
+
+    /// The same Sentinel with the login of the URL; a Sentinel has no databases.
+    fn with_login(&self, sentinel: &NodeAddress) -> NodeAddress {
+        NodeAddress { login: self.0.login.clone().set_db(0), ..sentinel.clone() }
+    }
+
+    /// A server with the login of the URL.
+    fn server(&self, host: String, port: u16) -> NodeAddress {
+        NodeAddress { host, port, login: self.0.login.clone() }
+    }
+
     /// Asks all Sentinels at once, since some may be down, and takes the first answer that is true.
     ///
     /// # Errors
