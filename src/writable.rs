@@ -1,4 +1,4 @@
-//! Whether something could be made in a directory, found out without making it.
+//! Whether something could be made in a directory, found out without making it; and the directory of a path.
 
 use std::io;
 use std::path::Path;
@@ -26,8 +26,7 @@ pub(crate) fn check_writable(directory: &Path) -> io::Result<()> {
 /// The reason why not.
 pub(crate) fn check_appendable(path: &Path) -> io::Result<()> {
     if !path.exists() {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        return check_writable(directory.unwrap_or(Path::new(".")));
+        return check_writable(directory_of(path));
     }
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -35,9 +34,21 @@ pub(crate) fn check_appendable(path: &Path) -> io::Result<()> {
     Ok(access(path, Access::WRITE_OK)?)
 }
 
+/// The directory that `path` lies in: the working directory, if it names none.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn path_of_one_name_lies_in_the_working_directory() {
+        for (path, directory) in [("quota", "."), ("./quota", "."), ("a/b/quota", "a/b"), ("/quota", "/")] {
+            assert_eq!(directory_of(Path::new(path)), Path::new(directory), "{path}");
+        }
+    }
 
     #[test]
     fn file_can_be_appended_to_if_it_or_its_directory_is_writable() {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, Open
 use std::path::{Path, PathBuf};
 
 use super::types::OpenError;
-use crate::writable::check_writable;
+use crate::writable::{check_writable, directory_of};
 
 const LOCK_NAME: &str = "lock";
 const SEGMENT_EXTENSION: &str = "segment";
@@ -141,8 +141,7 @@ fn inspect_ancestors(directory: &Path) -> io::Result<()> {
         Ok(_) => check_writable(directory),
         // A link to nothing cannot be made a directory.
         Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(directory).is_err() => {
-            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-            inspect_ancestors(parent.unwrap_or(Path::new(".")))
+            inspect_ancestors(directory_of(directory))
         }
         Err(error) => Err(error),
     }

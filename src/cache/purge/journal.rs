@@ -19,6 +19,7 @@ use super::tombstones::Tombstones;
 use crate::cache::disk::DiskTier;
 use crate::redis_client::key_segment;
 use crate::replicas::{Tombstone, parse_epoch};
+use crate::writable::directory_of;
 
 /// The name of the journal in the directory of the disk tier.
 const JOURNAL_NAME: &str = "purges";
@@ -123,8 +124,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(directory_of(path))?.sync_all()
 }
 
 /// The lines `ACCOUNT EPOCH TOMBSTONE` and `ACCOUNT floor EPOCH`.

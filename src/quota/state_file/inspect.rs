@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::record::{HEADER, RECORD_BYTES};
 use super::{StateFile, StateFileError, is_regular, is_zeroed, read_all};
-use crate::writable::check_writable;
+use crate::writable::{check_writable, directory_of};
 
 impl StateFile {
     /// Whether [`StateFile::open`] could use the file at `path`, apart from another process that uses it now.
@@ -21,10 +21,7 @@ impl StateFile {
                 if is_state_file(&text) { Ok(()) } else { Err(StateFileError::NotOurs(path.to_owned())) }
             }
             Ok(_) => Err(StateFileError::NotOurs(path.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                check_writable(parent.unwrap_or(Path::new("."))).map_err(failed)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => check_writable(directory_of(path)).map_err(failed),
             Err(error) => Err(failed(error)),
         }
     }
