@@ -106,7 +106,7 @@ impl Resolver {
     async fn acquire(&self, host: &str) -> io::Result<[OwnedSemaphorePermit; 2]> {
         let own = {
             let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-            // Each permit refers to its semaphore.
+            // A permit refers to its semaphore, so what nobody else refers to is not in use.
             by_name.retain(|_, permits| Arc::strong_count(permits) > 1);
             by_name.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MAX_LOOKUPS_PER_NAME))).clone()
         };

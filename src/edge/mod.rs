@@ -59,8 +59,7 @@ struct Edge {
 }
 
 impl EdgeLayer {
-    /// Admits `callers`, or any client if there are none. Beyond `max_requests` at once, only the
-    /// cache answers.
+    /// Admits `callers`, or any client if there are none. Beyond `max_requests` at once, only the cache answers.
     pub fn new(max_requests: usize, callers: &Callers, ends: &AnswerEnds) -> Self {
         callers.load().warn_of_expiry(ends.clock.now());
         let observers = Observers { ends: ends.clone(), ..Observers::default() };

@@ -149,7 +149,7 @@ impl Loader<'_> {
         let Ok(text) = self.inner.cipher.open(record.payload, meta) else { return };
         // With other settings of the window, the same series has another digest, and its chunks are not used.
         let series = series_from_bytes(&text).filter(|series| self.inner.digest(series) == digest);
-        if let Some(series) = series.filter(|series| series.is_plain() || self.inner.has_room_for_series(digest)) {
+        if let Some(series) = series.filter(|series| self.inner.has_room_for(digest, series)) {
             self.inner.known_series().insert(digest, Arc::new(series));
         }
     }

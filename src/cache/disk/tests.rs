@@ -129,6 +129,8 @@ fn series_on_disk_are_bounded() {
     let digest = |number: usize| SeriesDigest::of(&number.to_string());
     let one = series(0);
     tier.0.known_series().extend((0..MAX_SERIES).map(|number| (digest(number), one.clone())));
-    assert!(tier.0.has_room_for_series(digest(7)));
-    assert!(!tier.0.has_room_for_series(digest(MAX_SERIES)));
+    let filtered = Series { parameters: vec![("a".into(), "b".into())], ..Series::clone(&one) };
+    assert!(tier.0.has_room_for(digest(7), &filtered));
+    assert!(!tier.0.has_room_for(digest(MAX_SERIES), &filtered));
+    assert!(tier.0.has_room_for(digest(MAX_SERIES), &one), "a whole stream");
 }

@@ -164,10 +164,10 @@ impl Inner {
         SeriesDigest::of(&self.keys.series(series))
     }
 
-    /// Whether the series is known, or one more may be.
-    pub(super) fn has_room_for_series(&self, digest: SeriesDigest) -> bool {
+    /// Whether chunks of a series may be on disk: it is all of its stream, it is known, or one more may be.
+    pub(super) fn has_room_for(&self, digest: SeriesDigest, series: &Series) -> bool {
         let known = self.known_series();
-        known.len() < MAX_SERIES || known.contains_key(&digest)
+        series.is_plain() || known.len() < MAX_SERIES || known.contains_key(&digest)
     }
 
     pub(super) fn known_series(&self) -> MutexGuard<'_, HashMap<SeriesDigest, Arc<Series>>> {

@@ -155,6 +155,11 @@ impl Inner {
         chunk: &Chunk,
     ) -> io::Result<Option<Slot>> {
         let (digest, facts) = (self.digest(series), ChunkFacts::of(chunk));
+        // First, since sealing costs processor time.
+        if !self.has_room_for(digest, series) {
+            telemetry::disk_write("full");
+            return Ok(None);
+        }
         let text = self.sealed(RecordMeta::Series(digest), |_| series_to_bytes(series));
         let ids = self.sealed(RecordMeta::Ids(digest, facts), |meta| Some(ids_codec::to_bytes(chunk.ids(), meta)));
         let bytes = self.sealed(RecordMeta::Chunk(digest, facts), |meta| chunk.to_bytes(meta));
@@ -162,10 +167,6 @@ impl Inner {
         let needed = [&text, &ids, &bytes].map(|(meta, payload)| SegmentLog::record_bytes(meta.len(), payload.len()));
         let needed = needed.iter().sum();
         if needed > log.max_batch_bytes() || text.1.len() > MAX_SERIES_BYTES {
-            return Ok(None);
-        }
-        if !series.is_plain() && !self.has_room_for_series(digest) {
-            telemetry::disk_write("full");
             return Ok(None);
         }
         let mut active = self.active();

@@ -3,7 +3,7 @@
 use super::harness::*;
 use super::*;
 use crate::request::Requester;
-use crate::window::{FreshnessDemand, FreshnessTier};
+use crate::window::FreshnessDemand;
 
 /// How a request is answered.
 #[derive(Debug, PartialEq)]
@@ -20,8 +20,7 @@ fn bounded(max_age: u64, max_stale: u64) -> FreshnessDemand {
 
 /// How a request at `asked_at` is answered whose window was fetched at 5,000.
 async fn answered_at((start, end): (i64, i64), asked_at: i64, options: QueryOptions) -> Answered {
-    let tier = FreshnessTier { younger_than: Duration::from_hours(1), max_age: Duration::from_secs(30) };
-    let mut harness = TestHarness::with_freshness(vec![tier]);
+    let mut harness = TestHarness::with_tier(Duration::from_hours(1), Duration::from_secs(30));
     let first = harness.request(start, end, Priority::Interactive).await;
     harness.next_run().await.succeed();
     let all = seconds(&answered(first).await);
@@ -93,8 +92,7 @@ async fn cached_only_request_neither_waits_for_a_fetch_nor_ends_it() {
 
 #[tokio::test(start_paused = true)]
 async fn joined_fetch_makes_no_other_entry_fresh() {
-    let tier = FreshnessTier { younger_than: Duration::from_hours(24), max_age: Duration::from_secs(30) };
-    let mut harness = TestHarness::with_freshness(vec![tier]);
+    let mut harness = TestHarness::with_tier(Duration::from_hours(24), Duration::from_secs(30));
     let slow = harness.request(0, 1_000, Priority::Interactive).await;
     let run = harness.next_run().await;
     run.call();

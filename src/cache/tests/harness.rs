@@ -163,8 +163,13 @@ impl TestHarness {
         Self::with_freshness(Vec::new())
     }
 
+    /// A cache in which data younger than `younger_than` is fresh for `max_age`.
+    pub(super) fn with_tier(younger_than: Duration, max_age: Duration) -> Self {
+        Self::with_freshness(vec![FreshnessTier { younger_than, max_age }])
+    }
+
     /// A cache with these freshness tiers.
-    pub(super) fn with_freshness(freshness: Vec<FreshnessTier>) -> Self {
+    fn with_freshness(freshness: Vec<FreshnessTier>) -> Self {
         let (.., cache) = layer(1 << 30, freshness);
         let (send, runs) = mpsc::unbounded_channel();
         let below = service_fn(move |run: PackedRun| {

@@ -39,6 +39,6 @@ use super::*;
 use crate::paging::{FetchedRun, ItemPacker as _, PagingError, RowOrder, RunLimiters, RunPart, RunPhase};
 use crate::quota::{Exhausted, QuotaError};
 use crate::request::{Filter, Priority, Requester, Series};
-use crate::window::{FreshnessTier, Interval, Timestamp, UpperBound};
+use crate::window::{Interval, Timestamp, UpperBound};
 
 use self::harness::*;

@@ -5,8 +5,7 @@ use crate::window::FreshnessDemand;
 
 /// A cache of two chunks of open data, each of which has item 7; the first one was fetched first.
 async fn with_item_in_two_chunks() -> TestHarness {
-    let tier = FreshnessTier { younger_than: Duration::from_hours(24), max_age: Duration::from_hours(1) };
-    let mut harness = TestHarness::with_freshness(vec![tier]);
+    let mut harness = TestHarness::with_tier(Duration::from_hours(24), Duration::from_hours(1));
     for (start, fetched_at) in [(0, 4_998), (100, 4_999)] {
         let pending = harness.request(start, start + 100, Priority::Interactive).await;
         let run = harness.next_run().await;

@@ -49,8 +49,7 @@ async fn run_cut_at_checkpoint_serves_its_verified_part() {
 /// A run that was cut has learnt that more items follow.
 #[tokio::test(start_paused = true)]
 async fn run_cut_near_now_leaves_no_empty_chunk_ahead() {
-    let tier = FreshnessTier { younger_than: Duration::from_hours(24), max_age: Duration::from_secs(30) };
-    let mut harness = TestHarness::with_freshness(vec![tier]);
+    let mut harness = TestHarness::with_tier(Duration::from_hours(24), Duration::from_secs(30));
     let pending = harness.request(4_000, 5_000, Priority::Interactive).await;
     let run = harness.next_run().await;
     run.call();
