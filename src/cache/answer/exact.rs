@@ -15,7 +15,7 @@ use crate::cache::fetch::{ExactWindow, Segment};
 use crate::cache::outcome::Outcome;
 use crate::cache::series::{InFlightFetch, SeriesState};
 use crate::paging::{PagingError, PlacementCheck};
-use crate::window::FreshnessDemand;
+use crate::window::{FreshnessDemand, IntervalSet};
 
 /// The source of an exact window.
 enum ExactSource {
@@ -39,7 +39,7 @@ impl Session {
                 ExactSource::Cached(chunk) => (chunk, Outcome::Hit),
                 ExactSource::Fetch(fetch) => {
                     let Some(chunk) = self.wait_for_exact(fetch).await? else {
-                        // The fetch was left to another replica, which is the leader now.
+                        // The fetch was left to another replica, which is the leader now, or began too long ago.
                         self.waiter.queue_timeout.attempt_again();
                         continue;
                     };
@@ -75,16 +75,21 @@ impl Session {
         entry.use_chunk(&self.fetcher.memory)
     }
 
-    /// Waits until an exact fetch has finished. `None` if it returned nothing.
+    /// Waits until an exact fetch has finished. `None` if it returned nothing that may serve the request.
     async fn wait_for_exact(&mut self, fetch: Arc<InFlightFetch>) -> Result<Option<Arc<Chunk>>, CacheError> {
         let needed = self.progress.remaining;
         while fetch.result().is_none() {
             let (fetch, joined_interval) = (fetch.clone(), fetch.interval());
             self.wait(WaitFor::Fetches(vec![JoinedFetch { fetch, joined_interval, needed }])).await?;
         }
-        let chunks = fetch.result().ok_or(CacheError::FetchLost)??.chunks;
+        let fetched = fetch.result().ok_or(CacheError::FetchLost)??;
+        let is_fresh = |chunk: &&Arc<Chunk>| {
+            let fresh = self.fresh_part(&fetch, &fetched, chunk);
+            IntervalSet::from(chunk.interval()).without(&fresh).is_empty()
+        };
+        let chunk = fetched.chunks.first().filter(is_fresh).cloned();
         self.gathered.add_calls(fetch);
-        Ok(chunks.first().cloned())
+        Ok(chunk)
     }
 
     /// The cached window, or the fetch that brings it, which is started if there is none.

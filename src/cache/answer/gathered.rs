@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::cache::chunk::Chunk;
-use crate::cache::series::{FetchedInterval, InFlightFetch, TierHit};
+use crate::cache::series::{InFlightFetch, TierHit};
 use crate::cache::store::ReadAheadPermit;
-use crate::window::{Interval, IntervalMap, PlanEntry, Timestamp};
+use crate::window::{Interval, IntervalMap, IntervalSet, PlanEntry, Timestamp};
 
 /// A chunk that was fetched or read from a lower tier for this request. Memory may be too small to keep it until it is sent.
 #[derive(Clone, Debug)]
@@ -47,17 +47,17 @@ impl Gathered {
         self.chunks.insert(interval, chunk);
     }
 
-    /// Adds a finished fetch with those of its chunks that lie in `window`.
-    pub(super) fn add_fetch(&mut self, fetch: Arc<InFlightFetch>, fetched: &FetchedInterval, window: Interval) {
-        for chunk in fetched.chunks.iter().filter(|chunk| chunk.interval().overlaps(window)) {
-            // A chunk that the leader cut its answer from may reach beyond the answer, where it was too old to be
-            // served.
-            let is_remote = fetch.is_remote();
-            let interval = if is_remote { chunk.interval().intersection(fetched.interval) } else { chunk.interval() };
-            let (chunk, agentic) = (chunk.clone(), fetch.spec.agentic);
-            self.chunks.insert(interval, GatheredChunk { chunk, agentic, is_unfiltered: false, is_cached: false });
+    /// Adds the parts of a fetched chunk that serve the request.
+    pub(super) fn add_fetched(&mut self, parts: &IntervalSet, chunk: &Arc<Chunk>, agentic: bool) {
+        for interval in parts.intervals() {
+            let chunk = chunk.clone();
+            self.chunks.insert(*interval, GatheredChunk { chunk, agentic, is_unfiltered: false, is_cached: false });
         }
-        self.permits.extend(fetch.take_read_ahead().map(|permit| (fetched.interval, permit)));
+    }
+
+    /// Adds a finished fetch of `interval`.
+    pub(super) fn add_fetch(&mut self, fetch: Arc<InFlightFetch>, interval: Interval) {
+        self.permits.extend(fetch.take_read_ahead().map(|permit| (interval, permit)));
         self.fetches.push(fetch);
     }
 

@@ -18,16 +18,22 @@ use super::progress::{AnswerProgress, PartialFacts};
 use super::query::{Delivery, Query};
 use super::snapshot::{JoinedFetch, LockedSeries};
 use super::tier_read::first_piece;
+use crate::cache::chunk::Chunk;
 use crate::cache::disk::DiskHit;
 use crate::cache::error::CacheError;
 use crate::cache::fetch::{Fetcher, UnreportedCalls, needed_part};
 use crate::cache::redis::RedisListing;
-use crate::cache::series::{BatchGuard, NextNeed, PendingRequest, SeriesState, SharedSeriesState, Waiter};
+use crate::cache::series::{
+    BatchGuard, FetchedInterval, InFlightFetch, NextNeed, PendingRequest, SeriesState, SharedSeriesState, Waiter,
+};
 use crate::cache::store::CacheEntry;
 use crate::cache::types::WindowQuery;
 use crate::paging::PagingError;
 use crate::request::{Filter, KnownFilter, QueueTimeout};
 use crate::window::{FreshnessDemand, Interval, IntervalSet, Plan, Timestamp};
+
+/// How long before a request its part of a shared fetch may have been fetched, however short the freshness is.
+const MIN_SHARED_AGE: Duration = Duration::from_secs(5);
 
 /// The state of one request, from its query to its answer.
 pub(super) struct Session {
@@ -247,9 +253,34 @@ impl Session {
                 self.waiter.queue_timeout.attempt_again();
             }
             self.progress.count_fetch(fetched.chunks.is_empty())?;
-            self.gathered.add_fetch(fetch, &fetched, self.progress.remaining);
+            for chunk in fetched.chunks.iter().filter(|chunk| chunk.interval().overlaps(self.progress.remaining)) {
+                let fresh = self.fresh_part(&fetch, &fetched, chunk);
+                self.gathered.add_fetched(&fresh, chunk, fetch.spec.agentic);
+            }
+            self.gathered.add_fetch(fetch, fetched.interval);
         }
         Ok(())
+    }
+
+    /// The part of a chunk of a finished fetch that is fresh enough for the request. A shared fetch may have begun long
+    /// before the request came, as when it waited for the quota; what it had fetched by then is held to the freshness of
+    /// cached data. `no-cache` shares it as others do.
+    pub(super) fn fresh_part(&self, fetch: &InFlightFetch, fetched: &FetchedInterval, chunk: &Chunk) -> IntervalSet {
+        // A chunk that the leader cut its answer from may reach beyond the answer, where it was too old to be served.
+        if fetch.is_remote() {
+            return chunk.interval().intersection(fetched.interval).into();
+        }
+        // Whatever the clock says, what began after the request came was fetched for it.
+        if fetch.started_at() >= self.waiter.asked_at {
+            return chunk.interval().into();
+        }
+        let demand = match self.query.options.freshness {
+            FreshnessDemand::Refetch => FreshnessDemand::POLICY,
+            bounded @ FreshnessDemand::Bounded { .. } => bounded,
+        };
+        let Query { series, asked_at, .. } = &self.query;
+        let accepted = (*asked_at - MIN_SHARED_AGE, demand);
+        self.fetcher.fresh_part(series, chunk.interval(), chunk.fetched_at(), accepted, *asked_at)
     }
 
     fn take_gathered(&mut self, plan: &mut Plan<Hit>) {

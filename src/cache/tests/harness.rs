@@ -92,20 +92,37 @@ impl TestRun {
     /// Succeeds with items up to `end`, each a second and the number that is its id, as they are at `fetched_at`.
     pub(super) fn succeed_with(self, items: impl IntoIterator<Item = (i64, i64)>, end: i64, fetched_at: i64) {
         let (start, _) = self.interval();
+        let packed = self.packed(items, interval(start, end), fetched_at);
+        self.succeed_packed(packed, interval(start, end));
+    }
+
+    /// Succeeds with an item for each second of adjacent parts, each with its start, its end, and when it was fetched.
+    pub(super) fn succeed_in_parts(self, parts: &[(i64, i64, i64)]) {
+        let pack = |(start, end, fetched_at): &(i64, i64, i64)| {
+            self.packed((*start..*end).map(|second| (second, second)), interval(*start, *end), *fetched_at)
+        };
+        let packed = parts.iter().flat_map(pack).collect();
+        let interval = self.run.interval;
+        self.succeed_packed(packed, interval);
+    }
+
+    fn packed(
+        &self,
+        items: impl IntoIterator<Item = (i64, i64)>,
+        interval: Interval,
+        fetched_at: i64,
+    ) -> Vec<Arc<Chunk>> {
         let items = items.into_iter().map(|(second, id)| {
             let (at, id) = (at(second), id.to_string());
             let time = jiff::Timestamp::from_second(at.as_seconds()).unwrap();
             let json = format!(r#"{{"n":{id},"segmentID":"{id}","segmentStartTime":"{time}"}}"#);
             Item { at, id: id.into(), json: json.into() }
         });
-        let part = RunPart { interval: interval(start, end), items: items.collect(), fetched_at: at(fetched_at) };
-        let packed = self.run.packer.pack(part);
-        self.finish(Ok(FetchedRun {
-            interval: interval(start, end),
-            packed,
-            order: RowOrder::Ascending,
-            halved: false,
-        }));
+        self.run.packer.pack(RunPart { interval, items: items.collect(), fetched_at: at(fetched_at) })
+    }
+
+    fn succeed_packed(self, packed: Vec<Arc<Chunk>>, interval: Interval) {
+        self.finish(Ok(FetchedRun { interval, packed, order: RowOrder::Ascending, halved: false }));
     }
 
     pub(super) fn finish(self, outcome: RunOutcome) {

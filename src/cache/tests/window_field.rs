@@ -195,3 +195,23 @@ async fn windows_without_timestamps_make_field_wrong_unless_others_had() {
         assert_eq!(harness.is_cut(OLD + 9_000).await, wrong == 0);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn uncut_window_that_is_shared_and_too_old_is_fetched_again() {
+    let mut harness = TestHarness::with_tier(Duration::from_hours(24), Duration::from_secs(30));
+    let (first, run, _) = harness.fail(0, misplaced(500)).await;
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let query =
+        |asked_at| WindowQuery { asked_at: at(asked_at), ..query(series(), interval(0, 100), Requester::anyone()) };
+    let [soon, late] = [5_030, 5_031].map(|asked_at| tokio::spawn(harness.stage.clone().oneshot(query(asked_at))));
+    settle().await;
+    harness.assert_no_run().await;
+    run.succeed();
+    assert_whole(&answered(first).await, 0, 100);
+    assert_whole(&answered(soon).await, 0, 100);
+    let again = harness.next_run().await;
+    assert!(!again.is_cut());
+    again.succeed();
+    assert_whole(&answered(late).await, 0, 100);
+    harness.assert_no_run().await;
+}
