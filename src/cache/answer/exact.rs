@@ -39,7 +39,7 @@ impl Session {
                 ExactSource::Cached(chunk) => (chunk, Outcome::Hit),
                 ExactSource::Fetch(fetch) => {
                     let Some(chunk) = self.wait_for_exact(fetch).await? else {
-                        // The fetch was left to another replica, which is the leader now, or began too long ago.
+                        // Another replica is the leader now, or the shared fetch began too long ago.
                         self.waiter.queue_timeout.attempt_again();
                         continue;
                     };
@@ -75,7 +75,7 @@ impl Session {
         entry.use_chunk(&self.fetcher.memory)
     }
 
-    /// Waits until an exact fetch has finished. `None` if it returned nothing that may serve the request.
+    /// Waits until an exact fetch has finished. `None` if it returned nothing, or what is too old for the request.
     async fn wait_for_exact(&mut self, fetch: Arc<InFlightFetch>) -> Result<Option<Arc<Chunk>>, CacheError> {
         let needed = self.progress.remaining;
         while fetch.result().is_none() {
@@ -83,11 +83,11 @@ impl Session {
             self.wait(WaitFor::Fetches(vec![JoinedFetch { fetch, joined_interval, needed }])).await?;
         }
         let fetched = fetch.result().ok_or(CacheError::FetchLost)??;
-        let is_fresh = |chunk: &&Arc<Chunk>| {
-            let fresh = self.fresh_part(&fetch, &fetched, chunk);
-            IntervalSet::from(chunk.interval()).without(&fresh).is_empty()
+        let is_usable = |chunk: &&Arc<Chunk>| {
+            let usable = self.usable_part(&fetch, &fetched, chunk);
+            IntervalSet::from(chunk.interval()).without(&usable).is_empty()
         };
-        let chunk = fetched.chunks.first().filter(is_fresh).cloned();
+        let chunk = fetched.chunks.first().filter(is_usable).cloned();
         self.gathered.add_calls(fetch);
         Ok(chunk)
     }

@@ -47,15 +47,15 @@ impl Gathered {
         self.chunks.insert(interval, chunk);
     }
 
-    /// Adds the parts of a fetched chunk that serve the request.
-    pub(super) fn add_fetched(&mut self, parts: &IntervalSet, chunk: &Arc<Chunk>, agentic: bool) {
+    /// Adds those parts of a fetched chunk that may serve the request.
+    pub(super) fn add_chunk(&mut self, parts: &IntervalSet, chunk: &Arc<Chunk>, agentic: bool) {
         for interval in parts.intervals() {
             let chunk = chunk.clone();
             self.chunks.insert(*interval, GatheredChunk { chunk, agentic, is_unfiltered: false, is_cached: false });
         }
     }
 
-    /// Adds a finished fetch of `interval`.
+    /// Adds a finished fetch of `interval`, whose chunks are added by [`Gathered::add_chunk`].
     pub(super) fn add_fetch(&mut self, fetch: Arc<InFlightFetch>, interval: Interval) {
         self.permits.extend(fetch.take_read_ahead().map(|permit| (interval, permit)));
         self.fetches.push(fetch);

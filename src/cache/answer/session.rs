@@ -32,8 +32,8 @@ use crate::paging::PagingError;
 use crate::request::{Filter, KnownFilter, QueueTimeout};
 use crate::window::{FreshnessDemand, Interval, IntervalSet, Plan, Timestamp};
 
-/// How long before a request its part of a shared fetch may have been fetched, however short the freshness is.
-const MIN_SHARED_AGE: Duration = Duration::from_secs(5);
+/// What a shared fetch has fetched at most this long before a request serves it, however short the freshness is.
+const ALWAYS_FRESH_AGE: Duration = Duration::from_secs(5);
 
 /// The state of one request, from its query to its answer.
 pub(super) struct Session {
@@ -254,24 +254,24 @@ impl Session {
             }
             self.progress.count_fetch(fetched.chunks.is_empty())?;
             for chunk in fetched.chunks.iter().filter(|chunk| chunk.interval().overlaps(self.progress.remaining)) {
-                let fresh = self.fresh_part(&fetch, &fetched, chunk);
-                self.gathered.add_fetched(&fresh, chunk, fetch.spec.agentic);
+                let usable = self.usable_part(&fetch, &fetched, chunk);
+                self.gathered.add_chunk(&usable, chunk, fetch.spec.agentic);
             }
             self.gathered.add_fetch(fetch, fetched.interval);
         }
         Ok(())
     }
 
-    /// The part of a chunk of a finished fetch that is fresh enough for the request. A shared fetch may have begun long
-    /// before the request came, as when it waited for the quota; what it had fetched by then is held to the freshness of
-    /// cached data. `no-cache` shares it as others do.
-    pub(super) fn fresh_part(&self, fetch: &InFlightFetch, fetched: &FetchedInterval, chunk: &Chunk) -> IntervalSet {
+    /// The part of a chunk of a finished fetch that may serve the request. A shared fetch may have begun long before the
+    /// request came, as when it waited for the quota: what it had fetched by then must be as fresh as cached data. A
+    /// request with `no-cache` shares a fetch as others do.
+    pub(super) fn usable_part(&self, fetch: &InFlightFetch, fetched: &FetchedInterval, chunk: &Chunk) -> IntervalSet {
         // A chunk that the leader cut its answer from may reach beyond the answer, where it was too old to be served.
         if fetch.is_remote() {
             return chunk.interval().intersection(fetched.interval).into();
         }
-        // Whatever the clock says, what began after the request came was fetched for it.
-        if fetch.started_at() >= self.waiter.asked_at {
+        // Not judged by the clock, which may have been set back.
+        if fetch.began_after(&self.waiter) {
             return chunk.interval().into();
         }
         let demand = match self.query.options.freshness {
@@ -279,7 +279,7 @@ impl Session {
             bounded @ FreshnessDemand::Bounded { .. } => bounded,
         };
         let Query { series, asked_at, .. } = &self.query;
-        let accepted = (*asked_at - MIN_SHARED_AGE, demand);
+        let accepted = (*asked_at - ALWAYS_FRESH_AGE, demand);
         self.fetcher.fresh_part(series, chunk.interval(), chunk.fetched_at(), accepted, *asked_at)
     }
 

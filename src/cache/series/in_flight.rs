@@ -135,6 +135,11 @@ impl InFlightFetch {
         self.started_at
     }
 
+    /// Whether the fetch began after the request came, so that it was begun for this request.
+    pub(in crate::cache) fn began_after(&self, waiter: &Waiter) -> bool {
+        self.started_at > waiter.asked_at
+    }
+
     /// Whether another replica makes the fetch.
     pub(in crate::cache) fn is_remote(&self) -> bool {
         self.remote_waiter.is_some()
@@ -238,7 +243,7 @@ impl InFlightFetch {
     /// upstream counts too, for a waiter that is more urgent than the run. A fetch that began after the request came is
     /// not left: it is the separate fetch, and leaving it too would begin one after the other.
     pub(in crate::cache) fn is_too_long_for(&self, need: Interval, waiter: &Waiter, expected_wait: Duration) -> bool {
-        if self.started_at > waiter.asked_at {
+        if self.began_after(waiter) {
             return false;
         }
         let RunStatus { interval, pages, expected, last_page, .. } = self.status.borrow().clone();

@@ -100,10 +100,8 @@ async fn joined_fetch_makes_no_other_entry_fresh() {
     harness.next_run().await.succeed();
     assert_whole(&answered(behind).await, 1_000, 2_000);
     // The entry behind the fetch under way is stale by now.
-    let later = WindowQuery { asked_at: at(5_036), ..query(series(), interval(0, 2_000), Requester::anyone()) };
-    let both = tokio::spawn(harness.stage.clone().oneshot(later));
-    settle().await;
-    run.succeed_with((0..1_000).map(|second| (second, second)), 1_000, 5_010);
+    let both = harness.request_at(5_036, (0, 2_000), FreshnessDemand::POLICY).await;
+    run.succeed_in_parts(&[(0, 1_000, 5_010)]);
     let again = harness.next_run().await;
     assert_eq!(again.interval(), (1_000, 2_000));
     again.succeed();
@@ -116,25 +114,18 @@ async fn stale_part_of_a_shared_fetch_is_fetched_again() {
     let mut harness = TestHarness::with_tier(Duration::from_hours(24), Duration::from_secs(30));
     let first = harness.request(0, 1_000, Priority::Interactive).await;
     let run = harness.next_run().await;
-    tokio::time::advance(Duration::from_millis(1)).await;
+    let policy = harness.request_at(5_040, (0, 1_000), FreshnessDemand::POLICY).await;
+    let refetch = harness.request_at(5_040, (0, 1_000), FreshnessDemand::Refetch).await;
+    let stale = harness.request_at(5_040, (0, 1_000), bounded(3_600, 10)).await;
     // The run fetched its first page at 5,000, waited for the quota, and fetched the rest at 5,039.
-    let query = |freshness| WindowQuery {
-        asked_at: at(5_040),
-        options: QueryOptions { freshness, ..QueryOptions::default() },
-        ..query(series(), interval(0, 1_000), Requester::anyone())
-    };
-    let later = [FreshnessDemand::POLICY, FreshnessDemand::Refetch, bounded(3_600, 10)]
-        .map(|freshness| tokio::spawn(harness.stage.clone().oneshot(query(freshness))));
-    settle().await;
     run.succeed_in_parts(&[(0, 600, 5_000), (600, 1_000, 5_039)]);
     assert_whole(&answered(first).await, 0, 1_000);
     let again = harness.next_run().await;
     assert_eq!(again.interval(), (0, 600), "only what is stale");
     // The request that accepts stale data does not wait for it.
-    let [policy, refetch, stale] = later;
     assert_whole(&answered(stale).await, 0, 1_000);
     // Fetched by a clock that was set back: fresh all the same, since it was fetched for the requests.
-    again.succeed_with((0..600).map(|second| (second, second)), 600, 4_000);
+    again.succeed_in_parts(&[(0, 600, 4_000)]);
     for pending in [policy, refetch] {
         assert_whole(&answered(pending).await, 0, 1_000);
     }
@@ -146,11 +137,8 @@ async fn fetch_of_a_moment_ago_is_shared_however_short_the_freshness() {
     let mut harness = TestHarness::new();
     let first = harness.request(0, 1_000, Priority::Interactive).await;
     let run = harness.next_run().await;
-    tokio::time::advance(Duration::from_millis(1)).await;
-    let query =
-        |asked_at| WindowQuery { asked_at: at(asked_at), ..query(series(), interval(0, 1_000), Requester::anyone()) };
-    let [soon, late] = [5_005, 5_006].map(|asked_at| tokio::spawn(harness.stage.clone().oneshot(query(asked_at))));
-    settle().await;
+    let soon = harness.request_at(5_005, (0, 1_000), FreshnessDemand::POLICY).await;
+    let late = harness.request_at(5_006, (0, 1_000), FreshnessDemand::POLICY).await;
     run.succeed();
     assert_whole(&answered(first).await, 0, 1_000);
     assert_whole(&answered(soon).await, 0, 1_000);

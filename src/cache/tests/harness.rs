@@ -17,7 +17,7 @@ use crate::paging::{FetchedRun, Item, ItemPacker as _, PagingError, RowOrder, Ru
 use crate::quota::QuotaManager;
 use crate::request::{Filter, Priority, Requester, Series, WaitMeter};
 use crate::traces::Span;
-use crate::window::{FreshnessTier, Interval, Timestamp, UpperBound};
+use crate::window::{FreshnessDemand, FreshnessTier, Interval, Timestamp, UpperBound};
 
 /// A second of the day that is still open.
 pub(super) fn at(second: i64) -> Timestamp {
@@ -86,7 +86,7 @@ impl TestRun {
     /// Succeeds with an item for each second up to `end`.
     pub(super) fn succeed_up_to(self, end: i64) {
         let (start, _) = self.interval();
-        self.succeed_with((start..end).map(|second| (second, second)), end, 5_000);
+        self.succeed_in_parts(&[(start, end, 5_000)]);
     }
 
     /// Succeeds with items up to `end`, each a second and the number that is its id, as they are at `fetched_at`.
@@ -102,8 +102,8 @@ impl TestRun {
             self.packed((*start..*end).map(|second| (second, second)), interval(*start, *end), *fetched_at)
         };
         let packed = parts.iter().flat_map(pack).collect();
-        let interval = self.run.interval;
-        self.succeed_packed(packed, interval);
+        let ((start, ..), (_, end, _)) = (parts[0], parts[parts.len() - 1]);
+        self.succeed_packed(packed, interval(start, end));
     }
 
     fn packed(
@@ -216,6 +216,21 @@ impl TestHarness {
         let requester = Requester { priority, ..Requester::anyone() };
         let query = query(series, interval(start, end), requester);
         let pending = tokio::spawn(self.stage.clone().oneshot(query));
+        settle().await;
+        pending
+    }
+
+    /// Starts a request of the default series that comes at second `asked_at`; it waits by the time this returns.
+    pub(super) async fn request_at(
+        &self,
+        asked_at: i64,
+        (start, end): (i64, i64),
+        freshness: FreshnessDemand,
+    ) -> PendingAnswer {
+        let options = QueryOptions { freshness, ..QueryOptions::default() };
+        let query = query(series(), interval(start, end), Requester::anyone());
+        let pending =
+            tokio::spawn(self.stage.clone().oneshot(WindowQuery { asked_at: at(asked_at), options, ..query }));
         settle().await;
         pending
     }

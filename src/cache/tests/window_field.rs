@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::paging::{OutsideItem, PlacementCheck};
+use crate::window::FreshnessDemand;
 
 /// A second of settled time.
 const OLD: i64 = -90_000;
@@ -200,11 +201,8 @@ async fn windows_without_timestamps_make_field_wrong_unless_others_had() {
 async fn uncut_window_that_is_shared_and_too_old_is_fetched_again() {
     let mut harness = TestHarness::with_tier(Duration::from_hours(24), Duration::from_secs(30));
     let (first, run, _) = harness.fail(0, misplaced(500)).await;
-    tokio::time::advance(Duration::from_millis(1)).await;
-    let query =
-        |asked_at| WindowQuery { asked_at: at(asked_at), ..query(series(), interval(0, 100), Requester::anyone()) };
-    let [soon, late] = [5_030, 5_031].map(|asked_at| tokio::spawn(harness.stage.clone().oneshot(query(asked_at))));
-    settle().await;
+    let soon = harness.request_at(5_030, (0, 100), FreshnessDemand::POLICY).await;
+    let late = harness.request_at(5_031, (0, 100), FreshnessDemand::POLICY).await;
     harness.assert_no_run().await;
     run.succeed();
     assert_whole(&answered(first).await, 0, 100);
